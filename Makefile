@@ -1,0 +1,74 @@
+# A machine needs make and Python 3.11 or newer: each target installs the rest into .venv by itself.
+
+VENV := .venv
+PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
+WHAT ?= jobs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench soak clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo  ## Send mail from a web application; ONCE=1 ends after the tour, PORT=8001 moves it
+	@$(VENV)/bin/python -m examples.send_email $(if $(ONCE),--once)
+
+test: $(VENV)/.dev  ## Run the tests; ARGS="-k lease -x" goes to pytest
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Lint, check the format and the types
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/mypy
+
+bench: $(VENV)/.bench  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
+	@$(VENV)/bin/python -m benchmarks.$(WHAT) $(ARGS)
+
+soak: $(VENV)/.dev  ## Run the tests that take minutes
+	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
+
+clean:  ## Remove what the other targets installed
+	rm -rf $(VENV)
+
+# Set-up. Each file below .venv is the time stamp of one finished installation.
+
+$(VENV)/.dev: requirements/demo.txt
+
+$(VENV)/.%: requirements/%.txt $(VENV)/.python constraints.txt pyproject.toml
+	@echo "Installing hasten and requirements/$*.txt into $(VENV)"
+	@$(PIP) install -c constraints.txt --no-build-isolation -r $< -e .
+	@touch $@
+
+# hatchling and editables are what builds hasten: pinned, too, as they are not in an isolated build.
+$(VENV)/.python:
+	@$(FIND_PYTHON); $(MAKE_VENV)
+	@$(PIP) install -c constraints.txt hatchling editables
+	@touch $@
+
+# Sets $python, or explains.
+FIND_PYTHON = \
+	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python ''; do \
+		if [ -z "$$python" ] || "$$python" -c \
+			'import sqlite3, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "hasten needs Python 3.11 or newer with its sqlite3 module; none of python3," \
+			"python3.11 to python3.14 and python is one." >&2; \
+		echo "Install it, or say where it is: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi
+
+MAKE_VENV = \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+		package=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo "$$python cannot make virtual environments. Install the package that lets it" \
+				"($$package on Debian and Ubuntu), then run make again." >&2; \
+			exit 1; \
+		fi; \
+		echo "Installing $$package, which $$python needs for that"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install -y "$$package" >/dev/null || exit 1; \
+	fi; \
+	"$$python" -m venv --clear $(VENV)
