@@ -1,0 +1,535 @@
+"""A SQLite database, and the one thread that owns its connection.
+
+Theory of operation. What a commit costs is a flush to the disk, not the rows in it. So all callers,
+of any thread or event loop, put their work into one inbox; the thread takes all that waits there,
+runs it in one transaction, and answers only after the commit (group commit). While it commits, the
+next group gathers.
+
+Work is a function of the connection. It may run more than once (when the database was locked, or
+when other work of its group failed), so it must do nothing but read, write and return.
+
+The `sqlite3` module lets go of the interpreter's lock around every step of a statement and takes it
+again afterwards. When handlers keep the interpreter busy, each taking costs up to 5 ms. Callers
+therefore use few statements for many rows, and fetch one row of JSON instead of many rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from hasten.errors import (
+    InvalidOption,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+logger = logging.getLogger("hasten.sqlite")
+
+T = TypeVar("T")
+
+Work = Callable[[sqlite3.Connection], T]
+
+MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM came before
+
+# A transaction takes in no more work than this (in rows, roughly): beyond some hundred rows the
+# commit is a small share of the cost, and two batches that overlap with their callers are faster
+# than one that does not.
+GROUP_WEIGHT: Final = 256
+
+# How often to look whether another process has committed, while somebody waits for a change.
+POLL_SECONDS: Final = 0.01
+
+# SQLite's own waiting for a lock backs off to 100 ms; a process that commits all the time would
+# starve one that waits so. Ours asks again every millisecond.
+RETRY_SECONDS: Final = 0.001
+
+
+class Database:
+    """A database file, or one in memory if path is None. Opened by the first work.
+
+    prepare is run on each new connection, to migrate the schema; it raises `StoreError`.
+    synchronous is SQLite's setting: FULL survives a power cut, NORMAL may lose the last commits.
+    With FULL, a group of which no work is `durable` is not flushed: the next one takes it along.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        name: str,
+        prepare: Callable[[sqlite3.Connection], None],
+        synchronous: str = "FULL",
+        busy_seconds: float = 10.0,
+    ) -> None:
+        self._path = path
+        self._name = name
+        self._prepare = prepare
+        self._synchronous = synchronous
+        self._busy_seconds = busy_seconds
+        self._inbox: queue.SimpleQueue[_Call[Any] | _Watch[Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._at_work = threading.Lock()  # held while the connection is in use
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        # Of the thread alone:
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of what is open
+        self._data_version = 0
+        self._flushing = True
+        self._watches: list[_Watch[Any]] = []
+        self._carried: _Call[Any] | None = None
+        self.transactions = 0  # committed so far, for measurements and tests
+        with _registering:
+            _databases.add(self)
+
+    async def run(
+        self, work: Work[T], *, write: bool = True, durable: bool = True, weight: int = 1
+    ) -> T:
+        """Run work in a transaction and return what it returned, once that is committed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Call(work, write, durable, weight, partial(_deliver, loop, future)))
+        return await future
+
+    def call(self, work: Work[T], *, write: bool = True, durable: bool = True) -> T:
+        """As `run`, for a thread: blocks."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._put(_Call(work, write, durable, 1, partial(_resolve, future)))
+        return future.result()
+
+    async def until(self, probe: Work[T | None]) -> T:
+        """Run probe now and after every change of the database, until it returns something.
+
+        Changes of this process are seen at once, those of others within `POLL_SECONDS`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Watch(probe, partial(_deliver, loop, future), future.done))
+        return await future
+
+    def close(self) -> None:
+        """Finish what has been put in, then close the connection. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            if thread is not None:
+                self._inbox.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def before_fork(self) -> None:
+        """Come to rest and close the file.
+
+        SQLite keeps the locks of a file in the memory of the process. A child that inherits them
+        believes that it holds what its parent holds: the two could destroy the file.
+        """
+        self._at_work.acquire()
+        if self._path is not None:  # one in memory has no locks, and is copied as it is
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on, and open the file again when there is something to do."""
+        self._at_work.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with a thread of one's own; what waits in the inbox is the parent's."""
+        self._inbox = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._at_work = threading.Lock()
+        self._thread = None
+        self._watches = []
+        self._carried = None
+
+    def _put(self, item: _Call[Any] | _Watch[Any]) -> None:
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable(self._name, "it has been closed")
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, name=f"hasten {self._name}", daemon=True
+                )
+                self._thread.start()
+            self._inbox.put(item)
+
+    # The thread ---------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            group = self._next_group()
+            if group is None:
+                break
+            with self._at_work:
+                if group:
+                    self._transact(group)
+                    changed = any(call.write for call in group)
+                else:
+                    changed = self._changed_by_others()
+                del group  # its results must not live until the next one
+                if changed:
+                    self._probe(self._watches)
+        for watch in self._watches:
+            watch.deliver(error=StoreUnavailable(self._name, "it has been closed"))
+        self._disconnect()
+
+    def _next_group(self) -> list[_Call[Any]] | None:
+        """Wait for work and take all there is, up to a weight.
+
+        Returns an empty list when it is time to look for changes, None when it is time to end.
+        """
+        group: list[_Call[Any]] = []
+        weight = 0
+        if self._carried is not None:
+            group, weight, self._carried = [self._carried], self._carried.weight, None
+        while weight < GROUP_WEIGHT:
+            try:
+                item = (
+                    self._inbox.get_nowait() if group else self._inbox.get(timeout=self._patience())
+                )
+            except queue.Empty:
+                break
+            match item:
+                case None if group:
+                    self._inbox.put(None)  # the end comes after this group
+                    break
+                case None:
+                    return None
+                case _Watch():
+                    self._watches.append(item)
+                    with self._at_work:
+                        self._probe([item])
+                case _Call() if group and weight + item.weight > GROUP_WEIGHT:
+                    self._carried = item
+                    break
+                case _Call():
+                    group.append(item)
+                    weight += item.weight
+        return group
+
+    def _patience(self) -> float | None:
+        return POLL_SECONDS if self._watches and self._path is not None else None
+
+    def _transact(self, group: list[_Call[Any]]) -> None:
+        """Run the work of a group in one transaction; if one fails, each in one of its own."""
+        try:
+            results = self._attempt(group)
+        except StoreError as error:
+            for call in group:
+                call.deliver(error=error)
+        except Exception as error:  # noqa: BLE001  # its caller is told
+            if len(group) == 1:
+                group[0].deliver(error=_value_error(error) or error)
+            else:
+                for call in group:
+                    self._transact([call])
+        else:
+            for call, result in zip(group, results, strict=True):
+                call.deliver(result)
+
+    def _attempt(self, group: list[_Call[Any]]) -> list[Any]:
+        begin = "BEGIN IMMEDIATE" if any(call.write for call in group) else "BEGIN"
+        deadline = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                return self._commit(begin, group)
+            except StoreBusy:
+                if time.monotonic() >= deadline or self._closed:
+                    raise
+            time.sleep(RETRY_SECONDS)
+
+    def _commit(self, begin: str, group: list[_Call[Any]]) -> list[Any]:
+        with self._errors_translated():
+            connection = self._connect()
+            self._flush(connection, any(call.durable and call.write for call in group))
+            try:
+                connection.execute(begin)
+                results = [call.work(connection) for call in group]
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:  # a full disk has ended it already
+                        connection.execute("ROLLBACK")
+                raise
+        self.transactions += 1
+        return results
+
+    def _flush(self, connection: sqlite3.Connection, wanted: bool) -> None:
+        """Let the next commit flush, or not. A later one that does takes earlier ones along."""
+        if self._synchronous == "FULL" and wanted != self._flushing:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._flushing = wanted
+
+    # Watching -----------------------------------------------------------------------------------
+
+    def _changed_by_others(self) -> bool:
+        try:
+            with self._errors_translated():
+                (version,) = self._connect().execute("PRAGMA data_version").fetchone()
+        except StoreBusy:
+            return False  # whoever holds it will have changed something by the next look
+        except StoreError as error:
+            self._fail_watches(self._watches, error)
+            return False
+        changed = bool(version != self._data_version)
+        self._data_version = version
+        return changed
+
+    def _probe(self, watches: list[_Watch[Any]]) -> None:
+        """Ask the watches for their condition and take away those that are answered."""
+        answered: list[_Watch[Any]] = []
+        for watch in watches:
+            if watch.done():
+                answered.append(watch)
+                continue
+            try:
+                with self._errors_translated():
+                    result = watch.probe(self._connect())
+            except StoreBusy:
+                continue
+            except StoreError as error:
+                watch.deliver(error=error)
+            else:
+                if result is None:
+                    continue
+                watch.deliver(result)
+            answered.append(watch)
+        if answered:
+            self._watches = [watch for watch in self._watches if watch not in answered]
+
+    def _fail_watches(self, watches: list[_Watch[Any]], error: StoreError) -> None:
+        for watch in watches:
+            watch.deliver(error=error)
+        self._watches = []
+
+    # The connection -----------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        """The open connection, opened anew if there is none or its file was replaced."""
+        if self._connection is not None:
+            if self._path is None or self._file == _identity(self._path):
+                return self._connection
+            # Writing on would go to a file that nobody can open any more.
+            logger.warning("%s was moved or deleted: opening it anew", self._name)
+            self._disconnect()
+        if sqlite3.sqlite_version_info < MIN_VERSION:
+            raise StoreUnavailable(
+                self._name,
+                f"this Python's SQLite is {sqlite3.sqlite_version}, "
+                f"hasten needs {'.'.join(map(str, MIN_VERSION))} or newer",
+            )
+        if self._path is not None:
+            _check_access(self._name, self._path)
+        connection = sqlite3.connect(
+            ":memory:" if self._path is None else self._path,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,  # made and used by our thread; another may collect it
+            cached_statements=512,
+        )
+        try:
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._file = None if self._path is None else _identity(self._path)
+        return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        if self._path is not None:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreUnavailable(
+                    self._name, "it cannot have a write-ahead log: is it on a network file system?"
+                )
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        self._flushing = True
+        connection.execute("PRAGMA cache_size = -32768")  # KiB: an index of 200,000 jobs fits
+        self._prepare(connection)
+        (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    @contextlib.contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        """Turn SQLite's errors about the file into ours. Others are bugs and stay as they are."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            error = _store_error(self._name, exc, self._busy_seconds)
+            if error is None:
+                raise
+            if not isinstance(error, StoreBusy) and self._path is not None:
+                self._disconnect()  # begin with a new one when the cause has gone
+            raise error from exc
+
+
+class _Call(Generic[T]):
+    """Work, and how to hand over what came of it."""
+
+    __slots__ = ("deliver", "durable", "weight", "work", "write")
+
+    def __init__(
+        self,
+        work: Work[T],
+        write: bool,
+        durable: bool,
+        weight: int,
+        deliver: Callable[..., None],
+    ) -> None:
+        self.work = work
+        self.write = write
+        self.durable = durable
+        self.weight = weight
+        self.deliver = deliver
+
+
+class _Watch(Generic[T]):
+    """A condition that somebody waits for; done says that nobody does any more."""
+
+    __slots__ = ("deliver", "done", "probe")
+
+    def __init__(
+        self, probe: Work[T | None], deliver: Callable[..., None], done: Callable[[], bool]
+    ):
+        self.probe = probe
+        self.deliver = deliver
+        self.done = done
+
+
+def _deliver(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[T],
+    result: T | None = None,
+    error: Exception | None = None,
+) -> None:
+    """Hand a result from the database's thread to a future of an event loop."""
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+        loop.call_soon_threadsafe(_set, future, result, error)
+
+
+def _set(future: asyncio.Future[T], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return  # the waiting task was cancelled
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _resolve(
+    future: concurrent.futures.Future[T], result: Any = None, error: Exception | None = None
+) -> None:
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _check_access(name: str, path: Path) -> None:
+    """Say what is wrong with a path more clearly than SQLite's error would."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise StoreUnavailable(name, f"there is no folder {folder}: create it")
+    if path.exists():
+        if not os.access(path, os.W_OK):
+            raise StoreReadOnly(name, "it may not be written: make the file writable")
+        if not os.access(folder, os.W_OK):
+            raise StoreReadOnly(
+                name, f"SQLite keeps two more files beside it: make the folder {folder} writable"
+            )
+    elif not os.access(folder, os.W_OK):
+        raise StoreReadOnly(name, f"it cannot be created: make the folder {folder} writable")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _value_error(error: Exception) -> InvalidOption | None:
+    """Our error for a value that SQLite cannot hold; None for any other error."""
+    match error:
+        case UnicodeEncodeError():
+            return InvalidOption("text", error.object[:100], "valid Unicode, no lone surrogates")
+        case OverflowError():
+            return InvalidOption("number", "one that is too large", "a number of 64 bits at most")
+    return None
+
+
+def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreError | None:
+    """Our error for one of SQLite's about the file; None for any other (a bug of ours)."""
+    code: int | None = getattr(exc, "sqlite_errorcode", None)  # absent: raised by the module
+    match code and code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return StoreBusy(
+                name, f"another process kept it locked for {busy_seconds:g} s; nothing was written"
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return StoreReadOnly(
+                name, f"it cannot be written ({exc}): make the file and its folder writable"
+            )
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(name, f"there is no space left for it ({exc}): make room on its disk")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreCorrupt(
+                name, f"it is damaged or no SQLite database ({exc}): restore it or move it away"
+            )
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
+            return StoreUnavailable(name, f"it cannot be opened, read or written ({exc})")
+    return None
+
+
+# Forks ------------------------------------------------------------------------------------------
+
+_databases: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+_registering = threading.Lock()  # held through a fork, too: no database comes up meanwhile
+
+
+def _before_fork() -> None:
+    _registering.acquire()
+    for database in _databases:
+        database.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for database in _databases:
+        database.after_fork_in_parent()
+    _registering.release()
+
+
+def _after_fork_in_child() -> None:
+    for database in _databases:
+        database.after_fork_in_child()
+    _registering.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

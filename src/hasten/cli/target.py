@@ -1,0 +1,117 @@
+"""From what the command line names, `module:queue`, to the queues themselves."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from hasten.errors import HastenError
+from hasten.jobs import Queue, Task
+
+
+class TargetError(HastenError):
+    """What was named cannot be used; the message says why, and what could be."""
+
+
+def load(targets: Sequence[str]) -> list[Queue]:
+    """The queues that are named, each once. Raises `TargetError`.
+
+    `module:queue` is one queue, `module:name.queue` one that is further inside, `module` alone
+    all that are at the top of the module. Modules are looked for in the working directory first.
+    """
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return list(dict.fromkeys(queue for target in targets for queue in _find(target)))
+
+
+def load_one(target: str) -> Queue:
+    """The one queue that is named. Raises `TargetError`, also if there are several."""
+    queues = load([target])
+    if len(queues) > 1:
+        raise TargetError(f"{target} has {len(queues)} queues: name one of {_names(target)}")
+    return queues[0]
+
+
+def _find(target: str) -> list[Queue]:
+    name, _, attribute = target.partition(":")
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        dotted = name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
+        instead = f"{dotted}:{attribute}" if attribute else dotted
+        raise TargetError(f"{target} is a file; a module is named with dots: {instead}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise TargetError(f"{target!r}: expected module:queue, such as app:mail")
+    module = _import(name)
+    if attribute:
+        return [_queue_of(module, attribute)]
+    queues = list(_queues_in(module).values())
+    if not queues:
+        raise TargetError(f"module {name!r} has no Queue at its top")
+    return queues
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
+            raise TargetError(
+                f"there is no module {exc.name!r}, neither in {Path.cwd()} nor where Python looks"
+            ) from exc
+        raise TargetError(_import_failed(name, exc)) from exc
+    except (Exception, SystemExit) as exc:
+        raise TargetError(_import_failed(name, exc)) from exc
+
+
+def _import_failed(name: str, error: BaseException) -> str:
+    lines = traceback.format_exception(type(error), error, _of_module(error.__traceback__))
+    return f"module {name!r} could not be imported:\n\n{''.join(lines).rstrip()}"
+
+
+def _of_module(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames above the module's own: ours and the import system's."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in {__file__, importlib.__file__} and "importlib._bootstrap" not in file:
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _queue_of(module: ModuleType, attribute: str) -> Queue:
+    found: object = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise TargetError(
+                f"module {module.__name__!r} has no {attribute!r}; {_offer(module)}"
+            ) from None
+    if isinstance(found, Queue):
+        return found
+    kind = "a Task" if isinstance(found, Task) else f"of type {type(found).__name__}"
+    raise TargetError(
+        f"{module.__name__}:{attribute} is {kind}, where a Queue is needed; {_offer(module)}"
+    )
+
+
+def _offer(module: ModuleType) -> str:
+    names = ", ".join(f"{module.__name__}:{name}" for name in _queues_in(module))
+    return f"its queues are {names}" if names else "it has no queues at its top"
+
+
+def _names(module: str) -> str:
+    return ", ".join(f"{module}:{name}" for name in _queues_in(sys.modules[module]))
+
+
+def _queues_in(module: ModuleType) -> dict[str, Queue]:
+    """The queues at the top of a module, under the first name that each has there."""
+    first: dict[Queue, str] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, Queue):
+            first.setdefault(value, name)
+    return {name: queue for queue, name in first.items()}

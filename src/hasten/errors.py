@@ -1,0 +1,169 @@
+"""Every exception that hasten raises.
+
+HastenError
+├── MissingExtra            an optional dependency is not installed: install the extra it names
+├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
+├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
+│   └── PayloadTooLarge     all arguments together are too large: store a reference instead
+├── StoreError              the store did not do what was asked; nothing was half-written
+│   ├── StoreBusy           another process kept it locked for too long: try again
+│   ├── StoreReadOnly       it cannot be written: fix its permissions
+│   ├── StoreFull           its disk is full: make room
+│   ├── StoreCorrupt        it is damaged or not ours: restore it or name another one
+│   ├── StoreTooNew         a newer hasten wrote it: upgrade this one
+│   └── StoreUnavailable    it cannot be reached or opened: see the reason given
+├── JobNotFound             there is no such job, or it was removed
+├── WrongState              the job is not in a state that allows this
+├── JobFailed               the awaited job failed for good; its reason is in the message
+│   └── JobCancelled        it was cancelled
+└── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
+
+The classes answer "what can the caller do?". What a handler raises to steer its own job
+(`RetryAfter`, `Unrecoverable`) is not an error of ours and lives in `hasten.jobs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+class HastenError(Exception):
+    """The root of the tree: catch it to catch everything that hasten raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the class with the message alone. These errors have to come back from
+        # a handler that runs in a process of its own.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[HastenError], args: tuple[object, ...], facts: dict[str, object]
+) -> HastenError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class MissingExtra(HastenError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(
+            f"{module} is not installed: it comes with the extra {extra!r} of hasten; "
+            f"in a clone of it: pip install -e '.[{extra}]'"
+        )
+        self.module = module
+        self.extra = extra
+
+
+class InvalidOption(HastenError, ValueError):
+    """An option has a value that it cannot have."""
+
+    def __init__(self, option: str, value: object, expected: str) -> None:
+        shown = repr(value)
+        if len(shown) > 200:
+            shown = shown[:200] + "…"
+        super().__init__(f"{option}={shown}: expected {expected}")
+        self.option = option
+        self.value = value
+
+
+class InvalidArgument(HastenError, TypeError):
+    """An argument of a task cannot be stored as JSON."""
+
+    def __init__(self, task: str, argument: str, reason: str) -> None:
+        super().__init__(f"{task}: argument {argument!r} {reason}")
+        self.task = task
+        self.argument = argument
+
+
+class PayloadTooLarge(InvalidArgument):
+    """The arguments of one job, as JSON, are larger than the queue allows."""
+
+    def __init__(self, task: str, argument: str, size: int, limit: int) -> None:
+        super().__init__(
+            task,
+            argument,
+            f"makes the job too large: {size:,} bytes of JSON where {limit:,} are allowed. "
+            "Store the data elsewhere and pass a reference, or raise Queue(max_bytes=…)",
+        )
+        self.size = size
+        self.limit = limit
+
+
+class StoreError(HastenError):
+    """The store did not do what was asked. Nothing of the failed step was written."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(f"{store}: {reason}")
+        self.store = store
+        self.reason = reason
+
+
+class StoreBusy(StoreError):
+    """Another process held the store's lock for longer than the time-out."""
+
+
+class StoreReadOnly(StoreError):
+    """The store, or the folder it is in, may not be written."""
+
+
+class StoreFull(StoreError):
+    """The disk under the store is full."""
+
+
+class StoreCorrupt(StoreError):
+    """The store is damaged, or is no store of ours."""
+
+
+class StoreTooNew(StoreError):
+    """A newer version of hasten wrote the store; this one does not touch it."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or opened."""
+
+
+class JobNotFound(HastenError, LookupError):
+    """There is no job with this id in the queue; it never was, or it has been removed."""
+
+    def __init__(self, queue: str, job_id: str) -> None:
+        super().__init__(f"queue {queue!r} has no job {job_id!r}")
+        self.queue = queue
+        self.job_id = job_id
+
+
+class WrongState(HastenError):
+    """The job is in a state that does not allow what was asked."""
+
+    def __init__(self, queue: str, job_id: str, state: str, needed: Collection[str]) -> None:
+        super().__init__(
+            f"job {job_id!r} of queue {queue!r} is {state}: "
+            f"this needs it to be {' or '.join(needed)}"
+        )
+        self.queue = queue
+        self.job_id = job_id
+        self.state = state
+
+
+class JobFailed(HastenError):
+    """The job whose result was awaited has failed for good."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(f"job {job_id!r} failed: {reason}")
+        self.job_id = job_id
+        self.reason = reason
+
+
+class JobCancelled(JobFailed):
+    """The job whose result was awaited was cancelled."""
+
+
+class ResultTimeout(HastenError, TimeoutError):
+    """The job did not finish within the time-out. It is not disturbed and may still finish."""
+
+    def __init__(self, job_id: str, seconds: float) -> None:
+        super().__init__(f"job {job_id!r} has not finished within {seconds:g} s")
+        self.job_id = job_id
+        self.seconds = seconds

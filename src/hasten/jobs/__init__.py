@@ -1,0 +1,28 @@
+"""Background jobs: do slow work later, in this process or another, and lose none of it."""
+
+from hasten.jobs.backoff import Exponential, Fixed
+from hasten.jobs.context import Context
+from hasten.jobs.job import Job
+from hasten.jobs.options import Keep
+from hasten.jobs.queue import Queue
+from hasten.jobs.record import Event
+from hasten.jobs.states import State
+from hasten.jobs.steering import JobTimeout, RetryAfter, Unrecoverable
+from hasten.jobs.tasks import Task
+from hasten.jobs.worker import Worker
+
+__all__ = [
+    "Context",
+    "Event",
+    "Exponential",
+    "Fixed",
+    "Job",
+    "JobTimeout",
+    "Keep",
+    "Queue",
+    "RetryAfter",
+    "State",
+    "Task",
+    "Unrecoverable",
+    "Worker",
+]

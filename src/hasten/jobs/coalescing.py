@@ -1,0 +1,69 @@
+"""Calls of one tick of the event loop leave as one.
+
+Two hundred requests that enqueue at the same moment are one transaction, not two hundred; each
+waits for that one answer. Nobody waits for a timer: what has gathered leaves at the end of the
+tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from hasten.errors import StoreError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Coalescer(Generic[Item, Answer]):
+    """Gathers items for `send`, which returns as many answers in the same order.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]]) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._items: list[Item] = []
+        self._futures: list[asyncio.Future[Answer]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def put(self, item: Item) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if not self._items:
+            self._loop.call_soon(self._flush)
+        self._items.append(item)
+        self._futures.append(future)
+        return future
+
+    def _flush(self) -> None:
+        items, self._items = self._items, []
+        futures, self._futures = self._futures, []
+        task = self._loop.create_task(self._deliver(items, futures))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _deliver(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
+        try:
+            answers = await self._send(items)
+        except StoreError as error:  # it concerns them all
+            for future in futures:
+                _fail(future, error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, its caller is told
+            # One of them is at fault: it must not take the others with it.
+            if len(items) == 1:
+                _fail(futures[0], error)
+            else:
+                for item, future in zip(items, futures, strict=True):
+                    await self._deliver([item], [future])
+        else:
+            for future, answer in zip(futures, answers, strict=True):
+                if not future.done():  # its caller was cancelled
+                    future.set_result(answer)
+
+
+def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

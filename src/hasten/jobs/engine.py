@@ -1,0 +1,196 @@
+"""The seam between jobs and what stores them.
+
+A shell (`Queue`, `Worker`) speaks to storage only through `Engine`. Its methods are things that
+happen to jobs; three rules hold for all of them:
+
+- *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
+  raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
+- *Every verb takes many.* A single job is a batch of one. `settle` finishes a batch and claims the
+  next one in the same step.
+- *The time comes in as an argument*, `now_ms`, milliseconds since the epoch.
+
+Jobs move only along `hasten.jobs.states.TRANSITIONS`. The order in which they are claimed is
+BullMQ's: those without a priority first, oldest first (a `lifo` job in front of them); then by
+priority, the lower number first, oldest first within one.
+
+The contract suite in `tests/contract` runs against every engine: what this docstring and those
+below promise is tested there, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from hasten.jobs.options import Keep
+from hasten.jobs.record import (
+    Added,
+    Batch,
+    Claim,
+    EventPage,
+    JobRecord,
+    NewJob,
+    Note,
+    Outcome,
+)
+from hasten.jobs.states import State
+
+
+class Engine(Protocol):
+    """Storage for jobs. One object may be used from several threads and event loops."""
+
+    @property
+    def url(self) -> str:
+        """Where it stores, without secrets: for messages."""
+
+    # Producing ----------------------------------------------------------------------------------
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        """Add all the jobs, of any queues, or none. Returns as many answers, in order.
+
+        A job whose id exists in its queue is not added: its answer says so, and the existing
+        job stays as it is. The same id twice in one call is the second case of this.
+        """
+
+    # Working ------------------------------------------------------------------------------------
+
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+        """Move up to count ready jobs to active and lease them to the caller.
+
+        Delayed jobs that are due are made ready first. Never returns a job twice before its
+        lease has run out and `reclaim` has taken it back. A paused queue gives nothing.
+        """
+
+    async def settle(
+        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+    ) -> Batch:
+        """Store how leased jobs ended, then claim the next ones, in one step.
+
+        An outcome whose token is no longer that of the job's lease changes nothing, and its id
+        is in `lost`. A retry or a postponement with a delay goes to delayed; without one behind
+        all that wait with its priority, or in front if `lifo`.
+        """
+
+    def renew(
+        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+    ) -> set[str]:
+        """Let leases (job id → token) last until now_ms + lease_ms. Returns the ids that are lost.
+
+        Blocks, and is called from a thread: a lease has to outlive an event loop that hangs.
+        """
+
+    def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+        """Of these running jobs, those whose cancellation was asked for. Blocks, like `renew`."""
+
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+        """Take back active jobs whose lease has run out; they are first in line. Returns their ids.
+
+        Each counts a crash. At crash_limit crashes the job gets a `deferred_failure`: the next
+        worker to claim it fails it with that, without running it.
+        """
+
+    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
+        """Store progress and log lines, in order. Those of jobs that are gone are dropped."""
+
+    async def wait(self, queue: str, *, next_due_ms: int | None) -> None:
+        """Return once a claim may bring something; at once if so. It may return in vain.
+
+        That is when the queue has a ready job and is not paused, or when a delayed job is due
+        sooner than next_due_ms, what the last claim told (None: there was none). The caller
+        looks at the clock itself, and claims when next_due_ms has come.
+        """
+
+    # Reading ------------------------------------------------------------------------------------
+
+    async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+        """The jobs with these ids, in order; None where there is none."""
+
+    async def page(
+        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+    ) -> list[JobRecord]:
+        """A page of the jobs in a state, in the order in which they would be taken.
+
+        Delayed: by due time. Active: by start. Finished: by finish.
+        """
+
+    async def count(self, queue: str) -> dict[State, int]:
+        """How many jobs are in each state; every state has its number."""
+
+    async def logs(self, queue: str, id: str) -> list[str]:
+        """The log lines kept with a job, oldest first; none if there is no such job."""
+
+    async def events(self, queue: str, *, after: str | None) -> EventPage:
+        """The next events after a cursor, waiting for at least one.
+
+        after is None: no events, and the cursor of now, at once. Events are kept for the
+        10,000 newest at least; a reader that falls further behind misses the oldest.
+        """
+
+    # Administration -----------------------------------------------------------------------------
+
+    async def requeue(
+        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+    ) -> list[State | None]:
+        """Make these jobs ready now: source is delayed (promote), failed or completed (run again).
+
+        A finished job forgets result, reason and attempts. Returns for each id None when it
+        was moved, else the state it is in, unchanged. Raises `JobNotFound` for an unknown id.
+        """
+
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        """Fail jobs that have not started, and ask the workers of running ones to stop them.
+
+        Returns the state in which each was found, None if there is none. Finished ones stay.
+        """
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        """Delete jobs with all that belongs to them, running ones excepted.
+
+        Returns the state in which each was found, None if there is none.
+        """
+
+    async def purge(
+        self,
+        queue: str,
+        states: Collection[State],
+        *,
+        before_ms: int | None,
+        limit: int | None,
+        now_ms: int,
+    ) -> list[str]:
+        """Delete up to limit jobs in these states, oldest first. Returns their ids.
+
+        before_ms: only those that finished (or, unfinished, were added) at or before that time.
+        Active jobs are deleted too, if asked for; their workers find their lease lost.
+        """
+
+    async def forget(self, queue: str) -> None:
+        """Delete the queue itself: its jobs in any state, its events, its being paused."""
+
+    async def pause(self, queue: str, *, now_ms: int) -> None:
+        """Let no job be claimed until `resume`. Running ones go on. Safe to call twice."""
+
+    async def resume(self, queue: str, *, now_ms: int) -> None:
+        """End a pause. Safe to call twice."""
+
+    async def is_paused(self, queue: str) -> bool: ...
+
+    async def queues(self) -> list[str]:
+        """The names of the queues that have jobs or are paused, in alphabetical order."""
+
+    async def close(self) -> None:
+        """Release what is held. What was begun is finished first. Safe to call twice."""
+
+
+# What the reason of a failed job says where no handler's error says it. Workers in other
+# languages and the dashboard show these texts; `job.result()` tells cancellation by its own.
+CANCELLED_REASON = "cancelled"
+
+
+def crash_reason(crashes: int) -> str:
+    return f"its worker died {crashes} times while running it"
+
+
+def keep_or(own: Keep | None, default: Keep) -> Keep:
+    """The rule for a finished job: its own, else the worker's."""
+    return default if own is None else own

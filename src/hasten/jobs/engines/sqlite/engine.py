@@ -1,0 +1,249 @@
+"""The engine on a SQLite file or in memory: each verb is one function of the connection.
+
+`Database` runs that function in a transaction, together with what else waits, and answers after
+the commit. The functions use few statements for many rows and read one row of JSON; the reason is
+in `hasten._sqlite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from hasten._sqlite import Database
+from hasten.errors import InvalidOption
+from hasten.jobs.engines.sqlite import administration, events, producing, working
+from hasten.jobs.engines.sqlite.ledger import Ledger
+from hasten.jobs.engines.sqlite.rows import read_jobs, read_json, seqs_of
+from hasten.jobs.engines.sqlite.schema import migrate
+from hasten.jobs.engines.sqlite.statements import execute
+from hasten.jobs.record import Added, Batch, Claim, EventPage, JobRecord, NewJob, Note, Outcome
+from hasten.jobs.states import State
+
+T = TypeVar("T")
+
+NEVER: Final = 2**62  # later than any time
+
+
+class SqliteEngine:
+    """`sqlite:///file.db` (relative to the working directory), `sqlite:////abs/file.db`, `sqlite://`.
+
+    Options in the URL: `?synchronous=normal` (a power cut may lose the last commits; the default,
+    `full`, flushes what was accepted and what came of runs before it answers), `?timeout=10`
+    (seconds to wait for a lock that another process holds).
+    """
+
+    def __init__(self, url: str) -> None:
+        path, synchronous, busy_seconds = _parse(url)
+        self._url = "sqlite://" if path is None else f"sqlite:///{path}"
+        if synchronous != "FULL":
+            self._url += f"?synchronous={synchronous.lower()}"
+        self._database = Database(
+            path,
+            name=self._url,
+            prepare=partial(migrate, self._url),
+            synchronous=synchronous,
+            busy_seconds=busy_seconds,
+        )
+        self._retention = working.Retention()
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions were committed so far."""
+        return self._database.transactions
+
+    # Producing ----------------------------------------------------------------------------------
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        work = partial(producing.add, jobs=jobs, now_ms=now_ms)
+        return await self._database.run(work, weight=len(jobs))
+
+    # Working ------------------------------------------------------------------------------------
+
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+        return await self.settle(queue, (), claim, now_ms=now_ms)
+
+    async def settle(
+        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+    ) -> Batch:
+        weight = len(outcomes) + (claim.count if claim else 0)
+        settle = partial(
+            working.settle,
+            queue=queue,
+            outcomes=outcomes,
+            wish=claim,
+            retention=self._retention,
+            now_ms=now_ms,
+        )
+        # A claim alone is not flushed: a power cut that takes it leaves the job waiting, as the
+        # recovery of its lease would. What came of a run is.
+        run = partial(self._database.run, weight=weight, durable=bool(outcomes))
+        try:
+            return await run(partial(settle, careful=False))
+        except working.LeaseMismatch:
+            return await run(partial(settle, careful=True))
+
+    def renew(
+        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+    ) -> set[str]:
+        work = partial(working.renew, queue=queue, leases=leases, until_ms=now_ms + lease_ms)
+        return self._database.call(work, durable=False)
+
+    def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+        return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
+
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+        expired = partial(working.expired, queue=queue, now_ms=now_ms)
+        if not await self._database.run(expired, write=False):
+            return []
+        work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
+        return await self._database.run(work)
+
+    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
+        await self._database.run(partial(working.note, queue=queue, notes=notes), durable=False)
+
+    async def wait(self, queue: str, *, next_due_ms: int | None) -> None:
+        next_due = NEVER if next_due_ms is None else next_due_ms
+
+        def has_ready(connection: Connection) -> bool | None:
+            row = execute(connection, "has_ready", queue=queue, next_due=next_due).fetchone()
+            return None if row is None else True
+
+        await self._database.until(has_ready)
+
+    # Reading ------------------------------------------------------------------------------------
+
+    async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+        return await self._read(partial(_get, queue=queue, ids=ids))
+
+    async def page(
+        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+    ) -> list[JobRecord]:
+        statement = "list_newest" if newest_first else "list_oldest"
+
+        def read(connection: Connection) -> list[JobRecord]:
+            seqs = read_json(
+                connection, statement, queue=queue, state=state, limit=count, offset=start
+            )
+            return list(read_jobs(connection, seqs).values())
+
+        return await self._read(read)
+
+    async def count(self, queue: str) -> dict[State, int]:
+        counted = await self._read(partial(read_json, statement="count_jobs", queue=queue))
+        return {state: counted.get(state, 0) for state in State}
+
+    async def logs(self, queue: str, id: str) -> list[str]:
+        def read(connection: Connection) -> list[str]:
+            (seq,) = seqs_of(connection, queue, [id])
+            lines: list[str] = read_json(connection, "read_log", seq=seq, queue=queue, id=id)
+            return lines
+
+        return await self._read(read)
+
+    async def events(self, queue: str, *, after: str | None) -> EventPage:
+        if after is None:
+            return EventPage([], await self._read(partial(events.newest_cursor, queue=queue)))
+        return await self._database.until(partial(events.read_after, queue=queue, cursor=after))
+
+    # Administration -----------------------------------------------------------------------------
+
+    async def requeue(
+        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+    ) -> list[State | None]:
+        return await self._database.run(
+            partial(administration.requeue, queue=queue, ids=ids, source=source)
+        )
+
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        return await self._database.run(
+            partial(administration.cancel, queue=queue, ids=ids, now_ms=now_ms)
+        )
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        return await self._database.run(partial(administration.remove, queue=queue, ids=ids))
+
+    async def purge(
+        self,
+        queue: str,
+        states: Collection[State],
+        *,
+        before_ms: int | None,
+        limit: int | None,
+        now_ms: int,
+    ) -> list[str]:
+        work = partial(
+            administration.purge, queue=queue, states=states, before_ms=before_ms, limit=limit
+        )
+        return await self._database.run(work)
+
+    async def forget(self, queue: str) -> None:
+        await self._database.run(partial(administration.forget, queue=queue))
+
+    async def pause(self, queue: str, *, now_ms: int) -> None:
+        await self._database.run(partial(administration.set_paused, queue=queue, paused=True))
+
+    async def resume(self, queue: str, *, now_ms: int) -> None:
+        await self._database.run(partial(administration.set_paused, queue=queue, paused=False))
+
+    async def is_paused(self, queue: str) -> bool:
+        def read(connection: Connection) -> bool:
+            return Ledger(connection, queue, now_ms=0).paused
+
+        return await self._read(read)
+
+    async def queues(self) -> list[str]:
+        names: list[str] = await self._read(partial(read_json, statement="queues"))
+        return names
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.run(work, write=False)
+
+    async def close(self) -> None:
+        self.close_now()
+
+    def close_now(self) -> None:
+        """`close`, where no event loop runs. Blocks for as long as the last commit takes."""
+        self._database.close()
+
+
+def _parse(url: str) -> tuple[Path | None, str, float]:
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or parts.fragment:
+        raise InvalidOption(
+            "url", url, "sqlite:///file.db (three slashes; four for an absolute path) or sqlite://"
+        )
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    synchronous = options.pop("synchronous", "full").upper()
+    if synchronous not in {"OFF", "NORMAL", "FULL", "EXTRA"}:
+        raise InvalidOption("url", url, "synchronous=full, normal, extra or off")
+    timeout = options.pop("timeout", "10")
+    try:
+        busy_seconds = float(timeout)
+    except ValueError:
+        busy_seconds = -1
+    if not 0 <= busy_seconds < float("inf"):
+        raise InvalidOption("url", url, "timeout=seconds")
+    if options:
+        raise InvalidOption("url", url, "no options but synchronous and timeout")
+    path = unquote(parts.path)
+    if path in {"", "/"}:
+        return None, synchronous, busy_seconds
+    return Path(path.removeprefix("/")).absolute(), synchronous, busy_seconds
+
+
+def _get(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+    seqs = seqs_of(connection, queue, ids)
+    found = read_jobs(connection, list(set(seqs)))
+    return [
+        record if record is not None and (record.queue, record.id) == (queue, id) else None
+        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
+    ]

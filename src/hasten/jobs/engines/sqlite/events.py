@@ -1,0 +1,85 @@
+"""The events of the SQLite engine: one row for all that one verb did to one queue.
+
+What happened to a hundred jobs at once is a few groups, `("active", [ids…])`, not a hundred rows;
+so telling it costs next to nothing when nobody listens. A reader takes the groups apart. A cursor
+is "row-place", counted from 1 within the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from sqlite3 import Connection
+from typing import Final
+
+import msgspec
+
+from hasten.jobs.engines.sqlite.statements import execute
+from hasten.jobs.record import Event, EventPage
+
+KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
+ROWS_AT_ONCE: Final = 100
+TRIM_EVERY: Final = 1_000
+
+
+class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
+    """Events of one kind: the jobs, and what else is told, in the order of the jobs."""
+
+    kind: str
+    ids: list[str]
+    values: list[str] | None = None
+    reasons: list[str] | None = None
+    previous: str | None = None
+    dues: list[int] | None = None
+    count: int | None = None
+
+    def unfold(self, row: int, place: int) -> Iterator[Event]:
+        for index, id in enumerate(self.ids):
+            yield Event(
+                f"{row}-{place + index}",
+                self.kind,
+                id,
+                value=None if self.values is None else self.values[index],
+                reason=None if self.reasons is None else self.reasons[index],
+                previous=self.previous,
+                due_ms=None if self.dues is None else self.dues[index],
+                count=self.count,
+            )
+
+
+_rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])
+_encoder: Final = msgspec.json.Encoder()
+
+
+def write(connection: Connection, queue: str, seq: int, groups: Sequence[Group]) -> None:
+    """Store what happened to a queue, and now and then delete what is too old."""
+    amount = sum(len(group.ids) for group in groups)
+    told = [group for group in groups if group.ids]
+    body = _encoder.encode(told).decode()
+    execute(connection, "add_events", queue=queue, seq=seq, amount=amount, body=body)
+    # Tickets, of which seq is one, are used up about as fast as events come.
+    if seq % TRIM_EVERY < amount:
+        execute(connection, "trim_events", queue=queue, keep=KEPT)
+
+
+def newest_cursor(connection: Connection, queue: str) -> str:
+    row = execute(connection, "last_event", queue=queue).fetchone()
+    return "0-0" if row is None else f"{row[0]}-{row[1]}"
+
+
+def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
+    """The events after a cursor; None if there are none yet."""
+    row, _, place = cursor.partition("-")
+    found_rows = execute(connection, "read_events", queue=queue, first=int(row), limit=ROWS_AT_ONCE)
+    (text,) = found_rows.fetchone()
+    found: list[Event] = []
+    for seq, groups in _rows.decode(text):
+        unfolded = _unfold(seq, groups)
+        found.extend(unfolded[int(place) :] if seq == int(row) else unfolded)
+    return EventPage(found, found[-1].cursor) if found else None
+
+
+def _unfold(row: int, groups: list[Group]) -> list[Event]:
+    events: list[Event] = []
+    for group in groups:
+        events.extend(group.unfold(row, len(events) + 1))
+    return events

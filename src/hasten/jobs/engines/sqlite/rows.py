@@ -1,0 +1,59 @@
+"""Steps that verbs share: JSON in and out of statements, and jobs by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+from typing import Any, Final
+
+import msgspec
+
+from hasten.jobs.engines.sqlite.statements import execute
+from hasten.jobs.record import JobRecord
+from hasten.jobs.states import State
+
+_decode: Final = msgspec.json.Decoder().decode
+_numbered_records: Final = msgspec.json.Decoder(list[tuple[int, JobRecord]])
+
+
+def encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def read_json(connection: Connection, statement: str, **parameters: Any) -> Any:
+    """Run a statement that returns one row of JSON."""
+    (text,) = execute(connection, statement, **parameters).fetchone()
+    return _decode(text)
+
+
+def is_number(id: str) -> bool:
+    """Whether an id is one of ours: the number of the job's row."""
+    return id.isdecimal() and id.isascii() and len(id) < 19
+
+
+def seqs_of(connection: Connection, queue: str, ids: Sequence[str]) -> list[int]:
+    """The numbers of jobs by their ids; 0, which no job has, for an id that cannot be.
+
+    An id of ours is the number itself and is not looked up: the job may be gone, or be another
+    queue's, or have another id. Who uses the number compares queue and id, or the token.
+    """
+    chosen = [id for id in ids if not is_number(id)]
+    if not chosen:
+        return list(map(int, ids))
+    found: dict[str, int] = dict(
+        read_json(connection, "find_custom", queue=queue, ids=encode(chosen))
+    )
+    return [int(id) if is_number(id) else found.get(id, 0) for id in ids]
+
+
+def ready_place(priority: int, ticket: int, *, front: bool = False) -> tuple[State, int]:
+    """State and rank of a ready job: behind all that wait with its priority, or in front."""
+    if priority:
+        return State.PRIORITIZED, (priority << 41) + (0 if front else ticket)
+    return State.WAITING, -ticket if front else ticket
+
+
+def read_jobs(connection: Connection, seqs: Sequence[int]) -> dict[int, JobRecord]:
+    """The jobs with these numbers, in this order; without those that there are not."""
+    (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
+    return dict(_numbered_records.decode(text))

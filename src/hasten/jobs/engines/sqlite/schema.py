@@ -1,0 +1,56 @@
+"""The schema of a database file, and how an older one is brought up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from sqlite3 import Connection
+
+from hasten.errors import StoreTooNew
+from hasten.jobs.engines.sqlite.statements import MIGRATIONS
+
+
+def migrate(url: str, connection: Connection) -> None:
+    """Bring the schema up to date, in one transaction; several processes may try at once."""
+    if _schema_version(connection) == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = _schema_version(connection)
+        if found > len(MIGRATIONS):
+            raise StoreTooNew(
+                url,
+                f"a newer hasten has written it (schema {found}, this one knows "
+                f"{len(MIGRATIONS)}): upgrade hasten, or name another file",
+            )
+        for migration in MIGRATIONS[found:]:
+            for statement in _statements(migration):
+                connection.execute(statement)
+        connection.execute(
+            "INSERT INTO hasten_meta VALUES ('schema', ?) "
+            "ON CONFLICT DO UPDATE SET value = excluded.value",
+            (len(MIGRATIONS),),
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _schema_version(connection: Connection) -> int:
+    table = "SELECT 1 FROM sqlite_schema WHERE name = 'hasten_meta'"
+    if connection.execute(table).fetchone() is None:
+        return 0
+    row = connection.execute("SELECT value FROM hasten_meta WHERE name = 'schema'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script, for `executescript` would commit our transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,2 @@
+-- Delete a job.
+DELETE FROM hasten_jobs WHERE seq = :seq

@@ -1,0 +1,6 @@
+-- Put jobs into a ready state, a row each: seq, state, rank.
+UPDATE hasten_jobs
+SET state = place.state, rank = place.rank, delay_ms = 0
+FROM (WITH row (seq, state, rank)
+      AS (VALUES {(?, ?, ?)}) SELECT * FROM row) AS place
+WHERE hasten_jobs.seq = place.seq

@@ -1,0 +1,5 @@
+-- Take back a job whose worker is gone. :reason is a deferred failure, or NULL.
+UPDATE hasten_jobs
+SET state = :state, rank = :rank, crashes = crashes + 1, token = NULL, lease_ms = NULL,
+    deferred_failure = coalesce(deferred_failure, :reason)
+WHERE seq = :seq

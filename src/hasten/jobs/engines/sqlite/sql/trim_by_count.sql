@@ -1,0 +1,3 @@
+-- Delete the oldest finished jobs, :count of them.
+DELETE FROM hasten_jobs WHERE seq IN
+    (SELECT seq FROM hasten_jobs WHERE queue = :queue AND state = :state ORDER BY rank, seq LIMIT :count)

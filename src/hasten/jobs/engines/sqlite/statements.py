@@ -1,0 +1,64 @@
+"""The SQL of this engine: a file per statement in `sql/`, loaded once.
+
+A file may hold one group in braces. `rows("add", n)` repeats what is in them n times, separated by
+commas: so one statement takes many rows, see `hasten._sqlite` for why that matters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib import resources
+from itertools import chain
+from sqlite3 import Connection, Cursor
+from typing import Any, Final
+
+_FOLDER: Final = resources.files(__package__)
+
+
+def _load(folder: str) -> dict[str, str]:
+    files = (file for file in (_FOLDER / folder).iterdir() if file.name.endswith(".sql"))
+    return {file.name.removesuffix(".sql"): file.read_text("utf-8") for file in files}
+
+
+SQL: Final = _load("sql")
+
+MIGRATIONS: Final = [text for _, text in sorted(_load("migrations").items())]
+
+
+@functools.cache
+def rows(name: str, count: int) -> str:
+    head, _, rest = SQL[name].partition("{")
+    row, _, tail = rest.partition("}")
+    return head + ", ".join([row] * count) + tail
+
+
+# A statement for each number of rows: compiled when first used, then kept by the connection. More
+# rows than this go in portions, for the longest ones would not be worth keeping.
+_PORTION: Final = 256
+
+
+def execute(connection: Connection, name: str, **parameters: Any) -> Cursor:
+    """Run a statement with its named parameters."""
+    return connection.execute(SQL[name], parameters)
+
+
+def execute_rows(
+    connection: Connection,
+    name: str,
+    parameters: Sequence[Sequence[Any]],
+    *behind: Any,
+    before: Sequence[Any] = (),
+) -> int:
+    """Run a statement for many rows of parameters, with others before and behind the rows.
+
+    Returns how many rows of the table it changed.
+    """
+    changed = 0
+    for start in range(0, len(parameters), _PORTION):
+        portion = parameters[start : start + _PORTION]
+        sql = rows(name, len(portion))
+        changed += connection.execute(
+            sql, [*before, *chain.from_iterable(portion), *behind]
+        ).rowcount
+    return changed

@@ -1,0 +1,373 @@
+"""What workers do: claim, settle, renew, take back, note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from sqlite3 import Connection
+from typing import Any, Final
+
+import msgspec
+
+from hasten.jobs.engine import crash_reason
+from hasten.jobs.engines.sqlite.events import Group
+from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
+from hasten.jobs.engines.sqlite.rows import encode, read_json, ready_place, seqs_of
+from hasten.jobs.engines.sqlite.statements import execute, execute_rows
+from hasten.jobs.options import Keep
+from hasten.jobs.record import (
+    Batch,
+    Claim,
+    Completed,
+    Failed,
+    JobRecord,
+    Lease,
+    LogLine,
+    Note,
+    Outcome,
+    Postponed,
+    Progress,
+    Released,
+    Retry,
+)
+from hasten.jobs.states import State
+
+PROMOTE_AT_ONCE: Final = 1000  # delayed jobs made ready by one claim, as in BullMQ
+
+_records: Final = msgspec.json.Decoder(list[JobRecord])
+
+Row = tuple[Any, ...]
+
+
+class LeaseMismatch(Exception):
+    """Some outcome's lease is no longer ours: go again, and look before each step."""
+
+
+def settle(
+    connection: Connection,
+    queue: str,
+    outcomes: Sequence[Outcome],
+    wish: Claim | None,
+    retention: Retention,
+    now_ms: int,
+    *,
+    careful: bool,
+) -> Batch:
+    """See `Engine.settle`.
+
+    Leases are lost so rarely that only the number of changed rows is looked at; when that is
+    wrong, `LeaseMismatch` undoes it all, and the caller comes again with careful.
+    """
+    lost: list[str] = []
+    with open_ledger(connection, queue, now_ms) as ledger:
+        if outcomes:
+            seqs = seqs_of(connection, queue, [outcome.id for outcome in outcomes])
+            pairs = list(zip(seqs, outcomes, strict=True))
+            if careful:
+                pairs, lost = _still_leased(connection, queue, pairs)
+            _store(connection, ledger, pairs, retention, now_ms)
+        batch = Batch([], None, lost)
+        if wish is not None:
+            batch = _claim(connection, ledger, wish, lost, now_ms)
+        if outcomes and not batch.leases and _is_drained(connection, queue):
+            ledger.tell(Group("drained", [""]))
+    return batch
+
+
+def _still_leased(
+    connection: Connection, queue: str, pairs: Sequence[tuple[int, Outcome]]
+) -> tuple[list[tuple[int, Outcome]], list[str]]:
+    """Divide outcomes into those whose lease is ours and the ids of the others."""
+    tokens = _tokens(connection, queue, [seq for seq, _ in pairs])
+    ours, lost = [], []
+    for seq, outcome in pairs:
+        # Taken out: a second outcome for the same run finds its lease gone, too.
+        if tokens.pop(seq, None) == outcome.token:
+            ours.append((seq, outcome))
+        else:
+            lost.append(outcome.id)
+    return ours, lost
+
+
+def _tokens(connection: Connection, queue: str, seqs: Sequence[int]) -> dict[int, str]:
+    """The tokens of those of these jobs that are active."""
+    return dict(read_json(connection, "read_tokens", queue=queue, seqs=encode(seqs)))
+
+
+def _is_drained(connection: Connection, queue: str) -> bool:
+    return execute(connection, "is_drained", queue=queue).fetchone() is not None
+
+
+def _store(
+    connection: Connection,
+    ledger: Ledger,
+    pairs: Sequence[tuple[int, Outcome]],
+    retention: Retention,
+    now_ms: int,
+) -> None:
+    kinds: dict[type[Outcome], list[tuple[int, Any]]] = {}
+    for pair in pairs:
+        kinds.setdefault(type(pair[1]), []).append(pair)
+    changed = 0
+    rules: set[tuple[State, Keep]] = set()
+    for kind, of_kind in kinds.items():
+        store = _STORE[kind]
+        changed += store(connection, ledger, of_kind, rules, now_ms)
+    if changed != len(pairs):
+        raise LeaseMismatch
+    retention.apply(connection, ledger, rules, now_ms)
+
+
+def _store_completed(
+    connection: Connection,
+    ledger: Ledger,
+    pairs: Sequence[tuple[int, Completed]],
+    rules: set[tuple[State, Keep]],
+    now_ms: int,
+) -> int:
+    kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
+    rules.update({(State.COMPLETED, keep) for keep in {end.keep for _, end in kept}})
+    ledger.count(State.COMPLETED, len(kept))
+    ids, results = [end.id for _, end in pairs], [end.result for _, end in pairs]
+    ledger.tell(Group("completed", ids, values=results, previous=State.ACTIVE))
+    return _keep_completed(connection, ledger, kept, now_ms) + _discard(connection, ledger, pairs)
+
+
+def _keep_completed(
+    connection: Connection, ledger: Ledger, kept: Sequence[tuple[int, Completed]], now_ms: int
+) -> int:
+    seqs = [seq for seq, _ in kept]
+    if len({(end.token, end.result) for _, end in kept}) == 1 and seqs == sorted(seqs):
+        # Handlers that return nothing, mostly: what the jobs have in common is bound once.
+        (_, end), rank = kept[0], ledger.take_one()
+        return execute(
+            connection, "complete_alike", queue=ledger.name, seqs=encode(seqs), token=end.token,
+            result=end.result, rank=rank, now=now_ms,
+        ).rowcount  # fmt: skip
+    rows = [
+        (seq, end.token, end.result, rank, now_ms)
+        for (seq, end), rank in zip(kept, ledger.take(len(kept)), strict=True)
+    ]
+    return execute_rows(connection, "complete", rows, ledger.name)
+
+
+def _store_failed(
+    connection: Connection,
+    ledger: Ledger,
+    pairs: Sequence[tuple[int, Failed]],
+    rules: set[tuple[State, Keep]],
+    now_ms: int,
+) -> int:
+    kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
+    rows = [
+        (seq, end.token, end.reason, end.trace, end.counts, rank, now_ms)
+        for (seq, end), rank in zip(kept, ledger.take(len(kept)), strict=True)
+    ]
+    rules.update((State.FAILED, end.keep) for _, end in kept)
+    ledger.count(State.FAILED, len(kept))
+    ids, reasons = [end.id for _, end in pairs], [end.reason for _, end in pairs]
+    ledger.tell(
+        Group("failed", ids, reasons=reasons, previous=State.ACTIVE),
+        Group("retries-exhausted", [end.id for _, end in pairs if end.exhausted]),
+    )
+    changed = execute_rows(connection, "fail", rows, ledger.name)
+    return changed + _discard(connection, ledger, pairs)
+
+
+def _discard(
+    connection: Connection, ledger: Ledger, pairs: Sequence[tuple[int, Completed | Failed]]
+) -> int:
+    rows = [(seq, end.token) for seq, end in pairs if end.keep.nothing]
+    return execute_rows(connection, "discard", rows, ledger.name)
+
+
+def _put_back(
+    connection: Connection,
+    ledger: Ledger,
+    pairs: Sequence[tuple[int, Retry | Postponed | Released]],
+    _rules: set[tuple[State, Keep]],
+    now_ms: int,
+) -> int:
+    # Of released jobs, the last ticket is the place nearest to the front: that is for the first.
+    tickets: Iterable[int] = ledger.take(len(pairs))
+    if isinstance(pairs[0][1], Released):
+        tickets = reversed(ledger.take(len(pairs)))
+    rows: list[Row] = []
+    waiting, delayed, dues = [], [], []
+    for (seq, end), ticket in zip(pairs, tickets, strict=True):
+        delay_ms = 0 if isinstance(end, Released) else end.delay_ms
+        rows.append((seq, end.token, *_how(end), delay_ms, ticket, now_ms))
+        if delay_ms > 0:
+            delayed.append(end.id)
+            dues.append(now_ms + delay_ms)
+        else:
+            waiting.append(end.id)
+    ledger.tell(
+        Group("delayed", delayed, dues=dues), Group("waiting", waiting, previous=State.ACTIVE)
+    )
+    return execute_rows(connection, "put_back", rows, ledger.name)
+
+
+def _how(end: Retry | Postponed | Released) -> tuple[str, str | None, str | None]:
+    """What is stored of a run that did not finish its job: kind, reason, trace."""
+    match end:
+        case Retry(_, _, reason, trace):
+            return "retry", reason, trace
+        case Postponed():
+            return "postpone", None, None
+        case Released():
+            return "release", None, None
+
+
+_STORE: Final[Mapping[type[Outcome], Callable[..., int]]] = {
+    Completed: _store_completed,
+    Failed: _store_failed,
+    Retry: _put_back,
+    Postponed: _put_back,
+    Released: _put_back,
+}
+
+
+class Retention:
+    """Deletes the finished jobs that the rules do not keep.
+
+    It remembers since when the oldest jobs have been finished: until those come of age there is
+    nothing to look for. What is remembered may be too early, never too late but for a rollback,
+    and then the next finish after that makes up for it.
+    """
+
+    def __init__(self) -> None:
+        self._oldest_ms: dict[tuple[str, State], int] = {}
+
+    def apply(
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        rules: Iterable[tuple[State, Keep]],
+        now_ms: int,
+    ) -> None:
+        for state, keep in rules:
+            if keep.age_ms is not None:
+                self._by_age(connection, ledger, state, now_ms - keep.age_ms)
+            if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
+                trimmed = execute(
+                    connection, "trim_by_count", queue=ledger.name, state=state, count=excess
+                )
+                ledger.count(state, -trimmed.rowcount)
+
+    def _by_age(
+        self, connection: Connection, ledger: Ledger, state: State, cut_off_ms: int
+    ) -> None:
+        key = ledger.name, state
+        if self._oldest_ms.get(key, cut_off_ms) > cut_off_ms:
+            return
+        of = {"queue": ledger.name, "state": state}
+        trimmed = execute(connection, "trim_by_age", **of, cut_off=cut_off_ms)
+        ledger.count(state, -trimmed.rowcount)
+        oldest = execute(connection, "oldest_finished", **of).fetchone()
+        if oldest is not None:
+            self._oldest_ms[key] = oldest[0]
+
+
+def _claim(
+    connection: Connection, ledger: Ledger, wish: Claim, lost: list[str], now_ms: int
+) -> Batch:
+    if ledger.has_due:
+        _promote_due(connection, ledger, now_ms)
+    leases: list[Lease] = []
+    if not ledger.paused:
+        for state in (State.WAITING, State.PRIORITIZED):
+            if len(leases) < wish.count:
+                leases += _lease(connection, ledger.name, state, wish, len(leases), now_ms)
+    if leases:
+        ids = [lease.job.id for lease in leases]
+        ledger.tell(Group("active", ids, previous=State.WAITING))
+    next_due_ms = None
+    if len(leases) < wish.count:
+        (next_due_ms,) = execute(connection, "next_due", queue=ledger.name).fetchone()
+    return Batch(leases, next_due_ms, lost)
+
+
+def _lease(
+    connection: Connection, queue: str, state: State, wish: Claim, have: int, now_ms: int
+) -> list[Lease]:
+    which = {
+        "queue": queue,
+        "state": state,
+        "limit": wish.count - have,
+        "now": now_ms,
+        "worker": wish.worker,
+    }
+    (text,) = execute(connection, "read_ready", **which).fetchone()
+    leases = [Lease(record, wish.token) for record in _records.decode(text)]
+    if leases:
+        execute(connection, "claim", **which, token=wish.token, until=now_ms + wish.lease_ms)
+    return leases
+
+
+def _promote_due(connection: Connection, ledger: Ledger, now_ms: int) -> None:
+    due = read_json(connection, "read_due", queue=ledger.name, now=now_ms, limit=PROMOTE_AT_ONCE)
+    tickets = ledger.take(len(due))
+    rows = [
+        (seq, *ready_place(priority, ticket))
+        for (seq, _, priority), ticket in zip(due, tickets, strict=True)
+    ]
+    execute_rows(connection, "make_ready", rows)
+    ledger.tell(Group("waiting", [id for _, id, _ in due], previous=State.DELAYED))
+
+
+def renew(connection: Connection, queue: str, leases: Mapping[str, str], until_ms: int) -> set[str]:
+    """See `Engine.renew`."""
+    seqs = seqs_of(connection, queue, list(leases))
+    rows = [(seq, token, until_ms) for seq, token in zip(seqs, leases.values(), strict=True)]
+    if execute_rows(connection, "renew", rows, queue) == len(rows):
+        return set()
+    tokens = _tokens(connection, queue, seqs)
+    pairs = zip(seqs, leases.items(), strict=True)
+    return {id for seq, (id, token) in pairs if tokens.get(seq) != token}
+
+
+def cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[str]:
+    """See `Engine.cancelled`."""
+    seqs = seqs_of(connection, queue, list(ids))
+    # A number may be the row of a job that has another id.
+    asked = read_json(connection, "read_cancelled", queue=queue, seqs=encode(seqs))
+    return set(asked).intersection(ids)
+
+
+def expired(connection: Connection, queue: str, now_ms: int) -> list[tuple[int, str, int, int]]:
+    """The active jobs whose lease has run out: seq, id, priority, crashes. Oldest start first."""
+    found: list[tuple[int, str, int, int]] = read_json(
+        connection, "read_expired", queue=queue, now=now_ms
+    )
+    return found
+
+
+def reclaim(connection: Connection, queue: str, crash_limit: int, now_ms: int) -> list[str]:
+    """See `Engine.reclaim`."""
+    found = expired(connection, queue, now_ms)
+    with open_ledger(connection, queue) as ledger:
+        # The last ticket is the place nearest to the front: that is for the oldest job.
+        tickets = reversed(ledger.take(len(found)))
+        for (seq, _, priority, crashes), ticket in zip(found, tickets, strict=True):
+            state, rank = ready_place(priority, ticket, front=True)
+            reason = crash_reason(crashes + 1) if crashes + 1 >= crash_limit else None
+            execute(connection, "reclaim", seq=seq, state=state, rank=rank, reason=reason)
+        ids = [id for _, id, _, _ in found]
+        ledger.tell(Group("waiting", ids, previous=State.ACTIVE), Group("stalled", ids))
+    return ids
+
+
+def note(connection: Connection, queue: str, notes: Sequence[Note]) -> None:
+    """See `Engine.note`."""
+    seqs = seqs_of(connection, queue, [note.id for note in notes])
+    with open_ledger(connection, queue) as ledger:
+        for seq, note in zip(seqs, notes, strict=True):
+            job = {"seq": seq, "queue": queue, "id": note.id}
+            match note:
+                case Progress(id, value):
+                    if execute(connection, "set_progress", **job, value=value).rowcount:
+                        ledger.tell(Group("progress", [id], values=[value]))
+                case LogLine(_, line, keep):
+                    for (n,) in execute(connection, "next_log_line", **job).fetchall():
+                        execute(connection, "add_log_line", seq=seq, n=n, line=line)
+                        execute(connection, "trim_log", seq=seq, last=n - keep)

@@ -1,0 +1,124 @@
+"""What a handler's error means for its job: a record, from wherever the handler ran.
+
+It is made where the error is, since exceptions do not travel well between processes.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from hasten.jobs.arguments import UnfitResult
+from hasten.jobs.backoff import BackoffFunction, Custom, delay_ms
+from hasten.jobs.durations import to_ms
+from hasten.jobs.options import Keep, Options
+from hasten.jobs.record import Failed, Lease, Outcome, Postponed, Retry
+from hasten.jobs.steering import RetryAfter, Unrecoverable
+
+MAX_REASON: Final = 4_000  # characters
+MAX_TRACE: Final = 16_000  # characters, of its end: that is where the error is
+
+_OWN_FOLDER: Final = str(Path(__file__).parent)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a run has failed, and what its task says of a next attempt."""
+
+    reason: str
+    trace: str
+    postpone_ms: int | None = None  # RetryAfter: run again then, not counting
+    final: bool = False  # no further attempt would help
+    delay_ms: int | None = None  # from the task's own back-off function
+
+
+def describe(
+    error: BaseException,
+    *,
+    attempt: int,
+    give_up_on: tuple[type[BaseException], ...] = (),
+    backoff_function: BackoffFunction | None = None,
+) -> Failure:
+    reason, trace = _reason(error), _trace(error)
+    if isinstance(error, RetryAfter):
+        return Failure(reason, trace, postpone_ms=error.delay_ms)
+    if isinstance(error, (Unrecoverable, UnfitResult, *give_up_on)):
+        return Failure(reason, trace, final=True)
+    if backoff_function is None:
+        return Failure(reason, trace)
+    try:
+        delay = backoff_function(attempt, error)
+        if delay is None:
+            return Failure(reason, trace, final=True)
+        return Failure(reason, trace, delay_ms=to_ms("backoff", delay))
+    except Exception as exc:  # noqa: BLE001  # it is the user's
+        # Its own error must not hide the job's; the job waits as it would by default.
+        note = f"{reason} (and its backoff function failed: {_reason(exc)})"
+        return Failure(_clip(note, MAX_REASON), trace)
+
+
+def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
+    """Decide between another attempt and the end. The rule is BullMQ's."""
+    job = lease.job
+    attempt = job.attempts_made + 1
+    if failure.postpone_ms is not None:
+        return Postponed(job.id, lease.token, failure.postpone_ms)
+    if failure.final or attempt >= options.attempts:
+        return Failed(
+            job.id,
+            lease.token,
+            failure.reason,
+            failure.trace,
+            keep,
+            exhausted=attempt >= options.attempts,
+        )
+    wait_ms = failure.delay_ms
+    if wait_ms is None:
+        wait_ms = _backoff_ms(options, attempt)
+    return Retry(job.id, lease.token, failure.reason, failure.trace, wait_ms)
+
+
+def refused(lease: Lease, reason: str, keep: Keep) -> Failed:
+    """Fail a job for good without having run it."""
+    reason = _clip(_text(reason), MAX_REASON)
+    return Failed(lease.job.id, lease.token, reason, None, keep, counts=False)
+
+
+def _backoff_ms(options: Options, attempt: int) -> int:
+    if isinstance(options.backoff, Custom):
+        return 0  # this worker's task has no function for it
+    return delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
+
+
+def _reason(error: BaseException) -> str:
+    text = _text(str(error))
+    name = type(error).__name__
+    return _clip(f"{name}: {text}" if text else name, MAX_REASON)
+
+
+def _trace(error: BaseException) -> str:
+    lines = traceback.format_exception(type(error), error, _of_handler(error.__traceback__))
+    text = _text("".join(lines))
+    return text if len(text) <= MAX_TRACE else "…" + text[-MAX_TRACE:]
+
+
+def _of_handler(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out our own frames above the handler's first."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        if trace.tb_next is None:
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _text(text: str) -> str:
+    """As valid text: a store cannot hold lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + "…"

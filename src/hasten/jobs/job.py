@@ -1,0 +1,202 @@
+"""A job in the hands of its user: what is known of it, and what can be done with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import msgspec
+
+from hasten.errors import JobNotFound
+from hasten.jobs import portal
+from hasten.jobs.record import JobRecord, NewJob
+from hasten.jobs.states import State
+
+if TYPE_CHECKING:
+    from hasten.jobs.queue import Queue
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Job(Generic[T_co]):
+    """One queued run of a task. Its attributes are as of when it was read; `refresh` reads again.
+
+    T is what the task returns.
+    """
+
+    __slots__ = ("_added", "_record", "id", "queue")
+
+    def __init__(self, queue: Queue, id: str, known: JobRecord | tuple[NewJob, int]) -> None:
+        self.queue = queue
+        self.id = id
+        self._record: JobRecord | None = known if isinstance(known, JobRecord) else None
+        self._added: tuple[NewJob, int] | None = None if isinstance(known, JobRecord) else known
+
+    @property
+    def record(self) -> JobRecord:
+        """All that is known of it, undecoded."""
+        if self._record is None:
+            assert self._added is not None
+            self._record = _as_added(self.id, *self._added)
+        return self._record
+
+    @property
+    def name(self) -> str:
+        """The name of its task."""
+        return self.record.name
+
+    @property
+    def state(self) -> State:
+        return self.record.state
+
+    @property
+    def data(self) -> Any:
+        """Its arguments by parameter name, as JSON says them."""
+        return msgspec.json.decode(self.record.data)
+
+    @property
+    def return_value(self) -> T_co | None:
+        """What its handler returned; None until it has completed."""
+        text = self.record.result
+        return None if text is None else cast(T_co, self.queue.decode_result(self.name, text))
+
+    @property
+    def failed_reason(self) -> str | None:
+        """Why its latest failed run failed."""
+        return self.record.failed_reason
+
+    @property
+    def stacktrace(self) -> list[str]:
+        """The tracebacks of its failed runs, oldest first; the newest 20 are kept."""
+        return self.record.stacktrace
+
+    @property
+    def progress(self) -> Any:
+        """What its handler last said of its progress; None if nothing."""
+        text = self.record.progress
+        return None if text is None else msgspec.json.decode(text)
+
+    @property
+    def priority(self) -> int:
+        return self.record.priority
+
+    @property
+    def attempts_made(self) -> int:
+        """How many runs have counted as attempts."""
+        return self.record.attempts_made
+
+    @property
+    def created_at(self) -> datetime:
+        return _time(self.record.created_ms)
+
+    @property
+    def processed_at(self) -> datetime | None:
+        """When its latest run started."""
+        ms = self.record.processed_ms
+        return None if ms is None else _time(ms)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        ms = self.record.finished_ms
+        return None if ms is None else _time(ms)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.name} of {self.queue.name}>"
+
+    async def refresh(self) -> Job[T_co]:
+        """Read it again, and return it. Raises `JobNotFound` once it has been removed."""
+        (record,) = await self.queue.engine.get(self.queue.name, [self.id])
+        if record is None:
+            raise JobNotFound(self.queue.name, self.id)
+        self._record = record
+        return self
+
+    async def result(self, timeout: float | None = None) -> T_co:
+        """Wait until it has finished, and return what its handler returned.
+
+        timeout is in seconds; None waits for ever. Raises `ResultTimeout` (the job goes on),
+        `JobFailed` with its reason, `JobCancelled`, or `JobNotFound` if it was removed.
+        """
+        text = await self.queue.results.wait(self.id, timeout)
+        return cast(T_co, self.queue.decode_result(self.name, text))
+
+    async def logs(self) -> list[str]:
+        """The lines that its handler has logged, oldest first."""
+        return await self.queue.engine.logs(self.queue.name, self.id)
+
+    async def cancel(self) -> bool:
+        """See `Queue.cancel`."""
+        return await self.queue.cancel(self.id)
+
+    async def retry(self) -> None:
+        """See `Queue.retry`."""
+        await self.queue.retry(self.id)
+
+    async def promote(self) -> None:
+        """See `Queue.promote`."""
+        await self.queue.promote(self.id)
+
+    async def remove(self) -> bool:
+        """See `Queue.remove`."""
+        return await self.queue.remove(self.id)
+
+    @property
+    def sync(self) -> SyncJob[T_co]:
+        """The same methods for code without an event loop."""
+        return SyncJob(self)
+
+
+class SyncJob(Generic[T_co]):
+    """A job's methods, blocking."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job[T_co]) -> None:
+        self._job = job
+
+    def refresh(self) -> Job[T_co]:
+        return portal.call(self._job.refresh())
+
+    def result(self, timeout: float | None = None) -> T_co:
+        return portal.call(self._job.result(timeout))
+
+    def logs(self) -> list[str]:
+        return portal.call(self._job.logs())
+
+    def cancel(self) -> bool:
+        return portal.call(self._job.cancel())
+
+    def retry(self) -> None:
+        portal.call(self._job.retry())
+
+    def promote(self) -> None:
+        portal.call(self._job.promote())
+
+    def remove(self) -> bool:
+        return portal.call(self._job.remove())
+
+
+def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:
+    if job.delay_ms > 0:
+        state, due_ms = State.DELAYED, now_ms + job.delay_ms
+    else:
+        state, due_ms = State.PRIORITIZED if job.priority else State.WAITING, None
+    return JobRecord(
+        queue=job.queue,
+        id=id,
+        name=job.name,
+        data=job.data,
+        opts=job.opts,
+        state=state,
+        priority=job.priority,
+        delay_ms=job.delay_ms,
+        created_ms=now_ms,
+        attempts_made=0,
+        attempts_started=0,
+        crashes=0,
+        due_ms=due_ms,
+    )
+
+
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,130 @@
+"""A worker's side of one queue: what runs, what has ended and is to be stored, how its store is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from hasten.errors import StoreError
+from hasten.jobs.engine import Engine
+from hasten.jobs.leases import LeaseKeeper
+from hasten.jobs.options import Keep
+from hasten.jobs.processes import Processes
+from hasten.jobs.queue import Queue
+from hasten.jobs.record import Note, Outcome
+from hasten.jobs.run import Run
+from hasten.jobs.runner import Runner
+from hasten.jobs.threads import Threads
+
+logger = logging.getLogger("hasten.worker")
+
+# Pauses between attempts to reach a store that fails: each twice as long as the one before.
+FIRST_PAUSE_SECONDS: Final = 0.1
+LAST_PAUSE_SECONDS: Final = 2.0
+
+
+class Lane:
+    """What a worker has to store for one queue, and what it knows of its store."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        keeper: LeaseKeeper,
+        threads: Threads,
+        processes: Processes,
+        keep_completed: Keep,
+        keep_failed: Keep,
+    ) -> None:
+        self.name = queue.name
+        self.engine: Engine = queue.engine
+        self.runs = keeper.serve(queue.name, self.engine)
+        self.runner = Runner(
+            queue,
+            threads=threads,
+            processes=processes,
+            keep_completed=keep_completed,
+            keep_failed=keep_failed,
+            clock=queue.clock,
+            note=self.note,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._notes: list[Note] = []
+        self._outcomes: list[Outcome] = []
+        self.signal = asyncio.Event()  # something to settle, or room and something to claim
+        self.idle = asyncio.Event()  # nothing to claim at the last look
+        self.turned = asyncio.Event()  # the fetcher has come back from the store
+        self.hungry = True
+        self.next_due_ms: int | None = None
+        self.held = 0  # this lane's part of the worker's room
+        self.latest_claim = 0
+        self.in_flight = False  # the fetcher is at the store
+        self._trouble: str | None = None
+        self._pause = FIRST_PAUSE_SECONDS
+
+    def wake(self) -> None:
+        self.signal.set()
+
+    def feed(self) -> None:
+        self.hungry = True
+        self.idle.clear()
+        self.wake()
+
+    def sated(self, next_due_ms: int | None) -> None:
+        self.hungry = False
+        self.next_due_ms = next_due_ms
+        self.idle.set()
+
+    def note(self, note: Note) -> None:
+        """Take progress or a log line, from any thread."""
+        self._notes.append(note)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.wake)
+
+    def enter(self, run: Run, outcome: Outcome | None) -> None:
+        """Take what came of a run, to be settled."""
+        run.ended()
+        if outcome is None:
+            self.forget(run.lease.job.id, run.lease.token)
+        else:
+            self._outcomes.append(outcome)
+        self.wake()
+
+    def forget(self, id: str, token: str) -> None:
+        """Let go of a run, but not of a later one of the same job."""
+        run = self.runs.get(id)
+        if run is not None and run.lease.token == token:
+            del self.runs[id]
+
+    async def until_settled(self) -> None:
+        """Wait until all that has come of runs is stored."""
+        while self._notes or self._outcomes or self.in_flight:
+            self.turned.clear()
+            self.wake()
+            await self.turned.wait()
+
+    def take(self) -> tuple[list[Note], list[Outcome]]:
+        notes, self._notes = self._notes, []
+        outcomes, self._outcomes = self._outcomes, []
+        return notes, outcomes
+
+    def put_back(self, notes: list[Note], outcomes: list[Outcome]) -> None:
+        self._notes[:0] = notes
+        self._outcomes[:0] = outcomes
+        self.wake()
+
+    async def pause_after(self, error: StoreError) -> None:
+        """Say what is wrong, once, and wait a little before the next attempt."""
+        if self._trouble != str(error):
+            self._trouble = str(error)
+            logger.error("queue %s stands still: %s", self.name, error)
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, LAST_PAUSE_SECONDS)
+
+    def recovered(self) -> None:
+        if self._trouble is not None:
+            logger.warning("queue %s goes on: its store answers again", self.name)
+            self._trouble = None
+            self._pause = FIRST_PAUSE_SECONDS

@@ -1,0 +1,390 @@
+"""The options of a job: checked at the call, stored in BullMQ's form.
+
+`JobOptions` is what callers may write, `Options` the checked record in milliseconds. On the wire
+they are a JSON object with BullMQ's names; what BullMQ does not know (time-out, expiry, the cap of
+a back-off) is in a member `hasten` of its own, which Node stores and ignores.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, TypedDict
+
+import msgspec
+
+from hasten.errors import InvalidOption
+from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
+from hasten.jobs.durations import MAX_MS, Seconds, to_ms
+
+MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
+MAX_JOB_ID: Final = 512
+
+# Names that BullMQ keeps beside the jobs of a queue, in the same space of keys.
+RESERVED_IDS: Final = frozenset(
+    "active wait waiting waiting-children paused id delayed prioritized stalled-check completed "
+    "failed stalled repeat limiter meta events pc marker de delay priority".split()
+)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long finished jobs are kept: the newest `count`, and none older than `age`.
+
+    age is seconds or a timedelta. None means no such limit; `Keep(count=0)` keeps none.
+    Applied at each finish to all finished jobs of that kind in the queue, as in BullMQ.
+    """
+
+    count: int | None = None
+    age: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        if self.count is not None and not (_is_int(self.count) and self.count >= 0):
+            raise InvalidOption("Keep(count)", self.count, "a whole number, 0 or more, or None")
+        if self.age is not None:
+            to_ms("Keep(age)", self.age)
+
+    @property
+    def nothing(self) -> bool:
+        return self.count == 0
+
+    @property
+    def age_ms(self) -> int | None:
+        return None if self.age is None else to_ms("Keep(age)", self.age)
+
+
+KEEP_ALL: Final = Keep()
+KEEP_NONE: Final = Keep(count=0)
+
+# A store must not grow for ever, and yesterday's failures should still be there to look at.
+DEFAULT_KEEP_COMPLETED: Final = Keep(count=1_000, age=24 * 3600)
+DEFAULT_KEEP_FAILED: Final = Keep(count=10_000, age=14 * 24 * 3600)
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a task may set for all its jobs, and a call for one."""
+
+    delay: Seconds
+    priority: int
+    lifo: bool
+    attempts: int
+    backoff: Backoff | str | Seconds | BackoffFunction | None
+    timeout: Seconds | None
+    expires: Seconds | None
+    keep_completed: Keep | bool | int | None
+    keep_failed: Keep | bool | int | None
+
+
+class JobOptions(TaskOptions, total=False):
+    """What a single call may set."""
+
+    at: datetime
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked options of one job; times in ms. None leaves the choice to the worker."""
+
+    attempts: int = 1
+    backoff: Backoff | None = None
+    delay_ms: int = 0
+    priority: int = 0
+    lifo: bool = False
+    timeout_ms: int | None = None
+    expires_ms: int | None = None  # after it is due
+    expires_at_ms: int | None = None  # since the epoch; what is stored
+    keep_completed: Keep | None = None
+    keep_failed: Keep | None = None
+    job_id: str | None = None
+
+    def resolved(self, now_ms: int) -> Options:
+        """With the time of expiry fixed, as it has to be when the job is added."""
+        if self.expires_ms is None:
+            return self
+        expires_at_ms = now_ms + self.delay_ms + self.expires_ms
+        return replace(self, expires_ms=None, expires_at_ms=expires_at_ms)
+
+
+DEFAULT_OPTIONS: Final = Options()
+
+_PER_TASK: Final = frozenset(TaskOptions.__annotations__)
+_PER_JOB: Final = frozenset(JobOptions.__annotations__)
+
+
+def check_task_options(given: Mapping[str, Any], base: Options = DEFAULT_OPTIONS) -> Options:
+    """Check the options that a queue or a task sets for all its jobs. Raises `InvalidOption`."""
+    return _check(given, base, _PER_TASK, now_ms=0)
+
+
+def check_job_options(given: Mapping[str, Any], base: Options, *, now_ms: int) -> Options:
+    """Check the options of one call and lay them over those of its task.
+
+    Raises `InvalidOption`, which names the option and says what it may be.
+    """
+    if callable(given.get("backoff")):
+        raise InvalidOption(
+            "backoff", given["backoff"], "a function only in @queue.task(backoff=…), "
+            "for it cannot be stored with a job",
+        )  # fmt: skip
+    return _check(given, base, _PER_JOB, now_ms=now_ms)
+
+
+def _check(
+    given: Mapping[str, Any], base: Options, known: frozenset[str], *, now_ms: int
+) -> Options:
+    changes: dict[str, Any] = {}
+    for option, value in given.items():
+        if option not in known:
+            raise InvalidOption(option, value, f"one of the options {', '.join(sorted(known))}")
+        match option:
+            case "attempts":
+                changes[option] = check_whole(option, value, 1, 1_000_000)
+            case "priority":
+                changes[option] = check_whole(option, value, 0, MAX_PRIORITY)
+            case "lifo":
+                if not isinstance(value, bool):
+                    raise InvalidOption(option, value, "True or False")
+                changes[option] = value
+            case "delay":
+                changes["delay_ms"] = to_ms(option, value)
+            case "at":
+                if "delay" in given:
+                    raise InvalidOption(option, value, "either at or delay, not both")
+                changes["delay_ms"] = max(0, _epoch_ms(option, value) - now_ms)
+                if changes["delay_ms"] > MAX_MS:
+                    raise InvalidOption(option, value, "a time in the next hundred years")
+            case "timeout" | "expires":
+                ms = None if value is None else to_ms(option, value, at_least_ms=1)
+                changes[f"{option}_ms"] = ms
+            case "backoff":
+                changes[option] = check_backoff(value)
+            case "keep_completed" | "keep_failed":
+                changes[option] = check_keep(option, value)
+            case "job_id":
+                changes[option] = check_job_id(value)
+    return replace(base, **changes)
+
+
+def check_backoff(value: object) -> Backoff | None:
+    match value:
+        case None | Fixed() | Exponential() | Custom():
+            return value
+        case "exponential":
+            return Exponential()
+        case "fixed":
+            return Fixed(1.0)
+        case str() | type():  # a class is callable, but Exponential without () is a slip
+            pass
+        case _ if callable(value):
+            return Custom()
+        case _ if not isinstance(value, bool):
+            to_ms("backoff", value)
+            return Fixed(value)  # type: ignore[arg-type]  # to_ms has checked it
+    raise InvalidOption(
+        "backoff",
+        value,
+        "seconds, 'fixed', 'exponential', Fixed(…), Exponential(…) or a function",
+    )
+
+
+def check_keep(option: str, value: object) -> Keep | None:
+    match value:
+        case None | Keep():
+            return value
+        case bool():
+            return KEEP_ALL if value else KEEP_NONE
+        case int() if value >= 0:
+            return Keep(count=value)
+    raise InvalidOption(option, value, "Keep(count=…, age=…), a count, True (all) or False (none)")
+
+
+def check_job_id(value: object) -> str:
+    """Check an id that a caller has chosen, by the rules that keep it apart from our own."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_JOB_ID:
+        expected = f"a text of 1 to {MAX_JOB_ID} characters"
+    elif value.isdecimal():
+        expected = "an id that is not a number: numbers are given out by the queue"
+    elif ":" in value:
+        expected = "an id without ':', which separates the names of a store's keys"
+    elif "\0" in value or not _is_unicode(value):
+        expected = "valid text without NUL characters"
+    elif value in RESERVED_IDS:
+        expected = "an id that the store does not use itself"
+    else:
+        return value
+    raise InvalidOption("job_id", value, expected)
+
+
+def check_whole(option: str, value: object, least: int, most: int = 2**53) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        upper = f" to {most:,}" if most < 2**53 else ", or more"
+        raise InvalidOption(option, value, f"a whole number from {least:,}{upper}")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+def _epoch_ms(option: str, value: object) -> int:
+    if not isinstance(value, datetime):
+        raise InvalidOption(option, value, "a datetime")
+    if value.tzinfo is None:
+        raise InvalidOption(option, value, "a datetime with a time zone, such as datetime.now(UTC)")
+    return round((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+
+
+# On the wire ------------------------------------------------------------------------------------
+
+
+def encode_options(options: Options) -> str:
+    """Write resolved options as BullMQ's JSON object. Milliseconds, but seconds in keep rules."""
+    wire: dict[str, Any] = {"attempts": options.attempts}
+    ours: dict[str, Any] = {}
+    if options.delay_ms:
+        wire["delay"] = options.delay_ms
+    if options.priority:
+        wire["priority"] = options.priority
+    if options.lifo:
+        wire["lifo"] = True
+    if options.job_id is not None:
+        wire["jobId"] = options.job_id
+    match options.backoff:
+        case Fixed(delay, jitter):
+            wire["backoff"] = _wire_backoff("fixed", delay, jitter)
+        case Exponential(delay, cap, jitter):
+            wire["backoff"] = _wire_backoff("exponential", delay, jitter)
+            if cap is not None:
+                ours["cap"] = to_ms("backoff cap", cap)
+        case Custom(name):
+            wire["backoff"] = {"type": name}
+    if options.keep_completed is not None:
+        wire["removeOnComplete"] = _wire_keep(options.keep_completed)
+    if options.keep_failed is not None:
+        wire["removeOnFail"] = _wire_keep(options.keep_failed)
+    if options.timeout_ms is not None:
+        ours["timeout"] = options.timeout_ms
+    if options.expires_at_ms is not None:
+        ours["expiresAt"] = options.expires_at_ms
+    if ours:
+        wire["hasten"] = ours
+    return msgspec.json.encode(wire).decode()
+
+
+def _wire_backoff(kind: str, delay: Seconds, jitter: float) -> dict[str, Any]:
+    wire: dict[str, Any] = {"type": kind, "delay": to_ms("backoff", delay)}
+    if jitter:
+        wire["jitter"] = jitter
+    return wire
+
+
+def _wire_keep(keep: Keep) -> bool | dict[str, Any]:
+    if keep == KEEP_ALL:
+        return False
+    if keep.nothing:
+        return True
+    wire: dict[str, Any] = {}
+    if keep.count is not None:
+        wire["count"] = keep.count
+    if keep.age_ms is not None:
+        wire["age"] = keep.age_ms / 1000
+    return wire
+
+
+class _WireBackoff(msgspec.Struct):
+    type: str = "fixed"
+    delay: float = 0
+    jitter: float = 0
+
+
+class _WireKeep(msgspec.Struct):
+    count: float | None = None
+    age: float | None = None
+
+
+class _WireOurs(msgspec.Struct):
+    timeout: int | None = None
+    expiresAt: int | None = None
+    cap: int | None = None
+
+
+class _WireOptions(msgspec.Struct):
+    attempts: int | float = 0  # Node's "for ever" comes as 9.007199254741e+15
+    backoff: _WireBackoff | float | None = None
+    delay: float = 0
+    priority: int = 0
+    lifo: bool = False
+    jobId: str | None = None
+    removeOnComplete: bool | float | _WireKeep | None = None
+    removeOnFail: bool | float | _WireKeep | None = None
+    hasten: _WireOurs = msgspec.field(default_factory=_WireOurs)
+
+
+_decoder: Final = msgspec.json.Decoder(_WireOptions)
+
+
+# Jobs of one task share their options' text: most workers decode each text once.
+@functools.lru_cache(maxsize=1024)
+def decode_options(text: str) -> Options:
+    """Read options as Node or we wrote them; what neither of us knows is ignored.
+
+    Raises `ValueError` with a reason when the text is no such object.
+    """
+    try:
+        wire = _decoder.decode(text)
+        return Options(
+            attempts=max(1, int(wire.attempts)),  # BullMQ writes 0 for "no more than one"
+            backoff=_read_backoff(wire.backoff, wire.hasten.cap),
+            delay_ms=round(wire.delay),
+            priority=wire.priority,
+            lifo=wire.lifo,
+            timeout_ms=wire.hasten.timeout,
+            expires_at_ms=wire.hasten.expiresAt,
+            keep_completed=_read_keep(wire.removeOnComplete),
+            keep_failed=_read_keep(wire.removeOnFail),
+            job_id=wire.jobId,
+        )
+    except (msgspec.DecodeError, InvalidOption) as exc:
+        raise ValueError(f"its options cannot be read: {exc}") from exc
+
+
+def _read_backoff(wire: _WireBackoff | float | None, cap_ms: int | None) -> Backoff | None:
+    match wire:
+        case None:
+            return None
+        case float() | int():
+            return Fixed(wire / 1000) if wire else None
+        case _WireBackoff(type="fixed"):
+            return Fixed(wire.delay / 1000, wire.jitter)
+        case _WireBackoff(type="exponential"):
+            cap = None if cap_ms is None else cap_ms / 1000  # Node's has none
+            return Exponential(wire.delay / 1000, cap, wire.jitter)
+        case _:
+            return Custom(wire.type)
+
+
+def _read_keep(wire: bool | float | _WireKeep | None) -> Keep | None:
+    match wire:
+        case None:
+            return None
+        case bool():
+            return KEEP_NONE if wire else KEEP_ALL
+        case float() | int():
+            return Keep(count=_read_count(wire))
+        case _:
+            return Keep(count=_read_count(wire.count), age=wire.age)
+
+
+def _read_count(wire: float | None) -> int | None:
+    return None if wire is None or wire < 0 else int(wire)  # Node's -1 means all

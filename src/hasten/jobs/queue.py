@@ -1,0 +1,570 @@
+"""A queue: where jobs are added, found and looked after."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
+
+import msgspec
+
+from hasten._clock import SYSTEM_CLOCK, Clock
+from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
+from hasten.jobs import engines, portal
+from hasten.jobs.arguments import encode_json
+from hasten.jobs.backoff import BackoffFunction
+from hasten.jobs.coalescing import Coalescer
+from hasten.jobs.context import Context
+from hasten.jobs.durations import Seconds, to_ms
+from hasten.jobs.engine import Engine
+from hasten.jobs.job import Job
+from hasten.jobs.options import (
+    JobOptions,
+    Options,
+    TaskOptions,
+    check_job_options,
+    check_task_options,
+    check_whole,
+    encode_options,
+)
+from hasten.jobs.record import Event, NewJob
+from hasten.jobs.results import Results
+from hasten.jobs.states import FINISHED, State
+from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+DEFAULT_URL: Final = "sqlite:///hasten.db"
+DEFAULT_MAX_BYTES: Final = 1024 * 1024
+
+JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What the jobs of one task with the same options have in common."""
+
+    name: str
+    opts: str
+    id: str | None
+    delay_ms: int
+    priority: int
+    lifo: bool
+
+
+class Queue:
+    """A queue of jobs, by name, in a store, by URL.
+
+    url is `sqlite:///file.db` (relative to the working directory; four slashes for an absolute
+    path) or `sqlite://` for one in memory, shared by this process. None means the environment
+    variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first use.
+
+    max_bytes limits the JSON of a job's data, and of its result. options hold for all its tasks
+    that do not set them themselves.
+
+    A queue may be used from several event loops and threads, and after a fork.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str | None = None,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        clock: Clock = SYSTEM_CLOCK,
+        **options: Unpack[TaskOptions],
+    ) -> None:
+        self.name = _check_name("queue", name)
+        self.max_bytes = max_bytes
+        self.clock = clock
+        self.tasks: dict[str, TaskCore] = {}
+        self._options = check_task_options(options)
+        self._backoff_function = _function_of(options)
+        self._url = url
+        if url is not None:
+            engines.open_engine(url)  # opens nothing; a wrong URL is told here, not at night
+        self._engine: Engine | None = None
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]
+        self._loops = weakref.WeakKeyDictionary()
+        self._latest: tuple[asyncio.AbstractEventLoop, _InLoop] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The store, shared with all queues of this process that have the same URL."""
+        if self._engine is None:
+            url = self._url or os.environ.get("HASTEN_URL") or DEFAULT_URL
+            self._engine = engines.acquire(url)
+        return self._engine
+
+    async def close(self) -> None:
+        """Give the store back. The queue may be used again, and opens it again."""
+        held, self._engine = self._engine, None
+        self._latest = None
+        self._loops.clear()
+        if held is not None:
+            await engines.release(held)
+
+    # Tasks --------------------------------------------------------------------------------------
+
+    # The signatures overlap: a function of a Context is a function, too. The first that fits holds.
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
+    ) -> ContextTask[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], T], /) -> ContextTask[P, T, T]: ...
+    @overload
+    def task(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Task[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def task(self, function: Callable[P, T], /) -> Task[P, T, T]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        run_in: RunIn | None = None,
+        give_up_on: tuple[type[BaseException], ...] | type[BaseException] = (),
+        **options: Unpack[TaskOptions],
+    ) -> TaskDecorator: ...
+
+    def task(  # type: ignore[misc]  # the last overload's options are among **options
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        run_in: RunIn | None = None,
+        give_up_on: tuple[type[BaseException], ...] | type[BaseException] = (),
+        **options: Any,  # TaskOptions, as the overloads say
+    ) -> Any:
+        """Make a function a task of this queue: `@queue.task` or `@queue.task(attempts=5)`.
+
+        name is the function's unless given; a producer in another language adds jobs by it.
+        An `async def` runs in the worker's event loop, a plain function in a thread, either in
+        a process of its own with run_in="process". give_up_on are exceptions after which no
+        further attempt is made.
+
+        options, in seconds or timedeltas: attempts (total runs, 1), backoff (seconds, "fixed",
+        "exponential", `Fixed`, `Exponential`, or a function of the attempt and the error), timeout
+        of one run, expires (fails if not started that long after it was due), delay, priority (1
+        first, 2,097,151 last; 0, none, before all), lifo, keep_completed and keep_failed (`Keep`,
+        a count, True or False).
+        """
+        if function is None:
+            return lambda function: self._add_task(function, name, run_in, give_up_on, options)
+        return self._add_task(function, name, run_in, give_up_on, options)
+
+    def _add_task(
+        self,
+        function: Callable[..., Any],
+        name: str | None,
+        run_in: RunIn | None,
+        give_up_on: Any,
+        options: Mapping[str, Any],
+    ) -> Task[..., Any, Any]:
+        core = TaskCore(
+            self,
+            function,
+            _check_name("task", name or function.__name__),
+            check_task_options(options, self._options),
+            run_in=run_in,
+            give_up_on=give_up_on,
+            backoff_function=_function_of(options) or self._backoff_function,
+        )
+        other = self.tasks.get(core.name)
+        # The same module may be imported twice (as __main__, by a reloader); that is no clash.
+        if other is not None and other.function.__qualname__ != function.__qualname__:
+            raise InvalidOption(
+                "name", core.name, f"a name that no other task of queue {self.name!r} has"
+            )
+        self.tasks[core.name] = core
+        return Task(core)
+
+    def decode_result(self, task: str, text: str) -> Any:
+        """A stored result as the task's own return type, where the task is known here."""
+        core = self.tasks.get(task)
+        return core.parameters.decode_result(text) if core else msgspec.json.decode(text)
+
+    # Producing ----------------------------------------------------------------------------------
+
+    async def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
+        """Add a job by the name of its task: for tasks that live elsewhere, in any language.
+
+        data is its arguments by parameter name. Options as in `using`.
+        """
+        template, text = self._prepare(name, data, options)
+        return await self.submit(template, text)
+
+    async def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
+        """Add jobs, `(name, data)` or `(name, data, options)`, in one transaction: all or none."""
+        return await self.submit_many([self._prepare(*_unpack(job)) for job in jobs])
+
+    def _prepare(self, name: str, data: object, given: Mapping[str, Any]) -> tuple[Template, str]:
+        core = self.tasks.get(name)
+        options = check_job_options(
+            given, core.options if core else self._options, now_ms=self.clock.now_ms()
+        )
+        try:
+            text = encode_json({} if data is None else data)
+        except Exception as exc:
+            raise InvalidArgument(name, "data", f"cannot be stored as JSON: {exc}") from exc
+        if len(text) > self.max_bytes:
+            raise PayloadTooLarge(name, "data", len(text), self.max_bytes)
+        return self.template(_check_name("task", name), options), text.decode()
+
+    def template(self, name: str, options: Options) -> Template:
+        resolved = options.resolved(self.clock.now_ms())
+        return Template(
+            name=name,
+            opts=encode_options(resolved),
+            id=options.job_id,
+            delay_ms=options.delay_ms,
+            priority=options.priority,
+            lifo=options.lifo,
+        )
+
+    def submit(self, template: Template, data: str) -> Awaitable[Job[Any]]:
+        """Add one job, together with all that are added in this tick of the event loop."""
+        return self._in_loop().adding.put(self._new_job(template, data))
+
+    async def submit_many(self, jobs: Sequence[tuple[Template, str]]) -> list[Job[Any]]:
+        if not jobs:
+            return []
+        return await self._send([self._new_job(template, data) for template, data in jobs])
+
+    def _new_job(self, template: Template, data: str) -> NewJob:
+        return NewJob(
+            self.name,
+            template.name,
+            data,
+            template.opts,
+            template.id,
+            template.delay_ms,
+            template.priority,
+            template.lifo,
+        )
+
+    async def _send(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
+        now_ms = self.clock.now_ms()
+        added = await self.engine.add(jobs, now_ms=now_ms)
+        return [
+            Job(self, answer.id, (job, now_ms)) for job, answer in zip(jobs, added, strict=True)
+        ]
+
+    def _in_loop(self) -> _InLoop:
+        """What belongs to the running event loop."""
+        loop = asyncio.get_running_loop()
+        latest = self._latest  # read once: another thread may change it
+        if latest is not None and latest[0] is loop:
+            return latest[1]
+        own = self._loops.get(loop)
+        if own is None:
+            own = self._loops[loop] = _InLoop(self._send)
+        self._latest = loop, own
+        return own
+
+    @property
+    def results(self) -> Results:
+        """Where the running event loop waits for results."""
+        own = self._in_loop()
+        if own.results is None:
+            own.results = Results(self.engine, self.name)
+        return own.results
+
+    # Reading ------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> Job[Any] | None:
+        """The job with this id; None if there is none, or no more."""
+        (record,) = await self.engine.get(self.name, [id])
+        return None if record is None else Job(self, id, record)
+
+    async def jobs(
+        self, state: State | str, *, start: int = 0, count: int = 100, newest_first: bool = False
+    ) -> list[Job[Any]]:
+        """A page of the jobs in a state, in the order in which they would be taken.
+
+        Delayed ones by due time, active ones by start, finished ones by finish.
+        """
+        records = await self.engine.page(
+            self.name,
+            _check_state(state),
+            start=check_whole("start", start, 0),
+            count=check_whole("count", count, 0),
+            newest_first=newest_first,
+        )
+        return [Job(self, record.id, record) for record in records]
+
+    async def counts(self) -> dict[State, int]:
+        """How many jobs are in each state."""
+        return await self.engine.count(self.name)
+
+    async def events(self, *, after: str | None = None) -> AsyncIterator[Event]:
+        """What happens to the queue's jobs, in any process, as it happens; without end.
+
+        after is the `cursor` of the last event that was seen; None starts with the next one.
+        """
+        cursor = after
+        while True:
+            page = await self.engine.events(self.name, after=cursor)
+            cursor = page.cursor
+            for event in page.events:
+                yield event
+
+    # Looking after ------------------------------------------------------------------------------
+
+    async def cancel(self, id: str) -> bool:
+        """Let a job end: at once if it has not started, else its worker stops it, anywhere.
+
+        It fails with the reason "cancelled". Returns False if it has finished already, or is
+        unknown. A running job may still complete before the news reaches its worker.
+        """
+        (found,) = await self.engine.cancel(self.name, [id], now_ms=self.clock.now_ms())
+        return found is not None and found not in FINISHED
+
+    async def retry(self, *ids: str) -> None:
+        """Run failed jobs again, with a full set of attempts; completed ones, too.
+
+        Raises `JobNotFound` for an unknown id, and then moves none. Raises `WrongState` for the
+        first job in another state, which somebody else may have retried just now, and moves the
+        others.
+        """
+        await self._requeue(ids, (State.FAILED, State.COMPLETED))
+
+    async def promote(self, *ids: str) -> None:
+        """Run delayed jobs now. Raises `JobNotFound` and `WrongState` as `retry` does."""
+        await self._requeue(ids, (State.DELAYED,))
+
+    async def _requeue(self, ids: Sequence[str], sources: Sequence[State]) -> None:
+        by_state: dict[State, list[str]] = {source: [] for source in sources}
+        elsewhere: list[tuple[str, State]] = []
+        for id, record in zip(ids, await self.engine.get(self.name, ids), strict=True):
+            if record is None:
+                raise JobNotFound(self.name, id)
+            if record.state in by_state:
+                by_state[record.state].append(id)
+            else:
+                elsewhere.append((id, record.state))
+        for source, of_state in by_state.items():
+            now_ms = self.clock.now_ms()
+            answers = await self.engine.requeue(self.name, of_state, source, now_ms=now_ms)
+            moved_on = zip(of_state, answers, strict=True)
+            elsewhere += [(id, state) for id, state in moved_on if state is not None]
+        if elsewhere:
+            id, state = min(elsewhere, key=lambda found: ids.index(found[0]))
+            raise WrongState(self.name, id, state, sources)
+
+    async def remove(self, id: str) -> bool:
+        """Delete a job and all that belongs to it. Returns False if there was none.
+
+        Raises `WrongState` if it is running: cancel it first.
+        """
+        (found,) = await self.engine.remove(self.name, [id], now_ms=self.clock.now_ms())
+        if found is State.ACTIVE:
+            unfinished = [state for state in State if state is not State.ACTIVE]
+            raise WrongState(self.name, id, found, unfinished)
+        return found is not None
+
+    async def drain(self, *, delayed: bool = False) -> int:
+        """Delete the jobs that wait to run; also those that are delayed, if asked for.
+
+        Returns how many there were. Running and finished ones stay.
+        """
+        states = {State.WAITING, State.PRIORITIZED} | ({State.DELAYED} if delayed else set())
+        return len(await self._purge(states, None, None))
+
+    async def clean(
+        self,
+        state: State | str = State.COMPLETED,
+        *,
+        older_than: Seconds = 0,
+        limit: int | None = None,
+    ) -> list[str]:
+        """Delete jobs in a state that finished (or were added) longer ago than older_than.
+
+        older_than is seconds or a timedelta. Oldest first, at most limit. Returns their ids.
+        Raises `InvalidOption` for the state active: running jobs are cancelled, not cleaned.
+        """
+        checked = _check_state(state)
+        if checked is State.ACTIVE:
+            raise InvalidOption("state", state, "one whose jobs are not running")
+        if limit is not None:
+            check_whole("limit", limit, 0)
+        before_ms = self.clock.now_ms() - to_ms("older_than", older_than)
+        return await self._purge({checked}, before_ms, limit)
+
+    async def _purge(
+        self, states: set[State], before_ms: int | None, limit: int | None
+    ) -> list[str]:
+        now_ms = self.clock.now_ms()
+        return await self.engine.purge(
+            self.name, states, before_ms=before_ms, limit=limit, now_ms=now_ms
+        )
+
+    async def obliterate(self, *, force: bool = False) -> None:
+        """Delete the queue with all its jobs, events and settings.
+
+        Raises `WrongState` while jobs are running, unless force: then their workers find that
+        they have lost them.
+        """
+        if not force:
+            running = await self.jobs(State.ACTIVE, count=1)
+            if running:
+                raise WrongState(self.name, running[0].id, State.ACTIVE, ["finished", "cancelled"])
+        await self.engine.forget(self.name)
+
+    async def pause(self) -> None:
+        """Let no worker, anywhere, take jobs of this queue until `resume`. Running ones go on."""
+        await self.engine.pause(self.name, now_ms=self.clock.now_ms())
+
+    async def resume(self) -> None:
+        """End a pause."""
+        await self.engine.resume(self.name, now_ms=self.clock.now_ms())
+
+    async def is_paused(self) -> bool:
+        return await self.engine.is_paused(self.name)
+
+    @property
+    def sync(self) -> SyncQueue:
+        """The same methods for code without an event loop."""
+        return SyncQueue(self)
+
+
+class SyncQueue:
+    """A queue's methods, blocking. They work inside a running event loop, too, and block it."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
+        return portal.call(self._queue.add(name, data, **options))
+
+    def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
+        return portal.call(self._queue.add_many(jobs))
+
+    def get(self, id: str) -> Job[Any] | None:
+        return portal.call(self._queue.get(id))
+
+    def jobs(
+        self, state: State | str, *, start: int = 0, count: int = 100, newest_first: bool = False
+    ) -> list[Job[Any]]:
+        return portal.call(
+            self._queue.jobs(state, start=start, count=count, newest_first=newest_first)
+        )
+
+    def counts(self) -> dict[State, int]:
+        return portal.call(self._queue.counts())
+
+    def cancel(self, id: str) -> bool:
+        return portal.call(self._queue.cancel(id))
+
+    def retry(self, *ids: str) -> None:
+        portal.call(self._queue.retry(*ids))
+
+    def promote(self, *ids: str) -> None:
+        portal.call(self._queue.promote(*ids))
+
+    def remove(self, id: str) -> bool:
+        return portal.call(self._queue.remove(id))
+
+    def drain(self, *, delayed: bool = False) -> int:
+        return portal.call(self._queue.drain(delayed=delayed))
+
+    def clean(
+        self,
+        state: State | str = State.COMPLETED,
+        *,
+        older_than: Seconds = 0,
+        limit: int | None = None,
+    ) -> list[str]:
+        return portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
+
+    def obliterate(self, *, force: bool = False) -> None:
+        portal.call(self._queue.obliterate(force=force))
+
+    def pause(self) -> None:
+        portal.call(self._queue.pause())
+
+    def resume(self) -> None:
+        portal.call(self._queue.resume())
+
+    def is_paused(self) -> bool:
+        return portal.call(self._queue.is_paused())
+
+    def close(self) -> None:
+        portal.call(self._queue.close())
+
+
+class TaskDecorator(Protocol):
+    """What `@queue.task(…)` returns: it keeps the signature of what it decorates."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
+    ) -> ContextTask[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], T], /
+    ) -> ContextTask[P, T, T]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Task[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Task[P, T, T]: ...
+
+
+class _InLoop:
+    """What a queue has in each event loop that uses it."""
+
+    def __init__(self, send: Callable[[Sequence[NewJob]], Awaitable[list[Job[Any]]]]) -> None:
+        self.adding = Coalescer(send)
+        self.results: Results | None = None
+
+
+def _unpack(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
+    match job:
+        case (str() as name, data):
+            return name, data, {}
+        case (str() as name, data, Mapping() as options):
+            return name, data, options
+    raise InvalidOption("jobs", job, "(name, data) or (name, data, options)")
+
+
+def _function_of(options: Mapping[str, Any]) -> BackoffFunction | None:
+    backoff: BackoffFunction | None = options.get("backoff")
+    return backoff if callable(backoff) else None
+
+
+def _check_name(what: str, name: object) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= 255:
+        raise InvalidOption(f"{what} name", name, "a text of 1 to 255 characters")
+    if "\0" in name or any(0xD800 <= ord(character) <= 0xDFFF for character in name):
+        raise InvalidOption(f"{what} name", name, "valid text without NUL characters")
+    if what == "queue" and ":" in name:
+        raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
+    return name
+
+
+def _check_state(state: object) -> State:
+    try:
+        return State(state)  # type: ignore[arg-type]  # a wrong type is a wrong value
+    except ValueError:
+        raise InvalidOption("state", state, f"one of {', '.join(State)}") from None

@@ -1,0 +1,150 @@
+"""From a leased job to its outcome: find the task, check the data, call the function."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hasten._clock import Clock
+from hasten.jobs import failures
+from hasten.jobs.arguments import encode_result
+from hasten.jobs.context import Context
+from hasten.jobs.engine import CANCELLED_REASON, keep_or
+from hasten.jobs.failures import Failure
+from hasten.jobs.options import Keep, Options, decode_options
+from hasten.jobs.processes import Processes
+from hasten.jobs.record import Completed, Failed, JobRecord, Note, Outcome, Released
+from hasten.jobs.run import Run, Stop
+from hasten.jobs.steering import JobTimeout
+from hasten.jobs.threads import Threads
+
+if TYPE_CHECKING:
+    from hasten.jobs.queue import Queue
+    from hasten.jobs.tasks import TaskCore
+
+
+class Runner:
+    """Runs the jobs of one queue."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        threads: Threads,
+        processes: Processes,
+        keep_completed: Keep,
+        keep_failed: Keep,
+        clock: Clock,
+        note: Callable[[Note], None],
+    ) -> None:
+        self._queue = queue
+        self._threads = threads
+        self._processes = processes
+        self._keep_completed = keep_completed
+        self._keep_failed = keep_failed
+        self._clock = clock
+        self._note = note
+
+    async def run(self, run: Run) -> Outcome | None:
+        """Run a job to its end. None if its lease was lost: nothing is to be stored."""
+        lease = run.lease
+        job = lease.job
+        try:
+            options = decode_options(job.opts)
+        except ValueError as exc:
+            return failures.refused(lease, str(exc), self._keep_failed)
+        core = self._queue.tasks.get(job.name)
+        reason = self._why_not(job, options, core)
+        if reason is not None or core is None:
+            keep = keep_or(options.keep_failed, self._keep_failed)
+            return failures.refused(lease, str(reason), keep)
+        try:
+            result = await self._call(core, run, options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # sys.exit() ends its job, not the worker
+            return self._after_error(error, core, run, options)
+        if isinstance(result, Failure):
+            keep = keep_or(options.keep_failed, self._keep_failed)
+            return failures.outcome_of(result, lease, options, keep)
+        keep = keep_or(options.keep_completed, self._keep_completed)
+        return Completed(job.id, lease.token, result, keep)
+
+    def _why_not(self, job: JobRecord, options: Options, core: TaskCore | None) -> str | None:
+        """The reason not to run a job at all, if there is one."""
+        if job.deferred_failure is not None:
+            return job.deferred_failure
+        if core is None:
+            known = ", ".join(sorted(self._queue.tasks)) or "none"
+            return f"this worker knows no task {job.name!r} (it knows: {known})"
+        expires_at_ms = options.expires_at_ms
+        if expires_at_ms is not None and job.attempts_started == 1:
+            late_ms = self._clock.now_ms() - expires_at_ms
+            if late_ms > 0:
+                return f"expired: it could not be started in time, by {late_ms / 1000:.3f} s"
+        return None
+
+    async def _call(self, core: TaskCore, run: Run, options: Options) -> str | Failure:
+        """Call the function where it is to run. Returns its result as JSON."""
+        job = run.lease.job
+        if core.run_in == "process":
+            return await self._processes.run(
+                core, run, self._note, started=partial(_limit, run, options)
+            )
+        context = None
+        if core.parameters.wants_context:
+            context = Context(job, self._note)
+            run.on_stop = context.stop
+        try:
+            args, kwargs = core.parameters.decode(job.data, context)
+        except ValueError as exc:
+            return Failure(str(exc), "", final=True)
+        _limit(run, options)
+        if core.run_in == "loop":
+            value = await core.function(*args, **kwargs)
+        else:
+            value = await self._in_thread(run, partial(core.function, *args, **kwargs))
+        return encode_result(value, self._queue.max_bytes)
+
+    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
+        def offer(interrupt: Callable[[], None]) -> None:
+            run.interrupt = interrupt
+
+        return await self._threads.run(call, offer)
+
+    def _after_error(
+        self, error: BaseException, core: TaskCore, run: Run, options: Options
+    ) -> Outcome | None:
+        lease = run.lease
+        keep = keep_or(options.keep_failed, self._keep_failed)
+        match run.stop_reason:
+            case Stop.LOST:
+                return None
+            case Stop.RELEASED:
+                return Released(lease.job.id, lease.token)
+            case Stop.CANCELLED:
+                return Failed(lease.job.id, lease.token, CANCELLED_REASON, None, keep)
+            case Stop.TIMEOUT:
+                seconds = (options.timeout_ms or 0) / 1000
+                error = JobTimeout(seconds).with_traceback(error.__traceback__)
+            case None if isinstance(error, asyncio.CancelledError) and _cancelled_by_others(run):
+                return Released(lease.job.id, lease.token)
+        failure = failures.describe(
+            error,
+            attempt=lease.job.attempts_made + 1,
+            give_up_on=core.give_up_on,
+            backoff_function=core.backoff_function,
+        )
+        return failures.outcome_of(failure, lease, options, keep)
+
+
+def _limit(run: Run, options: Options) -> None:
+    if options.timeout_ms is not None:
+        run.limit(options.timeout_ms / 1000)
+
+
+def _cancelled_by_others(run: Run) -> bool:
+    """Whether our task was cancelled from outside (the event loop ends), not by its handler."""
+    return run.task is not None and run.task.cancelling() > 0

@@ -1,0 +1,28 @@
+"""What a handler raises to steer its own job."""
+
+from __future__ import annotations
+
+from hasten.jobs.durations import Seconds, to_ms
+
+
+class RetryAfter(Exception):
+    """Run this job again after a while; no attempt is used up.
+
+    delay is seconds or a timedelta: what a server said in `Retry-After`, for instance.
+    """
+
+    def __init__(self, delay: Seconds) -> None:
+        self.delay_ms = to_ms("RetryAfter", delay)
+        super().__init__(f"try again after {self.delay_ms / 1000:g} s")
+
+
+class Unrecoverable(Exception):
+    """Fail this job for good: no further attempt would help."""
+
+
+class JobTimeout(Exception):
+    """A run has taken longer than its `timeout`. Counts as a failed attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"timed out after {seconds:g} s")
+        self.seconds = seconds

@@ -1,0 +1,189 @@
+"""A task: a function, and the ways to queue runs of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack
+
+from hasten.errors import InvalidOption
+from hasten.jobs import portal
+from hasten.jobs.arguments import Parameters
+from hasten.jobs.backoff import BackoffFunction
+from hasten.jobs.context import Context
+from hasten.jobs.job import Job
+from hasten.jobs.options import JobOptions, Options, check_job_options
+
+if TYPE_CHECKING:
+    from hasten.jobs.queue import Queue
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+RunIn = Literal["loop", "thread", "process"]
+
+
+class TaskCore:
+    """What a worker needs to know of a task."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        function: Callable[..., Any],
+        name: str,
+        options: Options,
+        *,
+        run_in: RunIn | None,
+        give_up_on: object,
+        backoff_function: BackoffFunction | None,
+    ) -> None:
+        self.queue = queue
+        self.function = function
+        self.name = name
+        self.options = options
+        self.run_in = _check_run_in(name, function, run_in)
+        self.give_up_on = _check_give_up_on(give_up_on)
+        self.backoff_function = backoff_function
+        self.parameters = Parameters(function, name, Context)
+
+
+class Enqueuer(Generic[P, T]):
+    """Queues runs of a task with certain options; P are its parameters, T is what it returns."""
+
+    def __init__(self, core: TaskCore, options: Options, given: JobOptions) -> None:
+        self._core = core
+        self._options = options
+        self._given = given  # what is checked against the clock at each call
+        self._template = None if given else core.queue.template(core.name, options)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Queue a run with these arguments; once this returns, it is stored.
+
+        Raises `TypeError` for arguments that do not fit, `InvalidArgument` or `PayloadTooLarge`
+        for one that cannot be stored, `StoreError` if the store does not take it.
+        """
+        core = self._core
+        queue = core.queue
+        arguments = core.parameters.bind(args, kwargs)
+        data = core.parameters.encode(arguments, queue.max_bytes)
+        template = self._template or self._timed_template()
+        return await queue.submit(template, data)
+
+    async def enqueue_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Job[T]]:
+        """Queue a run for each mapping of arguments, all in one transaction: all or none."""
+        core = self._core
+        template = self._template or self._timed_template()
+        bound = (core.parameters.bind_mapping(call) for call in calls)
+        data = [core.parameters.encode(arguments, core.queue.max_bytes) for arguments in bound]
+        return await core.queue.submit_many([(template, text) for text in data])
+
+    def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:
+        """The same task with other options for the calls that follow: `task.using(delay=60)`.
+
+        Raises `InvalidOption`.
+        """
+        given: JobOptions = {**self._given, **options}
+        now_ms = self._core.queue.clock.now_ms()
+        check_job_options(given, self._options, now_ms=now_ms)
+        return Enqueuer(self._core, self._options, given)
+
+    def _timed_template(self) -> Any:
+        queue = self._core.queue
+        options = check_job_options(self._given, self._options, now_ms=queue.clock.now_ms())
+        return queue.template(self._core.name, options)
+
+    @property
+    def sync(self) -> SyncEnqueuer[P, T]:
+        """The same for code without an event loop: Flask, scripts, a shell."""
+        return SyncEnqueuer(self)
+
+
+class SyncEnqueuer(Generic[P, T]):
+    """Queues runs of a task, blocking."""
+
+    def __init__(self, enqueuer: Enqueuer[P, T]) -> None:
+        self._enqueuer = enqueuer
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        return portal.call(self._enqueuer.enqueue(*args, **kwargs))
+
+    def enqueue_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Job[T]]:
+        return portal.call(self._enqueuer.enqueue_many(calls))
+
+    def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
+        return SyncEnqueuer(self._enqueuer.using(**options))
+
+
+class Task(Enqueuer[P, T], Generic[P, R, T]):
+    """A function of a queue. Calling it runs the function itself, here and now: as tests want it.
+
+    P are its parameters, R is what a call returns (a coroutine for an `async def`), T is what its
+    jobs return.
+    """
+
+    def __init__(self, core: TaskCore) -> None:
+        super().__init__(core, core.options, {})
+        self.core = core
+        functools.update_wrapper(self, core.function)
+
+    @property
+    def name(self) -> str:
+        """The name by which its jobs are stored."""
+        return self.core.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = self.core.function(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} of {self.core.queue.name}>"
+
+
+class ContextTask(Enqueuer[P, T], Generic[P, R, T]):
+    """As `Task`, for a function whose first parameter is a `Context`.
+
+    Only type checkers see this class: callers of the function give the context, those who
+    enqueue do not.
+    """
+
+    name: str
+
+    if TYPE_CHECKING:
+
+        def __call__(self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None) -> RunIn:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"task {name!r}: a generator cannot be a task: return a list, or enqueue")
+    is_async = inspect.iscoroutinefunction(function)
+    match run_in:
+        case None:
+            return "loop" if is_async else "thread"
+        case "process":
+            _check_importable(name, function)
+            return run_in
+        case "loop" if is_async:
+            return run_in
+        case "thread" if not is_async:
+            return run_in
+    expected = "'loop' or 'process'" if is_async else "'thread' or 'process'"
+    raise InvalidOption("run_in", run_in, f"{expected} for {name!r}")
+
+
+def _check_importable(name: str, function: Callable[..., Any]) -> None:
+    if "<locals>" in function.__qualname__:
+        raise InvalidOption(
+            "run_in", "process", f"a function at the top level of a module, for {name!r}: "
+            "the other process imports it by name",
+        )  # fmt: skip
+
+
+def _check_give_up_on(given: object) -> tuple[type[BaseException], ...]:
+    kinds = given if isinstance(given, tuple) else (given,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise InvalidOption("give_up_on", given, "exception classes")
+    return kinds

@@ -1,0 +1,464 @@
+"""A worker: takes jobs from queues, runs them, stores what came of them.
+
+Theory of operation. Each queue has a lane with two tasks of the event loop:
+
+- the *fetcher* does the one thing that counts: `settle` what has ended and claim the next jobs, in
+  one step of the store. What ends while such a step is under way gathers for the next one, so the
+  batches grow with the load. (Two fetchers, each for half of the room, were no faster: they and
+  the store's thread take turns at the interpreter's lock.)
+- the *listener* waits for the store to have something once the fetcher came back empty-handed.
+
+A worker has room for `concurrency` runs, over all its queues, and claims no job that it has no room
+for. One more task takes back what dead workers held, and a thread renews the leases (`leases.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+from hasten._clock import Clock
+from hasten.errors import InvalidOption, StoreError
+from hasten.jobs import suspects
+from hasten.jobs.durations import Seconds, to_ms
+from hasten.jobs.lane import Lane
+from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
+from hasten.jobs.options import (
+    DEFAULT_KEEP_COMPLETED,
+    DEFAULT_KEEP_FAILED,
+    Keep,
+    check_keep,
+    check_whole,
+)
+from hasten.jobs.processes import Processes
+from hasten.jobs.queue import Queue
+from hasten.jobs.record import Batch, Claim, Lease, Note, Outcome, Postponed, Released
+from hasten.jobs.run import Run, Stop
+from hasten.jobs.suspects import Suspects
+from hasten.jobs.threads import Threads
+
+logger = logging.getLogger("hasten.worker")
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+# An idle lane claims this often without being told to: no lost message may leave it idle.
+LOOK_ANYWAY_SECONDS: Final = 5.0
+
+# After the grace period, how long told-to-end handlers get, and then the store for the last words.
+LAST_WORDS_SECONDS: Final = 5.0
+
+
+class Worker:
+    """Runs the jobs of some queues, up to concurrency at once: `async with Worker(mail): …`.
+
+    Leaving the block, or `stop`, ends it gracefully: it takes no more jobs, gives the running ones
+    grace to finish, and hands back the rest without using up an attempt of theirs.
+
+    lease is how long a job stays with a worker that says nothing any more; it is renewed four
+    times as often, from a thread, so that a blocked event loop loses nothing. A job whose worker
+    has died crash_limit times while running it fails. keep_completed and keep_failed are for jobs
+    that do not say themselves (`Keep`, a count, True or False). processes is how many handlers
+    with run_in="process" run at once; None means as many as there are processors. Durations are
+    seconds or timedeltas.
+    """
+
+    def __init__(
+        self,
+        *queues: Queue,
+        concurrency: int = 100,
+        name: str | None = None,
+        lease: Seconds = 10.0,
+        grace: Seconds = 15.0,
+        crash_limit: int = 3,
+        keep_completed: Keep | bool | int = DEFAULT_KEEP_COMPLETED,
+        keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
+        processes: int | None = None,
+    ) -> None:
+        if not queues or not all(isinstance(queue, Queue) for queue in queues):
+            raise InvalidOption("queues", queues, "one Queue or more")
+        places = [(queue.engine.url, queue.name) for queue in queues]
+        if len(set(places)) < len(set(queues)):
+            raise InvalidOption("queues", queues, "one Queue object for each queue")
+        for option, value in {"concurrency": concurrency, "crash_limit": crash_limit}.items():
+            check_whole(option, value, 1)
+        if processes is not None:
+            check_whole("processes", processes, 1)
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self._queues = tuple(dict.fromkeys(queues))
+        self._concurrency = concurrency
+        self._lease_ms = to_ms("lease", lease, at_least_ms=1000)
+        self._grace = to_ms("grace", grace) / 1000
+        self._crash_limit = crash_limit
+        self._keep_completed = (
+            check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
+        )
+        self._keep_failed = check_keep("keep_failed", keep_failed) or DEFAULT_KEEP_FAILED
+        self._process_count = processes or os.cpu_count() or 1
+        self._clock: Clock = queues[0].clock
+        self._lanes: list[Lane] = []
+        self._services: set[asyncio.Task[None]] = set()
+        self._suspects = Suspects(crash_limit)
+        self._token_prefix = secrets.token_hex(8)
+        self._claims = 0
+        self._busy = 0  # running, or claimed and on their way
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._stopped: asyncio.Event | None = None
+        self._stop_asked: asyncio.Event | None = None
+
+    # Life ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to take jobs. They run in the event loop that this is called in."""
+        if self._lanes:
+            raise RuntimeError("this worker has been started already: make another one")
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._stop_asked = asyncio.Event()
+        self._threads = Threads(self._concurrency)
+        self._processes = Processes(self._process_count)
+        self._keeper = LeaseKeeper(self._clock, self._lease_ms)
+        for queue in self._queues:
+            self._lanes.append(
+                Lane(
+                    queue,
+                    keeper=self._keeper,
+                    threads=self._threads,
+                    processes=self._processes,
+                    keep_completed=self._keep_completed,
+                    keep_failed=self._keep_failed,
+                )
+            )
+        for lane in self._lanes:
+            self._serve(self._listen(lane))
+            self._serve(self._fetch(lane))
+        self._serve(self._take_back())
+        self._keeper.start()
+        logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
+
+    def _serve(self, service: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(service)
+        self._services.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._services.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug of ours. Standing still in silence would be the worst answer to it.
+            logger.critical("worker %s has failed and stops", self.name, exc_info=error)
+            self._failure = error
+            self.ask_to_stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT; a second one ends the process at once.
+
+        The jobs that such a process was running are taken back when their leases run out. To be
+        called in the main thread, as signals are. Raises what the worker itself has failed with.
+        """
+        await self.start()
+        assert self._stop_asked is not None
+        with self._signals():
+            await self._stop_asked.wait()
+            await self.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let the first signal ask us to stop, and the second one end the process.
+
+        By `signal.signal`, whose handlers run even while a job blocks the event loop.
+        """
+        signalled = False
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            nonlocal signalled
+            if signalled:
+                os._exit(128 + number)
+            signalled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it is over anyway
+                self._loop.call_soon_threadsafe(self.ask_to_stop)
+
+        before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def ask_to_stop(self) -> None:
+        """Let `run` stop. To be called in the worker's event loop."""
+        if self._stop_asked is not None and not self._stop_asked.is_set():
+            logger.info("worker %s stops; a second signal ends it at once", self.name)
+            self._stop_asked.set()
+
+    async def stop(self, grace: Seconds | None = None) -> None:
+        """End gracefully; returns when all is stored or handed back. Safe to call twice."""
+        if self._stopped is None:
+            return
+        if self._stopping:
+            await self._stopped.wait()
+            return
+        self._stopping = True
+        seconds = self._grace if grace is None else to_ms("grace", grace) / 1000
+        try:
+            await self._let_finish(seconds)
+            await self._hand_back()
+            await self._store_the_rest()
+        finally:
+            self._keeper.stop()
+            for service in self._services:
+                service.cancel()
+            self._threads.close()
+            self._processes.close()
+            self._stopped.set()
+            logger.info("worker %s has stopped", self.name)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [
+            run.task
+            for lane in self._lanes
+            for run in lane.runs.values()
+            if run.task is not None and not run.has_ended
+        ]
+
+    async def _let_finish(self, seconds: float) -> None:
+        running = self._running()
+        if running and seconds:
+            await asyncio.wait(running, timeout=seconds)
+
+    async def _hand_back(self) -> None:
+        for lane in self._lanes:
+            for run in lane.runs.values():
+                if run.task is None and not run.has_ended:  # a suspect that has not begun
+                    self._end(lane, run, Released(run.lease.job.id, run.lease.token))
+                else:
+                    run.stop(Stop.RELEASED)
+        if running := self._running():
+            await asyncio.wait(running, timeout=LAST_WORDS_SECONDS)
+        for lane in self._lanes:
+            for run in lane.runs.values():
+                if not run.has_ended:
+                    logger.error(
+                        "job %s does not end; it is handed back while its handler still runs",
+                        run.lease.job.id,
+                    )
+                    lane.enter(run, Released(run.lease.job.id, run.lease.token))
+
+    async def _store_the_rest(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                for lane in self._lanes:
+                    await lane.until_settled()
+        except TimeoutError:
+            logger.error(
+                "worker %s could not reach its store to say how its last jobs ended; "
+                "they run again when their leases have run out",
+                self.name,
+            )
+
+    # Fetching -----------------------------------------------------------------------------------
+
+    async def _fetch(self, lane: Lane) -> None:
+        """Settle what has ended and claim what there is room for, again and again."""
+        while True:
+            notes, outcomes = lane.take()
+            claim = self._next_claim(lane)
+            if not notes and not outcomes and claim is None:
+                lane.signal.clear()
+                await lane.signal.wait()
+                continue
+            lane.in_flight = True
+            try:
+                batch = await self._settle(lane, notes, outcomes, claim)
+            except StoreError as error:
+                lane.put_back(notes, outcomes)
+                self._return_room(lane, claim)
+                await lane.pause_after(error)
+            else:
+                lane.recovered()
+                self._return_room(lane, claim)
+                self._take_in(lane, outcomes, claim, batch)
+            finally:
+                lane.in_flight = False
+                lane.turned.set()
+
+    async def _settle(
+        self,
+        lane: Lane,
+        notes: list[Note],
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+    ) -> Batch:
+        now_ms = self._clock.now_ms()
+        if notes:
+            await lane.engine.note(lane.name, notes, now_ms=now_ms)
+            notes.clear()  # they must not be stored twice if the next step fails
+        return await lane.engine.settle(lane.name, outcomes, claim, now_ms=now_ms)
+
+    def _next_claim(self, lane: Lane) -> Claim | None:
+        """Reserve room for the next jobs of a lane, if it has jobs and there is room."""
+        if self._stopping or not lane.hungry:
+            return None
+        room = self._room_for(lane)
+        if room <= 0:
+            return None
+        self._busy += room
+        lane.held += room
+        self._claims += 1
+        lane.latest_claim = self._claims
+        token = f"{self._token_prefix}:{self._claims}"
+        return Claim(room, token, self.name, self._lease_ms)
+
+    def _room_for(self, lane: Lane) -> int:
+        """How many more runs a lane may have: a fair share if others have work, too."""
+        free = self._concurrency - self._busy
+        if len(self._lanes) == 1 or free <= 0:
+            return free
+        rivals = [other for other in self._lanes if other.hungry and other is not lane]
+        if not rivals:
+            return free
+        share = -(-self._concurrency // (len(rivals) + 1))
+        # With less room than lanes, the one that has waited longest is next.
+        waiting = [other for other in rivals if other.held < share]
+        if free <= len(waiting) and any(o.latest_claim < lane.latest_claim for o in waiting):
+            for other in waiting:
+                other.wake()
+            return 0
+        return min(free, share - lane.held)
+
+    def _return_room(self, lane: Lane, claim: Claim | None) -> None:
+        if claim is not None:
+            self._busy -= claim.count
+            lane.held -= claim.count
+
+    def _take_in(
+        self, lane: Lane, outcomes: Sequence[Outcome], claim: Claim | None, batch: Batch
+    ) -> None:
+        """Forget what has been settled, and start what has been claimed."""
+        for outcome in outcomes:
+            lane.forget(outcome.id, outcome.token)
+        for id in batch.lost:
+            logger.warning("what came of job %s was not stored: its lease was lost", id)
+        self._suspects.settled(outcome.id for outcome in outcomes)
+        for lease in batch.leases:
+            self._start(lane, lease)
+        if not self._stopping:
+            self._suspects.begin()
+        if claim is not None and len(batch.leases) < claim.count:
+            lane.sated(batch.next_due_ms)
+
+    def _start(self, lane: Lane, lease: Lease) -> None:
+        job = lease.job
+        run = Run(lease, self._loop)
+        if (older := lane.runs.get(job.id)) is not None:
+            older.stop(Stop.LOST)  # its lease ran out, and the job has come back to us
+        self._busy += 1
+        lane.held += 1
+        lane.runs[job.id] = run
+        if self._stopping:  # it was on its way when the worker was told to stop
+            self._end(lane, run, Released(job.id, lease.token))
+        elif not self._suspects.is_suspect(job):
+            self._begin(lane, run)
+        elif not self._suspects.take(run, partial(self._begin, lane, run)):
+            self._end(lane, run, Postponed(job.id, lease.token, suspects.PAUSE_MS))
+
+    def _begin(self, lane: Lane, run: Run) -> None:
+        run.task = self._loop.create_task(self._run(lane, run))
+
+    async def _run(self, lane: Lane, run: Run) -> None:
+        try:
+            outcome = await lane.runner.run(run)
+        except BaseException as error:
+            # Not the handler's: those are outcomes. It goes back, and the next worker may try.
+            if not isinstance(error, KeyboardInterrupt):
+                logger.exception("job %s could not be run", run.lease.job.id)
+            outcome = Released(run.lease.job.id, run.lease.token)
+            if isinstance(error, KeyboardInterrupt):
+                self._end(lane, run, outcome)
+                raise
+        self._end(lane, run, outcome)
+
+    def _end(self, lane: Lane, run: Run, outcome: Outcome | None) -> None:
+        self._busy -= 1
+        lane.held -= 1
+        self._suspects.ended(run)
+        if run.has_ended:
+            return  # handed back already, when the worker stopped
+        lane.enter(run, outcome)
+        if len(self._lanes) > 1:
+            for other in self._lanes:
+                if other.hungry:
+                    other.wake()
+
+    # Listening ----------------------------------------------------------------------------------
+
+    async def _listen(self, lane: Lane) -> None:
+        """Make a lane hungry again when there is, or may be, something for it."""
+        while True:
+            await lane.idle.wait()
+            try:
+                await self._until_work(lane)
+            except StoreError as error:
+                await lane.pause_after(error)
+            lane.feed()
+
+    async def _until_work(self, lane: Lane) -> None:
+        waits = [lane.engine.wait(lane.name, next_due_ms=lane.next_due_ms)]
+        if lane.next_due_ms is not None:
+            waits.append(self._clock.sleep_until(lane.next_due_ms))
+        tasks = [self._loop.create_task(wait) for wait in waits]
+        try:
+            done, _ = await asyncio.wait(
+                tasks, timeout=LOOK_ANYWAY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    # Taking back --------------------------------------------------------------------------------
+
+    async def _take_back(self) -> None:
+        """Recover the jobs of dead workers, again and again."""
+        interval_ms = self._lease_ms // RENEWALS_PER_LEASE
+        while True:
+            # What we hold comes first: after the machine has slept, all leases have run out, and
+            # ours must not be taken for those of the dead.
+            await asyncio.to_thread(self._keeper.renew_now)
+            for lane in self._lanes:
+                try:
+                    ids = await lane.engine.reclaim(
+                        lane.name, crash_limit=self._crash_limit, now_ms=self._clock.now_ms()
+                    )
+                except StoreError as error:
+                    logger.debug("cannot look for jobs of dead workers: %s", error)
+                    continue
+                if ids:
+                    logger.warning(
+                        "took back %d jobs of queue %s whose worker is gone: %s",
+                        len(ids), lane.name, ", ".join(ids[:10]),
+                    )  # fmt: skip
+            await self._clock.sleep_until(self._clock.now_ms() + interval_ms)

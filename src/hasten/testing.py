@@ -1,0 +1,103 @@
+"""Help for the tests of applications that use hasten.
+
+A queue with a `ManualClock` makes days pass in no time:
+
+    async def test_reminds_after_a_week() -> None:
+        clock = ManualClock()
+        queue = Queue("mail", "sqlite://", clock=clock)
+        remind = queue.task(send_reminder)
+        job = await remind.using(delay=timedelta(days=7)).enqueue("ada@example.org")
+        async with Worker(queue):
+            clock.advance(timedelta(days=7))
+            await job.result(timeout=5)
+        await queue.close()
+
+A task is called like the function it is (`await send_reminder("ada@example.org")`): what a handler
+does needs neither queue nor worker to be tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime
+from typing import Final
+
+from hasten.jobs.durations import Seconds, to_ms
+
+__all__ = ["ManualClock"]
+
+DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class ManualClock:
+    """A clock that stands still until it is advanced: `Queue("mail", "sqlite://", clock=clock)`.
+
+    It decides when delayed and retried jobs are due, when jobs expire, what age finished ones
+    have, and what time is written down. A worker asks the clock of its first queue. The time-out
+    of a run and a worker's grace are in real seconds.
+
+    start has to have a time zone. Safe to use from any thread and from several event loops.
+    """
+
+    def __init__(self, start: datetime = DEFAULT_START) -> None:
+        if start.tzinfo is None:
+            raise ValueError("start has no time zone: give one, such as datetime.now(UTC)")
+        self._now_ms = round(start.timestamp() * 1000)
+        self._lock = threading.Lock()
+        self._asleep: set[_Sleeper] = set()
+
+    def __repr__(self) -> str:
+        return f"<ManualClock {self.now().isoformat()}>"
+
+    def now_ms(self) -> int:
+        """The time in whole milliseconds since the epoch."""
+        return self._now_ms
+
+    def now(self) -> datetime:
+        """The time, in UTC: for what takes a datetime, such as the option `at`."""
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    def advance(self, seconds: Seconds) -> None:
+        """Let time pass: seconds, or a timedelta. Whoever sleeps until then wakes up.
+
+        They run when their event loop comes to it, not before this returns: await what they lead
+        to, such as `job.result(timeout=5)`.
+        """
+        with self._lock:
+            self._now_ms += to_ms("advance", seconds)
+            due = {sleeper for sleeper in self._asleep if sleeper.due_ms <= self._now_ms}
+            self._asleep -= due
+        for sleeper in due:
+            sleeper.wake()
+
+    async def sleep_until(self, due_ms: int) -> None:
+        """Return once the clock was advanced to due_ms; at once if it has been."""
+        sleeper = _Sleeper(due_ms)
+        with self._lock:
+            if due_ms <= self._now_ms:
+                return
+            self._asleep.add(sleeper)
+        try:
+            await sleeper.awake
+        finally:
+            with self._lock:
+                self._asleep.discard(sleeper)
+
+
+class _Sleeper:
+    """Somebody who waits for a time, in an event loop."""
+
+    def __init__(self, due_ms: int) -> None:
+        self.due_ms = due_ms
+        self._loop = asyncio.get_running_loop()
+        self.awake: asyncio.Future[None] = self._loop.create_future()
+
+    def wake(self) -> None:
+        """To be called from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self.awake.done():
+            self.awake.set_result(None)
