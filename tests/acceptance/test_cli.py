@@ -1,0 +1,400 @@
+"""The command `hasten`, in a folder of its own with an application in it, as a user has it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from hasten.jobs import Job, Queue, State
+
+APP: Final = """
+import asyncio, os, time
+from pathlib import Path
+from hasten.jobs import Queue
+
+mail = Queue("mail")
+other = Queue("other")
+
+@mail.task
+async def pid(seconds: float = 0) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+@mail.task
+async def hold() -> None:
+    Path(f"held by {os.getpid()}").touch()
+    await asyncio.sleep(600)
+
+@mail.task
+def sleep_in_thread() -> None:
+    Path(f"held by {os.getpid()}").touch()
+    time.sleep(600)
+
+@mail.task
+def read_input() -> str:
+    return input()
+
+@mail.task(keep_failed=True)
+async def fail() -> None:
+    raise LookupError("[bold]no such address[/bold]")
+"""
+
+DEADLINE_SECONDS: Final = 30.0
+SERVING: Final = r"worker \S+ serves mail"
+
+
+class Command:
+    """A running `hasten`. Its log is what it and its processes wrote to standard error."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._log = folder / f"{len(list(folder.glob('*.log')))}.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hasten", *arguments],
+                cwd=folder,
+                env=environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def children(self) -> list[int]:
+        """The pids of its processes so far, in the order in which they were started."""
+        return [int(pid) for pid in re.findall(r"process \d+ is pid (\d+)", self.log)]
+
+    async def until(self, condition: Callable[[], object], *, seconds: float = 0) -> None:
+        try:
+            async with asyncio.timeout(seconds or DEADLINE_SECONDS):
+                while not condition():
+                    await asyncio.sleep(0.02)  # another process's doings: only time brings them
+        except TimeoutError:
+            raise AssertionError(f"not in time; its log:\n{self.log}") from None
+
+    async def until_logged(self, pattern: str, *, times: int = 1) -> None:
+        await self.until(lambda: len(re.findall(pattern, self.log)) >= times)
+
+    async def ended(self, *, seconds: float = 0) -> int:
+        await self.until(lambda: self.process.poll() is not None, seconds=seconds)
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pid in self.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class Place:
+    """A folder with `app.py`, its store, and the commands that run there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commands: list[Command] = []
+        self.mail = Queue("mail", f"sqlite:///{folder}/hasten.db")
+
+    async def worker(self, *options: str, processes: int = 1) -> Command:
+        """Start a worker and wait until it serves."""
+        if processes > 1:
+            options = (*options, "--processes", str(processes))
+        command = Command(self.folder, "worker", "app:mail", *options)
+        self.commands.append(command)
+        await command.until_logged(SERVING, times=processes)
+        return command
+
+    def hasten(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "hasten", *arguments],
+            cwd=self.folder,
+            env=environment(self.folder),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+
+    def held_by(self) -> set[int]:
+        """The pids of the processes in which a holding job has started."""
+        return {int(path.name.split()[-1]) for path in self.folder.glob("held by *")}
+
+    async def close(self) -> None:
+        for command in self.commands:
+            command.end()
+        await self.mail.close()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if name != "HASTEN_URL"},
+        "PYTHONWARNINGS": "error",
+        "COLUMNS": "100",
+    }
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    (tmp_path / "app.py").write_text(APP, encoding="utf-8")
+    place = Place(tmp_path)
+    yield place
+    await place.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def unspoilt(job: Job[object]) -> bool:
+    """Whether a job was handed back, by a worker that said so: no attempt, no crash.
+
+    More than once, perhaps: a process that learns later that it is to end may take it meanwhile.
+    """
+    record = (await job.refresh()).record
+    assert record.state is State.WAITING
+    assert record.attempts_started >= 1
+    return (record.attempts_made, record.crashes) == (0, 0)
+
+
+class TestOneProcess:
+    async def test_runs_jobs_and_says_what_it_serves(self, place: Place) -> None:
+        worker = await place.worker("--concurrency", "7", "--name", "postman")
+        job = await place.mail.add("pid")
+        assert await job.result(timeout=DEADLINE_SECONDS) == worker.process.pid
+        assert (await job.refresh()).record.worker == "postman"
+        store = place.folder / "hasten.db"
+        assert (
+            "serving queue mail (fail, hold, pid, read_input, sleep_in_thread) "
+            f"in sqlite:///{store}\n" in worker.log
+        )
+        assert "up to 7 jobs at once" in worker.log
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO ", worker.log)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_hands_jobs_back_and_ends_with_status_0(
+        self, place: Place, number: signal.Signals
+    ) -> None:
+        job = await place.mail.add("hold")
+        worker = await place.worker("--grace", "0")
+        await worker.until(place.held_by)
+        worker.process.send_signal(number)
+        assert await worker.ended() == 0
+        assert await unspoilt(job)
+
+    async def test_ends_though_a_thread_does_not(self, place: Place) -> None:
+        """Python waits for threads before it ends: for ten minutes in this case."""
+        job = await place.mail.add("sleep_in_thread")
+        worker = await place.worker("--grace", "0")
+        await worker.until(place.held_by)
+        worker.process.terminate()
+        assert await worker.ended() == 0
+        assert await unspoilt(job)
+
+    async def test_a_module_alone_serves_all_its_queues(self, place: Place) -> None:
+        command = Command(place.folder, "worker", "app")
+        place.commands.append(command)
+        await command.until_logged("serves mail, other")
+        assert "queue other (no tasks: each of its jobs will fail)" in command.log
+
+    async def test_logs_no_less_than_it_is_asked_to(self, place: Place) -> None:
+        command = Command(place.folder, "worker", "app:mail", "--log-level", "error")
+        place.commands.append(command)
+        assert await (await place.mail.add("pid")).result(timeout=DEADLINE_SECONDS)
+        assert command.log == ""
+
+
+class TestSeveralProcesses:
+    async def test_share_the_work(self, place: Place) -> None:
+        worker = await place.worker("--concurrency", "1", "--name", "postman", processes=2)
+        jobs = await place.mail.add_many([("pid", {"seconds": 0.1})] * 20)
+        pids = [await job.result(timeout=DEADLINE_SECONDS) for job in jobs]
+        assert set(pids) == set(worker.children())
+        names = {(await job.refresh()).record.worker for job in jobs}
+        assert names == {"postman-1", "postman-2"}
+
+    async def test_one_that_is_killed_is_replaced_and_said_to_be(self, place: Place) -> None:
+        worker = await place.worker(processes=2)
+        first = worker.children()[0]
+        os.kill(first, signal.SIGKILL)
+        await worker.until_logged(
+            rf"WARNING .*process 1 \(pid {first}\) was killed by signal 9 \(SIGKILL\); "
+            r"another one starts in 0\.5 s"
+        )
+        await worker.until_logged(SERVING, times=3)
+        assert len(worker.children()) == 3
+
+    async def test_one_that_cannot_start_is_tried_again_ever_later(self, place: Place) -> None:
+        """For instance when a deployment replaces the code under a running supervisor."""
+        worker = await place.worker(processes=2)
+        (place.folder / "app.py").write_text("raise LookupError('half a file')", encoding="utf-8")
+        os.kill(worker.children()[0], signal.SIGKILL)
+        await worker.until_logged("LookupError: half a file")
+        await worker.until_logged(r"process 1 \(pid \d+\) ended with status 1; .* in 1 s")
+        (place.folder / "app.py").write_text(APP, encoding="utf-8")
+        await worker.until_logged(SERVING, times=3)
+
+    @pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_hand_jobs_back_and_end_with_status_0(
+        self, place: Place, number: signal.Signals, whole_group: bool
+    ) -> None:
+        """A service manager tells the parent, Ctrl+C all that are in its group."""
+        jobs = await place.mail.add_many([("hold", None)] * 2)
+        worker = await place.worker("--grace", "0", "--concurrency", "1", processes=2)
+        await worker.until(lambda: len(place.held_by()) == 2)
+        if whole_group:
+            os.killpg(worker.process.pid, number)
+        else:
+            worker.process.send_signal(number)
+        assert await worker.ended() == 0
+        assert [await unspoilt(job) for job in jobs] == [True, True]
+        assert not any(map(is_alive, worker.children()))
+
+    async def test_told_twice_over_end_gracefully_all_the_same(self, place: Place) -> None:
+        """A service manager may tell each process, the parent has told them too: that is one."""
+        jobs = await place.mail.add_many([("hold", None)] * 2)
+        worker = await place.worker("--grace", "1", "--concurrency", "1", processes=2)
+        await worker.until(lambda: len(place.held_by()) == 2)
+        worker.process.terminate()
+        await worker.until_logged(r"worker \S+ stops", times=2)
+        for pid in worker.children():
+            os.kill(pid, signal.SIGTERM)
+        assert await worker.ended() == 0
+        assert [await unspoilt(job) for job in jobs] == [True, True]
+
+    async def test_a_second_signal_kills_them(self, place: Place) -> None:
+        await place.mail.add("hold")
+        worker = await place.worker("--grace", "600", processes=2)
+        await worker.until(place.held_by)
+        worker.process.terminate()
+        await worker.until_logged("a second signal ends all processes at once")
+        worker.process.terminate()
+        assert await worker.ended(seconds=5) == 128 + signal.SIGTERM
+        assert not any(map(is_alive, worker.children()))
+
+    async def test_one_that_does_not_end_gracefully_is_no_success(self, place: Place) -> None:
+        job = await place.mail.add("hold")
+        worker = await place.worker("--grace", "600", processes=2)
+        await worker.until(place.held_by)
+        worker.process.terminate()
+        await worker.until_logged("stopping")
+        (holder,) = place.held_by()
+        os.kill(holder, signal.SIGKILL)
+        assert await worker.ended() == 1
+        assert (await job.refresh()).state is State.ACTIVE  # until its lease runs out
+
+    async def test_end_gracefully_when_their_parent_is_killed(self, place: Place) -> None:
+        job = await place.mail.add("hold")
+        worker = await place.worker("--grace", "0", processes=2)
+        await worker.until(place.held_by)
+        worker.process.kill()
+        await worker.until(lambda: not any(map(is_alive, worker.children())))
+        assert await unspoilt(job)
+
+    async def test_handlers_find_nothing_on_standard_input(self, place: Place) -> None:
+        """What tells a process of its parent's end is not a handler's to read."""
+        worker = await place.worker(processes=2)
+        job = await place.mail.add("read_input")
+        await worker.until_logged("serves")
+        failed = await place.mail.get(job.id)
+        while failed is not None and failed.state is not State.FAILED:
+            await asyncio.sleep(0.02)
+            failed = await place.mail.get(job.id)
+        assert failed is not None
+        assert failed.failed_reason == "EOFError: EOF when reading a line"
+
+
+class TestWrongUse:
+    @pytest.mark.parametrize(
+        ("target", "said"),
+        [
+            ("nope:mail", "hasten: there is no module 'nope', neither in "),
+            ("app:mial", "hasten: module 'app' has no 'mial'; its queues are app:mail, app:other"),
+            ("app.py:mail", "hasten: app.py:mail is a file; a module is named with dots: app:mail"),
+        ],
+    )
+    @pytest.mark.parametrize("processes", ["1", "2"])
+    async def test_is_told_once_and_ends_with_status_1(
+        self, place: Place, target: str, said: str, processes: str
+    ) -> None:
+        done = place.hasten("worker", target, "--processes", processes)
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+        assert done.stderr.count("\n") == 1
+
+    async def test_a_wrong_url_is_told_before_anything_starts(self, place: Place) -> None:
+        (place.folder / "wrong.py").write_text(
+            "import os\nos.environ['HASTEN_URL'] = 'ftp://x'\n"
+            "from hasten.jobs import Queue\nmail = Queue('mail')\n",
+            encoding="utf-8",
+        )
+        done = place.hasten("worker", "wrong:mail")
+        assert done.returncode == 1
+        assert done.stderr.startswith("hasten: url='ftp://x': expected sqlite:///")
+
+    async def test_without_the_extra_it_says_how_to_get_it(self, place: Place) -> None:
+        program = "import sys; sys.modules['typer'] = None; import hasten.cli; hasten.cli.main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stderr == (
+            "hasten: typer is not installed: it comes with the extra 'cli' of hasten; "
+            "in a clone of it: pip install -e '.[cli]'\n"
+        )
+
+
+class TestJobs:
+    async def test_version(self, place: Place) -> None:
+        assert re.fullmatch(r"hasten \d+\.\d+\.\d+\n", place.hasten("--version").stdout)
+
+    async def test_counts(self, place: Place) -> None:
+        await place.mail.add_many([("pid", None)] * 3)
+        lines = place.hasten("jobs", "counts", "app").stdout.splitlines()
+        assert re.search(r"state\W+mail\W+other", lines[1])
+        assert any(re.search(r"waiting\W+3\W+0", line) for line in lines)
+
+    async def test_list_shows_why_jobs_failed_word_for_word(self, place: Place) -> None:
+        await place.worker()
+        job = await place.mail.add("fail")
+        while (await job.refresh()).state is not State.FAILED:
+            await asyncio.sleep(0.02)
+        shown = place.hasten("jobs", "list", "app:mail").stdout
+        assert "LookupError: [bold]no such address[/bold]" in shown
+        assert f" {job.id} " in shown
+
+    async def test_retry_and_cancel(self, place: Place) -> None:
+        jobs = await place.mail.add_many([("pid", None)] * 3)
+        first, second, third = (job.id for job in jobs)
+        done = place.hasten("jobs", "cancel", "app:mail", first, second)
+        assert (done.returncode, done.stdout) == (0, f"{first}: cancelled\n{second}: cancelled\n")
+        assert place.hasten("jobs", "cancel", "app:mail", first).returncode == 1
+        assert place.hasten("jobs", "retry", "app:mail", first).stdout == "1 jobs run again\n"
+        assert place.hasten("jobs", "retry", "app:mail", "--all").stdout == "1 jobs run again\n"
+        assert (await place.mail.counts())[State.WAITING] == 3
+        refused = place.hasten("jobs", "retry", "app:mail", third)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"hasten: job {third!r} of queue 'mail' is waiting")
+
+    async def test_retry_wants_ids_or_all(self, place: Place) -> None:
+        assert place.hasten("jobs", "retry", "app:mail").returncode == 2
+        assert place.hasten("jobs", "retry", "app:mail", "7", "--all").returncode == 2

@@ -1,0 +1,54 @@
+"""Producers that are killed in the middle of adding jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import Counter
+
+import msgspec
+import pytest
+
+from hasten.jobs.states import State
+from tests.acceptance import app
+from tests.acceptance.site import Runs, Site, random_moments
+
+
+async def kill_while_adding(site: Site, role: str, *, lines: int) -> list[str]:
+    """Returns what the producer said before it died: what had been accepted."""
+    random = random_moments()
+    producer = site.start(role, "--count=1000000")
+    await site.until(lambda: len(producer.said) > lines)
+    await asyncio.sleep(random.uniform(0, 0.01))
+    producer.kill()
+    with contextlib.closing(sqlite3.connect(site.store)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    return producer.said
+
+
+@pytest.mark.parametrize(("role", "at_once"), [("enqueue", 1), ("enqueue-together", app.BATCH)])
+async def test_kill_9_of_a_producer_loses_no_accepted_job(
+    site: Site, role: str, at_once: int
+) -> None:
+    """Once `enqueue` has returned, the job is on the disk, and not only in a buffer."""
+    accepted = await kill_while_adding(site, role, lines=150)
+    stored = await site.records(State.WAITING)
+    assert set(accepted) <= {job.id for job in stored}
+    assert len(stored) <= len(accepted) + at_once
+    await site.start_worker()
+    await site.until_settled(len(stored))
+    Runs(site).check(await site.records())
+
+
+async def test_kill_9_of_a_producer_leaves_no_half_of_a_batch(site: Site) -> None:
+    """`enqueue_many` adds all or none."""
+    accepted = await kill_while_adding(site, "enqueue-many", lines=10)
+    stored = await site.records(State.WAITING)
+    batches = Counter(msgspec.json.decode(job.data)["number"] for job in stored)
+    assert {int(number) for number in accepted} <= set(batches)
+    assert set(batches.values()) == {app.BATCH}
+    assert len(batches) <= len(accepted) + 1
+    await site.start_worker("--concurrency=200")
+    await site.until_settled(len(stored))
+    Runs(site).check(await site.records())

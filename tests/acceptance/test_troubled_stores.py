@@ -1,0 +1,267 @@
+"""Stores that cannot be used: what the producer is told, and how workers get over it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from hasten.errors import StoreFull
+from hasten.jobs import Queue
+from hasten.jobs.states import State
+from tests.acceptance import app
+from tests.acceptance.site import Program, Site
+
+
+async def refused(site: Site, error: str, *options: str, url: str | None = None) -> None:
+    """A producer ends with this error as its last word."""
+    producer = site.start("enqueue", *options, url=url)
+    await site.until_ended(producer)
+    assert producer.status == 1
+    assert producer.said == []
+    assert producer.log.splitlines()[-1] == error
+
+
+async def until_it_stands_still(site: Site, worker: Program, why: str) -> None:
+    await site.until(lambda: f"queue {app.QUEUE} stands still: {site.url}: {why}" in worker.log)
+
+
+async def prove_it_works(site: Site, worker: Program) -> None:
+    """The same process, not started again, runs a job."""
+    job = await site.add(app.step)
+    assert await job.result(timeout=20) == worker.pid
+
+
+async def create(site: Site, *, jobs: int = 0) -> None:
+    """Make the store, with jobs in it, and let nothing of it be in a write-ahead log."""
+    await site.queue.add_many([(app.step.name, {})] * jobs)
+    await site.queue.counts()
+    await site.queue.close()
+
+
+def query(site: Site, sql: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(site.store, isolation_level=None)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+async def test_a_missing_folder_is_named_and_waited_for(site: Site) -> None:
+    """A volume that is mounted late."""
+    folder = site.folder / "volume"
+    site.move_store(folder / "jobs.db")
+    why = f"there is no folder {folder}: create it"
+    await refused(site, f"StoreUnavailable: {site.url}: {why}")
+    worker = await site.start_worker()
+    await until_it_stands_still(site, worker, why)
+    assert not folder.exists()
+    folder.mkdir()
+    await prove_it_works(site, worker)
+
+
+class TestReadOnly:
+    async def test_a_folder_that_may_not_be_written(
+        self, open_site: Site, plain_user: tuple[str, ...]
+    ) -> None:
+        """A container's file system, mounted read-only."""
+        site = open_site
+        folder = site.folder / "volume"
+        folder.mkdir(mode=0o555)
+        site.move_store(folder / "jobs.db")
+        why = f"it cannot be created: make the folder {folder} writable"
+        await refused(site, f"StoreReadOnly: {site.url}: {why}", *plain_user)
+        worker = await site.start_worker(*plain_user)
+        await until_it_stands_still(site, worker, why)
+        assert list(folder.iterdir()) == []
+        folder.chmod(0o777)
+        job = site.start("enqueue", *plain_user)
+        await site.until_ended(job)
+        await site.until_settled(1)
+
+    async def test_a_file_that_may_not_be_written(
+        self, open_site: Site, plain_user: tuple[str, ...]
+    ) -> None:
+        """It was made by another user."""
+        site = open_site
+        await create(site, jobs=1)
+        site.store.chmod(0o444)
+        before = site.store.read_bytes()
+        why = "it may not be written: make the file writable"
+        await refused(site, f"StoreReadOnly: {site.url}: {why}", *plain_user)
+        worker = await site.start_worker(*plain_user)
+        await until_it_stands_still(site, worker, why)
+        assert site.store.read_bytes() == before
+        site.store.chmod(0o666)
+        await site.until_settled(1)
+
+
+@pytest.fixture
+async def small_site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site whose store has a disk of 1 MiB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if mount is None or os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    site = Site(tmp_path)
+    site.move_store(disk / "jobs.db")
+    yield site
+    await site.close()
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+class TestFullDisk:
+    async def test_a_full_disk_refuses_jobs_and_holds_up_the_worker(self, small_site: Site) -> None:
+        """Nothing is half-written; once there is room, all goes on by itself."""
+        site = small_site
+        job = await site.add(app.hold, gate=str(site.gate))
+        worker = await site.start_worker()
+        await site.until_started(job)
+        await create(site)
+        filler = site.store.with_name("filler")
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        why = "there is no space left for it (database or disk is full): make room on its disk"
+        await refused(site, f"StoreFull: {site.url}: {why}", "--count=1000000")
+        site.open_gate()
+        await until_it_stands_still(site, worker, why)
+        filler.unlink()
+        assert await job.result(timeout=20) == worker.pid
+        await prove_it_works(site, worker)
+        assert query(site, "PRAGMA integrity_check") == [("ok",)]
+
+    async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(self, tmp_path: Path) -> None:
+        """All or none, and smaller ones still fit."""
+        queue = Queue("full", f"sqlite:///{tmp_path / 'jobs.db'}")
+        await queue.add("first")
+        await limit_pages(queue, 60)
+        with pytest.raises(StoreFull, match="there is no space left for it"):
+            await queue.add_many([("large", {"text": "x" * 1000})] * 1000)
+        assert (await queue.counts())[State.WAITING] == 1
+        await queue.add("another")
+        assert [job.name for job in await queue.jobs(State.WAITING)] == ["first", "another"]
+        await queue.close()
+
+
+async def limit_pages(queue: Queue, count: int) -> None:
+    """As a disk with little space left does."""
+    database = getattr(queue.engine, "_database")  # noqa: B009  # private, of one engine
+    database.call(
+        lambda connection: connection.execute(f"PRAGMA max_page_count = {count}").fetchall()
+    )
+
+
+DAMAGED = "it is damaged or no SQLite database (file is not a database): restore it or move it away"
+
+
+def stopped_between_steps(site: Site, worker: Program) -> bool:
+    """Stop a worker where it holds no lock, and empty the write-ahead log."""
+    worker.send(signal.SIGSTOP)
+    ((busy, _, _),) = query(site, "PRAGMA wal_checkpoint(TRUNCATE)")
+    if busy:
+        worker.send(signal.SIGCONT)
+    return not busy
+
+
+class TestCorrupt:
+    async def test_a_file_that_is_no_database_is_not_touched(self, site: Site) -> None:
+        """The name was mistyped: it is somebody's photograph."""
+        site.store.write_bytes(b"not a database, and longer than a header" * 1000)
+        before = site.store.read_bytes()
+        await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
+        assert site.store.read_bytes() == before
+
+    async def test_a_store_damaged_under_a_worker_is_told_and_its_backup_goes_on(
+        self, site: Site
+    ) -> None:
+        """The worker neither dies nor pretends: it waits for a store that it can read."""
+        await create(site, jobs=3)
+        backup = site.folder / "backup.db"
+        shutil.copy(site.store, backup)
+        worker = await site.start_worker()
+        await site.until_settled(3)
+        await site.queue.close()
+        # While it is stopped, so that it has nothing of the good pages in its cache afterwards.
+        await site.until(lambda: stopped_between_steps(site, worker))
+        with site.store.open("r+b") as file:
+            file.write(os.urandom(site.store.stat().st_size))
+        worker.send(signal.SIGCONT)
+        await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
+        await until_it_stands_still(site, worker, "it is damaged")
+        for name in ("jobs.db-wal", "jobs.db-shm"):
+            (site.folder / name).unlink(missing_ok=True)
+        backup.replace(site.store)
+        await site.until(lambda: len(site.entries()) == 2 * (3 + 3))
+        await site.until_settled(3)
+        assert worker.is_running
+
+
+class TestReplaced:
+    async def test_a_deleted_store_is_made_anew(self, site: Site) -> None:
+        """Somebody cleaned up: what was in it is gone, what comes next is not."""
+        job = await site.add(app.step)
+        worker = await site.start_worker()
+        await job.result(timeout=20)
+        for file in site.folder.glob("jobs.db*"):
+            file.unlink()
+        await prove_it_works(site, worker)
+        assert "was moved or deleted: opening it anew" in worker.log
+        assert (await site.queue.counts())[State.COMPLETED] == 1
+
+    async def test_the_jobs_of_a_store_put_in_its_place_are_run(self, site: Site) -> None:
+        """A backup is restored under a running worker: nothing is written to the old one."""
+        await create(site, jobs=3)
+        backup = site.folder / "backup.db"
+        shutil.copy(site.store, backup)
+        worker = await site.start_worker()
+        await site.until_settled(3)
+        await site.queue.close()
+        query(site, "PRAGMA wal_checkpoint(TRUNCATE)")
+        for name in ("jobs.db-wal", "jobs.db-shm"):
+            (site.folder / name).unlink(missing_ok=True)
+        backup.replace(site.store)
+        await site.until(lambda: len(site.entries()) == 2 * (3 + 3))
+        await site.until_settled(3)
+        assert worker.is_running
+
+
+class TestOthers:
+    async def test_a_store_of_a_newer_version_is_not_touched(self, site: Site) -> None:
+        """After a rollback of the application: its newer jobs must not be misread."""
+        await create(site, jobs=1)
+        query(site, "UPDATE hasten_meta SET value = 999 WHERE name = 'schema'")
+        before = site.store.read_bytes()
+        producer = site.start("enqueue")
+        await site.until_ended(producer)
+        last = producer.log.splitlines()[-1]
+        assert last.startswith(
+            f"StoreTooNew: {site.url}: a newer hasten has written it (schema 999"
+        )
+        assert last.endswith("upgrade hasten, or name another file")
+        assert site.store.read_bytes() == before
+
+    async def test_an_application_s_own_database_can_hold_the_jobs_too(self, site: Site) -> None:
+        """One file to back up: the tables of both live side by side."""
+        query(site, "CREATE TABLE users (name TEXT)")
+        query(site, "INSERT INTO users VALUES ('Ada')")
+        worker = await site.start_worker()
+        await prove_it_works(site, worker)
+        with transaction(site) as connection:
+            connection.execute("INSERT INTO users VALUES ('Grace')")
+        await prove_it_works(site, worker)
+        assert query(site, "SELECT name FROM users") == [("Ada",), ("Grace",)]
+        tables = [str(name) for (name,) in query(site, "SELECT name FROM sqlite_schema")]
+        assert all(name == "users" or "hasten_" in name for name in tables)
+
+
+@contextlib.contextmanager
+def transaction(site: Site) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(site.store, timeout=20)) as connection, connection:
+        yield connection

@@ -1,0 +1,253 @@
+"""What an engine does, in plain Python: the oracle of the state-machine test.
+
+One queue. A job is in one state and has a place there; a list is the jobs of a state by their
+places. The verbs are those of `hasten.jobs.engine.Engine`, with the same answers, where the
+contract says what they are. It leaves two things open, and the test keeps clear of them: in which
+order jobs that are due in the same millisecond become ready, and which of several jobs that finish
+in the same millisecond counts as the newer one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hasten.jobs.engine import CANCELLED_REASON, crash_reason
+from hasten.jobs.options import DEFAULT_KEEP_FAILED, Keep
+from hasten.jobs.record import (
+    Added,
+    Claim,
+    Completed,
+    Failed,
+    LogLine,
+    NewJob,
+    Note,
+    Outcome,
+    Postponed,
+    Progress,
+    Released,
+    Retry,
+)
+from hasten.jobs.states import FINISHED, INITIAL, TRANSITIONS, State
+
+Place = tuple[int, ...]
+
+
+@dataclass
+class Job:
+    id: str
+    number: int  # in the order of adding
+    priority: int
+    lifo: bool
+    created_ms: int
+    state: State
+    place: Place = ()
+    attempts_made: int = 0
+    attempts_started: int = 0
+    crashes: int = 0
+    due_ms: int | None = None
+    processed_ms: int | None = None
+    finished_ms: int | None = None
+    progress: str | None = None
+    result: str | None = None
+    failed_reason: str | None = None
+    deferred_failure: str | None = None
+    cancel_requested: bool = False
+    token: str = ""
+    lease_until_ms: int = 0
+    logs: list[str] = field(default_factory=list)
+
+    @property
+    def to_front(self) -> bool:
+        return self.lifo and not self.priority
+
+
+class Model:
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.paused = False
+        self._numbers = itertools.count(1)
+
+    def listed(self, state: State) -> list[Job]:
+        """The jobs of a state, in the order in which they would be taken."""
+        found = [job for job in self.jobs.values() if job.state is state]
+        return sorted(found, key=lambda job: (job.place, job.number))
+
+    # The verbs ----------------------------------------------------------------------------------
+
+    def add(self, new: NewJob, id: str, now_ms: int) -> Added:
+        """id is the one that the engine has given, if new has none."""
+        if id in self.jobs:
+            return Added(id, existed=True)
+        number = next(self._numbers)
+        job = Job(id, number, new.priority, new.lifo, now_ms, State.WAITING)
+        self.jobs[id] = job
+        if new.delay_ms:
+            self._delay(job, now_ms + new.delay_ms)
+        else:
+            self._make_ready(job, front=job.to_front)
+        assert job.state in INITIAL
+        return Added(id)
+
+    def claim(self, claim: Claim, now_ms: int) -> tuple[list[str], int | None]:
+        """The ids that are leased, and when the next job is due if there are too few."""
+        for job in self.listed(State.DELAYED):
+            if job.due_ms is not None and job.due_ms <= now_ms:
+                self._make_ready(job)
+        ready = [] if self.paused else self.listed(State.WAITING) + self.listed(State.PRIORITIZED)
+        for job in ready[: claim.count]:
+            self._move(job, State.ACTIVE, (now_ms,))
+            job.attempts_started += 1
+            job.processed_ms = now_ms
+            job.token, job.lease_until_ms = claim.token, now_ms + claim.lease_ms
+        due = [job.due_ms for job in self.listed(State.DELAYED) if job.due_ms is not None]
+        few = len(ready) < claim.count
+        return [job.id for job in ready[: claim.count]], min(due, default=None) if few else None
+
+    def settle(self, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
+        """The ids whose lease is lost. Released jobs come oldest first, and stay in this order."""
+        lost = [outcome.id for outcome in outcomes if not self.holds(outcome.id, outcome.token)]
+        ours = [outcome for outcome in outcomes if outcome.id not in lost]
+        for outcome in ours:
+            if not isinstance(outcome, Released):
+                self._settle(self.jobs[outcome.id], outcome, now_ms)
+        for outcome in reversed(ours):
+            if isinstance(outcome, Released):
+                self._make_ready(self.jobs[outcome.id], front=True)
+        return lost
+
+    def renew(self, leases: Mapping[str, str], until_ms: int) -> set[str]:
+        lost = {id for id, token in leases.items() if not self.holds(id, token)}
+        for id in leases.keys() - lost:
+            self.jobs[id].lease_until_ms = until_ms
+        return lost
+
+    def reclaim(self, order: Sequence[str], crash_limit: int, now_ms: int) -> set[str]:
+        """The ids that are taken back; order is the one in which the engine has named them."""
+        active = self.listed(State.ACTIVE)
+        expired = {job.id for job in active if job.lease_until_ms <= now_ms}
+        for id in reversed([id for id in order if id in expired]):
+            job = self.jobs[id]
+            self._make_ready(job, front=True)
+            job.crashes += 1
+            if job.crashes >= crash_limit and job.deferred_failure is None:
+                job.deferred_failure = crash_reason(job.crashes)
+        return expired
+
+    def note(self, notes: Iterable[Note]) -> None:
+        for note in notes:
+            job = self.jobs.get(note.id)
+            match note:
+                case Progress(_, value) if job is not None:
+                    job.progress = value
+                case LogLine(_, line, keep) if job is not None:
+                    job.logs = [*job.logs, line][-keep:]
+
+    def requeue(self, id: str, source: State) -> State | None:
+        job = self.jobs[id]
+        if job.state is not source:
+            return job.state
+        self._make_ready(job, front=job.to_front and source in FINISHED)
+        if source in FINISHED:
+            job.attempts_made = job.crashes = 0
+            job.processed_ms = job.finished_ms = None
+            job.result = job.failed_reason = None
+        return None
+
+    def cancel(self, id: str, now_ms: int) -> State | None:
+        job = self.jobs.get(id)
+        if job is None:
+            return None
+        found = job.state
+        if found is State.ACTIVE:
+            job.cancel_requested = True
+        elif found not in FINISHED:
+            job.failed_reason = CANCELLED_REASON
+            self._finish(job, State.FAILED, DEFAULT_KEEP_FAILED, now_ms)
+        return found
+
+    def remove(self, id: str) -> State | None:
+        job = self.jobs.get(id)
+        if job is None:
+            return None
+        if job.state is not State.ACTIVE:
+            del self.jobs[id]
+        return job.state
+
+    def purge(self, state: State, before_ms: int | None, limit: int | None) -> list[str]:
+        """Oldest first."""
+        found = [job for job in self.jobs.values() if job.state is state]
+        found.sort(key=lambda job: (_age_ms(job), job.number))
+        ids = [job.id for job in found if before_ms is None or _age_ms(job) <= before_ms][:limit]
+        for id in ids:
+            del self.jobs[id]
+        return ids
+
+    # Their steps --------------------------------------------------------------------------------
+
+    def holds(self, id: str, token: str) -> bool:
+        job = self.jobs.get(id)
+        return job is not None and job.state is State.ACTIVE and job.token == token
+
+    def _settle(self, job: Job, outcome: Outcome, now_ms: int) -> None:
+        match outcome:
+            case Completed(result=result, keep=keep):
+                job.attempts_made += 1
+                job.result = result
+                self._finish(job, State.COMPLETED, keep, now_ms)
+            case Failed(reason=reason, keep=keep, counts=counts):
+                job.attempts_made += counts
+                job.failed_reason = reason
+                self._finish(job, State.FAILED, keep, now_ms)
+            case Retry(reason=reason, delay_ms=delay_ms):
+                job.attempts_made += 1
+                job.failed_reason = reason
+                self._again(job, delay_ms, now_ms)
+            case Postponed(delay_ms=delay_ms):
+                self._again(job, delay_ms, now_ms)
+            case Released():
+                raise AssertionError("these come later")
+
+    def _again(self, job: Job, delay_ms: int, now_ms: int) -> None:
+        if delay_ms:
+            self._delay(job, now_ms + delay_ms)
+        else:
+            self._make_ready(job, front=job.to_front)
+
+    def _finish(self, job: Job, state: State, keep: Keep, now_ms: int) -> None:
+        self._move(job, state, (next(self._numbers),))
+        job.finished_ms = now_ms
+        job.deferred_failure, job.cancel_requested = None, False
+        if keep.count == 0:
+            del self.jobs[job.id]
+            return
+        kept = self.listed(state)
+        if keep.age_ms is not None:
+            kept = [one for one in kept if (one.finished_ms or 0) > now_ms - keep.age_ms]
+        if keep.count is not None:
+            kept = kept[-keep.count :]
+        for one in self.listed(state):
+            if one not in kept:
+                del self.jobs[one.id]
+
+    def _make_ready(self, job: Job, *, front: bool = False) -> None:
+        """Behind those of its kind, or in front. There prioritized jobs stand in order of age."""
+        number = next(self._numbers)
+        if job.priority:
+            self._move(job, State.PRIORITIZED, (job.priority, 0 if front else number))
+        else:
+            self._move(job, State.WAITING, (-number if front else number,))
+
+    def _delay(self, job: Job, due_ms: int) -> None:
+        self._move(job, State.DELAYED, (due_ms,))
+        job.due_ms = due_ms
+
+    def _move(self, job: Job, state: State, place: Place) -> None:
+        assert not job.place or state in TRANSITIONS[job.state], f"{job.state} to {state}"
+        job.state, job.place = state, place
+        job.due_ms = None
+
+
+def _age_ms(job: Job) -> int:
+    return job.created_ms if job.finished_ms is None else job.finished_ms

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hasten.errors import HastenError
+from hasten.jobs.engine import Engine
+from hasten.jobs.record import Added, JobRecord
+from hasten.jobs.states import State
+from tests.contract.steps import NOW, QUEUE, add, counts, exists, ids_in, job, new_job, take
+
+
+class TestAdd:
+    async def test_stores_what_it_was_given(self, engine: Engine) -> None:
+        """What a producer wrote is what a worker reads."""
+        new = new_job("a", name="send_welcome", data='{"to":"ada"}', opts='{"attempts":5}')
+        await engine.add([new], now_ms=NOW)
+        assert await job(engine, "a") == JobRecord(
+            queue=QUEUE,
+            id="a",
+            name="send_welcome",
+            data='{"to":"ada"}',
+            opts='{"attempts":5}',
+            state=State.WAITING,
+            priority=0,
+            delay_ms=0,
+            created_ms=NOW,
+            attempts_made=0,
+            attempts_started=0,
+            crashes=0,
+        )
+
+    async def test_with_a_priority_makes_it_prioritized(self, engine: Engine) -> None:
+        await add(engine, "a", priority=7)
+        record = await job(engine, "a")
+        assert (record.state, record.priority) == (State.PRIORITIZED, 7)
+
+    async def test_with_a_delay_makes_it_delayed(self, engine: Engine) -> None:
+        """The priority is kept for the time when it is due."""
+        await add(engine, "a", delay_ms=500, priority=7)
+        record = await job(engine, "a")
+        assert (record.state, record.priority) == (State.DELAYED, 7)
+        assert (record.delay_ms, record.due_ms) == (500, NOW + 500)
+
+    async def test_answers_in_order_whatever_the_queues(self, engine: Engine) -> None:
+        """Calls of one tick are put together, and each has to find its own answer."""
+        jobs = [new_job(f"{n}-x", queue=f"queue {n % 3}") for n in range(30)]
+        answers = await engine.add(jobs, now_ms=NOW)
+        assert answers == [Added(f"{n}-x") for n in range(30)]
+        assert await ids_in(engine, State.WAITING, "queue 1") == [
+            f"{n}-x" for n in range(30) if n % 3 == 1
+        ]
+
+    async def test_of_nothing_does_nothing(self, engine: Engine) -> None:
+        assert await engine.add([], now_ms=NOW) == []
+        assert await engine.queues() == []
+
+    async def test_takes_thousands_at_once(self, engine: Engine) -> None:
+        """Stores limit the parameters of a statement: nothing of that may be seen."""
+        answers = await engine.add([new_job() for _ in range(20_000)], now_ms=NOW)
+        assert len({answer.id for answer in answers}) == 20_000
+        assert await counts(engine) == {State.WAITING: 20_000}
+        assert await take(engine, 2) == [answers[0].id, answers[1].id]
+
+
+class TestIds:
+    async def test_are_numbers_that_grow(self, engine: Engine) -> None:
+        """Ids that a producer may choose are never numbers, so the two cannot meet."""
+        first = await engine.add([new_job(), new_job("chosen"), new_job()], now_ms=NOW)
+        second = await engine.add([new_job()], now_ms=NOW)
+        given = [answer.id for answer in first + second if answer.id != "chosen"]
+        assert all(id.isdecimal() for id in given)
+        assert sorted(set(given), key=int) == given
+        assert len(given) == 3
+
+    async def test_are_never_given_twice(self, engine: Engine) -> None:
+        """Who remembers the id of a removed job must not find another one under it."""
+        (first,) = await engine.add([new_job()], now_ms=NOW)
+        await engine.remove(QUEUE, [first.id], now_ms=NOW)
+        (second,) = await engine.add([new_job()], now_ms=NOW)
+        assert second.id != first.id
+        assert not await exists(engine, first.id)
+
+    async def test_are_given_once_under_contention(self, engine: Engine) -> None:
+        batches = [[new_job() for _ in range(n)] for n in range(1, 21)]
+        answers = await asyncio.gather(*(engine.add(batch, now_ms=NOW) for batch in batches))
+        assert [len(batch) for batch in answers] == list(range(1, 21))
+        assert len({answer.id for batch in answers for answer in batch}) == 210
+
+    async def test_belong_to_their_queue(self, engine: Engine) -> None:
+        """Two queues may use the same id for two jobs."""
+        both = [new_job("a", data='"1"'), new_job("a", data='"2"', queue="other")]
+        assert await engine.add(both, now_ms=NOW) == [Added("a"), Added("a")]
+        assert (await job(engine, "a")).data == '"1"'
+        assert (await job(engine, "a", "other")).data == '"2"'
+
+    async def test_of_one_queue_mean_nothing_in_another(self, engine: Engine) -> None:
+        (given,) = await engine.add([new_job()], now_ms=NOW)
+        assert not await exists(engine, given.id, "other")
+        assert await engine.cancel("other", [given.id], now_ms=NOW) == [None]
+        assert await engine.remove("other", [given.id], now_ms=NOW) == [None]
+        assert await exists(engine, given.id)
+
+    async def test_that_were_chosen_are_the_only_ones(self, engine: Engine) -> None:
+        """However a store numbers its rows, a job with an id of its own has no second one."""
+        await add(engine, "a")
+        numbers = [str(n) for n in range(10)]
+        assert await engine.get(QUEUE, numbers) == [None] * 10
+        assert await engine.cancel(QUEUE, numbers, now_ms=NOW) == [None] * 10
+        assert await engine.remove(QUEUE, numbers, now_ms=NOW) == [None] * 10
+        assert await ids_in(engine, State.WAITING) == ["a"]
+
+
+class TestDuplicates:
+    async def test_leave_the_existing_job_as_it_is(self, engine: Engine) -> None:
+        """Adding again is how a producer that is not sure makes sure."""
+        await add(engine, "a", data='"first"')
+        before = await job(engine, "a")
+        again = new_job("a", data='"second"', name="other", priority=3, delay_ms=10)
+        assert await engine.add([again], now_ms=NOW + 5) == [Added("a", existed=True)]
+        assert await job(engine, "a") == before
+        assert await counts(engine) == {State.WAITING: 1}
+
+    async def test_count_within_one_call(self, engine: Engine) -> None:
+        """Two callers in the same tick are one call to the engine."""
+        twice = [new_job("a", data='"first"'), new_job("b"), new_job("a", data='"second"')]
+        answers = await engine.add(twice, now_ms=NOW)
+        assert answers == [Added("a"), Added("b"), Added("a", existed=True)]
+        assert (await job(engine, "a")).data == '"first"'
+        assert await ids_in(engine, State.WAITING) == ["a", "b"]
+
+    @pytest.mark.parametrize("concurrently", range(3))
+    async def test_race_and_one_wins(self, engine: Engine, concurrently: int) -> None:
+        adds = (engine.add([new_job("a")], now_ms=NOW) for _ in range(20))
+        answers = await asyncio.gather(*adds)
+        assert [answer.existed for batch in answers for answer in batch].count(False) == 1
+
+    async def test_are_found_in_every_state(self, engine: Engine) -> None:
+        """A finished job that is still kept stands for the work that was done."""
+        await add(engine, "a", "b")
+        assert await take(engine, 1) == ["a"]
+        await engine.cancel(QUEUE, ["b"], now_ms=NOW)
+        await add(engine, "c", delay_ms=10)
+        answers = await engine.add([new_job(id) for id in "abc"], now_ms=NOW)
+        assert [answer.existed for answer in answers] == [True, True, True]
+
+    async def test_end_with_the_removal_of_the_job(self, engine: Engine) -> None:
+        """The id is free again, and nothing of the old job is in the new one."""
+        await add(engine, "a", data='"first"', priority=5)
+        await engine.remove(QUEUE, ["a"], now_ms=NOW)
+        assert await engine.add([new_job("a", data='"second"')], now_ms=NOW + 1) == [Added("a")]
+        record = await job(engine, "a")
+        assert (record.data, record.priority, record.created_ms) == ('"second"', 0, NOW + 1)
+
+
+class TestAllOrNothing:
+    """What cannot be stored fails its own call, as a whole, and no other."""
+
+    BAD = (
+        pytest.param(new_job("bad", data='"\ud800"'), id="no-unicode-data"),
+        pytest.param(new_job("bad", name="\ud800"), id="no-unicode-name"),
+        pytest.param(new_job("bad", delay_ms=2**70), id="no-time"),
+    )
+
+    @pytest.mark.parametrize("bad", BAD)
+    async def test_a_bad_job_keeps_its_whole_call_out(self, engine: Engine, bad: object) -> None:
+        jobs = [new_job("good"), bad, new_job("last")]
+        with pytest.raises(HastenError):
+            await engine.add(jobs, now_ms=NOW)  # type: ignore[arg-type]
+        assert await counts(engine) == {}
+        assert await engine.get(QUEUE, ["good", "last"]) == [None, None]
+
+    @pytest.mark.parametrize("bad", BAD)
+    async def test_a_bad_call_leaves_its_neighbours_alone(
+        self, engine: Engine, bad: object
+    ) -> None:
+        """Many callers may share one transaction; an error must find the one who made it."""
+        batches = [[new_job("a")], [bad], [new_job("b")]]
+        a, error, b = await asyncio.gather(
+            *(engine.add(batch, now_ms=NOW) for batch in batches),  # type: ignore[arg-type]
+            return_exceptions=True,
+        )
+        assert isinstance(error, HastenError)
+        assert (a, b) == ([Added("a")], [Added("b")])
+        assert await ids_in(engine, State.WAITING) == ["a", "b"]

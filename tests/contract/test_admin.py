@@ -1,0 +1,417 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hasten.errors import JobNotFound
+from hasten.jobs.engine import CANCELLED_REASON, Engine
+from hasten.jobs.record import Completed, Failed, Progress, Released
+from hasten.jobs.states import State
+from tests.contract.steps import (
+    NOW,
+    QUEUE,
+    add,
+    claim,
+    counts,
+    cursor,
+    exists,
+    happened,
+    ids_in,
+    job,
+    new_job,
+    settled,
+    soon,
+    start,
+    take,
+    take_all,
+)
+
+
+async def requeue(engine: Engine, *ids: str, source: State) -> list[State | None]:
+    return await engine.requeue(QUEUE, ids, source, now_ms=NOW)
+
+
+async def cancel(engine: Engine, *ids: str, now_ms: int = NOW) -> list[State | None]:
+    return await engine.cancel(QUEUE, ids, now_ms=now_ms)
+
+
+async def remove(engine: Engine, *ids: str) -> list[State | None]:
+    return await engine.remove(QUEUE, ids, now_ms=NOW)
+
+
+async def purge(
+    engine: Engine, *states: State, before_ms: int | None = None, limit: int | None = None
+) -> list[str]:
+    return await engine.purge(QUEUE, states, before_ms=before_ms, limit=limit, now_ms=NOW)
+
+
+async def one_in_each_state(engine: Engine) -> dict[str, State]:
+    """A queue with a job in each state that a job can be put into; returns them by id."""
+    await start(engine, "done", "broken", "running")
+    await settled(engine, Completed("done", "t1", "1"), Failed("broken", "t1", "no"))
+    await add(engine, "ready")
+    await add(engine, "ranked", priority=1)
+    await add(engine, "later", delay_ms=100)
+    return {
+        "ready": State.WAITING,
+        "ranked": State.PRIORITIZED,
+        "later": State.DELAYED,
+        "running": State.ACTIVE,
+        "done": State.COMPLETED,
+        "broken": State.FAILED,
+    }
+
+
+class TestRequeueDelayed:
+    async def test_makes_them_ready_now(self, engine: Engine) -> None:
+        await add(engine, "a", delay_ms=500)
+        assert await requeue(engine, "a", source=State.DELAYED) == [None]
+        record = await job(engine, "a")
+        assert (record.state, record.delay_ms, record.due_ms) == (State.WAITING, 0, None)
+        assert await take(engine) == ["a"]
+
+    async def test_keeps_their_priority(self, engine: Engine) -> None:
+        await add(engine, "a", delay_ms=500, priority=2)
+        await add(engine, "b", priority=2)
+        await add(engine, "c", priority=3)
+        await requeue(engine, "a", source=State.DELAYED)
+        assert (await job(engine, "a")).state is State.PRIORITIZED
+        assert await take_all(engine) == ["b", "a", "c"]
+
+    async def test_puts_them_behind_what_waits(self, engine: Engine) -> None:
+        """In the order in which they were named."""
+        await add(engine, "a", "b", delay_ms=500)
+        await add(engine, "c")
+        assert await requeue(engine, "b", "a", source=State.DELAYED) == [None, None]
+        assert await take_all(engine) == ["c", "b", "a"]
+
+    async def test_puts_lifo_jobs_behind_what_waits_too(self, engine: Engine) -> None:
+        """As in BullMQ, and as when they are due: `lifo` was for the time of adding."""
+        await add(engine, "a", "b", delay_ms=500, lifo=True)
+        await add(engine, "c")
+        await requeue(engine, "a", source=State.DELAYED)
+        assert await take_all(engine, now_ms=NOW + 500) == ["c", "a", "b"]
+
+
+class TestRequeueFinished:
+    @pytest.mark.parametrize("source", [State.COMPLETED, State.FAILED])
+    async def test_starts_anew(self, engine: Engine, source: State) -> None:
+        await start(engine, "a")
+        done = Completed("a", "t1", "1") if source is State.COMPLETED else Failed("a", "t1", "no")
+        await settled(engine, done)
+        assert await requeue(engine, "a", source=source) == [None]
+        record = await job(engine, "a")
+        assert record.state is State.WAITING
+        assert (record.result, record.failed_reason) == (None, None)
+        assert record.attempts_made == 0
+        assert (record.finished_ms, record.processed_ms) == (None, None)
+        assert await take(engine, 1, "t2") == ["a"]
+        await settled(engine, Completed("a", "t2", "2"))
+        assert (await job(engine, "a")).result == "2"
+
+    async def test_keeps_the_priority(self, engine: Engine) -> None:
+        await start(engine, "a", priority=2)
+        await settled(engine, Failed("a", "t1", "no"))
+        await add(engine, "b", priority=2)
+        await requeue(engine, "a", source=State.FAILED)
+        assert await take_all(engine) == ["b", "a"]
+
+    async def test_puts_them_behind_what_waits(self, engine: Engine) -> None:
+        await start(engine, "a")
+        await settled(engine, Failed("a", "t1", "no"))
+        await add(engine, "b")
+        await requeue(engine, "a", source=State.FAILED)
+        assert await take_all(engine) == ["b", "a"]
+
+    async def test_puts_lifo_jobs_in_front(self, engine: Engine) -> None:
+        """As when they are retried."""
+        await start(engine, "a", lifo=True)
+        await settled(engine, Failed("a", "t1", "no"))
+        await add(engine, "b")
+        await requeue(engine, "a", source=State.FAILED)
+        assert await take_all(engine) == ["a", "b"]
+
+    async def test_forgets_the_crashes(self, engine: Engine) -> None:
+        """Who runs it again has seen to the cause; it gets the whole number of tries."""
+        await start(engine, "a", lease_ms=10)
+        await engine.reclaim(QUEUE, crash_limit=1, now_ms=NOW + 11)
+        await take(engine, 1, "t2")
+        await settled(engine, Failed("a", "t2", "its worker died"))
+        await requeue(engine, "a", source=State.FAILED)
+        assert (await job(engine, "a")).deferred_failure is None
+        await take(engine, 1, "t3", lease_ms=10)
+        await engine.reclaim(QUEUE, crash_limit=2, now_ms=NOW + 11)
+        assert (await job(engine, "a")).deferred_failure is None
+
+    async def test_forgets_the_cancellation(self, engine: Engine) -> None:
+        """Otherwise it would be stopped as soon as it runs."""
+        await start(engine, "a", "b")
+        await cancel(engine, "a")
+        await settled(engine, Failed("a", "t1", CANCELLED_REASON), Released("b", "t1"))
+        await cancel(engine, "b")
+        assert await requeue(engine, "a", "b", source=State.FAILED) == [None, None]
+        batch = await engine.claim(QUEUE, claim(2, "t2"), now_ms=NOW)
+        assert [lease.job.deferred_failure for lease in batch.leases] == [None, None]
+        assert await asyncio.to_thread(engine.cancelled, QUEUE, ["a", "b"]) == set()
+
+
+class TestRequeue:
+    @pytest.mark.parametrize("source", [State.DELAYED, State.COMPLETED, State.FAILED])
+    async def test_leaves_jobs_in_another_state(self, engine: Engine, source: State) -> None:
+        """And tells which; the others of the call are moved."""
+        states = await one_in_each_state(engine)
+        others = {id: state for id, state in states.items() if state is not source}
+        before = await engine.get(QUEUE, list(others))
+        answers = await requeue(engine, *states, source=source)
+        assert answers == [None if state is source else state for state in states.values()]
+        assert await engine.get(QUEUE, list(others)) == before
+
+    async def test_moves_a_job_that_is_named_twice_once(self, engine: Engine) -> None:
+        await add(engine, "a", delay_ms=500)
+        assert await requeue(engine, "a", "a", source=State.DELAYED) == [None, State.WAITING]
+        assert await ids_in(engine, State.WAITING) == ["a"]
+
+    @pytest.mark.parametrize("unknown", ["gone", "17"])
+    async def test_of_an_unknown_job_moves_none(self, engine: Engine, unknown: str) -> None:
+        """A verb that raises has done nothing."""
+        await add(engine, "a", delay_ms=500)
+        with pytest.raises(JobNotFound) as caught:
+            await requeue(engine, "a", unknown, source=State.DELAYED)
+        assert (caught.value.queue, caught.value.job_id) == (QUEUE, unknown)
+        assert (await job(engine, "a")).state is State.DELAYED
+
+    async def test_of_an_unknown_job_leaves_its_neighbours_alone(self, engine: Engine) -> None:
+        """The error is that of one caller, not of all who share its transaction."""
+        await add(engine, "a", delay_ms=500)
+        error, answers = await asyncio.gather(
+            requeue(engine, "gone", source=State.DELAYED),
+            requeue(engine, "a", source=State.DELAYED),
+            return_exceptions=True,
+        )
+        assert isinstance(error, JobNotFound)
+        assert answers == [None]
+
+
+class TestCancel:
+    async def test_fails_what_has_not_started(self, engine: Engine) -> None:
+        await add(engine, "a")
+        await add(engine, "p", priority=1)
+        await add(engine, "d", delay_ms=500)
+        answers = await cancel(engine, "a", "p", "d", now_ms=NOW + 5)
+        assert answers == [State.WAITING, State.PRIORITIZED, State.DELAYED]
+        for id in "apd":
+            record = await job(engine, id)
+            assert record.state is State.FAILED
+            assert record.failed_reason == CANCELLED_REASON
+            assert record.finished_ms == NOW + 5
+            assert (record.attempts_made, record.attempts_started) == (0, 0)
+            assert record.due_ms is None
+        assert await take(engine, 3, now_ms=NOW + 500) == []
+
+    async def test_asks_the_worker_of_what_runs(self, engine: Engine) -> None:
+        """Only the worker can stop it, and settles it then."""
+        await start(engine, "a")
+        assert await cancel(engine, "a") == [State.ACTIVE]
+        record = await job(engine, "a")
+        assert (record.state, record.cancel_requested) == (State.ACTIVE, True)
+        await settled(engine, Failed("a", "t1", CANCELLED_REASON))
+        assert (await job(engine, "a")).failed_reason == CANCELLED_REASON
+
+    async def test_may_come_too_late(self, engine: Engine) -> None:
+        """A handler that returns before it is stopped has done its work."""
+        await start(engine, "a")
+        await cancel(engine, "a")
+        await settled(engine, Completed("a", "t1", "1"))
+        assert (await job(engine, "a")).state is State.COMPLETED
+
+    async def test_leaves_what_has_finished(self, engine: Engine) -> None:
+        await start(engine, "a", "b")
+        await settled(engine, Completed("a", "t1", "1"), Failed("b", "t1", "no"))
+        before = await engine.get(QUEUE, ["a", "b"])
+        assert await cancel(engine, "a", "b") == [State.COMPLETED, State.FAILED]
+        assert await engine.get(QUEUE, ["a", "b"]) == before
+
+    async def test_tells_of_what_is_not_there(self, engine: Engine) -> None:
+        await add(engine, "a")
+        assert await cancel(engine, "gone", "a", "17") == [None, State.WAITING, None]
+
+    async def test_is_safe_to_call_twice(self, engine: Engine) -> None:
+        await add(engine, "a")
+        assert await cancel(engine, "a", "a") == [State.WAITING, State.FAILED]
+        assert await cancel(engine, "a") == [State.FAILED]
+        assert await counts(engine) == {State.FAILED: 1}
+
+
+class TestRemove:
+    async def test_deletes_all_but_running_jobs(self, engine: Engine) -> None:
+        states = await one_in_each_state(engine)
+        assert await remove(engine, *states) == list(states.values())
+        assert await counts(engine) == {State.ACTIVE: 1}
+        await settled(engine, Completed("running", "t1", "1"))
+
+    async def test_tells_of_what_is_not_there(self, engine: Engine) -> None:
+        await add(engine, "a")
+        assert await remove(engine, "gone", "a", "a", "17") == [None, State.WAITING, None, None]
+
+    async def test_takes_thousands_at_once(self, engine: Engine) -> None:
+        answers = await engine.add([new_job() for _ in range(2000)], now_ms=NOW)
+        await remove(engine, *(answer.id for answer in answers[1:]))
+        assert await ids_in(engine, State.WAITING) == [answers[0].id]
+
+
+class TestPurge:
+    @pytest.mark.parametrize(
+        "state",
+        [
+            State.WAITING,
+            State.PRIORITIZED,
+            State.DELAYED,
+            State.ACTIVE,
+            State.COMPLETED,
+            State.FAILED,
+        ],
+    )
+    async def test_deletes_what_is_in_the_state(self, engine: Engine, state: State) -> None:
+        states = await one_in_each_state(engine)
+        (expected,) = [id for id, its in states.items() if its is state]
+        assert await purge(engine, state) == [expected]
+        found = await engine.get(QUEUE, list(states))
+        assert [id for id, record in zip(states, found, strict=True) if not record] == [expected]
+
+    async def test_takes_several_states(self, engine: Engine) -> None:
+        """What `drain` is made of."""
+        await one_in_each_state(engine)
+        purged = await purge(engine, State.WAITING, State.PRIORITIZED, State.DELAYED)
+        assert sorted(purged) == ["later", "ranked", "ready"]
+
+    async def test_of_no_states_deletes_nothing(self, engine: Engine) -> None:
+        await add(engine, "a")
+        assert await purge(engine) == []
+        assert await exists(engine, "a")
+
+    async def test_stays_within_its_queue(self, engine: Engine) -> None:
+        await add(engine, "a", queue="other")
+        assert await purge(engine, *State) == []
+        assert await exists(engine, "a", "other")
+
+    async def test_deletes_the_oldest_first(self, engine: Engine) -> None:
+        """Up to the limit. Finished jobs by their finish."""
+        await start(engine, *"abc")
+        for n, id in enumerate("cab"):
+            await settled(engine, Completed(id, "t1", "1"), now_ms=NOW + n)
+        assert await purge(engine, State.COMPLETED, limit=2) == ["c", "a"]
+        assert await ids_in(engine, State.COMPLETED) == ["b"]
+
+    async def test_deletes_those_that_were_added_first(self, engine: Engine) -> None:
+        """Unfinished jobs are as old as their adding, wherever they stand in line."""
+        await add(engine, "a", now_ms=NOW)
+        await add(engine, "b", lifo=True, now_ms=NOW + 1)
+        assert await purge(engine, State.WAITING, limit=1) == ["a"]
+        await add(engine, "c", delay_ms=900, now_ms=NOW + 2)
+        await add(engine, "d", delay_ms=100, now_ms=NOW + 3)
+        assert await purge(engine, State.DELAYED, limit=1) == ["c"]
+
+    async def test_keeps_to_the_limit_over_several_states(self, engine: Engine) -> None:
+        await add(engine, "a", "b")
+        await add(engine, "p", "q", priority=1)
+        assert len(await purge(engine, State.WAITING, State.PRIORITIZED, limit=3)) == 3
+        assert await purge(engine, State.WAITING, State.PRIORITIZED, limit=0) == []
+        assert sum((await counts(engine)).values()) == 1
+
+    async def test_goes_by_the_finish_of_finished_jobs(self, engine: Engine) -> None:
+        await start(engine, *"abc", now_ms=NOW)
+        for n, id in enumerate("abc"):
+            await settled(engine, Failed(id, "t1", "no"), now_ms=NOW + n)
+        assert await purge(engine, State.FAILED, before_ms=NOW - 1) == []
+        assert await purge(engine, State.FAILED, before_ms=NOW + 1) == ["a", "b"]
+
+    async def test_goes_by_the_adding_of_others(self, engine: Engine) -> None:
+        for n, id in enumerate("abc"):
+            await add(engine, id, now_ms=NOW + n)
+        await take(engine, 1, now_ms=NOW + 100)
+        assert await purge(engine, State.WAITING, State.ACTIVE, before_ms=NOW - 1) == []
+        assert sorted(await purge(engine, State.WAITING, State.ACTIVE, before_ms=NOW + 1)) == [
+            "a",
+            "b",
+        ]
+
+    async def test_lets_the_worker_of_a_deleted_job_find_out(self, engine: Engine) -> None:
+        await start(engine, "a")
+        await purge(engine, State.ACTIVE)
+        lost = await asyncio.to_thread(engine.renew, QUEUE, {"a": "t1"}, lease_ms=1000, now_ms=NOW)
+        assert lost == {"a"}
+        batch = await engine.settle(QUEUE, [Completed("a", "t1", "1")], None, now_ms=NOW)
+        assert batch.lost == ["a"]
+        assert await counts(engine) == {}
+
+
+class TestForget:
+    async def test_deletes_all_that_belongs_to_the_queue(self, engine: Engine) -> None:
+        states = await one_in_each_state(engine)
+        await engine.note(QUEUE, [Progress("running", "1")], now_ms=NOW)
+        await engine.pause(QUEUE, now_ms=NOW)
+        await engine.forget(QUEUE)
+        assert await counts(engine) == {}
+        assert await engine.get(QUEUE, list(states)) == [None] * len(states)
+        assert not await engine.is_paused(QUEUE)
+        assert await engine.queues() == []
+
+    async def test_leaves_the_other_queues(self, engine: Engine) -> None:
+        await add(engine, "a")
+        await add(engine, "a", queue="other")
+        before = await cursor(engine, "other")
+        await engine.forget(QUEUE)
+        assert await engine.queues() == ["other"]
+        assert await exists(engine, "a", "other")
+        await add(engine, "b", queue="other")
+        assert len(await happened(engine, before, "other")) == 2
+
+    async def test_lets_its_workers_find_out(self, engine: Engine) -> None:
+        await start(engine, "a")
+        await engine.forget(QUEUE)
+        batch = await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
+        assert (batch.lost, batch.leases) == (["a"], [])
+        assert await engine.queues() == []
+
+    async def test_of_a_queue_that_is_not_there_does_nothing(self, engine: Engine) -> None:
+        await engine.forget("no such queue")
+
+    async def test_is_a_new_beginning(self, engine: Engine) -> None:
+        """Nothing of the old queue is in the new one, and its readers go on."""
+        await one_in_each_state(engine)
+        before = await cursor(engine)
+        await engine.forget(QUEUE)
+        await add(engine, "done")
+        assert (await job(engine, "done")).state is State.WAITING
+        page = await soon(engine.events(QUEUE, after=before))
+        assert {event.job_id for event in page.events} == {"done"}
+        assert await take(engine, 1, "t9") == ["done"]
+        await settled(engine, Completed("done", "t9", "1"))
+        assert await counts(engine) == {State.COMPLETED: 1}
+
+
+class TestPause:
+    async def test_is_off_at_first(self, engine: Engine) -> None:
+        assert not await engine.is_paused(QUEUE)
+
+    async def test_and_resume_are_safe_to_call_twice(self, engine: Engine) -> None:
+        for _ in range(2):
+            await engine.pause(QUEUE, now_ms=NOW)
+            assert await engine.is_paused(QUEUE)
+        for _ in range(2):
+            await engine.resume(QUEUE, now_ms=NOW)
+            assert not await engine.is_paused(QUEUE)
+
+    async def test_is_for_one_queue(self, engine: Engine) -> None:
+        await engine.pause(QUEUE, now_ms=NOW)
+        assert not await engine.is_paused("other")
+
+    async def test_leaves_jobs_where_they_are(self, engine: Engine) -> None:
+        """They can be added, too; the order is that of the queue without the pause."""
+        await add(engine, "a")
+        await engine.pause(QUEUE, now_ms=NOW)
+        await add(engine, "b")
+        assert await ids_in(engine, State.WAITING) == ["a", "b"]
+        await engine.resume(QUEUE, now_ms=NOW)
+        assert await take_all(engine) == ["a", "b"]

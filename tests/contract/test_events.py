@@ -1,0 +1,321 @@
+"""The stream of events: each kind with its fields, in the order in which things happened.
+
+Those of one job come in the order of their happening. Those of several jobs that one call has moved
+come in any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hasten.jobs.engine import CANCELLED_REASON, Engine
+from hasten.jobs.options import KEEP_NONE
+from hasten.jobs.record import Completed, Failed, Postponed, Progress, Released, Retry
+from hasten.jobs.states import State
+from tests.contract.steps import (
+    NOW,
+    QUEUE,
+    add,
+    claim,
+    cursor,
+    event,
+    happened,
+    happened_to,
+    job,
+    new_job,
+    settled,
+    soon,
+    start,
+    take,
+)
+
+ADDED = event("added", "a")
+ACTIVE = event("active", "a", previous="waiting")
+
+
+class TestOfAdding:
+    @pytest.mark.parametrize("priority", [0, 5])
+    async def test_ready_jobs(self, engine: Engine, priority: int) -> None:
+        """A prioritized job is told of as waiting, as in BullMQ."""
+        now = await cursor(engine)
+        await add(engine, "a", priority=priority)
+        assert await happened(engine, now) == [ADDED, event("waiting", "a")]
+
+    async def test_delayed_jobs(self, engine: Engine) -> None:
+        now = await cursor(engine)
+        await add(engine, "a", delay_ms=500)
+        assert await happened(engine, now) == [ADDED, event("delayed", "a", due_ms=NOW + 500)]
+
+    async def test_jobs_that_exist(self, engine: Engine) -> None:
+        await add(engine, "a")
+        now = await cursor(engine)
+        await add(engine, "a", delay_ms=500)
+        assert await happened(engine, now) == [event("duplicated", "a")]
+
+    async def test_many_jobs(self, engine: Engine) -> None:
+        """Each has all of its events."""
+        now = await cursor(engine)
+        await engine.add([new_job("a"), new_job("b", delay_ms=5), new_job("a")], now_ms=NOW)
+        found = await happened(engine, now)
+        kinds = {id: [event.kind for event in found if event.job_id == id] for id in "ab"}
+        assert kinds == {"a": ["added", "waiting", "duplicated"], "b": ["added", "delayed"]}
+
+
+class TestOfWorking:
+    async def test_a_job_that_completes(self, engine: Engine) -> None:
+        """The life of most jobs. `drained` tells that it was the last one."""
+        now = await cursor(engine)
+        await start(engine, "a")
+        await settled(engine, Completed("a", "t1", '{"sent":true}'))
+        assert await happened(engine, now) == [
+            ADDED,
+            event("waiting", "a"),
+            ACTIVE,
+            event("completed", "a", value='{"sent":true}', previous="active"),
+            event("drained"),
+        ]
+
+    async def test_a_job_that_is_not_kept(self, engine: Engine) -> None:
+        """Its result is in the event and nowhere else."""
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
+        assert await happened_to(engine, "a", now) == [
+            event("completed", "a", value="7", previous="active")
+        ]
+
+    async def test_a_job_that_fails(self, engine: Engine) -> None:
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Failed("a", "t1", "no such address", "trace"))
+        assert await happened_to(engine, "a", now) == [
+            event("failed", "a", reason="no such address", previous="active")
+        ]
+
+    async def test_a_job_that_has_used_up_its_attempts(self, engine: Engine) -> None:
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Failed("a", "t1", "no", "trace", exhausted=True))
+        assert await happened_to(engine, "a", now) == [
+            event("failed", "a", reason="no", previous="active"),
+            event("retries-exhausted", "a"),
+        ]
+
+    async def test_a_job_that_is_retried(self, engine: Engine) -> None:
+        """At once, then after a back-off. A failed attempt is no failed job."""
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Retry("a", "t1", "oops", "trace", 0))
+        await take(engine, 1, "t2")
+        await settled(engine, Retry("a", "t2", "oops", "trace", 70))
+        await take(engine, 1, "t3", now_ms=NOW + 70)
+        found = await happened_to(engine, "a", now)
+        assert [event for event in found if event.kind != "delayed"] == [
+            event("waiting", "a", previous="active"),
+            ACTIVE,
+            event("waiting", "a", previous="delayed"),
+            ACTIVE,
+        ]
+        (delayed,) = [event for event in found if event.kind == "delayed"]
+        assert delayed.due_ms == NOW + 70
+        assert found.index(delayed) == 2
+
+    async def test_a_job_that_is_postponed(self, engine: Engine) -> None:
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Postponed("a", "t1", 70))
+        (delayed,) = await happened_to(engine, "a", now)
+        assert (delayed.kind, delayed.due_ms) == ("delayed", NOW + 70)
+
+    async def test_a_job_that_is_handed_back(self, engine: Engine) -> None:
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Released("a", "t1"))
+        assert await happened_to(engine, "a", now) == [event("waiting", "a", previous="active")]
+
+    async def test_a_job_whose_worker_died(self, engine: Engine) -> None:
+        await start(engine, "a", lease_ms=10)
+        now = await cursor(engine)
+        await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 11)
+        assert await happened_to(engine, "a", now) == [
+            event("waiting", "a", previous="active"),
+            event("stalled", "a"),
+        ]
+
+    async def test_a_job_that_tells_its_progress(self, engine: Engine) -> None:
+        """Every step, though only the last one is stored."""
+        await start(engine, "a")
+        now = await cursor(engine)
+        notes = [Progress("a", "1"), Progress("gone", "5"), Progress("a", '{"of":2}')]
+        await engine.note(QUEUE, notes, now_ms=NOW)
+        assert await happened(engine, now) == [
+            event("progress", "a", value="1"),
+            event("progress", "a", value='{"of":2}'),
+        ]
+
+    async def test_a_run_that_was_replaced(self, engine: Engine) -> None:
+        """What was not stored has not happened."""
+        await start(engine, "a", token="old", lease_ms=10)
+        await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 11)
+        await take(engine, 1, "new")
+        now = await cursor(engine)
+        await engine.settle(QUEUE, [Completed("a", "old", "1")], None, now_ms=NOW)
+        assert await happened_to(engine, "a", now) == []
+
+
+class TestDrained:
+    async def test_is_told_by_the_call_that_asks_for_more_in_vain(self, engine: Engine) -> None:
+        await start(engine, "a")
+        now = await cursor(engine)
+        await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
+        assert [event.kind for event in await happened(engine, now)] == ["completed", "drained"]
+
+    @pytest.mark.parametrize("left", ["waiting", "prioritized", "active"])
+    async def test_is_not_told_while_something_is_left(self, engine: Engine, left: str) -> None:
+        await start(engine, "a")
+        await add(engine, "b", priority=int(left == "prioritized"))
+        if left == "active":
+            await take(engine, 1, "t2")
+        now = await cursor(engine)
+        await settled(engine, Completed("a", "t1", "1"))
+        assert [event.kind for event in await happened(engine, now)] == ["completed"]
+
+    async def test_is_not_told_by_an_idle_claim(self, engine: Engine) -> None:
+        """A worker that finds nothing, again and again, does not tell so."""
+        now = await cursor(engine)
+        await take(engine)
+        await take(engine)
+        assert await happened(engine, now) == []
+
+
+class TestOfAdministration:
+    async def test_cancelling_what_waits(self, engine: Engine) -> None:
+        await add(engine, "a")
+        now = await cursor(engine)
+        await engine.cancel(QUEUE, ["a"], now_ms=NOW)
+        assert await happened_to(engine, "a", now) == [
+            event("failed", "a", reason=CANCELLED_REASON, previous="waiting")
+        ]
+
+    async def test_removing(self, engine: Engine) -> None:
+        await add(engine, "a")
+        await add(engine, "p", priority=1)
+        await add(engine, "d", delay_ms=10)
+        now = await cursor(engine)
+        await engine.remove(QUEUE, ["a", "p", "d", "gone"], now_ms=NOW)
+        assert await happened(engine, now) == [
+            event("removed", "a", previous="waiting"),
+            event("removed", "p", previous="prioritized"),
+            event("removed", "d", previous="delayed"),
+        ]
+
+    async def test_promoting(self, engine: Engine) -> None:
+        await add(engine, "a", delay_ms=10)
+        now = await cursor(engine)
+        await engine.requeue(QUEUE, ["a"], State.DELAYED, now_ms=NOW)
+        assert await happened(engine, now) == [event("waiting", "a", previous="delayed")]
+
+    async def test_running_again(self, engine: Engine) -> None:
+        await start(engine, "a", "b")
+        await settled(engine, Completed("a", "t1", "1"), Failed("b", "t1", "no"))
+        now = await cursor(engine)
+        await engine.requeue(QUEUE, ["a"], State.COMPLETED, now_ms=NOW)
+        await engine.requeue(QUEUE, ["b"], State.FAILED, now_ms=NOW)
+        assert await happened(engine, now) == [
+            event("waiting", "a", previous="completed"),
+            event("waiting", "b", previous="failed"),
+        ]
+
+    async def test_purging(self, engine: Engine) -> None:
+        """The number only, as in BullMQ."""
+        await add(engine, "a", "b", "c")
+        now = await cursor(engine)
+        await engine.purge(QUEUE, [State.WAITING], before_ms=None, limit=2, now_ms=NOW)
+        assert await happened(engine, now) == [event("cleaned", count=2)]
+
+    async def test_pausing_and_resuming(self, engine: Engine) -> None:
+        now = await cursor(engine)
+        await engine.pause(QUEUE, now_ms=NOW)
+        await engine.resume(QUEUE, now_ms=NOW)
+        assert await happened(engine, now) == [event("paused"), event("resumed")]
+
+
+class TestReading:
+    async def test_begins_now(self, engine: Engine) -> None:
+        """Without a cursor comes the one of now, at once and without events."""
+        await add(engine, "before")
+        now = await cursor(engine)
+        await add(engine, "after")
+        page = await soon(engine.events(QUEUE, after=now))
+        assert {event.job_id for event in page.events} == {"after"}
+
+    async def test_goes_on_from_each_event(self, engine: Engine) -> None:
+        """A reader may stop after any event, within a page too, and misses none."""
+        now = await cursor(engine)
+        await add(engine, *(f"j{n}" for n in range(5)))
+        page = await soon(engine.events(QUEUE, after=now))
+        assert len(page.events) == 10
+        for n, seen in enumerate(page.events[:-1]):
+            rest = await soon(engine.events(QUEUE, after=seen.cursor))
+            assert rest.events == page.events[n + 1 :]
+
+    async def test_waits_for_the_next_event(self, engine: Engine) -> None:
+        now = await cursor(engine)
+        reading = asyncio.create_task(engine.events(QUEUE, after=now))
+        await asyncio.sleep(0)
+        await add(engine, "x", queue="other")
+        done, _ = await asyncio.wait([reading], timeout=0.05)
+        assert not done
+        await add(engine, "a")
+        page = await soon(reading)
+        assert page.events[0].kind == "added"
+        assert page.events[0].job_id == "a"
+
+    async def test_is_the_same_for_every_reader(self, engine: Engine) -> None:
+        now = await cursor(engine)
+        readers = [asyncio.create_task(engine.events(QUEUE, after=now)) for _ in range(5)]
+        await asyncio.sleep(0)
+        await add(engine, "a")
+        pages = [await soon(reader) for reader in readers]
+        assert all(page == pages[0] for page in pages)
+
+    async def test_of_a_queue_without_any_begins_with_its_first(self, engine: Engine) -> None:
+        now = await cursor(engine, "new")
+        await add(engine, "a", queue="new")
+        assert [event.kind for event in await happened(engine, now, "new")] == ["added", "waiting"]
+
+    async def test_finds_the_record_behind_the_event(self, engine: Engine) -> None:
+        """Whoever hears that a job has completed finds its result stored."""
+        await start(engine, "a")
+        now = await cursor(engine)
+        reading = asyncio.create_task(engine.events(QUEUE, after=now))
+        await settled(engine, Completed("a", "t1", "7"))
+        page = await soon(reading)
+        assert page.events[0].kind == "completed"
+        assert (await job(engine, "a")).result == "7"
+
+
+class TestKeeping:
+    async def test_keeps_ten_thousand_at_least_and_not_for_ever(self, engine: Engine) -> None:
+        """A reader may fall behind a little, and a store must not fill with what nobody reads."""
+        await start(engine, "a")
+        beginning = await cursor(engine)
+        total, at_once = 40_000, 500
+        for first in range(0, total, at_once):
+            notes = [Progress("a", str(n)) for n in range(first, first + at_once)]
+            await engine.note(QUEUE, notes, now_ms=NOW)
+        values = [int(event.value or "") for event in await happened_to(engine, "a", beginning)]
+        assert values == list(range(values[0], total))
+        assert 10_000 <= len(values) <= 20_000
+
+    async def test_keeps_those_of_each_queue(self, engine: Engine) -> None:
+        """A busy queue does not push out the events of a quiet one."""
+        quiet = await cursor(engine, "quiet")
+        await add(engine, "a", queue="quiet")
+        await start(engine, "b")
+        for first in range(0, 20_000, 1000):
+            notes = [Progress("b", str(n)) for n in range(first, first + 1000)]
+            await engine.note(QUEUE, notes, now_ms=NOW)
+        assert await happened(engine, quiet, "quiet") == [ADDED, event("waiting", "a")]

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from hasten.jobs.engine import Engine, crash_reason
+from hasten.jobs.record import Completed, Failed, Postponed, Released
+from hasten.jobs.states import State
+from tests.contract.steps import (
+    LEASE_MS,
+    NOW,
+    QUEUE,
+    add,
+    claim,
+    counts,
+    ids_in,
+    job,
+    new_job,
+    settled,
+    start,
+    take,
+    take_all,
+)
+
+
+async def renew(
+    engine: Engine, leases: Mapping[str, str], *, now_ms: int, lease_ms: int = LEASE_MS
+) -> set[str]:
+    """As a worker does it: from a thread."""
+    return await asyncio.to_thread(engine.renew, QUEUE, leases, lease_ms=lease_ms, now_ms=now_ms)
+
+
+async def cancelled(engine: Engine, ids: Collection[str]) -> set[str]:
+    return await asyncio.to_thread(engine.cancelled, QUEUE, ids)
+
+
+async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[str]:
+    return await engine.reclaim(QUEUE, crash_limit=crash_limit, now_ms=now_ms)
+
+
+class TestReclaim:
+    async def test_leaves_a_lease_that_lasts(self, engine: Engine) -> None:
+        await start(engine, "a", lease_ms=100)
+        assert await reclaim(engine, NOW + 99) == []
+        assert (await job(engine, "a")).state is State.ACTIVE
+
+    async def test_takes_back_a_job_whose_lease_has_run_out(self, engine: Engine) -> None:
+        await start(engine, "a", "b", lease_ms=100)
+        await settled(engine, Completed("b", "t1", "1"))
+        assert await reclaim(engine, NOW + 101) == ["a"]
+        record = await job(engine, "a")
+        assert record.state is State.WAITING
+        assert record.crashes == 1
+        assert (record.attempts_made, record.attempts_started) == (0, 1)
+        assert record.deferred_failure is None
+
+    async def test_takes_back_each_job_once(self, engine: Engine) -> None:
+        """Every worker looks after the dead; each death counts once."""
+        await start(engine, "a", lease_ms=100)
+        found = await asyncio.gather(*(reclaim(engine, NOW + 101) for _ in range(10)))
+        assert [id for ids in found for id in ids] == ["a"]
+        assert (await job(engine, "a")).crashes == 1
+
+    async def test_puts_them_first_in_line(self, engine: Engine) -> None:
+        """In the order in which it names them, the one that started first in front."""
+        await start(engine, "a", now_ms=NOW, lease_ms=10, token="ta")
+        await start(engine, "b", now_ms=NOW + 1, lease_ms=10, token="tb")
+        await add(engine, "c")
+        await add(engine, "front", lifo=True)
+        assert await reclaim(engine, NOW + 20) == ["a", "b"]
+        assert await take_all(engine) == ["a", "b", "front", "c"]
+
+    async def test_keeps_the_priority(self, engine: Engine) -> None:
+        await start(engine, "a", priority=2, lease_ms=10)
+        await add(engine, "b", priority=2)
+        await add(engine, "urgent", priority=1)
+        await reclaim(engine, NOW + 11)
+        assert (await job(engine, "a")).priority == 2
+        assert await take_all(engine) == ["urgent", "a", "b"]
+
+    async def test_gives_up_on_a_job_that_kills_its_workers(self, engine: Engine) -> None:
+        """It is failed by the next worker, for only a worker knows what failing means."""
+        await add(engine, "a")
+        for n in (1, 2, 3):
+            assert await take(engine, 1, f"t{n}", lease_ms=10) == ["a"]
+            await reclaim(engine, NOW + 11, crash_limit=3)
+            record = await job(engine, "a")
+            assert record.crashes == n
+            assert record.deferred_failure == (None if n < 3 else crash_reason(3))
+        (lease,) = (await engine.claim(QUEUE, claim(1, "t4"), now_ms=NOW)).leases
+        assert lease.job.deferred_failure == crash_reason(3)
+        await settled(engine, Failed("a", "t4", crash_reason(3), counts=False))
+        record = await job(engine, "a")
+        assert (record.state, record.failed_reason) == (State.FAILED, crash_reason(3))
+        assert record.deferred_failure is None
+
+    async def test_of_a_paused_queue_goes_on(self, engine: Engine) -> None:
+        await start(engine, "a", lease_ms=10)
+        await engine.pause(QUEUE, now_ms=NOW)
+        assert await reclaim(engine, NOW + 11) == ["a"]
+        assert await take(engine, 1, "t2") == []
+
+    async def test_stays_within_its_queue(self, engine: Engine) -> None:
+        await engine.add([new_job("a", queue="other")], now_ms=NOW)
+        await engine.claim("other", claim(1, lease_ms=10), now_ms=NOW)
+        assert await reclaim(engine, NOW + 11) == []
+
+    async def test_gives_a_new_lease_its_own_time(self, engine: Engine) -> None:
+        await start(engine, "a", lease_ms=10)
+        await reclaim(engine, NOW + 11)
+        assert await take(engine, 1, "t2", now_ms=NOW + 20, lease_ms=100) == ["a"]
+        assert await reclaim(engine, NOW + 119) == []
+        assert await reclaim(engine, NOW + 121) == ["a"]
+
+
+class TestRenew:
+    async def test_extends_the_lease(self, engine: Engine) -> None:
+        await start(engine, "a", lease_ms=100)
+        assert await renew(engine, {"a": "t1"}, now_ms=NOW + 50, lease_ms=100) == set()
+        assert await reclaim(engine, NOW + 149) == []
+        assert await reclaim(engine, NOW + 151) == ["a"]
+
+    async def test_changes_nothing_else(self, engine: Engine) -> None:
+        await start(engine, "a")
+        before = await job(engine, "a")
+        await renew(engine, {"a": "t1"}, now_ms=NOW + 50)
+        assert await job(engine, "a") == before
+
+    async def test_tells_which_leases_are_lost(self, engine: Engine) -> None:
+        """Their handlers are stopped: what they do is done twice already."""
+        await start(engine, "a", "b", "c", "d", lease_ms=10)
+        await settled(engine, Completed("b", "t1", "1"))
+        await reclaim(engine, NOW + 11)
+        await take(engine, 1, "t2")  # a runs elsewhere, c and d wait
+        leases = {"a": "t1", "b": "t1", "c": "t1", "gone": "t1", "17": "t1"}
+        assert await renew(engine, leases, now_ms=NOW + 20) == set(leases)
+        assert await renew(engine, {"a": "t2", "d": "t1"}, now_ms=NOW + 20) == {"d"}
+
+    async def test_does_not_revive_a_lease_that_is_lost(self, engine: Engine) -> None:
+        await start(engine, "a", lease_ms=10)
+        await reclaim(engine, NOW + 11)
+        await take(engine, 1, "t2", now_ms=NOW + 11, lease_ms=10)
+        assert await renew(engine, {"a": "t1"}, now_ms=NOW + 12, lease_ms=1000) == {"a"}
+        assert await reclaim(engine, NOW + 30) == ["a"]
+
+    async def test_of_nothing_loses_nothing(self, engine: Engine) -> None:
+        assert await renew(engine, {}, now_ms=NOW) == set()
+
+    async def test_takes_thousands_at_once(self, engine: Engine) -> None:
+        answers = await engine.add([new_job() for _ in range(2000)], now_ms=NOW)
+        await engine.claim(QUEUE, claim(1999), now_ms=NOW)
+        leases = {answer.id: "t1" for answer in answers}
+        assert await renew(engine, leases, now_ms=NOW + 50) == {answers[-1].id}
+
+    async def test_works_while_the_event_loop_hangs(self, engine: Engine) -> None:
+        """A lease outlives a handler that blocks: this call is made on the loop's own thread."""
+        await start(engine, "a", lease_ms=100)
+        assert engine.renew(QUEUE, {"a": "t1"}, lease_ms=100, now_ms=NOW + 50) == set()
+        assert engine.cancelled(QUEUE, ["a"]) == set()
+
+
+class TestCancelled:
+    async def test_tells_which_running_jobs_are_to_stop(self, engine: Engine) -> None:
+        await start(engine, "a", "b", "c")
+        await engine.cancel(QUEUE, ["b"], now_ms=NOW)
+        assert await cancelled(engine, ["a", "b", "gone", "17"]) == {"b"}
+        assert await cancelled(engine, ["a", "c"]) == set()
+        assert await cancelled(engine, []) == set()
+
+    async def test_goes_by_ids_and_not_by_rows(self, engine: Engine) -> None:
+        """A job with an id of its own does not answer to a number."""
+        await start(engine, "a")
+        await engine.cancel(QUEUE, ["a"], now_ms=NOW)
+        assert await cancelled(engine, [str(n) for n in range(10)]) == set()
+
+    async def test_does_not_name_jobs_that_do_not_run(self, engine: Engine) -> None:
+        await start(engine, "a")
+        await engine.cancel(QUEUE, ["a"], now_ms=NOW)
+        await settled(engine, Failed("a", "t1", "cancelled"))
+        assert await cancelled(engine, ["a"]) == set()
+
+    async def test_a_request_outlives_the_worker(self, engine: Engine) -> None:
+        """Whoever runs the job next must know, be the first worker dead, stopped or told no."""
+        await start(engine, "a", "b", "c", lease_ms=10)
+        await engine.cancel(QUEUE, ["a", "b", "c"], now_ms=NOW)
+        await settled(engine, Released("b", "t1"), Postponed("c", "t1", 5))
+        await reclaim(engine, NOW + 11)
+        batch = await engine.claim(QUEUE, claim(3, "t2"), now_ms=NOW + 11)
+        assert {lease.job.id for lease in batch.leases} == {"a", "b", "c"}
+        assert await cancelled(engine, ["a", "b", "c"]) == {"a", "b", "c"}
+
+
+class TestTwoWorkers:
+    async def test_the_second_one_finishes_what_the_first_one_lost(self, engine: Engine) -> None:
+        """The whole story of a worker that stood still for too long."""
+        await add(engine, "a")
+        assert await take(engine, 1, "slow", lease_ms=10) == ["a"]
+        assert await reclaim(engine, NOW + 11) == ["a"]
+        assert await take(engine, 1, "quick", now_ms=NOW + 12) == ["a"]
+        batch = await engine.settle(
+            QUEUE, [Completed("a", "slow", '"slow"')], claim(1, "slow 2"), now_ms=NOW + 13
+        )
+        assert (batch.lost, batch.leases) == (["a"], [])
+        await settled(engine, Completed("a", "quick", '"quick"'), now_ms=NOW + 14)
+        assert (await job(engine, "a")).result == '"quick"'
+        assert await counts(engine) == {State.COMPLETED: 1}
+        assert await ids_in(engine, State.ACTIVE) == []

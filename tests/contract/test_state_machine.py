@@ -1,0 +1,381 @@
+"""Random verbs on every engine, side by side with the model.
+
+After each verb the answers are the same, and so is all that can be read: which job is in which
+state, in which order, with which numbers. `HASTEN_SOAK=1` looks for much longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from hasten.jobs.options import KEEP_ALL, KEEP_NONE, Keep
+from hasten.jobs.record import (
+    Claim,
+    Completed,
+    Failed,
+    JobRecord,
+    LogLine,
+    NewJob,
+    Note,
+    Outcome,
+    Postponed,
+    Progress,
+    Released,
+    Retry,
+)
+from hasten.jobs.states import FINISHED, State
+from tests.contract.engines import KINDS, open_for_test, orphans
+from tests.contract.model import Job, Model
+from tests.contract.steps import NOW, QUEUE, new_job
+
+T = TypeVar("T")
+
+SOAK: Final = os.environ.get("HASTEN_SOAK") == "1"
+
+EFFORT: Final = settings(
+    max_examples=60 if SOAK else 50,
+    stateful_step_count=100 if SOAK else 40,
+    deadline=None,
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+
+# Read of a job and compared after each verb.
+FACTS: Final = (
+    "id", "priority", "created_ms", "attempts_made", "attempts_started", "crashes", "due_ms",
+    "processed_ms", "finished_ms", "result", "failed_reason",
+)  # fmt: skip
+
+delays = st.sampled_from([0, 0, 5, 20, 100])
+keeps = st.sampled_from([KEEP_ALL, Keep(count=2), KEEP_NONE, Keep(age=0.05)])
+counts = st.sampled_from([2, 3, 1, 4, 0])
+
+
+class JobsMachine(RuleBasedStateMachine):
+    kind: str
+    places: Iterator[Path]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = next(self.places)
+        self.place.mkdir()
+        self.loop = asyncio.new_event_loop()
+        self.stack = AsyncExitStack()
+        opening = open_for_test(self.kind, self.place)
+        self.engine = self.run(self.stack.enter_async_context(opening))
+        self.model = Model()
+        self.now_ms = NOW
+        self.numbers = itertools.count(5)  # `begin` has taken those before
+        self.runs: list[tuple[str, str]] = []  # all that were ever begun: (id, token)
+
+    def teardown(self) -> None:
+        self.run(self.stack.aclose())
+        self.loop.close()
+
+    def run(self, call: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(call)
+
+    # What to do, drawn from what there is -------------------------------------------------------
+
+    def some_jobs(self, data: st.DataObject, *states: State) -> list[str]:
+        """Some of the jobs in these states; none named: of all, and of some that are not there."""
+        ids = [id for id, job in self.model.jobs.items() if not states or job.state in states]
+        ids += [] if states else ["no-such-job", "999999"]
+        return data.draw(_some_of(ids), label="jobs")
+
+    def some_runs(self, data: st.DataObject) -> list[tuple[str, str]]:
+        """Some runs, (id, token); among them may be such that have ended or were replaced."""
+        live = self.live_runs()
+        ended = [run for run in self.runs if run not in live]
+        replaced = [run for run in ended if run[0] in dict(live)]
+        return data.draw(_some_of(live + ended[-1:] + replaced[-2:]), label="runs")
+
+    def live_runs(self) -> list[tuple[str, str]]:
+        return [run for run in self.runs if self.model.holds(*run)]
+
+    def by_age(self, runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Oldest first, and only as many as stand in that order by their ids as well: where they
+        finish in the same millisecond, engines may go by the one or by the other."""
+        jobs = self.model.jobs
+        chosen: list[tuple[str, str]] = []
+        for run in sorted(runs, key=lambda run: jobs[run[0]].number if run[0] in jobs else 0):
+            if not chosen or run[0] > chosen[-1][0]:
+                chosen.append(run)
+        return chosen
+
+    def new_job(self, data: st.DataObject, dues: set[int]) -> NewJob:
+        priority = data.draw(st.sampled_from([0, 0, 1, 2]), label="priority")
+        old = sorted(id for id in self.model.jobs if not id.isdecimal())
+        fresh = f"j{next(self.numbers):04}"
+        own = st.sampled_from([fresh, *old[:2]])
+        id = data.draw(own if priority else st.none() | own, label="id")
+        return new_job(
+            id,
+            delay_ms=self.delay_ms(data, dues),
+            priority=priority,
+            lifo=data.draw(st.booleans(), label="lifo"),
+        )
+
+    def delay_ms(self, data: st.DataObject, dues: set[int]) -> int:
+        """Not to a time that another job has, see `model`."""
+        delay_ms = data.draw(delays, label="delay")
+        while delay_ms and self.now_ms + delay_ms in dues:
+            delay_ms += 1
+        dues.add(self.now_ms + delay_ms)
+        return delay_ms
+
+    def dues(self) -> set[int]:
+        return {job.due_ms for job in self.model.jobs.values() if job.due_ms is not None}
+
+    def outcome(self, data: st.DataObject, id: str, token: str, keep: Keep, dues: set[int]) -> Any:
+        kind = data.draw(st.sampled_from([Completed, Failed, Retry, Postponed]), label="outcome")
+        if kind is Completed:
+            return Completed(id, token, f'"{token}"', keep)
+        if kind is Failed:
+            return Failed(id, token, f"no {token}", "trace", keep, data.draw(st.booleans()))
+        if kind is Retry:
+            return Retry(id, token, f"oops {token}", "trace", self.delay_ms(data, dues))
+        return Postponed(id, token, self.delay_ms(data, dues))
+
+    def new_claim(self, data: st.DataObject) -> Claim:
+        lease_ms = data.draw(st.sampled_from([10, 50, 1000]), label="lease")
+        return Claim(data.draw(counts, label="count"), f"t{next(self.numbers)}", "worker", lease_ms)
+
+    # The verbs ----------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        """With a queue at work: from an empty one, most steps would go into filling it."""
+        jobs = [
+            *(new_job() for _ in range(4)),
+            new_job("j0000", lifo=True),
+            new_job("j0001", priority=1),
+            new_job("j0002", priority=2),
+            new_job("j0003", delay_ms=20),
+            new_job("j0004", delay_ms=10, priority=1),
+        ]
+        self.add_all(jobs)
+        self.claim_with(Claim(4, "t0", "worker", lease_ms=50))
+
+    @rule(data=st.data())
+    def a_verb(self, data: st.DataObject) -> None:
+        """One rule for all: as rules of their own, most would meet an empty queue."""
+        verbs = ["add"] * 3 + ["claim"] * 3 + ["time_passes"] * 2
+        if self.model.jobs:
+            verbs += ["requeue", "requeue", "cancel", "remove", "purge", "pause"]
+        if self.live_runs():
+            verbs += ["finish"] * 5 + ["reclaim"] * 2 + ["hand_back", "renew", "tell"]
+        getattr(self, data.draw(st.sampled_from(verbs), label="verb"))(data)
+
+    def add(self, data: st.DataObject) -> None:
+        dues = self.dues()
+        count = data.draw(st.integers(1, 3), label="count")
+        self.add_all([self.new_job(data, dues) for _ in range(count)])
+
+    def add_all(self, jobs: list[NewJob]) -> None:
+        answers = self.run(self.engine.add(jobs, now_ms=self.now_ms))
+        for new, answer in zip(jobs, answers, strict=True):
+            assert new.id in {None, answer.id}
+            assert self.model.add(new, answer.id, self.now_ms) == answer
+
+    def claim(self, data: st.DataObject) -> None:
+        self.claim_with(self.new_claim(data))
+
+    def claim_with(self, claim: Claim) -> None:
+        batch = self.run(self.engine.claim(QUEUE, claim, now_ms=self.now_ms))
+        self.check_claim(claim, batch)
+
+    def check_claim(self, claim: Claim, batch: Any) -> None:
+        ids = [lease.job.id for lease in batch.leases]
+        assert (ids, batch.next_due_ms) == self.model.claim(claim, self.now_ms)
+        for lease in batch.leases:
+            assert lease.token == claim.token
+            told, leased = lease.job, self.model.jobs[lease.job.id]
+            assert told.state is State.ACTIVE
+            for fact in ("attempts_made", "attempts_started", "crashes", "processed_ms"):
+                assert getattr(told, fact) == getattr(leased, fact)
+            self.runs.append((told.id, claim.token))
+
+    def finish(self, data: st.DataObject) -> None:
+        """Runs end, those too that have been replaced."""
+        keep_completed = data.draw(keeps, label="keep completed")
+        keep_failed = data.draw(keeps, label="keep failed")
+        goes_on = data.draw(st.booleans(), label="goes on")
+        dues = self.dues()
+        outcomes: list[Outcome] = []
+        for id, token in self.by_age(self.some_runs(data)):
+            outcome = self.outcome(data, id, token, keep_completed, dues)
+            if isinstance(outcome, Failed):
+                outcome = self._with_keep(outcome, keep_failed)
+            outcomes.append(outcome)
+        claim = self.new_claim(data) if goes_on else None
+        batch = self.run(self.engine.settle(QUEUE, outcomes, claim, now_ms=self.now_ms))
+        assert sorted(batch.lost) == sorted(self.model.settle(outcomes, self.now_ms))
+        if claim is not None:
+            self.check_claim(claim, batch)
+
+    def hand_back(self, data: st.DataObject) -> None:
+        """As a worker does that stops: oldest first."""
+        runs = data.draw(_some_of(self.live_runs()), label="runs")
+        runs.sort(key=lambda run: self.model.jobs[run[0]].number)
+        outcomes = [Released(id, token) for id, token in runs]
+        batch = self.run(self.engine.settle(QUEUE, outcomes, None, now_ms=self.now_ms))
+        assert batch.lost == self.model.settle(outcomes, self.now_ms) == []
+
+    def renew(self, data: st.DataObject) -> None:
+        lease_ms = data.draw(st.sampled_from([10, 50]), label="lease")
+        leases = dict(self.some_runs(data))
+        lost = self.engine.renew(QUEUE, leases, lease_ms=lease_ms, now_ms=self.now_ms)
+        assert lost == self.model.renew(leases, self.now_ms + lease_ms)
+
+    def reclaim(self, data: st.DataObject) -> None:
+        crash_limit = data.draw(st.integers(1, 3), label="crash limit")
+        call = self.engine.reclaim(QUEUE, crash_limit=crash_limit, now_ms=self.now_ms)
+        ids = self.run(call)
+        started = [self.model.jobs[id].processed_ms or 0 for id in ids]
+        assert started == sorted(started)
+        assert len(ids) == len(set(ids))
+        assert set(ids) == self.model.reclaim(ids, crash_limit, self.now_ms)
+
+    def tell(self, data: st.DataObject) -> None:
+        """Progress and logs."""
+        keep = data.draw(st.integers(1, 3), label="keep")
+        ids = self.some_jobs(data)
+        notes: list[Note] = [Progress(id, str(self.now_ms)) for id in ids]
+        notes += [LogLine(id, f"{n} at {self.now_ms}", keep) for id in ids for n in range(2)]
+        self.run(self.engine.note(QUEUE, notes, now_ms=self.now_ms))
+        self.model.note(notes)
+        for id, record in zip(ids, self.run(self.engine.get(QUEUE, ids)), strict=True):
+            told = self.model.jobs.get(id)
+            assert (record and record.progress) == (told and told.progress)
+
+    def requeue(self, data: st.DataObject) -> None:
+        source = data.draw(st.sampled_from([State.DELAYED, State.COMPLETED, State.FAILED]))
+        ids = self.some_jobs(data, *State)
+        answers = self.run(self.engine.requeue(QUEUE, ids, source, now_ms=self.now_ms))
+        assert answers == [self.model.requeue(id, source) for id in ids]
+
+    def cancel(self, data: st.DataObject) -> None:
+        ids = self.some_jobs(data)
+        answers = self.run(self.engine.cancel(QUEUE, ids, now_ms=self.now_ms))
+        assert answers == [self.model.cancel(id, self.now_ms) for id in ids]
+
+    def remove(self, data: st.DataObject) -> None:
+        ids = self.some_jobs(data)
+        answers = self.run(self.engine.remove(QUEUE, ids, now_ms=self.now_ms))
+        assert answers == [self.model.remove(id) for id in ids]
+
+    def purge(self, data: st.DataObject) -> None:
+        state = data.draw(st.sampled_from(State), label="state")
+        ago_ms = data.draw(st.none() | st.integers(0, 50), label="ago")
+        limit = data.draw(st.none() | counts, label="limit")
+        before_ms = None if ago_ms is None else self.now_ms - ago_ms
+        call = self.engine.purge(
+            QUEUE, [state], before_ms=before_ms, limit=limit, now_ms=self.now_ms
+        )
+        assert self.run(call) == self.model.purge(state, before_ms, limit)
+
+    def pause(self, _: st.DataObject) -> None:
+        """Or resume."""
+        change = self.engine.resume if self.model.paused else self.engine.pause
+        self.run(change(QUEUE, now_ms=self.now_ms))
+        self.model.paused = not self.model.paused
+
+    def time_passes(self, data: st.DataObject) -> None:
+        self.now_ms += data.draw(st.sampled_from([20, 5, 100]), label="ms")
+
+    # What holds after each of them --------------------------------------------------------------
+
+    @invariant()
+    def engine_and_model_agree(self) -> None:
+        self.now_ms += 1  # two verbs never share a millisecond, see `model`
+        found, counted, paused, logs = self.run(self.read())
+        assert [record.id for records in found.values() for record in records] == [
+            job.id for state in State for job in self.in_state(state, found[state])
+        ]
+        for state, records in found.items():
+            assert {record.state for record in records} <= {state}
+            for record in records:
+                self.compare(record, self.model.jobs[record.id])
+        assert counted == {state: len(records) for state, records in found.items()}
+        assert paused == self.model.paused
+        assert logs == {id: job.logs for id, job in self.model.jobs.items()}
+        assert orphans(self.engine, self.place) == []
+
+    async def read(self) -> tuple[dict[State, list[JobRecord]], Any, bool, dict[str, list[str]]]:
+        """All that can be read, in one step."""
+        engine, ids = self.engine, list(self.model.jobs)
+        pages = asyncio.gather(
+            *(engine.page(QUEUE, s, start=0, count=1000, newest_first=False) for s in State)
+        )
+        logs = asyncio.gather(*(engine.logs(QUEUE, id) for id in ids))
+        found = await asyncio.gather(pages, engine.count(QUEUE), engine.is_paused(QUEUE), logs)
+        return (
+            dict(zip(State, found[0], strict=True)),
+            found[1],
+            found[2],
+            dict(zip(ids, found[3], strict=True)),
+        )
+
+    def in_state(self, state: State, records: list[JobRecord]) -> list[Job]:
+        jobs = self.model.listed(state)
+        if state is not State.ACTIVE:
+            return jobs
+        # Jobs of one claim have started in the same millisecond: they are in any order.
+        order = {record.id: n for n, record in enumerate(records)}
+        return sorted(jobs, key=lambda job: (job.processed_ms, order.get(job.id, -1)))
+
+    def compare(self, record: JobRecord, job: Job) -> None:
+        assert {fact: getattr(record, fact) for fact in FACTS} == {
+            fact: getattr(job, fact) for fact in FACTS
+        }
+        if job.state not in FINISHED:
+            assert record.cancel_requested == job.cancel_requested
+            if not job.cancel_requested:
+                assert record.deferred_failure == job.deferred_failure
+
+    @staticmethod
+    def _with_keep(failed: Failed, keep: Keep) -> Failed:
+        return Failed(failed.id, failed.token, failed.reason, failed.trace, keep, failed.counts)
+
+
+def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
+    if not items:
+        return st.just([])
+    return st.lists(st.sampled_from(items), unique=True, min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("turn", range(20 if SOAK else 1))  # so that a single one takes no minutes
+@pytest.mark.parametrize("kind", KINDS)
+def test_engine_does_what_the_model_does(
+    kind: str, turn: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is done in whatever order."""
+    # A failing run is made shorter for as long as pytest lets a single test last, not for minutes.
+    limit = "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS"
+    monkeypatch.setattr(limit, 60, raising=False)
+
+    class Machine(JobsMachine):
+        pass
+
+    Machine.kind = kind
+    Machine.places = (tmp_path / str(n) for n in itertools.count())
+    run_state_machine_as_test(Machine, settings=EFFORT)

@@ -1,0 +1,64 @@
+"""What is installed is what is in the source folder, SQL and type marker included."""
+
+from __future__ import annotations
+
+import email
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import hasten
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return zipfile.Path(path)
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: zipfile.Path) -> Message:
+    path = wheel / f"hasten-{hasten.__version__}.dist-info" / "METADATA"
+    return email.message_from_string(path.read_text(encoding="utf-8"))
+
+
+def test_holds_every_file_of_the_source(wheel: zipfile.Path) -> None:
+    source = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    packed = {
+        name
+        for name in wheel.root.namelist()
+        if ".dist-info/" not in name and not name.endswith("/")
+    }
+    assert packed == source
+    assert "hasten/py.typed" in packed
+    assert any(name.endswith(".sql") for name in packed)
+
+
+def test_has_the_command_and_the_licence(wheel: zipfile.Path) -> None:
+    info = wheel / f"hasten-{hasten.__version__}.dist-info"
+    assert "hasten = hasten.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+    assert (info / "licenses" / "LICENSE").is_file()
+
+
+def test_needs_one_package(metadata: Message) -> None:
+    needed = metadata.get_all("Requires-Dist", [])
+    assert [name.split("<")[0] for name in needed if "extra ==" not in name] == ["msgspec"]
+
+
+def test_offers_the_extras(metadata: Message) -> None:
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "all", "cli", "compression", "dashboard", "fastapi", "otel", "redis", "sqlalchemy",
+    }  # fmt: skip

@@ -1,0 +1,37 @@
+"""Waiting for what other tasks and threads do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sized
+
+from hasten.jobs import Job, State
+
+DEADLINE_SECONDS = 20.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once a condition holds, which nothing tells of."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def until_longer(what: Sized, count: int) -> None:
+    """Return once there is more of it than that."""
+    await until(lambda: len(what) > count)
+
+
+async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await condition():
+            await asyncio.sleep(0.002)
+
+
+async def until_state(job: Job[object], state: State) -> None:
+    """Return once the store says so. The job's attributes are as of then."""
+
+    async def is_there() -> bool:
+        return (await job.refresh()).state is state
+
+    await until_true(is_there)

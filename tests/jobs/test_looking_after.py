@@ -1,0 +1,320 @@
+"""Finding jobs, and doing something about them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, WrongState
+from hasten.jobs import Job, Queue, State, Worker
+from hasten.testing import ManualClock
+from tests.jobs.eventually import until, until_state
+
+
+async def fill(queue: Queue) -> dict[State, Job[Any]]:
+    """A job in each state but active and waiting-children."""
+
+    @queue.task
+    async def end(fail: bool) -> None:
+        if fail:
+            raise ValueError("no")
+
+    completed, failed = await end.enqueue(False), await end.enqueue(True)
+    async with Worker(queue):
+        await completed.result(timeout=5)
+        with pytest.raises(JobFailed):
+            await failed.result(timeout=5)
+    return {
+        State.COMPLETED: completed,
+        State.FAILED: failed,
+        State.WAITING: await queue.add("send"),
+        State.PRIORITIZED: await queue.add("send", priority=1),
+        State.DELAYED: await queue.add("send", delay=3600),
+    }
+
+
+class TestFinding:
+    async def test_get_finds_a_job_in_any_state(self, queue: Queue) -> None:
+        for state, job in (await fill(queue)).items():
+            found = await queue.get(job.id)
+            assert found is not None
+            assert (found.id, found.state) == (job.id, state)
+
+    @pytest.mark.parametrize("id", ["999", "no such job", "", "0", "-1", "1.5", "９"])
+    async def test_get_of_an_unknown_id_is_none(self, queue: Queue, id: str) -> None:
+        await queue.add("send")
+        assert await queue.get(id) is None
+
+    async def test_a_queue_does_not_find_the_jobs_of_another(
+        self, queue: Queue, clock: ManualClock
+    ) -> None:
+        """Though they are in one store."""
+        other = Queue("other", "sqlite://", clock=clock)
+        job = await other.add("send")
+        assert await queue.get(job.id) is None
+        assert not await queue.cancel(job.id)
+        assert not await queue.remove(job.id)
+        assert (await job.refresh()).state is State.WAITING
+        await other.close()
+
+    async def test_jobs_come_in_pages(self, queue: Queue) -> None:
+        """In the order in which they would be taken, or the other way."""
+        jobs = await queue.add_many([("send", {"n": n}) for n in range(10)])
+        ids = [job.id for job in jobs]
+
+        async def page(**options: Any) -> list[str]:
+            return [job.id for job in await queue.jobs("waiting", **options)]
+
+        assert await page() == ids
+        assert await page(start=2, count=3) == ids[2:5]
+        assert await page(start=8, count=5) == ids[8:]
+        assert await page(count=3, newest_first=True) == ids[:-4:-1]
+        assert await page(count=0) == []
+
+    async def test_counts_has_a_number_for_every_state(self, queue: Queue) -> None:
+        assert await queue.counts() == dict.fromkeys(State, 0)
+        filled = await fill(queue)
+        assert await queue.counts() == {state: int(state in filled) for state in State}
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ({"state": "wating"}, "state='wating': expected one of waiting, prioritized"),
+            ({"state": "waiting", "start": -1}, "start=-1: expected a whole number"),
+            ({"state": "waiting", "count": 1.5}, "count=1.5: expected a whole number"),
+        ],
+    )
+    async def test_wrong_arguments_are_refused(
+        self, queue: Queue, arguments: dict[str, Any], complaint: str
+    ) -> None:
+        with pytest.raises(InvalidOption, match=complaint):
+            await queue.jobs(**arguments)
+
+
+class TestCancel:
+    @pytest.mark.parametrize("state", [State.WAITING, State.PRIORITIZED, State.DELAYED])
+    async def test_fails_a_job_that_has_not_started_at_once(
+        self, queue: Queue, state: State
+    ) -> None:
+        job = (await fill(queue))[state]
+        assert await job.cancel()
+        await job.refresh()
+        assert (job.state, job.failed_reason) == (State.FAILED, "cancelled")
+        assert (job.attempts_made, job.processed_at) == (0, None)
+        with pytest.raises(JobCancelled):
+            await job.result(timeout=5)
+
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_stops_a_running_job(self, queue: Queue, where: str) -> None:
+        """Its handler may clean up, and no attempt follows."""
+        ended = threading.Event()
+
+        async def in_loop() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        def in_thread() -> None:
+            try:
+                while True:
+                    time.sleep(0.001)
+            finally:
+                ended.set()
+
+        queue.task(name="hang", attempts=5)(in_loop if where == "loop" else in_thread)
+        job = await queue.add("hang")
+        async with Worker(queue):
+            await until_state(job, State.ACTIVE)
+            assert await job.cancel()
+            with pytest.raises(JobCancelled):
+                await job.result(timeout=5)
+        assert ended.is_set()
+        assert (await job.refresh()).state is State.FAILED
+
+    @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED])
+    async def test_of_a_finished_job_changes_nothing(self, queue: Queue, state: State) -> None:
+        job = (await fill(queue))[state]
+        before = (await job.refresh()).record
+        assert not await job.cancel()
+        assert (await job.refresh()).record == before
+
+    async def test_of_an_unknown_job_says_so(self, queue: Queue) -> None:
+        assert not await queue.cancel("999")
+
+
+class TestPause:
+    async def test_holds_jobs_back_until_resume_and_lets_running_ones_go_on(
+        self, queue: Queue
+    ) -> None:
+        started, may_end = asyncio.Event(), asyncio.Event()
+        ran: list[int] = []
+
+        @queue.task
+        async def run(number: int) -> None:
+            started.set()
+            await may_end.wait()
+            ran.append(number)
+
+        async with Worker(queue):
+            first = await run.enqueue(1)
+            await started.wait()
+            await queue.pause()
+            await queue.pause()
+            assert await queue.is_paused()
+            second = await run.enqueue(2)
+            may_end.set()
+            await first.result(timeout=5)
+            assert (await second.refresh()).state is State.WAITING
+            await queue.resume()
+            await queue.resume()
+            await second.result(timeout=5)
+        assert ran == [1, 2]
+        assert not await queue.is_paused()
+
+
+class TestRetryAndPromote:
+    @pytest.mark.parametrize("state", [State.FAILED, State.COMPLETED])
+    async def test_retry_runs_a_finished_job_again_with_all_its_attempts(
+        self, queue: Queue, state: State
+    ) -> None:
+        job = (await fill(queue))[state]
+        await job.retry()
+        await job.refresh()
+        assert (job.state, job.attempts_made, job.return_value) == (State.WAITING, 0, None)
+        assert (job.finished_at, job.failed_reason) == (None, None)
+        async with Worker(queue):
+            await until_state(job, state)
+        assert job.attempts_made == 1
+
+    async def test_promote_runs_a_delayed_job_now(self, queue: Queue) -> None:
+        job = (await fill(queue))[State.DELAYED]
+        await job.promote()
+        assert (await job.refresh()).state is State.WAITING
+
+    async def test_they_take_only_jobs_in_the_right_state(self, queue: Queue) -> None:
+        """And name the state that the job is in."""
+        jobs = await fill(queue)
+        with pytest.raises(WrongState, match="is waiting: this needs it to be failed or completed"):
+            await jobs[State.WAITING].retry()
+        with pytest.raises(WrongState, match="is failed: this needs it to be delayed"):
+            await jobs[State.FAILED].promote()
+        for act in (queue.retry, queue.promote):
+            with pytest.raises(JobNotFound, match="queue 'mail' has no job '999'"):
+                await act("999")
+
+    async def test_retry_with_an_unknown_job_moves_none(self, queue: Queue) -> None:
+        """A wrong id is a mistake in the call."""
+        jobs = await fill(queue)
+        with pytest.raises(JobNotFound):
+            await queue.retry(jobs[State.FAILED].id, "999")
+        assert (await jobs[State.FAILED].refresh()).state is State.FAILED
+
+    async def test_retry_with_an_unfinished_job_moves_the_others(self, queue: Queue) -> None:
+        """Somebody else may have retried it just now."""
+        jobs = await fill(queue)
+        with pytest.raises(WrongState, match="is waiting"):
+            await queue.retry(*(jobs[state].id for state in (State.WAITING, State.FAILED)))
+        assert (await jobs[State.FAILED].refresh()).state is State.WAITING
+
+    async def test_of_nothing_is_nothing(self, queue: Queue) -> None:
+        await queue.retry()
+        await queue.promote()
+
+
+class TestRemove:
+    async def test_deletes_a_job_in_any_state_but_active(self, queue: Queue) -> None:
+        for job in (await fill(queue)).values():
+            assert await job.remove()
+            assert not await job.remove()
+            with pytest.raises(JobNotFound):
+                await job.refresh()
+        assert await queue.counts() == dict.fromkeys(State, 0)
+
+    async def test_refuses_a_running_job(self, queue: Queue) -> None:
+        """Cancel it first."""
+        may_end = asyncio.Event()
+
+        @queue.task
+        async def run() -> None:
+            await may_end.wait()
+
+        job = await run.enqueue()
+        async with Worker(queue):
+            await until_state(job, State.ACTIVE)
+            with pytest.raises(WrongState, match="is active"):
+                await job.remove()
+            may_end.set()
+            await job.result(timeout=5)
+
+
+class TestDeletingMany:
+    async def test_drain_deletes_what_waits(self, queue: Queue) -> None:
+        jobs = await fill(queue)
+        assert await queue.drain() == 2
+        assert await queue.drain(delayed=True) == 1
+        left = await queue.counts()
+        assert {state for state in State if left[state]} == {State.COMPLETED, State.FAILED}
+        assert await queue.get(jobs[State.COMPLETED].id)
+
+    async def test_clean_deletes_what_finished_long_ago(
+        self, queue: Queue, clock: ManualClock
+    ) -> None:
+        old = await fill(queue)
+        clock.advance(60)
+        new = await fill(queue)
+        assert await queue.clean(older_than=60) == [old[State.COMPLETED].id]
+        assert await queue.clean("failed", older_than=60) == [old[State.FAILED].id]
+        assert await queue.get(new[State.COMPLETED].id)
+        assert await queue.clean("delayed") == [old[State.DELAYED].id, new[State.DELAYED].id]
+
+    async def test_clean_keeps_to_its_limit_the_oldest_first(self, queue: Queue) -> None:
+        ids = [job.id for job in await queue.add_many([("send", {})] * 5)]
+        assert await queue.clean("waiting", limit=2) == ids[:2]
+        assert await queue.clean("waiting", limit=0) == []
+
+    async def test_clean_does_not_take_running_jobs(self, queue: Queue) -> None:
+        with pytest.raises(InvalidOption, match="one whose jobs are not running"):
+            await queue.clean("active")
+
+    async def test_obliterate_leaves_nothing(self, queue: Queue, clock: ManualClock) -> None:
+        """Of this queue; another one in the store stays."""
+        other = Queue("other", "sqlite://", clock=clock)
+        await other.add("send")
+        await fill(queue)
+        await queue.pause()
+        await queue.obliterate()
+        assert await queue.counts() == dict.fromkeys(State, 0)
+        assert not await queue.is_paused()
+        assert await queue.engine.queues() == ["other"]
+        await other.close()
+
+    async def test_obliterate_spares_running_jobs_unless_forced(self, queue: Queue) -> None:
+        """Forced, their worker finds that they are gone, and goes on."""
+        ended: list[str] = []
+        started = asyncio.Event()
+
+        @queue.task
+        async def run() -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("stopped")
+
+        @queue.task
+        async def fine() -> str:
+            return "fine"
+
+        await run.enqueue()
+        async with Worker(queue, lease=1):
+            await started.wait()
+            with pytest.raises(WrongState, match="is active: this needs it to be"):
+                await queue.obliterate()
+            await queue.obliterate(force=True)
+            await until(lambda: ended)
+            assert await (await fine.enqueue()).result(timeout=5) == "fine"

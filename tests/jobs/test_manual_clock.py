@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hasten.errors import InvalidOption
+from hasten.testing import ManualClock
+
+
+def test_it_stands_still_until_it_is_advanced(clock: ManualClock) -> None:
+    """By seconds or by a timedelta, to the millisecond."""
+    assert clock.now() == datetime(2030, 1, 1, tzinfo=UTC)
+    before = clock.now_ms()
+    clock.advance(0.25)
+    clock.advance(timedelta(minutes=1))
+    assert clock.now_ms() - before == 60_250
+    assert repr(clock) == "<ManualClock 2030-01-01T00:01:00.250000+00:00>"
+
+
+async def test_it_wakes_those_whose_time_has_come(clock: ManualClock) -> None:
+    """And nobody else."""
+    start = clock.now_ms()
+    early = asyncio.create_task(clock.sleep_until(start + 1000))
+    late = asyncio.create_task(clock.sleep_until(start + 2000))
+    await asyncio.sleep(0)
+    clock.advance(1)
+    await early
+    assert not late.done()
+    clock.advance(1)
+    await late
+
+
+async def test_who_asks_for_a_time_that_has_come_does_not_sleep(clock: ManualClock) -> None:
+    await clock.sleep_until(clock.now_ms())
+    await clock.sleep_until(0)
+
+
+async def test_it_may_be_advanced_from_another_thread(clock: ManualClock) -> None:
+    """As a plain function's test does."""
+    sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
+    await asyncio.sleep(0)
+    thread = threading.Thread(target=clock.advance, args=[1])
+    thread.start()
+    await sleeper
+    thread.join()
+
+
+async def test_a_sleeper_may_be_cancelled(clock: ManualClock) -> None:
+    """It is forgotten, and the clock goes on."""
+    sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
+    await asyncio.sleep(0)
+    sleeper.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeper
+    clock.advance(1)
+
+
+def test_a_sleeper_of_a_closed_loop_is_no_trouble(clock: ManualClock) -> None:
+    async def sleep_briefly() -> None:
+        sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
+        await asyncio.sleep(0)
+        del sleeper
+
+    asyncio.run(sleep_briefly())
+    clock.advance(1)
+
+
+def test_time_does_not_go_back(clock: ManualClock) -> None:
+    with pytest.raises(InvalidOption, match="advance=-1"):
+        clock.advance(-1)
+
+
+def test_its_start_needs_a_time_zone() -> None:
+    """Else it would be another time on another machine."""
+    with pytest.raises(ValueError, match="no time zone"):
+        ManualClock(datetime(2030, 1, 1))  # noqa: DTZ001

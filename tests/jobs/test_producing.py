@@ -1,0 +1,398 @@
+"""Adding jobs: from tasks and by name, one and many, with and without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidArgument, InvalidOption, PayloadTooLarge
+from hasten.jobs import Context, Queue, State, Task, Worker
+from hasten.testing import ManualClock
+
+
+async def send(address: str, subject: str = "Hello") -> str:
+    return f"{subject}, {address}"
+
+
+async def waiting(queue: Queue) -> list[Any]:
+    """The data of all jobs that wait."""
+    return [job.data for job in await queue.jobs(State.WAITING, count=1000)]
+
+
+class TestEnqueue:
+    async def test_stores_the_arguments_by_parameter_name(self, queue: Queue) -> None:
+        """So that a producer in any language can write them; defaults stay with the code."""
+        task = queue.task(send)
+        await task.enqueue("ada@example.org")
+        await task.enqueue("bob@example.org", "Hi")
+        await task.enqueue(subject="Hey", address="eve@example.org")
+        assert await waiting(queue) == [
+            {"address": "ada@example.org"},
+            {"address": "bob@example.org", "subject": "Hi"},
+            {"subject": "Hey", "address": "eve@example.org"},
+        ]
+
+    async def test_returns_the_job_as_it_was_stored(self, queue: Queue, clock: ManualClock) -> None:
+        """Without reading it again."""
+        job = await queue.task(send).using(priority=3).enqueue("ada@example.org")
+        assert (job.name, job.state, job.priority) == ("send", "prioritized", 3)
+        assert job.data == {"address": "ada@example.org"}
+        assert (job.created_at, job.processed_at, job.finished_at) == (clock.now(), None, None)
+        assert (job.return_value, job.failed_reason, job.progress) == (None, None, None)
+        assert repr(job) == f"<Job {job.id} send of mail>"
+        told = job.record
+        assert (await job.refresh()).record == told
+
+    @pytest.mark.parametrize(
+        ("args", "kwargs", "complaint"),
+        [
+            ((), {}, "missing a required argument: 'address'"),
+            (("a", "b", "c"), {}, "too many positional arguments"),
+            (("a",), {"topic": "x"}, "got an unexpected keyword argument 'topic'"),
+            (("a",), {"address": "b"}, "multiple values for argument 'address'"),
+        ],
+    )
+    async def test_refuses_arguments_that_do_not_fit(
+        self, queue: Queue, args: Any, kwargs: Any, complaint: str
+    ) -> None:
+        """At the call, as the function itself would, and names the task."""
+        with pytest.raises(TypeError, match=f"^send: .*{complaint}"):
+            await queue.task(send).enqueue(*args, **kwargs)
+        assert await waiting(queue) == []
+
+    async def test_a_task_is_still_the_function_that_it_was(self, queue: Queue) -> None:
+        """Tests call it; they need no worker for that."""
+        task = queue.task(send)
+        assert await task("Ada", subject="Hi") == "Hi, Ada"
+        assert (task.name, repr(task)) == ("send", "<Task send of mail>")
+        assert inspect.unwrap(task) is send
+
+
+BAD: dict[str, tuple[object, str]] = {
+    "object": (object(), "objects of type object have no JSON form"),
+    "function": (len, "have no JSON form"),
+    "NaN": (float("nan"), "nan is not a number in JSON"),
+    "infinity": ([{"a": float("-inf")}], "-inf is not a number in JSON"),
+    "lone surrogate": ("\ud800", "surrogates not allowed"),
+    "keys that are no text": ({(1, 2): 3}, ""),
+    "circle": (circle := [], ""),  # type: ignore[var-annotated]
+}
+circle.append(circle)
+
+
+class TestArgumentsThatCannotBeStored:
+    @pytest.mark.parametrize("kind", BAD)
+    async def test_are_refused_by_name_and_nothing_is_stored(self, queue: Queue, kind: str) -> None:
+        """Who made the mistake is told where it is, when it is made."""
+        value, why = BAD[kind]
+
+        @queue.task
+        async def keep(first: Any, second: Any) -> None: ...
+
+        with pytest.raises(InvalidArgument, match=r"^keep: argument 'second' cannot be") as caught:
+            await keep.enqueue(1, value)
+        assert (caught.value.task, caught.value.argument) == ("keep", "second")
+        assert why in str(caught.value)
+        with pytest.raises(InvalidArgument, match="argument 'second'"):
+            await keep.enqueue_many([{"first": 1, "second": 2}, {"first": 1, "second": value}])
+        with pytest.raises(InvalidArgument, match=r"^keep: argument 'data' cannot be stored"):
+            await queue.add("keep", {"first": 1, "second": value})
+        assert await waiting(queue) == []
+
+    async def test_too_large_ones_name_the_largest(self, clock: ManualClock) -> None:
+        """A reference to the data belongs into a job, not the data."""
+        queue = Queue("small", "sqlite://", max_bytes=1000, clock=clock)
+
+        @queue.task
+        async def keep(first: str, second: str) -> None: ...
+
+        with pytest.raises(PayloadTooLarge, match="1,225 bytes of JSON where 1,000") as caught:
+            await keep.enqueue("x" * 600, "y" * 601)
+        assert caught.value.argument == "second"
+        with pytest.raises(PayloadTooLarge, match="argument 'data' makes the job too large"):
+            await queue.add("keep", {"first": "x" * 1000})
+        assert await waiting(queue) == []
+        await keep.enqueue("x" * 600, "y" * 300)
+        assert len(await waiting(queue)) == 1
+        await queue.close()
+
+    async def test_one_bad_job_does_not_spoil_its_neighbours(self, queue: Queue) -> None:
+        """Calls of one moment share a transaction, not their mistakes."""
+        task = queue.task(send)
+        bad: Any = object()
+        answers = await asyncio.gather(
+            task.enqueue("a"), task.enqueue(bad), task.enqueue("b"), return_exceptions=True
+        )
+        assert isinstance(answers[1], InvalidArgument)
+        assert [data["address"] for data in await waiting(queue)] == ["a", "b"]
+
+
+class TestMany:
+    async def test_enqueue_many_takes_arguments_by_name(self, queue: Queue) -> None:
+        """In order, in one transaction."""
+        task = queue.task(send)
+        before = transactions(queue)
+        jobs = await task.enqueue_many({"address": str(n)} for n in range(300))
+        assert transactions(queue) - before == 1
+        assert [job.id for job in jobs] == [
+            job.id for job in await queue.jobs("waiting", count=999)
+        ]
+        assert [data["address"] for data in await waiting(queue)] == [str(n) for n in range(300)]
+
+    @pytest.mark.parametrize(
+        ("call", "complaint"),
+        [
+            ({}, "missing a required argument: 'address'"),
+            ({"address": "a", "topic": 1}, "got an unexpected argument 'topic'"),
+        ],
+    )
+    async def test_enqueue_many_refuses_all_if_one_does_not_fit(
+        self, queue: Queue, call: dict[str, Any], complaint: str
+    ) -> None:
+        """All or none."""
+        with pytest.raises(TypeError, match=f"send: {complaint}"):
+            await queue.task(send).enqueue_many([{"address": "a"}, call])
+        assert await waiting(queue) == []
+
+    async def test_of_nothing_is_nothing(self, queue: Queue) -> None:
+        assert await queue.task(send).enqueue_many([]) == []
+        assert await queue.add_many([]) == []
+
+    async def test_add_many_takes_names_data_and_options(self, queue: Queue) -> None:
+        """Each job has its own."""
+        jobs = await queue.add_many(
+            [
+                ("resize", {"width": 3}),
+                ("resize", {"width": 4}, {"priority": 1}),
+                ("send", None, {"delay": 60}),
+            ]
+        )
+        assert [job.state for job in jobs] == ["waiting", "prioritized", "delayed"]
+        assert [job.data for job in jobs] == [{"width": 3}, {"width": 4}, {}]
+
+    @pytest.mark.parametrize("spec", ["send", ("send",), ("send", {}, 3), (1, {})])
+    async def test_add_many_refuses_what_is_no_job(self, queue: Queue, spec: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"\(name, data\) or \(name, data, options\)"):
+            await queue.add_many([("send", {}), spec])
+        assert await waiting(queue) == []
+
+    async def test_concurrent_calls_share_transactions(self, queue: Queue) -> None:
+        """Two hundred requests of one moment do not flush the disk two hundred times."""
+        task = queue.task(send)
+        await task.enqueue("first")
+        before = transactions(queue)
+        jobs = await asyncio.gather(*(task.enqueue(str(n)) for n in range(200)))
+        assert transactions(queue) - before <= 3
+        assert len({job.id for job in jobs}) == 200
+        assert [data["address"] for data in await waiting(queue)][1:] == [
+            str(n) for n in range(200)
+        ]
+
+
+def transactions(queue: Queue) -> int:
+    return int(getattr(queue.engine, "transactions"))  # noqa: B009  # of one engine only
+
+
+class TestJobId:
+    async def test_adding_it_again_gives_the_existing_job(self, queue: Queue) -> None:
+        """A request that is sent twice makes one job."""
+        task = queue.task(send)
+        first = await task.using(job_id="order-7").enqueue("a")
+        again = await task.using(job_id="order-7").enqueue("b")
+        assert first.id == again.id == "order-7"
+        assert await waiting(queue) == [{"address": "a"}]
+
+    async def test_it_is_the_id_of_one_queue(self, queue: Queue, clock: ManualClock) -> None:
+        """Another queue of the same store has its own."""
+        other = Queue("other", "sqlite://", clock=clock)
+        await queue.add("send", job_id="a")
+        await other.add("send", job_id="a")
+        assert len(await queue.jobs("waiting")) == len(await other.jobs("waiting")) == 1
+        await other.close()
+
+    async def test_a_finished_job_still_counts(self, queue: Queue) -> None:
+        """For as long as it is kept."""
+        task = queue.task(send)
+        job = await task.using(job_id="once").enqueue("a")
+        async with Worker(queue):
+            assert await job.result(timeout=5) == "Hello, a"
+            again = await task.using(job_id="once").enqueue("b")
+            assert await again.result(timeout=5) == "Hello, a"
+
+    async def test_concurrent_calls_make_one_job(self, queue: Queue) -> None:
+        once = queue.task(send).using(job_id="once")
+        jobs = await asyncio.gather(*(once.enqueue(str(n)) for n in range(20)))
+        assert {job.id for job in jobs} == {"once"}
+        assert await waiting(queue) == [{"address": "0"}]
+
+
+class TestSync:
+    def test_works_without_an_event_loop(self, clock: ManualClock) -> None:
+        """In Flask, in a script, in a shell."""
+        queue = Queue("mail", "sqlite://", clock=clock)
+        task = queue.task(send)
+        job = task.sync.enqueue("a")
+        many = task.sync.enqueue_many([{"address": "b"}, {"address": "c"}])
+        later = task.sync.using(delay=60).enqueue("d")
+        added = queue.sync.add("send", {"address": "e"}, priority=1)
+        more = queue.sync.add_many([("send", {"address": "f"})])
+        assert job.sync.refresh().data == {"address": "a"}
+        found = queue.sync.get(later.id)
+        assert found is not None
+        assert found.state == "delayed"
+        assert queue.sync.counts()[State.WAITING] == 4
+        later.sync.promote()
+        queue.sync.pause()
+        assert queue.sync.is_paused()
+        queue.sync.resume()
+        assert queue.sync.cancel(added.id)
+        queue.sync.retry(added.id)
+        assert job.sync.cancel()
+        job.sync.retry()
+        assert job.sync.remove()
+        assert queue.sync.remove(more[0].id)
+        assert many[0].sync.logs() == []
+        assert [one.data["address"] for one in queue.sync.jobs("waiting")] == ["b", "c", "d"]
+        assert queue.sync.drain() == 4
+        assert queue.sync.clean("failed") == []
+        queue.sync.obliterate()
+        queue.sync.close()
+
+    async def test_works_inside_a_running_loop(self, queue: Queue) -> None:
+        """A plain function that an `async def` happens to call."""
+        job = queue.task(send).sync.enqueue("a")
+        assert (await job.refresh()).data == {"address": "a"}
+
+    async def test_waits_for_a_result_beside_a_worker(self, queue: Queue) -> None:
+        """In a thread, while the loop is at work."""
+        task = queue.task(send)
+        async with Worker(queue):
+            job = await asyncio.to_thread(task.sync.enqueue, "a")
+            assert await asyncio.to_thread(job.sync.result, 5) == "Hello, a"
+
+    def test_works_from_many_threads(self, clock: ManualClock) -> None:
+        queue = Queue("mail", "sqlite://", clock=clock)
+        task = queue.task(send)
+        ids: list[str] = []
+
+        def add() -> None:
+            ids.extend(task.sync.enqueue(str(n)).id for n in range(20))
+
+        threads = [threading.Thread(target=add) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(ids)) == 160 == queue.sync.counts()[State.WAITING]
+        queue.sync.close()
+
+
+class TestDeclaring:
+    async def test_a_task_takes_its_function_s_name_or_its_own(self, queue: Queue) -> None:
+        named = queue.task(name="mails:send")(send)
+        assert (queue.task(send).name, named.name) == ("send", "mails:send")
+        assert (await named.enqueue("a")).name == "mails:send"
+
+    def test_two_functions_cannot_have_one_name(self, queue: Queue) -> None:
+        """The second would take the first one's jobs."""
+        queue.task(send)
+
+        async def other() -> None: ...
+
+        with pytest.raises(InvalidOption, match="a name that no other task of queue 'mail' has"):
+            queue.task(name="send")(other)
+
+    def test_the_same_function_can_be_declared_again(self, queue: Queue) -> None:
+        """A reloader imports the module twice."""
+        queue.task(send)
+        queue.task(send)
+
+    def test_a_generator_is_no_task(self, queue: Queue) -> None:
+        async def values() -> Any:
+            yield 1
+
+        with pytest.raises(TypeError, match="a generator cannot be a task"):
+            queue.task(values)
+
+    @pytest.mark.parametrize("star", [lambda *values: None, lambda **values: None])
+    def test_arguments_without_names_cannot_be_stored(
+        self, queue: Queue, star: Callable[..., None]
+    ) -> None:
+        with pytest.raises(TypeError, match=r"\*values is not possible: use a list or a dict"):
+            queue.task(name="star")(star)
+
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            ({"run_in": "thread"}, "'loop' or 'process' for 'send'"),
+            ({"run_in": "fibre"}, "'loop' or 'process' for 'send'"),
+            ({"give_up_on": ValueError("no class")}, "exception classes"),
+            ({"attempts": 0}, "attempts=0: expected a whole number from 1"),
+            ({"job_id": "a"}, "one of the options attempts, backoff"),
+            ({"colour": "red"}, "colour='red': expected one of the options"),
+            ({"name": "a\0b"}, "task name=.*without NUL"),
+        ],
+    )
+    def test_wrong_options_are_refused_at_once(
+        self, queue: Queue, options: dict[str, Any], complaint: str
+    ) -> None:
+        """When the module is imported, not when the first job runs at night."""
+        with pytest.raises(InvalidOption, match=complaint):
+            queue.task(**options)(send)
+
+    def test_a_local_function_cannot_run_in_a_process(self, queue: Queue) -> None:
+        """The other process could not find it."""
+
+        def local() -> None: ...
+
+        with pytest.raises(InvalidOption, match="a function at the top level of a module"):
+            queue.task(run_in="process")(local)
+
+    async def test_an_annotation_that_cannot_be_resolved_is_named(self, queue: Queue) -> None:
+        async def task(value: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+        with pytest.raises(TypeError, match="task 'task': an annotation cannot be resolved"):
+            await queue.task(task).enqueue(1)  # type: ignore[call-arg]  # as nothing is known of it
+
+    async def test_a_context_may_stand_anywhere_and_is_not_stored(self, queue: Queue) -> None:
+        """Its callers give it, those who enqueue do not."""
+
+        async def task(number: int, *, ctx: Context) -> str:
+            return f"{number} {ctx.job.id}"
+
+        declared: Task[..., Any, str] = queue.task(task)
+        job = await declared.enqueue(7)
+        assert job.data == {"number": 7}
+        async with Worker(queue):
+            assert await job.result(timeout=5) == f"7 {job.id}"
+
+
+async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(
+    clock: ManualClock,
+) -> None:
+    """From the general to the particular."""
+    queue = Queue("mail", "sqlite://", clock=clock, priority=5, delay=10)
+    task = queue.task(priority=6)(send)
+    assert (await task.enqueue("a")).priority == 6
+    assert (await queue.add("unknown")).priority == 5
+    given = task.using(priority=7)
+    assert (await given.enqueue("b")).priority == 7
+    both = await given.using(delay=0).enqueue("c")
+    assert (both.priority, both.state) == (7, "prioritized")
+    await queue.close()
+
+
+async def test_using_checks_its_options_at_once(queue: Queue) -> None:
+    """The error belongs to the line that has the mistake."""
+    task = queue.task(send)
+    with pytest.raises(InvalidOption, match="priority=-1"):
+        task.using(priority=-1)
+    with pytest.raises(InvalidOption, match="either at or delay, not both"):
+        task.using(delay=1).using(at=ManualClock().now())
+    with pytest.raises(InvalidOption, match=r"a function only in @queue\.task"):
+        task.using(backoff=lambda attempt, error: 1)

@@ -1,0 +1,221 @@
+"""Queues: their names and places, and how they are opened, shared and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidOption, StoreUnavailable
+from hasten.jobs import Queue, State, Worker
+from hasten.jobs.states import READY
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("", "a text of 1 to 255 characters"),
+        ("x" * 256, "a text of 1 to 255 characters"),
+        (None, "a text of 1 to 255 characters"),
+        (7, "a text of 1 to 255 characters"),
+        ("a:b", "a name without ':', which separates keys"),
+        ("a\0b", "valid text without NUL characters"),
+        ("\ud800", "valid text without NUL characters"),
+    ],
+)
+def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
+    """When the queue is made."""
+    with pytest.raises(InvalidOption, match=complaint):
+        Queue(name, "sqlite://")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "jobs.db",
+        "/tmp/jobs.db",
+        "postgres://localhost/jobs",
+        "sqlite:jobs.db?colour=red",
+        "sqlite://jobs.db",
+        "sqlite:///jobs.db?timeout=-1",
+        "sqlite:///jobs.db?timeout=soon",
+        "sqlite:///jobs.db?synchronous=perhaps",
+        "sqlite:///jobs.db#part",
+    ],
+)
+def test_wrong_urls_are_refused(url: str) -> None:
+    """When the queue is made, before anything is opened."""
+    with pytest.raises(InvalidOption, match="url="):
+        Queue("mail", url)
+
+
+def test_wrong_defaults_are_refused() -> None:
+    with pytest.raises(InvalidOption, match="attempts=0"):
+        Queue("mail", "sqlite://", attempts=0)
+
+
+class TestPlace:
+    async def test_is_a_file_in_the_working_directory_unless_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing to install, nothing to configure; nothing is opened before the first use."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("HASTEN_URL", raising=False)
+        queue = Queue("mail")
+        assert list(tmp_path.iterdir()) == []
+        await queue.add("send")
+        assert (tmp_path / "hasten.db").exists()
+        await queue.close()
+
+    async def test_is_that_of_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Looked up at the first use: the module may be imported before it is set."""
+        queue = Queue("mail")
+        monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'other.db'}")
+        await queue.add("send")
+        assert (tmp_path / "other.db").exists()
+        await queue.close()
+
+    async def test_is_the_url_s_before_that_of_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'other.db'}")
+        queue = Queue("mail", f"sqlite:///{tmp_path / 'own name.db'}")
+        await queue.add("send")
+        assert not (tmp_path / "other.db").exists()
+        assert (tmp_path / "own name.db").exists()
+        await queue.close()
+
+
+class TestOpening:
+    async def test_queues_with_one_url_share_what_is_open(self, tmp_path: Path) -> None:
+        """However it is written; the last one closes it."""
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+        first, second = Queue("a", url), Queue("b", f"sqlite:///{tmp_path}/./jobs.db")
+        third = Queue("c", f"{url}?synchronous=normal")
+        await first.add("send")
+        assert first.engine is Queue("d", url).engine
+        assert first.engine is not third.engine
+        await second.add("send")
+        await first.close()
+        await second.add("send")
+        for queue in (second, third):
+            await queue.close()
+
+    async def test_a_closed_queue_opens_again(self, tmp_path: Path) -> None:
+        queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
+        job = await queue.add("send")
+        for _ in range(3):
+            await queue.close()
+            await queue.close()
+            assert (await job.refresh()).state is State.WAITING
+        await queue.close()
+        assert not (tmp_path / "jobs.db-wal").exists()
+
+    async def test_closing_ends_those_who_wait_for_results(self, tmp_path: Path) -> None:
+        """With an error: nothing would ever come."""
+        queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
+        job = await queue.add("send")
+        waiting = asyncio.create_task(job.result())
+        await asyncio.sleep(0.05)  # no event tells that it waits
+        await queue.close()
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable, match="it has been closed"):
+                await waiting
+
+    async def test_a_queue_in_memory_is_gone_with_its_last_user(self) -> None:
+        queue = Queue("mail", "sqlite://")
+        await queue.add("send")
+        await queue.close()
+        assert (await queue.counts())[State.WAITING] == 0
+        await queue.close()
+
+
+class TestLoops:
+    def test_a_queue_is_used_from_several_event_loops_at_once(self) -> None:
+        """A server with a loop per thread; a worker in a loop of its own."""
+        queue = Queue("mail", "sqlite://")
+
+        @queue.task
+        async def double(number: int) -> int:
+            return 2 * number
+
+        results: list[int] = []
+
+        async def produce(start: int) -> None:
+            jobs = [await double.enqueue(start + n) for n in range(20)]
+            results.extend(await asyncio.gather(*(job.result(timeout=20) for job in jobs)))
+
+        async def work() -> None:
+            async with Worker(queue):
+                await asyncio.gather(
+                    *(asyncio.to_thread(asyncio.run, produce(100 * n)) for n in range(3))
+                )
+
+        asyncio.run(work())
+        assert sorted(results) == [2 * (100 * n + m) for n in range(3) for m in range(20)]
+        asyncio.run(queue.close())
+
+    def test_a_queue_is_used_from_one_event_loop_after_another(self) -> None:
+        """As tests do, and scripts that call asyncio.run more than once."""
+        queue = Queue("mail", "sqlite://")
+
+        async def add() -> int:
+            await queue.add("send")
+            counts = await queue.counts()
+            return sum(counts[state] for state in READY)
+
+        assert [asyncio.run(add()) for _ in range(3)] == [1, 2, 3]
+        asyncio.run(queue.close())
+
+    def test_a_caller_that_is_cancelled_harms_no_other(self) -> None:
+        """Its job may be stored; those of its neighbours are."""
+        queue = Queue("mail", "sqlite://")
+
+        async def add() -> None:
+            tasks = [asyncio.create_task(queue.add("send", {"n": n})) for n in range(10)]
+            await asyncio.sleep(0)
+            tasks[3].cancel()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(answers[3], asyncio.CancelledError)
+            numbers = {job.data["n"] for job in await queue.jobs("waiting")}
+            assert numbers >= set(range(10)) - {3}
+            await queue.close()
+
+        asyncio.run(add())
+
+    def test_a_loop_that_is_closed_in_the_middle_is_no_trouble(self) -> None:
+        """Nobody waits for the answer any more; the store goes on."""
+        queue = Queue("mail", "sqlite://")
+
+        async def leave() -> None:
+            waiting = asyncio.create_task(queue.add("send"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            waiting.cancel()
+
+        for _ in range(10):
+            asyncio.run(leave())
+        assert queue.sync.counts()[State.WAITING] <= 10
+        queue.sync.close()
+
+    def test_threads_may_open_it_at_the_same_time(self) -> None:
+        queue = Queue("mail", "sqlite://")
+        start = threading.Barrier(8)
+
+        def add() -> None:
+            start.wait()
+            queue.sync.add("send")
+
+        threads = [threading.Thread(target=add) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert queue.sync.counts()[State.WAITING] == 8
+        queue.sync.close()

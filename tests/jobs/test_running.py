@@ -1,0 +1,413 @@
+"""Handlers at work: in the loop, in threads, in processes; what they raise and what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from hasten.errors import JobFailed
+from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
+from hasten.jobs.states import FINISHED
+from hasten.testing import ManualClock
+from tests.jobs import process_tasks
+from tests.jobs.eventually import until_longer, until_state
+
+
+class TestWhere:
+    async def test_a_coroutine_runs_in_the_loop_and_a_function_in_a_thread(
+        self, queue: Queue
+    ) -> None:
+        """Neither holds up the other."""
+
+        @queue.task
+        async def in_loop() -> int:
+            return threading.get_ident()
+
+        @queue.task
+        def in_thread() -> int:
+            return threading.get_ident()
+
+        jobs = [await in_loop.enqueue(), await in_thread.enqueue()]
+        async with Worker(queue):
+            loop, thread = [await job.result(timeout=5) for job in jobs]
+        assert loop == threading.get_ident() != thread
+
+    async def test_threads_run_as_many_at_once_as_the_worker_does(self, queue: Queue) -> None:
+        """They meet: with one less, they would wait for ever."""
+        barrier = threading.Barrier(8, timeout=10)
+
+        @queue.task
+        def meet() -> None:
+            barrier.wait()
+
+        jobs = [await meet.enqueue() for _ in range(24)]
+        async with Worker(queue, concurrency=8):
+            await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+
+    async def test_context_variables_do_not_pass_from_one_job_to_the_next(
+        self, queue: Queue
+    ) -> None:
+        """A user, a request, a locale: the next job is somebody else's."""
+        leak = contextvars.ContextVar("leak", default="nothing")
+
+        def look(value: str) -> str:
+            before = leak.get()
+            leak.set(value)
+            return before
+
+        @queue.task
+        async def in_loop(value: str) -> str:
+            return look(value)
+
+        @queue.task
+        def in_thread(value: str) -> str:
+            return look(value)
+
+        jobs = [await task.enqueue(str(n)) for n in range(5) for task in (in_loop, in_thread)]
+        async with Worker(queue, concurrency=1):
+            seen = [await job.result(timeout=5) for job in jobs]
+        assert seen == ["nothing"] * 10
+
+
+def raise_error() -> None:
+    raise ValueError("bad luck")
+
+
+def raise_exit() -> None:
+    sys.exit(3)
+
+
+def raise_stop_iteration() -> None:
+    next(iter(()))
+
+
+def raise_surrogate() -> None:
+    raise ValueError("\ud800 is no text")
+
+
+def raise_group() -> None:
+    raise BaseExceptionGroup("two", [ValueError("a"), SystemExit(1)])
+
+
+ERRORS: dict[str, tuple[Callable[[], None], str]] = {
+    "error": (raise_error, "ValueError: bad luck"),
+    "exit": (raise_exit, "SystemExit: 3"),
+    "stop iteration": (raise_stop_iteration, "RuntimeError: "),
+    "surrogate": (raise_surrogate, "ValueError: ? is no text"),
+    "group": (raise_group, r"BaseExceptionGroup: two (2 sub-exceptions)"),
+}
+
+
+class TestErrors:
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    @pytest.mark.parametrize("kind", ERRORS)
+    async def test_fail_their_job_and_nothing_else(
+        self, queue: Queue, kind: str, where: str
+    ) -> None:
+        """sys.exit() in a handler ends the job, not the worker."""
+        act, reason = ERRORS[kind]
+
+        async def in_loop() -> None:
+            act()
+
+        queue.task(name="fail")(in_loop if where == "loop" else act)
+        job = await queue.add("fail")
+
+        @queue.task
+        async def fine() -> str:
+            return "fine"
+
+        async with Worker(queue):
+            with pytest.raises(JobFailed) as caught:
+                await job.result(timeout=5)
+            assert caught.value.reason.startswith(reason)
+            assert await (await fine.enqueue()).result(timeout=5) == "fine"
+
+    async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
+        """Whatever attempts are left."""
+
+        @queue.task(attempts=5)
+        async def fail() -> None:
+            raise Unrecoverable("the account is gone")
+
+        job = await fail.enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed, match="Unrecoverable: the account is gone"):
+                await job.result(timeout=5)
+        assert (await job.refresh()).attempts_made == 1
+
+    @pytest.mark.parametrize("kinds", [LookupError, (KeyError, ValueError)])
+    async def test_give_up_on_ends_the_job_for_these_and_their_subclasses(
+        self, queue: Queue, kinds: Any
+    ) -> None:
+        """Others go on."""
+        runs: list[int] = []
+
+        @queue.task(attempts=3, give_up_on=kinds)
+        async def fail() -> None:
+            runs.append(1)
+            raise OSError if len(runs) == 1 else KeyError("gone")
+
+        job = await fail.enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed, match="KeyError: 'gone'"):
+                await job.result(timeout=5)
+        assert (await job.refresh()).attempts_made == 2
+
+    async def test_retry_after_waits_and_uses_up_no_attempt(
+        self, queue: Queue, clock: ManualClock
+    ) -> None:
+        """The other side said when to come back; that is no failure of the job."""
+        runs: list[int] = []
+
+        @queue.task
+        async def call() -> int:
+            runs.append(clock.now_ms())
+            if len(runs) < 4:
+                raise RetryAfter(30)
+            return len(runs)
+
+        job = await call.enqueue()
+        async with Worker(queue):
+            for _ in range(3):
+                await until_state(job, State.DELAYED)
+                assert (job.attempts_made, job.failed_reason) == (0, None)
+                count = len(runs)
+                clock.advance(30)
+                await until_longer(runs, count)
+            assert await job.result(timeout=5) == 4
+        assert [b - a for a, b in pairwise(runs)] == [30_000] * 3
+        assert (await job.refresh()).attempts_made == 1
+
+    async def test_long_reasons_are_cut(self, queue: Queue) -> None:
+        """A store is no place for a page of HTML per failure."""
+
+        @queue.task
+        async def fail() -> None:
+            raise ValueError("x" * 100_000)
+
+        job = await fail.enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed) as caught:
+                await job.result(timeout=5)
+        assert len(caught.value.reason) <= 4001
+        assert len((await job.refresh()).stacktrace[0]) <= 16_001
+
+    async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
+        """It did not end as it should; it is not handed back for ever."""
+
+        @queue.task
+        async def give_in() -> None:
+            raise asyncio.CancelledError
+
+        job = await give_in.enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed, match="CancelledError"):
+                await job.result(timeout=5)
+
+
+class TestContext:
+    async def test_tells_of_its_job(self, queue: Queue) -> None:
+        """And counts attempts from 1."""
+        seen: list[tuple[str, int]] = []
+
+        @queue.task(attempts=2)
+        async def look(ctx: Context, number: int) -> None:
+            seen.append((ctx.job.id, ctx.attempt))
+            assert not ctx.stopping
+            if ctx.attempt == 1:
+                raise ValueError
+
+        job = await look.enqueue(7)
+        async with Worker(queue):
+            await job.result(timeout=5)
+        assert seen == [(job.id, 1), (job.id, 2)]
+
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_progress_and_logs_are_stored_before_the_end(
+        self, queue: Queue, where: str
+    ) -> None:
+        """In order, and while it runs."""
+        seen = threading.Event()
+
+        def act(ctx: Context) -> None:
+            ctx.progress(0.5)
+            ctx.log("half")
+            ctx.log("\ud800")
+            assert seen.wait(10)
+            ctx.progress({"page": 3})
+            ctx.log("done")
+
+        async def in_loop(ctx: Context) -> None:
+            await asyncio.to_thread(act, ctx)
+
+        queue.task(name="act")(in_loop if where == "loop" else act)
+        job = await queue.add("act")
+        async with Worker(queue):
+            while not await job.logs():
+                await asyncio.sleep(0.002)
+            assert (await job.refresh()).progress == 0.5
+            assert job.state is State.ACTIVE
+            seen.set()
+            await job.result(timeout=5)
+        assert (await job.refresh()).progress == {"page": 3}
+        assert await job.logs() == ["half", "?", "done"]
+
+    @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
+    async def test_progress_that_is_no_json_is_refused_where_it_is_said(
+        self, queue: Queue, value: object
+    ) -> None:
+        refusals: list[Exception] = []
+
+        @queue.task
+        async def say(ctx: Context) -> None:
+            try:
+                ctx.progress(value)
+            except (TypeError, ValueError) as error:
+                refusals.append(error)
+
+        job = await say.enqueue()
+        async with Worker(queue):
+            await job.result(timeout=5)
+        assert len(refusals) == 1
+
+    async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
+        """A long function may ask, and return what it has."""
+
+        @queue.task
+        def look(ctx: Context) -> None:
+            try:
+                while not ctx.stopping:
+                    time.sleep(0.001)
+            except BaseException:
+                assert ctx.stopping
+                raise
+
+        job = await look.enqueue()
+        async with Worker(queue):
+            await until_state(job, State.ACTIVE)
+            await job.cancel()
+            with pytest.raises(JobFailed):
+                await job.result(timeout=5)
+
+
+class TestInProcesses:
+    @pytest.fixture
+    async def worker(self) -> AsyncIterator[Worker]:
+        async with Worker(process_tasks.queue, processes=1) as worker:
+            yield worker
+        await process_tasks.queue.close()
+
+    async def test_functions_and_coroutines_run_with_their_types(self, worker: Worker) -> None:
+        """Validated and decoded there, as here."""
+        point = process_tasks.Point(1, 2)
+        swapped = await process_tasks.swap.enqueue(point)
+        assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
+        wrong = await process_tasks.queue.add("double", {"number": "x"}, attempts=3)
+        with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
+            await wrong.result(timeout=20)
+
+    async def test_they_tell_their_progress_and_are_used_again(self, worker: Worker) -> None:
+        """A process is not started for each job."""
+        jobs = [await process_tasks.report.enqueue() for _ in range(3)]
+        pids = {await job.result(timeout=20) for job in jobs}
+        assert len(pids) == 1
+        assert pids != {os.getpid()}
+        assert (await jobs[0].refresh()).progress == {"done": 0.5}
+        assert await jobs[0].logs() == ["half"]
+
+    @pytest.mark.parametrize(
+        ("how", "reason", "attempts"),
+        [
+            ("error", "ValueError: bad luck", 2),
+            ("unrecoverable", "Unrecoverable: never", 1),
+            ("exit", "SystemExit: 3", 2),
+            ("hard exit", "ProcessDied: the process that ran it has died: exit code 4", 2),
+        ],
+    )
+    async def test_what_they_raise_steers_the_job_as_elsewhere(
+        self, worker: Worker, how: str, reason: str, attempts: int
+    ) -> None:
+        job = await process_tasks.fail.enqueue(how)
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=20)
+        assert caught.value.reason == reason
+        assert (await job.refresh()).attempts_made == attempts
+        after = await process_tasks.double.enqueue(2)
+        assert await after.result(timeout=20) == 4
+
+    async def test_retry_after_and_give_up_on_hold_there_too(self, worker: Worker) -> None:
+        later = await process_tasks.fail.enqueue("later")
+        await until_state(later, State.DELAYED)
+        assert later.attempts_made == 0
+        refused = await process_tasks.refuse.enqueue()
+        with pytest.raises(JobFailed, match="Refused: no"):
+            await refused.result(timeout=20)
+        assert (await refused.refresh()).attempts_made == 1
+        await later.remove()
+
+    async def test_too_large_results_and_context_variables_stay_there(self, worker: Worker) -> None:
+        large = await process_tasks.large.enqueue(2_000_000)
+        with pytest.raises(JobFailed, match="UnfitResult: what it returned is too large"):
+            await large.result(timeout=20)
+        for value in ("a", "b"):
+            job = await process_tasks.set_and_get.enqueue(value)
+            assert await job.result(timeout=20) == "nothing"
+
+
+async def test_a_handler_that_swallows_a_cancellation_is_told_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
+    monkeypatch.setattr("hasten.jobs.run.INSIST_SECONDS", 0.05)
+    swallowed: list[int] = []
+
+    @queue.task
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed.append(1)
+                if len(swallowed) == 2:
+                    raise
+
+    job: Job[None] = await stubborn.enqueue()
+    async with Worker(queue):
+        await until_state(job, State.ACTIVE)
+        await job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await job.result(timeout=5)
+    assert len(swallowed) == 2
+
+
+async def test_a_handler_that_finishes_in_spite_of_its_cancellation_has_finished(
+    queue: Queue,
+) -> None:
+    """What it did is done, and the store says so."""
+    entered = asyncio.Event()
+
+    @queue.task
+    async def finish() -> str:
+        try:
+            entered.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done anyway"
+        return "never"
+
+    job = await finish.enqueue()
+    async with Worker(queue):
+        await entered.wait()
+        await job.cancel()
+        assert await job.result(timeout=5) == "done anyway"
+    assert (await job.refresh()).state in FINISHED

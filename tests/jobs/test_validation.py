@@ -1,0 +1,241 @@
+"""Arguments and results as the handler's own types, and data that does not fit them."""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from uuid import UUID
+
+import msgspec
+import pydantic
+import pytest
+
+from hasten.errors import JobFailed
+from hasten.jobs import Queue, State, Worker
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Parcel:
+    weight: float
+    tags: list[str] = field(default_factory=list)
+
+
+class Stop(NamedTuple):
+    city: str
+    minutes: int
+
+
+class Address(TypedDict):
+    street: str
+    zip: NotRequired[str]
+
+
+class Item(msgspec.Struct):
+    sku: str
+    amount: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+class User(pydantic.BaseModel):
+    name: str
+    email: pydantic.SecretStr | None = None
+    born: date
+
+
+VALUES: dict[str, tuple[Any, object]] = {
+    "int": (int, 2**60),
+    "float": (float, 0.1),
+    "text": (str, "naïve ☃ \0 \U0001f600"),
+    "bytes": (bytes, b"\0\xff"),
+    "bool": (bool, False),
+    "none": (None, None),
+    "optional": (int | None, None),
+    "list": (list[int], [1, 2]),
+    "tuple": (tuple[int, str], (1, "a")),
+    "set": (set[int], {1, 2}),
+    "dict": (dict[str, float], {"null": 1.5}),
+    "sequence": (Sequence[int], [1, 2]),
+    "literal": (Literal["a", "b"], "b"),
+    "enum": (Colour, Colour.RED),
+    "datetime": (datetime, datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=UTC)),
+    "date": (date, date(2030, 1, 2)),
+    "timedelta": (timedelta, timedelta(days=1, milliseconds=5)),
+    "decimal": (Decimal, Decimal("1.10")),
+    "uuid": (UUID, UUID("12345678123456781234567812345678")),
+    "dataclass": (Parcel, Parcel(1.5, ["fragile"])),
+    "named tuple": (Stop, Stop("Oslo", 5)),
+    "typed dict": (Address, {"street": "Main"}),
+    "struct": (Item, Item("a", 3)),
+    "list of structs": (list[Item], [Item("a"), Item("b", 2)]),
+    "pydantic": (User, User(name="Ada", born=date(1815, 12, 10))),
+    "list of pydantic": (list[User], [User(name="Ada", born=date(1815, 12, 10))]),
+    "any": (Any, {"a": [1, None, "x"]}),
+}
+
+
+class TestTypes:
+    @pytest.mark.parametrize("kind", VALUES)
+    async def test_arrive_as_they_were_given_and_come_back_as_they_were_returned(
+        self, queue: Queue, kind: str
+    ) -> None:
+        """By the annotations alone."""
+        annotation, value = VALUES[kind]
+        seen: list[object] = []
+
+        async def echo(value):  # type: ignore[no-untyped-def]
+            seen.append(value)
+            return value
+
+        echo.__annotations__ = {"value": annotation, "return": annotation}
+        job = await queue.task(echo).enqueue(value)
+        async with Worker(queue):
+            result = await job.result(timeout=5)
+        assert seen == [value]
+        assert type(seen[0]) is type(value)
+        assert result == value
+        assert type(result) is type(value)
+        assert (await job.refresh()).return_value == value
+
+    async def test_without_annotations_are_what_json_says(self, queue: Queue) -> None:
+        """A tuple is a list there."""
+
+        async def echo(value):  # type: ignore[no-untyped-def]
+            return value
+
+        job = await queue.task(echo).enqueue((1, "a"))
+        async with Worker(queue):
+            assert await job.result(timeout=5) == [1, "a"]
+
+    async def test_of_results_are_not_enforced(self, queue: Queue) -> None:
+        """The work is done: a wrong annotation must not fail it."""
+
+        @queue.task
+        async def lie() -> int:
+            return "text"  # type: ignore[return-value]
+
+        job = await lie.enqueue()
+        async with Worker(queue):
+            assert await job.result(timeout=5) == "text"  # type: ignore[comparison-overlap]
+
+
+WRONG: dict[str, tuple[dict[str, Any], object, str]] = {
+    "type": ({"n": int}, {"n": "seven"}, "Expected `int`, got `str` - at `$.n`"),
+    "missing": ({"n": int}, {}, "missing required field `n`"),
+    "unknown": ({"n": int}, {"n": 1, "m": 2}, "unknown field `m`"),
+    "no object": ({"n": int}, [1], "Expected `object`, got `array`"),
+    "dataclass": ({"p": Parcel}, {"p": {"weight": "x"}}, "at `$.p.weight`"),
+    "typed dict": ({"a": Address}, {"a": {"zip": "1"}}, "missing required field `street`"),
+    "struct": ({"i": Item}, {"i": {"sku": "a", "amount": 0}}, "Expected `int` >= 1"),
+    "pydantic": ({"u": User}, {"u": {"name": "Ada"}}, "born"),
+    "date": ({"d": datetime}, {"d": "yesterday"}, "Invalid RFC3339"),
+    "enum": ({"c": Colour}, {"c": "blue"}, "Invalid enum value 'blue'"),
+}
+
+
+class TestWrongData:
+    @pytest.mark.parametrize("kind", WRONG)
+    async def test_fails_the_job_before_its_handler_sees_it(self, queue: Queue, kind: str) -> None:
+        """From another language, or an older version: no attempt would help."""
+        annotations, data, why = WRONG[kind]
+        (name,) = annotations
+
+        namespace: dict[str, Any] = {}
+        exec(f"async def handler({name}): raise AssertionError('it ran')", namespace)
+        handler = namespace["handler"]
+        handler.__annotations__ = annotations
+        queue.task(attempts=5, backoff=60)(handler)
+        job = await queue.add("handler", data)
+        async with Worker(queue):
+            with pytest.raises(JobFailed) as caught:
+                await job.result(timeout=5)
+        assert "its data does not fit the task 'handler'" in caught.value.reason
+        assert why in caught.value.reason
+        assert (await job.refresh()).stacktrace in ([], [""])
+
+    async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
+        """A typing mistake, or a worker that was not deployed: not a silent standstill."""
+
+        @queue.task
+        async def known() -> None: ...
+
+        job = await queue.add("unknown", attempts=3)
+        async with Worker(queue):
+            why = r"this worker knows no task 'unknown' \(it knows: known\)"
+            with pytest.raises(JobFailed, match=why):
+                await job.result(timeout=5)
+            await (await known.enqueue()).result(timeout=5)
+        assert (await job.refresh()).attempts_made == 0
+
+    @pytest.mark.parametrize(
+        ("column", "text", "why"),
+        [
+            ("data", "{", "its data does not fit the task 'known': Input data was truncated"),
+            ("data", "", "its data does not fit the task 'known'"),
+            ("data", "[[" * 100_000, "its data does not fit the task 'known'"),
+            ("opts", "{", "its options cannot be read: Input data was truncated"),
+            ("opts", '{"attempts": "many"}', "its options cannot be read: Expected"),
+            ("opts", '{"backoff": {"type": "fixed", "delay": -1}}', "its options cannot be read"),
+        ],
+        ids=["half", "empty", "deep", "half opts", "wrong opts", "negative backoff"],
+    )
+    async def test_what_was_written_by_hand_and_cannot_be_read_fails_its_job_alone(
+        self, tmp_path: Path, column: str, text: str, why: str
+    ) -> None:
+        """The worker stays up, and runs the next one."""
+        queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
+
+        @queue.task
+        async def known() -> str:
+            return "ran"
+
+        job = await known.enqueue()
+        with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
+            connection.execute(f"UPDATE hasten_jobs SET {column} = ?", (text,))
+        async with Worker(queue):
+            with pytest.raises(JobFailed) as caught:
+                await job.result(timeout=5)
+            assert why in caught.value.reason
+            assert await (await known.enqueue()).result(timeout=5) == "ran"
+        assert (await queue.counts())[State.FAILED] == 1
+        await queue.close()
+
+
+class TestResults:
+    @pytest.mark.parametrize(
+        ("value", "why"),
+        [
+            (object(), "objects of type object have no JSON form"),
+            (float("nan"), "nan is not a number in JSON"),
+            ("x" * 2000, "too large: 2,002 bytes of JSON where 1,000 are allowed"),
+        ],
+        ids=["object", "NaN", "large"],
+    )
+    async def test_that_cannot_be_stored_fail_the_job_for_good(
+        self, value: object, why: str
+    ) -> None:
+        """A second run would do the work again, and return the same."""
+        queue = Queue("small", "sqlite://", max_bytes=1000)
+        runs: list[int] = []
+
+        @queue.task(attempts=3)
+        async def answer() -> object:
+            runs.append(1)
+            return value
+
+        job = await answer.enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed, match="UnfitResult: what it returned") as caught:
+                await job.result(timeout=5)
+        assert why in caught.value.reason
+        assert len(runs) == 1
+        await queue.close()

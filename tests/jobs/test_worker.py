@@ -1,0 +1,361 @@
+"""Workers: how much at once, in which order, how they start and stop, what trouble does to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidOption
+from hasten.jobs import Job, Queue, State, Worker
+from hasten.testing import ManualClock
+from tests.jobs.eventually import until, until_state
+
+
+class TestConcurrency:
+    @pytest.mark.parametrize("limit", [1, 2, 7, 100])
+    async def test_is_never_exceeded_and_is_reached(self, queue: Queue, limit: int) -> None:
+        """With two queues as with one: the room is the worker's."""
+        other = Queue("other", "sqlite://")
+        running: list[int] = []
+        most = 0
+
+        async def run() -> None:
+            nonlocal most
+            running.append(1)
+            most = max(most, len(running))
+            await asyncio.sleep(0.001)
+            running.pop()
+
+        jobs: list[Job[Any]] = []
+        for each in (queue, other):
+            each.task(run)
+            jobs += await each.add_many([("run", {})] * 150)
+        async with Worker(queue, other, concurrency=limit):
+            await asyncio.gather(*(job.result(timeout=20) for job in jobs))
+        assert most == limit
+        await other.close()
+
+    async def test_no_more_jobs_are_claimed_than_there_is_room_for(self, queue: Queue) -> None:
+        """The rest is for other workers."""
+        may_end = asyncio.Event()
+
+        @queue.task
+        async def run() -> None:
+            await may_end.wait()
+
+        jobs = await run.enqueue_many([{}] * 20)
+        async with Worker(queue, concurrency=5):
+            for job in jobs[:5]:
+                await until_state(job, State.ACTIVE)
+            counts = await queue.counts()
+            assert (counts[State.ACTIVE], counts[State.WAITING]) == (5, 15)
+            may_end.set()
+            await asyncio.gather(*(job.result(timeout=5) for job in jobs))
+
+    @pytest.mark.parametrize("limit", [1, 2, 10])
+    async def test_is_shared_fairly_by_full_queues(self, queue: Queue, limit: int) -> None:
+        """A full queue does not starve another."""
+        other = Queue("other", "sqlite://")
+        order: list[str] = []
+        jobs: list[Job[Any]] = []
+        for each in (queue, other):
+
+            async def run(name: str) -> None:
+                order.append(name)
+                await asyncio.sleep(0)
+
+            each.task(run)
+            jobs += await each.add_many([("run", {"name": each.name})] * 100)
+        async with Worker(queue, other, concurrency=limit):
+            await asyncio.gather(*(job.result(timeout=20) for job in jobs))
+        share = Counter(order[:100])
+        assert min(share["mail"], share["other"]) >= 30
+        await other.close()
+
+    async def test_a_queue_alone_has_all_the_room(self, queue: Queue) -> None:
+        """The share of an empty one is not kept free."""
+        other = Queue("other", "sqlite://")
+        running: list[int] = []
+
+        @queue.task
+        async def run() -> None:
+            running.append(1)
+            await until(lambda: len(running) >= 10)
+
+        jobs = await run.enqueue_many([{}] * 10)
+        async with Worker(other, queue, concurrency=10):
+            await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+        await other.close()
+
+
+class TestStopping:
+    async def test_waits_for_running_jobs_and_takes_no_more(self, queue: Queue) -> None:
+        started, may_end = asyncio.Event(), asyncio.Event()
+
+        @queue.task
+        async def run() -> str:
+            started.set()
+            await may_end.wait()
+            return "done"
+
+        first, second = await run.enqueue_many([{}] * 2)
+        worker = Worker(queue, concurrency=1)
+        await worker.start()
+        await started.wait()
+        stopping = asyncio.create_task(worker.stop())
+        again = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.05)
+        assert not stopping.done()
+        may_end.set()
+        await stopping
+        await again
+        assert await first.result(timeout=5) == "done"
+        assert (await second.refresh()).state is State.WAITING
+
+    async def test_hands_back_what_outlasts_its_grace(self, queue: Queue) -> None:
+        """In their order, before those that wait, without using up an attempt."""
+        ended: list[str] = []
+
+        @queue.task
+        async def run() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("stopped")
+
+        jobs = await run.enqueue_many([{}] * 7)
+        async with Worker(queue, concurrency=5, grace=0):
+            for job in jobs[:5]:
+                await until_state(job, State.ACTIVE)
+        assert ended == ["stopped"] * 5
+        line = await queue.jobs(State.WAITING)
+        assert [job.id for job in line] == [job.id for job in jobs]
+        assert {job.attempts_made for job in line} == {0}
+        assert {job.record.crashes for job in line} == {0}
+
+    async def test_grace_may_be_told_when_it_stops(self, queue: Queue) -> None:
+        @queue.task
+        async def run() -> None:
+            await asyncio.Event().wait()
+
+        job = await run.enqueue()
+        worker = Worker(queue, grace=3600)
+        await worker.start()
+        await until_state(job, State.ACTIVE)
+        await worker.stop(grace=0)
+        assert (await job.refresh()).state is State.WAITING
+
+    async def test_a_job_cancelled_with_its_worker_s_loop_is_handed_back(
+        self, tmp_path: Path
+    ) -> None:
+        """`asyncio.run` cancels all tasks when the main one raises."""
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+
+        async def crash() -> None:
+            queue = Queue("mail", url)
+            started = asyncio.Event()
+
+            @queue.task
+            async def run() -> None:
+                started.set()
+                await asyncio.Event().wait()
+
+            await run.enqueue()
+            try:
+                async with Worker(queue, grace=0):
+                    await started.wait()
+                    raise LookupError("main")
+            finally:
+                await queue.close()
+
+        with pytest.raises(LookupError, match="main"):
+            await asyncio.to_thread(asyncio.run, crash())
+        queue = Queue("mail", url)
+        (job,) = await queue.jobs(State.WAITING)
+        assert job.attempts_made == 0
+        await queue.close()
+
+    async def test_a_worker_starts_once(self, queue: Queue) -> None:
+        worker = Worker(queue)
+        async with worker:
+            with pytest.raises(RuntimeError, match="has been started already"):
+                await worker.start()
+        with pytest.raises(RuntimeError, match="has been started already"):
+            await worker.start()
+
+    async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
+        await Worker(queue).stop()
+
+    async def test_run_ends_when_asked_to(self, queue: Queue) -> None:
+        """As a signal does."""
+
+        @queue.task
+        async def answer() -> int:
+            return 42
+
+        job = await answer.enqueue()
+        worker = Worker(queue)
+        running = asyncio.create_task(worker.run())
+        assert await job.result(timeout=5) == 42
+        worker.ask_to_stop()
+        await running
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"concurrency": 0}, "concurrency=0: expected a whole number"),
+        ({"concurrency": True}, "concurrency=True"),
+        ({"concurrency": 2.0}, r"concurrency=2\.0"),
+        ({"crash_limit": 0}, "crash_limit=0"),
+        ({"processes": 0}, "processes=0"),
+        ({"processes": -1}, "processes=-1"),
+        ({"lease": 0.5}, r"lease=0\.5: .* at least 1 s"),
+        ({"grace": -1}, "grace=-1"),
+        ({"grace": "long"}, "grace='long'"),
+        ({"keep_completed": -1}, "keep_completed=-1"),
+        ({"keep_failed": "all"}, "keep_failed='all'"),
+    ],
+)
+def test_wrong_options_are_refused(queue: Queue, options: dict[str, Any], complaint: str) -> None:
+    """When the worker is made."""
+    with pytest.raises(InvalidOption, match=complaint):
+        Worker(queue, **options)
+
+
+@pytest.mark.parametrize("queues", [(), ("mail",), (None,)])
+def test_a_worker_needs_queues(queues: Any) -> None:
+    with pytest.raises(InvalidOption, match="one Queue or more"):
+        Worker(*queues)
+
+
+async def test_the_same_queue_twice_is_one(queue: Queue) -> None:
+    """Else its room would be counted twice."""
+    ran: list[int] = []
+
+    @queue.task
+    async def run() -> None:
+        ran.append(1)
+
+    job = await run.enqueue()
+    async with Worker(queue, queue):
+        await job.result(timeout=5)
+    assert ran == [1]
+
+
+async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
+    ran: list[int] = []
+
+    @queue.task
+    async def run(number: int) -> None:
+        ran.append(number)
+        await asyncio.sleep(0.001)
+
+    jobs = await run.enqueue_many({"number": n} for n in range(200))
+    async with Worker(queue, concurrency=10), Worker(queue, concurrency=10):
+        await asyncio.gather(*(job.result(timeout=20) for job in jobs))
+    assert sorted(ran) == list(range(200))
+
+
+async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
+    queue: Queue, clock: ManualClock
+) -> None:
+    """A laptop wakes up: what is still held here must not be taken for a dead worker's."""
+    started, may_end = asyncio.Event(), asyncio.Event()
+    runs: list[int] = []
+
+    @queue.task
+    async def run() -> None:
+        runs.append(1)
+        started.set()
+        await may_end.wait()
+
+    job = await run.enqueue()
+    async with Worker(queue, lease=10):
+        await started.wait()
+        for _ in range(3):
+            clock.advance(3600)
+            await asyncio.sleep(0.1)  # for whoever would take it away
+        may_end.set()
+        await job.result(timeout=5)
+    assert runs == [1]
+    assert (await job.refresh()).record.crashes == 0
+
+
+class TestTrouble:
+    @pytest.fixture
+    async def impatient(self, tmp_path: Path) -> AsyncIterator[Queue]:
+        """A queue whose store gives up waiting for a lock at once."""
+        queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}?timeout=0.05")
+        yield queue
+        await queue.close()
+
+    @contextlib.asynccontextmanager
+    async def locked(self, folder: Path) -> AsyncIterator[None]:
+        with contextlib.closing(
+            sqlite3.connect(folder / "jobs.db", isolation_level=None)
+        ) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+
+    async def test_what_came_of_jobs_is_stored_when_the_store_answers_again(
+        self, impatient: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nothing is lost or run again; the trouble is told once, and its end."""
+        queue = impatient
+        started, may_end = asyncio.Event(), asyncio.Event()
+        runs: list[int] = []
+
+        @queue.task
+        async def run() -> str:
+            runs.append(1)
+            started.set()
+            await may_end.wait()
+            return "done"
+
+        job = await run.enqueue()
+        caplog.set_level(logging.WARNING, "hasten.worker")
+        async with Worker(queue):
+            await started.wait()
+            async with self.locked(tmp_path):
+                may_end.set()
+                await until(lambda: "queue mail stands still" in caplog.text)
+                await asyncio.sleep(0.5)
+            assert await job.result(timeout=10) == "done"
+        assert runs == [1]
+        assert caplog.text.count("queue mail stands still") == 1
+        assert caplog.text.count("queue mail goes on: its store answers again") == 1
+
+    async def test_a_worker_that_cannot_reach_its_store_stops_all_the_same(
+        self,
+        impatient: Queue,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It says what will come of its jobs, and does not hang."""
+        monkeypatch.setattr("hasten.jobs.worker.LAST_WORDS_SECONDS", 0.3)
+        queue = impatient
+        started = asyncio.Event()
+
+        @queue.task
+        async def run() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        await run.enqueue()
+        worker = Worker(queue, grace=0)
+        await worker.start()
+        await started.wait()
+        async with self.locked(tmp_path), asyncio.timeout(10):
+            await worker.stop()
+        assert "they run again when their leases have run out" in caplog.text

@@ -1,0 +1,320 @@
+"""Imports go down, never up and never in a ring, and foreign packages come in at known doors.
+
+A module stands on the floor of the longest pattern that fits it. Every import counts, those inside
+functions too. One below TYPE_CHECKING may close a ring (a job knows its queue), but not go up.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+SRC: Final = Path(__file__).parent.parent / "src"
+
+FLOORS: Final = {
+    # ground: nothing but the standard library
+    "hasten": 0,
+    "hasten.errors": 0,
+    "hasten._*": 0,
+    # drivers: connections, no domain word
+    "hasten._sqlite": 2,
+    "hasten._redis": 2,
+    # pure rules
+    "hasten.jobs.states": 1,
+    "hasten.jobs.record": 1,
+    "hasten.jobs.options": 1,
+    "hasten.jobs.durations": 1,
+    "hasten.jobs.backoff": 1,
+    "hasten.jobs.engine": 1,
+    "hasten.jobs.arguments": 1,
+    "hasten.jobs.context": 1,
+    "hasten.jobs.steering": 1,
+    # engines
+    "hasten.jobs.engines": 3,
+    "hasten.jobs.engines.*": 3,
+    # shells
+    "hasten.jobs": 4,
+    "hasten.jobs.*": 4,
+    # faces
+    "hasten.__main__": 5,
+    "hasten.cli": 5,
+    "hasten.cli.*": 5,
+    "hasten.testing": 5,
+    "hasten.integrations": 5,
+    "hasten.integrations.*": 5,
+    "hasten.dashboard": 5,
+    "hasten.dashboard.*": 5,
+}
+
+# The capabilities that must be of use without a job queue.
+WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
+
+# Where a package from outside, or a driver, may be imported or asked for by _extras.require.
+DOORS: Final = {
+    "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
+    "msgspec": ("hasten._json", "hasten.jobs.*"),
+    "pydantic": ("hasten.jobs.*",),
+    "redis": ("hasten._redis",),
+    "typer": ("hasten.cli", "hasten.cli.*"),
+    "rich": ("hasten.cli", "hasten.cli.*"),
+}
+
+# What a pure rule has no business with: its clock, dice and bytes come in as arguments.
+IMPURE: Final = frozenset(
+    {"asyncio", "threading", "time", "random", "secrets", "os", "pathlib", "socket", "sqlite3"}
+)
+
+
+class Imports(NamedTuple):
+    """What a module imports, by dotted name."""
+
+    at_run_time: frozenset[str]
+    for_types: frozenset[str]
+
+    @property
+    def all(self) -> frozenset[str]:
+        return self.at_run_time | self.for_types
+
+
+Tree = Mapping[str, Imports]
+"""The modules of a source folder by dotted name."""
+
+
+def test_every_module_has_a_floor() -> None:
+    assert [name for name in read_tree(SRC) if floor(name) is None] == []
+
+
+def test_imports_never_go_up() -> None:
+    assert upward(read_tree(SRC)) == []
+
+
+def test_imports_form_no_ring() -> None:
+    assert ring(read_tree(SRC)) == []
+
+
+def test_pure_rules_touch_nothing() -> None:
+    assert impure(read_tree(SRC)) == []
+
+
+def test_http_capabilities_never_import_jobs() -> None:
+    assert into_jobs(read_tree(SRC)) == []
+
+
+def test_foreign_packages_come_in_at_their_doors() -> None:
+    assert past_doors(read_tree(SRC)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("hasten", {"sqlite3", "asyncio", "msgspec", "hasten.jobs"}),
+        ("hasten.jobs", {"redis", "typer", "rich", "pydantic"}),
+        *[
+            (f"hasten.{name}", {"sqlite3", "redis", "hasten.jobs"})
+            for name in WITHOUT_JOBS
+            if (SRC / "hasten" / name).exists()
+        ],
+    ],
+)
+def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -> None:
+    """In a fresh interpreter, importing a capability loads nothing of the others."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert module in loaded
+    assert unwanted.intersection(loaded) == set()
+
+
+class TestTheseRulesCanFail:
+    """The rules above, on small trees that break them."""
+
+    def test_no_floor(self, tmp_path: Path) -> None:
+        tree = plant(tmp_path, {"hasten.attic": ""})
+        assert [name for name in tree if floor(name) is None] == ["hasten.attic"]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "from hasten.jobs.queue import Queue",
+            "from hasten.jobs import queue",
+            "from .queue import Queue",
+            "import hasten.jobs.queue",
+            "def later():\n    from hasten.jobs.queue import Queue",
+            "if TYPE_CHECKING:\n    from hasten.jobs.queue import Queue",
+        ],
+    )
+    def test_upward(self, tmp_path: Path, statement: str) -> None:
+        tree = plant(tmp_path, {"hasten.jobs.states": statement, "hasten.jobs.queue": ""})
+        assert upward(tree) == ["hasten.jobs.states (1) imports hasten.jobs.queue (4)"]
+
+    def test_ring(self, tmp_path: Path) -> None:
+        tree = plant(
+            tmp_path,
+            {
+                "hasten.jobs.queue": "from hasten.jobs.tasks import Task",
+                "hasten.jobs.tasks": "from hasten.jobs.worker import Worker",
+                "hasten.jobs.worker": "from hasten.jobs import queue",
+            },
+        )
+        assert set(ring(tree)) == {"hasten.jobs.queue", "hasten.jobs.tasks", "hasten.jobs.worker"}
+
+    def test_ring_of_types_is_none(self, tmp_path: Path) -> None:
+        tree = plant(
+            tmp_path,
+            {
+                "hasten.jobs.queue": "from hasten.jobs.job import Job",
+                "hasten.jobs.job": "if TYPE_CHECKING:\n    from hasten.jobs.queue import Queue",
+            },
+        )
+        assert ring(tree) == []
+
+    def test_impure(self, tmp_path: Path) -> None:
+        tree = plant(tmp_path, {"hasten.jobs.states": "from os import path", "hasten._clock": ""})
+        assert impure(tree) == ["hasten.jobs.states imports os"]
+
+    def test_into_jobs(self, tmp_path: Path) -> None:
+        tree = plant(
+            tmp_path,
+            {
+                "hasten.fields.mask": "from hasten.jobs.states import State",
+                "hasten.jobs.states": "",
+            },
+        )
+        assert into_jobs(tree) == ["hasten.fields.mask imports hasten.jobs.states"]
+
+    @pytest.mark.parametrize(
+        "statement",
+        ["import redis", "from redis import asyncio", "require('redis.asyncio', extra='redis')"],
+    )
+    def test_past_doors(self, tmp_path: Path, statement: str) -> None:
+        tree = plant(tmp_path, {"hasten.jobs.queue": statement, "hasten._redis": statement})
+        assert past_doors(tree) == ["hasten.jobs.queue imports redis"]
+
+
+# The rules: each returns the breaches, none if all is well ----------------------------------------
+
+
+def upward(tree: Tree) -> list[str]:
+    return [
+        f"{name} ({floor(name)}) imports {target} ({floor(target)})"
+        for name, target in edges(tree)
+        if (floor(target) or 0) > (floor(name) or 0)
+    ]
+
+
+def ring(tree: Tree) -> list[str]:
+    sorter = TopologicalSorter({name: imports.at_run_time for name, imports in tree.items()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        path: list[str] = error.args[1]
+        return path
+    return []
+
+
+def impure(tree: Tree) -> list[str]:
+    return [
+        f"{name} imports {package}"
+        for name, imports in tree.items()
+        if floor(name) == 1
+        for package in sorted(packages(imports) & IMPURE)
+    ]
+
+
+def into_jobs(tree: Tree) -> list[str]:
+    return [
+        f"{name} imports {target}"
+        for name, target in edges(tree)
+        if name.split(".")[1:2] and name.split(".")[1] in WITHOUT_JOBS
+        if target.startswith("hasten.jobs")
+    ]
+
+
+def past_doors(tree: Tree) -> list[str]:
+    return [
+        f"{name} imports {package}"
+        for name, imports in tree.items()
+        for package in sorted(packages(imports))
+        if package in DOORS or package not in {"hasten", *sys.stdlib_module_names}
+        if not any(fnmatchcase(name, door) for door in DOORS.get(package, ()))
+    ]
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def floor(module: str) -> int | None:
+    """The floor of the longest pattern that fits, None if none does."""
+    fitting = [pattern for pattern in FLOORS if fnmatchcase(module, pattern)]
+    return FLOORS[max(fitting, key=len)] if fitting else None
+
+
+def edges(tree: Tree) -> Iterator[tuple[str, str]]:
+    """The imports between modules of the tree itself."""
+    for name, imports in tree.items():
+        for target in sorted(imports.all & tree.keys()):
+            yield name, target
+
+
+def packages(imports: Imports) -> set[str]:
+    return {target.partition(".")[0] for target in imports.all}
+
+
+def read_tree(src: Path) -> Tree:
+    paths = {module_name(path, src): path for path in sorted(src.rglob("*.py"))}
+    return {name: read_imports(name, path, paths.keys()) for name, path in paths.items()}
+
+
+def module_name(path: Path, src: Path) -> str:
+    parts = path.relative_to(src).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def read_imports(name: str, path: Path, known: Collection[str]) -> Imports:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    everything = imported_in(tree, package, known)
+    for node in ast.walk(tree):
+        match node:
+            case ast.If(test=ast.Name("TYPE_CHECKING")):
+                node.body.clear()
+    at_run_time = imported_in(tree, package, known)
+    return Imports(frozenset(at_run_time), frozenset(everything - at_run_time))
+
+
+def imported_in(tree: ast.Module, package: str, known: Collection[str]) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module, names, level):
+                above = package.split(".")[: package.count(".") + 2 - level] if level else []
+                source = ".".join([*above, *([module] if module else [])])
+                for alias in names:
+                    submodule = f"{source}.{alias.name}"
+                    found.add(submodule if submodule in known else source)
+            case ast.Call(
+                func=ast.Name("require") | ast.Attribute(attr="require" | "import_module"),
+                args=[ast.Constant(str(module)), *_],
+            ):
+                found.add(module)
+    return found
+
+
+def plant(folder: Path, modules: Mapping[str, str]) -> Tree:
+    """Write modules, with the packages above them, and read them back."""
+    for name, text in modules.items():
+        path = folder.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return read_tree(folder)

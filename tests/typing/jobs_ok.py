@@ -1,0 +1,170 @@
+"""Calls that have to type-check, and the types that they have to have. Read by mypy, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from hasten.jobs import (
+    Context,
+    Event,
+    Exponential,
+    Fixed,
+    Job,
+    Keep,
+    Queue,
+    State,
+    Task,
+    Worker,
+)
+
+mail = Queue("mail")
+Queue("mail", "sqlite:///mail.db", max_bytes=10_000, attempts=3, backoff=Fixed(2))
+
+
+@dataclass
+class Address:
+    name: str
+    host: str
+
+
+@mail.task
+async def send(to: Address, locale: str = "en") -> int:
+    return len(to.name + locale)
+
+
+@mail.task
+def send_in_thread(to: str, *, urgent: bool = False) -> str:
+    return to if urgent else ""
+
+
+@mail.task
+async def send_with_context(ctx: Context, to: str) -> bytes:
+    ctx.progress({"sent": 1})
+    ctx.log(f"attempt {ctx.attempt} of {ctx.job.name}")
+    return to.encode()
+
+
+@mail.task
+def send_in_thread_with_context(ctx: Context, to: str) -> float:
+    return 0.5 if ctx.stopping else float(to)
+
+
+@mail.task(name="bill", attempts=5, backoff="exponential", timeout=30, keep_completed=False)
+async def charge(cents: int) -> None: ...
+
+
+@mail.task(run_in="process", give_up_on=(LookupError, ValueError), expires=timedelta(hours=1))
+def render(page: int) -> list[str]:
+    return [str(page)]
+
+
+@mail.task(
+    backoff=lambda attempt, error: None if isinstance(error, LookupError) else attempt * 2.0,
+    give_up_on=ValueError,
+    keep_failed=Keep(count=10, age=timedelta(days=1)),
+    priority=5,
+    lifo=False,
+)
+async def report(ctx: Context, day: datetime, *, pages: int = 1) -> dict[str, int]:
+    return {day.isoformat(): pages}
+
+
+# A task has the type of its function, and can be called like it.
+
+ada = Address("ada", "example.org")
+
+task: Task[..., Coroutine[Any, Any, int], int] = send
+assert_type(send_in_thread("ada", urgent=True), str)
+assert_type(render(1), list[str])
+assert_type(send.name, str)
+
+
+async def calling(ctx: Context) -> None:
+    assert_type(await send(ada), int)
+    assert_type(await send(ada, locale="de"), int)
+    assert_type(await send_with_context(ctx, "ada"), bytes)
+    assert_type(send_in_thread_with_context(ctx, "1"), float)
+    assert_type(await report(ctx, datetime.now(UTC), pages=2), dict[str, int])
+
+
+# enqueue takes what the function takes; a context is the worker's to give.
+
+
+async def enqueueing() -> None:
+    assert_type(await send.enqueue(ada), Job[int])
+    assert_type(await send.enqueue(to=ada, locale="de"), Job[int])
+    assert_type(await send_in_thread.enqueue("ada", urgent=True), Job[str])
+    assert_type(await send_with_context.enqueue("ada"), Job[bytes])
+    assert_type(await send_with_context.enqueue(to="ada"), Job[bytes])
+    assert_type(await send_in_thread_with_context.enqueue("1"), Job[float])
+    assert_type(await charge.enqueue(cents=100), Job[None])
+    assert_type(await render.enqueue(1), Job[list[str]])
+    assert_type(await report.enqueue(datetime.now(UTC), pages=2), Job[dict[str, int]])
+    assert_type(await send.enqueue_many([{"to": ada}, {"to": ada, "locale": "de"}]), list[Job[int]])
+    assert_type(await send_with_context.enqueue_many([{"to": "ada"}]), list[Job[bytes]])
+
+
+async def using() -> None:
+    assert_type(await send.using(delay=60, priority=1).enqueue(ada), Job[int])
+    assert_type(await send.using(at=datetime.now(UTC), job_id="welcome-ada").enqueue(ada), Job[int])
+    assert_type(await send.using(delay=timedelta(days=1)).using(lifo=True).enqueue(ada), Job[int])
+    assert_type(await send.using(timeout=None, expires=0.5).enqueue(ada), Job[int])
+    assert_type(await send.using(attempts=3, backoff=Fixed(2)).enqueue(ada), Job[int])
+    assert_type(await send.using(backoff=Exponential(1, cap=60)).enqueue(ada), Job[int])
+    assert_type(await send.using(backoff=timedelta(seconds=2)).enqueue(ada), Job[int])
+    assert_type(await send.using(keep_completed=False, keep_failed=100).enqueue(ada), Job[int])
+    assert_type(await send_with_context.using(delay=1).enqueue("ada"), Job[bytes])
+    assert_type(await report.using(delay=1).enqueue(datetime.now(UTC)), Job[dict[str, int]])
+    assert_type(await send.using(delay=1).enqueue_many([{"to": ada}]), list[Job[int]])
+
+
+def sync() -> None:
+    assert_type(send.sync.enqueue(ada, locale="de"), Job[int])
+    assert_type(send.sync.enqueue_many([{"to": ada}]), list[Job[int]])
+    assert_type(send.using(delay=1).sync.enqueue(ada), Job[int])
+    assert_type(send.sync.using(delay=1).enqueue(ada), Job[int])
+    assert_type(send_with_context.sync.enqueue("ada"), Job[bytes])
+    assert_type(send.sync.enqueue(ada).sync.result(timeout=1.5), int)
+    assert_type(mail.sync.add("send", {"to": "ada"}, delay=1), Job[Any])
+    assert_type(mail.sync.counts(), dict[State, int])
+    assert_type(mail.sync.cancel("1"), bool)
+
+
+async def results() -> None:
+    job = await send.enqueue(ada)
+    assert_type(await job.result(), int)
+    assert_type(await job.result(timeout=10), int)
+    assert_type(job.return_value, int | None)
+    assert_type(await job.refresh(), Job[int])
+    assert_type(job.state, State)
+    assert_type(job.failed_reason, str | None)
+    assert_type(job.finished_at, datetime | None)
+    assert_type(await job.logs(), list[str])
+    assert_type(await job.cancel(), bool)
+    bills: Job[None] = await charge.enqueue(1)
+    anything: Job[object] = bills  # who only reads may read less
+    print(anything)
+
+
+async def queues() -> None:
+    assert_type(await mail.add("send"), Job[Any])
+    assert_type(await mail.add("send", {"to": "ada"}, priority=1, job_id="a"), Job[Any])
+    assert_type(await mail.add_many([("send", {}), ("send", {}, {"delay": 1})]), list[Job[Any]])
+    assert_type(await mail.get("1"), Job[Any] | None)
+    assert_type(await mail.jobs(State.WAITING, start=10, newest_first=True), list[Job[Any]])
+    assert_type(await mail.jobs("failed"), list[Job[Any]])
+    assert_type(await mail.counts(), dict[State, int])
+    assert_type(await mail.clean("completed", older_than=timedelta(days=1)), list[str])
+    assert_type(await mail.drain(delayed=True), int)
+    async for event in mail.events():
+        assert_type(event, Event)
+
+
+async def working() -> None:
+    worker = Worker(mail, Queue("other"), concurrency=10, lease=timedelta(seconds=5), grace=0)
+    async with worker as same:
+        assert_type(same, Worker)
+    await Worker(mail, keep_completed=Keep(age=60), keep_failed=True, processes=2).run()

@@ -1,0 +1,182 @@
+"""What `module:queue` on the command line stands for, and what is said if it is nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hasten.cli.supervisor import LAST_PAUSE_SECONDS, ending, next_pause
+from hasten.cli.target import TargetError, load, load_one
+
+SHOP = """
+from hasten.jobs import Queue
+
+class inner:
+    deep = Queue("deep")
+
+mail = Queue("mail")
+also_mail = mail
+reports = Queue("reports")
+number = 7
+
+@mail.task
+async def send() -> None: ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with modules in it."""
+    files = {
+        "shop.py": SHOP,
+        "empty.py": "",
+        "needs.py": "import nothing_like_this",
+        "breaks.py": "def deep():\n    raise LookupError('no setting')\n\ndeep()",
+        "exits.py": "import sys\nsys.exit('not configured')",
+        "pack/__init__.py": "",
+        "pack/tasks.py": "from hasten.jobs import Queue\nqueue = Queue('packed')",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def names(*targets: str) -> list[str]:
+    return [queue.name for queue in load(targets)]
+
+
+class TestLoad:
+    @pytest.mark.parametrize(
+        ("targets", "expected"),
+        [
+            (["shop:mail"], ["mail"]),
+            (["shop:inner.deep"], ["deep"]),
+            (["pack.tasks:queue"], ["packed"]),
+            (["shop:reports", "pack.tasks:queue"], ["reports", "packed"]),
+        ],
+    )
+    def test_finds_what_is_named_in_that_order(
+        self, targets: list[str], expected: list[str]
+    ) -> None:
+        assert names(*targets) == expected
+
+    def test_a_module_alone_means_all_the_queues_at_its_top(self) -> None:
+        assert names("shop") == ["mail", "reports"]
+
+    def test_a_queue_comes_once_however_often_it_is_named(self) -> None:
+        """A worker serves a queue or does not."""
+        assert names("shop:mail", "shop:also_mail", "shop") == ["mail", "reports"]
+
+
+class TestOneQueue:
+    def test_is_the_one_that_is_named(self) -> None:
+        assert load_one("pack.tasks").name == "packed"
+
+    def test_is_not_guessed(self) -> None:
+        with pytest.raises(TargetError) as caught:
+            load_one("shop")
+        assert str(caught.value) == "shop has 2 queues: name one of shop:mail, shop:reports"
+
+
+class TestMessages:
+    def said(self, target: str) -> str:
+        with pytest.raises(TargetError) as caught:
+            load([target])
+        return str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("target", "missing"), [("nope:mail", "nope"), ("nope.a.b", "nope"), ("pack.x", "pack.x")]
+    )
+    def test_no_such_module(self, target: str, missing: str, folder: Path) -> None:
+        """It names what is missing and where it was looked for, and shows no traceback."""
+        assert self.said(target) == (
+            f"there is no module {missing!r}, neither in {folder} nor where Python looks"
+        )
+
+    def test_a_module_that_lacks_another_shows_which_and_where(self) -> None:
+        said = self.said("needs:mail")
+        assert said.startswith("module 'needs' could not be imported:\n\nTraceback")
+        assert 'needs.py", line 1, in <module>' in said
+        assert said.endswith("ModuleNotFoundError: No module named 'nothing_like_this'")
+
+    def test_a_module_that_fails_shows_its_own_traceback_and_nothing_of_ours(self) -> None:
+        said = self.said("breaks:mail")
+        assert 'breaks.py", line 2, in deep' in said
+        assert said.endswith("LookupError: no setting")
+        assert "importlib" not in said
+        assert "target.py" not in said
+
+    def test_a_module_that_exits_is_told_like_one_that_fails(self) -> None:
+        assert self.said("exits:mail").endswith("SystemExit: not configured")
+
+    def test_no_such_attribute_lists_the_queues_there_are(self) -> None:
+        assert self.said("shop:mial") == (
+            "module 'shop' has no 'mial'; its queues are shop:mail, shop:reports"
+        )
+
+    def test_no_such_attribute_where_there_are_no_queues(self) -> None:
+        assert self.said("empty:mail") == (
+            "module 'empty' has no 'mail'; it has no queues at its top"
+        )
+
+    @pytest.mark.parametrize(
+        ("target", "kind"), [("shop:send", "a Task"), ("shop:number", "of type int")]
+    )
+    def test_what_is_no_queue_is_said_to_be_what_it_is(self, target: str, kind: str) -> None:
+        assert self.said(target) == (
+            f"{target} is {kind}, where a Queue is needed; its queues are shop:mail, shop:reports"
+        )
+
+    def test_a_module_without_queues(self) -> None:
+        assert self.said("empty") == "module 'empty' has no Queue at its top"
+
+    @pytest.mark.parametrize(
+        ("target", "instead"),
+        [
+            ("shop.py:mail", "shop:mail"),
+            ("shop.py", "shop"),
+            ("./pack/tasks.py:queue", "pack.tasks:queue"),
+            ("pack/tasks", "pack.tasks"),
+        ],
+    )
+    def test_a_file_is_given_its_name_as_a_module(self, target: str, instead: str) -> None:
+        assert self.said(target) == f"{target} is a file; a module is named with dots: {instead}"
+
+    @pytest.mark.parametrize("target", ["", ":mail", "shop mail", "a..b:mail", "1st:mail"])
+    def test_what_can_be_no_module(self, target: str) -> None:
+        assert self.said(target) == f"{target!r}: expected module:queue, such as app:mail"
+
+
+class TestPausesBetweenProcesses:
+    def test_grow_while_processes_do_not_live_long(self) -> None:
+        pauses = [0.0]
+        for _ in range(9):
+            pauses.append(next_pause(0.1, pauses[-1]))
+        assert pauses[1:4] == [0.5, 1.0, 2.0]
+        assert pauses[-1] == LAST_PAUSE_SECONDS
+
+    def test_begin_anew_after_a_long_life(self) -> None:
+        assert next_pause(3600, LAST_PAUSE_SECONDS) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "ended with status 0"),
+        (1, "ended with status 1"),
+        (-9, "was killed by signal 9 (SIGKILL)"),
+        (-250, "was killed by signal 250"),
+    ],
+)
+def test_the_end_of_a_process_is_said_in_words(status: int, said: str) -> None:
+    assert ending(status) == said

@@ -1,0 +1,149 @@
+"""The tree that is drawn is the tree that exists, and each message says what it should."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import pickle
+import re
+
+import pytest
+
+from hasten import errors
+from hasten.errors import (
+    HastenError,
+    InvalidArgument,
+    InvalidOption,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    MissingExtra,
+    PayloadTooLarge,
+    ResultTimeout,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreTooNew,
+    StoreUnavailable,
+    WrongState,
+)
+
+NOT_INSTALLED = (
+    "redis is not installed: it comes with the extra 'redis' of hasten; "
+    "in a clone of it: pip install -e '.[redis]'"
+)
+TOO_LARGE = (
+    "send: argument 'body' makes the job too large: 2,000,000 bytes of JSON where 1,048,576 are "
+    "allowed. Store the data elsewhere and pass a reference, or raise Queue(max_bytes=…)"
+)
+
+MESSAGES = [
+    (
+        MissingExtra("redis", "redis"),
+        NOT_INSTALLED,
+    ),
+    (
+        InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
+        "attempts=0: expected a whole number from 1 to 1,000,000",
+    ),
+    (
+        InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
+        "send: argument 'when' is a datetime, which JSON does not know",
+    ),
+    (
+        PayloadTooLarge("send", "body", 2_000_000, 1_048_576),
+        TOO_LARGE,
+    ),
+    (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
+    (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),
+    (StoreReadOnly("sqlite:///a.db", "read-only"), "sqlite:///a.db: read-only"),
+    (StoreFull("sqlite:///a.db", "full"), "sqlite:///a.db: full"),
+    (StoreCorrupt("sqlite:///a.db", "damaged"), "sqlite:///a.db: damaged"),
+    (StoreTooNew("sqlite:///a.db", "version 9"), "sqlite:///a.db: version 9"),
+    (StoreUnavailable("sqlite:///a.db", "closed"), "sqlite:///a.db: closed"),
+    (JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
+    (
+        WrongState("mail", "7", "active", ["failed", "completed"]),
+        "job '7' of queue 'mail' is active: this needs it to be failed or completed",
+    ),
+    (JobFailed("7", "no such address"), "job '7' failed: no such address"),
+    (JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
+    (ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
+]
+
+
+def classes() -> set[type[HastenError]]:
+    found = {value for value in vars(errors).values() if isinstance(value, type)}
+    return {kind for kind in found if issubclass(kind, HastenError)}
+
+
+def drawn() -> dict[str, tuple[str, str | None]]:
+    """The tree of the docstring: name → its parent, and the builtin that it also is."""
+    tree: dict[str, tuple[str, str | None]] = {}
+    path: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"^((?:[│ ] {3})*)(?:[├└]── )?([A-Z]\w+)(?:  |$)", line)
+        if match is None:
+            continue
+        depth = len(match[1]) // 4 + ("──" in line)
+        path[depth:] = [match[2]]
+        also = re.search(r"\(also (\w+)\)", line)
+        tree[match[2]] = (path[depth - 1] if depth else "Exception", also and also[1])
+    return tree
+
+
+class TestTree:
+    def test_is_drawn_as_it_is(self) -> None:
+        """The drawing is what people read before they write `except`."""
+        tree = drawn()
+        assert set(tree) == {kind.__name__ for kind in classes()}
+        for kind in classes():
+            parent, also = tree[kind.__name__]
+            bases = [base.__name__ for base in kind.__bases__]
+            assert bases[0] == parent
+            if also is not None:
+                assert issubclass(kind, getattr(builtins, also))
+
+    def test_every_class_ends_in_one_sentence(self) -> None:
+        assert all(kind.__doc__ for kind in classes())
+
+
+class TestMessages:
+    @pytest.mark.parametrize(("error", "message"), MESSAGES, ids=lambda value: type(value).__name__)
+    def test_say_what_where_and_why(self, error: HastenError, message: str) -> None:
+        assert str(error) == message
+
+    def test_are_all_here(self) -> None:
+        """A new class comes with its message."""
+        assert {type(error) for error, _ in MESSAGES} == classes() - {HastenError}
+
+    @pytest.mark.parametrize("error", [error for error, _ in MESSAGES])
+    def test_survive_the_way_between_processes(self, error: HastenError) -> None:
+        """A handler in a process of its own may raise one; a lost class would break its pool."""
+        for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert type(twin) is type(error)
+            assert str(twin) == str(error)
+            assert vars(twin) == vars(error)
+
+
+class TestFacts:
+    def test_are_attributes(self) -> None:
+        """What a caller decides by is not to be parsed from a text."""
+        missing = JobNotFound("mail", "7")
+        assert (missing.queue, missing.job_id) == ("mail", "7")
+        wrong = WrongState("mail", "7", "active", ["failed"])
+        assert (wrong.queue, wrong.job_id, wrong.state) == ("mail", "7", "active")
+        option = InvalidOption("attempts", 0, "more")
+        assert (option.option, option.value) == ("attempts", 0)
+        large = PayloadTooLarge("send", "body", 2, 1)
+        assert (large.task, large.argument, large.size, large.limit) == ("send", "body", 2, 1)
+        failed = JobFailed("7", "no such address")
+        assert (failed.job_id, failed.reason) == ("7", "no such address")
+        late = ResultTimeout("7", 2.5)
+        assert (late.job_id, late.seconds) == ("7", 2.5)
+        store = StoreFull("sqlite:///a.db", "full")
+        assert (store.store, store.reason) == ("sqlite:///a.db", "full")
+        extra = MissingExtra("redis", "redis")
+        assert (extra.module, extra.extra) == ("redis", "redis")

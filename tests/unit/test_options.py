@@ -1,0 +1,492 @@
+"""Options: what a call may say, what it is told when it is wrong, and BullMQ's form on the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.errors import InvalidOption
+from hasten.jobs.backoff import Backoff, Custom, Exponential, Fixed
+from hasten.jobs.durations import MAX_MS
+from hasten.jobs.options import (
+    DEFAULT_KEEP_COMPLETED,
+    DEFAULT_KEEP_FAILED,
+    DEFAULT_OPTIONS,
+    KEEP_ALL,
+    KEEP_NONE,
+    MAX_JOB_ID,
+    MAX_PRIORITY,
+    RESERVED_IDS,
+    JobOptions,
+    Keep,
+    Options,
+    TaskOptions,
+    check_job_id,
+    check_job_options,
+    check_task_options,
+    decode_options,
+    encode_options,
+)
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+NOON_MS = 1_893_499_200_000
+
+A_DURATION = "seconds (a number) or a timedelta"
+IN_RANGE = "and less than a hundred years"
+A_BACKOFF = "seconds, 'fixed', 'exponential', Fixed(…), Exponential(…) or a function"
+A_KEEP = "Keep(count=…, age=…), a count, True (all) or False (none)"
+PER_TASK = "attempts, backoff, delay, expires, keep_completed, keep_failed, lifo, priority, timeout"
+PER_JOB = (
+    "at, attempts, backoff, delay, expires, job_id, keep_completed, keep_failed, lifo, priority, "
+    "timeout"
+)
+
+
+def check(base: Options = DEFAULT_OPTIONS, *, now_ms: int = 0, **given: Any) -> Options:
+    return check_job_options(given, base, now_ms=now_ms)
+
+
+def decide(attempt: int, error: BaseException) -> float:
+    return 1.0
+
+
+class TestGoodValues:
+    @pytest.mark.parametrize(
+        ("option", "value", "expected"),
+        [
+            ("attempts", 1, Options(attempts=1)),
+            ("attempts", 1_000_000, Options(attempts=1_000_000)),
+            ("priority", 0, Options()),
+            ("priority", MAX_PRIORITY, Options(priority=2_097_151)),
+            ("lifo", True, Options(lifo=True)),
+            ("lifo", False, Options()),
+            ("delay", 0, Options()),
+            ("delay", 1.5, Options(delay_ms=1500)),
+            ("delay", timedelta(hours=1), Options(delay_ms=3_600_000)),
+            ("timeout", 30, Options(timeout_ms=30_000)),
+            ("timeout", None, Options()),
+            ("expires", timedelta(minutes=1), Options(expires_ms=60_000)),
+            ("expires", None, Options()),
+            ("backoff", None, Options()),
+            ("backoff", "fixed", Options(backoff=Fixed(1.0))),
+            ("backoff", "exponential", Options(backoff=Exponential())),
+            ("backoff", 5, Options(backoff=Fixed(5))),
+            ("backoff", timedelta(seconds=5), Options(backoff=Fixed(timedelta(seconds=5)))),
+            ("backoff", Fixed(1, jitter=0.5), Options(backoff=Fixed(1, jitter=0.5))),
+            ("backoff", Exponential(2), Options(backoff=Exponential(2))),
+            ("backoff", Custom(), Options(backoff=Custom())),
+            ("keep_completed", None, Options()),
+            ("keep_completed", True, Options(keep_completed=KEEP_ALL)),
+            ("keep_completed", False, Options(keep_completed=KEEP_NONE)),
+            ("keep_completed", 5, Options(keep_completed=Keep(count=5))),
+            ("keep_completed", Keep(age=60), Options(keep_completed=Keep(age=60))),
+            ("keep_failed", 0, Options(keep_failed=KEEP_NONE)),
+            ("job_id", "welcome-7", Options(job_id="welcome-7")),
+        ],
+    )
+    def test_are_taken(self, option: str, value: object, expected: Options) -> None:
+        assert check_job_options({option: value}, DEFAULT_OPTIONS, now_ms=0) == expected
+
+    def test_of_a_call_lie_over_those_of_its_task(self) -> None:
+        """What the call does not say stays as the task has it."""
+        task = check_task_options({"attempts": 5, "delay": 60, "timeout": 30})
+        call = check(task, delay=0, timeout=None)
+        assert call == Options(attempts=5, delay_ms=0, timeout_ms=None)
+
+    def test_are_all_tried_here(self) -> None:
+        """A new option comes with its tests."""
+        assert ", ".join(sorted(TaskOptions.__annotations__)) == PER_TASK
+        assert ", ".join(sorted(JobOptions.__annotations__)) == PER_JOB
+
+    def test_a_function_is_for_tasks(self) -> None:
+        """The worker asks its own task for it; the job only says so."""
+        assert check_task_options({"backoff": decide}).backoff == Custom()
+
+
+class TestAt:
+    def test_becomes_a_delay(self) -> None:
+        assert check(at=NOON, now_ms=NOON_MS - 250).delay_ms == 250
+
+    def test_knows_time_zones(self) -> None:
+        there = NOON.astimezone(timezone(timedelta(hours=-8)))
+        assert check(at=there, now_ms=NOON_MS - 250).delay_ms == 250
+
+    def test_in_the_past_means_now(self) -> None:
+        assert check(at=NOON, now_ms=NOON_MS + 250).delay_ms == 0
+
+    def test_takes_the_place_of_the_delay_of_the_task(self) -> None:
+        task = check_task_options({"delay": 60})
+        assert check(task, at=NOON, now_ms=NOON_MS).delay_ms == 0
+
+
+class TestBadValues:
+    @pytest.mark.parametrize(
+        ("option", "value", "expected"),
+        [
+            ("attempts", 0, "a whole number from 1 to 1,000,000"),
+            ("attempts", 1_000_001, "a whole number from 1 to 1,000,000"),
+            ("attempts", True, "a whole number from 1 to 1,000,000"),
+            ("attempts", 3.0, "a whole number from 1 to 1,000,000"),
+            ("attempts", None, "a whole number from 1 to 1,000,000"),
+            ("priority", -1, "a whole number from 0 to 2,097,151"),
+            ("priority", MAX_PRIORITY + 1, "a whole number from 0 to 2,097,151"),
+            ("priority", "high", "a whole number from 0 to 2,097,151"),
+            ("lifo", 1, "True or False"),
+            ("delay", -1, f"{A_DURATION}, not negative, {IN_RANGE}"),
+            ("delay", "5s", A_DURATION),
+            ("delay", None, A_DURATION),
+            ("timeout", 0, f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
+            ("timeout", "30", A_DURATION),
+            ("expires", 0, f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
+            ("expires", True, A_DURATION),
+            ("backoff", "linear", A_BACKOFF),
+            ("backoff", True, A_BACKOFF),
+            ("backoff", -1, f"{A_DURATION}, not negative, {IN_RANGE}"),
+            ("backoff", [1, 2], A_DURATION),
+            ("keep_completed", -1, A_KEEP),
+            ("keep_completed", 1.5, A_KEEP),
+            ("keep_completed", "all", A_KEEP),
+            ("keep_failed", {"count": 1}, A_KEEP),
+        ],
+    )
+    @pytest.mark.parametrize("whose", [check_task_options, check])
+    def test_are_named_with_the_remedy(
+        self, whose: Any, option: str, value: object, expected: str
+    ) -> None:
+        """The same for the options of a task and of a call."""
+        with pytest.raises(InvalidOption) as caught:
+            check_task_options({option: value}) if whose is not check else check(**{option: value})
+        assert str(caught.value) == f"{option}={value!r}: expected {expected}"
+        assert caught.value.option == option
+
+    @pytest.mark.parametrize("value", [True, 1_893_499_200, "2030-01-01", None])
+    def test_at_is_a_datetime(self, value: object) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            check(at=value)
+        assert str(caught.value) == f"at={value!r}: expected a datetime"
+
+    def test_at_has_a_time_zone(self) -> None:
+        """Without one it would mean another moment on each machine."""
+        naive = NOON.replace(tzinfo=None)
+        with pytest.raises(InvalidOption) as caught:
+            check(at=naive)
+        assert str(caught.value) == (
+            f"at={naive!r}: expected a datetime with a time zone, such as datetime.now(UTC)"
+        )
+
+    @pytest.mark.parametrize("order", [("at", "delay"), ("delay", "at")])
+    def test_at_and_delay_exclude_each_other(self, order: tuple[str, str]) -> None:
+        both = {"at": NOON, "delay": 5}
+        with pytest.raises(InvalidOption) as caught:
+            check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
+        assert str(caught.value) == f"at={NOON!r}: expected either at or delay, not both"
+
+    def test_a_function_is_not_for_calls(self) -> None:
+        """It cannot be stored with a job."""
+        with pytest.raises(InvalidOption) as caught:
+            check(backoff=decide)
+        assert str(caught.value) == (
+            f"backoff={decide!r}: expected a function only in @queue.task(backoff=…), "
+            "for it cannot be stored with a job"
+        )
+
+    def test_a_back_off_is_made_before_it_is_given(self) -> None:
+        """A class can be called, too: without () it would be taken for a function."""
+        with pytest.raises(InvalidOption) as caught:
+            check_task_options({"backoff": Exponential})
+        assert str(caught.value) == f"backoff={Exponential!r}: expected {A_BACKOFF}"
+
+    def test_an_unknown_option_gets_the_list(self) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            check(retries=3)
+        assert str(caught.value) == f"retries=3: expected one of the options {PER_JOB}"
+
+    @pytest.mark.parametrize("option", ["at", "job_id"])
+    def test_a_task_has_no_options_of_a_single_job(self, option: str) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            check_task_options({option: "x"})
+        assert str(caught.value) == f"{option}='x': expected one of the options {PER_TASK}"
+
+    def test_leave_the_base_as_it_was(self) -> None:
+        base = Options(attempts=5)
+        with pytest.raises(InvalidOption):
+            check(base, attempts=2, priority=-1)
+        assert base == Options(attempts=5)
+
+
+class TestJobIds:
+    @pytest.mark.parametrize(
+        "id", ["a", "order-7", "7a", "a b", "ünïcode", "🐇", "'; --", "a" * MAX_JOB_ID, "de.luxe"]
+    )
+    def test_may_be_most_texts(self, id: str) -> None:
+        assert check_job_id(id) == id
+
+    @pytest.mark.parametrize("value", ["", "a" * (MAX_JOB_ID + 1), 7, None, b"a"])
+    def test_are_texts_of_some_length(self, value: object) -> None:
+        self.refused(value, "a text of 1 to 512 characters")
+
+    @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
+    def test_are_no_numbers(self, value: str) -> None:
+        """The queue counts its own jobs, and would meet this number one day."""
+        self.refused(value, "an id that is not a number: numbers are given out by the queue")
+
+    @pytest.mark.parametrize("value", [":", "a:b", "0:1"])
+    def test_have_no_colon(self, value: str) -> None:
+        self.refused(value, "an id without ':', which separates the names of a store's keys")
+
+    @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
+    def test_are_text_that_every_store_can_hold(self, value: str) -> None:
+        self.refused(value, "valid text without NUL characters")
+
+    @pytest.mark.parametrize("value", sorted(RESERVED_IDS))
+    def test_are_not_the_names_that_the_store_uses(self, value: str) -> None:
+        """In Redis a job `wait` would lie on the list of waiting jobs."""
+        self.refused(value, "an id that the store does not use itself")
+
+    @staticmethod
+    def refused(value: object, expected: str) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            check_job_id(value)
+        shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
+        assert str(caught.value) == f"job_id={shown}: expected {expected}"
+
+
+class TestKeep:
+    def test_has_its_age_in_milliseconds_too(self) -> None:
+        assert Keep(age=1.5).age_ms == 1500
+        assert Keep(age=timedelta(days=1)).age_ms == 86_400_000
+        assert Keep().age_ms is None
+
+    def test_nothing_means_a_count_of_zero(self) -> None:
+        assert KEEP_NONE.nothing
+        assert Keep(count=0, age=60).nothing
+        assert not KEEP_ALL.nothing
+        assert not Keep(count=1).nothing
+        assert not Keep(age=0).nothing
+
+    def test_is_limited_unless_told_otherwise(self) -> None:
+        """A store must not grow for ever."""
+        for keep in (DEFAULT_KEEP_COMPLETED, DEFAULT_KEEP_FAILED):
+            assert keep.count is not None
+            assert keep.age is not None
+
+    @pytest.mark.parametrize("count", [-1, 1.5, True, "5"])
+    def test_counts_in_whole_numbers(self, count: Any) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            Keep(count=count)
+        assert str(caught.value) == (
+            f"Keep(count)={count!r}: expected a whole number, 0 or more, or None"
+        )
+
+    def test_ages_in_seconds(self) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            Keep(age="1d")  # type: ignore[arg-type]
+        assert str(caught.value) == f"Keep(age)='1d': expected {A_DURATION}"
+
+
+class TestExpiry:
+    def test_is_fixed_when_the_job_is_added(self) -> None:
+        """It counts from the time at which the job is due."""
+        options = Options(expires_ms=500, delay_ms=1000).resolved(NOON_MS)
+        assert options == Options(expires_at_ms=NOON_MS + 1500, delay_ms=1000)
+
+    def test_stays_away_when_not_asked_for(self) -> None:
+        assert Options(delay_ms=1000).resolved(NOON_MS) == Options(delay_ms=1000)
+
+
+# On the wire ------------------------------------------------------------------------------------
+
+waits = st.integers(0, MAX_MS).map(lambda ms: ms / 1000)
+jitters = st.floats(0, 1)
+backoffs: st.SearchStrategy[Backoff | None] = st.one_of(
+    st.none(),
+    st.builds(Fixed, waits, jitters),
+    st.builds(Exponential, waits, st.none() | waits, jitters),
+    st.builds(Custom, st.text().filter(lambda name: name not in {"fixed", "exponential"})),
+)
+keeps = st.one_of(
+    st.none(),
+    st.just(KEEP_NONE),
+    st.builds(Keep, st.none() | st.integers(1), st.none() | waits),
+)
+times = st.integers(1, MAX_MS)
+options = st.builds(
+    Options,
+    attempts=st.integers(1, 1_000_000),
+    backoff=backoffs,
+    delay_ms=st.integers(0, MAX_MS),
+    priority=st.integers(0, MAX_PRIORITY),
+    lifo=st.booleans(),
+    timeout_ms=st.none() | times,
+    expires_at_ms=st.none() | times,
+    keep_completed=keeps,
+    keep_failed=keeps,
+    job_id=st.none() | st.text(min_size=1),
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+members = st.sampled_from(
+    ["attempts", "backoff", "delay", "priority", "lifo", "jobId", "removeOnComplete", "hasten"]
+)
+
+
+class TestRoundTrip:
+    @given(options)
+    def test_loses_nothing(self, options: Options) -> None:
+        assert decode_options(encode_options(options)) == options
+
+    def test_keeps_durations_to_the_millisecond(self) -> None:
+        """They come back as seconds, however they were given."""
+        given = Options(
+            backoff=Exponential(timedelta(milliseconds=1), cap=timedelta(minutes=1)),
+            keep_failed=Keep(count=3, age=timedelta(days=1)),
+        )
+        assert decode_options(encode_options(given)) == replace(
+            given, backoff=Exponential(0.001, cap=60.0), keep_failed=Keep(count=3, age=86_400.0)
+        )
+
+
+class TestEncode:
+    def test_writes_bullmqs_names_and_units(self) -> None:
+        """Node reads this text: milliseconds, but seconds in the rules of keeping."""
+        text = encode_options(
+            Options(
+                attempts=5,
+                backoff=Exponential(2, cap=60, jitter=0.25),
+                delay_ms=1500,
+                priority=7,
+                lifo=True,
+                timeout_ms=30_000,
+                expires_at_ms=NOON_MS,
+                keep_completed=Keep(count=10, age=timedelta(hours=1)),
+                keep_failed=KEEP_ALL,
+                job_id="welcome-7",
+            )
+        )
+        assert json.loads(text) == {
+            "attempts": 5,
+            "backoff": {"type": "exponential", "delay": 2000, "jitter": 0.25},
+            "delay": 1500,
+            "priority": 7,
+            "lifo": True,
+            "jobId": "welcome-7",
+            "removeOnComplete": {"count": 10, "age": 3600},
+            "removeOnFail": False,
+            "hasten": {"timeout": 30_000, "expiresAt": NOON_MS, "cap": 60_000},
+        }
+
+    def test_says_no_more_than_needed(self) -> None:
+        """The text is stored with every job."""
+        assert encode_options(DEFAULT_OPTIONS) == '{"attempts":1}'
+
+    @pytest.mark.parametrize(
+        ("keep", "wire"),
+        [
+            (KEEP_ALL, False),
+            (KEEP_NONE, True),
+            (Keep(count=0, age=60), True),
+            (Keep(count=3), {"count": 3}),
+            (Keep(age=0.5), {"age": 0.5}),
+        ],
+    )
+    def test_writes_keeping_as_removing(self, keep: Keep, wire: object) -> None:
+        """BullMQ asks what to remove, we ask what to keep."""
+        text = encode_options(Options(keep_completed=keep))
+        assert json.loads(text)["removeOnComplete"] == wire
+
+
+class TestDecodeWhatNodeWrites:
+    @pytest.mark.parametrize(
+        ("wire", "expected"),
+        [
+            ({}, Options()),
+            ({"attempts": 0}, Options(attempts=1)),
+            ({"attempts": 3}, Options(attempts=3)),
+            ({"backoff": {"type": "fixed", "delay": 500}}, Options(backoff=Fixed(0.5))),
+            ({"backoff": 500}, Options(backoff=Fixed(0.5))),
+            ({"backoff": 0}, Options()),
+            (
+                {"backoff": {"type": "exponential", "delay": 1000}},
+                Options(backoff=Exponential(1, cap=None, jitter=0)),
+            ),
+            (
+                {"backoff": {"type": "exponential", "delay": 1000, "jitter": 0.5}},
+                Options(backoff=Exponential(1, cap=None, jitter=0.5)),
+            ),
+            ({"backoff": {"type": "mine"}}, Options(backoff=Custom("mine"))),
+            ({"backoff": {"type": "mine", "delay": 7}}, Options(backoff=Custom("mine"))),
+            ({"delay": 1500}, Options(delay_ms=1500)),
+            ({"delay": 1500.4}, Options(delay_ms=1500)),
+            ({"lifo": True, "priority": 3}, Options(lifo=True, priority=3)),
+            ({"removeOnComplete": True}, Options(keep_completed=KEEP_NONE)),
+            ({"removeOnComplete": False}, Options(keep_completed=KEEP_ALL)),
+            ({"removeOnComplete": 0}, Options(keep_completed=KEEP_NONE)),
+            ({"removeOnComplete": 100}, Options(keep_completed=Keep(count=100))),
+            ({"removeOnComplete": -1}, Options(keep_completed=KEEP_ALL)),
+            ({"removeOnComplete": {"count": -1}}, Options(keep_completed=KEEP_ALL)),
+            ({"removeOnComplete": {}}, Options(keep_completed=KEEP_ALL)),
+            (
+                {"removeOnFail": {"age": 3600, "count": 100, "limit": 10}},
+                Options(keep_failed=Keep(count=100, age=3600)),
+            ),
+        ],
+    )
+    def test_reads_each_form(self, wire: dict[str, Any], expected: Options) -> None:
+        assert decode_options(json.dumps(wire)) == expected
+
+    def test_reads_for_ever(self) -> None:
+        """Number.MAX_SAFE_INTEGER, after Redis has written it with 14 digits."""
+        assert decode_options('{"attempts":9.007199254741e+15}').attempts == 9_007_199_254_741_000
+
+    def test_ignores_what_it_does_not_know(self) -> None:
+        """Later versions and other features of BullMQ add members; a job still runs."""
+        text = (
+            '{"attempts":2,"kl":5,"tm":"md","omc":true,"stackTraceLimit":2,"de":{"id":"x"},'
+            '"parent":{"id":"1","queue":"bull:p"},"hasten":{"later":1}}'
+        )
+        assert decode_options(text) == Options(attempts=2)
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("", "Input data was truncated"),
+            ("nope", "JSON is malformed"),
+            ("[]", "Expected `object`, got `array`"),
+            ("null", "Expected `object`, got `null`"),
+            ('{"attempts":"3"}', r"\$\.attempts"),
+            ('{"backoff":"5s"}', r"\$\.backoff"),
+            ('{"backoff":-5}', r"backoff=-0\.005: expected seconds"),
+            ('{"backoff":{"type":"fixed","delay":1e300}}', r"backoff=1e\+297: expected seconds"),
+            ('{"backoff":{"type":"fixed","jitter":2}}', r"jitter=2\.0: expected a number"),
+            ('{"removeOnComplete":"yes"}', r"\$\.removeOnComplete"),
+            ('{"removeOnFail":{"age":-1}}', r"Keep\(age\)=-1\.0: expected seconds"),
+            ('{"hasten":5}', r"\$\.hasten"),
+        ],
+    )
+    def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
+        """The job fails with it, and the worker stays up."""
+        with pytest.raises(ValueError, match=f"^its options cannot be read: .*{reason}"):
+            decode_options(text)
+
+    @given(st.text())
+    def test_raises_nothing_but_value_errors_for_any_text(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r".+"):
+            decode_options(text + "]")
+
+    @given(st.dictionaries(members, json_values))
+    def test_reads_any_object_or_raises_a_value_error(self, wire: dict[str, Any]) -> None:
+        try:
+            options = decode_options(json.dumps(wire))
+        except ValueError:
+            return
+        assert isinstance(options, Options)
