@@ -1,0 +1,1 @@
+"""What `make bench WHAT=…` runs: a folder for each capability."""

@@ -1,0 +1,111 @@
+"""huey with its SQLite storage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks.jobs import load
+from benchmarks.jobs.contestant import Contestant
+from benchmarks.jobs.load import Cost
+
+
+class HueySqlite(Contestant):
+    title = "huey"
+    remark = "fsync=True: each commit is flushed, as ours"
+    packages = ("huey",)
+    parts = frozenset({"enqueue", "lone", "drain", "pickup"})
+    settings: ClassVar = {
+        # Threads share one connection behind a lock; 2 and 100 were never faster by more than
+        # runs differ.
+        "enqueue": ("1 thread", "8 threads"),
+        # Processes share the file, and wait for its lock by sleeping: more than two were slower.
+        # Greenlets need gevent and help tasks that wait, which this one does not.
+        "drain": ("1 thread", "2 threads", "1 process", "2 processes"),
+    }
+    share = 0.2
+
+    # None, huey's default, leaves it to SQLite, which was most likely built to flush each commit,
+    # too. True says so.
+    fsync = True
+
+    def __init__(self, folder: Path) -> None:
+        from huey import SqliteHuey
+
+        logging.disable(logging.INFO)  # two lines for each job
+        # Without results, adding returns no handle for them. They would cost nothing else: huey
+        # does not store a None. Its cache of 8 MB was as fast as one of 64.
+        self._huey = SqliteHuey(
+            "bench", filename=str(folder / "huey.db"), fsync=self.fsync, results=False
+        )
+        self._ran: Callable[[int], None] = _ignore
+        self._task: Any = self._huey.task()(self._noop)
+
+    def _noop(self, number: int) -> None:
+        self._ran(number)
+
+    def fill(self, count: int) -> None:
+        # huey has no call for many. This puts in what its own call does, in one transaction.
+        storage = self._huey.storage
+        rows = (
+            (self._huey.name, self._huey.serialize_task(self._task.s(number)), 0)
+            for number in range(count)
+        )
+        with storage.db(commit=True) as cursor:
+            cursor.executemany("INSERT INTO task (queue, data, priority) VALUES (?, ?, ?)", rows)
+
+    def enqueue(self, count: int, setting: str) -> Cost:
+        self._task(0)  # opens the file
+        return load.from_threads(self._task, count, threads=load.amount(setting))
+
+    def lone(self, count: int) -> list[float]:
+        self._task(0)
+        return load.one_by_one(self._task, count)
+
+    def drain(self, count: int, setting: str) -> Cost:
+        forks = "process" in setting
+        tally = load.ForkedTally(count) if forks else load.LocalTally(count)
+        self._ran = tally.ran
+        consumer = self._consumer(load.amount(setting), "process" if forks else "thread")
+        consumer.start()
+        tally.wait()
+        consumer.stop(graceful=True)
+        return tally.cost()
+
+    def send(self, pauses: Sequence[float]) -> None:
+        for pause in pauses:
+            time.sleep(pause)
+            self._task(load.clock_ns())
+
+    def receive(self, count: int, ready: Callable[[], None]) -> list[float]:
+        waits = load.Waits(count)
+        self._ran = waits.ran
+        consumer = self._consumer(1, "thread")
+        consumer.start()
+        ready()
+        waits.wait()
+        consumer.stop(graceful=True)
+        return waits.ms()
+
+    def _consumer(self, workers: int, kind: str) -> Any:
+        return self._huey.create_consumer(
+            workers=workers,
+            worker_type=kind,
+            periodic=False,
+            check_worker_health=False,
+            # An idle worker looks for jobs every 10 ms, as ours does for those of other
+            # processes. huey's default is every 100 ms, growing to 10 s.
+            initial_delay=0.01,
+            max_delay=0.01,
+            backoff=1,
+        )
+
+
+def _ignore(number: int) -> None:
+    """What the task does in a process that only adds jobs."""
+
+
+CONTESTANT = HueySqlite

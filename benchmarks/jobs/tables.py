@@ -1,0 +1,49 @@
+"""Tables on a terminal: with rich where it is installed, else plain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def show_text(text: str) -> None:
+    print(text, flush=True)
+
+
+def show_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """The first column of words is aligned to the left, columns with digits to the right."""
+    numeric = [_is_numeric([line[column] for line in lines]) for column in range(len(header))]
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+    except ModuleNotFoundError:
+        _show_plainly(title, header, lines, numeric)
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for name, is_numeric in zip(header, numeric, strict=True):
+        table.add_column(name, justify="right" if is_numeric else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a file has no edge
+    console.print(table)
+
+
+def _show_plainly(
+    title: str, header: Sequence[str], lines: Sequence[Sequence[str]], numeric: Sequence[bool]
+) -> None:
+    rows = [header, *lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    print(f"\n{title}\n")
+    for row in rows:
+        cells = [
+            cell.rjust(width) if is_numeric else cell.ljust(width)
+            for cell, width, is_numeric in zip(row, widths, numeric, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+    print()
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    return all(not cell or cell[0].isdigit() or cell == "–" for cell in cells)
