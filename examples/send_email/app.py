@@ -1,0 +1,93 @@
+"""A web application that sends mail, in the background and the slow way.
+
+It runs alone, too: ``uvicorn examples.send_email.app:app``. Mail leaves by the SMTP server at
+SMTP_HOST and SMTP_PORT; jobs are kept where HASTEN_URL says, else in ``hasten.db``.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from email.utils import make_msgid
+
+import aiosmtplib
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, EmailStr, Field
+
+from hasten.jobs import Queue, State, Worker
+
+SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
+SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
+
+queue = Queue("mail")
+
+
+class Mail(BaseModel):
+    to: EmailStr
+    subject: str = Field(max_length=200)
+    text: str = Field(max_length=100_000)
+
+
+# The message id comes from the caller: should the task run twice, both mails have the same one.
+@queue.task(attempts=5, backoff="exponential", timeout=30)
+async def send(mail: Mail, message_id: str) -> str:
+    message = EmailMessage()
+    message["From"] = "hello@example.org"
+    message["To"] = mail.to
+    message["Subject"] = " ".join(mail.subject.split())  # a header is one line
+    message["Message-ID"] = message_id
+    message.set_content(mail.text)
+    await aiosmtplib.send(message, hostname=SMTP_HOST, port=SMTP_PORT)
+    return message_id
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with Worker(queue, concurrency=10):
+        yield
+    await queue.close()
+
+
+app = FastAPI(title="Mail", lifespan=lifespan)
+
+
+@app.post("/send-email", status_code=202)
+async def send_email(mail: Mail) -> dict[str, str]:
+    """Answer at once; a worker sends the mail."""
+    job = await send.enqueue(mail, make_msgid(domain="example.org"))
+    return {"status": "queued", "id": job.id}
+
+
+@app.post("/send-email-now")
+async def send_email_now(mail: Mail) -> dict[str, str]:
+    """Send the mail, then answer."""
+    message_id = await send(mail, make_msgid(domain="example.org"))
+    return {"status": "sent", "message_id": message_id}
+
+
+@app.get("/jobs")
+async def counts() -> dict[State, int]:
+    return await queue.counts()
+
+
+@app.get("/jobs/{job_id}")
+async def job_status(job_id: str) -> dict[str, object]:
+    job = await queue.get(job_id)
+    if job is None:
+        raise HTTPException(404, f"there is no job {job_id!r}")
+    return {
+        "id": job.id,
+        "state": job.state,
+        "attempts": job.attempts_made,
+        "result": job.return_value,
+        "error": job.failed_reason,
+    }
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Say what is wrong with a body without repeating it: not all that is sent can be sent back."""
+    detail = [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]
+    return JSONResponse({"detail": detail}, status_code=422)

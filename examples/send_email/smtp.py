@@ -1,0 +1,45 @@
+"""An SMTP server that is slow, as mail providers are, and remembers what it was sent."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.parser import BytesHeaderParser
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+SECONDS_PER_MAIL = 3
+
+
+class Mailbox:
+    """Takes every mail, each after a while, many at a time."""
+
+    def __init__(self) -> None:
+        self.message_ids: list[str] = []
+
+    # aiosmtpd calls it by this name.
+    async def handle_DATA(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        await asyncio.sleep(SECONDS_PER_MAIL)
+        headers = BytesHeaderParser().parsebytes(envelope.original_content or b"")
+        self.message_ids.append(headers["Message-ID"])
+        return "250 Accepted"
+
+
+@contextmanager
+def smtp_server(mailbox: Mailbox) -> Iterator[int]:
+    """Serve from a thread. Yields the port, which is a free one."""
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(
+        loop.create_server(lambda: SMTP(mailbox, enable_SMTPUTF8=True), "127.0.0.1", 0)
+    )
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        server.close()
+        loop.close()

@@ -1,0 +1,87 @@
+"""The tour: send mail both ways by real requests, wait for all of it, show what was seen."""
+
+import time
+from statistics import median
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from examples.send_email.smtp import Mailbox
+
+MAILS: Final = 20
+PATIENCE_SECONDS: Final = 60
+MAIL: Final = {"to": "ada@example.org", "subject": "Welcome", "text": "Good to have you here."}
+
+Row = tuple[str, str, bool | None]
+"""What was looked at, what was seen, and whether it is as promised (None: no promise)."""
+
+console = Console()
+
+
+def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
+    """Returns whether all went as promised."""
+    with console.status("One mail by /send-email-now: the answer waits for the provider"):
+        slow_ms, sent = post_mail(client, "/send-email-now")
+    queued = [post_mail(client, "/send-email") for _ in range(MAILS)]
+    fast_ms = median(ms for ms, _ in queued)
+    jobs = wait_until_finished(client, [answer["id"] for _, answer in queued])
+    states = client.get("/jobs").json()
+    refused = client.post("/send-email", json={**MAIL, "to": "nobody"}).status_code
+    unknown = client.get("/jobs/no-such-job").status_code
+
+    faster = slow_ms / fast_ms
+    promised = [sent["message_id"], *(job["result"] for job in jobs)]
+    deliveries = [mailbox.message_ids.count(message_id) for message_id in promised]
+    each_once = deliveries == [1] * (MAILS + 1)
+
+    rows: list[Row] = [
+        ("POST /send-email-now answered after", f"{slow_ms:,.1f} ms", None),
+        (f"POST /send-email, median of {MAILS}", f"{fast_ms:,.1f} ms", None),
+        ("times faster, at least 50", f"{faster:,.0f}", faster >= 50),
+        ("mails delivered, each once", f"{sum(deliveries)} of {MAILS + 1}", each_once),
+        *((f"jobs {state}", str(count), None) for state, count in states.items() if count),
+        ("POST /send-email with a bad address", f"status {refused}", refused == 422),
+        ("GET /jobs/no-such-job", f"status {unknown}", unknown == 404),
+    ]
+    show(rows)
+    return all(as_promised is not False for *_, as_promised in rows)
+
+
+def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
+    """Returns the milliseconds until the answer, and the answer."""
+    start = time.perf_counter()
+    response = client.post(path, json=MAIL)
+    elapsed_ms = (time.perf_counter() - start) * 1000
+    answer: dict[str, str] = response.raise_for_status().json()
+    return elapsed_ms, answer
+
+
+def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, Any]]:
+    """Show a bar while jobs run. Returns them as they are when all have finished, or too late."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        bar = progress.add_task(f"{len(ids)} mails by /send-email", total=len(ids))
+        while True:
+            jobs = [client.get(f"/jobs/{id}").raise_for_status().json() for id in ids]
+            finished = sum(job["state"] in {"completed", "failed"} for job in jobs)
+            progress.update(bar, completed=finished)
+            if finished == len(ids) or time.monotonic() > deadline:
+                return jobs
+            time.sleep(0.2)
+
+
+def show(rows: list[Row]) -> None:
+    words = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
+    table = Table("", "seen", "as promised", title="What the tour saw", title_justify="left")
+    for what, seen, as_promised in rows:
+        table.add_row(what, seen, words[as_promised])
+    console.print(table)
