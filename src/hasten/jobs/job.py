@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
+from hasten import _portal
 from hasten.errors import JobNotFound
-from hasten.jobs import portal
 from hasten.jobs.record import JobRecord, NewJob
 from hasten.jobs.states import State
 
@@ -155,25 +155,25 @@ class SyncJob(Generic[T_co]):
         self._job = job
 
     def refresh(self) -> Job[T_co]:
-        return portal.call(self._job.refresh())
+        return _portal.call(self._job.refresh())
 
     def result(self, timeout: float | None = None) -> T_co:
-        return portal.call(self._job.result(timeout))
+        return _portal.call(self._job.result(timeout))
 
     def logs(self) -> list[str]:
-        return portal.call(self._job.logs())
+        return _portal.call(self._job.logs())
 
     def cancel(self) -> bool:
-        return portal.call(self._job.cancel())
+        return _portal.call(self._job.cancel())
 
     def retry(self) -> None:
-        portal.call(self._job.retry())
+        _portal.call(self._job.retry())
 
     def promote(self) -> None:
-        portal.call(self._job.promote())
+        _portal.call(self._job.promote())
 
     def remove(self) -> bool:
-        return portal.call(self._job.remove())
+        return _portal.call(self._job.remove())
 
 
 def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:

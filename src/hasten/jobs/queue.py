@@ -19,9 +19,10 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
 
+from hasten import _portal
 from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
-from hasten.jobs import engines, portal
+from hasten.jobs import engines
 from hasten.jobs.arguments import encode_json
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.coalescing import Coalescer
@@ -454,38 +455,38 @@ class SyncQueue:
         self._queue = queue
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
-        return portal.call(self._queue.add(name, data, **options))
+        return _portal.call(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
-        return portal.call(self._queue.add_many(jobs))
+        return _portal.call(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
-        return portal.call(self._queue.get(id))
+        return _portal.call(self._queue.get(id))
 
     def jobs(
         self, state: State | str, *, start: int = 0, count: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
-        return portal.call(
+        return _portal.call(
             self._queue.jobs(state, start=start, count=count, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
-        return portal.call(self._queue.counts())
+        return _portal.call(self._queue.counts())
 
     def cancel(self, id: str) -> bool:
-        return portal.call(self._queue.cancel(id))
+        return _portal.call(self._queue.cancel(id))
 
     def retry(self, *ids: str) -> None:
-        portal.call(self._queue.retry(*ids))
+        _portal.call(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> None:
-        portal.call(self._queue.promote(*ids))
+        _portal.call(self._queue.promote(*ids))
 
     def remove(self, id: str) -> bool:
-        return portal.call(self._queue.remove(id))
+        return _portal.call(self._queue.remove(id))
 
     def drain(self, *, delayed: bool = False) -> int:
-        return portal.call(self._queue.drain(delayed=delayed))
+        return _portal.call(self._queue.drain(delayed=delayed))
 
     def clean(
         self,
@@ -494,22 +495,22 @@ class SyncQueue:
         older_than: Seconds = 0,
         limit: int | None = None,
     ) -> list[str]:
-        return portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
+        return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
 
     def obliterate(self, *, force: bool = False) -> None:
-        portal.call(self._queue.obliterate(force=force))
+        _portal.call(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
-        portal.call(self._queue.pause())
+        _portal.call(self._queue.pause())
 
     def resume(self) -> None:
-        portal.call(self._queue.resume())
+        _portal.call(self._queue.resume())
 
     def is_paused(self) -> bool:
-        return portal.call(self._queue.is_paused())
+        return _portal.call(self._queue.is_paused())
 
     def close(self) -> None:
-        portal.call(self._queue.close())
+        _portal.call(self._queue.close())
 
 
 class TaskDecorator(Protocol):

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack
 
+from hasten import _portal
 from hasten.errors import InvalidOption
-from hasten.jobs import portal
 from hasten.jobs.arguments import Parameters
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context
@@ -107,10 +107,10 @@ class SyncEnqueuer(Generic[P, T]):
         self._enqueuer = enqueuer
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
-        return portal.call(self._enqueuer.enqueue(*args, **kwargs))
+        return _portal.call(self._enqueuer.enqueue(*args, **kwargs))
 
     def enqueue_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Job[T]]:
-        return portal.call(self._enqueuer.enqueue_many(calls))
+        return _portal.call(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
         return SyncEnqueuer(self._enqueuer.using(**options))
