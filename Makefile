@@ -13,7 +13,7 @@ help:  ## List the targets
 demo: $(VENV)/.demo  ## Send mail from a web application; ONCE=1 ends after the tour, PORT=8001 moves it
 	@$(VENV)/bin/python -m examples.send_email $(if $(ONCE),--once)
 
-test: $(VENV)/.dev  ## Run the tests; ARGS="-k lease -x" goes to pytest
+test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests; ARGS="-k lease -x" goes to pytest
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## Lint, check the format and the types
@@ -24,7 +24,7 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 bench: $(VENV)/.bench  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
 	@$(VENV)/bin/python -m benchmarks.$(WHAT) $(ARGS)
 
-soak: $(VENV)/.dev  ## Run the tests that take minutes
+soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests that take minutes
 	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
 
 clean:  ## Remove what the other targets installed
@@ -44,6 +44,29 @@ $(VENV)/.python:
 	@$(FIND_PYTHON); $(MAKE_VENV)
 	@$(PIP) install -c constraints.txt hatchling editables
 	@touch $@
+
+# Redis and Node are Debian packages. Where they are missing and may not be installed here, the tests
+# that need them are left out, and say so; with CI set they fail instead.
+$(VENV)/.servers: | $(VENV)/.python
+	@$(call NEED,redis-server,redis-server) && $(call NEED,redis-sentinel,redis-sentinel) \
+		&& $(call NEED,openssl,openssl) && touch $@ || true
+
+# What the tests speak to in Node: the versions are those in package.json.
+$(VENV)/.node: tests/interop/package.json | $(VENV)/.python
+	@if $(call NEED,node,nodejs) && $(call NEED,npm,npm); then \
+		echo "Installing $< into tests/interop/node_modules"; \
+		npm --prefix tests/interop install --no-audit --no-fund --loglevel=error >/dev/null && touch $@; \
+	fi
+
+# $(call NEED,program,package) is true where the program is, or could be installed.
+NEED = { command -v $(1) >/dev/null || { \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing $(2)"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install -y --no-install-recommends $(2) >/dev/null; \
+	else \
+		echo "$(1) is missing: install it (Debian and Ubuntu: apt-get install $(2))" >&2; false; \
+	fi; }; }
 
 # Sets $python, or explains.
 FIND_PYTHON = \

@@ -27,6 +27,7 @@ FLOORS: Final = {
     # drivers: connections, no domain word
     "hasten._sqlite": 2,
     "hasten._redis": 2,
+    "hasten._redis.*": 2,
     # pure rules
     "hasten.jobs.states": 1,
     "hasten.jobs.record": 1,
@@ -36,6 +37,7 @@ FLOORS: Final = {
     "hasten.jobs.engine": 1,
     "hasten.jobs.arguments": 1,
     "hasten.jobs.context": 1,
+    "hasten.jobs.cron": 1,
     "hasten.jobs.steering": 1,
     # engines
     "hasten.jobs.engines": 3,
@@ -62,7 +64,8 @@ DOORS: Final = {
     "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
     "msgspec": ("hasten._json", "hasten.jobs.*"),
     "pydantic": ("hasten.jobs.*",),
-    "redis": ("hasten._redis",),
+    "redis": ("hasten._redis", "hasten._redis.*"),
+    "croniter": ("hasten.jobs.cron",),
     "typer": ("hasten.cli", "hasten.cli.*"),
     "rich": ("hasten.cli", "hasten.cli.*"),
 }

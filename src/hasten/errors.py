@@ -11,7 +11,8 @@ HastenError
 │   ├── StoreFull           its disk is full: make room
 │   ├── StoreCorrupt        it is damaged or not ours: restore it or name another one
 │   ├── StoreTooNew         a newer hasten wrote it: upgrade this one
-│   └── StoreUnavailable    it cannot be reached or opened: see the reason given
+│   ├── StoreUnavailable    it cannot be reached or opened: see the reason given
+│   └── StoreInterrupted    the connection broke before the answer: it was done, or it was not
 ├── JobNotFound             there is no such job, or it was removed
 ├── WrongState              the job is not in a state that allows this
 ├── JobFailed               the awaited job failed for good; its reason is in the message
@@ -93,7 +94,10 @@ class PayloadTooLarge(InvalidArgument):
 
 
 class StoreError(HastenError):
-    """The store did not do what was asked. Nothing of the failed step was written."""
+    """The store did not do what was asked. Nothing of the failed step was written.
+
+    (Unless it is `StoreInterrupted`: then nobody knows.)
+    """
 
     def __init__(self, store: str, reason: str) -> None:
         super().__init__(f"{store}: {reason}")
@@ -123,6 +127,16 @@ class StoreTooNew(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached or opened."""
+
+
+class StoreInterrupted(StoreError):
+    """The store was asked, and no answer came: what was asked was done, whole, or not at all.
+
+    To add a job again is safe if it has a job_id.
+    """
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, f"{reason}; what it was asked may have been done or not")
 
 
 class JobNotFound(HastenError, LookupError):

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from hasten.jobs.engine import Engine
+from hasten.jobs.engines.redis import RedisEngine
 from hasten.jobs.engines.sqlite import SqliteEngine
+from hasten.jobs.record import Batch, Claim, Outcome
+from tests.servers.redis import shared_redis
 
-KINDS: Final = ("sqlite-memory", "sqlite-file")
+KINDS: Final = ("sqlite-memory", "sqlite-file", "redis")
 
-DURABLE: Final = frozenset({"sqlite-file"})
+DURABLE: Final = frozenset({"sqlite-file", "redis"})
 """Those that still have their jobs when they are opened again at the same place."""
+
+
+FOR_EVER_MS: Final = 10**9
 
 
 @contextlib.asynccontextmanager
 async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
     """An engine of this kind that shares nothing with any other test; place is an empty folder."""
+    engine: Engine
     match kind:
         case "sqlite-memory":
             engine = SqliteEngine("sqlite://")
         case "sqlite-file":
             engine = SqliteEngine(f"sqlite:///{place / 'jobs.db'}")
+        case "redis":
+            engine = RedisOnTestTime(shared_redis().url + f"?prefix={_prefix(place)}")
         case _:
             raise LookupError(kind)
     try:
@@ -33,11 +45,59 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         await engine.close()
 
 
+def _prefix(place: Path) -> str:
+    """What no other test's keys begin with, and the same for the same place."""
+    return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+
+
+class RedisOnTestTime(RedisEngine):
+    """On Redis leases run out by the server's clock. Here the tests' clock stands in for it.
+
+    Locks are given for ever, and deleted when the time that a verb is told has passed their end.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._ends_ms: dict[tuple[str, str], int] = {}
+
+    async def settle(
+        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+    ) -> Batch:
+        if claim is None:
+            return await super().settle(queue, outcomes, None, now_ms=now_ms)
+        for_ever = msgspec.structs.replace(claim, lease_ms=FOR_EVER_MS)
+        batch = await super().settle(queue, outcomes, for_ever, now_ms=now_ms)
+        for lease in batch.leases:
+            self._ends_ms[queue, lease.job.id] = now_ms + claim.lease_ms
+        return batch
+
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+        return await self.settle(queue, (), claim, now_ms=now_ms)
+
+    def renew(
+        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+    ) -> set[str]:
+        lost = super().renew(queue, leases, lease_ms=FOR_EVER_MS, now_ms=now_ms)
+        for id in leases.keys() - lost:
+            self._ends_ms[queue, id] = now_ms + lease_ms
+        return lost
+
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+        for (of, id), end_ms in list(self._ends_ms.items()):
+            if of == queue and end_ms <= now_ms:
+                lock = f"{self._keys.base(queue)}{id}:lock"
+                await self._server.command("DEL", lock, key=lock)
+                self._ends_ms.pop((of, id), None)
+        return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
+
+
 def orphans(engine: Engine, place: Path) -> list[str]:
     """What the store holds of jobs that are gone: always nothing."""
     match engine:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
+        case RedisEngine():
+            return _redis_orphans(_prefix(place))
         case _:
             raise LookupError(engine)
 
@@ -53,3 +113,36 @@ def _sqlite_orphans(path: Path) -> list[str]:
             "SELECT job, line FROM hasten_logs WHERE job NOT IN (SELECT seq FROM hasten_jobs)"
         )
         return [f"log line of job {job}: {line}" for job, line in rows]
+
+
+# Keys of a queue that are no jobs.
+_QUEUE_KEYS: Final = frozenset(
+    "wait active prioritized delayed waiting-children completed failed id pc meta events marker "
+    "stalled limiter hasten".split()
+)
+
+
+def _redis_orphans(prefix: str) -> list[str]:
+    """Keys of jobs without a hash, ids without a hash, hashes in no state or in several."""
+    found: list[str] = []
+    with shared_redis().client() as client:
+        keys = [key.decode() for key in client.scan_iter(f"{prefix}:*", count=1000)]
+        queues = {key.split(":")[1] for key in keys}
+        for queue in queues:
+            base = f"{prefix}:{queue}:"
+            rest = [key.removeprefix(base).split(":") for key in keys if key.startswith(base)]
+            hashes = {parts[0] for parts in rest if len(parts) == 1} - _QUEUE_KEYS
+            owners = {parts[0] for parts in rest if len(parts) == 2} - _QUEUE_KEYS
+            found += [f"keys of job {id}, which is gone" for id in owners - hashes]
+            standing: list[str] = []
+            for state in ("wait", "active"):
+                standing += [id.decode() for id in client.lrange(base + state, 0, -1)]
+            for state in ("prioritized", "delayed", "completed", "failed"):
+                standing += [id.decode() for id in client.zrange(base + state, 0, -1)]
+            found += [f"{id} is in two places" for id in set(standing) if standing.count(id) > 1]
+            found += [f"{id} stands somewhere without a hash" for id in set(standing) - hashes]
+            found += [f"{id} stands nowhere" for id in hashes - set(standing)]
+            active = {id.decode() for id in client.lrange(base + "active", 0, -1)}
+            locked = {parts[0] for parts in rest if parts[1:] == ["lock"]}
+            found += [f"{id} is locked and not active" for id in locked - active]
+    return found

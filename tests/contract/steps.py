@@ -155,7 +155,7 @@ async def cursor(engine: Engine, queue: str = QUEUE) -> str:
 
 
 async def happened(engine: Engine, after: str, queue: str = QUEUE) -> list[Event]:
-    """All events after a cursor, without their own cursors.
+    """All events after a cursor, without their own cursors and what only some engines tell.
 
     To read at the end would wait, so a job is added that marks it.
     """
@@ -170,7 +170,7 @@ async def happened(engine: Engine, after: str, queue: str = QUEUE) -> list[Event
         for event in page.events:
             if event.job_id == mark:
                 return events
-            events.append(msgspec.structs.replace(event, cursor=""))
+            events.append(msgspec.structs.replace(event, cursor="", details={}))
 
 
 async def happened_to(engine: Engine, id: str, after: str) -> list[Event]:

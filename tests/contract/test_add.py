@@ -128,7 +128,7 @@ class TestDuplicates:
         answers = await engine.add(twice, now_ms=NOW)
         assert answers == [Added("a"), Added("b"), Added("a", existed=True)]
         assert (await job(engine, "a")).data == '"first"'
-        assert await ids_in(engine, State.WAITING) == ["a", "b"]
+        assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]
 
     @pytest.mark.parametrize("concurrently", range(3))
     async def test_race_and_one_wins(self, engine: Engine, concurrently: int) -> None:
@@ -183,4 +183,4 @@ class TestAllOrNothing:
         )
         assert isinstance(error, HastenError)
         assert (a, b) == ([Added("a")], [Added("b")])
-        assert await ids_in(engine, State.WAITING) == ["a", "b"]
+        assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]

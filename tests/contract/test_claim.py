@@ -183,15 +183,15 @@ class TestDelayedJobs:
 
     async def test_stand_behind_what_waits_when_they_are_due(self, engine: Engine) -> None:
         """What was ready before them has waited longer, whenever they were added."""
-        await add(engine, "delayed", delay_ms=100)
-        await add(engine, "waiting", now_ms=NOW + 50)
-        assert await take_all(engine, now_ms=NOW + 100) == ["waiting", "delayed"]
+        await add(engine, "was-delayed", delay_ms=100)
+        await add(engine, "waits", now_ms=NOW + 50)
+        assert await take_all(engine, now_ms=NOW + 100) == ["waits", "was-delayed"]
 
     async def test_stand_before_what_comes_after(self, engine: Engine) -> None:
-        await add(engine, "delayed", delay_ms=100)
+        await add(engine, "was-delayed", delay_ms=100)
         assert await take(engine, 0, now_ms=NOW + 100) == []  # makes it ready
         await add(engine, "later", now_ms=NOW + 101)
-        assert await take_all(engine, now_ms=NOW + 101) == ["delayed", "later"]
+        assert await take_all(engine, now_ms=NOW + 101) == ["was-delayed", "later"]
 
     async def test_keep_their_priority(self, engine: Engine) -> None:
         await add(engine, "p2", delay_ms=100, priority=2)

@@ -87,7 +87,8 @@ NAMES = [text for kind, text in TEXTS.items() if kind not in {"empty", "nul", "l
 class TestNames:
     @pytest.mark.parametrize("name", [*NAMES, "a" * 512, " ", "*", "%", "_", "null", "e\u0301"])
     async def test_of_queues_jobs_and_ids(self, engine: Engine, name: str) -> None:
-        """None of them means anything to a store."""
+        """None of them means anything to a store. (A colon does, and `Queue` lets none through.)"""
+        name = name.replace(":", ";")
         await engine.add([new_job(name, queue=name, name=name)], now_ms=NOW)
         assert await engine.queues() == [name]
         assert await ids_in(engine, State.WAITING, name) == [name]

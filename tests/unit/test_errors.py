@@ -24,6 +24,7 @@ from hasten.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreInterrupted,
     StoreReadOnly,
     StoreTooNew,
     StoreUnavailable,
@@ -63,6 +64,10 @@ MESSAGES = [
     (StoreCorrupt("sqlite:///a.db", "damaged"), "sqlite:///a.db: damaged"),
     (StoreTooNew("sqlite:///a.db", "version 9"), "sqlite:///a.db: version 9"),
     (StoreUnavailable("sqlite:///a.db", "closed"), "sqlite:///a.db: closed"),
+    (
+        StoreInterrupted("redis://a", "it hung up"),
+        "redis://a: it hung up; what it was asked may have been done or not",
+    ),
     (JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
     (
         WrongState("mail", "7", "active", ["failed", "completed"]),

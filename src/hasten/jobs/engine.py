@@ -7,7 +7,8 @@ happen to jobs; three rules hold for all of them:
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
 - *Every verb takes many.* A single job is a batch of one. `settle` finishes a batch and claims the
   next one in the same step.
-- *The time comes in as an argument*, `now_ms`, milliseconds since the epoch.
+- *The time comes in as an argument*, `now_ms`, milliseconds since the epoch. A store that is a
+  server of its own, as Redis is, lets leases run out by its own clock, which all workers share.
 
 Jobs move only along `hasten.jobs.states.TRANSITIONS`. The order in which they are claimed is
 BullMQ's: those without a priority first, oldest first (a `lifo` job in front of them); then by
@@ -42,6 +43,10 @@ class Engine(Protocol):
     @property
     def url(self) -> str:
         """Where it stores, without secrets: for messages."""
+
+    @property
+    def flights(self) -> int:
+        """How many `settle` a worker should have under way at once, to keep the store busy."""
 
     # Producing ----------------------------------------------------------------------------------
 
@@ -92,7 +97,13 @@ class Engine(Protocol):
     async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
         """Store progress and log lines, in order. Those of jobs that are gone are dropped."""
 
-    async def wait(self, queue: str, *, next_due_ms: int | None) -> None:
+    async def enter(self, queue: str, worker: str) -> None:
+        """Let it be known that a worker of this name begins to serve the queue."""
+
+    async def leave(self, queue: str, worker: str) -> None:
+        """Release what is held for a worker that ends. Safe to call twice."""
+
+    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Return once a claim may bring something; at once if so. It may return in vain.
 
         That is when the queue has a ready job and is not paused, or when a delayed job is due
@@ -158,7 +169,7 @@ class Engine(Protocol):
         limit: int | None,
         now_ms: int,
     ) -> list[str]:
-        """Delete up to limit jobs in these states, oldest first. Returns their ids.
+        """Delete the jobs in these states; with a limit, the oldest of each. Returns their ids.
 
         before_ms: only those that finished (or, unfinished, were added) at or before that time.
         Active jobs are deleted too, if asked for; their workers find their lease lost.
@@ -187,8 +198,11 @@ class Engine(Protocol):
 CANCELLED_REASON = "cancelled"
 
 
+CRASH_REASON = "its worker died {} times while running it"
+
+
 def crash_reason(crashes: int) -> str:
-    return f"its worker died {crashes} times while running it"
+    return CRASH_REASON.format(crashes)
 
 
 def keep_or(own: Keep | None, default: Keep) -> Keep:

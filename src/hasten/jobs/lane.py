@@ -55,12 +55,13 @@ class Lane:
         self._outcomes: list[Outcome] = []
         self.signal = asyncio.Event()  # something to settle, or room and something to claim
         self.idle = asyncio.Event()  # nothing to claim at the last look
-        self.turned = asyncio.Event()  # the fetcher has come back from the store
+        self.turned = asyncio.Event()  # a fetcher has come back from the store
         self.hungry = True
         self.next_due_ms: int | None = None
         self.held = 0  # this lane's part of the worker's room
         self.latest_claim = 0
-        self.in_flight = False  # the fetcher is at the store
+        self.flights = 0  # fetchers that are at the store
+        self.noting = asyncio.Lock()  # held while notes are on their way
         self._trouble: str | None = None
         self._pause = FIRST_PAUSE_SECONDS
 
@@ -100,7 +101,7 @@ class Lane:
 
     async def until_settled(self) -> None:
         """Wait until all that has come of runs is stored."""
-        while self._notes or self._outcomes or self.in_flight:
+        while self._notes or self._outcomes or self.flights:
             self.turned.clear()
             self.wake()
             await self.turned.wait()

@@ -140,7 +140,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or to its queue, by BullMQ's name for it.
 
     added, waiting, delayed, active, progress, completed, failed, retries-exhausted, stalled,
-    removed, duplicated · about the queue, with job_id "": paused, resumed, drained, cleaned.
+    removed, duplicated · about the queue, with job_id "": paused, resumed, drained, cleaned. On
+    Redis, where others tell things, too, any other name; details has the fields not named here.
     """
 
     cursor: str  # its place in the stream; later ones are read "after" it
@@ -151,6 +152,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     previous: str | None = None  # the state it came from
     due_ms: int | None = None  # of delayed
     count: int | None = None  # of cleaned
+    details: dict[str, str] = {}
 
 
 class EventPage(msgspec.Struct, frozen=True):

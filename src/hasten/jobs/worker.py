@@ -1,11 +1,12 @@
 """A worker: takes jobs from queues, runs them, stores what came of them.
 
-Theory of operation. Each queue has a lane with two tasks of the event loop:
+Theory of operation. Each queue has a lane with these tasks of the event loop:
 
-- the *fetcher* does the one thing that counts: `settle` what has ended and claim the next jobs, in
+- a *fetcher* does the one thing that counts: `settle` what has ended and claim the next jobs, in
   one step of the store. What ends while such a step is under way gathers for the next one, so the
-  batches grow with the load. (Two fetchers, each for half of the room, were no faster: they and
-  the store's thread take turns at the interpreter's lock.)
+  batches grow with the load. There are as many as the engine's `flights`, each for its part of the
+  room: on Redis two, so that the server works while the worker does. (In SQLite's case they and
+  the store's thread would only take turns at the interpreter's lock.)
 - the *listener* waits for the store to have something once the fetcher came back empty-handed.
 
 A worker has room for `concurrency` runs, over all its queues, and claims no job that it has no room
@@ -140,7 +141,8 @@ class Worker:
             )
         for lane in self._lanes:
             self._serve(self._listen(lane))
-            self._serve(self._fetch(lane))
+            for _ in range(lane.engine.flights):
+                self._serve(self._fetch(lane))
         self._serve(self._take_back())
         self._keeper.start()
         logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
@@ -230,6 +232,7 @@ class Worker:
             self._keeper.stop()
             for service in self._services:
                 service.cancel()
+            await self._leave()
             self._threads.close()
             self._processes.close()
             self._stopped.set()
@@ -278,6 +281,12 @@ class Worker:
                 self.name,
             )
 
+    async def _leave(self) -> None:
+        for lane in self._lanes:
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_SECONDS):
+                    await lane.engine.leave(lane.name, self.name)
+
     # Fetching -----------------------------------------------------------------------------------
 
     async def _fetch(self, lane: Lane) -> None:
@@ -289,7 +298,7 @@ class Worker:
                 lane.signal.clear()
                 await lane.signal.wait()
                 continue
-            lane.in_flight = True
+            lane.flights += 1
             try:
                 batch = await self._settle(lane, notes, outcomes, claim)
             except StoreError as error:
@@ -301,7 +310,7 @@ class Worker:
                 self._return_room(lane, claim)
                 self._take_in(lane, outcomes, claim, batch)
             finally:
-                lane.in_flight = False
+                lane.flights -= 1
                 lane.turned.set()
 
     async def _settle(
@@ -312,16 +321,18 @@ class Worker:
         claim: Claim | None,
     ) -> Batch:
         now_ms = self._clock.now_ms()
-        if notes:
-            await lane.engine.note(lane.name, notes, now_ms=now_ms)
-            notes.clear()  # they must not be stored twice if the next step fails
+        if notes or lane.noting.locked():
+            async with lane.noting:  # in order, and before the ends of the jobs that they are about
+                if notes:
+                    await lane.engine.note(lane.name, notes, now_ms=now_ms)
+                    notes.clear()  # they must not be stored twice if the next step fails
         return await lane.engine.settle(lane.name, outcomes, claim, now_ms=now_ms)
 
     def _next_claim(self, lane: Lane) -> Claim | None:
         """Reserve room for the next jobs of a lane, if it has jobs and there is room."""
         if self._stopping or not lane.hungry:
             return None
-        room = self._room_for(lane)
+        room = min(self._room_for(lane), -(-self._concurrency // lane.engine.flights))
         if room <= 0:
             return None
         self._busy += room
@@ -416,6 +427,8 @@ class Worker:
 
     async def _listen(self, lane: Lane) -> None:
         """Make a lane hungry again when there is, or may be, something for it."""
+        with contextlib.suppress(StoreError):  # the fetcher tells of it
+            await lane.engine.enter(lane.name, self.name)
         while True:
             await lane.idle.wait()
             try:
@@ -425,7 +438,7 @@ class Worker:
             lane.feed()
 
     async def _until_work(self, lane: Lane) -> None:
-        waits = [lane.engine.wait(lane.name, next_due_ms=lane.next_due_ms)]
+        waits = [lane.engine.wait(lane.name, next_due_ms=lane.next_due_ms, worker=self.name)]
         if lane.next_due_ms is not None:
             waits.append(self._clock.sleep_until(lane.next_due_ms))
         tasks = [self._loop.create_task(wait) for wait in waits]

@@ -12,6 +12,7 @@ import os
 import threading
 from typing import Final
 
+from hasten._urls import without_password
 from hasten.errors import InvalidOption
 from hasten.jobs.engine import Engine
 from hasten.jobs.engines.sqlite import SqliteEngine
@@ -22,10 +23,18 @@ __all__ = ["acquire", "open_engine", "release"]
 def open_engine(url: str) -> Engine:
     """Make an engine of one's own for a URL. Nothing is opened before it is first used."""
     scheme = url.partition(":")[0]
-    match scheme:
-        case "sqlite":
-            return SqliteEngine(url)
-    raise InvalidOption("url", url, "sqlite:///path/to/file.db, or sqlite:// for one in memory")
+    if scheme == "sqlite":
+        return SqliteEngine(url)
+    if scheme.startswith(("redis", "unix")):
+        # Imported late: who stays with SQLite needs neither the package nor the time to load it.
+        from hasten.jobs.engines.redis import RedisEngine  # noqa: PLC0415
+
+        return RedisEngine(url)
+    raise InvalidOption(
+        "url",
+        without_password(url),
+        "sqlite:///path/to/file.db, sqlite:// for one in memory, or redis://host:6379/0",
+    )
 
 
 class _Registry:

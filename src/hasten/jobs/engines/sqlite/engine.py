@@ -37,6 +37,8 @@ class SqliteEngine:
     (seconds to wait for a lock that another process holds).
     """
 
+    flights = 1
+
     def __init__(self, url: str) -> None:
         path, synchronous, busy_seconds = _parse(url)
         self._url = "sqlite://" if path is None else f"sqlite:///{path}"
@@ -110,7 +112,13 @@ class SqliteEngine:
     async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
         await self._database.run(partial(working.note, queue=queue, notes=notes), durable=False)
 
-    async def wait(self, queue: str, *, next_due_ms: int | None) -> None:
+    async def enter(self, queue: str, worker: str) -> None:
+        """A worker holds nothing here but its leases."""
+
+    async def leave(self, queue: str, worker: str) -> None:
+        """See `enter`."""
+
+    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
 
         def has_ready(connection: Connection) -> bool | None:

@@ -1,0 +1,186 @@
+"""All that one event loop has of a server: where it is, and connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import AsyncGenerator
+from typing import Any, Final, Protocol
+
+from hasten._redis import troubles
+from hasten._redis.address import Address
+from hasten._redis.connections import Link, Place, Pool
+from hasten._redis.topology import topology
+from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
+
+logger = logging.getLogger("hasten.redis")
+
+Part = bytes | str | int | float
+
+OLDEST_VERSION: Final = (6, 2)  # the first with "RPOP key count"
+
+# How often in a row a cluster may say that a key has moved.
+MOVES: Final = 5
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+class Client:
+    """Sends requests, each to the server that has its key, and waits for the answer."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._topology = topology(address)
+        self._pools: dict[Place, Pool] = {}
+        self._inspected: set[Place] = set()
+        self._requests = 0  # under way
+        self._quiet = asyncio.Event()  # none of them is left, once it is closed
+        self.is_closed = False
+        self._end: AsyncGenerator[None, None] | None = None
+        self.listeners: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+    async def request(self, key: str, *parts: Part) -> Any:
+        """Send a command once, within the time limit. Raises `StoreError`.
+
+        `StoreInterrupted` is the one that leaves open whether it was done. An answer that is an
+        error is raised as the library has it where a caller may want to act on it:
+        `troubles.is_unknown_script`.
+        """
+        if self._end is None:
+            await self._end_with_loop()
+        for _ in range(MOVES):
+            place = await self.place_of(key)
+            try:
+                return await self._send(self._pool(place), parts)
+            except troubles.FOREIGN as error:
+                if not troubles.is_moved(error):
+                    raise
+                self._topology.doubt()
+        raise StoreUnavailable(self._address.shown, "its cluster sends us around in circles")
+
+    async def request_at(self, place: Place, *parts: Part) -> Any:
+        """As `request`, to a server of one's choice."""
+        return await self._send(self._pool(place), parts)
+
+    async def _end_with_loop(self) -> None:
+        """Let the connections be closed when the event loop is, should nobody do it before.
+
+        `asyncio.run` and its like end by closing the async generators that have begun.
+        """
+
+        async def end() -> AsyncGenerator[None, None]:
+            try:
+                yield
+            finally:
+                await self.close()
+
+        self._end = end()
+        await anext(self._end)
+
+    async def place_of(self, key: str) -> Place:
+        try:
+            async with asyncio.timeout(self._address.timeout):
+                return await self._topology.place_of(key)
+        except troubles.FOREIGN as error:
+            raise self._unreachable(error) from error
+
+    async def places(self) -> list[Place]:
+        try:
+            async with asyncio.timeout(self._address.timeout):
+                return await self._topology.places()
+        except troubles.FOREIGN as error:
+            raise self._unreachable(error) from error
+
+    def _pool(self, place: Place) -> Pool:
+        pool = self._pools.get(place)
+        if pool is None:
+            pool = self._pools[place] = Pool(self._address, place)
+        return pool
+
+    async def _send(self, pool: Pool, parts: tuple[Part, ...]) -> Any:
+        sent = False
+        self._requests += 1
+        try:
+            async with asyncio.timeout(self._address.timeout), pool.borrow() as link:
+                await link.open()
+                if link.place not in self._inspected:
+                    await self.inspect(link)
+                sent = True
+                return await link.request(*parts)
+        except troubles.FOREIGN as error:
+            if not sent:
+                raise self._unreachable(error) from error
+            if troubles.is_moved(error) or troubles.is_unknown_script(error):
+                raise
+            raise self._failed(error) from error
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self._quiet.set()
+
+    def _failed(self, error: BaseException) -> StoreError:
+        """What became of a request that has been sent."""
+        shown = self._address.shown
+        if not troubles.is_answer(error):
+            self._topology.doubt()
+            lost = troubles.unreachable(shown, error, self._address.timeout)
+            return StoreInterrupted(shown, lost.reason)
+        ours = troubles.answered(shown, error)
+        if troubles.doubts_topology(ours):
+            self._topology.doubt()
+        return ours
+
+    def _unreachable(self, error: BaseException) -> StoreError:
+        self._topology.doubt()
+        return troubles.unreachable(self._address.shown, error, self._address.timeout)
+
+    # A server we have not talked to before -------------------------------------------------------
+
+    async def inspect(self, link: Link) -> None:
+        """Refuse a server that is too old, and say what an operator should know of it."""
+        try:
+            told = await link.request("INFO")
+        except troubles.FOREIGN as error:
+            if not troubles.is_answer(error):
+                raise
+            told = b""  # this user may not ask
+        facts = dict(
+            line.partition(":")[::2] for line in told.decode(errors="replace").split("\r\n")
+        )
+        version = facts.get("redis_version", "")
+        numbers = tuple(int(number) for number in version.split(".")[:2] if number.isdecimal())
+        if numbers and numbers < OLDEST_VERSION:
+            oldest = ".".join(map(str, OLDEST_VERSION))
+            await link.close()
+            raise StoreUnavailable(
+                self._address.shown, f"it is Redis {version}: hasten needs {oldest} or newer"
+            )
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            logger.warning(
+                "%s may throw away jobs when its memory is full: its maxmemory-policy is %s. "
+                "Set it to noeviction",
+                self._address.shown,
+                policy,
+            )
+        self._inspected.add(link.place)
+
+    def doubt(self) -> None:
+        """Find out anew where the servers are."""
+        self._topology.doubt()
+
+    async def close(self) -> None:
+        """Close all connections, once what was asked is answered. Safe to call twice."""
+        self.is_closed = True
+        for listener in list(self.listeners):
+            await listener.close()
+        while self._requests:
+            self._quiet.clear()
+            await self._quiet.wait()
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            await pool.close()
+        await self._topology.close()

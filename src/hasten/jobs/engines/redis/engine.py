@@ -1,0 +1,547 @@
+"""The engine on Redis or Valkey: each verb is one call of one script.
+
+What is stored is what BullMQ 6 stores, and the scripts do what BullMQ's do, many jobs at a time.
+What only we have lives where BullMQ does not look: `opts.hasten` in a job's options, and the set
+`hasten:cancelled` of running jobs whose cancellation was asked for. A lease is BullMQ's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import weakref
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from hasten._redis.address import parse_url
+from hasten._redis.listener import Listener
+from hasten._redis.server import Server
+from hasten.errors import HastenError, JobNotFound, StoreError, StoreInterrupted, WrongState
+from hasten.jobs.cron import next_match_ms
+from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, keep_or
+from hasten.jobs.engines.redis import requests
+from hasten.jobs.engines.redis.fields import (
+    Answer,
+    decode_answer,
+    event,
+    job_record,
+    pair,
+    text,
+)
+from hasten.jobs.engines.redis.keys import DEFAULT_PREFIX, STATE_KEYS, Keys
+from hasten.jobs.engines.redis.scripts import SCRIPTS
+from hasten.jobs.engines.redis.waiting import Waiter
+from hasten.jobs.options import DEFAULT_KEEP_FAILED, Keep, decode_options
+from hasten.jobs.record import (
+    Added,
+    Batch,
+    Claim,
+    EventPage,
+    Failed,
+    JobRecord,
+    Lease,
+    NewJob,
+    Note,
+    Outcome,
+)
+from hasten.jobs.states import State
+
+logger = logging.getLogger("hasten.redis")
+
+# A script holds up everybody else's. More jobs than this go in several calls.
+JOBS_AT_ONCE: Final = 1_000
+PURGED_AT_ONCE: Final = 1_000
+
+EVENTS_AT_ONCE: Final = 1_000
+READ_SECONDS: Final = 10.0
+
+# Why a parent cannot complete, by BullMQ's codes.
+REFUSALS: Final = {
+    -4: "it has children that have not finished",
+    -9: "a child of it has failed",
+}
+
+
+class RedisEngine:
+    """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
+
+    Options in the URL beside the driver's: `?prefix=bull` (what all keys begin with, as BullMQ's
+    option of that name).
+    """
+
+    flights = 2  # one is at the server while what the other one brought is run
+
+    def __init__(self, url: str) -> None:
+        address = parse_url(url, known={"prefix"})
+        prefix = address.options.get("prefix", DEFAULT_PREFIX)
+        self._server = Server(address)
+        self._keys = Keys(prefix, tagged=self._server.is_cluster)
+        self._url = address.shown
+        self._strays = _Strays()
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    async def _run(
+        self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
+    ) -> Any:
+        return await self._server.run(
+            SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request), repeatable=repeatable
+        )
+
+    def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
+        try:
+            return requests.pack(request)
+        except (ValueError, OverflowError) as exc:  # a lone surrogate, a number beyond 64 bits
+            raise StoreError(self._url, f"{verb}: a value cannot be stored: {exc}") from exc
+
+    def _run_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
+        return self._server.run_blocking(
+            SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request)
+        )
+
+    # Producing ----------------------------------------------------------------------------------
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        first = jobs[0].queue if jobs else ""
+        if all(job.queue == first for job in jobs):
+            return await self._add(first, jobs, now_ms)
+        by_queue: dict[str, list[int]] = {}
+        for index, job in enumerate(jobs):
+            by_queue.setdefault(job.queue, []).append(index)
+        answers: dict[int, Added] = {}
+        for queue, indexes in by_queue.items():
+            added = await self._add(queue, [jobs[index] for index in indexes], now_ms)
+            answers.update(zip(indexes, added, strict=True))
+        return [answers[index] for index in range(len(jobs))]
+
+    async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
+        if not jobs:
+            return []
+        packed = await self._run("add", queue, requests.add(jobs, now_ms))
+        number, existed = requests.unpack_added(packed)
+        answers = [
+            Added(str(number + index) if job.id is None else job.id)
+            for index, job in enumerate(jobs)
+        ]
+        for place in existed:
+            answers[place - 1] = Added(answers[place - 1].id, existed=True)
+        return answers
+
+    # Working ------------------------------------------------------------------------------------
+
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+        return await self._take("claim", queue, (), claim, now_ms)
+
+    async def settle(
+        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+    ) -> Batch:
+        if outcomes or claim is None:
+            return await self._take("settle", queue, outcomes, claim, now_ms)
+        return await self._take("claim", queue, outcomes, claim, now_ms)
+
+    async def _take(
+        self,
+        verb: str,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        now_ms: int,
+    ) -> Batch:
+        wish = None
+        if claim is not None:
+            wish = requests.wish(claim, self._strays.of(queue, now_ms))
+        try:
+            packed = await self._run(verb, queue, requests.settle(queue, outcomes, wish, now_ms))
+        except (StoreInterrupted, asyncio.CancelledError):
+            if claim is not None:
+                self._strays.add(queue, claim, now_ms)
+            raise
+        answer = decode_answer(packed)
+        if answer.crons:
+            await self._schedule(queue, answer, now_ms)
+        if answer.refused:
+            answer.lost += await self._fail_parents(queue, outcomes, answer, now_ms)
+        token = "" if claim is None else claim.token
+        leases = [Lease(job, token) for job in answer.jobs]
+        next_due_ms = answer.next_due_ms
+        return Batch(leases, None if next_due_ms is False else int(next_due_ms), answer.lost)
+
+    async def _schedule(self, queue: str, answer: Answer, now_ms: int) -> None:
+        """Add the next runs of the schedulers whose jobs we have taken."""
+        for id, scheduler, opts in answer.crons:
+            try:
+                due_ms = _next_run_ms(opts, now_ms)
+                request = {
+                    "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
+                }  # fmt: skip
+                await self._run("iterate", queue, request, repeatable=True)
+            except (ValueError, HastenError) as error:
+                # The job itself has been taken, and runs. Without us its schedule would end here.
+                logger.error(
+                    "scheduler %s of queue %s: its next run cannot be added: %s",
+                    scheduler, queue, error,
+                )  # fmt: skip
+
+    async def _fail_parents(
+        self, queue: str, outcomes: Sequence[Outcome], answer: Answer, now_ms: int
+    ) -> list[str]:
+        """A parent whose children have not all completed cannot complete: it fails, and says why.
+
+        Returns those whose lease was lost meanwhile.
+        """
+        codes = dict(answer.refused)
+        failures = [
+            Failed(end.id, end.token, REFUSALS[codes[end.id]])
+            for end in outcomes
+            if end.id in codes
+        ]
+        batch = await self._take("settle", queue, failures, None, now_ms)
+        return batch.lost
+
+    def renew(
+        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+    ) -> set[str]:
+        lost: set[str] = set()
+        ids, tokens = list(leases), list(leases.values())
+        for first in range(0, len(ids), JOBS_AT_ONCE):
+            part = slice(first, first + JOBS_AT_ONCE)
+            request = {"lease": lease_ms, "ids": ids[part], "tokens": tokens[part]}
+            lost.update(map(text, self._run_blocking("renew", queue, request)))
+        return lost
+
+    def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+        asked = map(text, self._run_blocking("cancelled", queue, {}))
+        return set(asked).intersection(ids)
+
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+        request = {"now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON}
+        return list(map(text, await self._run("reclaim", queue, request, repeatable=True)))
+
+    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
+        if notes:
+            await self._run("note", queue, requests.notes(notes))
+
+    # Waiting ------------------------------------------------------------------------------------
+
+    async def enter(self, queue: str, worker: str) -> None:
+        await self._local().waiter(self, queue, worker).open()
+
+    async def leave(self, queue: str, worker: str) -> None:
+        waiter = self._local().waiters.pop((queue, worker), None)
+        if waiter is not None:
+            await waiter.close()
+
+    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+        def is_sooner(due_ms: float) -> bool:
+            return next_due_ms is None or due_ms < next_due_ms
+
+        ready, due_ms = await self._run("look", queue, {}, repeatable=True)
+        if ready or (due_ms is not None and is_sooner(due_ms)):
+            return
+        waiter = self._local().waiter(self, queue, worker)
+        while True:
+            marked_ms = await waiter.until_marked()
+            if not marked_ms or is_sooner(int(marked_ms)):
+                return
+
+    def waiter(self, queue: str, worker: str) -> Waiter:
+        """A new one; see `_Local`, which keeps them."""
+        name = self._keys.worker_connection(queue, worker) if worker else None
+        return Waiter(self._server, self._keys.base(queue), name)
+
+    def _local(self) -> _Local:
+        loop = asyncio.get_running_loop()
+        local = self._by_loop.get(loop)
+        if local is None:
+            local = self._by_loop[loop] = _Local()
+        return local
+
+    # Reading ------------------------------------------------------------------------------------
+
+    async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+        found: list[JobRecord | None] = []
+        for first in range(0, len(ids), JOBS_AT_ONCE):
+            part = ids[first : first + JOBS_AT_ONCE]
+            rows = await self._run("get", queue, {"ids": part}, repeatable=True)
+            found += [
+                None if row is None else _record(queue, id, State(text(row[0])), row[1], row[2])
+                for id, row in zip(part, rows, strict=True)
+            ]
+        return found
+
+    async def page(
+        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+    ) -> list[JobRecord]:
+        request = {
+            "state": STATE_KEYS[state],
+            "first": start,
+            "count": count,
+            "newest_first": newest_first,
+        }
+        rows = await self._run("page", queue, request, repeatable=True)
+        return [_record(queue, text(id), state, due, fields) for id, due, fields in rows]
+
+    async def count(self, queue: str) -> dict[State, int]:
+        counted = await self._run("count", queue, {}, repeatable=True)
+        states = (
+            State.WAITING, State.ACTIVE, State.PRIORITIZED, State.DELAYED, State.WAITING_CHILDREN,
+            State.COMPLETED, State.FAILED,
+        )  # fmt: skip
+        by_state = dict(zip(states, counted, strict=False))
+        return {state: by_state[state] for state in State}
+
+    async def logs(self, queue: str, id: str) -> list[str]:
+        key = f"{self._keys.base(queue)}{id}:logs"
+        return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
+
+    async def events(self, queue: str, *, after: str | None) -> EventPage:
+        key = self._keys.base(queue) + "events"
+        if after is None:
+            newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
+            return EventPage([], text(newest[0][0]) if newest else "0-0")
+        async with self._local().reader(self, queue) as listener:
+            found = None
+            while not found:
+                found = await listener.command(
+                    "XREAD", "COUNT", EVENTS_AT_ONCE, "BLOCK", int(READ_SECONDS * 1000),
+                    "STREAMS", key, after, seconds=READ_SECONDS,
+                )  # fmt: skip
+        _, entries = found[0]
+        read = [event(text(id), pair(fields)) for id, fields in entries]
+        return EventPage(read, read[-1].cursor)
+
+    def reader(self, queue: str) -> Listener:
+        """A new one; see `_Local`, which keeps them."""
+        key = self._keys.base(queue) + "events"
+        return self._server.listener(key=key, name=self._keys.reader_connection(queue))
+
+    # Administration -----------------------------------------------------------------------------
+
+    async def requeue(
+        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+    ) -> list[State | None]:
+        answers = await self._run("requeue", queue, {"ids": ids, "source": source.value})
+        if isinstance(answers, bytes):
+            raise JobNotFound(queue, text(answers))
+        return [None if answer is None else State(text(answer)) for answer in answers]
+
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        rules = [
+            requests.keep_rule(keep_or(_own_rule(record), DEFAULT_KEEP_FAILED))
+            for record in await self.get(queue, ids)
+        ]
+        request = {"now": now_ms, "ids": ids, "keeps": rules, "reason": CANCELLED_REASON}
+        return _states(await self._run("cancel", queue, request))
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        answers = await self._run("remove", queue, {"ids": ids})
+        for id, answer in zip(ids, answers, strict=True):
+            if answer == b"armed":
+                raise WrongState(
+                    queue, id, "the next run of a scheduler", ["removed with its scheduler"]
+                )
+        return _states(answers)
+
+    async def purge(
+        self,
+        queue: str,
+        states: Collection[State],
+        *,
+        before_ms: int | None,
+        limit: int | None,
+        now_ms: int,
+    ) -> list[str]:
+        purged: list[str] = []
+        for state in (state for state in State if state in states):
+            if limit is None:
+                purged += await self._purge_all(queue, state, before_ms)
+            elif len(purged) < limit:
+                purged += await self._purge_oldest(queue, state, before_ms, limit - len(purged))
+        if purged:
+            await self._run("cleaned", queue, {"count": len(purged)}, repeatable=True)
+        return purged
+
+    async def _purge_all(self, queue: str, state: State, before_ms: int | None) -> list[str]:
+        purged: list[str] = []
+        skip, looked_at = 0, PURGED_AT_ONCE
+        while looked_at == PURGED_AT_ONCE:
+            gone, left = await self._purge(queue, state, before_ms, PURGED_AT_ONCE, skip=skip)
+            looked_at = len(gone) + left
+            skip += left
+            purged += gone
+        return purged
+
+    async def _purge_oldest(
+        self, queue: str, state: State, before_ms: int | None, limit: int
+    ) -> list[str]:
+        purged: list[str] = []
+        while len(purged) < limit:
+            portion = min(limit - len(purged), PURGED_AT_ONCE)
+            gone, _ = await self._purge(queue, state, before_ms, portion, oldest=True)
+            purged += gone
+            if len(gone) < portion:
+                break
+        return purged
+
+    async def _purge(
+        self,
+        queue: str,
+        state: State,
+        before_ms: int | None,
+        portion: int,
+        *,
+        skip: int = 0,
+        oldest: bool = False,
+    ) -> tuple[list[str], int]:
+        request = {
+            "state": STATE_KEYS[state], "before": before_ms, "portion": portion, "skip": skip,
+            "oldest": oldest,
+        }  # fmt: skip
+        gone, left = await self._run("purge", queue, request)
+        return list(map(text, gone)), left
+
+    async def forget(self, queue: str) -> None:
+        while await self._run("forget", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
+            pass
+        # Events are numbered by the server's clock. Those of a new queue by this name must come
+        # after the last one that a reader has seen of the old one.
+        await asyncio.sleep(0.002)
+
+    async def pause(self, queue: str, *, now_ms: int) -> None:
+        await self._run("pause", queue, {}, repeatable=True)
+
+    async def resume(self, queue: str, *, now_ms: int) -> None:
+        await self._run("resume", queue, {}, repeatable=True)
+
+    async def is_paused(self, queue: str) -> bool:
+        key = self._keys.base(queue) + "meta"
+        return bool(await self._server.command("HEXISTS", key, "paused", key=key))
+
+    async def queues(self) -> list[str]:
+        names = [name for name in await self._named_queues() if name is not None]
+        used = []
+        for name in sorted(set(names)):
+            *counts, paused = await self._run("count", name, {}, repeatable=True)
+            if any(counts) or paused:
+                used.append(name)
+        return used
+
+    async def _named_queues(self) -> list[str | None]:
+        """Those that have a `meta`, in use or not."""
+        keys = await self._server.scan(f"{_literal(self._keys.prefix)}:*:meta")
+        return [self._keys.queue_of(text(key)) for key in keys]
+
+    async def close(self) -> None:
+        local = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if local is not None:
+            await local.close()
+        await self._server.close()
+
+
+class _Local:
+    """What belongs to one event loop: the connections that block."""
+
+    def __init__(self) -> None:
+        self.waiters: dict[tuple[str, str], Waiter] = {}
+        self._idle_readers: dict[str, list[Listener]] = {}
+
+    def waiter(self, engine: RedisEngine, queue: str, worker: str) -> Waiter:
+        waiter = self.waiters.get((queue, worker))
+        if waiter is None:
+            waiter = self.waiters[queue, worker] = engine.waiter(queue, worker)
+        return waiter
+
+    @contextlib.asynccontextmanager
+    async def reader(self, engine: RedisEngine, queue: str) -> AsyncIterator[Listener]:
+        """A connection to read events with; one for each who reads at the same time."""
+        idle = self._idle_readers.setdefault(queue, [])
+        listener = idle.pop() if idle else engine.reader(queue)
+        try:
+            yield listener
+        except BaseException:
+            await listener.close()  # an answer may be on its way to nobody
+            raise
+        idle.append(listener)
+
+    async def close(self) -> None:
+        for waiter in self.waiters.values():
+            await waiter.close()
+        self.waiters.clear()
+        for listener in (one for idle in self._idle_readers.values() for one in idle):
+            await listener.close()
+        self._idle_readers.clear()
+
+
+class _Strays:
+    """Claims whose answer never arrived: their jobs may be leased to us, and nobody runs them.
+
+    A server that hung may still do what it was asked; so each is looked for as long as its leases
+    would last.
+    """
+
+    def __init__(self) -> None:
+        self._until_ms: dict[str, dict[str, int]] = {}
+
+    def add(self, queue: str, claim: Claim, now_ms: int) -> None:
+        # From when the request was sent; that it took a time-out to be given up is in the double.
+        self._until_ms.setdefault(queue, {})[claim.token] = now_ms + 2 * claim.lease_ms
+
+    def of(self, queue: str, now_ms: int) -> list[str]:
+        tokens = self._until_ms.get(queue)
+        if not tokens:
+            return []
+        for token in [token for token, until_ms in tokens.items() if until_ms < now_ms]:
+            del tokens[token]
+        return list(tokens)
+
+
+class _Repeat(msgspec.Struct):
+    """What a scheduler's job says of its rule; `count` and the limits are the script's business."""
+
+    pattern: str
+    tz: str | None = None
+
+
+class _IterationOptions(msgspec.Struct):
+    repeat: _Repeat
+    prevMillis: float = 0  # noqa: N815  # BullMQ's name
+
+
+_iteration_options: Final = msgspec.json.Decoder(_IterationOptions)
+
+
+def _next_run_ms(opts: str, now_ms: int) -> int:
+    """When the scheduler runs whose job has these options. Raises `ValueError` with the reason."""
+    options = _iteration_options.decode(opts)
+    after_ms = max(now_ms, int(options.prevMillis))
+    return next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
+
+
+def _record(queue: str, id: str, state: State, due_ms: int | None, fields: Any) -> JobRecord:
+    return job_record(queue, id, state, due_ms, pair(fields))
+
+
+def _states(answers: Sequence[bytes | None]) -> list[State | None]:
+    return [None if answer is None else State(text(answer)) for answer in answers]
+
+
+def _own_rule(record: JobRecord | None) -> Keep | None:
+    if record is None:
+        return None
+    try:
+        return decode_options(record.opts).keep_failed
+    except ValueError:  # a job that cannot be run can still be cancelled
+        return None
+
+
+def _literal(pattern: str) -> str:
+    """A text as a pattern that matches nothing but itself."""
+    return "".join(f"\\{char}" if char in "*?[]\\^" else char for char in pattern)

@@ -1,0 +1,167 @@
+"""What the fields of job hashes and events mean: BullMQ's names and texts to our records.
+
+Both sides of a queue may be of another language or version, so nothing here trusts what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from hasten.jobs.engine import CANCELLED_REASON
+from hasten.jobs.record import Event, JobRecord
+from hasten.jobs.states import State
+
+BASE_MARKER: Final = "0"
+
+
+def text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def pair(flat: Sequence[object]) -> dict[str, str]:
+    """Fields and values as Redis lists them: one after the other."""
+    names, values = flat[::2], flat[1::2]
+    return {text(name): text(value) for name, value in zip(names, values, strict=True)}
+
+
+def whole(value: str | None) -> int | None:
+    """A number; None where there is none, or something else."""
+    if value is None:
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        try:
+            return int(float(value))
+        except (ValueError, OverflowError):
+            return None
+
+
+def job_record(
+    queue: str, id: str, state: State, due_ms: int | None, fields: Mapping[str, str]
+) -> JobRecord:
+    """A job by its hash. attemptsMade is an older name of atm that BullMQ still reads first."""
+    deferred = fields.get("defa")
+    return JobRecord(
+        queue=queue,
+        id=id,
+        name=fields.get("name", ""),
+        data=fields.get("data", "{}"),
+        opts=fields.get("opts", "{}"),
+        state=state,
+        priority=whole(fields.get("priority")) or 0,
+        delay_ms=whole(fields.get("delay")) or 0,
+        created_ms=whole(fields.get("timestamp")) or 0,
+        attempts_made=whole(fields.get("attemptsMade", fields.get("atm"))) or 0,
+        attempts_started=whole(fields.get("ats")) or 0,
+        crashes=whole(fields.get("stc")) or 0,
+        deferred_failure=deferred,
+        processed_ms=whole(fields.get("processedOn")),
+        worker=fields.get("pb"),
+        progress=fields.get("progress"),
+        failed_reason=fields.get("failedReason"),
+        due_ms=due_ms,
+        finished_ms=whole(fields.get("finishedOn")),
+        result=fields.get("returnvalue"),
+        stacktrace=_stacktrace(fields.get("stacktrace")),
+        cancel_requested=deferred == CANCELLED_REASON,
+    )
+
+
+def _stacktrace(stored: str | None) -> list[str]:
+    if not stored:
+        return []
+    try:
+        traces = json.loads(stored)
+    except ValueError:
+        return []
+    return [str(trace) for trace in traces] if isinstance(traces, list) else []
+
+
+# Events -----------------------------------------------------------------------------------------
+
+_KNOWN: Final = frozenset({"event", "jobId", "returnvalue", "data", "failedReason", "prev"})
+
+
+def event(cursor: str, fields: Mapping[str, str]) -> Event:
+    """An entry of the stream. What has no name of its own in `Event` is in its details."""
+    kind = fields.get("event", "")
+    details = {name: value for name, value in fields.items() if name not in _KNOWN}
+    due_ms = count = None
+    value, reason = fields.get("returnvalue"), fields.get("failedReason")
+    match kind:
+        case "progress":
+            value = fields.get("data")
+        case "delayed":
+            due_ms = whole(details.pop("delay", None))
+        case "cleaned":
+            count = whole(details.pop("count", None))
+    previous = fields.get("prev")
+    return Event(
+        cursor=cursor,
+        kind=kind,
+        job_id=fields.get("jobId", ""),
+        value=value,
+        reason=reason,
+        previous="waiting" if previous == "wait" else previous,
+        due_ms=due_ms,
+        count=count,
+        details=details,
+    )
+
+
+# Jobs just claimed ------------------------------------------------------------------------------
+
+
+class Answer(msgspec.Struct, array_like=True, gc=False):
+    """What `claim` and `settle` return."""
+
+    jobs: list[JobRecord]
+    next_due_ms: int | float | bool
+    lost: list[str]
+    refused: list[tuple[str, int]]
+    crons: list[tuple[str, str, str]]
+
+
+_answers: Final = msgspec.msgpack.Decoder(Answer)
+
+
+def decode_answer(packed: bytes) -> Answer:
+    """Raises `UnicodeDecodeError` never: a text that is not UTF-8 is read with replacements."""
+    try:
+        return _answers.decode(packed)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _answers.decode(_repair(packed))
+
+
+def _repair(packed: bytes) -> bytes:
+    """The same message with every text made UTF-8."""
+    out = bytearray()
+    at = 0
+    while at < len(packed):
+        head = packed[at]
+        width = {0xD9: 1, 0xDA: 2, 0xDB: 4}.get(head, 0)
+        if 0xA0 <= head <= 0xBF or width:
+            size = head & 0x1F if not width else int.from_bytes(packed[at + 1 : at + 1 + width])
+            start = at + 1 + width
+            whole_text = packed[start : start + size].decode(errors="replace")
+            out += msgspec.msgpack.encode(whole_text)
+            at = start + size
+        else:
+            size = 1 + _SIZES.get(head, 0)
+            out += packed[at : at + size]
+            at += size
+    return bytes(out)
+
+
+# How many bytes follow a head that is neither a text nor a small number or container.
+_SIZES: Final = {
+    0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+    0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4,
+}  # fmt: skip

@@ -1,0 +1,41 @@
+-- uses: adding
+-- add: add jobs to one queue.
+-- KEYS  1 the beginning of the queue's keys
+-- ARGV  1 {queue, now, count, runs = {…}}: jobs that follow each other and are alike but for data
+--         and id are one run: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
+-- Returns packed {first number, {n, …}}: the ids of jobs without one of their own are the numbers
+-- from the first on, each job's by its place in the call; n are the places of jobs that existed.
+local q = open(KEYS[1])
+local now = request.now
+-- The counter advances for each job, with an id of its own or not, as in BullMQ.
+local number = call('INCRBY', q.base .. 'id', request.count) - request.count
+local first, existed, at = number + 1, {}, 0
+
+for _, run in ipairs(request.runs) do
+  local name, opts, delay, priority, lifo, datas, ids = unpack(run, 1, 7)
+  local plain = delay == 0 and priority == 0
+  local waiting = {}
+  for index, data in ipairs(datas) do
+    at, number = at + 1, number + 1
+    local id = ids and ids[index] or string.format('%.0f', number)
+    if ids and call('EXISTS', q.base .. id) == 1 then
+      existed[#existed + 1] = at
+      tell(q, 'duplicated', 'jobId', id)
+    else
+      store(q, id, name, data, opts, now, delay, priority)
+      if plain then
+        waiting[#waiting + 1] = id
+        tell_waiting(q, id)
+      else
+        place(q, id, now, delay, priority, lifo)
+      end
+    end
+  end
+  if #waiting > 0 then
+    in_portions(lifo and 'RPUSH' or 'LPUSH', q.base .. 'wait', waiting)
+    q.ready = true
+  end
+end
+
+close_all()
+return cmsgpack.pack({ first, existed })

@@ -1,0 +1,50 @@
+-- uses: deleting
+-- forget: delete a queue, in as many calls as it takes.
+-- KEYS  1 the beginning of the queue's keys
+-- ARGV  1 {limit: how many jobs at most in this call}
+-- Returns 1 if there is more to delete.
+local base, left = KEYS[1], request.limit
+local STATES = { 'wait', 'paused', 'active', 'prioritized', 'delayed', 'waiting-children', 'completed', 'failed' }
+
+-- Nobody takes a job of it any longer, and nothing is added to a parent that is about to go.
+call('HSET', base .. 'meta', 'paused', 1)
+for _, state in ipairs(STATES) do
+  local key = base .. state
+  local is_list = call('TYPE', key).ok == 'list'
+  while left > 0 do
+    local id
+    if is_list then
+      id = call('RPOP', key)
+    else
+      id = call('ZPOPMIN', key)[1]
+    end
+    if not id then
+      break
+    end
+    local fields = call('HMGET', base .. id, 'parentKey', 'deid')
+    if fields[1] and string.sub(fields[1], 1, #base) ~= base then
+      unlink(fields[1], base .. id)
+    end
+    if fields[2] then
+      call('DEL', base .. 'de:' .. fields[2], base .. 'dn:' .. fields[2])
+    end
+    delete_keys(base .. id)
+    call('DEL', base .. id .. ':lock')
+    left = left - 1
+  end
+  if left == 0 then
+    return 1
+  end
+end
+for _, scheduler in ipairs(call('ZRANGE', base .. 'repeat', 0, -1)) do
+  call('DEL', base .. 'repeat:' .. scheduler)
+end
+queues[base] = nil -- nothing is owed to what is gone
+close_all()
+for _, name in ipairs({
+  'id', 'pc', 'meta', 'events', 'marker', 'stalled', 'stalled-check', 'limiter', 'repeat', 'metrics:completed',
+  'metrics:failed', 'metrics:completed:data', 'metrics:failed:data', 'hasten:cancelled',
+}) do
+  call('DEL', base .. name)
+end
+return 0

@@ -1,0 +1,23 @@
+-- uses: flows
+-- Deleting a job is deleting all of its keys. Its lock is none of them: it has been released, or
+-- runs out.
+local function delete_keys(job_key)
+  call('DEL', job_key, job_key .. ':logs', job_key .. ':dependencies', job_key .. ':processed',
+    job_key .. ':failed', job_key .. ':unsuccessful')
+end
+
+local function delete_job(q, id)
+  local parent_key = call('HGET', q.base .. id, 'parentKey')
+  if parent_key then
+    unlink(parent_key, q.base .. id)
+  end
+  delete_keys(q.base .. id)
+end
+
+-- A job that owns a deduplication id gives it free when somebody deletes it (not by retention).
+local function release_deduplication(q, id)
+  local deduplication = call('HGET', q.base .. id, 'deid')
+  if deduplication and call('GET', q.base .. 'de:' .. deduplication) == id then
+    call('DEL', q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication)
+  end
+end

@@ -1,0 +1,114 @@
+-- uses: places
+-- Parents and children. A parent in waiting-children is released when its last child has finished.
+
+-- A job key is "prefix:queue:id", and ids of children have no colon.
+local function split(job_key)
+  return string.match(job_key, '^(.*:)([^:]*)$')
+end
+
+local function release_parent(parent_key, now)
+  local base, id = split(parent_key)
+  local fields = call('HMGET', parent_key, 'name', 'priority', 'delay')
+  if not fields[1] or call('ZREM', base .. 'waiting-children', id) == 0 then
+    return
+  end
+  local q = open(base)
+  local delay, priority = tonumber(fields[3]) or 0, tonumber(fields[2]) or 0
+  if delay > 0 then
+    call('ZADD', base .. 'delayed', (now + delay) * 4096, id)
+    tell(q, 'delayed', 'jobId', id, 'delay', now + delay)
+    q.delayed = true
+  else
+    make_ready(q, id, priority, priority == 0)
+    tell_waiting(q, id, 'waiting-children')
+  end
+end
+
+local function release_if_alone(parent_key, now)
+  if call('EXISTS', parent_key .. ':dependencies') == 0 then
+    release_parent(parent_key, now)
+  end
+end
+
+local function child_completed(parent_key, job_key, value, now)
+  if call('SREM', parent_key .. ':dependencies', job_key) == 1 then
+    call('HSET', parent_key .. ':processed', job_key, value)
+    release_if_alone(parent_key, now)
+  end
+end
+
+-- The parent is to fail: at once where it waits, else when it is next taken.
+local function fail_parent(parent_key, job_key, now)
+  call('ZADD', parent_key .. ':unsuccessful', now, job_key)
+  local base, id = split(parent_key)
+  if call('EXISTS', parent_key) == 0 or call('ZSCORE', base .. 'failed', id) then
+    return
+  end
+  call('HSET', parent_key, 'defa', 'child ' .. job_key .. ' failed')
+  if call('ZSCORE', base .. 'waiting-children', id) then
+    release_parent(parent_key, now)
+  elseif call('ZREM', base .. 'delayed', id) == 1 then
+    call('HSET', parent_key, 'delay', 0)
+    local q, priority = open(base), tonumber(call('HGET', parent_key, 'priority')) or 0
+    make_ready(q, id, priority, priority == 0)
+    tell_waiting(q, id, 'delayed')
+  end
+end
+
+-- What a child's final failure does is decided by the flag in its hash field `parent`.
+local function child_failed(parent_key, parent, job_key, reason, now)
+  local ok, policy = pcall(cjson.decode, parent or '{}')
+  if not ok or type(policy) ~= 'table' then
+    return
+  end
+  if not (policy.fpof or policy.cpof or policy.idof or policy.rdof) then
+    return
+  end
+  if call('SREM', parent_key .. ':dependencies', job_key) == 0 then
+    return
+  end
+  if policy.fpof then
+    fail_parent(parent_key, job_key, now)
+  elseif policy.cpof then
+    call('HSET', parent_key .. ':failed', job_key, reason)
+    release_parent(parent_key, now)
+  else
+    if policy.idof then
+      call('HSET', parent_key .. ':failed', job_key, reason)
+    end
+    release_if_alone(parent_key, now)
+  end
+end
+
+-- A child that is deleted: its parent does not wait for it any longer.
+local function unlink(parent_key, job_key)
+  if call('SREM', parent_key .. ':dependencies', job_key) == 0 then
+    return
+  end
+  local base, id = split(parent_key)
+  if call('EXISTS', parent_key .. ':dependencies') == 0
+    and call('ZREM', base .. 'waiting-children', id) == 1 then
+    local q = open(base)
+    make_ready(q, id, 0, true)
+    tell_waiting(q, id, 'waiting-children')
+  end
+end
+
+-- A finished child that runs again: its parent waits for it, or would, once more.
+local function relink(parent_key, job_key, from)
+  if call('EXISTS', parent_key) == 0 then
+    return
+  end
+  local removed
+  if from == 'completed' then
+    removed = call('HDEL', parent_key .. ':processed', job_key)
+  else
+    removed = call('ZREM', parent_key .. ':unsuccessful', job_key)
+    if removed == 0 then
+      removed = call('HDEL', parent_key .. ':failed', job_key)
+    end
+  end
+  if removed == 1 then
+    call('SADD', parent_key .. ':dependencies', job_key)
+  end
+end

@@ -1,0 +1,82 @@
+-- The queue that a script works on: its keys, its settings, and what is owed at the end.
+--
+-- KEYS[1] is the beginning of all keys of the queue, "prefix:name:". ARGV[1] is the request, packed.
+-- A script may reach other queues, too, by way of a job's parent; `close_all` settles with each.
+local call = redis.call
+local request = cmsgpack.unpack(ARGV[1])
+local queues = {}
+
+local function open(base)
+  local q = queues[base]
+  if not q then
+    local meta = call('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
+    q = {
+      base = base,
+      events = base .. 'events',
+      paused = meta[1] ~= false, -- its existence counts, whatever its value
+      concurrency = tonumber(meta[2]),
+      max = tonumber(meta[4]) and tonumber(meta[3]), -- a limit without a window is none
+      window = tonumber(meta[4]),
+      cap = tonumber(meta[5]),
+      told = false, -- events were written
+      ready = false, -- jobs became ready
+      delayed = false, -- jobs became delayed
+    }
+    queues[base] = q
+  end
+  return q
+end
+
+local function is_blocked(q)
+  return q.paused or (q.concurrency ~= nil and call('LLEN', q.base .. 'active') >= q.concurrency)
+end
+
+-- Redis does not undo what a script wrote before it failed. Where memory, the disk or a replica
+-- refuses writes, it has to be refused here, before the first of them.
+local function begin_writing(q)
+  call('INCRBY', q.base .. 'id', 0)
+end
+
+local function tell(q, ...)
+  q.told = true
+  call('XADD', q.events, '*', 'event', ...)
+end
+
+-- A worker that is blocked on the marker is woken by member 0 now, by member 1 at its score.
+local function wake(q)
+  if not is_blocked(q) then
+    call('ZADD', q.base .. 'marker', 0, '0')
+  end
+end
+
+local function wake_when_due(q)
+  local head = call('ZRANGE', q.base .. 'delayed', 0, 0, 'WITHSCORES')
+  if head[2] then
+    call('ZADD', q.base .. 'marker', tonumber(head[2]) / 4096, '1')
+  end
+end
+
+local function close_all()
+  for _, q in pairs(queues) do
+    if q.ready then
+      wake(q)
+    end
+    if q.delayed then
+      wake_when_due(q)
+    end
+    if q.told then
+      if not q.cap then
+        q.cap = 10000
+        call('HSET', q.base .. 'meta', 'opts.maxLenEvents', q.cap)
+      end
+      call('XTRIM', q.events, 'MAXLEN', '~', q.cap)
+    end
+  end
+end
+
+-- Lists of arguments have to stay below the limit of Lua's stack.
+local function in_portions(command, key, members)
+  for first = 1, #members, 1000 do
+    call(command, key, unpack(members, first, math.min(first + 999, #members)))
+  end
+end

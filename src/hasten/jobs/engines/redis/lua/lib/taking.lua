@@ -1,0 +1,157 @@
+-- uses: schedule
+-- Take ready jobs and lease them.
+--
+-- wish is {count, token, worker, lease in ms, strays = {token, …}}. Returns the jobs as arrays in the order of
+-- `JobRecord`'s fields up to `worker`; the time before which nothing more is to be had, or false;
+-- and the iterations of cron patterns, {id, scheduler, options}, whose next time the client finds.
+local NONE = cjson.null
+
+-- How long the queue's own rate limit still holds, in ms, and how many may start before it does.
+local function limit_of(q)
+  if not q.max then
+    return 0, math.huge
+  end
+  local used = tonumber(call('GET', q.base .. 'limiter')) or 0
+  if used < q.max then
+    return 0, q.max - used
+  end
+  local left = call('PTTL', q.base .. 'limiter')
+  if left > 0 then
+    return left, 0
+  elseif left == 0 then
+    call('DEL', q.base .. 'limiter')
+  end
+  return 0, q.max
+end
+
+local function use_tokens(q, count)
+  if q.max and count > 0 and call('INCRBY', q.base .. 'limiter', count) == count then
+    call('PEXPIRE', q.base .. 'limiter', q.window)
+  end
+end
+
+-- The next ids, moved to `active`.
+local function take_ids(q, count)
+  local ids = {}
+  while #ids < count do
+    local portion = call('RPOP', q.base .. 'wait', math.min(count - #ids, 1000))
+    if not portion or #portion == 0 then
+      break
+    end
+    for _, id in ipairs(portion) do
+      if string.sub(id, 1, 2) ~= '0:' then -- the marker of an old version
+        ids[#ids + 1] = id
+      end
+    end
+  end
+  while #ids < count do
+    local portion = call('ZPOPMIN', q.base .. 'prioritized', math.min(count - #ids, 1000))
+    if #portion == 0 then
+      call('DEL', q.base .. 'pc')
+      break
+    end
+    for index = 1, #portion, 2 do
+      ids[#ids + 1] = portion[index]
+    end
+  end
+  in_portions('LPUSH', q.base .. 'active', ids)
+  return ids
+end
+
+local function lease(q, id, wish, now)
+  local job_key = q.base .. id
+  local job = call('HMGET', job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
+    'stc', 'defa', 'rjk')
+  if not job[1] and not job[2] then
+    call('LREM', q.base .. 'active', 1, id) -- an id that was left behind by a job that is gone
+    return nil
+  end
+  local started = (tonumber(job[8]) or 0) + 1
+  call('SET', job_key .. ':lock', wish[2], 'PX', wish[4])
+  call('HSET', job_key, 'processedOn', now, 'pb', wish[3], 'ats', started)
+  tell(q, 'active', 'jobId', id, 'prev', 'waiting')
+  return {
+    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', tonumber(job[4]) or 0,
+    tonumber(job[5]) or 0, tonumber(job[6]) or 0, tonumber(job[7]) or 0, started, tonumber(job[9]) or 0,
+    job[10] or NONE, now, wish[3],
+  }, job[11]
+end
+
+local function schedule_after(q, record, scheduler, now, crons)
+  local ok, opts = pcall(cjson.decode, record[5])
+  if not ok or type(opts) ~= 'table' or type(opts['repeat']) ~= 'table' then
+    return
+  end
+  if opts['repeat'].pattern then
+    crons[#crons + 1] = { record[2], scheduler, record[5] }
+  else
+    schedule_next(q, record[2], scheduler, opts, now)
+  end
+end
+
+-- Jobs that an earlier claim leased whose answer never arrived: nobody knows that they run.
+local function hand_back_strays(q, tokens)
+  local is_stray = {}
+  for _, token in ipairs(tokens) do
+    is_stray[token] = true
+  end
+  for _, id in ipairs(call('LRANGE', q.base .. 'active', 0, -1)) do
+    local token = call('GET', q.base .. id .. ':lock')
+    if token and is_stray[token] then
+      call('DEL', q.base .. id .. ':lock')
+      call('SREM', q.base .. 'stalled', id)
+      call('LREM', q.base .. 'active', -1, id)
+      make_ready(q, id, tonumber(call('HGET', q.base .. id, 'priority')) or 0, true)
+      tell_waiting(q, id, 'active')
+    end
+  end
+end
+
+local function take(q, wish, now)
+  local records, crons = {}, {}
+  if #wish[5] > 0 then
+    hand_back_strays(q, wish[5])
+  end
+  local next_score = promote_due(q, now)
+  local limited, allowed = limit_of(q)
+  allowed = math.min(allowed, wish[1])
+  if q.concurrency then
+    allowed = math.min(allowed, q.concurrency - call('LLEN', q.base .. 'active'))
+  end
+  if not q.paused and allowed > 0 then
+    local tokens = 0
+    for _, id in ipairs(take_ids(q, allowed)) do
+      local record, scheduler = lease(q, id, wish, now)
+      if record then
+        records[#records + 1] = record
+        tokens = tokens + (record[13] == NONE and 1 or 0)
+        if scheduler then
+          schedule_after(q, record, scheduler, now, crons)
+          next_score = nil
+        end
+      end
+    end
+    use_tokens(q, tokens)
+  end
+  local next_due = false
+  if #records < wish[1] then
+    next_score = next_score or call('ZRANGE', q.base .. 'delayed', 0, 0, 'WITHSCORES')[2]
+    next_due = next_score and math.floor(tonumber(next_score) / 4096) or false
+    if limited > 0 then
+      next_due = math.min(next_due or math.huge, now + limited)
+    end
+  end
+  return records, next_due, crons
+end
+
+-- Whoever takes jobs has used up a marker, and passes it on while there is something left. One that
+-- was left for jobs that are all taken would wake somebody for nothing.
+local function pass_marker_on(q)
+  if call('EXISTS', q.base .. 'wait', q.base .. 'prioritized') > 0 then
+    q.ready = true
+  else
+    q.ready = false
+    call('ZREM', q.base .. 'marker', '0')
+    q.delayed = true
+  end
+end

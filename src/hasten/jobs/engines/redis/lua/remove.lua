@@ -1,0 +1,81 @@
+-- uses: deleting
+-- remove: delete jobs with their children and all that belongs to them, running ones excepted.
+-- KEYS  1 the beginning of the queue's keys
+-- ARGV  1 {ids = {…}}
+-- Returns for each id the state in which it was found, false if there is no such job; "armed" for
+-- the pending iteration of a scheduler, which is not removed.
+local q = open(KEYS[1])
+
+local CHILDREN = { dependencies = 'SMEMBERS', processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE' }
+
+local function children_of(job_key)
+  local found = {}
+  for suffix, read in pairs(CHILDREN) do
+    local keys
+    if read == 'ZRANGE' then
+      keys = call(read, job_key .. ':' .. suffix, 0, -1)
+    else
+      keys = call(read, job_key .. ':' .. suffix)
+    end
+    for _, key in ipairs(keys) do
+      found[#found + 1] = key
+    end
+  end
+  return found
+end
+
+local function is_running(job_key)
+  if call('EXISTS', job_key .. ':lock') == 1 then
+    return true
+  end
+  for _, child_key in ipairs(call('SMEMBERS', job_key .. ':dependencies')) do
+    if is_running(child_key) then
+      return true
+    end
+  end
+  return false
+end
+
+local function remove(base, id)
+  local job_key = base .. id
+  local queue = open(base)
+  local state = call('EXISTS', job_key) == 1 and state_of(queue, id)
+  for _, child_key in ipairs(children_of(job_key)) do
+    local child_base, child_id = split(child_key)
+    remove(child_base, child_id)
+  end
+  -- The last child that goes lets its parent move.
+  local now_in = state and state_of(queue, id)
+  if now_in then
+    take_out(queue, id, now_in)
+  end
+  release_deduplication(queue, id)
+  delete_job(queue, id)
+  if state then
+    tell(queue, 'removed', 'jobId', id, 'prev', state == 'waiting' and 'wait' or state)
+  end
+end
+
+local function is_armed(id)
+  local scheduler = call('HGET', q.base .. id, 'rjk')
+  local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
+  return pending and id == 'repeat:' .. scheduler .. ':' .. pending
+end
+
+begin_writing(q)
+local answers = {}
+for index, id in ipairs(request.ids) do
+  local state = call('EXISTS', q.base .. id) == 1 and state_of(q, id)
+  if state and state ~= 'active' and is_armed(id) then
+    answers[index] = 'armed'
+  elseif state and (state == 'active' or is_running(q.base .. id)) then
+    answers[index] = 'active'
+  else
+    answers[index] = state
+    if state then
+      remove(q.base, id)
+    end
+  end
+end
+close_all()
+return answers

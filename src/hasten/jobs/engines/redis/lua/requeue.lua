@@ -1,0 +1,42 @@
+-- uses: flows
+-- requeue: make jobs ready now that are delayed (promote) or finished (run again).
+-- KEYS  1 the beginning of the queue's keys
+-- ARGV  1 {ids = {…}, source}
+-- Returns for each id false when it was moved, else the state it is in; or the first id that there
+-- is no job for, as a string, and then moves none.
+local q = open(KEYS[1])
+local source = request.source
+for _, id in ipairs(request.ids) do
+  if call('EXISTS', q.base .. id) == 0 then
+    return id
+  end
+end
+begin_writing(q)
+local answers = {}
+for index, id in ipairs(request.ids) do
+  local job_key = q.base .. id
+  local state = state_of(q, id)
+  if state ~= source then
+    answers[index] = state or 'unknown'
+  else
+    answers[index] = false
+    take_out(q, id, state)
+    local job = call('HMGET', job_key, 'priority', 'opts', 'parentKey')
+    local priority = tonumber(job[1]) or 0
+    if source == 'delayed' then
+      call('HSET', job_key, 'delay', 0)
+      make_ready(q, id, priority, false)
+    else
+      call('HDEL', job_key, 'finishedOn', 'processedOn', 'failedReason', 'returnvalue', 'progress', 'atm',
+        'stc', 'defa')
+      call('HSET', job_key, 'delay', 0)
+      make_ready(q, id, priority, priority == 0 and goes_in_front(job[2]))
+      if job[3] then
+        relink(job[3], job_key, source)
+      end
+    end
+    tell_waiting(q, id, source)
+  end
+end
+close_all()
+return answers

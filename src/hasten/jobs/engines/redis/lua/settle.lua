@@ -1,0 +1,176 @@
+-- uses: finishing taking
+-- settle: store how leased jobs ended, then claim the next ones.
+-- KEYS  1 the beginning of the queue's keys
+-- ARGV  1 {queue, now, wish or nil: see taking.lua, keeps = {{count, age in ms}, …}, outcomes = {…}}
+--       an outcome is {kind, id, token, …}:
+--         1 completed  value, number of its keep rule
+--         2 failed     reason, trace or false, number of its keep rule, counts, exhausted
+--         3 retry      reason, trace, delay in ms
+--         4 postponed  delay in ms
+--         5 released
+-- Returns packed {jobs, next due or false, lost ids, {{id, code}, …} of parents that cannot
+-- complete, crons}: code -4 while children are pending, -9 when one has failed the parent. These are
+-- still leased.
+local q = open(KEYS[1])
+local now = request.now
+local outcomes = request.outcomes
+local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED = 1, 2, 3, 4, 5
+
+begin_writing(q)
+
+-- All locks are read at once, and those that are ours are deleted at once.
+local lock_keys, held = {}, {}
+for index, outcome in ipairs(outcomes) do
+  lock_keys[index] = q.base .. outcome[2] .. ':lock'
+end
+for first = 1, #lock_keys, 1000 do
+  local last = math.min(first + 999, #lock_keys)
+  for offset, token in ipairs(call('MGET', unpack(lock_keys, first, last))) do
+    held[lock_keys[first + offset - 1]] = token
+  end
+end
+
+local lost, refused, released = {}, {}, {}
+local freed_locks, freed_ids = {}, {}
+local finished = {} -- scores and ids for `completed`
+local rules = {} -- the keep rules that have been used, by state
+
+-- What a job needs to be finished or put back; nil if it is not ours any longer.
+local function begin(outcome)
+  local id = outcome[2]
+  local job_key = q.base .. id
+  local lock_key = job_key .. ':lock'
+  if held[lock_key] ~= outcome[3] then
+    lost[#lost + 1] = id
+    return nil
+  end
+  held[lock_key] = nil -- a second outcome for the same run finds it gone
+  local job = call('HMGET', job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
+  if not job[1] and not job[2] then
+    lost[#lost + 1] = id
+    return nil
+  end
+  if outcome[1] == COMPLETED and call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
+    local pending = call('EXISTS', job_key .. ':dependencies') == 1
+    refused[#refused + 1] = { id, pending and -4 or -9 }
+    return nil
+  end
+  if call('LREM', q.base .. 'active', -1, id) == 0 then
+    lost[#lost + 1] = id
+    return nil
+  end
+  freed_locks[#freed_locks + 1] = lock_key
+  freed_ids[#freed_ids + 1] = id
+  return job
+end
+
+local function complete(outcome, job)
+  local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
+  local job_key = q.base .. id
+  if job[6] then
+    end_deduplication(q, id, job[6], now)
+  end
+  if job[4] then
+    child_completed(job[4], job_key, value, now)
+  end
+  forget_cancel(q, id)
+  if keep[1] == 0 then
+    delete_keys(job_key)
+  else
+    call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', (tonumber(job[3]) or 0) + 1)
+    finished[#finished + 1] = now
+    finished[#finished + 1] = id
+    rules.completed = rules.completed or {}
+    rules.completed[outcome[5]] = keep
+  end
+  tell(q, 'completed', 'jobId', id, 'returnvalue', value, 'prev', 'active')
+end
+
+local function trace_of(job_key, trace)
+  if not trace then
+    return {}
+  end
+  local stored = call('HMGET', job_key, 'stacktrace', 'opts')
+  return { 'stacktrace', add_trace(stored[1], trace, stored[2]) }
+end
+
+local function fail_for_good(outcome, job)
+  local id, reason, keep = outcome[2], outcome[4], request.keeps[outcome[6]]
+  local attempts = (tonumber(job[3]) or 0) + (outcome[7] and 1 or 0)
+  local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
+  fail(q, id, fields, reason, trace_of(q.base .. id, outcome[5]), attempts, keep[1] ~= 0, now, 'active')
+  if keep[1] ~= 0 then
+    rules.failed = rules.failed or {}
+    rules.failed[outcome[6]] = keep
+  end
+  if outcome[8] then
+    tell(q, 'retries-exhausted', 'jobId', id, 'attemptsMade', attempts)
+  end
+end
+
+local function put_back(id, delay)
+  call('HSET', q.base .. id, 'delay', delay)
+  if delay > 0 then
+    delay_until(q, id, now + delay)
+    return
+  end
+  local fields = call('HMGET', q.base .. id, 'priority', 'opts')
+  make_ready(q, id, tonumber(fields[1]) or 0, goes_in_front(fields[2]) and (tonumber(fields[1]) or 0) == 0)
+  tell_waiting(q, id, 'active')
+end
+
+local function retry(outcome, job)
+  local job_key = q.base .. outcome[2]
+  call('HSET', job_key, 'failedReason', outcome[4], 'atm', (tonumber(job[3]) or 0) + 1,
+    unpack(trace_of(job_key, outcome[5])))
+  put_back(outcome[2], outcome[6])
+end
+
+for _, outcome in ipairs(outcomes) do
+  local job = begin(outcome)
+  if job then
+    local kind = outcome[1]
+    if kind == COMPLETED then
+      complete(outcome, job)
+    elseif kind == FAILED then
+      fail_for_good(outcome, job)
+    elseif kind == RETRY then
+      retry(outcome, job)
+    elseif kind == POSTPONED then
+      put_back(outcome[2], outcome[4])
+    elseif kind == RELEASED then
+      released[#released + 1] = outcome[2]
+    end
+  end
+end
+
+-- The first of them comes to stand nearest to the front.
+for index = #released, 1, -1 do
+  local id = released[index]
+  make_ready(q, id, tonumber(call('HGET', q.base .. id, 'priority')) or 0, true)
+  tell_waiting(q, id, 'active')
+end
+
+if #freed_ids > 0 then
+  for first = 1, #freed_locks, 1000 do
+    call('DEL', unpack(freed_locks, first, math.min(first + 999, #freed_locks)))
+  end
+  in_portions('SREM', q.base .. 'stalled', freed_ids)
+end
+in_portions('ZADD', q.base .. 'completed', finished)
+for state, used in pairs(rules) do
+  for _, keep in pairs(used) do
+    retain(q, state, keep[1], keep[2], now)
+  end
+end
+
+local records, next_due, crons = {}, false, {}
+if request.wish then
+  records, next_due, crons = take(q, request.wish, now)
+end
+if #records == 0 and #freed_ids > 0 then
+  tell_if_drained(q)
+end
+pass_marker_on(q)
+close_all()
+return cmsgpack.pack({ records, next_due, lost, refused, crons })

@@ -1,0 +1,142 @@
+"""Private redis-server processes on free ports."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import redis
+
+START_SECONDS: Final = 20.0
+
+
+def program(name: str) -> str:
+    """The path of a program of Redis. Without it a laptop skips the test, and CI fails it."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed: install Redis (Debian: apt-get install redis-server)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """A port that nobody listens on; a cluster's node wants the one 10,000 above it, too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 50_000:
+            with socket.socket() as bus, contextlib.suppress(OSError):
+                bus.bind(("127.0.0.1", port + 10_000))
+                return port
+
+
+class RedisServer:
+    """A redis-server in a folder of its own, at the same port each time it is started."""
+
+    def __init__(self, folder: Path, *settings: str, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *, program_name: str = "redis-server", wait: bool = True) -> RedisServer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    program(program_name), *self._command(),
+                ],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        atexit.register(self.kill)
+        if wait:
+            self.until_ready()
+        return self
+
+    def _command(self) -> list[str]:
+        return [
+            "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+            "--save", "", "--appendonly", "no", "--daemonize", "no", "--protected-mode", "no",
+            *self._settings,
+        ]  # fmt: skip
+
+    def until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                    return
+            except redis.RedisError:
+                if time.monotonic() > deadline or not self.is_running:
+                    raise AssertionError(f"no Redis:\n{self.log}") from None
+                time.sleep(0.02)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def client(self, **settings: Any) -> redis.Redis:
+        return redis.Redis(port=self.port, protocol=2, **settings)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            atexit.unregister(self.kill)
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Let it hang: it accepts connections, and says nothing."""
+        self.send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.send(signal.SIGCONT)
+
+
+@functools.cache
+def shared_redis() -> RedisServer:
+    """One for all tests of this process that keep to a prefix of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="hasten-redis-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return RedisServer(folder).start()
