@@ -95,7 +95,6 @@ class Database:
         self._flushing = True
         self._watches: list[_Watch[Any]] = []
         self._carried: _Call[Any] | None = None
-        self.transactions = 0  # committed so far, for measurements and tests
         with _registering:
             _databases.add(self)
 
@@ -266,7 +265,6 @@ class Database:
                     if connection.in_transaction:  # a full disk has ended it already
                         connection.execute("ROLLBACK")
                 raise
-        self.transactions += 1
         return results
 
     def _flush(self, connection: sqlite3.Connection, wanted: bool) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 
 from hasten.jobs import Queue
 from hasten.testing import ManualClock
+from tests.servers.redis import shared_redis
 
 
 @pytest.fixture
@@ -13,9 +15,17 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A store that shares nothing with any other test."""
+    if request.param == "redis":
+        return f"{shared_redis().url}?prefix=test-{uuid.uuid4().hex[:12]}"
+    return "sqlite://"
+
+
 @pytest.fixture
-async def queue(clock: ManualClock) -> AsyncIterator[Queue]:
-    """A queue in memory whose time stands still."""
-    queue = Queue("mail", "sqlite://", clock=clock)
+async def queue(url: str, clock: ManualClock) -> AsyncIterator[Queue]:
+    """A queue whose time stands still."""
+    queue = Queue("mail", url, clock=clock)
     yield queue
     await queue.close()

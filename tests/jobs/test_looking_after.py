@@ -50,10 +50,10 @@ class TestFinding:
         assert await queue.get(id) is None
 
     async def test_a_queue_does_not_find_the_jobs_of_another(
-        self, queue: Queue, clock: ManualClock
+        self, queue: Queue, url: str, clock: ManualClock
     ) -> None:
         """Though they are in one store."""
-        other = Queue("other", "sqlite://", clock=clock)
+        other = Queue("other", url, clock=clock)
         job = await other.add("send")
         assert await queue.get(job.id) is None
         assert not await queue.cancel(job.id)
@@ -281,9 +281,11 @@ class TestDeletingMany:
         with pytest.raises(InvalidOption, match="one whose jobs are not running"):
             await queue.clean("active")
 
-    async def test_obliterate_leaves_nothing(self, queue: Queue, clock: ManualClock) -> None:
+    async def test_obliterate_leaves_nothing(
+        self, queue: Queue, url: str, clock: ManualClock
+    ) -> None:
         """Of this queue; another one in the store stays."""
-        other = Queue("other", "sqlite://", clock=clock)
+        other = Queue("other", url, clock=clock)
         await other.add("send")
         await fill(queue)
         await queue.pause()

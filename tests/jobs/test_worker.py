@@ -21,9 +21,11 @@ from tests.jobs.eventually import until, until_state
 
 class TestConcurrency:
     @pytest.mark.parametrize("limit", [1, 2, 7, 100])
-    async def test_is_never_exceeded_and_is_reached(self, queue: Queue, limit: int) -> None:
+    async def test_is_never_exceeded_and_is_reached(
+        self, queue: Queue, url: str, limit: int
+    ) -> None:
         """With two queues as with one: the room is the worker's."""
-        other = Queue("other", "sqlite://")
+        other = Queue("other", url)
         running: list[int] = []
         most = 0
 
@@ -61,9 +63,11 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=5) for job in jobs))
 
     @pytest.mark.parametrize("limit", [1, 2, 10])
-    async def test_is_shared_fairly_by_full_queues(self, queue: Queue, limit: int) -> None:
+    async def test_is_shared_fairly_by_full_queues(
+        self, queue: Queue, url: str, limit: int
+    ) -> None:
         """A full queue does not starve another."""
-        other = Queue("other", "sqlite://")
+        other = Queue("other", url)
         order: list[str] = []
         jobs: list[Job[Any]] = []
         for each in (queue, other):
@@ -80,9 +84,9 @@ class TestConcurrency:
         assert min(share["mail"], share["other"]) >= 30
         await other.close()
 
-    async def test_a_queue_alone_has_all_the_room(self, queue: Queue) -> None:
+    async def test_a_queue_alone_has_all_the_room(self, queue: Queue, url: str) -> None:
         """The share of an empty one is not kept free."""
-        other = Queue("other", "sqlite://")
+        other = Queue("other", url)
         running: list[int] = []
 
         @queue.task

@@ -97,8 +97,11 @@ class Engine(Protocol):
     async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
         """Store progress and log lines, in order. Those of jobs that are gone are dropped."""
 
-    async def enter(self, queue: str, worker: str) -> None:
-        """Let it be known that a worker of this name begins to serve the queue."""
+    async def enter(self, queue: str, worker: str, *, name: str) -> None:
+        """Let it be known that a worker of this name begins to serve the queue.
+
+        worker is what tells it from all others here and for `wait` and `leave`; names may be alike.
+        """
 
     async def leave(self, queue: str, worker: str) -> None:
         """Release what is held for a worker that ends. Safe to call twice."""

@@ -108,7 +108,7 @@ class Worker:
         self._lanes: list[Lane] = []
         self._services: set[asyncio.Task[None]] = set()
         self._suspects = Suspects(crash_limit)
-        self._token_prefix = secrets.token_hex(8)
+        self._id = secrets.token_hex(8)
         self._claims = 0
         self._busy = 0  # running, or claimed and on their way
         self._stopping = False
@@ -285,7 +285,7 @@ class Worker:
         for lane in self._lanes:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
-                    await lane.engine.leave(lane.name, self.name)
+                    await lane.engine.leave(lane.name, self._id)
 
     # Fetching -----------------------------------------------------------------------------------
 
@@ -339,7 +339,7 @@ class Worker:
         lane.held += room
         self._claims += 1
         lane.latest_claim = self._claims
-        token = f"{self._token_prefix}:{self._claims}"
+        token = f"{self._id}:{self._claims}"
         return Claim(room, token, self.name, self._lease_ms)
 
     def _room_for(self, lane: Lane) -> int:
@@ -379,6 +379,7 @@ class Worker:
             self._suspects.begin()
         if claim is not None and len(batch.leases) < claim.count:
             lane.sated(batch.next_due_ms)
+            self._wake_others(lane)  # what it leaves is theirs
 
     def _start(self, lane: Lane, lease: Lease) -> None:
         job = lease.job
@@ -418,9 +419,13 @@ class Worker:
         if run.has_ended:
             return  # handed back already, when the worker stopped
         lane.enter(run, outcome)
+        self._wake_others(lane)
+
+    def _wake_others(self, lane: Lane) -> None:
+        """There is more room than before for the other lanes."""
         if len(self._lanes) > 1:
             for other in self._lanes:
-                if other.hungry:
+                if other.hungry and other is not lane:
                     other.wake()
 
     # Listening ----------------------------------------------------------------------------------
@@ -428,7 +433,7 @@ class Worker:
     async def _listen(self, lane: Lane) -> None:
         """Make a lane hungry again when there is, or may be, something for it."""
         with contextlib.suppress(StoreError):  # the fetcher tells of it
-            await lane.engine.enter(lane.name, self.name)
+            await lane.engine.enter(lane.name, self._id, name=self.name)
         while True:
             await lane.idle.wait()
             try:
@@ -438,7 +443,7 @@ class Worker:
             lane.feed()
 
     async def _until_work(self, lane: Lane) -> None:
-        waits = [lane.engine.wait(lane.name, next_due_ms=lane.next_due_ms, worker=self.name)]
+        waits = [lane.engine.wait(lane.name, next_due_ms=lane.next_due_ms, worker=self._id)]
         if lane.next_due_ms is not None:
             waits.append(self._clock.sleep_until(lane.next_due_ms))
         tasks = [self._loop.create_task(wait) for wait in waits]

@@ -231,8 +231,9 @@ class RedisEngine:
 
     # Waiting ------------------------------------------------------------------------------------
 
-    async def enter(self, queue: str, worker: str) -> None:
-        await self._local().waiter(self, queue, worker).open()
+    async def enter(self, queue: str, worker: str, *, name: str) -> None:
+        connection_name = self._keys.worker_connection(queue, name)
+        await self._local().waiter(self, queue, worker, connection_name).open()
 
     async def leave(self, queue: str, worker: str) -> None:
         waiter = self._local().waiters.pop((queue, worker), None)
@@ -252,10 +253,9 @@ class RedisEngine:
             if not marked_ms or is_sooner(int(marked_ms)):
                 return
 
-    def waiter(self, queue: str, worker: str) -> Waiter:
+    def waiter(self, queue: str, connection_name: str | None) -> Waiter:
         """A new one; see `_Local`, which keeps them."""
-        name = self._keys.worker_connection(queue, worker) if worker else None
-        return Waiter(self._server, self._keys.base(queue), name)
+        return Waiter(self._server, self._keys.base(queue), connection_name)
 
     def _local(self) -> _Local:
         loop = asyncio.get_running_loop()
@@ -453,10 +453,12 @@ class _Local:
         self.waiters: dict[tuple[str, str], Waiter] = {}
         self._idle_readers: dict[str, list[Listener]] = {}
 
-    def waiter(self, engine: RedisEngine, queue: str, worker: str) -> Waiter:
+    def waiter(
+        self, engine: RedisEngine, queue: str, worker: str, connection_name: str | None = None
+    ) -> Waiter:
         waiter = self.waiters.get((queue, worker))
         if waiter is None:
-            waiter = self.waiters[queue, worker] = engine.waiter(queue, worker)
+            waiter = self.waiters[queue, worker] = engine.waiter(queue, connection_name)
         return waiter
 
     @contextlib.asynccontextmanager

@@ -57,11 +57,6 @@ class SqliteEngine:
     def url(self) -> str:
         return self._url
 
-    @property
-    def transactions(self) -> int:
-        """How many transactions were committed so far."""
-        return self._database.transactions
-
     # Producing ----------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
@@ -112,7 +107,7 @@ class SqliteEngine:
     async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
         await self._database.run(partial(working.note, queue=queue, notes=notes), durable=False)
 
-    async def enter(self, queue: str, worker: str) -> None:
+    async def enter(self, queue: str, worker: str, *, name: str) -> None:
         """A worker holds nothing here but its leases."""
 
     async def leave(self, queue: str, worker: str) -> None:
