@@ -3,17 +3,21 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.site import Site
+from tests.servers.redis import shared_redis
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest.fixture(params=["sqlite", "redis"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     site = Site(tmp_path)
+    if request.param == "redis":
+        site.use(f"{shared_redis().url}?prefix=test-{uuid.uuid4().hex[:12]}")
     yield site
     await site.close()
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
@@ -108,7 +109,11 @@ class Site:
     def move_store(self, path: Path) -> None:
         """Use another file: to be called before the first use."""
         self.store = path
-        self.url = f"sqlite:///{path}"
+        self.use(f"sqlite:///{path}")
+
+    def use(self, url: str) -> None:
+        """Use another store: to be called before the first use."""
+        self.url = url
         self.queue = Queue(QUEUE, self.url, keep_completed=True, keep_failed=True)
 
     def start(self, role: str, *options: str, url: str | None = None) -> Program:
@@ -126,6 +131,12 @@ class Site:
     async def add(self, task: AnyTask, **data: object) -> Job[Any]:
         """Add a job of one of the application's tasks."""
         return await self.queue.add(task.name, data)
+
+    def check_store(self) -> None:
+        """A file has to be as SQLite wants it."""
+        if self.url.startswith("sqlite"):
+            with contextlib.closing(sqlite3.connect(self.store)) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
     async def close(self) -> None:
         for program in self.programs:

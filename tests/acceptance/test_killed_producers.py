@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 from collections import Counter
 
 import msgspec
@@ -22,8 +20,7 @@ async def kill_while_adding(site: Site, role: str, *, lines: int) -> list[str]:
     await site.until(lambda: len(producer.said) > lines)
     await asyncio.sleep(random.uniform(0, 0.01))
     producer.kill()
-    with contextlib.closing(sqlite3.connect(site.store)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    site.check_store()
     return producer.said
 
 

@@ -44,6 +44,7 @@ def locked(site: Site) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+@pytest.mark.parametrize("site", ["sqlite"], indirect=True)
 async def test_a_store_locked_for_5_s_holds_up_everybody_and_loses_nothing(site: Site) -> None:
     """Producers and workers wait and go on: no error, no job lost, none run twice."""
     workers = [await site.start_worker() for _ in range(2)]
@@ -65,6 +66,7 @@ async def test_a_store_locked_for_5_s_holds_up_everybody_and_loses_nothing(site:
     assert all(worker.is_running for worker in workers)
 
 
+@pytest.mark.parametrize("site", ["sqlite"], indirect=True)
 async def test_a_lock_past_the_time_out_is_told_and_the_worker_goes_on_by_itself(
     site: Site,
 ) -> None:

@@ -20,6 +20,14 @@ from tests.acceptance import app
 from tests.acceptance.site import Program, Site
 
 
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """On a file: what can go wrong with a server is in `test_troubled_servers`."""
+    site = Site(tmp_path)
+    yield site
+    await site.close()
+
+
 async def refused(site: Site, error: str, *options: str, url: str | None = None) -> None:
     """A producer ends with this error as its last word."""
     producer = site.start("enqueue", *options, url=url)

@@ -46,11 +46,18 @@ class Suspects:
         if self._unsettled:
             self._unsettled.difference_update(ids)
 
-    def begin(self) -> None:
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is a suspect that has not begun. Nothing is to be claimed until it has."""
+        return self._begin is not None
+
+    def begin(self) -> bool:
         """Begin with the suspect, if there is one and those that came with it are stored."""
-        if self._begin is not None and not self._unsettled:
-            begin, self._begin = self._begin, None
-            begin()
+        if self._begin is None or self._unsettled:
+            return False
+        begin, self._begin = self._begin, None
+        begin()
+        return True
 
     def ended(self, run: Run) -> None:
         if run is self._run:

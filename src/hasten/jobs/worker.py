@@ -111,6 +111,7 @@ class Worker:
         self._id = secrets.token_hex(8)
         self._claims = 0
         self._busy = 0  # running, or claimed and on their way
+        self._claiming = 0  # claims that are under way
         self._stopping = False
         self._failure: BaseException | None = None
         self._stopped: asyncio.Event | None = None
@@ -304,6 +305,7 @@ class Worker:
             except StoreError as error:
                 lane.put_back(notes, outcomes)
                 self._return_room(lane, claim)
+                self._begin_suspect()
                 await lane.pause_after(error)
             else:
                 lane.recovered()
@@ -330,13 +332,14 @@ class Worker:
 
     def _next_claim(self, lane: Lane) -> Claim | None:
         """Reserve room for the next jobs of a lane, if it has jobs and there is room."""
-        if self._stopping or not lane.hungry:
+        if self._stopping or not lane.hungry or self._suspects.is_waiting:
             return None
         room = min(self._room_for(lane), -(-self._concurrency // lane.engine.flights))
         if room <= 0:
             return None
         self._busy += room
         lane.held += room
+        self._claiming += 1
         self._claims += 1
         lane.latest_claim = self._claims
         token = f"{self._id}:{self._claims}"
@@ -363,6 +366,7 @@ class Worker:
         if claim is not None:
             self._busy -= claim.count
             lane.held -= claim.count
+            self._claiming -= 1
 
     def _take_in(
         self, lane: Lane, outcomes: Sequence[Outcome], claim: Claim | None, batch: Batch
@@ -375,11 +379,16 @@ class Worker:
         self._suspects.settled(outcome.id for outcome in outcomes)
         for lease in batch.leases:
             self._start(lane, lease)
-        if not self._stopping:
-            self._suspects.begin()
+        self._begin_suspect()
         if claim is not None and len(batch.leases) < claim.count:
             lane.sated(batch.next_due_ms)
             self._wake_others(lane)  # what it leaves is theirs
+
+    def _begin_suspect(self) -> None:
+        """Begin with a suspect once nothing else is on its way to us that it could take along."""
+        if not self._stopping and not self._claiming and self._suspects.begin():
+            for lane in self._lanes:
+                lane.wake()
 
     def _start(self, lane: Lane, lease: Lease) -> None:
         job = lease.job
