@@ -27,12 +27,16 @@ class TestConcurrency:
         """With two queues as with one: the room is the worker's."""
         other = Queue("other", url)
         running: list[int] = []
+        reached = asyncio.Event()
         most = 0
 
         async def run() -> None:
             nonlocal most
             running.append(1)
             most = max(most, len(running))
+            if most == limit:
+                reached.set()
+            await reached.wait()
             await asyncio.sleep(0.001)
             running.pop()
 
