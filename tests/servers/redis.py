@@ -51,6 +51,7 @@ class RedisServer:
         self.folder = folder
         self.port = port or free_port()
         self._settings = settings
+        self._ports = ["--port", str(self.port)]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,9 +81,13 @@ class RedisServer:
             self.until_ready()
         return self
 
+    def use_tls(self) -> None:
+        """Let its port speak TLS: the settings name certificate and key."""
+        self._ports = ["--port", "0", "--tls-port", str(self.port)]
+
     def _command(self) -> list[str]:
         return [
-            "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+            *self._ports, "--bind", "127.0.0.1", "--dir", str(self.folder),
             "--save", "", "--appendonly", "no", "--daemonize", "no", "--protected-mode", "no",
             *self._settings,
         ]  # fmt: skip

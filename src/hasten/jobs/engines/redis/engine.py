@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import weakref
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -125,7 +126,11 @@ class RedisEngine:
     async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
         if not jobs:
             return []
-        packed = await self._run("add", queue, requests.add(jobs, now_ms))
+        # Who is told to wait for a server that is away tries again where the answer did not come.
+        wait = self._server.address.wait
+        memo = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
+        request = requests.add(jobs, now_ms, memo)
+        packed = await self._run("add", queue, request, repeatable=memo is not None)
         number, existed = requests.unpack_added(packed)
         answers = [
             Added(str(number + index) if job.id is None else job.id)

@@ -35,6 +35,9 @@ class Keys:
         if base is None:
             if not queue or ":" in queue:
                 raise InvalidOption("queue", queue, "a name without ':', which separates keys")
+            if self._tagged and queue.startswith("}"):
+                expected = "another first character: such a name cannot be the hash tag of a key"
+                raise InvalidOption("queue", queue, expected)
             base = self._bases[queue] = f"{self.prefix}:{self.wire_name(queue)}:"
         return base
 

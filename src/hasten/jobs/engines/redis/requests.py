@@ -101,8 +101,14 @@ def settle(
     return request
 
 
-def add(jobs: Sequence[NewJob], now_ms: int) -> dict[str, object]:
-    """Jobs that follow each other and are alike but for data and id are one run."""
+def add(
+    jobs: Sequence[NewJob], now_ms: int, memo: tuple[str, int] | None = None
+) -> dict[str, object]:
+    """Jobs that follow each other and are alike but for data and id are one run.
+
+    memo is a name that no other call has, and for how many ms the server is to know it: then the
+    same request may be sent again.
+    """
     runs: list[Row] = []
     like: Row | None = None
     datas: list[str] = []
@@ -116,7 +122,10 @@ def add(jobs: Sequence[NewJob], now_ms: int) -> dict[str, object]:
         datas.append(job.data)
         if job.id is not None:
             ids.append(job.id)
-    return {"now": now_ms, "count": len(jobs), "runs": runs}
+    request: dict[str, object] = {"now": now_ms, "count": len(jobs), "runs": runs}
+    if memo is not None:
+        request["memo"] = memo
+    return request
 
 
 def notes(notes: Sequence[Note]) -> dict[str, object]:

@@ -1,13 +1,22 @@
 -- uses: adding
 -- add: add jobs to one queue.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {queue, now, count, runs = {…}}: jobs that follow each other and are alike but for data
+-- ARGV  1 {now, count, memo or nil, runs = {…}}: jobs that follow each other and are alike but for data
 --         and id are one run: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
+--         memo is {name, ms}: the answer is kept under it for that long, and is all that a second
+--         call with the same name brings.
 -- Returns packed {first number, {n, …}}: the ids of jobs without one of their own are the numbers
 -- from the first on, each job's by its place in the call; n are the places of jobs that existed.
 local q = open(KEYS[1])
 local now = request.now
--- The counter advances for each job, with an id of its own or not, as in BullMQ.
+local memo = request.memo and q.base .. 'hasten:added:' .. request.memo[1]
+local answered = memo and call('GET', memo)
+if answered then
+  return answered
+end
+
+-- The counter advances for each job, with an id of its own or not, as in BullMQ. This is the first
+-- write, and one that memory which is full refuses: what adds must not go on then.
 local number = call('INCRBY', q.base .. 'id', request.count) - request.count
 local first, existed, at = number + 1, {}, 0
 
@@ -38,4 +47,8 @@ for _, run in ipairs(request.runs) do
 end
 
 close_all()
-return cmsgpack.pack({ first, existed })
+local answer = cmsgpack.pack({ first, existed })
+if memo then
+  call('SET', memo, answer, 'PX', request.memo[2])
+end
+return answer

@@ -31,10 +31,12 @@ local function is_blocked(q)
   return q.paused or (q.concurrency ~= nil and call('LLEN', q.base .. 'active') >= q.concurrency)
 end
 
--- Redis does not undo what a script wrote before it failed. Where memory, the disk or a replica
--- refuses writes, it has to be refused here, before the first of them.
+-- Redis does not undo what a script wrote before it failed. Where the disk or a replica refuses
+-- writes, it has to be refused here, before the first of them. Memory that is full refuses only what
+-- may take more of it, if that comes first; and what moves or deletes jobs has to go on, for it is
+-- what makes room. So this deletes a key that there never is.
 local function begin_writing(q)
-  call('INCRBY', q.base .. 'id', 0)
+  call('DEL', q.base .. 'hasten:none')
 end
 
 local function tell(q, ...)

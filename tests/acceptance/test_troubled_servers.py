@@ -1,0 +1,331 @@
+"""A Redis that is down, hangs, forgets, refuses or breaks off: what is told, and what goes on.
+
+Each test has a server of its own. Nobody restarts a worker here: it goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten.errors import StoreError, StoreFull, StoreInterrupted, StoreReadOnly, StoreUnavailable
+from hasten.jobs import Job, Queue, Worker
+from hasten.jobs.states import State
+from tests.acceptance import app
+from tests.acceptance.site import Program, Runs, Site
+from tests.servers.redis import RedisServer
+
+RECOVERY_SECONDS = 10.0
+"""How soon work goes on once the cause has gone away."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that flushes each write to its disk before it answers."""
+    folder = tmp_path / "redis"
+    server = RedisServer(
+        folder, "--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"
+    )
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def site(tmp_path: Path, server: RedisServer) -> AsyncIterator[Site]:
+    """Its server is not started yet."""
+    site = Site(tmp_path)
+    site.use(f"{server.url}?timeout=1")
+    yield site
+    await site.close()
+
+
+async def until_it_stands_still(site: Site, worker: Program, why: str) -> None:
+    await site.until(lambda: f"queue {app.QUEUE} stands still: {site.url}: {why}" in worker.log)
+
+
+async def prove_it_works(site: Site, worker: Program) -> None:
+    """The same process, not started again, runs a job, and soon."""
+    job = await asyncio.wait_for(_add(site), RECOVERY_SECONDS)
+    assert await job.result(timeout=RECOVERY_SECONDS) == worker.pid
+
+
+async def _add(site: Site) -> Job[Any]:
+    while True:
+        try:
+            return await site.add(app.step)
+        except StoreError:
+            await asyncio.sleep(0.05)
+
+
+class TestDown:
+    async def test_a_producer_is_told_within_its_time(self, site: Site) -> None:
+        """Where and why, and what was not done."""
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=f"{site.url.split('?')[0]}.*cannot be reached"):
+            await site.add(app.step)
+        assert time.monotonic() - began < 2
+
+    async def test_a_producer_that_is_told_to_waits(self, site: Site, server: RedisServer) -> None:
+        """A deployment in which the server comes up last. No job is added twice for that."""
+        site.use(f"{server.url}?timeout=1&wait=30")
+        adding = [asyncio.create_task(site.add(app.step)) for _ in range(20)]
+        done, _ = await asyncio.wait(adding, timeout=1)
+        assert not done
+        await asyncio.to_thread(server.start)
+        jobs = await asyncio.gather(*adding)
+        assert len({job.id for job in jobs}) == 20
+        assert (await site.queue.counts())[State.WAITING] == 20
+
+    async def test_who_waits_adds_no_job_twice(self, site: Site, server: RedisServer) -> None:
+        """Though the answer to the first attempt never came: it hung after it had done it."""
+        server.start()
+        site.use(f"{server.url}?timeout=0.3&wait=30")
+        for _ in range(5):
+            adding = [asyncio.create_task(site.add(app.step)) for _ in range(10)]
+            with server.client() as client:
+                client.execute_command("DEBUG", "SLEEP", 0.7)
+            await asyncio.gather(*adding)
+        assert (await site.queue.counts())[State.WAITING] == 50
+
+    async def test_a_worker_says_so_and_begins_when_it_comes(
+        self, site: Site, server: RedisServer
+    ) -> None:
+        worker = await site.start_worker()
+        await until_it_stands_still(site, worker, "it cannot be reached")
+        server.start()
+        await prove_it_works(site, worker)
+        await site.until(lambda: "goes on: its store answers again" in worker.log)
+
+
+class TestKilledAndRestarted:
+    async def test_under_load_loses_nothing_that_was_accepted(
+        self, site: Site, server: RedisServer
+    ) -> None:
+        """Each acknowledged job ends, finished by one run, and work goes on within seconds."""
+        server.start()
+        workers = [await site.start_worker("--lease=2", "--concurrency=10") for _ in range(2)]
+        accepted: set[str] = set()
+        for again in range(3):
+            for _ in range(100):
+                with contextlib.suppress(StoreError):
+                    accepted.add((await site.add(app.step, seconds=0.02)).id)
+            await site.until_entries(len(site.entries()) + 20)
+            adding = asyncio.create_task(_add_until_it_fails(site, accepted))
+            await asyncio.to_thread(server.restart)
+            await adding
+            began = time.monotonic()
+            await prove_someone_works(site)
+            assert time.monotonic() - began < RECOVERY_SECONDS, again
+        await site.until_true(lambda: _all_ended(site))
+        finished = {job.id: job for job in await site.records()}
+        assert accepted <= set(finished)
+        ends = Counter(entry.job_id for entry in site.entries() if entry.what == "end")
+        for id, job in finished.items():
+            assert job.attempts_made == 1, job
+            assert ends[id] >= 1, job
+        assert all(worker.is_running for worker in workers)
+
+    async def test_empty_it_is_as_good_as_new(self, site: Site, server: RedisServer) -> None:
+        """No disk, no data: what ran is dropped, and what comes is done."""
+        server.start()
+        worker = await site.start_worker("--lease=1")
+        job = await site.add(app.hold, gate=str(site.gate))
+        await site.until_started(job)
+        with server.client() as client:
+            client.flushall()
+            client.script_flush()
+        server.restart()
+        await site.until(lambda: f"the lease of job {job.id} was lost" in worker.log)
+        await prove_it_works(site, worker)
+
+
+async def _add_until_it_fails(site: Site, accepted: set[str]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                accepted.add((await site.add(app.step, seconds=0.02)).id)
+            except StoreError:
+                return
+
+
+async def _all_ended(site: Site) -> bool:
+    with contextlib.suppress(StoreError):
+        counts = await site.queue.counts()
+        return sum(counts.values()) == counts[State.COMPLETED]
+    return False
+
+
+async def prove_someone_works(site: Site) -> None:
+    job = await _add(site)
+    await job.result(timeout=RECOVERY_SECONDS)
+
+
+class TestHung:
+    async def test_everybody_is_told_and_goes_on(self, site: Site, server: RedisServer) -> None:
+        """It accepts connections, and says nothing: nobody may wait for ever for that."""
+        server.start()
+        worker = await site.start_worker()
+        await prove_it_works(site, worker)
+        server.pause()
+        try:
+            began = time.monotonic()
+            with pytest.raises(StoreInterrupted, match="did not answer within 1 s; what it was"):
+                await site.add(app.step)
+            assert time.monotonic() - began < 3
+            await until_it_stands_still(site, worker, "it did not answer within 1 s")
+        finally:
+            server.go_on()
+        await prove_it_works(site, worker)
+
+    async def test_for_a_moment_is_not_noticed(self, site: Site, server: RedisServer) -> None:
+        server.start()
+        worker = await site.start_worker()
+        with server.client() as client:
+            client.client_pause(500)
+        await prove_it_works(site, worker)
+        assert "stands still" not in worker.log
+
+    async def test_in_the_middle_of_claims_loses_no_job(
+        self, site: Site, server: RedisServer
+    ) -> None:
+        """It does what it was asked after we gave up: those jobs are leased to nobody who knows."""
+        server.start()
+        site.use(f"{server.url}?timeout=0.3")
+        worker = await site.start_worker("--lease=5")
+        for _ in range(5):
+            jobs = await site.queue.add_many([(app.step.name, {"seconds": 0.01})] * 50)
+            with server.client() as client:
+                client.execute_command("DEBUG", "SLEEP", 0.6)
+            for job in jobs:
+                await job.result(timeout=RECOVERY_SECONDS)
+        assert worker.is_running
+        assert {job.crashes for job in await site.records()} == {0}
+
+
+class TestUnderLoad:
+    @pytest.mark.parametrize("nuisance", ["client kill", "script flush"])
+    async def test_a_nuisance_costs_no_job(
+        self, site: Site, server: RedisServer, nuisance: str
+    ) -> None:
+        """Connections break, scripts are forgotten: each job is still finished, by one run."""
+        server.start()
+        worker = await site.start_worker("--lease=2", "--concurrency=20")
+        jobs = await site.queue.add_many([(app.step.name, {"seconds": 0.01})] * 1000)
+        with server.client() as client:
+            while len(site.entries()) < 1500:
+                if nuisance == "client kill":
+                    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                else:
+                    client.script_flush()
+                await asyncio.sleep(0.05)
+        await site.until_true(lambda: _all_ended(site))
+        finished = await site.records()
+        assert {job.id for job in finished} == {job.id for job in jobs}
+        assert {job.attempts_made for job in finished} == {1}
+        assert worker.is_running
+        if nuisance == "script flush":
+            Runs(site).check(finished)
+            assert "stands still" not in worker.log
+
+
+class TestRefusing:
+    async def test_a_read_only_replica(self, site: Site, server: RedisServer) -> None:
+        """After a failover to elsewhere; nothing is half-written."""
+        server.start()
+        worker = await site.start_worker()
+        job = await site.add(app.step)
+        await job.result(timeout=10)
+        with server.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(StoreReadOnly, match="read-only replica: name its master"):
+                await site.add(app.step)
+            await until_it_stands_still(site, worker, "it is a read-only replica")
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        await prove_it_works(site, worker)
+
+    async def test_memory_that_is_full(self, site: Site, server: RedisServer) -> None:
+        """Producers are told; workers go on, since that is what makes room."""
+        server.start()
+        waiting = await site.queue.add_many([(app.step.name, {})] * 50)
+        with server.client() as client:
+            client.config_set("maxmemory", "1mb")
+            with pytest.raises(StoreFull, match="its memory is full: raise maxmemory"):
+                await site.add(app.step)
+            assert (await site.queue.counts())[State.WAITING] == 50
+            worker = await site.start_worker()
+            for job in waiting:
+                await job.result(timeout=10)
+            assert await site.queue.clean(State.COMPLETED, limit=10)
+            client.config_set("maxmemory", "0")
+        await prove_it_works(site, worker)
+
+    async def test_keys_that_may_be_evicted(self, site: Site, server: RedisServer) -> None:
+        """Jobs would vanish without a word: so there is one, before."""
+        server.start()
+        with server.client() as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        worker = await site.start_worker()
+        await site.until(lambda: "its maxmemory-policy is allkeys-lru" in worker.log)
+        await prove_it_works(site, worker)
+
+    async def test_a_password_that_is_wrong(self, site: Site, server: RedisServer) -> None:
+        """The error names the server, and not the password."""
+        server.start()
+        with server.client() as client:
+            client.config_set("requirepass", "right")
+        for url in (server.url, server.url.replace("//", "//:wrong-secret@")):
+            queue = Queue("mail", url)
+            with pytest.raises(StoreUnavailable, match="does not let us in") as caught:
+                await queue.counts()
+            assert "wrong-secret" not in str(caught.value)
+            await queue.close()
+        queue = Queue("mail", server.url.replace("//", "//:right@"))
+        assert (await queue.counts())[State.WAITING] == 0
+        await queue.close()
+
+
+class TestIdle:
+    async def test_workers_block_and_do_not_poll(self, site: Site, server: RedisServer) -> None:
+        """An idle worker costs the server next to nothing."""
+        server.start()
+        await site.start_worker()
+        await prove_it_works(site, site.programs[0])
+        with server.client() as client:
+            client.config_resetstat()
+            await asyncio.sleep(3)
+            stats = client.info("commandstats")
+        calls = sum(one["calls"] for name, one in stats.items() if "evalsha" in name)
+        assert calls <= 4  # looks for the jobs of dead workers
+
+    async def test_connections_are_few(self, server: RedisServer) -> None:
+        """For each worker one for each of its queues; for requests some for each event loop."""
+        server.start()
+        url = f"{server.url}?connections=4"
+        queues = [Queue(f"q{n}", url) for n in range(3)]
+        for queue in queues:
+            queue.task(name="noop")(_noop)
+        async with contextlib.AsyncExitStack() as stack:
+            for n in range(4):
+                await stack.enter_async_context(Worker(*queues, name=f"w{n}"))
+            jobs = [await queue.add("noop") for queue in queues for _ in range(100)]
+            await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+            with server.client() as client:
+                connected = [c for c in client.client_list() if int(c["id"]) != client.client_id()]
+            named = [c["name"] for c in connected if ":w:" in c["name"]]
+            assert len(named) == len(set(named)) == 4 * 3
+            # One to read events for each queue; four for the event loop, four for the thread that
+            # renews leases.
+            assert len(connected) - len(named) <= 3 + 4 + 4
+        for queue in queues:
+            await queue.close()
+
+
+async def _noop() -> None:
+    return None
