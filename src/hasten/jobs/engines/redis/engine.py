@@ -243,7 +243,12 @@ class RedisEngine:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
-        ready, due_ms = await self._run("look", queue, {}, repeatable=True)
+        ready, due_ms, limited_ms = await self._run("look", queue, {}, repeatable=True)
+        if limited_ms:
+            # The marker stays for those who do not know of the limit yet: whoever popped it now
+            # would claim in vain and put it back, again and again.
+            await asyncio.sleep(limited_ms / 1000)
+            return
         if ready or (due_ms is not None and is_sooner(due_ms)):
             return
         waiter = self._local().waiter(self, queue, worker)
