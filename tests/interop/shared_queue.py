@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -36,6 +37,7 @@ class SharedQueue:
         self.python_runs: list[JobRecord] = []
         self._released: set[str] = set()
         self._workers: list[Worker] = []
+        self._node_workers: list[NodeObject] = []
         self._listeners: list[asyncio.Task[None]] = []
         _add_tasks(self)
 
@@ -46,9 +48,17 @@ class SharedQueue:
         for listener in self._listeners:
             listener.cancel()
         await asyncio.gather(*self._listeners, return_exceptions=True)
+        await self.close_workers()
+        await self.queue.close()
+
+    async def close_workers(self) -> None:
+        """Stop all workers; jobs that they hold go back, or stay where Node has left them."""
         for worker in self._workers:
             await worker.stop(grace=0)
-        await self.queue.close()
+        for node_worker in self._node_workers:
+            await node_worker("close", True)
+        self._workers.clear()
+        self._node_workers.clear()
 
     # Workers ------------------------------------------------------------------------------------
 
@@ -68,6 +78,8 @@ class SharedQueue:
         peer, handle = of or self.peer, f"{self.name} worker {next(_numbers)}"
         options = {"drainDelay": DRAIN_DELAY_SECONDS, "name": handle.replace(" ", "-"), **options}
         worker = await peer.make("Worker", handle, self.name, **options)
+        if of is None:
+            self._node_workers.append(worker)
         if idle:
             await until(lambda: self.is_blocked(f":w:{options['name']}"))
         return worker
@@ -155,6 +167,10 @@ class SharedQueue:
 
         await until_true(heard)
         return await events.heard()
+
+    async def until_after(self, ms: int) -> None:
+        """Wait until the clock has passed a time."""
+        await until(lambda: time.time_ns() // 1_000_000 > ms)
 
     async def until(self, condition: Callable[[], object]) -> None:
         await until(condition)

@@ -68,7 +68,7 @@ class TestPythonAdds:
         await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
         await shared.until_runs(worker, 1)
-        await shared.until(lambda: time.time() * 1000 > job.record.created_ms + 60)
+        await shared.until_after(job.record.created_ms + 60)
         (hold,) = await shared.node("getActive")
         await shared.queue.add("echo", {"value": "before it"})
         await shared.peer.ask("release", job=hold["id"])
@@ -199,7 +199,7 @@ class TestNodeAdds:
         await shared.until_python_runs(1)
         job = await shared.node("add", "echo", {"value": "last"}, {"priority": 3, "delay": 10})
         await shared.node("add", "echo", {"value": "before it"})
-        await shared.until(lambda: time.time() * 1000 > job["timestamp"] + 20)
+        await shared.until_after(job["timestamp"] + 20)
         shared.release(hold["id"])
         await shared.until_state(job["id"], State.COMPLETED)
         assert [run.data for run in shared.python_runs[1:]] == [
