@@ -68,7 +68,7 @@ class SharedQueue:
         await worker.start()
         self._workers.append(worker)
         if idle:
-            await until(lambda: self.is_blocked(f":w:{worker.name}"))
+            await until(lambda: self.is_blocked(f":w:{worker.name.replace(' ', '-')}"))
         return worker
 
     async def node_worker(
