@@ -63,7 +63,8 @@ class SharedQueue:
     # Workers ------------------------------------------------------------------------------------
 
     async def python_worker(self, *, idle: bool = True, **options: Any) -> Worker:
-        """A worker of ours. idle: wait until it waits for work."""
+        """A worker of ours, which keeps all. idle: wait until it waits for work."""
+        options = {"keep_completed": True, "keep_failed": True, **options}
         worker = Worker(self.queue, **options)
         await worker.start()
         self._workers.append(worker)
