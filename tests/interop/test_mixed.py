@@ -211,14 +211,19 @@ def troubles(shared: SharedQueue) -> list[str]:
     """What must not be: ids in no place or in several, ids without a hash, locks of idle jobs."""
     places = ["wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"]
     standing = Counter(id for place in places for id in shared.ids(place))
-    own = {*places, "id", "meta", "events", "marker", "stalled", "stalled-check", "pc", "hasten"}
-    parts = [
-        key.removeprefix(shared.key("")).split(":")
+    names = [
+        key.removeprefix(shared.key(""))
         for key in shared.redis.scan_iter(shared.key("*"), count=1000)
     ]
-    hashes = {part[0] for part in parts if len(part) == 1} - own
-    owners = {part[0] for part in parts if len(part) > 1} - own
-    locked = {part[0] for part in parts if part[1:] == ["lock"]}
+    hashes = {
+        name
+        for name in names
+        if shared.redis.type(shared.key(name)) == "hash"
+        and shared.redis.hexists(shared.key(name), "timestamp")
+    }
+    parts = [name.rpartition(":") for name in names]
+    owners = {id for id, _, part in parts if part in {"lock", "logs", "dependencies", "processed"}}
+    locked = {id for id, _, part in parts if part == "lock"}
     return [
         *(f"{id} is in {count} places" for id, count in standing.items() if count > 1),
         *(f"{id} has no hash" for id in set(standing) - hashes),
