@@ -32,6 +32,8 @@ class SharedQueue:
     def __init__(self, server: RedisServer, peer: Peer, client: Any) -> None:
         self.name = f"shared-{next(_numbers)}"
         self.peer = peer
+        self._server = server
+        self._others: list[SharedQueue] = []
         self.redis = client  # its answers are of more types than one would like to tell apart
         self.queue = Queue(self.name, server.url, keep_completed=True, keep_failed=True)
         self.python_runs: list[JobRecord] = []
@@ -44,7 +46,15 @@ class SharedQueue:
     async def open(self) -> None:
         self.node = await self.peer.make("Queue", f"{self.name} queue", self.name)
 
+    def beside(self) -> SharedQueue:
+        """Another queue, which is closed with this one."""
+        other = SharedQueue(self._server, self.peer, self.redis)
+        self._others.append(other)
+        return other
+
     async def close(self) -> None:
+        for other in self._others:
+            await other.close()
         for listener in self._listeners:
             listener.cancel()
         await asyncio.gather(*self._listeners, return_exceptions=True)
@@ -208,7 +218,7 @@ def _add_tasks(shared: SharedQueue) -> None:
     queue, runs = shared.queue, shared.python_runs
 
     @queue.task
-    async def echo(ctx: Context, value: object = None) -> object:
+    async def echo(ctx: Context, value: object = None, n: int = 0) -> object:
         runs.append(ctx.job)
         return value
 
@@ -220,7 +230,7 @@ def _add_tasks(shared: SharedQueue) -> None:
         return "at last"
 
     @queue.task
-    async def give_up(ctx: Context, message: str) -> None:
+    async def give_up(ctx: Context, message: str, n: int = 0) -> None:
         runs.append(ctx.job)
         raise Unrecoverable(message)
 
