@@ -5,12 +5,16 @@
 // A line of stdin is {"id": 1, "what": "call", …}: see `commands`. Its answer on stdout is
 // {"id": 1, "value": …} or {"id": 1, "error": "…"}. Answers come in any order.
 
+import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import { createBullBoard } from '@bull-board/api'
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter'
 import { ExpressAdapter } from '@bull-board/express'
 import * as bullmq from 'bullmq'
 import express from 'express'
+
+const requireAsBullMQ = createRequire(createRequire(import.meta.url).resolve('bullmq'))
+const { CronExpressionParser } = requireAsBullMQ('cron-parser')
 
 const connection = { host: '127.0.0.1', port: Number(process.argv[2]), maxRetriesPerRequest: null }
 
@@ -87,6 +91,13 @@ const commands = {
   release({ job }) {
     held.get(job)(job)
     held.delete(job)
+  },
+  cron({ pattern, tz, after, count }) {
+    const times = []
+    for (let currentDate = after; times.length < count; times.push(currentDate)) {
+      currentDate = CronExpressionParser.parse(pattern, { currentDate, tz }).next().getTime()
+    }
+    return times
   },
   async board({ handles }) {
     const serverAdapter = new ExpressAdapter()

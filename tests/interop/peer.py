@@ -46,9 +46,10 @@ class Peer:
     """A process of its own. Any test of any event loop may ask it."""
 
     def __init__(self, redis_port: int) -> None:
+        program = node()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # it is the process's as well
         self._process = subprocess.Popen(
-            [node(), str(FOLDER / "peer.mjs"), str(redis_port)],
+            [program, str(FOLDER / "peer.mjs"), str(redis_port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from hasten.jobs import Exponential, Keep, State
+from hasten.jobs import Exponential, Keep, Queue, State
+from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
+from tests.servers.redis import RedisServer
 
 ODD_DATA: Any = {
     "text": 'Grüße, 世界 🎉 "quoted" back\\slash / \u0000 \u2028',
@@ -239,6 +241,18 @@ class TestNodeAdds:
         done = await shared.until_state(job["id"], State.COMPLETED)
         assert (done.return_value, done.attempts_made) == ("at last", 2)
         assert done.record.stacktrace[0].rstrip().endswith("RuntimeError: no")
+
+
+async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
+    """With braces, so that on a cluster all keys of the shop's queues are in one slot."""
+    queue = Queue("mail", f"{server.url}?prefix={{shop}}")
+    node = await peer.make("Queue", "prefixed queue", "mail", prefix="{shop}")
+    one = await node("add", "echo", {"value": 1})
+    other = await queue.add("echo", {"value": 2})
+    assert [job.id for job in await queue.jobs("waiting")] == [one["id"], other.id]
+    assert await node("getWaitingCount") == 2
+    await queue.obliterate()
+    await queue.close()
 
 
 async def values_of_node(shared: SharedQueue, count: int) -> list[Any]:

@@ -129,10 +129,10 @@ async def test_python_hears_events_of_somebody_s_own(shared: SharedQueue) -> Non
 async def test_node_goes_on_listening_through_thousands_of_ours(shared: SharedQueue) -> None:
     events = await shared.node_events()
     data = {"progress": "half / ü", "lines": []}
-    await shared.queue.add_many([("report", data)] * 1500)
+    await shared.queue.add_many([("report", data)] * 2000)
     await shared.python_worker(idle=False)
-    heard = await shared.until_heard(events, "completed", 1500)
-    assert [each["event"] for each in heard].count("progress") == 1500
+    heard = await shared.until_heard(events, "completed", 2000)
+    assert [each["event"] for each in heard].count("progress") == 2000
     assert await shared.peer.ask("errors") == []
 
 

@@ -211,6 +211,21 @@ class TestKeeping:
         assert sorted(shared.ids("completed")) == kept
         assert [id for id in "abcde" if shared.hash(id)] == kept
 
+    async def test_a_job_s_own_rule_beats_the_worker_s(
+        self, shared: SharedQueue, runner: str
+    ) -> None:
+        """And the worker's, where it holds, is for all that have finished."""
+        for id in "abc":
+            await shared.node("add", "echo", {}, {"jobId": id, "removeOnComplete": False})
+        if runner == "python":
+            await shared.python_worker(keep_completed=2, idle=False, concurrency=1)
+        else:
+            await shared.node_worker(removeOnComplete={"count": 2}, idle=False)
+        await shared.until_counts(completed=3)
+        await shared.node("add", "echo", {}, {"jobId": "d"})
+        await shared.until_counts(completed=2)
+        assert sorted(shared.ids("completed")) == ["c", "d"]
+
     async def test_node_s_age_for_failed_jobs(self, shared: SharedQueue, runner: str) -> None:
         rule = {"removeOnFail": {"age": 3600}}
         old = await shared.node("add", "fail", {"message": "no"}, rule)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from hasten.errors import WrongState
 from hasten.jobs import State
+from hasten.jobs.cron import next_match_ms
+from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.test_activation import take
 from tests.interop.test_mixed import troubles
@@ -30,6 +35,10 @@ def slots(shared: SharedQueue) -> list[int]:
         for each in shared.stream()
         if each["event"] == "active" and each["jobId"].startswith("repeat:tick:")
     ]
+
+
+def shown(time_ms: int, tz: str) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(tz)).isoformat()
 
 
 class TestEvery:
@@ -77,6 +86,15 @@ class TestEvery:
         await shared.until_counts(completed=3)
         assert pending(shared) == []
 
+    async def test_the_end_is_kept(self, shared: SharedQueue) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        await schedule(shared, {"every": 50, "endDate": now_ms + 300})
+        await shared.python_worker(idle=False)
+        await shared.until_after(now_ms + 400)
+        await shared.until_counts(waiting=0, active=0, delayed=0)
+        assert len(slots(shared)) >= 2
+        assert all(slot <= now_ms + 300 + 50 for slot in slots(shared))
+
     async def test_a_new_template_is_heeded(self, shared: SharedQueue) -> None:
         """The next job has the data of the schedule, not of the job before it."""
         await schedule(shared, {"every": 3_600_000}, data={"value": "old"})
@@ -109,10 +127,37 @@ class TestEvery:
         assert pending(shared) == []
 
 
+# But for several times in an hour that is skipped: of "*/20 2 * * *" Node runs the first one only.
+PATTERNS: Final = [
+    "30 2 * * *", "0 * * * *", "*/20 3 * * *", "*/7 * * * *", "0 */3 * * *", "15,45 1-3 * * *",
+    "0 9 * * MON-FRI", "0 0 L * *", "0 12 * * 5L", "0 12 * * 1#2", "0 0 13 * 5", "0 0 1 JAN ?",
+    "*/15 * * * * *", "59 59 23 31 12 *", "0 0 * * 7", "@daily", "@hourly",
+]  # fmt: skip
+
+# None with a change of half an hour: there Node's parser finds times before the one it is given.
+ZONES: Final = ["UTC", "Europe/Madrid", "America/New_York", "Asia/Kolkata"]
+
+# Shortly before clocks change in one of these zones, and an ordinary day.
+EVENINGS: Final = ["2026-03-07", "2026-03-28", "2026-10-24", "2026-10-31", "2027-02-27"]
+
+
 class TestCron:
+    @pytest.mark.parametrize("tz", ZONES)
+    @pytest.mark.parametrize("pattern", PATTERNS)
+    async def test_a_pattern_means_the_same(self, peer: Peer, pattern: str, tz: str) -> None:
+        """Also where clocks change: one schedule may be kept by both languages in turns."""
+        for day in EVENINGS:
+            evening = datetime.fromisoformat(f"{day}T23:30").replace(tzinfo=ZoneInfo(tz))
+            after_ms = int(evening.timestamp() * 1000)
+            theirs = await peer.ask("cron", pattern=pattern, tz=tz, after=after_ms, count=40)
+            ours = [after_ms := next_match_ms(pattern, after_ms, tz) for _ in theirs]
+            assert [shown(our, tz) for our in ours] == [shown(their, tz) for their in theirs]
+
     @pytest.mark.parametrize(
         "rule",
         [
+            {"every": 3_600_000, "offset": 60_000},
+            {"every": 3_600_000, "startDate": 1_900_000_000_000},
             {"pattern": "*/5 * * * *"},
             {"pattern": "30 2 * * 1-5", "tz": "Europe/Madrid"},
             {"pattern": "0 0 12 L * *", "tz": "America/New_York"},
@@ -120,7 +165,7 @@ class TestCron:
         ],
     )
     async def test_the_next_time_is_the_one_that_node_finds(
-        self, shared: SharedQueue, rule: dict[str, str]
+        self, shared: SharedQueue, rule: dict[str, Any]
     ) -> None:
         """Two schedulers with the same rule, each language goes on with one of them."""
         for task in "echo", "report":
@@ -136,7 +181,7 @@ class TestCron:
         assert first.record.due_ms == second.record.due_ms
         for job in first, second:
             opts = (await shared.node("getJob", job.id))["opts"]
-            assert opts["prevMillis"] == job.record.due_ms
+            assert "every" in rule or opts["prevMillis"] == job.record.due_ms
             assert opts["repeat"]["count"] == 2
 
     async def test_it_runs_each_second(self, shared: SharedQueue) -> None:
