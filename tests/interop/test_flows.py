@@ -156,6 +156,27 @@ class TestFailing:
             pictures.append(picture(shared, parents, parent, [failing, other]))
         assert pictures[0] == pictures[1]
 
+    @pytest.mark.parametrize(
+        "policy", ["failParentOnFailure", "ignoreDependencyOnFailure", "removeDependencyOnFailure"]
+    )
+    async def test_a_child_that_is_retried_is_pending_again(
+        self, shared: SharedQueue, parents: SharedQueue, policy: str
+    ) -> None:
+        pictures = []
+        for language in "python", "node":
+            failing = child(1, task="give_up", priority=1, **{policy: True})
+            parent, ids = await add_flow(shared, parents, failing, child(2, delay=60_000))
+            await shared.python_worker(idle=False)
+            await shared.until_state(ids[0], State.FAILED)
+            await shared.close_workers()
+            if language == "python":
+                await shared.queue.retry(ids[0])
+            else:
+                await shared.node.job(ids[0], "retry")
+            pictures.append(picture(shared, parents, parent, ids))
+            await shared.queue.drain()
+        assert pictures[0] == pictures[1]
+
     async def test_a_failure_goes_up_two_levels(
         self, shared: SharedQueue, parents: SharedQueue
     ) -> None:
@@ -177,6 +198,22 @@ class TestFailing:
         parent, _ = await add_flow(shared, parents, child(1, task="give_up", removeOnFail=True))
         await shared.python_worker(idle=False)
         await parents.until_state(parent, State.WAITING)
+
+    async def test_a_running_parent_fails_with_its_child(
+        self, shared: SharedQueue, parents: SharedQueue
+    ) -> None:
+        """The child was added while it ran, and failed before it could complete."""
+        parent = await parents.queue.add("echo")
+        await take(parents)
+        belongs = {"parent": {"id": parent.id, "queue": f"bull:{parents.name}"}}
+        options = {**belongs, "failParentOnFailure": True}
+        await shared.node("add", "give_up", {"message": "no"}, options)
+        await shared.python_worker(idle=False)
+        await shared.until_counts(failed=1)
+        await complete(parents, parent.id)
+        failed = await parents.until_state(parent.id, State.FAILED)
+        assert failed.failed_reason == "a child of it has failed"
+        assert "defa" not in parents.hash(parent.id)
 
     async def test_a_parent_does_not_complete_before_its_children(
         self, shared: SharedQueue, parents: SharedQueue

@@ -129,7 +129,8 @@ class Fuzz:
         end = loop.time() + seconds
         steps = [self.add, self.add, self.add, self.node_add, self.node_add, self.node_add]
         steps += [self.remove, self.node_remove, self.promote, self.retry, self.node_retry]
-        steps += [self.pause, self.node_pause, self.duplicate]
+        steps += [self.pause, self.node_pause, self.duplicate, self.node_change]
+        steps += [self.clean, self.node_clean]
         while loop.time() < end:
             # Steps that come too late (the job has moved on, or is gone) are refused.
             try:
@@ -197,6 +198,19 @@ class Fuzz:
 
     async def node_retry(self) -> None:
         await self._shared.node.job(self.some_job(), "retry")
+
+    async def node_change(self) -> None:
+        id = self.some_job()
+        await self._shared.node.job(id, "changePriority", {"priority": self._chance.randrange(3)})
+        await self._shared.node.job(id, "changeDelay", 30)
+
+    async def clean(self) -> None:
+        state = self._chance.choice(["completed", "failed", "waiting", "delayed", "prioritized"])
+        self.removed.update(await self._shared.queue.clean(state, limit=3))
+
+    async def node_clean(self) -> None:
+        state = self._chance.choice(["completed", "failed", "wait", "delayed", "prioritized"])
+        self.removed.update(await self._shared.node("clean", 0, 3, state))
 
     async def pause(self) -> None:
         await self._shared.queue.pause()
