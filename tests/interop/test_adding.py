@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hasten.errors import InvalidOption
 from hasten.jobs import Exponential, Keep, Queue, State
 from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
@@ -107,6 +108,15 @@ class TestPythonAdds:
         assert await shared.node("getJobCounts", "waiting") == {"waiting": 1}
         await shared.node("resume")
         await shared.until_runs(worker, 1)
+
+    @pytest.mark.parametrize("id", ["7", "0", "0:1", "a:b", "active", "meta", "de"])
+    async def test_an_id_that_would_break_the_queue_is_refused(
+        self, shared: SharedQueue, id: str
+    ) -> None:
+        """Numbers that Node gives out, colons that part its keys, and its keys themselves."""
+        with pytest.raises(InvalidOption):
+            await shared.queue.add("echo", job_id=id)
+        assert not shared.redis.exists(shared.key("id"), shared.key("wait"))
 
     async def test_the_counter_of_ids_advances_for_each_call(self, shared: SharedQueue) -> None:
         """Also for ids of their own and duplicates: both languages count in one key."""
