@@ -12,7 +12,7 @@ import tempfile
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pytest
 
@@ -29,14 +29,12 @@ def node() -> str:
     path = shutil.which("node")
     if path is None:
         _leave_out("node is not installed: install it (Debian: apt-get install nodejs npm)")
-    elif not (FOLDER / "node_modules" / "bullmq").is_dir():
+    if not (FOLDER / "node_modules" / "bullmq").is_dir():
         _leave_out("bullmq is not installed: run `make test`, which installs it")
-    else:
-        return path
-    raise AssertionError("unreachable")
+    return path
 
 
-def _leave_out(reason: str) -> None:
+def _leave_out(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

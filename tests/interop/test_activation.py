@@ -9,27 +9,8 @@ from typing import Any
 import pytest
 
 from hasten.jobs import State
-from hasten.jobs.record import Claim, Completed
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_adding import SOON_SECONDS
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-async def take(shared: SharedQueue, count: int = 1, *, lease_ms: int = 30_000) -> list[str]:
-    """Claim jobs as a worker of ours would, and return their ids."""
-    claim = Claim(count, "a token", "by hand", lease_ms)
-    batch = await shared.queue.engine.claim(shared.name, claim, now_ms=now_ms())
-    return [lease.job.id for lease in batch.leases]
-
-
-async def complete(shared: SharedQueue, id: str, *, token: str = "a token") -> list[str]:
-    """Settle a job without claiming the next one. Returns the ids of lost leases."""
-    end = Completed(id, token, '"by hand"')
-    batch = await shared.queue.engine.settle(shared.name, [end], None, now_ms=now_ms())
-    return batch.lost
+from tests.interop.steps import SOON_SECONDS, complete, now_ms, take
 
 
 class TestTaking:

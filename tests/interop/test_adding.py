@@ -12,6 +12,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs import Exponential, Keep, Queue, State
 from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
+from tests.interop.steps import SOON_SECONDS
 from tests.servers.redis import RedisServer
 
 ODD_DATA: Any = {
@@ -20,9 +21,6 @@ ODD_DATA: Any = {
     "number": -(2**53) + 1,
     "null": None,
 }
-
-# Slower than any machine under load, much faster than a worker that looks by itself.
-SOON_SECONDS = 3.0
 
 
 class TestPythonAdds:

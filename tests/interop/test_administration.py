@@ -11,8 +11,7 @@ from hasten.jobs import State
 from hasten.jobs.options import JobOptions
 from tests.interop.peer import NodeError
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import take
-from tests.interop.test_finishing import RUNNERS, start
+from tests.interop.steps import RUNNERS, fill, keys, start, take
 
 
 class TestPausing:
@@ -294,24 +293,3 @@ async def _cleaned(shared: SharedQueue, state: str, ids: list[str]) -> bool:
     """Clean without grace: what ended in this very millisecond stays."""
     await shared.node("clean", 0, 10, state)
     return not shared.ids(state) and not any(shared.hash(id) for id in ids)
-
-
-async def fill(shared: SharedQueue) -> None:
-    """Something in each place of a queue, by either language."""
-    await shared.queue.add_many([
-        ("report", {"progress": 1, "lines": ["a line"]}),
-        ("fail", {"message": "no"}),
-    ])  # fmt: skip
-    await shared.python_worker(idle=False)
-    await shared.until_counts(completed=1, failed=1)
-    await shared.close_workers()
-    await shared.queue.add_many([("echo", {}, {"delay": 60}), ("echo", {}, {"priority": 2})])
-    await shared.node("add", "echo", {}, {"deduplication": {"id": "only one"}})
-    await shared.node("upsertJobScheduler", "hourly", {"every": 3_600_000})
-    flow = await shared.peer.make("FlowProducer", f"{shared.name} flow")
-    children = [{"name": "echo", "queueName": shared.name}]
-    await flow("add", {"name": "gather", "queueName": shared.name, "children": children})
-
-
-def keys(shared: SharedQueue) -> list[str]:
-    return sorted(shared.redis.scan_iter(shared.key("*"), count=1000))

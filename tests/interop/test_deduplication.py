@@ -6,7 +6,7 @@ import pytest
 
 from hasten.jobs import State
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import complete, take
+from tests.interop.steps import complete, take
 
 ONCE = {"deduplication": {"id": "once"}}
 LATEST = {"deduplication": {"id": "latest", "keepLastIfActive": True}}

@@ -6,7 +6,7 @@ from typing import Any
 
 from hasten.jobs import Event, Fixed, State
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import take
+from tests.interop.steps import take
 
 
 async def test_node_hears_all_that_python_does_in_order(shared: SharedQueue) -> None:

@@ -11,17 +11,7 @@ from hasten.jobs import Exponential, Fixed, Job, Keep, State
 from hasten.jobs.record import Claim, Completed
 from tests.interop.peer import NodeError
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import complete, now_ms, take
-
-RUNNERS = ("python", "node")
-
-
-async def start(shared: SharedQueue, language: str) -> None:
-    """Start a worker that runs one job at a time."""
-    if language == "python":
-        await shared.python_worker(idle=False, concurrency=1)
-    else:
-        await shared.node_worker(idle=False)
+from tests.interop.steps import RUNNERS, complete, now_ms, start, take
 
 
 class TestPythonCompletes:

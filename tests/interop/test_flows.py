@@ -9,8 +9,7 @@ import pytest
 from hasten.jobs import State
 from tests.interop.peer import NodeError
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import complete, take
-from tests.interop.test_mixed import troubles
+from tests.interop.steps import complete, take, troubles
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any, Final
 from hasten.errors import HastenError
 from tests.interop.peer import NodeError, Peer
 from tests.interop.shared_queue import SharedQueue
+from tests.interop.steps import troubles
 from tests.servers.redis import RedisServer
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -219,29 +220,3 @@ class Fuzz:
     async def node_pause(self) -> None:
         await self._shared.node("pause")
         await self._shared.queue.resume()
-
-
-def troubles(shared: SharedQueue) -> list[str]:
-    """What must not be: ids in no place or in several, ids without a hash, locks of idle jobs."""
-    places = ["wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"]
-    standing = Counter(id for place in places for id in shared.ids(place))
-    names = [
-        key.removeprefix(shared.key(""))
-        for key in shared.redis.scan_iter(shared.key("*"), count=1000)
-    ]
-    hashes = {
-        name
-        for name in names
-        if shared.redis.type(shared.key(name)) == "hash"
-        and shared.redis.hexists(shared.key(name), "timestamp")
-    }
-    parts = [name.rpartition(":") for name in names]
-    owners = {id for id, _, part in parts if part in {"lock", "logs", "dependencies", "processed"}}
-    locked = {id for id, _, part in parts if part == "lock"}
-    return [
-        *(f"{id} is in {count} places" for id, count in standing.items() if count > 1),
-        *(f"{id} has no hash" for id in set(standing) - hashes),
-        *(f"{id} is in no place" for id in hashes - set(standing)),
-        *(f"keys of {id} are left" for id in owners - hashes),
-        *(f"{id} is locked and not active" for id in locked - set(shared.ids("active"))),
-    ]

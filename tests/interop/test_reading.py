@@ -14,8 +14,7 @@ import pytest
 from hasten.jobs import Keep, State
 from hasten.jobs.options import JobOptions
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import take
-from tests.interop.test_administration import fill
+from tests.interop.steps import fill, take
 
 NODE_STATES: Final = {
     State.WAITING: "waiting",

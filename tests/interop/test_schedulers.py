@@ -14,8 +14,7 @@ from hasten.jobs import State
 from hasten.jobs.cron import next_match_ms
 from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
-from tests.interop.test_activation import take
-from tests.interop.test_mixed import troubles
+from tests.interop.steps import take, troubles
 
 
 async def schedule(shared: SharedQueue, rule: object, **template: object) -> None:
