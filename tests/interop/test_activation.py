@@ -85,8 +85,12 @@ class TestTaking:
         (first, second) = await node.runs()
         await shared.peer.ask("release", job=first["id"])
         await shared.until_counts(completed=1, active=2, waiting=3)
-        assert len(await node.runs()) + len(shared.python_runs) == 3
         assert second["id"] in shared.ids("active")
+
+        async def third_has_begun() -> bool:
+            return len(await node.runs()) + len(shared.python_runs) == 3
+
+        await shared.until_true(third_has_begun)
 
     async def test_a_slot_that_python_frees_wakes_node(self, shared: SharedQueue) -> None:
         """Nobody else would tell the worker that found the queue full."""
