@@ -335,7 +335,8 @@ class Queue:
         """Let a job end: at once if it has not started, else its worker stops it, anywhere.
 
         It fails with the reason "cancelled". Returns False if it has finished already, or is
-        unknown. A running job may still complete before the news reaches its worker.
+        unknown. A running job may still complete before the news reaches its worker. Raises
+        `WrongState` for the next run of a BullMQ scheduler, which goes with its scheduler.
         """
         (found,) = await self.engine.cancel(self.name, [id], now_ms=self.clock.now_ms())
         return found is not None and found not in FINISHED

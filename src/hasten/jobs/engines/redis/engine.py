@@ -249,7 +249,12 @@ class RedisEngine:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
-        ready, due_ms = await self._run("look", queue, {}, repeatable=True)
+        ready, due_ms, limited_ms = await self._run("look", queue, {}, repeatable=True)
+        if limited_ms:
+            # The marker stays for those who do not know of the limit yet: whoever popped it now
+            # would claim in vain and put it back, again and again.
+            await asyncio.sleep(limited_ms / 1000)
+            return
         if ready or (due_ms is not None and is_sooner(due_ms)):
             return
         waiter = self._local().waiter(self, queue, worker)
@@ -344,15 +349,13 @@ class RedisEngine:
             for record in await self.get(queue, ids)
         ]
         request = {"now": now_ms, "ids": ids, "keeps": rules, "reason": CANCELLED_REASON}
-        return _states(await self._run("cancel", queue, request))
+        answers = await self._run("cancel", queue, request)
+        _check_unarmed(queue, ids, answers, "cancelled")
+        return _states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
         answers = await self._run("remove", queue, {"ids": ids})
-        for id, answer in zip(ids, answers, strict=True):
-            if answer == b"armed":
-                raise WrongState(
-                    queue, id, "the next run of a scheduler", ["removed with its scheduler"]
-                )
+        _check_unarmed(queue, ids, answers, "removed")
         return _states(answers)
 
     async def purge(
@@ -538,6 +541,17 @@ def _record(queue: str, id: str, state: State, due_ms: int | None, fields: Any) 
 
 def _states(answers: Sequence[bytes | None]) -> list[State | None]:
     return [None if answer is None else State(text(answer)) for answer in answers]
+
+
+def _check_unarmed(
+    queue: str, ids: Sequence[str], answers: Sequence[bytes | None], what: str
+) -> None:
+    """A schedule goes on by its next job: that one cannot be taken out of it."""
+    for id, answer in zip(ids, answers, strict=True):
+        if answer == b"armed":
+            raise WrongState(
+                queue, id, "the next run of a scheduler", [f"{what} with its scheduler"]
+            )
 
 
 def _own_rule(record: JobRecord | None) -> Keep | None:

@@ -84,7 +84,7 @@ def _stacktrace(stored: str | None) -> list[str]:
 
 # Events -----------------------------------------------------------------------------------------
 
-_KNOWN: Final = frozenset({"event", "jobId", "returnvalue", "data", "failedReason", "prev"})
+_KNOWN: Final = frozenset({"event", "jobId", "returnvalue", "failedReason", "prev"})
 
 
 def event(cursor: str, fields: Mapping[str, str]) -> Event:
@@ -95,7 +95,7 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
     value, reason = fields.get("returnvalue"), fields.get("failedReason")
     match kind:
         case "progress":
-            value = fields.get("data")
+            value = details.pop("data", None)
         case "delayed":
             due_ms = whole(details.pop("delay", None))
         case "cleaned":

@@ -2,7 +2,8 @@
 -- cancel: fail jobs that have not started, and ask for running ones to be stopped.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {now, ids = {…}, keep = {{count, age in ms}, …}: for each id, reason}
--- Returns for each id the state in which it was found, false if there is no such job.
+-- Returns for each id the state in which it was found, false if there is no such job; "armed" for
+-- the pending iteration of a scheduler, which goes with its scheduler.
 local q = open(KEYS[1])
 local now, reason = request.now, request.reason
 begin_writing(q)
@@ -15,6 +16,8 @@ for index, id in ipairs(request.ids) do
     -- Should its worker give it back, the next one fails it, and so would one of BullMQ's.
     call('HSET', job_key, 'defa', reason)
     call('SADD', q.base .. 'hasten:cancelled', id)
+  elseif state and state ~= 'completed' and state ~= 'failed' and is_armed(q, id) then
+    answers[index] = 'armed'
   elseif state and state ~= 'completed' and state ~= 'failed' then
     local job = call('HMGET', job_key, 'parentKey', 'parent', 'deid', 'atm')
     local keep = request.keeps[index]

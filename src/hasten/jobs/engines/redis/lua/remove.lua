@@ -56,17 +56,11 @@ local function remove(base, id)
   end
 end
 
-local function is_armed(id)
-  local scheduler = call('HGET', q.base .. id, 'rjk')
-  local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
-  return pending and id == 'repeat:' .. scheduler .. ':' .. pending
-end
-
 begin_writing(q)
 local answers = {}
 for index, id in ipairs(request.ids) do
   local state = call('EXISTS', q.base .. id) == 1 and state_of(q, id)
-  if state and state ~= 'active' and is_armed(id) then
+  if state and state ~= 'active' and is_armed(q, id) then
     answers[index] = 'armed'
   elseif state and (state == 'active' or is_running(q.base .. id)) then
     answers[index] = 'active'

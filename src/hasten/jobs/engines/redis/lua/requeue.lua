@@ -29,6 +29,7 @@ for index, id in ipairs(request.ids) do
     else
       call('HDEL', job_key, 'finishedOn', 'processedOn', 'failedReason', 'returnvalue', 'progress', 'atm',
         'stc', 'defa')
+      call('SREM', q.base .. 'hasten:cancelled', id) -- left there if it ended in BullMQ's hands
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, priority == 0 and goes_in_front(job[2]))
       if job[3] then

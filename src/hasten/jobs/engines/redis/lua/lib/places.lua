@@ -94,6 +94,13 @@ local function take_out(q, id, state)
   return call('ZREM', q.base .. state, id) > 0
 end
 
+-- Whether it is the next run of a scheduler: without that one there would be no other.
+local function is_armed(q, id)
+  local scheduler = call('HGET', q.base .. id, 'rjk')
+  local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
+  return pending and id == 'repeat:' .. scheduler .. ':' .. pending
+end
+
 local function goes_in_front(opts)
   local ok, options = pcall(cjson.decode, opts or '{}')
   return ok and type(options) == 'table' and options.lifo == true

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.interop.peer import Peer
+from tests.interop.shared_queue import SharedQueue
+from tests.servers.redis import RedisServer, shared_redis
+
+
+@pytest.fixture(scope="session")
+def server() -> RedisServer:
+    return shared_redis()
+
+
+@pytest.fixture(scope="session")
+def lasting_peer(server: RedisServer) -> Iterator[Peer]:
+    peer = Peer(server.port)
+    yield peer
+    peer.kill()
+
+
+@pytest.fixture
+async def peer(lasting_peer: Peer) -> AsyncIterator[Peer]:
+    """The one Node process of all tests; what a test has made in it ends with the test."""
+    yield lasting_peer
+    await lasting_peer.ask("reset")
+
+
+@pytest.fixture
+def mortal_peer(server: RedisServer) -> Iterator[Peer]:
+    """A Node process of its own, to be killed."""
+    peer = Peer(server.port)
+    yield peer
+    peer.kill()
+
+
+@pytest.fixture
+async def shared(server: RedisServer, peer: Peer) -> AsyncIterator[SharedQueue]:
+    with server.client(decode_responses=True) as client:
+        shared = SharedQueue(server, peer, client)
+        await shared.open()
+        yield shared
+        await shared.close()

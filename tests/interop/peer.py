@@ -1,0 +1,130 @@
+"""A Node process with BullMQ in it (`peer.mjs`), in the hands of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import pytest
+
+FOLDER: Final = Path(__file__).parent
+ANSWER_SECONDS: Final = 20.0
+
+
+class NodeError(Exception):
+    """What Node has thrown, or that it is gone."""
+
+
+def node() -> str:
+    """The path of Node. Without it, or BullMQ, a laptop skips the test, and CI fails it."""
+    path = shutil.which("node")
+    if path is None:
+        _leave_out("node is not installed: install it (Debian: apt-get install nodejs npm)")
+    if not (FOLDER / "node_modules" / "bullmq").is_dir():
+        _leave_out("bullmq is not installed: run `make test`, which installs it")
+    return path
+
+
+def _leave_out(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Peer:
+    """A process of its own. Any test of any event loop may ask it."""
+
+    def __init__(self, redis_port: int) -> None:
+        program = node()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # it is the process's as well
+        self._process = subprocess.Popen(
+            [program, str(FOLDER / "peer.mjs"), str(redis_port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Future[Any]] = {}
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            future = self._asked.pop(answer["id"])
+            if not future.set_running_or_notify_cancel():
+                continue  # whoever asked waits no longer
+            if "error" in answer:
+                future.set_exception(NodeError(answer["error"]))
+            else:
+                future.set_result(answer["value"])
+        for future in self._asked.values():
+            if future.set_running_or_notify_cancel():
+                future.set_exception(NodeError(f"Node has ended:\n{self.log}"))
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error."""
+        return os.pread(self._log.fileno(), 100_000, 0).decode()
+
+    async def ask(self, what: str, *, seconds: float = ANSWER_SECONDS, **rest: object) -> Any:
+        """Have a command carried out: see `commands` in peer.mjs. Raises `NodeError`."""
+        number = next(self._numbers)
+        future = self._asked[number] = Future()
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"id": number, "what": what, **rest}).encode() + b"\n")
+        self._process.stdin.flush()
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise AssertionError(f"no answer to {what} {rest}\n{self.log}") from None
+
+    async def make(self, kind: str, handle: str, queue: str = "", **options: object) -> NodeObject:
+        """An object of one of BullMQ's classes, ready for use."""
+        await self.ask("make", kind=kind, handle=handle, queue=queue, options=options)
+        return NodeObject(self, handle)
+
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream is not None:
+                stream.close()
+
+
+class NodeObject:
+    """One of BullMQ's objects."""
+
+    def __init__(self, peer: Peer, handle: str) -> None:
+        self._peer = peer
+        self.handle = handle
+
+    async def __call__(self, method: str, *args: object) -> Any:
+        """Call a method, and return what it returned, or resolved to, as JSON says it."""
+        return await self._peer.ask("call", handle=self.handle, method=method, args=args)
+
+    async def job(self, id: str, method: str, *args: object) -> Any:
+        """Call a method of a queue's job. The handles of objects stand for them."""
+        return await self._peer.ask("callJob", handle=self.handle, job=id, method=method, args=args)
+
+    async def runs(self) -> list[Any]:
+        """The jobs that a worker has begun to run, as they were then."""
+        return list(await self._peer.ask("runs", handle=self.handle))
+
+    async def heard(self) -> list[Any]:
+        """The events that a QueueEvents has heard."""
+        return list(await self._peer.ask("heard", handle=self.handle))

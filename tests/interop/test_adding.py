@@ -1,0 +1,275 @@
+"""Jobs that one language adds and the other one runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidOption
+from hasten.jobs import Exponential, Keep, Queue, State
+from tests.interop.peer import Peer
+from tests.interop.shared_queue import SharedQueue
+from tests.interop.steps import SOON_SECONDS
+from tests.servers.redis import RedisServer
+
+ODD_DATA: Any = {
+    "text": 'Grüße, 世界 🎉 "quoted" back\\slash / \u0000 \u2028',
+    "deep": {"list": [1, 2.5, [], {}, None, True], "empty": ""},
+    "number": -(2**53) + 1,
+    "null": None,
+}
+
+
+class TestPythonAdds:
+    async def test_an_idle_node_worker_starts_it_at_once(self, shared: SharedQueue) -> None:
+        """The marker wakes it: by itself it would not look for a minute."""
+        worker = await shared.node_worker()
+        await shared.queue.add("echo", {"value": 1}, attempts=3)
+        (run,) = await shared.until_runs(worker, 1)
+        assert (run["name"], run["data"]) == ("echo", {"value": 1})
+        assert run["opts"]["attempts"] == 3
+
+    @pytest.mark.parametrize("data", [None, ODD_DATA, [1, "two"]])
+    async def test_node_reads_the_same_data(self, shared: SharedQueue, data: Any) -> None:
+        """JSON is JSON, whoever writes it. No data is {} on both sides."""
+        job = await shared.queue.add("echo", data)
+        read = await shared.node("getJob", job.id)
+        assert read["data"] == ({} if data is None else data)
+
+    async def test_node_runs_lifo_jobs_first_and_the_others_in_order(
+        self, shared: SharedQueue
+    ) -> None:
+        for number, lifo in enumerate([False, True, False, True, False]):
+            await shared.queue.add("echo", {"value": number}, lifo=lifo)
+        assert await values_of_node(shared, 5) == [3, 1, 0, 2, 4]
+
+    async def test_node_runs_by_priority_and_those_without_one_first(
+        self, shared: SharedQueue
+    ) -> None:
+        for value, priority in enumerate([5, 1, 5, 2_097_151, 0]):
+            await shared.queue.add("echo", {"value": value}, priority=priority)
+        assert await values_of_node(shared, 5) == [4, 1, 0, 2, 3]
+
+    async def test_node_runs_a_delayed_job_when_it_is_due(self, shared: SharedQueue) -> None:
+        """The delay's marker wakes an idle worker in time; it would sleep for a minute."""
+        worker = await shared.node_worker()
+        job = await shared.queue.add("echo", {"value": 1}, delay=0.3)
+        assert await shared.node("getJobState", job.id) == "delayed"
+        (run,) = await shared.until_runs(worker, 1)
+        late_ms = run["processedOn"] - job.record.created_ms - 300
+        assert 0 <= late_ms < SOON_SECONDS * 1000
+
+    async def test_a_delayed_job_with_a_priority_gets_among_the_prioritized(
+        self, shared: SharedQueue
+    ) -> None:
+        job = await shared.queue.add("echo", {"value": "first"}, priority=3, delay=0.05)
+        await shared.queue.add("hold")
+        worker = await shared.node_worker(idle=False)
+        await shared.until_runs(worker, 1)
+        await shared.until_after(job.record.created_ms + 60)
+        (hold,) = await shared.node("getActive")
+        await shared.queue.add("echo", {"value": "before it"})
+        await shared.peer.ask("release", job=hold["id"])
+        runs = await shared.until_runs(worker, 3)
+        assert [run["data"].get("value") for run in runs] == [None, "before it", "first"]
+        assert shared.events_of(job.id) == ["added", "delayed", "waiting", "active", "completed"]
+
+    async def test_an_id_that_exists_is_told_as_a_duplicate(self, shared: SharedQueue) -> None:
+        """The first job stays as it is."""
+        events = await shared.node_events()
+        await shared.queue.add("echo", {"value": 1}, job_id="order-1")
+        await shared.queue.add("echo", {"value": 2}, job_id="order-1")
+        heard = await shared.until_heard(events, "duplicated")
+        assert [event["event"] for event in heard] == ["added", "waiting", "duplicated"]
+        (job,) = await shared.node("getWaiting")
+        assert (job["id"], job["data"]) == ("order-1", {"value": 1})
+
+    async def test_two_node_workers_share_a_thousand(self, shared: SharedQueue) -> None:
+        """Their ids follow each other, and each is told of once."""
+        jobs = await shared.queue.add_many([("echo", {"value": n}) for n in range(1000)])
+        first = int(jobs[0].id)
+        assert [int(job.id) for job in jobs] == list(range(first, first + 1000))
+        workers = [await shared.node_worker(idle=False, concurrency=20) for _ in range(2)]
+        await shared.until_counts(completed=1000)
+        runs = [run for worker in workers for run in await worker.runs()]
+        assert sorted(run["data"]["value"] for run in runs) == list(range(1000))
+        told = [entry["event"] for entry in shared.stream()]
+        assert (told.count("added"), told.count("waiting")) == (1000, 1000)
+
+    async def test_while_paused_it_waits_for_resume(self, shared: SharedQueue) -> None:
+        worker = await shared.node_worker()
+        await shared.node("pause")
+        await shared.queue.add("echo", {"value": 1})
+        assert await shared.node("getJobCounts", "waiting") == {"waiting": 1}
+        await shared.node("resume")
+        await shared.until_runs(worker, 1)
+
+    @pytest.mark.parametrize("id", ["7", "0", "0:1", "a:b", "active", "meta", "de"])
+    async def test_an_id_that_would_break_the_queue_is_refused(
+        self, shared: SharedQueue, id: str
+    ) -> None:
+        """Numbers that Node gives out, colons that part its keys, and its keys themselves."""
+        with pytest.raises(InvalidOption):
+            await shared.queue.add("echo", job_id=id)
+        assert not shared.redis.exists(shared.key("id"), shared.key("wait"))
+
+    async def test_the_counter_of_ids_advances_for_each_call(self, shared: SharedQueue) -> None:
+        """Also for ids of their own and duplicates: both languages count in one key."""
+        await shared.queue.add("echo")
+        await shared.queue.add("echo", job_id="own")
+        await shared.queue.add("echo", job_id="own")
+        job = await shared.node("add", "echo", {})
+        assert job["id"] == "4"
+        assert (await shared.queue.add("echo")).id == "5"
+
+    async def test_node_reads_the_options(self, shared: SharedQueue) -> None:
+        """In BullMQ's units and forms."""
+        job = await shared.queue.add(
+            "echo",
+            attempts=5,
+            backoff=Exponential(2, jitter=0.25),
+            keep_completed=Keep(count=10, age=60),
+            keep_failed=False,
+            priority=7,
+            timeout=30,
+        )
+        opts = (await shared.node("getJob", job.id))["opts"]
+        ours = opts.pop("hasten")
+        assert opts == {
+            "attempts": 5,
+            "backoff": {"type": "exponential", "delay": 2000, "jitter": 0.25},
+            "removeOnComplete": {"count": 10, "age": 60},
+            "removeOnFail": True,
+            "priority": 7,
+        }
+        assert ours["timeout"] == 30_000
+
+    async def test_awaits_what_node_returns(self, shared: SharedQueue) -> None:
+        await shared.node_worker()
+        job = await shared.queue.add("echo", {"value": ODD_DATA})
+        assert await job.result(timeout=10) == ODD_DATA
+
+
+class TestNodeAdds:
+    async def test_an_idle_python_worker_starts_it_at_once(self, shared: SharedQueue) -> None:
+        """Woken by the marker, well before it looks by itself."""
+        await shared.python_worker()
+        started = time.monotonic()
+        await shared.node("add", "echo", {"value": 1}, {"attempts": 3})
+        (run,) = await shared.until_python_runs(1)
+        assert time.monotonic() - started < SOON_SECONDS
+        assert (run.name, run.data) == ("echo", '{"value":1}')
+
+    async def test_python_reads_the_same_data(self, shared: SharedQueue) -> None:
+        """Node writes it in Redis' dialect: slashes escaped, empty lists as objects in options."""
+        await shared.python_worker()
+        events = await shared.node_events()
+        job = await shared.node("add", "echo", {"value": ODD_DATA})
+        returned = await shared.node.job(job["id"], "waitUntilFinished", events.handle, 10_000)
+        assert returned == ODD_DATA
+
+    async def test_a_job_without_data_runs_with_defaults(self, shared: SharedQueue) -> None:
+        await shared.python_worker()
+        job = await shared.node("add", "echo")
+        done = await shared.until_state(job["id"], State.COMPLETED)
+        assert done.return_value is None
+
+    async def test_python_runs_lifo_jobs_first_and_the_others_in_order(
+        self, shared: SharedQueue
+    ) -> None:
+        for number, lifo in enumerate([False, True, False, True, False]):
+            await shared.node("add", "echo", {"value": number}, {"lifo": lifo})
+        assert await values_of_python(shared, 5) == [3, 1, 0, 2, 4]
+
+    async def test_python_runs_by_priority_and_those_without_one_first(
+        self, shared: SharedQueue
+    ) -> None:
+        for value, priority in enumerate([5, 1, 5, 2_097_151, 0]):
+            await shared.node("add", "echo", {"value": value}, {"priority": priority})
+        assert await values_of_python(shared, 5) == [4, 1, 0, 2, 3]
+
+    async def test_python_runs_a_delayed_job_when_it_is_due(self, shared: SharedQueue) -> None:
+        await shared.python_worker()
+        job = await shared.node("add", "echo", {}, {"delay": 300})
+        read = await shared.until_state(job["id"], State.DELAYED)
+        assert read.record.due_ms == job["timestamp"] + 300
+        (run,) = await shared.until_python_runs(1)
+        late_ms = (run.processed_ms or 0) - job["timestamp"] - 300
+        assert 0 <= late_ms < SOON_SECONDS * 1000
+
+    async def test_a_delayed_job_with_a_priority_becomes_prioritized(
+        self, shared: SharedQueue
+    ) -> None:
+        """As it is due, a claim moves it, which a worker that runs one at a time shows."""
+        hold = await shared.node("add", "hold")
+        await shared.python_worker(concurrency=1, idle=False)
+        await shared.until_python_runs(1)
+        job = await shared.node("add", "echo", {"value": "last"}, {"priority": 3, "delay": 10})
+        await shared.node("add", "echo", {"value": "before it"})
+        await shared.until_after(job["timestamp"] + 20)
+        shared.release(hold["id"])
+        await shared.until_state(job["id"], State.COMPLETED)
+        assert [run.data for run in shared.python_runs[1:]] == [
+            '{"value":"before it"}', '{"value":"last"}',
+        ]  # fmt: skip
+
+    async def test_a_bulk_is_run_once_each(self, shared: SharedQueue) -> None:
+        bulk = [{"name": "echo", "data": {"value": n}} for n in range(300)]
+        await shared.node("addBulk", bulk)
+        await shared.python_worker()
+        await shared.until_counts(completed=300)
+        assert sorted(int(run.id) for run in shared.python_runs) == list(range(1, 301))
+
+    async def test_an_id_of_its_own_is_known_to_python(self, shared: SharedQueue) -> None:
+        """Adding it again from here is a duplicate."""
+        await shared.node("add", "echo", {"value": 1}, {"jobId": "order-1"})
+        again = await shared.queue.add("echo", {"value": 2}, job_id="order-1")
+        assert (await again.refresh()).data == {"value": 1}
+        assert shared.events_of("order-1") == ["added", "waiting", "duplicated"]
+
+    async def test_while_paused_it_waits_for_resume(self, shared: SharedQueue) -> None:
+        await shared.python_worker()
+        await shared.queue.pause()
+        await shared.node("add", "echo", {"value": 1})
+        assert (await shared.queue.counts())[State.WAITING] == 1
+        assert not shared.python_runs
+        await shared.queue.resume()
+        await shared.until_python_runs(1)
+
+    async def test_python_reads_the_options(self, shared: SharedQueue) -> None:
+        """Node's "for ever" is a number that Redis has rounded; a bare backoff is a fixed one."""
+        job = await shared.node(
+            "add", "fail", {"message": "no", "times": 1},
+            {"attempts": 2**53 - 1, "backoff": 20, "removeOnComplete": {"age": 3600, "count": 5}},
+        )  # fmt: skip
+        await shared.python_worker()
+        done = await shared.until_state(job["id"], State.COMPLETED)
+        assert (done.return_value, done.attempts_made) == ("at last", 2)
+        assert done.record.stacktrace[0].rstrip().endswith("RuntimeError: no")
+
+
+async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
+    """With braces, so that on a cluster all keys of the shop's queues are in one slot."""
+    queue = Queue("mail", f"{server.url}?prefix={{shop}}")
+    node = await peer.make("Queue", "prefixed queue", "mail", prefix="{shop}")
+    one = await node("add", "echo", {"value": 1})
+    other = await queue.add("echo", {"value": 2})
+    assert [job.id for job in await queue.jobs("waiting")] == [one["id"], other.id]
+    assert await node("getWaitingCount") == 2
+    await queue.obliterate()
+    await queue.close()
+
+
+async def values_of_node(shared: SharedQueue, count: int) -> list[Any]:
+    """What a worker of Node's that runs one job at a time runs, in order."""
+    worker = await shared.node_worker(idle=False)
+    return [run["data"]["value"] for run in await shared.until_runs(worker, count)]
+
+
+async def values_of_python(shared: SharedQueue, count: int) -> list[Any]:
+    await shared.python_worker(concurrency=1, idle=False)
+    runs = await shared.until_python_runs(count)
+    return [json.loads(run.data)["value"] for run in runs]

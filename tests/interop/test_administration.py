@@ -1,0 +1,295 @@
+"""Looking after a queue from one side while the other one works."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hasten.errors import WrongState
+from hasten.jobs import State
+from hasten.jobs.options import JobOptions
+from tests.interop.peer import NodeError
+from tests.interop.shared_queue import SharedQueue
+from tests.interop.steps import RUNNERS, fill, keys, start, take
+
+
+class TestPausing:
+    async def test_python_pauses_node(self, shared: SharedQueue) -> None:
+        worker = await shared.node_worker()
+        await shared.queue.pause()
+        assert await shared.node("isPaused")
+        await shared.queue.add("echo")
+        await shared.queue.resume()
+        assert not await shared.node("isPaused")
+        await shared.until_runs(worker, 1)
+        events = [each["event"] for each in shared.stream()]
+        assert events[:4] == ["paused", "added", "waiting", "resumed"]
+
+    async def test_node_pauses_python(self, shared: SharedQueue) -> None:
+        await shared.python_worker()
+        await shared.node("pause")
+        assert await shared.queue.is_paused()
+        await shared.queue.add("echo")
+        await shared.node("resume")
+        assert not await shared.queue.is_paused()
+        await shared.until_python_runs(1)
+
+    @pytest.mark.parametrize("runner", RUNNERS)
+    async def test_resume_is_in_time_for_delayed_jobs(
+        self, shared: SharedQueue, runner: str
+    ) -> None:
+        """Pausing deletes all markers: whoever resumes has to leave the delayed one's again."""
+        await shared.queue.add("echo", delay=0.3)
+        await shared.queue.pause()
+        await start(shared, runner)
+        await shared.until(lambda: shared.is_blocked(":w:"))
+        await shared.queue.resume()
+        await shared.until_counts(completed=1)
+
+    async def test_python_resumes_what_version_5_has_put_aside(self, shared: SharedQueue) -> None:
+        """It moved the waiting jobs to a list of their own; they come before newer ones."""
+        await shared.queue.add_many([("echo", {"value": n}) for n in range(3)])
+        shared.redis.rename(shared.key("wait"), shared.key("paused"))
+        shared.redis.hset(shared.key("meta"), "paused", 1)
+        await shared.queue.add("echo", {"value": 3})
+        assert (await shared.queue.counts())[State.WAITING] == 4
+        await shared.queue.resume()
+        worker = await shared.node_worker(idle=False)
+        runs = await shared.until_runs(worker, 4)
+        assert [run["data"]["value"] for run in runs] == [0, 1, 2, 3]
+        assert not shared.redis.exists(shared.key("paused"))
+
+
+class TestPromoting:
+    async def test_python_promotes_for_an_idle_node_worker(self, shared: SharedQueue) -> None:
+        worker = await shared.node_worker()
+        job = await shared.queue.add("echo", delay=3600)
+        await shared.queue.promote(job.id)
+        (run,) = await shared.until_runs(worker, 1)
+        assert run["delay"] == 0
+
+    async def test_node_promotes_for_an_idle_python_worker(self, shared: SharedQueue) -> None:
+        await shared.python_worker()
+        job = await shared.queue.add("echo", delay=3600, priority=4)
+        await shared.node.job(job.id, "promote")
+        (run,) = await shared.until_python_runs(1)
+        assert (run.delay_ms, run.priority) == (0, 4)
+
+    async def test_node_promotes_all_that_python_has_delayed(self, shared: SharedQueue) -> None:
+        await shared.queue.add_many([("echo", {}, {"delay": 3600})] * 20)
+        await shared.node("promoteJobs")
+        await shared.python_worker(idle=False)
+        await shared.until_counts(completed=20)
+
+
+class TestChangingFromNode:
+    async def test_a_new_delay_is_what_python_goes_by(self, shared: SharedQueue) -> None:
+        await shared.python_worker()
+        job = await shared.queue.add("echo", delay=3600)
+        await shared.node.job(job.id, "changeDelay", 50)
+        await shared.until_python_runs(1)
+
+    async def test_a_new_priority_is_what_python_goes_by(self, shared: SharedQueue) -> None:
+        first = await shared.queue.add("echo", priority=1)
+        second = await shared.queue.add("echo", priority=2)
+        await shared.node.job(first.id, "changePriority", {"priority": 3})
+        assert await take(shared, 2) == [second.id, first.id]
+
+    async def test_new_data_is_what_python_runs_with(self, shared: SharedQueue) -> None:
+        job = await shared.queue.add("echo", {"value": "old"})
+        await shared.node.job(job.id, "updateData", {"value": "new"})
+        await shared.python_worker(idle=False)
+        assert await job.result(timeout=10) == "new"
+
+    async def test_logs_of_node_are_read(self, shared: SharedQueue) -> None:
+        job = await shared.queue.add("echo")
+        for line in "one", "two", "three":
+            await shared.node("addJobLog", job.id, line, 2)
+        assert await job.logs() == ["two", "three"]
+
+
+class TestRetrying:
+    @pytest.mark.parametrize("runner", RUNNERS)
+    async def test_python_retries_what_has_failed(self, shared: SharedQueue, runner: str) -> None:
+        """With a full set of attempts, and woken by the marker."""
+        job = await shared.queue.add("fail", {"message": "no"}, attempts=2)
+        await start(shared, runner)
+        await shared.until_state(job.id, State.FAILED)
+        await shared.until(lambda: shared.is_blocked(":w:"))
+        await job.retry()
+        await shared.until(lambda: shared.events_of(job.id).count("failed") == 2)
+        assert shared.hash(job.id)["atm"] == "2"
+        assert {"event": "waiting", "jobId": job.id, "prev": "failed"} in shared.stream()
+
+    async def test_node_retries_all_that_failed_in_python(self, shared: SharedQueue) -> None:
+        await shared.queue.add_many([("fail", {"message": "no", "times": 1})] * 20)
+        await shared.python_worker(idle=False)
+        await shared.until_counts(failed=20)
+        await shared.node("retryJobs")
+        await shared.until_counts(completed=20)
+
+    async def test_python_runs_a_completed_job_again(self, shared: SharedQueue) -> None:
+        """Node sees nothing left of the first result."""
+        job = await shared.queue.add("echo", {"value": 1})
+        worker = await shared.node_worker()
+        await shared.until_state(job.id, State.COMPLETED)
+        await shared.node("pause")
+        await job.retry()
+        waiting = await shared.node("getJob", job.id)
+        assert waiting["returnvalue"] is None
+        assert "finishedOn" not in waiting
+        await shared.node("resume")
+        await shared.until_runs(worker, 2)
+
+
+class TestRemoving:
+    async def test_python_does_not_remove_what_node_runs(self, shared: SharedQueue) -> None:
+        job = await shared.queue.add("hold")
+        worker = await shared.node_worker(idle=False)
+        await shared.until_runs(worker, 1)
+        before = shared.hash(job.id)
+        with pytest.raises(WrongState):
+            await job.remove()
+        assert shared.hash(job.id) == before
+        assert shared.ids("active") == [job.id]
+
+    async def test_node_does_not_remove_what_python_runs(self, shared: SharedQueue) -> None:
+        job = await shared.queue.add("hold")
+        await shared.python_worker(idle=False)
+        await shared.until_python_runs(1)
+        with pytest.raises(NodeError, match="locked"):
+            await shared.node.job(job.id, "remove")
+        shared.release(job.id)
+        await shared.until_state(job.id, State.COMPLETED)
+
+    @pytest.mark.parametrize(
+        ("options", "key"),
+        [({}, "wait"), ({"delay": 60}, "delayed"), ({"priority": 2}, "prioritized")],
+    )
+    async def test_a_removed_job_leaves_nothing(
+        self, shared: SharedQueue, options: JobOptions, key: str
+    ) -> None:
+        """And is told of by the name of the key it was in, as Node does."""
+        one, other = await shared.queue.add_many([("echo", {}, options)] * 2)
+        await shared.node("addJobLog", one.id, "a line")
+        await one.remove()
+        await shared.node.job(other.id, "remove")
+        assert [each for each in shared.stream() if each["event"] == "removed"] == [
+            {"event": "removed", "jobId": job.id, "prev": key} for job in (one, other)
+        ]
+        kept = {"id", "meta", "events", "marker", "pc"}
+        assert {name.rpartition(":")[2] for name in keys(shared)} <= kept
+
+    @pytest.mark.parametrize("state", ["completed", "failed", "wait", "delayed", "prioritized"])
+    async def test_node_cleans_what_python_has_added(self, shared: SharedQueue, state: str) -> None:
+        """It compares times as texts: ours have to look like its own."""
+        await shared.queue.add_many([("echo", {}), ("fail", {"message": "no"})])
+        await shared.python_worker(idle=False)
+        await shared.until_counts(completed=1, failed=1)
+        await shared.close_workers()
+        await shared.queue.add_many(
+            [("echo", {}), ("echo", {}, {"delay": 9}), ("echo", {}, {"priority": 9})]
+        )
+        held = shared.ids(state)
+        assert await shared.node("clean", 3_600_000, 10, state) == []
+        await shared.until_true(lambda: _cleaned(shared, state, held))
+
+    async def test_python_cleans_what_node_has_finished(self, shared: SharedQueue) -> None:
+        await shared.node("addBulk", [{"name": "echo", "data": {}}] * 5)
+        await shared.node_worker(idle=False)
+        await shared.until_counts(completed=5)
+        assert await shared.queue.clean("completed", older_than=3600) == []
+        assert len(await shared.queue.clean("completed", limit=3)) == 3
+        await shared.until_counts(completed=2)
+        assert shared.stream()[-1] == {"event": "cleaned", "count": "3"}
+
+    async def test_python_drains_what_node_has_added(self, shared: SharedQueue) -> None:
+        await shared.node("addBulk", [
+            {"name": "echo", "data": {}},
+            {"name": "echo", "data": {}, "opts": {"priority": 1}},
+            {"name": "echo", "data": {}, "opts": {"delay": 60_000}},
+        ])  # fmt: skip
+        assert await shared.queue.drain() == 2
+        await shared.until_counts(waiting=0, prioritized=0, delayed=1)
+        assert await shared.queue.drain(delayed=True) == 1
+        await shared.until_counts(delayed=0)
+
+    async def test_node_drains_what_python_has_added(self, shared: SharedQueue) -> None:
+        await shared.queue.add_many([("echo", {}), ("echo", {}, {"priority": 2})])
+        await shared.node("drain")
+        assert set((await shared.queue.counts()).values()) == {0}
+
+    async def test_python_obliterates_and_leaves_no_key(self, shared: SharedQueue) -> None:
+        """Whoever left them: logs, locks, schedulers, deduplication, flows."""
+        await fill(shared)
+        await shared.queue.obliterate()
+        assert keys(shared) == []
+
+    async def test_node_obliterates_and_leaves_nothing_of_ours(self, shared: SharedQueue) -> None:
+        await fill(shared)
+        job = await shared.queue.add("hold")
+        worker = await shared.python_worker(idle=False)
+        await shared.until(lambda: shared.ids("active") == [job.id])
+        await job.cancel()
+        await shared.until_state(job.id, State.FAILED)
+        await worker.stop()
+        await shared.node("obliterate")
+        assert keys(shared) == []
+
+    async def test_node_empties_a_queue_under_a_python_worker(self, shared: SharedQueue) -> None:
+        """Its lease is lost with the job; the worker goes on with the next one."""
+        job = await shared.queue.add("hold")
+        await shared.python_worker(idle=False)
+        await shared.until_python_runs(1)
+        await shared.node("obliterate", {"force": True})
+        shared.release(job.id)
+        await shared.node("resume")
+        again = await shared.queue.add("echo", {"value": 2})
+        assert await again.result(timeout=10) == 2
+        assert await shared.queue.get(job.id) is None or job.id == again.id
+
+
+class TestCancelling:
+    async def test_a_waiting_job_fails_for_node_too(self, shared: SharedQueue) -> None:
+        events = await shared.node_events()
+        job = await shared.node("add", "echo")
+        waits = asyncio.create_task(
+            shared.node.job(job["id"], "waitUntilFinished", events.handle, 10_000)
+        )
+        assert await shared.queue.cancel(job["id"])
+        with pytest.raises(NodeError, match="cancelled"):
+            await waits
+        assert await shared.node("getJobState", job["id"]) == "failed"
+
+    async def test_a_job_that_node_runs_may_complete_and_run_again(
+        self, shared: SharedQueue
+    ) -> None:
+        """Node does not ask while it runs. The wish is of no more use then, and must not last."""
+        job = await shared.queue.add("hold")
+        worker = await shared.node_worker(idle=False)
+        await shared.until_runs(worker, 1)
+        assert await job.cancel()
+        await shared.peer.ask("release", job=job.id)
+        await shared.until_state(job.id, State.COMPLETED)
+        await shared.close_workers()
+        await job.retry()
+        assert "defa" not in shared.hash(job.id)
+        assert not shared.redis.exists(shared.key("hasten:cancelled"))
+
+    async def test_a_wish_for_a_job_that_node_has_removed_is_forgotten(
+        self, shared: SharedQueue
+    ) -> None:
+        """Another job may come by the same id."""
+        job = await shared.queue.add("hold", job_id="order-1")
+        await take(shared)
+        await job.cancel()
+        await shared.node("obliterate", {"force": True})
+        assert shared.queue.engine.cancelled(shared.name, [job.id]) == set()
+        assert keys(shared) == []
+
+
+async def _cleaned(shared: SharedQueue, state: str, ids: list[str]) -> bool:
+    """Clean without grace: what ended in this very millisecond stays."""
+    await shared.node("clean", 0, 10, state)
+    return not shared.ids(state) and not any(shared.hash(id) for id in ids)

@@ -1,0 +1,230 @@
+"""Schedules that Node keeps: whoever takes one of their jobs has to add the next one."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from hasten.errors import WrongState
+from hasten.jobs import State
+from hasten.jobs.cron import next_match_ms
+from tests.interop.peer import Peer
+from tests.interop.shared_queue import SharedQueue
+from tests.interop.steps import take, troubles
+
+
+async def schedule(shared: SharedQueue, rule: object, **template: object) -> None:
+    await shared.node("upsertJobScheduler", "tick", rule, {"name": "echo", **template})
+
+
+def pending(shared: SharedQueue) -> list[str]:
+    """The ids of the scheduler's jobs that have not started."""
+    places = shared.ids("wait") + shared.ids("delayed") + shared.ids("prioritized")
+    return [id for id in places if id.startswith("repeat:tick:")]
+
+
+def slots(shared: SharedQueue) -> list[int]:
+    """When the scheduler's jobs were due that have begun to run, in order."""
+    return [
+        int(each["jobId"].rpartition(":")[2])
+        for each in shared.stream()
+        if each["event"] == "active" and each["jobId"].startswith("repeat:tick:")
+    ]
+
+
+def shown(time_ms: int, tz: str) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(tz)).isoformat()
+
+
+class TestEvery:
+    async def test_python_adds_the_next_one_when_it_takes_one(self, shared: SharedQueue) -> None:
+        """On the grid, with the data of the schedule, counted, and known to Node."""
+        await schedule(shared, {"every": 3_600_000}, data={"value": 7}, opts={"priority": 3})
+        (first,) = pending(shared)
+        await take(shared)
+        (second,) = pending(shared)
+        due_ms = int(second.rpartition(":")[2])
+        assert due_ms == int(first.rpartition(":")[2]) + 3_600_000
+        job = await shared.node("getJob", second)
+        assert (job["name"], job["data"], job["priority"]) == ("echo", {"value": 7}, 3)
+        assert (job["repeatJobKey"], job["opts"]["repeat"]["count"]) == ("tick", 2)
+        assert job["timestamp"] + job["delay"] == due_ms
+        scheduler = await shared.node("getJobScheduler", "tick")
+        assert (scheduler["next"], scheduler["iterationCount"]) == (due_ms, 2)
+
+    async def test_one_is_pending_at_any_time(self, shared: SharedQueue) -> None:
+        """Ten rounds: no gap, no duplicate."""
+        await schedule(shared, {"every": 50})
+        await shared.python_worker(idle=False)
+        await shared.until(lambda: len(slots(shared)) >= 10)
+        await shared.queue.pause()
+        await shared.until(lambda: not shared.ids("active"))
+        assert len(pending(shared)) == 1
+        found = slots(shared)
+        assert len(set(found)) == len(found)
+        assert {later % 50 for later in found} == {found[0] % 50}
+
+    async def test_both_languages_keep_it_going(self, shared: SharedQueue) -> None:
+        await schedule(shared, {"every": 50})
+        await shared.python_worker(idle=False)
+        await shared.node_worker(idle=False)
+        await shared.until(lambda: len(slots(shared)) >= 20)
+        await shared.node("removeJobScheduler", "tick")
+        await shared.until_counts(waiting=0, active=0, delayed=0)
+        found = slots(shared)
+        assert len(set(found)) == len(found)
+        assert troubles(shared) == []
+
+    async def test_the_limit_is_kept(self, shared: SharedQueue) -> None:
+        await schedule(shared, {"every": 20, "limit": 3})
+        await shared.python_worker(idle=False)
+        await shared.until_counts(completed=3)
+        assert pending(shared) == []
+
+    async def test_the_end_is_kept(self, shared: SharedQueue) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        await schedule(shared, {"every": 50, "endDate": now_ms + 1000})
+        await shared.python_worker(idle=False)
+        await shared.until_after(now_ms + 1100)
+        await shared.until_counts(waiting=0, active=0, delayed=0)
+        assert len(slots(shared)) >= 2
+        assert all(slot <= now_ms + 1000 + 50 for slot in slots(shared))
+
+    async def test_a_new_template_is_heeded(self, shared: SharedQueue) -> None:
+        """The next job has the data of the schedule, not of the job before it."""
+        await schedule(shared, {"every": 3_600_000}, data={"value": "old"})
+        (first,) = pending(shared)
+        record = {"data": '{"value":"new"}', "name": "report"}
+        shared.redis.hset(shared.key("repeat:tick"), mapping=record)
+        await take(shared)
+        (second,) = [id for id in pending(shared) if id != first]
+        job = await shared.node("getJob", second)
+        assert (job["name"], job["data"]) == ("report", {"value": "new"})
+
+    async def test_another_attempt_schedules_no_more(self, shared: SharedQueue) -> None:
+        await shared.node(
+            "upsertJobScheduler", "tick", {"every": 3_600_000},
+            {"name": "fail", "data": {"message": "no", "times": 1}, "opts": {"attempts": 2}},
+        )  # fmt: skip
+        await shared.python_worker(idle=False)
+        await shared.until_counts(completed=1)
+        assert len(slots(shared)) == 2
+        assert len(pending(shared)) == 1
+        assert (await shared.node("getJobScheduler", "tick"))["iterationCount"] == 2
+
+    async def test_a_schedule_that_is_gone_goes_on_no_more(self, shared: SharedQueue) -> None:
+        """Its last job, which waits already, still runs."""
+        await schedule(shared, {"every": 3_600_000})
+        assert len(shared.ids("wait")) == 1
+        await shared.node("removeJobScheduler", "tick")
+        await shared.python_worker(idle=False)
+        await shared.until_counts(completed=1)
+        assert pending(shared) == []
+
+
+# But for several times in an hour that is skipped: of "*/20 2 * * *" Node runs the first one only.
+PATTERNS: Final = [
+    "30 2 * * *", "0 * * * *", "*/20 3 * * *", "*/7 * * * *", "0 */3 * * *", "15,45 1-3 * * *",
+    "0 9 * * MON-FRI", "0 0 L * *", "0 12 * * 5L", "0 12 * * 1#2", "0 0 13 * 5", "0 0 1 JAN ?",
+    "*/15 * * * * *", "59 59 23 31 12 *", "0 0 * * 7", "@daily", "@hourly",
+]  # fmt: skip
+
+# None with a change of half an hour: there Node's parser finds times before the one it is given.
+ZONES: Final = ["UTC", "Europe/Madrid", "America/New_York", "Asia/Kolkata"]
+
+# Shortly before clocks change in one of these zones, and an ordinary day.
+EVENINGS: Final = ["2026-03-07", "2026-03-28", "2026-10-24", "2026-10-31", "2027-02-27"]
+
+
+class TestCron:
+    @pytest.mark.parametrize("tz", ZONES)
+    @pytest.mark.parametrize("pattern", PATTERNS)
+    async def test_a_pattern_means_the_same(self, peer: Peer, pattern: str, tz: str) -> None:
+        """Also where clocks change: one schedule may be kept by both languages in turns."""
+        for day in EVENINGS:
+            evening = datetime.fromisoformat(f"{day}T23:30").replace(tzinfo=ZoneInfo(tz))
+            after_ms = int(evening.timestamp() * 1000)
+            theirs = await peer.ask("cron", pattern=pattern, tz=tz, after=after_ms, count=40)
+            ours = [after_ms := next_match_ms(pattern, after_ms, tz) for _ in theirs]
+            assert [shown(our, tz) for our in ours] == [shown(their, tz) for their in theirs]
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            {"every": 3_600_000, "offset": 60_000},
+            {"every": 3_600_000, "startDate": 1_900_000_000_000},
+            {"pattern": "*/5 * * * *"},
+            {"pattern": "30 2 * * 1-5", "tz": "Europe/Madrid"},
+            {"pattern": "0 0 12 L * *", "tz": "America/New_York"},
+            {"pattern": "15 3 1,15 * *", "tz": "UTC"},
+        ],
+    )
+    async def test_the_next_time_is_the_one_that_node_finds(
+        self, shared: SharedQueue, rule: dict[str, Any]
+    ) -> None:
+        """Two schedulers with the same rule, each language goes on with one of them."""
+        for task in "echo", "report":
+            data = {"progress": 1, "lines": []}
+            template = {"name": task, "data": data if task == "report" else {}}
+            await shared.node("upsertJobScheduler", f"by {task}", rule, template)
+        for id in shared.ids("delayed"):
+            await shared.queue.promote(id)
+        await take(shared)  # one by Python …
+        await shared.node_worker(idle=False)  # … and one by Node
+        await shared.until_counts(completed=1, delayed=2, waiting=0)
+        first, second = await shared.queue.jobs("delayed")
+        assert first.record.due_ms == second.record.due_ms
+        for job in first, second:
+            opts = (await shared.node("getJob", job.id))["opts"]
+            assert "every" in rule or opts["prevMillis"] == job.record.due_ms
+            assert opts["repeat"]["count"] == 2
+
+    async def test_it_runs_on_the_second(self, shared: SharedQueue) -> None:
+        await schedule(shared, {"pattern": "* * * * * *"})
+        await shared.python_worker(idle=False)
+        await shared.until_counts(completed=2)
+        await shared.close_workers()
+        first, second = slots(shared)[:2]
+        assert first < second
+        assert first % 1000 == second % 1000 == 0
+
+
+class TestGuarding:
+    async def test_the_pending_job_is_not_removed(self, shared: SharedQueue) -> None:
+        """The schedule would stand still for ever."""
+        await schedule(shared, {"pattern": "0 0 1 1 *"})
+        (job,) = pending(shared)
+        with pytest.raises(WrongState, match="the next run of a scheduler"):
+            await shared.queue.remove(job)
+        assert await shared.queue.drain(delayed=True) == 0
+        assert await shared.queue.clean("delayed") == []
+        assert pending(shared) == [job]
+
+    async def test_the_pending_job_is_not_cancelled(self, shared: SharedQueue) -> None:
+        """That would end the schedule, too: nobody would take the job that goes on with it."""
+        await schedule(shared, {"pattern": "0 0 1 1 *"})
+        (job,) = pending(shared)
+        with pytest.raises(WrongState, match="the next run of a scheduler"):
+            await shared.queue.cancel(job)
+        assert pending(shared) == [job]
+
+    async def test_a_job_that_has_run_is_removed(self, shared: SharedQueue) -> None:
+        await schedule(shared, {"every": 3_600_000})
+        (job,) = pending(shared)
+        await shared.python_worker(idle=False)
+        await shared.until_state(job, State.COMPLETED)
+        assert await shared.queue.remove(job)
+        assert len(pending(shared)) == 1
+
+
+async def test_python_takes_a_job_that_says_nothing_of_its_rule(shared: SharedQueue) -> None:
+    """Written by hand, or by a version to come: it runs, and is no schedule's."""
+    job = await shared.node("add", "echo", {"value": 1})
+    shared.redis.hset(shared.key(job["id"]), "rjk", "nobody's")
+    await shared.python_worker(idle=False)
+    done: Any = await shared.until_state(job["id"], State.COMPLETED)
+    assert done.return_value == 1
