@@ -22,7 +22,7 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 	@$(VENV)/bin/mypy
 
 bench: $(VENV)/.bench  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
-	@$(VENV)/bin/python -m benchmarks.$(WHAT) $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.$(subst -,_,$(WHAT)) $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests that take minutes
 	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
