@@ -14,7 +14,7 @@ FOLDER: Final = Path(__file__).parents[1]
 
 class BullmqNode(Contestant):
     title = "BullMQ, Node"
-    remark = "removeOnComplete: true, else defaults: events, locks, at least once"
+    remark = "keeps no completed jobs (removeOnComplete), else defaults: events, locks, at least once"
     packages = ("bullmq", "ioredis")
     parts = frozenset({"enqueue", "bulk", "drain", "pickup", "memory", "depth"})
     settings: ClassVar = {
