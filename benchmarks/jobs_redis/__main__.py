@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from benchmarks.queues import parts
@@ -28,10 +27,6 @@ def all_parts(sizes: Sizes) -> dict[str, Part]:
         "memory": parts.memory,
         **parts.depths(sizes),
     }
-
-
-def _start_redis(_: Path | None) -> RedisServer:
-    return RedisServer()
 
 
 COMPARISON: Final = Comparison(
@@ -65,10 +60,10 @@ COMPARISON: Final = Comparison(
         ("bulk", "per_second"): 2.0,
         ("pickup", "p50_ms"): 1.0,
         ("pickup", "p99_ms"): 1.0,
-        ("memory", "bytes"): 1.0,
+        ("memory", "bytes"): 0.99,  # the stream of events is trimmed by whole nodes, of some KB
     },
     limits={},
-    store=_start_redis,
+    store=RedisServer,
 )
 
 if __name__ == "__main__":

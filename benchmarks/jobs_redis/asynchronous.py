@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+import contextlib
+import os
+import traceback
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from benchmarks.queues.asynchronous import AsyncContestant
@@ -17,3 +21,23 @@ class OnUvloop(AsyncContestant):
         import uvloop
 
         return uvloop.run(work)
+
+
+@contextlib.asynccontextmanager
+async def running(worker: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """A worker that runs until it is cancelled."""
+    task = asyncio.create_task(worker)
+    task.add_done_callback(_give_up)
+    try:
+        yield
+    finally:
+        task.remove_done_callback(_give_up)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _give_up(task: asyncio.Task[object]) -> None:
+    """End the process with a worker that has failed: nobody will run the jobs it waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        traceback.print_exception(error)
+    os._exit(1)

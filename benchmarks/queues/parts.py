@@ -82,7 +82,7 @@ def drain(stage: Stage, order: Order) -> Sample:
 
 def memory(stage: Stage, order: Order) -> Sample:
     """Of the server, for a job that waits."""
-    count = order.shared(order.sizes.memory)
+    count = order.sizes.memory
     stage.run("fill", count=1)  # what a queue takes, however short it is
     before = stage.store.memory_bytes()
     stage.run("fill", count=count)

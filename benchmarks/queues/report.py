@@ -80,7 +80,8 @@ class Report:
             if row.more_is_better:
                 target = f"at least {least:g} times {rival}'s rate"
             else:
-                target = f"no more than {rival}'s"
+                noise = "" if least >= 1 else f" ({1 - least:.0%} is taken for noise)"
+                target = f"no more than {rival}'s{noise}"
             yield Verdict(f"{self._full_title(row)}: {target}", str(ratio), ratio.median >= least)
 
     def _verdicts_on_times(self) -> Iterable[Verdict]:

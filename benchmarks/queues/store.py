@@ -82,10 +82,10 @@ class RedisServer(Store):
 
     has_server = True
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None) -> None:
         import redis
 
-        self._folder = Path(tempfile.mkdtemp(prefix="hasten-bench-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="hasten-bench-", dir=parent))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])

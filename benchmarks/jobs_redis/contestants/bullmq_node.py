@@ -14,7 +14,9 @@ FOLDER: Final = Path(__file__).parents[1]
 
 class BullmqNode(Contestant):
     title = "BullMQ, Node"
-    remark = "keeps no completed jobs (removeOnComplete), else defaults: events, locks, at least once"
+    remark = (
+        "keeps no completed jobs (removeOnComplete), else defaults: events, locks, at least once"
+    )
     packages = ("bullmq", "ioredis")
     parts = frozenset({"enqueue", "bulk", "drain", "pickup", "memory", "depth"})
     settings: ClassVar = {
