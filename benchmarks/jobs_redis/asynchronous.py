@@ -32,8 +32,9 @@ async def running(worker: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
         yield
     finally:
         task.remove_done_callback(_give_up)
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():  # some swallow a cancellation now and then
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
 
 
 def _give_up(task: asyncio.Task[object]) -> None:

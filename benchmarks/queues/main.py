@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks.queues.stage import Failed
 
 def main(comparison: Comparison, description: str | None) -> int:
     options = _options(comparison, description)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what we have started has to end
     names = [name for name in options.only if _is_installed(comparison, name)]
     sizes = comparison.quick if options.quick else comparison.full
     rounds = options.rounds or int(os.environ.get("ROUNDS") or (1 if options.quick else 5))

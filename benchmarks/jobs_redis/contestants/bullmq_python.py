@@ -47,7 +47,7 @@ class BullmqPython(OnUvloop):
     async def working(self, concurrency: int) -> AsyncIterator[None]:
         from bullmq import Worker
 
-        async def noop(job: Any, token: str) -> None:
+        async def noop(job: Any, _: str) -> None:
             self.ran(job.data["number"])
 
         options: Any = {
