@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, ClassVar, TypeVar
 
-from benchmarks.jobs_redis.asynchronous import OnUvloop, running
+from benchmarks.jobs_redis.asynchronous import OnUvloop, give_up
+
+T = TypeVar("T")
 
 
 class Taskiq(OnUvloop):
@@ -30,7 +33,13 @@ class Taskiq(OnUvloop):
         await self._broker.startup()
 
     async def close(self) -> None:
-        await self._broker.shutdown()
+        """As all here, it ends with the process."""
+
+    def loop(self, work: Coroutine[Any, Any, T]) -> T:
+        # Cancelled at the wrong moment, its worker waits for ever. So nothing is cancelled.
+        import uvloop
+
+        return uvloop.new_event_loop().run_until_complete(work)
 
     def add(self, number: int) -> Awaitable[object]:
         added: Awaitable[object] = self._task.kiq(number)
@@ -40,8 +49,10 @@ class Taskiq(OnUvloop):
     async def working(self, concurrency: int) -> AsyncIterator[None]:
         from taskiq.api import run_receiver_task
 
-        async with running(run_receiver_task(self._broker, max_async_tasks=concurrency)):
-            yield
+        worker = run_receiver_task(self._broker, max_async_tasks=concurrency)
+        self._worker: Any = asyncio.create_task(worker)
+        self._worker.add_done_callback(give_up)
+        yield
 
 
 CONTESTANT = Taskiq
