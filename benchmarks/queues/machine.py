@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.queues.store import Store
 
 
-def facts(versions: Mapping[str, str | None], store: Store) -> dict[str, str]:
+def facts(versions: Sequence[str], store: Store) -> dict[str, str]:
     """What the table is headed with. versions are those of the contestants' libraries."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "libraries": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "libraries": ", ".join(versions),
         **store.facts(),
         "load": f"{os.getloadavg()[0]:.1f} processes wanted to run in the minute before",
     }

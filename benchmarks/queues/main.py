@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.queues import machine
@@ -95,10 +95,11 @@ def _is_installed(comparison: Comparison, name: str) -> bool:
     return not missing
 
 
-def _versions(comparison: Comparison, names: Sequence[str]) -> Mapping[str, str | None]:
-    """Of the packages of all contestants, in their order."""
-    return {
-        package: contestant.version(package)
+def _versions(comparison: Comparison, names: Sequence[str]) -> list[str]:
+    """Of the packages of all contestants, each once, in their order."""
+    found = [
+        f"{package} {contestant.version(package)}"
         for contestant in map(comparison.find, names)
         for package in contestant.packages
-    }
+    ]
+    return list(dict.fromkeys(found))

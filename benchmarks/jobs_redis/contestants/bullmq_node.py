@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -17,7 +18,7 @@ class BullmqNode(Contestant):
     remark = (
         "keeps no completed jobs (removeOnComplete), else defaults: events, locks, at least once"
     )
-    packages = ("bullmq", "ioredis")
+    packages = ("node", "bullmq", "ioredis")
     parts = frozenset({"enqueue", "bulk", "drain", "pickup", "memory", "depth"})
     settings: ClassVar = {
         "enqueue": ("100 tasks", "100 tasks, auto-pipelining"),
@@ -30,8 +31,13 @@ class BullmqNode(Contestant):
 
     @classmethod
     def version(cls, package: str) -> str | None:
+        node = shutil.which("node")
+        if node is None:
+            return None
+        if package == "node":
+            return subprocess.check_output([node, "--version"], text=True).strip()
         manifest = FOLDER / "node_modules" / package / "package.json"
-        if shutil.which("node") is None or not manifest.exists():
+        if not manifest.exists():
             return None
         return str(json.loads(manifest.read_text("utf-8"))["version"])
 
