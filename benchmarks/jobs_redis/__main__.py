@@ -60,7 +60,9 @@ COMPARISON: Final = Comparison(
         ("bulk", "per_second"): 2.0,
         ("pickup", "p50_ms"): 1.0,
         ("pickup", "p99_ms"): 1.0,
-        ("memory", "bytes"): 0.99,  # the stream of events is trimmed by whole nodes, of some KB
+        # By MEMORY USAGE, our job and list are as large as Node's to the byte. used_memory has some
+        # KB of the server's own in it, too, which differ from run to run.
+        ("memory", "bytes"): 0.99,
     },
     limits={},
     store=RedisServer,
