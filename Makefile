@@ -4,6 +4,10 @@ VENV := .venv
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 WHAT ?= jobs
 
+# What `make bench WHAT=jobs-redis` needs, too. Rivals' pins clash: each has an environment of its own.
+RIVALS := $(VENV)/.servers $(VENV)/.bench-node \
+	$(patsubst requirements/rivals/%.txt,$(VENV)/rivals/%/.done,$(wildcard requirements/rivals/*.txt))
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak clean
 
@@ -21,8 +25,8 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 
-bench: $(VENV)/.bench  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
-	@$(VENV)/bin/python -m benchmarks.$(WHAT) $(ARGS)
+bench: $(VENV)/.bench $(if $(filter jobs-redis,$(WHAT)),$(RIVALS))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
+	@$(VENV)/bin/python -m benchmarks.$(subst -,_,$(WHAT)) $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests that take minutes
 	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
@@ -51,11 +55,24 @@ $(VENV)/.servers: | $(VENV)/.python
 	@$(call NEED,redis-server,redis-server) && $(call NEED,redis-sentinel,redis-sentinel) \
 		&& $(call NEED,openssl,openssl) && touch $@ || true
 
-# What the tests speak to in Node: the versions are those in package.json.
+# What the tests and benchmarks run in Node: the versions are those in package.json.
 $(VENV)/.node: tests/interop/package.json | $(VENV)/.python
-	@if $(call NEED,node,nodejs) && $(call NEED,npm,npm); then \
-		echo "Installing $< into tests/interop/node_modules"; \
-		npm --prefix tests/interop install --no-audit --no-fund --loglevel=error >/dev/null && touch $@; \
+	@$(INSTALL_NODE_PACKAGES)
+
+$(VENV)/.bench-node: benchmarks/jobs_redis/package.json | $(VENV)/.python
+	@$(INSTALL_NODE_PACKAGES)
+
+# A rival that cannot be installed is left out, and the benchmark says so.
+$(VENV)/rivals/%/.done: requirements/rivals/%.txt | $(VENV)/.python
+	@echo "Installing $< into $(@D)"
+	@{ $(VENV)/bin/python -m venv --clear $(@D) \
+		&& $(@D)/bin/python -m pip --disable-pip-version-check --no-input -qq install --no-deps -r $< \
+		&& touch $@; } || echo "$< could not be installed" >&2
+
+INSTALL_NODE_PACKAGES = \
+	if $(call NEED,node,nodejs) && $(call NEED,npm,npm); then \
+		echo "Installing $< into $(<D)/node_modules"; \
+		npm --prefix $(<D) install --no-audit --no-fund --loglevel=error >/dev/null && touch $@; \
 	fi
 
 # $(call NEED,program,package) is true where the program is, or could be installed.

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.jobs import load
-from benchmarks.jobs.contestant import Contestant
-from benchmarks.jobs.load import Cost
+from benchmarks.queues import load
+from benchmarks.queues.contestant import PythonContestant
+from benchmarks.queues.load import Cost
 
 
-class HueySqlite(Contestant):
+class HueySqlite(PythonContestant):
     title = "huey"
     remark = "fsync=True: each commit is flushed, as ours"
     packages = ("huey",)
@@ -32,14 +32,14 @@ class HueySqlite(Contestant):
     # too. True says so.
     fsync = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, place: str) -> None:
         from huey import SqliteHuey
 
         logging.disable(logging.INFO)  # two lines for each job
         # Without results, adding returns no handle for them. They would cost nothing else: huey
         # does not store a None. Its cache of 8 MB was as fast as one of 64.
         self._huey = SqliteHuey(
-            "bench", filename=str(folder / "huey.db"), fsync=self.fsync, results=False
+            "bench", filename=str(Path(place) / "huey.db"), fsync=self.fsync, results=False
         )
         self._ran: Callable[[int], None] = _ignore
         self._task: Any = self._huey.task()(self._noop)

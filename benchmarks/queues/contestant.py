@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import sys
+import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from benchmarks.jobs.load import Cost
+from benchmarks.queues.load import Cost
 
 
-class Contestant(ABC):
-    """One queue. Each object has a process of its own, in which one of its verbs is called once.
-
-    folder is where it keeps its files; the processes of one run share it, and it is empty before
-    the first. Jobs are numbers: the task takes one, and returns None.
+class Contestant:
+    """What is known of a queue before it is run.
 
     settings are what is tried for a part before the rounds, to run these with the fastest.
     """
@@ -28,8 +28,51 @@ class Contestant(ABC):
     # The share of the jobs that is enough for it, for one so slow that all of them take minutes.
     share: ClassVar[float] = 1.0
 
+    @classmethod
+    def command(cls) -> list[str]:
+        """What runs one verb. A verb, a place and a JSON object of arguments are appended.
+
+        It prints what the verb returns as JSON, in a line of its own: see `PythonContestant`.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def version(cls, package: str) -> str | None:
+        """The installed version of one of `packages`, None if it is not installed."""
+        raise NotImplementedError
+
+
+class PythonContestant(Contestant, ABC):
+    """Each object has a process of its own, in which one of its verbs is called once.
+
+    place is where it keeps its jobs: a folder, or a server's URL. The processes of one run share
+    it, and it is empty before the first. Jobs are numbers: the task takes one, and returns None.
+
+    environment names the virtual environment that its library is installed in, one of
+    requirements/rivals; None is the one that this runs in.
+    """
+
+    environment: ClassVar[str | None] = None
+
+    @classmethod
+    def command(cls) -> list[str]:
+        python = sys.executable
+        if cls.environment is not None:
+            python = str(_prefix(cls.environment) / "bin" / "python")
+        return [python, "-m", "benchmarks.queues.performance", cls.__module__]
+
+    @classmethod
+    def version(cls, package: str) -> str | None:
+        path = sys.path
+        if cls.environment is not None:
+            prefix = str(_prefix(cls.environment))
+            variables = {"base": prefix, "platbase": prefix}
+            path = [sysconfig.get_path(kind, vars=variables) for kind in ("purelib", "platlib")]
+        found = importlib.metadata.Distribution.discover(name=package, path=path)
+        return next((distribution.version for distribution in found), None)
+
     @abstractmethod
-    def __init__(self, folder: Path) -> None: ...
+    def __init__(self, place: str) -> None: ...
 
     @abstractmethod
     def fill(self, count: int) -> None:
@@ -75,3 +118,8 @@ class Contestant(ABC):
     def fill_delayed(self, count: int) -> None:
         """Add count jobs that are due in a day."""
         raise NotImplementedError
+
+
+def _prefix(environment: str) -> Path:
+    """Where `make bench` installs the rivals that need an environment of their own."""
+    return Path(sys.prefix) / "rivals" / environment

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
-from benchmarks.jobs.load import Cost
-from benchmarks.jobs.stage import Stage
+from benchmarks.queues.load import Cost
+from benchmarks.queues.stage import Stage
 
 Sample: TypeAlias = dict[str, float]
 
@@ -31,17 +31,11 @@ class Sizes:
     drain: int = 100_000
     lone: int = 2_000
     pickup: int = 200
+    memory: int = 20_000
     measured: int = 10_000  # at each depth
     shallow: int = 1_000
     deep: int = 200_000
     delayed: int = 100_000
-
-
-FULL: Final = Sizes()
-QUICK: Final = Sizes(
-    enqueue=10_000, bulk=20_000, drain=20_000, lone=500, pickup=50,
-    measured=5_000, deep=50_000, delayed=20_000,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +63,11 @@ Part: TypeAlias = Callable[[Stage, Order], Sample]
 
 def enqueue(stage: Stage, order: Order) -> Sample:
     count = order.shared(order.sizes.enqueue)
-    return _rate(stage.run("enqueue", count=count, setting=order.settings["enqueue"]))
+    return _rate(stage, "enqueue", count=count, setting=order.settings["enqueue"])
 
 
 def bulk(stage: Stage, order: Order) -> Sample:
-    return _rate(stage.run("bulk", count=order.shared(order.sizes.bulk)))
+    return _rate(stage, "bulk", count=order.shared(order.sizes.bulk))
 
 
 def lone(stage: Stage, order: Order) -> Sample:
@@ -83,7 +77,16 @@ def lone(stage: Stage, order: Order) -> Sample:
 def drain(stage: Stage, order: Order) -> Sample:
     count = order.shared(order.sizes.drain)
     stage.run("fill", count=count)
-    return _rate(stage.run("drain", count=count, setting=order.settings["drain"]))
+    return _rate(stage, "drain", count=count, setting=order.settings["drain"])
+
+
+def memory(stage: Stage, order: Order) -> Sample:
+    """Of the server, for a job that waits."""
+    count = order.sizes.memory
+    stage.run("fill", count=1)  # what a queue takes, however short it is
+    before = stage.store.memory_bytes()
+    stage.run("fill", count=count)
+    return {"bytes": (stage.store.memory_bytes() - before) / count}
 
 
 def pickup(stage: Stage, order: Order) -> Sample:
@@ -113,25 +116,24 @@ def depth(stage: Stage, order: Order, *, waiting: int, delayed: int) -> Sample:
     }
 
 
-def all_parts(sizes: Sizes) -> dict[str, Part]:
+def depths(sizes: Sizes) -> dict[str, Part]:
     shallow = sizes.shallow
     return {
-        "enqueue": enqueue,
-        "bulk": bulk,
-        "lone": lone,
-        "drain": drain,
-        "pickup_here": pickup_here,
-        "pickup": pickup,
         "depth:shallow": partial(depth, waiting=shallow, delayed=0),
         "depth:deep": partial(depth, waiting=sizes.deep, delayed=0),
         "depth:delayed": partial(depth, waiting=shallow, delayed=sizes.delayed),
     }
 
 
-def _rate(cost: Cost) -> Sample:
+def _rate(stage: Stage, verb: str, **arguments: object) -> Sample:
+    """A server's time is that of the whole process of the verb: it connects, too."""
+    before = stage.store.cpu_seconds()
+    cost: Cost = stage.run(verb, **arguments)
+    server = stage.store.cpu_seconds() - before
     return {
         "per_second": cost["jobs"] / cost["seconds"],
         "cpu_us": cost["cpu_seconds"] / cost["jobs"] * 1e6,
+        "server_us": server / cost["jobs"] * 1e6,
     }
 
 

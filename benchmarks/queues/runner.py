@@ -9,13 +9,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from benchmarks.jobs import contestants
-from benchmarks.jobs.parts import Order, Part, Sample, Sizes, all_parts
-from benchmarks.jobs.progress import Progress
-from benchmarks.jobs.stage import Stage
+from benchmarks.queues.comparison import Comparison
+from benchmarks.queues.parts import Order, Part, Sample, Sizes
+from benchmarks.queues.progress import Progress
+from benchmarks.queues.stage import Stage
+from benchmarks.queues.store import Store
 
 TUNED: Final = ("enqueue", "drain")  # the parts that have settings
 
@@ -37,19 +37,21 @@ class Results:
 class Runner:
     def __init__(
         self,
+        comparison: Comparison,
         names: Sequence[str],
         parts: Sequence[str],
         *,
         rounds: int,
         sizes: Sizes,
-        folder: Path | None,
+        store: Store,
     ) -> None:
-        known = all_parts(sizes)
+        self._find = comparison.find
+        self._known = comparison.parts(sizes)
         self._names = names
-        self._parts = {name: known[name] for name in parts}
+        self._parts = {name: self._known[name] for name in parts}
         self._rounds = rounds
         self._sizes = sizes
-        self._folder = folder
+        self._store = store
 
     def run(self, progress: Progress) -> Results:
         results = Results()
@@ -69,7 +71,7 @@ class Runner:
     def steps(self) -> int:
         """How often `run` tells its progress."""
         trials = sum(
-            TRIALS * len(contestants.find(name).settings[part])
+            TRIALS * len(self._find(name).settings[part])
             for name in self._names
             for part in self._to_tune(name)
         )
@@ -78,7 +80,7 @@ class Runner:
 
     def _tune(self, name: str, results: Results, progress: Progress) -> dict[str, str]:
         """Find the fastest setting of a contestant for each part that has some."""
-        settings = contestants.find(name).settings
+        settings = self._find(name).settings
         chosen = {part: settings[part][0] for part in TUNED}
         for part in self._to_tune(name):
             rates: dict[str, list[float]] = {setting: [] for setting in settings[part]}
@@ -86,7 +88,7 @@ class Runner:
                 for setting, found in rates.items():
                     progress.tell(f"settings: {part}, {name}, {setting}")
                     order = self._order(name, {**chosen, part: setting}, seed=trial)
-                    sample = self._measure(all_parts(self._sizes)[part], name, order.trial())
+                    sample = self._measure(self._known[part], name, order.trial())
                     found.append(sample["per_second"])
             medians = {setting: statistics.median(found) for setting, found in rates.items()}
             chosen[part] = max(medians, key=lambda setting: medians[setting])
@@ -95,18 +97,18 @@ class Runner:
 
     def _to_tune(self, name: str) -> list[str]:
         """The parts of a contestant that have several settings and that somebody will need."""
-        contestant = contestants.find(name)
+        contestant = self._find(name)
         needed = {part for part in self._parts if self._takes_part(name, part)}
         if any(part.startswith("depth") for part in needed):
             needed.update(TUNED)
         return [part for part in TUNED if part in needed and len(contestant.settings[part]) > 1]
 
     def _takes_part(self, name: str, part: str) -> bool:
-        return part.partition(":")[0] in contestants.find(name).parts
+        return part.partition(":")[0] in self._find(name).parts
 
     def _order(self, name: str, settings: dict[str, str], *, seed: int) -> Order:
-        return Order(self._sizes, contestants.find(name).share, settings, seed)
+        return Order(self._sizes, self._find(name).share, settings, seed)
 
     def _measure(self, part: Part, name: str, order: Order) -> Sample:
-        with Stage(name, self._folder) as stage:
+        with Stage(self._find(name), self._store) as stage:
             return part(stage, order)

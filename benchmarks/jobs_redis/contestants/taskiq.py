@@ -1,0 +1,58 @@
+"""taskiq with its broker on Redis streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, ClassVar, TypeVar
+
+from benchmarks.jobs_redis.asynchronous import OnUvloop, give_up
+
+T = TypeVar("T")
+
+
+class Taskiq(OnUvloop):
+    title = "taskiq"
+    remark = "RedisStreamBroker, no results; at least once; the stream is never trimmed"
+    packages = ("taskiq", "taskiq-redis")
+    environment = "taskiq"
+    parts = frozenset({"enqueue", "drain", "pickup", "memory"})
+    settings: ClassVar = {"enqueue": ("100 tasks",), "drain": ("100 at once",)}
+    share = 0.05
+
+    async def open(self) -> None:
+        from taskiq_redis import RedisStreamBroker
+
+        self._broker: Any = RedisStreamBroker(self.place)
+
+        async def noop(number: int) -> None:
+            self.ran(number)
+
+        self._task = self._broker.register_task(noop, "noop")
+        await self._broker.startup()
+
+    async def close(self) -> None:
+        """As all here, it ends with the process."""
+
+    def loop(self, work: Coroutine[Any, Any, T]) -> T:
+        # Cancelled at the wrong moment, its worker waits for ever. So nothing is cancelled.
+        import uvloop
+
+        return uvloop.new_event_loop().run_until_complete(work)
+
+    def add(self, number: int) -> Awaitable[object]:
+        added: Awaitable[object] = self._task.kiq(number)
+        return added
+
+    @contextlib.asynccontextmanager
+    async def working(self, concurrency: int) -> AsyncIterator[None]:
+        from taskiq.api import run_receiver_task
+
+        worker = run_receiver_task(self._broker, max_async_tasks=concurrency)
+        self._worker: Any = asyncio.create_task(worker)
+        self._worker.add_done_callback(give_up)
+        yield
+
+
+CONTESTANT = Taskiq
