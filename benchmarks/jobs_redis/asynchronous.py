@@ -20,7 +20,8 @@ class OnUvloop(AsyncContestant):
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
         import uvloop
 
-        return uvloop.run(work)
+        result: T = uvloop.run(work)
+        return result
 
 
 @contextlib.asynccontextmanager

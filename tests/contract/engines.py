@@ -7,7 +7,7 @@ import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,10 +16,11 @@ from hasten.jobs.engines.redis import RedisEngine
 from hasten.jobs.engines.sqlite import SqliteEngine
 from hasten.jobs.record import Batch, Claim, Outcome
 from tests.servers.redis import shared_redis
+from tests.servers.topologies import shared_cluster
 
-KINDS: Final = ("sqlite-memory", "sqlite-file", "redis")
+KINDS: Final = ("sqlite-memory", "sqlite-file", "redis", "redis-cluster")
 
-DURABLE: Final = frozenset({"sqlite-file", "redis"})
+DURABLE: Final = frozenset({"sqlite-file", "redis", "redis-cluster"})
 """Those that still have their jobs when they are opened again at the same place."""
 
 
@@ -37,6 +38,8 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
             engine = SqliteEngine(f"sqlite:///{place / 'jobs.db'}")
         case "redis":
             engine = RedisOnTestTime(shared_redis().url + f"?prefix={_prefix(place)}")
+        case "redis-cluster":
+            engine = RedisOnTestTime(shared_cluster().url + f"?prefix={_prefix(place)}")
         case _:
             raise LookupError(kind)
     try:
@@ -97,7 +100,9 @@ def orphans(engine: Engine, place: Path) -> list[str]:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
         case RedisEngine():
-            return _redis_orphans(_prefix(place))
+            shared = shared_cluster() if "+cluster" in engine.url else shared_redis()
+            with shared.client() as client:
+                return _redis_orphans(client, _prefix(place))
         case _:
             raise LookupError(engine)
 
@@ -122,27 +127,26 @@ _QUEUE_KEYS: Final = frozenset(
 )
 
 
-def _redis_orphans(prefix: str) -> list[str]:
+def _redis_orphans(client: Any, prefix: str) -> list[str]:
     """Keys of jobs without a hash, ids without a hash, hashes in no state or in several."""
     found: list[str] = []
-    with shared_redis().client() as client:
-        keys = [key.decode() for key in client.scan_iter(f"{prefix}:*", count=1000)]
-        queues = {key.split(":")[1] for key in keys}
-        for queue in queues:
-            base = f"{prefix}:{queue}:"
-            rest = [key.removeprefix(base).split(":") for key in keys if key.startswith(base)]
-            hashes = {parts[0] for parts in rest if len(parts) == 1} - _QUEUE_KEYS
-            owners = {parts[0] for parts in rest if len(parts) == 2} - _QUEUE_KEYS
-            found += [f"keys of job {id}, which is gone" for id in owners - hashes]
-            standing: list[str] = []
-            for state in ("wait", "active"):
-                standing += [id.decode() for id in client.lrange(base + state, 0, -1)]
-            for state in ("prioritized", "delayed", "completed", "failed"):
-                standing += [id.decode() for id in client.zrange(base + state, 0, -1)]
-            found += [f"{id} is in two places" for id in set(standing) if standing.count(id) > 1]
-            found += [f"{id} stands somewhere without a hash" for id in set(standing) - hashes]
-            found += [f"{id} stands nowhere" for id in hashes - set(standing)]
-            active = {id.decode() for id in client.lrange(base + "active", 0, -1)}
-            locked = {parts[0] for parts in rest if parts[1:] == ["lock"]}
-            found += [f"{id} is locked and not active" for id in locked - active]
+    keys = [key.decode() for key in client.scan_iter(f"{prefix}:*", count=1000)]
+    queues = {key.split(":")[1] for key in keys}
+    for queue in queues:
+        base = f"{prefix}:{queue}:"
+        rest = [key.removeprefix(base).split(":") for key in keys if key.startswith(base)]
+        hashes = {parts[0] for parts in rest if len(parts) == 1} - _QUEUE_KEYS
+        owners = {parts[0] for parts in rest if len(parts) == 2} - _QUEUE_KEYS
+        found += [f"keys of job {id}, which is gone" for id in owners - hashes]
+        standing: list[str] = []
+        for state in ("wait", "active"):
+            standing += [id.decode() for id in client.lrange(base + state, 0, -1)]
+        for state in ("prioritized", "delayed", "completed", "failed"):
+            standing += [id.decode() for id in client.zrange(base + state, 0, -1)]
+        found += [f"{id} is in two places" for id in set(standing) if standing.count(id) > 1]
+        found += [f"{id} stands somewhere without a hash" for id in set(standing) - hashes]
+        found += [f"{id} stands nowhere" for id in hashes - set(standing)]
+        active = {id.decode() for id in client.lrange(base + "active", 0, -1)}
+        locked = {parts[0] for parts in rest if parts[1:] == ["lock"]}
+        found += [f"{id} is locked and not active" for id in locked - active]
     return found

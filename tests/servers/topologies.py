@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +98,14 @@ class RedisCluster:
     def kill(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+@functools.cache
+def shared_cluster() -> RedisCluster:
+    """One for all tests of this process that keep to a prefix of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="hasten-cluster-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return RedisCluster(folder).start()
 
 
 class SentinelPair:

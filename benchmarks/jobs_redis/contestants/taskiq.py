@@ -39,7 +39,8 @@ class Taskiq(OnUvloop):
         # Cancelled at the wrong moment, its worker waits for ever. So nothing is cancelled.
         import uvloop
 
-        return uvloop.new_event_loop().run_until_complete(work)
+        result: T = uvloop.new_event_loop().run_until_complete(work)
+        return result
 
     def add(self, number: int) -> Awaitable[object]:
         added: Awaitable[object] = self._task.kiq(number)
