@@ -70,8 +70,10 @@ class Queue:
     """A queue of jobs, by name, in a store, by URL.
 
     url is `sqlite:///file.db` (relative to the working directory; four slashes for an absolute
-    path) or `sqlite://` for one in memory, shared by this process. None means the environment
-    variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first use.
+    path), `sqlite://` for one in memory, shared by this process, or `redis://host:6379/0` and its
+    like for Redis or Valkey (TLS, Sentinel, Cluster: docs/howto/redis.md). None means the
+    environment variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first
+    use.
 
     max_bytes limits the JSON of a job's data, and of its result. options hold for all its tasks
     that do not set them themselves.
