@@ -1,0 +1,110 @@
+"""URLs of Redis: what they say, and what is shown of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten._redis.address import Kind, parse_url
+from hasten._urls import without_password
+from hasten.errors import InvalidOption
+
+
+# What a user or a password may hold as it is; the rest is written %40 and the like.
+_unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
+
+
+class TestParts:
+    def test_of_one_server(self) -> None:
+        address = parse_url("redis://ada:p%40ss@db.example.org:7000/3?timeout=1.5&wait=20")
+        assert (address.kind, address.nodes) == (Kind.SINGLE, (("db.example.org", 7000),))
+        assert (address.username, address.password, address.db) == ("ada", "p@ss", 3)
+        assert (address.timeout, address.wait, address.tls) == (1.5, 20.0, None)
+
+    @pytest.mark.parametrize("url", ["redis://", "redis://localhost", "redis://localhost:6379/0"])
+    def test_have_defaults(self, url: str) -> None:
+        address = parse_url(url)
+        assert (address.nodes, address.db) == ((("localhost", 6379),), 0)
+        assert (address.username, address.password) == (None, None)
+
+    def test_of_an_ipv6_address(self) -> None:
+        assert parse_url("redis://[::1]:7000").nodes == (("::1", 7000),)
+        assert parse_url("redis://[::1]").nodes == (("::1", 6379),)
+
+    def test_of_sentinels(self) -> None:
+        address = parse_url("redis+sentinel://:pw@a,b:26380/main/2?sentinel_password=other")
+        assert (address.kind, address.service, address.db) == (Kind.SENTINEL, "main", 2)
+        assert address.nodes == (("a", 26379), ("b", 26380))
+        assert (address.password, address.sentinel_password) == ("pw", "other")
+
+    def test_of_a_cluster(self) -> None:
+        address = parse_url("redis+cluster://a:1,b:2")
+        assert (address.kind, address.nodes) == (Kind.CLUSTER, (("a", 1), ("b", 2)))
+
+    def test_of_a_socket(self) -> None:
+        address = parse_url("unix://ada:pw@/run/redis.sock?db=2")
+        assert (address.path, address.db, address.nodes) == ("/run/redis.sock", 2, ())
+        assert (address.username, address.password) == ("ada", "pw")
+
+    def test_of_tls(self, tmp_path: Path) -> None:
+        certificate = tmp_path / "ca.pem"
+        certificate.touch()
+        address = parse_url(f"rediss://a?ssl_ca_certs={certificate}")
+        assert address.tls == {"ssl_ca_certs": str(certificate), "ssl_check_hostname": True}
+        address = parse_url("rediss+cluster://a?ssl_cert_reqs=none")
+        assert address.tls == {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+
+    def test_that_the_caller_knows(self) -> None:
+        assert parse_url("redis://a?prefix=shop", known={"prefix"}).options == {"prefix": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("redis:localhost", "expected redis://"),
+        ("redis://a:port", "expected redis://"),
+        ("redis://a:99999", "expected redis://"),
+        ("redis://a/first", "expected redis://"),
+        ("redis://a/0/1", "expected redis://"),
+        ("redis+cluster://a/1", "database 0: a cluster has no other"),
+        ("redis+sentinel://a", "the name of the service is missing"),
+        ("unix://run/redis.sock", "expected unix:///path/of/socket"),
+        ("redis://a?colour=red", "expected of the options"),
+        ("redis://a?timeout=soon", "timeout='soon': expected a number, 0.001 or more"),
+        ("redis://a?wait=-1", "wait='-1': expected a number, 0 or more"),
+        ("redis://a?connections=1", "connections='1': expected a number, 2 or more"),
+        (
+            "rediss://a?ssl_ca_certs=/no/such",
+            "ssl_ca_certs='/no/such': expected the path of a file",
+        ),
+        ("rediss://a?ssl_cert_reqs=maybe", "expected required or none"),
+    ],
+)
+def test_what_cannot_be_read_is_named_and_no_password_is(url: str, complaint: str) -> None:
+    secret = url.replace("://", "://ada:hunter2@") if "://a" in url else url
+    with pytest.raises(InvalidOption) as caught:
+        parse_url(secret)
+    assert complaint in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+class TestShown:
+    def test_without_secrets_with_the_rest(self) -> None:
+        shown = parse_url("redis://ada:pw@a/1?wait=5&prefix={x}", known={"prefix"}).shown
+        assert shown == "redis://ada@a/1?prefix={x}&wait=5"
+        shown = parse_url("redis+sentinel://:pw@a/main?sentinel_password=pw2").shown
+        assert shown == "redis+sentinel://a/main"
+
+    def test_alike_for_the_same_place(self) -> None:
+        assert (
+            parse_url("redis://a?wait=1&timeout=2").shown
+            == parse_url("redis://a/?timeout=2&wait=1").shown
+        )
+
+    @given(_unreserved, _unreserved)
+    def test_never_holds_the_password(self, user: str, password: str) -> None:
+        """Not even of a URL that is none."""
+        assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
