@@ -12,7 +12,6 @@ from hasten._redis.address import Kind, parse_url
 from hasten._urls import without_password
 from hasten.errors import InvalidOption
 
-
 # What a user or a password may hold as it is; the rest is written %40 and the like.
 _unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
 
