@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, JobCancelled
 from hasten.jobs import Job, Queue, State, Worker
+from hasten.jobs.lane import Lane
+from hasten.jobs.run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
 
@@ -367,3 +369,36 @@ class TestTrouble:
         async with self.locked(tmp_path), asyncio.timeout(10):
             await worker.stop()
         assert "they run again when their leases have run out" in caplog.text
+
+
+@pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])
+async def test_a_run_that_is_told_to_end_before_it_begins_takes_no_room_for_ever(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
+) -> None:
+    """The news may come from a thread, between two steps of the event loop."""
+    begin = Worker._begin
+    told: list[Run] = []
+
+    def begin_and_stop(self: Worker, lane: Lane, run: Run) -> None:
+        begin(self, lane, run)
+        if not told:
+            told.append(run)
+            run.stop(reason)
+
+    monkeypatch.setattr(Worker, "_begin", begin_and_stop)
+
+    @queue.task
+    async def noop() -> None:
+        return None
+
+    first = await noop.enqueue()
+    async with Worker(queue, concurrency=1):
+        await until(lambda: told)
+        second = await noop.enqueue()
+        await second.result(timeout=10)
+        assert told[0].has_ended
+        if reason is Stop.CANCELLED:
+            with pytest.raises(JobCancelled):
+                await first.result(timeout=10)
+        elif reason is Stop.RELEASED:
+            await first.result(timeout=10)

@@ -30,6 +30,7 @@ class Run:
     __slots__ = (
         "_insisting",
         "_timer",
+        "has_begun",
         "has_ended",
         "interrupt",
         "lease",
@@ -44,6 +45,7 @@ class Run:
         self.loop = loop
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: Stop | None = None
+        self.has_begun = False
         self.has_ended = False  # what came of it is known, and may not be stored yet
         # How to end it: cancels the coroutine unless the handler runs elsewhere.
         self.interrupt: Callable[[], None] | None = None
@@ -80,8 +82,10 @@ class Run:
             )  # fmt: skip
         if self.interrupt is not None:
             self.interrupt()
-        elif self.task is not None:
+        elif self.task is not None and self.has_begun:
             self.task.cancel()
+        # A task that is cancelled before its first step never takes it, and nothing would come of
+        # the run. It finds that it was told to end when it begins.
         self._insisting = self.loop.call_later(INSIST_SECONDS, self._insist)
 
     def ended(self) -> None:

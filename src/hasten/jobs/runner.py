@@ -89,6 +89,8 @@ class Runner:
     async def _call(self, core: TaskCore, run: Run, options: Options) -> str | Failure:
         """Call the function where it is to run. Returns its result as JSON."""
         job = run.lease.job
+        if run.told_to_end():
+            raise asyncio.CancelledError
         if core.run_in == "process":
             return await self._processes.run(
                 core, run, self._note, started=partial(_limit, run, options)

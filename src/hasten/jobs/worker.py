@@ -409,6 +409,7 @@ class Worker:
         run.task = self._loop.create_task(self._run(lane, run))
 
     async def _run(self, lane: Lane, run: Run) -> None:
+        run.has_begun = True
         try:
             outcome = await lane.runner.run(run)
         except BaseException as error:
