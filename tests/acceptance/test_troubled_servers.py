@@ -207,6 +207,7 @@ class TestHung:
                 await job.result(timeout=RECOVERY_SECONDS)
         assert worker.is_running
         assert {job.crashes for job in await site.records()} == {0}
+        assert "was not stored" not in worker.log
 
 
 class TestUnderLoad:

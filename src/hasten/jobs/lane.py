@@ -61,6 +61,7 @@ class Lane:
         self.held = 0  # this lane's part of the worker's room
         self.latest_claim = 0
         self.flights = 0  # fetchers that are at the store
+        self.unsure: set[str] = set()  # jobs whose end may have been stored, or not
         self.noting = asyncio.Lock()  # held while notes are on their way
         self._trouble: str | None = None
         self._pause = FIRST_PAUSE_SECONDS

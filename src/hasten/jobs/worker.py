@@ -28,7 +28,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from hasten._clock import Clock
-from hasten.errors import InvalidOption, StoreError
+from hasten.errors import InvalidOption, StoreError, StoreInterrupted
 from hasten.jobs import suspects
 from hasten.jobs.durations import Seconds, to_ms
 from hasten.jobs.lane import Lane
@@ -304,6 +304,8 @@ class Worker:
                 batch = await self._settle(lane, notes, outcomes, claim)
             except StoreError as error:
                 lane.put_back(notes, outcomes)
+                if isinstance(error, StoreInterrupted):
+                    lane.unsure.update(outcome.id for outcome in outcomes)
                 self._return_room(lane, claim)
                 self._begin_suspect()
                 await lane.pause_after(error)
@@ -375,7 +377,12 @@ class Worker:
         for outcome in outcomes:
             lane.forget(outcome.id, outcome.token)
         for id in batch.lost:
-            logger.warning("what came of job %s was not stored: its lease was lost", id)
+            if id in lane.unsure:  # the first attempt may well have been the one that counts
+                logger.info("what came of job %s was stored before, or its lease was lost", id)
+            else:
+                logger.warning("what came of job %s was not stored: its lease was lost", id)
+        if lane.unsure:
+            lane.unsure.difference_update(outcome.id for outcome in outcomes)
         self._suspects.settled(outcome.id for outcome in outcomes)
         for lease in batch.leases:
             self._start(lane, lease)
