@@ -25,7 +25,7 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 
-bench: $(VENV)/.bench $(if $(filter jobs-redis,$(WHAT)),$(RIVALS))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
+bench: $(VENV)/.bench $(if $(filter jobs-redis,$(WHAT)),$(VENV)/.servers $(RIVALS))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
 	@$(VENV)/bin/python -m benchmarks.$(subst -,_,$(WHAT)) $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests that take minutes
