@@ -45,6 +45,7 @@ def test_holds_every_file_of_the_source(wheel: zipfile.Path) -> None:
     assert packed == source
     assert "hasten/py.typed" in packed
     assert any(name.endswith(".sql") for name in packed)
+    assert any(name.endswith(".lua") for name in packed)
 
 
 def test_has_the_command_and_the_licence(wheel: zipfile.Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -45,12 +47,34 @@ def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
         "sqlite:///jobs.db?timeout=soon",
         "sqlite:///jobs.db?synchronous=perhaps",
         "sqlite:///jobs.db#part",
+        "redis://localhost:port",
+        "redis+cluster://localhost/1",
+        "redis+sentinel://localhost",
     ],
 )
 def test_wrong_urls_are_refused(url: str) -> None:
     """When the queue is made, before anything is opened."""
     with pytest.raises(InvalidOption, match="url="):
         Queue("mail", url)
+
+
+def test_redis_without_its_extra_says_what_to_install() -> None:
+    """When the queue is made; who stays with SQLite never hears of it."""
+    program = """if True:
+        import sys
+        sys.modules["redis"] = None  # as if it were not there
+        from hasten.errors import MissingExtra
+        from hasten.jobs import Queue
+        Queue("mail", "sqlite://")
+        try:
+            Queue("mail", "redis://localhost")
+        except MissingExtra as error:
+            print(error)
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    assert said.startswith("redis is not installed: it comes with the extra 'redis' of hasten")
 
 
 def test_wrong_defaults_are_refused() -> None:
@@ -137,9 +161,9 @@ class TestOpening:
 
 
 class TestLoops:
-    def test_a_queue_is_used_from_several_event_loops_at_once(self) -> None:
+    def test_a_queue_is_used_from_several_event_loops_at_once(self, url: str) -> None:
         """A server with a loop per thread; a worker in a loop of its own."""
-        queue = Queue("mail", "sqlite://")
+        queue = Queue("mail", url)
 
         @queue.task
         async def double(number: int) -> int:
@@ -161,9 +185,9 @@ class TestLoops:
         assert sorted(results) == [2 * (100 * n + m) for n in range(3) for m in range(20)]
         asyncio.run(queue.close())
 
-    def test_a_queue_is_used_from_one_event_loop_after_another(self) -> None:
+    def test_a_queue_is_used_from_one_event_loop_after_another(self, url: str) -> None:
         """As tests do, and scripts that call asyncio.run more than once."""
-        queue = Queue("mail", "sqlite://")
+        queue = Queue("mail", url)
 
         async def add() -> int:
             await queue.add("send")
@@ -173,9 +197,9 @@ class TestLoops:
         assert [asyncio.run(add()) for _ in range(3)] == [1, 2, 3]
         asyncio.run(queue.close())
 
-    def test_a_caller_that_is_cancelled_harms_no_other(self) -> None:
+    def test_a_caller_that_is_cancelled_harms_no_other(self, url: str) -> None:
         """Its job may be stored; those of its neighbours are."""
-        queue = Queue("mail", "sqlite://")
+        queue = Queue("mail", url)
 
         async def add() -> None:
             tasks = [asyncio.create_task(queue.add("send", {"n": n})) for n in range(10)]
@@ -189,9 +213,9 @@ class TestLoops:
 
         asyncio.run(add())
 
-    def test_a_loop_that_is_closed_in_the_middle_is_no_trouble(self) -> None:
+    def test_a_loop_that_is_closed_in_the_middle_is_no_trouble(self, url: str) -> None:
         """Nobody waits for the answer any more; the store goes on."""
-        queue = Queue("mail", "sqlite://")
+        queue = Queue("mail", url)
 
         async def leave() -> None:
             waiting = asyncio.create_task(queue.add("send"))
@@ -204,8 +228,8 @@ class TestLoops:
         assert queue.sync.counts()[State.WAITING] <= 10
         queue.sync.close()
 
-    def test_threads_may_open_it_at_the_same_time(self) -> None:
-        queue = Queue("mail", "sqlite://")
+    def test_threads_may_open_it_at_the_same_time(self, url: str) -> None:
+        queue = Queue("mail", url)
         start = threading.Barrier(8)
 
         def add() -> None:
