@@ -243,3 +243,31 @@ class TestLoops:
             thread.join()
         assert queue.sync.counts()[State.WAITING] == 8
         queue.sync.close()
+
+
+FORGETFUL = """if True:
+    import asyncio, sys
+    from hasten.jobs import Queue, Worker
+
+    queue = Queue("mail", sys.argv[1])
+
+    @queue.task
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async def main() -> None:
+        async with Worker(queue):
+            print(await (await double.enqueue(21)).result(timeout=10))
+
+    double.sync.enqueue(1)
+    asyncio.run(main())
+"""
+
+
+def test_who_forgets_to_close_a_queue_leaves_nothing_open(url: str) -> None:
+    """A script ends without a complaint, even where warnings are errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORGETFUL, url],
+        check=False, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)

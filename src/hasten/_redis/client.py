@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final, Protocol
 
 from hasten._redis import troubles
@@ -41,6 +42,17 @@ class Client:
         self.is_closed = False
         self._end: AsyncGenerator[None, None] | None = None
         self.listeners: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Inside, something has been begun: `close` waits for its end."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self._quiet.set()
 
     async def request(self, key: str, *parts: Part) -> Any:
         """Send a command once, within the time limit. Raises `StoreError`.
@@ -102,7 +114,6 @@ class Client:
 
     async def _send(self, pool: Pool, parts: tuple[Part, ...]) -> Any:
         sent = False
-        self._requests += 1
         try:
             async with asyncio.timeout(self._address.timeout), pool.borrow() as link:
                 await link.open()
@@ -116,10 +127,6 @@ class Client:
             if troubles.is_moved(error) or troubles.is_unknown_script(error):
                 raise
             raise self._failed(error) from error
-        finally:
-            self._requests -= 1
-            if not self._requests:
-                self._quiet.set()
 
     def _failed(self, error: BaseException) -> StoreError:
         """What became of a request that has been sent."""
@@ -184,3 +191,4 @@ class Client:
         for pool in pools.values():
             await pool.close()
         await self._topology.close()
+        await asyncio.sleep(0)  # the transports go in the next turn of the loop: its last, maybe

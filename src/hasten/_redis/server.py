@@ -75,12 +75,14 @@ class Server:
                     raise
             return await client.request(key, "EVAL", script.text, 1, key, argument)
 
-        return await self._insist(attempt, repeatable)
+        with client.busy():
+            return await self._insist(attempt, repeatable)
 
     async def command(self, *parts: Part, key: str) -> Any:
         """Run a command that may be repeated, at the server that has the key."""
         client = self._client()
-        return await self._insist(lambda: client.request(key, *parts), repeatable=True)
+        with client.busy():
+            return await self._insist(lambda: client.request(key, *parts), repeatable=True)
 
     def run_blocking(self, script: Script, key: str, argument: bytes) -> Any:
         """`run`, repeatable, in a thread that has no event loop; connections are shared."""
@@ -158,6 +160,11 @@ class Server:
                 await client.close()
             elif loop.is_running():
                 await asyncio.wrap_future(_in(loop, client.close()))
+
+    def close_now(self) -> None:
+        """`close`, as the interpreter ends: from a thread without an event loop."""
+        if any(loop.is_running() for loop in list(self._clients)):
+            _portal.call(self.close())
 
 
 def _in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> Any:

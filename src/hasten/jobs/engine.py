@@ -195,6 +195,9 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Release what is held. What was begun is finished first. Safe to call twice."""
 
+    def close_now(self) -> None:
+        """`close`, as the interpreter ends, when no event loop of the application runs."""
+
 
 # What the reason of a failed job says where no handler's error says it. Workers in other
 # languages and the dashboard show these texts; `job.result()` tells cancellation by its own.

@@ -67,9 +67,8 @@ class _Registry:
         with self._lock:
             engines, self._engines = self._engines, {}
         for engine, _ in engines.values():
-            if isinstance(engine, SqliteEngine):
-                with contextlib.suppress(Exception):
-                    engine.close_now()
+            with contextlib.suppress(Exception):
+                engine.close_now()
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()  # another thread may have held it at the fork

@@ -453,6 +453,9 @@ class RedisEngine:
             await local.close()
         await self._server.close()
 
+    def close_now(self) -> None:
+        self._server.close_now()
+
 
 class _Local:
     """What belongs to one event loop: the connections that block."""
