@@ -53,6 +53,8 @@ class Engine(Protocol):
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         """Add all the jobs, of any queues, or none. Returns as many answers, in order.
 
+        On Redis that holds for each queue: those of a cluster may be on different servers.
+
         A job whose id exists in its queue is not added: its answer says so, and the existing
         job stays as it is. The same id twice in one call is the second case of this.
         """

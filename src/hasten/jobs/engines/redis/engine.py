@@ -52,7 +52,7 @@ from hasten.jobs.states import State
 
 logger = logging.getLogger("hasten.redis")
 
-# A script holds up everybody else's. More jobs than this go in several calls.
+# A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
 JOBS_AT_ONCE: Final = 1_000
 PURGED_AT_ONCE: Final = 1_000
 

@@ -15,8 +15,6 @@ from hasten.jobs.engine import CANCELLED_REASON
 from hasten.jobs.record import Event, JobRecord
 from hasten.jobs.states import State
 
-BASE_MARKER: Final = "0"
-
 
 def text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -58,6 +58,16 @@ local function take_ids(q, count)
   return ids
 end
 
+-- A number of a hash as a whole one: anybody may have written anything there, and one that the
+-- worker could not read would cost it the whole batch.
+local function whole(text)
+  local number = tonumber(text)
+  if not number or number ~= number or math.abs(number) > 2 ^ 53 then
+    return 0
+  end
+  return math.floor(number)
+end
+
 local function lease(q, id, wish, now)
   local job_key = q.base .. id
   local job = call('HMGET', job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
@@ -66,13 +76,13 @@ local function lease(q, id, wish, now)
     call('LREM', q.base .. 'active', 1, id) -- an id that was left behind by a job that is gone
     return nil
   end
-  local started = (tonumber(job[8]) or 0) + 1
+  local started = whole(job[8]) + 1
   call('SET', job_key .. ':lock', wish[2], 'PX', wish[4])
   call('HSET', job_key, 'processedOn', now, 'pb', wish[3], 'ats', started)
   tell(q, 'active', 'jobId', id, 'prev', 'waiting')
   return {
-    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', tonumber(job[4]) or 0,
-    tonumber(job[5]) or 0, tonumber(job[6]) or 0, tonumber(job[7]) or 0, started, tonumber(job[9]) or 0,
+    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', whole(job[4]),
+    whole(job[5]), whole(job[6]), whole(job[7]), started, whole(job[9]),
     job[10] or NONE, now, wish[3],
   }, job[11]
 end
