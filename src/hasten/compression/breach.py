@@ -1,4 +1,4 @@
-"""Against BREACH: compression tells an attacker who can measure lengths about secrets beside his input.
+"""Against BREACH: the length of what is compressed tells about secrets beside an attacker's input.
 
 The attack (RFC 9110, section 17.6) needs a victim's browser to make requests with the victim's
 cookies from the attacker's site. The guard takes that away: such answers are not coded. Padding
@@ -39,7 +39,7 @@ class Guard:
                 raise InvalidOption(
                     "trusted_origins", origin, "origins such as 'https://app.example.org'"
                 )
-        trusted = frozenset(origin.lower().encode() for origin in self._trusted)
+        trusted = frozenset(origin.lower().encode() for origin in self.trusted_origins)
         object.__setattr__(self, "_trusted", trusted)
 
     def is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:

@@ -55,7 +55,7 @@ class Codec(Protocol):
         """
 
 
-class BadData(Exception):  # noqa: N818 - it never leaves this package
+class BadData(Exception):
     """What was to be decoded is not what it should be."""
 
 

@@ -369,10 +369,11 @@ class Response:
 
     async def _write(self, data: bytes | memoryview, *, more: bool) -> None:
         """Code and send. Empty data is an explicit flush, unless it is the end."""
+        end = End.NONE
         if not more:
             end = End.FINISH
-        else:
-            end = End.FLUSH if self._flushes or not data else End.NONE
+        elif self._flushes or not data:
+            end = End.FLUSH
         while len(data) > SLICE_BYTES:
             piece, data = data[:SLICE_BYTES], data[SLICE_BYTES:]
             await self._send_part(await self._advance(piece, End.NONE))

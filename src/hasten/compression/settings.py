@@ -157,10 +157,10 @@ def _classifier(
 ) -> Callable[[bytes], Kind]:
     if callable(types):
         is_worth_it = types
-    elif isinstance(types, Collection) and not isinstance(types, str):
-        is_worth_it = frozenset(media_type(name) for name in types).__contains__
-    else:
+    elif isinstance(types, str):
         raise InvalidOption("types", types, "a function of a media type, or a collection of them")
+    else:
+        is_worth_it = frozenset(media_type(name) for name in types).__contains__
 
     # Applications have few Content-Types, and one is looked up for each answer.
     @lru_cache(maxsize=256)

@@ -41,7 +41,7 @@ class _Entry:
 
 
 class Variants:
-    """A cache of coded bodies, for CompressionMiddleware(cache=…): at most max_size bytes, in memory.
+    """Coded bodies kept in memory, for CompressionMiddleware(cache=…): at most max_size bytes.
 
     Only what is everybody's is kept: answers with status 200 to a GET without Authorization, with a
     strong ETag, a Cache-Control that lets shared caches store it (public or s-maxage) and no
