@@ -1,34 +1,34 @@
 """One response on its way out.
 
-    NEW ──start──▸ PASSING                    nothing to code, or not for this client
-     │   ├───────▸ HELD ──body───▸ ENDED      all of it came at once: coded as a whole, if smaller
-     │   │          └──more─▸ STREAMING ─▸ ENDED
-     │   └───────────────────▸ STREAMING      events: the head leaves at once
+    NEW ─start─▸ PASSING                           nothing to code, or not for this client
+         └─────▸ HELD ─body─▸ ENDED                all of it came at once: coded, if that is smaller
+                  ├─more─▸ PEEKING ─▸ ENDED        too small yet to tell: there may be no more
+                  │          └───────┐
+                  └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first of the body has come, for only that tells whether coding pays.
-A stream is flushed when its producer pauses, by a timer; a lock keeps what the timer sends and what
-the application sends apart. Whatever ends a response early (an exception, a cancellation, a client
-that has gone) leaves the coded stream without its end, so that nobody takes a part for the whole.
+The head is held back until the first of the body has come, for only that tells whether coding pays;
+that of a live stream (events, lines) leaves at once. A stream is flushed when its producer pauses.
+That is done by a task of its own, so a lock keeps what it sends and what the application sends
+apart. Whatever ends a response early (an exception, a cancellation, a client that has gone) leaves
+the coded stream without its end, so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from enum import Enum
 from time import perf_counter
 from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
-from hasten.compression.codecs import Codec, Encoder
+from hasten.compression.codecs import Codec
 from hasten.compression.events import Coded, Skipped
 from hasten.compression.head import Head, Reason
 from hasten.compression.marks import is_marked
 from hasten.compression.negotiation import Coding
+from hasten.compression.pause import Pause
 from hasten.compression.settings import ACCEPT_ENCODING, Kind, Settings
-
-SLICE_BYTES: Final = 256 * 1024
-"""What a thread codes in one go. Large bodies take turns, slice by slice."""
+from hasten.compression.stream import SLICE_BYTES, CodedStream, End
 
 SLICED_ABOVE_BYTES: Final = 4 * 1024 * 1024
 """A larger body is sent slice by slice, and so without its length."""
@@ -46,44 +46,33 @@ class State(Enum):
     NEW = 0
     PASSING = 1
     HELD = 2
-    STREAMING = 3
-    ENDED = 4
+    PEEKING = 3
+    STREAMING = 4
+    ENDED = 5
 
 
-# Looking a member up takes longer than all else that a message costs.
-NEW, PASSING, HELD, STREAMING, ENDED = State
-
-
+# Looking a member up by its class takes longer than most of what a message costs.
+NEW, PASSING, HELD, PEEKING, STREAMING, ENDED = State
 NOTHING, SHRINKS, SHRINKS_LIVE = Kind
-
-
-class End(Enum):
-    """What is done after a piece was written."""
-
-    NONE = 0
-    FLUSH = 1
-    FINISH = 2
 
 
 class Response:
     """The `send` that the application is given."""
 
     __slots__ = (
-        "_asked", "_bytes_after", "_bytes_before", "_codec", "_coding", "_encoder", "_failure",
-        "_flushes", "_head", "_held", "_is_live", "_level", "_lock", "_message", "_must",
-        "_scope", "_seconds", "_send", "_settings", "_size", "_state", "_task", "_timer",
-        "_touched", "_unflushed", "_vary", "is_open",
+        "_asked", "_coding", "_head", "_held", "_is_live", "_lock", "_message", "_must", "_pause",
+        "_scope", "_send", "_settings", "_size", "_state", "_stream", "_vary", "is_open",
     )  # fmt: skip
 
-    # Only what each response needs is set at first: most are never held, and fewer are streams.
+    # Set when they are needed, which for most responses is never. From HELD on:
     _coding: Coding
-    _codec: Codec
-    _encoder: Encoder | None
-    _failure: Exception | None
+    _is_live: bool
+    # From PEEKING and STREAMING on:
     _held: list[bytes]
-    _lock: asyncio.Lock | None
-    _task: asyncio.Task[None] | None
-    _timer: asyncio.TimerHandle | None
+    _size: int
+    _lock: asyncio.Lock
+    _pause: Pause
+    _stream: CodedStream | None
 
     is_open: bool
     """Was something begun that `close` or `abandon` has to end?"""
@@ -108,29 +97,26 @@ class Response:
                 if start is not None:
                     await self._send(start)
                 elif self._is_live:
-                    async with self._exclusively():
-                        await self._begin_stream()
+                    await self._on_live_start()
             case _:
                 await self._on_other(message)
 
     async def close(self) -> None:
         """The application has returned. What it has not finished stays unfinished."""
-        async with self._exclusively():
-            if self._state is HELD:
+        if self._state is HELD:
+            self.is_open = False
+            await self._send(self._passing_uncoded("unfinished"))
+        elif self._state is PEEKING:
+            async with self._lock:
                 await self._release("unfinished")
         await self.abandon()
 
     async def abandon(self) -> None:
         """Leave nothing behind: no timer, no task, no encoder."""
-        if not self.is_open:
-            return
-        self.is_open = False
-        self._stop_timer()
-        if self._encoder is not None:
-            self._forget_encoder()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self.is_open and self._state is not HELD:
+            if self._stream is not None:
+                self._stream.close()
+            await self._pause.close()
 
     # The head -------------------------------------------------------------------------------------
 
@@ -163,7 +149,10 @@ class Response:
         if self._scope["method"] == "HEAD":
             headers = head.about_coded(wishes.codings[0], settings.etag, self._vary)
             return self._passing({**message, "headers": headers}, "head")
-        self._hold(wishes.codings[0], is_live=is_live)
+        self._state = HELD
+        self._coding = wishes.codings[0]
+        self._is_live = is_live
+        self.is_open = True
         return None
 
     def _classify(self, head: Head) -> Kind | Reason:
@@ -194,26 +183,6 @@ class Response:
         """The head as it is; but to another client, or with a larger body, it would be coded."""
         return self._passing({**self._message, "headers": self._head.varying(self._vary)}, reason)
 
-    def _hold(self, coding: Coding, *, is_live: bool) -> None:
-        self._state = HELD
-        self._coding = coding
-        self._is_live = is_live
-        self._held = []
-        self._size = 0
-        self._lock = None
-        self._timer = None
-        self._task = None
-        self._encoder = None
-        self._failure = None
-        self.is_open = True
-
-    async def _release(self, reason: Reason) -> None:
-        """Let go, uncoded, what was held back. From here on all passes."""
-        held = b"".join(self._held)
-        self._stop_timer()
-        await self._send(self._passing_uncoded(reason))
-        await self._send_part(held)
-
     def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
         settings = self._settings
         if self._message.get("trailers"):
@@ -226,38 +195,63 @@ class Response:
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
         return {**self._message, "headers": headers}
 
-    # The body
-    # --------------------------------------------------------------------------------------
+    # The body -------------------------------------------------------------------------------------
 
     async def _on_body(self, message: Message) -> None:
-        if self._state is HELD and self._lock is None and not message.get("more_body"):
-            self.is_open = False
-            await self._send_whole(message.get("body", b""))
-        elif self._state is HELD or self._state is STREAMING:
-            async with self._exclusively():
-                await self._on_chunk(message)
-        else:
+        body = message.get("body", b"")
+        state = self._state
+        if state is HELD:
+            # Some frameworks send an empty message behind a whole body.
+            if not message.get("more_body") or len(body) == self._head.content_length:
+                self.is_open = False
+                await self._send_whole(body)
+                return
+            self._open()
+            state = PEEKING
+        if state is PEEKING or state is STREAMING:
+            async with self._lock:
+                if self._pause.failure is not None:
+                    raise self._pause.failure
+                await self._on_chunk(body, more=message.get("more_body", False))
+        elif body or state is NEW:
             await self._send(message)  # out of turn: the server knows what to say
 
-    async def _on_chunk(self, message: Message) -> None:
-        body = message.get("body", b"")
-        more = message.get("more_body", False)
-        if self._failure is not None:
-            raise self._failure
-        if self._state is HELD:
+    async def _on_live_start(self) -> None:
+        self._open()
+        async with self._lock:
+            await self._begin_stream()
+
+    def _open(self) -> None:
+        """Begin to take the body in pieces."""
+        self._state = PEEKING
+        self._held = []
+        self._size = 0
+        self._lock = asyncio.Lock()
+        self._pause = Pause(self._settings.idle_seconds, self._on_pause)
+        self._stream = None
+
+    async def _on_chunk(self, body: bytes, *, more: bool) -> None:
+        if self._state is PEEKING:
             self._held.append(body)
             self._size += len(body)
-            if not more:
+            if not more or self._size == self._head.content_length:
+                self._pause.stop()
                 await self._send_whole(b"".join(self._held))
                 return
             if not self._is_decided(body):
-                self._start_timer()
+                self._pause.restart()
                 return
-            body = await self._begin_stream()
-        if self._state is PASSING:
-            await self._send({**message, "body": body})
-        else:
-            await self._write(body, more=more)
+            await self._begin_stream()
+            body = b"".join(self._held)
+        if self._stream is None:  # it was let go, uncoded
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            return
+        if not more:
+            self._state = ENDED
+            self._pause.stop()
+        await self._stream.write(body, more=more)
+        if self._stream.has_unflushed:
+            self._pause.restart()
 
     def _is_decided(self, newest: bytes) -> bool:
         """Will it be coded, whatever comes next? Too small a beginning may be all there is."""
@@ -269,26 +263,33 @@ class Response:
             or self._settings.flushes_messages
         )
 
-    # All at once
-    # -----------------------------------------------------------------------------------
+    async def _on_pause(self) -> None:
+        async with self._lock:
+            if self._state is PEEKING:
+                await self._begin_stream()
+                await self._on_chunk(b"".join(self._held), more=True)
+            if self._state is STREAMING and self._stream is not None:
+                await self._stream.flush()
+
+    # All at once ----------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
         self._state = ENDED
-        self._stop_timer()
         settings = self._settings
-        if not body or (len(body) < settings.threshold and not self._must):
+        size = len(body)
+        if not body or (size < settings.threshold and not self._must):
             await self._send_uncoded(body, "small")
             return
         codec = settings.codecs[self._coding]
-        level = codec.effort.level_for(len(body))
-        is_quick = settings.is_quick(codec, level, len(body))
+        level = codec.effort.level_for(size)
+        is_quick = settings.is_quick(codec, level, size)
         if not is_quick:
             if settings.pool.is_full:
                 await self._send_uncoded(body, "busy")
                 return
             if settings.pool.is_busy:
                 level = codec.effort.fastest
-        if len(body) > SLICED_ABOVE_BYTES:
+        if size > SLICED_ABOVE_BYTES:
             await self._send_in_slices(codec, level, body)
             return
         start = perf_counter()
@@ -297,20 +298,21 @@ class Response:
         else:
             whole = await self._code_whole(codec, level, body)
         seconds = perf_counter() - start
-        size = len(whole.body)
-        if size >= len(body) and not self._must:
+        coded_size = len(whole.body)
+        if coded_size >= size and not self._must:
             await self._send_uncoded(body, "not-smaller")
             return
-        await self._send(self._coded_start(whole.coding, size, seconds))
+        await self._send(self._coded_start(whole.coding, coded_size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
         if settings.on_event is not None:
             settings.on_event(
-                Coded(whole.coding, level, len(body), size, seconds, cached=whole.cached)
+                Coded(whole.coding, level, size, coded_size, seconds, cached=whole.cached)
             )
 
     async def _send_uncoded(self, body: bytes, reason: Reason) -> None:
         await self._send(self._passing_uncoded(reason))
         await self._send({"type": "http.response.body", "body": body})
+        self._state = ENDED
 
     async def _code_whole(self, codec: Codec, level: int, body: bytes) -> _Whole:
         settings = self._settings
@@ -335,33 +337,29 @@ class Response:
 
     async def _send_in_slices(self, codec: Codec, level: int, body: bytes) -> None:
         """Code a large body by turns with others; what has been coded leaves at once."""
-        async with self._exclusively():
-            self._begin(codec, level, codec.encoder(level))
+        encoder = codec.encoder(level)
+        stream = CodedStream(self._settings, self._send, codec, level, encoder, flushes=False)
+        try:
             view = memoryview(body)
-            coded = await self._advance(view[:SLICE_BYTES], End.FLUSH)
-            if len(coded) >= SLICE_BYTES and not self._must:
-                self._forget_encoder()
-                await self._send_uncoded(body, "not-smaller")
+            coded = await stream.advance(view[:SLICE_BYTES], End.FLUSH)
+            if len(coded) < SLICE_BYTES or self._must:
+                await self._send(self._coded_start(codec.coding, None, None))
+                await self._send({"type": "http.response.body", "body": coded, "more_body": True})
+                await stream.write(view[SLICE_BYTES:], more=False)
                 return
-            await self._send(self._coded_start(codec.coding, None, None))
-            await self._send({"type": "http.response.body", "body": coded, "more_body": True})
-            await self._write(view[SLICE_BYTES:], more=False)
+        finally:
+            stream.close()
+        await self._send_uncoded(body, "not-smaller")
 
-    # Bit by bit
-    # ------------------------------------------------------------------------------------
+    # Bit by bit -----------------------------------------------------------------------------------
 
-    async def _begin_stream(self) -> bytes:
-        """Send the head of a coded stream, or of an uncoded one where there are too many.
-
-        Returns what was held back of the body.
-        """
+    async def _begin_stream(self) -> None:
+        """Send the head of a coded stream, or of an uncoded one where there are too many."""
         settings = self._settings
-        held = b"".join(self._held)
-        self._held = []
         if settings.open_streams >= settings.max_streams:
-            self._stop_timer()
+            self._pause.stop()
             await self._send(self._passing_uncoded("busy"))
-            return held
+            return
         codec = settings.codecs[self._coding]
         if self._is_live:
             level = codec.effort.live
@@ -369,162 +367,38 @@ class Response:
         else:
             level = codec.effort.streaming
             encoder = codec.encoder(level)
-        self._begin(codec, level, encoder)
-        self._flushes = settings.flushes_messages or (self._is_live and settings.flushes_live)
-        await self._send(self._coded_start(codec.coding, None, None))
-        return held
-
-    def _begin(self, codec: Codec, level: int, encoder: Encoder) -> None:
+        flushes = settings.flushes_messages or (self._is_live and settings.flushes_live)
         self._state = STREAMING
-        self._settings.open_streams += 1
-        self._codec = codec
-        self._level = level
-        self._encoder = encoder
-        self._flushes = False
-        self._unflushed = False
-        self._bytes_before = 0
-        self._bytes_after = 0
-        self._seconds = 0.0
+        self._stream = CodedStream(settings, self._send, codec, level, encoder, flushes=flushes)
+        await self._send(self._coded_start(codec.coding, None, None))
 
-    async def _write(self, data: bytes | memoryview, *, more: bool) -> None:
-        """Code and send. Empty data is an explicit flush, unless it is the end."""
-        end = End.NONE
-        if not more:
-            end = End.FINISH
-        elif self._flushes or not data:
-            end = End.FLUSH
-        while len(data) > SLICE_BYTES:
-            piece, data = data[:SLICE_BYTES], data[SLICE_BYTES:]
-            await self._send_part(await self._advance(piece, End.NONE))
-        if data or end is End.FINISH or self._unflushed:
-            coded = await self._advance(data, end)
-            if end is End.FINISH:
-                self._state = ENDED
-                self._stop_timer()
-                self._forget_encoder()
-                await self._send({"type": "http.response.body", "body": coded})
-                return
-            await self._send_part(coded)
-        if self._unflushed:
-            self._start_timer()
+    async def _release(self, reason: Reason) -> None:
+        """Let go, uncoded, what was held back. From here on all passes."""
+        self._pause.stop()
+        await self._send(self._passing_uncoded(reason))
+        held = b"".join(self._held)
+        if held:
+            await self._send({"type": "http.response.body", "body": held, "more_body": True})
 
-    async def _send_part(self, coded: bytes) -> None:
-        if coded:
-            await self._send({"type": "http.response.body", "body": coded, "more_body": True})
-
-    async def _advance(self, data: bytes | memoryview, end: End) -> bytes:
-        encoder = self._encoder
-        assert encoder is not None
-        start = perf_counter()
-        if self._settings.is_quick(self._codec, self._level, len(data)):
-            coded = _advance(encoder, data, end)
-        else:
-            coded = await self._settings.pool.run(_advance, encoder, data, end)
-        self._seconds += perf_counter() - start
-        self._unflushed = end is End.NONE
-        self._bytes_before += len(data)
-        self._bytes_after += len(coded)
-        return coded
-
-    def _forget_encoder(self) -> None:
-        self._encoder = None
-        self._settings.open_streams -= 1
-        if self._settings.on_event is not None:
-            self._settings.on_event(
-                Coded(
-                    self._codec.coding,
-                    self._level,
-                    self._bytes_before,
-                    self._bytes_after,
-                    self._seconds,
-                    streamed=True,
-                )
-            )
-
-    # When the producer pauses
-    # ----------------------------------------------------------------------
-
-    def _start_timer(self) -> None:
-        idle = self._settings.idle_seconds
-        if idle is not None:
-            loop = asyncio.get_running_loop()
-            self._touched = loop.time()
-            # One that is running sees by itself that there has been more since.
-            if self._timer is None:
-                self._timer = loop.call_later(idle, self._on_timer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        assert self._settings.idle_seconds is not None
-        due = self._touched + self._settings.idle_seconds
-        if loop.time() < due:
-            self._timer = loop.call_at(due, self._on_timer)
-            return
-        self._timer = None
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._flush_idle())
-
-    async def _flush_idle(self) -> None:
-        async with self._exclusively():
-            try:
-                if self._state is HELD:
-                    held = await self._begin_stream()
-                    coded = held if self._encoder is None else await self._advance(held, End.FLUSH)
-                    await self._send_part(coded)
-                elif self._state is STREAMING and self._unflushed:
-                    await self._send_part(await self._advance(b"", End.FLUSH))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the application's
-                self._failure = error
-
-    def _exclusively(self) -> asyncio.Lock:
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        return self._lock
-
-    # Other messages
-    # --------------------------------------------------------------------------------
+    # Other messages -------------------------------------------------------------------------------
 
     async def _on_other(self, message: Message) -> None:
         kind = message["type"]
-        if kind in _BESIDE or self._state not in {HELD, STREAMING}:
+        reason: Reason = "unbuffered" if kind in _BY_THE_SERVER else "unknown-message"
+        if kind in _BESIDE or self._state is NEW or self._state is ENDED:
             await self._send(message)
-            return
-        async with self._exclusively():
-            if self._state is HELD:
-                await self._release("unbuffered" if kind in _BY_THE_SERVER else "unknown-message")
-            if self._state is STREAMING and kind in _BY_THE_SERVER:
-                await self._write_file(message)
-            else:
-                await self._send(message)
-
-    async def _write_file(self, message: Message) -> None:
-        """Code what the server was to send by itself: the beginning of this body is coded."""
-        settings = self._settings
-        path = message.get("path")
-        if path is not None:
-            file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        elif self._state is HELD:
+            self.is_open = False
+            await self._send(self._passing_uncoded(reason))
+            await self._send(message)
         else:
-            file = message["file"] if isinstance(message["file"], int) else message["file"].fileno()
-        try:
-            if message.get("offset") is not None:
-                os.lseek(file, message["offset"], os.SEEK_SET)
-            left = message.get("count")
-            while left is None or left > 0:
-                size = SLICE_BYTES if left is None else min(left, SLICE_BYTES)
-                data = await settings.pool.run(os.read, file, size)
-                if not data:
-                    break
-                left = left and left - len(data)
-                await self._write(data, more=True)
-        finally:
-            if path is not None:
-                os.close(file)
-        await self._write(b"", more=message.get("more_body", False))
+            async with self._lock:
+                if self._state is PEEKING:
+                    await self._release(reason)
+                if self._stream is not None and kind in _BY_THE_SERVER:
+                    await self._stream.write_file(message)
+                else:
+                    await self._send(message)
 
 
 class _Whole(NamedTuple):
@@ -533,14 +407,3 @@ class _Whole(NamedTuple):
     body: bytes
     coding: str
     cached: bool = False
-
-
-def _advance(encoder: Encoder, data: bytes | memoryview, end: End) -> bytes:
-    coded = encoder.write(data) if data else b""
-    match end:
-        case End.NONE:
-            return coded
-        case End.FLUSH:
-            return coded + encoder.flush()
-        case End.FINISH:
-            return coded + encoder.finish()
