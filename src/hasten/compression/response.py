@@ -126,9 +126,10 @@ class Response:
         head = Head(message["status"], message.get("headers", ()))
         kind = self._classify(head)
         if isinstance(kind, str):
+            headers = head.headers  # not the message's: they may be an iterator, used up by now
             if kind == "opted-out" and head.asks_for_identity:
-                message = {**message, "headers": head.without_encoding()}
-            return self._passing(message, kind)
+                headers = head.without_encoding()
+            return self._passing({**message, "headers": headers}, kind)
         self._message = message
         self._head = head
         self._vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._scope)
@@ -341,7 +342,7 @@ class Response:
         stream = CodedStream(self._settings, self._send, codec, level, encoder, flushes=False)
         try:
             view = memoryview(body)
-            coded = await stream.advance(view[:SLICE_BYTES], End.FLUSH)
+            coded = await stream.advance_off_loop(view[:SLICE_BYTES], End.FLUSH)
             if len(coded) < SLICE_BYTES or self._must:
                 await self._send(self._coded_start(codec.coding, None, None))
                 await self._send({"type": "http.response.body", "body": coded, "more_body": True})

@@ -58,7 +58,7 @@ class CodedStream:
         elif self._flushes or not data:
             end = End.FLUSH
         while len(data) > SLICE_BYTES:
-            await self._send_piece(await self.advance(data[:SLICE_BYTES], End.NONE))
+            await self._send_piece(await self.advance_off_loop(data[:SLICE_BYTES], End.NONE))
             data = data[SLICE_BYTES:]
         if not more:
             coded = await self.advance(data, end)
@@ -89,13 +89,24 @@ class CodedStream:
 
     async def advance(self, data: bytes | memoryview, end: End) -> bytes:
         """Code without sending."""
-        encoder = self._encoder
-        assert encoder is not None
+        if not self._settings.is_quick(self._codec, self._level, len(data)):
+            return await self.advance_off_loop(data, end)
         start = perf_counter()
-        if self._settings.is_quick(self._codec, self._level, len(data)):
-            coded = _advance(encoder, data, end)
-        else:
-            coded = await self._settings.pool.run(_advance, encoder, data, end)
+        coded = _advance(self._open_encoder, data, end)
+        return self._advanced(start, data, coded, end)
+
+    async def advance_off_loop(self, data: bytes | memoryview, end: End) -> bytes:
+        """The same for what is quick by itself, and one of many slices."""
+        start = perf_counter()
+        coded = await self._settings.pool.run(_advance, self._open_encoder, data, end)
+        return self._advanced(start, data, coded, end)
+
+    @property
+    def _open_encoder(self) -> Encoder:
+        assert self._encoder is not None, "nothing is written after the end"
+        return self._encoder
+
+    def _advanced(self, start: float, data: bytes | memoryview, coded: bytes, end: End) -> bytes:
         self._seconds += perf_counter() - start
         self._bytes_before += len(data)
         self._bytes_after += len(coded)
