@@ -97,7 +97,8 @@ class Exchange:
         self._parts = list(body) or [b""]
         self._open = asyncio.Event()
         self._open.set()
-        self._gone = asyncio.Event()
+        self._is_gone = False
+        self._over = asyncio.Event()  # the client is gone, or has its response
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -133,12 +134,12 @@ class Exchange:
             self.receives += 1
             more = self.receives < len(self._parts)
             return {"type": "http.request", "body": part, "more_body": more}
-        await self._gone.wait()
+        await self._over.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         await self._open.wait()
-        if self._gone.is_set():
+        if self._is_gone:
             if self.raises_when_gone:
                 raise OSError("the client is gone")
             return
@@ -147,6 +148,8 @@ class Exchange:
             headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
             message = {**message, "headers": headers}
         self.messages.append({**message})
+        if self.has_ended:
+            self._over.set()
 
     def _check_order(self, message: Message) -> None:
         kind = message["type"]
@@ -237,7 +240,8 @@ class Exchange:
         self._open.set()
 
     def disconnect(self) -> None:
-        self._gone.set()
+        self._is_gone = True
+        self._over.set()
 
     async def cancel(self) -> None:
         self.task.cancel()

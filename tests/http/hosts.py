@@ -81,8 +81,8 @@ class Installed:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, app: App) -> App:
-        app = self.factory(app, **self.options)
-        return app
+        wrapped: App = self.factory(app, **self.options)
+        return wrapped
 
 
 class Host(Protocol):
@@ -254,7 +254,7 @@ class Litestar:
                 response.headers.add(name, value)
             return response
 
-        endpoint.__annotations__ = {"request": Request, "return": Any}
+        endpoint.__annotations__ = {"request": Request, "return": ASGIResponse}
         return self._app(answer.decorate(endpoint), middleware)
 
     def echo(self, echo: Echo, middleware: Installed) -> App:
@@ -266,7 +266,7 @@ class Litestar:
             seen = echo.note(body, list(request.headers.items()), request.scope)
             return ASGIResponse(body=seen, media_type="application/octet-stream")
 
-        endpoint.__annotations__ = {"request": Request, "return": Any}
+        endpoint.__annotations__ = {"request": Request, "return": ASGIResponse}
         return self._app(endpoint, middleware)
 
     def _app(self, endpoint: Endpoint, middleware: Installed) -> App:
@@ -311,7 +311,7 @@ class Quart:
         import quart
 
         async def endpoint(path: str) -> Any:
-            body = await quart.request.get_data(as_text=False)
+            body: Any = await quart.request.get_data()
             seen = echo.note(body, list(quart.request.headers.items()), quart.request.scope)
             return quart.Response(seen, content_type="application/octet-stream")
 

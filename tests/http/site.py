@@ -41,7 +41,7 @@ class Site:
 
     def wrap(self, app: App, **options: Any) -> App:
         """The middleware around an application of the test: for those that need Can.RAW."""
-        return self.middleware(app, **options)
+        return Installed(self.middleware, options)(app)
 
     def client(self, app: App, **options: Any) -> Client:
         return Client(self.wrap(app, **options))

@@ -370,7 +370,8 @@ async def test_S13_after_an_early_exception_nothing_was_sent(site: Site) -> None
 @behaviour(needs=Can.EARLY_ERRORS)
 async def test_S13_the_framework_answers_500(site: Site) -> None:
     async def broken() -> AsyncIterator[bytes]:
-        for part in ():
+        empty: list[bytes] = []
+        for part in empty:
             yield part
         raise Broken
 
