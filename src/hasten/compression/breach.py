@@ -1,14 +1,14 @@
-"""Against BREACH: compression tells an attacker who can measure lengths about secrets beside his input.
+"""Against BREACH: the length of what is compressed tells about secrets beside an attacker's input.
 
-The attack (RFC 9110, section 17.6) needs a victim's browser to make requests with the victim's cookies
-from the attacker's site. The guard takes that away: such answers are not coded. Padding only makes
-the measuring dearer.
+The attack (RFC 9110, section 17.6) needs a victim's browser to make requests with the victim's
+cookies from the attacker's site. The guard takes that away: such answers are not coded. Padding
+only makes the measuring dearer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ class Guard:
 
     trusted_origins: Collection[str] = ()
     same_site: bool = False
+    _trusted: frozenset[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for origin in self.trusted_origins:
@@ -39,7 +40,7 @@ class Guard:
                     "trusted_origins", origin, "origins such as 'https://app.example.org'"
                 )
         trusted = frozenset(origin.lower().encode() for origin in self.trusted_origins)
-        object.__setattr__(self, "trusted_origins", trusted)
+        object.__setattr__(self, "_trusted", trusted)
 
     def is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
         """Was this request made by another site in the user's name?
@@ -54,20 +55,21 @@ class Guard:
             return self._comes_from_elsewhere(headers)
         if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):
             return False
-        return not (_is_navigation(headers) or _source(headers)[0] in self.trusted_origins)
+        return not (_is_navigation(headers) or _source(headers)[0] in self._trusted)
 
     def _comes_from_elsewhere(self, headers: Mapping[bytes, bytes]) -> bool:
         if b"origin" not in headers and b"referer" not in headers:
             return False
         origin, host = _source(headers)
-        return origin not in self.trusted_origins and host != _host(headers)
+        return origin not in self._trusted and host != _host(headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Padding:
     """Add 1 to max_bytes bytes to what is coded with gzip or zstd.
 
-    How many depends on the content alone: repeating a request teaches nothing, varying it still does.
+    How many depends on the content alone: repeating a request teaches nothing, varying it still
+    does.
     """
 
     max_bytes: int = 32
@@ -76,21 +78,30 @@ class Padding:
         if not 1 <= self.max_bytes <= 1024:
             raise InvalidOption("Padding(max_bytes)", self.max_bytes, "from 1 to 1024 bytes")
 
-    def length(self, body: bytes) -> int:
+    def pad(self, coding: str, coded: bytes, body: bytes) -> bytes:
+        """Lengthen a coded body. Brotli has no room for padding and is left as it is."""
         # A hash that nobody can steer: with a checksum, two guesses could be given equal padding.
-        return 1 + int.from_bytes(blake2b(body, digest_size=4).digest()) % self.max_bytes
+        digest = blake2b(body, digest_size=4).digest()
+        length = 1 + int.from_bytes(digest) % self.max_bytes
+        match coding:
+            case "gzip":
+                return _pad_gzip(coded, length)
+            case "zstd":
+                return _pad_zstd(coded, length)
+            case _:
+                return coded
 
 
-def pad_gzip(coded: bytes, length: int) -> bytes:
+def _pad_gzip(coded: bytes, length: int) -> bytes:
     """Put so many bytes into the header of a gzip member, as a file name. RFC 1952, section 2.3."""
     has_name = 8
     flags = coded[3] | has_name
     return coded[:3] + bytes([flags]) + coded[4:10] + b"x" * (length - 1) + b"\0" + coded[10:]
 
 
-def pad_zstd(coded: bytes, length: int) -> bytes:
-    """Append a skippable frame with so many bytes of content. RFC 8878, section 3.1.2."""
-    return coded + b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length)
+def _pad_zstd(coded: bytes, length: int) -> bytes:
+    """Begin with a skippable frame with so many bytes of content. RFC 8878, section 3.1.2."""
+    return b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length) + coded
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:

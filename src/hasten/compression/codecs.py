@@ -55,7 +55,7 @@ class Codec(Protocol):
         """
 
 
-class BadData(Exception):  # noqa: N818 - it never leaves this package
+class BadData(Exception):
     """What was to be decoded is not what it should be."""
 
 
@@ -85,6 +85,11 @@ def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[C
         if codec is not None:
             found[coding] = codec
     return found
+
+
+def zstd_with(dictionary: bytes) -> Codec | None:
+    """zstd with any bytes as its dictionary, None if it is not installed."""
+    return Zstd(ZSTD, _zstd.ZstdDict(dictionary, is_raw=True)) if _zstd else None
 
 
 def decoders(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
@@ -133,7 +138,9 @@ def _import_zstd() -> Any:
 def _import_brotli() -> Any:
     module = _installed("brotli") or _installed("brotlicffi")
     # Older ones cannot bound their output, which decoding the bodies of strangers needs.
-    return module if hasattr(getattr(module, "Decompressor", None), "can_accept_more_data") else None
+    return (
+        module if hasattr(getattr(module, "Decompressor", None), "can_accept_more_data") else None
+    )
 
 
 _zstd: Final[Any] = _import_zstd()
@@ -153,8 +160,9 @@ class Zstd:
     # A megabyte is enough to find what repeats, and every browser grants it.
     STREAM_WINDOW_LOG: Final = 20
 
-    def __init__(self, effort: Effort) -> None:
+    def __init__(self, effort: Effort, dictionary: Any = None) -> None:
         self.effort = effort
+        self._dictionary = dictionary
         self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -164,13 +172,13 @@ class Zstd:
         try:
             compressor = idle.pop()
         except IndexError:
-            compressor = _zstd_compressor(level, window_log=MAX_WINDOW_LOG)
+            compressor = _zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
         coded: bytes = compressor.compress(body, 2)  # FLUSH_FRAME
         idle.append(compressor)
         return coded
 
     def encoder(self, level: int) -> Encoder:
-        return _ZstdEncoder(_zstd_compressor(level, window_log=self.STREAM_WINDOW_LOG))
+        return _ZstdEncoder(_zstd_compressor(level, self.STREAM_WINDOW_LOG))
 
     def live_encoder(self, level: int, memory: int) -> Encoder:
         p = _zstd.CompressionParameter
@@ -184,13 +192,13 @@ class Zstd:
         return _ZstdEncoder(_zstd.ZstdCompressor(options=options))
 
 
-def _zstd_compressor(level: int, window_log: int) -> Any:
+def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
     """A compressor whose window is at most so large, and as large as the level wants it else."""
     p = _zstd.CompressionParameter
     options = {p.compression_level: level}
     if level >= 1 and _WINDOW_LOGS[min(level, 22)] > window_log:
         options[p.window_log] = window_log
-    return _zstd.ZstdCompressor(options=options)
+    return _zstd.ZstdCompressor(options=options, zstd_dict=dictionary)
 
 
 # What a level takes for input of unknown length.

@@ -1,7 +1,7 @@
 """How hard to compress, and what that costs: levels by size, processor time by estimate.
 
-The costs were measured on one x86-64 core (JSON and HTML, 1 kB to 1 MB) and tell slow from fast, not
-microseconds from microseconds: they decide what is done at once and what goes to a thread.
+The costs were measured on one x86-64 core (JSON and HTML, 1 kB to 1 MB) and tell slow from fast,
+not microseconds from microseconds: they decide what is done at once and what goes to a thread.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class Effort:
     fastest: int
     """What is chosen under load."""
 
+    smallest: int
+    """What is chosen where the time does not matter."""
+
     def level_for(self, size: int) -> int:
         for at_most, level in self.by_size:
             if size <= at_most:
@@ -68,6 +71,7 @@ ZSTD: Final = Effort(
     streaming=1,
     live=1,
     fastest=1,
+    smallest=19,
 )
 BROTLI: Final = Effort(
     levels=range(12),
@@ -77,6 +81,7 @@ BROTLI: Final = Effort(
     streaming=4,
     live=5,
     fastest=1,
+    smallest=9,
 )
 ZLIB: Final = Effort(
     levels=range(1, 10),
@@ -86,6 +91,7 @@ ZLIB: Final = Effort(
     streaming=4,
     live=6,
     fastest=1,
+    smallest=9,
 )
 # Level 3 takes three times as long as 1, for two parts in a hundred.
 ISAL: Final = Effort(
@@ -96,6 +102,7 @@ ISAL: Final = Effort(
     streaming=1,
     live=1,
     fastest=1,
+    smallest=3,
 )
 
 LEVELS: Final = {
@@ -117,4 +124,5 @@ def fixed_at(level: int, effort: Effort) -> Effort:
         streaming=level,
         live=level,
         fastest=min(level, effort.fastest),
+        smallest=max(level, effort.smallest),
     )

@@ -7,21 +7,22 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hasten.compression.head import Reason
-from hasten.compression.negotiation import Coding
 
 
 @dataclass(frozen=True, slots=True)
 class Coded:
     """An answer left coded. For a stream, this comes when it ends, broken or not."""
 
-    coding: Coding
+    coding: str
+    """As in Content-Encoding."""
+
     level: int
     bytes_before: int
     bytes_after: int
     seconds: float
     """Spent compressing, a wait for a thread included; 0 for what came from the cache."""
 
-    streamed: bool
+    streamed: bool = False
     cached: bool = False
 
 
@@ -53,7 +54,7 @@ class Counters:
         with self._lock:
             match event:
                 case Coded():
-                    coding = str(event.coding)
+                    coding = event.coding
                     self._coded[coding] += 1
                     self._before[coding] += event.bytes_before
                     self._after[coding] += event.bytes_after

@@ -1,7 +1,8 @@
 """The head of a response: what it says, and what it must say once the body is coded.
 
 An answer that is coded is another representation than the one that the application described. Its
-length, digests, validators and ranges are not the ones that were given (RFC 9110, sections 8 and 14).
+length, digests, validators and ranges are not the ones that were given (RFC 9110, sections 8 and
+14).
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Reason(StrEnum):
     NOT_SMALLER = "not-smaller"
     BUSY = "busy"
     UNBUFFERED = "unbuffered"  # sent by the server itself: pathsend, zerocopysend
+    UNKNOWN_MESSAGE = "unknown-message"
+    UNFINISHED = "unfinished"  # the application returned before the body
 
 
 class Head:
@@ -62,7 +65,8 @@ class Head:
         self.status = status
         self.headers: Headers = headers if type(headers) is list else list(headers)
         # The headers that matter here, several lines of one as a list (RFC 9110, section 5.3).
-        self.found = found = {}
+        self.found: dict[bytes, bytes] = {}
+        found = self.found
         for name, value in self.headers:
             key = name.lower()
             if key in _WATCHED:

@@ -15,9 +15,9 @@ _MARK = "__hasten_no_compression__"
 def no_compression(endpoint: F) -> F:
     """Leave what this endpoint answers as it is: ``@no_compression`` below the route's decorator.
 
-    For FastAPI, Starlette and Litestar, functions and classes. Frameworks that do not tell in the scope which
-    endpoint was chosen (Django, Quart) set the response header ``Content-Encoding: identity``, which
-    is understood everywhere and not sent on.
+    For FastAPI, Starlette and Litestar, functions and classes. Frameworks that do not tell in the
+    scope which endpoint was chosen (Django, Quart) set the response header ``Content-Encoding:
+    identity``, which is understood everywhere and not sent on.
     """
     setattr(endpoint, _MARK, True)
     return endpoint

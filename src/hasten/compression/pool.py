@@ -48,6 +48,6 @@ class Pool:
         future.add_done_callback(self._finished)
         return await asyncio.wrap_future(future)
 
-    def _finished(self, _: Future[object]) -> None:
+    def _finished(self, _: Future[T]) -> None:
         with self._lock:
             self._unfinished -= 1
