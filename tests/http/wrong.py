@@ -5,6 +5,7 @@ The tests of the middlewares must fail on them: see test_wrong.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import zlib
@@ -114,6 +115,24 @@ class Shared(Idle):
         await self.app(scope, receive, code)
 
 
+class Lingering(Careless):
+    """Sends from tasks of its own, and forgets about them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tasks = []
+        turn = asyncio.Lock()
+
+        async def later(message: Message) -> None:
+            async with turn:
+                await send(message)
+
+        async def send_later(message: Message) -> None:
+            tasks.append(asyncio.create_task(later(message)))
+
+        await super().__call__(scope, receive, send_later)
+        await asyncio.gather(*tasks)
+
+
 class Trusting(Idle):
     """Decodes what clients send, all of it, and takes what it got for the whole."""
 
@@ -145,7 +164,7 @@ class Strict(Idle):
 
 
 WRONG = {
-    "CompressionMiddleware": (Idle, Careless, Naive, Deaf, Shared),
+    "CompressionMiddleware": (Idle, Careless, Naive, Deaf, Lingering, Shared),
     "DecompressionMiddleware": (Idle, Trusting, Strict),
 }
 
