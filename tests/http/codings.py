@@ -47,7 +47,10 @@ def decode_beginning(coding: str, data: bytes) -> bytes:
         case "gzip":
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data)
         case "br":
-            return bytes(brotli.Decompressor().process(data))
+            # In small pieces: given much at once it keeps some of the output to itself.
+            decoder = brotli.Decompressor()
+            pieces = (data[start : start + 64] for start in range(0, len(data), 64))
+            return b"".join(decoder.process(piece) for piece in pieces)
         case "zstd":
             decompressor = zstd.ZstdDecompressor()
             return decompressor.decompress(data)

@@ -32,6 +32,7 @@ class Can(enum.Flag):
     REPEAT = enum.auto()  # send several lines of one header
     ENDPOINT = enum.auto()  # tell which function answers
     LATE_ERRORS = enum.auto()  # hand on what is raised once the response has started
+    CANCEL = enum.auto()  # end its own tasks when it is cancelled
     EARLY_ERRORS = enum.auto()  # answer 500 if a stream raises before its first chunk
 
 
@@ -153,7 +154,7 @@ def start_message(status: int, headers: Headers) -> Message:
 
 class Starlette:
     name = "starlette"
-    can = Can.UNTYPED | Can.REPEAT | Can.ENDPOINT | Can.LATE_ERRORS | Can.EARLY_ERRORS
+    can = Can.UNTYPED | Can.REPEAT | Can.ENDPOINT | Can.LATE_ERRORS | Can.EARLY_ERRORS | Can.CANCEL
 
     def serve(self, answer: Answer, middleware: Installed) -> App:
         async def endpoint(request: Any) -> Any:
@@ -224,7 +225,7 @@ class FastAPI:
 
 class Litestar:
     name = "litestar"
-    can = Can.REPEAT | Can.ENDPOINT
+    can = Can.REPEAT | Can.ENDPOINT | Can.CANCEL
 
     def serve(self, answer: Answer, middleware: Installed) -> App:
         from litestar import Request

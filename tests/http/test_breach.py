@@ -6,7 +6,6 @@ from __future__ import annotations
 from tests.http import expect
 from tests.http.bodies import ORDERS, orders
 from tests.http.client import Headers, Response
-from tests.http.codings import CODINGS
 from tests.http.hosts import Answer
 from tests.http.site import Site, behaviour
 
@@ -72,9 +71,12 @@ async def test_G4_sites_can_be_trusted_or_distrusted(site: Site) -> None:
     assert await is_coded(site, [COOKIE, CROSS_SITE], breach="off")
 
 
-@behaviour(codings=CODINGS)
+@behaviour(codings=("gzip", "zstd"))
 async def test_G5_padding_blurs_the_length(site: Site) -> None:
-    """The same body has the same length, so that asking again tells nothing more."""
+    """The same body has the same length, so that asking again tells nothing more.
+
+    Brotli has no room for padding.
+    """
     from hasten.compression import Padding
 
     padded: list[int] = []
