@@ -93,15 +93,14 @@ def _parse_weight(parameters: Sequence[str]) -> int:
     return 1000
 
 
-def chooser(offered: Sequence[Coding]) -> Callable[[bytes | None], Wishes]:
-    """`choose` for one offer, on the bytes of the header; remembers what browsers often send."""
+def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Wishes]:
+    """`choose` for one offer, on the bytes of the header; remembers what browsers often send.
+
+    Not for headers above MAX_HEADER_BYTES, which would be remembered, too.
+    """
 
     @lru_cache(maxsize=256)
-    def remembered(header: bytes) -> Wishes:
+    def choose_remembered(header: bytes) -> Wishes:
         return choose(header.decode("latin-1"), offered)
 
-    def of(header: bytes | None) -> Wishes:
-        # What is too long is not remembered either: the memory would be the sender's to fill.
-        return remembered(header) if header and len(header) <= MAX_HEADER_BYTES else NO_WISHES
-
-    return of
+    return choose_remembered

@@ -15,18 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
 from enum import Enum
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten.compression.codecs import Codec, Encoder
-from hasten.compression.events import Coded
+from hasten.compression.events import Coded, Skipped
 from hasten.compression.head import Head, Reason
 from hasten.compression.marks import is_marked
 from hasten.compression.negotiation import Coding
-from hasten.compression.settings import Kind, Settings
+from hasten.compression.settings import ACCEPT_ENCODING, Kind, Settings
 
 SLICE_BYTES: Final = 256 * 1024
 """What a thread codes in one go. Large bodies take turns, slice by slice."""
@@ -42,11 +41,20 @@ _BY_THE_SERVER: Final = frozenset({"http.response.pathsend", "http.response.zero
 
 
 class State(Enum):
+    """Where a response is on its way; see above."""
+
     NEW = 0
     PASSING = 1
     HELD = 2
     STREAMING = 3
     ENDED = 4
+
+
+# Looking a member up takes longer than all else that a message costs.
+NEW, PASSING, HELD, STREAMING, ENDED = State
+
+
+NOTHING, SHRINKS, SHRINKS_LIVE = Kind
 
 
 class End(Enum):
@@ -61,54 +69,62 @@ class Response:
     """The `send` that the application is given."""
 
     __slots__ = (
-        "_asked", "_bytes_after", "_bytes_before", "_codec", "_codings", "_encoder", "_failure",
-        "_flushes", "_head", "_held", "_level", "_lock", "_message", "_must", "_scope", "_seconds",
-        "_send", "_settings", "_size", "_state", "_task", "_timer", "_touched", "_unflushed",
-        "_vary",
+        "_asked", "_bytes_after", "_bytes_before", "_codec", "_coding", "_encoder", "_failure",
+        "_flushes", "_head", "_held", "_is_live", "_level", "_lock", "_message", "_must",
+        "_scope", "_seconds", "_send", "_settings", "_size", "_state", "_task", "_timer",
+        "_touched", "_unflushed", "_vary", "is_open",
     )  # fmt: skip
 
+    # Only what each response needs is set at first: most are never held, and fewer are streams.
+    _coding: Coding
     _codec: Codec
-    _codings: tuple[Coding, ...]
-    _head: Head
+    _encoder: Encoder | None
+    _failure: Exception | None
     _held: list[bytes]
-    _level: int
-    _message: Message
-    _must: bool
+    _lock: asyncio.Lock | None
+    _task: asyncio.Task[None] | None
+    _timer: asyncio.TimerHandle | None
+
+    is_open: bool
+    """Was something begun that `close` or `abandon` has to end?"""
 
     def __init__(self, settings: Settings, scope: Scope, asked: Headers, send: Send) -> None:
-        # Only what each response needs: most are never held, and fewer are streams.
         self._settings = settings
         self._scope = scope  # what the application sees, and writes to
         self._asked = asked  # the headers of the request as they came
         self._send = send
-        self._state = State.NEW
-        self._encoder: Encoder | None = None
-        self._lock: asyncio.Lock | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._failure: Exception | None = None
+        self._state = NEW
+        self.is_open = False
 
     async def send(self, message: Message) -> None:
-        if self._state is State.PASSING:
+        if self._state is PASSING:
             await self._send(message)
             return
         match message["type"]:
             case "http.response.body":
                 await self._on_body(message)
-            case "http.response.start" if self._state is State.NEW:
-                await self._on_start(message)
+            case "http.response.start" if self._state is NEW:
+                start = self._on_start(message)
+                if start is not None:
+                    await self._send(start)
+                elif self._is_live:
+                    async with self._exclusively():
+                        await self._begin_stream()
             case _:
                 await self._on_other(message)
 
     async def close(self) -> None:
         """The application has returned. What it has not finished stays unfinished."""
-        if self._state is State.HELD:
-            async with self._exclusively():
-                await self._release(Reason.UNFINISHED)
+        async with self._exclusively():
+            if self._state is HELD:
+                await self._release("unfinished")
         await self.abandon()
 
     async def abandon(self) -> None:
         """Leave nothing behind: no timer, no task, no encoder."""
+        if not self.is_open:
+            return
+        self.is_open = False
         self._stop_timer()
         if self._encoder is not None:
             self._forget_encoder()
@@ -116,51 +132,39 @@ class Response:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    @property
-    def is_clean(self) -> bool:
-        """Is there nothing to close?"""
-        return self._encoder is None and self._lock is None and self._state is not State.HELD
+    # The head -------------------------------------------------------------------------------------
 
-    # The head
-    # --------------------------------------------------------------------------------------
-
-    async def _on_start(self, message: Message) -> None:
+    def _on_start(self, message: Message) -> Message | None:
+        """The head as it is to be sent at once, None if it has to wait for the body."""
         settings = self._settings
-        scope = self._scope
         head = Head(message["status"], message.get("headers", ()))
         kind = self._classify(head)
-        if isinstance(kind, Reason):
-            if kind is Reason.OPTED_OUT and head.asks_for_identity:
+        if isinstance(kind, str):
+            if kind == "opted-out" and head.asks_for_identity:
                 message = {**message, "headers": head.without_encoding()}
-            await self._pass(message, kind)
-            return
+            return self._passing(message, kind)
         self._message = message
         self._head = head
-        self._vary = settings.vary(scope)
+        self._vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._scope)
         if head.status == 304:
-            asked = header_values(self._asked, b"if-none-match")
-            self._head = Head(304, head.revalidated(asked, settings.etag))
-            await self._pass_uncoded(Reason.NOT_MODIFIED)
-            return
+            held = header_values(self._asked, b"if-none-match")
+            self._head = Head(304, head.revalidated(held, settings.etag))
+            return self._passing_uncoded("not-modified")
         length = head.content_length
-        is_live = length is None and kind is Kind.SHRINKS_LIVE
-        wishes = settings.wishes(self._asked, live=is_live)
-        if isinstance(wishes, Reason):
-            await self._pass_uncoded(wishes)
-        elif length is not None and length < settings.threshold and not wishes.refuses_identity:
-            await self._pass_uncoded(Reason.SMALL)
-        elif scope["method"] == "HEAD":
-            headers = head.about_coded(settings.etag, wishes.codings[0], self._vary)
-            await self._pass({**message, "headers": headers}, Reason.HEAD)
-        else:
-            self._codings = wishes.codings
-            self._must = wishes.refuses_identity
-            self._state = State.HELD
-            self._held = []
-            self._size = 0
-            if is_live:
-                async with self._exclusively():
-                    await self._begin_stream(is_live=True)
+        if length is not None and length < settings.threshold and not settings.strict:
+            return self._passing_uncoded("small")
+        is_live = length is None and kind is SHRINKS_LIVE
+        wishes = settings.wishes(self._asked, is_live=is_live)
+        if isinstance(wishes, str):
+            return self._passing_uncoded(wishes)
+        self._must = wishes.refuses_identity and settings.strict
+        if length is not None and length < settings.threshold and not self._must:
+            return self._passing_uncoded("small")
+        if self._scope["method"] == "HEAD":
+            headers = head.about_coded(wishes.codings[0], settings.etag, self._vary)
+            return self._passing({**message, "headers": headers}, "head")
+        self._hold(wishes.codings[0], is_live=is_live)
+        return None
 
     def _classify(self, head: Head) -> Kind | Reason:
         """What coding would do for this response, or why it is none of our business."""
@@ -170,39 +174,51 @@ class Response:
             return reason
         wanted = settings.filter and settings.filter(scope, head.status, [*head.headers])
         if wanted is False or is_marked(scope):
-            return Reason.OPTED_OUT
+            return "opted-out"
         content_type = head.found.get(b"content-type")
         if content_type is None:
             # A 304 need not repeat the type of what it confirms.
-            return Kind.SHRINKS if wanted or head.status == 304 else Reason.TYPE
+            return SHRINKS if wanted or head.status == 304 else "type"
         kind = settings.kind_of(content_type)
-        if kind is Kind.NOTHING:
-            return Kind.SHRINKS if wanted else Reason.TYPE
+        if kind is NOTHING:
+            return SHRINKS if wanted else "type"
         return kind
 
-    async def _pass(self, message: Message, reason: Reason) -> None:
-        self._state = State.PASSING
-        self._settings.skipped(reason)
-        await self._send(message)
+    def _passing(self, message: Message, reason: Reason) -> Message:
+        self._state = PASSING
+        if self._settings.on_event is not None:
+            self._settings.on_event(Skipped(reason))
+        return message
 
-    async def _pass_uncoded(self, reason: Reason) -> None:
-        """Send the head on as it is; but another client, or a larger body, would be coded."""
-        await self._pass({**self._message, "headers": self._head.varying(self._vary)}, reason)
+    def _passing_uncoded(self, reason: Reason) -> Message:
+        """The head as it is; but to another client, or with a larger body, it would be coded."""
+        return self._passing({**self._message, "headers": self._head.varying(self._vary)}, reason)
+
+    def _hold(self, coding: Coding, *, is_live: bool) -> None:
+        self._state = HELD
+        self._coding = coding
+        self._is_live = is_live
+        self._held = []
+        self._size = 0
+        self._lock = None
+        self._timer = None
+        self._task = None
+        self._encoder = None
+        self._failure = None
+        self.is_open = True
 
     async def _release(self, reason: Reason) -> None:
         """Let go, uncoded, what was held back. From here on all passes."""
         held = b"".join(self._held)
-        self._held = []
         self._stop_timer()
-        await self._pass_uncoded(reason)
-        if held:
-            await self._send({"type": "http.response.body", "body": held, "more_body": True})
+        await self._send(self._passing_uncoded(reason))
+        await self._send_part(held)
 
     def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
         settings = self._settings
         if self._message.get("trailers"):
             length = None  # in HTTP/1.1 only chunks can be followed by them
-        headers = self._head.coded(coding, length, settings.etag, self._vary)
+        headers = self._head.coded(coding, settings.etag, length, self._vary)
         if settings.dictionaries is not None:
             headers += settings.dictionaries.announcement(self._scope)
         if settings.server_timing:
@@ -214,21 +230,21 @@ class Response:
     # --------------------------------------------------------------------------------------
 
     async def _on_body(self, message: Message) -> None:
-        if self._lock is None and self._state is State.HELD and not message.get("more_body"):
+        if self._state is HELD and self._lock is None and not message.get("more_body"):
+            self.is_open = False
             await self._send_whole(message.get("body", b""))
-            return
-        if self._state not in {State.HELD, State.STREAMING}:
+        elif self._state is HELD or self._state is STREAMING:
+            async with self._exclusively():
+                await self._on_chunk(message)
+        else:
             await self._send(message)  # out of turn: the server knows what to say
-            return
-        async with self._exclusively():
-            await self._on_chunk(message)
 
     async def _on_chunk(self, message: Message) -> None:
         body = message.get("body", b"")
         more = message.get("more_body", False)
         if self._failure is not None:
             raise self._failure
-        if self._state is State.HELD:
+        if self._state is HELD:
             self._held.append(body)
             self._size += len(body)
             if not more:
@@ -238,7 +254,7 @@ class Response:
                 self._start_timer()
                 return
             body = await self._begin_stream()
-        if self._state is State.PASSING:
+        if self._state is PASSING:
             await self._send({**message, "body": body})
         else:
             await self._write(body, more=more)
@@ -257,18 +273,18 @@ class Response:
     # -----------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
-        self._state = State.ENDED
-        self._held = []
+        self._state = ENDED
         self._stop_timer()
         settings = self._settings
         if not body or (len(body) < settings.threshold and not self._must):
-            await self._send_uncoded(body, Reason.SMALL)
+            await self._send_uncoded(body, "small")
             return
-        codec = settings.codecs[self._codings[0]]
+        codec = settings.codecs[self._coding]
         level = codec.effort.level_for(len(body))
-        if not settings.is_quick(codec, level, len(body)):
+        is_quick = settings.is_quick(codec, level, len(body))
+        if not is_quick:
             if settings.pool.is_full:
-                await self._send_uncoded(body, Reason.BUSY)
+                await self._send_uncoded(body, "busy")
                 return
             if settings.pool.is_busy:
                 level = codec.effort.fastest
@@ -276,11 +292,14 @@ class Response:
             await self._send_in_slices(codec, level, body)
             return
         start = perf_counter()
-        whole = await self._code_whole(codec, level, body)
+        if is_quick and settings.is_plain:
+            whole = _Whole(codec.compress(body, level), codec.coding)
+        else:
+            whole = await self._code_whole(codec, level, body)
         seconds = perf_counter() - start
         size = len(whole.body)
         if size >= len(body) and not self._must:
-            await self._send_uncoded(body, Reason.NOT_SMALLER)
+            await self._send_uncoded(body, "not-smaller")
             return
         await self._send(self._coded_start(whole.coding, size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
@@ -290,7 +309,7 @@ class Response:
             )
 
     async def _send_uncoded(self, body: bytes, reason: Reason) -> None:
-        await self._pass_uncoded(reason)
+        await self._send(self._passing_uncoded(reason))
         await self._send({"type": "http.response.body", "body": body})
 
     async def _code_whole(self, codec: Codec, level: int, body: bytes) -> _Whole:
@@ -322,7 +341,7 @@ class Response:
             coded = await self._advance(view[:SLICE_BYTES], End.FLUSH)
             if len(coded) >= SLICE_BYTES and not self._must:
                 self._forget_encoder()
-                await self._send_uncoded(body, Reason.NOT_SMALLER)
+                await self._send_uncoded(body, "not-smaller")
                 return
             await self._send(self._coded_start(codec.coding, None, None))
             await self._send({"type": "http.response.body", "body": coded, "more_body": True})
@@ -331,7 +350,7 @@ class Response:
     # Bit by bit
     # ------------------------------------------------------------------------------------
 
-    async def _begin_stream(self, *, is_live: bool = False) -> bytes:
+    async def _begin_stream(self) -> bytes:
         """Send the head of a coded stream, or of an uncoded one where there are too many.
 
         Returns what was held back of the body.
@@ -341,22 +360,22 @@ class Response:
         self._held = []
         if settings.open_streams >= settings.max_streams:
             self._stop_timer()
-            await self._pass_uncoded(Reason.BUSY)
+            await self._send(self._passing_uncoded("busy"))
             return held
-        codec = settings.codecs[self._codings[0]]
-        if is_live:
+        codec = settings.codecs[self._coding]
+        if self._is_live:
             level = codec.effort.live
             encoder = codec.live_encoder(level, settings.stream_memory)
         else:
             level = codec.effort.streaming
             encoder = codec.encoder(level)
         self._begin(codec, level, encoder)
-        self._flushes = settings.flushes_messages or (is_live and settings.flushes_live)
+        self._flushes = settings.flushes_messages or (self._is_live and settings.flushes_live)
         await self._send(self._coded_start(codec.coding, None, None))
         return held
 
     def _begin(self, codec: Codec, level: int, encoder: Encoder) -> None:
-        self._state = State.STREAMING
+        self._state = STREAMING
         self._settings.open_streams += 1
         self._codec = codec
         self._level = level
@@ -380,7 +399,7 @@ class Response:
         if data or end is End.FINISH or self._unflushed:
             coded = await self._advance(data, end)
             if end is End.FINISH:
-                self._state = State.ENDED
+                self._state = ENDED
                 self._stop_timer()
                 self._forget_encoder()
                 await self._send({"type": "http.response.body", "body": coded})
@@ -453,11 +472,11 @@ class Response:
     async def _flush_idle(self) -> None:
         async with self._exclusively():
             try:
-                if self._state is State.HELD:
+                if self._state is HELD:
                     held = await self._begin_stream()
                     coded = held if self._encoder is None else await self._advance(held, End.FLUSH)
                     await self._send_part(coded)
-                elif self._state is State.STREAMING and self._unflushed:
+                elif self._state is STREAMING and self._unflushed:
                     await self._send_part(await self._advance(b"", End.FLUSH))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the application's
                 self._failure = error
@@ -472,15 +491,13 @@ class Response:
 
     async def _on_other(self, message: Message) -> None:
         kind = message["type"]
-        if kind in _BESIDE or self._state not in {State.HELD, State.STREAMING}:
+        if kind in _BESIDE or self._state not in {HELD, STREAMING}:
             await self._send(message)
             return
         async with self._exclusively():
-            if self._state is State.HELD:
-                await self._release(
-                    Reason.UNBUFFERED if kind in _BY_THE_SERVER else Reason.UNKNOWN_MESSAGE
-                )
-            if self._state is State.STREAMING and kind in _BY_THE_SERVER:
+            if self._state is HELD:
+                await self._release("unbuffered" if kind in _BY_THE_SERVER else "unknown-message")
+            if self._state is STREAMING and kind in _BY_THE_SERVER:
                 await self._write_file(message)
             else:
                 await self._send(message)
@@ -510,8 +527,7 @@ class Response:
         await self._write(b"", more=message.get("more_body", False))
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
+class _Whole(NamedTuple):
     """A body that was coded as a whole."""
 
     body: bytes
