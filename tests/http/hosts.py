@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 import functools
+import gc
 import importlib
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -366,7 +368,7 @@ class Django:
             body = echo.note(request.body, list(request.headers.items()), request.scope)
             return http.HttpResponse(body, content_type="application/octet-stream")
 
-        return self._app(view, middleware)
+        return without_leaks(self._app(view, middleware))
 
     def _app(self, view: Endpoint, middleware: Installed) -> App:
         app = middleware(django_app())
@@ -377,6 +379,20 @@ class Django:
             await app(scope, receive, send)
 
         return with_view
+
+
+def without_leaks(app: App) -> App:
+    """Django leaves the file for a body open, to be collected, where reading the body fails."""
+
+    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                await app(scope, receive, send)
+            finally:
+                gc.collect()
+
+    return quiet
 
 
 def untyped(module: str) -> Any:
