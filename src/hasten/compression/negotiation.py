@@ -77,12 +77,17 @@ def parse_weights(header: str) -> Mapping[str, int]:
     weights: dict[str, int] = {}
     for member in header.split(","):
         name, *parameters = member.split(";")
-        coding = name.strip(" \t").lower()
+        coding = coding_name(name)
         if coding:
-            coding = _ALIASES.get(coding, coding)
             weight = _parse_weight(parameters)
             weights[coding] = min(weight, weights.get(coding, weight))
     return weights
+
+
+def coding_name(name: str) -> str:
+    """The registered name of a coding as it stands in a header. RFC 9110, section 8.4.1."""
+    name = name.strip(" \t").lower()
+    return _ALIASES.get(name, name)
 
 
 def _parse_weight(parameters: Sequence[str]) -> int:
