@@ -8,6 +8,7 @@ from hasten.compression.head import Reason
 from hasten.compression.marks import no_compression
 from hasten.compression.media_types import MediaTypes, default_types
 from hasten.compression.middleware import CompressionMiddleware
+from hasten.compression.precompressed import Precompressed
 from hasten.compression.variants import Variants
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Guard",
     "MediaTypes",
     "Padding",
+    "Precompressed",
     "Reason",
     "Skipped",
     "Variants",

@@ -128,8 +128,13 @@ class Head:
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
         """Those headers that hold for the coded response, too: a new list."""
-        headers = [line for line in self.varying(vary) if line[0].lower() not in _FALSE_IF_CODED]
-        if b"etag" not in self.found:
+        found = self.found
+        headers = self.varying(vary)
+        if not _FALSE_IF_CODED.isdisjoint(found):
+            headers = [line for line in headers if line[0].lower() not in _FALSE_IF_CODED]
+        elif headers is self.headers:
+            headers = [*headers]
+        if b"etag" not in found:
             return headers
         return [
             (name, coded_etag(value, etag, coding) if name.lower() == b"etag" else value)

@@ -91,7 +91,11 @@ class Response:
             return
         match message["type"]:
             case "http.response.body":
-                await self._on_body(message)
+                if self._state is HELD and self._is_whole(message):
+                    self.is_open = False
+                    await self._send_whole(message.get("body", b""))
+                else:
+                    await self._on_body(message)
             case "http.response.start" if self._state is NEW:
                 start = self._on_start(message)
                 if start is not None:
@@ -200,22 +204,22 @@ class Response:
 
     async def _on_body(self, message: Message) -> None:
         body = message.get("body", b"")
-        state = self._state
-        if state is HELD:
-            # Some frameworks send an empty message behind a whole body.
-            if not message.get("more_body") or len(body) == self._head.content_length:
-                self.is_open = False
-                await self._send_whole(body)
-                return
+        if self._state is HELD:
             self._open()
-            state = PEEKING
-        if state is PEEKING or state is STREAMING:
+        if self._state is PEEKING or self._state is STREAMING:
             async with self._lock:
                 if self._pause.failure is not None:
                     raise self._pause.failure
                 await self._on_chunk(body, more=message.get("more_body", False))
-        elif body or state is NEW:
+        elif body or self._state is NEW:
             await self._send(message)  # out of turn: the server knows what to say
+
+    def _is_whole(self, message: Message) -> bool:
+        """Is this all of the body? Some frameworks send an empty message behind it."""
+        return (
+            not message.get("more_body")
+            or len(message.get("body", b"")) == self._head.content_length
+        )
 
     async def _on_live_start(self) -> None:
         self._open()
@@ -293,12 +297,13 @@ class Response:
         if size > SLICED_ABOVE_BYTES:
             await self._send_in_slices(codec, level, body)
             return
-        start = perf_counter()
+        seconds = 0.0
         if is_quick and settings.is_plain:
             whole = _Whole(codec.compress(body, level), codec.coding)
         else:
+            start = perf_counter()
             whole = await self._code_whole(codec, level, body)
-        seconds = perf_counter() - start
+            seconds = perf_counter() - start
         coded_size = len(whole.body)
         if coded_size >= size and not self._must:
             await self._send_uncoded(body, "not-smaller")

@@ -110,7 +110,9 @@ class Settings:
         self.rewrites_requests = strip_accept_encoding or etag == "suffix"
         self.cache = cache
         self.dictionaries = dictionaries
-        self.is_plain = cache is None and dictionaries is None and self.padding is None
+        # Nothing but coding is asked for: the short way.
+        extras = (cache, dictionaries, self.padding, on_event)
+        self.is_plain = not server_timing and all(extra is None for extra in extras)
         self.server_timing = server_timing
         self.on_event = on_event
         self.open_streams = 0
