@@ -39,12 +39,21 @@ FLOORS: Final = {
     "hasten.jobs.context": 1,
     "hasten.jobs.cron": 1,
     "hasten.jobs.steering": 1,
+    "hasten.compression.negotiation": 1,
+    "hasten.compression.media_types": 1,
+    "hasten.compression.head": 1,
+    "hasten.compression.breach": 1,
+    "hasten.compression.effort": 1,
+    "hasten.compression.options": 1,
     # engines
     "hasten.jobs.engines": 3,
     "hasten.jobs.engines.*": 3,
+    "hasten.compression.codecs": 3,
     # shells
     "hasten.jobs": 4,
     "hasten.jobs.*": 4,
+    "hasten.compression": 4,
+    "hasten.compression.*": 4,
     # faces
     "hasten.__main__": 5,
     "hasten.cli": 5,
@@ -66,6 +75,11 @@ DOORS: Final = {
     "pydantic": ("hasten.jobs.*",),
     "redis": ("hasten._redis", "hasten._redis.*"),
     "croniter": ("hasten.jobs.cron",),
+    "backports": ("hasten.compression.codecs",),
+    "compression": ("hasten.compression.codecs",),
+    "brotli": ("hasten.compression.codecs",),
+    "brotlicffi": ("hasten.compression.codecs",),
+    "isal": ("hasten.compression.codecs",),
     "typer": ("hasten.cli", "hasten.cli.*"),
     "rich": ("hasten.cli", "hasten.cli.*"),
 }

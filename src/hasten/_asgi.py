@@ -1,0 +1,24 @@
+"""The shapes that an ASGI application is made of (ASGI 3, HTTP connection scope 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Headers = list[tuple[bytes, bytes]]
+"""In the order in which they are sent. Names are in lower case, unless a framework forgot to."""
+
+
+def header_values(headers: Headers, name: bytes) -> bytes | None:
+    """All the lines of one header as one list, None if there is none. RFC 9110, section 5.3.
+
+    name is in lower case.
+    """
+    values = [value for key, value in headers if key.lower() == name]
+    return b", ".join(values) if values else None

@@ -1,0 +1,131 @@
+"""Against BREACH: the length of what is compressed tells about secrets beside an attacker's input.
+
+The attack (RFC 9110, section 17.6) needs a victim's browser to make requests with the victim's
+cookies from the attacker's site. The guard takes that away: such answers are not coded. Padding
+only makes the measuring dearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import urlsplit
+
+from hasten.errors import InvalidOption
+
+_FOREIGN: Final = frozenset({b"cross-site"})
+_FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Do not code what a page of another site asks for with the user's cookies.
+
+    trusted_origins are the other sites of yours whose pages may have it coded, as
+    ``https://app.example.org``. With same_site, other hosts of the same site count as foreign, too.
+    Navigations that the user began are exempt: nobody reads their length from a script.
+    """
+
+    trusted_origins: Collection[str] = ()
+    same_site: bool = False
+    _trusted: frozenset[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for origin in self.trusted_origins:
+            parts = urlsplit(origin)
+            if not parts.scheme or not parts.hostname or parts.path or parts.query:
+                raise InvalidOption(
+                    "trusted_origins", origin, "origins such as 'https://app.example.org'"
+                )
+        trusted = frozenset(origin.lower().encode() for origin in self.trusted_origins)
+        object.__setattr__(self, "_trusted", trusted)
+
+    def is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Was this request made by another site in the user's name?
+
+        headers have names in lower case. Browsers tell by Sec-Fetch-Site; those older than 2023 by
+        Origin or Referer, whose host is then compared with that of the request.
+        """
+        if b"cookie" not in headers:
+            return False
+        site = headers.get(b"sec-fetch-site")
+        if site is None:
+            return self._comes_from_elsewhere(headers)
+        if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):
+            return False
+        return not (_is_navigation(headers) or _source(headers)[0] in self._trusted)
+
+    def _comes_from_elsewhere(self, headers: Mapping[bytes, bytes]) -> bool:
+        if b"origin" not in headers and b"referer" not in headers:
+            return False
+        origin, host = _source(headers)
+        return origin not in self._trusted and host != _host(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Add 1 to max_bytes bytes to what is coded with gzip or zstd.
+
+    How many depends on the content alone: repeating a request teaches nothing, varying it still
+    does.
+    """
+
+    max_bytes: int = 32
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_bytes <= 1024:
+            raise InvalidOption("Padding(max_bytes)", self.max_bytes, "from 1 to 1024 bytes")
+
+    def pad(self, coding: str, coded: bytes, body: bytes) -> bytes:
+        """Lengthen a coded body. Brotli has no room for padding and is left as it is."""
+        # A hash that nobody can steer: with a checksum, two guesses could be given equal padding.
+        digest = blake2b(body, digest_size=4).digest()
+        length = 1 + int.from_bytes(digest) % self.max_bytes
+        match coding:
+            case "gzip":
+                return _pad_gzip(coded, length)
+            case "zstd":
+                return _pad_zstd(coded, length)
+            case _:
+                return coded
+
+
+def _pad_gzip(coded: bytes, length: int) -> bytes:
+    """Put so many bytes into the header of a gzip member, as a file name. RFC 1952, section 2.3."""
+    has_name = 8
+    flags = coded[3] | has_name
+    return coded[:3] + bytes([flags]) + coded[4:10] + b"x" * (length - 1) + b"\0" + coded[10:]
+
+
+def _pad_zstd(coded: bytes, length: int) -> bytes:
+    """Begin with a skippable frame with so many bytes of content. RFC 8878, section 3.1.2."""
+    return b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length) + coded
+
+
+def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
+    return (
+        headers.get(b"sec-fetch-mode") == b"navigate"
+        and headers.get(b"sec-fetch-dest") == b"document"
+        and headers.get(b"sec-fetch-user") == b"?1"
+    )
+
+
+def _source(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The origin and the host name of the page that asks, both empty if it does not say."""
+    url = headers.get(b"origin") or headers.get(b"referer", b"")
+    try:
+        parts = urlsplit(url.decode("latin-1"))
+        origin = f"{parts.scheme}://{parts.netloc}" if parts.hostname else ""
+        return origin.lower().encode("latin-1"), (parts.hostname or "").encode("latin-1")
+    except ValueError:
+        return b"", b""
+
+
+def _host(headers: Mapping[bytes, bytes]) -> bytes:
+    try:
+        host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
+        return (host or "").encode("latin-1")
+    except ValueError:
+        return b""

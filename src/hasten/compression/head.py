@@ -1,0 +1,211 @@
+"""The head of a response: what it says, and what it must say once the body is coded.
+
+An answer that is coded is another representation than the one that the application described. Its
+length, digests, validators and ranges are not the ones that were given (RFC 9110, sections 8 and
+14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final, Literal
+
+from hasten._asgi import Headers
+from hasten.compression.negotiation import Coding
+
+ETagPolicy = Literal["weaken", "suffix", "drop", "keep"]
+
+# Of the coded bytes they would say something false: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
+_ABOUT_THE_BYTES: Final = frozenset(
+    {b"accept-ranges", b"content-digest", b"repr-digest", b"digest", b"content-md5"}
+)
+_WATCHED: Final = _ABOUT_THE_BYTES | {
+    b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type",
+    b"etag", b"set-cookie", b"signature-input", b"use-as-dictionary", b"vary",
+}  # fmt: skip
+
+# Responses without a body, or with a part of one. RFC 9110, sections 15.2 to 15.5.17.
+_UNTOUCHED_STATUSES: Final = frozenset({101, 204, 205, 206, 416})
+
+# What a signature may cover (RFC 9421, section 2) and coding changes.
+_SIGNED: Final = (
+    b'"content-digest"', b'"content-encoding"', b'"content-length"', b'"repr-digest"', b'"etag"',
+    b'"vary"', b'"accept-ranges"', b'"digest"', b'"content-md5"',
+)  # fmt: skip
+
+
+class Reason(StrEnum):
+    """Why an answer was not coded."""
+
+    STATUS = "status"  # it has no body, or a part of one
+    ENCODED = "encoded"  # the application has coded it
+    OPTED_OUT = "opted-out"  # by no_compression, Content-Encoding: identity or the filter
+    NO_TRANSFORM = "no-transform"
+    SIGNED = "signed"
+    TYPE = "type"
+    HEAD = "head"
+    NOT_MODIFIED = "not-modified"
+    SMALL = "small"
+    NOT_ACCEPTED = "not-accepted"
+    CROSS_SITE = "cross-site"
+    NOT_SMALLER = "not-smaller"
+    BUSY = "busy"
+    UNBUFFERED = "unbuffered"  # sent by the server itself: pathsend, zerocopysend
+    UNKNOWN_MESSAGE = "unknown-message"
+    UNFINISHED = "unfinished"  # the application returned before the body
+
+
+class Head:
+    """Status and headers of one response. The lists that it is given are never changed."""
+
+    __slots__ = ("found", "headers", "status")
+
+    def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.headers: Headers = headers if type(headers) is list else list(headers)
+        # The headers that matter here, several lines of one as a list (RFC 9110, section 5.3).
+        self.found: dict[bytes, bytes] = {}
+        found = self.found
+        for name, value in self.headers:
+            key = name.lower()
+            if key in _WATCHED:
+                found[key] = found[key] + b", " + value if key in found else value
+
+    @property
+    def content_length(self) -> int | None:
+        value = self.found.get(b"content-length")
+        return int(value) if value is not None and value.isdigit() else None
+
+    def untouchable(self, method: str) -> Reason | None:
+        """Why nothing of it may be changed, by RFC 9110 and by the application's own word."""
+        status = self.status
+        found = self.found
+        if status < 200 or status in _UNTOUCHED_STATUSES or b"content-range" in found:
+            return Reason.STATUS
+        if method == "CONNECT" and status < 300:
+            return Reason.STATUS
+        if b"content-encoding" in found:
+            return Reason.OPTED_OUT if self.asks_for_identity else Reason.ENCODED
+        if b"cache-control" in found and forbids_transform(found[b"cache-control"]):
+            return Reason.NO_TRANSFORM
+        if b"signature-input" in found and _covers_what_changes(found[b"signature-input"]):
+            return Reason.SIGNED
+        return None
+
+    @property
+    def asks_for_identity(self) -> bool:
+        # "identity" has no business in Content-Encoding (RFC 9110, section 8.4), which leaves it
+        # free to say: leave this one alone.
+        return self.found.get(b"content-encoding", b"gzip").strip().lower() in {b"", b"identity"}
+
+    def without_encoding(self) -> Headers:
+        return [line for line in self.headers if line[0].lower() != b"content-encoding"]
+
+    def varying(self, by: bytes = b"Accept-Encoding") -> Headers:
+        """The headers, with Vary naming what the coding depends on. RFC 9110, section 12.5.5."""
+        vary = self.found.get(b"vary")
+        if vary is None:
+            return [*self.headers, (b"vary", by)]
+        missing = _missing_from(vary, by)
+        if not missing:
+            return self.headers
+        value = b", ".join([vary, missing]) if vary.strip() else missing
+        return [*(line for line in self.headers if line[0].lower() != b"vary"), (b"vary", value)]
+
+    def coded(
+        self,
+        coding: str,
+        length: int | None,
+        etag: ETagPolicy,
+        vary: bytes = b"Accept-Encoding",
+    ) -> Headers:
+        """The headers of the coded response; of so many bytes, if that is known."""
+        headers = self.about_coded(etag, coding, vary)
+        headers.append((b"content-encoding", coding.encode()))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        return headers
+
+    def about_coded(
+        self, etag: ETagPolicy, coding: str, vary: bytes = b"Accept-Encoding"
+    ) -> Headers:
+        """The headers that say nothing about the bytes of the body, whatever its coding."""
+        found = self.found
+        headers = [*self.headers] if (varying := self.varying(vary)) is self.headers else varying
+        if found.keys() <= _HARMLESS:
+            return headers
+        return [
+            (name, coded_etag(value, etag, coding) if key == b"etag" else value)
+            for name, value in headers
+            if (key := name.lower()) not in _ABOUT_THE_BYTES
+            and key != b"content-length"
+            and not (key == b"etag" and etag == "drop")
+        ]
+
+    def revalidated(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
+        """The headers of a 304, with the validator of the variant that the client holds.
+
+        That is the one that the 200 would have had. RFC 9110, section 15.4.5.
+        """
+        tag = self.found.get(b"etag")
+        if if_none_match is None or tag is None or tag.startswith(b"W/"):
+            return self.headers
+        held = [candidate.strip() for candidate in if_none_match.split(b",")]
+        match etag:
+            case "weaken":
+                variants = [b"W/" + tag]
+            case "suffix":
+                variants = [coded_etag(tag, etag, coding) for coding in Coding]
+            case _:
+                return self.headers
+        named = next((variant for variant in variants if variant in held), None)
+        if named is None or tag in held:
+            return self.headers
+        return [(n, named if n.lower() == b"etag" else value) for n, value in self.headers]
+
+
+_HARMLESS: Final = _WATCHED - _ABOUT_THE_BYTES - {b"etag", b"content-length"}
+
+
+def forbids_transform(cache_control: bytes) -> bool:
+    """Does a Cache-Control value hold no-transform? RFC 9111, sections 5.2.1.6 and 5.2.2.6."""
+    return b"no-transform" in cache_control.lower() and any(
+        directive.strip().lower() == b"no-transform" for directive in cache_control.split(b",")
+    )
+
+
+def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
+    """The validator of the coded variant. A strong one names exact bytes: RFC 9110, 8.8.1."""
+    if not tag.startswith(b'"'):
+        return tag
+    match policy:
+        case "weaken":
+            return b"W/" + tag
+        case "suffix":
+            return tag.rstrip(b'"') + b"-" + coding.encode() + b'"'
+        case _:
+            return tag
+
+
+def without_suffixes(tags: bytes) -> bytes:
+    """Undo what the suffix policy did, in the value of If-None-Match or If-Match."""
+    for suffix in _SUFFIXES:
+        tags = tags.replace(suffix, b'"')
+    return tags
+
+
+_SUFFIXES: Final = tuple(f'-{coding}"'.encode() for coding in Coding)
+
+
+def _covers_what_changes(signature_input: bytes) -> bool:
+    covered = signature_input.lower()
+    return any(component in covered for component in _SIGNED)
+
+
+def _missing_from(vary: bytes, names: bytes) -> bytes:
+    present = {name.strip().lower() for name in vary.split(b",")}
+    if b"*" in present:
+        return b""
+    wanted = [name.strip() for name in names.split(b",")]
+    return b", ".join(name for name in wanted if name.lower() not in present)

@@ -1,0 +1,93 @@
+"""Which media types get smaller when they are coded, decided by their structure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+# RFC 6838, section 4.2.8: the suffix names the format that is underneath.
+_SUFFIXES: Final = ("+json", "+xml", "+yaml", "+text", "+json-seq", "+protobuf")
+
+_ALLOWED: Final = frozenset(
+    """
+    application/dart application/ecmascript application/edi-x12 application/edifact
+    application/geo+json-seq application/graphql application/javascript application/json
+    application/json5 application/json-seq application/jsonl application/jsonlines
+    application/ld+json application/n-quads application/n-triples application/ndjson
+    application/postscript application/protobuf application/rtf application/sql
+    application/toml application/trig application/vnd.google.protobuf
+    application/vnd.ms-fontobject application/vnd.api+json application/wasm application/x-javascript
+    application/x-json application/x-jsonlines application/x-ndjson application/x-protobuf
+    application/x-sh application/x-font-opentype application/x-font-otf application/x-font-truetype
+    application/x-font-ttf application/x-tex application/x-www-form-urlencoded application/x-yaml
+    application/xml application/xml-dtd application/yaml
+    font/collection font/otf font/sfnt font/ttf
+    image/bmp image/vnd.microsoft.icon image/x-icon image/x-ms-bmp
+    message/http message/rfc822 model/gltf-binary model/obj model/step model/stl model/vrml
+    """.split()
+)
+
+# Types whose readers wait for each event or line, not for the end.
+_LIVE: Final = frozenset(
+    """
+    text/event-stream application/x-ndjson application/ndjson application/jsonl
+    application/jsonlines application/x-jsonlines application/json-seq application/geo+json-seq
+    application/stream+json application/grpc-web-text
+    """.split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTypes:
+    """An allow-list of media types that knows structure: ``text/*``, ``+json``, ``+xml`` and so on.
+
+    Add to it and take from it: ``default_types | {"application/x-tiles"} - {"text/csv"}``. What it
+    does not know is not coded: an unknown binary format is packed already, mostly.
+    """
+
+    added: frozenset[str] = field(default_factory=frozenset)
+    removed: frozenset[str] = field(default_factory=frozenset)
+
+    def __call__(self, media_type: str) -> bool:
+        """Is a type, in lower case and without its parameters, worth coding?"""
+        if media_type in self.removed:
+            return False
+        return media_type in self.added or _is_compressible(media_type)
+
+    def __or__(self, types: Collection[str]) -> MediaTypes:
+        names = _names(types)
+        return MediaTypes(self.added | names, self.removed - names)
+
+    def __sub__(self, types: Collection[str]) -> MediaTypes:
+        names = _names(types)
+        return MediaTypes(self.added - names, self.removed | names)
+
+
+default_types: Final = MediaTypes()
+
+
+def media_type(content_type: str) -> str:
+    """The type of a Content-Type value, in lower case, without parameters. RFC 9110, 8.3.1."""
+    return content_type.partition(";")[0].strip(" \t").lower()
+
+
+def is_live(media_type: str) -> bool:
+    """Is each event, line or record of this type awaited by its reader?"""
+    return media_type in _LIVE
+
+
+def _is_compressible(media_type: str) -> bool:
+    # gRPC compresses its messages itself. gRPC-Web is another type.
+    if media_type == "application/grpc" or media_type.startswith("application/grpc+"):
+        return False
+    return (
+        media_type.startswith("text/")
+        or media_type in _ALLOWED
+        or media_type.endswith(_SUFFIXES)
+        or media_type == "application/grpc-web-text"
+    )
+
+
+def _names(types: Collection[str]) -> frozenset[str]:
+    return frozenset(media_type(name) for name in ([types] if isinstance(types, str) else types))

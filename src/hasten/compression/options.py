@@ -1,0 +1,101 @@
+"""The options of the middlewares, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from hasten.compression.breach import Guard, Padding
+from hasten.compression.effort import LEVELS
+from hasten.compression.negotiation import Coding
+from hasten.errors import InvalidOption
+
+Size = int | str
+"""Bytes, or a text such as "64kb" or "10mb" (1 kb is 1,024 bytes)."""
+
+Seconds = int | float | timedelta
+
+Breach = str | Guard | Padding | Sequence[Guard | Padding]
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)?", re.IGNORECASE | re.ASCII)
+_UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
+    expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
+    if isinstance(value, str) and (parts := _SIZE.fullmatch(value.strip())):
+        size = int(float(parts[1]) * _UNITS[parts[2] and parts[2].lower()])
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    else:
+        raise InvalidOption(option, value, expected)
+    if size < at_least:
+        raise InvalidOption(option, value, f"{expected}, at least {at_least}")
+    return size
+
+
+def to_seconds(option: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise InvalidOption(option, value, "seconds (a number) or a timedelta, not negative")
+
+
+def to_count(option: str, value: object, *, at_least: int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
+        return value
+    raise InvalidOption(option, value, f"a whole number, at least {at_least}")
+
+
+def to_codings(option: str, value: object) -> list[Coding]:
+    expected = f"a sequence of {', '.join(map(repr, map(str, Coding)))}"
+    if isinstance(value, str) or not isinstance(value, Collection) or not value:
+        raise InvalidOption(option, value, expected)
+    try:
+        return [Coding(name) for name in value]
+    except ValueError:
+        raise InvalidOption(option, value, expected) from None
+
+
+def to_levels(value: object) -> dict[Coding, int]:
+    """The levels that were asked for; {} for "auto"."""
+    if value == "auto":
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidOption("level", value, "'auto' or levels by coding, as {'zstd': 3}")
+    levels: dict[Coding, int] = {}
+    for name, level in value.items():
+        [coding] = to_codings("level", [name])
+        allowed = LEVELS[coding]
+        if isinstance(level, bool) or not isinstance(level, int) or level not in allowed:
+            raise InvalidOption(
+                f"level[{str(coding)!r}]", level, f"from {allowed[0]} to {allowed[-1]}"
+            )
+        levels[coding] = level
+    return levels
+
+
+def to_choice(option: str, value: object, choices: Sequence[str]) -> str:
+    if isinstance(value, str) and value in choices:
+        return value
+    raise InvalidOption(option, value, f"one of {', '.join(map(repr, choices))}")
+
+
+def to_breach(value: object) -> tuple[Guard | None, Padding | None]:
+    match value:
+        case "guard":
+            return Guard(), None
+        case "off":
+            return None, None
+        case Guard():
+            return value, None
+        case Padding():
+            return None, value
+        case (Guard() as guard, Padding() as padding) | (Padding() as padding, Guard() as guard):
+            return guard, padding
+    expected = "'guard', 'off', Guard(…), Padding(…) or both of them in a tuple"
+    raise InvalidOption("breach", value, expected)

@@ -1,0 +1,53 @@
+"""A few threads for work that would hold up the event loop. Compressors release the GIL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Pool:
+    """A bounded pool of threads, started with the first work that it gets.
+
+    More threads than processors would only take turns: there are at most as many, and four.
+    """
+
+    def __init__(self, name: str, workers: int | None, max_queue: int | None) -> None:
+        self.workers = workers or min(4, os.cpu_count() or 1)
+        self.max_queue = 8 * self.workers if max_queue is None else max_queue
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix=f"hasten-{name}")
+        self._unfinished = 0
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait for a thread."""
+        return max(self._unfinished - self.workers, 0)
+
+    @property
+    def is_busy(self) -> bool:
+        """Does more wait than is done soon? Then cheaper work is in place."""
+        return self.waiting > min(2 * self.workers, self.max_queue)
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting >= self.max_queue
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do it in a thread. Cancelled, it is done all the same, and nobody learns the result."""
+        with self._lock:
+            self._unfinished += 1
+        future = self._threads.submit(work, *args, **kwargs)
+        future.add_done_callback(self._finished)
+        return await asyncio.wrap_future(future)
+
+    def _finished(self, _: Future[T]) -> None:
+        with self._lock:
+            self._unfinished -= 1
