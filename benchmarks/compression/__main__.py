@@ -26,7 +26,7 @@ from benchmarks.verdicts import show_verdicts
 ROUNDS: Final = 3
 FULL: Final = Sizes()
 QUICK: Final = Sizes(
-    pareto_seconds=0.03, overhead_repeats=8, stalls_seconds=2.0,
+    pareto_seconds=0.03, overhead_repeats=8, stalls_seconds=1.0,
     streams=300, events=10, interval_seconds=0.1,
 )  # fmt: skip
 PARTS: Final[dict[str, type[Part]]] = {
@@ -86,7 +86,8 @@ def _show(parts: Sequence[Part], names: Sequence[str], facts: dict[str, str], ro
     show_text("")
     for title, text in [*facts.items(), *titles.items()]:
         show_text(f"{title:>{width}}: {text}")
-    show_text(f"\nMedians of {rounds} rounds; ratios: median (lowest–highest).")
+    heading = "One round;" if rounds == 1 else f"Medians of {rounds} rounds;"
+    show_text(f"\n{heading} ratios: median (lowest–highest).")
     for part in parts:
         part.show()
         for name, reason in part.lineup.left_out.items():

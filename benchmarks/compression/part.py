@@ -19,12 +19,12 @@ Tell: TypeAlias = Callable[[str], None]
 class Sizes:
     """How much a part takes: seconds for each contestant and case, streams, repetitions."""
 
-    pareto_seconds: float = 0.35
+    pareto_seconds: float = 0.25
     overhead_repeats: int = 40
-    stalls_seconds: float = 10.0
+    stalls_seconds: float = 4.0
     streams: int = 1_000
     events: int = 20
-    interval_seconds: float = 0.25
+    interval_seconds: float = 0.2
 
 
 class Part(ABC):
