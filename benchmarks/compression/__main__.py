@@ -91,7 +91,7 @@ def _show(parts: Sequence[Part], names: Sequence[str], facts: dict[str, str], ro
     for part in parts:
         part.show()
         for name, reason in part.lineup.left_out.items():
-            show_text(f"Left out: {lineup.find(name).title}, {reason}")
+            show_text(f"Left out of {part.name}: {lineup.find(name).title}, {reason}")
     show_verdicts([verdict for part in parts for verdict in part.verdicts()])
 
 

@@ -42,10 +42,11 @@ class Lineup:
         """Leave a contestant out if what is done within fails."""
         try:
             yield
-        except (Failed, OSError) as failure:
+        except Exception as failure:  # noqa: BLE001  # whatever it is, it is that contestant's
             self.names.remove(name)
-            self.left_out[name] = f"{during}: {failure}"
-            sys.stderr.write(f"{name} is left out of {during}: {failure}\n")
+            reason = str(failure) if isinstance(failure, Failed) else repr(failure)
+            self.left_out[name] = reason
+            sys.stderr.write(f"{name} is left out of {during}: {reason}\n")
 
 
 def installed(names: Sequence[str]) -> list[str]:

@@ -50,10 +50,13 @@ class Overhead(Part):
             "modules": {name: find(name).__module__ for name in self.lineup.names},
             "repeats": self.sizes.overhead_repeats,
         }
-        done = subprocess.run(
-            [*command, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True,
-            timeout=TIMEOUT_SECONDS, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [*command, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True,
+                timeout=TIMEOUT_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {}
         if done.returncode != 0:
             sys.stderr.write(done.stderr[-2_000:])
             return {}

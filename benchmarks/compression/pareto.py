@@ -153,7 +153,7 @@ Bytes are those of the body."""
         lines: list[list[str]] = []
         for name in self.lineup.names:
             compared = name in costs.compared()
-            has_ours = compared and name != OURS and OURS in self.lineup.names
+            has_ours = compared and name != OURS and OURS in costs.compared()
             found = costs.by_name[name]
             lines.append(
                 [
@@ -172,7 +172,7 @@ Bytes are those of the body."""
         return lines
 
     def verdicts(self) -> list[Verdict]:
-        if OURS not in self.lineup.names or not any(self._costs[TARGET_CASE].by_name):
+        if OURS not in self._costs[TARGET_CASE].compared():
             return []
         return [*map(self._verdict_on_rivals, CHROME_CASES), *self._verdicts_on_starlette()]
 
@@ -182,9 +182,9 @@ Bytes are those of the body."""
         return Verdict(target, f"{titles(better)} is" if better else "nobody is", not better)
 
     def _verdicts_on_starlette(self) -> list[Verdict]:
-        if RIVAL not in self.lineup.names:
-            return []
         costs = self._costs[TARGET_CASE]
+        if RIVAL not in costs.compared():
+            return []
         cpu = costs.times_ours(RIVAL)
         size = costs.bytes(OURS) / costs.bytes(RIVAL)
         what = f"json, {TARGET_CASE.size}"
