@@ -5,6 +5,7 @@ HastenError
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
+├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
 │   ├── StoreReadOnly       it cannot be written: fix its permissions
@@ -91,6 +92,15 @@ class PayloadTooLarge(InvalidArgument):
         )
         self.size = size
         self.limit = limit
+
+
+class BodyRefused(HastenError):
+    """The compressed body of a request was not decoded to its end."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"the body of this request was refused: {reason}")
+        self.status = status
+        self.reason = reason
 
 
 class StoreError(HastenError):

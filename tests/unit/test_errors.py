@@ -11,6 +11,7 @@ import pytest
 
 from hasten import errors
 from hasten.errors import (
+    BodyRefused,
     HastenError,
     InvalidArgument,
     InvalidOption,
@@ -56,6 +57,10 @@ MESSAGES = [
     (
         PayloadTooLarge("send", "body", 2_000_000, 1_048_576),
         TOO_LARGE,
+    ),
+    (
+        BodyRefused(413, "decoded, it is larger than 10 bytes"),
+        "the body of this request was refused: decoded, it is larger than 10 bytes",
     ),
     (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
     (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),

@@ -1,6 +1,7 @@
 """Compress what an application answers, where that pays, and decompress what it is sent, safely."""
 
 from hasten.compression.breach import Guard, Padding
+from hasten.compression.decompression import DecompressionMiddleware
 from hasten.compression.dictionaries import Dictionaries
 from hasten.compression.events import Coded, Counters, Skipped
 from hasten.compression.head import Reason
@@ -13,6 +14,7 @@ __all__ = [
     "Coded",
     "CompressionMiddleware",
     "Counters",
+    "DecompressionMiddleware",
     "Dictionaries",
     "Guard",
     "MediaTypes",

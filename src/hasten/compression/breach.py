@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from hasten.errors import InvalidOption
 
+_OWN: Final = frozenset({b"same-origin", b"none"})
 _FOREIGN: Final = frozenset({b"cross-site"})
 _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
@@ -51,6 +52,8 @@ class Guard:
         if b"cookie" not in headers:
             return False
         site = headers.get(b"sec-fetch-site")
+        if site in _OWN:
+            return False
         if site is None:
             return self._comes_from_elsewhere(headers)
         if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):

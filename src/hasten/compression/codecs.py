@@ -304,10 +304,13 @@ class _BrotliEncoder:
 class _BrotliDecoder:
     def __init__(self) -> None:
         self._decompressor = _brotli.Decompressor()
+        self._filled = False
 
     @property
     def has_more(self) -> bool:
-        return not (self._decompressor.can_accept_more_data() or self.at_end)
+        # It says that it takes more input while there is output that did not fit.
+        can_go_on = self._filled or not self._decompressor.can_accept_more_data()
+        return can_go_on and not self.at_end
 
     @property
     def at_end(self) -> bool:
@@ -320,6 +323,7 @@ class _BrotliDecoder:
             plain: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
         except _brotli.error as exc:
             raise BadData("this is not brotli") from exc
+        self._filled = len(plain) >= at_most
         return plain
 
 

@@ -60,7 +60,7 @@ class Counters:
                     self._after[coding] += event.bytes_after
                     self._seconds[coding] = self._seconds.get(coding, 0) + event.seconds
                 case Skipped():
-                    self._skipped[str(event.reason)] += 1
+                    self._skipped[event.reason] += 1
 
     def snapshot(self) -> dict[str, object]:
         """All counts since the start.

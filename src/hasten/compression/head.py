@@ -8,7 +8,6 @@ length, digests, validators and ranges are not the ones that were given (RFC 911
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Final, Literal
 
 from hasten._asgi import Headers
@@ -17,13 +16,12 @@ from hasten.compression.negotiation import Coding
 ETagPolicy = Literal["weaken", "suffix", "drop", "keep"]
 
 # Of the coded bytes they would say something false: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
-_ABOUT_THE_BYTES: Final = frozenset(
-    {b"accept-ranges", b"content-digest", b"repr-digest", b"digest", b"content-md5"}
-)
-_WATCHED: Final = _ABOUT_THE_BYTES | {
-    b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type",
-    b"etag", b"set-cookie", b"signature-input", b"use-as-dictionary", b"vary",
-}  # fmt: skip
+_FALSE_IF_CODED: Final = frozenset(
+    {
+        b"accept-ranges", b"content-digest", b"content-length", b"content-md5", b"digest",
+        b"repr-digest",
+    }
+)  # fmt: skip
 
 # Responses without a body, or with a part of one. RFC 9110, sections 15.2 to 15.5.17.
 _UNTOUCHED_STATUSES: Final = frozenset({101, 204, 205, 206, 416})
@@ -35,25 +33,25 @@ _SIGNED: Final = (
 )  # fmt: skip
 
 
-class Reason(StrEnum):
-    """Why an answer was not coded."""
-
-    STATUS = "status"  # it has no body, or a part of one
-    ENCODED = "encoded"  # the application has coded it
-    OPTED_OUT = "opted-out"  # by no_compression, Content-Encoding: identity or the filter
-    NO_TRANSFORM = "no-transform"
-    SIGNED = "signed"
-    TYPE = "type"
-    HEAD = "head"
-    NOT_MODIFIED = "not-modified"
-    SMALL = "small"
-    NOT_ACCEPTED = "not-accepted"
-    CROSS_SITE = "cross-site"
-    NOT_SMALLER = "not-smaller"
-    BUSY = "busy"
-    UNBUFFERED = "unbuffered"  # sent by the server itself: pathsend, zerocopysend
-    UNKNOWN_MESSAGE = "unknown-message"
-    UNFINISHED = "unfinished"  # the application returned before the body
+Reason = Literal[
+    "status",  # it has no body, or a part of one
+    "encoded",  # the application has coded it
+    "opted-out",  # by no_compression, Content-Encoding: identity or the filter
+    "no-transform",
+    "signed",  # a signature covers what would change
+    "type",
+    "head",  # the answer to a HEAD: there is no body
+    "not-modified",
+    "small",
+    "not-accepted",
+    "cross-site",
+    "not-smaller",
+    "busy",  # too many bodies wait for a thread, or too many streams are open
+    "unbuffered",  # sent by the server itself: pathsend, zerocopysend
+    "unknown-message",
+    "unfinished",  # the application returned before the body
+]
+"""Why an answer was not coded."""
 
 
 class Head:
@@ -64,13 +62,12 @@ class Head:
     def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.status = status
         self.headers: Headers = headers if type(headers) is list else list(headers)
-        # The headers that matter here, several lines of one as a list (RFC 9110, section 5.3).
+        # The values by name in lower case, several lines of one as a list: RFC 9110, section 5.3.
         self.found: dict[bytes, bytes] = {}
         found = self.found
         for name, value in self.headers:
             key = name.lower()
-            if key in _WATCHED:
-                found[key] = found[key] + b", " + value if key in found else value
+            found[key] = found[key] + b", " + value if key in found else value
 
     @property
     def content_length(self) -> int | None:
@@ -82,15 +79,15 @@ class Head:
         status = self.status
         found = self.found
         if status < 200 or status in _UNTOUCHED_STATUSES or b"content-range" in found:
-            return Reason.STATUS
+            return "status"
         if method == "CONNECT" and status < 300:
-            return Reason.STATUS
+            return "status"
         if b"content-encoding" in found:
-            return Reason.OPTED_OUT if self.asks_for_identity else Reason.ENCODED
+            return "opted-out" if self.asks_for_identity else "encoded"
         if b"cache-control" in found and forbids_transform(found[b"cache-control"]):
-            return Reason.NO_TRANSFORM
+            return "no-transform"
         if b"signature-input" in found and _covers_what_changes(found[b"signature-input"]):
-            return Reason.SIGNED
+            return "signed"
         return None
 
     @property
@@ -116,31 +113,28 @@ class Head:
     def coded(
         self,
         coding: str,
-        length: int | None,
         etag: ETagPolicy,
+        length: int | None = None,
         vary: bytes = b"Accept-Encoding",
     ) -> Headers:
         """The headers of the coded response; of so many bytes, if that is known."""
-        headers = self.about_coded(etag, coding, vary)
+        headers = self.about_coded(coding, etag, vary)
         headers.append((b"content-encoding", coding.encode()))
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         return headers
 
     def about_coded(
-        self, etag: ETagPolicy, coding: str, vary: bytes = b"Accept-Encoding"
+        self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
-        """The headers that say nothing about the bytes of the body, whatever its coding."""
-        found = self.found
-        headers = [*self.headers] if (varying := self.varying(vary)) is self.headers else varying
-        if found.keys() <= _HARMLESS:
+        """Those headers that hold for the coded response, too: a new list."""
+        headers = [line for line in self.varying(vary) if line[0].lower() not in _FALSE_IF_CODED]
+        if b"etag" not in self.found:
             return headers
         return [
-            (name, coded_etag(value, etag, coding) if key == b"etag" else value)
+            (name, coded_etag(value, etag, coding) if name.lower() == b"etag" else value)
             for name, value in headers
-            if (key := name.lower()) not in _ABOUT_THE_BYTES
-            and key != b"content-length"
-            and not (key == b"etag" and etag == "drop")
+            if not (etag == "drop" and name.lower() == b"etag")
         ]
 
     def revalidated(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
@@ -163,9 +157,6 @@ class Head:
         if named is None or tag in held:
             return self.headers
         return [(n, named if n.lower() == b"etag" else value) for n, value in self.headers]
-
-
-_HARMLESS: Final = _WATCHED - _ABOUT_THE_BYTES - {b"etag", b"content-length"}
 
 
 def forbids_transform(cache_control: bytes) -> bool:

@@ -127,7 +127,7 @@ class CompressionMiddleware:
         except BaseException:
             await response.abandon()
             raise
-        if not response.is_clean:
+        if response.is_open:
             await response.close()
 
 

@@ -77,12 +77,17 @@ def parse_weights(header: str) -> Mapping[str, int]:
     weights: dict[str, int] = {}
     for member in header.split(","):
         name, *parameters = member.split(";")
-        coding = name.strip(" \t").lower()
+        coding = coding_name(name)
         if coding:
-            coding = _ALIASES.get(coding, coding)
             weight = _parse_weight(parameters)
             weights[coding] = min(weight, weights.get(coding, weight))
     return weights
+
+
+def coding_name(name: str) -> str:
+    """The registered name of a coding as it stands in a header. RFC 9110, section 8.4.1."""
+    name = name.strip(" \t").lower()
+    return _ALIASES.get(name, name)
 
 
 def _parse_weight(parameters: Sequence[str]) -> int:
@@ -93,15 +98,14 @@ def _parse_weight(parameters: Sequence[str]) -> int:
     return 1000
 
 
-def chooser(offered: Sequence[Coding]) -> Callable[[bytes | None], Wishes]:
-    """`choose` for one offer, on the bytes of the header; remembers what browsers often send."""
+def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Wishes]:
+    """`choose` for one offer, on the bytes of the header; remembers what browsers often send.
+
+    Not for headers above MAX_HEADER_BYTES, which would be remembered, too.
+    """
 
     @lru_cache(maxsize=256)
-    def remembered(header: bytes) -> Wishes:
+    def choose_remembered(header: bytes) -> Wishes:
         return choose(header.decode("latin-1"), offered)
 
-    def of(header: bytes | None) -> Wishes:
-        # What is too long is not remembered either: the memory would be the sender's to fill.
-        return remembered(header) if header and len(header) <= MAX_HEADER_BYTES else NO_WISHES
-
-    return of
+    return choose_remembered

@@ -1,35 +1,34 @@
 """One response on its way out.
 
-    NEW ──start──▸ PASSING                    nothing to code, or not for this client
-     │   ├───────▸ HELD ──body───▸ ENDED      all of it came at once: coded as a whole, if smaller
-     │   │          └──more─▸ STREAMING ─▸ ENDED
-     │   └───────────────────▸ STREAMING      events: the head leaves at once
+    NEW ─start─▸ PASSING                           nothing to code, or not for this client
+         └─────▸ HELD ─body─▸ ENDED                all of it came at once: coded, if that is smaller
+                  ├─more─▸ PEEKING ─▸ ENDED        too small yet to tell: there may be no more
+                  │          └───────┐
+                  └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first of the body has come, for only that tells whether coding pays.
-A stream is flushed when its producer pauses, by a timer; a lock keeps what the timer sends and what
-the application sends apart. Whatever ends a response early (an exception, a cancellation, a client
-that has gone) leaves the coded stream without its end, so that nobody takes a part for the whole.
+The head is held back until the first of the body has come, for only that tells whether coding pays;
+that of a live stream (events, lines) leaves at once. A stream is flushed when its producer pauses.
+That is done by a task of its own, so a lock keeps what it sends and what the application sends
+apart. Whatever ends a response early (an exception, a cancellation, a client that has gone) leaves
+the coded stream without its end, so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass
 from enum import Enum
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
-from hasten.compression.codecs import Codec, Encoder
-from hasten.compression.events import Coded
+from hasten.compression.codecs import Codec
+from hasten.compression.events import Coded, Skipped
 from hasten.compression.head import Head, Reason
 from hasten.compression.marks import is_marked
 from hasten.compression.negotiation import Coding
-from hasten.compression.settings import Kind, Settings
-
-SLICE_BYTES: Final = 256 * 1024
-"""What a thread codes in one go. Large bodies take turns, slice by slice."""
+from hasten.compression.pause import Pause
+from hasten.compression.settings import ACCEPT_ENCODING, Kind, Settings
+from hasten.compression.stream import SLICE_BYTES, CodedStream, End
 
 SLICED_ABOVE_BYTES: Final = 4 * 1024 * 1024
 """A larger body is sent slice by slice, and so without its length."""
@@ -42,125 +41,120 @@ _BY_THE_SERVER: Final = frozenset({"http.response.pathsend", "http.response.zero
 
 
 class State(Enum):
+    """Where a response is on its way; see above."""
+
     NEW = 0
     PASSING = 1
     HELD = 2
-    STREAMING = 3
-    ENDED = 4
+    PEEKING = 3
+    STREAMING = 4
+    ENDED = 5
 
 
-class End(Enum):
-    """What is done after a piece was written."""
-
-    NONE = 0
-    FLUSH = 1
-    FINISH = 2
+# Looking a member up by its class takes longer than most of what a message costs.
+NEW, PASSING, HELD, PEEKING, STREAMING, ENDED = State
+NOTHING, SHRINKS, SHRINKS_LIVE = Kind
 
 
 class Response:
     """The `send` that the application is given."""
 
     __slots__ = (
-        "_asked", "_bytes_after", "_bytes_before", "_codec", "_codings", "_encoder", "_failure",
-        "_flushes", "_head", "_held", "_level", "_lock", "_message", "_must", "_scope", "_seconds",
-        "_send", "_settings", "_size", "_state", "_task", "_timer", "_touched", "_unflushed",
-        "_vary",
+        "_asked", "_coding", "_head", "_held", "_is_live", "_lock", "_message", "_must", "_pause",
+        "_scope", "_send", "_settings", "_size", "_state", "_stream", "_vary", "is_open",
     )  # fmt: skip
 
-    _codec: Codec
-    _codings: tuple[Coding, ...]
-    _head: Head
+    # Set when they are needed, which for most responses is never. From HELD on:
+    _coding: Coding
+    _is_live: bool
+    # From PEEKING and STREAMING on:
     _held: list[bytes]
-    _level: int
-    _message: Message
-    _must: bool
+    _size: int
+    _lock: asyncio.Lock
+    _pause: Pause
+    _stream: CodedStream | None
+
+    is_open: bool
+    """Was something begun that `close` or `abandon` has to end?"""
 
     def __init__(self, settings: Settings, scope: Scope, asked: Headers, send: Send) -> None:
-        # Only what each response needs: most are never held, and fewer are streams.
         self._settings = settings
         self._scope = scope  # what the application sees, and writes to
         self._asked = asked  # the headers of the request as they came
         self._send = send
-        self._state = State.NEW
-        self._encoder: Encoder | None = None
-        self._lock: asyncio.Lock | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._failure: Exception | None = None
+        self._state = NEW
+        self.is_open = False
 
     async def send(self, message: Message) -> None:
-        if self._state is State.PASSING:
+        if self._state is PASSING:
             await self._send(message)
             return
         match message["type"]:
             case "http.response.body":
                 await self._on_body(message)
-            case "http.response.start" if self._state is State.NEW:
-                await self._on_start(message)
+            case "http.response.start" if self._state is NEW:
+                start = self._on_start(message)
+                if start is not None:
+                    await self._send(start)
+                elif self._is_live:
+                    await self._on_live_start()
             case _:
                 await self._on_other(message)
 
     async def close(self) -> None:
         """The application has returned. What it has not finished stays unfinished."""
-        if self._state is State.HELD:
-            async with self._exclusively():
-                await self._release(Reason.UNFINISHED)
+        if self._state is HELD:
+            self.is_open = False
+            await self._send(self._passing_uncoded("unfinished"))
+        elif self._state is PEEKING:
+            async with self._lock:
+                await self._release("unfinished")
         await self.abandon()
 
     async def abandon(self) -> None:
         """Leave nothing behind: no timer, no task, no encoder."""
-        self._stop_timer()
-        if self._encoder is not None:
-            self._forget_encoder()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self.is_open and self._state is not HELD:
+            if self._stream is not None:
+                self._stream.close()
+            await self._pause.close()
 
-    @property
-    def is_clean(self) -> bool:
-        """Is there nothing to close?"""
-        return self._encoder is None and self._lock is None and self._state is not State.HELD
+    # The head -------------------------------------------------------------------------------------
 
-    # The head
-    # --------------------------------------------------------------------------------------
-
-    async def _on_start(self, message: Message) -> None:
+    def _on_start(self, message: Message) -> Message | None:
+        """The head as it is to be sent at once, None if it has to wait for the body."""
         settings = self._settings
-        scope = self._scope
         head = Head(message["status"], message.get("headers", ()))
         kind = self._classify(head)
-        if isinstance(kind, Reason):
-            if kind is Reason.OPTED_OUT and head.asks_for_identity:
-                message = {**message, "headers": head.without_encoding()}
-            await self._pass(message, kind)
-            return
+        if isinstance(kind, str):
+            headers = head.headers  # not the message's: they may be an iterator, used up by now
+            if kind == "opted-out" and head.asks_for_identity:
+                headers = head.without_encoding()
+            return self._passing({**message, "headers": headers}, kind)
         self._message = message
         self._head = head
-        self._vary = settings.vary(scope)
+        self._vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._scope)
         if head.status == 304:
-            asked = header_values(self._asked, b"if-none-match")
-            self._head = Head(304, head.revalidated(asked, settings.etag))
-            await self._pass_uncoded(Reason.NOT_MODIFIED)
-            return
+            held = header_values(self._asked, b"if-none-match")
+            self._head = Head(304, head.revalidated(held, settings.etag))
+            return self._passing_uncoded("not-modified")
         length = head.content_length
-        is_live = length is None and kind is Kind.SHRINKS_LIVE
-        wishes = settings.wishes(self._asked, live=is_live)
-        if isinstance(wishes, Reason):
-            await self._pass_uncoded(wishes)
-        elif length is not None and length < settings.threshold and not wishes.refuses_identity:
-            await self._pass_uncoded(Reason.SMALL)
-        elif scope["method"] == "HEAD":
-            headers = head.about_coded(settings.etag, wishes.codings[0], self._vary)
-            await self._pass({**message, "headers": headers}, Reason.HEAD)
-        else:
-            self._codings = wishes.codings
-            self._must = wishes.refuses_identity
-            self._state = State.HELD
-            self._held = []
-            self._size = 0
-            if is_live:
-                async with self._exclusively():
-                    await self._begin_stream(is_live=True)
+        if length is not None and length < settings.threshold and not settings.strict:
+            return self._passing_uncoded("small")
+        is_live = length is None and kind is SHRINKS_LIVE
+        wishes = settings.wishes(self._asked, is_live=is_live)
+        if isinstance(wishes, str):
+            return self._passing_uncoded(wishes)
+        self._must = wishes.refuses_identity and settings.strict
+        if length is not None and length < settings.threshold and not self._must:
+            return self._passing_uncoded("small")
+        if self._scope["method"] == "HEAD":
+            headers = head.about_coded(wishes.codings[0], settings.etag, self._vary)
+            return self._passing({**message, "headers": headers}, "head")
+        self._state = HELD
+        self._coding = wishes.codings[0]
+        self._is_live = is_live
+        self.is_open = True
+        return None
 
     def _classify(self, head: Head) -> Kind | Reason:
         """What coding would do for this response, or why it is none of our business."""
@@ -170,39 +164,31 @@ class Response:
             return reason
         wanted = settings.filter and settings.filter(scope, head.status, [*head.headers])
         if wanted is False or is_marked(scope):
-            return Reason.OPTED_OUT
+            return "opted-out"
         content_type = head.found.get(b"content-type")
         if content_type is None:
             # A 304 need not repeat the type of what it confirms.
-            return Kind.SHRINKS if wanted or head.status == 304 else Reason.TYPE
+            return SHRINKS if wanted or head.status == 304 else "type"
         kind = settings.kind_of(content_type)
-        if kind is Kind.NOTHING:
-            return Kind.SHRINKS if wanted else Reason.TYPE
+        if kind is NOTHING:
+            return SHRINKS if wanted else "type"
         return kind
 
-    async def _pass(self, message: Message, reason: Reason) -> None:
-        self._state = State.PASSING
-        self._settings.skipped(reason)
-        await self._send(message)
+    def _passing(self, message: Message, reason: Reason) -> Message:
+        self._state = PASSING
+        if self._settings.on_event is not None:
+            self._settings.on_event(Skipped(reason))
+        return message
 
-    async def _pass_uncoded(self, reason: Reason) -> None:
-        """Send the head on as it is; but another client, or a larger body, would be coded."""
-        await self._pass({**self._message, "headers": self._head.varying(self._vary)}, reason)
-
-    async def _release(self, reason: Reason) -> None:
-        """Let go, uncoded, what was held back. From here on all passes."""
-        held = b"".join(self._held)
-        self._held = []
-        self._stop_timer()
-        await self._pass_uncoded(reason)
-        if held:
-            await self._send({"type": "http.response.body", "body": held, "more_body": True})
+    def _passing_uncoded(self, reason: Reason) -> Message:
+        """The head as it is; but to another client, or with a larger body, it would be coded."""
+        return self._passing({**self._message, "headers": self._head.varying(self._vary)}, reason)
 
     def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
         settings = self._settings
         if self._message.get("trailers"):
             length = None  # in HTTP/1.1 only chunks can be followed by them
-        headers = self._head.coded(coding, length, settings.etag, self._vary)
+        headers = self._head.coded(coding, settings.etag, length, self._vary)
         if settings.dictionaries is not None:
             headers += settings.dictionaries.announcement(self._scope)
         if settings.server_timing:
@@ -210,38 +196,63 @@ class Response:
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
         return {**self._message, "headers": headers}
 
-    # The body
-    # --------------------------------------------------------------------------------------
+    # The body -------------------------------------------------------------------------------------
 
     async def _on_body(self, message: Message) -> None:
-        if self._lock is None and self._state is State.HELD and not message.get("more_body"):
-            await self._send_whole(message.get("body", b""))
-            return
-        if self._state not in {State.HELD, State.STREAMING}:
-            await self._send(message)  # out of turn: the server knows what to say
-            return
-        async with self._exclusively():
-            await self._on_chunk(message)
-
-    async def _on_chunk(self, message: Message) -> None:
         body = message.get("body", b"")
-        more = message.get("more_body", False)
-        if self._failure is not None:
-            raise self._failure
-        if self._state is State.HELD:
+        state = self._state
+        if state is HELD:
+            # Some frameworks send an empty message behind a whole body.
+            if not message.get("more_body") or len(body) == self._head.content_length:
+                self.is_open = False
+                await self._send_whole(body)
+                return
+            self._open()
+            state = PEEKING
+        if state is PEEKING or state is STREAMING:
+            async with self._lock:
+                if self._pause.failure is not None:
+                    raise self._pause.failure
+                await self._on_chunk(body, more=message.get("more_body", False))
+        elif body or state is NEW:
+            await self._send(message)  # out of turn: the server knows what to say
+
+    async def _on_live_start(self) -> None:
+        self._open()
+        async with self._lock:
+            await self._begin_stream()
+
+    def _open(self) -> None:
+        """Begin to take the body in pieces."""
+        self._state = PEEKING
+        self._held = []
+        self._size = 0
+        self._lock = asyncio.Lock()
+        self._pause = Pause(self._settings.idle_seconds, self._on_pause)
+        self._stream = None
+
+    async def _on_chunk(self, body: bytes, *, more: bool) -> None:
+        if self._state is PEEKING:
             self._held.append(body)
             self._size += len(body)
-            if not more:
+            if not more or self._size == self._head.content_length:
+                self._pause.stop()
                 await self._send_whole(b"".join(self._held))
                 return
             if not self._is_decided(body):
-                self._start_timer()
+                self._pause.restart()
                 return
-            body = await self._begin_stream()
-        if self._state is State.PASSING:
-            await self._send({**message, "body": body})
-        else:
-            await self._write(body, more=more)
+            await self._begin_stream()
+            body = b"".join(self._held)
+        if self._stream is None:  # it was let go, uncoded
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            return
+        if not more:
+            self._state = ENDED
+            self._pause.stop()
+        await self._stream.write(body, more=more)
+        if self._stream.has_unflushed:
+            self._pause.restart()
 
     def _is_decided(self, newest: bytes) -> bool:
         """Will it be coded, whatever comes next? Too small a beginning may be all there is."""
@@ -253,45 +264,56 @@ class Response:
             or self._settings.flushes_messages
         )
 
-    # All at once
-    # -----------------------------------------------------------------------------------
+    async def _on_pause(self) -> None:
+        async with self._lock:
+            if self._state is PEEKING:
+                await self._begin_stream()
+                await self._on_chunk(b"".join(self._held), more=True)
+            if self._state is STREAMING and self._stream is not None:
+                await self._stream.flush()
+
+    # All at once ----------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
-        self._state = State.ENDED
-        self._held = []
-        self._stop_timer()
+        self._state = ENDED
         settings = self._settings
-        if not body or (len(body) < settings.threshold and not self._must):
-            await self._send_uncoded(body, Reason.SMALL)
+        size = len(body)
+        if not body or (size < settings.threshold and not self._must):
+            await self._send_uncoded(body, "small")
             return
-        codec = settings.codecs[self._codings[0]]
-        level = codec.effort.level_for(len(body))
-        if not settings.is_quick(codec, level, len(body)):
+        codec = settings.codecs[self._coding]
+        level = codec.effort.level_for(size)
+        is_quick = settings.is_quick(codec, level, size)
+        if not is_quick:
             if settings.pool.is_full:
-                await self._send_uncoded(body, Reason.BUSY)
+                await self._send_uncoded(body, "busy")
                 return
             if settings.pool.is_busy:
                 level = codec.effort.fastest
-        if len(body) > SLICED_ABOVE_BYTES:
+        if size > SLICED_ABOVE_BYTES:
             await self._send_in_slices(codec, level, body)
             return
         start = perf_counter()
-        whole = await self._code_whole(codec, level, body)
+        if is_quick and settings.is_plain:
+            whole = _Whole(codec.compress(body, level), codec.coding)
+        else:
+            whole = await self._code_whole(codec, level, body)
         seconds = perf_counter() - start
-        size = len(whole.body)
-        if size >= len(body) and not self._must:
-            await self._send_uncoded(body, Reason.NOT_SMALLER)
+        coded_size = len(whole.body)
+        if coded_size >= size and not self._must:
+            await self._send_uncoded(body, "not-smaller")
             return
-        await self._send(self._coded_start(whole.coding, size, seconds))
+        await self._send(self._coded_start(whole.coding, coded_size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
         if settings.on_event is not None:
             settings.on_event(
-                Coded(whole.coding, level, len(body), size, seconds, cached=whole.cached)
+                Coded(whole.coding, level, size, coded_size, seconds, cached=whole.cached)
             )
 
     async def _send_uncoded(self, body: bytes, reason: Reason) -> None:
-        await self._pass_uncoded(reason)
+        await self._send(self._passing_uncoded(reason))
         await self._send({"type": "http.response.body", "body": body})
+        self._state = ENDED
 
     async def _code_whole(self, codec: Codec, level: int, body: bytes) -> _Whole:
         settings = self._settings
@@ -316,215 +338,73 @@ class Response:
 
     async def _send_in_slices(self, codec: Codec, level: int, body: bytes) -> None:
         """Code a large body by turns with others; what has been coded leaves at once."""
-        async with self._exclusively():
-            self._begin(codec, level, codec.encoder(level))
+        encoder = codec.encoder(level)
+        stream = CodedStream(self._settings, self._send, codec, level, encoder, flushes=False)
+        try:
             view = memoryview(body)
-            coded = await self._advance(view[:SLICE_BYTES], End.FLUSH)
-            if len(coded) >= SLICE_BYTES and not self._must:
-                self._forget_encoder()
-                await self._send_uncoded(body, Reason.NOT_SMALLER)
+            coded = await stream.advance_off_loop(view[:SLICE_BYTES], End.FLUSH)
+            if len(coded) < SLICE_BYTES or self._must:
+                await self._send(self._coded_start(codec.coding, None, None))
+                await self._send({"type": "http.response.body", "body": coded, "more_body": True})
+                await stream.write(view[SLICE_BYTES:], more=False)
                 return
-            await self._send(self._coded_start(codec.coding, None, None))
-            await self._send({"type": "http.response.body", "body": coded, "more_body": True})
-            await self._write(view[SLICE_BYTES:], more=False)
+        finally:
+            stream.close()
+        await self._send_uncoded(body, "not-smaller")
 
-    # Bit by bit
-    # ------------------------------------------------------------------------------------
+    # Bit by bit -----------------------------------------------------------------------------------
 
-    async def _begin_stream(self, *, is_live: bool = False) -> bytes:
-        """Send the head of a coded stream, or of an uncoded one where there are too many.
-
-        Returns what was held back of the body.
-        """
+    async def _begin_stream(self) -> None:
+        """Send the head of a coded stream, or of an uncoded one where there are too many."""
         settings = self._settings
-        held = b"".join(self._held)
-        self._held = []
         if settings.open_streams >= settings.max_streams:
-            self._stop_timer()
-            await self._pass_uncoded(Reason.BUSY)
-            return held
-        codec = settings.codecs[self._codings[0]]
-        if is_live:
+            self._pause.stop()
+            await self._send(self._passing_uncoded("busy"))
+            return
+        codec = settings.codecs[self._coding]
+        if self._is_live:
             level = codec.effort.live
             encoder = codec.live_encoder(level, settings.stream_memory)
         else:
             level = codec.effort.streaming
             encoder = codec.encoder(level)
-        self._begin(codec, level, encoder)
-        self._flushes = settings.flushes_messages or (is_live and settings.flushes_live)
+        flushes = settings.flushes_messages or (self._is_live and settings.flushes_live)
+        self._state = STREAMING
+        self._stream = CodedStream(settings, self._send, codec, level, encoder, flushes=flushes)
         await self._send(self._coded_start(codec.coding, None, None))
-        return held
 
-    def _begin(self, codec: Codec, level: int, encoder: Encoder) -> None:
-        self._state = State.STREAMING
-        self._settings.open_streams += 1
-        self._codec = codec
-        self._level = level
-        self._encoder = encoder
-        self._flushes = False
-        self._unflushed = False
-        self._bytes_before = 0
-        self._bytes_after = 0
-        self._seconds = 0.0
+    async def _release(self, reason: Reason) -> None:
+        """Let go, uncoded, what was held back. From here on all passes."""
+        self._pause.stop()
+        await self._send(self._passing_uncoded(reason))
+        held = b"".join(self._held)
+        if held:
+            await self._send({"type": "http.response.body", "body": held, "more_body": True})
 
-    async def _write(self, data: bytes | memoryview, *, more: bool) -> None:
-        """Code and send. Empty data is an explicit flush, unless it is the end."""
-        end = End.NONE
-        if not more:
-            end = End.FINISH
-        elif self._flushes or not data:
-            end = End.FLUSH
-        while len(data) > SLICE_BYTES:
-            piece, data = data[:SLICE_BYTES], data[SLICE_BYTES:]
-            await self._send_part(await self._advance(piece, End.NONE))
-        if data or end is End.FINISH or self._unflushed:
-            coded = await self._advance(data, end)
-            if end is End.FINISH:
-                self._state = State.ENDED
-                self._stop_timer()
-                self._forget_encoder()
-                await self._send({"type": "http.response.body", "body": coded})
-                return
-            await self._send_part(coded)
-        if self._unflushed:
-            self._start_timer()
-
-    async def _send_part(self, coded: bytes) -> None:
-        if coded:
-            await self._send({"type": "http.response.body", "body": coded, "more_body": True})
-
-    async def _advance(self, data: bytes | memoryview, end: End) -> bytes:
-        encoder = self._encoder
-        assert encoder is not None
-        start = perf_counter()
-        if self._settings.is_quick(self._codec, self._level, len(data)):
-            coded = _advance(encoder, data, end)
-        else:
-            coded = await self._settings.pool.run(_advance, encoder, data, end)
-        self._seconds += perf_counter() - start
-        self._unflushed = end is End.NONE
-        self._bytes_before += len(data)
-        self._bytes_after += len(coded)
-        return coded
-
-    def _forget_encoder(self) -> None:
-        self._encoder = None
-        self._settings.open_streams -= 1
-        if self._settings.on_event is not None:
-            self._settings.on_event(
-                Coded(
-                    self._codec.coding,
-                    self._level,
-                    self._bytes_before,
-                    self._bytes_after,
-                    self._seconds,
-                    streamed=True,
-                )
-            )
-
-    # When the producer pauses
-    # ----------------------------------------------------------------------
-
-    def _start_timer(self) -> None:
-        idle = self._settings.idle_seconds
-        if idle is not None:
-            loop = asyncio.get_running_loop()
-            self._touched = loop.time()
-            # One that is running sees by itself that there has been more since.
-            if self._timer is None:
-                self._timer = loop.call_later(idle, self._on_timer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        assert self._settings.idle_seconds is not None
-        due = self._touched + self._settings.idle_seconds
-        if loop.time() < due:
-            self._timer = loop.call_at(due, self._on_timer)
-            return
-        self._timer = None
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._flush_idle())
-
-    async def _flush_idle(self) -> None:
-        async with self._exclusively():
-            try:
-                if self._state is State.HELD:
-                    held = await self._begin_stream()
-                    coded = held if self._encoder is None else await self._advance(held, End.FLUSH)
-                    await self._send_part(coded)
-                elif self._state is State.STREAMING and self._unflushed:
-                    await self._send_part(await self._advance(b"", End.FLUSH))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the application's
-                self._failure = error
-
-    def _exclusively(self) -> asyncio.Lock:
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        return self._lock
-
-    # Other messages
-    # --------------------------------------------------------------------------------
+    # Other messages -------------------------------------------------------------------------------
 
     async def _on_other(self, message: Message) -> None:
         kind = message["type"]
-        if kind in _BESIDE or self._state not in {State.HELD, State.STREAMING}:
+        reason: Reason = "unbuffered" if kind in _BY_THE_SERVER else "unknown-message"
+        if kind in _BESIDE or self._state is NEW or self._state is ENDED:
             await self._send(message)
-            return
-        async with self._exclusively():
-            if self._state is State.HELD:
-                await self._release(
-                    Reason.UNBUFFERED if kind in _BY_THE_SERVER else Reason.UNKNOWN_MESSAGE
-                )
-            if self._state is State.STREAMING and kind in _BY_THE_SERVER:
-                await self._write_file(message)
-            else:
-                await self._send(message)
-
-    async def _write_file(self, message: Message) -> None:
-        """Code what the server was to send by itself: the beginning of this body is coded."""
-        settings = self._settings
-        path = message.get("path")
-        if path is not None:
-            file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        elif self._state is HELD:
+            self.is_open = False
+            await self._send(self._passing_uncoded(reason))
+            await self._send(message)
         else:
-            file = message["file"] if isinstance(message["file"], int) else message["file"].fileno()
-        try:
-            if message.get("offset") is not None:
-                os.lseek(file, message["offset"], os.SEEK_SET)
-            left = message.get("count")
-            while left is None or left > 0:
-                size = SLICE_BYTES if left is None else min(left, SLICE_BYTES)
-                data = await settings.pool.run(os.read, file, size)
-                if not data:
-                    break
-                left = left and left - len(data)
-                await self._write(data, more=True)
-        finally:
-            if path is not None:
-                os.close(file)
-        await self._write(b"", more=message.get("more_body", False))
+            async with self._lock:
+                if self._state is PEEKING:
+                    await self._release(reason)
+                if self._stream is not None and kind in _BY_THE_SERVER:
+                    await self._stream.write_file(message)
+                else:
+                    await self._send(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
+class _Whole(NamedTuple):
     """A body that was coded as a whole."""
 
     body: bytes
     coding: str
     cached: bool = False
-
-
-def _advance(encoder: Encoder, data: bytes | memoryview, end: End) -> bytes:
-    coded = encoder.write(data) if data else b""
-    match end:
-        case End.NONE:
-            return coded
-        case End.FLUSH:
-            return coded + encoder.flush()
-        case End.FINISH:
-            return coded + encoder.finish()

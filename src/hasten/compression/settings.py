@@ -11,10 +11,10 @@ from hasten._asgi import Headers, Scope, header_values
 from hasten.compression import codecs
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import Dictionaries
-from hasten.compression.events import Event, Skipped
+from hasten.compression.events import Event
 from hasten.compression.head import ETagPolicy, Reason, forbids_transform
 from hasten.compression.media_types import is_live, media_type
-from hasten.compression.negotiation import Coding, Wishes, chooser
+from hasten.compression.negotiation import MAX_HEADER_BYTES, Coding, Wishes, chooser
 from hasten.compression.options import (
     Breach,
     Seconds,
@@ -33,6 +33,8 @@ from hasten.errors import InvalidOption
 
 Filter = Callable[[Scope, int, Headers], bool | None]
 OnEvent = Callable[[Event], None]
+
+ACCEPT_ENCODING: Final = b"Accept-Encoding"
 
 IDLE_SECONDS: Final = 0.005
 """A stream whose producer pauses for longer than this is flushed."""
@@ -108,35 +110,40 @@ class Settings:
         self.rewrites_requests = strip_accept_encoding or etag == "suffix"
         self.cache = cache
         self.dictionaries = dictionaries
+        self.is_plain = cache is None and dictionaries is None and self.padding is None
         self.server_timing = server_timing
         self.on_event = on_event
         self.open_streams = 0
         self._limits: dict[tuple[Coding, int], int] = {}
 
-    def wishes(self, lines: Headers, *, live: bool = False) -> Wishes | Reason:
+    def wishes(self, lines: Headers, *, is_live: bool = False) -> Wishes | Reason:
         """What the client may get that sent these headers, or why it gets nothing coded."""
         headers: dict[bytes, bytes] = dict(lines)
         accepted = headers.get(b"accept-encoding", self.default)
         if len(headers) != len(lines):
             accepted = header_values(lines, b"accept-encoding") or accepted
-        wishes = (self._choose_live if live else self._choose)(accepted)
+        # A longer one would fill the memory of the choosers, at the sender's will.
+        if accepted is None or len(accepted) > MAX_HEADER_BYTES:
+            return "not-accepted"
+        wishes = (self._choose_live if is_live else self._choose)(accepted)
         if not wishes.codings:
-            return Reason.NOT_ACCEPTED
+            return "not-accepted"
         if b"cache-control" in headers and forbids_transform(headers[b"cache-control"]):
-            return Reason.NO_TRANSFORM
-        if self.guard is not None and b"cookie" in headers and self.guard.is_foreign(headers):
-            return Reason.CROSS_SITE
+            return "no-transform"
+        if b"cookie" in headers and self.guard is not None and self.guard.is_foreign(headers):
+            return "cross-site"
         return wishes
 
     def vary(self, scope: Scope) -> bytes:
         """What the coding of an answer to this request depends on."""
         if self.dictionaries is not None and self.dictionaries.cover(scope):
             return b"Accept-Encoding, Available-Dictionary"
-        return b"Accept-Encoding"
+        return ACCEPT_ENCODING
 
     def cannot_serve(self, scope: Scope) -> bool:
         """Is there nothing that the client accepts, with strict=True?"""
-        return self._choose(header_values(scope["headers"], b"accept-encoding")).cannot_be_met
+        accepted = header_values(scope["headers"], b"accept-encoding") or b""
+        return len(accepted) <= MAX_HEADER_BYTES and self._choose(accepted).cannot_be_met
 
     def is_quick(self, codec: Codec, level: int, size: int) -> bool:
         """May a body of so many bytes be coded on the event loop?"""
@@ -146,10 +153,6 @@ class Settings:
             limit = codec.effort.most_bytes_within(level, self.offload_after)
             self._limits[key] = limit
         return size <= limit
-
-    def skipped(self, reason: Reason) -> None:
-        if self.on_event is not None:
-            self.on_event(Skipped(reason))
 
 
 def _classifier(

@@ -1,0 +1,278 @@
+"""Bodies of requests that come compressed: decoded for the application, within limits.
+
+A few kilobytes can stand for gigabytes. So nothing is decoded before the application reads, never
+more than a piece at a time, and what goes too far is refused in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from time import perf_counter
+from typing import Any, Final
+
+from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten.compression import codecs
+from hasten.compression.codecs import BadData, Decoder
+from hasten.compression.negotiation import Coding, coding_name
+from hasten.compression.options import Seconds, Size, to_bytes, to_codings, to_count, to_seconds
+from hasten.compression.pool import Pool
+from hasten.errors import BodyRefused
+
+EXTENSION: Final = "hasten.decompression"
+
+PIECE_BYTES: Final = 64 * 1024
+"""About what the application gets at a time."""
+
+INPUT_BYTES: Final = 16 * 1024
+"""What a decoder gets at a time. It copies what it has not used for each piece that it gives."""
+
+RATIO_COUNTS_FROM_BYTES: Final = 1024 * 1024
+"""Until then any ratio is harmless: a small body may well be all zeros."""
+
+NS_PER_BYTE: Final = 3
+"""About what decoding costs, by byte of output, for the slowest of the codings."""
+
+# What no longer holds for the decoded body.
+_ABOUT_THE_CODED: Final = (b"content-encoding", b"content-length", b"content-digest")
+
+
+class DecompressionMiddleware:
+    """Decode the bodies of requests that have a Content-Encoding, for any ASGI application.
+
+    The application sees a plain body of unknown length. Content-Encoding, Content-Length and
+    Content-Digest as they came are in ``scope["extensions"]["hasten.decompression"]``.
+
+    - encodings: what is understood. Any other is answered with 415 and what would do, before the
+      application is called (RFC 9110, sections 12.5.3 and 15.5.16).
+    - max_size: of a decoded body, in bytes or as "10mb". Beyond it: 413, with no more read.
+    - max_ratio: of decoded to coded bytes, once a megabyte has been decoded. Beyond it: 413.
+    - max_codings: how many may lie on top of each other. Beyond it: 415.
+    - max_seconds: of decoding, for one body. Beyond it: 413.
+    - offload_after, workers: decoding that takes longer (seconds, estimated) is done by this many
+    threads.
+
+    A body that is broken, cut off or empty is answered with 400. All of these answers are given
+    even if the framework has an answer of its own to what its reading raised, unless the response
+    had begun by then: then `BodyRefused` is raised. Bodies without a Content-Encoding are
+    left alone: how large they may be is for others to say. Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        encodings: Collection[str] = ("gzip", "zstd", "br"),
+        max_size: Size = "10mb",
+        max_ratio: int = 200,
+        max_codings: int = 1,
+        max_seconds: Seconds = 10,
+        offload_after: Seconds = 250e-6,
+        workers: int | None = None,
+    ) -> None:
+        self.app = app
+        self.max_bytes = to_bytes("max_size", max_size, at_least=1)
+        self.max_ratio = to_count("max_ratio", max_ratio, at_least=1)
+        self.max_codings = to_count("max_codings", max_codings, at_least=1)
+        self.max_seconds = to_seconds("max_seconds", max_seconds)
+        self.offload_after = to_seconds("offload_after", offload_after)
+        self.pool = Pool(
+            "decompression",
+            None if workers is None else to_count("workers", workers, at_least=1),
+            None,
+        )
+        self._decoders = codecs.decoders(to_codings("encodings", encodings))
+
+    @property
+    def max_coded_bytes(self) -> int:
+        """What can be said before decoding: what does not shrink grows by a little."""
+        return self.max_bytes + self.max_bytes // 100 + 1024
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
+        names = _codings_of(coded)
+        if not names:
+            await self.app(scope, receive, send)
+            return
+        decoders = self._find(names)
+        if decoders is None:
+            await _answer(send, 415, "this Content-Encoding is not understood", self._offer())
+            return
+        length = header_values(scope["headers"], b"content-length")
+        if length is not None and length.isdigit() and int(length) > self.max_coded_bytes:
+            await _answer(send, 413, self._too_large())
+            return
+        request = _Request(self, _chain([decoder() for decoder in decoders]), receive, send)
+        await request.run(self.app, _decoded_scope(scope))
+
+    def check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
+        """Raises `BodyRefused` with 413 if that is too much for one body."""
+        if bytes_out > self.max_bytes or bytes_in > self.max_coded_bytes:
+            raise BodyRefused(413, self._too_large())
+        if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self.max_ratio:
+            raise BodyRefused(413, f"decoded, it is more than {self.max_ratio:,} times as large")
+        if seconds > self.max_seconds:
+            raise BodyRefused(413, f"decoding it takes more than {self.max_seconds:g} s")
+
+    def _too_large(self) -> str:
+        return f"decoded, it is larger than {self.max_bytes:,} bytes"
+
+    def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
+        """What undoes these codings, the one that was applied last first."""
+        if len(names) > self.max_codings:
+            return None
+        found = [self._decoders[Coding(name)] for name in reversed(names) if name in self._decoders]
+        return found if len(found) == len(names) else None
+
+    def _offer(self) -> Headers:
+        return [(b"accept-encoding", ", ".join(self._decoders).encode())]
+
+
+class _Request:
+    """One request whose body is decoded as it is read."""
+
+    def __init__(
+        self, limits: DecompressionMiddleware, decoder: Decoder, receive: Receive, send: Send
+    ) -> None:
+        self._limits = limits
+        self._decoder = decoder
+        self._receive = receive
+        self._send = send
+        self._input = memoryview(b"")
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._seconds = 0.0
+        self._has_read_all = False
+        self._is_done = False
+        self._has_started = False
+        self._refusal: BodyRefused | None = None
+        self._has_answered = False
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception:
+            if self._refusal is None or self._has_started:
+                raise
+        if self._refusal is not None and not self._has_started:
+            await self._answer(self._refusal)
+
+    async def receive(self) -> Message:
+        if self._is_done:
+            return await self._receive()
+        try:
+            return await self._next()
+        except BadData as exc:
+            self._refusal = BodyRefused(400, f"it is broken: {exc}")
+            raise self._refusal from exc
+        except BodyRefused as refusal:
+            self._refusal = refusal
+            raise
+
+    async def send(self, message: Message) -> None:
+        if self._refusal is not None and not self._has_started:
+            await self._answer(self._refusal)
+            return  # whatever the framework makes of the error
+        self._has_started = self._has_started or message["type"] == "http.response.start"
+        await self._send(message)
+
+    async def _answer(self, refusal: BodyRefused) -> None:
+        if not self._has_answered:
+            self._has_answered = True
+            await _answer(self._send, refusal.status, refusal.reason)
+
+    async def _next(self) -> Message:
+        """The next piece of the decoded body, or another message of the server's."""
+        if self._refusal is not None:
+            raise self._refusal
+        while True:
+            is_fresh = not self._decoder.has_more
+            if is_fresh and not self._input and not self._has_read_all:
+                message = await self._receive()
+                if message["type"] != "http.request":
+                    self._is_done = True
+                    return message
+                self._input = memoryview(message.get("body", b""))
+                self._has_read_all = not message.get("more_body", False)
+            plain = await self._decode(is_fresh=is_fresh)
+            self._limits.check(self._bytes_in, self._bytes_out, self._seconds)
+            if self._has_read_all and not self._input and not self._decoder.has_more:
+                if not self._decoder.at_end:
+                    raise BadData("it ends too early")
+                self._is_done = True
+                return {"type": "http.request", "body": plain, "more_body": False}
+            if plain:
+                return {"type": "http.request", "body": plain, "more_body": True}
+
+    async def _decode(self, *, is_fresh: bool) -> bytes:
+        data = b""
+        if is_fresh:
+            data = bytes(self._input[:INPUT_BYTES])
+            self._input = self._input[INPUT_BYTES:]
+            self._bytes_in += len(data)
+        start = perf_counter()
+        # The first piece of some input is quick; one that keeps coming is a large body, or a bomb.
+        if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
+            plain = self._decoder.decode(data, PIECE_BYTES)
+        else:
+            plain = await self._limits.pool.run(self._decoder.decode, data, PIECE_BYTES)
+        self._seconds += perf_counter() - start
+        self._bytes_out += len(plain)
+        return plain
+
+
+class _Chain:
+    """Several codings, one in the other."""
+
+    def __init__(self, stages: Sequence[Decoder]) -> None:
+        self._stages = stages
+
+    @property
+    def has_more(self) -> bool:
+        return any(stage.has_more for stage in self._stages)
+
+    @property
+    def at_end(self) -> bool:
+        return all(stage.at_end for stage in self._stages)
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        # What is furthest on its way goes first, so that no stage gets input before its time.
+        waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
+        for stage in self._stages[waiting[-1] if waiting else 0 :]:
+            data = stage.decode(data, at_most)
+        return data
+
+
+def _chain(stages: Sequence[Decoder]) -> Decoder:
+    return stages[0] if len(stages) == 1 else _Chain(stages)
+
+
+def _is_http(scope: Scope) -> bool:
+    return bool(scope["type"] == "http")
+
+
+def _codings_of(header: bytes | None) -> list[str]:
+    names = [coding_name(name) for name in (header or b"").decode("latin-1").split(",")]
+    return [name for name in names if name and name != "identity"]
+
+
+def _decoded_scope(scope: Scope) -> Scope:
+    headers: Headers = scope["headers"]
+    facts: dict[str, Any] = {
+        name.decode().replace("-", "_"): header_values(headers, name) for name in _ABOUT_THE_CODED
+    }
+    return {
+        **scope,
+        "headers": [line for line in headers if line[0] not in _ABOUT_THE_CODED],
+        "extensions": {**(scope.get("extensions") or {}), EXTENSION: facts},
+    }
+
+
+async def _answer(send: Send, status: int, reason: str, extra: Headers | None = None) -> None:
+    body = f"The body of this request was refused: {reason}.\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        *(extra or []),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

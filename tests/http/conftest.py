@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("tests.http.client", "tests.http.codings", "tests.http.expect")
+
+from tests.http.hosts import HOSTS  # noqa: E402 - their asserts are rewritten
+from tests.http.site import BEHAVIOURS, Site  # noqa: E402
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A behaviour is shown on every host that can express it."""
+    behaviour = BEHAVIOURS.get(metafunc.function)
+    if behaviour is None:
+        return
+    several = len(behaviour.codings) > 1
+    cases = [
+        pytest.param(
+            (behaviour.subject, host.name, coding),
+            id=f"{host.name}-{coding}" if several else host.name,
+        )
+        for host, coding in behaviour.cases()
+    ]
+    metafunc.parametrize("site", cases, indirect=True)
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest) -> Site:
+    from hasten import compression
+
+    subject, name, coding = request.param
+    host = next(host for host in HOSTS if host.name == name)
+    return Site(host, getattr(compression, subject), coding)

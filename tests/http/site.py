@@ -1,0 +1,89 @@
+"""What a behaviour is shown on: a host, a middleware and a coding.
+
+Behaviours are test functions that take a `Site`. They are collected here as well, to be run on
+middlewares that are wrong: see test_wrong.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tests.http.client import App, Client
+from tests.http.hosts import (
+    HOSTS,
+    Answer,
+    Can,
+    Echo,
+    Host,
+    Installed,
+    MiddlewareFactory,
+    no_middleware,
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    host: Host
+    middleware: MiddlewareFactory
+    coding: str = "gzip"
+
+    def serve(self, answer: Answer, **options: Any) -> Client:
+        return Client(self.host.serve(answer, Installed(self.middleware, options)))
+
+    def bare(self, answer: Answer) -> Client:
+        """The same answer of the same framework, without the middleware."""
+        return Client(self.host.serve(answer, Installed(no_middleware)))
+
+    def echo(self, echo: Echo, **options: Any) -> Client:
+        return Client(self.host.echo(echo, Installed(self.middleware, options)))
+
+    def wrap(self, app: App, **options: Any) -> App:
+        """The middleware around an application of the test: for those that need Can.RAW."""
+        return Installed(self.middleware, options)(app)
+
+    def client(self, app: App, **options: Any) -> Client:
+        return Client(self.wrap(app, **options))
+
+
+Check: TypeAlias = Callable[[Site], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    check: Check
+    subject: str
+    needs: Can
+    codings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.check.__name__.removeprefix("test_")
+
+    @property
+    def hosts(self) -> list[Host]:
+        return [host for host in HOSTS if self.needs in host.can]
+
+    def cases(self) -> Iterator[tuple[Host, str]]:
+        for host in self.hosts:
+            for coding in self.codings:
+                yield host, coding
+
+
+BEHAVIOURS: dict[Callable[..., Any], Behaviour] = {}
+
+
+def behaviour(
+    *,
+    needs: Can = Can.NOTHING,
+    codings: tuple[str, ...] = ("gzip",),
+    subject: str = "CompressionMiddleware",
+) -> Callable[[Check], Check]:
+    """A test of a middleware of hasten.compression, on every host that has what it needs."""
+
+    def register(check: Check) -> Check:
+        BEHAVIOURS[check] = Behaviour(check, subject, needs, codings)
+        return check
+
+    return register

@@ -1,0 +1,98 @@
+"""Secrets in compressed bodies: the research's section 4, RFC 9110, section 17.6."""
+# ruff: noqa: N802 - the names carry the ids
+
+from __future__ import annotations
+
+from tests.http import expect
+from tests.http.bodies import ORDERS, orders
+from tests.http.client import Headers, Response
+from tests.http.hosts import Answer
+from tests.http.site import Site, behaviour
+
+COOKIE = (b"cookie", b"session=1")
+CROSS_SITE = (b"sec-fetch-site", b"cross-site")
+SAME_SITE = (b"sec-fetch-site", b"same-site")
+VISIT = (
+    (b"sec-fetch-mode", b"navigate"),
+    (b"sec-fetch-user", b"?1"),
+    (b"sec-fetch-dest", b"document"),
+)
+
+
+async def ask(site: Site, headers: Headers, **options: object) -> Response:
+    return await site.serve(Answer(), **options).get(site.coding, headers=headers)
+
+
+async def is_coded(site: Site, headers: Headers, **options: object) -> bool:
+    response = await ask(site, headers, **options)
+    expect.varies(response)
+    assert response.decoded() == ORDERS
+    return response.coding is not None
+
+
+@behaviour()
+async def test_G1_other_sites_with_cookies_get_it_plain(site: Site) -> None:
+    assert not await is_coded(site, [COOKIE, CROSS_SITE])
+    assert await is_coded(site, [CROSS_SITE])
+    assert await is_coded(site, [COOKIE, (b"sec-fetch-site", b"same-origin")])
+    assert await is_coded(site, [COOKIE, (b"sec-fetch-site", b"none")])
+    assert await is_coded(site, [COOKIE])
+
+
+@behaviour()
+async def test_G2_a_visit_by_a_link_is_coded(site: Site) -> None:
+    """If the user clicked: a script that navigates can do so a thousand times."""
+    assert await is_coded(site, [COOKIE, CROSS_SITE, *VISIT])
+    for missing in VISIT:
+        rest = [header for header in VISIT if header != missing]
+        assert not await is_coded(site, [COOKIE, CROSS_SITE, *rest])
+
+
+@behaviour()
+async def test_G3_old_browsers_are_known_by_origin_and_referer(site: Site) -> None:
+    assert not await is_coded(site, [COOKIE, (b"origin", b"https://evil.example")])
+    assert not await is_coded(site, [COOKIE, (b"origin", b"null")])
+    assert not await is_coded(site, [COOKIE, (b"referer", b"https://evil.example/x")])
+    assert await is_coded(site, [COOKIE, (b"origin", b"https://example.org")])
+    assert await is_coded(site, [COOKIE, (b"referer", b"https://example.org/page")])
+
+
+@behaviour()
+async def test_G4_sites_can_be_trusted_or_distrusted(site: Site) -> None:
+    from hasten.compression import Guard
+
+    trusting = Guard(trusted_origins=("https://app.example",))
+    known, unknown = (b"origin", b"https://app.example"), (b"origin", b"https://evil.example")
+    assert await is_coded(site, [COOKIE, CROSS_SITE, known], breach=trusting)
+    assert not await is_coded(site, [COOKIE, CROSS_SITE, unknown], breach=trusting)
+    assert not await is_coded(site, [COOKIE, CROSS_SITE], breach=trusting)
+    assert await is_coded(site, [COOKIE, SAME_SITE])
+    assert not await is_coded(site, [COOKIE, SAME_SITE], breach=Guard(same_site=True))
+    assert await is_coded(site, [COOKIE, CROSS_SITE], breach="off")
+
+
+@behaviour(codings=("gzip", "zstd"))
+async def test_G5_padding_blurs_the_length(site: Site) -> None:
+    """The same body has the same length, so that asking again tells nothing more.
+
+    Brotli has no room for padding.
+    """
+    from hasten.compression import Padding
+
+    padded: list[int] = []
+    unpadded: list[int] = []
+    for count in range(100, 120):
+        body = orders(count)
+        for lengths, breach in ((padded, Padding(32)), (unpadded, "off")):
+            client = site.serve(Answer(body), breach=breach)
+            first, second = await client.get(site.coding), await client.get(site.coding)
+            expect.coded(first, site.coding, body)
+            lengths.append(wire_size(first))
+            assert wire_size(second) == wire_size(first)
+    added = {more - fewer for more, fewer in zip(padded, unpadded, strict=True)}
+    assert len(added) > 3
+    assert min(added) >= 0
+
+
+def wire_size(response: Response) -> int:
+    return len(response.body) + sum(len(name) + len(value) for name, value in response.headers)

@@ -1,0 +1,306 @@
+"""Requests with a coded body: the research's Q1 to Q11."""
+# ruff: noqa: N802 - the names carry the ids
+
+from __future__ import annotations
+
+import functools
+import tracemalloc
+from typing import Any
+
+from tests.http.bodies import JSON, ORDERS, noise
+from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
+from tests.http.codings import CODINGS, encode, zstd_with_window
+from tests.http.hosts import Can, Echo, read_body, start_message
+from tests.http.site import Site
+from tests.http.site import behaviour as any_behaviour
+
+behaviour = functools.partial(any_behaviour, subject="DecompressionMiddleware")
+
+MEGABYTE = 1024 * 1024
+
+
+async def upload(client: Client, coding: str, body: bytes, *more: tuple[bytes, bytes]) -> Response:
+    return await client.post(pieces(body), headers=coded(coding, body, *more))
+
+
+def coded(coding: str, body: bytes, *more: tuple[bytes, bytes]) -> Headers:
+    length = str(len(body)).encode()
+    return [(b"content-encoding", coding.encode()), (b"content-length", length), *more]
+
+
+def pieces(body: bytes, size: int = 4096) -> list[bytes]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
+async def refused(site: Site, status: int, coding: str, body: bytes, **options: Any) -> Echo:
+    """The application did not get it as a whole body, and the client is told why."""
+    echo = Echo()
+    response = await upload(site.echo(echo, **options), coding, body)
+    assert response.status == status
+    assert response.is_whole
+    assert (response.get("content-type") or "").startswith("text/plain")
+    assert echo.seen == []
+    return echo
+
+
+@functools.cache
+def bomb(coding: str, megabytes: int) -> bytes:
+    return encode(coding, bytes(megabytes * MEGABYTE))
+
+
+@behaviour(codings=CODINGS)
+async def test_Q1_the_application_reads_the_plain_body(site: Site) -> None:
+    echo = Echo()
+    body = encode(site.coding, ORDERS)
+    digest = (b"content-digest", b"sha-256=:AAAA:")
+    response = await upload(site.echo(echo), site.coding, body, digest, (b"x-one", b"1"))
+    assert response.status == 200
+    assert response.body == ORDERS
+    assert echo.seen == [ORDERS]
+    (headers,) = echo.headers
+    assert "content-encoding" not in headers
+    assert "content-digest" not in headers
+    assert headers.get("content-length") in {None, str(len(ORDERS))}
+    assert headers["x-one"] == "1"
+    (scope,) = echo.scopes
+    assert scope["extensions"]["hasten.decompression"] == {
+        "content_encoding": site.coding.encode(),
+        "content_length": str(len(body)).encode(),
+        "content_digest": b"sha-256=:AAAA:",
+    }
+
+
+@behaviour()
+async def test_Q1_names_of_codings_are_as_in_responses(site: Site) -> None:
+    """No case, and x-gzip is gzip: RFC 9110, sections 8.4.1 and 8.4.1.3."""
+    for name in ("GZip", "x-gzip", " gzip "):
+        echo = Echo()
+        response = await upload(site.echo(echo), name, encode("gzip", ORDERS))
+        assert response.status == 200
+        assert echo.seen == [ORDERS]
+
+
+@behaviour()
+async def test_Q1_a_plain_body_is_left_alone(site: Site) -> None:
+    """Though it is larger than the limit: that is for what was made larger here."""
+    echo = Echo()
+    length = (b"content-length", str(len(ORDERS)).encode())
+    response = await site.echo(echo, max_size=1000).post(pieces(ORDERS), headers=[length])
+    assert response.status == 200
+    assert echo.seen == [ORDERS]
+    assert echo.headers[0]["content-length"] == str(len(ORDERS))
+    assert "hasten.decompression" not in echo.scopes[0].get("extensions", {})
+
+
+@behaviour(codings=CODINGS)
+async def test_Q1_the_pieces_may_be_cut_anywhere(site: Site) -> None:
+    for size in (1, 7, 100_000):
+        echo = Echo()
+        body = encode(site.coding, ORDERS)
+        parts = [b"", *pieces(body, size), b""]
+        response = await site.echo(echo).post(parts, headers=coded(site.coding, body))
+        assert response.status == 200
+        assert echo.seen == [ORDERS]
+
+
+@behaviour()
+async def test_Q2_an_unknown_coding_is_415(site: Site) -> None:
+    """And the answer says which ones would do: RFC 9110, section 12.5.3."""
+    echo = Echo()
+    for name in ("compress", "x-unheard-of", "deflate"):
+        response = await upload(site.echo(echo), name, ORDERS)
+        assert response.status == 415
+        assert response.members("accept-encoding") == ["gzip", "zstd", "br"]
+    client = site.echo(echo, encodings=("gzip",))
+    response = await upload(client, "br", encode("br", ORDERS))
+    assert response.status == 415
+    assert response.members("accept-encoding") == ["gzip"]
+    assert echo.scopes == []
+
+
+@behaviour()
+async def test_Q3_more_codings_than_allowed_are_415(site: Site) -> None:
+    echo = Echo()
+    twice = encode("gzip", encode("gzip", ORDERS))
+    for headers in ([b"gzip, gzip"], [b"gzip", b"gzip"], [b"gzip," * 5000]):
+        lines = [(b"content-encoding", value) for value in headers]
+        response = await site.echo(echo).post(pieces(twice), headers=lines)
+        assert response.status == 415
+    assert echo.scopes == []
+    mixed = encode("br", encode("gzip", ORDERS))
+    response = await upload(site.echo(echo, max_codings=2), "gzip, br", mixed)
+    assert response.status == 200
+    assert echo.seen == [ORDERS]
+
+
+@behaviour(codings=CODINGS)
+async def test_Q4_a_body_that_becomes_too_large_is_413(site: Site) -> None:
+    """Even where the framework swallows what receive() raises."""
+    body = encode(site.coding, noise(60_000))
+    await refused(site, 413, site.coding, body, max_size=50_000)
+    echo = Echo()
+    exact = encode(site.coding, noise(50_000))
+    response = await upload(site.echo(echo, max_size=50_000), site.coding, exact)
+    assert response.status == 200
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_Q4_a_bomb_takes_no_memory(site: Site) -> None:
+    """Nor is more of it read than it takes to see what it is."""
+    read = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal read
+        while True:
+            message = await receive()
+            read += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                break
+        await send(start_message(200, []))
+        await send({"type": "http.response.body", "body": b"done"})
+
+    body = bomb(site.coding, 64) + bytes(MEGABYTE)
+    client = site.client(app, max_size="8mb", max_ratio=10**9)
+    parts = pieces(body)
+    tracemalloc.start()
+    try:
+        request: Any = {"method": "POST", "body": parts, "headers": coded(site.coding, body)}
+        async with client.open(None, **request) as exchange:
+            response = await exchange.response()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert response.status == 413
+    assert read <= 8 * MEGABYTE
+    assert peak < 4 * MEGABYTE
+    assert exchange.receives < len(parts)
+
+
+@behaviour(codings=CODINGS)
+async def test_Q5_a_suspicious_ratio_is_413(site: Site) -> None:
+    """Beyond the first megabyte, as small bodies of zeros are nobody's harm."""
+    await refused(site, 413, site.coding, bomb(site.coding, 4), max_size="64mb")
+    echo = Echo()
+    harmless = encode(site.coding, bytes(MEGABYTE * 9 // 10))
+    response = await upload(site.echo(echo), site.coding, harmless)
+    assert response.status == 200
+    response = await upload(site.echo(echo, max_ratio=10**6), site.coding, bomb(site.coding, 4))
+    assert response.status == 200
+
+
+@behaviour(codings=CODINGS)
+async def test_Q6_a_truncated_body_is_400(site: Site) -> None:
+    body = encode(site.coding, ORDERS)
+    for length in (1, len(body) // 2, len(body) - 1):
+        await refused(site, 400, site.coding, body[:length])
+
+
+@behaviour(codings=CODINGS)
+async def test_Q6_garbage_is_400(site: Site) -> None:
+    body = encode(site.coding, ORDERS)
+    await refused(site, 400, site.coding, ORDERS)
+    await refused(site, 400, site.coding, body + b"garbage")
+
+
+@behaviour()
+async def test_Q6_a_wrong_checksum_is_400(site: Site) -> None:
+    body = bytearray(encode("gzip", ORDERS))
+    body[-5] ^= 1  # in the checksum
+    await refused(site, 400, "gzip", bytes(body))
+
+
+@behaviour(codings=("gzip", "zstd"))
+async def test_Q7_members_follow_each_other(site: Site) -> None:
+    """RFC 1952, section 2.2, and RFC 8878, section 3.1."""
+    echo = Echo()
+    body = encode(site.coding, ORDERS) + encode(site.coding, b"tail")
+    response = await upload(site.echo(echo), site.coding, body)
+    assert response.status == 200
+    assert echo.seen == [ORDERS + b"tail"]
+    await refused(site, 413, site.coding, encode(site.coding, noise(9000)) * 4, max_size=30_000)
+
+
+@behaviour(codings=("zstd",))
+async def test_Q8_a_huge_window_is_refused(site: Site) -> None:
+    """Its memory would be taken before the first byte is read: RFC 9659, section 3."""
+    echo = Echo()
+    response = await upload(site.echo(echo), "zstd", zstd_with_window(ORDERS, 27))
+    assert response.status in {400, 413}
+    assert echo.seen == []
+    response = await upload(site.echo(echo), "zstd", zstd_with_window(ORDERS, 23))
+    assert response.status == 200
+
+
+@behaviour(codings=CODINGS)
+async def test_Q9_nothing_is_not_a_coded_body(site: Site) -> None:
+    await refused(site, 400, site.coding, b"")
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_Q10_a_disconnect_is_handed_on(site: Site) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (kind := (await receive())["type"]) == "http.request":
+            seen.append(kind)
+            assert len(seen) < 20
+        seen.append(kind)
+        seen.append((await receive())["type"])
+
+    async def cut_off(scope: Scope, receive: Receive, send: Send) -> None:
+        messages = iter([{"type": "http.request", "body": body[:100], "more_body": True}])
+
+        async def cut() -> Any:
+            return next(messages, {"type": "http.disconnect"})
+
+        await wrapped(scope, cut, send)
+
+    body = encode(site.coding, noise(9000))
+    wrapped = site.wrap(app)
+    request: Any = {"method": "POST", "headers": coded(site.coding, body)}
+    async with Client(cut_off).open(None, **request) as exchange:
+        assert await exchange.ended() is None
+    assert seen[-2:] == ["http.disconnect"] * 2
+    assert exchange.messages == []
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_Q11_nothing_is_read_before_the_application_asks(site: Site) -> None:
+    """Reading is what makes a server send 100 Continue: the application may refuse before."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(401, []))
+        await send({"type": "http.response.body", "body": b"who are you?"})
+
+    body = encode(site.coding, noise(90_000))
+    expect = (b"expect", b"100-continue")
+    request: Any = {"method": "POST", "body": pieces(body)}
+    for coding, status in ((site.coding, 401), ("x-unheard-of", 415)):
+        headers = coded(coding, body, expect)
+        async with site.client(app).open(None, headers=headers, **request) as exchange:
+            response = await exchange.response()
+        assert response.status == status
+        assert exchange.receives == 0
+
+
+def answers_first(finish: bool) -> App:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        await send({"type": "http.response.body", "body": b"[", "more_body": True})
+        await read_body(receive)
+        if finish:
+            await send({"type": "http.response.body", "body": b"]"})
+
+    return app
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_Q6_after_the_start_the_error_is_raised(site: Site) -> None:
+    """There is nothing else to say it with: the response ends broken."""
+    for body in (b"garbage", encode(site.coding, noise(9000))[:-3]):
+        client = site.client(answers_first(finish=True))
+        request: Any = {"method": "POST", "body": [body], "headers": coded(site.coding, body)}
+        async with client.open(None, **request) as exchange:
+            error = await exchange.ended()
+        assert isinstance(error, Exception)
+        assert not exchange.has_ended

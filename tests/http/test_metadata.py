@@ -1,0 +1,335 @@
+"""What the headers say about a response: the research's V1 to V3 and T1 to T14."""
+# ruff: noqa: N802 - the names carry the ids
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+
+from tests.http import expect
+from tests.http.bodies import JSON, ORDERS, SMALL, TEXT, noise, orders
+from tests.http.client import App, Headers, Receive, Scope, Send
+from tests.http.codings import CODINGS, DCZ_MAGIC, decode_dcz, zstd_window_bytes
+from tests.http.hosts import Answer, Can, Stream, start_message
+from tests.http.site import Site, behaviour
+
+WINDOW_LIMIT_BYTES = 8 * 1024 * 1024
+
+
+def chunked(*chunks: bytes) -> Stream:
+    async def stream() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    return stream
+
+
+def request_header(scope: Scope, name: bytes) -> bytes | None:
+    return dict(scope["headers"]).get(name)
+
+
+@behaviour()
+async def test_V1_vary_is_completed(site: Site) -> None:
+    for body in (ORDERS, SMALL):
+        answer = Answer(body, (*JSON, (b"vary", b"Origin")))
+        response = await site.serve(answer).get(site.coding)
+        assert response.members("vary") == ["origin", "accept-encoding"]
+
+
+@behaviour()
+async def test_V2_vary_by_everything_stays_so(site: Site) -> None:
+    response = await site.serve(Answer(ORDERS, (*JSON, (b"vary", b"*")))).get(site.coding)
+    assert response.coding == site.coding
+    assert response.all("vary") == ["*"]
+
+
+@behaviour()
+async def test_V3_vary_names_it_once(site: Site) -> None:
+    for value in (b"accept-encoding", b"ACCEPT-Encoding", b"Origin, Accept-Encoding , Cookie"):
+        answer = Answer(ORDERS, (*JSON, (b"vary", value)))
+        response = await site.serve(answer).get(site.coding)
+        expect.coded(response, site.coding, ORDERS)
+        assert response.get("vary") == value.decode()
+    similar = Answer(ORDERS, (*JSON, (b"vary", b"X-Accept-Encoding")))
+    expect.varies(await site.serve(similar).get(site.coding))
+
+
+@behaviour(needs=Can.REPEAT)
+async def test_V3_vary_in_several_lines_names_it_once(site: Site) -> None:
+    answer = Answer(ORDERS, (*JSON, (b"vary", b"Accept-Encoding"), (b"vary", b"Origin")))
+    response = await site.serve(answer).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    assert sorted(response.members("vary")) == ["accept-encoding", "origin"]
+
+
+@behaviour(codings=CODINGS)
+async def test_T1_a_strong_etag_is_weakened(site: Site) -> None:
+    """The coded bytes are others than the plain ones: RFC 9110, section 8.8.1."""
+    answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
+    response = await site.serve(answer).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    assert response.all("etag") == ['W/"abc"']
+    plain = await site.serve(answer).get()
+    assert plain.all("etag") == ['"abc"']
+
+
+@behaviour()
+async def test_T2_a_weak_etag_stays(site: Site) -> None:
+    response = await site.serve(Answer(ORDERS, (*JSON, (b"etag", b'W/"abc"')))).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    assert response.all("etag") == ['W/"abc"']
+
+
+@behaviour()
+async def test_T2_other_ways_with_etags(site: Site) -> None:
+    answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
+    kept = await site.serve(answer, etag="keep").get(site.coding)
+    assert kept.all("etag") == ['"abc"']
+    dropped = await site.serve(answer, etag="drop").get(site.coding)
+    assert dropped.all("etag") == []
+    suffixed = await site.serve(answer, etag="suffix").get(site.coding)
+    (tag,) = suffixed.all("etag")
+    assert tag.startswith('"abc')
+    assert tag.endswith('"')
+    assert site.coding in tag
+
+
+@behaviour()
+async def test_T3_ranges_are_not_promised_of_coded_bodies(site: Site) -> None:
+    answer = Answer(ORDERS, (*JSON, (b"accept-ranges", b"bytes")))
+    response = await site.serve(answer).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    assert response.get("accept-ranges") in {None, "none"}
+    assert (await site.serve(answer).get()).get("accept-ranges") == "bytes"
+
+
+@behaviour(codings=CODINGS)
+async def test_T4_digests_are_of_what_is_sent(site: Site) -> None:
+    digest = base64.b64encode(hashlib.sha256(ORDERS).digest())
+    md5 = base64.b64encode(hashlib.md5(ORDERS).digest())
+    digests = (
+        (b"content-digest", b"sha-256=:" + digest + b":"),
+        (b"repr-digest", b"sha-256=:" + digest + b":"),
+        (b"digest", b"sha-256=" + digest),
+        (b"content-md5", md5),
+    )
+    answer = Answer(ORDERS, (*JSON, *digests))
+    response = await site.serve(answer).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    now = base64.b64encode(hashlib.sha256(response.body).digest()).decode()
+    assert response.get("content-digest") in {None, f"sha-256=:{now}:"}
+    assert response.get("repr-digest") in {None, f"sha-256=:{now}:"}
+    assert response.get("digest") in {None, f"sha-256={now}"}
+    assert response.get("content-md5") is None
+    plain = await site.serve(answer).get()
+    assert [plain.get(name.decode()) for name, _ in digests] == [v.decode() for _, v in digests]
+
+
+@behaviour()
+async def test_T5_other_headers_stay_in_their_order(site: Site) -> None:
+    answer = Answer(ORDERS, (*JSON, (b"x-one", b"1"), (b"x-two", b"2"), (b"x-three", b"3")))
+    response = await site.serve(answer).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    names = [name.lower() for name, _ in response.headers]
+    assert [name for name in names if name.startswith(b"x-")] == [b"x-one", b"x-two", b"x-three"]
+    assert response.get("content-type") == "application/json"
+
+
+@behaviour(needs=Can.REPEAT)
+async def test_T5_cookies_are_kept_in_order(site: Site) -> None:
+    cookies = ((b"set-cookie", b"b=2; Path=/"), (b"set-cookie", b"a=1"))
+    response = await site.serve(Answer(ORDERS, (*JSON, *cookies))).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    assert response.all("set-cookie") == ["b=2; Path=/", "a=1"]
+
+
+@behaviour()
+async def test_T6_not_modified_has_the_tag_of_the_200(site: Site) -> None:
+    """The application compares weakly, so our weak tag matches; it answers with its own."""
+    answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
+    client = site.serve(answer)
+    tag = (await client.get(site.coding)).get("etag")
+    assert tag == 'W/"abc"'
+    answer.body, answer.status = b"", 304
+    for asked, given in ((tag, tag), (f'"x", {tag}', tag), ('"abc"', '"abc"')):
+        headers = [(b"if-none-match", asked.encode())]
+        response = await client.get(site.coding, headers=headers)
+        assert (response.status, response.body) == (304, b"")
+        assert response.all("etag") == [given]
+
+
+def ranged(body: bytes) -> App:
+    """Serves ranges as RFC 9110 wants it: If-Range and If-Match compare strongly."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = (*JSON, (b"etag", b'"abc"'), (b"accept-ranges", b"bytes"))
+        if scope["method"] == "PUT":
+            matches = request_header(scope, b"if-match") == b'"abc"'
+            await send(start_message(204 if matches else 412, []))
+            await send({"type": "http.response.body"})
+        elif request_header(scope, b"range") and request_header(scope, b"if-range") == b'"abc"':
+            part = (b"content-range", b"bytes 0-99/%d" % len(body))
+            await send(start_message(206, (*headers, part)))
+            await send({"type": "http.response.body", "body": body[:100]})
+        else:
+            await send(start_message(200, headers))
+            await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@behaviour(needs=Can.RAW)
+async def test_T7_if_range_with_our_tag_gets_the_whole(site: Site) -> None:
+    client = site.client(ranged(ORDERS))
+    tag = (await client.get(site.coding)).get("etag") or ""
+    headers = [(b"range", b"bytes=0-99"), (b"if-range", tag.encode())]
+    response = await client.get(site.coding, headers=headers)
+    assert response.status == 200
+    expect.coded(response, site.coding, ORDERS)
+    plain_tag = (await client.get()).get("etag") or ""
+    headers = [(b"range", b"bytes=0-99"), (b"if-range", plain_tag.encode())]
+    response = await client.get(site.coding, headers=headers)
+    assert response.status == 206
+    assert response.body == ORDERS[:100]
+
+
+@behaviour(needs=Can.RAW)
+async def test_T8_if_match_with_our_tag_fails(site: Site) -> None:
+    """A writer must have seen the plain body: If-Match compares strongly."""
+    client = site.client(ranged(ORDERS))
+    tag = (await client.get(site.coding)).get("etag") or ""
+    response = await client.get(None, method="PUT", headers=[(b"if-match", tag.encode())])
+    assert response.status == 412
+    plain_tag = (await client.get()).get("etag") or ""
+    response = await client.get(None, method="PUT", headers=[(b"if-match", plain_tag.encode())])
+    assert response.status == 204
+
+
+@behaviour(codings=CODINGS)
+async def test_T9_the_server_frames_streams(site: Site) -> None:
+    answer = Answer(chunked(ORDERS, ORDERS), JSON)
+    response = await site.serve(answer).get(site.coding)
+    expect.coded(response, site.coding, ORDERS * 2)
+    assert response.get("transfer-encoding") is None
+
+
+@behaviour()
+async def test_T10_what_is_signed_stays_as_it_was_signed(site: Site) -> None:
+    """RFC 9421: a signature over what we would change would no longer be valid."""
+    for covered in (
+        b'"content-digest"',
+        b'"@status" "content-length"',
+        b'"etag";req "repr-digest"',
+    ):
+        signature = (
+            (b"content-digest", b"sha-256=:AAAA:"),
+            (b"signature-input", b"sig1=(" + covered + b");created=1618884473"),
+            (b"signature", b"sig1=:AAAA:"),
+        )
+        answer = Answer(ORDERS, (*JSON, *signature))
+        response = await site.serve(answer).get(site.coding)
+        expect.untouched(response, await site.bare(answer).get(site.coding))
+
+
+@behaviour(codings=CODINGS)
+async def test_T11_the_same_body_gives_the_same_bytes(site: Site) -> None:
+    """Caches and tests compare. So gzip carries neither a time nor a name."""
+    client = site.serve(Answer())
+    first, second = [(await client.get(site.coding)).body for _ in range(2)]
+    assert first == second
+    fresh = (await site.serve(Answer()).get(site.coding)).body
+    assert fresh == first
+    if site.coding == "gzip":
+        assert first[3] == 0  # no flags, so no name
+        assert first[4:8] == bytes(4)  # no time
+
+
+@behaviour(codings=("zstd",))
+async def test_T12_browsers_can_decode_every_window(site: Site) -> None:
+    """They refuse windows of more than 8 MB: RFC 9659, section 3."""
+    for level in (1, 3, 9, 19, 20, 22):
+        try:
+            client = site.serve(Answer(chunked(*[ORDERS] * 4), JSON), level={"zstd": level})
+            response = await client.get("zstd")
+        except ValueError:
+            assert level >= 20  # it may say so where it is configured
+            continue
+        expect.coded(response, "zstd", ORDERS * 4)
+        assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
+    large = orders(92_000)
+    assert len(large) > WINDOW_LIMIT_BYTES
+    response = await site.serve(Answer(large)).get("zstd")
+    expect.coded(response, "zstd", large)
+    assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
+
+
+@behaviour()
+async def test_T13_the_previous_answer_is_a_dictionary(site: Site) -> None:
+    """RFC 9842: a client that shows that it has the last answer gets the difference."""
+    from hasten.compression import Dictionaries
+
+    before, after = ORDERS, ORDERS.replace(b'"open"', b'"paid"', 3)
+    fresh = (*JSON, (b"cache-control", b"max-age=60"))
+    answer = Answer(before, fresh)
+    client = site.serve(answer, dictionaries=Dictionaries(delta=["/api/feed*"]))
+    first = await client.get("gzip, dcz", path="/api/feed")
+    expect.coded(first, "gzip", before)
+    assert 'match="/api/feed*"' in (first.get("use-as-dictionary") or "")
+    assert set(first.members("vary")) >= {"accept-encoding", "available-dictionary"}
+
+    answer.body = after
+    digest = hashlib.sha256(before).digest()
+    shown = [(b"available-dictionary", b":" + base64.b64encode(digest) + b":")]
+    second = await client.get("gzip, dcz", path="/api/feed", headers=shown)
+    assert second.coding == "dcz"
+    assert second.body[:8] == DCZ_MAGIC
+    assert second.body[8:40] == digest
+    assert decode_dcz(second.body, before) == after
+    assert second.get("content-length") in {None, str(len(second.body))}
+    assert second.members("vary") == ["accept-encoding", "available-dictionary"]
+    plain = await site.serve(answer).get("gzip")
+    assert len(second.body) < len(plain.body) / 4
+
+
+@behaviour()
+async def test_T13_a_dictionary_is_used_only_if_both_have_it(site: Site) -> None:
+    from hasten.compression import Dictionaries
+
+    fresh = (*JSON, (b"cache-control", b"max-age=60"))
+    client = site.serve(Answer(ORDERS, fresh), dictionaries=Dictionaries(delta=["/api/feed*"]))
+    await client.get("gzip, dcz", path="/api/feed")
+    shown = base64.b64encode(hashlib.sha256(ORDERS).digest())
+    other = base64.b64encode(hashlib.sha256(b"another").digest())
+    for accept, value, path in (
+        ("gzip", b":" + shown + b":", "/api/feed"),  # no dcz wanted
+        ("gzip, dcz;q=0", b":" + shown + b":", "/api/feed"),
+        ("gzip, dcz", b":" + other + b":", "/api/feed"),  # we do not have that
+        ("gzip, dcz", b"nonsense", "/api/feed"),
+        ("gzip, dcz", b":" + shown + b":", "/elsewhere"),
+    ):
+        headers = [(b"available-dictionary", value)]
+        response = await client.get(accept, path=path, headers=headers)
+        expect.coded(response, "gzip", ORDERS)
+
+
+@behaviour()
+async def test_T14_all_variants_of_a_url_vary_alike(site: Site) -> None:
+    headers = (*JSON, (b"vary", b"Origin"), (b"etag", b'"abc"'))
+    requests = [
+        (Answer(ORDERS, headers), "GET", "gzip"),
+        (Answer(ORDERS, headers), "GET", "br"),
+        (Answer(ORDERS, headers), "GET", None),
+        (Answer(SMALL, headers), "GET", "gzip"),
+        (Answer(noise(5000), (*TEXT, *headers[1:])), "GET", "gzip"),
+        (Answer(ORDERS, headers), "HEAD", "gzip"),
+        (Answer(ORDERS, headers), "HEAD", None),
+        (Answer(b"", headers, 304), "GET", "gzip"),
+        (Answer(b"", headers, 304), "GET", None),
+    ]
+    values = {
+        (await site.serve(answer).get(accept, method=method)).get("vary")
+        for answer, method, accept in requests
+    }
+    assert len(values) == 1
+    assert values.pop() in {"Origin, Accept-Encoding", "Origin, accept-encoding"}

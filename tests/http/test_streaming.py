@@ -1,0 +1,486 @@
+"""Bodies that come in pieces: the research's S1 to S16."""
+# ruff: noqa: N802 - the names carry the ids
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.http import expect
+from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, tokens
+from tests.http.client import App, Exchange, Headers, Receive, Scope, Send, stays
+from tests.http.codings import CODINGS, BadCoding, decode
+from tests.http.hosts import Answer, Can, start_message
+from tests.http.site import Site, behaviour
+
+EVENTS = tokens(5)
+CODER_HOLDS_BYTES = 4 * 1024 * 1024  # brotli looks at that much before it writes
+LINES = [b'{"line": %d}\n' % number for number in range(5)]
+
+
+def beginnings(parts: list[bytes]) -> list[bytes]:
+    """The first part, the first two, and so on."""
+    return [b"".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def never_ends_well(exchange: Exchange) -> None:
+    """What the client has is not a whole response, so it can tell."""
+    assert not exchange.has_ended
+    coding = exchange.so_far().coding
+    if coding is not None and exchange.body:
+        with pytest.raises(BadCoding):
+            decode(coding, exchange.body)
+
+
+def leftovers() -> set[str]:
+    """The tasks that still run, but for the test's own."""
+    mine = asyncio.current_task()
+    return {task.get_name() for task in asyncio.all_tasks() if task is not mine}
+
+
+@behaviour(codings=CODINGS)
+async def test_S1_each_event_is_decodable_when_its_send_returns(site: Site) -> None:
+    read: list[bytes] = []
+
+    async def events() -> AsyncIterator[bytes]:
+        for event in EVENTS:
+            yield event
+            read.append(exchange.decoded())
+
+    async with site.serve(Answer(events, SSE)).open(site.coding) as exchange:
+        response = await exchange.response()
+    assert read == beginnings(EVENTS)
+    assert response.coding == site.coding
+    assert response.decoded() == b"".join(EVENTS)
+
+
+@behaviour(codings=CODINGS)
+async def test_S2_the_start_of_events_does_not_wait_for_the_first(site: Site) -> None:
+    """The browser's `open` event, and every timeout on the way, hang on it."""
+
+    async def events() -> AsyncIterator[bytes]:
+        await exchange.until(lambda: exchange.has_started, "the start")
+        yield EVENTS[0]
+
+    async with site.serve(Answer(events, SSE)).open(site.coding) as exchange:
+        response = await exchange.response()
+    assert response.decoded() == EVENTS[0]
+    assert response.coding == site.coding
+    assert response.get("content-length") is None
+    expect.varies(response)
+
+
+@behaviour(codings=CODINGS)
+async def test_S3_events_are_compressed_well(site: Site) -> None:
+    """One stream of the coding, so that an event refers to those before it."""
+    events = tokens(400)
+
+    async def stream() -> AsyncIterator[bytes]:
+        for event in events:
+            yield event
+
+    response = await site.serve(Answer(stream, SSE)).get(site.coding)
+    expect.coded(response, site.coding, b"".join(events))
+    bytes_per_event = len(response.body) / len(events)
+    assert bytes_per_event < (15 if site.coding == "gzip" else 30)
+
+
+@behaviour(codings=CODINGS)
+async def test_S4_each_line_is_decodable_before_the_next_comes(site: Site) -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        for line, so_far in zip(LINES, beginnings(LINES), strict=True):
+            yield line
+            await exchange.until_read(so_far)
+
+    async with site.serve(Answer(lines, NDJSON)).open(site.coding) as exchange:
+        response = await exchange.response()
+    assert response.coding == site.coding
+    assert response.decoded() == b"".join(LINES)
+
+
+@behaviour(codings=CODINGS)
+async def test_S5_a_pause_sends_what_there_is(site: Site) -> None:
+    """The browser draws the head of a page while the rest is being computed."""
+    parts = [ORDERS, b"<p>two</p>" * 9, b"<p>three</p>"]
+
+    async def page() -> AsyncIterator[bytes]:
+        for part, so_far in zip(parts, beginnings(parts), strict=True):
+            yield part
+            await exchange.until_read(so_far)
+
+    async with site.serve(Answer(page, HTML)).open(site.coding) as exchange:
+        response = await exchange.response()
+    expect.coded(response, site.coding, b"".join(parts))
+
+
+@behaviour(codings=CODINGS)
+async def test_S5_a_pause_sends_even_a_small_beginning(site: Site) -> None:
+    """However little there is, coded or not: nobody knows whether more will come."""
+
+    async def page() -> AsyncIterator[bytes]:
+        yield b"<p>one</p>"
+        await exchange.until_read(b"<p>one</p>")
+        yield ORDERS
+
+    async with site.serve(Answer(page, HTML)).open(site.coding) as exchange:
+        response = await exchange.response()
+    assert response.decoded() == b"<p>one</p>" + ORDERS
+
+
+@behaviour(codings=CODINGS)
+async def test_S6_chunks_back_to_back_are_as_small_as_one_piece(site: Site) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(ORDERS), 64):
+            yield ORDERS[start : start + 64]
+
+    response = await site.serve(Answer(chunks)).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+    whole = await site.serve(Answer(ORDERS)).get(site.coding)
+    assert len(response.body) <= 1.35 * len(whole.body)
+
+
+@behaviour(codings=CODINGS)
+async def test_S7_a_small_body_in_pieces_is_plain(site: Site) -> None:
+    async def tiny() -> AsyncIterator[bytes]:
+        yield b'{"a":1}'
+
+    response = await site.serve(Answer(tiny)).get(site.coding)
+    expect.plain(response, b'{"a":1}')
+    expect.varies(response)
+
+
+@behaviour(needs=Can.RAW)
+async def test_S7_a_small_body_behind_a_middleware_of_starlette_is_plain(site: Site) -> None:
+    """BaseHTTPMiddleware turns every body into a stream."""
+    from starlette.applications import Starlette
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    app = Starlette(routes=[Route("/", lambda request: JSONResponse({"a": 1}))])
+    app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
+    response = await site.client(app).get(site.coding)
+    expect.plain(response, b'{"a":1}')
+    assert response.get("content-length") == "7"
+
+
+@behaviour(codings=CODINGS)
+async def test_S8_empty_chunks_are_harmless(site: Site) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b""
+        yield ORDERS
+        yield b""
+        yield b""
+        yield ORDERS
+        yield b""
+
+    response = await site.serve(Answer(chunks)).get(site.coding)
+    expect.coded(response, site.coding, ORDERS * 2)
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S8_messages_may_lack_what_has_a_default(site: Site) -> None:
+    """`body` is b"" and `more_body` is False where they are left out."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        if scope["path"] == "/long":
+            await send({"type": "http.response.body", "more_body": True})
+            await send({"type": "http.response.body", "body": ORDERS, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    client = site.client(app)
+    expect.coded(await client.get(site.coding, path="/long"), site.coding, ORDERS)
+    expect.plain(await client.get(site.coding), b"")
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S8_bodies_may_be_any_bytes(site: Site) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        for part in (bytearray(ORDERS), memoryview(ORDERS)):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": memoryview(b"")})
+
+    expect.coded(await site.client(app).get(site.coding), site.coding, ORDERS * 2)
+
+
+@behaviour(codings=CODINGS)
+async def test_S9_a_declared_length_does_not_survive(site: Site) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield ORDERS[:6000]
+        yield ORDERS[6000:]
+
+    length = (b"content-length", str(len(ORDERS)).encode())
+    response = await site.serve(Answer(chunks, (*JSON, length))).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+
+
+@behaviour(codings=CODINGS)
+async def test_S10_a_declared_small_length_stays_plain(site: Site) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield SMALL[:100]
+        await exchange.until_read(SMALL[:100])
+        yield SMALL[100:]
+
+    length = (b"content-length", str(len(SMALL)).encode())
+    client = site.serve(Answer(chunks, (*JSON, length)))
+    async with client.open(site.coding) as exchange:
+        response = await exchange.response()
+    expect.plain(response, SMALL)
+    assert response.get("content-length") == str(len(SMALL))
+
+
+@behaviour(codings=CODINGS)
+async def test_S11_an_empty_chunk_flushes(site: Site) -> None:
+    """For those who know better than the pause when a part is complete."""
+    read: list[bytes] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield ORDERS
+            yield b""
+            read.append(exchange.decoded())
+
+    async with site.serve(Answer(chunks), flush="never").open(site.coding) as exchange:
+        response = await exchange.response()
+    assert read == beginnings([ORDERS] * 3)
+    expect.coded(response, site.coding, ORDERS * 3)
+
+
+@behaviour(codings=CODINGS)
+async def test_S11_flush_can_be_set(site: Site) -> None:
+    read: list[bytes] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, 9000, 3000):
+            yield ORDERS[start : start + 3000]
+            read.append(exchange.decoded())
+
+    async with site.serve(Answer(chunks), flush="message").open(site.coding) as exchange:
+        every = await exchange.response()
+    assert read == [ORDERS[:3000], ORDERS[:6000], ORDERS[:9000]]
+    async with site.serve(Answer(chunks), flush="never").open(site.coding) as exchange:
+        never = await exchange.response()
+    expect.coded(never, site.coding, ORDERS[:9000])
+    assert len(never.body) < len(every.body)
+
+
+def endless(scope_headers: Headers, part: bytes) -> App:
+    """Sends until something stops it, and lets everything pass that does."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, scope_headers))
+        while True:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(0)
+
+    return app
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S12_a_send_that_fails_reaches_the_application(site: Site) -> None:
+    for headers, part in ((SSE, EVENTS[0]), (JSON, ORDERS), (JSON, noise(9000))):
+        client = site.client(endless(headers, part))
+        async with client.open(site.coding, raises_when_gone=True) as exchange:
+            await exchange.until(lambda: exchange.body, "the first bytes")
+            exchange.disconnect()
+            error = await exchange.ended()
+        assert isinstance(error, OSError)
+        assert str(error) == "the client is gone"
+        never_ends_well(exchange)
+        await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S12_the_disconnect_reaches_the_application(site: Site) -> None:
+    """And what the application raises because of it reaches the server."""
+
+    class Gone(Exception):
+        pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(start_message(200, JSON))
+        await send({"type": "http.response.body", "body": ORDERS, "more_body": True})
+        message = await receive()
+        assert message == {"type": "http.disconnect"}
+        raise Gone
+
+    async with site.client(app).open(site.coding) as exchange:
+        await exchange.until(lambda: exchange.body, "the first bytes")
+        exchange.disconnect()
+        error = await exchange.ended()
+    assert isinstance(error, Gone)
+    await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+
+
+@behaviour(needs=Can.CANCEL, codings=CODINGS)
+async def test_S12_cancelling_leaves_nothing_behind(site: Site) -> None:
+    async def stuck() -> AsyncIterator[bytes]:
+        yield ORDERS
+        await asyncio.Event().wait()
+
+    async with site.serve(Answer(stuck)).open(site.coding) as exchange:
+        await exchange.until_read(ORDERS)
+        await exchange.cancel()
+        never_ends_well(exchange)
+        sent = len(exchange.messages)
+        await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+        await stays(lambda: len(exchange.messages) == sent, "something was sent afterwards")
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S12_cancelling_while_the_client_takes_nothing(site: Site) -> None:
+    """The flush after a pause waits in a task of its own: it must not outlive the request."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        await send({"type": "http.response.body", "body": ORDERS, "more_body": True})
+        await asyncio.Event().wait()
+
+    async with site.client(app).open(site.coding) as exchange:
+        exchange.hold()
+        await asyncio.wait([exchange.task], timeout=0.02)  # the pause comes
+        await exchange.cancel()
+        exchange.release()
+        await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+        assert exchange.messages == []
+
+
+class Broken(Exception):
+    pass
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S13_after_an_early_exception_nothing_was_sent(site: Site) -> None:
+    """So that who is outside can still answer 500."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        raise Broken
+
+    async with site.client(app).open(site.coding) as exchange:
+        error = await exchange.ended()
+    assert isinstance(error, Broken)
+    assert exchange.messages == []
+
+
+@behaviour(needs=Can.EARLY_ERRORS)
+async def test_S13_the_framework_answers_500(site: Site) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        empty: list[bytes] = []
+        for part in empty:
+            yield part
+        raise Broken
+
+    async with site.serve(Answer(broken)).open(site.coding) as exchange:
+        error = await exchange.ended()
+    assert isinstance(error, Broken)
+    response = exchange.so_far()
+    assert response.status == 500
+    assert response.decoded() == b"Internal Server Error"
+
+
+@behaviour(needs=Can.LATE_ERRORS, codings=CODINGS)
+async def test_S14_a_broken_stream_is_not_finished(site: Site) -> None:
+    """Or the client takes what it has for the whole, and caches may keep it."""
+    for headers, parts in ((JSON, [ORDERS] * 2), (SSE, EVENTS), (JSON, [noise(9000)] * 2)):
+
+        async def broken(parts: list[bytes] = parts) -> AsyncIterator[bytes]:
+            for part in parts:
+                yield part
+            await exchange.until(lambda: exchange.body, "the first bytes")
+            raise Broken
+
+        async with site.serve(Answer(broken, headers)).open(site.coding) as exchange:
+            error = await exchange.ended()
+        assert isinstance(error, Broken)
+        never_ends_well(exchange)
+        await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S14_a_body_that_is_never_finished_is_not_finished(site: Site) -> None:
+    """An application that returns too early has failed, too."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        await send({"type": "http.response.body", "body": ORDERS, "more_body": True})
+
+    async with site.client(app).open(site.coding) as exchange:
+        await exchange.ended()
+    never_ends_well(exchange)
+    await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+
+
+@behaviour(codings=CODINGS)
+async def test_S15_requests_do_not_mix(site: Site) -> None:
+    """Two streams take turns, chunk by chunk."""
+    turns = [asyncio.Event() for _ in range(7)]
+    bodies: list[list[bytes]] = [[ORDERS, b'"a"', ORDERS], [ORDERS[::-1], b'"b"', ORDERS[::-1]]]
+    started: list[int] = []
+
+    async def stream() -> AsyncIterator[bytes]:
+        number = len(started)
+        started.append(number)
+        for turn, part in enumerate(bodies[number]):
+            await turns[2 * turn + number].wait()
+            yield part
+            turns[2 * turn + number + 1].set()
+
+    client = site.serve(Answer(stream))
+    turns[0].set()
+    async with client.open(site.coding) as first, client.open(site.coding) as second:
+        responses = [await first.response(), await second.response()]
+    decoded = {response.decoded() for response in responses}
+    assert decoded == {b"".join(body) for body in bodies}
+    assert [response.coding for response in responses] == [site.coding] * 2
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S16_a_slow_client_slows_the_application(site: Site) -> None:
+    """At most one message is taken that the client has not, and what the coder holds back."""
+    for headers, part in ((SSE, EVENTS[0]), (TEXT, noise(500_000)), (JSON, ORDERS * 40)):
+        taken: list[int] = []
+
+        async def app(
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+            headers: Headers = headers,
+            part: bytes = part,
+            taken: list[int] = taken,
+        ) -> None:
+            await send(start_message(200, headers))
+            for number in range(1000):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                taken.append(number)
+                await asyncio.sleep(0.001)  # the client may take it meanwhile
+
+        async with site.client(app).open(site.coding, raises_when_gone=True) as exchange:
+            await exchange.until(lambda: len(taken) > 3, "the first messages")  # noqa: B023
+            exchange.hold()
+            before = len(taken)
+            allowed = before + 2 + (0 if headers == SSE else CODER_HOLDS_BYTES // len(part))
+            await stays(lambda: len(taken) <= allowed, "more and more was taken")  # noqa: B023
+            exchange.disconnect()
+            exchange.release()
+            await exchange.ended()
+
+
+@behaviour(codings=CODINGS)
+async def test_S16_a_slow_client_gets_everything(site: Site) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield ORDERS
+
+    async with site.serve(Answer(chunks)).open(site.coding) as exchange:
+        exchange.hold()
+        await asyncio.wait([exchange.task], timeout=0.02)
+        assert exchange.messages == []
+        exchange.release()
+        response = await exchange.response()
+    expect.coded(response, site.coding, ORDERS * 3)
