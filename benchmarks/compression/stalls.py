@@ -115,7 +115,7 @@ round."""
         ratio = self._times_lower(rate, OURS)
         rival = find(RIVAL).title
         target = (
-            f"{1 / BIG_EVERY:.0%} of 8 MB, {rate} requests/s: p99 of small answers at least "
+            f"stalls, {rate} requests/s: p99 of small answers at least "
             f"{TIMES_LOWER:g} times lower than {rival}'s"
         )
         measured = f"{ratio}, longest gap {short(self._median(rate, OURS, 'gap_ms'))} ms"

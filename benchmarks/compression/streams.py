@@ -121,7 +121,7 @@ client has all that it needs to decode it."""
         if not self._is_compared(OURS):
             return []
         size = median(self._over_bare(OURS, "stream_bytes"))
-        target = f"{self.sizes.streams:,} open streams: at most {MAX_STREAM_BYTES / 1e3:g} kB each"
+        target = f"streams, {self.sizes.streams:,} open: at most {MAX_STREAM_BYTES / 1e3:g} kB each"
         ours = self._burdens[OURS]
         held = median([burden.held for burden in ours])
         ratio = median([burden.ratio for burden in ours])
