@@ -4,9 +4,12 @@ VENV := .venv
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 WHAT ?= jobs
 
-# What `make bench WHAT=jobs-redis` needs, too. Rivals' pins clash: each has an environment of its own.
-RIVALS := $(VENV)/.servers $(VENV)/.bench-node \
+# WHAT names a folder in benchmarks/. Some need more than others: NEEDS_ is followed by the folder.
+# The pins of the queues on Redis clash: each has an environment of its own.
+FOLDER := $(subst -,_,$(WHAT))
+NEEDS_jobs_redis := $(VENV)/.servers $(VENV)/.bench-node-jobs_redis \
 	$(patsubst requirements/rivals/%.txt,$(VENV)/rivals/%/.done,$(wildcard requirements/rivals/*.txt))
+NEEDS_compression := $(VENV)/.bench-node-compression
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak clean
@@ -25,8 +28,8 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 
-bench: $(VENV)/.bench $(if $(filter jobs-redis,$(WHAT)),$(VENV)/.servers $(RIVALS))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
-	@$(VENV)/bin/python -m benchmarks.$(subst -,_,$(WHAT)) $(ARGS)
+bench: $(VENV)/.bench $(NEEDS_$(FOLDER))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
+	@$(VENV)/bin/python -m benchmarks.$(FOLDER) $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests that take minutes
 	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
@@ -59,7 +62,7 @@ $(VENV)/.servers: | $(VENV)/.python
 $(VENV)/.node: tests/interop/package.json | $(VENV)/.python
 	@$(INSTALL_NODE_PACKAGES)
 
-$(VENV)/.bench-node: benchmarks/jobs_redis/package.json | $(VENV)/.python
+$(VENV)/.bench-node-%: benchmarks/%/package.json | $(VENV)/.python
 	@$(INSTALL_NODE_PACKAGES)
 
 # A rival that cannot be installed is left out, and the benchmark says so.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from benchmarks.queues import machine
+from benchmarks import machine
+from benchmarks.options import chosen_rounds, standard_parser
+from benchmarks.progress import Progress
 from benchmarks.queues.comparison import Comparison
-from benchmarks.queues.progress import Progress
 from benchmarks.queues.report import Report
 from benchmarks.queues.runner import Results, Runner
 from benchmarks.queues.stage import Failed
+
+ROUNDS: Final = 5
 
 
 def main(comparison: Comparison, description: str | None) -> int:
@@ -23,10 +26,10 @@ def main(comparison: Comparison, description: str | None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what we have started has to end
     names = [name for name in options.only if _is_installed(comparison, name)]
     sizes = comparison.quick if options.quick else comparison.full
-    rounds = options.rounds or int(os.environ.get("ROUNDS") or (1 if options.quick else 5))
+    rounds = chosen_rounds(options, full=ROUNDS)
     try:
         with comparison.store(options.folder) as store:
-            facts = machine.facts(_versions(comparison, names), store)
+            facts = machine.facts(_versions(comparison, names), store.facts())
             runner = Runner(
                 comparison, names, options.parts, rounds=rounds, sizes=sizes, store=store
             )
@@ -54,37 +57,14 @@ def _run(runner: Runner) -> Results:
 def _options(comparison: Comparison, description: str | None) -> argparse.Namespace:
     names, parts = comparison.names(), list(comparison.parts(comparison.full))
     program = comparison.package.removesuffix(".contestants")
-    parser = argparse.ArgumentParser(prog=program, description=description)
-    parser.add_argument("--rounds", type=int, help="how often (default: $ROUNDS or 5; 1 if quick)")
-    parser.add_argument("--quick", action="store_true", help="fewer jobs: to see that it works")
-    parser.add_argument(
-        "--parts", type=_choice(parts), default=parts,
-        metavar="PART,…", help=f"of {', '.join(parts)}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--only", type=_choice(names), default=names,
-        metavar="NAME,…", help=f"of {', '.join(names)}",
-    )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to a file")
+    parser = standard_parser(
+        program, description, names=names, parts=parts, rounds=ROUNDS, quick="fewer jobs"
+    )
     parser.add_argument(
         "--folder", type=Path, metavar="DIR",
         help="on the disk to measure (default: where temporary files go)",
     )  # fmt: skip
     return parser.parse_args()
-
-
-class _choice:  # noqa: N801  # argparse shows its name
-    """Reads some of the known words, separated by commas."""
-
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = known
-
-    def __call__(self, text: str) -> list[str]:
-        words = text.split(",")
-        for word in words:
-            if word not in self._known:
-                raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(self._known)}")
-        return [word for word in self._known if word in words]
 
 
 def _is_installed(comparison: Comparison, name: str) -> bool:

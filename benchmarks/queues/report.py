@@ -11,29 +11,8 @@ from typing import Any
 from benchmarks.queues.comparison import MAX_GROWTH, Comparison, Row
 from benchmarks.queues.parts import Sizes
 from benchmarks.queues.runner import Results
-from benchmarks.queues.tables import show_table, show_text
-
-
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """How many times better one contestant was than another, round by round."""
-
-    by_round: Sequence[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.by_round)
-
-    def __str__(self) -> str:
-        lowest, highest = min(self.by_round), max(self.by_round)
-        return f"{_short(self.median)}× ({_short(lowest)}–{_short(highest)})"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    target: str
-    measured: str
-    met: bool
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Ratios, Verdict, short, show_verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +70,7 @@ class Report:
             if values:
                 median = statistics.median(values)
                 target = f"{self._full_title(row)}: under {limit:g} {row.unit}"
-                yield Verdict(target, f"{_short(median)} {row.unit}", median < limit)
+                yield Verdict(target, f"{short(median)} {row.unit}", median < limit)
 
     def _verdicts_on_growth(self) -> Iterable[Verdict]:
         for verb in ("enqueue", "drain"):
@@ -128,7 +107,7 @@ class Report:
         else:
             self._show_parts()
         self._show_depths()
-        self._show_verdicts()
+        show_verdicts(self.verdicts())
 
     def _settings(self, name: str) -> str:
         tuned = (f"{part} with {setting}" for part, setting in self.results.settings[name].items())
@@ -180,7 +159,7 @@ class Report:
 
     def _median(self, row: Row, name: str) -> str:
         values = self.results.values(row.part, name, row.key)
-        return _short(statistics.median(values)) if values else "–"
+        return short(statistics.median(values)) if values else "–"
 
     def _show_depths(self) -> None:
         titles = {
@@ -194,7 +173,7 @@ class Report:
                 line = [title, self._title(name)]
                 for key in ("enqueue_us", "drain_us"):
                     values = self.results.values(part, name, key)
-                    line.append(_short(statistics.median(values)))
+                    line.append(short(statistics.median(values)))
                     line.append(_ratio(self._growth(name, part, key)))
                 lines.append(line)
         if lines:
@@ -202,14 +181,6 @@ class Report:
             show_table(
                 f"Cost by depth of the queue, over {self.sizes.measured:,} jobs", header, lines
             )
-
-    def _show_verdicts(self) -> None:
-        lines = [
-            ["met" if verdict.met else "MISSED", verdict.target, verdict.measured]
-            for verdict in self.verdicts()
-        ]
-        if lines:
-            show_table("Targets", ["", "target", "measured"], lines)
 
     def as_json(self) -> dict[str, Any]:
         """All that was measured, for other programs."""
@@ -238,10 +209,3 @@ class Report:
 
 def _ratio(ratios: Ratios | None) -> str:
     return "" if ratios is None else str(ratios)
-
-
-def _short(value: float) -> str:
-    """Three digits, for that is more than the measurement is worth."""
-    if value >= 100:
-        return f"{float(f'{value:.3g}'):,.0f}"
-    return f"{value:.3g}"

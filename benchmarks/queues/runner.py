@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from benchmarks.progress import Progress
 from benchmarks.queues.comparison import Comparison
 from benchmarks.queues.parts import Order, Part, Sample, Sizes
-from benchmarks.queues.progress import Progress
 from benchmarks.queues.stage import Stage
 from benchmarks.queues.store import Store
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.queues.store import Store
 
+def facts(versions: Sequence[str], others: Mapping[str, str]) -> dict[str, str]:
+    """What the table is headed with. versions are those of the contestants' libraries.
 
-def facts(versions: Sequence[str], store: Store) -> dict[str, str]:
-    """What the table is headed with. versions are those of the contestants' libraries."""
+    others are what else the numbers of this benchmark depend on.
+    """
     return {
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "libraries": ", ".join(versions),
-        **store.facts(),
+        **others,
         "load": f"{os.getloadavg()[0]:.1f} processes wanted to run in the minute before",
     }
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+MAX_WIDTH: Final = 400
 
 
 def show_text(text: str) -> None:
@@ -25,8 +28,9 @@ def show_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]
     for line in lines:
         table.add_row(*line)
     console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a file has no edge
+    # A terminal that is too narrow breaks the lines: better than to show half of the numbers.
+    needed = console.measure(table, options=console.options.update(max_width=MAX_WIDTH)).maximum
+    console.width = max(console.width, needed)
     console.print(table)
 
 

@@ -1,0 +1,1 @@
+"""Response compression side by side: bytes, processor time, stalls and memory."""

@@ -1,0 +1,159 @@
+"""A client that costs little: it shares the machine with the servers that it measures.
+
+It counts and discards bodies. Those that are looked into are kept, and decoded afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, TypeVar, cast
+
+import uvloop
+
+from benchmarks.compression.server import Failed
+
+T = TypeVar("T")
+
+TIMEOUT_SECONDS: Final = 120
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a measurement on a new event loop; one that hangs fails."""
+    return uvloop.run(_within_time(work))
+
+
+async def _within_time(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await work
+    except TimeoutError as error:
+        raise Failed(f"took longer than {TIMEOUT_SECONDS} s") from error
+    except OSError as error:
+        raise Failed(f"broke the connection: {error!r}") from error
+
+
+class Response:
+    """Reads an HTTP/1.1 response. size is that of the body, as it was coded."""
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.size = 0
+        self.done = False
+        self.ended_at = 0.0
+        self.pieces: list[bytes] = []
+        self._keep = keep
+        self._rest = b""  # of a head or of a chunk's line that is not complete
+        self._left = 0  # of the body, or of the chunk
+        self._chunked = False
+        self._last_chunk = False
+
+    @property
+    def coding(self) -> str:
+        return self.headers.get("content-encoding", "identity")
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def feed(self, data: bytes) -> bool:
+        """Read what has arrived. Returns whether the response is complete."""
+        if not self.status:
+            head, end, data = (self._rest + data).partition(b"\r\n\r\n")
+            if not end:
+                self._rest = head
+                return False
+            self._rest = b""
+            self._read_head(head)
+        if self._chunked:
+            self._read_chunks(data)
+        else:
+            self._take(data)
+            self.done = self._left <= 0
+        if self.done:
+            self.ended_at = time.perf_counter()
+        return self.done
+
+    def _read_head(self, head: bytes) -> None:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.status = int(first.split(" ")[1])
+        pairs = (line.partition(":") for line in lines)
+        self.headers = {name.lower(): value.strip() for name, _, value in pairs}
+        self._chunked = self.headers.get("transfer-encoding") == "chunked"
+        self._left = int(self.headers.get("content-length", 0))
+
+    def _read_chunks(self, data: bytes) -> None:
+        data, self._rest = self._rest + data, b""
+        position = 0
+        while position < len(data):
+            if self._left:
+                piece = data[position : position + self._left]
+                position += len(piece)
+                self._take(piece)
+                continue
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                self._rest = data[position:]
+                return
+            line, position = data[position:end], end + 2
+            if line:
+                self._left = int(line, 16)
+                self._last_chunk = not self._left
+            elif self._last_chunk:  # else the end of a chunk
+                self.done = True
+                return
+
+    def _take(self, piece: bytes) -> None:
+        self._left -= len(piece)
+        self.size += len(piece)
+        if self._keep and piece:
+            self.pieces.append(piece)
+
+
+class Connection(asyncio.Protocol):
+    """Kept alive, with one request at a time."""
+
+    def __init__(self) -> None:
+        self._response = Response()
+        self._waiter: asyncio.Future[Response] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    @classmethod
+    async def open(cls, port: int) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(cls, "127.0.0.1", port)
+        return connection
+
+    async def get(self, request: bytes, *, keep: bool = False) -> Response:
+        assert self._transport is not None
+        self._response = Response(keep=keep)
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._waiter
+
+    def close(self) -> None:
+        assert self._transport is not None
+        self._waiter = None
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has another base
+
+    def data_received(self, data: bytes) -> None:
+        if self._response.feed(data) and self._waiter is not None:
+            self._waiter.set_result(self._response)
+            self._waiter = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(exc or ConnectionResetError("closed by the server"))
+
+
+async def ask(connection: Connection, path: str) -> Any:
+    """Call what is no corpus but tells or changes something in the application."""
+    request = b"GET /%s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode()
+    response = await connection.get(request, keep=True)
+    return json.loads(response.body)

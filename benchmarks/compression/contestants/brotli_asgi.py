@@ -1,0 +1,21 @@
+"""brotli-asgi."""
+
+from __future__ import annotations
+
+from benchmarks.compression.application import Application
+from benchmarks.compression.contestant import PythonContestant
+
+
+class BrotliAsgi(PythonContestant):
+    title = "brotli-asgi"
+    remark = "defaults: brotli at quality 4, else gzip at level 9"
+    packages = ("brotli-asgi", "brotli")
+
+    @staticmethod
+    def wrap(app: Application) -> Application:
+        from brotli_asgi import BrotliMiddleware
+
+        return BrotliMiddleware(app)
+
+
+CONTESTANT = BrotliAsgi

@@ -1,0 +1,15 @@
+"""Express without compression: what Express' costs are counted from."""
+
+from __future__ import annotations
+
+from benchmarks.compression.contestant import NodeContestant
+
+
+class ExpressBare(NodeContestant):
+    title = "bare Express"
+    remark = "no compression"
+    packages = ("node", "express")
+    compresses = False
+
+
+CONTESTANT = ExpressBare

@@ -1,0 +1,21 @@
+"""hasten."""
+
+from __future__ import annotations
+
+from benchmarks.compression.application import Application
+from benchmarks.compression.contestant import PythonContestant
+
+
+class Hasten(PythonContestant):
+    title = "hasten"
+    remark = "defaults"
+    packages = ("hasten", "brotli", "isal")
+
+    @staticmethod
+    def wrap(app: Application) -> Application:
+        from hasten.compression import CompressionMiddleware
+
+        return CompressionMiddleware(app)
+
+
+CONTESTANT = Hasten

@@ -1,0 +1,26 @@
+"""Litestar's middleware, around the same application as all: not its router and serialization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.compression.application import Application
+from benchmarks.compression.contestant import PythonContestant
+
+
+class Litestar(PythonContestant):
+    title = "Litestar"
+    remark = "brotli, for a coding has to be chosen, at its default 5; else gzip at level 9"
+    packages = ("litestar", "brotli")
+
+    @staticmethod
+    def wrap(app: Application) -> Application:
+        from litestar.config.compression import CompressionConfig
+        from litestar.middleware.compression import CompressionMiddleware
+
+        untyped: Any = app  # Litestar has types of its own for the same messages
+        wrapped: Any = CompressionMiddleware(untyped, CompressionConfig(backend="brotli"))
+        return wrapped  # type: ignore[no-any-return]
+
+
+CONTESTANT = Litestar

@@ -1,0 +1,21 @@
+"""starlette-compress."""
+
+from __future__ import annotations
+
+from benchmarks.compression.application import Application
+from benchmarks.compression.contestant import PythonContestant
+
+
+class StarletteCompress(PythonContestant):
+    title = "starlette-compress"
+    remark = "defaults: zstd, brotli and gzip, all at level 4"
+    packages = ("starlette-compress", "zstandard", "brotli")
+
+    @staticmethod
+    def wrap(app: Application) -> Application:
+        from starlette_compress import CompressMiddleware
+
+        return CompressMiddleware(app)
+
+
+CONTESTANT = StarletteCompress

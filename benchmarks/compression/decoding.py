@@ -1,0 +1,42 @@
+"""Decoders of what contestants send: the standard library's and the codings' own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from benchmarks.compression.client import Response
+from benchmarks.compression.server import Failed
+
+_ZSTD: Final = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+_GZIP_WINDOW: Final = zlib.MAX_WBITS + 16
+
+
+def new_decoder(coding: str) -> Callable[[bytes], bytes]:
+    """A function that takes a body piece by piece and returns what can be read by then."""
+    match coding:
+        case "identity":
+            return bytes
+        case "gzip":
+            return zlib.decompressobj(_GZIP_WINDOW).decompress
+        case "br":
+            brotli: Any = importlib.import_module("brotli")
+            process: Callable[[bytes], bytes] = brotli.Decompressor().process
+            return process
+        case "zstd":
+            zstd: Any = importlib.import_module(_ZSTD)
+            decompress: Callable[[bytes], bytes] = zstd.ZstdDecompressor().decompress
+            return decompress
+        case _:
+            raise Failed(f"sent the coding {coding!r}")
+
+
+def check(response: Response, expected: bytes, what: str) -> None:
+    """Raise `Failed` unless a kept response is decoded to what was to be sent."""
+    if response.status != 200:
+        raise Failed(f"answered {what} with status {response.status}")
+    if new_decoder(response.coding)(response.body) != expected:
+        raise Failed(f"sent something else for {what}")

@@ -1,0 +1,113 @@
+"""What a middleware adds to a call, without a server: where little or nothing is compressed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.compression.contestant import PythonContestant
+from benchmarks.compression.lineup import OURS, find
+from benchmarks.compression.part import Part, Sizes, Tell, median
+from benchmarks.compression.server import ROOT, Failed
+from benchmarks.compression.stepping import CALLS, CASES
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Verdict, short
+
+LIMITS_US: Final = {"200 B JSON": 2.0, "PNG of 20 kB": 2.0, "204": 2.0, "1 kB JSON": 8.0}
+TIMEOUT_SECONDS: Final = 300
+
+
+class Overhead(Part):
+    name = "overhead"
+
+    def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
+        super().__init__(
+            [name for name in names if issubclass(find(name), PythonContestant)], folder, sizes
+        )
+        self._calls: dict[str, list[dict[str, Any]]] = {}
+
+    def steps(self) -> int:
+        return 1
+
+    def round(self, number: int, tell: Tell) -> None:
+        tell(f"{self.name}: {', '.join(self.lineup.names)}")
+        found = self._step()
+        for name in list(self.lineup.names):
+            with self.lineup.leaving_out(name, during=self.name):
+                calls = found.get(name, {"error": "the process ended"})
+                if "error" in calls:
+                    raise Failed(calls["error"])
+                self._calls.setdefault(name, []).append(calls)
+
+    def _step(self) -> dict[str, dict[str, Any]]:
+        """All contestants in one new process, in turn."""
+        command = [sys.executable, "-m", "benchmarks.compression.stepping", str(self.folder)]
+        arguments = {
+            "modules": {name: find(name).__module__ for name in self.lineup.names},
+            "repeats": self.sizes.overhead_repeats,
+        }
+        try:
+            done = subprocess.run(
+                [*command, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True,
+                timeout=TIMEOUT_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {}
+        if done.returncode != 0:
+            sys.stderr.write(done.stderr[-2_000:])
+            return {}
+        found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    def show(self) -> None:
+        show_text(
+            f"""
+overhead: the application is called without a server, with the headers of Chrome; the fastest
+of {self.sizes.overhead_repeats} times {CALLS} calls, contestants in turn. Added: less the same
+of the bare application."""
+        )
+        lines = [self._line(name, case) for case in CASES for name in self.lineup.names]
+        if lines:
+            show_table("Time of a call", ["", "", "coding", "bytes", "µs", "added, µs"], lines)
+
+    def _line(self, name: str, case: str) -> list[str]:
+        call = self._calls[name][-1][case]
+        return [
+            case if name == self.lineup.names[0] else "",
+            find(name).title,
+            call["coding"],
+            f"{call['bytes']:,}",
+            short(median(self._us(name, case))),
+            f"{median(self._added(name, case)):.1f}" if self._has_bare() else "–",
+        ]
+
+    def _has_bare(self) -> bool:
+        return "bare" in self.lineup.names
+
+    def _us(self, name: str, case: str) -> list[float]:
+        return [calls[case]["us"] for calls in self._calls[name]]
+
+    def _added(self, name: str, case: str) -> list[float]:
+        pairs = zip(self._us(name, case), self._us("bare", case), strict=True)
+        return [taken - bare for taken, bare in pairs]
+
+    def verdicts(self) -> list[Verdict]:
+        if OURS not in self.lineup.names or not self._has_bare():
+            return []
+        return [
+            Verdict(
+                f"{case}: at most {limit:g} µs added",
+                f"{median(self._added(OURS, case)):.1f} µs, "
+                f"{self._calls[OURS][-1][case]['bytes']:,} bytes, "
+                f"{self._calls[OURS][-1][case]['coding']}",
+                median(self._added(OURS, case)) <= limit,
+            )
+            for case, limit in LIMITS_US.items()
+        ]
+
+    def samples(self) -> Mapping[str, Any]:
+        return self._calls

@@ -1,0 +1,260 @@
+"""Bytes against processor time: nobody should be both smaller and faster than hasten."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import chain, product
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.compression import chrome, corpora
+from benchmarks.compression.client import Connection, Response, run
+from benchmarks.compression.decoding import check
+from benchmarks.compression.lineup import OURS, RIVAL, find
+from benchmarks.compression.part import Part, Sizes, Tell, median, titles
+from benchmarks.compression.server import Server
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Ratios, Verdict, short
+
+CONNECTIONS: Final = 8
+WARM_UP_SECONDS: Final = 0.5  # Node's compiler needs some 10,000 requests
+
+# A difference of less than this share of a request's whole time is taken for noise.
+NOISE: Final = 0.02
+
+LESS_CPU: Final = 10.0
+MORE_BYTES: Final = 1.15
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    accept_encoding: str
+    kind: str
+    size: str
+
+    @property
+    def corpus(self) -> str:
+        return f"{self.kind}-{self.size}"
+
+
+CHROME_CASES: Final = [
+    Case(chrome.ALL_CODINGS, *case) for case in product(corpora.KINDS, corpora.SIZES)
+]
+GZIP_CASES: Final = [Case("gzip", *case) for case in product(corpora.KINDS, corpora.SIZES)]
+TARGET_CASE: Final = Case(chrome.ALL_CODINGS, "json", "100kB")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a request, on average."""
+
+    coding: str
+    body_bytes: float
+    cpu_us: float
+    per_second: float
+
+
+@dataclass(slots=True)
+class Costs:
+    """Of one case: a cost from each round, by contestant."""
+
+    names: Sequence[str]
+    by_name: dict[str, list[Cost]] = field(default_factory=dict)
+
+    def bytes(self, name: str) -> float:
+        return median([cost.body_bytes for cost in self.by_name[name]])
+
+    def over_bare_us(self, name: str) -> list[float]:
+        """Round by round: what compression costs, whatever the server below costs."""
+        bare = self.by_name[find(name).baseline]
+        pairs = zip(self.by_name[name], bare, strict=True)
+        return [cost.cpu_us - base.cpu_us for cost, base in pairs]
+
+    def times_ours(self, name: str) -> Ratios:
+        """How many times what ours costs over its bare application this one costs over its own."""
+        pairs = zip(self.over_bare_us(name), self.over_bare_us(OURS), strict=True)
+        return Ratios([theirs / max(ours, 0.1) for theirs, ours in pairs])
+
+    def compared(self) -> list[str]:
+        """Who compresses, and was measured like the bare application in all rounds."""
+        return [
+            name
+            for name in self.names
+            if find(name).baseline in self.names and find(name).baseline != name
+        ]
+
+    def dominating(self, name: str) -> list[str]:
+        """Who sends fewer bytes for less time than this one."""
+        return [
+            other
+            for other in self.compared()
+            if self.bytes(other) < self.bytes(name) and self._is_faster(other, name)
+        ]
+
+    def _is_faster(self, one: str, other: str) -> bool:
+        pairs = zip(self.over_bare_us(one), self.over_bare_us(other), strict=True)
+        saved = median([theirs - ours for ours, theirs in pairs])
+        return saved > NOISE * median([cost.cpu_us for cost in self.by_name[other]])
+
+
+class Pareto(Part):
+    name = "pareto"
+
+    def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
+        super().__init__(names, folder, sizes)
+        self._costs = {
+            case: Costs(self.lineup.names) for case in [*CHROME_CASES, *GZIP_CASES]
+        }  # fmt: skip
+
+    def steps(self) -> int:
+        return len(self._costs)
+
+    def round(self, number: int, tell: Tell) -> None:
+        with ExitStack() as stack:
+            servers: dict[str, Server] = {}
+            for name in list(self.lineup.names):
+                with self.lineup.leaving_out(name, during=self.name):
+                    servers[name] = stack.enter_context(Server(find(name), self.folder))
+                    run(_warm_up(servers[name]))
+            for case, costs in self._costs.items():
+                tell(f"{self.name}: {case.kind}, {case.size}, {case.accept_encoding}")
+                expected = (self.folder / case.corpus).read_bytes()
+                for name in list(self.lineup.names):
+                    with self.lineup.leaving_out(name, during=self.name):
+                        work = _measure(servers[name], case, expected, self.sizes.pareto_seconds)
+                        costs.by_name.setdefault(name, []).append(run(work))
+
+    def show(self) -> None:
+        show_text(
+            f"""
+pareto: {CONNECTIONS} connections that are kept alive, one request at a time on each, for
+{self.sizes.pareto_seconds:g} s by line and round. CPU is the time of all threads of the server
+for a request, system calls included; over bare: less that of the same server without compression
+in the same round. A difference of less than {NOISE:.0%} of a request's CPU is taken for noise.
+Bytes are those of the body."""
+        )
+        for cases in (CHROME_CASES, GZIP_CASES):
+            for kind in corpora.KINDS:
+                lines: list[list[str]] = []
+                for case in cases:
+                    if case.kind == kind:
+                        lines += self._lines(case)
+                title = f"{kind}, Accept-Encoding: {cases[0].accept_encoding}"
+                if lines:
+                    show_table(title, HEADER, lines)
+
+    def _lines(self, case: Case) -> list[list[str]]:
+        costs = self._costs[case]
+        plain = len((self.folder / case.corpus).read_bytes())
+        lines: list[list[str]] = []
+        for name in self.lineup.names:
+            compared = name in costs.compared()
+            has_ours = compared and name != OURS and OURS in costs.compared()
+            found = costs.by_name[name]
+            lines.append(
+                [
+                    "" if lines else f"{case.size} ({plain:,})",
+                    find(name).title,
+                    found[-1].coding,
+                    f"{costs.bytes(name):,.0f}",
+                    f"{plain / costs.bytes(name):.2f}",
+                    short(median([cost.cpu_us for cost in found])),
+                    short(median(costs.over_bare_us(name))) if compared else "–",
+                    str(costs.times_ours(name)) if has_ours else "",
+                    short(median([cost.per_second for cost in found])),
+                    titles(costs.dominating(name)) if compared else "",
+                ]
+            )
+        return lines
+
+    def verdicts(self) -> list[Verdict]:
+        if OURS not in self._costs[TARGET_CASE].compared():
+            return []
+        return [*map(self._verdict_on_rivals, CHROME_CASES), *self._verdicts_on_starlette()]
+
+    def _verdict_on_rivals(self, case: Case) -> Verdict:
+        better = self._costs[case].dominating(OURS)
+        target = f"{case.kind}, {case.size}: nobody is both faster and smaller than hasten"
+        return Verdict(target, f"{titles(better)} is" if better else "nobody is", not better)
+
+    def _verdicts_on_starlette(self) -> list[Verdict]:
+        costs = self._costs[TARGET_CASE]
+        if RIVAL not in costs.compared():
+            return []
+        cpu = costs.times_ours(RIVAL)
+        size = costs.bytes(OURS) / costs.bytes(RIVAL)
+        what = f"json, {TARGET_CASE.size}"
+        rival = find(RIVAL).title
+        return [
+            Verdict(
+                f"{what}: {rival}'s CPU over bare at least {LESS_CPU:g} times ours",
+                str(cpu), cpu.median >= LESS_CPU,
+            ),
+            Verdict(
+                f"{what}: at most {MORE_BYTES - 1:.0%} more bytes than {rival}",
+                f"{size - 1:+.1%}", size <= MORE_BYTES,
+            ),
+        ]  # fmt: skip
+
+    def samples(self) -> Mapping[str, Any]:
+        return {
+            f"{case.corpus}, {case.accept_encoding}": {
+                name: [asdict(cost) for cost in found] for name, found in costs.by_name.items()
+            }
+            for case, costs in self._costs.items()
+        }
+
+
+HEADER: Final = (
+    "size (bytes)", "", "coding", "bytes", "ratio", "CPU, µs", "over bare, µs", "of hasten's",
+    "requests/s", "smaller and faster",
+)  # fmt: skip
+
+
+async def _warm_up(server: Server) -> None:
+    connections = await _connect(server)
+    request = chrome.request("/json-1kB")
+    await _repeat(connections, request, WARM_UP_SECONDS)
+    for connection in connections:
+        connection.close()
+
+
+async def _measure(server: Server, case: Case, expected: bytes, seconds: float) -> Cost:
+    connections = await _connect(server)
+    request = chrome.request(f"/{case.corpus}", case.accept_encoding)
+    check(await connections[0].get(request, keep=True), expected, case.corpus)
+    await _repeat(connections, request, seconds / 5)
+    cpu, start = server.cpu_seconds(), time.perf_counter()
+    responses = await _repeat(connections, request, seconds)
+    cpu, taken = server.cpu_seconds() - cpu, time.perf_counter() - start
+    for connection in connections:
+        connection.close()
+    return Cost(
+        coding="/".join(sorted({response.coding for response in responses})),
+        body_bytes=sum(response.size for response in responses) / len(responses),
+        cpu_us=cpu / len(responses) * 1e6,
+        per_second=len(responses) / taken,
+    )
+
+
+async def _connect(server: Server) -> list[Connection]:
+    return [await Connection.open(server.port) for _ in range(CONNECTIONS)]
+
+
+async def _repeat(
+    connections: Sequence[Connection], request: bytes, seconds: float
+) -> list[Response]:
+    """Each connection asks again as soon as it was answered, at least once."""
+    end = time.perf_counter() + seconds
+
+    async def one(connection: Connection) -> list[Response]:
+        responses = [await connection.get(request)]
+        while time.perf_counter() < end:
+            responses.append(await connection.get(request))
+        return responses
+
+    return list(chain.from_iterable(await asyncio.gather(*map(one, connections))))

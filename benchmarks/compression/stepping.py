@@ -1,0 +1,115 @@
+"""Calls of ASGI applications: `python -m benchmarks.compression.stepping FOLDER ARGUMENTS`.
+
+Each call is a coroutine that is stepped by hand, within a running event loop as a middleware may
+expect one. It prints JSON: contestant → case → time, bytes and coding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.compression import chrome, corpora
+from benchmarks.compression.application import Application, BareApplication, Message, Scope
+
+CALLS: Final = 500
+WARM_UP_CALLS: Final = 200
+
+CASES: Final = {
+    "200 B JSON": f"/{corpora.SMALL}",
+    "PNG of 20 kB": f"/{corpora.PICTURE}",
+    "204": "/empty",
+    "1 kB JSON": "/json-1kB",
+}
+
+
+async def measure(folder: Path, modules: Mapping[str, str], repeats: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    callers: dict[str, Caller] = {}
+    for name, module in modules.items():
+        try:
+            bare = BareApplication(folder)
+            callers[name] = Caller(importlib.import_module(module).CONTESTANT.wrap(bare))
+            found[name] = {case: callers[name].look(path) for case, path in CASES.items()}
+        except Exception as error:  # noqa: BLE001  # a rival's: the others go on
+            callers.pop(name, None)
+            found[name] = {"error": repr(error)}
+    gc.disable()
+    for case, path in CASES.items():
+        for _ in range(repeats):
+            for name, caller in callers.items():
+                seen = found[name][case]
+                seen["us"] = min(seen.get("us", float("inf")), caller.time_us(path))
+            gc.collect()
+    return found
+
+
+class Caller:
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._headers = chrome.headers(chrome.ALL_CODINGS)
+
+    def look(self, path: str) -> dict[str, Any]:
+        """Warm up, and tell what is sent."""
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
+        for _ in range(WARM_UP_CALLS):
+            messages.clear()
+            self._call(path, keep)
+        headers = dict(messages[0]["headers"])
+        return {
+            "bytes": sum(len(message.get("body", b"")) for message in messages),
+            "coding": headers.get(b"content-encoding", b"identity").decode(),
+        }
+
+    def time_us(self, path: str) -> float:
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            self._call(path, _discard)
+        return (time.perf_counter() - start) / CALLS * 1e6
+
+    def _call(self, path: str, send: Any) -> None:
+        try:
+            self._app(self._scope(path), _receive, send).__await__().__next__()
+        except StopIteration:
+            return
+        raise RuntimeError(f"{path}: waits for something that is not there")
+
+    def _scope(self, path: str) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": ("127.0.0.1", 8000),
+            "client": ("127.0.0.1", 50000),
+            "scheme": "http",
+            "method": "GET",
+            "root_path": "",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": list(self._headers),
+            "state": {},
+        }
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _discard(message: Message) -> None:
+    """What a server would do takes no time here."""
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(measure(Path(sys.argv[1]), **json.loads(sys.argv[2])))))
