@@ -6,6 +6,7 @@ A test compares what this makes with what is in the folder, so the pages cannot 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import enum
 import inspect
 import itertools
@@ -20,6 +21,8 @@ from typing import Any, Final
 import typer.main
 from typer.testing import CliRunner
 
+import hasten.compression
+import hasten.compression.head
 import hasten.errors
 import hasten.jobs
 import hasten.testing
@@ -35,14 +38,18 @@ NOT_MADE_BY_USERS: Final = {Context, Event, Job, Task}
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
     "Context.stop Keep.nothing Keep.age_ms Queue.decode_result Queue.template Queue.submit "
-    "Queue.submit_many Queue.results".split()
+    "Queue.submit_many Queue.results DecompressionMiddleware.check "
+    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.code "
+    "Dictionaries.cover Dictionaries.path_of Guard.is_foreign Padding.pad Variants.coded "
+    "Variants.key".split()
 )
 
 
 def pages() -> dict[str, str]:
     """The text of each page by its file name."""
     return {
-        "jobs.md": _page("hasten.jobs", _jobs()),
+        "jobs.md": _page("hasten.jobs", _module(hasten.jobs, hasten.jobs.__all__)),
+        "compression.md": _page("hasten.compression", _compression()),
         "errors.md": _page("hasten.errors", _errors()),
         "testing.md": _page("hasten.testing", _module(hasten.testing, hasten.testing.__all__)),
         "cli.md": _page("hasten, the command", _commands()),
@@ -53,14 +60,28 @@ def _page(title: str, parts: Iterator[str]) -> str:
     return "\n\n".join([f"# {title}", NOTE, *filter(None, parts)]) + "\n"
 
 
-def _jobs() -> Iterator[str]:
-    yield from _module(hasten.jobs, hasten.jobs.__all__)
+def _compression() -> Iterator[str]:
+    yield from _module(hasten.compression, hasten.compression.__all__)
+    yield "## Reason"
+    yield "Why an answer was not coded, in `Skipped.reason`:"
+    source = inspect.getsource(hasten.compression.head)
+    values = source.partition("Reason = Literal[")[2].partition("]")[0]
+    yield "\n".join(
+        f"- `{found[1]}`{': ' if found[2] else ''}{found[2] or ''}"
+        for found in re.finditer(r'"([a-z-]+)",(?:  # (.+))?', values)
+    )
 
 
 def _module(module: ModuleType, names: list[str]) -> Iterator[str]:
     yield _prose(inspect.getdoc(module) or "")
     for name in sorted(names):
-        yield from _class(name, getattr(module, name))
+        value = getattr(module, name)
+        if inspect.isclass(value):
+            yield from _class(name, value)
+        elif inspect.isfunction(value):
+            yield f"## {name}"
+            yield _code(f"def {name}{_clean(inspect.signature(value))}")
+            yield _prose(inspect.getdoc(value) or "")
 
 
 def _class(name: str, kind: type) -> Iterator[str]:
@@ -99,6 +120,9 @@ def _attributes(kind: type) -> Iterator[str]:
     for name in getattr(kind, "__struct_fields__", ()):
         yield f"- `{name}: {kind.__annotations__[name]}`"
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    if dataclasses.is_dataclass(kind):
+        yield from _fields(definition)
     for node in ast.walk(definition):
         if not isinstance(node, ast.FunctionDef):
             continue
@@ -109,6 +133,17 @@ def _attributes(kind: type) -> Iterator[str]:
                     ast.Expr(ast.Constant(str() as words)),
                 ):
                     yield f"- `{name}`: {inspect.cleandoc(words)}"
+
+
+def _fields(definition: ast.ClassDef) -> Iterator[str]:
+    """The fields of a dataclass, with the texts below them."""
+    for node, text in itertools.zip_longest(definition.body, definition.body[1:]):
+        match node:
+            case ast.AnnAssign(ast.Name(name), annotation) if not name.startswith("_"):
+                words = ""
+                if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                    words = f": {inspect.cleandoc(str(text.value.value))}"
+                yield f"- `{name}: {ast.unparse(annotation)}`{words}"
 
 
 def _members(kind: type) -> Iterator[tuple[str, Any]]:

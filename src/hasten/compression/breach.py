@@ -71,8 +71,8 @@ class Guard:
 class Padding:
     """Add 1 to max_bytes bytes to what is coded with gzip or zstd.
 
-    How many depends on the content alone: repeating a request teaches nothing, varying it still
-    does.
+    How many depends on the content alone: repeating a request teaches nothing, varying it does.
+    Bodies that leave as a stream are not padded.
     """
 
     max_bytes: int = 32

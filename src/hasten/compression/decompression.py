@@ -48,8 +48,7 @@ class DecompressionMiddleware:
     - max_ratio: of decoded to coded bytes, once a megabyte has been decoded. Beyond it: 413.
     - max_codings: how many may lie on top of each other. Beyond it: 415.
     - max_seconds: of decoding, for one body. Beyond it: 413.
-    - offload_after, workers: decoding that takes longer (seconds, estimated) is done by this many
-    threads.
+    - offload_after, workers: what takes longer (seconds, estimated) is done by so many threads.
 
     A body that is broken, cut off or empty is answered with 400. All of these answers are given
     even if the framework has an answer of its own to what its reading raised, unless the response

@@ -16,10 +16,10 @@ from hasten.compression.negotiation import Coding
 ETagPolicy = Literal["weaken", "suffix", "drop", "keep"]
 
 # Of the coded bytes they would say something false: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
-_FALSE_IF_CODED: Final = frozenset(
+_REPLACED: Final = frozenset(
     {
-        b"accept-ranges", b"content-digest", b"content-length", b"content-md5", b"digest",
-        b"repr-digest",
+        b"accept-ranges", b"content-digest", b"content-length", b"content-md5", b"digest", b"etag",
+        b"repr-digest", b"vary",
     }
 )  # fmt: skip
 
@@ -104,11 +104,10 @@ class Head:
         vary = self.found.get(b"vary")
         if vary is None:
             return [*self.headers, (b"vary", by)]
-        missing = _missing_from(vary, by)
-        if not missing:
+        merged = _merged(vary, by)
+        if merged == vary:
             return self.headers
-        value = b", ".join([vary, missing]) if vary.strip() else missing
-        return [*(line for line in self.headers if line[0].lower() != b"vary"), (b"vary", value)]
+        return [*(line for line in self.headers if line[0].lower() != b"vary"), (b"vary", merged)]
 
     def coded(
         self,
@@ -129,18 +128,11 @@ class Head:
     ) -> Headers:
         """Those headers that hold for the coded response, too: a new list."""
         found = self.found
-        headers = self.varying(vary)
-        if not _FALSE_IF_CODED.isdisjoint(found):
-            headers = [line for line in headers if line[0].lower() not in _FALSE_IF_CODED]
-        elif headers is self.headers:
-            headers = [*headers]
-        if b"etag" not in found:
-            return headers
-        return [
-            (name, coded_etag(value, etag, coding) if name.lower() == b"etag" else value)
-            for name, value in headers
-            if not (etag == "drop" and name.lower() == b"etag")
-        ]
+        headers = [line for line in self.headers if line[0].lower() not in _REPLACED]
+        headers.append((b"vary", _merged(found[b"vary"], vary) if b"vary" in found else vary))
+        if b"etag" in found and etag != "drop":
+            headers.append((b"etag", coded_etag(found[b"etag"], etag, coding)))
+        return headers
 
     def revalidated(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
         """The headers of a 304, with the validator of the variant that the client holds.
@@ -199,9 +191,13 @@ def _covers_what_changes(signature_input: bytes) -> bool:
     return any(component in covered for component in _SIGNED)
 
 
-def _missing_from(vary: bytes, names: bytes) -> bytes:
-    present = {name.strip().lower() for name in vary.split(b",")}
+def _merged(vary: bytes, names: bytes) -> bytes:
+    """A value of Vary that names these, too."""
+    present = {name.strip().lower() for name in vary.split(b",")} - {b""}
     if b"*" in present:
-        return b""
+        return vary
     wanted = [name.strip() for name in names.split(b",")]
-    return b", ".join(name for name in wanted if name.lower() not in present)
+    missing = [name for name in wanted if name.lower() not in present]
+    if not missing:
+        return vary
+    return b", ".join([vary, *missing] if present else missing)

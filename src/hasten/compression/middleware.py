@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Literal
+from collections.abc import Callable, Collection
 
 from hasten._asgi import ASGIApp, Headers, Receive, Scope, Send
 from hasten.compression.dictionaries import Dictionaries
 from hasten.compression.head import ETagPolicy, without_suffixes
 from hasten.compression.media_types import default_types
-from hasten.compression.options import Breach, Seconds, Size
+from hasten.compression.options import Breach, Flush, Level, Seconds, Size
 from hasten.compression.response import Response
 from hasten.compression.settings import Filter, OnEvent, Settings
 from hasten.compression.variants import Variants
@@ -20,41 +19,38 @@ _CONDITIONS = frozenset({b"if-none-match", b"if-match"})
 class CompressionMiddleware:
     """Compress what any ASGI application answers, where that pays: ``app.add_middleware(...)``.
 
-    The defaults are meant to be left alone. It runs on asyncio; place it outside of what signs,
-    digests or caches bodies.
+    The defaults are meant to be left alone. It runs on asyncio. Place it outside of what caches
+    bodies, and inside of what signs or digests them.
 
-    - encodings: what is offered, the first one preferred where a client has no preference
-    ("deflate" is there,
-      too). What is not installed is left out: ``pip install 'hasten[compression]'`` brings all.
-    - threshold: smaller bodies are left alone, in bytes or as "1kb".
+    - encodings: what is offered; the order decides between equal wishes. "deflate" is there, too.
+      What is not installed is left out: the extra ``compression`` brings all.
+    - threshold: smaller bodies are left alone; bytes, or a text such as "1kb".
     - level: "auto" chooses by size and load. ``{"zstd": 3, "br": 5, "gzip": 6}`` fixes some.
-    - types: which media types are worth it, ``default_types | {"application/x-tiles"}``, or any
-    function.
-    - filter: called with scope, status and headers of each response; False leaves it alone, True
-    codes it
-      whatever its type, None is no opinion.
-    - flush: "auto" sends each event of a live stream (SSE, NDJSON and the like) at once and other
+    - types: which media types are worth it: ``default_types | {"application/x-tiles"}``, a
+      collection of all of them, or any function of a type.
+    - filter: called with scope, status and headers of each response. False leaves it alone, True
+      codes it whatever its type, None is no opinion.
+    - flush: "auto" sends each event of a live stream (SSE, NDJSON and the like) at once, and other
       streams when their producer pauses for 5 ms; a number is that pause in seconds; "message"
-      sends every message at once; "never" leaves it to the compressor. An empty body message
-      flushes, too.
-    - stream_encodings, stream_memory, max_streams: the order for live streams, about how much
-    memory the
-      compressor of each may take, and how many streams may be coded at once; the next ones are not.
-    - offload_after, workers, max_queue: work that takes longer (seconds, estimated) is done by this
-      many threads, by default as many as processors, and four at most. When as many bodies as
-      max_queue wait for them (8 times workers), the next ones are sent uncoded; before that, the
-      level falls.
+      sends every message at once; "never" leaves it to the compressor. An empty body message with
+      more_body flushes, too.
+    - stream_encodings, stream_memory: for live streams, the order of preference, and about how much
+      memory the compressor of each may take.
+    - max_streams: how many streams may be coded at once; the next ones are sent as they are.
+    - offload_after: work that takes longer (seconds, estimated) is done in threads.
+    - workers: how many; by default as many as processors, and four at most.
+    - max_queue: when so many bodies wait for a thread, the next ones are sent uncoded; before
+      that, the level falls. By default 8 times workers.
     - etag: a strong validator of a coded answer is weakened ("weaken"), gets the coding as a
-    "suffix", is removed
-      ("drop") or left ("keep").
-    - breach: "guard", a `Guard` with your other sites, `Padding`, both in a tuple, or "off".
+      "suffix", is removed ("drop") or left ("keep").
+    - breach: "guard", a `Guard` that knows your other sites, `Padding`, both in a tuple, or "off".
     - default_encoding: for clients that send no Accept-Encoding.
-    - strict: answer 406 to who refuses all that there is (RFC 9110, 15.5.7), instead of sending it
-    uncoded.
+    - strict: honour ``identity;q=0``. What can be coded is, however small; who refuses all that
+      there is gets 406 (RFC 9110, section 15.5.7), before the application is called.
     - strip_accept_encoding: hide the header from the application, so that it does not compress.
     - cache, dictionaries: see `Variants` and `Dictionaries`.
-    - server_timing: add Server-Timing to coded answers. on_event is told what became of each, see
-    `Counters`.
+    - server_timing: add Server-Timing to coded answers.
+    - on_event: told what became of each answer, as `Coded` or `Skipped`; see `Counters`.
 
     Raises `InvalidOption`.
     """
@@ -65,10 +61,10 @@ class CompressionMiddleware:
         *,
         encodings: Collection[str] = ("zstd", "br", "gzip"),
         threshold: Size = "1kb",
-        level: Literal["auto"] | Mapping[str, int] = "auto",
+        level: Level = "auto",
         types: Callable[[str], bool] | Collection[str] = default_types,
         filter: Filter | None = None,  # noqa: A002 - the name that Express gave it
-        flush: Literal["auto", "message", "never"] | Seconds = "auto",
+        flush: Flush = "auto",
         stream_encodings: Collection[str] = ("gzip", "zstd", "br"),
         stream_memory: Size = "32kb",
         max_streams: int = 1024,

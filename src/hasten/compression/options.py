@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal
 
 from hasten.compression.breach import Guard, Padding
 from hasten.compression.effort import LEVELS
@@ -18,7 +18,11 @@ Size = int | str
 
 Seconds = int | float | timedelta
 
-Breach = str | Guard | Padding | Sequence[Guard | Padding]
+Level = Literal["auto"] | Mapping[str, int]
+
+Flush = Literal["auto", "message", "never"] | Seconds
+
+Breach = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)?", re.IGNORECASE | re.ASCII)
 _UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}

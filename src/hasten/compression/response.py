@@ -91,7 +91,9 @@ class Response:
             return
         match message["type"]:
             case "http.response.body":
-                if self._state is HELD and self._is_whole(message):
+                if self._state is HELD and (
+                    not message.get("more_body") or self._has_declared_length(message)
+                ):
                     self.is_open = False
                     await self._send_whole(message.get("body", b""))
                 else:
@@ -214,12 +216,9 @@ class Response:
         elif body or self._state is NEW:
             await self._send(message)  # out of turn: the server knows what to say
 
-    def _is_whole(self, message: Message) -> bool:
-        """Is this all of the body? Some frameworks send an empty message behind it."""
-        return (
-            not message.get("more_body")
-            or len(message.get("body", b"")) == self._head.content_length
-        )
+    def _has_declared_length(self, message: Message) -> bool:
+        """Is there no more to come? Some frameworks send an empty message behind a whole body."""
+        return len(message.get("body", b"")) == self._head.content_length
 
     async def _on_live_start(self) -> None:
         self._open()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from enum import Enum
 from functools import lru_cache
 from typing import Final, cast
@@ -17,6 +17,8 @@ from hasten.compression.media_types import is_live, media_type
 from hasten.compression.negotiation import MAX_HEADER_BYTES, Coding, Wishes, chooser
 from hasten.compression.options import (
     Breach,
+    Flush,
+    Level,
     Seconds,
     Size,
     to_breach,
@@ -57,10 +59,10 @@ class Settings:
         *,
         encodings: Collection[str],
         threshold: Size,
-        level: str | Mapping[str, int],
+        level: Level,
         types: Callable[[str], bool] | Collection[str],
         filter: Filter | None,  # noqa: A002 - the name that Express gave it
-        flush: str | Seconds,
+        flush: Flush,
         stream_encodings: Collection[str],
         stream_memory: Size,
         max_streams: int,
@@ -116,7 +118,11 @@ class Settings:
         self.server_timing = server_timing
         self.on_event = on_event
         self.open_streams = 0
-        self._limits: dict[tuple[Coding, int], int] = {}
+        self._limits = {
+            (codec.coding, level): codec.effort.most_bytes_within(level, self.offload_after)
+            for codec in self.codecs.values()
+            for level in codec.effort.levels
+        }
 
     def wishes(self, lines: Headers, *, is_live: bool = False) -> Wishes | Reason:
         """What the client may get that sent these headers, or why it gets nothing coded."""
@@ -149,12 +155,7 @@ class Settings:
 
     def is_quick(self, codec: Codec, level: int, size: int) -> bool:
         """May a body of so many bytes be coded on the event loop?"""
-        key = (codec.coding, level)
-        limit = self._limits.get(key)
-        if limit is None:
-            limit = codec.effort.most_bytes_within(level, self.offload_after)
-            self._limits[key] = limit
-        return size <= limit
+        return size <= self._limits[codec.coding, level]
 
 
 def _classifier(
