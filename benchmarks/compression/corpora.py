@@ -53,12 +53,18 @@ def _orders(size: int) -> bytes:
     chance = random.Random(SEED)
     word = _vocabulary(chance)
     orders: list[str] = []
-    length = len('{"orders":[]}')
-    while length < size:
+    length = len('{"orders":[],"notice":""}')
+    while True:
         order = json.dumps(_order(len(orders), chance, word), separators=(",", ":"))
+        if length + len(order) + 1 > size:
+            break
         orders.append(order)
         length += len(order) + 1
-    return ('{"orders":[' + ",".join(orders) + "]}").encode()
+    # Words to the exact size: whether a body is above a threshold must not depend on chance.
+    words = ""
+    while len(words) <= size - length:
+        words += f"{word()} "
+    return f'{{"orders":[{",".join(orders)}],"notice":"{words[: size - length + 1]}"}}'.encode()
 
 
 def _order(number: int, chance: random.Random, word: Callable[[], str]) -> dict[str, Any]:

@@ -191,16 +191,21 @@ class Response:
         return self._passing({**self._message, "headers": self._head.varying(self._vary)}, reason)
 
     def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
-        settings = self._settings
         if self._message.get("trailers"):
             length = None  # in HTTP/1.1 only chunks can be followed by them
-        headers = self._head.coded(coding, settings.etag, length, self._vary)
-        if settings.dictionaries is not None:
-            headers += settings.dictionaries.announcement(self._scope)
-        if settings.server_timing:
+        headers = self._head.coded(coding, self._settings.etag, length, self._vary)
+        if not self._settings.is_plain:
+            headers += self._extra_headers(coding, seconds)
+        return {**self._message, "headers": headers}
+
+    def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
+        headers = []
+        if self._settings.dictionaries is not None:
+            headers += self._settings.dictionaries.announcement(self._scope)
+        if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
-        return {**self._message, "headers": headers}
+        return headers
 
     # The body -------------------------------------------------------------------------------------
 
@@ -296,22 +301,31 @@ class Response:
         if size > SLICED_ABOVE_BYTES:
             await self._send_in_slices(codec, level, body)
             return
-        seconds = 0.0
-        if is_quick and settings.is_plain:
-            whole = _Whole(codec.compress(body, level), codec.coding)
-        else:
-            start = perf_counter()
-            whole = await self._code_whole(codec, level, body)
-            seconds = perf_counter() - start
-        coded_size = len(whole.body)
-        if coded_size >= size and not self._must:
+        if not is_quick or not settings.is_plain:
+            await self._send_coded(codec, level, body)
+            return
+        # The short way, which most take.
+        coded = codec.compress(body, level)
+        if len(coded) >= size and not self._must:
             await self._send_uncoded(body, "not-smaller")
             return
-        await self._send(self._coded_start(whole.coding, coded_size, seconds))
+        await self._send(self._coded_start(codec.coding, len(coded), None))
+        await self._send({"type": "http.response.body", "body": coded})
+
+    async def _send_coded(self, codec: Codec, level: int, body: bytes) -> None:
+        settings = self._settings
+        start = perf_counter()
+        whole = await self._code_whole(codec, level, body)
+        seconds = perf_counter() - start
+        size = len(whole.body)
+        if size >= len(body) and not self._must:
+            await self._send_uncoded(body, "not-smaller")
+            return
+        await self._send(self._coded_start(whole.coding, size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
         if settings.on_event is not None:
             settings.on_event(
-                Coded(whole.coding, level, size, coded_size, seconds, cached=whole.cached)
+                Coded(whole.coding, level, len(body), size, seconds, cached=whole.cached)
             )
 
     async def _send_uncoded(self, body: bytes, reason: Reason) -> None:
