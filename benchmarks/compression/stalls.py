@@ -20,8 +20,8 @@ from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short
 
 # At the lower rate, Starlette's default compresses for two thirds of a processor; at the higher one
-# for more than one and a half, of which small machines have not many.
-RATES: Final = (100, 250)
+# for more than two and a half, which is more than small machines have.
+RATES: Final = (100, 400)
 BIG_EVERY: Final = 50
 SMALL_CORPUS: Final = "json-1kB"
 
