@@ -27,7 +27,13 @@ def demo(
     process = subprocess.Popen(
         [sys.executable, "-m", "examples.send_email", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PORT": str(port), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": warnings},
+        env={
+            **os.environ,
+            "COLUMNS": "100",
+            "PORT": str(port),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": warnings,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
