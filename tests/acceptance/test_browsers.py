@@ -242,13 +242,15 @@ class TestChromium:
         assert sent(web, f"/events/{coding}")["used"] == coding
 
     @pytest.mark.parametrize(
-        ("coding", "begins"), [("gzip", GZIP_WITH_A_NAME), ("zstd", ZSTD_SKIPPABLE_FRAME)]
+        ("coding", "padding"), [("gzip", GZIP_WITH_A_NAME), ("zstd", ZSTD_SKIPPABLE_FRAME)]
     )
     def test_decodes_what_is_padded(
-        self, chromium: Chromium, web: str, coding: str, begins: str
+        self, chromium: Chromium, web: str, coding: str, padding: str
     ) -> None:
         path = f"/padded/{coding}"
         with chromium.showing(f"{web}/fetching?name=padded-{coding}&url={path}"):
             assert report(web, f"padded-{coding}") == WORDS
         seen = sent(web, path)
-        assert (seen["used"], seen["begins"]) == (coding, begins)
+        assert seen["used"] == coding
+        assert seen["body"] is not None
+        assert padding in seen["body"]

@@ -53,7 +53,7 @@ recorded: Final[dict[str, dict[str, str | None]]] = {}
 
 
 class Recorded:
-    """Keeps the Content-Encoding of the latest answer at each path, and how its body begins."""
+    """Keeps the Content-Encoding of the latest answer at each path, and its body in hexadecimal."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -63,12 +63,15 @@ class Recorded:
             await self.app(scope, receive, send)
             return
         entry = recorded[scope["path"]] = {}
+        body = b""
 
         async def record(message: Message) -> None:
+            nonlocal body
             if message["type"] == "http.response.start":
                 entry["used"] = Headers(raw=message["headers"]).get("content-encoding")
             else:
-                entry.setdefault("begins", message.get("body", b"")[:4].hex())
+                body += message.get("body", b"")
+                entry["body"] = body.hex()
             await send(message)
 
         await self.app(scope, receive, record)
