@@ -103,8 +103,11 @@ def _pad_gzip(coded: bytes, length: int) -> bytes:
 
 
 def _pad_zstd(coded: bytes, length: int) -> bytes:
-    """Begin with a skippable frame with so many bytes of content. RFC 8878, section 3.1.2."""
-    return b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length) + coded
+    """Append a skippable frame with so many bytes of content. RFC 8878, section 3.1.2.
+
+    Before the content it would be as valid, and some versions of Chromium take it for the end.
+    """
+    return coded + b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length)
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
