@@ -6,6 +6,7 @@ HastenError
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
+├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
 │   ├── StoreReadOnly       it cannot be written: fix its permissions
@@ -100,6 +101,14 @@ class BodyRefused(HastenError):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"the body of this request was refused: {reason}")
         self.status = status
+        self.reason = reason
+
+
+class ResponseBroken(HastenError):
+    """A response that is being compressed cannot go on, or cannot end as if it were whole."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the response cannot go on: {reason}")
         self.reason = reason
 
 

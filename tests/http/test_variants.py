@@ -56,7 +56,8 @@ class TestWhatIsKept:
         assert site.cached == [False, True]
         assert site.answer.calls == 2
         assert len(site.cache) == 1
-        assert site.cache.bytes == len(first.body) + OVERHEAD_BYTES
+        address = site.cache.bytes - len(first.body) - OVERHEAD_BYTES
+        assert 0 < address < 100
 
     @pytest.mark.parametrize(
         "value", [b"public", b"Public", b"s-maxage=5", b"max-age=1 , S-MaxAge=2"]
@@ -167,7 +168,9 @@ class TestApart:
 
 class TestBound:
     async def test_the_oldest_leaves(self) -> None:
-        one = len((await Site().get()).body) + OVERHEAD_BYTES
+        first = Site()
+        await first.get(path="/1")
+        one = first.cache.bytes
         site = Site(cache=Variants(3 * one))
         for path in ("/1", "/2", "/3"):
             await site.get(path=path)
@@ -303,15 +306,15 @@ class TestUpgrade:
         cache = Variants(upgrade=True)
         site = Site(Answer(body, SHARED), cache)
         first = await site.get(coding)
+        before = cache.bytes
         for _ in range(UPGRADE_AFTER_HITS):
             response = await site.get(coding)
             assert len(response.body) <= len(first.body)
-        before = len(first.body) + OVERHEAD_BYTES
         await until(lambda: cache.bytes < before, "the smaller one")
         smaller = await site.get(coding)
         expect.coded(smaller, coding, body)
         assert len(smaller.body) < len(first.body)
-        assert cache.bytes == len(smaller.body) + OVERHEAD_BYTES
+        assert before - cache.bytes == len(first.body) - len(smaller.body)
         assert smaller.get("etag") == first.get("etag") == 'W/"1"'
         assert all(site.cached[1:])
 
@@ -339,8 +342,8 @@ class TestUpgrade:
     async def test_of_what_has_left_meanwhile_is_forgotten(self, gate: Gate) -> None:
         gate.open.set()
         site = slow_site(cache=Variants("64mb", upgrade=True))
-        response = await site.get()
-        one = len(response.body) + OVERHEAD_BYTES
+        await site.get()
+        one = site.cache.bytes
         site.cache.max_bytes = one + one // 2  # room for one
         for _ in range(UPGRADE_AFTER_HITS - 1):
             await site.get()
@@ -351,7 +354,7 @@ class TestUpgrade:
             await until(lambda: gate.levels == [4, 9, 4], "the other")
             gate.open.set()
             expect.coded(await other.response(), "gzip", ORDERS)
-        await until(lambda: not site.cache._upgrades, "the upgrade to end")
+        await until(lambda: not site.cache._tasks, "the upgrade to end")
         assert len(site.cache) == 1
         assert site.cache.bytes <= site.cache.max_bytes
 
@@ -372,6 +375,6 @@ class TestUpgrade:
         site = Site(Answer(ORDERS, (*HTML, *SHARED[1:])), Variants(upgrade=True))
         for _ in range(UPGRADE_AFTER_HITS + 1):
             await site.get("zstd")
-        await until(lambda: not site.cache._upgrades, "the upgrade to end")
+        await until(lambda: not site.cache._tasks, "the upgrade to end")
         expect.coded(await site.get("zstd"), "zstd", ORDERS)
         assert complaints == []

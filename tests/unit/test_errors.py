@@ -20,6 +20,7 @@ from hasten.errors import (
     JobNotFound,
     MissingExtra,
     PayloadTooLarge,
+    ResponseBroken,
     ResultTimeout,
     StoreBusy,
     StoreCorrupt,
@@ -61,6 +62,10 @@ MESSAGES = [
     (
         BodyRefused(413, "decoded, it is larger than 10 bytes"),
         "the body of this request was refused: decoded, it is larger than 10 bytes",
+    ),
+    (
+        ResponseBroken("an earlier send was cancelled or failed"),
+        "the response cannot go on: an earlier send was cancelled or failed",
     ),
     (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
     (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),

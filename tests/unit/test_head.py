@@ -98,7 +98,7 @@ class TestCoded:
 
     @pytest.mark.parametrize(
         ("policy", "strong"),
-        [("weaken", b'W/"a"'), ("suffix", b'"a-gzip"'), ("drop", None), ("keep", b'"a"')],
+        [("weaken", b'W/"a"'), ("suffix", b'"a--gzip"'), ("drop", None), ("keep", b'"a"')],
     )
     def test_has_the_validator_of_the_policy(
         self, policy: ETagPolicy, strong: bytes | None
@@ -133,7 +133,7 @@ class TestSuffix:
         assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
 
     def test_is_undone_in_a_list(self) -> None:
-        assert without_suffixes(b'"a-gzip", W/"b", "c-br" ,"d"') == b'"a", W/"b", "c" ,"d"'
+        assert without_suffixes(b'"a--gzip", W/"b", "c--br" ,"d"') == b'"a", W/"b", "c" ,"d"'
 
     @pytest.mark.parametrize("tags", [b"*", b"", b'"gzip"', b'"a-gzipped"', b'W/"a"'])
     def test_is_all_that_is_undone(self, tags: bytes) -> None:
@@ -152,8 +152,8 @@ class TestRevalidated:
             ("weaken", '"a"', None, '"a"'),
             ("weaken", '"a"', 'W/"ab"', '"a"'),
             ("weaken", 'W/"a"', 'W/"a"', 'W/"a"'),
-            ("suffix", '"a"', '"a-gzip"', '"a-gzip"'),
-            ("suffix", '"a"', '"x", "a-zstd"', '"a-zstd"'),
+            ("suffix", '"a"', '"a--gzip"', '"a--gzip"'),
+            ("suffix", '"a"', '"x", "a--zstd"', '"a--zstd"'),
             ("suffix", '"a"', '"a"', '"a"'),
             ("suffix", '"a"', '"a-lzma"', '"a"'),
             ("keep", '"a"', 'W/"a"', '"a"'),
