@@ -147,22 +147,27 @@ class Response:
             if settings.on_event is not None:
                 settings.tell_skipped(kind)
             return {**message, "headers": headers}
+        vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._place)
+        length = head.content_length
+        is_small = length is not None and length < settings.threshold
+        if is_small and head.status != 304 and not settings.strict:  # as it often is
+            if settings.on_event is not None:
+                settings.tell_skipped("small")
+            return {**message, "headers": head.varying(vary)}
         self._message = message
         self._head = head
-        self._vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._place)
+        self._vary = vary
+        self._declared = length
         if head.status == 304:
             held = header_values(self._asked, b"if-none-match")
             self._head = Head(304, head.revalidated(held, settings.etag))
             return self._uncoded("not-modified")
-        self._declared = length = head.content_length
-        if length is not None and length < settings.threshold and not settings.strict:
-            return self._uncoded("small")
         is_live = length is None and kind is SHRINKS_LIVE
         wishes = settings.wishes(self._asked, is_live=is_live)
         if isinstance(wishes, str):
             return self._uncoded(wishes)
         self._must = wishes.refuses_identity and settings.strict
-        if length is not None and length < settings.threshold and not self._must:
+        if is_small and not self._must:
             return self._uncoded("small")
         if self._scope["method"] == "HEAD":
             settings.tell_skipped("head")
