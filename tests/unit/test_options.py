@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
@@ -342,6 +342,7 @@ members = st.sampled_from(
 
 class TestRoundTrip:
     @given(options)
+    @example(Options(keep_completed=Keep(count=2**53 + 1), keep_failed=Keep(count=2**60 + 1)))
     def test_loses_nothing(self, options: Options) -> None:
         assert decode_options(encode_options(options)) == options
 

@@ -309,7 +309,7 @@ class _WireBackoff(msgspec.Struct):
 
 
 class _WireKeep(msgspec.Struct):
-    count: float | None = None
+    count: int | float | None = None  # a float holds whole numbers up to 2**53 only
     age: float | None = None
 
 
@@ -326,8 +326,8 @@ class _WireOptions(msgspec.Struct):
     priority: int = 0
     lifo: bool = False
     jobId: str | None = None
-    removeOnComplete: bool | float | _WireKeep | None = None
-    removeOnFail: bool | float | _WireKeep | None = None
+    removeOnComplete: bool | int | float | _WireKeep | None = None
+    removeOnFail: bool | int | float | _WireKeep | None = None
     hasten: _WireOurs = msgspec.field(default_factory=_WireOurs)
 
 
