@@ -1,0 +1,1 @@
+"""Answer with the fields that were asked for, and with no other."""
