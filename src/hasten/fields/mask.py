@@ -69,6 +69,16 @@ def parse(
     return reader.root
 
 
+def too_deep(parameter: str, max_depth: int) -> InvalidParameter:
+    return InvalidParameter(
+        parameter,
+        None,
+        f"expected names at most {max_depth} deep",
+        code="too_deep",
+        maximum=max_depth,
+    )
+
+
 class _Reader:
     """Puts what it reads into a tree; where it stands in it is on a stack."""
 
@@ -126,13 +136,7 @@ class _Reader:
                 maximum=self._max_names,
             )
         if self._depth == self._max_depth:
-            raise InvalidParameter(
-                self._parameter,
-                None,
-                f"expected names at most {self._max_depth} deep",
-                code="too_deep",
-                maximum=self._max_depth,
-            )
+            raise too_deep(self._parameter, self._max_depth)
         self._last = self._parent.names.setdefault(name, Mask())
 
     def _descend(self) -> None:
