@@ -20,7 +20,7 @@ help:  ## List the targets
 demo: $(VENV)/.demo  ## Send mail from a web application; ONCE=1 ends after the tour, PORT=8001 moves it
 	@$(VENV)/bin/python -m examples.send_email $(if $(ONCE),--once)
 
-test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests; ARGS="-k lease -x" goes to pytest
+test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests; ARGS="-k lease -x" goes to pytest
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## Lint, check the format and the types
@@ -31,7 +31,7 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 bench: $(VENV)/.bench $(NEEDS_$(FOLDER))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
 	@$(VENV)/bin/python -m benchmarks.$(FOLDER) $(ARGS)
 
-soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.node  ## Run the tests that take minutes
+soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests that take minutes
 	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
 
 clean:  ## Remove what the other targets installed
@@ -52,11 +52,16 @@ $(VENV)/.python:
 	@$(PIP) install -c constraints.txt hatchling editables
 	@touch $@
 
-# Redis and Node are Debian packages. Where they are missing and may not be installed here, the tests
-# that need them are left out, and say so; with CI set they fail instead.
+# Redis, browsers and Node are Debian packages. Where they are missing and may not be installed here,
+# the tests that need them are left out, and say so; with CI set they fail instead.
 $(VENV)/.servers: | $(VENV)/.python
 	@$(call NEED,redis-server,redis-server) && $(call NEED,redis-sentinel,redis-sentinel) \
 		&& $(call NEED,openssl,openssl) && touch $@ || true
+
+# Google Chrome does as well, but is no package of Debian's.
+$(VENV)/.browsers: | $(VENV)/.python
+	@$(call NEED,curl,curl) \
+		&& { command -v google-chrome >/dev/null || $(call NEED,chromium,chromium); } && touch $@ || true
 
 # What the tests and benchmarks run in Node: the versions are those in package.json.
 $(VENV)/.node: tests/interop/package.json | $(VENV)/.python

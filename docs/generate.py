@@ -39,9 +39,9 @@ NOT_MADE_BY_USERS: Final = {Context, Event, Job, Task}
 FOR_HASTEN_ITSELF: Final = set(
     "Context.stop Keep.nothing Keep.age_ms Queue.decode_result Queue.template Queue.submit "
     "Queue.submit_many Queue.results DecompressionMiddleware.check "
-    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.code "
-    "Dictionaries.cover Dictionaries.path_of Guard.is_foreign Padding.pad Variants.coded "
-    "Variants.key".split()
+    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement "
+    "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
+    "Variants.make".split()
 )
 
 

@@ -53,6 +53,7 @@ FLOORS: Final = {
     "hasten.compression.breach": 1,
     "hasten.compression.effort": 1,
     "hasten.compression.options": 1,
+    "hasten.compression.place": 1,
     # engines
     "hasten.jobs.engines": 3,
     "hasten.jobs.engines.*": 3,

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from email.utils import make_msgid
+from typing import Annotated, Any
 
 import aiosmtplib
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, EmailStr, Field
 
-from hasten.jobs import Queue, State, Worker
+from hasten.compression import CompressionMiddleware
+from hasten.jobs import Job, Queue, State, Worker
 
 SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
 SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
@@ -51,6 +53,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="Mail", lifespan=lifespan)
+app.add_middleware(CompressionMiddleware)
 
 
 @app.post("/send-email", status_code=202)
@@ -67,6 +70,25 @@ async def send_email_now(mail: Mail) -> dict[str, str]:
     return {"status": "sent", "message_id": message_id}
 
 
+@app.get("/mails")
+async def mails(
+    state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[dict[str, object]]:
+    """The newest mails in a state, without their texts."""
+    jobs = await queue.jobs(state, count=limit, newest_first=True)
+    return [
+        {
+            "to": job.data["mail"]["to"],
+            "subject": job.data["mail"]["subject"],
+            "queued_at": job.created_at,
+            "finished_at": job.finished_at,
+            **status(job),
+        }
+        for job in jobs
+        if job.name == send.name
+    ]
+
+
 @app.get("/jobs")
 async def counts() -> dict[State, int]:
     return await queue.counts()
@@ -77,6 +99,10 @@ async def job_status(job_id: str) -> dict[str, object]:
     job = await queue.get(job_id)
     if job is None:
         raise HTTPException(404, f"there is no job {job_id!r}")
+    return status(job)
+
+
+def status(job: Job[Any]) -> dict[str, object]:
     return {
         "id": job.id,
         "state": job.state,

@@ -1,9 +1,13 @@
 """The tour: send mail both ways by real requests, wait for all of it, show what was seen."""
 
+import gzip
+import sys
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any, Final
 
+import brotli  # type: ignore[import-untyped]
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,9 +15,20 @@ from rich.table import Table
 
 from examples.send_email.smtp import Mailbox
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 MAILS: Final = 20
 PATIENCE_SECONDS: Final = 60
 MAIL: Final = {"to": "ada@example.org", "subject": "Welcome", "text": "Good to have you here."}
+
+DECODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "gzip": gzip.decompress,
+    "br": brotli.decompress,
+    "zstd": zstd.decompress,
+}
 
 Row = tuple[str, str, bool | None]
 """What was looked at, what was seen, and whether it is as promised (None: no promise)."""
@@ -42,6 +57,7 @@ def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
         (f"POST /send-email, median of {MAILS}", f"{fast_ms:,.1f} ms", None),
         ("times faster, at least 50", f"{faster:,.0f}", faster >= 50),
         ("mails delivered, each once", f"{sum(deliveries)} of {MAILS + 1}", each_once),
+        *bytes_sent(client, f"/mails?limit={MAILS}"),
         *((f"jobs {state}", str(count), None) for state, count in states.items() if count),
         ("POST /send-email with a bad address", f"status {refused}", refused == 422),
         ("GET /jobs/no-such-job", f"status {unknown}", unknown == 404),
@@ -77,6 +93,26 @@ def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, 
             if finished == len(ids) or time.monotonic() > deadline:
                 return jobs
             time.sleep(0.2)
+
+
+def bytes_sent(client: httpx.Client, path: str) -> list[Row]:
+    """Ask for the same answer in each coding, and look at what crosses the wire."""
+    _, plain = get_raw(client, path, "identity")
+    rows: list[Row] = [(f"GET {path}, uncoded", f"{len(plain):,} bytes", None)]
+    for coding, decode in DECODERS.items():
+        used, coded = get_raw(client, path, coding)
+        smaller = len(plain) / len(coded)
+        as_promised = used == coding and smaller >= 3 and decode(coded) == plain
+        what = f"in {coding}, at least 3 times smaller"
+        rows.append((what, f"{len(coded):,} bytes, {smaller:.1f} times", as_promised))
+    return rows
+
+
+def get_raw(client: httpx.Client, path: str, coding: str) -> tuple[str | None, bytes]:
+    """Returns the Content-Encoding, and the body as it came."""
+    with client.stream("GET", path, headers={"Accept-Encoding": coding}) as response:
+        response.raise_for_status()
+        return response.headers.get("Content-Encoding"), b"".join(response.iter_raw())
 
 
 def show(rows: list[Row]) -> None:

@@ -7,6 +7,7 @@ HastenError
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
+├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
 │   ├── StoreReadOnly       it cannot be written: fix its permissions
@@ -158,6 +159,14 @@ def _assignment(parameter: str, value: str | None) -> str:
         return parameter
     # repr, so that the text can be encoded whatever bytes the client has sent.
     return f"{parameter}={value!r}" if len(value) <= 100 else f"{parameter}={value[:100]!r}…"
+
+
+class ResponseBroken(HastenError):
+    """A response that is being compressed cannot go on, or cannot end as if it were whole."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the response cannot go on: {reason}")
+        self.reason = reason
 
 
 class StoreError(HastenError):

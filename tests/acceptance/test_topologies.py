@@ -16,7 +16,8 @@ from hasten.jobs import Queue
 from hasten.jobs.states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Runs, Site
-from tests.servers.redis import RedisServer, program
+from tests.servers.programs import program
+from tests.servers.redis import RedisServer
 from tests.servers.topologies import RedisCluster, SentinelPair
 
 

@@ -27,7 +27,13 @@ def demo(
     process = subprocess.Popen(
         [sys.executable, "-m", "examples.send_email", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PORT": str(port), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": warnings},
+        env={
+            **os.environ,
+            "COLUMNS": "100",
+            "PORT": str(port),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": warnings,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -65,6 +71,8 @@ def test_once_ends_after_the_tour_with_all_as_promised(served: Served) -> None:
         out, err = process.communicate(timeout=90)
         assert (process.returncode, err) == (0, "")
         assert "21 of 21" in out
+        for coding in ("gzip", "br", "zstd"):
+            assert re.search(rf"in {coding}, .* [\d,]+ bytes, \d+\.\d times .* yes", out), out
 
 
 @pytest.mark.parametrize(
@@ -101,6 +109,24 @@ def test_bad_bodies_get_422(served: Served, path: str, broken: bytes) -> None:
 )
 def test_unknown_jobs_get_404(served: Served, job_id: str) -> None:
     assert httpx.get(f"{served[1]}/jobs/{job_id}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "wrong", ["limit=0", "limit=-1", "limit=1001", "limit=ten", "state=sent", "state="]
+)
+def test_unusual_lists_get_422(served: Served, wrong: str) -> None:
+    assert httpx.get(f"{served[1]}/mails?{wrong}").status_code == 422
+
+
+def test_mails_are_listed_newest_first_and_compressed(served: Served) -> None:
+    process, url = served
+    read_until(process, "What the tour saw")
+    answer = httpx.get(f"{url}/mails?limit=5", headers={"Accept-Encoding": "gzip, br, identity"})
+    assert answer.headers["content-encoding"] == "br"
+    mails = answer.json()
+    assert [mail["to"] for mail in mails] == ["ada@example.org"] * 5
+    finished = [mail["finished_at"] for mail in mails]
+    assert finished == sorted(finished, reverse=True)
 
 
 async def test_unusual_mails_are_delivered(served: Served) -> None:

@@ -67,7 +67,7 @@ class Echo:
     def note(self, body: bytes, headers: Sequence[tuple[str, str]], scope: Any) -> bytes:
         self.seen.append(body)
         self.headers.append({name.lower(): value for name, value in headers})
-        self.scopes.append(scope)
+        self.scopes.append(dict(scope))  # as it is now
         return body
 
 

@@ -6,15 +6,14 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import pytest
+from tests.servers.programs import leave_out, program
 
 FOLDER: Final = Path(__file__).parent
 ANSWER_SECONDS: Final = 20.0
@@ -26,28 +25,20 @@ class NodeError(Exception):
 
 def node() -> str:
     """The path of Node. Without it, or BullMQ, a laptop skips the test, and CI fails it."""
-    path = shutil.which("node")
-    if path is None:
-        _leave_out("node is not installed: install it (Debian: apt-get install nodejs npm)")
+    path = program("node", package="nodejs npm")
     if not (FOLDER / "node_modules" / "bullmq").is_dir():
-        _leave_out("bullmq is not installed: run `make test`, which installs it")
+        leave_out("bullmq is not installed: run `make test`, which installs it")
     return path
-
-
-def _leave_out(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class Peer:
     """A process of its own. Any test of any event loop may ask it."""
 
     def __init__(self, redis_port: int) -> None:
-        program = node()
+        path = node()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # it is the process's as well
         self._process = subprocess.Popen(
-            [program, str(FOLDER / "peer.mjs"), str(redis_port)],
+            [path, str(FOLDER / "peer.mjs"), str(redis_port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import os
 import shutil
 import signal
 import socket
@@ -15,21 +14,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import redis
 
+from tests.servers.programs import program
+
 START_SECONDS: Final = 20.0
-
-
-def program(name: str) -> str:
-    """The path of a program of Redis. Without it a laptop skips the test, and CI fails it."""
-    path = shutil.which(name)
-    if path is None:
-        reason = f"{name} is not installed: install Redis (Debian: apt-get install redis-server)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
 
 
 def free_port() -> int:

@@ -22,6 +22,7 @@ from hasten.errors import (
     JobNotFound,
     MissingExtra,
     PayloadTooLarge,
+    ResponseBroken,
     ResultTimeout,
     StoreBusy,
     StoreCorrupt,
@@ -67,6 +68,8 @@ MESSAGES = [
     (
         InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
         "limit='500': expected at most 100",
+        ResponseBroken("an earlier send was cancelled or failed"),
+        "the response cannot go on: an earlier send was cancelled or failed",
     ),
     (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
     (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from hasten.errors import InvalidOption
 
@@ -22,7 +22,7 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Do not code what a page of another site asks for with the user's cookies.
+    """Do not code what a page of another site asks for with the user's cookies or password.
 
     trusted_origins are the other sites of yours whose pages may have it coded, as
     ``https://app.example.org``. With same_site, other hosts of the same site count as foreign, too.
@@ -34,14 +34,12 @@ class Guard:
     _trusted: frozenset[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for origin in self.trusted_origins:
-            parts = urlsplit(origin)
-            if not parts.scheme or not parts.hostname or parts.path or parts.query:
-                raise InvalidOption(
-                    "trusted_origins", origin, "origins such as 'https://app.example.org'"
-                )
-        trusted = frozenset(origin.lower().encode() for origin in self.trusted_origins)
-        object.__setattr__(self, "_trusted", trusted)
+        origins = self.trusted_origins
+        if isinstance(origins, str) or not isinstance(origins, Collection):
+            raise InvalidOption("trusted_origins", origins, "a list of origins")
+        object.__setattr__(self, "_trusted", frozenset(map(_trusted_origin, origins)))
+        if not isinstance(self.same_site, bool):
+            raise InvalidOption("same_site", self.same_site, "True or False")
 
     def is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
         """Was this request made by another site in the user's name?
@@ -49,7 +47,7 @@ class Guard:
         headers have names in lower case. Browsers tell by Sec-Fetch-Site; those older than 2023 by
         Origin or Referer, whose host is then compared with that of the request.
         """
-        if b"cookie" not in headers:
+        if not _has_ambient_credentials(headers):
             return False
         site = headers.get(b"sec-fetch-site")
         if site in _OWN:
@@ -72,13 +70,13 @@ class Padding:
     """Add 1 to max_bytes bytes to what is coded with gzip or zstd.
 
     How many depends on the content alone: repeating a request teaches nothing, varying it does.
-    Bodies that leave as a stream are not padded.
+    Bodies that leave as a stream or in slices, above 4 MB, are not padded.
     """
 
     max_bytes: int = 32
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_bytes <= 1024:
+        if type(self.max_bytes) is not int or not 1 <= self.max_bytes <= 1024:
             raise InvalidOption("Padding(max_bytes)", self.max_bytes, "from 1 to 1024 bytes")
 
     def pad(self, coding: str, coded: bytes, body: bytes) -> bytes:
@@ -103,8 +101,11 @@ def _pad_gzip(coded: bytes, length: int) -> bytes:
 
 
 def _pad_zstd(coded: bytes, length: int) -> bytes:
-    """Begin with a skippable frame with so many bytes of content. RFC 8878, section 3.1.2."""
-    return b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length) + coded
+    """Append a skippable frame with so many bytes of content. RFC 8878, section 3.1.2.
+
+    Before the content it would be as valid, and some versions of Chromium take it for the end.
+    """
+    return coded + b"\x50\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length)
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
@@ -115,20 +116,55 @@ def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
     )
 
 
+def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
+    """Did the browser add by itself what tells who the user is?
+
+    Schemes of Authorization that it asks the user for, it sends from any page. A bearer token it
+    does not: a page has to add that, and must be allowed to.
+    """
+    if b"cookie" in headers:
+        return True
+    scheme = headers.get(b"authorization", b"").partition(b" ")[0].lower()
+    return scheme in {b"basic", b"digest", b"negotiate", b"ntlm"}
+
+
+def _trusted_origin(origin: object) -> bytes:
+    try:
+        parts = urlsplit(origin) if isinstance(origin, str) and "://" in origin[1:] else None
+        if (
+            parts
+            and parts.hostname
+            and not (parts.path or parts.query or parts.fragment or parts.username)
+        ):
+            return _origin(parts).encode()
+    except ValueError:
+        pass
+    raise InvalidOption("trusted_origins", origin, "origins such as 'https://app.example.org'")
+
+
+def _origin(parts: SplitResult) -> str:
+    """Scheme, host and port as browsers send them: without the port that is usual."""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in {None, usual} else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}".lower()
+
+
 def _source(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     """The origin and the host name of the page that asks, both empty if it does not say."""
     url = headers.get(b"origin") or headers.get(b"referer", b"")
     try:
         parts = urlsplit(url.decode("latin-1"))
-        origin = f"{parts.scheme}://{parts.netloc}" if parts.hostname else ""
-        return origin.lower().encode("latin-1"), (parts.hostname or "").encode("latin-1")
+        if not parts.hostname:
+            return b"", b""
+        return _origin(parts).encode("latin-1"), parts.hostname.encode("latin-1")
     except ValueError:
         return b"", b""
 
 
-def _host(headers: Mapping[bytes, bytes]) -> bytes:
+def _host(headers: Mapping[bytes, bytes]) -> bytes | None:
     try:
         host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
-        return (host or "").encode("latin-1")
+        return host.encode("latin-1") if host else None
     except ValueError:
-        return b""
+        return None

@@ -42,6 +42,10 @@ class Codec(Protocol):
     coding: Coding
     effort: Effort
 
+    @property
+    def live(self) -> Codec:
+        """What codes live streams: itself, mostly."""
+
     def compress(self, body: Bytes, level: int) -> bytes:
         """Code a body as a whole. The same body gives the same bytes."""
 
@@ -75,6 +79,23 @@ class Decoder(Protocol):
     @property
     def at_end(self) -> bool:
         """Might the input end here?"""
+
+
+class _EmptyMembers:
+    """Members or frames without content in a row: each costs time, and yields nothing."""
+
+    MOST: Final = 100
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def count(self) -> None:
+        self._seen += 1
+        if self._seen > self.MOST:
+            raise BadData(f"more than {self.MOST} empty parts follow each other")
+
+    def reset(self) -> None:
+        self._seen = 0
 
 
 def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
@@ -131,7 +152,10 @@ def _installed(module: str) -> Any:
 
 def _import_zstd() -> Any:
     if sys.version_info >= (3, 14):
-        return require("compression.zstd", extra="compression")
+        try:
+            return require("compression.zstd", extra="compression")
+        except ImportError:  # a Python that was built without it
+            return None
     return _installed("backports.zstd")
 
 
@@ -157,6 +181,9 @@ _ZLIB_WBITS: Final = zlib.MAX_WBITS
 class Zstd:
     coding = Coding.ZSTD
 
+    # Higher ones have tables of many megabytes, and take so long that making them does not count.
+    MAX_KEPT_LEVEL: Final = 9
+
     # A megabyte is enough to find what repeats, and every browser grants it.
     STREAM_WINDOW_LOG: Final = 20
 
@@ -164,6 +191,10 @@ class Zstd:
         self.effort = effort
         self._dictionary = dictionary
         self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
+
+    @property
+    def live(self) -> Codec:
+        return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         # To make a compressor costs more than to code a small body with it. Each is used by one
@@ -174,7 +205,8 @@ class Zstd:
         except IndexError:
             compressor = _zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
         coded: bytes = compressor.compress(body, 2)  # FLUSH_FRAME
-        idle.append(compressor)
+        if level <= self.MAX_KEPT_LEVEL:
+            idle.append(compressor)
         return coded
 
     def encoder(self, level: int) -> Encoder:
@@ -232,6 +264,7 @@ class _ZstdDecoder:
     def __init__(self) -> None:
         self._decompressor = self._new()
         self._rest = b""
+        self._empty = _EmptyMembers()
         self.at_end = False
 
     @staticmethod
@@ -249,11 +282,14 @@ class _ZstdDecoder:
         if self._decompressor.eof:
             if not data:
                 return b""
+            self._empty.count()
             self._decompressor = self._new()
         try:
             plain: bytes = self._decompressor.decompress(data, at_most)
         except _zstd.ZstdError as exc:
             raise BadData(str(exc)) from exc
+        if plain:
+            self._empty.reset()
         self.at_end = self._decompressor.eof
         if self.at_end:
             self._rest = self._decompressor.unused_data
@@ -268,6 +304,10 @@ class Brotli:
 
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
+
+    @property
+    def live(self) -> Codec:
+        return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = _brotli.compress(bytes(body), quality=level)
@@ -305,23 +345,24 @@ class _BrotliDecoder:
     def __init__(self) -> None:
         self._decompressor = _brotli.Decompressor()
         self._filled = False
+        self._is_bad = False
+        self.at_end = False
 
     @property
     def has_more(self) -> bool:
         # It says that it takes more input while there is output that did not fit.
-        can_go_on = self._filled or not self._decompressor.can_accept_more_data()
-        return can_go_on and not self.at_end
-
-    @property
-    def at_end(self) -> bool:
-        return bool(self._decompressor.is_finished())
+        if self.at_end or self._is_bad:
+            return False
+        return self._filled or not self._decompressor.can_accept_more_data()
 
     def decode(self, data: bytes, at_most: int) -> bytes:
-        if self.at_end and data:
-            raise BadData("there is data after its end")
+        if self._is_bad or (self.at_end and data):
+            raise BadData("there is data after its end" if self.at_end else "this is not brotli")
         try:
             plain: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
+            self.at_end = self._decompressor.is_finished()
         except _brotli.error as exc:
+            self._is_bad = True
             raise BadData("this is not brotli") from exc
         self._filled = len(plain) >= at_most
         return plain
@@ -335,6 +376,10 @@ class Zlib:
         self.coding = coding
         self.effort = effort
         self._wbits = _GZIP_WBITS if coding is Coding.GZIP else _ZLIB_WBITS
+
+    @property
+    def live(self) -> Codec:
+        return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         return zlib.compress(body, level, self._wbits)
@@ -363,7 +408,8 @@ class Isal:
 
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
-        self._zlib = Zlib(Coding.GZIP, ZLIB)
+        # zlib's window can be made small; and the events of live streams are.
+        self.live: Codec = Zlib(Coding.GZIP, ZLIB)
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = _isal.compress(body, level, _GZIP_WBITS)
@@ -373,8 +419,7 @@ class Isal:
         return _ZlibEncoder(_isal.compressobj(level, _isal.DEFLATED, _GZIP_WBITS), _isal)
 
     def live_encoder(self, level: int, memory: int) -> Encoder:
-        # zlib's window can be made small; and the events are.
-        return self._zlib.live_encoder(ZLIB.live, memory)
+        return self.live.live_encoder(level, memory)
 
 
 class _ZlibEncoder:
@@ -404,6 +449,7 @@ class _ZlibDecoder:
         self._wbits = wbits
         self._decompressor = zlib.decompressobj(wbits)
         self._rest = b""
+        self._empty = _EmptyMembers()
         self._filled = False
         self.at_end = False
 
@@ -418,11 +464,14 @@ class _ZlibDecoder:
                 return b""
             if self._wbits == _ZLIB_WBITS:
                 raise BadData("there is data after its end")
+            self._empty.count()
             self._decompressor = zlib.decompressobj(self._wbits)
         try:
             plain = self._decompressor.decompress(data, at_most)
         except zlib.error as exc:
             raise BadData(str(exc)) from exc
+        if plain:
+            self._empty.reset()
         self.at_end = self._decompressor.eof
         self._rest = (
             self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail

@@ -6,7 +6,9 @@ more than a piece at a time, and what goes too far is refused in the middle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final
 
@@ -32,8 +34,9 @@ RATIO_COUNTS_FROM_BYTES: Final = 1024 * 1024
 NS_PER_BYTE: Final = 3
 """About what decoding costs, by byte of output, for the slowest of the codings."""
 
-# What no longer holds for the decoded body.
-_ABOUT_THE_CODED: Final = (b"content-encoding", b"content-length", b"content-digest")
+# What no longer holds for the decoded body, and what of that is told.
+_TOLD: Final = (b"content-encoding", b"content-length", b"content-digest")
+_ABOUT_THE_CODED: Final = {*_TOLD, b"repr-digest", b"digest", b"content-md5"}
 
 
 class DecompressionMiddleware:
@@ -96,12 +99,14 @@ class DecompressionMiddleware:
         if decoders is None:
             await _answer(send, 415, "this Content-Encoding is not understood", self._offer())
             return
-        length = header_values(scope["headers"], b"content-length")
-        if length is not None and length.isdigit() and int(length) > self.max_coded_bytes:
+        length = header_values(scope["headers"], b"content-length") or b""
+        if length.isdigit() and (len(length) > 18 or int(length) > self.max_coded_bytes):
             await _answer(send, 413, self._too_large())
             return
-        request = _Request(self, _chain([decoder() for decoder in decoders]), receive, send)
-        await request.run(self.app, _decoded_scope(scope))
+        decoder = _chain([make() for make in decoders], self.max_coded_bytes)
+        request = _Request(self, decoder, receive, send)
+        with _decoded(scope):
+            await request.run(self.app, scope)
 
     def check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
         """Raises `BodyRefused` with 413 if that is too much for one body."""
@@ -143,14 +148,18 @@ class _Request:
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
+        self._work: asyncio.Future[tuple[bytes, float]] | None = None
         self._refusal: BodyRefused | None = None
         self._has_answered = False
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
             await app(scope, self.receive, self.send)
-        except Exception:
+        except Exception as error:
             if self._refusal is None or self._has_started:
+                raise
+            await self._answer(self._refusal)
+            if not _comes_from(error, self._refusal):
                 raise
         if self._refusal is not None and not self._has_started:
             await self._answer(self._refusal)
@@ -184,15 +193,14 @@ class _Request:
         if self._refusal is not None:
             raise self._refusal
         while True:
-            is_fresh = not self._decoder.has_more
-            if is_fresh and not self._input and not self._has_read_all:
+            if self._needs_input:
                 message = await self._receive()
                 if message["type"] != "http.request":
                     self._is_done = True
                     return message
                 self._input = memoryview(message.get("body", b""))
                 self._has_read_all = not message.get("more_body", False)
-            plain = await self._decode(is_fresh=is_fresh)
+            plain = await self._decode()
             self._limits.check(self._bytes_in, self._bytes_out, self._seconds)
             if self._has_read_all and not self._input and not self._decoder.has_more:
                 if not self._decoder.at_end:
@@ -202,28 +210,50 @@ class _Request:
             if plain:
                 return {"type": "http.request", "body": plain, "more_body": True}
 
-    async def _decode(self, *, is_fresh: bool) -> bytes:
-        data = b""
-        if is_fresh:
-            data = bytes(self._input[:INPUT_BYTES])
-            self._input = self._input[INPUT_BYTES:]
-            self._bytes_in += len(data)
+    @property
+    def _needs_input(self) -> bool:
+        is_idle = self._work is None and not self._decoder.has_more
+        return is_idle and not self._input and not self._has_read_all
+
+    async def _decode(self) -> bytes:
+        if self._work is None:
+            is_fresh = not self._decoder.has_more
+            data = self._take_input() if is_fresh else b""
+            # The first piece of some input is quick; what keeps coming is large, or a bomb.
+            if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
+                return self._account(self._timed(data))
+            self._work = asyncio.ensure_future(self._limits.pool.run(self._timed, data))
+            self._work.add_done_callback(_look_at)
+        # Who reads may be cancelled and read again: what is under way is not to be lost then.
+        done = await asyncio.shield(self._work)
+        self._work = None
+        return self._account(done)
+
+    def _take_input(self) -> bytes:
+        data = bytes(self._input[:INPUT_BYTES])
+        self._input = self._input[INPUT_BYTES:]
+        self._bytes_in += len(data)
+        return data
+
+    def _timed(self, data: bytes) -> tuple[bytes, float]:
+        """Decode. Returns the seconds, too: those of waiting for a thread are nobody's fault."""
         start = perf_counter()
-        # The first piece of some input is quick; one that keeps coming is a large body, or a bomb.
-        if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
-            plain = self._decoder.decode(data, PIECE_BYTES)
-        else:
-            plain = await self._limits.pool.run(self._decoder.decode, data, PIECE_BYTES)
-        self._seconds += perf_counter() - start
+        plain = self._decoder.decode(data, PIECE_BYTES)
+        return plain, perf_counter() - start
+
+    def _account(self, done: tuple[bytes, float]) -> bytes:
+        plain, seconds = done
         self._bytes_out += len(plain)
+        self._seconds += seconds
         return plain
 
 
 class _Chain:
     """Several codings, one in the other."""
 
-    def __init__(self, stages: Sequence[Decoder]) -> None:
+    def __init__(self, stages: Sequence[Decoder], most_between: int) -> None:
         self._stages = stages
+        self._left_between = most_between
 
     @property
     def has_more(self) -> bool:
@@ -238,11 +268,28 @@ class _Chain:
         waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
         for stage in self._stages[waiting[-1] if waiting else 0 :]:
             data = stage.decode(data, at_most)
+            if stage is not self._stages[-1]:
+                self._left_between -= len(data)
+        if self._left_between < 0:
+            raise BodyRefused(413, "one of its codings hides too much")
         return data
 
 
-def _chain(stages: Sequence[Decoder]) -> Decoder:
-    return stages[0] if len(stages) == 1 else _Chain(stages)
+def _chain(stages: Sequence[Decoder], most_between: int) -> Decoder:
+    return stages[0] if len(stages) == 1 else _Chain(stages, most_between)
+
+
+def _look_at(work: asyncio.Future[Any]) -> None:
+    """Nobody may be left to be told of an error."""
+    if not work.cancelled():
+        work.exception()
+
+
+def _comes_from(error: BaseException | None, cause: BaseException) -> bool:
+    """Did the framework make its error of ours?"""
+    while error is not None and error is not cause:
+        error = error.__cause__ or error.__context__
+    return error is cause
 
 
 def _is_http(scope: Scope) -> bool:
@@ -254,16 +301,25 @@ def _codings_of(header: bytes | None) -> list[str]:
     return [name for name in names if name and name != "identity"]
 
 
-def _decoded_scope(scope: Scope) -> Scope:
+@contextmanager
+def _decoded(scope: Scope) -> Iterator[None]:
+    """Change the scope itself, for a while.
+
+    In a copy, what routers note down (the endpoint, above all) would be hidden from the
+    middlewares outside, some of which look for it.
+    """
+    before = {key: scope[key] for key in ("headers", "extensions") if key in scope}
     headers: Headers = scope["headers"]
     facts: dict[str, Any] = {
-        name.decode().replace("-", "_"): header_values(headers, name) for name in _ABOUT_THE_CODED
+        name.decode().replace("-", "_"): header_values(headers, name) for name in _TOLD
     }
-    return {
-        **scope,
-        "headers": [line for line in headers if line[0] not in _ABOUT_THE_CODED],
-        "extensions": {**(scope.get("extensions") or {}), EXTENSION: facts},
-    }
+    scope["headers"] = [line for line in headers if line[0] not in _ABOUT_THE_CODED]
+    scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}
+    try:
+        yield
+    finally:
+        scope.pop("extensions")
+        scope.update(before)
 
 
 async def _answer(send: Send, status: int, reason: str, extra: Headers | None = None) -> None:

@@ -7,7 +7,8 @@ length, digests, validators and ranges are not the ones that were given (RFC 911
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 from hasten._asgi import Headers
@@ -46,6 +47,7 @@ Reason = Literal[
     "not-accepted",
     "cross-site",
     "not-smaller",
+    "wrong-length",  # the body is not as long as its Content-Length
     "busy",  # too many bodies wait for a thread, or too many streams are open
     "unbuffered",  # sent by the server itself: pathsend, zerocopysend
     "unknown-message",
@@ -72,7 +74,13 @@ class Head:
     @property
     def content_length(self) -> int | None:
         value = self.found.get(b"content-length")
-        return int(value) if value is not None and value.isdigit() else None
+        # More digits than any body has bytes are nobody's honest word, and slow to read.
+        return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
+
+    def varies_at_most_by(self, names: Collection[bytes]) -> bool:
+        """Is there nothing else in the request, lower case, that the answer depends on?"""
+        vary = self.found.get(b"vary", b"").lower()
+        return {name.strip() for name in vary.split(b",")} <= {b"", *names}
 
     def untouchable(self, method: str) -> Reason | None:
         """Why nothing of it may be changed, by RFC 9110 and by the application's own word."""
@@ -142,12 +150,12 @@ class Head:
         tag = self.found.get(b"etag")
         if if_none_match is None or tag is None or tag.startswith(b"W/"):
             return self.headers
-        held = [candidate.strip() for candidate in if_none_match.split(b",")]
+        held = _TAG.findall(if_none_match)
         match etag:
             case "weaken":
                 variants = [b"W/" + tag]
             case "suffix":
-                variants = [coded_etag(tag, etag, coding) for coding in Coding]
+                variants = [coded_etag(tag, etag, coding) for coding in (*Coding, "dcz")]
             case _:
                 return self.headers
         named = next((variant for variant in variants if variant in held), None)
@@ -165,25 +173,25 @@ def forbids_transform(cache_control: bytes) -> bool:
 
 def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
     """The validator of the coded variant. A strong one names exact bytes: RFC 9110, 8.8.1."""
-    if not tag.startswith(b'"'):
+    if not _TAG.fullmatch(tag) or tag.startswith(b"W/"):
         return tag
     match policy:
         case "weaken":
             return b"W/" + tag
         case "suffix":
-            return tag.rstrip(b'"') + b"-" + coding.encode() + b'"'
+            return tag[:-1] + b"--" + coding.encode() + b'"'
         case _:
             return tag
 
 
 def without_suffixes(tags: bytes) -> bytes:
     """Undo what the suffix policy did, in the value of If-None-Match or If-Match."""
-    for suffix in _SUFFIXES:
-        tags = tags.replace(suffix, b'"')
-    return tags
+    return _SUFFIX.sub(b'"', tags)
 
 
-_SUFFIXES: Final = tuple(f'-{coding}"'.encode() for coding in Coding)
+# entity-tag: RFC 9110, section 8.8.3. There may be commas in it.
+_TAG: Final = re.compile(rb'(?:W/)?"[^"]*"')
+_SUFFIX: Final = re.compile(rb'--(?:%s|dcz)"' % b"|".join(coding.encode() for coding in Coding))
 
 
 def _covers_what_changes(signature_input: bytes) -> bool:

@@ -29,4 +29,7 @@ def is_marked(scope: Scope) -> bool:
     if endpoint is not None:
         return hasattr(endpoint, _MARK)
     handler = scope.get("route_handler")  # Litestar's
-    return handler is not None and hasattr(getattr(handler, "fn", handler), _MARK)
+    if handler is None:
+        return False
+    function = getattr(handler, "fn", handler)
+    return hasattr(function, _MARK) or hasattr(getattr(function, "__self__", None), _MARK)

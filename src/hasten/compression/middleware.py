@@ -115,9 +115,10 @@ class CompressionMiddleware:
             await _refuse(settings, send)
             return
         headers = scope["headers"]
+        place = None if settings.is_plain else settings.place(scope)
         if settings.rewrites_requests:
             scope = {**scope, "headers": _inward(settings, headers)}
-        response = Response(settings, scope, headers, send)
+        response = Response(settings, scope, headers, place, send)
         try:
             await self.app(scope, receive, response.send)
         except BaseException:

@@ -92,8 +92,9 @@ def coding_name(name: str) -> str:
 
 def _parse_weight(parameters: Sequence[str]) -> int:
     for parameter in parameters:
-        name, _, value = parameter.strip(" \t").partition("=")
-        if name in {"q", "Q"}:
+        name, _, value = parameter.partition("=")
+        if name.strip(" \t") in {"q", "Q"}:
+            value = value.strip(" \t")  # no space belongs here; to refuse is what it may mean
             return round(float(value) * 1000) if _QVALUE.fullmatch(value) else 0
     return 1000
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Final, Literal
+from decimal import Decimal
+from typing import Final, Literal, TypeVar
 
 from hasten.compression.breach import Guard, Padding
 from hasten.compression.effort import LEVELS
@@ -24,6 +24,11 @@ Flush = Literal["auto", "message", "never"] | Seconds
 
 Breach = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
 
+MAX_SECONDS: Final = 100 * 366 * 24 * 3600
+
+F = TypeVar("F")
+T = TypeVar("T")
+
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)?", re.IGNORECASE | re.ASCII)
 _UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
@@ -31,21 +36,22 @@ _UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
     expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
     if isinstance(value, str) and (parts := _SIZE.fullmatch(value.strip())):
-        size = int(float(parts[1]) * _UNITS[parts[2] and parts[2].lower()])
+        size = int(Decimal(parts[1]) * _UNITS[parts[2] and parts[2].lower()])
     elif isinstance(value, int) and not isinstance(value, bool):
         size = value
     else:
         raise InvalidOption(option, value, expected)
-    if size < at_least:
+    if not at_least <= size < 1 << 63:
         raise InvalidOption(option, value, f"{expected}, at least {at_least}")
     return size
 
 
 def to_seconds(option: str, value: object) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        seconds = -1
+    if 0 <= seconds <= MAX_SECONDS:
+        return float(seconds)
     raise InvalidOption(option, value, "seconds (a number) or a timedelta, not negative")
 
 
@@ -81,6 +87,32 @@ def to_levels(value: object) -> dict[Coding, int]:
             )
         levels[coding] = level
     return levels
+
+
+def to_flag(option: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidOption(option, value, "True or False")
+
+
+def to_callable(option: str, value: F) -> F:
+    if value is None or callable(value):
+        return value
+    raise InvalidOption(option, value, "a function or None")
+
+
+def to_instance(option: str, value: T, kind: type) -> T:
+    if value is None or isinstance(value, kind):
+        return value
+    raise InvalidOption(option, value, f"{kind.__name__}(…) or None")
+
+
+def to_names(option: str, value: object, expected: str) -> list[str]:
+    if isinstance(value, Collection) and not isinstance(value, str):
+        names = [name for name in value if isinstance(name, str)]
+        if len(names) == len(value):
+            return names
+    raise InvalidOption(option, value, expected)
 
 
 def to_choice(option: str, value: object, choices: Sequence[str]) -> str:

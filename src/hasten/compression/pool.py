@@ -22,9 +22,14 @@ class Pool:
     def __init__(self, name: str, workers: int | None, max_queue: int | None) -> None:
         self.workers = workers or min(4, os.cpu_count() or 1)
         self.max_queue = 8 * self.workers if max_queue is None else max_queue
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix=f"hasten-{name}")
-        self._unfinished = 0
+        self._name = f"hasten-{name}"
         self._lock = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix=self._name)
+        self._unfinished = 0
+        self._process = os.getpid()
 
     @property
     def waiting(self) -> int:
@@ -38,16 +43,22 @@ class Pool:
 
     @property
     def is_full(self) -> bool:
-        return self.waiting >= self.max_queue
+        return self._unfinished >= self.workers + self.max_queue
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do it in a thread. Cancelled, it is done all the same, and nobody learns the result."""
+        if self._process != os.getpid():
+            self._start()  # we have been forked, and threads are not taken along
         with self._lock:
             self._unfinished += 1
-        future = self._threads.submit(work, *args, **kwargs)
+        try:
+            future = self._threads.submit(work, *args, **kwargs)
+        except BaseException:
+            self._finished(None)
+            raise
         future.add_done_callback(self._finished)
         return await asyncio.wrap_future(future)
 
-    def _finished(self, _: Future[T]) -> None:
+    def _finished(self, _: Future[T] | None) -> None:
         with self._lock:
             self._unfinished -= 1

@@ -79,8 +79,9 @@ class Precompressed:
     def _find(self, path: str) -> dict[Coding, _Variant]:
         """The compressed files beside the one that is asked for."""
         try:
-            file = (self._root / path.lstrip("/")).resolve()
-            if not file.is_relative_to(self._root) or not file.is_file():
+            file = self._root / path.lstrip("/")
+            inside = file.resolve().is_relative_to(self._root)
+            if not inside or path.endswith("/") or not file.is_file():
                 return {}
             changed = file.stat().st_mtime
             found = {}

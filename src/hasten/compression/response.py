@@ -3,14 +3,15 @@
     NEW ─start─▸ PASSING                           nothing to code, or not for this client
          └─────▸ HELD ─body─▸ ENDED                all of it came at once: coded, if that is smaller
                   ├─more─▸ PEEKING ─▸ ENDED        too small yet to tell: there may be no more
+                  │          ├───────▸ PASSING     too many streams, or a message that cannot wait
                   │          └───────┐
                   └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first of the body has come, for only that tells whether coding pays;
-that of a live stream (events, lines) leaves at once. A stream is flushed when its producer pauses.
-That is done by a task of its own, so a lock keeps what it sends and what the application sends
-apart. Whatever ends a response early (an exception, a cancellation, a client that has gone) leaves
-the coded stream without its end, so that nobody takes a part for the whole.
+The head is held back until the first of the body has come, for only that tells whether coding
+pays; that of a live stream (events, lines) leaves at once. A stream is flushed when its producer
+pauses. That is done by a task of its own, so a lock keeps what it sends and what the application
+sends apart. Whatever ends a response early (an exception, a cancellation, a client that has gone)
+leaves the coded stream without its end, so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten.compression.codecs import Codec
-from hasten.compression.events import Coded, Skipped
+from hasten.compression.dictionaries import DCZ, DCZ_LEVEL
+from hasten.compression.events import Coded
 from hasten.compression.head import Head, Reason
 from hasten.compression.marks import is_marked
 from hasten.compression.negotiation import Coding
 from hasten.compression.pause import Pause
-from hasten.compression.settings import ACCEPT_ENCODING, Kind, Settings
+from hasten.compression.place import Place
+from hasten.compression.settings import ACCEPT_ENCODING, SLICED_ABOVE_BYTES, Kind, Settings
 from hasten.compression.stream import SLICE_BYTES, CodedStream, End
-
-SLICED_ABOVE_BYTES: Final = 4 * 1024 * 1024
-"""A larger body is sent slice by slice, and so without its length."""
+from hasten.compression.variants import Key, key_of
+from hasten.errors import ResponseBroken
 
 # Messages that say nothing of this response's head and body: they need not wait for them.
 _BESIDE: Final = frozenset(
@@ -60,12 +62,14 @@ class Response:
     """The `send` that the application is given."""
 
     __slots__ = (
-        "_asked", "_coding", "_head", "_held", "_is_live", "_lock", "_message", "_must", "_pause",
-        "_scope", "_send", "_settings", "_size", "_state", "_stream", "_vary", "is_open",
+        "_asked", "_coding", "_declared", "_head", "_held", "_is_broken", "_is_live", "_lock",
+        "_message", "_must", "_pause", "_place", "_scope", "_send", "_settings", "_size", "_state",
+        "_stream", "_vary", "is_open",
     )  # fmt: skip
 
     # Set when they are needed, which for most responses is never. From HELD on:
     _coding: Coding
+    _declared: int | None
     _is_live: bool
     # From PEEKING and STREAMING on:
     _held: list[bytes]
@@ -73,14 +77,18 @@ class Response:
     _lock: asyncio.Lock
     _pause: Pause
     _stream: CodedStream | None
+    _is_broken: bool
 
     is_open: bool
     """Was something begun that `close` or `abandon` has to end?"""
 
-    def __init__(self, settings: Settings, scope: Scope, asked: Headers, send: Send) -> None:
+    def __init__(
+        self, settings: Settings, scope: Scope, asked: Headers, place: Place | None, send: Send
+    ) -> None:
         self._settings = settings
         self._scope = scope  # what the application sees, and writes to
         self._asked = asked  # the headers of the request as they came
+        self._place = place  # what was asked for, before routers changed the scope
         self._send = send
         self._state = NEW
         self.is_open = False
@@ -111,10 +119,10 @@ class Response:
         """The application has returned. What it has not finished stays unfinished."""
         if self._state is HELD:
             self.is_open = False
-            await self._send(self._passing_uncoded("unfinished"))
-        elif self._state is PEEKING:
+            await self._send(self._uncoded("unfinished"))
+        elif self._state is PEEKING and not self._is_broken:
             async with self._lock:
-                await self._release("unfinished")
+                await self._let_go("unfinished")
         await self.abandon()
 
     async def abandon(self) -> None:
@@ -131,31 +139,40 @@ class Response:
         settings = self._settings
         head = Head(message["status"], message.get("headers", ()))
         kind = self._classify(head)
+        self._state = PASSING  # unless it turns out to be worth coding
         if isinstance(kind, str):
             headers = head.headers  # not the message's: they may be an iterator, used up by now
             if kind == "opted-out" and head.asks_for_identity:
                 headers = head.without_encoding()
-            return self._passing({**message, "headers": headers}, kind)
+            if settings.on_event is not None:
+                settings.tell_skipped(kind)
+            return {**message, "headers": headers}
+        vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._place)
+        length = head.content_length
+        is_small = length is not None and length < settings.threshold
+        if is_small and head.status != 304 and not settings.strict:  # as it often is
+            if settings.on_event is not None:
+                settings.tell_skipped("small")
+            return {**message, "headers": head.varying(vary)}
         self._message = message
         self._head = head
-        self._vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._scope)
+        self._vary = vary
+        self._declared = length
         if head.status == 304:
             held = header_values(self._asked, b"if-none-match")
             self._head = Head(304, head.revalidated(held, settings.etag))
-            return self._passing_uncoded("not-modified")
-        length = head.content_length
-        if length is not None and length < settings.threshold and not settings.strict:
-            return self._passing_uncoded("small")
+            return self._uncoded("not-modified")
         is_live = length is None and kind is SHRINKS_LIVE
         wishes = settings.wishes(self._asked, is_live=is_live)
         if isinstance(wishes, str):
-            return self._passing_uncoded(wishes)
+            return self._uncoded(wishes)
         self._must = wishes.refuses_identity and settings.strict
-        if length is not None and length < settings.threshold and not self._must:
-            return self._passing_uncoded("small")
+        if is_small and not self._must:
+            return self._uncoded("small")
         if self._scope["method"] == "HEAD":
+            settings.tell_skipped("head")
             headers = head.about_coded(wishes.codings[0], settings.etag, self._vary)
-            return self._passing({**message, "headers": headers}, "head")
+            return {**message, "headers": headers}
         self._state = HELD
         self._coding = wishes.codings[0]
         self._is_live = is_live
@@ -180,15 +197,11 @@ class Response:
             return SHRINKS if wanted else "type"
         return kind
 
-    def _passing(self, message: Message, reason: Reason) -> Message:
-        self._state = PASSING
-        if self._settings.on_event is not None:
-            self._settings.on_event(Skipped(reason))
-        return message
-
-    def _passing_uncoded(self, reason: Reason) -> Message:
+    def _uncoded(self, reason: Reason) -> Message:
         """The head as it is; but to another client, or with a larger body, it would be coded."""
-        return self._passing({**self._message, "headers": self._head.varying(self._vary)}, reason)
+        if self._settings.on_event is not None:
+            self._settings.tell_skipped(reason)
+        return {**self._message, "headers": self._head.varying(self._vary)}
 
     def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
         if self._message.get("trailers"):
@@ -201,7 +214,7 @@ class Response:
     def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
         headers = []
         if self._settings.dictionaries is not None:
-            headers += self._settings.dictionaries.announcement(self._scope)
+            headers += self._settings.dictionaries.announcement(self._place)
         if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
@@ -215,20 +228,24 @@ class Response:
             self._open()
         if self._state is PEEKING or self._state is STREAMING:
             async with self._lock:
-                if self._pause.failure is not None:
-                    raise self._pause.failure
+                self._begin_step()
                 await self._on_chunk(body, more=message.get("more_body", False))
+                self._is_broken = False
         elif body or self._state is NEW:
             await self._send(message)  # out of turn: the server knows what to say
 
     def _has_declared_length(self, message: Message) -> bool:
         """Is there no more to come? Some frameworks send an empty message behind a whole body."""
-        return len(message.get("body", b"")) == self._head.content_length
+        return len(message.get("body", b"")) == self._declared
 
     async def _on_live_start(self) -> None:
         self._open()
         async with self._lock:
+            self._begin_step()
             await self._begin_stream()
+            if self._stream is None:
+                self._state = PASSING
+            self._is_broken = False
 
     def _open(self) -> None:
         """Begin to take the body in pieces."""
@@ -238,35 +255,63 @@ class Response:
         self._lock = asyncio.Lock()
         self._pause = Pause(self._settings.idle_seconds, self._on_pause)
         self._stream = None
+        self._is_broken = False
+
+    def _begin_step(self) -> None:
+        """Under the lock: what does not come to its end leaves the response broken.
+
+        A piece that was coded and not sent, or sent in part, is missing. A stream that went on
+        would hide that.
+        """
+        if self._is_broken:
+            raise ResponseBroken("an earlier send was cancelled or failed") from self._pause.failure
+        self._is_broken = True
 
     async def _on_chunk(self, body: bytes, *, more: bool) -> None:
+        self._size += len(body)
+        newest = body
         if self._state is PEEKING:
-            self._held.append(body)
-            self._size += len(body)
-            if not more or self._size == self._head.content_length:
+            self._held.append(bytes(body))  # the application may use its buffer again
+            if not more:
                 self._pause.stop()
-                await self._send_whole(b"".join(self._held))
+                await self._send_whole(self._take_held())
                 return
             if not self._is_decided(body):
                 self._pause.restart()
                 return
             await self._begin_stream()
-            body = b"".join(self._held)
+            body = self._take_held()
         if self._stream is None:  # it was let go, uncoded
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            self._state = PASSING
             return
         if not more:
-            self._state = ENDED
-            self._pause.stop()
+            self._end_stream()
         await self._stream.write(body, more=more)
+        if more and not newest:
+            await self._stream.flush()
         if self._stream.has_unflushed:
             self._pause.restart()
+
+    def _end_stream(self) -> None:
+        """Raises `ResponseBroken` if the body is not as long as it was said to be."""
+        if self._declared is not None and self._size != self._declared:
+            raise ResponseBroken(
+                f"Content-Length was {self._declared:,}, and the body has {self._size:,} bytes"
+            )
+        self._state = ENDED
+        self._pause.stop()
+
+    def _take_held(self) -> bytes:
+        held = b"".join(self._held)
+        self._held = []
+        return held
 
     def _is_decided(self, newest: bytes) -> bool:
         """Will it be coded, whatever comes next? Too small a beginning may be all there is."""
         return (
             self._size >= self._settings.threshold
-            or self._head.content_length is not None
+            or self._declared is not None
             or self._must
             or not newest  # an explicit flush
             or self._settings.flushes_messages
@@ -274,11 +319,14 @@ class Response:
 
     async def _on_pause(self) -> None:
         async with self._lock:
-            if self._state is PEEKING:
-                await self._begin_stream()
-                await self._on_chunk(b"".join(self._held), more=True)
-            if self._state is STREAMING and self._stream is not None:
+            if self._is_broken:
+                return
+            self._is_broken = True
+            if self._held:
+                await self._on_chunk(b"", more=True)  # an explicit flush, so to say
+            elif self._stream is not None:
                 await self._stream.flush()
+            self._is_broken = False
 
     # All at once ----------------------------------------------------------------------------------
 
@@ -286,23 +334,16 @@ class Response:
         self._state = ENDED
         settings = self._settings
         size = len(body)
-        if not body or (size < settings.threshold and not self._must):
+        if size < settings.threshold and not (self._must and body):
             await self._send_uncoded(body, "small")
+            return
+        if size != self._declared and self._declared is not None:
+            await self._send_uncoded(body, "wrong-length")  # the server says what is wrong
             return
         codec = settings.codecs[self._coding]
         level = codec.effort.level_for(size)
-        is_quick = settings.is_quick(codec, level, size)
-        if not is_quick:
-            if settings.pool.is_full:
-                await self._send_uncoded(body, "busy")
-                return
-            if settings.pool.is_busy:
-                level = codec.effort.fastest
-        if size > SLICED_ABOVE_BYTES:
-            await self._send_in_slices(codec, level, body)
-            return
-        if not is_quick or not settings.is_plain:
-            await self._send_coded(codec, level, body)
+        if not settings.is_plain or not settings.is_quick(codec, level, size):
+            await self._send_slowly(codec, level, body)
             return
         # The short way, which most take.
         coded = codec.compress(body, level)
@@ -312,47 +353,89 @@ class Response:
         await self._send(self._coded_start(codec.coding, len(coded), None))
         await self._send({"type": "http.response.body", "body": coded})
 
-    async def _send_coded(self, codec: Codec, level: int, body: bytes) -> None:
+    async def _send_slowly(self, codec: Codec, level: int, body: bytes) -> None:
         settings = self._settings
         start = perf_counter()
-        whole = await self._code_whole(codec, level, body)
-        seconds = perf_counter() - start
+        whole = self._find_coded(codec, body)
+        if whole is None and not settings.is_quick(codec, level, len(body)):
+            if settings.pool.is_full and not self._must:
+                await self._send_uncoded(body, "busy")
+                return
+            if settings.pool.is_busy:
+                level = codec.effort.fastest
+            if len(body) > SLICED_ABOVE_BYTES:
+                await self._send_in_slices(codec, level, body)
+                return
+        if whole is None:
+            whole = await self._code_whole(codec, level, body)
+        seconds = 0.0 if whole.cached else perf_counter() - start
         size = len(whole.body)
         if size >= len(body) and not self._must:
             await self._send_uncoded(body, "not-smaller")
             return
         await self._send(self._coded_start(whole.coding, size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
-        if settings.on_event is not None:
-            settings.on_event(
-                Coded(whole.coding, level, len(body), size, seconds, cached=whole.cached)
-            )
+        settings.tell(
+            Coded(whole.coding, whole.level, len(body), size, seconds, cached=whole.cached)
+        )
 
     async def _send_uncoded(self, body: bytes, reason: Reason) -> None:
-        await self._send(self._passing_uncoded(reason))
+        await self._send(self._uncoded(reason))
         await self._send({"type": "http.response.body", "body": body})
-        self._state = ENDED
+
+    async def _send_uncoded_piece(self, body: bytes) -> None:
+        if body:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _find_coded(self, codec: Codec, body: bytes) -> _Whole | None:
+        """What was kept of an earlier answer."""
+        cache = self._settings.cache
+        key = self._key(codec, body)
+        kept = None
+        if cache is not None and key is not None:
+            kept = cache.find(key, codec, body, self._compress_idly)
+        if kept is None:
+            return None
+        return self._padded(_Whole(kept, codec.coding, 0, cached=True), body)
 
     async def _code_whole(self, codec: Codec, level: int, body: bytes) -> _Whole:
         settings = self._settings
         if settings.dictionaries is not None:
-            delta = await settings.dictionaries.code(self._scope, self._asked, body, self._compress)
+            delta = await settings.dictionaries.difference(
+                self._place, self._asked, self._head, body, settings.pool.run
+            )
             if delta is not None:
-                return _Whole(delta, "dcz")
-        cache = settings.cache
-        key = cache.key(self._scope, self._head, codec.coding, body) if cache is not None else None
-        if cache is not None and key is not None:
-            coded, cached = await cache.coded(key, codec, level, body, self._compress)
+                return _Whole(delta, DCZ, DCZ_LEVEL)
+        key = self._key(codec, body)
+        if settings.cache is not None and key is not None:
+            coded, shared = await settings.cache.make(
+                key, lambda: self._compress(codec, level, body)
+            )
         else:
-            coded, cached = await self._compress(codec, level, body), False
-        if settings.padding is not None:
-            coded = settings.padding.pad(codec.coding, coded, body)
-        return _Whole(coded, codec.coding, cached)
+            coded, shared = await self._compress(codec, level, body), False
+        return self._padded(_Whole(coded, codec.coding, level, cached=shared), body)
+
+    def _key(self, codec: Codec, body: bytes) -> Key | None:
+        if self._place is None:
+            return None
+        return key_of(self._place, self._asked, self._head, codec.coding, body)
+
+    def _padded(self, whole: _Whole, body: bytes) -> _Whole:
+        if self._settings.padding is None:
+            return whole
+        return whole._replace(body=self._settings.padding.pad(whole.coding, whole.body, body))
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
         if self._settings.is_quick(codec, level, len(body)):
             return codec.compress(body, level)
         return await self._settings.pool.run(codec.compress, body, level)
+
+    async def _compress_idly(self, codec: Codec, body: bytes) -> bytes | None:
+        """As small as it gets, if nobody waits for a thread."""
+        pool = self._settings.pool
+        if pool.waiting:
+            return None
+        return await pool.run(codec.compress, body, codec.effort.smallest)
 
     async def _send_in_slices(self, codec: Codec, level: int, body: bytes) -> None:
         """Code a large body by turns with others; what has been coded leaves at once."""
@@ -361,28 +444,30 @@ class Response:
         try:
             view = memoryview(body)
             coded = await stream.advance_off_loop(view[:SLICE_BYTES], End.FLUSH)
-            if len(coded) < SLICE_BYTES or self._must:
-                await self._send(self._coded_start(codec.coding, None, None))
-                await self._send({"type": "http.response.body", "body": coded, "more_body": True})
-                await stream.write(view[SLICE_BYTES:], more=False)
+            if len(coded) >= SLICE_BYTES and not self._must:
+                stream.forget()
+                await self._send_uncoded(body, "not-smaller")
                 return
+            await self._send(self._coded_start(codec.coding, None, None))
+            await self._send({"type": "http.response.body", "body": coded, "more_body": True})
+            await stream.write(view[SLICE_BYTES:], more=False)
         finally:
             stream.close()
-        await self._send_uncoded(body, "not-smaller")
 
     # Bit by bit -----------------------------------------------------------------------------------
 
     async def _begin_stream(self) -> None:
         """Send the head of a coded stream, or of an uncoded one where there are too many."""
         settings = self._settings
-        if settings.open_streams >= settings.max_streams:
+        if settings.open_streams >= settings.max_streams and not self._must:
             self._pause.stop()
-            await self._send(self._passing_uncoded("busy"))
+            await self._send(self._uncoded("busy"))
             return
         codec = settings.codecs[self._coding]
         if self._is_live:
+            codec = codec.live
+            encoder = codec.live_encoder(codec.effort.live, settings.stream_memory)
             level = codec.effort.live
-            encoder = codec.live_encoder(level, settings.stream_memory)
         else:
             level = codec.effort.streaming
             encoder = codec.encoder(level)
@@ -391,13 +476,12 @@ class Response:
         self._stream = CodedStream(settings, self._send, codec, level, encoder, flushes=flushes)
         await self._send(self._coded_start(codec.coding, None, None))
 
-    async def _release(self, reason: Reason) -> None:
-        """Let go, uncoded, what was held back. From here on all passes."""
+    async def _let_go(self, reason: Reason) -> None:
+        """Send on, uncoded, what was held back. From here on all passes."""
         self._pause.stop()
-        await self._send(self._passing_uncoded(reason))
-        held = b"".join(self._held)
-        if held:
-            await self._send({"type": "http.response.body", "body": held, "more_body": True})
+        await self._send(self._uncoded(reason))
+        await self._send_uncoded_piece(self._take_held())
+        self._state = PASSING
 
     # Other messages -------------------------------------------------------------------------------
 
@@ -407,17 +491,28 @@ class Response:
         if kind in _BESIDE or self._state is NEW or self._state is ENDED:
             await self._send(message)
         elif self._state is HELD:
+            self._state = PASSING
             self.is_open = False
-            await self._send(self._passing_uncoded(reason))
+            await self._send(self._uncoded(reason))
             await self._send(message)
         else:
             async with self._lock:
+                self._begin_step()
                 if self._state is PEEKING:
-                    await self._release(reason)
+                    await self._let_go(reason)
                 if self._stream is not None and kind in _BY_THE_SERVER:
-                    await self._stream.write_file(message)
+                    await self._on_file(self._stream, message)
                 else:
                     await self._send(message)
+                self._is_broken = False
+
+    async def _on_file(self, stream: CodedStream, message: Message) -> None:
+        """The server was to send it by itself. What has begun coded goes on so."""
+        self._size += await stream.write_file(message)
+        more = message.get("more_body", False)
+        if not more:
+            self._end_stream()
+        await stream.write(b"", more=more)
 
 
 class _Whole(NamedTuple):
@@ -425,4 +520,5 @@ class _Whole(NamedTuple):
 
     body: bytes
     coding: str
+    level: int
     cached: bool = False

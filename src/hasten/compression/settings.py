@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from enum import Enum
 from functools import lru_cache
@@ -11,7 +12,7 @@ from hasten._asgi import Headers, Scope, header_values
 from hasten.compression import codecs
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import Dictionaries
-from hasten.compression.events import Event
+from hasten.compression.events import Event, Skipped
 from hasten.compression.head import ETagPolicy, Reason, forbids_transform
 from hasten.compression.media_types import is_live, media_type
 from hasten.compression.negotiation import MAX_HEADER_BYTES, Coding, Wishes, chooser
@@ -23,20 +24,30 @@ from hasten.compression.options import (
     Size,
     to_breach,
     to_bytes,
+    to_callable,
     to_choice,
     to_codings,
     to_count,
+    to_flag,
+    to_instance,
     to_levels,
+    to_names,
     to_seconds,
 )
+from hasten.compression.place import Place, place_of
 from hasten.compression.pool import Pool
 from hasten.compression.variants import Variants
 from hasten.errors import InvalidOption
+
+logger = logging.getLogger("hasten.compression")
 
 Filter = Callable[[Scope, int, Headers], bool | None]
 OnEvent = Callable[[Event], None]
 
 ACCEPT_ENCODING: Final = b"Accept-Encoding"
+
+SLICED_ABOVE_BYTES: Final = 4 * 1024 * 1024
+"""A larger body is sent slice by slice, and so without its length."""
 
 IDLE_SECONDS: Final = 0.005
 """A stream whose producer pauses for longer than this is flushed."""
@@ -90,7 +101,7 @@ class Settings:
         self._choose_live = chooser(live)
         self.threshold = to_bytes("threshold", threshold)
         self.kind_of = _classifier(types)
-        self.filter = filter
+        self.filter = to_callable("filter", filter)
         self.flushes_messages, self.idle_seconds = _to_flush(flush)
         self.flushes_live = flush != "never"
         self.stream_memory = to_bytes("stream_memory", stream_memory)
@@ -106,30 +117,32 @@ class Settings:
         self.guard, self.padding = to_breach(breach)
         self.default: bytes | None = None
         if default_encoding is not None:
-            self.default = to_codings("default_encoding", [default_encoding])[0].encode()
-        self.strict = strict
-        self.strips_accept_encoding = strip_accept_encoding
+            [default] = to_codings("default_encoding", [default_encoding])
+            if default not in encodings:
+                raise InvalidOption("default_encoding", default_encoding, "one of encodings")
+            self.default = default.encode()
+        self.strict = to_flag("strict", strict)
+        self.strips_accept_encoding = to_flag("strip_accept_encoding", strip_accept_encoding)
         self.rewrites_requests = strip_accept_encoding or etag == "suffix"
-        self.cache = cache
-        self.dictionaries = dictionaries
+        self.cache = to_instance("cache", cache, Variants)
+        if cache is not None and cache.upgrade and etag in {"keep", "suffix"}:
+            expected = "'weaken' or 'drop' beside Variants(upgrade=True), which changes bytes"
+            raise InvalidOption("etag", etag, expected)
+        self.dictionaries = to_instance("dictionaries", dictionaries, Dictionaries)
         # Nothing but coding is asked for: the short way.
         extras = (cache, dictionaries, self.padding, on_event)
         self.is_plain = not server_timing and all(extra is None for extra in extras)
-        self.server_timing = server_timing
-        self.on_event = on_event
+        self.server_timing = to_flag("server_timing", server_timing)
+        self.on_event = to_callable("on_event", on_event)
         self.open_streams = 0
-        self._limits = {
-            (codec.coding, level): codec.effort.most_bytes_within(level, self.offload_after)
-            for codec in self.codecs.values()
-            for level in codec.effort.levels
-        }
+        self._limits: dict[tuple[Codec, int], int] = {}
 
     def wishes(self, lines: Headers, *, is_live: bool = False) -> Wishes | Reason:
         """What the client may get that sent these headers, or why it gets nothing coded."""
         headers: dict[bytes, bytes] = dict(lines)
+        if len(headers) != len(lines):  # rarely: a name came twice
+            headers = {name: header_values(lines, name) or b"" for name in headers}
         accepted = headers.get(b"accept-encoding", self.default)
-        if len(headers) != len(lines):
-            accepted = header_values(lines, b"accept-encoding") or accepted
         # A longer one would fill the memory of the choosers, at the sender's will.
         if accepted is None or len(accepted) > MAX_HEADER_BYTES:
             return "not-accepted"
@@ -138,13 +151,19 @@ class Settings:
             return "not-accepted"
         if b"cache-control" in headers and forbids_transform(headers[b"cache-control"]):
             return "no-transform"
-        if b"cookie" in headers and self.guard is not None and self.guard.is_foreign(headers):
+        if self.guard is not None and self.guard.is_foreign(headers):
             return "cross-site"
         return wishes
 
-    def vary(self, scope: Scope) -> bytes:
+    def place(self, scope: Scope) -> Place | None:
+        """What a request asks for, where that matters."""
+        if self.cache is None and self.dictionaries is None:
+            return None
+        return place_of(scope)
+
+    def vary(self, place: Place | None) -> bytes:
         """What the coding of an answer to this request depends on."""
-        if self.dictionaries is not None and self.dictionaries.cover(scope):
+        if place and self.dictionaries is not None and self.dictionaries.path_of(place):
             return b"Accept-Encoding, Available-Dictionary"
         return ACCEPT_ENCODING
 
@@ -155,7 +174,23 @@ class Settings:
 
     def is_quick(self, codec: Codec, level: int, size: int) -> bool:
         """May a body of so many bytes be coded on the event loop?"""
-        return size <= self._limits[codec.coding, level]
+        try:
+            return size <= self._limits[codec, level]
+        except KeyError:
+            limit = codec.effort.most_bytes_within(level, self.offload_after)
+            self._limits[codec, level] = min(limit, SLICED_ABOVE_BYTES)
+            return self.is_quick(codec, level, size)
+
+    def tell_skipped(self, reason: Reason) -> None:
+        self.tell(Skipped(reason))
+
+    def tell(self, event: Event) -> None:
+        if self.on_event is not None:
+            try:
+                self.on_event(event)
+            except Exception:
+                # An answer is worth more than its metrics.
+                logger.exception("on_event of CompressionMiddleware raised")
 
 
 def _classifier(
@@ -163,10 +198,10 @@ def _classifier(
 ) -> Callable[[bytes], Kind]:
     if callable(types):
         is_worth_it = types
-    elif isinstance(types, str):
-        raise InvalidOption("types", types, "a function of a media type, or a collection of them")
     else:
-        is_worth_it = frozenset(media_type(name) for name in types).__contains__
+        expected = "a function of a media type, or a collection of them"
+        names = to_names("types", types, expected)
+        is_worth_it = frozenset(map(media_type, names)).__contains__
 
     # Applications have few Content-Types, and one is looked up for each answer.
     @lru_cache(maxsize=256)

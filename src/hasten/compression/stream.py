@@ -46,6 +46,7 @@ class CodedStream:
         self._flushes = flushes
         self._bytes_before = 0
         self._bytes_after = 0
+        self._gathered = 0
         self._seconds = 0.0
         self.has_unflushed = False
         settings.open_streams += 1
@@ -62,8 +63,8 @@ class CodedStream:
             data = data[SLICE_BYTES:]
         if not more:
             coded = await self.advance(data, end)
-            self.close()
             await self._send({"type": "http.response.body", "body": coded})
+            self.close()
         elif data or self.has_unflushed:
             await self._send_piece(await self.advance(data, end))
 
@@ -71,8 +72,12 @@ class CodedStream:
         if self.has_unflushed:
             await self._send_piece(await self.advance(b"", End.FLUSH))
 
-    async def write_file(self, message: Message) -> None:
-        """Code what the server was to send by itself (pathsend, zerocopysend), like the rest."""
+    async def write_file(self, message: Message) -> int:
+        """Code what the server was to send by itself (pathsend, zerocopysend), like the rest.
+
+        Returns how many bytes that were.
+        """
+        before = self._bytes_before
         path = message.get("path")
         if path is not None:
             file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -85,11 +90,12 @@ class CodedStream:
         finally:
             if path is not None:
                 os.close(file)
-        await self.write(b"", more=message.get("more_body", False))
+        return self._bytes_before - before
 
     async def advance(self, data: bytes | memoryview, end: End) -> bytes:
         """Code without sending."""
-        if not self._settings.is_quick(self._codec, self._level, len(data)):
+        # What was gathered since the last output may be coded all at once.
+        if not self._settings.is_quick(self._codec, self._level, self._gathered + len(data)):
             return await self.advance_off_loop(data, end)
         start = perf_counter()
         coded = _advance(self._open_encoder, data, end)
@@ -110,17 +116,15 @@ class CodedStream:
         self._seconds += perf_counter() - start
         self._bytes_before += len(data)
         self._bytes_after += len(coded)
+        self._gathered = 0 if coded else self._gathered + len(data)
         self.has_unflushed = end is End.NONE
         return coded
 
     def close(self) -> None:
         """Free the encoder. What was not finished stays so. Safe to call twice."""
-        if self._encoder is None:
-            return
-        self._encoder = None
-        self._settings.open_streams -= 1
-        if self._settings.on_event is not None:
-            self._settings.on_event(
+        if self._encoder is not None:
+            self.forget()
+            self._settings.tell(
                 Coded(
                     self._codec.coding,
                     self._level,
@@ -130,6 +134,11 @@ class CodedStream:
                     streamed=True,
                 )
             )
+
+    def forget(self) -> None:
+        """Free the encoder: there was no stream."""
+        self._encoder = None
+        self._settings.open_streams -= 1
 
     async def _send_piece(self, coded: bytes) -> None:
         if coded:

@@ -4,52 +4,71 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from hasten._asgi import Scope
+from hasten._asgi import Headers, header_values
 from hasten.compression.codecs import Codec
 from hasten.compression.head import Head
 from hasten.compression.negotiation import Coding
 from hasten.compression.options import Size, to_bytes
+from hasten.compression.place import Place
 
-Compress = Callable[[Codec, int, bytes], Awaitable[bytes]]
+CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
+"""Makes a body as small as it gets; None if there is no time for that."""
 
 UPGRADE_AFTER_HITS: Final = 3
 
-OVERHEAD_BYTES: Final = 500
-"""About what an entry takes beside its body."""
+OVERHEAD_BYTES: Final = 800
+"""About what an entry takes beside its body and its address."""
 
 
 class Key(NamedTuple):
     """One variant of one representation. A strong validator names its exact bytes."""
 
-    scheme: str
-    host: bytes
-    path: str
-    query: bytes
+    place: Place
     etag: bytes
     size: int
     coding: Coding
+
+
+def key_of(place: Place, asked: Headers, head: Head, coding: Coding, body: bytes) -> Key | None:
+    """Where an answer is kept, None if it must not be: it may be somebody's own."""
+    found = head.found
+    etag = found.get(b"etag", b"")
+    if (
+        head.status != 200
+        or place.method != "GET"
+        or not etag.startswith(b'"')
+        or b"set-cookie" in found
+        or not head.varies_at_most_by({b"accept-encoding", b"origin"})
+        or not _is_shared(found.get(b"cache-control", b""))
+        or header_values(asked, b"authorization") is not None
+    ):
+        return None
+    return Key(place, etag, len(body), coding)
 
 
 @dataclass(slots=True)
 class _Entry:
     body: bytes
     hits: int = 0
+    is_best: bool = False
 
 
 class Variants:
     """Coded bodies kept in memory, for CompressionMiddleware(cache=…): at most max_size bytes.
 
     Only what is everybody's is kept: answers with status 200 to a GET without Authorization, with a
-    strong ETag, a Cache-Control that lets shared caches store it (public or s-maxage) and no
-    Set-Cookie. Several requests for what is not there yet wait for one compression. The application
-    still makes each answer; what is saved is compressing it.
+    strong ETag, a Cache-Control that lets shared caches store it (public or s-maxage), no
+    Set-Cookie, and a Vary that names nothing but Accept-Encoding and Origin. Several requests for
+    what is not there yet wait for one compression. The application still makes each answer; what is
+    saved is compressing it. Bodies above 4 MB are not kept.
 
     With upgrade, what was asked for three times more is compressed once again, as small as it gets,
-    in a thread. The validator that clients see is weak, so the bytes may change.
+    in a thread that is idle. So the bytes of a coding change, which only a weak validator allows:
+    it goes with etag="weaken" and "drop".
     """
 
     def __init__(self, max_size: Size = "64mb", *, upgrade: bool = False) -> None:
@@ -57,87 +76,85 @@ class Variants:
         self.upgrade = upgrade
         self.bytes = 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._under_way: dict[Key, asyncio.Task[bytes]] = {}
-        self._upgrades: set[asyncio.Task[None]] = set()
+        self._under_way: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def key(self, scope: Scope, head: Head, coding: Coding, body: bytes) -> Key | None:
-        """Where this answer is kept, None if it must not be."""
-        found = head.found
-        etag = found.get(b"etag", b"")
-        if (
-            head.status != 200
-            or scope["method"] != "GET"
-            or not etag.startswith(b'"')
-            or b"set-cookie" in found
-            or not _is_shared(found.get(b"cache-control", b""))
-        ):
-            return None
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if b"authorization" in headers:
-            return None
-        return Key(
-            scope.get("scheme", "http"),
-            headers.get(b"host", b""),
-            scope["path"],
-            scope.get("query_string", b""),
-            etag,
-            len(body),
-            coding,
-        )
-
-    async def coded(
-        self, key: Key, codec: Codec, level: int, body: bytes, compress: Compress
-    ) -> tuple[bytes, bool]:
-        """The coded body, and whether it was there already."""
+    def find(
+        self, key: Key, codec: Codec, body: bytes, compress_idly: CompressIdly
+    ) -> bytes | None:
+        """What was kept. What is asked for often is made smaller, in the background."""
         entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-            entry.hits += 1
-            if self.upgrade and entry.hits == UPGRADE_AFTER_HITS:
-                self._start_upgrade(key, codec, body, compress)
-            return entry.body, True
-        task = self._under_way.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        entry.hits += 1
+        # One at a time: answers that somebody waits for need the threads, too.
+        if self.upgrade and entry.hits >= UPGRADE_AFTER_HITS and not (entry.is_best or self._tasks):
+            self._start(self._upgrade(key, entry, codec, body, compress_idly))
+        return entry.body
+
+    async def make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+        """Have it compressed, once for all that ask for it at the same time.
+
+        Returns whether somebody else had asked for it, too.
+        """
+        here = (asyncio.get_running_loop(), key)
+        task = self._under_way.get(here)
         if task is None:
             # A task of its own: who began it may be cancelled while others wait for it.
-            task = asyncio.create_task(self._make(key, codec, level, body, compress))
-            self._under_way[key] = task
+            task = asyncio.ensure_future(self._make(key, compress))
+            self._under_way[here] = task
+            task.add_done_callback(lambda _: self._under_way.pop(here, None))
+            task.add_done_callback(_look_at)
             return await asyncio.shield(task), False
         return await asyncio.shield(task), True
 
-    async def _make(
-        self, key: Key, codec: Codec, level: int, body: bytes, compress: Compress
-    ) -> bytes:
-        try:
-            coded = await compress(codec, level, body)
-            self._keep(key, coded)
-            return coded
-        finally:
-            del self._under_way[key]
+    async def _make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> bytes:
+        coded = await compress()
+        self._keep(key, coded)
+        return coded
 
-    def _start_upgrade(self, key: Key, codec: Codec, body: bytes, compress: Compress) -> None:
-        async def upgrade() -> None:
-            smaller = await compress(codec, codec.effort.smallest, body)
-            entry = self._entries.get(key)
-            if entry is not None and len(smaller) < len(entry.body):
-                self.bytes -= len(entry.body) - len(smaller)
-                entry.body = smaller
+    def _start(self, upgrade: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(upgrade)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_look_at)
 
-        task = asyncio.create_task(upgrade())
-        self._upgrades.add(task)
-        task.add_done_callback(self._upgrades.discard)
+    async def _upgrade(
+        self, key: Key, entry: _Entry, codec: Codec, body: bytes, compress_idly: CompressIdly
+    ) -> None:
+        smaller = await compress_idly(codec, body)
+        if smaller is None or self._entries.get(key) is not entry:
+            return
+        entry.is_best = True
+        if len(smaller) < len(entry.body):
+            self.bytes -= len(entry.body) - len(smaller)
+            entry.body = smaller
 
     def _keep(self, key: Key, body: bytes) -> None:
-        size = len(body) + OVERHEAD_BYTES
-        if size > self.max_bytes:
+        entry = _Entry(body)
+        if _size(key, entry) > self.max_bytes:
             return
-        self._entries[key] = _Entry(body)
-        self.bytes += size
+        replaced = self._entries.pop(key, None)
+        if replaced is not None:
+            self.bytes -= _size(key, replaced)
+        self._entries[key] = entry
+        self.bytes += _size(key, entry)
         while self.bytes > self.max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self.bytes -= len(oldest.body) + OVERHEAD_BYTES
+            self.bytes -= _size(*self._entries.popitem(last=False))
+
+
+def _size(key: Key, entry: _Entry) -> int:
+    return len(entry.body) + key.place.bytes + len(key.etag) + OVERHEAD_BYTES
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Nobody may be left to be told of an error: those who waited were."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_shared(cache_control: bytes) -> bool:

@@ -1,0 +1,232 @@
+"""Differences to earlier answers go to those who have these, and to nobody else. RFC 9842."""
+
+from __future__ import annotations
+
+import base64
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hasten.compression import CompressionMiddleware, Dictionaries
+from hasten.compression.dictionaries import _named_dictionary
+from tests.http import expect
+from tests.http.bodies import JSON, ORDERS, orders
+from tests.http.client import Client, Headers, Response
+from tests.http.codings import DCZ_MAGIC, decode_dcz
+from tests.http.hosts import Answer, Installed, Raw
+
+FRESH: Headers = (*JSON, (b"cache-control", b"max-age=60"))
+NEXT = ORDERS.replace(b'"open"', b'"paid"', 3)
+
+
+def shown(body: bytes) -> tuple[bytes, bytes]:
+    return (b"available-dictionary", b":" + base64.b64encode(sha256(body).digest()) + b":")
+
+
+class Feed:
+    """An answer that changes, and has been given once."""
+
+    def __init__(self, dictionaries: Dictionaries | None = None, **options: Any) -> None:
+        self.answer = Answer(ORDERS, FRESH)
+        self.dictionaries = dictionaries or Dictionaries(["/feed*"])
+        given = {"dictionaries": self.dictionaries, **options}
+        self.client = Client(Raw().serve(self.answer, Installed(CompressionMiddleware, given)))
+
+    async def get(self, *headers: tuple[bytes, bytes], **request: Any) -> Response:
+        given = {"accept": "gzip, dcz", "path": "/feed", "headers": headers, **request}
+        return await self.client.get(**given)
+
+    async def begun(self) -> Feed:
+        assert (await self.get()).coding == "gzip"
+        self.answer.body = NEXT
+        return self
+
+
+def is_difference(response: Response, before: bytes, after: bytes) -> None:
+    assert response.coding == "dcz"
+    assert response.body[:40] == DCZ_MAGIC + sha256(before).digest()
+    assert decode_dcz(response.body, before) == after
+    assert response.members("vary") == ["accept-encoding", "available-dictionary"]
+
+
+class TestWhoGetsIt:
+    async def test_who_has_the_last_answer(self) -> None:
+        feed = await Feed().begun()
+        is_difference(await feed.get(shown(ORDERS)), ORDERS, NEXT)
+
+    async def test_who_has_an_older_one(self) -> None:
+        feed = await Feed().begun()
+        await feed.get()
+        feed.answer.body = orders(110)
+        is_difference(await feed.get(shown(ORDERS)), ORDERS, orders(110))
+        is_difference(await feed.get(shown(NEXT)), NEXT, orders(110))
+
+    async def test_who_has_the_same(self) -> None:
+        feed = await Feed().begun()
+        feed.answer.body = ORDERS
+        response = await feed.get(shown(ORDERS))
+        is_difference(response, ORDERS, ORDERS)
+        assert len(response.body) < 100
+
+    async def test_another_path_of_the_same_pattern(self) -> None:
+        feed = await Feed().begun()
+        is_difference(await feed.get(shown(ORDERS), path="/feed/2"), ORDERS, NEXT)
+
+    @pytest.mark.parametrize("site", [b"same-origin", b"none"])
+    async def test_pages_of_this_origin(self, site: bytes) -> None:
+        feed = await Feed().begun()
+        headers = (shown(ORDERS), (b"sec-fetch-site", site))
+        is_difference(await feed.get(*headers), ORDERS, NEXT)
+
+    @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"something-new", b""])
+    async def test_not_those_of_others(self, site: bytes) -> None:
+        """They may not measure the differences: RFC 9842, section 9."""
+        feed = await Feed(breach="off").begun()
+        response = await feed.get(shown(ORDERS), (b"sec-fetch-site", site))
+        expect.coded(response, "gzip", NEXT)
+
+    async def test_nobody_without_tls(self) -> None:
+        feed = await Feed().begun()
+        response = await feed.get(shown(ORDERS), scheme="http")
+        expect.coded(response, "gzip", NEXT)
+        assert response.get("use-as-dictionary") is None
+        assert response.members("vary") == ["accept-encoding"]
+
+    async def test_what_came_without_tls_is_no_dictionary(self) -> None:
+        feed = Feed()
+        await feed.get(scheme="http")
+        assert feed.dictionaries.bytes == 0
+        feed.answer.body = NEXT
+        expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
+
+    async def test_nobody_with_another_method(self) -> None:
+        feed = await Feed().begun()
+        response = await feed.get(shown(ORDERS), method="POST")
+        expect.coded(response, "gzip", NEXT)
+        assert response.get("use-as-dictionary") is None
+
+    async def test_nobody_elsewhere(self) -> None:
+        feed = await Feed().begun()
+        for path in ("/", "/fee", "/other/feed", "/FEED"):
+            response = await feed.get(shown(ORDERS), path=path)
+            expect.coded(response, "gzip", NEXT)
+            assert response.get("use-as-dictionary") is None
+
+    async def test_nobody_who_has_something_else(self) -> None:
+        feed = await Feed().begun()
+        for unknown in (b"", b"another", NEXT[:-1]):
+            expect.coded(await feed.get(shown(unknown)), "gzip", NEXT)
+
+    @pytest.mark.parametrize(
+        "accept", ["gzip", "gzip, dcz;q=0", "gzip, dcb", "gzip, *;q=0.5", "gzip,xdcz"]
+    )
+    async def test_nobody_who_did_not_ask(self, accept: str) -> None:
+        feed = await Feed().begun()
+        response = await feed.get(shown(ORDERS), accept=accept)
+        expect.coded(response, "gzip", NEXT)
+        assert set(response.members("vary")) == {"accept-encoding", "available-dictionary"}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda value: b"",
+            lambda value: b"::",
+            lambda value: value[1:],
+            lambda value: value[:-1],
+            lambda value: value[1:-1],
+            lambda value: value[:-2] + b":",
+            lambda value: b":" + value[1:-1].replace(b"=", b"!") + b":",
+            lambda value: b":" + value[1:-2] + b"A:",  # a byte more than a hash has
+            lambda value: b'"' + value[1:-1] + b'"',
+            lambda value: value + b", " + value,
+            lambda value: value.swapcase(),
+            lambda value: b"\xff" * 46,
+            lambda value: value * 100,
+        ],
+    )
+    async def test_nobody_who_mumbles(self, change: Any) -> None:
+        feed = await Feed().begun()
+        name, value = shown(ORDERS)
+        expect.coded(await feed.get((name, change(value))), "gzip", NEXT)
+
+    @settings(deadline=None)
+    @given(
+        st.binary(max_size=60) | st.binary(min_size=44, max_size=44).map(lambda b: b":" + b + b":")
+    )
+    def test_any_header_is_understood(self, value: bytes) -> None:
+        headers = [(b"accept-encoding", b"dcz"), (b"available-dictionary", value)]
+        named = _named_dictionary(headers)
+        assert named is None or 31 <= len(named) <= 33
+
+
+class TestAnnouncement:
+    async def test_names_the_pattern(self) -> None:
+        feed = Feed(Dictionaries(["/a*", "/feed*"]))
+        response = await feed.get()
+        assert response.all("use-as-dictionary") == ['match="/feed*"']
+
+    async def test_is_not_for_what_is_not_coded(self) -> None:
+        feed = Feed()
+        response = await feed.get(accept="identity")
+        expect.plain(response, ORDERS)
+        assert set(response.members("vary")) == {"accept-encoding", "available-dictionary"}
+
+    async def test_all_variants_vary_alike(self) -> None:
+        feed = await Feed().begun()
+        responses = [
+            await feed.get(shown(ORDERS)),
+            await feed.get(),
+            await feed.get(accept=""),
+            await feed.get(method="HEAD"),
+        ]
+        assert {tuple(response.members("vary")) for response in responses} == {
+            ("accept-encoding", "available-dictionary")
+        }
+
+
+class TestBound:
+    async def test_the_oldest_leaves(self) -> None:
+        feed = Feed(Dictionaries(["/feed*"], max_size=3 * len(ORDERS) + 10))
+        bodies = [b"%d" % number + ORDERS[1:] for number in range(5)]
+        for body in bodies[:3]:
+            feed.answer.body = body
+            await feed.get()
+        feed.answer.body = bodies[0]
+        await feed.get()  # which makes the second the oldest
+        feed.answer.body = bodies[3]
+        await feed.get()
+        assert feed.dictionaries.bytes == 3 * len(ORDERS)
+        feed.answer.body = bodies[0]  # remembered already: asking changes nothing
+        for number, known in ((1, False), (2, True), (3, True), (0, True)):
+            response = await feed.get(shown(bodies[number]))
+            assert response.coding == ("dcz" if known else "gzip")
+
+    async def test_is_kept_to_whatever_comes(self) -> None:
+        feed = Feed(Dictionaries(["/feed*"], max_size="40kb"))
+        for number in range(40):
+            feed.answer.body = orders(10 + 13 * number % 160)
+            await feed.get()
+            assert feed.dictionaries.bytes <= 40 * 1024
+        assert feed.dictionaries.bytes > 0
+
+    async def test_what_is_too_large_is_not_remembered(self) -> None:
+        feed = await Feed(Dictionaries(["/feed*"], max_size=1000)).begun()
+        assert feed.dictionaries.bytes == 0
+        expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
+
+    async def test_the_same_is_remembered_once(self) -> None:
+        feed = Feed()
+        for _ in range(3):
+            await feed.get()
+        assert feed.dictionaries.bytes == len(ORDERS)
+
+
+async def test_without_zstd_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hasten.compression import codecs
+
+    feed = await Feed().begun()
+    monkeypatch.setattr(codecs, "_zstd", None)
+    expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)

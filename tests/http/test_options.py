@@ -1,0 +1,729 @@
+"""What each option of CompressionMiddleware does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, get_args
+
+import pytest
+
+from hasten.compression import (
+    Coded,
+    CompressionMiddleware,
+    Counters,
+    DecompressionMiddleware,
+    Reason,
+    Skipped,
+    default_types,
+    no_compression,
+)
+from hasten.compression.codecs import Zlib, available
+from hasten.compression.events import Event
+from hasten.compression.negotiation import Coding
+from hasten.errors import InvalidOption
+from tests.http import expect
+from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, of_type, tokens
+from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, stays, until
+from tests.http.codings import encode
+from tests.http.hosts import Answer, Installed, Raw, start_message
+
+EVENTS = tokens(5)
+LEVEL_6 = {"gzip": 6}
+
+
+def serve(answer: Answer, **options: Any) -> Client:
+    return Client(Raw().serve(answer, Installed(CompressionMiddleware, options)))
+
+
+def wrap(app: App, **options: Any) -> Client:
+    return Client(CompressionMiddleware(app, **options))
+
+
+async def ask(accept: str = "gzip", answer: Answer | None = None, **options: Any) -> Response:
+    return await serve(answer or Answer(), **options).get(accept)
+
+
+class TestFilter:
+    @pytest.mark.parametrize("body", [ORDERS, SMALL])
+    async def test_false_leaves_it_alone(self, body: bytes) -> None:
+        response = await ask(answer=Answer(body), filter=lambda *_: False)
+        expect.plain(response, body)
+        assert response.get("vary") is None
+
+    async def test_true_codes_any_type(self) -> None:
+        for headers in (of_type("image/png"), of_type("application/x-tiles"), ()):
+            response = await ask(answer=Answer(ORDERS, headers), filter=lambda *_: True)
+            expect.coded(response, "gzip", ORDERS)
+
+    async def test_true_cannot_undo_what_is_coded_or_forbidden(self) -> None:
+        for line in ((b"content-encoding", b"br"), (b"cache-control", b"no-transform")):
+            answer = Answer(ORDERS, (*JSON, line))
+            response = await ask(answer=answer, filter=lambda *_: True)
+            assert response.body == ORDERS
+
+    async def test_none_is_no_opinion(self) -> None:
+        expect.coded(await ask(filter=lambda *_: None), "gzip", ORDERS)
+        png = Answer(ORDERS, of_type("image/png"))
+        expect.plain(await ask(answer=png, filter=lambda *_: None), ORDERS)
+
+    async def test_sees_the_response_and_cannot_change_it(self) -> None:
+        seen: list[tuple[str, int, list[tuple[bytes, bytes]]]] = []
+
+        def look(scope: Scope, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+            seen.append((scope["path"], status, list(headers)))
+            headers.clear()
+
+        response = await ask(answer=Answer(status=404), filter=look)
+        expect.coded(response, "gzip", ORDERS)
+        length = (b"content-length", str(len(ORDERS)).encode())
+        assert seen == [("/", 404, [*JSON, length])]
+        assert response.get("content-type") == "application/json"
+
+
+class TestTypes:
+    @pytest.mark.parametrize(
+        "types",
+        [
+            {"application/x-tiles"},
+            ["Application/X-Tiles; v=1"],
+            lambda name: name == "application/x-tiles",
+            default_types | {"application/x-tiles"},
+        ],
+    )
+    async def test_say_what_is_worth_it(self, types: Any) -> None:
+        tiles = Answer(ORDERS, of_type("Application/X-Tiles; v=2"))
+        expect.coded(await ask(answer=tiles, types=types), "gzip", ORDERS)
+        png = Answer(ORDERS, of_type("image/png"))
+        expect.plain(await ask(answer=png, types=types), ORDERS)
+
+    async def test_replace_the_default(self) -> None:
+        expect.plain(await ask(types={"text/html"}), ORDERS)
+        expect.plain(await ask(types=default_types - {"application/json"}), ORDERS)
+        expect.plain(await ask(types=()), ORDERS)
+
+
+class TestThreshold:
+    @pytest.mark.parametrize("threshold", [2048, "2kb", "2 KB", "2048b", "2048"])
+    async def test_is_what_is_coded_at_least(self, threshold: Any) -> None:
+        below, at = ORDERS[:2047], ORDERS[:2048]
+        expect.plain(await ask(answer=Answer(below), threshold=threshold), below)
+        expect.coded(await ask(answer=Answer(at), threshold=threshold), "gzip", at)
+
+    async def test_zero_codes_all_that_shrinks(self) -> None:
+        expect.coded(await ask(answer=Answer(SMALL), threshold=0), "gzip", SMALL)
+        expect.plain(await ask(answer=Answer(b""), threshold=0), b"")
+        expect.plain(await ask(answer=Answer(b"{}"), threshold=0), b"{}")
+
+
+class TestLevel:
+    @pytest.mark.parametrize(
+        ("coding", "level"),
+        [
+            ("zstd", -7),
+            ("zstd", 12),
+            ("br", 0),
+            ("br", 9),
+            ("gzip", 1),
+            ("gzip", 9),
+            ("deflate", 3),
+        ],
+    )
+    async def test_is_the_one_that_was_asked_for(self, coding: str, level: int) -> None:
+        response = await ask(coding, encodings=(coding,), level={coding: level})
+        codec = available([Coding(coding)], {Coding(coding): level})[Coding(coding)]
+        assert response.body == codec.compress(ORDERS, level)
+        expect.coded(response, coding, ORDERS)
+
+    async def test_of_one_coding_leaves_the_others(self) -> None:
+        fixed, usual = await ask("br", level=LEVEL_6), await ask("br")
+        assert fixed.body == usual.body
+
+
+class Steps:
+    """An application that sends a part whenever it is told to."""
+
+    def __init__(self, headers: Any = JSON) -> None:
+        self.headers = headers
+        self.parts: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.sent = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, self.headers))
+        while (part := await self.parts.get()) is not None:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            self.sent += 1
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(self, part: bytes) -> None:
+        before = self.sent
+        self.parts.put_nowait(part)
+        await until(lambda: self.sent > before, "the part to be sent")
+
+
+class TestFlush:
+    @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+    async def test_message_sends_each_at_once(self, coding: str) -> None:
+        app = Steps()
+        async with wrap(app, flush="message").open(coding) as exchange:
+            for number, part in enumerate((b"{", ORDERS, b"x", b"}")):
+                await app.send(part)
+                assert exchange.decoded() == b"".join((b"{", ORDERS, b"x", b"}")[: number + 1])
+            app.parts.put_nowait(None)
+            response = await exchange.response()
+        assert response.coding == coding
+
+    @pytest.mark.parametrize(("headers", "part"), [(JSON, ORDERS), (SSE, b"".join(EVENTS))])
+    async def test_never_leaves_it_to_the_compressor(self, headers: Any, part: bytes) -> None:
+        app = Steps(headers)
+        async with wrap(app, flush="never").open("zstd") as exchange:
+            await app.send(part)
+            await stays(lambda: not exchange.decoded(), "it was flushed", seconds=0.03)
+            app.parts.put_nowait(None)
+            expect.coded(await exchange.response(), "zstd", part)
+
+    async def test_never_but_for_an_empty_message(self) -> None:
+        app = Steps()
+        async with wrap(app, flush="never").open("zstd") as exchange:
+            await app.send(ORDERS)
+            await app.send(b"")
+            assert exchange.decoded() == ORDERS
+            app.parts.put_nowait(None)
+            await exchange.response()
+
+    @pytest.mark.parametrize("flush", [0.001, timedelta(milliseconds=2), 0, "auto"])
+    async def test_a_pause_of_so_many_seconds_sends_what_there_is(self, flush: Any) -> None:
+        app = Steps()
+        async with wrap(app, flush=flush).open("zstd") as exchange:
+            for part, so_far in ((ORDERS, ORDERS), (b"tail", ORDERS + b"tail")):
+                await app.send(part)
+                await exchange.until_read(so_far)
+            app.parts.put_nowait(None)
+            expect.coded(await exchange.response(), "zstd", ORDERS + b"tail")
+
+    async def test_a_long_pause_is_waited_for(self) -> None:
+        app = Steps()
+        async with wrap(app, flush=3600).open("zstd") as exchange:
+            await app.send(ORDERS)
+            await stays(lambda: not exchange.messages[1:], "it was flushed", seconds=0.03)
+            app.parts.put_nowait(None)
+            expect.coded(await exchange.response(), "zstd", ORDERS)
+
+
+async def events() -> AsyncIterator[bytes]:
+    for event in EVENTS:
+        yield event
+
+
+class TestStreamEncodings:
+    @pytest.mark.parametrize(
+        ("order", "coding"),
+        [
+            (("gzip", "zstd", "br"), "gzip"),
+            (("br", "gzip"), "br"),
+            (("zstd",), "zstd"),
+            (("deflate",), "br"),  # not offered: the usual order goes on
+        ],
+    )
+    async def test_are_the_order_of_live_streams(self, order: tuple[str, ...], coding: str) -> None:
+        encodings = ("br", "gzip", "zstd")
+        for headers in (SSE, NDJSON):
+            client = serve(Answer(events, headers), encodings=encodings, stream_encodings=order)
+            response = await client.get("gzip, br, zstd")
+            assert response.coding == coding
+            assert response.decoded() == b"".join(EVENTS)
+        for answer in (Answer(ORDERS, NDJSON), Answer(ORDERS)):  # of known length; another type
+            client = serve(answer, encodings=encodings, stream_encodings=order)
+            expect.coded(await client.get("gzip, br, zstd"), "br", ORDERS)
+
+    async def test_weights_come_first(self) -> None:
+        client = serve(Answer(events, SSE))
+        assert (await client.get("gzip;q=0.5, br")).coding == "br"
+
+
+class TestMaxStreams:
+    @pytest.mark.parametrize("headers", [SSE, JSON])
+    @pytest.mark.parametrize("how", ["end", "error", "cancel", "gone", "unfinished"])
+    async def test_a_place_is_free_again(self, how: str, headers: Any) -> None:
+        class Broken(Exception):
+            pass
+
+        goes_on = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(start_message(200, headers))
+            await send({"type": "http.response.body", "body": ORDERS, "more_body": True})
+            if scope["path"] == "/short":
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await goes_on.wait()
+            if how == "error":
+                raise Broken
+            if how != "unfinished":
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        found: list[Event] = []
+        client = wrap(app, max_streams=1, on_event=found.append)
+        async with client.open("gzip", raises_when_gone=True) as first:
+            await first.until_read(ORDERS)
+            second = await client.get("gzip", path="/short")
+            expect.plain(second, ORDERS)
+            expect.varies(second)
+            assert found == [Skipped("busy")]
+            if how == "gone":
+                first.disconnect()
+            if how == "cancel":
+                await first.cancel()
+            goes_on.set()
+            error = await first.ended()
+            expected = {"error": Broken, "gone": OSError, "cancel": asyncio.CancelledError}
+            assert isinstance(error, expected.get(how, type(None)))
+        third = await client.get("gzip", path="/short")
+        expect.coded(third, "gzip", ORDERS)
+        streams = [event for event in found if isinstance(event, Coded)]
+        assert [event.streamed for event in streams] == [True, True]
+
+    async def test_bodies_that_come_at_once_are_no_streams(self) -> None:
+        expect.coded(await ask(max_streams=0), "gzip", ORDERS)
+
+
+class Blocked:
+    """A compressor that waits for us, and notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.levels: list[int] = []
+        self.threads: list[str] = []
+
+    def compress(self, body: Any, level: int) -> bytes:
+        self.levels.append(level)
+        self.threads.append(threading.current_thread().name)
+        assert self.gate.wait(10)
+        return zlib.compress(body, level, 31)
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
+    blocked = Blocked()
+
+    def compress(codec: Zlib, body: Any, level: int) -> bytes:
+        return blocked.compress(body, level)
+
+    monkeypatch.setattr(Zlib, "compress", compress)
+    yield blocked
+    blocked.gate.set()
+
+
+class TestPool:
+    async def fill(
+        self, stack: AsyncExitStack, count: int, found: list[Event], **options: Any
+    ) -> tuple[Client, list[Exchange]]:
+        """Open so many requests, whose bodies wait for the only thread."""
+        middleware = CompressionMiddleware(
+            Raw().serve(Answer(), Installed(lambda app: app)),
+            level=LEVEL_6,
+            offload_after=0,
+            workers=1,
+            on_event=found.append,
+            **options,
+        )
+        client = Client(middleware)
+        exchanges = []
+        for number in range(count):
+            exchanges.append(await stack.enter_async_context(client.open("gzip")))
+            pool = middleware._settings.pool
+            await until(lambda: pool._unfinished > number, "the body to wait")  # noqa: B023
+        return client, exchanges
+
+    async def test_when_it_is_full_bodies_are_sent_as_they_are(self, blocked: Blocked) -> None:
+        found: list[Event] = []
+        async with AsyncExitStack() as stack:
+            client, exchanges = await self.fill(stack, 3, found, max_queue=2)
+            response = await client.get("gzip")
+            expect.plain(response, ORDERS)
+            expect.varies(response)
+            assert found == [Skipped("busy")]
+            blocked.gate.set()
+            for exchange in exchanges:
+                expect.coded(await exchange.response(), "gzip", ORDERS)
+            expect.coded(await client.get("gzip"), "gzip", ORDERS)
+
+    async def test_before_that_the_level_falls(self, blocked: Blocked) -> None:
+        found: list[Event] = []
+        async with AsyncExitStack() as stack:
+            _, exchanges = await self.fill(stack, 6, found, max_queue=8)
+            blocked.gate.set()
+            for exchange in exchanges:
+                expect.coded(await exchange.response(), "gzip", ORDERS)
+        assert blocked.levels == [6, 6, 6, 6, 1, 1]
+        assert sorted(event.level for event in found if isinstance(event, Coded)) == [
+            1,
+            1,
+            *[6] * 4,
+        ]
+
+    async def test_without_a_queue_the_threads_still_work(self, blocked: Blocked) -> None:
+        """max_queue=0: who finds a free thread need not wait."""
+        blocked.gate.set()
+        expect.coded(
+            await ask(level=LEVEL_6, offload_after=0, workers=1, max_queue=0), "gzip", ORDERS
+        )
+
+    async def test_a_cancelled_request_gives_its_place_back(self, blocked: Blocked) -> None:
+        found: list[Event] = []
+        async with AsyncExitStack() as stack:
+            client, exchanges = await self.fill(stack, 2, found, max_queue=1)
+            for exchange in exchanges:
+                await exchange.cancel()
+            blocked.gate.set()
+            for exchange in exchanges:
+                assert exchange.messages == []
+            await until(lambda: len(blocked.levels) >= 1)
+            response = await client.get("gzip")
+            while response.coding is None:
+                response = await client.get("gzip")
+            expect.coded(response, "gzip", ORDERS)
+
+    async def test_all_work_can_be_given_to_threads(self, blocked: Blocked) -> None:
+        blocked.gate.set()
+        there = await ask(level=LEVEL_6, offload_after=0)
+        here = await ask(level=LEVEL_6, offload_after=3600)
+        assert there == here
+        names = [name.startswith("hasten-compression") for name in blocked.threads]
+        assert names == [True, False]
+
+    @pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate"])
+    async def test_threads_change_nothing(self, coding: str) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(ORDERS), 5000):
+                yield ORDERS[start : start + 5000]
+
+        for answer in (Answer(), Answer(chunks), Answer(events, SSE), Answer(ORDERS * 400)):
+            clients = (
+                serve(answer, encodings=(coding,), offload_after=seconds, flush=3600)
+                for seconds in (0, 3600)
+            )
+            there, here = [await client.get(coding) for client in clients]
+            assert there.body == here.body
+            assert there.headers == here.headers
+            assert there.coding == coding
+
+
+class TestETag:
+    async def test_suffix_is_undone_for_the_application(self) -> None:
+        asked: list[bytes | None] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            headers = dict(scope["headers"])
+            asked.append(headers.get(b"if-none-match", headers.get(b"if-match")))
+            status = 304 if headers.get(b"if-none-match") == b'"abc"' else 200
+            await send(start_message(status, [*JSON, (b"etag", b'"abc"')]))
+            await send({"type": "http.response.body", "body": b"" if status == 304 else ORDERS})
+
+        client = wrap(app, etag="suffix")
+        for coding in ("gzip", "br", "zstd"):
+            first = await client.get(coding)
+            assert first.get("etag") == f'"abc--{coding}"'
+            held = [(b"if-none-match", f'"abc--{coding}"'.encode())]
+            again = await client.get(coding, headers=held)
+            assert (again.status, again.body) == (304, b"")
+            assert again.get("etag") == f'"abc--{coding}"'
+            expect.varies(again)
+            assert asked[-1] == b'"abc"'
+        plain = await client.get()
+        assert plain.get("etag") == '"abc"'
+        again = await client.get(headers=[(b"if-none-match", b'"abc"')])
+        assert (again.status, again.get("etag")) == (304, '"abc"')
+        await client.get("gzip", headers=[(b"if-match", b'"x--gzip", "abc--br"')])
+        assert asked[-1] == b'"x", "abc"'
+
+    async def test_suffix_does_not_change_the_servers_scope(self) -> None:
+        client = serve(Answer(), etag="suffix", strip_accept_encoding=True)
+        async with client.open("gzip", headers=[(b"if-none-match", b'"a--gzip"')]) as exchange:
+            before = list(exchange.scope["headers"])
+            await exchange.response()
+            assert exchange.scope["headers"] == before
+
+    @pytest.mark.parametrize(
+        ("policy", "coded", "revalidated"),
+        [("weaken", 'W/"abc"', 'W/"abc"'), ("drop", None, '"abc"'), ("keep", '"abc"', '"abc"')],
+    )
+    async def test_others(self, policy: str, coded: str | None, revalidated: str) -> None:
+        headers = (*JSON, (b"etag", b'"abc"'))
+        for method in ("GET", "HEAD"):
+            client = serve(Answer(ORDERS, headers), etag=policy)
+            assert (await client.get("gzip", method=method)).get("etag") == coded
+        held = (coded or '"abc"').encode()
+        response = await serve(Answer(b"", headers, 304), etag=policy).get(
+            "gzip", headers=[(b"if-none-match", held)]
+        )
+        assert response.get("etag") == revalidated
+        assert (await serve(Answer(ORDERS, headers), etag=policy).get()).get("etag") == '"abc"'
+
+
+class TestRequests:
+    async def test_default_encoding_is_for_who_says_nothing(self) -> None:
+        client = serve(Answer(), default_encoding="br")
+        expect.coded(await client.get(), "br", ORDERS)
+        for accept in ("", "identity", "compress", "br;q=0"):
+            expect.plain(await client.get(accept), ORDERS)
+        expect.coded(await client.get("gzip"), "gzip", ORDERS)
+
+    async def test_default_encoding_that_is_not_offered(self) -> None:
+        with pytest.raises(InvalidOption, match="default_encoding='br': expected one of encodings"):
+            serve(Answer(), encodings=("gzip",), default_encoding="br")
+
+    @pytest.mark.parametrize("strips", [True, False])
+    async def test_strip_accept_encoding_hides_it(self, *, strips: bool) -> None:
+        seen: list[set[bytes]] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append({name for name, _ in scope["headers"]})
+            await send(start_message(200, JSON))
+            await send({"type": "http.response.body", "body": ORDERS})
+
+        client = wrap(app, strip_accept_encoding=strips)
+        response = await client.get(["gzip", "br"])
+        expect.coded(response, "br", ORDERS)
+        assert seen == [{b"host"} if strips else {b"host", b"accept-encoding"}]
+
+
+class TestServerTiming:
+    async def test_tells_coding_and_duration(self) -> None:
+        [value] = (await ask(server_timing=True)).all("server-timing")
+        name, description, duration = value.split(";")
+        assert (name, description) == ("cmp", 'desc="gzip"')
+        assert float(duration.removeprefix("dur=")) >= 0
+
+    async def test_of_a_stream_has_no_duration(self) -> None:
+        response = await ask(answer=Answer(events, SSE), server_timing=True)
+        assert response.all("server-timing") == ['cmp;desc="gzip"']
+
+    async def test_leaves_others_alone(self) -> None:
+        answer = Answer(ORDERS, (*JSON, (b"server-timing", b"db;dur=5")))
+        assert len((await ask(answer=answer, server_timing=True)).all("server-timing")) == 2
+        assert (await ask("br;q=0", answer, server_timing=True)).all("server-timing") == [
+            "db;dur=5"
+        ]
+        assert (await ask(answer=answer)).all("server-timing") == ["db;dur=5"]
+
+
+def message_app(*messages: dict[str, Any]) -> App:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(dict(message))
+
+    return app
+
+
+def with_line(name: bytes, value: bytes, body: bytes = ORDERS) -> Answer:
+    return Answer(body, (*JSON, (name, value)))
+
+
+def plain_app(answer: Answer) -> App:
+    return Raw().serve(answer, Installed(lambda app: app))
+
+
+START = {"type": "http.response.start", "status": 200, "headers": list(JSON)}
+FOREIGN = [(b"cookie", b"a=b"), (b"sec-fetch-site", b"cross-site")]
+SIGNED = (b"signature-input", b'sig=("content-length");created=1')
+PATHSEND = {"type": "http.response.pathsend", "path": __file__}
+UNKNOWN = {"type": "http.response.novelty"}
+END = {"type": "http.response.body", "body": ORDERS}
+
+REASONS: dict[str, tuple[App, dict[str, Any], dict[str, Any]]] = {
+    "status": (plain_app(Answer(b"", (), 204)), {}, {}),
+    "encoded": (plain_app(with_line(b"content-encoding", b"br")), {}, {}),
+    "opted-out": (plain_app(with_line(b"content-encoding", b"identity")), {}, {}),
+    "no-transform": (plain_app(with_line(b"cache-control", b"no-transform")), {}, {}),
+    "signed": (plain_app(with_line(*SIGNED)), {}, {}),
+    "type": (plain_app(Answer(ORDERS, of_type("image/png"))), {}, {}),
+    "head": (plain_app(Answer()), {"method": "HEAD"}, {}),
+    "not-modified": (plain_app(Answer(b"", JSON, 304)), {}, {}),
+    "small": (plain_app(Answer(SMALL)), {}, {}),
+    "not-accepted": (plain_app(Answer()), {"accept": "compress"}, {}),
+    "cross-site": (plain_app(Answer()), {"headers": FOREIGN}, {}),
+    "not-smaller": (plain_app(Answer(noise(5000), TEXT)), {}, {}),
+    "wrong-length": (plain_app(Answer(ORDERS, [*JSON, (b"content-length", b"99999")])), {}, {}),
+    "busy": (plain_app(Answer(events, SSE)), {}, {"max_streams": 0}),
+    "unbuffered": (message_app(START, PATHSEND), {}, {}),
+    "unknown-message": (message_app(START, UNKNOWN, END), {}, {}),
+    "unfinished": (message_app(START), {}, {}),
+}
+
+
+class TestEvents:
+    def test_all_reasons_are_shown(self) -> None:
+        assert set(REASONS) == set(get_args(Reason))
+
+    @pytest.mark.parametrize("reason", REASONS)
+    async def test_tell_why_not(self, reason: str) -> None:
+        app, request, options = REASONS[reason]
+        found: list[Event] = []
+        client = wrap(app, on_event=found.append, **options)
+        async with client.open(**{"accept": "gzip", **request}) as exchange:
+            assert await exchange.ended() is None
+            assert exchange.so_far().coding in {None, "br"}
+        assert [event.reason for event in found if isinstance(event, Skipped)] == [reason]
+        assert len(found) == 1
+
+    async def test_tell_what_was_coded(self) -> None:
+        found: list[Event] = []
+        response = await ask("br", level={"br": 3}, on_event=found.append)
+        [event] = found
+        assert isinstance(event, Coded)
+        assert (event.coding, event.level, event.bytes_before) == ("br", 3, len(ORDERS))
+        assert event.bytes_after == len(response.body)
+        assert event.seconds > 0
+        assert (event.streamed, event.cached) == (False, False)
+
+    @pytest.mark.parametrize("answer", [Answer(events, SSE), Answer(ORDERS * 400)])
+    async def test_of_a_stream_come_at_its_end(self, answer: Answer) -> None:
+        found: list[Event] = []
+        response = await ask("zstd", answer, on_event=found.append)
+        [event] = found
+        assert isinstance(event, Coded)
+        assert event.streamed
+        assert event.bytes_before == len(response.decoded())
+        assert event.bytes_after == len(response.body)
+
+    async def test_a_large_body_that_does_not_shrink_is_told_of_once(self) -> None:
+        """It was begun in slices, and sent as it is."""
+        body = noise(5 << 20)
+        found: list[Event] = []
+        expect.plain(await ask("gzip", Answer(body, TEXT), on_event=found.append), body)
+        assert found == [Skipped("not-smaller")]
+
+    async def test_are_counted(self) -> None:
+        counters = Counters()
+        client = serve(Answer(), on_event=counters)
+        sizes = [len((await client.get("gzip")).body) for _ in range(3)]
+        await client.get()
+        await client.get("compress")
+        await serve(Answer(SMALL), on_event=counters).get("gzip")
+        snapshot: Any = counters.snapshot()
+        seconds = snapshot["coded"]["gzip"].pop("seconds")
+        assert seconds > 0
+        assert snapshot == {
+            "coded": {
+                "gzip": {
+                    "responses": 3,
+                    "bytes_before": 3 * len(ORDERS),
+                    "bytes_after": sum(sizes),
+                    "bytes_saved": 3 * len(ORDERS) - sum(sizes),
+                    "ratio": 3 * len(ORDERS) / sum(sizes),
+                }
+            },
+            "skipped": {"not-accepted": 2, "small": 1},
+        }
+
+    def test_nothing_is_counted_at_first(self) -> None:
+        assert Counters().snapshot() == {"coded": {}, "skipped": {}}
+
+
+class TestNoCompression:
+    async def untouched(self, app: App) -> None:
+        client = Client(app)
+        response = await client.get("gzip", path="/marked")
+        expect.plain(response, ORDERS)
+        assert response.get("vary") is None
+        expect.coded(await client.get("gzip", path="/other"), "gzip", ORDERS)
+
+    async def test_on_functions_and_classes_of_starlette(self) -> None:
+        from starlette.applications import Starlette
+        from starlette.endpoints import HTTPEndpoint
+        from starlette.requests import Request
+        from starlette.responses import Response as Answered
+        from starlette.routing import Mount, Route
+
+        async def answer(request: Request) -> Answered:
+            return Answered(ORDERS, media_type="application/json")
+
+        @no_compression
+        async def marked(request: Request) -> Answered:
+            return await answer(request)
+
+        class Other(HTTPEndpoint):
+            async def get(self, request: Request) -> Answered:
+                return await answer(request)
+
+        @no_compression
+        class Marked(Other):
+            pass
+
+        for one, other in ((marked, answer), (Marked, Other), (marked, Other), (Marked, answer)):
+            routes = [Route("/marked", one), Route("/other", other)]
+            for arranged in (routes, [Mount("/", routes=routes)]):
+                app = Starlette(routes=arranged)
+                app.add_middleware(CompressionMiddleware)
+                await self.untouched(app)
+
+    async def test_on_routes_of_fastapi(self) -> None:
+        import fastapi
+
+        app = fastapi.FastAPI(openapi_url=None)
+        app.add_middleware(CompressionMiddleware)
+
+        @app.get("/marked")
+        @no_compression
+        async def marked() -> fastapi.Response:
+            return fastapi.Response(ORDERS, media_type="application/json")
+
+        @app.get("/other")
+        def other() -> fastapi.Response:
+            return fastapi.Response(ORDERS, media_type="application/json")
+
+        await self.untouched(app)
+
+    @pytest.mark.parametrize("kind", ["function", "class"])
+    async def test_on_handlers_of_litestar(self, kind: str) -> None:
+        import litestar
+        from litestar.middleware import DefineMiddleware
+
+        @litestar.get("/other", media_type="application/json")
+        async def other() -> bytes:
+            return ORDERS
+
+        @litestar.get("/marked", media_type="application/json")
+        @no_compression
+        async def marked() -> bytes:
+            return ORDERS
+
+        @no_compression
+        class Marked(litestar.Controller):
+            @litestar.get("/marked", media_type="application/json")
+            async def answer(self) -> bytes:
+                return ORDERS
+
+        middleware: Any = CompressionMiddleware
+        app: Any = litestar.Litestar(
+            [marked if kind == "function" else Marked, other],
+            middleware=[DefineMiddleware(middleware)],
+            openapi_config=None,
+            logging_config=None,
+        )
+        await self.untouched(app)
+
+    def test_gives_the_endpoint_back(self) -> None:
+        def endpoint() -> int:
+            return 5
+
+        assert no_compression(endpoint) is endpoint
+        assert endpoint() == 5
+
+
+async def test_html_is_coded_by_default() -> None:
+    """None of these options has to be set."""
+    expect.coded(await ask("gzip, deflate, br, zstd", Answer(ORDERS, HTML)), "zstd", ORDERS)
+
+
+async def test_an_absurd_content_length_of_a_request_is_no_accident() -> None:
+    """Python reads no more than 4,300 digits, and raises."""
+    client = Client(DecompressionMiddleware(plain_app(Answer())))
+    headers = [(b"content-encoding", b"gzip"), (b"content-length", b"9" * 5000)]
+    response = await client.post([encode("gzip", b"{}")], headers=headers)
+    assert response.status in {400, 413}

@@ -1,0 +1,380 @@
+"""Coded bodies that are kept: what may be, how many, and that each is made once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from hasten.compression import Coded, CompressionMiddleware, Padding, Skipped, Variants
+from hasten.compression.codecs import Zlib, Zstd
+from hasten.compression.events import Event
+from hasten.compression.variants import OVERHEAD_BYTES, UPGRADE_AFTER_HITS
+from tests.http import expect
+from tests.http.bodies import HTML, JSON, ORDERS, orders
+from tests.http.client import Client, Headers, Receive, Response, Scope, Send, until
+from tests.http.hosts import Answer, Installed, Raw, start_message
+
+SHARED: Headers = (*JSON, (b"etag", b'"1"'), (b"cache-control", b"public, max-age=60"))
+
+
+def without(name: bytes) -> Headers:
+    return [line for line in SHARED if line[0] != name]
+
+
+class Site:
+    """An answer, the middleware with a cache, and what it told."""
+
+    def __init__(self, answer: Answer | None = None, cache: Variants | None = None, **options: Any):
+        self.answer = answer or Answer(ORDERS, SHARED)
+        self.cache = Variants() if cache is None else cache
+        self.events: list[Event] = []
+        given = {"cache": self.cache, "on_event": self.events.append, **options}
+        self.client = Client(Raw().serve(self.answer, Installed(CompressionMiddleware, given)))
+
+    async def get(self, accept: str = "gzip", **request: Any) -> Response:
+        return await self.client.get(accept, **request)
+
+    @property
+    def cached(self) -> list[bool]:
+        """Of each answer so far: did it come from the cache?"""
+        return [event.cached for event in self.events if isinstance(event, Coded)]
+
+
+class TestWhatIsKept:
+    @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+    async def test_what_everybody_may_have(self, coding: str) -> None:
+        site = Site()
+        first, second = await site.get(coding), await site.get(coding)
+        assert first == second
+        expect.coded(second, coding, ORDERS)
+        assert second.get("etag") == 'W/"1"'
+        assert site.cached == [False, True]
+        assert site.answer.calls == 2
+        assert len(site.cache) == 1
+        address = site.cache.bytes - len(first.body) - OVERHEAD_BYTES
+        assert 0 < address < 100
+
+    @pytest.mark.parametrize(
+        "value", [b"public", b"Public", b"s-maxage=5", b"max-age=1 , S-MaxAge=2"]
+    )
+    async def test_what_shared_caches_may_store(self, value: bytes) -> None:
+        headers = (*without(b"cache-control"), (b"cache-control", value))
+        site = Site(Answer(ORDERS, headers))
+        await site.get()
+        await site.get()
+        assert site.cached == [False, True]
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            (*SHARED, (b"set-cookie", b"a=b")),
+            without(b"cache-control"),
+            (*without(b"cache-control"), (b"cache-control", b"max-age=60")),
+            (*without(b"cache-control"), (b"cache-control", b"public, private")),
+            (*without(b"cache-control"), (b"cache-control", b'public, Private="x"')),
+            (*without(b"cache-control"), (b"cache-control", b"public, No-Store")),
+            (*SHARED, (b"cache-control", b"private")),
+            without(b"etag"),
+            (*without(b"etag"), (b"etag", b'W/"1"')),
+            (*without(b"etag"), (b"etag", b"1")),
+        ],
+    )
+    async def test_what_is_for_one_only_is_not(self, headers: Headers) -> None:
+        await self.never_kept(Site(Answer(ORDERS, headers)))
+
+    @pytest.mark.parametrize("status", [201, 203, 404, 500])
+    async def test_other_statuses_are_not(self, status: int) -> None:
+        await self.never_kept(Site(Answer(ORDERS, SHARED, status)))
+
+    async def test_answers_to_a_post_are_not(self) -> None:
+        await self.never_kept(Site(), method="POST")
+
+    async def test_answers_to_who_is_authorized_are_not(self) -> None:
+        await self.never_kept(Site(), headers=[(b"authorization", b"Bearer x")])
+
+    async def never_kept(self, site: Site, **request: Any) -> None:
+        for _ in range(2):
+            expect.coded(await site.get(**request), "gzip", ORDERS)
+        assert site.cached == [False, False]
+        assert (len(site.cache), site.cache.bytes) == (0, 0)
+
+    async def test_who_is_authorized_is_not_given_it(self) -> None:
+        """What was kept before is everybody's; but the rule has no exceptions."""
+        site = Site()
+        await site.get()
+        await site.get(headers=[(b"authorization", b"Bearer x")])
+        assert site.cached == [False, False]
+
+    async def test_padding_is_added_to_what_is_kept(self) -> None:
+        bare, padded = Site(), Site(breach=Padding(32))
+        [first, second] = [await padded.get(), await padded.get()]
+        assert first == second
+        assert len((await bare.get()).body) < len(first.body)
+        expect.coded(second, "gzip", ORDERS)
+        assert padded.cached == [False, True]
+
+
+class TestApart:
+    async def test_what_differs_in_anything(self) -> None:
+        """The same validator and the same length, but another body each."""
+        bodies = {number: b"%02d" % number + ORDERS[2:] for number in range(8)}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            number = int(dict(scope["headers"])[b"x-number"])
+            await send(start_message(200, SHARED))
+            await send({"type": "http.response.body", "body": bodies[number]})
+
+        events: list[Event] = []
+        middleware = CompressionMiddleware(app, cache=Variants(), on_event=events.append)
+        requests: list[tuple[int, dict[str, Any]]] = [
+            (0, {}),
+            (1, {"host": b"other.example"}),
+            (2, {"query": b"a=1"}),
+            (3, {"query": b"a=2"}),
+            (4, {"path": "/other"}),
+            (5, {"scheme": "http"}),
+        ]
+        for turn in range(2):
+            for number, request in requests:
+                for coding in ("gzip", "br", "zstd"):
+                    client = Client(middleware)
+                    exchange = client.open(
+                        coding,
+                        headers=[(b"x-number", b"%d" % number)],
+                        path=request.get("path", "/"),
+                        scheme=request.get("scheme", "https"),
+                    )
+                    exchange.scope["query_string"] = request.get("query", b"")
+                    exchange.scope["headers"][0] = (b"host", request.get("host", b"example.org"))
+                    async with exchange:
+                        expect.coded(await exchange.response(), coding, bodies[number])
+                    [event] = events[-1:]
+                    assert isinstance(event, Coded)
+                    assert event.cached == bool(turn)
+
+    async def test_a_new_version_is_another(self) -> None:
+        site = Site()
+        await site.get()
+        site.answer.body = orders(120)
+        site.answer.headers = (*without(b"etag"), (b"etag", b'"2"'))
+        expect.coded(await site.get(), "gzip", orders(120))
+        assert site.cached == [False, False]
+
+
+class TestBound:
+    async def test_the_oldest_leaves(self) -> None:
+        first = Site()
+        await first.get(path="/1")
+        one = first.cache.bytes
+        site = Site(cache=Variants(3 * one))
+        for path in ("/1", "/2", "/3"):
+            await site.get(path=path)
+        await site.get(path="/1")  # which makes /2 the oldest
+        await site.get(path="/4")
+        assert (len(site.cache), site.cache.bytes) == (3, 3 * one)
+        site.events.clear()
+        for path in ("/1", "/3", "/4", "/2"):
+            await site.get(path=path)
+        assert site.cached == [True, True, True, False]
+
+    async def test_is_kept_to_whatever_comes(self) -> None:
+        site = Site(cache=Variants(20_000))
+        for number in range(60):
+            site.answer.body = orders(30 + 17 * number % 150)
+            response = await site.get("zstd", path=f"/{number % 40}")
+            expect.coded(response, "zstd", site.answer.body)
+            assert site.cache.bytes <= 20_000
+        assert len(site.cache) > 1
+
+    @pytest.mark.parametrize("size", [0, 700])
+    async def test_what_is_too_large_is_not_kept(self, size: int) -> None:
+        site = Site(cache=Variants(size))
+        expect.coded(await site.get(), "gzip", ORDERS)
+        expect.coded(await site.get(), "gzip", ORDERS)
+        assert (len(site.cache), site.cache.bytes) == (0, 0)
+
+
+class Gate:
+    """Holds every compression back, and counts them."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.levels: list[int] = []
+        self.error: Exception | None = None
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    compress = Zlib.compress
+
+    def held(codec: Zlib, body: Any, level: int) -> bytes:
+        gate.levels.append(level)
+        assert gate.open.wait(10)
+        if gate.error is not None:
+            raise gate.error
+        return compress(codec, body, level)
+
+    monkeypatch.setattr(Zlib, "compress", held)
+    yield gate
+    gate.open.set()
+
+
+def slow_site(**options: Any) -> Site:
+    return Site(level={"gzip": 4}, offload_after=0, **options)
+
+
+class TestSingleFlight:
+    async def test_many_requests_are_one_compression(self, gate: Gate) -> None:
+        site = slow_site()
+        async with AsyncExitStack() as stack:
+            exchanges = [
+                await stack.enter_async_context(site.client.open("gzip")) for _ in range(12)
+            ]
+            await until(lambda: site.answer.calls == 12 and gate.levels, "all to ask")
+            gate.open.set()
+            responses = [await exchange.response() for exchange in exchanges]
+        assert gate.levels == [4]
+        for response in responses:
+            expect.coded(response, "gzip", ORDERS)
+        assert sorted(site.cached) == [False, *[True] * 11]
+
+    @pytest.mark.parametrize("which", ["first", "second"])
+    async def test_who_leaves_takes_nothing_from_the_others(self, gate: Gate, which: str) -> None:
+        site = slow_site()
+        async with site.client.open("gzip") as first:
+            await until(lambda: gate.levels, "the compression")
+            async with site.client.open("gzip") as second:
+                await until(lambda: site.answer.calls == 2, "the second")
+                leaving, staying = (first, second) if which == "first" else (second, first)
+                await leaving.cancel()
+                assert leaving.messages == []
+                gate.open.set()
+                expect.coded(await staying.response(), "gzip", ORDERS)
+        expect.coded(await site.get(), "gzip", ORDERS)
+        assert gate.levels == [4]
+
+    async def test_what_all_have_left_is_kept_all_the_same(self, gate: Gate) -> None:
+        site = slow_site()
+        async with site.client.open("gzip") as first:
+            await until(lambda: gate.levels, "the compression")
+            await first.cancel()
+        gate.open.set()
+        await until(lambda: len(site.cache), "the body to be kept")
+        expect.coded(await site.get(), "gzip", ORDERS)
+        assert gate.levels == [4]
+        assert site.cached == [True]
+
+    async def test_a_failure_reaches_all_and_is_not_kept(self, gate: Gate) -> None:
+        site = slow_site()
+        gate.error = MemoryError("no more")
+        async with site.client.open("gzip") as first, site.client.open("gzip") as second:
+            await until(lambda: site.answer.calls == 2 and gate.levels, "both to ask")
+            gate.open.set()
+            for exchange in (first, second):
+                assert isinstance(await exchange.ended(), MemoryError)
+        gate.error = None
+        expect.coded(await site.get(), "gzip", ORDERS)
+        assert gate.levels == [4, 4]
+
+    async def test_what_is_kept_is_sent_however_busy_the_threads_are(self, gate: Gate) -> None:
+        """It needs none of them."""
+        site = slow_site(workers=1, max_queue=1)
+        gate.open.set()
+        await site.get(path="/kept")
+        gate.open.clear()
+        async with AsyncExitStack() as stack:
+            for number in range(2):
+                await stack.enter_async_context(site.client.open("gzip", path=f"/{number}"))
+            await until(lambda: site.answer.calls == 3 and len(gate.levels) == 2, "both to wait")
+            site.events.clear()
+            response = await site.get(path="/kept")
+            gate.open.set()
+            assert Skipped("busy") not in site.events
+            expect.coded(response, "gzip", ORDERS)
+
+
+class TestUpgrade:
+    @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+    async def test_what_is_often_asked_for_gets_smaller(self, coding: str) -> None:
+        body = orders(400)
+        cache = Variants(upgrade=True)
+        site = Site(Answer(body, SHARED), cache)
+        first = await site.get(coding)
+        before = cache.bytes
+        for _ in range(UPGRADE_AFTER_HITS):
+            response = await site.get(coding)
+            assert len(response.body) <= len(first.body)
+        await until(lambda: cache.bytes < before, "the smaller one")
+        smaller = await site.get(coding)
+        expect.coded(smaller, coding, body)
+        assert len(smaller.body) < len(first.body)
+        assert before - cache.bytes == len(first.body) - len(smaller.body)
+        assert smaller.get("etag") == first.get("etag") == 'W/"1"'
+        assert all(site.cached[1:])
+
+    async def test_is_done_once(self, gate: Gate) -> None:
+        gate.open.set()
+        site = slow_site(cache=Variants(upgrade=True))
+        for _ in range(4 * UPGRADE_AFTER_HITS):
+            await site.get()
+        await until(lambda: len(gate.levels) > 1, "the upgrade")
+        assert gate.levels == [4, 9]
+
+    @pytest.mark.parametrize("upgrade", [True, False])
+    async def test_comes_after_three_hits(self, gate: Gate, *, upgrade: bool) -> None:
+        gate.open.set()
+        site = slow_site(cache=Variants(upgrade=upgrade))
+        for _ in range(UPGRADE_AFTER_HITS):
+            await site.get()
+        assert gate.levels == [4]
+        await site.get()
+        if upgrade:
+            await until(lambda: len(gate.levels) > 1, "the upgrade")
+        await site.get()
+        assert gate.levels == ([4, 9] if upgrade else [4])
+
+    async def test_of_what_has_left_meanwhile_is_forgotten(self, gate: Gate) -> None:
+        gate.open.set()
+        site = slow_site(cache=Variants("64mb", upgrade=True))
+        await site.get()
+        one = site.cache.bytes
+        site.cache.max_bytes = one + one // 2  # room for one
+        for _ in range(UPGRADE_AFTER_HITS - 1):
+            await site.get()
+        gate.open.clear()
+        await site.get()
+        await until(lambda: gate.levels == [4, 9], "the upgrade")
+        async with site.client.open("gzip", path="/other") as other:
+            await until(lambda: gate.levels == [4, 9, 4], "the other")
+            gate.open.set()
+            expect.coded(await other.response(), "gzip", ORDERS)
+        await until(lambda: not site.cache._tasks, "the upgrade to end")
+        assert len(site.cache) == 1
+        assert site.cache.bytes <= site.cache.max_bytes
+
+    async def test_that_fails_harms_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody waits for it: there must not be a complaint of the event loop either."""
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: complaints.append(context)
+        )
+        compress = Zstd.compress
+
+        def failing(codec: Zstd, body: Any, level: int) -> bytes:
+            if level == codec.effort.smallest:
+                raise MemoryError("no more")
+            return compress(codec, body, level)
+
+        monkeypatch.setattr(Zstd, "compress", failing)
+        site = Site(Answer(ORDERS, (*HTML, *SHARED[1:])), Variants(upgrade=True))
+        for _ in range(UPGRADE_AFTER_HITS + 1):
+            await site.get("zstd")
+        await until(lambda: not site.cache._tasks, "the upgrade to end")
+        expect.coded(await site.get("zstd"), "zstd", ORDERS)
+        assert complaints == []

@@ -1,0 +1,211 @@
+"""Who is another site, and how much padding there is."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.compression.breach import Guard, Padding
+from hasten.compression.codecs import available
+from hasten.compression.negotiation import Coding
+from hasten.errors import InvalidOption
+from tests.http.codings import decode
+
+COOKIE = {"cookie": "session=1", "host": "example.org"}
+CROSS = {**COOKIE, "sec-fetch-site": "cross-site"}
+SAME_SITE = {**COOKIE, "sec-fetch-site": "same-site"}
+VISIT = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-user": "?1"}
+TRUSTING = Guard(trusted_origins=("https://app.example", "HTTP://Localhost:3000", "http://[::1]:5"))
+
+
+def is_foreign(headers: dict[str, str], guard: Guard | None = None) -> bool:
+    encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+    return (guard or Guard()).is_foreign(encoded)
+
+
+class TestFetchMetadata:
+    @pytest.mark.parametrize(
+        ("site", "foreign", "foreign_if_strict"),
+        [
+            ("same-origin", False, False),
+            ("none", False, False),
+            ("same-site", False, True),
+            ("cross-site", True, True),
+            ("something-new", False, False),
+        ],
+    )
+    def test_tells_the_site(self, site: str, *, foreign: bool, foreign_if_strict: bool) -> None:
+        headers = {**COOKIE, "sec-fetch-site": site}
+        assert is_foreign(headers) is foreign
+        assert is_foreign(headers, Guard(same_site=True)) is foreign_if_strict
+
+    @pytest.mark.parametrize("headers", [CROSS, {**COOKIE, "origin": "https://evil.example"}])
+    def test_matters_with_cookies_only(self, headers: dict[str, str]) -> None:
+        assert is_foreign(headers)
+        assert not is_foreign({name: v for name, v in headers.items() if name != "cookie"})
+
+    def test_outdoes_origin(self) -> None:
+        same = {**COOKIE, "sec-fetch-site": "same-origin", "origin": "https://evil.example"}
+        assert not is_foreign(same)
+        assert is_foreign({**CROSS, "origin": "https://example.org"})
+
+    @pytest.mark.parametrize("site", [CROSS, SAME_SITE])
+    def test_lets_visits_pass(self, site: dict[str, str]) -> None:
+        guard = Guard(same_site=True)
+        assert not is_foreign({**site, **VISIT}, guard)
+        for name in VISIT:
+            for other in ({}, {name: "else"}):
+                rest = {key: value for key, value in VISIT.items() if key != name}
+                assert is_foreign({**site, **rest, **other}, guard)
+
+
+class TestOldBrowsers:
+    @pytest.mark.parametrize("header", ["origin", "referer"])
+    @pytest.mark.parametrize(
+        ("url", "host", "foreign"),
+        [
+            ("https://example.org", "example.org", False),
+            ("https://example.org", "EXAMPLE.ORG", False),
+            ("https://Example.org:8443", "example.org", False),
+            ("http://example.org", "example.org:8000", False),
+            ("https://example.org:8443", "example.org:443", False),
+            ("https://www.example.org", "example.org", True),
+            ("https://example.org.evil.example", "example.org", True),
+            ("https://evil.example", "example.org", True),
+            ("https://example.org@evil.example", "example.org", True),
+            ("null", "example.org", True),
+            ("about:blank", "example.org", True),
+            ("example.org", "example.org", True),  # not a URL
+            ("https://[", "example.org", True),
+            ("https://example.org]", "example.org", True),
+            ("http://[::1]:3000", "[::1]:8000", False),
+            ("http://[::1]", "[::1]", False),
+            ("http://[::2]", "[::1]", True),
+            ("http://127.0.0.1:1", "127.0.0.1:2", False),
+            ("https://evil.example", "", True),
+            ("https://evil.example", "[", True),
+        ],
+    )
+    def test_are_known_by_the_host(
+        self, header: str, url: str, host: str, *, foreign: bool
+    ) -> None:
+        assert is_foreign({**COOKIE, "host": host, header: url}) is foreign
+
+    def test_a_referer_has_a_path(self) -> None:
+        assert not is_foreign({**COOKIE, "referer": "https://example.org/a?b=https://evil.example"})
+        assert is_foreign({**COOKIE, "referer": "https://evil.example/example.org"})
+
+    def test_origin_outdoes_referer(self) -> None:
+        assert is_foreign(
+            {**COOKIE, "origin": "https://evil.example", "referer": "https://example.org/"}
+        )
+
+    def test_who_says_nothing_is_not_foreign(self) -> None:
+        assert not is_foreign(COOKIE)
+
+
+class TestTrustedOrigins:
+    @pytest.mark.parametrize("base", [COOKIE, CROSS])
+    @pytest.mark.parametrize(
+        ("url", "trusted"),
+        [
+            ("https://app.example", True),
+            ("https://APP.example", True),
+            ("http://app.example", False),  # anybody on the wire may be that
+            ("https://app.example:8443", False),
+            ("https://app.example.evil.example", False),
+            ("https://evil.app.example", False),
+            ("http://localhost:3000", True),
+            ("http://localhost", False),
+            ("http://[::1]:5", True),
+            ("http://[::1]:6", False),
+            ("null", False),
+            ("", False),
+        ],
+    )
+    def test_are_whole_origins(self, base: dict[str, str], url: str, *, trusted: bool) -> None:
+        headers = {**base, "origin": url, "host": "example.org"}
+        if base is COOKIE and not url:
+            return  # nothing is said: not foreign, see above
+        assert is_foreign(headers, TRUSTING) is not trusted
+
+    def test_may_be_known_by_referer(self) -> None:
+        assert not is_foreign({**CROSS, "referer": "https://app.example/page?x"}, TRUSTING)
+        assert is_foreign({**CROSS, "referer": "https://evil.example/page"}, TRUSTING)
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            "", "app.example", "//app.example", "https://", "https://app.example/",
+            "https://app.example/page", "https://app.example?x", "null", "*", "https://[", 5, None,
+        ],
+    )  # fmt: skip
+    def test_have_to_be_origins(self, origin: str) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            Guard(trusted_origins=(origin,))
+        assert caught.value.option == "trusted_origins"
+        assert caught.value.value == origin
+
+    def test_are_not_one_text(self) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            Guard(trusted_origins="https://app.example")
+        assert caught.value.option == "trusted_origins"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([b"origin", b"referer", b"host", b"sec-fetch-site"]),
+        st.binary(max_size=40)
+        | st.text("https://[]:@example.org0123%", max_size=40).map(str.encode),
+    )
+)
+def test_any_headers_are_understood(headers: dict[bytes, bytes]) -> None:
+    for guard in (Guard(), TRUSTING, Guard(same_site=True)):
+        assert guard.is_foreign({b"cookie": b"a=b", **headers}) in {True, False}
+        assert not guard.is_foreign(headers)
+
+
+class TestPadding:
+    @given(st.binary(max_size=500), st.integers(1, 1024), st.sampled_from([6, None]))
+    def test_of_gzip_is_read_by_everybody(
+        self, body: bytes, max_bytes: int, level: int | None
+    ) -> None:
+        levels = {} if level is None else {Coding.GZIP: level}
+        codec = available([Coding.GZIP], levels)[Coding.GZIP]
+        coded = codec.compress(body, codec.effort.fastest)
+        padded = Padding(max_bytes).pad("gzip", coded, body)
+        assert 1 <= len(padded) - len(coded) <= max_bytes
+        assert gzip.decompress(padded) == body
+        assert decode("gzip", padded) == body
+        assert zlib.decompressobj(31).decompress(padded) == body
+
+    @given(st.binary(max_size=500), st.integers(1, 1024))
+    def test_of_zstd_is_read_by_everybody(self, body: bytes, max_bytes: int) -> None:
+        coded = available([Coding.ZSTD], {})[Coding.ZSTD].compress(body, 3)
+        padded = Padding(max_bytes).pad("zstd", coded, body)
+        assert 1 <= len(padded) - len(coded) - 8 <= max_bytes
+        assert decode("zstd", padded) == body
+
+    @pytest.mark.parametrize("coding", ["br", "deflate", "dcz"])
+    def test_leaves_other_codings(self, coding: str) -> None:
+        assert Padding().pad(coding, b"coded", b"body") == b"coded"
+
+    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
+    def test_depends_on_the_content_alone(self, coding: str) -> None:
+        bodies = [b"%d" % number for number in range(300)]
+        coded = gzip.compress(b"some body", mtime=0)
+        once = [len(Padding(32).pad(coding, coded, body)) for body in bodies]
+        again = [len(Padding(32).pad(coding, coded, body)) for body in bodies]
+        assert once == again
+        assert len(set(once)) == 32
+
+    @pytest.mark.parametrize("max_bytes", [0, -1, 1025, "32", 1.5, None])
+    def test_is_bounded(self, max_bytes: int) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            Padding(max_bytes)
+        assert "max_bytes" in caught.value.option
+        assert caught.value.value == max_bytes

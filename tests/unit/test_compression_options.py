@@ -1,0 +1,262 @@
+"""Every option of the middlewares is checked when they are made, and names itself."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.compression import (
+    CompressionMiddleware,
+    Counters,
+    DecompressionMiddleware,
+    Dictionaries,
+    Guard,
+    Padding,
+    Variants,
+    default_types,
+)
+from hasten.compression.options import (
+    to_breach,
+    to_bytes,
+    to_choice,
+    to_codings,
+    to_count,
+    to_levels,
+    to_seconds,
+)
+from hasten.errors import InvalidOption
+from tests.http.client import Receive, Scope, Send
+
+NO_SIZES = [-1, 1.5, True, None, "", "kb", "1tb", "-1", "1e3", "1,5kb", b"1kb", [1], "٣kb"]
+NO_SECONDS = [-1, -0.001, math.nan, math.inf, True, "5", b"5", timedelta(seconds=-1), [1], 10**400]
+NO_COUNTS = [-1, 1.0, 1.5, True, "2", math.inf, [1]]
+NO_CODINGS = [(), [], "gzip", b"gzip", 5, None, ["brotli"], ["gzip", "lz4"], ["GZIP"], [None], [[]]]
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Is never called."""
+
+
+def bad(option: str, values: list[Any]) -> list[Any]:
+    return [pytest.param(option, value, id=f"{option}-{value!r:.30}") for value in values]
+
+
+def refuses(make: Callable[..., object], option: str, value: object) -> InvalidOption:
+    with pytest.raises(InvalidOption) as caught:
+        make(**{option: value})
+    return caught.value
+
+
+class TestCompressionMiddleware:
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *bad("encodings", NO_CODINGS),
+            *bad("threshold", NO_SIZES),
+            *bad("types", ["text/html", 5, None, [5]]),
+            *bad("filter", [5, "text/html"]),
+            *bad("flush", ["sometimes", "AUTO", *NO_SECONDS[:6], None]),
+            *bad("stream_encodings", NO_CODINGS),
+            *bad("stream_memory", NO_SIZES),
+            *bad("max_streams", [*NO_COUNTS, None]),
+            *bad("offload_after", [*NO_SECONDS, None]),
+            *bad("workers", [0, *NO_COUNTS]),
+            *bad("max_queue", NO_COUNTS),
+            *bad("etag", ["weak", "", None, True, ["weaken"]]),
+            *bad(
+                "breach",
+                [
+                    "on", "", None, True, 32, (), [], (Guard(),), (Guard(), Guard()),
+                    (Padding(), Padding()), (Guard(), Padding(), Padding()), ("guard", Padding()),
+                    Guard, Padding,
+                ],
+            ),
+            *bad("level", [5, None, "fast", "", ["zstd"], True]),
+            *bad("cache", [5, "64mb", True]),
+            *bad("dictionaries", [5, ["/api/*"], True]),
+            *bad("on_event", [5, "print"]),
+        ],
+    )  # fmt: skip
+    def test_names_the_option_and_its_value(self, option: str, value: object) -> None:
+        error = refuses(lambda **given: CompressionMiddleware(app, **given), option, value)
+        assert error.option == option
+        assert error.value is value or error.value == value
+        assert str(error).startswith(f"{option}=")
+
+    @pytest.mark.parametrize(
+        ("level", "option", "value"),
+        [
+            ({"zstd": 23}, "level['zstd']", 23),
+            ({"zstd": -8}, "level['zstd']", -8),
+            ({"br": 12}, "level['br']", 12),
+            ({"br": -1}, "level['br']", -1),
+            ({"gzip": 0}, "level['gzip']", 0),
+            ({"gzip": 10}, "level['gzip']", 10),
+            ({"deflate": "6"}, "level['deflate']", "6"),
+            ({"zstd": True}, "level['zstd']", True),
+            ({"zstd": 3.0}, "level['zstd']", 3.0),
+            ({"zstd": None}, "level['zstd']", None),
+            ({"brotli": 5}, "level", ["brotli"]),
+            ({5: 5}, "level", [5]),
+        ],
+    )
+    def test_names_the_level(self, level: dict[str, int], option: str, value: object) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            CompressionMiddleware(app, level=level)
+        assert caught.value.option == option
+        assert caught.value.value == value
+
+    @pytest.mark.parametrize("value", ["compress", "identity", "GZIP", "", 5, ["gzip"]])
+    def test_names_the_default_encoding(self, value: Any) -> None:
+        error = refuses(
+            lambda **given: CompressionMiddleware(app, **given), "default_encoding", value
+        )
+        assert error.option == "default_encoding"
+        assert repr(value) in str(error)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"encodings": ["deflate", "gzip"], "stream_encodings": {"br"}},
+            {"encodings": ("gzip", "gzip")},
+            {"threshold": 0, "stream_memory": "1.5 MB"},
+            {"level": "auto"},
+            {"level": {}},
+            {"level": {"zstd": -7, "br": 0, "gzip": 1, "deflate": 9}},
+            {"types": default_types - {"text/csv"}},
+            {"types": ["text/html", "Text/CSS; x"]},
+            {"types": lambda name: name == "text/html"},
+            {"filter": lambda scope, status, headers: None},
+            {"flush": "message"},
+            {"flush": "never"},
+            {"flush": 0},
+            {"flush": 0.01},
+            {"flush": timedelta(milliseconds=3)},
+            {"offload_after": 0, "workers": 1, "max_queue": 0, "max_streams": 0},
+            {"etag": "suffix", "breach": "off", "default_encoding": "gzip"},
+            {"breach": Guard(same_site=True)},
+            {"breach": Padding(1)},
+            {"breach": (Padding(1024), Guard())},
+            {"breach": [Guard(), Padding()]},
+            {"cache": Variants(0), "dictionaries": Dictionaries([]), "on_event": Counters()},
+        ],
+    )
+    def test_takes_what_is_documented(self, options: dict[str, Any]) -> None:
+        CompressionMiddleware(app, **options)
+
+
+class TestDecompressionMiddleware:
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *bad("encodings", NO_CODINGS),
+            *bad("max_size", [0, *NO_SIZES]),
+            *bad("max_ratio", [0, *NO_COUNTS, None]),
+            *bad("max_codings", [0, *NO_COUNTS, None]),
+            *bad("max_seconds", [*NO_SECONDS, None]),
+            *bad("offload_after", [*NO_SECONDS, None]),
+            *bad("workers", [0, *NO_COUNTS]),
+        ],
+    )
+    def test_names_the_option_and_its_value(self, option: str, value: object) -> None:
+        error = refuses(lambda **given: DecompressionMiddleware(app, **given), option, value)
+        assert error.option == option
+        assert error.value is value or error.value == value
+
+
+class TestParts:
+    @pytest.mark.parametrize("value", NO_SIZES)
+    def test_of_variants(self, value: Any) -> None:
+        assert refuses(Variants, "max_size", value).option == "max_size"
+
+    @pytest.mark.parametrize("value", ["/api/*", ["api"], ["/a", ""], 5, [5], None])
+    def test_of_dictionaries(self, value: Any) -> None:
+        error = refuses(Dictionaries, "delta", value)
+        assert (error.option, error.value) == ("delta", value)
+
+    @pytest.mark.parametrize("value", NO_SIZES)
+    def test_of_dictionaries_size(self, value: Any) -> None:
+        error = refuses(lambda **given: Dictionaries([], **given), "max_size", value)
+        assert error.option == "max_size"
+
+
+class TestToBytes:
+    @pytest.mark.parametrize(
+        ("value", "size"),
+        [
+            (0, 0),
+            (1000, 1000),
+            ("0", 0),
+            ("7", 7),
+            ("7b", 7),
+            ("1kb", 1024),
+            ("1 KB", 1024),
+            (" 64Kb ", 65536),
+            ("1.5kb", 1536),
+            ("10mb", 10 << 20),
+            ("2GB", 2 << 30),
+        ],
+    )
+    def test_reads_sizes(self, value: object, size: int) -> None:
+        assert to_bytes("size", value) == size
+
+    @given(st.integers(0, 1 << 62))
+    def test_keeps_numbers(self, size: int) -> None:
+        assert to_bytes("size", size) == size
+
+    def test_holds_to_a_least_value(self) -> None:
+        assert to_bytes("size", 1, at_least=1) == 1
+        with pytest.raises(InvalidOption, match=r"^size='0kb': .*at least 1$"):
+            to_bytes("size", "0kb", at_least=1)
+
+    @given(st.text(max_size=20) | st.text("0123456789. kmgb", max_size=500))
+    def test_never_raises_anything_else(self, value: str) -> None:
+        with contextlib.suppress(InvalidOption):
+            assert to_bytes("size", value) >= 0
+
+    def test_an_absurd_number_is_an_invalid_option(self) -> None:
+        with pytest.raises(InvalidOption):
+            to_bytes("size", "9" * 400)
+
+
+class TestTheOthers:
+    @pytest.mark.parametrize(
+        ("value", "seconds"), [(0, 0.0), (2, 2.0), (0.25, 0.25), (timedelta(milliseconds=5), 0.005)]
+    )
+    def test_seconds(self, value: object, seconds: float) -> None:
+        assert to_seconds("seconds", value) == seconds
+
+    def test_counts(self) -> None:
+        assert to_count("count", 1, at_least=1) == 1
+        with pytest.raises(InvalidOption, match=r"^count=0: expected a whole number, at least 1$"):
+            to_count("count", 0, at_least=1)
+
+    def test_codings_keep_their_order(self) -> None:
+        assert to_codings("encodings", ("gzip", "zstd")) == ["gzip", "zstd"]
+        with pytest.raises(InvalidOption, match="'zstd', 'br', 'gzip', 'deflate'"):
+            to_codings("encodings", ["lz4"])
+
+    def test_levels(self) -> None:
+        assert to_levels("auto") == {}
+        assert to_levels({"zstd": -7, "br": 11}) == {"zstd": -7, "br": 11}
+
+    def test_choices(self) -> None:
+        assert to_choice("etag", "drop", ["keep", "drop"]) == "drop"
+        with pytest.raises(InvalidOption, match=r"^etag='no': expected one of 'keep', 'drop'$"):
+            to_choice("etag", "no", ["keep", "drop"])
+
+    def test_breach(self) -> None:
+        guard, padding = Guard(same_site=True), Padding(5)
+        assert to_breach("guard") == (Guard(), None)
+        assert to_breach("off") == (None, None)
+        assert to_breach(guard) == (guard, None)
+        assert to_breach(padding) == (None, padding)
+        assert to_breach((guard, padding)) == to_breach([padding, guard]) == (guard, padding)

@@ -1,0 +1,248 @@
+"""What is said about a response stays true once it is coded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten._asgi import Headers
+from hasten.compression.head import (
+    ETagPolicy,
+    Head,
+    Reason,
+    coded_etag,
+    forbids_transform,
+    without_suffixes,
+)
+from hasten.compression.negotiation import Coding
+
+POLICIES: list[ETagPolicy] = ["weaken", "suffix", "drop", "keep"]
+
+# etagc, RFC 9110, section 8.8.3; now and then with what looks like one of our suffixes.
+opaque = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"'), max_size=12
+)
+endings = st.sampled_from(["", "", *(f"-{coding}" for coding in Coding)])
+tags = st.builds(lambda text, end: f'"{text}{end}"'.encode(), opaque, endings)
+
+
+def head(*headers: tuple[str, str], status: int = 200) -> Head:
+    return Head(status, [(name.encode(), value.encode()) for name, value in headers])
+
+
+def value(headers: Headers, name: bytes) -> bytes | None:
+    values = [value for key, value in headers if key.lower() == name]
+    assert len(values) <= 1
+    return values[0] if values else None
+
+
+class TestVary:
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ([], "Accept-Encoding"),
+            (["Origin"], "Origin, Accept-Encoding"),
+            (["Origin", "Cookie"], "Origin, Cookie, Accept-Encoding"),
+            ([""], "Accept-Encoding"),
+            (["accept-encoding"], "accept-encoding"),
+            (["Origin,ACCEPT-ENCODING"], "Origin,ACCEPT-ENCODING"),
+            (["*"], "*"),
+            (["Origin, *"], "Origin, *"),
+            (["X-Accept-Encoding"], "X-Accept-Encoding, Accept-Encoding"),
+        ],
+    )
+    def test_names_what_the_coding_depends_on(self, before: list[str], after: str) -> None:
+        assert (
+            value(head(*(("Vary", line) for line in before)).varying(), b"vary") == after.encode()
+        )
+
+    def test_names_only_what_is_missing(self) -> None:
+        by = b"Accept-Encoding, Available-Dictionary"
+        assert value(head(("vary", "accept-encoding")).varying(by), b"vary") == (
+            b"accept-encoding, Available-Dictionary"
+        )
+
+    @given(st.lists(st.binary(max_size=20), max_size=4))
+    def test_is_complete_after_once(self, lines: list[bytes]) -> None:
+        once = Head(200, [(b"vary", line) for line in lines]).varying()
+        assert Head(200, once).varying() == once
+        names = {name.strip().lower() for name in Head(200, once).found[b"vary"].split(b",")}
+        assert names & {b"*", b"accept-encoding"}
+
+    def test_does_not_change_what_it_was_given(self) -> None:
+        given_headers = [(b"vary", b"Origin"), (b"etag", b'"a"'), (b"content-length", b"5")]
+        copy = list(given_headers)
+        Head(200, given_headers).varying()
+        Head(200, given_headers).coded("gzip", "weaken", 3)
+        Head(200, given_headers).revalidated(b'W/"a"', "weaken")
+        assert given_headers == copy
+
+
+class TestCoded:
+    def test_drops_what_would_be_false(self) -> None:
+        """RFC 9110, 14.3; RFC 9530, sections 2 and 3."""
+        names = ["Accept-Ranges", "Content-Digest", "Content-MD5", "Digest", "Repr-Digest"]
+        old = head(("X", "y"), ("Content-Length", "99"), *((name, "z") for name in names))
+        assert old.coded("br", "weaken", 7) == [
+            (b"X", b"y"),
+            (b"vary", b"Accept-Encoding"),
+            (b"content-encoding", b"br"),
+            (b"content-length", b"7"),
+        ]
+        assert value(old.coded("br", "weaken"), b"content-length") is None
+
+    def test_keeps_order_and_repetitions(self) -> None:
+        cookies = [("Set-Cookie", "a=1"), ("X", "y"), ("Set-Cookie", "b=2")]
+        assert head(*cookies).coded("gzip", "keep")[:3] == head(*cookies).headers
+
+    @pytest.mark.parametrize(
+        ("policy", "strong"),
+        [("weaken", b'W/"a"'), ("suffix", b'"a--gzip"'), ("drop", None), ("keep", b'"a"')],
+    )
+    def test_has_the_validator_of_the_policy(
+        self, policy: ETagPolicy, strong: bytes | None
+    ) -> None:
+        assert value(head(("ETag", '"a"')).coded("gzip", policy), b"etag") == strong
+
+    @pytest.mark.parametrize("policy", ["weaken", "suffix", "keep"])
+    def test_leaves_a_weak_validator(self, policy: ETagPolicy) -> None:
+        """It does not name exact bytes: RFC 9110, section 8.8.1."""
+        assert value(head(("ETag", 'W/"a"')).coded("gzip", policy), b"etag") == b'W/"a"'
+
+    @given(tags, st.sampled_from(Coding), st.sampled_from(["weaken", "suffix", "keep"]))
+    def test_has_a_well_formed_validator(
+        self, tag: bytes, coding: Coding, policy: ETagPolicy
+    ) -> None:
+        changed = coded_etag(tag, policy, coding).removeprefix(b"W/")
+        assert len(changed) >= 2
+        assert (changed[:1], changed[-1:], changed.count(b'"')) == (b'"', b'"', 2)
+
+
+class TestSuffix:
+    @given(st.builds(lambda text: f'"{text}"'.encode(), opaque.filter(bool)))
+    def test_is_undone_for_the_application(self, tag: bytes) -> None:
+        for coding in Coding:
+            assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
+
+    @pytest.mark.parametrize("own", Coding)
+    @pytest.mark.parametrize("coding", Coding)
+    def test_is_undone_once(self, own: Coding, coding: Coding) -> None:
+        """An application may have suffixes of its own, as those behind Apache have."""
+        tag = f'"a-{own}"'.encode()
+        assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
+
+    def test_is_undone_in_a_list(self) -> None:
+        assert without_suffixes(b'"a--gzip", W/"b", "c--br" ,"d"') == b'"a", W/"b", "c" ,"d"'
+
+    @pytest.mark.parametrize("tags", [b"*", b"", b'"gzip"', b'"a-gzipped"', b'W/"a"'])
+    def test_is_all_that_is_undone(self, tags: bytes) -> None:
+        assert without_suffixes(tags) == tags
+
+
+class TestRevalidated:
+    @pytest.mark.parametrize(
+        ("policy", "tag", "asked", "answered"),
+        [
+            ("weaken", '"a"', 'W/"a"', 'W/"a"'),
+            ("weaken", '"a"', '"x", W/"a" ,"y"', 'W/"a"'),
+            ("weaken", '"a"', '"a"', '"a"'),
+            ("weaken", '"a"', '"a", W/"a"', '"a"'),
+            ("weaken", '"a"', "*", '"a"'),
+            ("weaken", '"a"', None, '"a"'),
+            ("weaken", '"a"', 'W/"ab"', '"a"'),
+            ("weaken", 'W/"a"', 'W/"a"', 'W/"a"'),
+            ("suffix", '"a"', '"a--gzip"', '"a--gzip"'),
+            ("suffix", '"a"', '"x", "a--zstd"', '"a--zstd"'),
+            ("suffix", '"a"', '"a"', '"a"'),
+            ("suffix", '"a"', '"a-lzma"', '"a"'),
+            ("keep", '"a"', 'W/"a"', '"a"'),
+            ("drop", '"a"', 'W/"a"', '"a"'),
+        ],
+    )
+    def test_has_the_validator_that_the_client_holds(
+        self, policy: ETagPolicy, tag: str, asked: str | None, answered: str
+    ) -> None:
+        """The one that the 200 would have had: RFC 9110, section 15.4.5."""
+        old = head(("ETag", tag), ("X", "y"), status=304)
+        headers = old.revalidated(None if asked is None else asked.encode(), policy)
+        assert value(headers, b"etag") == answered.encode()
+        assert value(headers, b"x") == b"y"
+
+    @pytest.mark.parametrize("policy", ["weaken", "suffix"])
+    def test_a_comma_may_be_in_a_validator(self, policy: ETagPolicy) -> None:
+        """RFC 9110, section 8.8.3: etagc has all that is visible, but for quotes."""
+        held = coded_etag(b'"a,b"', policy, "gzip")
+        headers = head(("ETag", '"a,b"'), status=304).revalidated(b'"x", ' + held, policy)
+        assert value(headers, b"etag") == held
+
+    def test_without_a_validator_nothing_changes(self) -> None:
+        old = head(("X", "y"), status=304)
+        assert old.revalidated(b'W/"a"', "weaken") == old.headers
+
+
+class TestUntouchable:
+    @pytest.mark.parametrize("status", [100, 101, 103, 204, 205, 206, 416])
+    def test_has_no_body_or_a_part(self, status: int) -> None:
+        assert head(status=status).untouchable("GET") == "status"
+
+    @pytest.mark.parametrize("status", [200, 201, 301, 304, 404, 500, 599])
+    def test_others_can_be_coded(self, status: int) -> None:
+        assert head(status=status).untouchable("GET") is None
+
+    @pytest.mark.parametrize(
+        ("name", "text", "reason"),
+        [
+            ("Content-Range", "bytes 0-1/9", "status"),
+            ("Content-Encoding", "gzip", "encoded"),
+            ("content-encoding", "my-own", "encoded"),
+            ("Content-Encoding", "identity", "opted-out"),
+            ("Content-Encoding", " Identity ", "opted-out"),
+            ("Content-Encoding", "", "opted-out"),
+            ("Cache-Control", "public, No-Transform", "no-transform"),
+            ("Cache-Control", "public", None),
+            ("Cache-Control", 'x="no-transform"', None),
+            ("Signature-Input", 'sig=("content-digest");created=1', "signed"),
+            ("Signature-Input", 'sig=("@status" "ETag")', "signed"),
+            ("Signature-Input", 'sig=("@status" "date")', None),
+        ],
+    )
+    def test_says_so(self, name: str, text: str, reason: Reason | None) -> None:
+        assert head((name, text)).untouchable("GET") == reason
+
+    def test_a_tunnel_has_no_body(self) -> None:
+        assert head().untouchable("CONNECT") == "status"
+        assert head(status=403).untouchable("CONNECT") is None
+
+    def test_identity_is_not_sent_on(self) -> None:
+        old = head(("Content-Encoding", "identity"), ("X", "y"))
+        assert old.without_encoding() == [(b"X", b"y")]
+
+
+class TestContentLength:
+    @pytest.mark.parametrize(
+        ("text", "length"),
+        [
+            ("0", 0),
+            ("12", 12),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("x", None),
+            ("5, 5", None),
+        ],
+    )
+    def test_is_a_number_or_unknown(self, text: str, length: int | None) -> None:
+        assert head(("Content-Length", text)).content_length == length
+        assert head().content_length is None
+
+    def test_may_be_absurd(self) -> None:
+        """Python reads no more than 4,300 digits, and raises."""
+        length = head(("Content-Length", "9" * 5000)).content_length
+        assert length is None or length > 10**4000
+
+
+@given(st.binary(max_size=60))
+def test_any_cache_control_is_understood(text: bytes) -> None:
+    assert forbids_transform(text) in {True, False}
+    assert forbids_transform(text + b" , No-Transform\t")

@@ -1,0 +1,105 @@
+"""What is worth coding is told from the structure of its name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.compression.media_types import default_types, is_live, media_type
+
+WORTH_IT = """
+    text/html text/plain text/css text/csv text/javascript text/event-stream text/x-anything
+    application/json application/problem+json application/vnd.api+json application/ld+json
+    application/xml application/atom+xml application/xhtml+xml image/svg+xml
+    application/openapi+yaml application/yaml application/javascript application/wasm
+    application/x-ndjson application/jsonl application/json-seq application/geo+json-seq
+    application/x-www-form-urlencoded application/protobuf application/foo+protobuf
+    application/grpc-web-text application/graphql application/sql application/toml
+    font/ttf font/otf image/bmp image/x-icon message/rfc822 model/obj
+""".split()
+NOT_WORTH_IT = """
+    image/png image/jpeg image/webp image/avif image/gif video/mp4 audio/mpeg font/woff font/woff2
+    application/zip application/gzip application/zstd application/pdf application/octet-stream
+    application/epub+zip application/vnd.openxmlformats-officedocument.wordprocessingml.document
+    application/grpc application/grpc+json application/grpc+proto multipart/form-data
+    application/x-tiles application/jsonx application/xjson json text
+""".split()
+LIVE = """
+    text/event-stream application/x-ndjson application/ndjson application/jsonl
+    application/jsonlines application/x-jsonlines application/json-seq application/geo+json-seq
+    application/stream+json application/grpc-web-text
+""".split()
+
+names = st.sampled_from([*WORTH_IT, *NOT_WORTH_IT])
+
+
+class TestDefaultTypes:
+    @pytest.mark.parametrize("name", WORTH_IT)
+    def test_code_what_shrinks(self, name: str) -> None:
+        assert default_types(name)
+
+    @pytest.mark.parametrize("name", [*NOT_WORTH_IT, "", "/", ";", "*/*"])
+    def test_leave_what_is_packed_or_unknown(self, name: str) -> None:
+        assert not default_types(name)
+
+    @given(st.text())
+    def test_have_an_answer_to_anything(self, name: str) -> None:
+        assert default_types(media_type(name)) in {True, False}
+
+
+class TestChangedTypes:
+    @given(st.sets(names), names)
+    def test_have_what_was_added(self, added: set[str], asked: str) -> None:
+        types = default_types | added
+        assert types(asked) == (asked in added or asked in WORTH_IT)
+
+    @given(st.sets(names), names)
+    def test_lack_what_was_taken(self, taken: set[str], asked: str) -> None:
+        types = default_types - taken
+        assert types(asked) == (asked in WORTH_IT and asked not in taken)
+
+    @given(st.lists(st.tuples(st.booleans(), st.sets(names, min_size=1))), names)
+    def test_the_last_word_counts(self, steps: list[tuple[bool, set[str]]], asked: str) -> None:
+        types, expected = default_types, asked in WORTH_IT
+        for adds, some in steps:
+            types = types | some if adds else types - some
+            expected = adds if asked in some else expected
+        assert types(asked) == expected
+
+    def test_leave_the_default_alone(self) -> None:
+        assert (default_types | {"application/x-tiles"}) != default_types
+        assert not default_types("application/x-tiles")
+
+    def test_take_names_as_they_stand_in_headers(self) -> None:
+        assert (default_types | {"Application/X-Tiles; v=1"})("application/x-tiles")
+        assert not (default_types - {" TEXT/CSV "})("text/csv")
+
+    def test_take_a_single_name(self) -> None:
+        """And not its letters."""
+        assert (default_types | "application/x-tiles")("application/x-tiles")
+        assert not (default_types - "text/csv")("text/csv")
+
+
+class TestMediaType:
+    @pytest.mark.parametrize(
+        "content_type",
+        ["text/html", "Text/HTML", "text/html;charset=utf-8", " text/html\t; a=b; c", "text/html;"],
+    )
+    def test_is_the_name_alone(self, content_type: str) -> None:
+        assert media_type(content_type) == "text/html"
+
+    @given(st.text())
+    def test_is_itself_of_itself(self, content_type: str) -> None:
+        assert media_type(media_type(content_type)) == media_type(content_type)
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_what_is_live_is_worth_it(name: str) -> None:
+    assert is_live(name)
+    assert default_types(name)
+
+
+@pytest.mark.parametrize("name", ["text/html", "application/json", "application/grpc", ""])
+def test_other_types_are_not_live(name: str) -> None:
+    assert not is_live(name)

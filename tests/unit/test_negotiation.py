@@ -1,0 +1,201 @@
+"""Accept-Encoding becomes an order of codings, whatever is sent. RFC 9110, section 12.5.3."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten._asgi import header_values
+from hasten.compression.negotiation import (
+    MAX_HEADER_BYTES,
+    Coding,
+    choose,
+    chooser,
+    coding_name,
+    parse_weights,
+)
+
+OFFER = (Coding.ZSTD, Coding.BROTLI, Coding.GZIP)
+NAMES = ["zstd", "br", "gzip", "x-gzip", "deflate", "identity", "*", "compress"]
+QVALUES = {"0": 0, "0.": 0, "0.000": 0, "0.001": 1, "0.05": 50, "0.5": 500, "0.999": 999, "1": 1000}
+INVALID = ["", "abc", "1.5", "-1", "1.0001", "0.1234", "1e0", "+1", ".5", "½", "nan", "0 .5", "0_1"]
+
+members = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([None, *QVALUES])), max_size=8)
+
+
+def written(wanted: list[tuple[str, str | None]]) -> str:
+    return ",".join(name if q is None else f"{name};q={q}" for name, q in wanted)
+
+
+def weight(wanted: list[tuple[str, str | None]], coding: str) -> int | None:
+    """What was said of a coding, in the RFC's own words; None if nothing was."""
+    for name in (coding, "*"):
+        said = [
+            1000 if q is None else QVALUES[q]
+            for member, q in wanted
+            if member == name or (name == "gzip" and member == "x-gzip")
+        ]
+        if said:
+            return min(said)
+    return None
+
+
+class TestChoose:
+    @pytest.mark.parametrize(
+        ("header", "codings"),
+        [
+            (None, ""),
+            ("", ""),
+            (" ", ""),
+            ("gzip", "gzip"),
+            ("GZIP", "gzip"),
+            ("x-gzip", "gzip"),
+            ("gzip, x-gzip;q=0", ""),
+            ("gzip, deflate, br, zstd", "zstd br gzip"),
+            ("gzip;q=1, br;q=0.5, zstd;q=0.1", "gzip br zstd"),
+            ("*", "zstd br gzip"),
+            ("*;q=0", ""),
+            ("*;q=0, br", "br"),
+            ("zstd;q=0, *", "br gzip"),
+            ("gzip, *;q=0.5", "gzip zstd br"),
+            ("identity", ""),
+            ("identity;q=0", ""),
+            ("identity;q=0.5, gzip;q=0.4, br;q=0.6", "br"),
+            ("identity;q=0.5, gzip;q=0.5", "gzip"),
+            ("identity, *;q=0.9", ""),
+            ("*;q=0.5, gzip;q=0.3", "zstd br"),  # identity is among what * stands for
+            ("gzip;level=9", "gzip"),
+            ("gzip;level=9;q=0", ""),
+            ("gzip;q=0;q=1", ""),
+            ("gzip;Q=0", ""),
+            ("gzip \t; \tq=0.5", "gzip"),
+            ("gzipp, agzip, gzip2", ""),
+            ("gzip;q", ""),
+            (",,;;,=,gzip,,", "gzip"),
+            ("gzip;q=0.001", "gzip"),
+        ],
+    )
+    def test_orders_what_is_offered(self, header: str | None, codings: str) -> None:
+        assert " ".join(choose(header, OFFER).codings) == codings
+
+    @pytest.mark.parametrize(
+        ("header", "refuses", "cannot_be_met"),
+        [
+            ("gzip", False, False),
+            ("identity;q=0", True, True),
+            ("identity;q=0, gzip", True, False),
+            ("*;q=0", True, True),
+            ("*;q=0, identity", False, False),
+            ("*;q=0, identity;q=0.001", False, False),
+            ("*;q=0, br", True, False),
+            ("compress", False, False),
+            ("identity;q=nonsense", True, True),
+        ],
+    )
+    def test_knows_who_takes_nothing_plain(
+        self, header: str, *, refuses: bool, cannot_be_met: bool
+    ) -> None:
+        wishes = choose(header, OFFER)
+        assert wishes.refuses_identity is refuses
+        assert wishes.cannot_be_met is cannot_be_met
+
+    @pytest.mark.parametrize("offer", [OFFER, OFFER[::-1], (Coding.GZIP,), ()])
+    def test_leaves_ties_to_the_offer(self, offer: tuple[Coding, ...]) -> None:
+        assert choose("br, gzip, zstd", offer).codings == offer
+        assert choose("*;q=0.1", offer).codings == offer
+
+    def test_does_not_read_endless_headers(self) -> None:
+        long = "gzip," * (MAX_HEADER_BYTES // 5) + "gzip"
+        assert choose(long[:MAX_HEADER_BYTES], OFFER).codings == (Coding.GZIP,)
+        assert choose(long + "," * 9, OFFER).codings == ()
+
+    @given(st.text(max_size=300) | st.text("gzipbr*;q=01., \t", max_size=300))
+    def test_never_raises(self, header: str) -> None:
+        wishes = choose(header, OFFER)
+        assert len(set(wishes.codings)) == len(wishes.codings)
+        assert set(wishes.codings) <= set(OFFER)
+
+    @given(st.binary(max_size=300))
+    def test_never_raises_for_any_bytes(self, header: bytes) -> None:
+        assert chooser(OFFER)(header) == choose(header.decode("latin-1"), OFFER)
+
+    @given(members)
+    def test_chooses_what_is_accepted_and_no_less_wanted_than_plain(
+        self, wanted: list[tuple[str, str | None]]
+    ) -> None:
+        least = max(weight(wanted, "identity") or 0, 1)
+        chosen = choose(written(wanted), OFFER).codings
+        assert set(chosen) == {coding for coding in OFFER if (weight(wanted, coding) or 0) >= least}
+        weights = [weight(wanted, coding) or 0 for coding in chosen]
+        assert weights == sorted(weights, reverse=True)
+
+    @given(members, st.sampled_from(OFFER), st.data())
+    def test_never_chooses_what_is_refused(
+        self, wanted: list[tuple[str, str | None]], coding: Coding, data: st.DataObject
+    ) -> None:
+        """Wherever the refusal stands, and whatever else is said of the coding."""
+        place = data.draw(st.integers(0, len(wanted)))
+        zero = data.draw(st.sampled_from(["0", "0.", "0.0", "0.00", "0.000", *INVALID]))
+        header = written([*wanted[:place], (coding, zero), *wanted[place:]])
+        assert coding not in choose(header, OFFER).codings
+
+    @given(members, st.data())
+    def test_does_not_care_for_case_space_and_lines(
+        self, wanted: list[tuple[str, str | None]], data: st.DataObject
+    ) -> None:
+        space = st.text(" \t", max_size=3)
+
+        def disguised(text: str) -> str:
+            cased = "".join(data.draw(st.sampled_from([c.lower(), c.upper()])) for c in text)
+            return data.draw(space) + cased + data.draw(space)
+
+        parts = [
+            ";".join(disguised(part) for part in member.split(";"))
+            for member in written(wanted).split(",")
+        ]
+        cut = data.draw(st.integers(0, len(parts)))
+        lines = [
+            (data.draw(st.sampled_from([b"accept-encoding", b"Accept-Encoding"])), line.encode())
+            for line in (",".join(parts[:cut]), ",".join(parts[cut:]))
+        ]
+        combined = header_values(lines, b"accept-encoding")
+        assert combined is not None
+        assert choose(combined.decode(), OFFER) == choose(written(wanted) or ",", OFFER)
+
+
+class TestParseWeights:
+    @pytest.mark.parametrize("q", QVALUES)
+    def test_reads_thousandths(self, q: str) -> None:
+        assert parse_weights(f"gzip;q={q}") == {"gzip": QVALUES[q]}
+
+    @pytest.mark.parametrize("q", INVALID)
+    def test_takes_what_makes_no_sense_for_a_refusal(self, q: str) -> None:
+        assert parse_weights(f"gzip;q={q}") == {"gzip": 0}
+
+    @pytest.mark.parametrize("member", ["gzip;q =0", "gzip; q\t=0", "gzip;q = 0", "gzip;q= 0"])
+    def test_never_takes_a_refusal_with_spaces_for_a_wish(self, member: str) -> None:
+        """They may not be there; but what else than a refusal was meant?"""
+        assert parse_weights(member) == {"gzip": 0}
+
+    def test_knows_all_thousandths(self) -> None:
+        for weight in range(1000):
+            assert parse_weights(f"br;q=0.{weight:03}") == {"br": weight}
+
+    def test_has_the_lower_weight_of_two(self) -> None:
+        assert parse_weights("gzip;q=0.5, br, gzip;q=0.7, x-gzip;q=0.2") == {
+            "gzip": 200,
+            "br": 1000,
+        }
+
+    @given(st.text())
+    def test_never_raises(self, header: str) -> None:
+        weights = parse_weights(header)
+        assert all(name and 0 <= weight <= 1000 for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [(" GZip\t", "gzip"), ("x-gzip", "gzip"), ("X-GZIP", "gzip"), ("", "")]
+)
+def test_a_coding_has_one_name(written: str, name: str) -> None:
+    assert coding_name(written) == name
