@@ -68,6 +68,8 @@ MESSAGES = [
     (
         InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
         "limit='500': expected at most 100",
+    ),
+    (
         ResponseBroken("an earlier send was cancelled or failed"),
         "the response cannot go on: an earlier send was cancelled or failed",
     ),
