@@ -6,6 +6,7 @@ HastenError
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
+├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
@@ -27,7 +28,7 @@ The classes answer "what can the caller do?". What a handler raises to steer its
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 
 class HastenError(Exception):
@@ -102,6 +103,62 @@ class BodyRefused(HastenError):
         super().__init__(f"the body of this request was refused: {reason}")
         self.status = status
         self.reason = reason
+
+
+class InvalidParameter(HastenError, ValueError):
+    """A parameter of a request has a value that it cannot have. No database was asked.
+
+    code is for programs: "out_of_range", "unknown_name". status is the answer's: 422, or 400 for
+    a cursor that is not ours. value is what came, None if it is not to be repeated. minimum,
+    maximum and allowed are the bounds that the value missed, as far as it has some.
+    """
+
+    def __init__(
+        self,
+        parameter: str,
+        value: str | None,
+        reason: str,
+        *,
+        code: str,
+        status: int = 422,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        allowed: Sequence[str] = (),
+    ) -> None:
+        super().__init__(f"{_assignment(parameter, value)}: {reason}")
+        self.parameter = parameter
+        self.value = value
+        self.code = code
+        self.status = status
+        self.minimum = minimum
+        self.maximum = maximum
+        self.allowed = tuple(allowed)
+
+    def problem(self) -> dict[str, object]:
+        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
+        # "about:blank" says that the status tells the kind; the title is then its phrase.
+        problem: dict[str, object] = {
+            "type": "about:blank",
+            "title": "Bad Request" if self.status == 400 else "Unprocessable Content",
+            "status": self.status,
+            "detail": str(self),
+            "code": self.code,
+            "parameter": self.parameter,
+        }
+        if self.minimum is not None:
+            problem["minimum"] = self.minimum
+        if self.maximum is not None:
+            problem["maximum"] = self.maximum
+        if self.allowed:
+            problem["allowed"] = list(self.allowed)
+        return problem
+
+
+def _assignment(parameter: str, value: str | None) -> str:
+    if value is None:
+        return parameter
+    # repr, so that the text can be encoded whatever bytes the client has sent.
+    return f"{parameter}={value!r}" if len(value) <= 100 else f"{parameter}={value[:100]!r}…"
 
 
 class ResponseBroken(HastenError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import json
 import pickle
 import re
 
@@ -15,6 +16,7 @@ from hasten.errors import (
     HastenError,
     InvalidArgument,
     InvalidOption,
+    InvalidParameter,
     JobCancelled,
     JobFailed,
     JobNotFound,
@@ -62,6 +64,10 @@ MESSAGES = [
     (
         BodyRefused(413, "decoded, it is larger than 10 bytes"),
         "the body of this request was refused: decoded, it is larger than 10 bytes",
+    ),
+    (
+        InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
+        "limit='500': expected at most 100",
     ),
     (
         ResponseBroken("an earlier send was cancelled or failed"),
@@ -156,9 +162,49 @@ class TestFacts:
         assert (large.task, large.argument, large.size, large.limit) == ("send", "body", 2, 1)
         failed = JobFailed("7", "no such address")
         assert (failed.job_id, failed.reason) == ("7", "no such address")
+        parameter = InvalidParameter(
+            "sort", "x", "unknown", code="unknown_name", allowed=["id"], minimum=0, maximum=9
+        )
+        assert (parameter.parameter, parameter.value) == ("sort", "x")
+        assert (parameter.code, parameter.status) == ("unknown_name", 422)
+        assert (parameter.minimum, parameter.maximum, parameter.allowed) == (0, 9, ("id",))
         late = ResultTimeout("7", 2.5)
         assert (late.job_id, late.seconds) == ("7", 2.5)
         store = StoreFull("sqlite:///a.db", "full")
         assert (store.store, store.reason) == ("sqlite:///a.db", "full")
         extra = MissingExtra("redis", "redis")
         assert (extra.module, extra.extra) == ("redis", "redis")
+
+
+class TestProblems:
+    def test_are_what_rfc_9457_says(self) -> None:
+        error = InvalidParameter(
+            "limit", "500", "expected at most 100", code="out_of_range", minimum=1, maximum=100
+        )
+        assert error.problem() == {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "limit='500': expected at most 100",
+            "code": "out_of_range",
+            "parameter": "limit",
+            "minimum": 1,
+            "maximum": 100,
+        }
+
+    def test_hold_no_bound_that_there_is_not(self) -> None:
+        error = InvalidParameter("cursor", None, "not ours", code="invalid_cursor", status=400)
+        assert error.problem() == {
+            "type": "about:blank",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": "cursor: not ours",
+            "code": "invalid_cursor",
+            "parameter": "cursor",
+        }
+
+    def test_can_be_encoded_whatever_came(self) -> None:
+        """Half a surrogate or a megabyte in the message would make a 500 of a 422."""
+        error = InvalidParameter("sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown")
+        body = json.dumps(error.problem(), ensure_ascii=False).encode()
+        assert len(body) < 500

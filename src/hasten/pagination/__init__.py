@@ -1,0 +1,1 @@
+"""Pages of what a database, or anything in order, holds."""

@@ -1,0 +1,77 @@
+"""How many rows there are, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from hasten.errors import InvalidOption
+
+Relation = Literal["eq", "gte", "estimate"]
+"""What a total says of the true number: it is it, it is not above it, or it is a guess of it."""
+
+Plain = Literal["exact", "estimated", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """Count up to so many rows, and say "or more" beyond: what that costs does not grow."""
+
+    limit: int
+
+    def __post_init__(self) -> None:
+        limit: object = self.limit
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InvalidOption("Capped(limit)", limit, "a whole number, at least 1")
+
+    def count(self, found: int) -> Count:
+        """Of the rows that were found when one more than the limit was looked for."""
+        return Count(self.limit, "gte") if found > self.limit else Count(found)
+
+
+Counting = Plain | Capped
+"""How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of rows."""
+
+    total: int | None
+    """None if nobody counted."""
+    relation: Relation = "eq"
+
+    def with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
+        """The count, corrected by a page that was read: so many rows from the offset on.
+
+        What stands on the page is never denied, and where the page shows the end, the end is
+        known. That also mends what other clients wrote between the count and the page.
+        """
+        if self.total is None:
+            return self
+        if has_more:
+            return Count(max(self.total, offset + rows + 1), self.relation)
+        if rows or not offset:
+            return Count(offset + rows)
+        # Past the end: there are at most as many as were skipped.
+        return Count(max(0, min(self.total, offset)), self.relation)
+
+    def last_page(self, limit: int) -> int | None:
+        """The number of the last page, from 1; None if the count is not exact."""
+        if self.total is None or self.relation != "eq":
+            return None
+        return max(1, -(-self.total // limit))
+
+
+NOT_COUNTED: Final = Count(None)
+
+
+def to_counting(value: object) -> Counting:
+    """Raises `InvalidOption`."""
+    if isinstance(value, Capped):
+        return value
+    for name in get_args(Plain):
+        if value == name:
+            plain: Plain = name
+            return plain
+    raise InvalidOption("count", value, "'exact', 'estimated', 'none' or Capped(10_000)")

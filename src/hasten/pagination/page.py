@@ -1,0 +1,121 @@
+"""A page, and the shape that it has in an answer.
+
+``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``, and not a key more unless
+it is news: how a total is meant that is not exact, and whether there is more where nobody counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from hasten.errors import InvalidOption
+from hasten.pagination.counts import NOT_COUNTED, Count, Relation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page with a number."""
+
+    data: Sequence[T]
+    page: int
+    limit: int
+    count: Count
+    has_more: bool
+
+    @property
+    def total(self) -> int | None:
+        """The number of rows on all pages, None if nobody counted."""
+        return self.count.total
+
+    @property
+    def total_relation(self) -> Relation:
+        return self.count.relation
+
+    def pagination(self) -> dict[str, object]:
+        """What an answer says beside the data."""
+        about: dict[str, object] = {"page": self.page, "limit": self.limit}
+        if self.total is None:
+            return about | {"has_more": self.has_more}
+        return about | _counted(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class CursorPage(Generic[T]):
+    """A page between two positions."""
+
+    data: Sequence[T]
+    limit: int
+    next_cursor: str | None
+    """None on the last page."""
+    prev_cursor: str | None
+    """None on the first page."""
+    count: Count = NOT_COUNTED
+
+    @property
+    def has_more(self) -> bool:
+        return self.next_cursor is not None
+
+    @property
+    def total(self) -> int | None:
+        """The number of rows on all pages, None if nobody counted."""
+        return self.count.total
+
+    @property
+    def total_relation(self) -> Relation:
+        return self.count.relation
+
+    def pagination(self) -> dict[str, object]:
+        """What an answer says beside the data."""
+        about: dict[str, object] = {
+            "limit": self.limit,
+            "next_cursor": self.next_cursor,
+            "prev_cursor": self.prev_cursor,
+            "has_more": self.has_more,
+        }
+        return about | _counted(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The names of what an answer holds. Raises `InvalidOption` if two are one.
+
+    ``Envelope(data="items", pagination="meta", names={"total": "count"})``
+    """
+
+    data: str = "data"
+    pagination: str = "pagination"
+    names: Mapping[str, str] = field(default_factory=dict)
+    """New names for the keys of the pagination."""
+
+    def __post_init__(self) -> None:
+        if self.data == self.pagination:
+            raise InvalidOption("pagination", self.pagination, "another name than that of the data")
+        unknown = [name for name in self.names if name not in _KEYS]
+        if unknown:
+            raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")
+        if len({self.names.get(key, key) for key in _KEYS}) < len(_KEYS):
+            raise InvalidOption("names", dict(self.names), "a name of its own for each key")
+
+    def wrap(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
+        """The answer as a dict: the data as it is, and what is said beside it."""
+        return {self.data: page.data, self.pagination: self.about(page)}
+
+    def about(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
+        """What is said beside the data, by the names of this envelope."""
+        names = self.names
+        return {names.get(key, key): value for key, value in page.pagination().items()}
+
+
+_KEYS: Final = tuple("page limit total total_relation has_more next_cursor prev_cursor".split())
+
+
+def _counted(count: Count) -> dict[str, object]:
+    if count.total is None:
+        return {}
+    if count.relation == "eq":
+        return {"total": count.total}
+    return {"total": count.total, "total_relation": count.relation}

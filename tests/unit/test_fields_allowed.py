@@ -1,0 +1,486 @@
+"""What a model shows can be asked for; what it does not show does not exist."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, NotRequired, Optional, TypedDict
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, computed_field
+from pydantic.alias_generators import to_camel
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+from hasten.errors import InvalidOption, InvalidParameter
+from hasten.fields import Allowed, FieldSet
+
+
+class Team(BaseModel):
+    id: int
+    title: str
+    members: list[User] = []
+
+
+class User(BaseModel):
+    id: int
+    name: str
+    email: str
+    bio: str | None = None
+    team: Team | None = None
+    password_hash: str = pydantic.Field(exclude=True)
+
+
+class Comment(BaseModel):
+    id: int
+    body: str
+    author: User
+
+
+class Post(BaseModel):
+    id: int
+    title: str
+    author: User
+    comments: Sequence[Comment]
+
+
+USERS = Allowed(User, default=["id", "name", "email"])
+POSTS = Allowed(Post)
+
+
+def refusal(allowed: Allowed, *texts: str) -> InvalidParameter:
+    with pytest.raises(InvalidParameter) as info:
+        allowed.parse(texts)
+    assert info.value.status == 422
+    return info.value
+
+
+class TestChoosing:
+    def test_61_absent_is_the_default(self) -> None:
+        assert USERS.parse([]).names == ("id", "name", "email")
+        assert str(POSTS.parse([])) == "id,title"
+
+    def test_62_empty_is_not_absent(self) -> None:
+        assert refusal(USERS, "").code == "empty_name"
+
+    def test_63_an_unknown_name_is_refused_with_those_that_there_are(self) -> None:
+        assert refusal(USERS, "id,nope,name,nor_this").problem() == {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "fields: no such field: 'nope', 'nor_this'; "
+            "there are id, name, email, bio, team",
+            "code": "unknown_name",
+            "parameter": "fields",
+            "allowed": ["id", "name", "email", "bio", "team"],
+        }
+
+    def test_63_a_refusal_shows_fifty_names_and_ten_mistakes(self) -> None:
+        many = Allowed([f"f{n}" for n in range(60)])
+        error = refusal(many, ",".join(f"x{n}" for n in range(11)))
+        assert error.allowed == tuple(f"f{n}" for n in range(50))
+        assert "'x9' and more; there are f0, f1," in str(error)
+        assert str(error).endswith("f49, …")
+
+    @pytest.mark.parametrize(
+        "text", ["{}", "id,{}", "{}(id)", "team({})", "team.{}.id", "team(members({}))"]
+    )
+    def test_64_71_a_hidden_name_is_refused_as_if_there_were_none(self, text: str) -> None:
+        hidden, absent = (
+            refusal(USERS, text.format(name)) for name in ("password_hash", "passwodr_hash")
+        )
+        said = [str(error.problem()).encode() for error in (hidden, absent)]
+        assert said[0].replace(b"password_hash", b"passwodr_hash") == said[1]
+        assert hidden.code == "unknown_name"
+
+    def test_65_66_67_the_order_of_names_is_nothing(self) -> None:
+        """The model's order, so that caches and validators agree."""
+        one = USERS.parse(["email,id"])
+        assert one.names == ("id", "email")
+        for texts in (["id,email"], ["email", "id"], ["email, id ,email"], ["email,id", "id"]):
+            assert USERS.parse(texts) == one
+            assert hash(USERS.parse(texts)) == hash(one)
+
+    def test_68_a_star_is_unknown_unless_it_is_allowed(self) -> None:
+        assert refusal(USERS, "*").code == "unknown_name"
+        assert refusal(POSTS, "author(*)").code == "unknown_name"
+
+    def test_68_a_star_is_every_plain_value_of_the_list(self) -> None:
+        posts = Allowed(Post, wildcard=True)
+        assert str(posts.parse(["*"])) == "id,title"
+        assert str(posts.parse(["*,author.*"])) == "id,title,author(id,name,email,bio)"
+        assert refusal(posts, "*.id").code == "unknown_name"
+        assert refusal(posts, "*(id)").code == "unknown_name"
+
+    def test_69_a_relation_alone_is_its_default(self) -> None:
+        assert str(POSTS.parse(["author"])) == "author(id,name,email,bio)"
+
+    def test_69_alone_and_with_more_is_both(self) -> None:
+        assert str(POSTS.parse(["author,author.team.id"])) == ("author(id,name,email,bio,team(id))")
+
+    def test_70_two_ways_of_asking_for_one_thing(self) -> None:
+        assert POSTS.parse(["author(name)"]) == POSTS.parse(["author.name"])
+        asked = POSTS.parse(["comments(id,author.name),title"])
+        assert str(asked) == "title,comments(id,author(name))"
+        [(comments, within)] = asked.relations.items()
+        assert (comments.attribute, comments.many, within.names) == (
+            "comments",
+            True,
+            ("id", "author"),
+        )
+        [(author, _)] = within.relations.items()
+        assert (author.attribute, author.many) == ("author", False)
+
+    @pytest.mark.parametrize("text", ["author.name.x", "author(name(x))", "id,author(id,name.x)"])
+    def test_72_a_plain_value_has_no_fields(self, text: str) -> None:
+        error = refusal(POSTS, text)
+        assert error.code == "not_expandable"
+        assert str(error) == (
+            "fields='author.name': it has no fields of its own: leave out what is asked of it"
+        )
+
+    def test_the_parameter_may_have_another_name(self) -> None:
+        for text in ("nope", "id.x", "", "(", "a.b.c.d"):
+            with pytest.raises(InvalidParameter, match=r"^fields\[posts\]") as info:
+                POSTS.parse([text], parameter="fields[posts]")
+            assert info.value.parameter == "fields[posts]"
+
+    def test_73_the_depth_may_be_another(self) -> None:
+        with pytest.raises(InvalidParameter):
+            POSTS.parse(["author.name"], max_depth=1)
+        with pytest.raises(InvalidParameter):
+            POSTS.parse(["id,id"], max_names=1)
+        assert str(POSTS.parse(["author.team.members.name"], max_depth=4))
+
+    def test_73_a_ring_of_models_ends_at_the_depth(self) -> None:
+        assert str(USERS.parse(["team(members(name))"])) == "team(members(name))"
+        assert refusal(USERS, "team(members(team(title)))").code == "too_deep"
+
+    def test_73_a_relation_alone_is_as_deep_as_its_default(self) -> None:
+        """Else the short form would give what the long one is refused."""
+        assert str(USERS.parse(["team.members"])) == "team(members(id,name,email))"
+        for text in ("team.members.team", "team.members.team.id", "team(members(team,team.id))"):
+            assert refusal(USERS, text).code == "too_deep"
+
+    @pytest.mark.parametrize(
+        "name", ["id;drop table users", "'", '"', "--", "\0", "__class__", "_sa_instance_state"]
+    )
+    def test_75_names_that_are_none(self, name: str) -> None:
+        assert refusal(USERS, name).code == "unknown_name"
+        assert refusal(USERS, f"id,{name}").allowed == ("id", "name", "email", "bio", "team")
+
+    def test_79_what_was_not_asked_for_is_not_in_it(self) -> None:
+        assert "bio" not in USERS.parse(["id"]).names
+        assert USERS.parse(["bio"]).names == ("bio",)
+
+    def test_85_a_set_is_a_key_of_a_cache(self) -> None:
+        shapes = {USERS.parse([text]) for text in ("id,name", "name,id", "id", "id,id")}
+        assert len(shapes) == 2
+
+
+class TestPydantic:
+    def test_76_an_alias_is_the_name(self) -> None:
+        class Out(BaseModel):
+            model_config = pydantic.ConfigDict(alias_generator=to_camel)
+            created_at: datetime
+            is_open: bool = pydantic.Field(serialization_alias="open")
+            name: str = pydantic.Field(alias="title")
+            text: str = pydantic.Field(validation_alias="Text", serialization_alias="body")
+
+        allowed = Allowed(Out)
+        assert [(field.name, field.needs) for field in allowed.fields.values()] == [
+            ("createdAt", ("created_at",)),
+            ("open", ("is_open",)),
+            ("title", ("name",)),
+            ("body", ("text",)),
+        ]
+        assert refusal(allowed, "created_at").code == "unknown_name"
+
+    def test_77_a_computed_field_needs_others(self) -> None:
+        class Out(BaseModel):
+            id: int
+            first: str = pydantic.Field(exclude=True)
+            last: str = pydantic.Field(exclude=True)
+
+            @computed_field(alias="fullName")
+            def full_name(self) -> str:
+                return f"{self.first} {self.last}"
+
+        allowed = Allowed(Out, needs={"fullName": ("first", "last")})
+        asked = allowed.parse(["fullName"])
+        assert (asked.names, asked.needs) == (("fullName",), ("first", "last"))
+        assert allowed.fields["fullName"].is_computed
+        assert not allowed.fields["id"].is_computed
+        with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' is made of"):
+            Allowed(Out)
+
+    def test_77_what_several_need_is_selected_once(self) -> None:
+        allowed = Allowed(
+            {"id": "id", "name": "name", "label": "label"}, needs={"label": ("name", "id", "x")}
+        )
+        assert allowed.parse(["label,id,name"]).needs == ("id", "name", "x")
+
+    def test_a_dataclass_of_pydantic(self) -> None:
+        @pydantic.dataclasses.dataclass
+        class Out:
+            id: int
+            created_at: Annotated[str, pydantic.Field(serialization_alias="createdAt")]
+
+        assert list(Allowed(Out).fields) == ["id", "createdAt"]
+
+    def test_a_root_model_is_one_value(self) -> None:
+        class Tags(pydantic.RootModel[list[str]]):
+            pass
+
+        class Out(BaseModel):
+            tags: Tags
+
+        assert Allowed(Out).fields["tags"].relation is None
+
+    def test_a_name_that_leads_nowhere_is_explained(self) -> None:
+        class Out(BaseModel):
+            other: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+        with pytest.raises(TypeError, match="Out: an annotation cannot be resolved"):
+            Allowed(Out)
+
+
+class Author(msgspec.Struct, rename="camel"):
+    id: int
+    full_name: str
+
+
+class Article(msgspec.Struct, rename={"created": "createdAt"}):
+    id: int
+    created: datetime
+    author: Author | None
+    others: list[Author]
+
+
+@dataclass
+class Tag:
+    label: str
+
+
+@dataclass
+class Thing:
+    id: int
+    tag: Optional[Tag]  # noqa: UP045
+    tags: tuple[Tag, ...]
+    pair: tuple[Tag, Tag]
+    either: Tag | Author
+    words: list[str]
+    by_name: dict[str, Tag]
+    nothing: tuple[()]
+    anything: Any
+    noted: Annotated[list[Annotated[Tag, "x"]], "y"]
+    plain: list  # type: ignore[type-arg]
+    nested: list[list[Tag]] | None
+
+
+@attrs.define
+class Place:
+    id: int
+    tag: Tag
+
+
+class Row(TypedDict):
+    id: int
+    tag: NotRequired[Tag]
+
+
+class TestOtherModels:
+    def test_76_a_rename_of_msgspec_is_the_name(self) -> None:
+        allowed = Allowed(Article)
+        assert str(allowed.parse(["createdAt,author,others(fullName)"])) == (
+            "createdAt,author(id,fullName),others(fullName)"
+        )
+        assert allowed.fields["createdAt"].attribute == "created"
+        assert allowed.fields["others"].many
+        assert not allowed.fields["author"].many
+
+    def test_69_what_an_annotation_leads_to(self) -> None:
+        fields = Allowed(Thing).fields
+        leads = {name: field.many for name, field in fields.items() if field.relation}
+        assert leads == {"tag": False, "tags": True, "noted": True, "nested": True}
+
+    @pytest.mark.parametrize("model", [Place, Row])
+    def test_attrs_and_typed_dicts(self, model: type) -> None:
+        assert str(Allowed(model).parse(["id,tag"])) == "id,tag(label)"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Secret(Base):
+    __tablename__ = "secret"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    password_hash: Mapped[str]
+
+
+class DataSecret(MappedAsDataclass, Base):
+    __tablename__ = "data_secret"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    password_hash: Mapped[str]
+
+
+class TestTables:
+    @pytest.mark.parametrize("table", [Secret, DataSecret])
+    def test_64_a_table_never_shows_all_its_columns(self, table: type) -> None:
+        """Also if it is a dataclass, or hidden in one."""
+        with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
+            Allowed(table)
+        with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
+            Allowed(dataclasses.make_dataclass("Out", [("owner", table)]))
+
+    @pytest.mark.parametrize(
+        "source",
+        [Secret.__table__, Secret.__table__.columns, [Secret.id], "id", int, None, {"a": 1}],
+    )
+    def test_64_nor_does_anything_else_that_names_nothing(self, source: object) -> None:
+        with pytest.raises(InvalidOption, match="source"):
+            Allowed(source)
+
+
+class TestWrittenDown:
+    def test_names(self) -> None:
+        assert str(Allowed(["id", "name"]).parse(["name,id"])) == "id,name"
+
+    def test_76_names_of_attributes(self) -> None:
+        allowed = Allowed({"id": "id", "createdAt": "created_at"})
+        assert allowed.parse(["createdAt"]).needs == ("created_at",)
+
+    def test_69_relations(self) -> None:
+        allowed = Allowed({"id": "id", "author": USERS, "tags": [Tag], "more": [USERS]})
+        assert str(allowed.parse(["author,tags,more(id)"])) == (
+            "author(id,name,email),tags(label),more(id)"
+        )
+        many = [field.many for field in allowed.fields.values()]
+        assert many == [False, False, True, True]
+
+
+class TestOptions:
+    def test_61_a_default_may_hold_relations(self) -> None:
+        posts = Allowed(Post, default=["id", "author(name)"])
+        assert str(posts.default) == "id,author(name)"
+        assert str(Allowed(Post, default="title,id").default) == "id,title"
+
+    def test_69_a_relation_may_have_a_list_of_its_own(self) -> None:
+        posts = Allowed(Post, expand={"author": USERS})
+        assert str(posts.parse(["author"])) == "author(id,name,email)"
+
+    def test_80_and_then_has_it_by_every_way(self) -> None:
+        """What was taken from an author is not given by the comments of the author."""
+        posts = Allowed(Post, expand={"author": USERS.without("email", "team")})
+        for text in ("author.email", "comments.author.email", "comments(author(email))"):
+            assert refusal(posts, text).code == "unknown_name"
+
+    def test_an_opaque_model_is_one_value(self) -> None:
+        posts = Allowed(Post, opaque=["author"])
+        assert posts.parse(["author"]).needs == ("author",)
+        assert refusal(posts, "author.id").code == "not_expandable"
+
+    @pytest.mark.parametrize(
+        ("source", "options", "option"),
+        [
+            (User, {"default": ["nope"]}, "default"),
+            (User, {"default": [""]}, "default"),
+            (User, {"needs": {"nope": ["id"]}}, "needs"),
+            (User, {"needs": {"name": "id"}}, "needs"),
+            (User, {"expand": {"nope": USERS}}, "expand"),
+            (User, {"expand": {"team": Team}}, "expand"),
+            (User, {"opaque": ["nope"]}, "opaque"),
+            (["a.b"], {}, "fields"),
+            ([""], {}, "fields"),
+            (["*"], {}, "fields"),
+            ([" a"], {}, "fields"),
+            (["a", "a"], {}, "fields"),
+        ],
+    )
+    def test_mistakes_are_found_when_they_are_made(
+        self, source: object, options: dict[str, Any], option: str
+    ) -> None:
+        with pytest.raises(InvalidOption, match=f"^{option}"):
+            Allowed(source, **options)
+
+
+class TestRoles:
+    def test_80_a_field_that_a_role_lacks_is_unknown(self) -> None:
+        guests = USERS.without("email", "bio")
+        assert guests.default.names == ("id", "name")
+        error = refusal(guests, "email")
+        assert str(error).replace("email", "nope") == str(refusal(guests, "nope"))
+        assert USERS.parse(["email"]).names == ("email",)
+
+    def test_80_it_lacks_it_by_every_way(self) -> None:
+        """A ring of models leads back to where the field was taken away."""
+        guests = USERS.without("email")
+        assert refusal(guests, "team.members.email").code == "unknown_name"
+        assert str(guests.parse(["team.members"])) == "team(members(id,name))"
+
+    def test_80_also_within_a_relation(self) -> None:
+        posts = POSTS.without("author.email", "author.team")
+        assert refusal(posts, "author.email").allowed == ("id", "name", "bio")
+        assert refusal(posts, "comments.author.email").code == "unknown_name"
+        assert str(posts.parse(["author"])) == "author(id,name,bio)"
+
+    def test_80_a_default_loses_what_is_taken(self) -> None:
+        posts = Allowed(Post, default=["id", "author(name,email)"])
+        assert str(posts.without("author.email").default) == "id,author(name)"
+        assert str(posts.without("author").default) == "id"
+
+    @pytest.mark.parametrize("path", ["nope", "id.nope", "team.nope", "nope.id", ""])
+    def test_what_is_not_there_cannot_be_taken(self, path: str) -> None:
+        with pytest.raises(InvalidOption, match=r"^without="):
+            USERS.without(path)
+
+
+class TestPaths:
+    def test_84_all_that_may_be_asked_for(self) -> None:
+        assert list(Allowed(Article).paths()) == [
+            "id",
+            "createdAt",
+            "author",
+            "author.id",
+            "author.fullName",
+            "others",
+            "others.id",
+            "others.fullName",
+        ]
+        assert list(USERS.paths(1)) == ["id", "name", "email", "bio"]
+
+    @given(st.sampled_from([*POSTS.paths(3)]))
+    def test_84_each_of_them_is_understood(self, path: str) -> None:
+        assert POSTS.parse([path]).names == (path.partition(".")[0],)
+
+
+@given(
+    st.lists(
+        st.text(alphabet="ab,.()* \0")
+        | st.lists(st.sampled_from([*POSTS.paths(4), "x", "*", "author(", ")"])).map(",".join),
+        max_size=3,
+    )
+)
+def test_63_whatever_comes_is_understood_or_refused(texts: list[str]) -> None:
+    try:
+        asked = POSTS.parse(texts)
+    except InvalidParameter as refused:
+        error = refused
+    else:
+        assert POSTS.parse([str(asked)]) == asked
+        assert all(shown(asked))
+        return
+    assert error.status == 422
+    assert len(str(error).encode()) < 3000
+
+
+def shown(asked: FieldSet) -> list[bool]:
+    inner = [each for within in asked.relations.values() for each in shown(within)]
+    return [bool(asked.names), "password_hash" not in asked.names + asked.needs, *inner]

@@ -1,0 +1,221 @@
+"""A mask reads as one tree, or it is refused; how long that takes depends on its length alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.errors import InvalidParameter
+from hasten.fields.mask import MAX_CHARS, Mask, parse
+
+EMPTY = [
+    "", " ", ",", "id,", ",id", "id,,name", "id, ,name", "author()", "author(id,)", "(id)", ".",
+    "author.", ".id", "author..id", "author.(id)", "author( )", "a,(b)",
+]  # fmt: skip
+
+TREES: st.SearchStrategy[dict[str, object]] = st.recursive(
+    st.just({}),
+    lambda inner: st.dictionaries(st.sampled_from(["id", "name", "a b", "é"]), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+def tree(mask: Mask) -> dict[str, object]:
+    """The names; those that stood alone with a ! behind."""
+    return {name + "!" * inner.whole: tree(inner) for name, inner in mask.names.items()}
+
+
+def refusal(*texts: str, max_depth: int = 3) -> InvalidParameter:
+    with pytest.raises(InvalidParameter) as info:
+        parse(texts, max_depth=max_depth)
+    assert info.value.status == 422
+    assert info.value.parameter == "fields"
+    return info.value
+
+
+class TestNames:
+    def test_one_after_the_other(self) -> None:
+        assert tree(parse(["id,name,email"])) == {"id!": {}, "name!": {}, "email!": {}}
+
+    def test_65_duplicates_and_spaces_are_nothing(self) -> None:
+        assert parse([" id ,name,id,  name"]) == parse(["id,name"])
+        assert parse(["author ( name , id ) , id"]) == parse(["author(name,id),id"])
+
+    def test_66_several_values_are_one(self) -> None:
+        assert parse(["id", "name,author(id)", "author.name"]) == parse(["id,name,author(id,name)"])
+
+    @pytest.mark.parametrize("text", EMPTY)
+    def test_62_an_empty_name_is_refused(self, text: str) -> None:
+        error = refusal(text)
+        assert error.code == "empty_name"
+        assert str(error) == "fields: a field name is empty; leave fields out for the usual ones"
+
+    def test_62_also_in_the_second_value(self) -> None:
+        assert refusal("id", "").code == "empty_name"
+
+    @pytest.mark.parametrize(
+        "name", ["id;drop table users", "'", '"', "--", "\0", "__class__", "\udc80", "*", "%00"]
+    )
+    def test_75_a_name_is_a_key_whatever_is_in_it(self, name: str) -> None:
+        assert tree(parse([f"id,{name}"])) == {"id!": {}, f"{name}!": {}}
+
+
+class TestNested:
+    @pytest.mark.parametrize("text", ["author(name)", "author.name", "author . name"])
+    def test_70_two_ways_of_writing_one_tree(self, text: str) -> None:
+        assert tree(parse([text])) == {"author": {"name!": {}}}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a(b(c),d)",
+            "a.b.c,a.d",
+            "a(b.c,d)",
+            "a(b.c),a.d",
+            "a.b(c),a(d)",
+            "a(b(c)),a(d)",
+        ],
+    )
+    def test_70_more_ways(self, text: str) -> None:
+        assert tree(parse([text])) == {"a": {"b": {"c!": {}}, "d!": {}}}
+
+    def test_69_alone_and_with_more_is_both(self) -> None:
+        assert tree(parse(["author,author.name"])) == {"author!": {"name!": {}}}
+        assert parse(["author.name,author"]) == parse(["author,author.name"])
+
+    def test_a_group_ends_where_it_ends(self) -> None:
+        assert tree(parse(["a(b),c"])) == {"a": {"b!": {}}, "c!": {}}
+        assert tree(parse(["a.b,c"])) == {"a": {"b!": {}}, "c!": {}}
+        assert tree(parse(["a(b.c,d),e"])) == {"a": {"b": {"c!": {}}, "d!": {}}, "e!": {}}
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("a(b", "a '(' is never closed"),
+            ("a(b(c)", "a '(' is never closed"),
+            ("a)", "a ')' was never opened"),
+            ("a(b))", "a ')' was never opened"),
+            ("a(b)c", "'c' follows a ')': expected a comma between"),
+            ("a(b).c", "a ')' is followed by '.' or '(': expected a comma between"),
+            ("a(b)(c)", "a ')' is followed by '.' or '(': expected a comma between"),
+        ],
+    )
+    def test_74_what_is_not_balanced_is_refused(self, text: str, reason: str) -> None:
+        error = refusal(text)
+        assert (error.code, str(error)) == ("malformed", f"fields: {reason}")
+
+    def test_74_a_group_ends_with_its_value(self) -> None:
+        assert refusal("a(b", "c)").code == "malformed"
+
+
+class TestBounds:
+    def test_73_three_deep_is_deep_enough(self) -> None:
+        assert tree(parse(["a(b(c))", "a.b.c"])) == {"a": {"b": {"c!": {}}}}
+        for text in ("a(b(c(d)))", "a.b.c.d", "a(b.c.d)", "author(posts(author(name)))"):
+            error = refusal(text)
+            assert (error.code, error.maximum) == ("too_deep", 3)
+
+    def test_73_deeper_where_that_is_allowed(self) -> None:
+        assert tree(parse(["a.b.c.d"], max_depth=4)) == {"a": {"b": {"c": {"d!": {}}}}}
+        assert refusal("a.b", max_depth=1).code == "too_deep"
+
+    def test_74_more_than_100_names_are_refused(self) -> None:
+        assert len(parse([",".join(f"n{n}" for n in range(100))]).names) == 100
+        error = refusal(",".join(f"n{n}" for n in range(101)))
+        assert (error.code, error.maximum) == ("too_many", 100)
+        assert refusal(*["a"] * 101).code == "too_many"
+
+    def test_74_more_than_two_kilobytes_are_refused(self) -> None:
+        assert len(parse(["x" * MAX_CHARS]).names) == 1
+        for texts in (["x" * (MAX_CHARS + 1)], ["x" * 1024, "y" * 1025]):
+            error = refusal(*texts)
+            assert (error.code, error.maximum) == ("too_long", MAX_CHARS)
+
+    @pytest.mark.parametrize("mark", ["(", ")", "a(", "a)", ",", ".", "a.", "((", "(a", " "])
+    def test_74_ten_thousand_of_a_mark_are_refused(self, mark: str) -> None:
+        refusal(mark * 10_000)
+        refusal(mark * (MAX_CHARS // len(mark)))
+
+    @pytest.mark.parametrize(
+        "text", ["a(" * 500, "a." * 500 + "a", "a(" * 500 + "a" + ")" * 500], ids=["(", ".", "()"]
+    )
+    def test_74_it_does_not_recurse(self, text: str) -> None:
+        with few_frames(), pytest.raises(InvalidParameter):
+            parse([text], max_depth=10_000, max_names=400)
+
+    @given(st.integers(1, 1000), st.sampled_from(["a(", "a.", "a,", "a)", " ", "(", "é", "a(b),"]))
+    def test_74_the_work_grows_with_the_length(self, times: int, part: str) -> None:
+        """Counted in lines that run, of which each does a fixed amount of work."""
+        text = (part * times)[:MAX_CHARS]
+        assert lines_run(text) <= 40 * len(text) + 200
+
+
+@contextmanager
+def few_frames() -> Iterator[None]:
+    frame, used = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, used = frame.f_back, used + 1
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(used + 60)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def lines_run(text: str) -> int:
+    count = 0
+
+    def trace(frame: object, event: str, argument: object) -> object:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        parse([text], max_depth=10_000, max_names=10_000)
+    except InvalidParameter:
+        pass
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@given(st.lists(st.text(alphabet="ab,.() *\0é") | st.text(), max_size=3))
+def test_74_whatever_comes_is_understood_or_refused(texts: list[str]) -> None:
+    try:
+        mask = parse(texts)
+    except InvalidParameter as refused:
+        error = refused
+    else:
+        assert parse([str(mask)]) == mask if texts else mask == Mask()
+        return
+    assert error.status == 422
+    assert len(str(error).encode()) < 400
+
+
+@given(TREES)
+def test_70_a_tree_reads_as_it_was_written(names: dict[str, object]) -> None:
+    def written(inner: dict[str, object]) -> str:
+        parts = [
+            f"{name}({written(more)})" if more else name
+            for name, more in inner.items()
+            if isinstance(more, dict)
+        ]
+        return ",".join(parts)
+
+    def expected(inner: dict[str, object]) -> dict[str, object]:
+        return {
+            name if more else f"{name}!": expected(more)
+            for name, more in inner.items()
+            if isinstance(more, dict)
+        }
+
+    if names:
+        assert tree(parse([written(names)], max_depth=99)) == expected(names)

@@ -1,0 +1,111 @@
+"""A total says how sure it is, and never denies what stands on the page."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.errors import InvalidOption
+from hasten.pagination.counts import NOT_COUNTED, Capped, Count, Relation, to_counting
+
+
+class TestCapped:
+    @pytest.mark.parametrize("found", [0, 1, 9_999, 10_000])
+    def test_31_up_to_the_cap_it_is_exact(self, found: int) -> None:
+        assert Capped(10_000).count(found) == Count(found, "eq")
+
+    def test_31_beyond_the_cap_it_says_or_more(self) -> None:
+        assert Capped(10_000).count(10_001) == Count(10_000, "gte")
+
+    def test_31_and_stays_so_on_a_page_within_the_cap(self) -> None:
+        count = Count(10_000, "gte")
+        assert count.with_page(40, 20, has_more=True) == count
+
+    def test_31_a_page_beyond_the_cap_shows_more(self) -> None:
+        count = Count(10_000, "gte").with_page(20_000, 20, has_more=True)
+        assert count == Count(20_021, "gte")
+
+    @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "10"])
+    def test_a_cap_is_a_number(self, limit: int) -> None:
+        with pytest.raises(InvalidOption, match="at least 1"):
+            Capped(limit)
+
+
+class TestEstimated:
+    def test_32_an_estimate_below_what_was_seen_is_raised(self) -> None:
+        assert Count(7, "estimate").with_page(40, 20, has_more=True) == Count(61, "estimate")
+
+    def test_32_an_estimate_above_it_stays(self) -> None:
+        assert Count(999, "estimate").with_page(40, 20, has_more=True) == Count(999, "estimate")
+
+    def test_32_a_table_that_was_never_analysed_is_guessed_at_minus_one(self) -> None:
+        assert Count(-1, "estimate").with_page(20, 20, has_more=True) == Count(41, "estimate")
+        assert Count(-1, "estimate").with_page(20, 0, has_more=False) == Count(0, "estimate")
+
+    @pytest.mark.parametrize("relation", ["estimate", "gte"])
+    def test_32_the_page_that_shows_the_end_knows_the_total(self, relation: Relation) -> None:
+        assert Count(999, relation).with_page(40, 3, has_more=False) == Count(43)
+        assert Count(999, relation).with_page(0, 0, has_more=False) == Count(0)
+
+
+class TestExact:
+    def test_18_an_empty_table_has_a_total(self) -> None:
+        assert Count(0).with_page(0, 0, has_more=False) == Count(0)
+
+    def test_8_past_the_end_the_total_is_real(self) -> None:
+        assert Count(43).with_page(1_000, 0, has_more=False) == Count(43)
+
+    def test_20_rows_deleted_between_count_and_page(self) -> None:
+        assert Count(43).with_page(40, 1, has_more=False) == Count(41)
+        assert Count(43).with_page(40, 0, has_more=False) == Count(40)
+
+    def test_20_rows_added_between_count_and_page(self) -> None:
+        assert Count(40).with_page(20, 20, has_more=True) == Count(41)
+
+    def test_who_did_not_count_does_not_know(self) -> None:
+        assert NOT_COUNTED.with_page(0, 5, has_more=False) == NOT_COUNTED
+
+
+@given(
+    st.integers(-1, 200),
+    st.sampled_from(["eq", "gte", "estimate"]),
+    st.integers(0, 200),
+    st.integers(0, 30),
+    st.booleans(),
+)
+def test_32_what_was_seen_is_never_denied(
+    total: int, relation: Relation, offset: int, rows: int, has_more: bool
+) -> None:
+    count = Count(total, relation).with_page(offset, rows, has_more=has_more)
+    assert count.total is not None
+    assert count.total >= 0
+    if rows:
+        assert count.total >= offset + rows + has_more
+    if relation == "eq":
+        assert count.relation == "eq"
+
+
+class TestLastPage:
+    @pytest.mark.parametrize(
+        ("total", "last"), [(0, 1), (1, 1), (20, 1), (21, 2), (40, 2), (41, 3)]
+    )
+    def test_17_is_known_of_an_exact_total(self, total: int, last: int) -> None:
+        assert Count(total).last_page(20) == last
+
+    @pytest.mark.parametrize(
+        "count", [NOT_COUNTED, Count(10_000, "gte"), Count(10_000, "estimate")]
+    )
+    def test_31_of_no_other(self, count: Count) -> None:
+        assert count.last_page(20) is None
+
+
+class TestCounting:
+    @pytest.mark.parametrize("value", ["exact", "estimated", "none", Capped(5)])
+    def test_the_ways_to_count(self, value: object) -> None:
+        assert to_counting(value) == value
+
+    @pytest.mark.parametrize("value", ["capped", 10_000, None, True])
+    def test_there_are_no_others(self, value: object) -> None:
+        with pytest.raises(InvalidOption, match=r"count=.*expected 'exact', 'estimated', 'none'"):
+            to_counting(value)

@@ -1,0 +1,126 @@
+"""Links lead to the pages that there are, and nowhere else."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urljoin, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.pagination.counts import NOT_COUNTED, Count
+from hasten.pagination.links import Query, Rel, cursor_links, link_header, page_links
+from hasten.pagination.params import PageParams
+
+LINKS: dict[Rel, Query] = {"next": (("page", "2"),)}
+
+
+def at(page: int | None, *query: tuple[str, str]) -> PageParams:
+    return PageParams(page, 20, (), None, query)
+
+
+def numbers(page: int, count: Count, *, has_more: bool) -> dict[Rel, str]:
+    links = page_links(at(page), count, has_more=has_more)
+    return {rel: dict(query)["page"] for rel, query in links.items()}
+
+
+class TestPages:
+    def test_86_all_around_one_in_the_middle(self) -> None:
+        found = numbers(2, Count(100), has_more=True)
+        assert found == {"first": "1", "prev": "1", "next": "3", "last": "5"}
+
+    def test_86_the_first_page_has_none_before(self) -> None:
+        assert numbers(1, Count(41), has_more=True) == {"first": "1", "next": "2", "last": "3"}
+
+    def test_17_the_last_page_has_none_after(self) -> None:
+        found = numbers(2, Count(40), has_more=False)
+        assert found == {"first": "1", "prev": "1", "last": "2"}
+
+    def test_86_a_page_alone_has_none(self) -> None:
+        assert numbers(1, Count(20), has_more=False) == {}
+
+    @pytest.mark.parametrize(
+        "count", [NOT_COUNTED, Count(10_000, "gte"), Count(10_000, "estimate")]
+    )
+    def test_31_the_last_one_is_linked_only_if_known(self, count: Count) -> None:
+        assert numbers(3, count, has_more=True) == {"first": "1", "prev": "2", "next": "4"}
+
+    @pytest.mark.parametrize(("total", "last"), [(0, "1"), (41, "3")])
+    def test_8_past_the_end_the_way_back_is_the_last_page(self, total: int, last: str) -> None:
+        found = numbers(50, Count(total), has_more=False)
+        assert found == {"first": "1", "prev": last, "last": last}
+
+    def test_8_past_the_end_without_a_count(self) -> None:
+        assert numbers(50, NOT_COUNTED, has_more=False) == {"first": "1", "prev": "49"}
+
+
+class TestCursors:
+    def test_86_both_ways(self) -> None:
+        links = cursor_links(at(None, ("cursor", "b")), prev_cursor="a", next_cursor="c")
+        assert links == {
+            "first": (("cursor", ""),),
+            "prev": (("cursor", "a"),),
+            "next": (("cursor", "c"),),
+        }
+
+    def test_43_at_the_ends_one_is_absent(self) -> None:
+        assert set(cursor_links(at(None), prev_cursor=None, next_cursor="c")) == {"first", "next"}
+        assert set(cursor_links(at(None), prev_cursor="a", next_cursor=None)) == {"first", "prev"}
+        assert cursor_links(at(None), prev_cursor=None, next_cursor=None) == {}
+
+
+class TestHeader:
+    def test_86_is_written_as_rfc_8288_says(self) -> None:
+        links = page_links(at(2, ("sort", "-created_at")), Count(60), has_more=True)
+        assert link_header(links) == (
+            '<?sort=-created_at&page=1>; rel="first", '
+            '<?sort=-created_at&page=1>; rel="prev", '
+            '<?sort=-created_at&page=3>; rel="next", '
+            '<?sort=-created_at&page=3>; rel="last"'
+        )
+
+    def test_86_without_links_there_is_none(self) -> None:
+        assert link_header({}) is None
+
+    def test_22_86_the_other_parameters_are_kept_and_quoted(self) -> None:
+        pairs = (("q", 'a b>; rel="x", <é'), ("tag", "1"), ("tag", "2"), ("page", "1"), ("e", ""))
+        links = page_links(at(1, *pairs), NOT_COUNTED, has_more=True)
+        header = link_header({"next": links["next"]})
+        assert header == (
+            '<?q=a%20b%3E%3B%20rel%3D%22x%22%2C%20%3C%C3%A9&tag=1&tag=2&e=&page=2>; rel="next"'
+        )
+        query = header.partition(">")[0].removeprefix("<?")
+        kept = [pair for pair in pairs if pair[0] != "page"]
+        assert parse_qsl(query, keep_blank_values=True) == [*kept, ("page", "2")]
+
+    def test_86_they_are_relative_to_the_request(self) -> None:
+        """The prefix that a proxy has taken off is still there, and Host is not asked."""
+        request = "https://api.example.org/behind/a/proxy/posts?page=1"
+        target = (link_header(LINKS) or "").partition(">")[0].removeprefix("<")
+        assert urljoin(request, target) == "https://api.example.org/behind/a/proxy/posts?page=2"
+
+    def test_86_a_path_has_its_root(self) -> None:
+        assert link_header(LINKS, path="/root/é, <x>/%41") == (
+            '</root/%C3%A9%2C%20%3Cx%3E/%2541?page=2>; rel="next"'
+        )
+
+    def test_86_an_origin_makes_them_absolute(self) -> None:
+        assert link_header(LINKS, path="/posts", origin="https://api.example.org") == (
+            '<https://api.example.org/posts?page=2>; rel="next"'
+        )
+
+    @pytest.mark.parametrize("path", ["//evil.example/posts", "///evil.example", "//"])
+    def test_86_no_path_is_a_host(self, path: str) -> None:
+        target = (link_header(LINKS, path=path) or "").partition(">")[0].removeprefix("<")
+        joined = urlsplit(urljoin("https://api.example.org/posts", target))
+        assert joined.hostname == "api.example.org"
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=5), st.text())
+def test_86_a_header_is_ascii_without_line_breaks(pairs: list[tuple[str, str]], path: str) -> None:
+    links = page_links(at(2, *pairs), Count(100), has_more=True)
+    header = link_header(links, path=path) or ""
+    assert header.isascii()
+    assert header.isprintable()
+    assert header.count(", ") == 3
+    assert header.count("<") == header.count(">") == 4

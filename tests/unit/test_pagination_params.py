@@ -1,0 +1,306 @@
+"""Of what a request says about its page, all is understood or it is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.errors import InvalidOption, InvalidParameter
+from hasten.pagination.cursor import Cursor, Keys, fingerprint
+from hasten.pagination.order import Key, parse_sort
+from hasten.pagination.params import MAX_INT64, Limits, Mode, PageParams, parse
+
+KEYS = Keys(b"0123456789abcdef")
+QUERY = fingerprint("posts")
+CURSOR = Cursor((7, "x"))
+TOKEN = KEYS.sign(CURSOR, QUERY)
+SORTS = {"created_at": Key("created_at"), "score": Key("score", nullable=True, nulls="first")}
+
+NUMBERS = [
+    "abc", "1.5", "1e3", "", "0x10", "1_0", " 10", "10 ", "+10", "1,0", "٣", "１０", "²", "1\n",
+    "--1", "-", "\0", "\udc80", "NaN", "true",
+]  # fmt: skip
+
+
+def read(*pairs: tuple[str, str], mode: Mode = "page", max_offset: int | None = None) -> PageParams:
+    limits = Limits(mode=mode, max_offset=max_offset)
+    return parse(pairs, limits, sorts=SORTS, default_order=(Key("id"),), keys=KEYS)
+
+
+def refusal(
+    *pairs: tuple[str, str], mode: Mode = "page", max_offset: int | None = None
+) -> InvalidParameter:
+    with pytest.raises(InvalidParameter) as info:
+        read(*pairs, mode=mode, max_offset=max_offset)
+    return info.value
+
+
+class TestPage:
+    def test_1_nothing_asks_for_the_first_page_of_20(self) -> None:
+        assert read() == PageParams(1, 20, (Key("id"),), None, ())
+        assert read().offset == 0
+
+    @pytest.mark.parametrize("page", ["0", "00", "-1", "-0", "-99999999999999999999999"])
+    def test_2_a_page_below_one_is_refused(self, page: str) -> None:
+        error = refusal(("page", page))
+        assert (error.status, error.code, error.minimum) == (422, "out_of_range", 1)
+
+    @pytest.mark.parametrize("page", NUMBERS)
+    def test_3_4_5_a_page_that_is_not_written_in_digits_is_refused(self, page: str) -> None:
+        error = refusal(("page", page))
+        assert (error.status, error.code, error.parameter) == (422, "not_a_number", "page")
+        assert ", written in digits" in str(error)
+
+    @pytest.mark.parametrize(
+        "page", ["99999999999999999999999", "9223372036854775808", "9" * 5000, "1" + "0" * 50_000]
+    )
+    def test_6_a_page_beyond_int64_is_refused(self, page: str) -> None:
+        error = refusal(("page", page))
+        assert (error.status, error.code) == (422, "out_of_range")
+        assert error.maximum == (MAX_INT64 - 21) // 20 + 1
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 20, 99, 100])
+    def test_7_an_offset_beyond_int64_is_refused(self, limit: int) -> None:
+        """The product counts, and the row after the page still has to have a number."""
+        pairs = ("limit", str(limit))
+        highest = refusal(("page", str(MAX_INT64)), pairs).maximum
+        assert highest is not None
+        last = read(("page", str(highest)), pairs)
+        assert last.offset + limit + 1 <= MAX_INT64 < last.offset + 2 * limit + 1
+        refusal(("page", str(highest + 1)), pairs)
+
+    def test_8_a_page_past_the_end_is_nothing_that_can_be_known_here(self) -> None:
+        assert read(("page", "1000000")).offset == 19_999_980
+
+    def test_10_an_offset_over_the_maximum_is_refused(self) -> None:
+        assert read(("page", "501"), max_offset=10_000).offset == 10_000
+        error = refusal(("page", "502"), max_offset=10_000)
+        assert str(error) == (
+            "page='502': expected a whole number from 1 to 501 for limit=20; "
+            "filter for less instead of going further"
+        )
+
+    def test_10_and_a_cursor_is_named_if_there_is_one(self) -> None:
+        error = refusal(("page", "2"), mode="both", max_offset=0)
+        assert str(error) == (
+            "page='2': expected a whole number from 1 to 1 for limit=20; "
+            "move by cursor= instead of going further"
+        )
+
+    def test_zeros_in_front_are_nothing(self) -> None:
+        assert read(("page", "0" * 9000 + "7"), ("limit", "007")).offset == 42
+
+
+class TestLimit:
+    @pytest.mark.parametrize("limit", ["0", "-5", *NUMBERS])
+    @pytest.mark.parametrize("mode", ["page", "cursor", "both"])
+    def test_11_a_limit_that_is_none_is_refused(self, limit: str, mode: Mode) -> None:
+        error = refusal(("limit", limit), mode=mode)
+        assert (error.status, error.parameter) == (422, "limit")
+
+    @pytest.mark.parametrize("limit", ["101", "9" * 5000])
+    @pytest.mark.parametrize("mode", ["page", "cursor", "both"])
+    def test_12_13_a_limit_over_the_maximum_is_refused(self, limit: str, mode: Mode) -> None:
+        error = refusal(("limit", limit), mode=mode)
+        assert (error.code, error.minimum, error.maximum) == ("out_of_range", 1, 100)
+        assert str(error).endswith(
+            ": expected a whole number from 1 to 100; ask for several pages instead"
+        )
+
+    @pytest.mark.parametrize("limit", ["101", "9" * 5000])
+    def test_13_cursors_may_clamp_it(self, limit: str) -> None:
+        limits = Limits(mode="cursor", clamp=True)
+        assert parse([("limit", limit)], limits, keys=KEYS).limit == 100
+        with pytest.raises(InvalidParameter):
+            parse([("limit", "-1")], limits, keys=KEYS)
+
+    def test_13_page_numbers_may_not(self) -> None:
+        with pytest.raises(InvalidOption, match="clamp=True: expected mode='cursor'"):
+            Limits(mode="both", clamp=True)
+
+    def test_14_the_maximum_itself_is_fine(self) -> None:
+        assert read(("limit", "100")).limit == 100
+
+
+class TestTogether:
+    @pytest.mark.parametrize("name", ["page", "limit", "sort", "cursor"])
+    def test_15_a_parameter_that_is_given_twice_is_refused(self, name: str) -> None:
+        value = "score" if name == "sort" else "1"
+        error = refusal((name, value), (name, value), mode="both")
+        assert (error.status, error.code, error.parameter) == (422, "duplicate", name)
+
+    @pytest.mark.parametrize("token", [TOKEN, "", "junk"])
+    def test_16_page_and_cursor_together_are_refused(self, token: str) -> None:
+        error = refusal(("page", "1"), ("cursor", token), mode="both")
+        assert (error.status, error.code) == (422, "conflict")
+
+    def test_22_what_is_not_known_is_kept_for_links(self) -> None:
+        pairs = (("q", "a b"), ("page", "2"), ("q", ""), ("Page", "x"), ("page[]", "7"))
+        assert read(*pairs).query == pairs
+
+
+class TestModes:
+    def test_a_page_by_number(self) -> None:
+        params = read(("page", "3"), ("limit", "10"), mode="both")
+        assert (params.page, params.cursor, params.offset) == (3, None, 20)
+
+    @pytest.mark.parametrize("mode", ["cursor", "both"])
+    def test_a_page_by_cursor(self, mode: Mode) -> None:
+        params = read(("cursor", TOKEN), mode=mode)
+        assert (params.page, params.cursor, params.offset) == (None, CURSOR, 0)
+        assert params.cursor is not None
+        params.cursor.check(QUERY)
+
+    @pytest.mark.parametrize("mode", ["cursor", "both"])
+    def test_44_a_cursor_that_is_not_ours_is_refused(self, mode: Mode) -> None:
+        error = refusal(("cursor", TOKEN[:-1]), mode=mode)
+        assert (error.status, error.code) == (400, "invalid_cursor")
+
+    def test_50_a_cursor_goes_with_any_limit(self) -> None:
+        params = read(("cursor", TOKEN), ("limit", "3"), mode="cursor")
+        assert (params.cursor, params.limit) == (CURSOR, 3)
+
+    @pytest.mark.parametrize("mode", ["cursor", "both"])
+    def test_58_an_empty_cursor_is_the_first_page(self, mode: Mode) -> None:
+        params = read(("cursor", ""), mode=mode)
+        assert (params.page, params.cursor) == (None, None)
+
+    def test_58_also_where_pages_have_numbers(self) -> None:
+        assert read(("cursor", "")).page == 1
+
+    def test_what_does_not_move_the_page_is_refused(self) -> None:
+        """Ignored, it would give the first page again and again."""
+        assert refusal(("page", "2"), mode="cursor").code == "not_used"
+        assert str(refusal(("cursor", TOKEN))) == "cursor: not used here: move by page="
+
+    def test_cursors_need_keys(self) -> None:
+        with pytest.raises(TypeError, match="keys"):
+            parse([("cursor", TOKEN)], Limits(mode="cursor"))
+
+
+class TestSort:
+    def test_33_names_and_directions(self) -> None:
+        assert read(("sort", "score, -created_at")).order == (
+            Key("score", nullable=True, nulls="first"),
+            Key("created_at", descending=True),
+        )
+
+    def test_33_a_plus_is_a_space_in_a_url(self) -> None:
+        assert read(("sort", " score")).order == (SORTS["score"],)
+
+    @pytest.mark.parametrize(
+        "sort",
+        [
+            "password_hash",
+            "nonsense",
+            "author",
+            "metadata",
+            "__table__",
+            "registry",
+            "created_at.desc()",
+            "Score",
+            "created_at\0",
+            "--score",
+            "- score",
+            "\udc80",
+        ],
+    )
+    def test_33_34_what_may_not_be_sorted_by_is_refused_in_the_same_words(self, sort: str) -> None:
+        error = refusal(("sort", f"score,{sort}"))
+        name = sort.removeprefix("-")
+        assert error.problem() == {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": f"sort={name!r}: not a name to sort by: these are created_at, score",
+            "code": "unknown_name",
+            "parameter": "sort",
+            "allowed": ["created_at", "score"],
+        }
+
+    @pytest.mark.parametrize(
+        "sort", ["score asc", "score:desc", "score,(case when 1=1 then 1 end)", "score;drop", "'"]
+    )
+    def test_35_a_direction_is_no_text_of_sql(self, sort: str) -> None:
+        assert refusal(("sort", sort)).code == "unknown_name"
+
+    @pytest.mark.parametrize("sort", ["score,score", "score,-score", "-score,created_at, score"])
+    def test_36_a_key_that_is_named_twice_is_refused(self, sort: str) -> None:
+        error = refusal(("sort", sort))
+        assert (error.status, error.code) == (422, "duplicate")
+        assert str(error).endswith(": score is named twice")
+
+    def test_36_two_names_of_one_key_are_one_key(self) -> None:
+        with pytest.raises(InvalidParameter, match="b is named twice"):
+            parse_sort("a,-b", {"a": Key("x"), "b": Key("x")})
+
+    @pytest.mark.parametrize("sort", ["", " ", "-", "score,", ",score", "score,,created_at"])
+    def test_an_empty_name_is_refused(self, sort: str) -> None:
+        error = refusal(("sort", sort))
+        assert (error.status, error.code) == (422, "empty_name")
+
+    @pytest.mark.parametrize("sort", [",".join("abcdefghi"), "x" * 2049, "," * 100_000])
+    def test_too_much_is_refused(self, sort: str) -> None:
+        error = refusal(("sort", sort))
+        assert (error.status, error.code, error.maximum) == (422, "too_many", 8)
+
+    def test_where_there_is_one_order_only(self) -> None:
+        with pytest.raises(InvalidParameter, match="there is one order only; leave it out"):
+            parse([("sort", "id")], Limits())
+
+    def test_a_minus_descends_whatever_the_usual_direction(self) -> None:
+        keys = {"a": Key("a", descending=True)}
+        assert parse_sort("-a", keys) == (Key("a", descending=True),)
+        assert parse_sort("a", keys) == (Key("a"),)
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"max_limit": 0},
+            {"max_limit": 2**31},
+            {"max_limit": True},
+            {"default_limit": 0},
+            {"default_limit": 101},
+            {"default_limit": 1.5},
+            {"max_offset": -1},
+            {"mode": "pages"},
+        ],
+        ids=repr,
+    )
+    def test_mistakes_are_found_when_they_are_made(self, options: dict[str, object]) -> None:
+        [name] = options
+        with pytest.raises(InvalidOption, match=f"^{name}="):
+            Limits(**options)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["page", "limit", "sort", "cursor", "q"]),
+            st.one_of(
+                st.text(max_size=30),
+                st.integers().map(str),
+                st.from_regex(r"-?(score|created_at|x)?(,-?(score|created_at|x))*", fullmatch=True),
+                st.just(TOKEN),
+            ),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(["page", "cursor", "both"]),
+)
+def test_whatever_comes_is_understood_or_refused(pairs: list[tuple[str, str]], mode: Mode) -> None:
+    try:
+        params = read(*pairs, mode=mode)
+    except InvalidParameter as refused:
+        error = refused
+    else:
+        assert 1 <= params.limit <= 100
+        assert 0 <= params.offset <= params.offset + params.limit < MAX_INT64
+        assert params.order
+        assert {key.name for key in params.order} <= {"id", *SORTS}
+        return
+    assert error.status == (400 if error.code == "invalid_cursor" else 422)
+    assert str(error.problem()).encode()
