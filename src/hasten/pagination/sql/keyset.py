@@ -1,0 +1,229 @@
+"""The rows before or after a position, in index ranges only.
+
+For the keys k1 … kn at the values v1 … vn, the rows that come after are these ranges, the nearest
+first:
+
+    k1 = v1 AND … AND k(n-1) = v(n-1) AND kn > vn
+    …
+    k1 > v1
+
+(`<` where a key descends, `IS NULL` for a value that is NULL, one range more where NULLs come
+after.) Each one is a contiguous piece of an index over the keys, whatever their directions.
+Written as one condition with OR, the same rows cost a scan from the start of the index; written
+as one row value they need keys of one direction without NULLs, and a database that seeks on all
+of them: PostgreSQL does, SQLite on the first one alone. So ranges are the rule, and the row value
+is the exception.
+
+The ranges do not overlap and follow one another. They can be one statement (UNION ALL, each with
+a LIMIT of its own), or be read in turn until the page is full. The latter keeps what the ORM
+knows of a select (entities, loader options), and mostly needs one range; the former never needs
+two round trips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Float, and_, cast, literal, select, tuple_, union_all
+from sqlalchemy.sql.elements import ColumnElement
+
+from hasten.errors import InvalidOption
+from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey
+
+HIDDEN: Final = "hasten_key_"
+"""What the columns are called that are selected for the work and not for the caller."""
+
+Condition: TypeAlias = ColumnElement[bool]
+
+
+def after(
+    reading: Reading,
+    keys: Keys,
+    position: Sequence[object] | None,
+    *,
+    limit: int,
+    dialect: str,
+    backwards: bool = False,
+    in_turn: bool | None = None,
+) -> list[Selection]:
+    """The statements that read up to limit rows after a position, or before it if backwards.
+
+    position holds one value per key, None stands for the start (backwards: the end). The rows of
+    backward statements come last one first: turn them round. More than one statement is to be read
+    in turn, until limit rows have come; in_turn says whether that may be, and is by default the
+    case where a row holds entities. Each row has the keys behind its own elements (`layout`).
+    """
+    if position is not None:
+        _check_position(position, keys)
+    in_turn = reading.holds_entities if in_turn is None else in_turn
+    keys = _reversed(keys, dialect) if backwards else keys
+    source = with_keys(reading, keys)
+    ranges = _ranges(keys, position, dialect)
+    statements = [
+        _restrict(source, reading, conditions).order_by(*order_by(rest, dialect)).limit(limit)
+        for conditions, rest in ranges
+    ]
+    if len(statements) == 1 or in_turn:
+        return statements
+    return [_union(statements, reading, keys, limit=limit, dialect=dialect)]
+
+
+def layout(reading: Reading, keys: Keys) -> list[int]:
+    """Where in a row of `with_keys` the values of the keys stand."""
+    places = []
+    end = reading.width
+    for key in keys:
+        place = reading.find(key.column)
+        if place is None:
+            place, end = end, end + 1
+        places.append(place)
+    return places
+
+
+def with_keys(reading: Reading, keys: Keys) -> Selection:
+    """The select with the keys that it does not hold behind its own columns."""
+    hidden = [key for key in keys if reading.find(key.column) is None]
+    if hidden and reading.is_distinct:
+        raise InvalidOption(
+            "sort", str(hidden[0].column), "one of the columns that the DISTINCT select holds"
+        )
+    return reading.statement.add_columns(
+        *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
+    )
+
+
+def order_by(keys: Keys, dialect: str) -> list[Expression]:
+    """The terms of ORDER BY, which name NULLs only where the database would put them elsewhere."""
+    terms: list[Expression] = []
+    for key in keys:
+        term = key.column.desc() if key.descending else key.column.asc()
+        first = key.nulls_first(dialect)
+        if key.nullable and first != key.native_nulls_first(dialect):
+            if dialect in WITHOUT_NULLS_SYNTAX:
+                is_null = key.column.is_(None)
+                terms.append(is_null.desc() if first else is_null.asc())
+            else:
+                term = term.nulls_first() if first else term.nulls_last()
+        terms.append(term)
+    return terms
+
+
+WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
+
+
+def _check_position(position: Sequence[object], keys: Keys) -> None:
+    if len(position) != len(keys):
+        raise InvalidOption("position", list(position), f"{len(keys)} values, one per key")
+    for value, key in zip(position, keys, strict=True):
+        if value is None and not key.nullable:
+            raise InvalidOption(
+                "position", list(position), f"a value for {key.column}, which is never NULL"
+            )
+
+
+def _reversed(keys: Keys, dialect: str) -> Keys:
+    return tuple(key.reversed(dialect) for key in keys)
+
+
+# Ranges -------------------------------------------------------------------------------------------
+
+_Range: TypeAlias = tuple[list[Condition], Keys]
+"""What its rows have in common, and what is left to sort them by."""
+
+
+def _ranges(keys: Keys, position: Sequence[object] | None, dialect: str) -> list[_Range]:
+    if position is None:
+        return _start(keys, dialect)
+    if dialect == "postgresql" and _is_row_value(keys):
+        return [([_row_value(keys, position, dialect)], keys)]
+    ranges: list[_Range] = []
+    for index in reversed(range(len(keys))):
+        prefix = [
+            _is_at(key, value, dialect)
+            for key, value in zip(keys[:index], position[:index], strict=True)
+        ]
+        for condition, rest in _beyond(keys[index:], position[index], dialect):
+            ranges.append(([*prefix, condition], rest))
+    return ranges
+
+
+def _start(keys: Keys, dialect: str) -> list[_Range]:
+    """All rows. Where no plain index has the NULLs on the side asked for, they are a range."""
+    key = keys[0]
+    if not key.nullable or key.nulls_first(dialect) == key.native_nulls_first(dialect):
+        return [([], keys)]
+    with_value: _Range = ([key.column.is_not(None)], (_without_nulls(key), *keys[1:]))
+    without: _Range = ([key.column.is_(None)], keys[1:])
+    return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
+
+
+def _beyond(keys: Keys, value: object, dialect: str) -> list[tuple[Condition, Keys]]:
+    """What comes after a value of the first of these keys, in at most two ranges."""
+    key, rest = keys[0], keys[1:]
+    with_value = (_without_nulls(key), *rest)
+    if value is None:
+        return [(key.column.is_not(None), with_value)] if key.nulls_first(dialect) else []
+    bound = _bind(key, value, dialect)
+    found: list[tuple[Condition, Keys]] = [
+        (key.column < bound if key.descending else key.column > bound, with_value)
+    ]
+    if key.nullable and not key.nulls_first(dialect):
+        found.append((key.column.is_(None), rest))
+    return found
+
+
+def _is_at(key: SortKey, value: object, dialect: str) -> Condition:
+    return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
+
+
+def _without_nulls(key: SortKey) -> SortKey:
+    return SortKey(key.column, key.descending)
+
+
+def _is_row_value(keys: Keys) -> bool:
+    is_one_way = len({key.descending for key in keys}) == 1
+    return is_one_way and not any(key.nullable for key in keys)
+
+
+def _row_value(keys: Keys, position: Sequence[object], dialect: str) -> Condition:
+    columns: Any = tuple_(*(key.column for key in keys))
+    values: Any = tuple_(
+        *(_bind(key, value, dialect) for key, value in zip(keys, position, strict=True))
+    )
+    if len(keys) == 1:
+        columns, values = keys[0].column, _bind(keys[0], position[0], dialect)
+    condition: Condition = columns < values if keys[0].descending else columns > values
+    return condition
+
+
+def _bind(key: SortKey, value: object, dialect: str) -> Expression:
+    """A value of the column's own type. An untyped one would be compared as something else."""
+    bound: Expression = literal(value, key.column.type)
+    if dialect == "postgresql" and isinstance(key.column.type, Float):
+        # A `real` widened to double precision equals no decimal fraction that it came from.
+        return cast(bound, key.column.type)
+    return bound
+
+
+def _restrict(source: Selection, reading: Reading, conditions: list[Condition]) -> Selection:
+    if not conditions:
+        return source
+    # Keys may be aggregates; those that are not, PostgreSQL tests before it groups.
+    add: Callable[[Condition], Selection] = source.having if reading.is_grouped else source.where
+    return add(and_(*conditions))
+
+
+def _union(
+    statements: list[Selection], reading: Reading, keys: Keys, *, limit: int, dialect: str
+) -> Selection:
+    parts = union_all(*(select(each.subquery()) for each in statements)).subquery("hasten_ranges")
+    columns = list(parts.c)
+    names = [column.name for column in statements[0].selected_columns]
+    places = layout(reading, keys)
+    moved = tuple(
+        SortKey(columns[place], key.descending, key.nullable, key.nulls)
+        for place, key in zip(places, keys, strict=True)
+    )
+    named = [column.label(name) for column, name in zip(columns, names, strict=True)]
+    return select(*named).order_by(*order_by(moved, dialect)).limit(limit)
