@@ -14,10 +14,10 @@ as one row value they need keys of one direction without NULLs, and a database t
 of them: PostgreSQL does, SQLite on the first one alone. So ranges are the rule, and the row value
 is the exception.
 
-The ranges do not overlap and follow one another. They can be one statement (UNION ALL, each with
-a LIMIT of its own), or be read in turn until the page is full. The latter keeps what the ORM
-knows of a select (entities, loader options), and mostly needs one range; the former never needs
-two round trips.
+The ranges do not overlap and follow one another, so the nearest one mostly fills the page, and the
+others need not be looked into. They can be read in turn, which keeps what the ORM knows of a select
+(entities, loader options); or be one statement (UNION ALL of common table expressions, each only
+executed if those before it were short), which never needs a second round trip.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Float, and_, cast, literal, select, tuple_, union_all
+from sqlalchemy import CTE, Float, and_, cast, func, literal, select, tuple_, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
@@ -51,12 +51,13 @@ def after(
 
     position holds one value per key, None stands for the start (backwards: the end). The rows of
     backward statements come last one first: turn them round. More than one statement is to be read
-    in turn, until limit rows have come; in_turn says whether that may be, and is by default the
-    case where a row holds entities. Each row has the keys behind its own elements (`layout`).
+    in turn, until limit rows have come; in_turn says whether that may be. By default it is so where
+    a row holds entities, and on databases that we have not measured. Each row has the keys behind its own elements (`layout`).
     """
     if position is not None:
         _check_position(position, keys)
-    in_turn = reading.holds_entities if in_turn is None else in_turn
+    if in_turn is None:
+        in_turn = reading.holds_entities or dialect not in MEASURED
     keys = _reversed(keys, dialect) if backwards else keys
     source = with_keys(reading, keys)
     ranges = _ranges(keys, position, dialect)
@@ -66,7 +67,10 @@ def after(
     ]
     if len(statements) == 1 or in_turn:
         return statements
-    return [_union(statements, reading, keys, limit=limit, dialect=dialect)]
+    return [_chain(statements, reading, keys, limit=limit, dialect=dialect)]
+
+
+MEASURED: Final = frozenset({"sqlite", "postgresql"})
 
 
 def layout(reading: Reading, keys: Keys) -> list[int]:
@@ -214,11 +218,25 @@ def _restrict(source: Selection, reading: Reading, conditions: list[Condition]) 
     return add(and_(*conditions))
 
 
-def _union(
+def _chain(
     statements: list[Selection], reading: Reading, keys: Keys, *, limit: int, dialect: str
 ) -> Selection:
-    parts = union_all(*(select(each.subquery()) for each in statements)).subquery("hasten_ranges")
-    columns = list(parts.c)
+    """One statement in which a range is not looked into if those before it fill the page."""
+    parts: list[CTE] = []
+    for number, statement in enumerate(statements):
+        counts = [select(func.count()).select_from(part).scalar_subquery() for part in parts]
+        if counts:
+            found = sum(counts[1:], counts[0])
+            # PostgreSQL plans badly for a LIMIT that it does not know, and tests a condition without
+            # columns once. SQLite tests it for each row, but stops at once at LIMIT 0.
+            statement = (
+                statement.limit(literal(limit) - found)
+                if dialect == "sqlite"
+                else statement.where(found < limit)
+            )
+        parts.append(statement.cte(f"hasten_range_{number}"))
+    rows = union_all(*(select(part) for part in parts)).subquery("hasten_ranges")
+    columns = list(rows.c)
     names = [column.name for column in statements[0].selected_columns]
     places = layout(reading, keys)
     moved = tuple(

@@ -251,7 +251,7 @@ class _Root:
 
 def _find_root(statement: Selection, leaves: Leaves) -> _Root | None:
     for description in statement.column_descriptions:
-        entity = description["entity"]
+        entity = description.get("entity")
         if entity is not None:
             return _entity_root(entity)
         column = _clause(description["expr"])
@@ -350,7 +350,7 @@ def _is_contains_eager(option: object) -> bool:
 def _is_of_root_alone(statement: Selection, root: _Root) -> bool:
     for description in statement.column_descriptions:
         if root.entity is not None:
-            if description["entity"] is not root.entity:
+            if description.get("entity") is not root.entity:
                 return False
         elif getattr(_clause(description["expr"]), "table", None) != root.leaf:
             return False
@@ -361,7 +361,8 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
     for description in statement.column_descriptions:
         if _is_entity(description):
             if any(
-                _is_same(column, each) for each in _entity_root(description["entity"]).primary_key
+                _is_same(column, each)
+                for each in _entity_root(description.get("entity")).primary_key
             ):
                 return True
         elif _is_same(column, _clause(description["expr"])):

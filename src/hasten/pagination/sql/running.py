@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     Rows: TypeAlias = Result[*tuple[Any, ...]]
-    Steps: TypeAlias = Generator[Executable, Rows, T]
+else:
+    Rows = Result
+
+Steps: TypeAlias = Generator[Executable, Rows, T]
+"""Statements to execute, whose results are sent back, and what they come to."""
 
 Counted: TypeAlias = Literal["exact", "capped", "estimated", "none"]
 
