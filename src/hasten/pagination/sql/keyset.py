@@ -102,8 +102,8 @@ def order_by(keys: Keys, dialect: str) -> list[Expression]:
     terms: list[Expression] = []
     for key in keys:
         term = key.column.desc() if key.descending else key.column.asc()
-        first = key.nulls_first(dialect)
-        if key.nullable and first != key.native_nulls_first(dialect):
+        if not key.is_native(dialect):
+            first = key.nulls_first(dialect)
             if dialect in WITHOUT_NULLS_SYNTAX:
                 is_null = key.column.is_(None)
                 terms.append(is_null.desc() if first else is_null.asc())
@@ -147,33 +147,35 @@ def _ranges(keys: Keys, position: Sequence[object] | None, dialect: str) -> list
             _is_at(key, value, dialect)
             for key, value in zip(keys[:index], position[:index], strict=True)
         ]
+        nulls = _nulls_in(keys[:index], position, dialect)
         for condition, rest in _beyond(keys[index:], position[index], dialect):
-            ranges.append(([*prefix, condition], rest))
+            ranges.append(([*prefix, condition], (*nulls, *rest)))
     return ranges
 
 
 def _start(keys: Keys, dialect: str) -> list[_Range]:
     """All rows. Where no plain index has the NULLs on the side asked for, they are a range."""
     key = keys[0]
-    if not key.nullable or key.nulls_first(dialect) == key.native_nulls_first(dialect):
+    if key.is_native(dialect) or key.is_placed_by_index():
         return [([], keys)]
-    with_value: _Range = ([key.column.is_not(None)], (_without_nulls(key), *keys[1:]))
-    without: _Range = ([key.column.is_(None)], keys[1:])
+    settled = (_settled(key, dialect), *keys[1:])
+    with_value: _Range = ([key.column.is_not(None)], settled)
+    without: _Range = ([key.column.is_(None)], settled)
     return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
 
 
 def _beyond(keys: Keys, value: object, dialect: str) -> list[tuple[Condition, Keys]]:
     """What comes after a value of the first of these keys, in at most two ranges."""
     key, rest = keys[0], keys[1:]
-    with_value = (_without_nulls(key), *rest)
+    settled = (_settled(key, dialect), *rest)
     if value is None:
-        return [(key.column.is_not(None), with_value)] if key.nulls_first(dialect) else []
+        return [(key.column.is_not(None), settled)] if key.nulls_first(dialect) else []
     bound = _bind(key, value, dialect)
     found: list[tuple[Condition, Keys]] = [
-        (key.column < bound if key.descending else key.column > bound, with_value)
+        (key.column < bound if key.descending else key.column > bound, settled)
     ]
     if key.nullable and not key.nulls_first(dialect):
-        found.append((key.column.is_(None), rest))
+        found.append((key.column.is_(None), settled))
     return found
 
 
@@ -181,7 +183,23 @@ def _is_at(key: SortKey, value: object, dialect: str) -> Condition:
     return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
 
 
-def _without_nulls(key: SortKey) -> SortKey:
+def _nulls_in(keys: Keys, position: Sequence[object], dialect: str) -> Keys:
+    """The keys that are NULL in a whole range.
+
+    There is nothing to sort by in them, but PostgreSQL takes only a key with a value for constant:
+    it would not see that an index over all keys has the range in order.
+    """
+    pairs = zip(keys, position, strict=False)
+    return tuple(_settled(key, dialect) for key, value in pairs if value is None)
+
+
+def _settled(key: SortKey, dialect: str) -> SortKey:
+    """The key in a range where it is always NULL or never, so that their place is of no matter.
+
+    It is to the planner: the words have to be those of the index.
+    """
+    if dialect == "postgresql" and key.is_placed_by_index():
+        return key
     return SortKey(key.column, key.descending)
 
 
