@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from sqlalchemy import (
-    DDL,
     REAL,
     Column,
     DateTime,
@@ -25,6 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    text,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -109,7 +109,7 @@ def engine(database: str) -> Engine:
     with made.begin() as connection:
         for table, rows in _content():
             connection.execute(table.insert(), rows)
-        connection.execute(DDL("ANALYZE"))
+        connection.execute(text("ANALYZE"))
     return made
 
 

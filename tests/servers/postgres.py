@@ -20,8 +20,8 @@ from tests.servers.redis import free_port
 
 START_SECONDS: Final = 30.0
 
-# Nothing in it outlives the tests, so nothing has to reach the disk. (With synchronous_commit=off too,
-# VACUUM would leave the rows of a fresh commit out of the visibility map.)
+# Nothing in it outlives the tests, so nothing has to reach the disk. With synchronous_commit=off,
+# too, VACUUM would leave the rows of a fresh commit out of the visibility map.
 SETTINGS: Final = (
     "fsync=off", "full_page_writes=off", "wal_level=minimal",
     "max_wal_senders=0", "max_wal_size=4GB", "shared_buffers=512MB", "jit=off",

@@ -23,12 +23,14 @@ executed if those before it were short), which never needs a second round trip.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import CTE, Float, and_, cast, func, literal, select, tuple_, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
+from hasten.pagination.sql.indexes import find_index
 from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey
 
 HIDDEN: Final = "hasten_key_"
@@ -52,7 +54,8 @@ def after(
     position holds one value per key, None stands for the start (backwards: the end). The rows of
     backward statements come last one first: turn them round. More than one statement is to be read
     in turn, until limit rows have come; in_turn says whether that may be. By default it is so where
-    a row holds entities, and on databases that we have not measured. Each row has the keys behind its own elements (`layout`).
+    a row holds entities, and on databases that we have not measured. Each row has the keys behind
+    its own elements (`layout`).
     """
     if position is not None:
         _check_position(position, keys)
@@ -143,31 +146,33 @@ def _ranges(keys: Keys, position: Sequence[object] | None, dialect: str) -> list
         return [([_row_value(keys, position, dialect)], keys)]
     ranges: list[_Range] = []
     for index in reversed(range(len(keys))):
-        prefix = [
-            _is_at(key, value, dialect)
-            for key, value in zip(keys[:index], position[:index], strict=True)
-        ]
-        nulls = _nulls_in(keys[:index], position, dialect)
+        prefix, values = keys[:index], position[:index]
         for condition, rest in _beyond(keys[index:], position[index], dialect):
-            ranges.append(([*prefix, condition], (*nulls, *rest)))
+            at, order = _within(prefix, values, rest, dialect)
+            ranges.append(([*at, condition], order))
     return ranges
 
 
 def _start(keys: Keys, dialect: str) -> list[_Range]:
     """All rows. Where no plain index has the NULLs on the side asked for, they are a range."""
     key = keys[0]
-    if key.is_native(dialect) or key.is_placed_by_index():
+    if key.is_native(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
-    settled = (_settled(key, dialect), *keys[1:])
+    settled = (_settled(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], settled)
     without: _Range = ([key.column.is_(None)], settled)
     return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
 
 
+def _is_indexed(keys: Keys, dialect: str) -> bool:
+    found = find_index((), keys, dialect)
+    return found is not None and found[0].nulls_first(dialect) == keys[0].nulls_first(dialect)
+
+
 def _beyond(keys: Keys, value: object, dialect: str) -> list[tuple[Condition, Keys]]:
     """What comes after a value of the first of these keys, in at most two ranges."""
     key, rest = keys[0], keys[1:]
-    settled = (_settled(key, dialect), *rest)
+    settled = (_settled(key), *rest)
     if value is None:
         return [(key.column.is_not(None), settled)] if key.nulls_first(dialect) else []
     bound = _bind(key, value, dialect)
@@ -179,28 +184,41 @@ def _beyond(keys: Keys, value: object, dialect: str) -> list[tuple[Condition, Ke
     return found
 
 
+def _within(
+    prefix: Keys, values: Sequence[object], rest: Keys, dialect: str
+) -> tuple[list[Condition], Keys]:
+    """The condition that the keys of prefix are at their values, and what to sort by under it.
+
+    By what is constant nothing has to be sorted. But PostgreSQL, told that it is constant, may walk
+    the primary key instead of the index over all keys, and discard what is not of the range, in the
+    belief that rows of it come evenly; where they do not, that is most of the table. So it is not
+    told where we know the index: `k >= v AND k <= v`, and k in the ORDER BY, in the index's words.
+    """
+    pairs = list(zip(prefix, values, strict=True))
+    words = find_index(prefix, rest, dialect) if dialect == "postgresql" else None
+    if words is not None:
+        number = len(prefix) + 1
+        return [_is_between(*pair, dialect) for pair in pairs], (*words[:number], *rest[1:])
+    # A key that IS NULL is no constant to PostgreSQL: not named, an index would not be in order.
+    is_named = dialect == "postgresql"
+    named = [_settled(key) for key, value in pairs if value is None and is_named]
+    return [_is_at(*pair, dialect) for pair in pairs], (*named, *rest)
+
+
 def _is_at(key: SortKey, value: object, dialect: str) -> Condition:
     return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
 
 
-def _nulls_in(keys: Keys, position: Sequence[object], dialect: str) -> Keys:
-    """The keys that are NULL in a whole range.
-
-    There is nothing to sort by in them, but PostgreSQL takes only a key with a value for constant:
-    it would not see that an index over all keys has the range in order.
-    """
-    pairs = zip(keys, position, strict=False)
-    return tuple(_settled(key, dialect) for key, value in pairs if value is None)
+def _is_between(key: SortKey, value: object, dialect: str) -> Condition:
+    if value is None:
+        return key.column.is_(None)
+    bound = _bind(key, value, dialect)
+    return and_(key.column >= bound, key.column <= bound)
 
 
-def _settled(key: SortKey, dialect: str) -> SortKey:
-    """The key in a range where it is always NULL or never, so that their place is of no matter.
-
-    It is to the planner: the words have to be those of the index.
-    """
-    if dialect == "postgresql" and key.is_placed_by_index():
-        return key
-    return SortKey(key.column, key.descending)
+def _settled(key: SortKey) -> SortKey:
+    """The key where it is NULL in all rows or in none, so that NULLs need no place."""
+    return replace(key, nullable=False)
 
 
 def _is_row_value(keys: Keys) -> bool:
@@ -243,16 +261,9 @@ def _chain(
     parts: list[CTE] = []
     for number, statement in enumerate(statements):
         counts = [select(func.count()).select_from(part).scalar_subquery() for part in parts]
-        if counts:
-            found = sum(counts[1:], counts[0])
-            # PostgreSQL plans badly for a LIMIT that it does not know, and tests a condition without
-            # columns once. SQLite tests it for each row, but stops at once at LIMIT 0.
-            statement = (
-                statement.limit(literal(limit) - found)
-                if dialect == "sqlite"
-                else statement.where(found < limit)
-            )
-        parts.append(statement.cte(f"hasten_range_{number}"))
+        found: Expression = sum(counts, literal(0))
+        near = _unless_full(statement, found, limit, dialect) if counts else statement
+        parts.append(near.cte(f"hasten_range_{number}"))
     rows = union_all(*(select(part) for part in parts)).subquery("hasten_ranges")
     columns = list(rows.c)
     names = [column.name for column in statements[0].selected_columns]
@@ -263,3 +274,11 @@ def _chain(
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
     return select(*named).order_by(*order_by(moved, dialect)).limit(limit)
+
+
+def _unless_full(statement: Selection, found: Expression, limit: int, dialect: str) -> Selection:
+    # PostgreSQL plans badly for a LIMIT that it does not know, and tests a condition that has no
+    # columns once. SQLite tests it for each row, but stops at once at LIMIT 0.
+    if dialect == "sqlite":
+        return statement.limit(literal(limit) - found)
+    return statement.where(found < limit)

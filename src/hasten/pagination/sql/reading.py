@@ -84,16 +84,6 @@ class SortKey:
         """Whether a plain index has the NULLs where they are asked for."""
         return not self.nullable or self.nulls_first(dialect) == self.native_nulls_first(dialect)
 
-    def is_placed_by_index(self) -> bool:
-        """Whether an index says for this column where NULLs stand, as PostgreSQL's can."""
-        table = getattr(self.column, "table", None)
-        table = getattr(table, "element", table)
-        return isinstance(table, Table) and any(
-            isinstance(expression, UnaryExpression) and _places_nulls(expression, self.column)
-            for index in table.indexes
-            for expression in index.expressions
-        )
-
 
 Keys: TypeAlias = tuple[SortKey, ...]
 
@@ -498,15 +488,6 @@ def _unique_keys(leaf: FromClause, *, strict: bool = False) -> list[set[str]]:
         for key in keys
         if key and not (strict and any(column.nullable for column in key))
     ]
-
-
-def _places_nulls(expression: UnaryExpression[Any], column: Expression) -> bool:
-    is_placed = False
-    inner: Any = expression
-    while isinstance(inner, UnaryExpression):
-        is_placed |= inner.modifier in {operators.nulls_first_op, operators.nulls_last_op}
-        inner = inner.element
-    return is_placed and getattr(inner, "name", None) == getattr(column, "name", None)
 
 
 def _is_unique_for_all(index: Index) -> bool:
