@@ -97,6 +97,12 @@ DOORS: Final = {
     "brotli": ("hasten.compression.codecs",),
     "brotlicffi": ("hasten.compression.codecs",),
     "isal": ("hasten.compression.codecs",),
+    "sqlalchemy": (
+        "hasten.pagination.sql",
+        "hasten.pagination.sql.*",
+        "hasten.fields.sql",
+        "hasten.fields.sql.*",
+    ),
     "typer": ("hasten.cli", "hasten.cli.*"),
     "rich": ("hasten.cli", "hasten.cli.*"),
 }
@@ -152,7 +158,7 @@ def test_foreign_packages_come_in_at_their_doors() -> None:
         ("hasten", {"sqlite3", "asyncio", "msgspec", "hasten.jobs"}),
         ("hasten.jobs", {"redis", "typer", "rich", "pydantic"}),
         *[
-            (f"hasten.{name}", {"sqlite3", "redis", "hasten.jobs"})
+            (f"hasten.{name}", {"sqlite3", "redis", "sqlalchemy", "hasten.jobs"})
             for name in WITHOUT_JOBS
             if (SRC / "hasten" / name).exists()
         ],

@@ -1,0 +1,166 @@
+"""How many rows there are: to the last one, up to a cap, or as the planner guesses.
+
+What is counted is what a full read returns. ORDER BY and options that load entities are dropped.
+Unused outer joins are left in: SQLite and PostgreSQL drop them where a unique key proves them
+harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Executable,
+    Integer,
+    Select,
+    String,
+    cast,
+    column,
+    func,
+    literal,
+    literal_column,
+    select,
+    table,
+    true,
+)
+from sqlalchemy.dialects.postgresql import REGCLASS
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from hasten.pagination.sql.keyset import layout, order_by
+from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, only
+
+Relation: TypeAlias = Literal["eq", "gte", "estimate"]
+"""How a total stands to the truth."""
+
+Total: TypeAlias = tuple[int, Relation]
+
+HERE: Final = "hasten_here"
+
+
+def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Select[int]:
+    """A select of the number of rows. With a cap, counting ends at the row after it.
+
+    A bare table of SQLite is counted whole all the same: it has an instruction for that, which is
+    cheaper than reading up to the cap.
+    """
+    if cap is not None and not (dialect == "sqlite" and reading.table is not None):
+        some = only(reading.statement, literal_column("1")).limit(cap + 1)
+        if reading.is_grouped or reading.is_distinct:
+            some = _whole(reading).limit(cap + 1)
+        return select(func.count()).select_from(some.subquery())
+    if reading.is_grouped or reading.is_distinct:
+        return select(func.count()).select_from(_whole(reading).subquery())
+    counted: Any = only(reading.statement, func.count())
+    found: Select[int] = counted
+    return found
+
+
+def as_total(counted: int, cap: int | None) -> Total:
+    """What the result of `count` says."""
+    if cap is not None and counted > cap:
+        return cap, "gte"
+    return counted, "eq"
+
+
+def _whole(reading: Reading) -> Selection:
+    """Rows whose columns count, be it by DISTINCT or by HAVING."""
+    statement = reading.statement
+    if reading.is_distinct:
+        return only(statement, *(each["expr"] for each in statement.column_descriptions))
+    return only(statement, literal_column("1"))
+
+
+# Estimates of PostgreSQL --------------------------------------------------------------------------
+
+
+def estimate(reading: Reading) -> Executable:
+    """What PostgreSQL expects without counting. `read_estimate` reads its one value."""
+    if reading.table is None:
+        return _Explain(_whole(reading))
+    name = cast(_quoted(reading), REGCLASS)
+    catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
+    return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
+
+
+def _quoted(reading: Reading) -> Any:
+    assert reading.table is not None
+    parts = [part for part in (reading.table.schema, reading.table.name) if part]
+    return literal(".".join('"' + part.replace('"', '""') + '"' for part in parts), String)
+
+
+def read_estimate(value: object) -> Total | None:
+    """None if there is none: PostgreSQL has not looked at the table since it was made."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    if isinstance(value, list):
+        return int(value[0]["Plan"]["Plan Rows"]), "estimate"
+    assert value is None or isinstance(value, int)
+    return None if value is None or value < 0 else (value, "estimate")
+
+
+class _Explain(Executable, ClauseElement):
+    inherit_cache = False
+
+    def __init__(self, statement: Selection) -> None:
+        self.statement = statement
+
+
+@compiles(_Explain)
+def _explain(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
+    return "EXPLAIN (FORMAT JSON) " + compiler.process(element.statement, **options)
+
+
+# Page and total in one statement ------------------------------------------------------------------
+
+
+def beside(page: Selection, counted: Select[int]) -> Selection:
+    """A page whose rows carry the total behind all else. A page without rows tells no total.
+
+    Not `count(*) OVER ()`, which reads every row of the table to the last column.
+    """
+    return page.add_columns(counted.scalar_subquery().label("hasten_total"))
+
+
+def beside_skipping(page: Selection, counted: Select[int], *, offset: int) -> Selection:
+    """The same on PostgreSQL, where a page past the end is not looked for."""
+    total = select(counted.subquery().c[0].label("total")).cte("hasten_count")
+    number = select(total.c.total).scalar_subquery()
+    return page.where(number > offset).add_columns(number.label("hasten_total"))
+
+
+def lateral(
+    reading: Reading,
+    page: Selection,
+    counted: Select[int],
+    keys: Keys,
+    *,
+    offset: int,
+    dialect: str,
+) -> Selection:
+    """One row at least: the total, whether there is a row of the page, and the row.
+
+    page selects what `with_keys` does. Past the end it is not looked for. Columns only: what comes
+    out of a sub-query is no entity.
+    """
+    total = select(counted.subquery().c[0].label("total")).subquery("hasten_count")
+    marked = page.add_columns(literal_column("1", Integer).label(HERE))
+    rows = marked.where(total.c.total > offset).correlate(total).lateral("hasten_page")
+    columns = list(rows.c)
+    moved = tuple(
+        SortKey(columns[place], key.descending, key.nullable, key.nulls)
+        for place, key in zip(layout(reading, keys), keys, strict=True)
+    )
+    names = [each.name for each in page.selected_columns]
+    return (
+        select(
+            *(each.label(name) for each, name in zip(columns, names, strict=False)),
+            columns[-1],
+            total.c.total,
+        )
+        .select_from(total.outerjoin(rows, true()))
+        .order_by(*order_by(moved, dialect))
+    )

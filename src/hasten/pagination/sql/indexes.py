@@ -1,0 +1,93 @@
+"""Which index has rows in an order, as far as the tables of the application say.
+
+Indexes that only the database knows are not seen. Nothing gets wrong by that: what is found here
+decides on the words of a statement, not on its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Column, Index, Table, UniqueConstraint
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import UnaryExpression
+
+from hasten.pagination.sql.reading import Keys, SortKey
+
+
+def find_index(prefix: Keys, rest: Keys, dialect: str) -> Keys | None:
+    """The keys in the words of an index that has rows in this order, None if none has.
+
+    In each key of prefix all rows are the same, so that its direction is of no matter; the first
+    key of rest is NULL in all rows or in none.
+    """
+    keys = (*prefix, *rest)
+    tables = {getattr(key.column, "table", None) for key in keys}
+    if len(tables) != 1:
+        return None
+    (table,) = tables
+    table = getattr(table, "element", table)
+    if not isinstance(table, Table):
+        return None
+    found = [
+        words
+        for index in _orders_of(table)
+        for words in (index, tuple(key.reversed(dialect) for key in index))
+        if _serves(words, prefix, rest, dialect)
+    ]
+    if not found:
+        return None
+    first, place = rest[0], len(prefix)
+    # Of several, rather the one that also has the NULLs of the first key where they are wanted.
+    words = max(
+        found, key=lambda each: each[place].nulls_first(dialect) == first.nulls_first(dialect)
+    )
+    return tuple(replace(word, column=key.column) for key, word in zip(keys, words, strict=False))
+
+
+def _serves(words: Keys, prefix: Keys, rest: Keys, dialect: str) -> bool:
+    keys = (*prefix, *rest)
+    if len(words) < len(keys) or any(
+        word.column.name != getattr(key.column, "name", None)
+        for word, key in zip(words, keys, strict=False)
+    ):
+        return False
+    for number, (word, key) in enumerate(zip(words[len(prefix) :], rest, strict=False)):
+        if word.descending != key.descending:
+            return False
+        if number and key.nullable and word.nulls_first(dialect) != key.nulls_first(dialect):
+            return False
+    return True
+
+
+def _orders_of(table: Table) -> Iterator[Keys]:
+    yield tuple(SortKey(column, nullable=True) for column in table.primary_key)
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint):
+            yield tuple(SortKey(column, nullable=True) for column in constraint.columns)
+    for index in sorted(table.indexes, key=lambda each: each.name or ""):
+        if not _is_partial(index):
+            yield tuple(_leading(index))
+
+
+def _is_partial(index: Index) -> bool:
+    return index.dialect_options["postgresql"].get("where") is not None
+
+
+def _leading(index: Index) -> Iterator[SortKey]:
+    """The columns of an index, up to the first expression that is none."""
+    for expression in index.expressions:
+        descending, nulls = False, None
+        inner: Any = expression
+        while isinstance(inner, UnaryExpression):
+            descending |= inner.modifier is operators.desc_op
+            if inner.modifier is operators.nulls_first_op:
+                nulls = "first"
+            elif inner.modifier is operators.nulls_last_op:
+                nulls = "last"
+            inner = inner.element
+        if not isinstance(inner, Column):
+            return
+        yield SortKey(inner, descending, nullable=True, nulls=nulls)  # type: ignore[arg-type]

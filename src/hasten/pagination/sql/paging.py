@@ -1,0 +1,64 @@
+"""The rows at an offset.
+
+The database walks all that it skips. What it walks can be made narrow (the deferred join: it
+skips in the index, and fetches the rows of the page alone), and never needs to be more than half
+of the table (the reversed tail: a page near the end is counted from the end).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import and_
+
+from hasten.pagination.sql.keyset import order_by, with_keys
+from hasten.pagination.sql.reading import Keys, Reading, Selection, only
+
+DEFER_FROM: Final = 1_000
+"""From this offset on a join with the primary keys costs less than whole rows do."""
+
+
+def page(
+    reading: Reading,
+    keys: Keys,
+    *,
+    limit: int,
+    offset: int,
+    dialect: str,
+    defer: bool | None = None,
+) -> Selection:
+    """The select of up to limit rows, with the keys behind their own elements.
+
+    defer says whether primary keys are looked for first; by default, from `DEFER_FROM` on. What is
+    grouped, DISTINCT or told apart by a key of the caller's is never deferred.
+    """
+    defer = offset >= DEFER_FROM if defer is None else defer
+    statement = with_keys(reading, keys)
+    order = order_by(keys, dialect)
+    if not defer or not can_defer(reading):
+        return statement.order_by(*order).limit(limit).offset(offset)
+    identity = [key.column for key in reading.identity]
+    found = only(reading.statement, *identity).order_by(*order).limit(limit).offset(offset)
+    narrow = found.subquery("hasten_found")
+    same = [one == other for one, other in zip(identity, narrow.c, strict=True)]
+    return statement.join(narrow, and_(*same)).order_by(*order)
+
+
+def can_defer(reading: Reading) -> bool:
+    is_plain = not (reading.is_grouped or reading.is_distinct or reading.is_keyed)
+    return is_plain and not any(key.nullable for key in reading.identity)
+
+
+def tail(
+    reading: Reading, keys: Keys, *, limit: int, offset: int, total: int, dialect: str
+) -> Selection | None:
+    """The same rows read from the end, last one first; None if the start is nearer.
+
+    total has to be exact.
+    """
+    end = min(offset + limit, total)
+    from_end = total - end
+    if from_end >= offset or end <= offset:
+        return None
+    backward = tuple(key.reversed(dialect) for key in keys)
+    return page(reading, backward, limit=end - offset, offset=from_end, dialect=dialect)

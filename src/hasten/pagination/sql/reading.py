@@ -1,0 +1,617 @@
+"""What a select says that paging has to know: what tells its rows apart, and what may be NULL.
+
+A page is right only if rows stand in a total order, and a total right only if it counts what a
+full read returns. Both hang on one question: which columns identify a row? For one table it is
+the primary key. A join to at most one row (its unique key is equated with columns that are fixed
+already) changes nothing. A join to many repeats rows: if nothing of the joined table is selected,
+the repetition cannot have been meant, and the join becomes a semi-join, `WHERE id IN (SELECT id
+…)`. If something is selected, the pairs are the rows, and both primary keys identify them. What
+grouping and DISTINCT make has no key that we could know, unless it holds the primary key: then
+the caller names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from sqlalchemy import (
+    Alias,
+    ClauseElement,
+    Column,
+    ColumnElement,
+    FromClause,
+    Index,
+    Join,
+    Select,
+    Subquery,
+    Table,
+    UniqueConstraint,
+    func,
+    inspect,
+    select,
+    tuple_,
+)
+from sqlalchemy.orm import LoaderCriteriaOption, Mapper, UserDefinedOption
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    BindParameter,
+    BooleanClauseList,
+    Grouping,
+    UnaryExpression,
+)
+from sqlalchemy.sql.selectable import CTE
+
+from hasten.errors import InvalidOption
+from hasten.pagination.order import Nulls, Order
+
+if TYPE_CHECKING:
+    Selection: TypeAlias = Select[*tuple[Any, ...]]
+    """A select of anything."""
+else:
+    Selection = Select  # SQLAlchemy 2.0 knows one parameter, 2.1 any number
+
+Expression: TypeAlias = ColumnElement[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SortKey:
+    """One key of an order, resolved to what the database sorts by."""
+
+    column: Expression
+    descending: bool = False
+    nullable: bool = False
+    nulls: Nulls | None = None
+    """None is where the database puts them by itself. Of no meaning if not nullable."""
+
+    def reversed(self, dialect: str) -> SortKey:
+        """The key of the same order read from its end."""
+        nulls: Nulls = "last" if self.nulls_first(dialect) else "first"
+        return replace(self, descending=not self.descending, nulls=nulls)
+
+    def nulls_first(self, dialect: str) -> bool:
+        if self.nulls is None:
+            return self.native_nulls_first(dialect)
+        return self.nulls == "first"
+
+    def native_nulls_first(self, dialect: str) -> bool:
+        """Whether a plain index that is read in this direction meets NULLs first."""
+        return self.descending == (dialect in NULLS_ARE_LARGEST)
+
+    def is_native(self, dialect: str) -> bool:
+        """Whether a plain index has the NULLs where they are asked for."""
+        return not self.nullable or self.nulls_first(dialect) == self.native_nulls_first(dialect)
+
+
+Keys: TypeAlias = tuple[SortKey, ...]
+
+NULLS_ARE_LARGEST: Final = frozenset({"postgresql", "oracle", "cockroachdb"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """A select, ready to be cut into pages: without ORDER BY, and each of its rows once."""
+
+    statement: Selection
+    identity: Keys
+    """The columns that tell its rows apart."""
+    order: Keys
+    """The ORDER BY that the select came with."""
+    width: int
+    """How many elements a row has."""
+    holds_entities: bool
+    """Whether a row holds objects of the ORM, not columns alone."""
+    is_grouped: bool
+    is_distinct: bool
+    is_keyed: bool
+    """Whether the caller named the identity, so that it is not of one table."""
+    table: Table | None
+    """The one table that it reads whole, without a condition."""
+    mapper: Mapper[Any] | None
+    leaves: Leaves
+
+    def find(self, column: Expression) -> int | None:
+        """The place of a column in a row, None if it is not selected as such."""
+        if self.holds_entities:
+            return None
+        for index, expression in enumerate(_expressions(self.statement)):
+            if _is_same(_clause(expression), column):
+                return index
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaves:
+    """The tables, aliases and sub-queries that a select reads from."""
+
+    all: list[FromClause] = field(default_factory=list)
+    outer: set[FromClause] = field(default_factory=set)
+    """Those on the side of an outer join that may be missing."""
+    equal: list[tuple[Expression, FromClause | None]] = field(default_factory=list)
+    """A column, and where the value comes from that fixes it (None: from outside)."""
+
+    def __contains__(self, leaf: object) -> bool:
+        return any(leaf == each for each in self.all)
+
+
+def read(statement: Selection, *, key: Sequence[Any] = ()) -> Reading:
+    """Read a select of entities or of columns.
+
+    key names the columns that tell its rows apart, where the select does not say so: for GROUP BY
+    and DISTINCT without a primary key, and for what comes out of a sub-query. They may be NULL.
+    Raises `InvalidOption` where rows could not be told apart, with the remedy.
+    """
+    _check_kind(statement)
+    bare = statement.order_by(None)
+    leaves = _find_leaves(bare)
+    root = _find_root(bare, leaves)
+    reading = Reading(
+        statement=bare,
+        identity=tuple(SortKey(_clause(each), nullable=_may_be_null(each, leaves)) for each in key),
+        order=_written_order(statement, leaves),
+        width=len(statement.column_descriptions),
+        holds_entities=any(_is_entity(each) for each in statement.column_descriptions),
+        is_grouped=bool(bare._group_by_clauses or bare._having_criteria),
+        is_distinct=bare._distinct,
+        is_keyed=bool(key),
+        table=_whole_table(bare, leaves, root),
+        mapper=root.mapper if root else None,
+        leaves=leaves,
+    )
+    if key:
+        return reading
+    if root is None or not root.primary_key:
+        raise InvalidOption("statement", "a select without a primary key", NAME_THE_KEY)
+    if reading.is_grouped:
+        return replace(reading, identity=_group_identity(bare, root, leaves))
+    return _identify(reading, root)
+
+
+def resolve(reading: Reading, order: Order, columns: Mapping[str, Any]) -> Keys:
+    """The keys to sort by: those asked for, then what makes the order total.
+
+    columns says which column or expression a name stands for. Without an order, that of the select
+    counts. The identity is appended in the direction of the last key, so that one index serves,
+    unless the keys tell rows apart already.
+    """
+    keys = tuple(
+        SortKey(
+            column := _column_of(key.name, columns),
+            descending=key.descending,
+            nullable=key.nullable or _may_be_null(column, reading.leaves),
+            nulls=key.nulls,
+        )
+        for key in order
+    )
+    keys = keys or reading.order
+    for key in keys:
+        _check_reachable(key.column, reading)
+    if _is_total(keys, reading):
+        return keys
+    descending = keys[-1].descending if keys else False
+    missing = [
+        replace(each, descending=descending)
+        for each in reading.identity
+        if not any(_is_same(each.column, key.column) for key in keys)
+    ]
+    return (*keys, *missing)
+
+
+def without_loading(statement: Selection) -> Selection:
+    """The select without options that say how to load entities. Those that filter stay."""
+    plain = statement.order_by(None)
+    plain._with_options = tuple(
+        option
+        for option in statement._with_options
+        if isinstance(option, (LoaderCriteriaOption, UserDefinedOption))
+    )
+    return plain
+
+
+def only(statement: Selection, *columns: Any) -> Selection:
+    """The same rows, but of each row these columns alone."""
+    return without_loading(statement).with_only_columns(*columns, maintain_column_froms=True)
+
+
+NAME_THE_KEY: Final = (
+    "the primary key in what it selects or groups by, "
+    "or key=[…]: the columns that tell its rows apart"
+)
+
+
+def _check_kind(statement: Selection) -> None:
+    if not isinstance(statement, Select):
+        raise InvalidOption(
+            "statement", type(statement).__name__, "a select: for a UNION, select(union.subquery())"
+        )
+    if statement._limit_clause is not None or statement._offset_clause is not None:
+        raise InvalidOption(
+            "statement", "a select with LIMIT", "one without, or a select from its subquery()"
+        )
+    if statement._fetch_clause is not None:
+        raise InvalidOption(
+            "statement", "a select with FETCH", "one without, or a select from its subquery()"
+        )
+    if statement._distinct_on:
+        raise InvalidOption(
+            "statement", "a select with DISTINCT ON", "a select from its subquery(), with key=[…]"
+        )
+
+
+# What the rows are of -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Root:
+    """What a select is of, in the first place."""
+
+    leaf: FromClause
+    primary_key: tuple[Expression, ...]
+    entity: object | None
+    mapper: Mapper[Any] | None
+
+
+def _find_root(statement: Selection, leaves: Leaves) -> _Root | None:
+    for description in statement.column_descriptions:
+        entity = description.get("entity")
+        if entity is not None:
+            return _entity_root(entity)
+        column = _clause(description["expr"])
+        table = getattr(column, "table", None)
+        if table is not None and table in leaves:
+            return _Root(table, tuple(table.primary_key), None, None)
+    return None
+
+
+def _entity_root(entity: Any) -> _Root:
+    mapper = inspect(entity).mapper
+    primary_key = tuple(
+        _clause(getattr(entity, mapper.get_property_by_column(column).key))
+        for column in mapper.primary_key
+    )
+    leaf = primary_key[0].table
+    return _Root(leaf, primary_key, entity, mapper)
+
+
+def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> Keys:
+    grouped = [_clause(each) for each in statement._group_by_clauses]
+    for column in root.primary_key:
+        if not any(_is_same(column, each) for each in grouped):
+            raise InvalidOption("statement", "GROUP BY without the primary key", NAME_THE_KEY)
+    rest = [each for each in grouped if getattr(each, "table", None) != root.leaf]
+    return _as_keys([*root.primary_key, *rest], leaves)
+
+
+def _identify(reading: Reading, root: _Root) -> Reading:
+    leaves = reading.leaves
+    repeating = [leaf for leaf in leaves.all if leaf not in _determined(root.leaf, leaves)]
+    if not repeating and root.leaf not in leaves.outer:
+        return _identified(reading, _as_keys(root.primary_key, leaves))
+    if _is_of_root_alone(reading.statement, root):
+        return _semi_joined(reading, root)
+    columns = list(root.primary_key)
+    for leaf in repeating:
+        if not list(leaf.primary_key):
+            raise InvalidOption("statement", f"a join to many of {leaf}", NAME_THE_KEY)
+        columns += leaf.primary_key
+    return _identified(reading, _as_keys(columns, leaves))
+
+
+def _identified(reading: Reading, identity: Keys) -> Reading:
+    """Where the key is selected, DISTINCT has nothing to do, so it need not be done."""
+    if reading.is_distinct:
+        for key in identity:
+            if not _is_selected(key.column, reading.statement):
+                raise InvalidOption("statement", "DISTINCT without the primary key", NAME_THE_KEY)
+        reading = replace(reading, statement=_undistinct(reading.statement), is_distinct=False)
+    return replace(reading, identity=identity)
+
+
+def _undistinct(statement: Selection) -> Selection:
+    plain = statement.order_by(None)
+    plain._distinct = False
+    return plain
+
+
+def _semi_joined(reading: Reading, root: _Root) -> Reading:
+    statement = reading.statement
+    if any(_is_contains_eager(option) for option in statement._with_options):
+        raise InvalidOption(
+            "statement", "contains_eager() over a join to many", "selectinload() beside the join"
+        )
+    if reading.is_distinct and not all(
+        _is_selected(column, statement) for column in root.primary_key
+    ):
+        raise InvalidOption("statement", "DISTINCT without the primary key", NAME_THE_KEY)
+    primary_key = tuple(root.primary_key)
+    inside = _undistinct(only(statement, *primary_key)).correlate(None)
+    whole = primary_key[0] if len(primary_key) == 1 else tuple_(*primary_key)
+    outside: Selection = (
+        select(*_expressions(statement))
+        .options(*statement._with_options)
+        .execution_options(**statement.get_execution_options())
+        .where(whole.in_(inside))
+    )
+    leaves = _find_leaves(outside)
+    return replace(
+        reading,
+        statement=outside,
+        identity=_as_keys(primary_key, leaves),
+        is_distinct=False,
+        leaves=leaves,
+    )
+
+
+def _is_contains_eager(option: object) -> bool:
+    return any(
+        "eager_from_alias" in getattr(step, "local_opts", ())
+        for step in getattr(option, "context", ())
+    )
+
+
+def _is_of_root_alone(statement: Selection, root: _Root) -> bool:
+    for description in statement.column_descriptions:
+        if root.entity is not None:
+            if description.get("entity") is not root.entity:
+                return False
+        elif getattr(_clause(description["expr"]), "table", None) != root.leaf:
+            return False
+    return True
+
+
+def _is_selected(column: Expression, statement: Selection) -> bool:
+    for description in statement.column_descriptions:
+        if _is_entity(description):
+            if any(
+                _is_same(column, each)
+                for each in _entity_root(description.get("entity")).primary_key
+            ):
+                return True
+        elif _is_same(column, _clause(description["expr"])):
+            return True
+    return False
+
+
+def _whole_table(statement: Selection, leaves: Leaves, root: _Root | None) -> Table | None:
+    """The table, if the rows of the select are all of its rows, and nothing else."""
+    single = root is not None and root.mapper is not None and root.mapper.single
+    is_plain = not (
+        statement._where_criteria
+        or statement._group_by_clauses
+        or statement._having_criteria
+        or statement._distinct
+        or any(isinstance(each, LoaderCriteriaOption) for each in statement._with_options)
+        or single
+    )
+    if is_plain and len(leaves.all) == 1:
+        leaf: Any = leaves.all[0]
+        leaf = getattr(leaf, "element", leaf) if isinstance(leaf, Alias) else leaf
+        return leaf if isinstance(leaf, Table) else None
+    return None
+
+
+# From where it reads ------------------------------------------------------------------------------
+
+
+def _find_leaves(statement: Selection) -> Leaves:
+    leaves = Leaves()
+    for criterion in statement._where_criteria:
+        _note_equalities(criterion, leaves)
+    for clause in only(statement, func.count()).get_final_froms():
+        _walk(clause, leaves)
+    return leaves
+
+
+def _walk(clause: FromClause, leaves: Leaves) -> list[FromClause]:
+    """Note the leaves of a tree of joins. Returns those that it noted."""
+    if not isinstance(clause, Join):
+        leaves.all.append(clause)
+        return [clause]
+    left, right = _walk(clause.left, leaves), _walk(clause.right, leaves)
+    if clause.isouter or clause.full:
+        leaves.outer.update(right)
+    if clause.full:
+        leaves.outer.update(left)
+    elif clause.onclause is not None:
+        _note_equalities(clause.onclause, leaves, right if clause.isouter else None)
+    return [*left, *right]
+
+
+def _note_equalities(
+    criterion: ClauseElement, leaves: Leaves, targets: Collection[FromClause] | None = None
+) -> None:
+    """What must be equal for a row to come out. An outer join fixes its missing side alone."""
+    for condition in _conjuncts(criterion):
+        if not isinstance(condition, BinaryExpression) or condition.operator is not operators.eq:
+            continue
+        sides = (condition.left, condition.right)
+        for column, other in (sides, sides[::-1]):
+            table = getattr(column, "table", None)
+            source = getattr(other, "table", None)
+            if table is None or (source is None and not isinstance(other, BindParameter)):
+                continue
+            if targets is None or any(table == each for each in targets):
+                leaves.equal.append((column, source))
+
+
+def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
+    match criterion:
+        case Grouping():
+            inner: Any = criterion.element
+            yield from _conjuncts(inner)
+        case BooleanClauseList() if criterion.operator is operators.and_:
+            for clause in criterion.get_children():
+                yield from _conjuncts(clause)
+        case _:
+            yield criterion
+
+
+def _determined(root: FromClause, leaves: Leaves) -> list[FromClause]:
+    """The leaves of which each row of root meets one row at the most."""
+    known = [root]
+    unknown = [leaf for leaf in leaves.all if leaf != root]
+    found = True
+    while found:
+        found = False
+        for leaf in list(unknown):
+            fixed = {
+                column.name
+                for column, source in leaves.equal
+                if column.table == leaf
+                if source is None or any(source == each for each in known)
+            }
+            if any(key <= fixed for key in _unique_keys(leaf)):
+                known.append(leaf)
+                unknown.remove(leaf)
+                found = True
+    return known
+
+
+def _unique_keys(leaf: FromClause, *, strict: bool = False) -> list[set[str]]:
+    """The sets of columns, by name, that are equal in no two rows; strict: nor NULL in any."""
+    element: Any = leaf
+    while isinstance(element, Alias):
+        element = element.element
+    if isinstance(element, (Subquery, CTE)):
+        return [] if strict else _group_keys(element)
+    if not isinstance(element, Table):
+        return []
+    keys = [list(element.primary_key)]
+    keys += [
+        list(each.columns) for each in element.constraints if isinstance(each, UniqueConstraint)
+    ]
+    keys += [list(each.columns) for each in element.indexes if _is_unique_for_all(each)]
+    return [
+        {column.name for column in key}
+        for key in keys
+        if key and not (strict and any(column.nullable for column in key))
+    ]
+
+
+def _is_unique_for_all(index: Index) -> bool:
+    is_partial = any(
+        index.dialect_options[name].get("where") is not None for name in ("postgresql", "sqlite")
+    )
+    is_plain = all(isinstance(each, Column) for each in index.expressions)
+    return bool(index.unique) and is_plain and not is_partial
+
+
+def _group_keys(subquery: Subquery | CTE) -> list[set[str]]:
+    """What a sub-query groups by is unique in it."""
+    element = subquery.element
+    if not isinstance(element, Select) or not element._group_by_clauses:
+        return []
+    names = set()
+    for clause in element._group_by_clauses:
+        inner: Any = _clause(clause)
+        column = subquery.corresponding_column(inner)
+        if column is None:
+            return []
+        names.add(column.name)
+    return [names]
+
+
+# Columns ------------------------------------------------------------------------------------------
+
+
+def _column_of(name: str, columns: Mapping[str, Any]) -> Expression:
+    if name not in columns:
+        raise InvalidOption("sort", name, "one of " + ", ".join(map(repr, columns)))
+    return _clause(columns[name])
+
+
+def _clause(expression: Any) -> Expression:
+    """The expression of SQL behind an attribute of a mapped class."""
+    if hasattr(expression, "__clause_element__"):
+        expression = expression.__clause_element__()
+    found: Expression = expression
+    return found
+
+
+def _expressions(statement: Selection) -> list[Any]:
+    return [description["expr"] for description in statement.column_descriptions]
+
+
+def _is_entity(description: Any) -> bool:
+    return not isinstance(_clause(description["expr"]), ColumnElement)
+
+
+def _as_keys(columns: Sequence[Expression], leaves: Leaves) -> Keys:
+    return tuple(
+        SortKey(column, nullable=getattr(column, "table", None) in leaves.outer)
+        for column in columns
+    )
+
+
+def _is_same(one: Expression, other: Expression) -> bool:
+    if isinstance(one, Column) and isinstance(other, Column):
+        return bool(one.table == other.table) and one.name == other.name
+    return one is other or bool(one.compare(other))
+
+
+def _may_be_null(expression: Any, leaves: Leaves) -> bool:
+    """Of an expression we do not know, so it may."""
+    column = _clause(expression)
+    if not isinstance(column, Column):
+        return True
+    is_of_table = isinstance(getattr(column.table, "element", column.table), Table)
+    return bool(column.nullable) or not is_of_table or column.table in leaves.outer
+
+
+def _is_total(keys: Keys, reading: Reading) -> bool:
+    if all(any(_is_same(each.column, key.column) for key in keys) for each in reading.identity):
+        return True
+    tables = {getattr(each.column, "table", None) for each in reading.identity}
+    if len(tables) != 1 or reading.is_keyed or reading.is_grouped:
+        return False
+    (table,) = tables
+    if table is None or table in reading.leaves.outer:
+        return False
+    names = {
+        key.column.name
+        for key in keys
+        if isinstance(key.column, Column) and key.column.table == table
+    }
+    return any(key <= names for key in _unique_keys(table, strict=True))
+
+
+def _check_reachable(column: Expression, reading: Reading) -> None:
+    """After a semi-join, what was joined is no longer there to sort by."""
+    table = getattr(column, "table", None)
+    if table is None or table in reading.leaves:
+        return
+    raise InvalidOption(
+        "sort",
+        str(column),
+        "a column of what the select reads from: of a join to many, it would have many values",
+    )
+
+
+def _written_order(statement: Selection, leaves: Leaves) -> Keys:
+    return tuple(_written_key(clause, leaves) for clause in statement._order_by_clauses)
+
+
+def _written_key(clause: Any, leaves: Leaves) -> SortKey:
+    descending, nulls = False, None
+    expression = _clause(clause)
+    while isinstance(expression, UnaryExpression):
+        match expression.modifier:
+            case operators.desc_op:
+                descending = True
+            case operators.asc_op:
+                pass
+            case operators.nulls_first_op:
+                nulls = "first"
+            case operators.nulls_last_op:
+                nulls = "last"
+            case _:
+                break
+        expression = expression.element
+    return SortKey(
+        expression,
+        descending,
+        nullable=_may_be_null(expression, leaves),
+        nulls=nulls,  # type: ignore[arg-type]
+    )

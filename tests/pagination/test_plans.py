@@ -1,0 +1,392 @@
+"""What a page costs does not depend on how deep it is.
+
+PostgreSQL says how many buffers it touched, SQLite how many instructions it ran: neither depends on
+how busy the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Executable,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    select,
+    text,
+)
+from sqlalchemy.orm import registry
+
+from hasten.pagination.order import Key, Order
+from hasten.pagination.sql.counting import count, estimate
+from hasten.pagination.sql.keyset import layout
+from hasten.pagination.sql.paging import page, tail
+from hasten.pagination.sql.reading import Selection, read, resolve
+from hasten.pagination.sql.running import Steps, T, numbered, run, stretch, total_of
+from tests.pagination.databases import url
+
+ROWS: Final = 200_000
+DEEP: Final = 100_000
+
+metadata: Final = MetaData()
+wide: Final = Table(
+    "wide", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("made", DateTime, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("skew", Integer, nullable=False),
+    Column("score", Integer),
+    Column("rank", Integer),
+    Column("body", Text, nullable=False),
+)  # fmt: skip
+Index("wide_made", wide.c.made, wide.c.id)
+Index("wide_status", wide.c.status, wide.c.id)
+Index("wide_mixed", wide.c.made.desc(), wide.c.id)
+Index("wide_score", wide.c.score, wide.c.id)
+Index("wide_rank", wide.c.rank.desc().nulls_last(), wide.c.id.desc()).ddl_if("postgresql")
+Index("wide_rank_plain", wide.c.rank, wide.c.id).ddl_if("sqlite")
+Index("wide_skew", wide.c.skew.desc(), wide.c.id)
+
+ORDERS: Final[dict[str, Order]] = {
+    "primary key": (Key("id"),),
+    "many values": (Key("made", descending=True),),
+    "three values": (Key("status"),),
+    "mixed": (Key("made", descending=True), Key("id")),
+    "mixed, three values": (Key("status", descending=True), Key("id")),
+    "nulls as in the index": (Key("score", nulls="last"),),
+    "nulls on the other side": (Key("score", nulls="first"),),
+    "nulls and descending": (Key("score", descending=True, nulls="last"),),
+    "nulls placed by the index": (Key("rank", descending=True, nulls="last"),),
+    # One row in a hundred has a value of its own; all others share one.
+    "skewed": (Key("skew", descending=True), Key("id")),
+}
+
+COLUMNS: Final = dict(wide.c.items())
+
+FILL: Final = """
+INSERT INTO wide (id, made, status, skew, score, rank, body)
+SELECT n, {made}, CASE n % 3 WHEN 0 THEN 'draft' WHEN 1 THEN 'live' ELSE 'old' END,
+       CASE WHEN n % 100 = 0 THEN n ELSE 0 END,
+       CASE WHEN n % 4 = 0 THEN NULL ELSE n * 7919 % 50000 END,
+       CASE WHEN n % 4 = 0 THEN NULL ELSE n * 7919 % 50000 END, {body}
+FROM {numbers}
+"""
+
+
+class Wide:
+    """A row as an object."""
+
+
+registry().map_imperatively(Wide, wide)
+
+SELECTS: Final[dict[str, Selection]] = {
+    "columns": select(*wide.c),
+    "entities": select(Wide),
+}
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Connection]:
+    engine = create_engine(url("postgresql", 0), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        metadata.drop_all(connection)
+        wide.create(connection)
+        fill = FILL.format(
+            made="timestamp '2026-01-01' + n * 7919 % 199999 * interval '1 second'",
+            body="repeat(md5(n::text), 12)",
+            # Without an order in the heap that would favour some order of reading.
+            numbers=f"generate_series(1, {ROWS}) AS n ORDER BY md5(n::text)",
+        )
+        connection.execute(text(fill))
+        connection.execute(text("VACUUM ANALYZE wide"))
+        yield connection
+        wide.drop(connection)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def sqlite() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        wide.create(connection)
+        fill = FILL.format(
+            made="datetime(1767225600 + n * 7919 % 199999, 'unixepoch') || '.000000'",
+            body="hex(zeroblob(50))",
+            numbers="(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s"
+            f" WHERE n < {ROWS}) SELECT n FROM s)",
+        )
+        connection.execute(text(fill))
+        connection.execute(text("ANALYZE"))
+        yield connection
+    engine.dispose()
+
+
+def buffers(connection: Connection, statement: Executable) -> int:
+    """How many pages of 8 kB the plan touched, once they were all in memory."""
+    compiled = statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
+    explained = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + str(compiled)
+    connection.exec_driver_sql(explained, compiled.params)
+    found: dict[str, Any] = connection.exec_driver_sql(explained, compiled.params).scalar_one()[0]
+    found = found["Plan"]
+    return int(found["Shared Hit Blocks"] + found["Shared Read Blocks"])
+
+
+def steps(connection: Connection, statement: Executable) -> int:
+    """How many instructions of its machine SQLite ran."""
+    driver: Any = connection.connection.driver_connection
+    counted = 0
+
+    def note() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    driver.set_progress_handler(note, 1)
+    try:
+        connection.execute(statement).all()
+    finally:
+        driver.set_progress_handler(None, 1)
+    return counted
+
+
+def cost(connection: Connection, work: Steps[T]) -> tuple[int, T]:
+    """What all steps of a piece of work cost together, and what they come to."""
+    measure = buffers if connection.dialect.name == "postgresql" else steps
+    total = 0
+    try:
+        statement = next(work)
+        while True:
+            total += measure(connection, statement)
+            statement = work.send(connection.execute(statement))
+    except StopIteration as end:
+        return total, end.value
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def connection(request: pytest.FixtureRequest) -> Connection:
+    name = "postgres" if request.param == "postgresql" else "sqlite"
+    found: Connection = request.getfixturevalue(name)
+    return found
+
+
+@pytest.mark.parametrize("kind", SELECTS)
+@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_a_deep_page_costs_what_a_shallow_one_does(
+    connection: Connection,
+    order: Order,
+    backwards: bool,
+    kind: str,
+) -> None:
+    dialect = connection.dialect.name
+    reading, of_columns = read(SELECTS[kind]), read(SELECTS["columns"])
+    keys = resolve(reading, order, COLUMNS)
+    spent = []
+    for depth in (30 if backwards else 10, DEEP):
+        found = page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
+        row = connection.execute(found).one()
+        position = [row[place] for place in layout(of_columns, keys)]
+        total, stretched = cost(
+            connection,
+            stretch(reading, keys, position, limit=20, dialect=dialect, backwards=backwards),
+        )
+        assert len(stretched.rows) == 20
+        spent.append(total)
+    print(f"{dialect}: {kind}, {order}: {spent}")
+    assert spent[1] <= 2 * max(spent[0], ALL_RANGES[dialect])
+
+
+ALL_RANGES: Final = {"postgresql": 24, "sqlite": 800}
+"""A page of a single range (in a block of NULLs) is cheap, and may become as dear as others."""
+
+
+@pytest.mark.parametrize("kind", SELECTS)
+@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize(
+    ("order", "at"),
+    [
+        (ORDERS["three values"], {"status": "live", "id": 199_999}),
+        (ORDERS["three values"], {"status": "old", "id": 2}),
+        (ORDERS["nulls as in the index"], {"score": None, "id": 4}),
+        (ORDERS["nulls as in the index"], {"score": 49_999, "id": 199_999}),
+        (ORDERS["nulls on the other side"], {"score": None, "id": 199_996}),
+        (ORDERS["nulls on the other side"], {"score": 0, "id": 0}),
+        (ORDERS["nulls placed by the index"], {"rank": None, "id": 100_000}),
+        (ORDERS["nulls placed by the index"], {"rank": 0, "id": 0}),
+        (ORDERS["skewed"], {"skew": 100, "id": 100}),
+        (ORDERS["skewed"], {"skew": 0, "id": 1}),
+    ],
+)
+def test_a_page_across_the_border_of_a_block_costs_no_more(
+    connection: Connection, order: Order, at: dict[str, object], backwards: bool, kind: str
+) -> None:
+    dialect = connection.dialect.name
+    reading = read(SELECTS[kind])
+    keys = resolve(reading, order, COLUMNS)
+    position = [at[key.column.name] for key in keys]
+    total, stretched = cost(
+        connection,
+        stretch(reading, keys, position, limit=20, dialect=dialect, backwards=backwards),
+    )
+    print(f"{dialect}: border, {kind}, {backwards}, {at}: {total}")
+    assert len(stretched.rows) == 20
+    assert total <= 4 * ALL_RANGES[dialect]
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_rows_that_come_unevenly_are_found_in_the_index(
+    postgres: Connection, descending: bool
+) -> None:
+    """Half of the rows are of the range: a few at the start of the table, the others at its end."""
+    uneven = Table(
+        "uneven", MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("status", String(10)),
+        Column("body", Text),
+    )  # fmt: skip
+    uneven.create(postgres)
+    try:
+        postgres.execute(
+            text(
+                "INSERT INTO uneven SELECT n,"
+                " CASE WHEN n <= 100 OR n > 50000 THEN 'x' ELSE 'y' END,"
+                " repeat('b', 300) FROM generate_series(1, 100000) AS n"
+            )
+        )
+        status = uneven.c.status
+        Index("uneven_index", status.desc() if descending else status, uneven.c.id).create(postgres)
+        postgres.execute(text("VACUUM ANALYZE uneven"))
+        reading = read(select(uneven))
+        by_status = Key("status", descending=True, nulls="first")
+        keys = resolve(reading, (by_status, Key("id")), dict(uneven.c.items()))
+        total, stretched = cost(
+            postgres, stretch(reading, keys, ["x", 90], limit=20, dialect="postgresql")
+        )
+        assert len(stretched.rows) == 20
+        assert total <= 20
+    finally:
+        uneven.drop(postgres)
+
+
+@pytest.mark.parametrize("kind", SELECTS)
+def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str) -> None:
+    dialect = connection.dialect.name
+    reading = read(SELECTS[kind])
+    keys = resolve(reading, (Key("made", descending=True),), COLUMNS)
+
+    def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
+        statement = page(reading, keys, limit=20, offset=offset, dialect=dialect, defer=defer)
+        measure = buffers if dialect == "postgresql" else steps
+        return measure(connection, statement), list(connection.execute(statement))
+
+    plain, rows = at(DEEP, defer=False)
+    deferred, same = at(DEEP, defer=True)
+    print(f"{dialect}: {kind}, offset {DEEP}: {plain}, deferred {deferred}")
+    assert rows == same
+    assert deferred < plain / (10 if dialect == "postgresql" else 1)
+
+
+@pytest.mark.parametrize("kind", SELECTS)
+def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: str) -> None:
+    dialect = connection.dialect.name
+    reading = read(SELECTS[kind])
+    keys = resolve(reading, (Key("made", descending=True),), COLUMNS)
+    offset = ROWS - 30
+    statement = tail(reading, keys, limit=20, offset=offset, total=ROWS, dialect=dialect)
+    assert statement is not None
+    spent = (buffers if dialect == "postgresql" else steps)(connection, statement)
+    forward = page(reading, keys, limit=20, offset=offset, dialect=dialect)
+    print(f"{dialect}: {kind}, tail: {spent}")
+    rows, from_end = connection.execute(forward).all(), connection.execute(statement).all()
+    assert rows == from_end[::-1]
+    assert spent <= 2 * ALL_RANGES[dialect]
+
+
+@pytest.mark.parametrize("kind", SELECTS)
+@pytest.mark.parametrize("offset", [0, 900, ROWS, ROWS + 1_000_000])
+def test_9_a_page_past_the_end_is_not_looked_for(
+    connection: Connection, kind: str, offset: int
+) -> None:
+    """A page and its total cost little more than the total; past the end, no more at all."""
+    dialect = connection.dialect.name
+    reading = read(SELECTS[kind])
+    keys = resolve(reading, (Key("made", descending=True),), COLUMNS)
+    measure = buffers if dialect == "postgresql" else steps
+    alone = measure(connection, count(reading))
+    total, found = cost(
+        connection, numbered(reading, keys, limit=20, offset=offset, dialect=dialect)
+    )
+    print(f"{dialect}: {kind}, page and total at {offset}: {total}, total alone {alone}")
+    assert (found.total, found.relation) == (ROWS, "eq")
+    assert len(found.rows) == (20 if offset < ROWS else 0)
+    assert total - alone <= (0 if offset >= ROWS else {"postgresql": 1000, "sqlite": 6000}[dialect])
+
+
+def test_9_past_the_end_of_a_short_list_of_columns_is_one_statement(postgres: Connection) -> None:
+    reading = read(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
+    keys = resolve(reading, (Key("id"),), COLUMNS)
+    alone = buffers(postgres, count(reading))
+    total, found = cost(
+        postgres, numbered(reading, keys, limit=20, offset=900, dialect="postgresql")
+    )
+    assert (found.rows, found.total) == ([], 200)
+    assert total <= alone + 5
+
+
+def test_31_a_capped_total_does_not_depend_on_the_size_of_the_table(
+    postgres: Connection,
+) -> None:
+    reading = read(select(wide))
+    exact = buffers(postgres, count(reading))
+    capped = buffers(postgres, count(reading, cap=10_000, dialect="postgresql"))
+    filtered = read(select(wide).where(wide.c.status == "live"))
+    few = buffers(postgres, count(filtered, cap=10_000, dialect="postgresql"))
+    print(f"postgresql: exact {exact}, capped {capped}, capped and filtered {few}")
+    assert capped < exact / 5
+    assert few < exact / 5
+
+
+def test_31_a_whole_table_of_sqlite_is_counted_by_one_instruction(sqlite: Connection) -> None:
+    reading = read(select(wide))
+    assert steps(sqlite, count(reading, cap=10_000, dialect="sqlite")) < 20
+    filtered = read(select(wide).where(wide.c.status == "live"))
+    capped = count(filtered, cap=1_000, dialect="sqlite")
+    assert steps(sqlite, capped) < 20_000 < steps(sqlite, count(filtered))
+
+
+def test_32_estimates_come_from_the_catalogue_or_the_planner(postgres: Connection) -> None:
+    whole = run(postgres, total_of(read(select(Wide)), dialect="postgresql", count="estimated"))
+    assert whole == (ROWS, "estimate")
+    filtered = read(select(Wide).where(wide.c.status == "live"))
+    total, relation = run(postgres, total_of(filtered, dialect="postgresql", count="estimated"))
+    assert relation == "estimate"
+    assert total == pytest.approx(ROWS / 3, rel=0.1)
+    assert "pg_class" in str(estimate(read(select(Wide))))
+
+
+def test_32_what_was_never_analyzed_is_counted(postgres: Connection) -> None:
+    """Up to the cap, if there is one: nobody asked for more than a guess."""
+    fresh = Table("Fresh", MetaData(), Column("id", Integer, primary_key=True))
+    fresh.create(postgres)
+    try:
+        postgres.execute(fresh.insert(), [{"id": number} for number in range(30)])
+        reading = read(select(fresh))
+        assert run(
+            postgres, total_of(reading, dialect="postgresql", count="estimated", cap=10)
+        ) == (10, "gte")
+        assert run(postgres, total_of(reading, dialect="postgresql", count="estimated")) == (
+            30,
+            "eq",
+        )
+    finally:
+        fresh.drop(postgres)

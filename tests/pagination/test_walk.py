@@ -1,0 +1,360 @@
+"""A walk by position sees what one full read in the same order would, whatever the order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+from random import Random
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from hasten.pagination.order import Key, Order
+from hasten.pagination.sql.keyset import after
+from hasten.pagination.sql.reading import Keys, Reading, Selection, read, resolve
+from hasten.pagination.sql.running import Stretch, run, run_async, stretch
+from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
+
+COLUMNS: Final = {
+    name: getattr(Item, name) for name in ("id", "grade", "label", "weight", "state", "made")
+}
+NULLABLE: Final = ("grade", "label", "weight")
+
+QUICK: Final = settings(
+    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+
+orders = st.lists(
+    st.builds(
+        Key,
+        st.sampled_from(sorted(COLUMNS)),
+        descending=st.booleans(),
+        nulls=st.sampled_from(["first", "last"]),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda key: key.name,
+).map(tuple)
+datasets = st.integers(0, 2)
+limits = st.integers(1, 25)
+
+
+def expected(rows: list[Any], order: Order) -> list[int]:
+    """The ids in the order that Python puts them in."""
+    rows = sorted(rows, key=lambda row: row.id, reverse=order[-1].descending)
+    for key in reversed(order):
+        rows.sort(key=_by(key), reverse=key.descending)
+        if key.name in NULLABLE:
+            rows.sort(
+                key=lambda row, key=key: (  # type: ignore[misc]
+                    (getattr(row, key.name) is None) != (key.nulls == "first")
+                )
+            )
+    return [row.id for row in rows]
+
+
+def _by(key: Key) -> Callable[[Any], Any]:
+    nothing = "" if key.name == "label" else 0
+    return lambda row: nothing if getattr(row, key.name) is None else getattr(row, key.name)
+
+
+def everything(connection: Connection, dataset: int) -> list[Any]:
+    return list(connection.execute(select(*COLUMNS.values()).where(Item.dataset == dataset)))
+
+
+def plan(statement: Selection, order: Order) -> tuple[Reading, Keys]:
+    reading = read(statement)
+    return reading, resolve(reading, order, COLUMNS)
+
+
+def of_entities(dataset: int) -> Selection:
+    return select(Item).where(Item.dataset == dataset)
+
+
+def of_columns(dataset: int) -> Selection:
+    return select(Item.id, Item.label).where(Item.dataset == dataset)
+
+
+@pytest.mark.parametrize("select_items", [of_entities, of_columns])
+@pytest.mark.parametrize("database", DATABASES)
+@QUICK
+@given(order=orders, dataset=datasets, limit=limits)
+def test_37_38_a_walk_is_a_full_read_forwards_and_backwards(
+    database: str,
+    select_items: Callable[[int], Selection],
+    order: Order,
+    dataset: int,
+    limit: int,
+) -> None:
+    reading, keys = plan(select_items(dataset), order)
+    with Session(engine(database)) as session:
+        wanted = expected(everything(session.connection(), dataset), order)
+        for backwards in (False, True):
+            pages = []
+            position, has_more = None, True
+            while has_more:
+                page = run(
+                    session,
+                    stretch(
+                        reading, keys, position,
+                        limit=limit, dialect=database, backwards=backwards,
+                    ),
+                )  # fmt: skip
+                assert len(page.rows) == limit or not page.has_more
+                pages.append([row.id for row in page.rows])
+                position, has_more = (page.first if backwards else page.last), page.has_more
+            if backwards:
+                pages.reverse()
+            assert [id for page in pages for id in page] == wanted
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@settings(QUICK, max_examples=25)
+@given(order=orders, dataset=datasets, limit=limits)
+def test_37_38_a_walk_by_the_asynchronous_driver_too(
+    database: str, order: Order, dataset: int, limit: int
+) -> None:
+    async def walk() -> None:
+        reading, keys = plan(of_columns(dataset), order)
+        with async_engine(database) as made:
+            async with AsyncSession(made) as session:
+                seen: list[int] = []
+                page = Stretch([], has_more=True, first=None, last=None)
+                while page.has_more:
+                    page = await run_async(
+                        session, stretch(reading, keys, page.last, limit=limit, dialect=database)
+                    )
+                    seen += [row.id for row in page.rows]
+        with engine(database).connect() as connection:
+            assert seen == expected(everything(connection, dataset), order)
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@QUICK
+@given(order=orders, dataset=datasets, limit=limits, data=st.data())
+def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
+    database: str, order: Order, dataset: int, limit: int, data: st.DataObject
+) -> None:
+    reading, keys = plan(of_columns(dataset), order)
+    with engine(database).connect() as connection:
+        page = run(connection, stretch(reading, keys, None, limit=limit, dialect=database))
+        for _ in range(data.draw(st.integers(0, 3))):
+            if not page.has_more:
+                break
+            following = run(
+                connection, stretch(reading, keys, page.last, limit=limit, dialect=database)
+            )
+            back = run(
+                connection,
+                stretch(
+                    reading, keys, following.first, limit=limit, dialect=database, backwards=True
+                ),
+            )
+            assert back.rows == page.rows
+            assert (back.first, back.last) == (page.first, page.last)
+            page = following
+
+
+@pytest.mark.parametrize("select_items", [of_entities, of_columns])
+@pytest.mark.parametrize("database", DATABASES)
+@settings(QUICK, max_examples=40)
+@given(
+    order=orders,
+    dataset=datasets,
+    limit=st.integers(1, 12),
+    backwards=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_39_40_rows_that_stay_are_seen_once_while_others_come_and_go(
+    database: str,
+    select_items: Callable[[int], Selection],
+    order: Order,
+    dataset: int,
+    limit: int,
+    backwards: bool,
+    seed: int,
+) -> None:
+    """The row at the position may itself be gone."""
+    random = Random(seed)
+    reading, keys = plan(select_items(dataset), order)
+    with Session(engine(database)) as session:
+        connection = session.connection()
+        before = {row.id for row in everything(connection, dataset)}
+        gone: set[int] = set()
+        new_ids = count(10_000)
+        seen: list[int] = []
+        position, has_more = None, True
+        while has_more:
+            page = run(
+                session,
+                stretch(
+                    reading, keys, position, limit=limit, dialect=database, backwards=backwards
+                ),
+            )
+            ids = [row.id for row in page.rows]
+            seen += reversed(ids) if backwards else ids
+            position, has_more = (page.first if backwards else page.last), page.has_more
+            out = set(ids[-1:] if seed % 2 else [])
+            if 2 * len(gone) < len(before):
+                out |= set(random.sample(sorted(before - gone), 2))
+            gone |= out
+            connection.execute(delete(Item).where(Item.id.in_(out)))
+            # SQLite would give the id of a row that is gone once more.
+            ids = [next(new_ids), next(new_ids)] if len(seen) < len(before) else []
+            if ids:
+                connection.execute(insert(Item), [item(random, dataset, id=id) for id in ids])
+        assert len(seen) == len(set(seen))
+        assert before - gone <= set(seen)
+        session.rollback()
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_43_the_first_page_has_nothing_before_it_and_the_last_nothing_after(database: str) -> None:
+    reading, keys = plan(of_columns(0), (Key("made"),))
+    with engine(database).connect() as connection:
+        first = run(connection, stretch(reading, keys, None, limit=10, dialect=database))
+        last = run(
+            connection,
+            stretch(reading, keys, None, limit=10, dialect=database, backwards=True),
+        )
+        for position, backwards in ((first.first, True), (last.last, False)):
+            beyond = run(
+                connection,
+                stretch(reading, keys, position, limit=10, dialect=database, backwards=backwards),
+            )
+            assert beyond == Stretch([], has_more=False, first=None, last=None)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_17_a_page_that_ends_with_the_last_row_has_no_more(database: str, backwards: bool) -> None:
+    reading, keys = plan(of_columns(0), (Key("made"),))
+    with engine(database).connect() as connection:
+        for limit, has_more in ((59, True), (60, False), (61, False)):
+            page = run(
+                connection,
+                stretch(reading, keys, None, limit=limit, dialect=database, backwards=backwards),
+            )
+            assert (len(page.rows), page.has_more) == (min(limit, 60), has_more)
+
+
+def test_57_infinities_and_nan_have_their_place_in_postgresql() -> None:
+    """SQLite stores NaN as NULL."""
+    with Session(engine("postgresql")) as session:
+        session.execute(
+            insert(Item),
+            [
+                item(Random(1), 0, weight=float(weight)) | {"dataset": 9}
+                for weight in ("nan", "inf", "-inf", "nan", "1e30", "0.1", "nan")
+            ],
+        )
+        statement = select(Item.id, Item.weight).where(Item.dataset == 9)
+        reading, keys = plan(statement, (Key("weight", descending=True), Key("id")))
+        seen: list[str] = []
+        page = Stretch([], has_more=True, first=None, last=None)
+        while page.has_more:
+            page = run(session, stretch(reading, keys, page.last, limit=1, dialect="postgresql"))
+            seen += [f"{row.weight:g}" for row in page.rows]
+        assert seen == ["nan", "nan", "nan", "inf", "1e+30", "0.1", "-inf"]
+        session.rollback()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mysql"])
+@QUICK
+@given(order=orders, data=st.data())
+def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
+    dialect: str, order: Order, data: st.DataObject
+) -> None:
+    reading, keys = plan(of_columns(0), order)
+    values: list[object] = [
+        data.draw(st.none()) if key.nullable and data.draw(st.booleans()) else 1 for key in keys
+    ]
+    for in_turn in (True, False):
+        statements = after(reading, keys, values, limit=5, dialect=dialect, in_turn=in_turn)
+        assert len(statements) <= (2 * len(keys) if in_turn else 1)
+        for statement in statements:
+            text = str(statement.compile())
+            assert " OR " not in text
+            assert text.count("LIMIT") <= 2 * len(keys) + 1
+
+
+def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
+    def text(dialect: str, *order: Key) -> str:
+        reading, keys = plan(of_columns(0), order)
+        values = [1] * len(keys)
+        return " ".join(map(str, after(reading, keys, values, limit=5, dialect=dialect)))
+
+    made = Key("made", descending=True)
+    assert "(items.made, items.id) < (" in text("postgresql", made)
+    assert "(items.made, items.id) < (" not in text("sqlite", made)
+    assert "UNION ALL" in text("postgresql", made, Key("id"))
+    assert "UNION ALL" in text("postgresql", Key("grade"))
+
+
+def test_38_nulls_are_placed_by_a_key_of_their_own_where_the_dialect_has_no_words_for_it() -> None:
+    def text(dialect: str, nulls: Any, *, descending: bool) -> str:
+        reading, keys = plan(of_columns(0), (Key("grade", descending, nulls=nulls), Key("id")))
+        # Behind a range of another key, so that the order of this one is left to the database.
+        statement = after(
+            reading, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, in_turn=True
+        )[-1]
+        return str(statement).rpartition("ORDER BY ")[2].partition("\n")[0].replace("items.", "")
+
+    assert text("mysql", "last", descending=False) == "id ASC, grade IS NULL ASC, grade ASC"
+    assert text("mysql", "first", descending=True) == "id ASC, grade IS NULL DESC, grade DESC"
+    assert text("mysql", "first", descending=False) == "id ASC, grade ASC"
+    assert text("sqlite", "first", descending=False) == "id ASC, grade ASC"
+    assert text("sqlite", "last", descending=False) == "id ASC, grade ASC NULLS LAST"
+    assert text("postgresql", "last", descending=False) == "id ASC, grade ASC"
+    assert text("postgresql", "last", descending=True) == "id ASC, grade DESC NULLS LAST"
+
+
+@QUICK
+@given(order=orders, dataset=datasets, limit=limits)
+def test_38_the_emulation_sorts_as_the_words_do(order: Order, dataset: int, limit: int) -> None:
+    """SQLite is like MySQL in where it puts NULLs, and understands the emulation as well."""
+    reading, keys = plan(of_columns(dataset), order)
+    with engine("sqlite").connect() as connection:
+        page = Stretch([], has_more=True, first=None, last=None)
+        seen: list[int] = []
+        while page.has_more:
+            page = run(connection, stretch(reading, keys, page.last, limit=limit, dialect="mysql"))
+            seen += [row.id for row in page.rows]
+        assert seen == expected(everything(connection, dataset), order)
+
+
+class TestPositions:
+    def test_47_a_position_has_one_value_per_key(self) -> None:
+        reading, keys = plan(of_columns(0), (Key("made"),))
+        with pytest.raises(ValueError, match=r"position=\[1\]: expected 2 values, one per key"):
+            after(reading, keys, [1], limit=5, dialect="sqlite")
+
+    def test_47_a_key_that_is_never_null_has_a_value(self) -> None:
+        reading, keys = plan(of_columns(0), (Key("made"),))
+        with pytest.raises(ValueError, match=r"expected a value for items.made, which is never"):
+            after(reading, keys, [None, 1], limit=5, dialect="sqlite")
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_59_text_is_compared_by_the_database_alone(database: str) -> None:
+    """An order by an expression of the caller's, here without regard to case."""
+    reading = read(of_columns(0))
+    columns = {"label": func.lower(Item.label), "id": Item.id}
+    keys = resolve(reading, (Key("label"), Key("id", descending=True)), columns)
+    with engine(database).connect() as connection:
+        seen: list[int] = []
+        page = Stretch([], has_more=True, first=None, last=None)
+        while page.has_more:
+            page = run(connection, stretch(reading, keys, page.last, limit=4, dialect=database))
+            seen += [row.id for row in page.rows]
+        rows = everything(connection, 0)
+    fold = {row.id: (row.label.lower(), -row.id) for row in rows}
+    assert seen == sorted(fold, key=lambda id: fold[id])
