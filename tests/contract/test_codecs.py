@@ -396,6 +396,7 @@ class TestDecoder:
             (Coding.ZSTD, encode("zstd", b"")),
             (Coding.ZSTD, b"\x50\x2a\x4d\x18" + bytes(4)),
         ],
+        ids=["gzip", "zstd", "zstd-skippable"],
     )
     def test_few_empty_members_may_follow_each_other(self, coding: Coding, empty: bytes) -> None:
         """Each costs a call, and yields nothing: thousands are an attack."""

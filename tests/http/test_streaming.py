@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -234,9 +234,15 @@ async def test_S8_the_application_may_use_its_buffer_again(site: Site) -> None:
 async def test_S8_a_chunk_is_not_kept_for_the_life_of_the_stream(coding: str) -> None:
     kept: list[int] = []
 
+    def parts() -> Iterator[bytes]:
+        yield b"["
+        yield b"0, " * 4_000_000
+        yield b"1, "
+        yield b"2"
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, JSON))
-        for part in (b"[", b"0, " * 4_000_000, b"1", b"2"):
+        for part in parts():
             await send({"type": "http.response.body", "body": part, "more_body": True})
             del part
             kept.append(tracemalloc.get_traced_memory()[0])
