@@ -189,7 +189,9 @@ class TestWhoGetsIt:
 
 
 class TestWhatIsRemembered:
-    @pytest.mark.parametrize("directives", [b"no-store", b"private, No-Store", b"max-age=5,no-store"])
+    @pytest.mark.parametrize(
+        "directives", [b"no-store", b"private, No-Store", b"max-age=5,no-store"]
+    )
     async def test_nothing_that_is_not_to_be_stored(self, directives: bytes) -> None:
         feed = Feed()
         feed.answer.headers = (*JSON, (b"cache-control", directives))

@@ -478,7 +478,6 @@ class TestPool:
             assert there.headers == here.headers
             assert there.coding == coding
 
-
     async def test_large_events_of_a_stream_are_coded_in_threads(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -476,6 +476,28 @@ async def test_S12_a_send_that_was_cancelled_leaves_no_gap(
     assert middleware._settings.open_streams == 0
 
 
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_S12_a_large_body_whose_send_was_cancelled_leaves_no_gap(coding: str) -> None:
+    """It leaves in slices: some are there, and some are lost."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": ORDERS * 500}))
+        await exchange.until(lambda: exchange.body, "the first slice")
+        exchange.hold()
+        await asyncio.wait([sending], timeout=0.02)
+        sending.cancel()
+        await asyncio.wait([sending])
+        assert sending.cancelled()
+        exchange.release()
+        await breaks_for_good(send)
+
+    async with Client(CompressionMiddleware(app)).open(coding) as exchange:
+        error = await exchange.ended()
+        never_ends_well(exchange)
+        assert error is None
+
+
 @pytest.mark.parametrize("first", [ORDERS, b"<p>one</p>"])
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_S12_a_pause_whose_send_failed_leaves_no_gap(coding: str, first: bytes) -> None:
