@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hasten import _extras
 from hasten.compression import codecs
 from hasten.compression.codecs import BadData, Codec, Decoder, Encoder
 from hasten.compression.negotiation import Coding
@@ -388,6 +389,29 @@ class TestDecoder:
         assert drain(decoder, [skipped, encode("zstd", b"abc") + skipped]) == b"abc"
         assert decoder.at_end
 
+    @pytest.mark.parametrize(
+        ("coding", "empty"),
+        [
+            (Coding.GZIP, encode("gzip", b"")),
+            (Coding.ZSTD, encode("zstd", b"")),
+            (Coding.ZSTD, b"\x50\x2a\x4d\x18" + bytes(4)),
+        ],
+        ids=["gzip", "zstd", "zstd-skippable"],
+    )
+    def test_few_empty_members_may_follow_each_other(self, coding: Coding, empty: bytes) -> None:
+        """Each costs a call, and yields nothing: thousands are an attack."""
+        content = encode(coding, b"content")
+        assert drain(decoder_of(coding), [empty * 50 + content + empty * 50]) == b"content"
+        decoder = decoder_of(coding)
+        decoder.decode(empty * 50_000, 65536)
+
+        def go_on() -> None:
+            for _ in range(1000):
+                decoder.decode(b"", 65536)
+
+        with pytest.raises(BadData):
+            go_on()
+
     @pytest.mark.parametrize("where", ["together", "apart"])
     def test_rubbish_after_the_end_is_bad(self, coding: Coding, where: str) -> None:
         rubbish = b"rubbish that is no header"
@@ -499,6 +523,27 @@ class TestMissing:
         assert import_brotli() is None
         monkeypatch.setattr(codecs, "_installed", lambda module: None)
         assert import_brotli() is None
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ImportError("no libzstd", name="_zstd"),
+            ModuleNotFoundError("No module named '_zstd'", name="_zstd"),
+        ],
+    )
+    def test_a_python_that_was_built_without_zstd_has_none(
+        self, error: ImportError, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The module is there, from 3.14 on, and what it is made of is not."""
+
+        def import_module(name: str) -> Any:
+            assert name == "compression.zstd"
+            raise error
+
+        monkeypatch.setattr(codecs, "sys", SimpleNamespace(version_info=(3, 14, 0)))
+        monkeypatch.setattr(_extras, "importlib", SimpleNamespace(import_module=import_module))
+        import_zstd: Callable[[], Any] = codecs._import_zstd
+        assert import_zstd() is None
 
     def test_what_is_asked_for_keeps_its_order(self) -> None:
         order = list(Coding)
