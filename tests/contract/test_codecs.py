@@ -57,6 +57,10 @@ def make(name: str) -> Codec:
     return codecs.available([coding], levels)[coding]
 
 
+# isal is not among them: what its memory held before may decide between equals.
+repeatable = pytest.mark.parametrize("codec", sorted(CODECS.keys() - {"gzip-isal"}), indirect=True)
+
+
 @pytest.fixture(params=CODECS)
 def codec(request: pytest.FixtureRequest) -> Codec:
     return make(request.param)
@@ -102,6 +106,7 @@ class TestWhole:
         for level in codec.effort.levels:
             assert len(codec.compress(ORDERS, level)) < len(ORDERS) / 2
 
+    @repeatable
     @lasting
     @given(parts=pieces)
     def test_is_the_same_for_the_same(self, codec: Codec, parts: list[bytes]) -> None:
@@ -159,6 +164,7 @@ class TestStreamed:
             live = streamed(codec.live_encoder(level, 32 * KIB), [ORDERS, b"x"], flushes=True)
             assert decode(codec.coding, live) == ORDERS + b"x"
 
+    @repeatable
     def test_is_the_same_for_the_same(self, codec: Codec) -> None:
         for level in (codec.effort.streaming, codec.effort.fastest):
             first, second = (streamed(codec.encoder(level), [ORDERS, b"end"]) for _ in range(2))
@@ -210,7 +216,6 @@ class TestThreads:
     def test_share_a_codec(self, codec: Codec) -> None:
         bodies = [ORDERS[number:] * (1 + number % 3) for number in range(24)]
         level = codec.effort.fastest
-        expected = [codec.compress(body, level) for body in bodies]
         barrier = threading.Barrier(8)
 
         def work(number: int) -> list[bytes]:
@@ -220,7 +225,8 @@ class TestThreads:
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(work, range(8)))
         for number, result in enumerate(results):
-            assert result == expected[number:] + expected[:number]
+            decoded = [decode(codec.coding, coded) for coded in result]
+            assert decoded == bodies[number:] + bodies[:number]
 
     def test_have_streams_of_their_own(self, codec: Codec) -> None:
         barrier = threading.Barrier(8)

@@ -47,7 +47,11 @@ class Codec(Protocol):
         """What codes live streams: itself, mostly."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
-        """Code a body as a whole. The same body gives the same bytes."""
+        """Code a body as a whole.
+
+        The same body gives the same bytes, and with isal nearly always: where several ways to code
+        it are as good, what its memory held before may decide.
+        """
 
     def encoder(self, level: int) -> Encoder:
         """Begin a stream of unknown length."""
