@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hasten import _extras
-from hasten.compression import codecs
-from hasten.compression.codecs import BadData, Codec, Decoder, Encoder
+from hasten.compression import codecs, decoders, libraries
+from hasten.compression.codecs import Codec, Encoder
+from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding
 from tests.http.bodies import ORDERS, noise, tokens
 from tests.http.codings import decode, decode_beginning, encode, zstd_window_bytes, zstd_with_window
@@ -205,10 +206,10 @@ class TestWindow:
                 assert zstd_window_bytes(coded) <= MAX_WINDOW_BYTES
 
     def test_a_larger_one_is_refused(self) -> None:
-        decoder = codecs.decoders([Coding.ZSTD])[Coding.ZSTD]()
+        decoder = decoders.available([Coding.ZSTD])[Coding.ZSTD]()
         with pytest.raises(BadData):
             drain(decoder, [zstd_with_window(ORDERS, 24)])
-        decoder = codecs.decoders([Coding.ZSTD])[Coding.ZSTD]()
+        decoder = decoders.available([Coding.ZSTD])[Coding.ZSTD]()
         assert drain(decoder, [zstd_with_window(ORDERS, 23)]) == ORDERS
 
 
@@ -287,7 +288,7 @@ def test_a_live_stream_takes_about_the_memory_asked_for(name: str) -> None:
 
 
 def decoder_of(coding: Coding) -> Decoder:
-    return codecs.decoders([coding])[coding]()
+    return decoders.available([coding])[coding]()
 
 
 def drain(decoder: Decoder, parts: Sequence[bytes], at_most: int = 4096) -> bytes:
@@ -498,36 +499,36 @@ def tolerated(coding: Coding, parts: Sequence[bytes], at_most: int) -> None:
 
 class TestMissing:
     @pytest.mark.parametrize(
-        ("module", "missing"), [("_zstd", Coding.ZSTD), ("_brotli", Coding.BROTLI)]
+        ("module", "missing"), [("zstd", Coding.ZSTD), ("brotli", Coding.BROTLI)]
     )
     def test_is_not_offered(
         self, module: str, missing: Coding, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(codecs, module, None)
+        monkeypatch.setattr(libraries, module, None)
         rest = [coding for coding in Coding if coding is not missing]
         assert list(codecs.available(list(Coding), {})) == rest
         assert list(codecs.available(list(Coding), {missing: 3})) == rest
-        assert list(codecs.decoders(list(Coding))) == rest
+        assert list(decoders.available(list(Coding))) == rest
         assert codecs.available([missing], {}) == {}
 
     def test_isal_is_made_up_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(codecs, "_isal", None)
+        monkeypatch.setattr(libraries, "isal", None)
         codec = make("gzip-isal")
         assert decode("gzip", codec.compress(ORDERS, codec.effort.level_for(len(ORDERS)))) == ORDERS
         assert codec.compress(ORDERS, 9) == make("gzip-zlib").compress(ORDERS, 9)
 
     def test_zstd_has_no_dictionaries(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(codecs, "_zstd", None)
+        monkeypatch.setattr(libraries, "zstd", None)
         assert codecs.zstd_with(b"dictionary") is None
 
     def test_a_brotli_that_cannot_bound_its_output_is_none(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         old = SimpleNamespace(Decompressor=SimpleNamespace(process=None))
-        import_brotli: Callable[[], Any] = codecs._import_brotli
-        monkeypatch.setattr(codecs, "_installed", lambda module: old)
+        import_brotli: Callable[[], Any] = libraries._import_brotli
+        monkeypatch.setattr(libraries, "_installed", lambda module: old)
         assert import_brotli() is None
-        monkeypatch.setattr(codecs, "_installed", lambda module: None)
+        monkeypatch.setattr(libraries, "_installed", lambda module: None)
         assert import_brotli() is None
 
     @pytest.mark.parametrize(
@@ -546,13 +547,13 @@ class TestMissing:
             assert name == "compression.zstd"
             raise error
 
-        monkeypatch.setattr(codecs, "sys", SimpleNamespace(version_info=(3, 14, 0)))
+        monkeypatch.setattr(libraries, "sys", SimpleNamespace(version_info=(3, 14, 0)))
         monkeypatch.setattr(_extras, "importlib", SimpleNamespace(import_module=import_module))
-        import_zstd: Callable[[], Any] = codecs._import_zstd
+        import_zstd: Callable[[], Any] = libraries._import_zstd
         assert import_zstd() is None
 
     def test_what_is_asked_for_keeps_its_order(self) -> None:
         order = list(Coding)
         random.Random(1).shuffle(order)
         assert list(codecs.available(order, {})) == order
-        assert list(codecs.decoders(order)) == order
+        assert list(decoders.available(order)) == order

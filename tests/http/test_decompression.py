@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hasten.compression import DecompressionMiddleware, decompression
-from hasten.compression.codecs import Decoder
+from hasten.compression.decoders import Decoder
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window

@@ -278,8 +278,8 @@ async def test_zstd_itself_need_not_be_offered() -> None:
 
 
 async def test_without_zstd_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hasten.compression import codecs
+    from hasten.compression import libraries
 
     feed = await Feed().begun()
-    monkeypatch.setattr(codecs, "_zstd", None)
+    monkeypatch.setattr(libraries, "zstd", None)
     expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
