@@ -22,7 +22,8 @@ TIMEOUT_SECONDS: Final = 120
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a measurement on a new event loop; one that hangs fails."""
-    return uvloop.run(_within_time(work))
+    result: T = uvloop.run(_within_time(work))
+    return result
 
 
 async def _within_time(work: Coroutine[Any, Any, T]) -> T:

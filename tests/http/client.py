@@ -100,8 +100,11 @@ class Exchange:
         self._is_gone = False
         self._over = asyncio.Event()  # the client is gone, or has its response
         self._task: asyncio.Task[None] | None = None
+        self._around = contextlib.ExitStack()
 
     async def __aenter__(self) -> Self:
+        around = getattr(self._app, "around", contextlib.nullcontext)  # see hosts.Leaky
+        self._around.enter_context(around())
         self._task = asyncio.create_task(self._run(), name="exchange")
         return self
 
@@ -117,6 +120,7 @@ class Exchange:
         await asyncio.wait([self.task])
         if not self.task.cancelled():
             self.task.exception()  # it was of interest to those who asked
+        self._around.close()
 
     async def _run(self) -> None:
         await self._app(self.scope, self.receive, self.send)

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("tests.http.client", "tests.http.codings", "tests.http.expect")
-
-from tests.http.hosts import HOSTS  # noqa: E402 - their asserts are rewritten
-from tests.http.site import BEHAVIOURS, Site  # noqa: E402
+from tests.http.hosts import HOSTS
+from tests.http.site import BEHAVIOURS, Site
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -7,13 +7,15 @@ that need it are not generated for that host.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import gc
 import importlib
 import warnings
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
 from typing import Any, Protocol, TypeAlias
 
 from tests.http.bodies import JSON, ORDERS
@@ -368,7 +370,7 @@ class Django:
             body = echo.note(request.body, list(request.headers.items()), request.scope)
             return http.HttpResponse(body, content_type="application/octet-stream")
 
-        return without_leaks(self._app(view, middleware))
+        return Leaky(self._app(view, middleware))
 
     def _app(self, view: Endpoint, middleware: Installed) -> App:
         app = middleware(django_app())
@@ -381,18 +383,29 @@ class Django:
         return with_view
 
 
-def without_leaks(app: App) -> App:
-    """Django leaves the file for a body open, to be collected, where reading the body fails."""
+class Leaky:
+    """Django leaves the file for a body open, to be collected, where reading the body fails.
 
-    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+    The error refers to it, and so does the thread that raised it, until it is given the turn.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """What an exchange with it takes place in."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             try:
-                await app(scope, receive, send)
+                yield
             finally:
-                gc.collect()
-
-    return quiet
+                for found in gc.get_objects():
+                    if type(found) is SpooledTemporaryFile:
+                        found.close()
 
 
 def untyped(module: str) -> Any:

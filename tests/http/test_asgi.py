@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from tests.http import expect
@@ -76,6 +77,29 @@ async def test_A3_a_file_descriptor_is_sent_by_the_server(site: Site) -> None:
         assert response.get("etag") == '"abc"'
     else:
         expect.coded(response, site.coding, ORDERS)
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_A3_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
+    """And messages may follow it: the end, where that has not been, and trailers."""
+    trailers = {"type": "http.response.trailers", "headers": [(b"x-one", b"1")]}
+    start = {**start_message(200, JSON), "trailers": True}
+    with NamedTemporaryFile() as opened:
+        opened.write(ORDERS[::-1])
+        opened.flush()
+        path: Message = {"type": "http.response.pathsend", "path": opened.name}
+        part = {"type": "http.response.zerocopysend", "file": opened, "offset": 0, "count": 5000}
+        for messages, whole in (
+            ([path, body(b"")], ORDERS + ORDERS[::-1]),
+            ([path], ORDERS + ORDERS[::-1]),
+            ([{**part, "more_body": True}, body(b"tail")], ORDERS + ORDERS[::-1][:5000] + b"tail"),
+            ([part, body(b"")], ORDERS + ORDERS[::-1][:5000]),
+        ):
+            app = sends(start, body(more=True), *messages, trailers)
+            async with site.client(app).open(site.coding) as exchange:
+                response = await exchange.response()
+            expect.coded(response, site.coding, whole)
+            assert response.messages[-1] == trailers
 
 
 @behaviour(needs=Can.RAW)

@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import threading
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from hasten.compression import DecompressionMiddleware, decompression
+from hasten.compression.decoders import Decoder
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window
@@ -68,6 +75,24 @@ async def test_Q1_the_application_reads_the_plain_body(site: Site) -> None:
         "content_length": str(len(body)).encode(),
         "content_digest": b"sha-256=:AAAA:",
     }
+
+
+@behaviour()
+async def test_Q1_digests_of_what_came_are_gone(site: Site) -> None:
+    """Of the decoded body they would be false: RFC 9530, sections 2 and 3."""
+    echo = Echo()
+    body = encode(site.coding, ORDERS)
+    digests = [
+        (b"repr-digest", b"sha-256=:AAAA:"),
+        (b"digest", b"sha-256=AAAA"),
+        (b"content-md5", b"AAAA"),
+        (b"content-digest", b"sha-256=:AAAA:"),
+    ]
+    response = await upload(site.echo(echo), site.coding, body, *digests, (b"x-one", b"1"))
+    assert response.status == 200
+    (headers,) = echo.headers
+    assert headers.keys().isdisjoint(name.decode() for name, _ in digests)
+    assert headers["x-one"] == "1"
 
 
 @behaviour()
@@ -304,3 +329,178 @@ async def test_Q6_after_the_start_the_error_is_raised(site: Site) -> None:
             error = await exchange.ended()
         assert isinstance(error, Exception)
         assert not exchange.has_ended
+
+
+@behaviour(needs=Can.RAW)
+async def test_Q6_an_error_of_the_applications_own_is_raised_on(site: Site) -> None:
+    """The client is told of its body, and whoever looks after the application of its error."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        refusals: list[str] = []
+        try:
+            await read_body(receive)
+        except Exception as refusal:  # noqa: BLE001 - whatever it is
+            refusals.append(type(refusal).__name__)
+        assert refusals == ["BodyRefused"]
+        raise LookupError("something else")
+
+    request: Any = {"method": "POST", "body": [b"garbage"], "headers": coded("gzip", b"garbage")}
+    async with site.client(app).open(None, **request) as exchange:
+        error = await exchange.ended()
+    assert isinstance(error, LookupError)
+    response = exchange.so_far()
+    assert (response.status, response.is_whole) == (400, True)
+
+
+class Watched:
+    """A decoder that can be held up, and that nobody may call while it works."""
+
+    def __init__(self, decoder: Decoder, gate: threading.Event) -> None:
+        self.decoder = decoder
+        self.gate = gate
+        self.calls = 0
+        self.is_working = threading.Lock()
+        self.overlaps = 0
+
+    @property
+    def has_more(self) -> bool:
+        return self.decoder.has_more
+
+    @property
+    def at_end(self) -> bool:
+        return self.decoder.at_end
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        self.calls += 1
+        if not self.is_working.acquire(blocking=False):
+            self.overlaps += 1
+            return b""
+        try:
+            assert self.gate.wait(10)
+            return self.decoder.decode(data, at_most)
+        finally:
+            self.is_working.release()
+
+
+def watched(app: App, **options: Any) -> tuple[DecompressionMiddleware, list[Watched]]:
+    """A middleware, and the decoders that it has made."""
+    made: list[Watched] = []
+    middleware = DecompressionMiddleware(app, **options)
+    for name, make in list(middleware._decoders.items()):
+
+        def make_watched(make: Callable[[], Decoder] = make) -> Watched:
+            gate = threading.Event()
+            gate.set()
+            made.append(Watched(make(), gate))
+            return made[-1]
+
+        middleware._decoders[name] = make_watched
+    return middleware, made
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_reading_may_be_cancelled_at_any_point(coding: str, workers: int) -> None:
+    """As by asyncio.wait_for: who reads again gets what comes next, and all of it."""
+    cancelled = 0
+    read: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal cancelled
+        more = True
+        while more:
+            turn = len(read)
+            [decoder] = made
+            if turn % 2:
+                decoder.gate.clear()
+            reading = asyncio.ensure_future(receive())
+            for _ in range(turn // 2 % 8):
+                await asyncio.sleep(0)
+            if turn % 4 == 3:
+                await asyncio.wait([reading], timeout=0.02)  # it is in the decoder by now
+            reading.cancel()
+            await asyncio.wait([reading])
+            if reading.cancelled():
+                cancelled += 1
+                again = asyncio.ensure_future(receive())
+                for _ in range(turn // 2 % 8):
+                    await asyncio.sleep(0)
+                decoder.gate.set()
+                message = await again
+            else:
+                message = reading.result()
+            decoder.gate.set()
+            read.append(message["body"])
+            more = message["more_body"]
+        await send(start_message(200, JSON))
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    whole = noise(600_000) + ORDERS * 40
+    body = encode(coding, whole)
+    middleware, made = watched(app, offload_after=0, workers=workers)
+    response = await upload(Client(middleware), coding, body)
+    assert response.status == 200
+    assert b"".join(read) == whole
+    assert cancelled > 10
+    assert [decoder.overlaps for decoder in made] == [0]
+
+
+async def test_waiting_for_a_thread_is_not_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(decompression, "perf_counter", lambda: now)
+    gate = threading.Event()
+    read: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        read.append(await read_body(receive))
+        await send(start_message(200, JSON))
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    middleware = DecompressionMiddleware(app, max_seconds=5, offload_after=0, workers=1)
+    body = encode("gzip", ORDERS)
+    request: Any = {"method": "POST", "body": [body], "headers": coded("gzip", body)}
+    occupied = asyncio.ensure_future(middleware.pool.run(gate.wait, 10))
+    async with Client(middleware).open(None, **request) as exchange:
+        await exchange.until(lambda: middleware.pool.waiting, "the body to wait")
+        now = 3600.0
+        gate.set()
+        response = await exchange.response()
+    await occupied
+    assert response.status == 200
+    assert read == [ORDERS]
+
+
+async def test_decoding_takes_no_longer_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(decompression, "perf_counter", lambda: float(next(times)))
+    echo = Echo()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        echo.seen.append(await read_body(receive))
+
+    middleware = DecompressionMiddleware(app, max_seconds=5)
+    response = await upload(Client(middleware), "gzip", encode("gzip", noise(100_000)))
+    assert response.status == 413
+    assert echo.seen == []
+
+
+@pytest.mark.parametrize(
+    ("coding", "empty"),
+    [
+        ("gzip", encode("gzip", b"")),
+        ("zstd", encode("zstd", b"")),
+        ("zstd", b"\x50\x2a\x4d\x18" + bytes(4)),
+    ],
+    ids=["gzip", "zstd", "zstd-skippable"],
+)
+async def test_a_body_of_empty_members_is_400_before_long(coding: str, empty: bytes) -> None:
+    """Each of them costs time, and none of the other limits counts them."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+
+    middleware, made = watched(app)
+    response = await upload(Client(middleware), coding, empty * 20_000)
+    assert response.status == 400
+    [decoder] = made
+    assert decoder.calls < 1000

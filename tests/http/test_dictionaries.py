@@ -88,6 +88,32 @@ class TestWhoGetsIt:
         response = await feed.get(shown(ORDERS), (b"sec-fetch-site", site))
         expect.coded(response, "gzip", NEXT)
 
+    @pytest.mark.parametrize(
+        "credentials",
+        [
+            (),
+            ((b"cookie", b"session=bob"),),
+            ((b"cookie", b"session=alice"), (b"cookie", b"a=b")),
+            ((b"cookie", b"session=alice"), (b"authorization", b"Bearer bob")),
+            ((b"authorization", b"session=alice"),),
+        ],
+    )
+    async def test_nobody_who_is_somebody_else(self, credentials: Headers) -> None:
+        """The hash of a body is no secret to whoever can guess the body."""
+        alice = (b"cookie", b"session=alice")
+        feed = Feed()
+        await feed.get(alice)
+        feed.answer.body = NEXT
+        expect.coded(await feed.get(shown(ORDERS), *credentials), "gzip", NEXT)
+        is_difference(await feed.get(shown(ORDERS), alice), ORDERS, NEXT)
+
+    async def test_nobody_with_another_authorization(self) -> None:
+        feed = Feed()
+        await feed.get((b"authorization", b"Bearer alice"))
+        feed.answer.body = NEXT
+        for other in ((), ((b"authorization", b"Bearer bob"),)):
+            expect.coded(await feed.get(shown(ORDERS), *other), "gzip", NEXT)
+
     async def test_nobody_without_tls(self) -> None:
         feed = await Feed().begun()
         response = await feed.get(shown(ORDERS), scheme="http")
@@ -162,6 +188,28 @@ class TestWhoGetsIt:
         assert named is None or 31 <= len(named) <= 33
 
 
+class TestWhatIsRemembered:
+    @pytest.mark.parametrize(
+        "directives", [b"no-store", b"private, No-Store", b"max-age=5,no-store"]
+    )
+    async def test_nothing_that_is_not_to_be_stored(self, directives: bytes) -> None:
+        feed = Feed()
+        feed.answer.headers = (*JSON, (b"cache-control", directives))
+        expect.coded(await feed.get(), "gzip", ORDERS)
+        assert feed.dictionaries.bytes == 0
+        feed.answer.body = NEXT
+        expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
+
+    @pytest.mark.parametrize("status", [201, 203, 404, 500])
+    async def test_nothing_but_what_succeeded(self, status: int) -> None:
+        feed = Feed()
+        feed.answer.status = status
+        expect.coded(await feed.get(), "gzip", ORDERS)
+        assert feed.dictionaries.bytes == 0
+        feed.answer.body, feed.answer.status = NEXT, 200
+        expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
+
+
 class TestAnnouncement:
     async def test_names_the_pattern(self) -> None:
         feed = Feed(Dictionaries(["/a*", "/feed*"]))
@@ -224,9 +272,14 @@ class TestBound:
         assert feed.dictionaries.bytes == len(ORDERS)
 
 
+async def test_zstd_itself_need_not_be_offered() -> None:
+    feed = await Feed(encodings=("gzip", "br")).begun()
+    is_difference(await feed.get(shown(ORDERS)), ORDERS, NEXT)
+
+
 async def test_without_zstd_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hasten.compression import codecs
+    from hasten.compression import libraries
 
     feed = await Feed().begun()
-    monkeypatch.setattr(codecs, "_zstd", None)
+    monkeypatch.setattr(libraries, "zstd", None)
     expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)

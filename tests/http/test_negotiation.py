@@ -198,3 +198,14 @@ async def test_N22_a_request_may_forbid_transformations(site: Site) -> None:
         expect.varies(response)
     harmless = [(b"cache-control", b"no-cache")]
     expect.coded(await site.serve(Answer()).get("gzip", headers=harmless), "gzip", ORDERS)
+
+
+@behaviour()
+async def test_N22_it_may_be_in_any_line(site: Site) -> None:
+    """Several lines of one header are one list: RFC 9110, section 5.3."""
+    lines = [(b"cache-control", b"no-transform"), (b"cache-control", b"max-age=0")]
+    for headers in (lines, lines[::-1]):
+        response = await site.serve(Answer()).get(site.coding, headers=headers)
+        expect.plain(response, ORDERS)
+    response = await site.serve(Answer()).get(site.coding, headers=lines[1:])
+    expect.coded(response, site.coding, ORDERS)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -22,15 +25,18 @@ from hasten.compression import (
     default_types,
     no_compression,
 )
-from hasten.compression.codecs import Zlib, available
+from hasten.compression.codecs import Zlib, _BrotliEncoder, _ZlibEncoder, available
+from hasten.compression.effort import ZLIB
 from hasten.compression.events import Event
 from hasten.compression.negotiation import Coding
+from hasten.compression.pool import Pool
 from hasten.errors import InvalidOption
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, of_type, tokens
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, stays, until
 from tests.http.codings import encode
 from tests.http.hosts import Answer, Installed, Raw, start_message
+from tests.http.test_streaming import leftovers
 
 EVENTS = tokens(5)
 LEVEL_6 = {"gzip": 6}
@@ -195,6 +201,17 @@ class TestFlush:
             app.parts.put_nowait(None)
             await exchange.response()
 
+    @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+    async def test_an_empty_message_sends_even_a_small_beginning(self, coding: str) -> None:
+        app = Steps()
+        async with wrap(app, flush="never").open(coding) as exchange:
+            await app.send(b"<p>one</p>")
+            await app.send(b"")
+            assert exchange.decoded() == b"<p>one</p>"
+            app.parts.put_nowait(None)
+            response = await exchange.response()
+        assert response.decoded() == b"<p>one</p>"
+
     @pytest.mark.parametrize("flush", [0.001, timedelta(milliseconds=2), 0, "auto"])
     async def test_a_pause_of_so_many_seconds_sends_what_there_is(self, flush: Any) -> None:
         app = Steps()
@@ -245,6 +262,26 @@ class TestStreamEncodings:
         assert (await client.get("gzip;q=0.5, br")).coding == "br"
 
 
+FIRST, SECOND, THIRD = b"first,", b"second,", b"third"
+
+
+class Hesitant:
+    """A server, or a middleware outside, whose send takes a while before it takes a message."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.is_asked = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def hesitate(message: Any) -> None:
+            self.is_asked.set()
+            for _ in range(50):
+                await asyncio.sleep(0)
+            await send(message)
+
+        await self.app(scope, receive, hesitate)
+
+
 class TestMaxStreams:
     @pytest.mark.parametrize("headers", [SSE, JSON])
     @pytest.mark.parametrize("how", ["end", "error", "cancel", "gone", "unfinished"])
@@ -286,6 +323,35 @@ class TestMaxStreams:
         expect.coded(third, "gzip", ORDERS)
         streams = [event for event in found if isinstance(event, Coded)]
         assert [event.streamed for event in streams] == [True, True]
+
+    @pytest.mark.parametrize("behind", ["the server", "BaseHTTPMiddleware"])
+    @pytest.mark.parametrize("decides", ["size", "pause"])
+    async def test_what_is_sent_uncoded_stays_in_its_order(self, decides: str, behind: str) -> None:
+        """Whoever sends while the beginning is on its way comes after it."""
+        first = FIRST if decides == "pause" else FIRST * 1000
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_part(part: bytes) -> None:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+
+            await send(start_message(200, JSON))
+            beginning = asyncio.ensure_future(send_part(first))
+            await server.is_asked.wait()
+            await send_part(SECOND)
+            await beginning
+            await send({"type": "http.response.body", "body": THIRD})
+
+        server = Hesitant(CompressionMiddleware(app, max_streams=0))
+        outermost: Any = server
+        if behind == "BaseHTTPMiddleware":
+            from starlette.middleware.base import BaseHTTPMiddleware
+
+            outermost = BaseHTTPMiddleware(server, lambda request, call_next: call_next(request))
+        response = await Client(outermost).get("gzip")
+        expect.plain(response, first + SECOND + THIRD)
+        assert response.messages[0]["type"] == "http.response.start"
+        bodies = [message["body"] for message in response.messages[1:] if message["body"]]
+        assert bodies == [first, SECOND, THIRD]
 
     async def test_bodies_that_come_at_once_are_no_streams(self) -> None:
         expect.coded(await ask(max_streams=0), "gzip", ORDERS)
@@ -412,6 +478,113 @@ class TestPool:
             assert there.headers == here.headers
             assert there.coding == coding
 
+    async def test_large_events_of_a_stream_are_coded_in_threads(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What codes them is zlib, whatever codes other bodies: its costs count, and its level."""
+        threads = spied(monkeypatch, _ZlibEncoder, "write")
+        event = b"data: " + ORDERS * 22 + b"\n\n"
+        assert 240_000 < len(event) < 256 * 1024
+        found: list[Event] = []
+
+        async def large() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield event
+
+        response = await ask("gzip", Answer(large, SSE), on_event=found.append)
+        expect.coded(response, "gzip", event * 3)
+        assert [in_pool(name) for name in threads] == [True] * 3
+        [coded] = found
+        assert isinstance(coded, Coded)
+        assert coded.level == ZLIB.live
+
+    async def test_what_small_chunks_gather_is_coded_in_threads(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Brotli takes them at once, and codes them all with the last."""
+        threads = spied(monkeypatch, _BrotliEncoder, "finish")
+        body = ORDERS * 8
+
+        async def small() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 500):
+                yield body[start : start + 500]
+
+        response = await ask("br", Answer(small), level={"br": 9}, flush="never")
+        expect.coded(response, "br", body)
+        assert [in_pool(name) for name in threads] == [True]
+
+    async def test_work_that_could_not_be_begun_is_not_counted(self) -> None:
+        pool = Pool("test", 1, 0)
+        pool._threads.shutdown()
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                await pool.run(int)
+        assert not pool.is_full
+        assert pool.waiting == 0
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    def test_a_forked_child_has_threads_of_its_own(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", FORKING],
+            timeout=60,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout) == (0, "coded\ncoded\n"), done.stderr
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, encoder: type, method: str) -> list[str]:
+    """The names of the threads that call a method."""
+    threads: list[str] = []
+    original = getattr(encoder, method)
+
+    def spy(self: Any, *args: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        coded: bytes = original(self, *args)
+        return coded
+
+    monkeypatch.setattr(encoder, method, spy)
+    return threads
+
+
+def in_pool(thread: str) -> bool:
+    return thread.startswith("hasten-compression")
+
+
+FORKING = """
+import asyncio, os, signal
+from hasten.compression import CompressionMiddleware
+
+async def app(scope, receive, send):
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"[0, 1, 2]" * 100_000})
+
+middleware = CompressionMiddleware(app, offload_after=0)
+
+async def get():
+    found = {}
+    async def send(message):
+        found.update(message)
+    headers = [(b"accept-encoding", b"gzip")]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    await middleware(scope, None, send)
+    print("coded" if (b"content-encoding", b"gzip") in found["headers"] else "plain", flush=True)
+
+asyncio.run(get())
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    try:
+        asyncio.run(get())
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
 
 class TestETag:
     async def test_suffix_is_undone_for_the_application(self) -> None:
@@ -440,6 +613,20 @@ class TestETag:
         assert (again.status, again.get("etag")) == (304, '"abc"')
         await client.get("gzip", headers=[(b"if-match", b'"x--gzip", "abc--br"')])
         assert asked[-1] == b'"x", "abc"'
+
+    async def test_suffix_of_an_empty_tag_is_undone(self) -> None:
+        asked: list[bytes | None] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            asked.append(dict(scope["headers"]).get(b"if-none-match"))
+            await send(start_message(200, [*JSON, (b"etag", b'""')]))
+            await send({"type": "http.response.body", "body": ORDERS})
+
+        client = wrap(app, etag="suffix")
+        tag = (await client.get("gzip")).get("etag")
+        assert tag == '"--gzip"'
+        await client.get("gzip", headers=[(b"if-none-match", tag.encode())])
+        assert asked == [None, b'""']
 
     async def test_suffix_does_not_change_the_servers_scope(self) -> None:
         client = serve(Answer(), etag="suffix", strip_accept_encoding=True)
@@ -598,6 +785,36 @@ class TestEvents:
         expect.plain(await ask("gzip", Answer(body, TEXT), on_event=found.append), body)
         assert found == [Skipped("not-smaller")]
 
+    @pytest.mark.parametrize(
+        ("answer", "coding"),
+        [
+            (Answer(), "gzip"),
+            (Answer(events, SSE), "gzip"),
+            (Answer(ORDERS * 400), "gzip"),
+            (Answer(SMALL), None),
+            (Answer(ORDERS, of_type("image/png")), None),
+        ],
+    )
+    async def test_whose_listener_raises_harm_nobody(
+        self, answer: Answer, coding: str | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(event: Event) -> None:
+            raise LookupError("no such metric")
+
+        middleware = CompressionMiddleware(
+            Raw().serve(answer, Installed(lambda app: app)), on_event=broken
+        )
+        response = await Client(middleware).get("gzip")
+        assert response.coding == coding
+        whole = answer.body if isinstance(answer.body, bytes) else b"".join(EVENTS)
+        assert response.decoded() == whole
+        [record] = caplog.records
+        assert (record.name, record.levelname) == ("hasten.compression", "ERROR")
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], LookupError)
+        assert middleware._settings.open_streams == 0
+        await until(lambda: not leftovers(), "nothing to be left behind")
+
     async def test_are_counted(self) -> None:
         counters = Counters()
         client = serve(Answer(), on_event=counters)
@@ -679,6 +896,52 @@ class TestNoCompression:
 
         await self.untouched(app)
 
+    @pytest.mark.parametrize("extensions", [None, {"http.response.debug": {}}])
+    @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
+    async def test_holds_where_the_request_was_decoded(
+        self, framework: str, extensions: dict[str, Any] | None
+    ) -> None:
+        """And the scope is as it was, once the request is over."""
+        import fastapi
+        from starlette.applications import Starlette
+        from starlette.requests import Request
+        from starlette.responses import Response as Answered
+        from starlette.routing import Route
+
+        bodies: list[bytes] = []
+
+        async def answer(request: Request) -> Answered:
+            bodies.append(await request.body())
+            return Answered(ORDERS, media_type="application/json")
+
+        @no_compression
+        async def marked(request: Request) -> Answered:
+            return await answer(request)
+
+        answer.__annotations__ = marked.__annotations__ = {"request": Request, "return": Answered}
+        app: Any
+        if framework == "starlette":
+            handlers = {"/marked": marked, "/other": answer}
+            app = Starlette(routes=[Route(p, f, methods=["POST"]) for p, f in handlers.items()])
+        else:
+            app = fastapi.FastAPI(openapi_url=None)
+            app.post("/marked", response_model=None)(marked)
+            app.post("/other", response_model=None)(answer)
+        app.add_middleware(DecompressionMiddleware)
+        app.add_middleware(CompressionMiddleware)
+        for path, coding in (("/marked", None), ("/other", "gzip")):
+            headers = [(b"content-encoding", b"gzip")]
+            request: Any = {"method": "POST", "body": [encode("gzip", b"{}")], "headers": headers}
+            exchange = Client(app).open("gzip", path=path, extensions=extensions, **request)
+            before = dict(exchange.scope)
+            async with exchange:
+                response = await exchange.response()
+            assert response.coding == coding
+            assert response.decoded() == ORDERS
+            assert {name: exchange.scope[name] for name in before} == before
+            assert exchange.scope.get("extensions") == extensions
+        assert bodies == [b"{}"] * 2
+
     @pytest.mark.parametrize("kind", ["function", "class"])
     async def test_on_handlers_of_litestar(self, kind: str) -> None:
         import litestar
@@ -727,3 +990,8 @@ async def test_an_absurd_content_length_of_a_request_is_no_accident() -> None:
     headers = [(b"content-encoding", b"gzip"), (b"content-length", b"9" * 5000)]
     response = await client.post([encode("gzip", b"{}")], headers=headers)
     assert response.status in {400, 413}
+
+
+async def test_an_absurd_content_length_of_a_response_is_no_accident() -> None:
+    absurd = Answer(ORDERS, [*JSON, (b"content-length", b"9" * 5000)])
+    expect.coded(await ask(answer=absurd), "gzip", ORDERS)

@@ -131,6 +131,22 @@ async def test_nothing_outside_is_found(folder: Path, path: str) -> None:
     assert response.get("content-encoding") is None
 
 
+@pytest.mark.parametrize("accept", ["zstd", "br", "gzip"])
+@pytest.mark.parametrize("path", ["/link.js", "/outside.js", "/js/app.js/", "/js/", "/link.js/"])
+async def test_links_and_trailing_slashes_are_answered_as_without_it(
+    folder: Path, path: str, accept: str
+) -> None:
+    """There is a variant beside what the link leads to, and none beside the link."""
+    (folder / "link.js").symlink_to("js/app.js")
+    (folder / "outside.js").symlink_to(folder.parent / "secret.txt")
+    bare = await Client(Starlette(routes=[Mount("/static", StaticFiles(directory=folder))])).get(
+        accept, path=f"/static{path}"
+    )
+    response = await serve(folder).get(accept, path=f"/static{path}")
+    assert response == bare
+    assert bare.status == (404 if path in {"/outside.js", "/js/"} else 200)
+
+
 async def test_compressing_on_the_way_leaves_them_alone(folder: Path) -> None:
     """The two together: what lies there is sent as it is, all else is compressed."""
     files = Precompressed(StaticFiles(directory=folder), folder)

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
+from hasten.compression import CompressionMiddleware
+from hasten.errors import ResponseBroken
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, tokens
-from tests.http.client import App, Exchange, Headers, Receive, Scope, Send, stays
+from tests.http.client import App, Client, Exchange, Headers, Receive, Scope, Send, stays
 from tests.http.codings import CODINGS, BadCoding, decode
 from tests.http.hosts import Answer, Can, start_message
 from tests.http.site import Site, behaviour
@@ -207,6 +212,51 @@ async def test_S8_bodies_may_be_any_bytes(site: Site) -> None:
     expect.coded(await site.client(app).get(site.coding), site.coding, ORDERS * 2)
 
 
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S8_the_application_may_use_its_buffer_again(site: Site) -> None:
+    """What it sent is sent, even what is held back until there is more."""
+    parts = [b"first " * 10, *(bytes([65 + number]) * 3000 for number in range(3)), b"last"]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        buffer = bytearray()
+        await send(start_message(200, JSON))
+        for part in parts:
+            buffer[:] = part
+            await send({"type": "http.response.body", "body": buffer, "more_body": True})
+        buffer[:] = b""
+        await send({"type": "http.response.body", "body": buffer})
+
+    response = await site.client(app).get(site.coding)
+    expect.coded(response, site.coding, b"".join(parts))
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_S8_a_chunk_is_not_kept_for_the_life_of_the_stream(coding: str) -> None:
+    kept: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        yield b"["
+        yield b"0, " * 4_000_000
+        yield b"1, "
+        yield b"2"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        for part in parts():
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            del part
+            kept.append(tracemalloc.get_traced_memory()[0])
+        await send({"type": "http.response.body", "body": b"]"})
+
+    tracemalloc.start()
+    try:
+        response = await Client(CompressionMiddleware(app)).get(coding)
+    finally:
+        tracemalloc.stop()
+    assert response.coding == coding
+    assert min(kept[1:]) - kept[0] < 6_000_000
+
+
 @behaviour(codings=CODINGS)
 async def test_S9_a_declared_length_does_not_survive(site: Site) -> None:
     async def chunks() -> AsyncIterator[bytes]:
@@ -216,6 +266,36 @@ async def test_S9_a_declared_length_does_not_survive(site: Site) -> None:
     length = (b"content-length", str(len(ORDERS)).encode())
     response = await site.serve(Answer(chunks, (*JSON, length))).get(site.coding)
     expect.coded(response, site.coding, ORDERS)
+
+
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_S9_a_body_of_another_length_than_declared_does_not_end_well(site: Site) -> None:
+    """Without the middleware the server sees that, and the client, too."""
+    whole, more, end = ([ORDERS[:3000]], [ORDERS[:1500], ORDERS[1500:3000]], b"")
+    for declared in (b"100000", b"2000"):
+        for parts in (whole, more, [*whole, end], [*more, end]):
+
+            async def app(
+                scope: Scope,
+                receive: Receive,
+                send: Send,
+                declared: bytes = declared,
+                parts: list[bytes] = parts,
+            ) -> None:
+                await send(start_message(200, (*JSON, (b"content-length", declared))))
+                for number, part in enumerate(parts, 1):
+                    message: Any = {"type": "http.response.body", "body": part}
+                    await send({**message, "more_body": number < len(parts)})
+
+            async with site.client(app).open(site.coding) as exchange:
+                error = await exchange.ended()
+            response = exchange.so_far()
+            expect.varies(response)
+            if response.coding is None:  # the server is the one to tell
+                assert response.get("content-length") == declared.decode()
+            else:
+                assert error is not None
+                never_ends_well(exchange)
 
 
 @behaviour(codings=CODINGS)
@@ -348,6 +428,102 @@ async def test_S12_cancelling_while_the_client_takes_nothing(site: Site) -> None
         exchange.release()
         await exchange.until(lambda: not leftovers(), "nothing to be left behind")
         assert exchange.messages == []
+
+
+async def breaks_for_good(send: Send) -> None:
+    """Whatever is sent now, the response goes on no more."""
+    for part, more in ((ORDERS, True), (b"", True), (b"", False), (ORDERS, False)):
+        with pytest.raises(ResponseBroken):
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+@pytest.mark.parametrize("headers", [JSON, SSE])
+@pytest.mark.parametrize("waits_for", ["a thread", "the client"])
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_S12_a_send_that_was_cancelled_leaves_no_gap(
+    coding: str, waits_for: str, headers: Headers
+) -> None:
+    """What it was to send is lost, and nothing may be sent as if it were not."""
+    gate = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_part() -> None:
+            await send({"type": "http.response.body", "body": noise(9000), "more_body": True})
+
+        await send(start_message(200, headers))
+        await send_part()
+        await exchange.until(lambda: exchange.decoded() == noise(9000), "the first part")
+        occupied = asyncio.ensure_future(middleware._settings.pool.run(gate.wait, 10))
+        if waits_for == "the client":
+            gate.set()
+            exchange.hold()
+        sending = asyncio.ensure_future(send_part())
+        await asyncio.wait([sending], timeout=0.02)
+        sending.cancel()
+        await asyncio.wait([sending])
+        assert sending.cancelled()
+        exchange.release()
+        gate.set()
+        await occupied
+        await breaks_for_good(send)
+
+    middleware = CompressionMiddleware(app, offload_after=0, workers=1, flush="message")
+    async with Client(middleware).open(coding) as exchange:
+        assert await exchange.ended() is None
+        never_ends_well(exchange)
+        assert exchange.decoded() == noise(9000)
+        await exchange.until(lambda: not leftovers(), "nothing to be left behind")
+    assert middleware._settings.open_streams == 0
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_S12_a_large_body_whose_send_was_cancelled_leaves_no_gap(coding: str) -> None:
+    """It leaves in slices: some are there, and some are lost."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, JSON))
+        sending = asyncio.ensure_future(send({"type": "http.response.body", "body": ORDERS * 500}))
+        await exchange.until(lambda: exchange.body, "the first slice")
+        exchange.hold()
+        await asyncio.wait([sending], timeout=0.02)
+        sending.cancel()
+        await asyncio.wait([sending])
+        assert sending.cancelled()
+        exchange.release()
+        await breaks_for_good(send)
+
+    async with Client(CompressionMiddleware(app)).open(coding) as exchange:
+        error = await exchange.ended()
+        never_ends_well(exchange)
+        assert error is None
+
+
+@pytest.mark.parametrize("first", [ORDERS, b"<p>one</p>"])
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_S12_a_pause_whose_send_failed_leaves_no_gap(coding: str, first: bytes) -> None:
+    """It failed once; the server would take what comes after it."""
+    has_failed = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start_message(200, HTML))
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await has_failed.wait()
+        await breaks_for_good(send)
+
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        async def fail_once(message: Any) -> None:
+            if message.get("body") and not has_failed.is_set():
+                has_failed.set()
+                raise OSError("not now")
+            await send(message)
+
+        await CompressionMiddleware(app)(scope, receive, fail_once)
+
+    async with Client(server).open(coding) as exchange:
+        assert await exchange.ended() is None
+        never_ends_well(exchange)
+        assert exchange.body == b""
+        await exchange.until(lambda: not leftovers(), "nothing to be left behind")
 
 
 class Broken(Exception):

@@ -82,6 +82,8 @@ class TestWhatIsKept:
             without(b"etag"),
             (*without(b"etag"), (b"etag", b'W/"1"')),
             (*without(b"etag"), (b"etag", b"1")),
+            (*SHARED, (b"vary", b"Accept-Language")),
+            (*SHARED, (b"vary", b"accept-encoding,COOKIE")),
         ],
     )
     async def test_what_is_for_one_only_is_not(self, headers: Headers) -> None:
@@ -157,6 +159,23 @@ class TestApart:
                     assert isinstance(event, Coded)
                     assert event.cached == bool(turn)
 
+    async def test_what_is_mounted_below_other_paths(self) -> None:
+        """Some routers take the mount off the path of the very scope that they are given."""
+        bodies = {"/a": b"1" + ORDERS[1:], "/b": b"2" + ORDERS[1:]}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            mount = scope["path"][:2]
+            scope["path"] = scope["path"][2:]
+            await send(start_message(200, SHARED))
+            await send({"type": "http.response.body", "body": bodies[mount]})
+
+        cache = Variants()
+        client = Client(CompressionMiddleware(app, cache=cache))
+        for _ in range(2):
+            for mount, body in bodies.items():
+                expect.coded(await client.get("gzip", path=f"{mount}/x"), "gzip", body)
+        assert len(cache) == 2
+
     async def test_a_new_version_is_another(self) -> None:
         site = Site()
         await site.get()
@@ -190,6 +209,17 @@ class TestBound:
             expect.coded(response, "zstd", site.answer.body)
             assert site.cache.bytes <= 20_000
         assert len(site.cache) > 1
+
+    async def test_addresses_count(self) -> None:
+        """Whoever asks with long ones would fill the memory else."""
+        site = Site(cache=Variants(100_000))
+        for number in range(10):
+            exchange = site.client.open("gzip")
+            exchange.scope["query_string"] = b"%d" % number + b"x" * 30_000
+            async with exchange:
+                expect.coded(await exchange.response(), "gzip", ORDERS)
+            assert 30_000 * len(site.cache) <= site.cache.bytes <= 100_000
+        assert len(site.cache) > 0
 
     @pytest.mark.parametrize("size", [0, 700])
     async def test_what_is_too_large_is_not_kept(self, size: int) -> None:
@@ -269,6 +299,29 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert gate.levels == [4]
         assert site.cached == [True]
+
+    @pytest.mark.parametrize("turns", range(6))
+    async def test_what_was_cancelled_before_it_began_is_begun_again(self, turns: int) -> None:
+        """A server that shuts down cancels all tasks there are, those of ours, too."""
+        site = slow_site()
+        async with site.client.open("gzip") as exchange:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            assert isinstance(await exchange.ended(), asyncio.CancelledError)
+        async with asyncio.timeout(10):
+            expect.coded(await site.get(), "gzip", ORDERS)
+
+    async def test_two_event_loops_may_share_it(self, gate: Gate) -> None:
+        site = slow_site(workers=2)
+        both = [asyncio.ensure_future(asyncio.to_thread(asyncio.run, site.get())) for _ in range(2)]
+        await until(lambda: site.answer.calls == 2 and gate.levels, "both to ask")
+        gate.open.set()
+        for response in await asyncio.gather(*both):
+            expect.coded(response, "gzip", ORDERS)
+        expect.coded(await site.get(), "gzip", ORDERS)
+        assert site.cached[-1]
 
     async def test_a_failure_reaches_all_and_is_not_kept(self, gate: Gate) -> None:
         site = slow_site()

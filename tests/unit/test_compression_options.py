@@ -22,6 +22,7 @@ from hasten.compression import (
     Variants,
     default_types,
 )
+from hasten.compression.head import ETagPolicy
 from hasten.compression.options import (
     to_breach,
     to_bytes,
@@ -81,7 +82,11 @@ class TestCompressionMiddleware:
             *bad("level", [5, None, "fast", "", ["zstd"], True]),
             *bad("cache", [5, "64mb", True]),
             *bad("dictionaries", [5, ["/api/*"], True]),
-            *bad("on_event", [5, "print"]),
+            *bad("on_event", [5, "print", 1]),
+            *bad("filter", ["x", 1, True]),
+            *bad("strict", ["no", 0, None]),
+            *bad("strip_accept_encoding", ["no", 1, None]),
+            *bad("server_timing", ["no", 1, None]),
         ],
     )  # fmt: skip
     def test_names_the_option_and_its_value(self, option: str, value: object) -> None:
@@ -112,6 +117,14 @@ class TestCompressionMiddleware:
             CompressionMiddleware(app, level=level)
         assert caught.value.option == option
         assert caught.value.value == value
+
+    @pytest.mark.parametrize("policy", ["keep", "suffix"])
+    def test_strong_validators_do_not_go_with_an_upgrade(self, policy: ETagPolicy) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            CompressionMiddleware(app, etag=policy, cache=Variants(upgrade=True))
+        assert (caught.value.option, caught.value.value) == ("etag", policy)
+        CompressionMiddleware(app, etag=policy, cache=Variants())
+        CompressionMiddleware(app, etag="weaken", cache=Variants(upgrade=True))
 
     @pytest.mark.parametrize("value", ["compress", "identity", "GZIP", "", 5, ["gzip"]])
     def test_names_the_default_encoding(self, value: Any) -> None:

@@ -132,6 +132,12 @@ class TestSuffix:
         tag = f'"a-{own}"'.encode()
         assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
 
+    @pytest.mark.parametrize("coding", Coding)
+    def test_of_an_empty_tag_is_one_of_its_own(self, coding: Coding) -> None:
+        coded = coded_etag(b'""', "suffix", coding)
+        assert coded == b'"--%s"' % coding.encode()
+        assert without_suffixes(coded) == b'""'
+
     def test_is_undone_in_a_list(self) -> None:
         assert without_suffixes(b'"a--gzip", W/"b", "c--br" ,"d"') == b'"a", W/"b", "c" ,"d"'
 

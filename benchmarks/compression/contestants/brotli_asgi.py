@@ -15,7 +15,8 @@ class BrotliAsgi(PythonContestant):
     def wrap(app: Application) -> Application:
         from brotli_asgi import BrotliMiddleware
 
-        return BrotliMiddleware(app)
+        wrapped: Application = BrotliMiddleware(app)
+        return wrapped
 
 
 CONTESTANT = BrotliAsgi

@@ -15,7 +15,8 @@ class StarletteCompress(PythonContestant):
     def wrap(app: Application) -> Application:
         from starlette_compress import CompressMiddleware
 
-        return CompressMiddleware(app)
+        wrapped: Application = CompressMiddleware(app)
+        return wrapped
 
 
 CONTESTANT = StarletteCompress

@@ -13,8 +13,8 @@ from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
-from hasten.compression import codecs
-from hasten.compression.codecs import BadData, Decoder
+from hasten.compression import decoders
+from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding, coding_name
 from hasten.compression.options import Seconds, Size, to_bytes, to_codings, to_count, to_seconds
 from hasten.compression.pool import Pool
@@ -82,7 +82,7 @@ class DecompressionMiddleware:
             None if workers is None else to_count("workers", workers, at_least=1),
             None,
         )
-        self._decoders = codecs.decoders(to_codings("encodings", encodings))
+        self._decoders = decoders.available(to_codings("encodings", encodings))
 
     @property
     def max_coded_bytes(self) -> int:

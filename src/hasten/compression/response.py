@@ -42,6 +42,9 @@ _BESIDE: Final = frozenset(
 _BY_THE_SERVER: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
+_CUT_SHORT: Final = "an earlier send was cancelled or failed"
+
+
 class State(Enum):
     """Where a response is on its way; see above."""
 
@@ -51,10 +54,11 @@ class State(Enum):
     PEEKING = 3
     STREAMING = 4
     ENDED = 5
+    BROKEN = 6  # it was not sent to its end, and never will be
 
 
 # Looking a member up by its class takes longer than most of what a message costs.
-NEW, PASSING, HELD, PEEKING, STREAMING, ENDED = State
+NEW, PASSING, HELD, PEEKING, STREAMING, ENDED, BROKEN = State
 NOTHING, SHRINKS, SHRINKS_LIVE = Kind
 
 
@@ -231,6 +235,8 @@ class Response:
                 self._begin_step()
                 await self._on_chunk(body, more=message.get("more_body", False))
                 self._is_broken = False
+        elif self._state is BROKEN:
+            raise ResponseBroken(_CUT_SHORT)
         elif body or self._state is NEW:
             await self._send(message)  # out of turn: the server knows what to say
 
@@ -264,7 +270,7 @@ class Response:
         would hide that.
         """
         if self._is_broken:
-            raise ResponseBroken("an earlier send was cancelled or failed") from self._pause.failure
+            raise ResponseBroken(_CUT_SHORT) from self._pause.failure
         self._is_broken = True
 
     async def _on_chunk(self, body: bytes, *, more: bool) -> None:
@@ -331,7 +337,11 @@ class Response:
     # All at once ----------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
+        self._state = BROKEN  # until it is done
+        await self._send_all(body)
         self._state = ENDED
+
+    async def _send_all(self, body: bytes) -> None:
         settings = self._settings
         size = len(body)
         if size < settings.threshold and not (self._must and body):
@@ -495,6 +505,8 @@ class Response:
             self.is_open = False
             await self._send(self._uncoded(reason))
             await self._send(message)
+        elif self._state is BROKEN:
+            raise ResponseBroken(_CUT_SHORT)
         else:
             async with self._lock:
                 self._begin_step()
