@@ -19,6 +19,7 @@ from hasten.errors import InvalidOption
 from hasten.pagination.order import Key
 from hasten.pagination.sql.counting import count
 from hasten.pagination.sql.indexes import find_index
+from hasten.pagination.sql.paging import page as page_of
 from hasten.pagination.sql.reading import Keys, Selection, SortKey, read, resolve
 from hasten.pagination.sql.running import Stretch, numbered, run, stretch
 from tests.pagination.databases import (
@@ -272,6 +273,9 @@ def check(session: Session, statement: Selection, wanted: list[Any], key: Any = 
         stretch(reading, keys, None, limit=len(seen) + 1, dialect=dialect, backwards=True),
     )
     assert back.rows == seen
+    plain = page_of(reading, keys, limit=3, offset=1, dialect=dialect, defer=False)
+    deferred = page_of(reading, keys, limit=3, offset=1, dialect=dialect, defer=True)
+    assert _unique(session, deferred, statement) == _unique(session, plain, statement)
     for offset in (0, 3, len(wanted) - 2, len(wanted), 500, 5_000):
         exact = run(session, numbered(reading, keys, limit=3, offset=offset, dialect=dialect))
         assert exact.rows == seen[offset : offset + 3]
@@ -287,6 +291,11 @@ def check(session: Session, statement: Selection, wanted: list[Any], key: Any = 
         )
         assert (uncounted.rows, uncounted.has_more) == (exact.rows, exact.has_more)
         assert uncounted.total is None
+
+
+def _unique(session: Session, statement: Selection, of: Selection) -> list[Any]:
+    result = session.execute(statement)
+    return list(result.unique() if _has_entities(of) else result)
 
 
 def _sorted(rows: list[Any]) -> list[str]:
