@@ -288,8 +288,7 @@ def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> Keys:
 
 def _identify(reading: Reading, root: _Root) -> Reading:
     leaves = reading.leaves
-    is_single = len(_determined([root.leaf], leaves)) == len(leaves.all)
-    if is_single and root.leaf not in leaves.outer:
+    if _determine_all([root.leaf], leaves) and root.leaf not in leaves.outer:
         return _identified(reading, _as_keys(root.primary_key, leaves))
     if _is_of_root_alone(reading.statement, root):
         return _semi_joined(reading, root)
@@ -313,7 +312,7 @@ def _identity_of_pairs(reading: Reading, root: _Root) -> list[Expression]:
             columns += found
             if not found:
                 raise InvalidOption("statement", f"a join to many of {leaf}", NAME_THE_KEY)
-    if len(_determined(chosen, reading.leaves)) < len(reading.leaves.all):
+    if not _determine_all(chosen, reading.leaves):
         raise InvalidOption("statement", "a join to many that has no name", NAME_THE_KEY)
     return columns
 
@@ -487,6 +486,11 @@ def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
                 yield from _conjuncts(clause)
         case _:
             yield criterion
+
+
+def _determine_all(roots: Sequence[FromClause], leaves: Leaves) -> bool:
+    known = _determined(roots, leaves)
+    return all(any(leaf == each for each in known) for leaf in leaves.all)
 
 
 def _determined(roots: Sequence[FromClause], leaves: Leaves) -> list[FromClause]:
