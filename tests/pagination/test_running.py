@@ -163,7 +163,8 @@ class TestStatements:
     @pytest.mark.parametrize("database", DATABASES)
     def test_by_position(self, database: str) -> None:
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
-            for statement, most in ((of_columns(0), 1), (of_entities(0), 3)):
+            in_one = 1 if database == "postgresql" else 3
+            for statement, most in ((of_columns(0), in_one), (of_entities(0), 3)):
                 reading, keys = plan(statement, (Key("state"), Key("made", descending=True)))
                 page = run(session, stretch(reading, keys, None, limit=5, dialect=database))
                 assert len(seen) == 1
