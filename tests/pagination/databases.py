@@ -18,7 +18,6 @@ from sqlalchemy import (
     Engine,
     ForeignKey,
     Integer,
-    MetaData,
     String,
     Table,
     UniqueConstraint,
@@ -88,6 +87,27 @@ class Slot(Base):
     room: Mapped[str | None]
 
 
+class Animal(Base):
+    """The root of an inheritance: dogs have a table of their own, cats have not."""
+
+    __tablename__ = "animals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    weight: Mapped[int | None]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
+
+
+class Dog(Animal):
+    __tablename__ = "dogs"
+    id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+    tricks: Mapped[int]
+    __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
+
+
+class Cat(Animal):
+    __mapper_args__ = {"polymorphic_identity": "cat"}  # noqa: RUF012
+
+
 post_tags: Final = Table(
     "post_tags",
     Base.metadata,
@@ -96,7 +116,7 @@ post_tags: Final = Table(
 )
 
 log: Final = Table(
-    "log", MetaData(), Column("line", String), Column("at", Integer), UniqueConstraint("at")
+    "log", Base.metadata, Column("line", String), Column("at", Integer), UniqueConstraint("at")
 )
 """A table without a primary key."""
 
@@ -192,6 +212,16 @@ def _content() -> Iterator[tuple[Any, list[dict[str, Any]]]]:
             for tag in range(1, post % 3 + 2)
         ],
     )
+    kinds = ("animal", "dog", "cat")
+    yield (
+        Animal.__table__,
+        [
+            {"kind": kinds[number % 3], "weight": random.choice([None, 1, 2])}
+            for number in range(30)
+        ],
+    )
+    yield Dog.__table__, [{"id": number + 1, "tricks": number % 4} for number in range(1, 30, 3)]
+    yield log, [{"line": "x", "at": number} for number in range(7)]
     yield (
         Slot.__table__,
         [

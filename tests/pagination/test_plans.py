@@ -206,7 +206,7 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
     assert spent[1] <= 2 * max(spent[0], ALL_RANGES[dialect])
 
 
-ALL_RANGES: Final = {"postgresql": 24, "sqlite": 800}
+ALL_RANGES: Final = {"postgresql": 24, "sqlite": 320}
 """A page of a single range (in a block of NULLs) is cheap, and may become as dear as others."""
 
 

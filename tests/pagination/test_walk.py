@@ -27,7 +27,7 @@ COLUMNS: Final = {
 NULLABLE: Final = ("grade", "label", "weight")
 
 QUICK: Final = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 orders = st.lists(
@@ -165,7 +165,7 @@ def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
 
 @pytest.mark.parametrize("select_items", [of_entities, of_columns])
 @pytest.mark.parametrize("database", DATABASES)
-@settings(QUICK, max_examples=40)
+@settings(QUICK, max_examples=25)
 @given(
     order=orders,
     dataset=datasets,

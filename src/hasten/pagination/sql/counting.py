@@ -1,8 +1,7 @@
 """How many rows there are: to the last one, up to a cap, or as the planner guesses.
 
 What is counted is what a full read returns. ORDER BY and options that load entities are dropped.
-Unused outer joins are left in: SQLite and PostgreSQL drop them where a unique key proves them
-harmless.
+Unused outer joins are left in: PostgreSQL drops them where a unique key proves them harmless.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ def beside(page: Selection, counted: Select[int]) -> Selection:
 
     Not `count(*) OVER ()`, which reads every row of the table to the last column.
     """
-    return page.add_columns(counted.scalar_subquery().label("hasten_total"))
+    return page.add_columns(counted.correlate(None).scalar_subquery().label("hasten_total"))
 
 
 def beside_skipping(page: Selection, counted: Select[int], *, offset: int) -> Selection:

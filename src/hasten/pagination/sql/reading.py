@@ -234,7 +234,9 @@ def _check_kind(statement: Selection) -> None:
         raise InvalidOption(
             "statement", "a select with FETCH", "one without, or a select from its subquery()"
         )
-    if statement._distinct_on:
+    # SQLAlchemy 2.1 has made it an extension of syntax.
+    extension = getattr(statement, "_pre_columns_clause", None)
+    if statement._distinct_on or extension is not None:
         raise InvalidOption(
             "statement", "a select with DISTINCT ON", "a select from its subquery(), with key=[…]"
         )
@@ -261,7 +263,7 @@ def _find_root(statement: Selection, leaves: Leaves) -> _Root | None:
         column = _clause(description["expr"])
         table = getattr(column, "table", None)
         if table is not None and table in leaves:
-            return _Root(table, tuple(table.primary_key), None, None)
+            return _Root(table, tuple(_primary_key(table)), None, None)
     return None
 
 
@@ -286,17 +288,55 @@ def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> Keys:
 
 def _identify(reading: Reading, root: _Root) -> Reading:
     leaves = reading.leaves
-    repeating = [leaf for leaf in leaves.all if leaf not in _determined(root.leaf, leaves)]
-    if not repeating and root.leaf not in leaves.outer:
+    if _determine_all([root.leaf], leaves) and root.leaf not in leaves.outer:
         return _identified(reading, _as_keys(root.primary_key, leaves))
     if _is_of_root_alone(reading.statement, root):
         return _semi_joined(reading, root)
+    return _identified(reading, _as_keys(_identity_of_pairs(reading, root), leaves))
+
+
+def _identity_of_pairs(reading: Reading, root: _Root) -> list[Expression]:
+    """The primary keys that together determine all that a row is made of."""
     columns = list(root.primary_key)
-    for leaf in repeating:
-        if not list(leaf.primary_key):
-            raise InvalidOption("statement", f"a join to many of {leaf}", NAME_THE_KEY)
-        columns += leaf.primary_key
-    return _identified(reading, _as_keys(columns, leaves))
+    chosen = [root.leaf]
+    # What the ORM puts between two entities has a new name each time: it can determine nothing.
+    lasting = _find_leaves(reading.statement)
+    candidates = sorted(
+        (leaf for leaf in reading.leaves.all if leaf in lasting),
+        key=lambda leaf: not _is_selected_from(leaf, reading.statement),
+    )
+    for leaf in candidates:
+        if not any(leaf == each for each in _determined(chosen, reading.leaves)):
+            chosen.append(leaf)
+            found = _selected_key(leaf, reading.statement) or _primary_key(leaf)
+            columns += found
+            if not found:
+                raise InvalidOption("statement", f"a join to many of {leaf}", NAME_THE_KEY)
+    if not _determine_all(chosen, reading.leaves):
+        raise InvalidOption("statement", "a join to many that has no name", NAME_THE_KEY)
+    return columns
+
+
+def _is_selected_from(leaf: FromClause, statement: Selection) -> bool:
+    return any(getattr(column, "table", None) == leaf for column in statement.selected_columns)
+
+
+def _selected_key(leaf: FromClause, statement: Selection) -> list[Expression]:
+    """The primary key of an entity that is selected from a leaf, whatever kind of leaf it is."""
+    for description in statement.column_descriptions:
+        if description.get("entity") is not None:
+            root = _entity_root(description["entity"])
+            if root.leaf == leaf:
+                return list(root.primary_key)
+    return []
+
+
+def _primary_key(leaf: FromClause) -> list[Expression]:
+    """That of a table. What a sub-query makes of it need not be one any more."""
+    element: Any = leaf
+    while isinstance(element, Alias):
+        element = element.element
+    return list(leaf.primary_key) if isinstance(element, (Table, Join)) else []
 
 
 def _identified(reading: Reading, identity: Keys) -> Reading:
@@ -448,10 +488,15 @@ def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
             yield criterion
 
 
-def _determined(root: FromClause, leaves: Leaves) -> list[FromClause]:
-    """The leaves of which each row of root meets one row at the most."""
-    known = [root]
-    unknown = [leaf for leaf in leaves.all if leaf != root]
+def _determine_all(roots: Sequence[FromClause], leaves: Leaves) -> bool:
+    known = _determined(roots, leaves)
+    return all(any(leaf == each for each in known) for leaf in leaves.all)
+
+
+def _determined(roots: Sequence[FromClause], leaves: Leaves) -> list[FromClause]:
+    """The leaves of which rows of roots, taken together, meet one row at the most."""
+    known = list(roots)
+    unknown = [leaf for leaf in leaves.all if not any(leaf == root for root in roots)]
     found = True
     while found:
         found = False

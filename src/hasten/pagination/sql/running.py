@@ -138,7 +138,7 @@ def numbered(
     if count == "none":
         rows = yield from _page(reading, keys, limit=limit, offset=offset, dialect=dialect)
         return Numbered(rows[:limit], len(rows) > limit)
-    cap = cap if count == "capped" else None
+    cap = cap if count != "exact" else None
     if count != "estimated" and offset < paging.DEFER_FROM:
         return (yield from _together(reading, keys, limit, offset, dialect, cap))
     total, relation = yield from total_of(reading, dialect=dialect, count=count, cap=cap)
@@ -183,11 +183,13 @@ def _together(
 ) -> Steps[Numbered]:
     page = paging.page(reading, keys, limit=limit + 1, offset=offset, dialect=dialect, defer=False)
     counted = counting.count(reading, cap=cap, dialect=dialect)
+    # A count that ended at the cap tells nothing about what is beyond it.
+    known = offset if cap is None else min(offset, cap)
     is_lateral = dialect == "postgresql" and not reading.holds_entities
     if is_lateral:
-        page = counting.lateral(reading, page, counted, keys, offset=offset, dialect=dialect)
+        page = counting.lateral(reading, page, counted, keys, offset=known, dialect=dialect)
     elif dialect == "postgresql":
-        page = counting.beside_skipping(page, counted, offset=offset)
+        page = counting.beside_skipping(page, counted, offset=known)
     else:
         page = counting.beside(page, counted)
     frozen = _unique(reading, (yield page)).freeze()

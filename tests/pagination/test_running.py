@@ -1,0 +1,266 @@
+"""Pages by number, in few statements, on every kind of session and connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from hasten.errors import MissingExtra
+from hasten.pagination.order import Key, Order
+from hasten.pagination.sql.counting import as_total, read_estimate
+from hasten.pagination.sql.paging import can_defer, page, tail
+from hasten.pagination.sql.reading import read, resolve
+from hasten.pagination.sql.running import (
+    Counted,
+    Numbered,
+    dialect_of,
+    numbered,
+    run,
+    run_async,
+    stretch,
+)
+from tests.pagination.databases import (
+    DATABASES,
+    Author,
+    Item,
+    Post,
+    async_engine,
+    engine,
+    statements_of,
+)
+from tests.pagination.test_walk import (
+    COLUMNS,
+    QUICK,
+    datasets,
+    everything,
+    expected,
+    of_columns,
+    of_entities,
+    orders,
+    plan,
+)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@QUICK
+@given(order=orders, dataset=datasets, limit=st.integers(1, 25), offset=st.integers(0, 70))
+def test_deferred_and_reversed_pages_are_the_same_pages(
+    database: str, order: Order, dataset: int, limit: int, offset: int
+) -> None:
+    with engine(database).connect() as connection:
+        wanted = expected(everything(connection, dataset), order)[offset : offset + limit]
+        for statement in (of_columns(dataset), of_entities(dataset)):
+            reading, keys = plan(statement, order)
+            for defer in (False, True):
+                found = page(
+                    reading, keys, limit=limit, offset=offset, dialect=database, defer=defer
+                )
+                with Session(connection) as session:
+                    ids = [getattr(row[0], "id", row[0]) for row in session.execute(found)]
+                assert ids == wanted
+            reverse = tail(reading, keys, limit=limit, offset=offset, total=60, dialect=database)
+            assert (reverse is not None) == (bool(wanted) and 60 - offset - len(wanted) < offset)
+            if reverse is not None:
+                with Session(connection) as session:
+                    ids = [getattr(row[0], "id", row[0]) for row in session.execute(reverse)]
+                assert ids == wanted[::-1]
+
+
+@pytest.mark.parametrize("kind", ["session", "connection"])
+@pytest.mark.parametrize("database", DATABASES)
+class TestEveryExecutor:
+    """The same steps, whether results are awaited or not."""
+
+    @pytest.mark.parametrize("count", ["exact", "capped", "estimated", "none"])
+    async def test_by_number(self, database: str, kind: str, count: Counted) -> None:
+        def steps(executor: Any) -> Any:
+            reading, keys = plan(of_columns(1), (Key("made"),))
+            return numbered(
+                reading, keys, limit=7, offset=14,
+                dialect=dialect_of(executor, reading), count=count, cap=9,
+            )  # fmt: skip
+
+        one, other = await self.both(database, kind, steps)
+        assert one == other
+        assert len(one.rows) == 7
+
+    async def test_by_position(self, database: str, kind: str) -> None:
+        def steps(executor: Any) -> Any:
+            reading, keys = plan(of_columns(1), (Key("grade"),))
+            return stretch(reading, keys, [1, 20], limit=7, dialect=dialect_of(executor, reading))
+
+        one, other = await self.both(database, kind, steps)
+        assert one == other
+        assert len(one.rows) == 7
+
+    async def both(self, database: str, kind: str, steps: Any) -> tuple[Any, Any]:
+        made = engine(database)
+        with Session(made) if kind == "session" else made.connect() as executor:
+            one = run(executor, steps(executor))
+        with async_engine(database) as awaited:
+            if kind == "session":
+                async with AsyncSession(awaited) as session:
+                    return one, await run_async(session, steps(session))
+            async with awaited.connect() as connection:
+                return one, await run_async(connection, steps(connection))
+
+
+async def test_entities_come_from_an_asynchronous_session_too() -> None:
+    reading = read(select(Post).join(Post.tags))
+    keys = resolve(reading, (), {})
+    with async_engine("postgresql") as made:
+        async with AsyncSession(made) as session:
+            found = await run_async(
+                session, numbered(reading, keys, limit=3, offset=27, dialect="postgresql")
+            )
+    assert [post.id for post in found.rows] == [28, 29, 30]
+    assert (found.total, found.has_more) == (30, False)
+
+
+class TestStatements:
+    """How many round trips it takes."""
+
+    @pytest.mark.parametrize(
+        ("database", "is_entity", "offset", "count", "statements"),
+        [
+            ("postgresql", False, 0, "exact", 1),
+            ("postgresql", False, 59, "exact", 1),
+            ("postgresql", False, 900, "exact", 1),  # past the end
+            ("postgresql", False, 900, "capped", 1),
+            ("postgresql", True, 0, "exact", 1),
+            ("postgresql", True, 900, "exact", 2),
+            ("sqlite", False, 0, "exact", 1),
+            ("sqlite", False, 900, "exact", 2),
+            ("sqlite", True, 0, "capped", 1),
+            ("postgresql", False, 1_000_000, "exact", 1),  # the count alone
+            ("sqlite", True, 1_000_000, "exact", 1),
+            ("postgresql", False, 0, "none", 1),
+            ("sqlite", True, 1_000_000, "none", 1),
+            ("postgresql", True, 0, "estimated", 2),
+            ("sqlite", True, 0, "estimated", 2),
+        ],
+    )
+    def test_9_by_number(
+        self, database: str, is_entity: bool, offset: int, count: Counted, statements: int
+    ) -> None:
+        reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
+        with Session(engine(database)) as session, statements_of(engine(database)) as seen:
+            found = run(
+                session,
+                numbered(
+                    reading, keys, limit=5, offset=offset, dialect=database, count=count, cap=50
+                ),
+            )
+        assert len(seen) == statements
+        assert len(found.rows) == max(0, min(5, 60 - offset))
+
+    @pytest.mark.parametrize("database", DATABASES)
+    def test_by_position(self, database: str) -> None:
+        with Session(engine(database)) as session, statements_of(engine(database)) as seen:
+            in_one = 1 if database == "postgresql" else 3
+            for statement, most in ((of_columns(0), in_one), (of_entities(0), 3)):
+                reading, keys = plan(statement, (Key("state"), Key("made", descending=True)))
+                page = run(session, stretch(reading, keys, None, limit=5, dialect=database))
+                assert len(seen) == 1
+                seen.clear()
+                run(session, stretch(reading, keys, page.last, limit=5, dialect=database))
+                assert 1 <= len(seen) <= most
+                seen.clear()
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("is_entity", [True, False])
+def test_8_18_past_the_end_and_of_nothing_there_is_a_total(database: str, is_entity: bool) -> None:
+    reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
+    nothing, its_keys = plan(of_entities(77) if is_entity else of_columns(77), ())
+    with Session(engine(database)) as session:
+        for offset in (60, 600, 6_000):
+            past = run(session, numbered(reading, keys, limit=5, offset=offset, dialect=database))
+            assert past == Numbered([], has_more=False, total=60, relation="eq")
+        for offset in (0, 5_000):
+            empty = run(
+                session, numbered(nothing, its_keys, limit=5, offset=offset, dialect=database)
+            )
+            assert empty == Numbered([], has_more=False, total=0, relation="eq")
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("is_entity", [True, False])
+def test_31_a_page_beyond_the_cap_is_still_a_page(database: str, is_entity: bool) -> None:
+    reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
+    with Session(engine(database)) as session:
+        for cap, total, relation in ((59, 59, "gte"), (60, 60, "eq"), (7, 7, "gte")):
+            found = run(
+                session,
+                numbered(
+                    reading, keys, limit=5, offset=40, dialect=database, count="capped", cap=cap
+                ),
+            )
+            assert (len(found.rows), found.has_more) == (5, True)
+            assert (found.total, found.relation) == (total, relation)
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_the_rows_are_those_that_were_selected(database: str) -> None:
+    """What was selected for the work (keys, totals) is not in them."""
+    order = (Key("made"), Key("grade"))
+    with Session(engine(database)) as session:
+        for statement, kind in (
+            (select(Item), Item),
+            (select(Item.label), str),
+            (select(Author, Post).join(Author.posts), Row),
+            (select(Item.id, Item.label), Row),
+            (select(Item.grade, Item.made, Item.id), Row),
+        ):
+            reading = read(statement)
+            keys = resolve(reading, order if "items" in str(statement) else (), COLUMNS)
+            pages: list[Any] = [
+                run(session, numbered(reading, keys, limit=3, offset=1, dialect=database)).rows,
+                run(session, stretch(reading, keys, None, limit=3, dialect=database)).rows,
+            ]
+            position = run(session, stretch(reading, keys, None, limit=1, dialect=database)).last
+            pages.append(
+                run(session, stretch(reading, keys, position, limit=3, dialect=database)).rows
+            )
+            assert pages[0] == pages[2]
+            for rows in pages:
+                assert len(rows) == 3
+                assert all(isinstance(row, kind) or row is None for row in rows)
+                if kind is Row:
+                    names = [each["name"] for each in statement.column_descriptions]
+                    assert list(rows[0]._fields) == names
+
+
+def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
+    assert can_defer(read(select(Post)))
+    assert not can_defer(read(select(Post.title).distinct(), key=[Post.title]))
+    assert not can_defer(read(select(Post.id).group_by(Post.id)))
+
+
+def test_31_32_totals_say_how_they_stand_to_the_truth() -> None:
+    assert as_total(5, None) == (5, "eq")
+    assert as_total(5, 5) == (5, "eq")
+    assert as_total(6, 5) == (5, "gte")
+    assert read_estimate(7) == (7, "estimate")
+    assert read_estimate(-1) is None
+    assert read_estimate('[{"Plan": {"Plan Rows": 3}}]') == (3, "estimate")
+
+
+def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    import hasten.pagination.sql
+
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr("hasten._extras.importlib.import_module", absent)
+    reload = importlib.reload
+    with pytest.raises(MissingExtra, match="'sqlalchemy'"):
+        reload(hasten.pagination.sql)

@@ -1,0 +1,135 @@
+"""Values of every type that has an order come back from a row to stand in the next statement."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    Time,
+    Uuid,
+    select,
+)
+from sqlalchemy.types import TypeEngine
+
+from hasten.pagination.order import Key
+from hasten.pagination.sql.reading import read, resolve
+from hasten.pagination.sql.running import Stretch, run, run_async, stretch
+from tests.pagination.databases import DATABASES, async_engine, engine
+
+
+class Colour(enum.Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+NOON: Final = datetime(2026, 3, 29, 12, 0, 0, 123456, tzinfo=UTC)
+
+VALUES: Final[dict[str, tuple[TypeEngine[Any], list[object]]]] = {
+    "small": (SmallInteger(), [-1, 0, 32767]),
+    "big": (BigInteger(), [-(2**63), 2**53 + 1, 2**63 - 1]),
+    "boolean": (Boolean(), [False, True]),
+    "real": (REAL(), [0.1, 1 / 3, -2.5]),
+    "float": (Float(24), [0.1, 1 / 3, -2.5]),
+    "double": (Double(), [0.1, 1 / 3, 1e300]),
+    "decimal": (Numeric(20, 6), [Decimal("0.1"), Decimal("12345.678901"), Decimal(-1)]),
+    # The first and last date of all are infinities to asyncpg.
+    "date": (Date(), [date(1, 1, 2), date(2026, 2, 28), date(9998, 12, 31)]),
+    "time": (Time(), [time(0), time(23, 59, 59, 999999)]),
+    "naive": (DateTime(), [NOON.replace(tzinfo=None), datetime(1970, 1, 1)]),  # noqa: DTZ001
+    "aware": (DateTime(timezone=True), [NOON, NOON + timedelta(microseconds=1)]),
+    "interval": (Interval(), [timedelta(0), timedelta(days=400, microseconds=1)]),
+    "uuid": (Uuid(), [UUID(int=0), UUID(int=2**127 + 5)]),
+    "enum": (Enum(Colour, name="colour"), [Colour.RED, Colour.BLUE]),
+    "bytes": (LargeBinary(), [b"", b"\x00\xff", b"a"]),
+    "string": (String(30), ["", "it's", "ÄÖ \U0001f600", "%s :x"]),
+    "text": (Text(), ["", "a\nb", "é"]),
+}
+
+table: Final = Table(
+    "typed",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    *(Column(name, kind, nullable=False) for name, (kind, _) in VALUES.items()),
+    *(Column(f"{name}_or_null", kind) for name, (kind, _) in VALUES.items()),
+)
+ROWS: Final = 13
+
+pytestmark = pytest.mark.filterwarnings("ignore:Dialect sqlite.*does .not. support Decimal")
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    made = engine(request.param)
+    table.metadata.create_all(made)
+    with made.begin() as connection:
+        connection.execute(
+            table.insert(),
+            [
+                {name: values[number % len(values)] for name, (_, values) in VALUES.items()}
+                | {
+                    f"{name}_or_null": ([*values, None])[number % (len(values) + 1)]
+                    for name, (_, values) in VALUES.items()
+                }
+                for number in range(ROWS)
+            ],
+        )
+    yield request.param
+    table.metadata.drop_all(made)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("column", list(table.c.keys())[1:])
+async def test_56_a_value_finds_its_place_again(
+    database: str, column: str, descending: bool
+) -> None:
+    """Row values and ranges, by both drivers."""
+    reading = read(select(table.c.id))
+    columns = dict(table.c.items())
+    for order in (
+        (Key(column, descending),),
+        (Key(column, descending), Key("id", not descending)),
+    ):
+        keys = resolve(reading, order, columns)
+        with engine(database).connect() as connection:
+            whole = run(connection, stretch(reading, keys, None, limit=99, dialect=database)).rows
+            page = Stretch([], has_more=True, first=None, last=None)
+            seen: list[int] = []
+            while page.has_more:
+                page = run(connection, stretch(reading, keys, page.last, limit=1, dialect=database))
+                seen += page.rows
+        assert len(whole) == ROWS
+        assert seen == whole
+        with async_engine(database) as made:
+            async with made.connect() as awaited:
+                page = Stretch([], has_more=True, first=None, last=None)
+                seen = []
+                while page.has_more:
+                    page = await run_async(
+                        awaited, stretch(reading, keys, page.last, limit=4, dialect=database)
+                    )
+                    seen += page.rows
+        assert seen == whole
