@@ -56,7 +56,7 @@ $(VENV)/.python:
 # the tests that need them are left out, and say so; with CI set they fail instead.
 $(VENV)/.servers: | $(VENV)/.python
 	@$(call NEED,redis-server,redis-server) && $(call NEED,redis-sentinel,redis-sentinel) \
-		&& $(call NEED,openssl,openssl) && touch $@ || true
+		&& $(call NEED,openssl,openssl) && $(NEED_POSTGRES) && touch $@ || true
 
 # Google Chrome does as well, but is no package of Debian's.
 $(VENV)/.browsers: | $(VENV)/.python
@@ -82,6 +82,9 @@ INSTALL_NODE_PACKAGES = \
 		echo "Installing $< into $(<D)/node_modules"; \
 		npm --prefix $(<D) install --no-audit --no-fund --loglevel=error >/dev/null && touch $@; \
 	fi
+
+# Debian keeps PostgreSQL's programs out of the PATH.
+NEED_POSTGRES = { ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(call NEED,initdb,postgresql); }
 
 # $(call NEED,program,package) is true where the program is, or could be installed.
 NEED = { command -v $(1) >/dev/null || { \

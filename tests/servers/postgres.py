@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-import pytest
-
+from tests.servers.programs import program
 from tests.servers.redis import free_port
 
 START_SECONDS: Final = 30.0
@@ -29,16 +28,10 @@ SETTINGS: Final = (
 )  # fmt: skip
 
 
-def program(name: str) -> str:
-    """The path of a program of PostgreSQL. Without it a laptop skips the test, and CI fails it."""
+def postgres_program(name: str) -> str:
+    """The path of a program of PostgreSQL: Debian's newest, else what is in the PATH."""
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
-    path = str(newest[-1]) if newest else shutil.which(name)
-    if path is None:
-        reason = f"{name} is not installed: install PostgreSQL (Debian: apt-get install postgresql)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return str(newest[-1]) if newest else program(name, package="postgresql")
 
 
 def _version(path: Path) -> int:
@@ -60,7 +53,7 @@ class PostgresServer:
         return f"postgresql+{driver}://postgres@/postgres?host={self.folder}&port={self.port}"
 
     def start(self) -> PostgresServer:
-        initdb, postgres = program("initdb"), program("postgres")
+        initdb, postgres = postgres_program("initdb"), postgres_program("postgres")
         self.folder.mkdir(parents=True, exist_ok=True)
         user = _who_may_run_it()
         if user is not None:
