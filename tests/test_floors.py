@@ -47,6 +47,7 @@ FLOORS: Final = {
     "hasten.pagination.page": 1,
     "hasten.fields.mask": 1,
     "hasten.fields.allowed": 1,
+    "hasten.fields.rows": 1,
     "hasten.compression.negotiation": 1,
     "hasten.compression.media_types": 1,
     "hasten.compression.head": 1,
@@ -88,7 +89,7 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
     "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
-    "msgspec": ("hasten._json", "hasten.jobs.*"),
+    "msgspec": ("hasten._json", "hasten.jobs.*", "hasten.fields.rows"),
     "pydantic": ("hasten.jobs.*",),
     "redis": ("hasten._redis", "hasten._redis.*"),
     "croniter": ("hasten.jobs.cron",),
@@ -97,6 +98,12 @@ DOORS: Final = {
     "brotli": ("hasten.compression.codecs",),
     "brotlicffi": ("hasten.compression.codecs",),
     "isal": ("hasten.compression.codecs",),
+    "sqlalchemy": (
+        "hasten.pagination.sql",
+        "hasten.pagination.sql.*",
+        "hasten.fields.sql",
+        "hasten.fields.sql.*",
+    ),
     "typer": ("hasten.cli", "hasten.cli.*"),
     "rich": ("hasten.cli", "hasten.cli.*"),
 }
@@ -152,7 +159,7 @@ def test_foreign_packages_come_in_at_their_doors() -> None:
         ("hasten", {"sqlite3", "asyncio", "msgspec", "hasten.jobs"}),
         ("hasten.jobs", {"redis", "typer", "rich", "pydantic"}),
         *[
-            (f"hasten.{name}", {"sqlite3", "redis", "hasten.jobs"})
+            (f"hasten.{name}", {"sqlite3", "redis", "sqlalchemy", "hasten.jobs"})
             for name in WITHOUT_JOBS
             if (SRC / "hasten" / name).exists()
         ],

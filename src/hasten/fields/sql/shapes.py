@@ -1,0 +1,494 @@
+"""What one set of fields selects, and how its rows become what was asked for.
+
+A set is a tree. The fields of a node are columns; what leads to one row is joined to them, in the
+same statement; what leads to many is read by one further statement for all rows together, so the
+number of statements depends on what is asked for, never on how many rows there are:
+
+    fields=id,team(name),posts(title,tags(name))
+
+    SELECT user.id, team.id, team.name FROM user LEFT JOIN team …
+    SELECT user.id, post.id, post.title FROM user JOIN post … WHERE user.id IN (…), 20 for each
+    SELECT post.id, tag.name FROM post JOIN tag … WHERE post.id IN (…), 20 for each
+
+What is selected for the work (keys to join and to match by, attributes that a computed field is
+made of) stays out of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    asc,
+    bindparam,
+    desc,
+    func,
+    inspect,
+    nulls_first,
+    nulls_last,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.orm import LoaderCriteriaOption, Mapper, UserDefinedOption, aliased
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import (
+    Label,
+    UnaryExpression,
+    _label_reference,
+    _textual_label_reference,
+)
+
+from hasten.errors import InvalidOption
+from hasten.fields.allowed import Allowed, Field, FieldSet
+from hasten.fields.rows import Compute
+from hasten.fields.sql.entities import Entity, Link, resolve
+from hasten.fields.sql.running import Rows, Step, Steps
+
+if TYPE_CHECKING:
+    Selection: TypeAlias = Select[*tuple[Any, ...]]
+    """A select of anything."""
+else:
+    Selection = Select  # SQLAlchemy 2.0 knows one parameter, 2.1 any number
+
+Cap: TypeAlias = Callable[[Field], int]
+"""How many rows a field that leads to many shows at most, of each owner."""
+
+MAX_KEYS: Final = 10_000
+"""So many owners are named in one statement. Beyond, a driver refuses the parameters."""
+
+_KEYS: Final = "hasten_keys"
+_NUMBER: Final = "hasten_number"
+
+
+class Shape:
+    """What one set of fields selects of an entity."""
+
+    def __init__(
+        self, entity: Entity, chosen: FieldSet, *, cap: Cap, more: str, keyed: bool = False
+    ) -> None:
+        """Keyed is with the primary key, asked for or not. more ends the name of the marker."""
+        self._root = _Node(entity, chosen, cap, more, keyed=keyed)
+        self._columns = list(self._root.columns(entity.mapper.class_))
+
+    def statement(self, statement: Selection) -> Selection:
+        """A select of the entity becomes one of the columns of these fields.
+
+        Its rows stay the same, and their order. What is limited is limited before it is joined to
+        what its fields lead to.
+        """
+        entity = entity_of(statement, self._root.entity.mapper)
+        plain = _narrowed(statement, entity)
+        if self._root.joined and _is_cut(statement):
+            return self._around(plain, entity)
+        columns = self._columns
+        if entity is not self._root.entity.mapper.class_:
+            columns = list(self._root.columns(entity))
+        narrow = plain.with_only_columns(*columns, maintain_column_froms=True)
+        return self._root.join(narrow, entity)
+
+    def read(self, rows: Rows, dialect: str) -> Steps[list[dict[str, object]]]:
+        """The rows of that statement as what was asked for, with what they lead to."""
+        return self._root.read(rows, dialect)
+
+    def fetch(
+        self, statement: Selection, dialect: str, *, most: int | None = None
+    ) -> Steps[list[dict[str, object]]]:
+        """Both: all rows of a select of the entity, or so many at most, as what was asked for."""
+        narrow = self.statement(statement)
+        if most is not None and not _is_cut(narrow):
+            narrow = narrow.limit(most)
+        rows = yield Step(narrow, {})
+        return (yield from self.read(rows, dialect))
+
+    def _around(self, statement: Selection, entity: Any) -> Selection:
+        """What is limited first, as a table that others are joined to."""
+        own = list(self._root.own_columns(entity))
+        orders = [_bare(clause, entity) for clause in statement._order_by_clauses]
+        keys = [order.bare.label(f"hasten_order_{place}") for place, order in enumerate(orders)]
+        page = statement.with_only_columns(*own, *keys, maintain_column_froms=True).subquery(
+            "hasten_page"
+        )
+        columns = list(page.c)
+        around = self._root.around(page, columns[: len(own)])
+        ends = columns[len(own) :]
+        again = [order.restore(end) for order, end in zip(orders, ends, strict=True)]
+        return around.order_by(*again)
+
+
+MAX_SHAPES: Final = 256
+"""So many sets keep their shapes: what is asked for rarely is made again."""
+
+
+class Shapes:
+    """The shapes of all sets of one allow-list on one mapped class."""
+
+    def __init__(
+        self,
+        allowed: Allowed,
+        model: type,
+        *,
+        cap: Cap,
+        more: str,
+        compute: Compute,
+        max_shapes: int = MAX_SHAPES,
+    ) -> None:
+        """Raises `InvalidOption` for a field that leads nowhere, or cannot be made."""
+        entity = resolve(allowed, model, compute)
+        self.mapper: Final = entity.mapper
+        self._of = lru_cache(max_shapes)(partial(Shape, entity, cap=cap, more=more))
+
+    def of(self, statement: Selection, chosen: FieldSet) -> Shape:
+        """The shape of a set, for this statement.
+
+        Rows that are DISTINCT are told apart by what is selected, so the primary key has to be
+        among it: fewer fields never are fewer rows.
+        """
+        entity_of(statement, self.mapper)
+        return self._of(chosen, keyed=bool(statement._distinct))
+
+    @property
+    def count(self) -> int:
+        """How many shapes are kept."""
+        return self._of.cache_info().currsize
+
+
+def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
+    """What is selected: the class, or an alias of it. Raises `InvalidOption` for anything else."""
+    given: object = statement
+    if isinstance(given, Select) and len(statement.column_descriptions) == 1:
+        description = statement.column_descriptions[0]
+        entity = description.get("entity")
+        if entity is not None and description["expr"] is entity:
+            found = inspect(entity).mapper
+            if found is mapper or found.isa(mapper):
+                return entity
+    name = mapper.class_.__name__
+    raise InvalidOption(
+        "statement", type(statement).__name__, f"a select of {name} alone: select({name}).where(…)"
+    )
+
+
+# Trees --------------------------------------------------------------------------------------------
+
+
+class _Node:
+    """The fields of one entity within a tree."""
+
+    def __init__(
+        self, entity: Entity, chosen: FieldSet, cap: Cap, more: str, *, keyed: bool, start: int = 0
+    ) -> None:
+        self.entity = entity
+        self.joined: list[_Joined] = []
+        self.further: list[_Further] = []
+        self._chosen = chosen
+        self._more = more
+        links = [(field, inner, entity.links[field]) for field, inner in chosen.relations.items()]
+        keyed = keyed or any(not link.is_joined for _, _, link in links)
+        local = [name for _, _, link in links if link.is_joined for name in link.local]
+        key = entity.primary_key if keyed or not chosen.needs else ()
+        # What was asked for stands first, in its order: then a row is the answer, up to its end.
+        self.attributes = list(dict.fromkeys([*chosen.needs, *key, *local]))
+        self.places = {name: start + place for place, name in enumerate(self.attributes)}
+        self.end = start + len(self.attributes)
+        for each, inner, link in links:
+            if link.is_joined:
+                node = _Node(link.target, inner, cap, more, keyed=True, start=self.end)
+                self.joined.append(_Joined(each, link, node))
+                self.end = node.end
+            else:
+                self.further.append(_Further(entity, each, link, inner, cap, more))
+        self.key = _picker([self.places[name] for name in entity.primary_key]) if keyed else None
+        self._make = self._maker()
+
+    # Selecting
+
+    def own_columns(self, entity: Any) -> Iterator[Any]:
+        for name in self.attributes:
+            # A label of its own: names of different tables may be equal.
+            yield getattr(entity, name).label(f"hasten_{self.places[name]}")
+
+    def columns(self, entity: Any) -> Iterator[Any]:
+        yield from self.own_columns(entity)
+        for each in self.joined:
+            yield from each.node.columns(each.alias)
+
+    def join(self, statement: Selection, entity: Any) -> Selection:
+        """LEFT JOIN all that leads to one row."""
+        for each in self.joined:
+            way = getattr(entity, each.link.attribute).of_type(each.alias)
+            statement = each.node.join(statement.outerjoin(way), each.alias)
+        return statement
+
+    def around(
+        self, table: FromClause, own: Sequence[Any], before: Sequence[Any] = (), owner: Any = None
+    ) -> Selection:
+        """A select from a table that has the node's own columns, joined to all that they lead to.
+
+        before is selected, too, in front of them. owner is what a lateral table belongs to.
+        """
+        beside = [column for each in self.joined for column in each.node.columns(each.alias)]
+        entity: Any = aliased(self.entity.mapper.class_, table) if self.joined else table
+        statement: Selection = select(*before, *own, *beside)
+        if owner is None:
+            statement = statement.select_from(entity)
+        else:
+            statement = statement.select_from(owner).join(entity, true())
+        return self.join(statement, entity)
+
+    # Reading
+
+    def read(self, rows: Rows, dialect: str) -> Steps[list[dict[str, object]]]:
+        related: _Related = {}
+        yield from self._read_related(rows, related, dialect)
+        if not self.joined and not self.further:
+            make = self._make
+            return [make(row) for row in rows]
+        return [self.build(row, related) for row in rows]
+
+    def _read_related(self, rows: Rows, related: _Related, dialect: str) -> Steps[None]:
+        for each in self.further:
+            assert self.key is not None
+            keys = {key for row in rows if None not in (key := self.key(row))}
+            related[each] = yield from each.read(list(keys), dialect)
+        for joined in self.joined:
+            yield from joined.node._read_related(rows, related, dialect)
+
+    def build(self, row: Any, related: _Related) -> dict[str, object]:
+        made = self._make(row)
+        if not self.joined and not self.further:
+            return made
+        beside = {each.field: each for each in self.joined}
+        beyond = {each.field: each for each in self.further}
+        built: dict[str, object] = {}
+        for each, inner in self._chosen.members:
+            if inner is None:
+                built[each.name] = made[each.name]
+            elif each in beside:
+                built[each.name] = beside[each].build(row, related)
+            else:
+                assert self.key is not None
+                found = related[beyond[each]].get(self.key(row), _NONE)
+                if each.many:
+                    built[each.name] = found.rows
+                    if found.has_more:
+                        built[each.name + self._more] = True
+                else:
+                    built[each.name] = found.rows[0] if found.rows else None
+        return built
+
+    def _maker(self) -> Callable[[Any], dict[str, object]]:
+        """What makes the plain fields of a row."""
+        fields = [each for each, inner in self._chosen.members if inner is None]
+        made = self.entity.making.maker(fields)
+        if made is None:
+            names = [each.name for each in fields]
+            places = [self.places[each.attribute] for each in fields]
+            if places == list(range(len(places))):
+                return lambda row: dict(zip(names, row, strict=False))
+            pairs = list(zip(names, places, strict=True))
+            return lambda row: {name: row[place] for name, place in pairs}
+        is_plain = self.entity.making.is_plain
+        plain = {each.name: self.places[each.attribute] for each in fields if is_plain(each)}
+        order = [each.name for each in fields]
+        needs = [(name, self.places[name]) for name in self._chosen.needs]
+        make = made
+
+        def make_row(row: Any) -> dict[str, object]:
+            special = make({name: row[place] for name, place in needs})
+            return {name: row[plain[name]] if name in plain else special[name] for name in order}
+
+        return make_row
+
+
+class _Joined:
+    """What leads to one row, in the same statement."""
+
+    def __init__(self, field: Field, link: Link, node: _Node) -> None:
+        self.field = field
+        self.link = link
+        self.node = node
+        self.alias: Any = aliased(link.target.mapper.class_)
+
+    def build(self, row: Any, related: _Related) -> dict[str, object] | None:
+        assert self.node.key is not None
+        if None in self.node.key(row):
+            return None
+        return self.node.build(row, related)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one owner leads to."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+    has_more: bool = False
+
+
+_NONE: Final = _Found()
+
+_Key: TypeAlias = tuple[object, ...]
+
+
+class _Further:
+    """What leads to many rows: one further statement for all owners."""
+
+    def __init__(
+        self, owner: Entity, field: Field, link: Link, chosen: FieldSet, cap: Cap, more: str
+    ) -> None:
+        self.field = field
+        self._owner = owner
+        self._link = link
+        self._cap = cap(field) if field.many else 1
+        self._width = len(owner.primary_key)
+        self._node = _Node(link.target, chosen, cap, more, keyed=False, start=self._width)
+
+    def read(self, keys: Sequence[_Key], dialect: str) -> Steps[Mapping[_Key, _Found]]:
+        statement = self._lateral if dialect == "postgresql" else self._window
+        values = list(keys) if self._width > 1 else [key[0] for key in keys]
+        found: dict[_Key, list[Any]] = {}
+        for start in range(0, len(values), MAX_KEYS):
+            rows = yield Step(statement, {_KEYS: values[start : start + MAX_KEYS]})
+            for row in rows:
+                found.setdefault(tuple(row[: self._width]), []).append(row)
+        shown = [row for rows in found.values() for row in rows[: self._cap]]
+        built = iter((yield from self._node.read(shown, dialect)))
+        return {
+            key: _Found(list(islice(built, min(len(rows), self._cap))), len(rows) > self._cap)
+            for key, rows in found.items()
+        }
+
+    @cached_property
+    def _window(self) -> Selection:
+        """The rows of all owners, numbered for each, up to one more than is shown."""
+        owner, keys, one_of = self._owners()
+        number = func.row_number().over(partition_by=keys, order_by=self._order).label(_NUMBER)
+        labels = [key.label(f"hasten_key_{place}") for place, key in enumerate(keys)]
+        own = self._node.own_columns(self._link.target.mapper.class_)
+        related = (
+            select(*labels, *own, number)
+            .select_from(owner)
+            .join(getattr(owner, self._link.attribute))
+            .where(one_of)
+            .subquery("hasten_related")
+        )
+        *columns, number_of = related.c
+        before, own_of = columns[: self._width], columns[self._width :]
+        around = self._node.around(related, own_of, before)
+        return around.where(number_of <= self._cap + 1).order_by(number_of)
+
+    @cached_property
+    def _lateral(self) -> Selection:
+        """The same where the database can stop at the cap, rather than number all that there is."""
+        owner, keys, one_of = self._owners()
+        number = func.row_number().over(order_by=self._order).label(_NUMBER)
+        own = self._node.own_columns(self._link.target.mapper.class_)
+        related = (
+            select(*own, number)
+            .where(getattr(owner, self._link.attribute).expression)
+            .order_by(*self._order)
+            .limit(self._cap + 1)
+            .correlate(owner)
+            .lateral("hasten_related")
+        )
+        *columns, number_of = related.c
+        around = self._node.around(related, columns, keys, owner=owner)
+        return around.where(one_of).order_by(number_of)
+
+    def _owners(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
+        """The owners, their keys, and that they are those that are asked for."""
+        owner: Any = aliased(self._owner.mapper.class_, name="hasten_owner")
+        keys = [getattr(owner, name) for name in self._owner.primary_key]
+        key = tuple_(*keys) if len(keys) > 1 else keys[0]
+        return owner, keys, key.in_(bindparam(_KEYS, expanding=True))
+
+    @property
+    def _order(self) -> list[Any]:
+        """As the relationship says; the primary key makes it total."""
+        target = self._link.target
+        written = list(self._link.relationship.order_by or ())
+        return [*written, *[getattr(target.mapper.class_, name) for name in target.primary_key]]
+
+
+_Related: TypeAlias = dict[_Further, Mapping[_Key, _Found]]
+
+
+def _picker(places: Sequence[int]) -> Callable[[Any], _Key]:
+    if len(places) == 1:
+        (place,) = places
+        return lambda row: (row[place],)
+    return lambda row: tuple([row[place] for place in places])
+
+
+# Statements ---------------------------------------------------------------------------------------
+
+
+def _narrowed(statement: Selection, entity: Any) -> Selection:
+    """The select, ready to get other columns.
+
+    It loses the options that say how to load entities; those that filter stay. A name to sort by
+    becomes the attribute of that name: what it stood for may not be selected any more.
+    """
+    plain = statement.where()
+    plain._with_options = tuple(
+        option
+        for option in statement._with_options
+        if isinstance(option, LoaderCriteriaOption | UserDefinedOption)
+    )
+    orders = [_bare(clause, entity) for clause in statement._order_by_clauses]
+    if not orders:
+        return plain
+    return plain.order_by(None).order_by(*[order.restore(order.bare) for order in orders])
+
+
+def _is_cut(statement: Selection) -> bool:
+    """It says which of the rows, so nothing may be joined to them before."""
+    limits = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
+    return bool(
+        any(clause is not None for clause in limits)
+        or statement._distinct
+        or statement._group_by_clauses
+    )
+
+
+class _SortedBy(NamedTuple):
+    bare: Any
+    modifiers: tuple[Any, ...]
+
+    def restore(self, other: Any) -> Any:
+        """Another expression, sorted by in the same direction."""
+        for modifier in reversed(self.modifiers):
+            other = modifier(other)
+        return other
+
+
+_MODIFIERS: Final = {
+    operators.desc_op: desc,
+    operators.asc_op: asc,
+    operators.nulls_first_op: nulls_first,
+    operators.nulls_last_op: nulls_last,
+}
+
+
+def _bare(clause: Any, entity: Any) -> _SortedBy:
+    """What is sorted by, without the direction."""
+    modifiers: list[Any] = []
+    while True:
+        if isinstance(clause, UnaryExpression) and clause.modifier in _MODIFIERS:
+            modifiers.append(_MODIFIERS[clause.modifier])
+            clause = clause.element
+        elif isinstance(clause, _label_reference | Label):
+            clause = clause.element
+        elif isinstance(clause, _textual_label_reference):
+            clause = getattr(entity, str(clause.element), None)
+            if clause is None:
+                raise InvalidOption("statement", "ORDER BY a text", "order_by() of columns")
+        else:
+            return _SortedBy(clause, tuple(modifiers))
