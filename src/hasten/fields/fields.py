@@ -156,9 +156,13 @@ class Fields:
         """The same on a session or connection that does not wait."""
         return self._sql.run(db, self._fetch(db, statement, fields))
 
-    def shape(self, statement: Selection, fields: FieldSet) -> Shape:
-        """What is selected for a set, and how its rows are read: for who runs it on their own."""
-        return self._shapes.of(statement, fields)
+    def shape(self, statement: Selection, fields: FieldSet, *, apart: bool = False) -> Shape:
+        """What is selected for a set, and how its rows are read: for who runs it on their own.
+
+        apart is without any join, so that the select can be cut into pages: what it leads to is
+        read by further statements.
+        """
+        return self._shapes.of(statement, fields, apart=apart)
 
     def _fetch(
         self,

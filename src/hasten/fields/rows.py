@@ -160,18 +160,18 @@ def _check_divisible(model: Any, allowed: Allowed) -> None:
 def _check_needs(model: Any, own_way: Collection[Field]) -> None:
     for field in own_way:
         for need in field.needs:
-            info = model.__pydantic_fields__.get(need)
-            if info is None:
+            if need not in model.__pydantic_fields__:
                 raise InvalidOption(
                     f"needs[{field.name!r}]",
                     need,
                     f"a field of {model.__qualname__}: add {need} to it as Field(exclude=True), "
                     f"or give compute={{{field.name!r}: …}}",
                 )
-            if info.frozen and not field.is_computed:
-                raise InvalidOption(
-                    "source", model, f"no frozen field {need!r}: its validators are to be run"
-                )
+        info = model.__pydantic_fields__.get(field.attribute)
+        if info is not None and (info.frozen or model.model_config.get("frozen")):
+            raise InvalidOption(
+                "source", model, f"{field.name!r} not to be frozen: it has to be validated alone"
+            )
 
 
 # Which values go as they come ---------------------------------------------------------------------
@@ -185,12 +185,13 @@ _CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen Len Interv
 _RULES: Final = frozenset("pattern strict max_digits decimal_places allow_inf_nan".split())
 
 _MATTERS_NOT: Final = frozenset(
-    "title from_attributes populate_by_name alias_generator validate_by_name validate_by_alias "
-    "serialize_by_alias extra frozen arbitrary_types_allowed json_schema_extra "
-    "protected_namespaces loc_by_alias defer_build validate_assignment validate_default use_attribute_docstrings "
-    "hide_input_in_errors json_schema_serialization_defaults_required model_title_generator "
-    "field_title_generator ignored_types coerce_numbers_to_str regex_engine str_max_length "
-    "str_min_length cache_strings revalidate_instances".split()
+    "alias_generator arbitrary_types_allowed cache_strings coerce_numbers_to_str defer_build extra "
+    "field_title_generator from_attributes frozen hide_input_in_errors ignored_types "
+    "json_schema_extra json_schema_serialization_defaults_required loc_by_alias "
+    "model_title_generator populate_by_name protected_namespaces regex_engine "
+    "revalidate_instances serialize_by_alias str_max_length str_min_length title "
+    "use_attribute_docstrings validate_assignment validate_by_alias validate_by_name "
+    "validate_default".split()
 )
 """Settings of a model that leave alone how a value is written."""
 

@@ -42,7 +42,9 @@ class Link:
     relationship: Relationship
     target: Entity
     local: tuple[str, ...]
-    """The attributes of the owner that a join starts from."""
+    """The attributes of the owner that a join looks at; none if it is not joined."""
+    remote: tuple[str, ...]
+    """Those of the target."""
     is_joined: bool
     """It leads to one row at most, by a key that is unique: a join repeats no owner."""
 
@@ -114,11 +116,22 @@ def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
 def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Link:
     _check_order(relationship)
     is_joined = relationship.direction is MANYTOONE and _is_unique(relationship)
-    local = relationship.local_columns if is_joined else ()
-    # In the order of the table: a set has another order in another process.
-    columns = sorted(local, key=lambda column: list(mapper.columns).index(column))
-    what = f"{mapper.class_.__name__}.{relationship.key}"
-    return Link(relationship, target, tuple(_attributes(mapper, columns, what)), is_joined)
+    if not is_joined:
+        return Link(relationship, target, (), (), is_joined=False)
+    local = tuple(_looked_at(relationship, mapper))
+    remote = tuple(_looked_at(relationship, relationship.mapper))
+    return Link(relationship, target, local, remote, is_joined=True)
+
+
+def _looked_at(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
+    """What the condition of a join mentions of one of its sides."""
+    columns = [
+        column
+        for column in iterate(relationship.primaryjoin)
+        if getattr(column, "table", None) in mapper.tables
+    ]
+    what = f"{relationship.parent.class_.__name__}.{relationship.key}"
+    return iter(dict.fromkeys(_attributes(mapper, columns, what)))
 
 
 def _is_unique(relationship: Relationship) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import (
@@ -72,10 +72,20 @@ class Shape:
     """What one set of fields selects of an entity."""
 
     def __init__(
-        self, entity: Entity, chosen: FieldSet, *, cap: Cap, more: str, keyed: bool = False
+        self,
+        entity: Entity,
+        chosen: FieldSet,
+        *,
+        cap: Cap,
+        more: str,
+        keyed: bool = False,
+        apart: bool = False,
     ) -> None:
-        """Keyed is with the primary key, asked for or not. more ends the name of the marker."""
-        self._root = _Node(entity, chosen, cap, more, keyed=keyed)
+        """Keyed is with the primary key, asked for or not. more ends the name of the marker.
+
+        apart is without any join: what it leads to is read by further statements alone.
+        """
+        self._root = _Node(entity, chosen, cap, more, keyed=keyed, apart=apart)
         self._columns = list(self._root.columns(entity.mapper.class_))
 
     def statement(self, statement: Selection) -> Selection:
@@ -141,18 +151,18 @@ class Shapes:
         max_shapes: int = MAX_SHAPES,
     ) -> None:
         """Raises `InvalidOption` for a field that leads nowhere, or cannot be made."""
-        entity = resolve(allowed, model, compute)
-        self.mapper: Final = entity.mapper
-        self._of = lru_cache(max_shapes)(partial(Shape, entity, cap=cap, more=more))
+        self.entity: Final = resolve(allowed, model, compute)
+        self.mapper: Final = self.entity.mapper
+        self._of = lru_cache(max_shapes)(partial(Shape, self.entity, cap=cap, more=more))
 
-    def of(self, statement: Selection, chosen: FieldSet) -> Shape:
-        """The shape of a set, for this statement.
+    def of(self, statement: Selection, chosen: FieldSet, *, apart: bool = False) -> Shape:
+        """The shape of a set, for this statement. apart is without any join.
 
         Rows that are DISTINCT are told apart by what is selected, so the primary key has to be
         among it: fewer fields never are fewer rows.
         """
         entity_of(statement, self.mapper)
-        return self._of(chosen, keyed=bool(statement._distinct))
+        return self._of(chosen, keyed=bool(statement._distinct), apart=apart)
 
     @property
     def count(self) -> int:
@@ -183,24 +193,36 @@ class _Node:
     """The fields of one entity within a tree."""
 
     def __init__(
-        self, entity: Entity, chosen: FieldSet, cap: Cap, more: str, *, keyed: bool, start: int = 0
+        self,
+        entity: Entity,
+        chosen: FieldSet,
+        cap: Cap,
+        more: str,
+        *,
+        keyed: bool,
+        start: int = 0,
+        apart: bool = False,
+        remote: Sequence[str] = (),
     ) -> None:
         self.entity = entity
         self.joined: list[_Joined] = []
         self.further: list[_Further] = []
         self._chosen = chosen
         self._more = more
-        links = [(field, inner, entity.links[field]) for field, inner in chosen.relations.items()]
-        keyed = keyed or any(not link.is_joined for _, _, link in links)
-        local = [name for _, _, link in links if link.is_joined for name in link.local]
+        links = [(each, inner, entity.links[each]) for each, inner in chosen.relations.items()]
+        joined = [] if apart else [link for link in links if link[2].is_joined]
+        keyed = keyed or len(joined) < len(links)
+        local = [name for _, _, link in joined for name in link.local]
         key = entity.primary_key if keyed or not chosen.needs else ()
         # What was asked for stands first, in its order: then a row is the answer, up to its end.
-        self.attributes = list(dict.fromkeys([*chosen.needs, *key, *local]))
+        self.attributes = list(dict.fromkeys([*chosen.needs, *key, *local, *remote]))
         self.places = {name: start + place for place, name in enumerate(self.attributes)}
         self.end = start + len(self.attributes)
         for each, inner, link in links:
-            if link.is_joined:
-                node = _Node(link.target, inner, cap, more, keyed=True, start=self.end)
+            if (each, inner, link) in joined:
+                node = _Node(
+                    link.target, inner, cap, more, keyed=True, start=self.end, remote=link.remote
+                )
                 self.joined.append(_Joined(each, link, node))
                 self.end = node.end
             else:
@@ -211,14 +233,19 @@ class _Node:
     # Selecting
 
     def own_columns(self, entity: Any) -> Iterator[Any]:
+        """Its own columns, by names that a table may have: those of a class may be equal."""
         for name in self.attributes:
-            # A label of its own: names of different tables may be equal.
             yield getattr(entity, name).label(f"hasten_{self.places[name]}")
 
     def columns(self, entity: Any) -> Iterator[Any]:
-        yield from self.own_columns(entity)
+        """All of the tree that one statement reads."""
+        yield from (getattr(entity, name) for name in self.attributes)
+        yield from self.columns_beside()
+
+    def columns_beside(self) -> Iterator[Any]:
         for each in self.joined:
-            yield from each.node.columns(each.alias)
+            yield from each.table.c
+            yield from each.node.columns_beside()
 
     def join(self, statement: Selection, entity: Any) -> Selection:
         """LEFT JOIN all that leads to one row."""
@@ -234,9 +261,8 @@ class _Node:
 
         before is selected, too, in front of them. owner is what a lateral table belongs to.
         """
-        beside = [column for each in self.joined for column in each.node.columns(each.alias)]
         entity: Any = aliased(self.entity.mapper.class_, table) if self.joined else table
-        statement: Selection = select(*before, *own, *beside)
+        statement: Selection = select(*before, *own, *self.columns_beside())
         if owner is None:
             statement = statement.select_from(entity)
         else:
@@ -309,13 +335,19 @@ class _Node:
 
 
 class _Joined:
-    """What leads to one row, in the same statement."""
+    """What leads to one row, in the same statement.
+
+    It is joined as a select of its own, which databases see through: with_loader_criteria (of a
+    tenant, of what is deleted softly) filters a class there, but would not filter an alias.
+    """
 
     def __init__(self, field: Field, link: Link, node: _Node) -> None:
+        target = link.target.mapper.class_
         self.field = field
         self.link = link
         self.node = node
-        self.alias: Any = aliased(link.target.mapper.class_)
+        self.table = select(*node.own_columns(target)).subquery()
+        self.alias: Any = aliased(target, self.table)
 
     def build(self, row: Any, related: _Related) -> dict[str, object] | None:
         assert self.node.key is not None
@@ -355,7 +387,7 @@ class _Further:
         values = list(keys) if self._width > 1 else [key[0] for key in keys]
         found: dict[_Key, list[Any]] = {}
         for start in range(0, len(values), MAX_KEYS):
-            rows = yield Step(statement, {_KEYS: values[start : start + MAX_KEYS]})
+            rows = yield Step(statement, {_KEYS: _padded(values[start : start + MAX_KEYS])})
             for row in rows:
                 found.setdefault(tuple(row[: self._width]), []).append(row)
         shown = [row for rows in found.values() for row in rows[: self._cap]]
@@ -391,8 +423,7 @@ class _Further:
         number = func.row_number().over(order_by=self._order).label(_NUMBER)
         own = self._node.own_columns(self._link.target.mapper.class_)
         related = (
-            select(*own, number)
-            .where(getattr(owner, self._link.attribute).expression)
+            self._of_one(select(*own, number), owner, keys)
             .order_by(*self._order)
             .limit(self._cap + 1)
             .correlate(owner)
@@ -401,6 +432,15 @@ class _Further:
         *columns, number_of = related.c
         around = self._node.around(related, columns, keys, owner=owner)
         return around.where(one_of).order_by(number_of)
+
+    def _of_one(self, statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
+        """What one owner leads to."""
+        if self._link.relationship.secondary is None:
+            return statement.where(getattr(owner, self._link.attribute).expression)
+        again: Any = aliased(self._owner.mapper.class_)
+        statement = statement.select_from(again).join(getattr(again, self._link.attribute))
+        same = [getattr(again, name) for name in self._owner.primary_key]
+        return statement.where(*[one == key for one, key in zip(same, keys, strict=True)])
 
     def _owners(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
         """The owners, their keys, and that they are those that are asked for."""
@@ -418,6 +458,16 @@ class _Further:
 
 
 _Related: TypeAlias = dict[_Further, Mapping[_Key, _Found]]
+
+
+def _padded(keys: Sequence[Any]) -> Sequence[Any]:
+    """As many as a power of two, the last one repeated.
+
+    The text of a statement holds a mark for each: without this, pages of every length would fill
+    the cache of prepared statements.
+    """
+    length = 1 << (len(keys) - 1).bit_length()
+    return [*keys, *repeat(keys[-1], length - len(keys))]
 
 
 def _picker(places: Sequence[int]) -> Callable[[Any], _Key]:
