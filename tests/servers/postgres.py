@@ -1,0 +1,134 @@
+"""A private PostgreSQL server on a socket of its own."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.servers.redis import free_port
+
+START_SECONDS: Final = 30.0
+
+# Nothing in it outlives the tests, so nothing has to reach the disk. With synchronous_commit=off,
+# too, VACUUM would leave the rows of a fresh commit out of the visibility map.
+SETTINGS: Final = (
+    "fsync=off", "full_page_writes=off", "wal_level=minimal",
+    "max_wal_senders=0", "max_wal_size=4GB", "shared_buffers=512MB", "jit=off",
+    "max_parallel_workers_per_gather=0", "autovacuum=off",
+)  # fmt: skip
+
+
+def program(name: str) -> str:
+    """The path of a program of PostgreSQL. Without it a laptop skips the test, and CI fails it."""
+    newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
+    path = str(newest[-1]) if newest else shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed: install PostgreSQL (Debian: apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def _version(path: Path) -> int:
+    with contextlib.suppress(ValueError):
+        return int(path.parent.parent.name)
+    return 0
+
+
+class PostgresServer:
+    """A server in a folder of its own. Its one user is `postgres`, and there is no password."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, driver: str) -> str:
+        """The URL for SQLAlchemy, for instance with the driver `asyncpg`."""
+        return f"postgresql+{driver}://postgres@/postgres?host={self.folder}&port={self.port}"
+
+    def start(self) -> PostgresServer:
+        initdb, postgres = program("initdb"), program("postgres")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        user = _who_may_run_it()
+        if user is not None:
+            shutil.chown(self.folder, user)
+        data = self.folder / "data"
+        subprocess.run(
+            [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+             "--locale=C", "--no-sync"],
+            check=True, stdout=subprocess.DEVNULL, cwd=self.folder,
+            user=user, extra_groups=_none(user),
+        )  # fmt: skip
+        settings = [part for setting in SETTINGS for part in ("-c", setting)]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [postgres, "-D", str(data), "-p", str(self.port), "-k", str(self.folder),
+                 "-c", "listen_addresses=", *settings],
+                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, user=user, extra_groups=_none(user),
+            )  # fmt: skip
+        atexit.register(self.stop)
+        self.until_ready()
+        return self
+
+    def until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        ask = [program("pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
+        while subprocess.run(ask, check=False).returncode != 0:
+            if time.monotonic() > deadline or not self.is_running:
+                raise AssertionError(f"no PostgreSQL:\n{self.log}")
+            time.sleep(0.02)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def stop(self) -> None:
+        """Let it end its sessions at once, and wait until it is gone."""
+        if self._process is not None:
+            self._process.send_signal(_IMMEDIATE)
+            self._process.wait()
+            self._process = None
+            atexit.unregister(self.stop)
+
+
+_IMMEDIATE: Final = 3  # SIGQUIT: PostgreSQL's immediate shutdown, which also ends its children
+
+
+def _who_may_run_it() -> str | None:
+    """PostgreSQL refuses to run as root: then another user does."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    return None
+
+
+def _none(user: str | None) -> list[int] | None:
+    return None if user is None else []
+
+
+@functools.cache
+def shared_postgres() -> PostgresServer:
+    """One for all tests of this process that keep to tables of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="hasten-postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return PostgresServer(folder).start()
