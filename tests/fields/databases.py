@@ -25,6 +25,7 @@ from sqlalchemy import (
     create_engine,
     event,
 )
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -77,6 +78,9 @@ class User(Base):
     boss: Mapped[User | None] = relationship(remote_side=[id])
     posts: Mapped[list[Post]] = relationship(back_populates="author")
     badge: Mapped[Badge | None] = relationship(back_populates="user")
+    cars: Mapped[list[Car]] = relationship(overlaps="owner")
+    bikes: Mapped[list[Bike]] = relationship(overlaps="owner,cars")
+    first_tags: AssociationProxy[list[Any]] = association_proxy("posts", "title")
 
     @hybrid_property
     def shouted(self) -> str:
@@ -133,6 +137,38 @@ class Visit(Base):
     day: Mapped[int | None]
     hour: Mapped[int | None]
     slot: Mapped[Slot | None] = relationship(back_populates="visits")
+
+
+class Vehicle(Base):
+    __tablename__ = "f_vehicles"
+    __mapper_args__ = {  # noqa: RUF012 - as its base declares it
+        "polymorphic_on": "kind",
+        "polymorphic_identity": "vehicle",
+    }
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    owner_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    owner: Mapped[User] = relationship()
+
+
+class Car(Vehicle):
+    """In a table of its own, beside that of all vehicles."""
+
+    __tablename__ = "f_cars"
+    __mapper_args__ = {  # noqa: RUF012 - as its base declares it
+        "polymorphic_identity": "car"
+    }
+    id: Mapped[int] = mapped_column(ForeignKey("f_vehicles.id"), primary_key=True)
+    own: Mapped[str]
+
+
+class Bike(Vehicle):
+    """In the table of all vehicles."""
+
+    __mapper_args__ = {  # noqa: RUF012 - as its base declares it
+        "polymorphic_identity": "bike"
+    }
+    own: Mapped[str | None] = mapped_column("bike_own")
 
 
 class Thing(Base):
@@ -202,7 +238,7 @@ def statements_of(engine: Engine) -> Iterator[list[str]]:
 
 
 def _fill(session: Session) -> None:
-    session.add_all(Team(id=n, name=f"team{n}", secret="s", leader_id=n) for n in (1, 2, 3))
+    session.add_all(Team(id=n, name=f"team{n}", secret=f"s{n}", leader_id=n) for n in (1, 2, 3))
     session.flush()
     session.add_all(_user(number) for number in range(1, USERS + 1))
     session.flush()
@@ -216,7 +252,7 @@ def _fill(session: Session) -> None:
                 Post(
                     id=number,
                     title=f"post {number}",
-                    draft="d",
+                    draft=f"d{number}",
                     author_id=owner,
                     tags=tags[: number % 4],
                 )
@@ -229,6 +265,7 @@ def _fill(session: Session) -> None:
         Visit(id=n, day=n % 2 + 1 if n < 7 else None, hour=2 if n < 7 else None)
         for n in range(1, 9)
     )
+    session.add_all([Car(id=1, owner_id=3, own="Car"), Bike(id=2, owner_id=3, own="Bike")])
     session.add_all(_things())
 
 

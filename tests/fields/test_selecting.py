@@ -14,7 +14,9 @@ from sqlalchemy.orm import (
     Session,
     aliased,
     joinedload,
+    scoped_session,
     selectinload,
+    sessionmaker,
     with_loader_criteria,
 )
 
@@ -24,11 +26,14 @@ from hasten.fields.sql import run
 from tests.fields.databases import (
     POSTS_OF_FIRST,
     USERS,
+    Bike,
+    Car,
     Post,
     Role,
     Slot,
     Team,
     User,
+    Vehicle,
     Visit,
     async_engine,
     engine,
@@ -143,24 +148,35 @@ class TestColumns:
         assert len(log) == 1
         assert "f_teams" not in log[0]
 
-    def test_81_criteria_for_all_selects_hold(self, database: str) -> None:
+    @pytest.mark.parametrize("also_aliases", [False, True])
+    @pytest.mark.parametrize("limit", [None, 4])
+    def test_81_criteria_for_all_selects_hold(
+        self, database: str, also_aliases: bool, limit: int | None
+    ) -> None:
         """A tenant's filter must not be lost with the entities that it was written for."""
         with Session(engine(database)) as session:
 
             def only_some(state: ORMExecuteState) -> None:
                 state.statement = state.statement.options(
-                    with_loader_criteria(Team, Team.id == 2),
-                    with_loader_criteria(Post, Post.id > 3),
-                    with_loader_criteria(User, User.id < 5),
+                    with_loader_criteria(
+                        Team, lambda of: of.secret != "s3", include_aliases=also_aliases
+                    ),
+                    with_loader_criteria(
+                        Post, lambda of: of.draft != "d3", include_aliases=also_aliases
+                    ),
+                    with_loader_criteria(
+                        User, lambda of: of.last != "last5", include_aliases=also_aliases
+                    ),
                 )
 
             event.listen(session, "do_orm_execute", only_some)
             fields = Users.parse("fields=id,team(id),posts(id)")
-            rows = Users.many_sync(session, select(User).order_by(User.id), fields)
-        assert [row["id"] for row in rows] == [1, 2, 3, 4]
-        assert [row["team"] for row in rows] == [{"id": 2}, None, None, None]
+            statement = select(User).where(User.id.in_([1, 2, 5, 6])).order_by(User.id)
+            rows = Users.many_sync(session, statement.limit(limit), fields)
+        assert [row["id"] for row in rows] == [1, 2, 6]
+        assert [row["team"] for row in rows] == [{"id": 2}, None, {"id": 1}]
         posts: Any = rows[0]["posts"]
-        assert posts[0] == {"id": 4}
+        assert [post["id"] for post in posts[:3]] == [1, 2, 4]
 
     def test_a_name_to_sort_by_need_not_be_asked_for(self, database: str) -> None:
         rows = ask(database, "id,team(id)", select(User).order_by("name").limit(2))
@@ -413,6 +429,35 @@ class TestExecutors:
             Users.one_sync(connection, select(User), Users.parse(""))
         assert "LIMIT" in log[0]
 
+    def test_a_scoped_session_is_one(self, database: str) -> None:
+        session: Any = scoped_session(sessionmaker(engine(database)))
+        assert Users.one_sync(session, by_id(2), self.chosen) == self.expected
+        session.remove()
+
+
+class TestInheritance:
+    """Tables that are joined to be one class, and classes that share a table."""
+
+    @pytest.mark.parametrize("kind", [Car, Bike])
+    def test_columns_of_both(self, database: str, kind: Any) -> None:
+        fields = Fields({"id": "id", "own": kind.own.key, "owner": Allowed(["name"])}, model=kind)
+        rows = ask(database, "own,owner", select(kind), fields)
+        assert rows == [{"own": kind.__name__, "owner": {"name": "user03"}}]
+        rows = ask(database, "owner", select(kind).limit(1), fields)
+        assert rows == [{"owner": {"name": "user03"}}]
+
+    def test_a_relation_leads_to_one_class_alone(self, database: str) -> None:
+        garage = Fields({"cars": [Allowed(["id", "own"])]}, model=User)
+        bikes = Fields({"bikes": [Allowed(["id", "own"])]}, model=User)
+        assert ask(database, "cars", by_id(3), garage) == [{"cars": [{"id": 1, "own": "Car"}]}]
+        assert ask(database, "bikes", by_id(3), bikes) == [{"bikes": [{"id": 2, "own": "Bike"}]}]
+
+    def test_a_select_of_a_class_below(self, database: str) -> None:
+        fields = Fields({"id": "id", "owner": Allowed(["id"])}, model=Vehicle)
+        assert ask(database, "id", select(Bike), fields) == [{"id": 2}]
+        statement = select(Car).order_by(Car.own).limit(3)
+        assert ask(database, "id,owner", statement, fields) == [{"id": 1, "owner": {"id": 3}}]
+
 
 class TestRoles:
     def test_80_a_field_that_a_role_lacks_is_unknown(self, database: str) -> None:
@@ -436,9 +481,11 @@ class TestStartUp:
     @pytest.mark.parametrize(
         ("source", "remedy"),
         [
-            (["id", "nickname"], r"'nickname' for the field 'nickname', but it is not .*needs"),
-            (["id", "posts"], r"'posts' for the field 'posts', but it is a relation"),
-            (["id", "metadata"], r"'metadata'.* is not there"),
+            (["id", "nickname"], r"'nickname'.* 'nickname', but there is none: .*needs"),
+            (["id", "posts"], r"'posts' for the field 'posts', but it is something else"),
+            (["id", "metadata"], r"'metadata'.* there is none"),
+            (["id", "__table__"], "there is none"),
+            (["id", "first_tags"], "it is something else"),
             ({"x": Allowed(["id"])}, r"a relationship 'x' for the field 'x'"),
             ({"name": Allowed(["id"])}, r"a relationship 'name'.*opaque"),
             ({"team": [Allowed(["id"])]}, r"'team' that leads to many"),

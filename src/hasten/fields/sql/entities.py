@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import TypeDecorator, UniqueConstraint, inspect
+from sqlalchemy import ColumnClause, ColumnElement, TypeDecorator, UniqueConstraint, inspect
+from sqlalchemy.ext.hybrid import HybridExtensionType
 from sqlalchemy.orm import MANYTOONE, Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.visitors import iterate
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from hasten.errors import InvalidOption
 from hasten.fields.allowed import Allowed, Field
@@ -52,6 +53,22 @@ class Link:
     def attribute(self) -> str:
         return self.relationship.key
 
+    def condition(self, local: Mapping[str, Any], remote: Mapping[str, Any]) -> ColumnElement[bool]:
+        """The condition of a join, of the columns that stand for the attributes of both sides."""
+
+        def replace(element: Any, **_: object) -> Any:
+            if not isinstance(element, ColumnClause) or element.table is None:
+                return None
+            owner, target = self.relationship.parent, self.relationship.mapper
+            if "remote" in element._annotations or element.table not in owner.tables:
+                return remote[target.get_property_by_column(element).key]
+            return local[owner.get_property_by_column(element).key]
+
+        condition: ColumnElement[bool] = replacement_traverse(
+            self.relationship.primaryjoin, {}, replace
+        )
+        return condition
+
 
 def resolve(allowed: Allowed, model: type, compute: Compute) -> Entity:
     """Find what the fields stand for. Raises `InvalidOption`, with the remedy."""
@@ -83,13 +100,15 @@ def _resolve(allowed: Allowed, mapper: Mapper[Any], compute: Compute, known: _Kn
 
 
 def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
+    if attribute in mapper.column_attrs or attribute in mapper.synonyms:
+        return
     found = mapper.all_orm_descriptors.get(attribute)
-    if found is None or attribute in mapper.relationships:
-        what = "is a relation" if found is not None else "is not there"
+    if found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
+        what = "there is none" if found is None else "it is something else"
         raise InvalidOption(
             "model",
             mapper.class_,
-            f"a column or hybrid {attribute!r} for the field {field.name!r}, but it {what}: "
+            f"a column or hybrid {attribute!r} for the field {field.name!r}, but {what}: "
             f"map it, say what it is made of by needs={{{field.name!r}: (…)}}, or leave it out",
         )
 

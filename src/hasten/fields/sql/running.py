@@ -34,9 +34,9 @@ Steps: TypeAlias = Generator[Step, Rows, T]
 
 def dialect_of(executor: Executor | AsyncExecutor, mapper: Mapper[Any]) -> str:
     """The name of the dialect that a statement would meet."""
-    if isinstance(executor, Session | AsyncSession):
-        return executor.get_bind(mapper).dialect.name
-    return executor.dialect.name
+    if isinstance(executor, Connection | AsyncConnection):
+        return executor.dialect.name
+    return executor.get_bind(mapper).dialect.name  # a scoped session has it, too
 
 
 def run(executor: Executor, steps: Steps[T]) -> T:

@@ -87,6 +87,10 @@ class Shape:
         """
         self._root = _Node(entity, chosen, cap, more, keyed=keyed, apart=apart)
         self._columns = list(self._root.columns(entity.mapper.class_))
+        # Without a join its own columns keep it in FROM, and finding that out has a cost.
+        self._keep = bool(self._root.joined) or not any(
+            name in entity.mapper.columns for name in self._root.attributes
+        )
 
     def statement(self, statement: Selection) -> Selection:
         """A select of the entity becomes one of the columns of these fields.
@@ -101,8 +105,8 @@ class Shape:
         columns = self._columns
         if entity is not self._root.entity.mapper.class_:
             columns = list(self._root.columns(entity))
-        narrow = plain.with_only_columns(*columns, maintain_column_froms=True)
-        return self._root.join(narrow, entity)
+        narrow = plain.with_only_columns(*columns, maintain_column_froms=self._keep)
+        return self._root.join(narrow, self._root.columns_of(entity)) if self._keep else narrow
 
     def read(self, rows: Rows, dialect: str) -> Steps[list[dict[str, object]]]:
         """The rows of that statement as what was asked for, with what they lead to."""
@@ -173,6 +177,8 @@ class Shapes:
 def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
     """What is selected: the class, or an alias of it. Raises `InvalidOption` for anything else."""
     given: object = statement
+    if isinstance(given, Select) and _is_of_class(given, mapper):
+        return mapper.class_
     if isinstance(given, Select) and len(statement.column_descriptions) == 1:
         description = statement.column_descriptions[0]
         entity = description.get("entity")
@@ -184,6 +190,14 @@ def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
     raise InvalidOption(
         "statement", type(statement).__name__, f"a select of {name} alone: select({name}).where(…)"
     )
+
+
+def _is_of_class(statement: Selection, mapper: Mapper[Any]) -> bool:
+    """What nearly all are: told at a tenth of the cost of a description."""
+    columns = statement._raw_columns
+    if len(columns) != 1 or not isinstance(columns[0], FromClause):
+        return False
+    return columns[0]._annotations.get("parententity") is mapper
 
 
 # Trees --------------------------------------------------------------------------------------------
@@ -228,6 +242,9 @@ class _Node:
             else:
                 self.further.append(_Further(entity, each, link, inner, cap, more))
         self.key = _picker([self.places[name] for name in entity.primary_key]) if keyed else None
+        self._relations: dict[Field, _Joined | _Further] = {}
+        self._relations.update({each.field: each for each in self.joined})
+        self._relations.update({each.field: each for each in self.further})
         self._make = self._maker()
 
     # Selecting
@@ -247,11 +264,17 @@ class _Node:
             yield from each.table.c
             yield from each.node.columns_beside()
 
-    def join(self, statement: Selection, entity: Any) -> Selection:
+    def columns_of(self, entity: Any) -> dict[str, Any]:
+        """What stands for its attributes in a class, or in an alias of it."""
+        return {name: getattr(entity, name).__clause_element__() for name in self.attributes}
+
+    def join(self, statement: Selection, columns: Mapping[str, Any]) -> Selection:
         """LEFT JOIN all that leads to one row."""
+        # Without the ORM's ways: it would put criteria for all aliases of a class, or the mark of
+        # a class that shares its table, on tables that lack the columns for them.
         for each in self.joined:
-            way = getattr(entity, each.link.attribute).of_type(each.alias)
-            statement = each.node.join(statement.outerjoin(way), each.alias)
+            on = each.link.condition(columns, each.columns)
+            statement = each.node.join(statement.outerjoin(each.table, on), each.columns)
         return statement
 
     def around(
@@ -261,22 +284,20 @@ class _Node:
 
         before is selected, too, in front of them. owner is what a lateral table belongs to.
         """
-        entity: Any = aliased(self.entity.mapper.class_, table) if self.joined else table
         statement: Selection = select(*before, *own, *self.columns_beside())
         if owner is None:
-            statement = statement.select_from(entity)
+            statement = statement.select_from(table)
         else:
-            statement = statement.select_from(owner).join(entity, true())
-        return self.join(statement, entity)
+            statement = statement.select_from(owner).join(table, true())
+        return self.join(statement, dict(zip(self.attributes, own, strict=True)))
 
     # Reading
 
     def read(self, rows: Rows, dialect: str) -> Steps[list[dict[str, object]]]:
         related: _Related = {}
         yield from self._read_related(rows, related, dialect)
-        if not self.joined and not self.further:
-            make = self._make
-            return [make(row) for row in rows]
+        if not self._relations:
+            return list(map(self._make, rows))
         return [self.build(row, related) for row in rows]
 
     def _read_related(self, rows: Rows, related: _Related, dialect: str) -> Steps[None]:
@@ -289,19 +310,18 @@ class _Node:
 
     def build(self, row: Any, related: _Related) -> dict[str, object]:
         made = self._make(row)
-        if not self.joined and not self.further:
+        if not self._relations:
             return made
-        beside = {each.field: each for each in self.joined}
-        beyond = {each.field: each for each in self.further}
         built: dict[str, object] = {}
-        for each, inner in self._chosen.members:
-            if inner is None:
+        for each, _ in self._chosen.members:
+            to = self._relations.get(each)
+            if to is None:
                 built[each.name] = made[each.name]
-            elif each in beside:
-                built[each.name] = beside[each].build(row, related)
+            elif isinstance(to, _Joined):
+                built[each.name] = to.build(row, related)
             else:
                 assert self.key is not None
-                found = related[beyond[each]].get(self.key(row), _NONE)
+                found = related[to].get(self.key(row), _NONE)
                 if each.many:
                     built[each.name] = found.rows
                     if found.has_more:
@@ -347,7 +367,7 @@ class _Joined:
         self.link = link
         self.node = node
         self.table = select(*node.own_columns(target)).subquery()
-        self.alias: Any = aliased(target, self.table)
+        self.columns = dict(zip(node.attributes, self.table.c, strict=True))
 
     def build(self, row: Any, related: _Related) -> dict[str, object] | None:
         assert self.node.key is not None
@@ -486,12 +506,14 @@ def _narrowed(statement: Selection, entity: Any) -> Selection:
     It loses the options that say how to load entities; those that filter stay. A name to sort by
     becomes the attribute of that name: what it stood for may not be selected any more.
     """
-    plain = statement.where()
-    plain._with_options = tuple(
-        option
-        for option in statement._with_options
-        if isinstance(option, LoaderCriteriaOption | UserDefinedOption)
-    )
+    plain = statement
+    if statement._with_options:
+        plain = statement.where()
+        plain._with_options = tuple(
+            option
+            for option in statement._with_options
+            if isinstance(option, LoaderCriteriaOption | UserDefinedOption)
+        )
     orders = [_bare(clause, entity) for clause in statement._order_by_clauses]
     if not orders:
         return plain
