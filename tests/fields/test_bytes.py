@@ -12,6 +12,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
+import pydantic.dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,6 +254,21 @@ class TestOwnWay:
 
 
 class TestOtherModels:
+    def test_a_dataclass_of_pydantic(self, database: str) -> None:
+        @pydantic.dataclasses.dataclass
+        class Quiet:
+            id: int
+            role: Role
+
+        @pydantic.dataclasses.dataclass
+        class Loud:
+            name: Annotated[str, AfterValidator(str.upper)]
+
+        statement = select(User).where(User.id == 1)
+        assert read(database, Fields(Quiet, model=User), statement) == b'[{"id":1,"role":"admin"}]'
+        with pytest.raises(InvalidOption, match="a BaseModel: a dataclass makes 'name' with all"):
+            Fields(Loud, model=User)
+
     def test_76_msgspec(self, database: str) -> None:
         class Camel(msgspec.Struct, rename="camel"):
             id: int

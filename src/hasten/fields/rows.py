@@ -115,7 +115,7 @@ def making(allowed: Allowed, kinds: Mapping[str, type | None], computed: Compute
 def _through(
     model: Any, fields: Sequence[Field], checked: frozenset[str]
 ) -> Callable[[Values], Values]:
-    order = list(model.__pydantic_fields__)
+    order = list(_infos(model))
     needs = {need for field in fields for need in field.needs}
     attributes = [(name, name in checked) for name in order if name in needs]
     asked = {field.attribute for field in fields}
@@ -159,16 +159,22 @@ def _check_divisible(model: Any, allowed: Allowed) -> None:
 
 def _check_needs(model: Any, own_way: Collection[Field]) -> None:
     for field in own_way:
+        if not hasattr(model, "model_construct"):
+            raise InvalidOption(
+                "source",
+                model,
+                f"a BaseModel: a dataclass makes {field.name!r} with all other fields or not at all",
+            )
         for need in field.needs:
-            if need not in model.__pydantic_fields__:
+            if need not in _infos(model):
                 raise InvalidOption(
                     f"needs[{field.name!r}]",
                     need,
                     f"a field of {model.__qualname__}: add {need} to it as Field(exclude=True), "
                     f"or give compute={{{field.name!r}: …}}",
                 )
-        info = model.__pydantic_fields__.get(field.attribute)
-        if info is not None and (info.frozen or model.model_config.get("frozen")):
+        info = _infos(model).get(field.attribute)
+        if info is not None and (info.frozen or _config(model).get("frozen")):
             raise InvalidOption(
                 "source", model, f"{field.name!r} not to be frozen: it has to be validated alone"
             )
@@ -196,6 +202,19 @@ _MATTERS_NOT: Final = frozenset(
 """Settings of a model that leave alone how a value is written."""
 
 
+def _infos(model: Any) -> Mapping[str, Any]:
+    # Before 2.10 a model had its fields under another name; a dataclass has them under this one.
+    fields: Mapping[str, Any] = getattr(model, "__pydantic_fields__", None) or model.model_fields
+    return fields
+
+
+def _config(model: Any) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = getattr(model, "model_config", None) or getattr(
+        model, "__pydantic_config__", {}
+    )
+    return config
+
+
 def _told(model: Any) -> frozenset[str]:
     """The attributes that the model has validators or serializers for."""
     decorators = model.__pydantic_decorators__
@@ -205,15 +224,15 @@ def _told(model: Any) -> frozenset[str]:
         for rule in getattr(decorators, kind).values()
     ]
     named = frozenset(name for rule in rules for name in rule.info.fields)
-    return frozenset(model.__pydantic_fields__) if "*" in named else named
+    return frozenset(_infos(model)) if "*" in named else named
 
 
 def _is_plain(
     model: Any, field: Field, kinds: Mapping[str, type | None], told: Collection[str]
 ) -> bool:
-    if field.attribute in told or not _MATTERS_NOT.issuperset(model.model_config):
+    if field.attribute in told or not _MATTERS_NOT.issuperset(_config(model)):
         return False
-    info = model.__pydantic_fields__[field.attribute]
+    info = _infos(model)[field.attribute]
     return all(map(_is_constraint, info.metadata)) and _agree(
         info.annotation, kinds.get(field.attribute)
     )
