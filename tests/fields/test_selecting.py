@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Select, event, func, select, union_all
+from sqlalchemy import Select, event, func, select, text, union_all
 from sqlalchemy.orm import (
     ORMExecuteState,
     Session,
@@ -198,6 +198,25 @@ class TestColumns:
         rows, log = ask_and_log(database, "id,team(name)", statement)
         assert [row["id"] for row in rows] == expected
         assert len(log) == 1
+
+    @pytest.mark.parametrize("order", [text("f_users.name"), "nothing"])
+    def test_a_text_to_sort_by_is_refused(self, order: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"order_by\(\) of columns"):
+            ask("sqlite", "id", select(User).order_by(order))
+
+    def test_what_is_executed_is_known_as_a_select_of_the_orm(self) -> None:
+        """Handlers of do_orm_execute look for this before they add their criteria."""
+        seen = []
+        with Session(engine("sqlite")) as session:
+            event.listen(
+                session,
+                "do_orm_execute",
+                lambda state: seen.append((state.is_orm_statement, state.is_select)),
+            )
+            fields = Users.parse("fields=id,team(id),posts(id,author(id)),badge")
+            Users.many_sync(session, select(User).limit(2), fields)
+            Users.many_sync(session, select(User), fields)
+        assert seen == [(True, True)] * 6
 
     @pytest.mark.parametrize(
         "statement",

@@ -163,7 +163,7 @@ def _check_needs(model: Any, own_way: Collection[Field]) -> None:
             raise InvalidOption(
                 "source",
                 model,
-                f"a BaseModel: a dataclass makes {field.name!r} with all other fields or not at all",
+                f"a BaseModel: a dataclass makes {field.name!r} with all others or not at all",
             )
         for need in field.needs:
             if need not in _infos(model):

@@ -14,7 +14,8 @@ from hasten.fields.sql.running import (  # noqa: E402
     run,
     run_async,
 )
-from hasten.fields.sql.shapes import Selection, Shape, Shapes  # noqa: E402
+from hasten.fields.sql.shapes import Shape, Shapes  # noqa: E402
+from hasten.fields.sql.statements import Selection  # noqa: E402
 
 __all__ = [
     "AsyncExecutor",

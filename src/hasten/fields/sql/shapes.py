@@ -20,43 +20,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import islice, repeat
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import (
-    ColumnElement,
-    FromClause,
-    Select,
-    asc,
-    bindparam,
-    desc,
-    func,
-    inspect,
-    nulls_first,
-    nulls_last,
-    select,
-    true,
-    tuple_,
-)
-from sqlalchemy.orm import LoaderCriteriaOption, Mapper, UserDefinedOption, aliased
-from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import (
-    Label,
-    UnaryExpression,
-    _label_reference,
-    _textual_label_reference,
-)
+from sqlalchemy import ColumnElement, FromClause, bindparam, func, select, true, tuple_
+from sqlalchemy.orm import aliased
 
-from hasten.errors import InvalidOption
 from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.rows import Compute
 from hasten.fields.sql.entities import Entity, Link, resolve
 from hasten.fields.sql.running import Rows, Step, Steps
-
-if TYPE_CHECKING:
-    Selection: TypeAlias = Select[*tuple[Any, ...]]
-    """A select of anything."""
-else:
-    Selection = Select  # SQLAlchemy 2.0 knows one parameter, 2.1 any number
+from hasten.fields.sql.statements import Selection, entity_of, is_cut, narrowed, sorted_by
 
 Cap: TypeAlias = Callable[[Field], int]
 """How many rows a field that leads to many shows at most, of each owner."""
@@ -99,8 +72,8 @@ class Shape:
         what its fields lead to.
         """
         entity = entity_of(statement, self._root.entity.mapper)
-        plain = _narrowed(statement, entity)
-        if self._root.joined and _is_cut(statement):
+        plain = narrowed(statement, entity)
+        if self._root.joined and is_cut(statement):
             return self._around(plain, entity)
         columns = self._columns
         if entity is not self._root.entity.mapper.class_:
@@ -117,7 +90,7 @@ class Shape:
     ) -> Steps[list[dict[str, object]]]:
         """Both: all rows of a select of the entity, or so many at most, as what was asked for."""
         narrow = self.statement(statement)
-        if most is not None and not _is_cut(narrow):
+        if most is not None and not is_cut(narrow):
             narrow = narrow.limit(most)
         rows = yield Step(narrow, {})
         return (yield from self.read(rows, dialect))
@@ -125,7 +98,7 @@ class Shape:
     def _around(self, statement: Selection, entity: Any) -> Selection:
         """What is limited first, as a table that others are joined to."""
         own = list(self._root.own_columns(entity))
-        orders = [_bare(clause, entity) for clause in statement._order_by_clauses]
+        orders = sorted_by(statement, entity)
         keys = [order.bare.label(f"hasten_order_{place}") for place, order in enumerate(orders)]
         page = statement.with_only_columns(*own, *keys, maintain_column_froms=True).subquery(
             "hasten_page"
@@ -172,32 +145,6 @@ class Shapes:
     def count(self) -> int:
         """How many shapes are kept."""
         return self._of.cache_info().currsize
-
-
-def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
-    """What is selected: the class, or an alias of it. Raises `InvalidOption` for anything else."""
-    given: object = statement
-    if isinstance(given, Select) and _is_of_class(given, mapper):
-        return mapper.class_
-    if isinstance(given, Select) and len(statement.column_descriptions) == 1:
-        description = statement.column_descriptions[0]
-        entity = description.get("entity")
-        if entity is not None and description["expr"] is entity:
-            found = inspect(entity).mapper
-            if found is mapper or found.isa(mapper):
-                return entity
-    name = mapper.class_.__name__
-    raise InvalidOption(
-        "statement", type(statement).__name__, f"a select of {name} alone: select({name}).where(…)"
-    )
-
-
-def _is_of_class(statement: Selection, mapper: Mapper[Any]) -> bool:
-    """What nearly all are: told at a tenth of the cost of a description."""
-    columns = statement._raw_columns
-    if len(columns) != 1 or not isinstance(columns[0], FromClause):
-        return False
-    return columns[0]._annotations.get("parententity") is mapper
 
 
 # Trees --------------------------------------------------------------------------------------------
@@ -399,6 +346,8 @@ class _Further:
         self._owner = owner
         self._link = link
         self._cap = cap(field) if field.many else 1
+        # One more tells that there are more. Of one, nobody asks.
+        self._most = self._cap + 1 if field.many else 1
         self._width = len(owner.primary_key)
         self._node = _Node(link.target, chosen, cap, more, keyed=False, start=self._width)
 
@@ -419,7 +368,7 @@ class _Further:
 
     @cached_property
     def _window(self) -> Selection:
-        """The rows of all owners, numbered for each, up to one more than is shown."""
+        """The rows of all owners, numbered for each."""
         owner, keys, one_of = self._owners()
         number = func.row_number().over(partition_by=keys, order_by=self._order).label(_NUMBER)
         labels = [key.label(f"hasten_key_{place}") for place, key in enumerate(keys)]
@@ -434,7 +383,7 @@ class _Further:
         *columns, number_of = related.c
         before, own_of = columns[: self._width], columns[self._width :]
         around = self._node.around(related, own_of, before)
-        return around.where(number_of <= self._cap + 1).order_by(number_of)
+        return around.where(number_of <= self._most).order_by(number_of)
 
     @cached_property
     def _lateral(self) -> Selection:
@@ -445,7 +394,7 @@ class _Further:
         related = (
             self._of_one(select(*own, number), owner, keys)
             .order_by(*self._order)
-            .limit(self._cap + 1)
+            .limit(self._most)
             .correlate(owner)
             .lateral("hasten_related")
         )
@@ -495,72 +444,3 @@ def _picker(places: Sequence[int]) -> Callable[[Any], _Key]:
         (place,) = places
         return lambda row: (row[place],)
     return lambda row: tuple([row[place] for place in places])
-
-
-# Statements ---------------------------------------------------------------------------------------
-
-
-def _narrowed(statement: Selection, entity: Any) -> Selection:
-    """The select, ready to get other columns.
-
-    It loses the options that say how to load entities; those that filter stay. A name to sort by
-    becomes the attribute of that name: what it stood for may not be selected any more.
-    """
-    plain = statement
-    if statement._with_options:
-        plain = statement.where()
-        plain._with_options = tuple(
-            option
-            for option in statement._with_options
-            if isinstance(option, LoaderCriteriaOption | UserDefinedOption)
-        )
-    orders = [_bare(clause, entity) for clause in statement._order_by_clauses]
-    if not orders:
-        return plain
-    return plain.order_by(None).order_by(*[order.restore(order.bare) for order in orders])
-
-
-def _is_cut(statement: Selection) -> bool:
-    """It says which of the rows, so nothing may be joined to them before."""
-    limits = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
-    return bool(
-        any(clause is not None for clause in limits)
-        or statement._distinct
-        or statement._group_by_clauses
-    )
-
-
-class _SortedBy(NamedTuple):
-    bare: Any
-    modifiers: tuple[Any, ...]
-
-    def restore(self, other: Any) -> Any:
-        """Another expression, sorted by in the same direction."""
-        for modifier in reversed(self.modifiers):
-            other = modifier(other)
-        return other
-
-
-_MODIFIERS: Final = {
-    operators.desc_op: desc,
-    operators.asc_op: asc,
-    operators.nulls_first_op: nulls_first,
-    operators.nulls_last_op: nulls_last,
-}
-
-
-def _bare(clause: Any, entity: Any) -> _SortedBy:
-    """What is sorted by, without the direction."""
-    modifiers: list[Any] = []
-    while True:
-        if isinstance(clause, UnaryExpression) and clause.modifier in _MODIFIERS:
-            modifiers.append(_MODIFIERS[clause.modifier])
-            clause = clause.element
-        elif isinstance(clause, _label_reference | Label):
-            clause = clause.element
-        elif isinstance(clause, _textual_label_reference):
-            clause = getattr(entity, str(clause.element), None)
-            if clause is None:
-                raise InvalidOption("statement", "ORDER BY a text", "order_by() of columns")
-        else:
-            return _SortedBy(clause, tuple(modifiers))
