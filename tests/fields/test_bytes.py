@@ -141,6 +141,33 @@ class TestComputed:
         with pytest.raises(InvalidOption, match=r"compute=\{'initials': function\}"):
             Fields(user, model=User)
 
+    def test_77_what_it_does_not_say_that_it_needs_is_missed(self) -> None:
+        class Polite(FussyOut):
+            title: str = "Dr"
+
+            @computed_field  # type: ignore[prop-decorator]
+            @property
+            def address(self) -> str:
+                return f"{self.title} {self.last}"
+
+        needs = {"fullName": ("first", "last"), "address": ("last",)}
+        source = Allowed(Polite, needs=needs).without("title")
+        with pytest.raises(AttributeError, match="title"):
+            read("sqlite", Fields(source, model=User), select(User), "address")
+
+    def test_77_a_serializer_that_looks_at_others_needs_them(self, database: str) -> None:
+        class Both(BaseModel):
+            first: str
+            last: str
+
+            @field_serializer("last")
+            def with_first(self, last: str) -> str:
+                return f"{last}, {self.first}"
+
+        fields = Fields(Both, model=User, needs={"last": ("last", "first")})
+        body = read(database, fields, select(User).where(User.id == 1), "last")
+        assert body == b'[{"last":"last1, first1"}]'
+
     def test_77_the_model_lacks_what_it_needs(self) -> None:
         class Lacking(BaseModel):
             @computed_field  # type: ignore[prop-decorator]

@@ -124,6 +124,8 @@ def _through(
 
     def make(row: Values) -> Values:
         one = model.model_construct()
+        # Without defaults: what is made of an attribute that was not selected is no answer.
+        one.__dict__.clear()
         for name, is_checked in attributes:
             if is_checked:
                 check(one, name, row[name])
