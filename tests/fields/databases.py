@@ -20,6 +20,7 @@ from sqlalchemy import (
     Engine,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Numeric,
     Table,
     create_engine,
@@ -107,6 +108,7 @@ post_tags: Final = Table(
 
 class Post(Base):
     __tablename__ = "f_posts"
+    __table_args__ = (Index("f_posts_of_author", "author_id", "id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str]
     draft: Mapped[str]

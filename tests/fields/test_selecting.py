@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pytest
@@ -279,6 +279,12 @@ class TestToOne:
         assert rows[-1] == {"id": 8, "slot": None}
 
 
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
 class TestToMany:
     def test_83_it_is_capped_for_each_and_says_so(self, database: str) -> None:
         (first, second), log = ask_and_log(database, "id,posts(id)", by_id(1, 2))
@@ -303,6 +309,25 @@ class TestToMany:
         _, log = ask_and_log(database, "posts(id)", by_id(1, 2), fields)
         assert "row_number() OVER" in log[1]
         assert ("LATERAL" in log[1]) == (database == "postgresql")
+
+    def test_83_postgresql_stops_at_the_cap(self) -> None:
+        """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
+        fields = Fields(UserOut, model=User, many=2)
+        shape = fields.shape(select(User), fields.parse("fields=posts(title)"))
+        steps = shape.fetch(select(User), "postgresql")
+        next(steps)
+        further = steps.send([(1,)]).statement
+        made = engine("postgresql")
+        with made.begin() as connection:
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+            written = further.params(hasten_keys=[1]).compile(  # type: ignore[attr-defined]
+                made, compile_kwargs={"literal_binds": True}
+            )
+            explained = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {written}"))
+            (plan,) = explained.scalar_one()
+        scans = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "f_posts"]
+        assert [(scan["Actual Rows"], scan["Actual Loops"]) for scan in scans] == [(4, 1)]
 
     @pytest.mark.parametrize(
         ("text", "count"),
