@@ -47,6 +47,7 @@ FLOORS: Final = {
     "hasten.pagination.page": 1,
     "hasten.fields.mask": 1,
     "hasten.fields.allowed": 1,
+    "hasten.fields.rows": 1,
     "hasten.compression.negotiation": 1,
     "hasten.compression.media_types": 1,
     "hasten.compression.head": 1,
@@ -90,7 +91,7 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
     "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
-    "msgspec": ("hasten._json", "hasten.jobs.*"),
+    "msgspec": ("hasten._json", "hasten.jobs.*", "hasten.fields.rows"),
     "pydantic": ("hasten.jobs.*",),
     "redis": ("hasten._redis", "hasten._redis.*"),
     "croniter": ("hasten.jobs.cron",),

@@ -7,6 +7,7 @@ HastenError
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
+├── RowNotFound             a request is for a row that is not there: answer its status
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
@@ -159,6 +160,26 @@ def _assignment(parameter: str, value: str | None) -> str:
         return parameter
     # repr, so that the text can be encoded whatever bytes the client has sent.
     return f"{parameter}={value!r}" if len(value) <= 100 else f"{parameter}={value[:100]!r}…"
+
+
+class RowNotFound(HastenError, LookupError):
+    """The row that a request is for is not there, or this client may not know of it."""
+
+    status = 404
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"there is no such {kind}")
+        self.kind = kind
+
+    def problem(self) -> dict[str, object]:
+        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
+        return {
+            "type": "about:blank",
+            "title": "Not Found",
+            "status": self.status,
+            "detail": str(self),
+            "code": "not_found",
+        }
 
 
 class ResponseBroken(HastenError):

@@ -24,6 +24,7 @@ from hasten.errors import (
     PayloadTooLarge,
     ResponseBroken,
     ResultTimeout,
+    RowNotFound,
     StoreBusy,
     StoreCorrupt,
     StoreError,
@@ -69,6 +70,7 @@ MESSAGES = [
         InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
         "limit='500': expected at most 100",
     ),
+    (RowNotFound("user"), "there is no such user"),
     (
         ResponseBroken("an earlier send was cancelled or failed"),
         "the response cannot go on: an earlier send was cancelled or failed",

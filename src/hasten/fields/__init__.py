@@ -1,6 +1,8 @@
 """Answer with the fields that were asked for, and with no other."""
 
 from hasten.fields.allowed import Allowed, Field, FieldSet
+from hasten.fields.fields import Fields, Row
 from hasten.fields.mask import Mask
+from hasten.fields.rows import encode
 
-__all__ = ["Allowed", "Field", "FieldSet", "Mask"]
+__all__ = ["Allowed", "Field", "FieldSet", "Fields", "Mask", "Row", "encode"]

@@ -109,7 +109,7 @@ class Allowed:
     - wildcard: ``*`` asks for all plain values.
     """
 
-    __slots__ = ("_default", "_fields", "_wildcard")
+    __slots__ = ("_default", "_fields", "_model", "_wildcard")
 
     def __init__(
         self,
@@ -130,6 +130,11 @@ class Allowed:
     def fields(self) -> Mapping[str, Field]:
         """All of them by public name, in the order of the model."""
         return types.MappingProxyType(self._fields)
+
+    @property
+    def model(self) -> type | None:
+        """The model that they are of, None if they were written down."""
+        return self._model
 
     @property
     def default(self) -> FieldSet:
@@ -206,6 +211,7 @@ class Allowed:
         # Known before it is complete: models that lead to each other are a ring of lists.
         known[id(source)] = self
         self._wildcard = wildcard
+        self._model = source if isinstance(source, type) else None
         self._fields: dict[str, Field] = {}
         said = list(_read(source))
         _check_names(said, needs, expand, opaque)
@@ -256,6 +262,7 @@ class Allowed:
                 rest += [field.relation for field in one._fields.values() if field.relation]
         for one, twin in twins.items():
             twin._wildcard = one._wildcard
+            twin._model = one._model
             twin._fields = {
                 name: replace(field, relation=field.relation and twins[field.relation])
                 for name, field in one._fields.items()

@@ -1,0 +1,272 @@
+"""Rows become what the JSON of an answer holds, without being validated a second time.
+
+What the database returns has its type already: a value whose column and whose annotation agree on
+a type that the encoder writes as the model would (see `_PLAIN`) goes as it is. All others take
+the model's own way, field by field: through its validators, then through its serializers. Which
+way a field goes is decided when the application starts.
+
+One difference is left: floats from 1e16 on are written with another form of the same exponent.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from hasten.errors import InvalidOption
+from hasten.fields.allowed import Allowed, Field
+
+Values = dict[str, object]
+"""Attributes of one row, or the fields made of them."""
+
+Compute = Mapping[Field, Callable[..., object]]
+"""How fields that are no attributes are made, of their needs, in that order."""
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(answer: object) -> bytes:
+    """The JSON of what was read: a row, a list of rows, an envelope around them."""
+    return _encoder.encode(answer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Making:
+    """How the fields of one list are made that are not plain attributes of a row."""
+
+    model: Any
+    """The pydantic model that has a say, None if there is none."""
+    own_way: frozenset[Field]
+    """Those that go through the model."""
+    computed: Compute
+
+    def is_plain(self, field: Field) -> bool:
+        """The value goes as it comes."""
+        return field not in self.own_way and field not in self.computed
+
+    def maker(self, fields: Collection[Field]) -> Callable[[Values], Values] | None:
+        """What makes these fields, by public name, of the attributes of a row.
+
+        None if all are plain, and there is nothing to make.
+        """
+        own_way = [field for field in fields if field in self.own_way]
+        computed = [
+            (field.name, field.needs, self.computed[field])
+            for field in fields
+            if field in self.computed
+        ]
+        if not own_way and not computed:
+            return None
+        through = _through(self.model, own_way, self._checked()) if own_way else None
+
+        def make(row: Values) -> Values:
+            made = through(row) if through else {}
+            for name, needs, function in computed:
+                made[name] = function(*[row[need] for need in needs])
+            return made
+
+        return make
+
+    def _checked(self) -> frozenset[str]:
+        return frozenset(field.attribute for field in self.own_way if not field.is_computed)
+
+
+def making(allowed: Allowed, kinds: Mapping[str, type | None], computed: Compute) -> Making:
+    """Decide how each field is made. Raises `InvalidOption` for what cannot be made in part.
+
+    kinds says of which type the values of an attribute are, None if nobody knows.
+    """
+    fields = [field for field in allowed.fields.values() if field.relation is None]
+    own_computed = {field: computed[field] for field in fields if field in computed}
+    model: Any = allowed.model
+    if model is None or not hasattr(model, "__pydantic_decorators__"):
+        for field in fields:
+            if field.is_computed and field not in own_computed:
+                raise InvalidOption(
+                    "compute",
+                    None,
+                    f"how to make {field.name!r} of {', '.join(field.needs)}: "
+                    f"compute={{{field.name!r}: function}}",
+                )
+        return Making(None, frozenset(), own_computed)
+    _check_divisible(model, allowed)
+    told = _told(model)
+    own_way = frozenset(
+        field
+        for field in fields
+        if field not in own_computed
+        and (field.is_computed or not _is_plain(model, field, kinds, told))
+    )
+    _check_needs(model, own_way)
+    return Making(model, own_way, own_computed)
+
+
+# The model's own way ------------------------------------------------------------------------------
+
+
+def _through(
+    model: Any, fields: Sequence[Field], checked: frozenset[str]
+) -> Callable[[Values], Values]:
+    order = list(_infos(model))
+    needs = {need for field in fields for need in field.needs}
+    attributes = [(name, name in checked) for name in order if name in needs]
+    asked = {field.attribute for field in fields}
+    check = model.__pydantic_validator__.validate_assignment
+    dump = model.__pydantic_serializer__.to_python
+
+    def make(row: Values) -> Values:
+        one = model.model_construct()
+        # Without defaults: what is made of an attribute that was not selected is no answer.
+        one.__dict__.clear()
+        for name, is_checked in attributes:
+            if is_checked:
+                check(one, name, row[name])
+            else:
+                one.__dict__[name] = row[name]
+        made: Values = dump(one, mode="json", by_alias=True, include=asked)
+        return made
+
+    return make
+
+
+def _check_divisible(model: Any, allowed: Allowed) -> None:
+    """A rule for the model as a whole has nothing to say of a part of it."""
+    decorators = model.__pydantic_decorators__
+    for kind in ("model_validators", "root_validators", "model_serializers"):
+        for name in getattr(decorators, kind):
+            raise InvalidOption(
+                "source",
+                model,
+                f"a model without {name!r}: a rule for all fields at once cannot be kept where "
+                "some are asked for; field_validator, field_serializer and computed_field can",
+            )
+    told = _told(model)
+    for field in allowed.fields.values():
+        if field.relation is not None and field.attribute in told:
+            raise InvalidOption(
+                "source",
+                model,
+                f"no validator or serializer for {field.name!r}, which is read in parts: "
+                f"opaque=({field.name!r},) makes it one value",
+            )
+
+
+def _check_needs(model: Any, own_way: Collection[Field]) -> None:
+    for field in own_way:
+        if not hasattr(model, "model_construct"):
+            raise InvalidOption(
+                "source",
+                model,
+                f"a BaseModel: a dataclass makes {field.name!r} with all others or not at all",
+            )
+        for need in field.needs:
+            if need not in _infos(model):
+                raise InvalidOption(
+                    f"needs[{field.name!r}]",
+                    need,
+                    f"a field of {model.__qualname__}: add {need} to it as Field(exclude=True), "
+                    f"or give compute={{{field.name!r}: …}}",
+                )
+        info = _infos(model).get(field.attribute)
+        if info is not None and (info.frozen or _config(model).get("frozen")):
+            raise InvalidOption(
+                "source", model, f"{field.name!r} not to be frozen: it has to be validated alone"
+            )
+
+
+# Which values go as they come ---------------------------------------------------------------------
+
+_PLAIN: Final = frozenset({str, int, float, bool, datetime, date, time, Decimal, UUID})
+"""Types that the encoder writes as pydantic does by default."""
+
+_CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen Len Interval".split())
+"""They refuse a value, but never change it."""
+
+_RULES: Final = frozenset("pattern strict max_digits decimal_places allow_inf_nan".split())
+
+_MATTERS_NOT: Final = frozenset(
+    "alias_generator arbitrary_types_allowed cache_strings coerce_numbers_to_str defer_build extra "
+    "field_title_generator from_attributes frozen hide_input_in_errors ignored_types "
+    "json_schema_extra json_schema_serialization_defaults_required loc_by_alias "
+    "model_title_generator populate_by_name protected_namespaces regex_engine "
+    "revalidate_instances serialize_by_alias str_max_length str_min_length title "
+    "use_attribute_docstrings validate_assignment validate_by_alias validate_by_name "
+    "validate_default".split()
+)
+"""Settings of a model that leave alone how a value is written."""
+
+
+def _infos(model: Any) -> Mapping[str, Any]:
+    # Before 2.10 a model had its fields under another name; a dataclass has them under this one.
+    fields: Mapping[str, Any] = getattr(model, "__pydantic_fields__", None) or model.model_fields
+    return fields
+
+
+def _config(model: Any) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = getattr(model, "model_config", None) or getattr(
+        model, "__pydantic_config__", {}
+    )
+    return config
+
+
+def _told(model: Any) -> frozenset[str]:
+    """The attributes that the model has validators or serializers for."""
+    decorators = model.__pydantic_decorators__
+    rules = [
+        rule
+        for kind in ("validators", "field_validators", "field_serializers")
+        for rule in getattr(decorators, kind).values()
+    ]
+    named = frozenset(name for rule in rules for name in rule.info.fields)
+    return frozenset(_infos(model)) if "*" in named else named
+
+
+def _is_plain(
+    model: Any, field: Field, kinds: Mapping[str, type | None], told: Collection[str]
+) -> bool:
+    if field.attribute in told or not _MATTERS_NOT.issuperset(_config(model)):
+        return False
+    info = _infos(model)[field.attribute]
+    return all(map(_is_constraint, info.metadata)) and _agree(
+        info.annotation, kinds.get(field.attribute)
+    )
+
+
+def _is_constraint(rule: object) -> bool:
+    kind = type(rule)
+    if kind.__module__ == "annotated_types":
+        return kind.__name__ in _CONSTRAINTS
+    if kind.__name__ == "_PydanticGeneralMetadata":
+        return _RULES.issuperset(vars(rule))
+    return False
+
+
+def _agree(annotation: Any, kind: type | None) -> bool:
+    """Whether values of this type are what is annotated, and written as pydantic would."""
+    if kind is None:
+        return False
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return all(map(_is_constraint, arguments[1:])) and _agree(arguments[0], kind)
+    if origin in (Union, types.UnionType):
+        rest = [each for each in arguments if each is not types.NoneType]
+        return len(rest) == 1 and _agree(rest[0], kind)
+    if origin is Literal:
+        return all(type(each) is kind and kind in (str, int) for each in arguments)
+    if annotation is dict or (origin is dict and arguments == (str, Any)):
+        return kind is dict
+    if annotation is not kind:
+        return False
+    return kind in _PLAIN or _is_plain_enum(kind)
+
+
+def _is_plain_enum(kind: type) -> bool:
+    return issubclass(kind, enum.Enum) and all(type(each.value) in (str, int) for each in kind)

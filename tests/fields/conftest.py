@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.fields.databases import DATABASES
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name

@@ -1,0 +1,590 @@
+"""Only what is asked for leaves the database, in as few statements as it takes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import Select, event, func, select, text, union_all
+from sqlalchemy.orm import (
+    ORMExecuteState,
+    Session,
+    aliased,
+    joinedload,
+    scoped_session,
+    selectinload,
+    sessionmaker,
+    with_loader_criteria,
+)
+
+from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
+from hasten.fields import Allowed, Fields
+from hasten.fields.sql import run
+from tests.fields.databases import (
+    POSTS_OF_FIRST,
+    USERS,
+    Bike,
+    Car,
+    Post,
+    Role,
+    Slot,
+    Team,
+    User,
+    Vehicle,
+    Visit,
+    async_engine,
+    engine,
+    statements_of,
+)
+from tests.fields.models import PostOut, TagOut, TeamOut, UserOut
+
+Users = Fields(UserOut, model=User, default=("id", "name", "email"), max_depth=4)
+Slots = Fields({"day": "day", "visits": [Allowed(["id"])]}, model=Slot)
+
+Rows = list[dict[str, object]]
+
+SECRETS = re.compile(r"password_hash|secret|draft|\*")
+
+
+def ask(database: str, text: str | None, statement: Any, fields: Fields = Users) -> Rows:
+    rows, _ = ask_and_log(database, text, statement, fields)
+    return rows
+
+
+def ask_and_log(
+    database: str, text: str | None, statement: Any, fields: Fields = Users
+) -> tuple[Rows, list[str]]:
+    query = [("fields", text)] if text is not None else []
+    with Session(engine(database)) as session, statements_of(engine(database)) as log:
+        return fields.many_sync(session, statement, fields.parse(query)), log
+
+
+def by_id(*ids: int) -> Select[Any]:
+    return select(User).where(User.id.in_(ids)).order_by(User.id)
+
+
+class TestColumns:
+    def test_61_absent_is_the_default(self, database: str) -> None:
+        rows, log = ask_and_log(database, None, by_id(1))
+        assert rows == [{"id": 1, "name": "user01", "email": "1@example.org"}]
+        assert len(log) == 1
+        assert selected(log[0]) == ["f_users.id", "f_users.name", "f_users.email"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "name",
+            "id,team,boss,posts,badge",
+            "team(members(team(name)))",
+            "posts(title,tags,author(name,posts(id)))",
+        ],
+    )
+    @pytest.mark.parametrize("limit", [None, 3])
+    def test_64_unasked_columns_never_leave(
+        self, database: str, text: str, limit: int | None
+    ) -> None:
+        _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
+        assert log
+        assert [statement for statement in log if SECRETS.search(statement)] == []
+        assert [statement for statement in log if "settings" in statement] == []
+
+    @pytest.mark.parametrize("text", ["password_hash", "nothing", "team(secret)", "posts.draft"])
+    def test_63_64_71_82_what_is_refused_asks_no_database(self, database: str, text: str) -> None:
+        with statements_of(engine(database)) as log, pytest.raises(InvalidParameter) as caught:
+            ask(database, text, by_id(10**6))
+        assert (caught.value.status, log) == (422, [])
+
+    def test_67_the_order_is_that_of_the_model(self, database: str) -> None:
+        (row,), log = ask_and_log(database, "email,name,id", by_id(1))
+        assert list(row) == ["id", "name", "email"]
+        assert ([row], log) == ask_and_log(database, "id,email,name", by_id(1))
+
+    def test_75_a_hybrid_is_a_column(self, database: str) -> None:
+        assert ask(database, "shouted", by_id(1)) == [{"shouted": "user01!"}]
+
+    def test_78_what_is_selected_for_the_work_is_not_shown(self, database: str) -> None:
+        (row,), log = ask_and_log(database, "team(name)", by_id(1))
+        assert row == {"team": {"name": "team2"}}
+        assert "f_users.team_id" in log[0]
+
+    def test_79_null_is_there_and_what_is_not_asked_for_is_not(self, database: str) -> None:
+        assert ask(database, "email,team(name)", by_id(20)) == [{"email": None, "team": None}]
+
+    @pytest.mark.parametrize("text", ["id", "name,team(name)", "posts(id),boss(boss(name))"])
+    def test_81_which_rows_come_does_not_depend_on_fields(self, database: str, text: str) -> None:
+        statement = (
+            select(User)
+            .join(User.team)
+            .where(Team.name != "team1", User.role == Role.READER)
+            .order_by(User.created.desc())
+        )
+        with Session(engine(database)) as session:
+            expected = [user.id for user in session.scalars(statement)]
+        rows = ask(database, f"id,{text}", statement)
+        assert [row["id"] for row in rows] == expected
+        rows = ask(database, f"id,{text}", statement.limit(5).offset(2))
+        assert [row["id"] for row in rows] == expected[2:7]
+
+    def test_81_distinct_rows_stay_distinct_rows(self, database: str) -> None:
+        joined = select(User).join(User.posts).distinct().order_by(User.id)
+        with Session(engine(database)) as session:
+            expected = len(session.scalars(_without_json(joined)).all())
+        assert len(ask(database, "role", joined)) == expected
+        assert len(ask(database, "role,team(name)", joined)) == expected
+
+    def test_an_alias_is_as_good_as_the_class(self, database: str) -> None:
+        other = aliased(User)
+        statement = select(other).where(other.id == 4)
+        assert ask(database, "name,boss(name)", statement) == [
+            {"name": "user04", "boss": {"name": "user01"}}
+        ]
+
+    def test_options_that_load_are_dropped(self, database: str) -> None:
+        statement = by_id(1).options(joinedload(User.team), selectinload(User.posts))
+        _, log = ask_and_log(database, "name", statement)
+        assert len(log) == 1
+        assert "f_teams" not in log[0]
+
+    @pytest.mark.parametrize("also_aliases", [False, True])
+    @pytest.mark.parametrize("limit", [None, 4])
+    def test_81_criteria_for_all_selects_hold(
+        self, database: str, also_aliases: bool, limit: int | None
+    ) -> None:
+        """A tenant's filter must not be lost with the entities that it was written for."""
+        with Session(engine(database)) as session:
+
+            def only_some(state: ORMExecuteState) -> None:
+                state.statement = state.statement.options(
+                    with_loader_criteria(
+                        Team, lambda of: of.secret != "s3", include_aliases=also_aliases
+                    ),
+                    with_loader_criteria(
+                        Post, lambda of: of.draft != "d3", include_aliases=also_aliases
+                    ),
+                    with_loader_criteria(
+                        User, lambda of: of.last != "last5", include_aliases=also_aliases
+                    ),
+                )
+
+            event.listen(session, "do_orm_execute", only_some)
+            fields = Users.parse("fields=id,team(id),posts(id)")
+            statement = select(User).where(User.id.in_([1, 2, 5, 6])).order_by(User.id)
+            rows = Users.many_sync(session, statement.limit(limit), fields)
+        assert [row["id"] for row in rows] == [1, 2, 6]
+        assert [row["team"] for row in rows] == [{"id": 2}, None, {"id": 1}]
+        posts: Any = rows[0]["posts"]
+        assert [post["id"] for post in posts[:3]] == [1, 2, 4]
+
+    def test_a_name_to_sort_by_need_not_be_asked_for(self, database: str) -> None:
+        rows = ask(database, "id,team(id)", select(User).order_by("name").limit(2))
+        assert [row["id"] for row in rows] == [1, 2]
+
+    @pytest.mark.parametrize(
+        "order",
+        [
+            (User.email.desc().nulls_last(), User.id),
+            (User.email.nulls_first(), User.id.desc()),
+            (func.length(User.email).desc().nulls_first(), User.id),
+            (User.role.label("r"), User.id),
+        ],
+    )
+    def test_a_limited_select_keeps_its_order(self, database: str, order: Sequence[Any]) -> None:
+        statement = select(User).order_by(*order).limit(9).offset(2)
+        with Session(engine(database)) as session:
+            expected = [user.id for user in session.scalars(statement)]
+        rows, log = ask_and_log(database, "id,team(name)", statement)
+        assert [row["id"] for row in rows] == expected
+        assert len(log) == 1
+
+    @pytest.mark.parametrize("order", [text("f_users.name"), "nothing"])
+    def test_a_text_to_sort_by_is_refused(self, order: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"order_by\(\) of columns"):
+            ask("sqlite", "id", select(User).order_by(order))
+
+    def test_what_is_executed_is_known_as_a_select_of_the_orm(self) -> None:
+        """Handlers of do_orm_execute look for this before they add their criteria."""
+        seen = []
+        with Session(engine("sqlite")) as session:
+            event.listen(
+                session,
+                "do_orm_execute",
+                lambda state: seen.append((state.is_orm_statement, state.is_select)),
+            )
+            fields = Users.parse("fields=id,team(id),posts(id,author(id)),badge")
+            Users.many_sync(session, select(User).limit(2), fields)
+            Users.many_sync(session, select(User), fields)
+        assert seen == [(True, True)] * 6
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            select(User.id),
+            select(User, Post),
+            select(Post),
+            union_all(select(User), select(User)),
+        ],
+    )
+    def test_another_statement_is_refused(self, statement: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"a select of User alone: select\(User\)"):
+            ask("sqlite", "id", statement)
+
+
+def _without_json(statement: Select[Any]) -> Select[Any]:
+    """PostgreSQL cannot tell values of JSON apart."""
+    return statement.with_only_columns(User.id)
+
+
+def selected(statement: str) -> list[str]:
+    found = re.search(r"SELECT (.*?)\s+FROM", statement, re.DOTALL)
+    assert found
+    return found[1].split(", ")
+
+
+class TestToOne:
+    def test_69_alone_it_is_its_default(self, database: str) -> None:
+        fields = Fields(UserOut, model=User, expand={"team": Allowed(TeamOut, default=["name"])})
+        assert ask(database, "team", by_id(1), fields) == [{"team": {"name": "team2"}}]
+
+    def test_70_two_ways_of_asking_are_one_statement(self, database: str) -> None:
+        rows, log = ask_and_log(database, "team(name)", by_id(1, 2))
+        assert len(log) == 1
+        assert (rows, log) == ask_and_log(database, "team.name", by_id(1, 2))
+
+    def test_70_within_each_other_they_are_one_statement(self, database: str) -> None:
+        rows, log = ask_and_log(database, "id,boss(boss(name,team(name)),team(id))", by_id(9, 10))
+        first = {"name": "user01", "team": {"name": "team2"}}
+        assert len(log) == 1
+        assert rows == [
+            {"id": 9, "boss": {"team": {"id": 1}, "boss": first}},
+            {"id": 10, "boss": {"team": {"id": 1}, "boss": first}},
+        ]
+
+    def test_70_a_page_is_limited_before_it_is_joined(self, database: str) -> None:
+        _, log = ask_and_log(database, "team(name)", select(User).order_by(User.name).limit(3))
+        assert re.search(r"LIMIT.*LEFT OUTER JOIN", log[0], re.DOTALL)
+        assert len(log) == 1
+
+    def test_without_a_unique_key_nobody_comes_twice(self, database: str) -> None:
+        rows, log = ask_and_log(database, "id,badge(text)", by_id(1, 2, 3))
+        assert [row["badge"] for row in rows] == [{"text": "badge1"}, {"text": "badge2"}, None]
+        assert len(log) == 2
+
+    def test_by_a_key_of_two_columns(self, database: str) -> None:
+        fields = Fields({"id": "id", "slot": Allowed(["day", "hour"])}, model=Visit)
+        rows = ask(database, "id,slot", select(Visit).order_by(Visit.id), fields)
+        assert rows[0] == {"id": 1, "slot": {"day": 2, "hour": 2}}
+        assert rows[-1] == {"id": 8, "slot": None}
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+class TestToMany:
+    def test_83_it_is_capped_for_each_and_says_so(self, database: str) -> None:
+        (first, second), log = ask_and_log(database, "id,posts(id)", by_id(1, 2))
+        assert first == {
+            "id": 1,
+            "posts": [{"id": number} for number in range(1, 21)],
+            "posts_has_more": True,
+        }
+        assert second == {"id": 2, "posts": [{"id": 26}, {"id": 27}]}
+        assert len(log) == 2
+
+    @pytest.mark.parametrize("cap", [POSTS_OF_FIRST - 1, POSTS_OF_FIRST, POSTS_OF_FIRST + 1])
+    def test_83_at_the_cap_there_is_no_more(self, database: str, cap: int) -> None:
+        fields = Fields(UserOut, model=User, many={"posts": cap}, more="More")
+        (row,) = ask(database, "posts(id)", by_id(1), fields)
+        posts: Any = row["posts"]
+        assert len(posts) == min(cap, POSTS_OF_FIRST)
+        assert row.get("postsMore") == (True if cap < POSTS_OF_FIRST else None)
+
+    def test_83_the_database_caps(self, database: str) -> None:
+        fields = Fields(UserOut, model=User, many=2)
+        _, log = ask_and_log(database, "posts(id)", by_id(1, 2), fields)
+        assert "row_number() OVER" in log[1]
+        assert ("LATERAL" in log[1]) == (database == "postgresql")
+
+    def test_83_postgresql_stops_at_the_cap(self) -> None:
+        """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
+        fields = Fields(UserOut, model=User, many=2)
+        shape = fields.shape(select(User), fields.parse("fields=posts(title)"))
+        steps = shape.fetch(select(User), "postgresql")
+        next(steps)
+        further = steps.send([(1,)]).statement
+        made = engine("postgresql")
+        with made.begin() as connection:
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+            written = further.params(hasten_keys=[1]).compile(  # type: ignore[attr-defined]
+                made, compile_kwargs={"literal_binds": True}
+            )
+            explained = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {written}"))
+            (plan,) = explained.scalar_one()
+        scans = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "f_posts"]
+        assert [(scan["Actual Rows"], scan["Actual Loops"]) for scan in scans] == [(4, 1)]
+
+    @pytest.mark.parametrize(
+        ("text", "count"),
+        [
+            ("id,team(name),boss(name)", 1),
+            ("id,posts(id)", 2),
+            ("id,posts(id,tags(name),author(name))", 3),
+            ("id,posts(id,tags(name)),team(members(posts(id)))", 5),
+            ("id,badge(text),posts(author(badge(text)))", 4),
+        ],
+    )
+    def test_83_statements_do_not_depend_on_rows(
+        self, database: str, text: str, count: int
+    ) -> None:
+        for limit in (1, 2, 10, USERS):
+            _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
+            assert len(log) == count
+
+    def test_83_without_owners_nothing_more_is_read(self, database: str) -> None:
+        rows, log = ask_and_log(database, "posts(id)", by_id(10**6))
+        assert (rows, len(log)) == ([], 1)
+
+    def test_70_many_to_many(self, database: str) -> None:
+        (row,) = ask(database, "posts(id,tags(name))", by_id(2))
+        red, green, blue = ({"name": name} for name in ("red", "green", "blue"))
+        assert row == {
+            "posts": [{"id": 26, "tags": [red, green]}, {"id": 27, "tags": [red, green, blue]}]
+        }
+
+    def test_the_order_of_the_relationship_is_kept(self, database: str) -> None:
+        (row,) = ask(database, "team(members(name))", by_id(1))
+        team: Any = row["team"]
+        names = [each["name"] for each in team["members"]]
+        assert names == sorted(names, reverse=True)
+
+    def test_of_a_key_of_two_columns(self, database: str) -> None:
+        statement = select(Slot).order_by(Slot.day, Slot.hour)
+        assert ask(database, "day,visits(id)", statement, Slots) == [
+            {"day": 1, "visits": []},
+            {"day": 1, "visits": [{"id": 2}, {"id": 4}, {"id": 6}]},
+            {"day": 2, "visits": []},
+            {"day": 2, "visits": [{"id": 1}, {"id": 3}, {"id": 5}]},
+        ]
+
+    def test_more_owners_than_a_statement_can_name(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        everybody = select(User).order_by(User.id)
+        expected = ask(database, "id,posts(id)", everybody)
+        monkeypatch.setattr("hasten.fields.sql.shapes.MAX_KEYS", 7)
+        assert ask(database, "id,posts(id)", everybody) == expected
+
+    def test_85_few_texts_for_any_number_of_owners(self, database: str) -> None:
+        texts = set()
+        for limit in range(1, USERS + 1):
+            _, log = ask_and_log(database, "posts(id)", select(User).order_by(User.id).limit(limit))
+            texts.add(log[1])
+        assert len(texts) == 6  # 1, 2, 4, 8, 16, 32
+
+
+class TestShapes:
+    def test_85_all_sets_keep_a_bounded_memory(self) -> None:
+        names = [name for name, field in Users.allowed.fields.items() if not field.relation]
+        fields = Fields(UserOut, model=User)
+        statement = select(User)
+        for choice in itertools.product([True, False], repeat=len(names)):
+            asked = ",".join(itertools.compress(names, choice)) or "id"
+            fields.shape(statement, fields.parse([("fields", asked)])).statement(statement)
+        assert fields._shapes.count == 256
+
+    def test_85_one_shape_for_all_ways_of_writing_a_set(self) -> None:
+        fields = Fields(UserOut, model=User)
+        shapes = {
+            fields.shape(select(User), fields.parse([("fields", text)]))
+            for text in ("id,name", "name,id", " id, name,id")
+        }
+        assert len(shapes) == 1
+
+    def test_78_apart_it_joins_nothing(self, database: str) -> None:
+        statement = select(User).order_by(User.id)
+        fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
+        shape = Users.shape(statement, fields, apart=True)
+        with Session(engine(database)) as session, statements_of(engine(database)) as log:
+            steps = shape.fetch(statement, session.get_bind().dialect.name)
+            rows = run(session, steps)
+        assert "JOIN" not in log[0]
+        assert len(log) == 4
+        assert rows == ask(database, str(fields), statement)
+
+    def test_85_a_shape_has_one_text(self) -> None:
+        fields = Fields(UserOut, model=User)
+        chosen = fields.parse("fields=id,team(name)")
+        texts = {
+            str(fields.shape(statement, chosen).statement(statement))
+            for statement in (select(User).limit(number) for number in (5, 10))
+        }
+        assert len(texts) == 1
+
+
+class TestExecutors:
+    """Sessions and connections, asynchronous and not."""
+
+    chosen: Final = Users.parse("fields=id,team(name),posts(id)")
+    expected: Final = {"id": 2, "team": {"name": "team3"}, "posts": [{"id": 26}, {"id": 27}]}
+
+    def test_session_and_connection(self, database: str) -> None:
+        with Session(engine(database)) as session:
+            assert Users.one_sync(session, by_id(2), self.chosen) == self.expected
+        with engine(database).connect() as connection:
+            assert Users.one_sync(connection, by_id(2), self.chosen) == self.expected
+            assert Users.many_sync(connection, by_id(2), self.chosen) == [self.expected]
+
+    async def test_asynchronous_ones(self, database: str) -> None:
+        from sqlalchemy.ext.asyncio import AsyncSession
+
+        with async_engine(database) as made:
+            async with AsyncSession(made) as session:
+                assert await Users.one(session, by_id(2), self.chosen) == self.expected
+                assert await Users.many(session, by_id(2), self.chosen) == [self.expected]
+            async with made.connect() as connection:
+                assert await Users.one(connection, by_id(2), self.chosen) == self.expected
+
+    async def test_82_a_row_that_is_not_there(self, database: str) -> None:
+        with async_engine(database) as made:
+            async with made.connect() as connection:
+                with pytest.raises(RowNotFound) as caught:
+                    await Users.one(connection, by_id(10**6), self.chosen)
+        assert caught.value.status == 404
+        assert caught.value.problem() == {
+            "type": "about:blank",
+            "title": "Not Found",
+            "status": 404,
+            "detail": "there is no such user",
+            "code": "not_found",
+        }
+
+    def test_one_of_several_is_a_mistake_and_reads_no_table(self, database: str) -> None:
+        with (
+            engine(database).connect() as connection,
+            statements_of(engine(database)) as log,
+            pytest.raises(InvalidOption, match="a WHERE that finds one"),
+        ):
+            Users.one_sync(connection, select(User), Users.parse(""))
+        assert "LIMIT" in log[0]
+
+    def test_a_scoped_session_is_one(self, database: str) -> None:
+        session: Any = scoped_session(sessionmaker(engine(database)))
+        assert Users.one_sync(session, by_id(2), self.chosen) == self.expected
+        session.remove()
+
+
+class TestInheritance:
+    """Tables that are joined to be one class, and classes that share a table."""
+
+    @pytest.mark.parametrize("kind", [Car, Bike])
+    def test_columns_of_both(self, database: str, kind: Any) -> None:
+        fields = Fields({"id": "id", "own": kind.own.key, "owner": Allowed(["name"])}, model=kind)
+        rows = ask(database, "own,owner", select(kind), fields)
+        assert rows == [{"own": kind.__name__, "owner": {"name": "user03"}}]
+        rows = ask(database, "owner", select(kind).limit(1), fields)
+        assert rows == [{"owner": {"name": "user03"}}]
+
+    def test_a_relation_leads_to_one_class_alone(self, database: str) -> None:
+        garage = Fields({"cars": [Allowed(["id", "own"])]}, model=User)
+        bikes = Fields({"bikes": [Allowed(["id", "own"])]}, model=User)
+        assert ask(database, "cars", by_id(3), garage) == [{"cars": [{"id": 1, "own": "Car"}]}]
+        assert ask(database, "bikes", by_id(3), bikes) == [{"bikes": [{"id": 2, "own": "Bike"}]}]
+
+    def test_a_select_of_a_class_below(self, database: str) -> None:
+        fields = Fields({"id": "id", "owner": Allowed(["id"])}, model=Vehicle)
+        assert ask(database, "id", select(Bike), fields) == [{"id": 2}]
+        statement = select(Car).order_by(Car.own).limit(3)
+        assert ask(database, "id,owner", statement, fields) == [{"id": 1, "owner": {"id": 3}}]
+
+
+class TestRoles:
+    def test_80_a_field_that_a_role_lacks_is_unknown(self, database: str) -> None:
+        public = Users.without("email", "team.members")
+        assert ask(database, None, by_id(1), public) == [{"id": 1, "name": "user01"}]
+        with pytest.raises(InvalidParameter) as caught:
+            public.parse("fields=email")
+        with pytest.raises(InvalidParameter) as other:
+            public.parse("fields=liame")
+        assert str(caught.value).replace("email", "liame") == str(other.value)
+        assert ask(database, "email", by_id(1)) == [{"email": "1@example.org"}]
+
+    def test_80_what_was_said_of_a_lost_field_is_no_mistake(self) -> None:
+        fields = Fields(UserOut, model=User, many={"posts": 3})
+        assert "posts" not in fields.without("posts").allowed.fields
+
+
+class TestStartUp:
+    """What cannot be kept when a request comes is refused when the application starts."""
+
+    @pytest.mark.parametrize(
+        ("source", "remedy"),
+        [
+            (["id", "nickname"], r"'nickname'.* 'nickname', but there is none: .*needs"),
+            (["id", "posts"], r"'posts' for the field 'posts', but it is something else"),
+            (["id", "metadata"], r"'metadata'.* there is none"),
+            (["id", "__table__"], "there is none"),
+            (["id", "first_tags"], "it is something else"),
+            ({"x": Allowed(["id"])}, r"a relationship 'x' for the field 'x'"),
+            ({"name": Allowed(["id"])}, r"a relationship 'name'.*opaque"),
+            ({"team": [Allowed(["id"])]}, r"'team' that leads to many"),
+            ({"posts": Allowed(["id"])}, r"'posts' that leads to one"),
+            ({"team": Allowed(["nickname"])}, r"model=<class '.*Team'>: .*'nickname'"),
+        ],
+    )  # fmt: skip
+    def test_76_a_name_that_is_not_mapped(self, source: Any, remedy: str) -> None:
+        with pytest.raises(InvalidOption, match=remedy):
+            Fields(source, model=User)
+
+    def test_a_class_that_is_not_mapped(self) -> None:
+        with pytest.raises(InvalidOption, match="a class that is mapped to a table"):
+            Fields(UserOut, model=UserOut)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"many": 0},
+            {"many": {"posts": True}},
+            {"many": {"nothing": 3}},
+            {"max_depth": 0},
+            {"max_names": "9"},
+            {"compute": {"nothing": len}},
+            {"expand": {"team": 3}},
+        ],
+    )
+    def test_options_that_cannot_be(self, options: dict[str, Any]) -> None:
+        with pytest.raises(InvalidOption):
+            Fields(UserOut, model=User, **options)
+
+    def test_an_allowed_has_its_options_already(self) -> None:
+        with pytest.raises(InvalidOption, match="the other options of an Allowed in itself"):
+            Fields(Allowed(UserOut), model=User, default=["id"])
+
+    def test_83_a_marker_with_the_name_of_a_field(self) -> None:
+        with pytest.raises(InvalidOption, match="another end than 'posts_id' has"):
+            Fields({"posts": [TagOut], "posts_id": "id"}, model=User, more="_id")
+
+
+class TestQueries:
+    def test_66_a_query_may_be_text_or_pairs_or_what_a_framework_made(self) -> None:
+        from starlette.datastructures import QueryParams
+
+        text = "?fields=name,team(id)&page=2&fields=id"
+        pairs = [("fields", "name,team(id)"), ("page", "2"), ("fields", "id")]
+        expected = Users.parse(text)
+        assert str(expected) == "id,name,team(id)"
+        assert Users.parse(pairs) == expected
+        assert Users.parse(QueryParams(text.removeprefix("?"))) == expected
+
+    def test_62_empty_is_not_absent(self) -> None:
+        with pytest.raises(InvalidParameter, match="empty"):
+            Users.parse("fields=")
+
+    def test_the_parameter_may_have_another_name(self) -> None:
+        fields = Fields(PostOut, model=Post, parameter="only")
+        assert fields.parse("only=title&fields=x").names == ("title",)
