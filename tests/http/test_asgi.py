@@ -1,4 +1,4 @@
-"""What else an ASGI application may do: the research's A1 to A10, and L1."""
+"""What else an ASGI application may do: A1 to A10, and L1."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Secrets in compressed bodies: the research's section 4, RFC 9110, section 17.6."""
+"""Secrets in compressed bodies: RFC 9110, section 17.6."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations

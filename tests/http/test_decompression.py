@@ -1,4 +1,4 @@
-"""Requests with a coded body: the research's Q1 to Q11."""
+"""Requests with a coded body: Q1 to Q11."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which responses may be coded: the research's E1 to E23."""
+"""Which responses may be coded: E1 to E23."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the headers say about a response: the research's V1 to V3 and T1 to T14."""
+"""What the headers say about a response: V1 to V3 and T1 to T14."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations

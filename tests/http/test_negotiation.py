@@ -1,4 +1,4 @@
-"""Which coding a response gets: the research's N1 to N22, RFC 9110, section 12.5.3."""
+"""Which coding a response gets: N1 to N22, RFC 9110, section 12.5.3."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bodies that come in pieces: the research's S1 to S16."""
+"""Bodies that come in pieces: S1 to S16."""
 # ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations
