@@ -117,7 +117,7 @@ class Reading:
         if self.holds_entities:
             return None
         for index, expression in enumerate(_expressions(self.statement)):
-            if _is_same(_clause(expression), column):
+            if is_same(_clause(expression), column):
                 return index
         return None
 
@@ -194,7 +194,7 @@ def resolve(reading: Reading, order: Order, columns: Mapping[str, Any]) -> Keys:
     missing = [
         replace(each, descending=descending)
         for each in reading.identity
-        if not any(_is_same(each.column, key.column) for key in keys)
+        if not any(is_same(each.column, key.column) for key in keys)
     ]
     return (*keys, *missing)
 
@@ -280,7 +280,7 @@ def _entity_root(entity: Any) -> _Root:
 def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> Keys:
     grouped = [_clause(each) for each in statement._group_by_clauses]
     for column in root.primary_key:
-        if not any(_is_same(column, each) for each in grouped):
+        if not any(is_same(column, each) for each in grouped):
             raise InvalidOption("statement", "GROUP BY without the primary key", NAME_THE_KEY)
     rest = [each for each in grouped if getattr(each, "table", None) != root.leaf]
     return _as_keys([*root.primary_key, *rest], leaves)
@@ -405,11 +405,11 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
     for description in statement.column_descriptions:
         if _is_entity(description):
             if any(
-                _is_same(column, each)
+                is_same(column, each)
                 for each in _entity_root(description.get("entity")).primary_key
             ):
                 return True
-        elif _is_same(column, _clause(description["expr"])):
+        elif is_same(column, _clause(description["expr"])):
             return True
     return False
 
@@ -590,7 +590,7 @@ def _as_keys(columns: Sequence[Expression], leaves: Leaves) -> Keys:
     )
 
 
-def _is_same(one: Expression, other: Expression) -> bool:
+def is_same(one: Expression, other: Expression) -> bool:
     if isinstance(one, Column) and isinstance(other, Column):
         return bool(one.table == other.table) and one.name == other.name
     return one is other or bool(one.compare(other))
@@ -606,7 +606,7 @@ def _may_be_null(expression: Any, leaves: Leaves) -> bool:
 
 
 def _is_total(keys: Keys, reading: Reading) -> bool:
-    if all(any(_is_same(each.column, key.column) for key in keys) for each in reading.identity):
+    if all(any(is_same(each.column, key.column) for key in keys) for each in reading.identity):
         return True
     tables = {getattr(each.column, "table", None) for each in reading.identity}
     if len(tables) != 1 or reading.is_keyed or reading.is_grouped:
