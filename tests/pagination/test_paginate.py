@@ -118,7 +118,7 @@ def walk(
     return pages
 
 
-def ids(found: Page[Any] | CursorPage[Any]) -> list[int]:
+def ids(found: Page[Any] | CursorPage[Any]) -> list[Any]:
     return [row["id"] for row in found.data]
 
 
@@ -438,7 +438,7 @@ class TestCursors:
     def test_60_no_secret_no_cursors(self) -> None:
         for mode in ("cursor", "both"):
             with pytest.raises(InvalidOption, match="secret"):
-                Paginate(ItemOut, model=Item, mode=mode)
+                Paginate(ItemOut, model=Item, mode=mode)  # type: ignore[call-overload]
 
     def test_60_a_secret_of_the_process_by_its_name(self, sqlite: Session) -> None:
         one, other = (

@@ -5,7 +5,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 from urllib.parse import parse_qsl
 
 from hasten.errors import InvalidOption, InvalidParameter
@@ -25,11 +38,12 @@ if TYPE_CHECKING:
     from hasten.pagination.sql.planning import Plan
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 PER_PROCESS: Final = "per-process"
 """Instead of a secret: one that each process makes up. With several, cursors get lost."""
 
-AnyPage: TypeAlias = Page[Row] | CursorPage[Row]
+Secret: TypeAlias = str | bytes | Sequence[str | bytes]
 
 
 class MultiItems(Protocol):
@@ -38,7 +52,20 @@ class MultiItems(Protocol):
     def multi_items(self) -> Iterable[tuple[str, str]]: ...
 
 
-class Paginate(Generic[T]):
+class Options(TypedDict, total=False):
+    """What may be said of every mode. See `Paginate`."""
+
+    sort: Iterable[str | Key]
+    default_sort: str | None
+    default_limit: int
+    max_limit: int
+    count: Counting | None
+    max_offset: int | None
+    fields: Fields | None
+    envelope: Envelope | None
+
+
+class Paginate(Generic[P]):
     """How a client may page through the rows of a mapped class.
 
     ``Paginate(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
@@ -62,9 +89,42 @@ class Paginate(Generic[T]):
     Raises `InvalidOption` when it is made, for all that could not be kept when a request comes.
     """
 
+    @overload
+    def __init__(
+        self: Paginate[Page[T]],
+        out: type[T],
+        *,
+        model: type,
+        mode: Literal["page"] = "page",
+        secret: Secret | None = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Paginate[CursorPage[T]],
+        out: type[T],
+        *,
+        model: type,
+        mode: Literal["cursor"],
+        secret: Secret,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Paginate[Page[T] | CursorPage[T]],
+        out: type[T],
+        *,
+        model: type,
+        mode: Literal["both"],
+        secret: Secret,
+        **options: Unpack[Options],
+    ) -> None: ...
+
     def __init__(
         self,
-        out: type[T],
+        out: type,
         *,
         model: type,
         sort: Iterable[str | Key] = (),
@@ -72,7 +132,7 @@ class Paginate(Generic[T]):
         default_limit: int = 20,
         max_limit: int = 100,
         mode: Mode = "page",
-        secret: str | bytes | Sequence[str | bytes] | None = None,
+        secret: Secret | None = None,
         count: Counting | None = None,
         max_offset: int | None = None,
         fields: Fields | None = None,
@@ -129,7 +189,7 @@ class Paginate(Generic[T]):
         fields: FieldSet | None = None,
         *,
         scope: object = None,
-    ) -> AnyPage:
+    ) -> P:
         """The page of a select: ``select(Post).where(Post.published)``.
 
         fields is what each row holds, of `fields` (None: its default). scope is whose rows these
@@ -147,11 +207,11 @@ class Paginate(Generic[T]):
         fields: FieldSet | None = None,
         *,
         scope: object = None,
-    ) -> AnyPage:
+    ) -> P:
         """The same on a session or connection that does not wait."""
         return self._running.run(db, self._steps(db, statement, q, fields, scope))
 
-    def of(self, items: Sequence[object], q: PageParams) -> Page[Row]:
+    def of(self, items: Sequence[object], q: PageParams) -> Page[Any]:
         """The page of what is in memory: dicts by public name, or objects by attribute.
 
         Pages with numbers only. What an ORM has loaded is refused: the database can cut it, too,
@@ -166,11 +226,13 @@ class Paginate(Generic[T]):
         total = len(items)
         return Page(rows, q.page, q.limit, Count(total), q.offset + q.limit < total)
 
-    def encode(self, page: AnyPage) -> bytes:
+    def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
         """The JSON of an answer. Its rows are written as they are, not validated a second time."""
         return encode(self.envelope.wrap(page))
 
-    def link(self, page: AnyPage, q: PageParams, *, path: str = "", origin: str = "") -> str | None:
+    def link(
+        self, page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
+    ) -> str | None:
         """The value of the Link header of an answer, None for none. See `link_header`."""
         if isinstance(page, Page):
             links = page_links(q, page.count, has_more=page.has_more)
@@ -187,7 +249,7 @@ class Paginate(Generic[T]):
         q: PageParams,
         fields: FieldSet | None,
         scope: object,
-    ) -> Steps[AnyPage]:
+    ) -> Steps[P]:
         chosen = self.fields.allowed.default if fields is None else fields
         plan, columns = self._planning.plan(
             statement,
@@ -197,17 +259,18 @@ class Paginate(Generic[T]):
             self._attributes,
         )
         if q.page is not None:
-            return self._numbered(plan, self._running.dialect_of(db, plan.reading), q, q.page)
+            dialect = self._running.dialect_of(db, plan.reading)
+            return cast("Steps[P]", self._numbered(plan, dialect, q, q.page))
         if self._keys is None:
             raise InvalidOption("mode", self.limits.mode, "'cursor' or 'both', to move by cursor")
         plan.check_shown(columns)
         mark = fingerprint("cursor", self._mapper.class_.__name__, scope, plan.parts())
         if q.cursor is not None:
             q.cursor.check(mark)
-        signer = _Signer(self._keys, mark)
-        return self._stretch(plan, self._running.dialect_of(db, plan.reading), q, signer)
+        dialect = self._running.dialect_of(db, plan.reading)
+        return cast("Steps[P]", self._stretch(plan, dialect, q, _Signer(self._keys, mark)))
 
-    def _numbered(self, plan: Plan, dialect: str, q: PageParams, number: int) -> Steps[Page[Row]]:
+    def _numbered(self, plan: Plan, dialect: str, q: PageParams, number: int) -> Steps[Page[Any]]:
         found = yield from plan.numbered(
             dialect, limit=q.limit, offset=q.offset, count=self._count_pages
         )
@@ -218,7 +281,7 @@ class Paginate(Generic[T]):
 
     def _stretch(
         self, plan: Plan, dialect: str, q: PageParams, signer: _Signer
-    ) -> Steps[CursorPage[Row]]:
+    ) -> Steps[CursorPage[Any]]:
         cursor = q.cursor or Cursor(())
         # A cursor without values stands before the first row, or behind the last one.
         position = cursor.values or None
@@ -302,7 +365,7 @@ def _sortable(allowed: Allowed) -> dict[str, str]:
     }
 
 
-def _to_keys(secret: str | bytes | Sequence[str | bytes] | None, mode: Mode) -> Keys | None:
+def _to_keys(secret: Secret | None, mode: Mode) -> Keys | None:
     if secret == PER_PROCESS:
         secret = secrets.token_bytes(32)
     if secret is None:
