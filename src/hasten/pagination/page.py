@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
 from hasten.errors import InvalidOption
 from hasten.pagination.counts import NOT_COUNTED, Count, Relation
@@ -19,19 +19,38 @@ Rows: TypeAlias = Sequence[Mapping[str, object]]
 """By public name, ready to be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class _Record:
+    """Equal by its parts. No dataclass: of one with a type variable pydantic asks no schema."""
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({parts})"
+
+
+class Page(_Record, Generic[T]):
     """A page with a number, of rows as T describes them in an answer.
 
     In FastAPI ``-> Page[PostOut]`` says what is answered, and a page that is returned is written
     as it is: nothing of it is validated a second time.
     """
 
-    data: Rows
-    page: int
-    limit: int
-    count: Count
-    has_more: bool
+    __slots__ = __match_args__ = ("data", "page", "limit", "count", "has_more")
+
+    def __init__(self, data: Rows, page: int, limit: int, count: Count, has_more: bool) -> None:
+        self.data = data
+        self.page = page
+        self.limit = limit
+        self.count = count
+        self.has_more = has_more
 
     @property
     def total(self) -> int | None:
@@ -54,17 +73,25 @@ class Page(Generic[T]):
         return _described(source, handler, _IN_PAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class CursorPage(Generic[T]):
+class CursorPage(_Record, Generic[T]):
     """A page between two positions, of rows as T describes them in an answer."""
 
-    data: Rows
-    limit: int
-    next_cursor: str | None
-    """None on the last page."""
-    prev_cursor: str | None
-    """None on the first page."""
-    count: Count = NOT_COUNTED
+    __slots__ = __match_args__ = ("data", "limit", "next_cursor", "prev_cursor", "count")
+
+    def __init__(
+        self,
+        data: Rows,
+        limit: int,
+        next_cursor: str | None,
+        prev_cursor: str | None,
+        count: Count = NOT_COUNTED,
+    ) -> None:
+        """next_cursor is None on the last page, prev_cursor on the first."""
+        self.data = data
+        self.limit = limit
+        self.next_cursor = next_cursor
+        self.prev_cursor = prev_cursor
+        self.count = count
 
     @property
     def has_more(self) -> bool:
