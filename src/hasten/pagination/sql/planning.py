@@ -160,13 +160,15 @@ def check_in_cursor(mapper: Mapper[Any], attributes: Collection[str], option: st
     """Raise `InvalidOption` for a column whose values no cursor can hold."""
     for attribute in attributes:
         column = mapper.columns.get(attribute)
+        if column is None:
+            continue
         try:
-            kind = column.type.python_type if column is not None else None
+            kind = column.type.python_type
         except NotImplementedError:
             continue
-        if kind is not None and not issubclass(kind, _IN_CURSOR):
+        if not issubclass(kind, _IN_CURSOR):
             raise InvalidOption(
-                option, attribute, f"no {kind.__name__}, which a cursor cannot hold"
+                option, attribute, f"a column whose values a cursor can hold, not {column.type!r}"
             )
 
 
