@@ -11,13 +11,14 @@ from urllib.parse import parse_qsl
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import delete, event, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm import ORMExecuteState, Session, aliased, joinedload, with_loader_criteria
 
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import Fields
 from hasten.pagination import PER_PROCESS, Capped, CursorPage, Key, Page, PageParams, Paginate
+from hasten.pagination.sql import paging
 from hasten.pagination.sql.planning import Plan
 from tests.pagination.databases import (
     DATABASES,
@@ -479,6 +480,52 @@ class TestCursors:
         monkeypatch.setattr(Plan, "stretch", stuck)
         with pytest.raises(InvalidOption, match="its own cursor"):
             stretch(sqlite, f"limit=5&cursor={token}")
+
+
+class TestFiltersOfTheOrm:
+    """What the ORM adds to every select of a class holds within ours, wherever it stands."""
+
+    COUNTS: Final = ("exact", "none", Capped(7), Capped(1000))
+
+    @pytest.fixture(params=["option", "lambda", "listener"])
+    def statement(self, request: pytest.FixtureRequest, session: Session) -> Any:
+        if request.param == "option":
+            return EVERY.options(with_loader_criteria(Item, Item.dataset == 0))
+        if request.param == "lambda":
+            return EVERY.options(with_loader_criteria(Item, lambda item: item.dataset == 0))
+
+        @event.listens_for(session, "do_orm_execute")
+        def only_some(state: ORMExecuteState) -> None:
+            if state.is_select:
+                option = with_loader_criteria(Item, Item.dataset == 0)
+                state.statement = state.statement.options(option)
+
+        return EVERY
+
+    @pytest.mark.parametrize("counting", COUNTS)
+    def test_on_pages(self, session: Session, statement: Any, counting: Any) -> None:
+        paginate = Paginate(ItemOut, model=Item, sort=SORTS, count=counting)
+        found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
+        assert len(found.data) == 15
+        assert found.total in (60, 7, None)
+        assert (found.total == 60) == (counting in ("exact", Capped(1000), Capped(7)))
+
+    @pytest.mark.parametrize("sort", ["id", "grade", "-label,made"])
+    def test_on_cursors(self, session: Session, statement: Any, sort: str) -> None:
+        assert (
+            sum(len(p.data) for p in walk(session, f"limit=7&sort={sort}", Walk, statement)) == 60
+        )
+
+    def test_on_deep_pages(
+        self, session: Session, statement: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paging, "DEFER_FROM", 0)
+        for number, rows in ((1, 25), (3, 10), (4, 0)):
+            found = page(session, f"page={number}&limit=25&sort=-grade", statement=statement)
+            assert (len(found.data), found.total) == (rows, 60)
+
+    def test_on_distinct_rows(self, session: Session, statement: Any) -> None:
+        assert page(session, "", statement=statement.distinct()).total == 60
 
 
 class AuthorId(BaseModel):

@@ -215,6 +215,21 @@ def only(statement: Selection, *columns: Any) -> Selection:
     return without_loading(statement).with_only_columns(*columns, maintain_column_froms=True)
 
 
+def around(outer: Selection, inner: Selection) -> Selection:
+    """A select from an inner one, to which the ORM adds the filters that it would add to that.
+
+    It takes with_loader_criteria(), and what listeners on a session add, from the statement that is
+    executed, if that is one of its own: inside of another one they would be passed over.
+    """
+    # With other columns a select keeps its options apart, with the entities that it had.
+    earlier: Any = inner._memoized_select_entities
+    options = [option for each in (*earlier, inner) for option in each._with_options]
+    kinds = (LoaderCriteriaOption, UserDefinedOption)
+    found = outer.options(*(option for option in options if isinstance(option, kinds)))
+    found._propagate_attrs = inner._propagate_attrs
+    return found
+
+
 NAME_THE_KEY: Final = (
     "the primary key in what it selects or groups by, "
     "or key=[…]: the columns that tell its rows apart"
