@@ -454,9 +454,30 @@ def _find_leaves(statement: Selection) -> Leaves:
     leaves = Leaves()
     for criterion in statement._where_criteria:
         _note_equalities(criterion, leaves)
-    for clause in only(statement, func.count()).get_final_froms():
+    table = _only_table(statement)
+    # The other way compiles the select, which costs more than all else that is read off it.
+    froms = [table] if table is not None else only(statement, func.count()).get_final_froms()
+    for clause in froms:
         _walk(clause, leaves)
     return leaves
+
+
+def _only_table(statement: Selection) -> Table | None:
+    """The table of a select of one class that has one, without joins; None if it may be another."""
+    columns = statement._raw_columns
+    if statement._setup_joins or statement._from_obj or len(columns) != 1:
+        return None
+    if not isinstance(columns[0], FromClause):
+        return None
+    mapper = columns[0]._annotations.get("parententity")
+    if not isinstance(mapper, Mapper) or mapper.with_polymorphic or mapper.inherits:
+        return None
+    table = mapper.persist_selectable
+    if not isinstance(table, Table) or any(
+        source != table for each in statement._where_criteria for source in each._from_objects
+    ):
+        return None
+    return table
 
 
 def _walk(clause: FromClause, leaves: Leaves) -> list[FromClause]:
