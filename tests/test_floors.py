@@ -92,7 +92,8 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 DOORS: Final = {
     "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
     "msgspec": ("hasten._json", "hasten.jobs.*", "hasten.fields.rows"),
-    "pydantic": ("hasten.jobs.*",),
+    "pydantic": ("hasten.jobs.*", "hasten.integrations.fastapi"),
+    "fastapi": ("hasten.integrations.fastapi",),
     "redis": ("hasten._redis", "hasten._redis.*"),
     "croniter": ("hasten.jobs.cron",),
     "backports": ("hasten.compression.libraries",),

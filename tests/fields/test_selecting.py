@@ -315,9 +315,10 @@ class TestToMany:
         fields = Fields(UserOut, model=User, many=2)
         shape = fields.shape(select(User), fields.parse("fields=posts(title)"))
         steps = shape.fetch(select(User), "postgresql")
-        next(steps)
-        further = steps.send([(1,)]).statement
         made = engine("postgresql")
+        with made.connect() as connection:
+            first = connection.execute(next(steps).statement)
+        further = steps.send(first).statement
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))

@@ -27,12 +27,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import registry
 
+from hasten.fields.sql.running import T
 from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.counting import count, estimate
 from hasten.pagination.sql.keyset import layout
 from hasten.pagination.sql.paging import page, tail
 from hasten.pagination.sql.reading import Selection, read, resolve
-from hasten.pagination.sql.running import Steps, T, numbered, run, stretch, total_of
+from hasten.pagination.sql.running import Steps, numbered, run, stretch, total_of
 from tests.pagination.databases import url
 
 ROWS: Final = 200_000
@@ -164,10 +165,10 @@ def cost(connection: Connection, work: Steps[T]) -> tuple[int, T]:
     measure = buffers if connection.dialect.name == "postgresql" else steps
     total = 0
     try:
-        statement = next(work)
+        step = next(work)
         while True:
-            total += measure(connection, statement)
-            statement = work.send(connection.execute(statement))
+            total += measure(connection, step.statement)
+            step = work.send(connection.execute(step.statement))
     except StopIteration as end:
         return total, end.value
 

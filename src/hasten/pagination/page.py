@@ -8,23 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
 from hasten.errors import InvalidOption
 from hasten.pagination.counts import NOT_COUNTED, Count, Relation
 
 T = TypeVar("T")
 
+Rows: TypeAlias = Sequence[Mapping[str, object]]
+"""By public name, ready to be written."""
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """A page with a number."""
 
-    data: Sequence[T]
-    page: int
-    limit: int
-    count: Count
-    has_more: bool
+class _Record:
+    """Equal by its parts. No dataclass: of one with a type variable pydantic asks no schema."""
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({parts})"
+
+
+class Page(_Record, Generic[T]):
+    """A page with a number, of rows as T describes them in an answer.
+
+    In FastAPI ``-> Page[PostOut]`` says what is answered, and a page that is returned is written
+    as it is: nothing of it is validated a second time.
+    """
+
+    __slots__ = __match_args__ = ("data", "page", "limit", "count", "has_more")
+
+    def __init__(self, data: Rows, page: int, limit: int, count: Count, has_more: bool) -> None:
+        self.data = data
+        self.page = page
+        self.limit = limit
+        self.count = count
+        self.has_more = has_more
 
     @property
     def total(self) -> int | None:
@@ -42,18 +68,30 @@ class Page(Generic[T]):
             return about | {"has_more": self.has_more}
         return about | _counted(self.count)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return _described(source, handler, _IN_PAGE)
 
-@dataclass(frozen=True, slots=True)
-class CursorPage(Generic[T]):
-    """A page between two positions."""
 
-    data: Sequence[T]
-    limit: int
-    next_cursor: str | None
-    """None on the last page."""
-    prev_cursor: str | None
-    """None on the first page."""
-    count: Count = NOT_COUNTED
+class CursorPage(_Record, Generic[T]):
+    """A page between two positions, of rows as T describes them in an answer."""
+
+    __slots__ = __match_args__ = ("data", "limit", "next_cursor", "prev_cursor", "count")
+
+    def __init__(
+        self,
+        data: Rows,
+        limit: int,
+        next_cursor: str | None,
+        prev_cursor: str | None,
+        count: Count = NOT_COUNTED,
+    ) -> None:
+        """next_cursor is None on the last page, prev_cursor on the first."""
+        self.data = data
+        self.limit = limit
+        self.next_cursor = next_cursor
+        self.prev_cursor = prev_cursor
+        self.count = count
 
     @property
     def has_more(self) -> bool:
@@ -77,6 +115,10 @@ class CursorPage(Generic[T]):
             "has_more": self.has_more,
         }
         return about | _counted(self.count)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return _described(source, handler, _IN_CURSOR_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +161,53 @@ def _counted(count: Count) -> dict[str, object]:
     if count.relation == "eq":
         return {"total": count.total}
     return {"total": count.total, "total_relation": count.relation}
+
+
+# What pydantic asks a class for: its schemas are dicts, so none of it is imported -----------------
+
+_INT: Final = {"type": "int"}
+_BOOL: Final = {"type": "bool"}
+_TOKEN: Final = {"type": "nullable", "schema": {"type": "str"}}
+_RELATION: Final = {"type": "literal", "expected": ["eq", "gte", "estimate"]}
+
+_About: TypeAlias = Mapping[str, tuple[Mapping[str, object], bool]]
+"""Keys, with the schema of each and whether it is always there."""
+
+_IN_PAGE: Final[_About] = {
+    "page": (_INT, True),
+    "limit": (_INT, True),
+    "total": (_INT, False),
+    "total_relation": (_RELATION, False),
+    "has_more": (_BOOL, False),
+}
+
+_IN_CURSOR_PAGE: Final[_About] = {
+    "limit": (_INT, True),
+    "next_cursor": (_TOKEN, True),
+    "prev_cursor": (_TOKEN, True),
+    "has_more": (_BOOL, True),
+    "total": (_INT, False),
+    "total_relation": (_RELATION, False),
+}
+
+
+def _described(source: Any, handler: Any, keys: _About) -> dict[str, Any]:
+    """The schema of an answer, through which a page goes untouched."""
+    (of,) = get_args(source) or (Any,)
+    pagination = _dict_of("Pagination", keys)
+    rows = {"type": "list", "items_schema": handler.generate_schema(of)}
+    name = f"Page[{getattr(of, '__name__', 'object')}]"
+    return {
+        "type": "function-wrap",
+        "function": {"type": "no-info", "function": lambda page, _: page},
+        "schema": _dict_of(name, {"data": (rows, True), "pagination": (pagination, True)}),
+        "serialization": {"type": "function-plain", "function": Envelope().wrap},
+    }
+
+
+def _dict_of(title: str, keys: _About) -> dict[str, Any]:
+    fields = {
+        name: {"type": "typed-dict-field", "schema": dict(schema), "required": required}
+        for name, (schema, required) in keys.items()
+    }
+    return {"type": "typed-dict", "fields": fields, "config": {"title": title}}

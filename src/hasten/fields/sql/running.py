@@ -1,15 +1,16 @@
 """Statements meet sessions and connections, asynchronous and not, on one path.
 
 What is done is a generator of steps: it yields a statement with its parameters, and is sent the
-rows. Who drives it decides whether they are awaited.
+result. Who drives it decides whether that is awaited.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import ClauseElement, Connection, Executable, Result
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
@@ -18,25 +19,38 @@ T = TypeVar("T")
 Executor: TypeAlias = Session | Connection
 AsyncExecutor: TypeAlias = AsyncSession | AsyncConnection
 
+if TYPE_CHECKING:
+    Found: TypeAlias = Result[*tuple[Any, ...]]
+    """What a statement brought."""
+else:
+    Found = Result
+
+_NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
+
 
 class Step(NamedTuple):
     """A statement to execute."""
 
     statement: Executable
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, Any] = _NO_PARAMETERS
 
 
 Rows: TypeAlias = Sequence[Any]
 
-Steps: TypeAlias = Generator[Step, Rows, T]
-"""Statements to execute, whose rows are sent back, and what they come to."""
+Steps: TypeAlias = Generator[Step, Found, T]
+"""Statements to execute, whose results are sent back, and what they come to."""
 
 
-def dialect_of(executor: Executor | AsyncExecutor, mapper: Mapper[Any]) -> str:
+def dialect_of(
+    executor: Executor | AsyncExecutor,
+    mapper: Mapper[Any] | None,
+    clause: ClauseElement | None = None,
+) -> str:
     """The name of the dialect that a statement would meet."""
     if isinstance(executor, Connection | AsyncConnection):
         return executor.dialect.name
-    return executor.get_bind(mapper).dialect.name  # a scoped session has it, too
+    # A scoped session has it, too.
+    return executor.get_bind(mapper=mapper, clause=clause).dialect.name
 
 
 def run(executor: Executor, steps: Steps[T]) -> T:
@@ -44,7 +58,7 @@ def run(executor: Executor, steps: Steps[T]) -> T:
     try:
         step = next(steps)
         while True:
-            step = steps.send(executor.execute(step.statement, step.parameters).all())
+            step = steps.send(executor.execute(step.statement, step.parameters))
     except StopIteration as end:
         found: T = end.value
         return found
@@ -57,7 +71,7 @@ async def run_async(executor: AsyncExecutor, steps: Steps[T]) -> T:
     try:
         step = next(steps)
         while True:
-            step = steps.send((await executor.execute(step.statement, step.parameters)).all())
+            step = steps.send(await executor.execute(step.statement, step.parameters))
     except StopIteration as end:
         found: T = end.value
         return found

@@ -92,8 +92,8 @@ class Shape:
         narrow = self.statement(statement)
         if most is not None and not is_cut(narrow):
             narrow = narrow.limit(most)
-        rows = yield Step(narrow, {})
-        return (yield from self.read(rows, dialect))
+        result = yield Step(narrow)
+        return (yield from self.read(result.all(), dialect))
 
     def _around(self, statement: Selection, entity: Any) -> Selection:
         """What is limited first, as a table that others are joined to."""
@@ -356,8 +356,9 @@ class _Further:
         values = list(keys) if self._width > 1 else [key[0] for key in keys]
         found: dict[_Key, list[Any]] = {}
         for start in range(0, len(values), MAX_KEYS):
-            rows = yield Step(statement, {_KEYS: _padded(values[start : start + MAX_KEYS])})
-            for row in rows:
+            some = _padded(values[start : start + MAX_KEYS])
+            result = yield Step(statement, {_KEYS: some})
+            for row in result.all():
                 found.setdefault(tuple(row[: self._width]), []).append(row)
         shown = [row for rows in found.values() for row in rows[: self._cap]]
         built = iter((yield from self._node.read(shown, dialect)))

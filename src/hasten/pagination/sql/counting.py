@@ -30,7 +30,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from hasten.pagination.sql.keyset import layout, order_by
-from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, only
+from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, around, only
 
 Relation: TypeAlias = Literal["eq", "gte", "estimate"]
 """How a total stands to the truth."""
@@ -50,12 +50,18 @@ def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Sel
         some = only(reading.statement, literal_column("1")).limit(cap + 1)
         if reading.is_grouped or reading.is_distinct:
             some = _whole(reading).limit(cap + 1)
-        return select(func.count()).select_from(some.subquery())
+        return _of_all(some)
     if reading.is_grouped or reading.is_distinct:
-        return select(func.count()).select_from(_whole(reading).subquery())
+        return _of_all(_whole(reading))
     counted: Any = only(reading.statement, func.count())
     found: Select[int] = counted
     return found
+
+
+def _of_all(rows: Selection) -> Select[int]:
+    found: Any = around(select(func.count()).select_from(rows.subquery()), rows)
+    counted: Select[int] = found
+    return counted
 
 
 def as_total(counted: int, cap: int | None) -> Total:
@@ -154,7 +160,7 @@ def lateral(
         for place, key in zip(layout(reading, keys), keys, strict=True)
     )
     names = [each.name for each in page.selected_columns]
-    return (
+    found = (
         select(
             *(each.label(name) for each, name in zip(columns, names, strict=False)),
             columns[-1],
@@ -163,3 +169,4 @@ def lateral(
         .select_from(total.outerjoin(rows, true()))
         .order_by(*order_by(moved, dialect))
     )
+    return around(found, reading.statement)

@@ -31,7 +31,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
 from hasten.pagination.sql.indexes import find_index
-from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey
+from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey, around
 
 HIDDEN: Final = "hasten_key_"
 """What the columns are called that are selected for the work and not for the caller."""
@@ -273,4 +273,5 @@ def _chain(
         for place, key in zip(places, keys, strict=True)
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
-    return select(*named).order_by(*order_by(moved, dialect)).limit(limit)
+    chained = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
+    return around(chained, reading.statement)

@@ -117,7 +117,7 @@ class Reading:
         if self.holds_entities:
             return None
         for index, expression in enumerate(_expressions(self.statement)):
-            if _is_same(_clause(expression), column):
+            if is_same(_clause(expression), column):
                 return index
         return None
 
@@ -194,7 +194,7 @@ def resolve(reading: Reading, order: Order, columns: Mapping[str, Any]) -> Keys:
     missing = [
         replace(each, descending=descending)
         for each in reading.identity
-        if not any(_is_same(each.column, key.column) for key in keys)
+        if not any(is_same(each.column, key.column) for key in keys)
     ]
     return (*keys, *missing)
 
@@ -213,6 +213,21 @@ def without_loading(statement: Selection) -> Selection:
 def only(statement: Selection, *columns: Any) -> Selection:
     """The same rows, but of each row these columns alone."""
     return without_loading(statement).with_only_columns(*columns, maintain_column_froms=True)
+
+
+def around(outer: Selection, inner: Selection) -> Selection:
+    """A select from an inner one, to which the ORM adds the filters that it would add to that.
+
+    It takes with_loader_criteria(), and what listeners on a session add, from the statement that is
+    executed, if that is one of its own: inside of another one they would be passed over.
+    """
+    # With other columns a select keeps its options apart, with the entities that it had.
+    earlier: Any = inner._memoized_select_entities
+    options = [option for each in (*earlier, inner) for option in each._with_options]
+    kinds = (LoaderCriteriaOption, UserDefinedOption)
+    found = outer.options(*(option for option in options if isinstance(option, kinds)))
+    found._propagate_attrs = inner._propagate_attrs
+    return found
 
 
 NAME_THE_KEY: Final = (
@@ -280,7 +295,7 @@ def _entity_root(entity: Any) -> _Root:
 def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> Keys:
     grouped = [_clause(each) for each in statement._group_by_clauses]
     for column in root.primary_key:
-        if not any(_is_same(column, each) for each in grouped):
+        if not any(is_same(column, each) for each in grouped):
             raise InvalidOption("statement", "GROUP BY without the primary key", NAME_THE_KEY)
     rest = [each for each in grouped if getattr(each, "table", None) != root.leaf]
     return _as_keys([*root.primary_key, *rest], leaves)
@@ -405,11 +420,11 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
     for description in statement.column_descriptions:
         if _is_entity(description):
             if any(
-                _is_same(column, each)
+                is_same(column, each)
                 for each in _entity_root(description.get("entity")).primary_key
             ):
                 return True
-        elif _is_same(column, _clause(description["expr"])):
+        elif is_same(column, _clause(description["expr"])):
             return True
     return False
 
@@ -439,9 +454,30 @@ def _find_leaves(statement: Selection) -> Leaves:
     leaves = Leaves()
     for criterion in statement._where_criteria:
         _note_equalities(criterion, leaves)
-    for clause in only(statement, func.count()).get_final_froms():
+    table = _only_table(statement)
+    # The other way compiles the select, which costs more than all else that is read off it.
+    froms = [table] if table is not None else only(statement, func.count()).get_final_froms()
+    for clause in froms:
         _walk(clause, leaves)
     return leaves
+
+
+def _only_table(statement: Selection) -> Table | None:
+    """The table of a select of one class that has one, without joins; None if it may be another."""
+    columns = statement._raw_columns
+    if statement._setup_joins or statement._from_obj or len(columns) != 1:
+        return None
+    if not isinstance(columns[0], FromClause):
+        return None
+    mapper = columns[0]._annotations.get("parententity")
+    if not isinstance(mapper, Mapper) or mapper.with_polymorphic or mapper.inherits:
+        return None
+    table = mapper.persist_selectable
+    if not isinstance(table, Table) or any(
+        source != table for each in statement._where_criteria for source in each._from_objects
+    ):
+        return None
+    return table
 
 
 def _walk(clause: FromClause, leaves: Leaves) -> list[FromClause]:
@@ -590,7 +626,7 @@ def _as_keys(columns: Sequence[Expression], leaves: Leaves) -> Keys:
     )
 
 
-def _is_same(one: Expression, other: Expression) -> bool:
+def is_same(one: Expression, other: Expression) -> bool:
     if isinstance(one, Column) and isinstance(other, Column):
         return bool(one.table == other.table) and one.name == other.name
     return one is other or bool(one.compare(other))
@@ -606,7 +642,7 @@ def _may_be_null(expression: Any, leaves: Leaves) -> bool:
 
 
 def _is_total(keys: Keys, reading: Reading) -> bool:
-    if all(any(_is_same(each.column, key.column) for key in keys) for each in reading.identity):
+    if all(any(is_same(each.column, key.column) for key in keys) for each in reading.identity):
         return True
     tables = {getattr(each.column, "table", None) for each in reading.identity}
     if len(tables) != 1 or reading.is_keyed or reading.is_grouped:

@@ -1,31 +1,36 @@
-"""Statements meet sessions and connections, asynchronous and not, on one path.
-
-What is done is a generator of steps: it yields a statement and is sent its result. Who drives it
-decides whether a result is awaited.
-"""
+"""What is read for a page, as steps: `hasten.fields.sql.running` has what drives them."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Connection, Executable, Result
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
-
+from hasten.fields.sql.running import (
+    AsyncExecutor,
+    Executor,
+    Found,
+    Step,
+    Steps,
+    run,
+    run_async,
+)
+from hasten.fields.sql.running import dialect_of as _dialect_of
 from hasten.pagination.sql import counting, keyset, paging
 from hasten.pagination.sql.reading import Keys, Reading
 
-T = TypeVar("T")
-
-if TYPE_CHECKING:
-    Rows: TypeAlias = Result[*tuple[Any, ...]]
-else:
-    Rows = Result
-
-Steps: TypeAlias = Generator[Executable, Rows, T]
-"""Statements to execute, whose results are sent back, and what they come to."""
+__all__ = [
+    "Counted",
+    "Numbered",
+    "Steps",
+    "Stretch",
+    "dialect_of",
+    "numbered",
+    "run",
+    "run_async",
+    "stretch",
+    "total_of",
+]
 
 Counted: TypeAlias = Literal["exact", "capped", "estimated", "none"]
 
@@ -52,39 +57,9 @@ class Stretch:
     last: tuple[object, ...] | None
 
 
-def dialect_of(
-    executor: Session | Connection | AsyncSession | AsyncConnection, reading: Reading
-) -> str:
+def dialect_of(executor: Executor | AsyncExecutor, reading: Reading) -> str:
     """The name of the dialect that a statement would meet."""
-    if isinstance(executor, (Session, AsyncSession)):
-        return executor.get_bind(mapper=reading.mapper, clause=reading.statement).dialect.name
-    return executor.dialect.name
-
-
-def run(executor: Session | Connection, steps: Steps[T]) -> T:
-    """Go through the steps, and return what they come to."""
-    try:
-        statement = next(steps)
-        while True:
-            statement = steps.send(executor.execute(statement))
-    except StopIteration as end:
-        found: T = end.value
-        return found
-    finally:
-        steps.close()
-
-
-async def run_async(executor: AsyncSession | AsyncConnection, steps: Steps[T]) -> T:
-    """The same, where results are awaited."""
-    try:
-        statement = next(steps)
-        while True:
-            statement = steps.send(await executor.execute(statement))
-    except StopIteration as end:
-        found: T = end.value
-        return found
-    finally:
-        steps.close()
+    return _dialect_of(executor, reading.mapper, reading.statement)
 
 
 # What can be done ---------------------------------------------------------------------------------
@@ -105,7 +80,7 @@ def stretch(
     for statement in keyset.after(
         reading, keys, position, limit=limit + 1, dialect=dialect, backwards=backwards
     ):
-        result = yield statement.limit(limit + 1 - len(rows))
+        result = yield Step(statement.limit(limit + 1 - len(rows)))
         more, where = _split(reading, keys, result)
         rows += more
         positions += where
@@ -149,7 +124,7 @@ def numbered(
             reading, keys, limit=limit, offset=offset, total=total, dialect=dialect
         )
         if statement is not None:
-            found, _ = _split(reading, keys, (yield statement))
+            found, _ = _split(reading, keys, (yield Step(statement)))
             return Numbered(found[::-1], offset + limit < total, total, relation)
     rows = yield from _page(reading, keys, limit=limit, offset=offset, dialect=dialect)
     return Numbered(rows[:limit], len(rows) > limit, total, relation)
@@ -160,12 +135,12 @@ def total_of(
 ) -> Steps[counting.Total]:
     """Count, or ask the planner. What has no estimate is counted."""
     if count == "estimated" and dialect == "postgresql":
-        result = yield counting.estimate(reading)
+        result = yield Step(counting.estimate(reading))
         found = counting.read_estimate(result.scalar())
         if found is not None:
             return found
     cap = cap if count != "exact" else None
-    result = yield counting.count(reading, cap=cap, dialect=dialect)
+    result = yield Step(counting.count(reading, cap=cap, dialect=dialect))
     return counting.as_total(int(result.scalar_one()), cap)
 
 
@@ -174,7 +149,7 @@ def _page(
 ) -> Steps[list[Any]]:
     """One row more than asked for, which tells whether there are more."""
     statement = paging.page(reading, keys, limit=limit + 1, offset=offset, dialect=dialect)
-    rows, _ = _split(reading, keys, (yield statement))
+    rows, _ = _split(reading, keys, (yield Step(statement)))
     return rows
 
 
@@ -192,10 +167,10 @@ def _together(
         page = counting.beside_skipping(page, counted, offset=known)
     else:
         page = counting.beside(page, counted)
-    frozen = _unique(reading, (yield page)).freeze()
+    frozen = _unique(reading, (yield Step(page))).freeze()
     ends = [(row[-2], row[-1]) for row in frozen().all()]
     if not ends and offset:
-        result = yield counted  # past the end: no row came that could have brought it
+        result = yield Step(counted)  # past the end: no row came that could have brought it
         number = int(result.scalar_one())
     else:
         number = int(ends[0][1]) if ends else 0
@@ -208,13 +183,13 @@ def _together(
 # Results ------------------------------------------------------------------------------------------
 
 
-def _unique(reading: Reading, result: Rows) -> Rows:
+def _unique(reading: Reading, result: Found) -> Found:
     """A collection that is loaded by a join repeats its owner, within the page."""
     return result.unique() if reading.holds_entities else result
 
 
 def _split(
-    reading: Reading, keys: Keys, result: Rows
+    reading: Reading, keys: Keys, result: Found
 ) -> tuple[list[Any], list[tuple[object, ...]]]:
     """The rows as they were selected, and their positions."""
     places = keyset.layout(reading, keys)

@@ -1,0 +1,1 @@
+"""What fits hasten into other frameworks: one module for each."""

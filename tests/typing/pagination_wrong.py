@@ -1,0 +1,25 @@
+"""Calls that must not type-check. Read by mypy, never run; see jobs_wrong.py."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from hasten.pagination import CursorPage, Paginate
+from tests.pagination.databases import Post
+from tests.typing.pagination_ok import PostOut, pages
+
+Paginate(PostOut)  # type: ignore[call-overload]
+Paginate(PostOut, model=Post, mode="cursor")  # type: ignore[call-overload]
+Paginate(PostOut, model=Post, mode="endless")  # type: ignore[call-overload]
+Paginate(PostOut, model=Post, count="roughly")  # type: ignore[call-overload]
+Paginate(PostOut, model=Post, limit=20)  # type: ignore[call-overload]
+
+
+async def a_session_that_does_not_wait(db: Session) -> None:
+    await pages.page(db, select(Post), pages.parse(""))  # type: ignore[arg-type]
+
+
+async def the_other_kind_of_page(db: AsyncSession) -> CursorPage[PostOut]:
+    return await pages.page(db, select(Post), pages.parse(""))  # type: ignore[return-value]
