@@ -366,7 +366,8 @@ class Response:
     async def _send_slowly(self, codec: Codec, level: int, body: bytes) -> None:
         settings = self._settings
         start = perf_counter()
-        whole = self._find_coded(codec, body)
+        key = self._key(codec, body)
+        whole = self._find_coded(key, codec, body)
         if whole is None and not settings.is_quick(codec, level, len(body)):
             if settings.pool.is_full and not self._must:
                 await self._send_uncoded(body, "busy")
@@ -377,7 +378,7 @@ class Response:
                 await self._send_in_slices(codec, level, body)
                 return
         if whole is None:
-            whole = await self._code_whole(codec, level, body)
+            whole = await self._code_whole(key, codec, level, body)
         seconds = 0.0 if whole.cached else perf_counter() - start
         size = len(whole.body)
         if size >= len(body) and not self._must:
@@ -397,10 +398,15 @@ class Response:
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    def _find_coded(self, codec: Codec, body: bytes) -> _Whole | None:
+    def _key(self, codec: Codec, body: bytes) -> Key | None:
+        """Where the coded body is kept, None if nowhere."""
+        if self._settings.cache is None or self._place is None:
+            return None
+        return key_of(self._place, self._asked, self._head, codec.coding, body)
+
+    def _find_coded(self, key: Key | None, codec: Codec, body: bytes) -> _Whole | None:
         """What was kept of an earlier answer."""
         cache = self._settings.cache
-        key = self._key(codec, body)
         kept = None
         if cache is not None and key is not None:
             kept = cache.find(key, codec, body, self._compress_idly)
@@ -408,7 +414,7 @@ class Response:
             return None
         return self._padded(_Whole(kept, codec.coding, 0, cached=True), body)
 
-    async def _code_whole(self, codec: Codec, level: int, body: bytes) -> _Whole:
+    async def _code_whole(self, key: Key | None, codec: Codec, level: int, body: bytes) -> _Whole:
         settings = self._settings
         if settings.dictionaries is not None:
             delta = await settings.dictionaries.difference(
@@ -416,7 +422,6 @@ class Response:
             )
             if delta is not None:
                 return _Whole(delta, DCZ, DCZ_LEVEL)
-        key = self._key(codec, body)
         if settings.cache is not None and key is not None:
             coded, shared = await settings.cache.make(
                 key, lambda: self._compress(codec, level, body)
@@ -424,11 +429,6 @@ class Response:
         else:
             coded, shared = await self._compress(codec, level, body), False
         return self._padded(_Whole(coded, codec.coding, level, cached=shared), body)
-
-    def _key(self, codec: Codec, body: bytes) -> Key | None:
-        if self._place is None:
-            return None
-        return key_of(self._place, self._asked, self._head, codec.coding, body)
 
     def _padded(self, whole: _Whole, body: bytes) -> _Whole:
         if self._settings.padding is None:
