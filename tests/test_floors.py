@@ -32,7 +32,6 @@ FLOORS: Final = {
     "hasten.jobs.states": 1,
     "hasten.jobs.record": 1,
     "hasten.jobs.options": 1,
-    "hasten.jobs.durations": 1,
     "hasten.jobs.backoff": 1,
     "hasten.jobs.engine": 1,
     "hasten.jobs.arguments": 1,
@@ -55,6 +54,10 @@ FLOORS: Final = {
     "hasten.compression.effort": 1,
     "hasten.compression.options": 1,
     "hasten.compression.place": 1,
+    "hasten.ratelimit.rates": 1,
+    "hasten.ratelimit.rules": 1,
+    "hasten.ratelimit.algorithms": 1,
+    "hasten.ratelimit.store": 1,
     # engines
     "hasten.jobs.engines": 3,
     "hasten.jobs.engines.*": 3,
@@ -65,6 +68,8 @@ FLOORS: Final = {
     "hasten.pagination.sql.*": 3,
     "hasten.fields.sql": 3,
     "hasten.fields.sql.*": 3,
+    "hasten.ratelimit.stores": 3,
+    "hasten.ratelimit.stores.*": 3,
     # shells
     "hasten.jobs": 4,
     "hasten.jobs.*": 4,
@@ -74,6 +79,8 @@ FLOORS: Final = {
     "hasten.pagination.*": 4,
     "hasten.fields": 4,
     "hasten.fields.*": 4,
+    "hasten.ratelimit": 4,
+    "hasten.ratelimit.*": 4,
     # faces
     "hasten.__main__": 5,
     "hasten.cli": 5,

@@ -23,7 +23,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Final
 
-from hasten.jobs.durations import Seconds, to_ms
+from hasten._durations import Seconds, to_ms
 
 __all__ = ["ManualClock"]
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten._durations import MAX_MS
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import DEFAULT_CAP, Custom, Exponential, Fixed, delay_ms
-from hasten.jobs.durations import MAX_MS
 
 timedeltas = st.timedeltas(timedelta(0), timedelta(days=36_000))
 seconds = st.floats(0, MAX_MS / 1000) | timedeltas

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten._durations import to_seconds
 from hasten.compression import (
     CompressionMiddleware,
     Counters,
@@ -30,7 +31,6 @@ from hasten.compression.options import (
     to_codings,
     to_count,
     to_levels,
-    to_seconds,
 )
 from hasten.errors import InvalidOption
 from tests.http.client import Receive, Scope, Send

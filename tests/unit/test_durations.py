@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten._durations import MAX_MS, to_ms
 from hasten.errors import InvalidOption
-from hasten.jobs.durations import MAX_MS, to_ms
 
 BELOW_ZERO_OR_TOO_LONG = (
     "expected seconds (a number) or a timedelta, not negative, and less than a hundred years"

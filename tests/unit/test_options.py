@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hasten._durations import MAX_MS
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, Custom, Exponential, Fixed
-from hasten.jobs.durations import MAX_MS
 from hasten.jobs.options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,

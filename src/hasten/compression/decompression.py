@@ -13,10 +13,11 @@ from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten._durations import Seconds, to_seconds
 from hasten.compression import decoders
 from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding, coding_name
-from hasten.compression.options import Seconds, Size, to_bytes, to_codings, to_count, to_seconds
+from hasten.compression.options import Size, to_bytes, to_codings, to_count
 from hasten.compression.pool import Pool
 from hasten.errors import BodyRefused
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from hasten._asgi import ASGIApp, Headers, Receive, Scope, Send
+from hasten._durations import Seconds
 from hasten.compression.dictionaries import Dictionaries
 from hasten.compression.head import ETagPolicy, without_suffixes
 from hasten.compression.media_types import default_types
-from hasten.compression.options import Breach, Flush, Level, Seconds, Size
+from hasten.compression.options import Breach, Flush, Level, Size
 from hasten.compression.response import Response
 from hasten.compression.settings import Filter, OnEvent, Settings
 from hasten.compression.variants import Variants

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from typing import Final, Literal, TypeVar
 
+from hasten._durations import Seconds
 from hasten.compression.breach import Guard, Padding
 from hasten.compression.effort import LEVELS
 from hasten.compression.negotiation import Coding
@@ -16,15 +16,11 @@ from hasten.errors import InvalidOption
 Size = int | str
 """Bytes, or a text such as "64kb" or "10mb" (1 kb is 1,024 bytes)."""
 
-Seconds = int | float | timedelta
-
 Level = Literal["auto"] | Mapping[str, int]
 
 Flush = Literal["auto", "message", "never"] | Seconds
 
 Breach = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
-
-MAX_SECONDS: Final = 100 * 366 * 24 * 3600
 
 F = TypeVar("F")
 T = TypeVar("T")
@@ -44,15 +40,6 @@ def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
     if not at_least <= size < 1 << 63:
         raise InvalidOption(option, value, f"{expected}, at least {at_least}")
     return size
-
-
-def to_seconds(option: str, value: object) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        seconds = -1
-    if 0 <= seconds <= MAX_SECONDS:
-        return float(seconds)
-    raise InvalidOption(option, value, "seconds (a number) or a timedelta, not negative")
 
 
 def to_count(option: str, value: object, *, at_least: int) -> int:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final, cast
 
 from hasten._asgi import Headers, Scope, header_values
+from hasten._durations import Seconds, to_seconds
 from hasten.compression import codecs
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import Dictionaries
@@ -20,7 +21,6 @@ from hasten.compression.options import (
     Breach,
     Flush,
     Level,
-    Seconds,
     Size,
     to_breach,
     to_bytes,
@@ -32,7 +32,6 @@ from hasten.compression.options import (
     to_instance,
     to_levels,
     to_names,
-    to_seconds,
 )
 from hasten.compression.place import Place, place_of
 from hasten.compression.pool import Pool

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from hasten._durations import MAX_MS, Seconds, to_ms
 from hasten.errors import InvalidOption
-from hasten.jobs.durations import MAX_MS, Seconds, to_ms
 
 DEFAULT_CAP: Final = 3600.0
 

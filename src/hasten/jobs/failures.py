@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
+from hasten._durations import to_ms
 from hasten.jobs.arguments import UnfitResult
 from hasten.jobs.backoff import BackoffFunction, Custom, delay_ms
-from hasten.jobs.durations import to_ms
 from hasten.jobs.options import Keep, Options
 from hasten.jobs.record import Failed, Lease, Outcome, Postponed, Retry
 from hasten.jobs.steering import RetryAfter, Unrecoverable

@@ -15,9 +15,9 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
+from hasten._durations import MAX_MS, Seconds, to_ms
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
-from hasten.jobs.durations import MAX_MS, Seconds, to_ms
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hasten.jobs.durations import Seconds, to_ms
+from hasten._durations import Seconds, to_ms
 
 
 class RetryAfter(Exception):

@@ -28,9 +28,9 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from hasten._clock import Clock
+from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted
 from hasten.jobs import suspects
-from hasten.jobs.durations import Seconds, to_ms
 from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs.options import (

@@ -1,0 +1,59 @@
+"""Public durations are seconds or timedeltas; inside they are whole ms or µs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from hasten.errors import InvalidOption
+
+Seconds = int | float | timedelta
+
+MAX_SECONDS: Final = 100 * 366 * 24 * 3600
+"""A hundred years: a longer one is a mistake (milliseconds given for seconds, mostly)."""
+
+MAX_MS: Final = MAX_SECONDS * 1000
+
+_EXPECTED: Final = "seconds (a number) or a timedelta"
+
+
+def to_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
+    """Convert a duration to whole milliseconds, rounded. Raises `InvalidOption`."""
+    return _to_units(option, value, 1_000, at_least_ms)
+
+
+def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
+    """Convert a duration to whole microseconds, rounded. Raises `InvalidOption`."""
+    if isinstance(value, timedelta):  # whole microseconds by nature: kept without a float between
+        whole = value // timedelta(microseconds=1)
+        if at_least_us <= whole <= MAX_SECONDS * 1_000_000:
+            return whole
+    return _to_units(option, value, 1_000_000, at_least_us)
+
+
+def to_seconds(option: str, value: object) -> float:
+    """Check a duration, and return it in seconds. Raises `InvalidOption`."""
+    seconds = _seconds_of(value)
+    if seconds is not None and 0 <= seconds <= MAX_SECONDS:
+        return float(seconds)
+    raise InvalidOption(option, value, f"{_EXPECTED}, not negative")
+
+
+def _to_units(option: str, value: object, units: int, at_least: int) -> int:
+    seconds = _seconds_of(value)
+    if seconds is None:
+        raise InvalidOption(option, value, _EXPECTED)
+    # Compared before the multiplication, which overflows; a NaN is never between two numbers.
+    if not 0 <= seconds <= MAX_SECONDS or round(seconds * units) < at_least:
+        least = f", at least {at_least / units:g} s" if at_least else ", not negative"
+        raise InvalidOption(option, value, f"{_EXPECTED}{least}, and less than a hundred years")
+    return round(seconds * units)
+
+
+def _seconds_of(value: object) -> int | float | None:
+    """The number of seconds, None if it is no duration."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return None

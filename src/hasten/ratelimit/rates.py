@@ -1,0 +1,120 @@
+"""Rates as people write them: "100/15m", "10 per second", "10/s burst 20, 1000/h"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from hasten._durations import Seconds, to_us
+from hasten.errors import InvalidOption
+
+MAX_LIMIT: Final = 2**31 - 1
+
+SECOND_US: Final = 1_000_000
+
+# Each unit: its length in seconds, its letter, and what its name in a policy is.
+_UNITS: Final = (
+    (7 * 24 * 3600, "w", "week", ("w", "week", "weeks")),
+    (24 * 3600, "d", "day", ("d", "day", "days")),
+    (3600, "h", "hr", ("h", "hr", "hrs", "hour", "hours")),
+    (60, "m", "min", ("m", "min", "mins", "minute", "minutes")),
+    (1, "s", "sec", ("s", "sec", "secs", "second", "seconds")),
+)
+_SECONDS: Final = {word: seconds for seconds, _, _, words in _UNITS for word in words}
+
+_SEPARATOR: Final = re.compile(r"\s*[,;|]\s*|\s+and\s+", re.IGNORECASE)
+_RATE: Final = re.compile(
+    r"(\d+)\s*(?:/|\s+per\s+|\s+in\s+)\s*(\d+)?\s*([a-z]+)(?:\s+burst\s+(\d+))?",
+    re.IGNORECASE | re.ASCII,
+)
+_EXPECTED: Final = (
+    "a rate such as '100/15m', '5 per hour' or '10/s burst 20': a whole number, then s, m, h, d or "
+    "w with a whole number of them before it; several with commas between them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many units of cost in a span of time.
+
+    limit 0 lets nothing through. per is seconds or a timedelta, at least a millisecond. burst,
+    if there is one, is how much may come at once before the rest arrives evenly spaced.
+    """
+
+    limit: int
+    per: Seconds
+    burst: int | None = None
+
+    def __post_init__(self) -> None:
+        to_limit("limit", self.limit)
+        to_us("per", self.per, at_least_us=1_000)
+        if self.burst is not None:
+            to_limit("burst", self.burst, at_least=1)
+
+    @property
+    def window_us(self) -> int:
+        return to_us("per", self.per)
+
+    @property
+    def name(self) -> str:
+        """What the rate is called in answers: "100-in-15min"."""
+        amount, _, word = self._span()
+        return f"{self.limit}-in-{amount}{word}"
+
+    def __str__(self) -> str:
+        """The notation that `parse_rates` reads, where the span is whole seconds."""
+        amount, letter, _ = self._span()
+        burst = "" if self.burst is None else f" burst {self.burst}"
+        return f"{self.limit}/{'' if amount == '1' else amount}{letter}{burst}"
+
+    def _span(self) -> tuple[str, str, str]:
+        """The window in the largest unit that it is a whole number of."""
+        for seconds, letter, word, _ in _UNITS:
+            count, rest = divmod(self.window_us, seconds * SECOND_US)
+            if not rest:
+                return str(count), letter, word
+        return f"{self.window_us / 1000:g}", "ms", "ms"
+
+
+Rates = tuple[Rate, ...]
+"""Rates that hold together: a request passes all of them, or uses up none."""
+
+
+def to_rates(option: str, value: object) -> Rates:
+    """Read a rate, a text of one or several, or a sequence of rates. Raises `InvalidOption`."""
+    match value:
+        case Rate():
+            return (value,)
+        case str():
+            return parse_rates(value, option=option)
+        case tuple() | list() if value and all(isinstance(rate, Rate) for rate in value):
+            return tuple(value)
+    raise InvalidOption(option, value, f"Rate(…), several of them, or {_EXPECTED}")
+
+
+def parse_rates(text: str, *, option: str = "rate") -> Rates:
+    """Read a text of one or several rates. Raises `InvalidOption`, which names the text."""
+    return tuple(_parse_rate(part, text, option) for part in _SEPARATOR.split(text.strip()))
+
+
+def _parse_rate(part: str, text: str, option: str) -> Rate:
+    found = _RATE.fullmatch(part)
+    if found is None:
+        raise InvalidOption(option, text, _EXPECTED)
+    limit, count, unit, burst = found.groups()
+    seconds = _SECONDS.get(unit.lower())
+    if seconds is None:
+        raise InvalidOption(option, text, f"{_EXPECTED}; {unit!r} is none of these")
+    try:
+        per = timedelta(seconds=seconds * int(count or 1))
+        return Rate(int(limit), per, None if burst is None else int(burst))
+    except (InvalidOption, OverflowError, ValueError) as exc:  # a number beyond reason
+        raise InvalidOption(option, text, f"{_EXPECTED}; {exc}") from exc
+
+
+def to_limit(option: str, value: object, *, at_least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= MAX_LIMIT:
+        raise InvalidOption(option, value, f"a whole number from {at_least} to {MAX_LIMIT:,}")
+    return value

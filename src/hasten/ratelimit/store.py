@@ -1,0 +1,134 @@
+"""The seam between limits and the places that keep their counts.
+
+A store answers one question: may these checks pass? All checks of one request are one call, so that
+a store elsewhere is asked once. They come in groups: the rates of one policy are a group, which
+takes all or nothing; groups are taken in order up to the first that is denied.
+
+What is counted only by how it ends ("failed logins") is reserved by the check, and settled once the
+end is known. So nobody slips through between the check and the count, and nothing stays charged
+that should not.
+
+Times at this seam are durations in whole microseconds from now: how a store tells the time is its
+own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple, Protocol, TypeAlias
+
+from hasten.ratelimit.rules import Rule
+
+
+class Check(NamedTuple):
+    """One limit to hold a request against.
+
+    bucket tells limits apart (`rules.bucket_of`), key their clients: 16 bytes (`digest`). cost is 0
+    or more; 0 takes nothing, and passes wherever not too much was taken. counted_later makes it a
+    reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
+    After a denial for what is used up, not only reserved, the key is blocked for block_us. workers
+    is not 0 if so many processes may keep the count approximately (`leasing`).
+    """
+
+    bucket: str
+    key: bytes
+    rule: Rule
+    cost: int = 1
+    counted_later: bool = False
+    block_us: int = 0
+    forced: bool = False
+    workers: int = 0
+
+
+class Token(NamedTuple):
+    """A reservation, for its store. at_us is the window it belongs to, on the store's clock."""
+
+    bucket: str
+    key: bytes
+    rule: Rule
+    cost: int
+    at_us: int
+    is_local: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of a check.
+
+    remaining is what is left, 0 or more, after the cost was taken, or was not. reset_us is the time
+    until more is left than now, 0 if nothing is used; with a fixed window its end. retry_us is 0
+    unless denied: after it the same check passes, if nobody else comes first. certain says of a
+    denial that nothing but a reset lets it pass before: it can be repeated without asking. token is
+    for what is to be settled, None otherwise.
+    """
+
+    ok: bool
+    limit: int
+    remaining: int
+    reset_us: int
+    retry_us: int = 0
+    certain: bool = False
+    token: Token | None = None
+
+
+class Settlement(NamedTuple):
+    """The end of a reservation: so much of it stays charged; 0 is a refund, more is a surcharge."""
+
+    token: Token
+    keep: int = 0
+
+
+Group: TypeAlias = Sequence[Check]
+"""The checks of one policy. They have one key, and take all or nothing."""
+
+
+class Store(Protocol):
+    """A place that keeps counts. May be used from several event loops at once."""
+
+    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        """Take groups in order, up to and with the first that is denied; later ones are missing.
+
+        A denied group takes nothing, groups before it stay taken. In a denied group those checks
+        are ok that would have passed. One atomic step for each key. Raises `StoreError`.
+        """
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """End reservations. What belongs to a window that has gone, or was reset, is ignored.
+
+        A count never falls below 0, and no key is made. A token is to be settled once. Seen by
+        every hit of the same process that comes after the call. Raises `StoreError`.
+        """
+
+    async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        """Say of each check what would become of it, and take nothing."""
+
+    async def reset(self, bucket: str, key: bytes) -> None:
+        """Forget all that is known of a key in a bucket, its block too."""
+
+    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
+        """Deny a key whatever it asks for so long. 0 ends a block. Counts stay as they are."""
+
+    async def aclose(self) -> None:
+        """Let go of connections. Safe to call twice."""
+
+
+class ImmediateStore(Store, Protocol):
+    """A store that answers at once: the same without waiting. For one thread at a time."""
+
+    def hit_one(self, check: Check) -> Outcome:
+        """`hit` of one check."""
+
+    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]]: ...
+
+    def settle_now(self, settlements: Sequence[Settlement]) -> None: ...
+
+    def peek_now(self, checks: Sequence[Check]) -> list[Outcome]: ...
+
+    def reset_now(self, bucket: str, key: bytes) -> None: ...
+
+    def block_now(self, bucket: str, key: bytes, for_us: int) -> None: ...
+
+
+def digest(text: str) -> bytes:
+    """The key for a text: of constant size, and nobody can make two texts share one."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
