@@ -42,13 +42,16 @@ class Rule:
     tolerance_us: int = field(init=False, repr=False, compare=False)
     """Of "gcra": how far ahead of an even flow one may be."""
     run_us: int = field(init=False, repr=False, compare=False)
-    """Of windows that slide: how long hits gather in one run; 0 where each has one of its own."""
+    """How long hits gather in one run; 0 where each has one of its own."""
+    life_us: int = field(init=False, repr=False, compare=False)
+    """How long a run counts, from its first hit on."""
 
     def __post_init__(self) -> None:
         derive = object.__setattr__
         derive(self, "interval_us", -(-self.window_us // self.limit) if self.limit else 0)
         derive(self, "tolerance_us", self.interval_us * self.burst)
-        derive(self, "run_us", self.window_us // RUNS if self.limit > RUNS else 0)
+        derive(self, "run_us", self.window_us // RUNS if self.capacity > RUNS else 0)
+        derive(self, "life_us", max(self.window_us, self.tolerance_us) + self.run_us)
 
     @property
     def capacity(self) -> int:

@@ -1,0 +1,424 @@
+"""The algorithms keep their bounds, whatever comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.ratelimit import algorithms
+from hasten.ratelimit.algorithms import State
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import Algorithm, Rule, concurrency_rule, rule_of
+from hasten.ratelimit.store import Check, Outcome, Token
+
+KEY = b"k" * 16
+SECOND = 1_000_000
+
+
+@dataclass
+class Client:
+    """One client of some limits that hold together, and the time."""
+
+    rules: Sequence[Rule]
+    now_us: int = 1_000 * SECOND
+    states: list[State] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.states = [() for _ in self.rules]
+
+    def hit(self, cost: int = 1, *, later: bool = False, block_us: int = 0) -> list[Outcome]:
+        checks = [
+            Check(str(place), KEY, rule, cost, later, block_us)
+            for place, rule in enumerate(self.rules)
+        ]
+        self.states, outcomes = algorithms.hit(checks, self.states, self.now_us)
+        return outcomes
+
+    def ask(self, cost: int = 1, *, later: bool = False) -> Outcome:
+        """`hit` where there is one limit."""
+        [outcome] = self.hit(cost, later=later)
+        return outcome
+
+    def reserve(self, cost: int = 1) -> Token:
+        token = self.ask(cost, later=True).token
+        assert token is not None
+        return token
+
+    def settle(self, token: Token, keep: int = 0) -> None:
+        self.states = [algorithms.settle(token, keep, self.states[0], self.now_us)]
+
+    def peek(self, cost: int = 1) -> Outcome:
+        return algorithms.peek(Check("0", KEY, self.rules[0], cost), self.states[0], self.now_us)
+
+
+def client(limit: int, per: float, algorithm: Algorithm | None = None, burst: int = 0) -> Client:
+    return Client([rule_of(Rate(limit, per, burst or None), algorithm)])
+
+
+rates = st.builds(Rate, st.integers(1, 300), st.sampled_from([0.001, 0.25, 1, 7, 3600]))
+pauses = st.integers(0, 3) | st.integers(0, 2 * SECOND) | st.sampled_from([SECOND // 4, 1_000])
+steps = st.lists(st.tuples(pauses, st.integers(0, 4)), max_size=120)
+everything = st.one_of(
+    st.builds(rule_of, rates, st.sampled_from(["fixed", "sliding", "gcra"])),
+    st.builds(
+        lambda rate, burst: rule_of(Rate(rate.limit, rate.per, burst)), rates, st.integers(1, 50)
+    ),
+    st.builds(concurrency_rule, st.integers(1, 200), st.sampled_from([0.001, 1, 60])),
+)
+
+
+class TestBounds:
+    @given(rates, steps)
+    def test_76_sliding_admits_no_more_than_its_limit_in_any_window(
+        self, rate: Rate, steps: list[tuple[int, int]]
+    ) -> None:
+        asker = Client([rule_of(rate, "sliding")])
+        taken: list[tuple[int, int]] = []
+        for pause, cost in steps:
+            asker.now_us += pause
+            if asker.ask(cost).ok:
+                taken.append((asker.now_us, cost))
+                since = asker.now_us - rate.window_us
+                assert sum(c for at, c in taken if at > since) <= rate.limit
+
+    @given(st.integers(1, 128), st.lists(pauses, max_size=150))
+    def test_76_sliding_is_exact_up_to_128(self, limit: int, steps: list[int]) -> None:
+        """It lets through all that a list of times would."""
+        asker = client(limit, 1, "sliding")
+        taken: list[int] = []
+        for pause in steps:
+            asker.now_us += pause
+            taken = [at for at in taken if at > asker.now_us - SECOND]
+            ok = asker.ask().ok
+            assert ok == (len(taken) < limit)
+            if ok:
+                taken.append(asker.now_us)
+
+    @given(st.integers(129, 5_000), st.lists(pauses, min_size=50, max_size=150))
+    def test_76_sliding_keeps_few_runs(self, limit: int, steps: list[int]) -> None:
+        asker = client(limit, 1, "sliding")
+        for pause in steps:
+            asker.now_us += pause
+            asker.ask()
+            assert len(asker.states[0]) <= 1 + 3 * 130
+
+    @given(rates, steps)
+    def test_77_fixed_admits_less_than_twice_its_limit(
+        self, rate: Rate, steps: list[tuple[int, int]]
+    ) -> None:
+        asker = Client([rule_of(rate)])
+        taken: list[int] = []
+        for pause, _ in steps:
+            asker.now_us += pause
+            if asker.ask().ok:
+                taken.append(asker.now_us)
+                since = asker.now_us - rate.window_us
+                assert len([at for at in taken if at > since]) <= max(1, 2 * rate.limit - 1)
+
+    def test_77_the_seam_of_two_windows(self) -> None:
+        asker = client(100, 1)
+        asker.ask()
+        asker.now_us += SECOND - 1
+        assert [asker.ask().ok for _ in range(100)] == [True] * 99 + [False]
+        asker.now_us += 1
+        assert [asker.ask().ok for _ in range(101)] == [True] * 100 + [False]
+
+    def test_78_gcra_lets_a_burst_through_and_then_an_even_flow(self) -> None:
+        asker = client(10, 1, burst=20)
+        assert [asker.ask().ok for _ in range(21)] == [True] * 20 + [False]
+        for _ in range(30):
+            retry_us = asker.ask().retry_us
+            assert retry_us == SECOND // 10
+            asker.now_us += retry_us - 1_000
+            assert not asker.ask().ok
+            asker.now_us += 1_000
+            assert asker.ask().ok
+
+    @given(rates, st.integers(1, 50), steps)
+    def test_78_gcra_admits_no_more_than_burst_and_rate(
+        self, rate: Rate, burst: int, steps: list[tuple[int, int]]
+    ) -> None:
+        asker = Client([rule_of(Rate(rate.limit, rate.per, burst))])
+        start, total = asker.now_us, 0
+        for pause, cost in steps:
+            asker.now_us += pause
+            if asker.ask(cost).ok:
+                total += cost
+                elapsed = asker.now_us - start
+                assert (total - burst) * rate.window_us <= elapsed * rate.limit
+
+    @given(everything, steps, st.integers(1, 3))
+    def test_79_waiting_exactly_as_told_always_succeeds(
+        self, rule: Rule, steps: list[tuple[int, int]], cost: int
+    ) -> None:
+        asker = Client([rule])
+        for pause, before in steps:
+            asker.now_us += pause
+            asker.ask(before)
+        outcome = asker.peek(cost)
+        assert outcome.ok == (outcome.retry_us == 0)
+        if cost <= rule.capacity and rule.kind != "concurrency":
+            asker.now_us += outcome.retry_us
+            assert asker.ask(cost).ok
+
+    @given(everything.filter(lambda rule: rule.kind != "concurrency"), steps)
+    def test_79_and_nothing_sooner_does(self, rule: Rule, steps: list[tuple[int, int]]) -> None:
+        """A denial that is certain can be repeated without asking until the time it told."""
+        asker = Client([rule])
+        for pause, cost in steps:
+            asker.now_us += pause
+            outcome = asker.ask(cost)
+            if not outcome.ok:
+                assert outcome.certain
+                assert outcome.retry_us >= 1
+                asker.now_us += outcome.retry_us - 1
+                assert not asker.ask(cost).ok
+
+    @given(everything, steps)
+    def test_40_more_is_left_no_later_than_a_retry_succeeds(
+        self, rule: Rule, steps: list[tuple[int, int]]
+    ) -> None:
+        asker = Client([rule])
+        for pause, cost in steps:
+            asker.now_us += pause
+            outcome = asker.ask(cost)
+            assert 0 <= outcome.remaining <= outcome.limit == rule.capacity
+            assert outcome.reset_us >= 0
+            assert outcome.ok or outcome.retry_us >= outcome.reset_us >= 1
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_80_a_cost_that_does_not_fit_takes_nothing(self, algorithm: Algorithm) -> None:
+        asker = client(8, 3600, algorithm)
+        assert asker.ask(5).remaining == 3
+        assert asker.ask(5)[:3] == (False, 8, 3)
+        assert asker.ask(9)[:3] == (False, 8, 3)  # it never fits
+        assert asker.ask(3)[:3] == (True, 8, 0)
+
+    @given(st.lists(pauses, max_size=80), st.integers(1, 12), st.integers(1, 30))
+    def test_81_a_denial_by_one_of_several_takes_of_none(
+        self, steps: list[int], quick: int, slow: int
+    ) -> None:
+        asker = Client([rule_of(Rate(quick, 1)), rule_of(Rate(slow, 60), "sliding")])
+        for pause in steps:
+            asker.now_us += pause
+            before = [algorithms.fresh(r, s, asker.now_us) for r, s in zip(
+                asker.rules, asker.states, strict=True)]  # fmt: skip
+            outcomes = asker.hit()
+            if not all(outcome.ok for outcome in outcomes):
+                assert asker.states == before
+            else:
+                assert asker.states != before
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_7_a_limit_of_nothing(self, algorithm: Algorithm) -> None:
+        asker = client(0, 60, algorithm)
+        for cost in (0, 1):
+            assert asker.ask(cost) == Outcome(False, 0, 0, 60 * SECOND, 60 * SECOND, True)
+
+    @given(everything, steps)
+    def test_5_denials_leave_no_trace(self, rule: Rule, steps: list[tuple[int, int]]) -> None:
+        asker = Client([rule])
+        for pause, cost in steps:
+            asker.now_us += pause
+            before = algorithms.fresh(rule, asker.states[0], asker.now_us)
+            if not asker.ask(cost).ok:
+                assert asker.states[0] == before
+
+    @given(everything, steps)
+    def test_nothing_is_known_after_the_expiry(
+        self, rule: Rule, steps: list[tuple[int, int]]
+    ) -> None:
+        asker = Client([rule])
+        for pause, cost in steps:
+            asker.now_us += pause
+            asker.ask(cost)
+        [state] = asker.states
+        end_us = algorithms.expiry(rule, state)
+        assert algorithms.fresh(rule, state, end_us) == ()
+        if end_us > asker.now_us:
+            assert algorithms.fresh(rule, state, end_us - 1) != ()
+
+
+class TestOutcomesDecide:
+    """What is counted by how it ends is reserved first, and nobody slips through."""
+
+    def test_24_parallel_failures_are_capped(self) -> None:
+        asker = client(5, 3600)
+        outcomes = [asker.ask(later=True) for _ in range(30)]
+        assert sum(outcome.ok for outcome in outcomes) == 5
+        for outcome in outcomes[:5]:
+            assert outcome.token is not None
+            asker.settle(outcome.token, keep=1)
+        assert asker.peek().retry_us == 3600 * SECOND
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_25_parallel_successes_leave_nothing(self, algorithm: Algorithm) -> None:
+        asker = client(5, 3600, algorithm)
+        tokens = [outcome.token for _ in range(30) if (outcome := asker.ask(later=True)).ok]
+        asker.now_us += SECOND
+        for token in tokens:
+            assert token is not None
+            asker.settle(token)
+        assert asker.peek()[:3] == (True, 5, 5)
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_26_only_those_under_way_stand_in_the_way(self, algorithm: Algorithm) -> None:
+        asker = client(5, 3600, algorithm)
+        tokens = [asker.reserve() for _ in range(5)]
+        denied = asker.ask(later=True)
+        assert denied == Outcome(False, 5, 0, SECOND, SECOND, certain=False)
+        for token in tokens:
+            asker.settle(token)
+        assert asker.ask(later=True).ok
+
+    def test_26_of_a_full_window_a_denial_is_certain_all_the_same(self) -> None:
+        asker = client(5, 3600)
+        token = asker.reserve()
+        asker.ask(4)
+        assert not asker.peek().certain
+        assert asker.peek(2).certain
+        asker.settle(token, keep=1)
+        assert asker.peek().certain
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_27_a_refund_after_its_window_changes_nothing(self, algorithm: Algorithm) -> None:
+        asker = client(5, 60, algorithm)
+        token = asker.reserve()
+        asker.now_us += 60 * SECOND
+        asker.settle(token)
+        assert asker.states == [()]
+        asker.ask(3)
+        before = asker.states[0]
+        asker.settle(token)
+        assert asker.states == [before]
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_36_a_refund_of_what_was_reset_changes_nothing(self, algorithm: Algorithm) -> None:
+        asker = client(500, 60, algorithm)
+        token = asker.reserve()
+        asker.states = [()]
+        asker.settle(token)
+        assert asker.states == [()]
+        asker.now_us += SECOND
+        asker.ask(3)
+        before = asker.states[0]
+        asker.settle(token)
+        assert asker.states == [before]
+
+    @given(everything, st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), max_size=60))
+    def test_refunds_give_back_what_was_taken_and_no_more(
+        self, rule: Rule, steps: list[tuple[int, int, bool]]
+    ) -> None:
+        """Two clients, one of whom also does what is refunded, are left with the same."""
+        asker, other = Client([rule]), Client([rule])
+        for pause, cost, refunded in steps:
+            asker.now_us += pause
+            other.now_us += pause
+            if refunded:
+                token = asker.ask(cost, later=True).token
+                if token is not None:
+                    asker.settle(token)
+            else:
+                asker.ask(cost)
+                other.ask(cost)
+            assert asker.peek()[:3] == other.peek()[:3]
+
+    @given(
+        everything.filter(lambda rule: rule.kind != "concurrency"),
+        st.lists(st.tuples(pauses, st.integers(1, 3), st.integers(0, 3)), max_size=80),
+    )
+    def test_what_stays_charged_keeps_to_the_bound(
+        self, rule: Rule, steps: list[tuple[int, int, int]]
+    ) -> None:
+        """However reservations end and in whatever order, kept ones never exceed the limit."""
+        asker = Client([rule])
+        open_: list[Token] = []
+        kept: list[tuple[int, int]] = []
+        bound = {"fixed": 2 * rule.limit, "sliding": rule.limit, "gcra": rule.burst + rule.limit}
+        for pause, cost, choice in steps:
+            asker.now_us += pause
+            token = asker.ask(cost, later=True).token
+            if token is not None:
+                open_.append(token)
+            if open_ and choice:
+                token = open_.pop(choice % len(open_))
+                keep = token.cost if choice > 1 else 0
+                since = asker.now_us - rule.window_us
+                alive = token.at_us > since
+                asker.settle(token, keep)
+                if keep and alive:
+                    kept.append((asker.now_us if rule.kind == "gcra" else token.at_us, keep))
+                assert sum(c for at, c in kept if at > since) <= bound[rule.kind]
+
+    def test_a_surcharge_may_pass_the_limit(self) -> None:
+        for algorithm in ("fixed", "sliding", "gcra"):
+            asker = client(5, 60, algorithm)
+            asker.settle(asker.reserve(), keep=8)
+            assert asker.peek(0)[:3] == (False, 5, 0)
+            asker.now_us += asker.peek().retry_us
+            assert asker.ask().ok
+
+    def test_what_is_never_settled_goes_in_time(self) -> None:
+        for rule in (
+            rule_of(Rate(2, 60)),
+            rule_of(Rate(2, 60), "sliding"),
+            rule_of(Rate(2, 60), "gcra"),
+            concurrency_rule(2, 60),
+        ):
+            asker = Client([rule])
+            asker.reserve()
+            asker.reserve()
+            assert not asker.ask().ok
+            asker.now_us += 60 * SECOND
+            assert asker.ask().ok
+
+    def test_forced_takes_what_does_not_fit(self) -> None:
+        rule = rule_of(Rate(2, 60))
+        check = Check("a", KEY, rule, 5, forced=True)
+        [state], [outcome] = algorithms.hit([check], [()], 0)
+        assert (outcome.ok, outcome.remaining) == (False, 0)
+        assert state[2] == 5
+
+
+class TestConcurrency:
+    def test_83_slots_are_freed(self) -> None:
+        asker = Client([concurrency_rule(2, 60)])
+        first, _ = asker.reserve(), asker.reserve()
+        denied = asker.ask()
+        assert (denied.ok, denied.retry_us, denied.certain) == (False, SECOND, False)
+        asker.settle(first, keep=1)
+        assert asker.ask().ok
+        assert not asker.ask().ok
+
+
+class TestBlocks:
+    def test_a_block_denies_and_ends(self) -> None:
+        asker = client(5, 60)
+        asker.ask()
+        asker.states = [algorithms.block(asker.states[0], asker.now_us + 10 * SECOND)]
+        assert asker.ask() == Outcome(False, 5, 0, 10 * SECOND, 10 * SECOND, certain=True)
+        asker.now_us += 10 * SECOND
+        assert asker.ask().remaining == 3
+
+    def test_too_much_blocks_for_longer(self) -> None:
+        asker = client(1, 60)
+        assert asker.hit(block_us=600 * SECOND)[0].ok
+        assert asker.hit(block_us=600 * SECOND)[0].retry_us == 600 * SECOND
+        asker.now_us += 599 * SECOND  # further denials do not prolong it
+        assert asker.hit(block_us=600 * SECOND)[0].retry_us == SECOND
+        asker.now_us += SECOND
+        assert asker.ask().ok
+
+    def test_what_is_under_way_does_not_block(self) -> None:
+        asker = client(1, 60)
+        asker.reserve()
+        assert asker.hit(block_us=600 * SECOND)[0].retry_us == SECOND
+
+    def test_of_a_group_only_what_was_too_much_blocks(self) -> None:
+        asker = Client([rule_of(Rate(1, 60)), rule_of(Rate(5, 60))])
+        asker.hit(block_us=600 * SECOND)
+        assert [o.ok for o in asker.hit(block_us=600 * SECOND)] == [False, True]
