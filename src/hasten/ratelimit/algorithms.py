@@ -31,7 +31,7 @@ flight suffices for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hasten.ratelimit.rules import IN_FLIGHT_RETRY_US, Rule
 from hasten.ratelimit.store import Check, Outcome, Token
@@ -43,30 +43,30 @@ def hit(
     checks: Sequence[Check], states: Sequence[State], now_us: int
 ) -> tuple[list[State], list[Outcome]]:
     """Decide a group of checks, whose states are in the same order. Returns what to store."""
-    known = [fresh(check.rule, state, now_us) for check, state in zip(checks, states, strict=True)]
-    waits = [
-        wait(check.rule, state, check.cost, now_us)
-        for check, state in zip(checks, known, strict=True)
+    asked = [
+        (check, state := fresh(check.rule, stored, now_us), _wait_of(check, state, now_us))
+        for check, stored in zip(checks, states, strict=True)
     ]
-    pairs = list(zip(checks, waits, strict=True))
-    if any(w.wait_us and not check.forced for check, w in pairs):
-        known = [
-            _block_after(check, state, w, now_us)
-            for (check, w), state in zip(pairs, known, strict=True)
-        ]
-        return known, [
-            _answer(check, state, now_us) for check, state in zip(checks, known, strict=True)
-        ]
-    outcomes = []
-    for place, (check, w) in enumerate(pairs):
-        known[place], at_us = take(check, known[place], now_us)
-        outcomes.append(_taken(check, known[place], w, at_us, now_us))
-    return known, outcomes
+    if any(waits.wait_us and not check.forced for check, _, waits in asked):
+        decided = [_denied(check, state, waits, now_us) for check, state, waits in asked]
+    else:
+        decided = [_taken(check, state, waits, now_us) for check, state, waits in asked]
+    return [state for state, _ in decided], [outcome for _, outcome in decided]
+
+
+def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
+    """`hit` of a group of one."""
+    state = fresh(check.rule, state, now_us)
+    waits = _wait_of(check, state, now_us)
+    if waits.wait_us and not check.forced:
+        return _denied(check, state, waits, now_us)
+    return _taken(check, state, waits, now_us)
 
 
 def peek(check: Check, state: State, now_us: int) -> Outcome:
     """Say what would become of a check."""
-    return _answer(check, fresh(check.rule, state, now_us), now_us)
+    state = fresh(check.rule, state, now_us)
+    return _outcome(check, state, _wait_of(check, state, now_us), None, now_us)
 
 
 def settle(token: Token, keep: int, state: State, now_us: int) -> State:
@@ -120,43 +120,51 @@ class Wait(NamedTuple):
     wait_us: int
 
 
+PASSES: Final = Wait(0, 0)
+
+
 def fresh(rule: Rule, state: State, now_us: int) -> State:
-    """The state without what is over."""
+    """The state without what is over; the same object if nothing is."""
     if not state:
         return state
     blocked_us = state[0] if state[0] > now_us else 0
-    rest = state[1:]
-    if rest:
+    kept = len(state)
+    if kept > 1:
         match rule.kind:
             case "fixed":
-                rest = rest if rest[0] > now_us else ()
+                kept = kept if state[1] > now_us else 1
             case "gcra":
-                runs = _alive(rest[1:], now_us - rule.life_us)
-                rest = (rest[0], *runs) if runs or rest[0] > now_us else ()
+                kept -= _over(state, 2, now_us - rule.life_us)
+                kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                rest = _alive(rest, now_us - rule.life_us)
-    return (blocked_us, *rest) if blocked_us or rest else ()
+                kept -= _over(state, 1, now_us - rule.life_us)
+    if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
+        return state
+    if kept == 1:
+        return (blocked_us,) if blocked_us else ()
+    head = (blocked_us, state[1]) if rule.kind == "gcra" else (blocked_us,)
+    return head + state[len(state) - kept + len(head) :]
 
 
-def wait(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
-    """Whether a cost fits into a fresh state, and when it will."""
-    sure_us, wait_us = _wait_for_room(rule, state, cost, now_us)
+def _wait_of(check: Check, state: State, now_us: int) -> Wait:
+    """Whether a check passes in a fresh state, and when it will."""
+    waits = _wait_for_room(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
-        return Wait(max(blocked_us, sure_us), max(blocked_us, wait_us))
-    return Wait(sure_us, wait_us)
+        return Wait(max(blocked_us, waits.sure_us), max(blocked_us, waits.wait_us))
+    return waits
 
 
 def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
     if cost > rule.capacity or not rule.limit:  # it never will; a number is wanted all the same
         return Wait(rule.window_us, rule.window_us)
     if len(state) < 2:
-        return Wait(0, 0)
+        return PASSES
     match rule.kind:
         case "fixed":
             _, end_us, used, in_flight = state
             if used + cost <= rule.limit:
-                return Wait(0, 0)
+                return PASSES
             wait_us = end_us - now_us
             return Wait(wait_us if used - in_flight + cost > rule.limit else 0, wait_us)
         case "gcra":
@@ -166,7 +174,7 @@ def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
         case _:
             over = sum(state[2::3]) + cost - rule.limit
             if over <= 0:
-                return Wait(0, 0)
+                return PASSES
             over_surely = over - sum(state[3::3])
             wait_us = _until_freed(rule, state, over, in_flight_too=True) - now_us
             if over_surely <= 0:
@@ -230,12 +238,12 @@ def left(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _alive(runs: State, begun_us: int) -> State:
-    """The runs that have begun later than that; they are in order."""
-    place = 0
-    while place < len(runs) and runs[place] <= begun_us:
+def _over(state: State, start: int, begun_us: int) -> int:
+    """How many numbers the runs take that began by then. Runs go from start, the oldest first."""
+    place = start
+    while place < len(state) and state[place] <= begun_us:
         place += 3
-    return runs[place:]
+    return place - start
 
 
 def _join(rule: Rule, runs: State, cost: int, in_flight: int, now_us: int) -> tuple[State, int]:
@@ -261,24 +269,21 @@ def _settle_run(runs: State, token: Token, keep: int) -> State | None:
 # Answers ------------------------------------------------------------------------------------------
 
 
-def _block_after(check: Check, state: State, waits: Wait, now_us: int) -> State:
-    """Block a key whose denial is not for what is in flight alone, unless it is blocked already."""
-    if check.block_us and waits.sure_us and not check.forced and not (state and state[0] > now_us):
-        return block(state, now_us + check.block_us)
-    return state
+def _denied(check: Check, state: State, waits: Wait, now_us: int) -> tuple[State, Outcome]:
+    """Take nothing; block the key if the check says so, and not for what is in flight alone."""
+    is_blocked = bool(state) and state[0] > now_us
+    if check.block_us and waits.sure_us and not check.forced and not is_blocked:
+        state = block(state, now_us + check.block_us)
+        waits = _wait_of(check, state, now_us)
+    return state, _outcome(check, state, waits, None, now_us)
 
 
-def _answer(check: Check, state: State, now_us: int) -> Outcome:
-    """What is said of a check of which nothing was taken."""
-    return _outcome(check, state, wait(check.rule, state, check.cost, now_us), None, now_us)
-
-
-def _taken(check: Check, state: State, waits: Wait, at_us: int, now_us: int) -> Outcome:
-    rule = check.rule
+def _taken(check: Check, state: State, waits: Wait, now_us: int) -> tuple[State, Outcome]:
+    state, at_us = take(check, state, now_us)
     token = None
-    if check.counted_later or rule.kind == "concurrency":
-        token = Token(check.bucket, check.key, rule, check.cost, at_us)
-    return _outcome(check, state, waits, token, now_us)
+    if check.counted_later or check.rule.kind == "concurrency":
+        token = Token(check.bucket, check.key, check.rule, check.cost, at_us)
+    return state, _outcome(check, state, waits, token, now_us)
 
 
 def _outcome(check: Check, state: State, waits: Wait, token: Token | None, now_us: int) -> Outcome:

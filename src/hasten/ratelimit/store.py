@@ -129,6 +129,14 @@ class ImmediateStore(Store, Protocol):
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None: ...
 
 
+def is_denied(group: Group, outcomes: Sequence[Outcome]) -> bool:
+    """Whether a group was denied, by its outcomes. What is forced denies nothing."""
+    for check, outcome in zip(group, outcomes, strict=True):
+        if not outcome.ok and not check.forced:
+            return True
+    return False
+
+
 def digest(text: str) -> bytes:
     """The key for a text: of constant size, and nobody can make two texts share one."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

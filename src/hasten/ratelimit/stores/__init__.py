@@ -1,0 +1,1 @@
+"""Places that keep counts: this process, Redis, a SQLite file."""

@@ -1,0 +1,291 @@
+"""Counts in the memory of this process.
+
+Each bucket is a table with room for so many keys. Whoever sends from many addresses must not be
+able to push out what is known of others, so what makes room is chosen: first what is over, then
+the one with the most left among some. A key that is blocked, or has little left, keeps its place
+as long as that is so. Where all are like this, new keys share one entry.
+
+What is known of a key is kept as small as it can be (`_pack`): a million keys take as little as
+their names do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias
+
+from hasten.ratelimit import algorithms
+from hasten.ratelimit.algorithms import State
+from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.rules import Rule
+from hasten.ratelimit.store import Check, Group, Outcome, Settlement, is_denied
+
+logger = logging.getLogger("hasten.ratelimit")
+
+MAX_KEYS: Final = 100_000
+
+OVERFLOW: Final = b""
+"""The key of those for whom there is no room; real ones have 16 bytes."""
+
+# With each new key so many old ones are looked at, whether they are over.
+LOOKED_AT: Final = 2
+# Where there is no room: how many to look at, and among how many to choose.
+LOOKED_AT_IF_FULL: Final = 64
+CHOSEN_FROM: Final = 8
+
+# The low bits of a packed window are what is used, those above them its end.
+BITS: Final = 32
+MASK: Final = (1 << BITS) - 1
+
+Packed: TypeAlias = "int | array[int]"
+
+_new: Final = tuple.__new__  # a named tuple's own costs twice the time
+
+
+class MemoryStore:
+    """A store that answers at once, for one event loop or thread at a time.
+
+    max_keys is how many keys each bucket may have. clock_ns is for tests: a clock that is never set
+    back, in nanoseconds.
+    """
+
+    def __init__(
+        self, *, max_keys: int = MAX_KEYS, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._max_keys = to_limit("max_keys", max_keys, at_least=1)
+        self._clock_ns = clock_ns
+        self._tables: dict[str, _Table] = {}
+
+    def __len__(self) -> int:
+        """How many keys there are in all buckets, those whose time is over among them."""
+        return sum(len(table.entries) for table in self._tables.values())
+
+    def hit_one(self, check: Check) -> Outcome:
+        bucket, key, rule, cost, counted_later, block_us, forced, _ = check
+        table = self._tables.get(bucket)
+        if table is not None and rule.kind == "fixed":
+            packed = table.entries.get(key)
+            # An integer: a window in which nothing is in flight, of a key that is not blocked.
+            if packed.__class__ is int and not (counted_later or block_us or forced):
+                left_us = (packed >> BITS) - self._clock_ns() // 1000
+                if left_us > 0:
+                    limit = rule.limit
+                    remaining = limit - (packed & MASK) - cost
+                    if remaining >= 0:
+                        table.entries[key] = packed + cost
+                        return _new(Outcome, (True, limit, remaining, left_us, 0, False, None))
+                    if cost <= limit:
+                        remaining = max(0, remaining + cost)
+                        return _new(
+                            Outcome, (False, limit, remaining, left_us, left_us, True, None)
+                        )
+        now_us = self._now_us()
+        table = self._table(bucket, rule)
+        place = table.place(key, now_us)
+        state, outcome = algorithms.hit_one(check, table.read(place), now_us)
+        table.write(place, state)
+        return outcome
+
+    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        answers = []
+        for group in groups:
+            if len(group) == 1:
+                outcomes = [self.hit_one(group[0])]
+            else:
+                outcomes = self._hit_group(group, self._now_us())
+            answers.append(outcomes)
+            if is_denied(group, outcomes):
+                break
+        return answers
+
+    def _hit_group(self, group: Group, now_us: int) -> list[Outcome]:
+        tables = [self._table(check.bucket, check.rule) for check in group]
+        places = [
+            (table, table.place(check.key, now_us))
+            for table, check in zip(tables, group, strict=True)
+        ]
+        states, outcomes = algorithms.hit(group, [table.read(key) for table, key in places], now_us)
+        for (table, key), state in zip(places, states, strict=True):
+            table.write(key, state)
+        return outcomes
+
+    def settle_now(self, settlements: Sequence[Settlement]) -> None:
+        now_us = self._now_us()
+        for token, keep in settlements:
+            table = self._tables.get(token.bucket)
+            if table is None:
+                continue
+            key = token.key if token.key in table.entries else OVERFLOW
+            if key in table.entries:
+                table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
+
+    def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
+        now_us = self._now_us()
+        return [
+            algorithms.peek(check, self._table(check.bucket, check.rule).read(check.key), now_us)
+            for check in checks
+        ]
+
+    def reset_now(self, bucket: str, key: bytes) -> None:
+        if bucket in self._tables:
+            self._tables[bucket].entries.pop(key, None)
+
+    def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
+        table, now_us = self._table(bucket, None), self._now_us()
+        if key not in table.entries and not for_us:
+            return
+        place = table.place(key, now_us)
+        if place == key:  # else it would block others, too
+            table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
+
+    def clear(self) -> None:
+        """Forget all keys."""
+        self._tables.clear()
+
+    # The same for those who wait ------------------------------------------------------------------
+
+    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        return self.hit_now(groups)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        self.settle_now(settlements)
+
+    async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        return self.peek_now(checks)
+
+    async def reset(self, bucket: str, key: bytes) -> None:
+        self.reset_now(bucket, key)
+
+    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
+        self.block_now(bucket, key, for_us)
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of; the counts stay."""
+
+    # --------------------------------------------------------------------------------------------
+
+    def _now_us(self) -> int:
+        return self._clock_ns() // 1000
+
+    def _table(self, bucket: str, rule: Rule | None) -> _Table:
+        table = self._tables.get(bucket)
+        if table is None:
+            table = self._tables[bucket] = _Table(bucket, self._max_keys)
+        if table.rule is None:
+            table.rule = rule
+        return table
+
+
+class _Table:
+    """The keys of one bucket. rule is None until the first check; only blocks are known then."""
+
+    __slots__ = ("_hand", "_max_keys", "_name", "_overflowed", "entries", "rule")
+
+    def __init__(self, name: str, max_keys: int) -> None:
+        self.entries: dict[bytes, Packed] = {}
+        self.rule: Rule | None = None
+        self._name = name
+        self._max_keys = max_keys
+        self._hand: list[bytes] = []  # the keys that are to be looked at, the next one last
+        self._overflowed = False
+
+    def read(self, key: bytes) -> State:
+        packed = self.entries.get(key)
+        return () if packed is None else _unpack(self.rule, packed)
+
+    def write(self, key: bytes, state: State) -> None:
+        if state:
+            self.entries[key] = _pack(self.rule, state)
+        else:
+            self.entries.pop(key, None)
+
+    def place(self, key: bytes, now_us: int) -> bytes:
+        """The key itself if it has an entry or there is room for one; else `OVERFLOW`."""
+        if key in self.entries:
+            return key
+        if len(self.entries) < self._max_keys:
+            for candidate in self._walk(LOOKED_AT):
+                if self._heat(candidate, now_us) is None:
+                    del self.entries[candidate]
+            return key
+        if self._make_room(now_us):
+            return key
+        if not self._overflowed:
+            self._overflowed = True
+            logger.warning(
+                "%s: each of its %d keys has nearly used up its limit: new clients share one count",
+                self._name, self._max_keys,
+            )  # fmt: skip
+        return OVERFLOW
+
+    def _make_room(self, now_us: int) -> bool:
+        """Delete an entry that is over, or else the coldest of some. False if all are hot."""
+        coldest: tuple[float, bytes] | None = None
+        cold = 0
+        for candidate in self._walk(LOOKED_AT_IF_FULL):
+            heat = self._heat(candidate, now_us)
+            if heat is None:
+                del self.entries[candidate]
+                return True
+            if heat < HOT:
+                cold += 1
+                if coldest is None or heat < coldest[0]:
+                    coldest = heat, candidate
+                if cold == CHOSEN_FROM:
+                    break
+        if coldest is None:
+            return False
+        del self.entries[coldest[1]]
+        return True
+
+    def _walk(self, count: int) -> Iterator[bytes]:
+        """The next keys in a walk around the table, which ends and begins again."""
+        for _ in range(min(count, len(self.entries))):
+            if not self._hand:
+                self._hand = list(self.entries)
+                self._hand.reverse()  # the oldest entries first
+            key = self._hand.pop()
+            if key in self.entries:
+                yield key
+
+    def _heat(self, key: bytes, now_us: int) -> float | None:
+        """The share that is used, 1 for a blocked key, None if its time is over."""
+        packed = self.entries[key]
+        rule = self.rule
+        if packed.__class__ is int and rule is not None and rule.kind == "fixed":  # most are
+            return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
+        state = _unpack(rule, packed)
+        if rule is None:
+            return 1.0 if state[0] > now_us else None
+        state = algorithms.fresh(rule, state, now_us)
+        if not state:
+            return None
+        if state[0] or not rule.capacity:
+            return 1.0
+        remaining, _ = algorithms.left(rule, state, now_us)
+        return 1.0 - remaining / rule.capacity
+
+
+HOT: Final = 0.8
+"""Above this share of its limit a key is not forgotten before its time."""
+
+
+def _pack(rule: Rule | None, state: State) -> Packed:
+    """One integer where nothing but a window or an arrival is known, else an array."""
+    if rule is not None and not state[0]:
+        if rule.kind == "fixed" and len(state) == 4 and not state[3] and state[2] <= MASK:
+            return state[1] << BITS | state[2]
+        if rule.kind == "gcra" and len(state) == 2:
+            return state[1]
+    return array("q", state)
+
+
+def _unpack(rule: Rule | None, packed: Packed) -> State:
+    if not isinstance(packed, int):
+        return tuple(packed)
+    if rule is not None and rule.kind == "fixed":
+        return 0, packed >> BITS, packed & MASK, 0
+    return 0, packed
