@@ -98,7 +98,12 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
     "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
-    "msgspec": ("hasten._json", "hasten.jobs.*", "hasten.fields.rows"),
+    "msgspec": (
+        "hasten._json",
+        "hasten.jobs.*",
+        "hasten.fields.rows",
+        "hasten.ratelimit.stores.redis.batch",
+    ),
     "pydantic": ("hasten.jobs.*", "hasten.integrations.fastapi"),
     "fastapi": ("hasten.integrations.fastapi",),
     "redis": ("hasten._redis", "hasten._redis.*"),

@@ -72,13 +72,14 @@ class Address:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_url(url: str, *, known: Collection[str] = ()) -> Address:
+def parse_url(url: str, *, known: Collection[str] = (), timeout: float = 5.0) -> Address:
     """Read a URL, which `FORMS` shows. Raises `InvalidOption`, with no password in it.
 
     Options after "?": timeout (seconds, 5), wait (seconds, 0), connections (8) as in `Address`; for
     TLS ssl_ca_certs, ssl_certfile, ssl_keyfile (paths), ssl_cert_reqs (required or none) and
     ssl_check_hostname (true or false); for Sentinels of their own sentinel_username and
-    sentinel_password. Those in known are the caller's, and go to `options`.
+    sentinel_password. Those in known are the caller's, and go to `options`; timeout is the caller's
+    where the URL has none.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
@@ -108,7 +109,7 @@ def parse_url(url: str, *, known: Collection[str] = ()) -> Address:
         sentinel_username=given.get("sentinel_username"),
         sentinel_password=given.get("sentinel_password"),
         tls=_read_tls(given) if encrypted else None,
-        timeout=_number("timeout", given, 5.0, at_least=0.001),
+        timeout=_number("timeout", given, timeout, at_least=0.001),
         wait=_number("wait", given, 0.0, at_least=0.0),
         connections=int(_number("connections", given, 8, at_least=2)),
         options={name: value for name, value in given.items() if name in known},

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from hasten._redis import troubles
 from hasten._redis.address import Address
-from hasten._redis.connections import Link, Place, Pool
+from hasten._redis.channel import Channel, NotSent
+from hasten._redis.connections import Link, Part, Place, Pool
 from hasten._redis.topology import topology
 from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
 
 logger = logging.getLogger("hasten.redis")
-
-Part = bytes | str | int | float
 
 OLDEST_VERSION: Final = (6, 2)  # the first with "RPOP key count"
 
@@ -32,10 +31,12 @@ class Closable(Protocol):
 class Client:
     """Sends requests, each to the server that has its key, and waits for the answer."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, may_evict: bool = False) -> None:
         self._address = address
+        self._may_evict = may_evict
         self._topology = topology(address)
         self._pools: dict[Place, Pool] = {}
+        self._channels: dict[Place, Channel] = {}
         self._inspected: set[Place] = set()
         self._requests = 0  # under way
         self._quiet = asyncio.Event()  # none of them is left, once it is closed
@@ -71,11 +72,68 @@ class Client:
                 if not troubles.is_moved(error):
                     raise
                 self._topology.doubt()
-        raise StoreUnavailable(self._address.shown, "its cluster sends us around in circles")
+        raise self._in_circles()
 
     async def request_at(self, place: Place, *parts: Part) -> Any:
         """As `request`, to a server of one's choice."""
         return await self._send(self._pool(place), parts)
+
+    async def request_together(self, calls: Sequence[tuple[Part, Sequence[Part]]]) -> list[Any]:
+        """Send commands, each with the key that says where to, in one write to each server.
+
+        They are carried out in their order, after all that was sent this way before. Returns the
+        answers; in the place of one that failed is its error, as `request` raises it.
+        """
+        if self._end is None:
+            await self._end_with_loop()
+        answers: list[Any] = [None] * len(calls)
+        unsent = list(range(len(calls)))
+        for _ in range(MOVES):
+            by_place: dict[Place, list[int]] = {}
+            for index in unsent:
+                try:
+                    place = await self.place_of(calls[index][0])
+                except StoreError as error:
+                    answers[index] = error
+                else:
+                    by_place.setdefault(place, []).append(index)
+            sending = [
+                self._send_together(place, [calls[index][1] for index in indexes])
+                for place, indexes in by_place.items()
+            ]
+            answered = [await sending[0]] if len(sending) == 1 else await asyncio.gather(*sending)
+            for indexes, there in zip(by_place.values(), answered, strict=True):
+                for index, answer in zip(indexes, there, strict=True):
+                    answers[index] = answer
+            unsent = [index for index in unsent if troubles.is_moved(answers[index])]
+            if not unsent:
+                break
+            self._topology.doubt()
+        for index in unsent:
+            answers[index] = self._in_circles()
+        return answers
+
+    async def _send_together(self, place: Place, commands: Sequence[Sequence[Part]]) -> list[Any]:
+        channel = self._channels.get(place)
+        if channel is None:
+            link = Link(self._address, place)
+            channel = self._channels[place] = Channel(link, self.inspect)
+        try:
+            async with asyncio.timeout(self._address.timeout):
+                answers = await channel.request(commands)
+        except StoreError as error:  # of a server that is not fit for us
+            return [error] * len(commands)
+        except NotSent as error:
+            return [self._unreachable(error.__cause__ or error)] * len(commands)
+        except troubles.FOREIGN as error:
+            return [self._failed(error)] * len(commands)
+        return [
+            self._failed(answer)
+            if isinstance(answer, troubles.FOREIGN)
+            and not (troubles.is_moved(answer) or troubles.is_unknown_script(answer))
+            else answer
+            for answer in answers
+        ]
 
     async def _end_with_loop(self) -> None:
         """Let the connections be closed when the event loop is, should nobody do it before.
@@ -92,7 +150,7 @@ class Client:
         self._end = end()
         await anext(self._end)
 
-    async def place_of(self, key: str) -> Place:
+    async def place_of(self, key: Part) -> Place:
         try:
             async with asyncio.timeout(self._address.timeout):
                 return await self._topology.place_of(key)
@@ -127,6 +185,9 @@ class Client:
             if troubles.is_moved(error) or troubles.is_unknown_script(error):
                 raise
             raise self._failed(error) from error
+
+    def _in_circles(self) -> StoreError:
+        return StoreUnavailable(self._address.shown, "its cluster sends us around in circles")
 
     def _failed(self, error: BaseException) -> StoreError:
         """What became of a request that has been sent."""
@@ -166,7 +227,7 @@ class Client:
                 self._address.shown, f"it is Redis {version}: hasten needs {oldest} or newer"
             )
         policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
+        if policy != "noeviction" and not self._may_evict:
             logger.warning(
                 "%s may throw away jobs when its memory is full: its maxmemory-policy is %s. "
                 "Set it to noeviction",
@@ -188,7 +249,10 @@ class Client:
             self._quiet.clear()
             await self._quiet.wait()
         pools, self._pools = self._pools, {}
+        channels, self._channels = self._channels, {}
         for pool in pools.values():
             await pool.close()
+        for channel in channels.values():
+            await channel.close()
         await self._topology.close()
         await asyncio.sleep(0)  # the transports go in the next turn of the loop: its last, maybe

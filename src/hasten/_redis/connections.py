@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from redis import exceptions as foreign
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
 from hasten._redis.address import Address
+
+Part = bytes | str | int | float
+"""A command, or one of its arguments."""
 
 # A connection that has been idle for longer than this may have been closed by the server, or by
 # something on the way: it is looked at before it is used.
@@ -52,11 +55,19 @@ class Link:
         if not connection.is_connected:
             await connection.connect()
 
-    async def request(self, *parts: bytes | str | float) -> Any:
+    async def request(self, *parts: Part) -> Any:
         """Send a command and return its answer, texts as bytes. Broken off, it closes itself."""
         connection = self._connection
         await connection.send_packed_command(connection.pack_command(*parts), check_health=False)
-        answer = await connection.read_response(disable_decoding=True)
+        return await self.receive()
+
+    async def send(self, commands: Sequence[Sequence[Part]]) -> None:
+        """Send commands in one write; `receive` once for each of them, in their order."""
+        packed = self._connection.pack_commands(commands)
+        await self._connection.send_packed_command(packed, check_health=False)
+
+    async def receive(self) -> Any:
+        answer = await self._connection.read_response(disable_decoding=True)
         self._used_at = self._loop.time()
         return answer
 

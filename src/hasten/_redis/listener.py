@@ -8,8 +8,8 @@ from typing import Any
 
 from hasten._redis import troubles
 from hasten._redis.address import Address
-from hasten._redis.client import Client, Part
-from hasten._redis.connections import Link
+from hasten._redis.client import Client
+from hasten._redis.connections import Link, Part
 from hasten.errors import StoreError, StoreUnavailable
 
 

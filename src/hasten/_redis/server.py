@@ -8,14 +8,15 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hasten import _portal
 from hasten._redis import troubles
 from hasten._redis.address import Address, Kind
-from hasten._redis.client import Client, Part
+from hasten._redis.client import Client
+from hasten._redis.connections import Part
 from hasten._redis.listener import Listener, closed
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
@@ -40,10 +41,15 @@ class Script:
 
 
 class Server:
-    """Opens nothing before it is first used. Each event loop has connections of its own."""
+    """Opens nothing before it is first used. Each event loop has connections of its own.
 
-    def __init__(self, address: Address) -> None:
+    may_evict: what is stored may be thrown away when the server's memory is full; else the log
+    warns of a server that does.
+    """
+
+    def __init__(self, address: Address, *, may_evict: bool = False) -> None:
         self.address = address
+        self._may_evict = may_evict
         self._lock = threading.Lock()
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Client]
         self._clients = weakref.WeakKeyDictionary()
@@ -77,6 +83,33 @@ class Server:
 
         with client.busy():
             return await self._insist(attempt, repeatable)
+
+    async def run_together(
+        self, script: Script, calls: Sequence[tuple[Sequence[bytes], bytes]]
+    ) -> list[Any]:
+        """Run a script several times, each time on its keys and with its argument.
+
+        The calls leave in one write, and are made in their order, after those of earlier calls of
+        this method in the same event loop. Each is made once at most. The keys of one call have to
+        be on one server. Returns the answers; in the place of one that failed is its `StoreError`.
+        """
+        client = self._client()
+
+        def commands(verb: str, body: str, chosen: Sequence[int]) -> list[tuple[Part, list[Part]]]:
+            return [
+                (keys[0], [verb, body, len(keys), *keys, argument])
+                for keys, argument in (calls[index] for index in chosen)
+            ]
+
+        with client.busy():
+            everything = range(len(calls))
+            answers = await client.request_together(commands("EVALSHA", script.sha, everything))
+            unknown = [index for index in everything if troubles.is_unknown_script(answers[index])]
+            if unknown:  # the server was restarted, or told to forget them
+                again = await client.request_together(commands("EVAL", script.text, unknown))
+                for index, answer in zip(unknown, again, strict=True):
+                    answers[index] = answer
+            return answers
 
     async def command(self, *parts: Part, key: str) -> Any:
         """Run a command that may be repeated, at the server that has the key."""
@@ -146,7 +179,7 @@ class Server:
                     self._owner = os.getpid()
                     self._parents = self._clients
                     self._clients = weakref.WeakKeyDictionary()
-                client = self._clients[loop] = Client(self.address)
+                client = self._clients[loop] = Client(self.address, may_evict=self._may_evict)
         return client
 
     async def close(self) -> None:

@@ -17,11 +17,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from hasten._redis.address import Address, Kind
-from hasten._redis.connections import Place
+from hasten._redis.connections import Part, Place
 
 
 class Topology(Protocol):
-    async def place_of(self, key: str) -> Place:
+    async def place_of(self, key: Part) -> Place:
         """Where the server is that has this key. Raises errors of the library."""
 
     async def places(self) -> list[Place]:
@@ -47,7 +47,7 @@ class _Single:
     def __init__(self, address: Address) -> None:
         self._place = Place(address.path, 0) if address.path else Place(*address.nodes[0])
 
-    async def place_of(self, key: str) -> Place:
+    async def place_of(self, key: Part) -> Place:
         return self._place
 
     async def places(self) -> list[Place]:
@@ -65,7 +65,7 @@ class _Sentinels:
         self._master: Place | None = None
         self._asking = asyncio.Lock()
 
-    async def place_of(self, key: str) -> Place:
+    async def place_of(self, key: Part) -> Place:
         async with self._asking:
             if self._master is None:
                 self._master = await self._ask()
@@ -105,8 +105,8 @@ class _Cluster:
         self._doubted = False
         self._asking = asyncio.Lock()
 
-    async def place_of(self, key: str) -> Place:
-        node = (await self._ask()).get_node_from_key(key)
+    async def place_of(self, key: Part) -> Place:
+        node = (await self._ask()).get_node_from_key(key)  # type: ignore[arg-type]  # bytes do as well
         if node is None:
             raise foreign.ClusterDownError("Hash slot not served")
         return Place(str(node.host), int(node.port))

@@ -21,12 +21,12 @@ import msgspec
 
 from hasten import _portal
 from hasten._clock import SYSTEM_CLOCK, Clock
+from hasten._coalescing import Coalescer
 from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
 from hasten.jobs import engines
 from hasten.jobs.arguments import encode_json
 from hasten.jobs.backoff import BackoffFunction
-from hasten.jobs.coalescing import Coalescer
 from hasten.jobs.context import Context
 from hasten.jobs.engine import Engine
 from hasten.jobs.job import Job

@@ -1,0 +1,383 @@
+-- limit: decide, settle, look at, forget and block keys of limits, one request after the other.
+--
+-- KEYS  all keys that the requests name by their places here, each once
+-- ARGV  1 {now, linger, rules, requests}, packed:
+--   now       µs since the epoch; false for the time of this server
+--   linger    ms that a key lives at least: 0, or more where now is not this server's time
+--   rules     {kind, limit, window, capacity, interval, tolerance, run, life} each, see rules.py
+--   requests  {1, group, …}                    hit; a group is {key, rule, cost, flags, block, …}
+--             {2, key, rule, at, cost, keep}   settle
+--             {3, key, rule, cost, …}          peek
+--             {4, key}                         reset
+--             {5, key, for}                    block
+--   flags     1 counted later, 2 forced
+-- Returns packed, for each request: {flags, remaining, reset, retry, at, …} of a hit or peek, with
+--   flags     1 passed, 2 certain; else {}.
+--
+-- The rules are those of algorithms.py, and the state of a key is the same sequence of numbers, here
+-- packed: {blocked until, …}, then for "fixed" end, used, in flight; for "gcra" arrival and runs; else
+-- runs, which are first time, used, in flight. Times are µs on the clock of this server.
+local call = redis.call
+local floor, max, min = math.floor, math.max, math.min
+local FIXED, SLIDING, CONCURRENCY, GCRA = 1, 2, 3, 4
+local IN_FLIGHT_RETRY = 1000000
+
+local argument = cmsgpack.unpack(ARGV[1])
+local now, linger, rules, requests = argument[1], argument[2], argument[3], argument[4]
+if not now then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+for place, r in ipairs(rules) do
+  rules[place] = {
+    kind = r[1], limit = r[2], window = r[3], capacity = r[4],
+    interval = r[5], tolerance = r[6], run = r[7], life = r[8],
+    runs_from = r[1] == GCRA and 3 or 2, -- where the runs begin in a state
+  }
+end
+
+-- States, by the places of their keys -------------------------------------------------------------
+
+local states = {}
+local rule_of = {} -- of what is to be written; false where nothing but a block is known
+
+for first = 1, #KEYS, 1000 do -- lists of arguments have to stay below the limit of Lua's stack
+  local last = min(first + 999, #KEYS)
+  for offset, value in ipairs(call('MGET', unpack(KEYS, first, last))) do
+    states[first + offset - 1] = value and cmsgpack.unpack(value) or {}
+  end
+end
+
+local function clear(state, from)
+  for place = #state, from, -1 do
+    state[place] = nil
+  end
+end
+
+-- Take out of a state what is over.
+local function fresh(key, rule)
+  local state = states[key]
+  local count = #state
+  if count == 0 then
+    return state
+  end
+  if state[1] <= now then
+    state[1] = 0
+  end
+  if rule.kind == FIXED then
+    if count > 1 and state[2] <= now then
+      clear(state, 2)
+    end
+  else
+    local from = rule.runs_from
+    local alive = from
+    while alive <= count and state[alive] + rule.life <= now do
+      alive = alive + 3
+    end
+    if alive > from then
+      for place = alive, count do
+        state[place - alive + from] = state[place]
+      end
+      clear(state, count - alive + from + 1)
+    end
+    if rule.kind == GCRA and #state == 2 and state[2] <= now then
+      state[2] = nil
+    end
+  end
+  if state[1] == 0 and #state == 1 then
+    state[1] = nil
+  end
+  return state
+end
+
+local function sum(state, from)
+  local total = 0
+  for place = from, #state, 3 do
+    total = total + state[place]
+  end
+  return total
+end
+
+-- Deciding ----------------------------------------------------------------------------------------
+
+-- When so much of what runs hold will have left.
+local function freed(rule, state, cost, in_flight_too)
+  for place = 2, #state, 3 do
+    cost = cost - state[place + 1] + (in_flight_too and 0 or state[place + 2])
+    if cost <= 0 then
+      return state[place] + rule.life
+    end
+  end
+end
+
+-- How long a cost is denied: surely, and if nothing is given back. 0, 0 if there is room.
+local function wait_for_room(rule, state, cost)
+  if cost > rule.capacity or rule.limit == 0 then
+    return rule.window, rule.window
+  end
+  if #state < 2 then
+    return 0, 0
+  end
+  if rule.kind == FIXED then
+    if state[3] + cost <= rule.limit then
+      return 0, 0
+    end
+    local wait = state[2] - now
+    return state[3] - state[4] + cost > rule.limit and wait or 0, wait
+  end
+  if rule.kind == GCRA then
+    local sure = max(state[2] - now, 0) + cost * rule.interval - rule.tolerance
+    return max(0, sure), max(0, sure + sum(state, 5) * rule.interval)
+  end
+  local over = sum(state, 3) + cost - rule.limit
+  if over <= 0 then
+    return 0, 0
+  end
+  local over_surely = over - sum(state, 4)
+  local wait = freed(rule, state, over, true) - now
+  if over_surely <= 0 then
+    return 0, wait
+  end
+  return freed(rule, state, over_surely, false) - now, wait
+end
+
+local function wait_of(rule, state, cost)
+  local sure, wait = wait_for_room(rule, state, cost)
+  if state[1] and state[1] > now then
+    local blocked = state[1] - now
+    return max(blocked, sure), max(blocked, wait)
+  end
+  return sure, wait
+end
+
+-- Add a hit to the newest run, or begin one. Returns the run's first time.
+local function join(rule, state, cost, in_flight)
+  local newest = #state - 2
+  if newest >= rule.runs_from and now - state[newest] <= rule.run then
+    state[newest + 1] = state[newest + 1] + cost
+    state[newest + 2] = state[newest + 2] + in_flight
+    return state[newest]
+  end
+  local count = #state
+  state[count + 1], state[count + 2], state[count + 3] = now, cost, in_flight
+  return now
+end
+
+-- Take a cost. Returns what its token is to say of the time.
+local function take(rule, state, cost, later)
+  if cost == 0 and not later then
+    return 0
+  end
+  state[1] = state[1] or 0
+  local in_flight = later and cost or 0
+  if rule.kind == FIXED then
+    if not state[2] then
+      state[2], state[3], state[4] = now + rule.window, 0, 0
+    end
+    state[3] = state[3] + cost
+    state[4] = state[4] + in_flight
+    return state[2]
+  end
+  if rule.kind == GCRA then
+    state[2] = max(state[2] or 0, now)
+    if not later then
+      state[2] = state[2] + cost * rule.interval
+      return 0
+    end
+  end
+  return join(rule, state, cost, in_flight)
+end
+
+-- What is left, and the time until it is more; 0 if all is.
+local function left(rule, state)
+  if #state < 2 or rule.limit == 0 then
+    return rule.capacity, 0
+  end
+  if rule.kind == FIXED then
+    return max(0, rule.limit - state[3]), state[2] - now
+  end
+  if rule.kind == GCRA then
+    local owed = max(state[2] - now, 0) + sum(state, 5) * rule.interval
+    local remaining = max(0, floor((rule.tolerance - owed) / rule.interval))
+    return remaining, owed == 0 and 0 or owed - rule.tolerance + (remaining + 1) * rule.interval
+  end
+  local remaining = max(0, rule.limit - sum(state, 3))
+  return remaining, rule.kind == SLIDING and state[2] + rule.life - now or IN_FLIGHT_RETRY
+end
+
+-- Answers -----------------------------------------------------------------------------------------
+
+local function tell(answer, rule, state, sure, wait, at)
+  local remaining, reset = left(rule, state)
+  local flags, retry = 1, 0
+  if wait > 0 then
+    retry = sure > 0 and wait or min(wait, IN_FLIGHT_RETRY)
+    if state[1] and state[1] > now then
+      remaining, reset = 0, retry
+    end
+    reset = reset > 0 and min(reset, retry) or retry
+    flags = sure == wait and 2 or 0
+  end
+  local count = #answer
+  answer[count + 1], answer[count + 2], answer[count + 3] = flags, remaining, reset
+  answer[count + 4], answer[count + 5] = retry, at
+end
+
+-- One check of a group: its rule, its state and how long it has to wait.
+local function ask(group, place)
+  local rule = rules[group[place + 1]]
+  local state = fresh(group[place], rule)
+  local sure, wait = wait_of(rule, state, group[place + 2])
+  return { rule = rule, state = state, sure = sure, wait = wait }
+end
+
+local function deny(answer, group, place, asked)
+  local cost, flags, for_time = group[place + 2], group[place + 3], group[place + 4]
+  local rule, state, sure, wait = asked.rule, asked.state, asked.sure, asked.wait
+  local is_blocked = state[1] and state[1] > now
+  if for_time > 0 and sure > 0 and flags < 2 and not is_blocked then
+    state[1] = now + for_time
+    rule_of[group[place]] = rule
+    sure, wait = wait_of(rule, state, cost)
+  end
+  tell(answer, rule, state, sure, wait, 0)
+end
+
+local function accept(answer, group, place, asked)
+  local rule, state, flags = asked.rule, asked.state, group[place + 3]
+  local later = flags % 2 == 1 or rule.kind == CONCURRENCY
+  local at = take(rule, state, group[place + 2], later)
+  rule_of[group[place]] = rule
+  tell(answer, rule, state, asked.sure, asked.wait, at)
+end
+
+-- Returns whether the group passed.
+local function hit_group(answer, group)
+  local asked, denied = {}, false
+  for place = 1, #group, 5 do
+    local one = ask(group, place)
+    asked[place] = one
+    denied = denied or (one.wait > 0 and group[place + 3] < 2)
+  end
+  local decide = denied and deny or accept
+  for place = 1, #group, 5 do
+    decide(answer, group, place, asked[place])
+  end
+  return not denied
+end
+
+-- What can be asked for ---------------------------------------------------------------------------
+
+local function hit(request)
+  local answer = {}
+  for place = 2, #request do
+    if not hit_group(answer, request[place]) then
+      break
+    end
+  end
+  return answer
+end
+
+local function settle_run(state, from, at, cost, keep)
+  for place = from, #state, 3 do
+    if state[place] == at then
+      state[place + 1] = max(0, state[place + 1] - cost + keep)
+      state[place + 2] = max(0, state[place + 2] - cost)
+      if state[place + 1] == 0 then
+        for later = place, #state do
+          state[later] = state[later + 3]
+        end
+      end
+      return true
+    end
+  end
+  return false
+end
+
+local function settle(request)
+  local key, rule, at, cost, keep = request[2], rules[request[3]], request[4], request[5], request[6]
+  local state = fresh(key, rule)
+  if rule.kind == FIXED then
+    if state[2] ~= at then
+      return {}
+    end
+    state[3] = max(0, state[3] - cost + keep)
+    state[4] = max(0, state[4] - cost)
+  else
+    local stays = rule.kind == SLIDING and keep or 0
+    if not settle_run(state, rule.runs_from, at, cost, stays) then
+      return {}
+    end
+    if rule.kind == GCRA and keep > 0 then
+      state[2] = max(state[2], now) + keep * rule.interval
+    end
+    fresh(key, rule)
+  end
+  rule_of[key] = rule
+  return {}
+end
+
+local function peek(request)
+  local answer = {}
+  for place = 2, #request, 3 do
+    local rule = rules[request[place + 1]]
+    local state = fresh(request[place], rule)
+    local sure, wait = wait_of(rule, state, request[place + 2])
+    tell(answer, rule, state, sure, wait, 0)
+  end
+  return answer
+end
+
+local function reset(request)
+  states[request[2]] = {}
+  rule_of[request[2]] = false
+  return {}
+end
+
+local function block(request)
+  local key, for_time = request[2], request[3]
+  local state = states[key]
+  if for_time > 0 then
+    state[1] = now + for_time
+  elseif state[1] then
+    state[1] = 0
+  end
+  rule_of[key] = rule_of[key] or false
+  return {}
+end
+
+local VERBS = { hit, settle, peek, reset, block }
+local answers = {}
+for place, request in ipairs(requests) do
+  answers[place] = VERBS[request[1]](request)
+end
+
+-- Writing -----------------------------------------------------------------------------------------
+
+-- When a state will tell nothing any more.
+local function expiry(rule, state)
+  local last = state[1]
+  if rule.kind == FIXED or rule.kind == GCRA then
+    last = max(last, state[2] or 0)
+  end
+  if rule.kind ~= FIXED and #state >= rule.runs_from then
+    last = max(last, state[#state - 2] + rule.life)
+  end
+  return last
+end
+
+for key, rule in pairs(rule_of) do
+  local state = states[key]
+  if #state == 0 or (#state == 1 and state[1] == 0) then
+    call('DEL', KEYS[key])
+  else
+    local ttl
+    if rule then
+      ttl = floor((expiry(rule, state) - now) / 1000) + 1
+    else -- the rule is not known here: what there was keeps its time, and the block has its own
+      ttl = max(floor((state[1] - now) / 1000) + 1, call('PTTL', KEYS[key]))
+    end
+    call('SET', KEYS[key], cmsgpack.pack(state), 'PX', max(ttl, linger, 1))
+  end
+end
+return cmsgpack.pack(answers)

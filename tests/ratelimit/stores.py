@@ -1,0 +1,117 @@
+"""The stores that the contract is held against, and the pure algorithms as one more."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hasten.ratelimit import algorithms
+from hasten.ratelimit.algorithms import State
+from hasten.ratelimit.store import Check, Group, Outcome, Settlement, Store, is_denied
+from hasten.ratelimit.stores.memory import MemoryStore
+from hasten.ratelimit.stores.redis import RedisStore
+from tests.servers.redis import shared_redis
+from tests.servers.topologies import shared_cluster
+
+KINDS: Final = ("memory", "redis", "redis-cluster")
+
+SECOND: Final = 1_000_000
+
+
+class Clock:
+    """A time that tests move by hand, in microseconds. It begins at the present."""
+
+    def __init__(self, now_us: int = 1_900_000_000 * SECOND) -> None:
+        self.now_us = now_us
+
+    def advance(self, seconds: float) -> None:
+        self.now_us += round(seconds * SECOND)
+
+    def us(self) -> int:
+        return self.now_us
+
+    def ns(self) -> int:
+        return self.now_us * 1_000
+
+
+@contextlib.asynccontextmanager
+async def open_for_test(kind: str, place: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
+    """A store of this kind on this clock, or on its own.
+
+    Those of the same place share their counts, as far as the kind shares any; place is a folder.
+    """
+    store = _open(kind, place, clock)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def _open(kind: str, place: Path, clock: Clock | None) -> Store:
+    us = None if clock is None else clock.us
+    match kind:
+        case "memory":
+            return MemoryStore() if clock is None else MemoryStore(clock_ns=clock.ns)
+        case "redis":
+            return RedisStore(f"{shared_redis().url}?prefix={prefix_of(place)}", clock_us=us)
+        case "redis-cluster":
+            return RedisStore(f"{shared_cluster().url}?prefix={prefix_of(place)}", clock_us=us)
+    raise LookupError(kind)
+
+
+def client_of(kind: str) -> Any:
+    """A connection of the tests' own to a shared server."""
+    return (shared_cluster() if kind == "redis-cluster" else shared_redis()).client()
+
+
+def prefix_of(place: Path) -> str:
+    """What no other test's keys begin with, and the same for the same place."""
+    return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+
+
+class Oracle:
+    """A store that is nothing but the pure algorithms and a dictionary."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._states: dict[tuple[str, bytes], State] = {}
+
+    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        answer = []
+        for group in groups:
+            places = [(check.bucket, check.key) for check in group]
+            states = [self._states.get(place, ()) for place in places]
+            states, outcomes = algorithms.hit(group, states, self._clock.now_us)
+            self._states.update(zip(places, states, strict=True))
+            answer.append(outcomes)
+            if is_denied(group, outcomes):
+                break
+        return answer
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        for token, keep in settlements:
+            place = token.bucket, token.key
+            state = self._states.get(place, ())
+            self._states[place] = algorithms.settle(token, keep, state, self._clock.now_us)
+
+    async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        return [
+            algorithms.peek(
+                check, self._states.get((check.bucket, check.key), ()), self._clock.now_us
+            )
+            for check in checks
+        ]
+
+    async def reset(self, bucket: str, key: bytes) -> None:
+        self._states.pop((bucket, key), None)
+
+    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
+        state = self._states.get((bucket, key), ())
+        if state or for_us:
+            until_us = self._clock.now_us + for_us if for_us else 0
+            self._states[bucket, key] = algorithms.block(state, until_us)
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,136 @@
+"""Whatever happens, every store says what the pure algorithms say."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import Rule, concurrency_rule, rule_of
+from hasten.ratelimit.store import Check, Outcome, Settlement, Store, Token, digest
+from tests.ratelimit.stores import KINDS, SECOND, Clock, Oracle, open_for_test
+
+RULES: Final[list[Rule]] = [
+    rule_of(Rate(3, 2)),
+    rule_of(Rate(3, 2), "sliding"),
+    rule_of(Rate(200, 2), "sliding"),
+    rule_of(Rate(7, 1), "gcra"),
+    rule_of(Rate(3, 1, burst=5)),
+    concurrency_rule(3, 2),
+    rule_of(Rate(0, 1)),
+]
+CLIENTS: Final = [digest("ada"), digest("bob")]
+
+checks = st.builds(
+    Check,
+    bucket=st.just(""),
+    key=st.sampled_from(CLIENTS),
+    rule=st.sampled_from(RULES),
+    cost=st.sampled_from([1, 1, 1, 0, 2, 3, 60, 100]),
+    counted_later=st.booleans(),
+    block_us=st.sampled_from([0, 0, 0, SECOND // 2]),
+    forced=st.sampled_from([False] * 7 + [True]),
+)
+
+
+def one_client(group: list[Check]) -> list[Check]:
+    """The checks of a group have one key, and each its own limit."""
+    rules = {id(check.rule): check for check in group}
+    return [check._replace(key=group[0].key) for check in rules.values()]
+
+
+groups = st.lists(checks, min_size=1, max_size=3).map(one_client)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("hit"), st.lists(groups, min_size=1, max_size=3)),
+        st.tuples(st.just("hit"), st.lists(groups, min_size=1, max_size=3)),
+        st.tuples(st.just("peek"), st.lists(checks, min_size=1, max_size=3)),
+        st.tuples(st.just("settle"), st.tuples(st.integers(0, 99), st.integers(0, 3))),
+        st.tuples(st.just("reset"), checks),
+        st.tuples(st.just("block"), st.tuples(checks, st.sampled_from([0, SECOND // 3, SECOND]))),
+        st.tuples(
+            st.just("pass"),
+            st.sampled_from([1, SECOND // 7, SECOND // 2, 2 * SECOND - 1, 2 * SECOND])
+            | st.integers(0, 3 * SECOND),
+        ),
+    ),
+    min_size=8,
+    max_size=60,
+)
+
+
+@pytest.fixture(params=KINDS)
+def world(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[asyncio.Runner, Store, Clock]]:
+    """A store, its clock, and an event loop that lives through many examples."""
+    clock = Clock()
+    with asyncio.Runner() as runner:
+        opening = open_for_test(request.param, tmp_path, clock)
+        yield runner, runner.run(opening.__aenter__()), clock
+        runner.run(opening.__aexit__(None, None, None))
+
+
+numbers = itertools.count()
+
+
+@given(steps=steps)
+@settings(
+    max_examples=600,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
+def test_a_store_does_what_the_algorithms_do(
+    world: tuple[asyncio.Runner, Store, Clock], steps: list[tuple[str, Any]]
+) -> None:
+    runner, store, clock = world
+    runner.run(walk(store, Oracle(clock), clock, steps, f"walk-{next(numbers)}"))
+
+
+async def walk(
+    store: Store, oracle: Oracle, clock: Clock, steps: list[tuple[str, Any]], name: str
+) -> None:
+    """Take the same steps with both, in buckets that no other walk has been in."""
+    tokens: list[tuple[Token, Token]] = []
+
+    def own(check: Check) -> Check:
+        return check._replace(bucket=f"{name}:{check.rule.id}")
+
+    for verb, what in steps:
+        match verb:
+            case "hit":
+                asked = [[own(check) for check in group] for group in what]
+                told, expected = await store.hit(asked), await oracle.hit(asked)
+                assert told == expected
+                tokens += tokens_of(told, expected)
+            case "peek":
+                looked = [own(check) for check in what]
+                assert await store.peek(looked) == await oracle.peek(looked)
+            case "settle":
+                if tokens:
+                    which, keep = what
+                    ours, theirs = tokens.pop(which % len(tokens))
+                    await store.settle([Settlement(ours, keep)])
+                    await oracle.settle([Settlement(theirs, keep)])
+            case "reset":
+                for one in (store, oracle):
+                    await one.reset(own(what).bucket, what.key)
+            case "block":
+                for one in (store, oracle):
+                    await one.block(own(what[0]).bucket, what[0].key, what[1])
+            case "pass":
+                clock.now_us += what
+
+
+def tokens_of(
+    told: list[list[Outcome]], expected: list[list[Outcome]]
+) -> list[tuple[Token, Token]]:
+    pairs = zip(itertools.chain(*told), itertools.chain(*expected), strict=True)
+    return [(o.token, e.token) for o, e in pairs if o.token is not None and e.token is not None]

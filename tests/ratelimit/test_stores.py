@@ -1,0 +1,347 @@
+"""The contract of a store, held against each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit.store import Check, Outcome, Settlement, Store, Token, digest
+from tests.ratelimit.stores import SECOND, Clock, open_for_test
+
+ADA, BOB = digest("ada"), digest("bob")
+
+ALGORITHMS: tuple[Algorithm, ...] = ("fixed", "sliding", "gcra")
+
+
+def check(
+    limit: int = 5,
+    per: float = 60,
+    algorithm: Algorithm | None = None,
+    *,
+    key: bytes = ADA,
+    cost: int = 1,
+    later: bool = False,
+    name: str = "api",
+    block_us: int = 0,
+) -> Check:
+    rule = rule_of(Rate(limit, per), algorithm)
+    return Check(bucket_of(name, rule), key, rule, cost, later, block_us)
+
+
+async def hit(store: Store, check: Check) -> Outcome:
+    [[outcome]] = await store.hit([[check]])
+    return outcome
+
+
+async def reserve(store: Store, check: Check) -> Token:
+    token = (await hit(store, check._replace(counted_later=True))).token
+    assert token is not None
+    return token
+
+
+async def settle(store: Store, token: Token, keep: int = 0) -> None:
+    await store.settle([Settlement(token, keep)])
+
+
+async def peek(store: Store, check: Check) -> Outcome:
+    [outcome] = await store.peek([check])
+    return outcome
+
+
+class TestHit:
+    async def test_2_as_many_as_the_limit_pass(self, store: Store) -> None:
+        outcomes = [await hit(store, check(3)) for _ in range(4)]
+        assert [(o.ok, o.remaining) for o in outcomes] == [
+            (True, 2), (True, 1), (True, 0), (False, 0),
+        ]  # fmt: skip
+        assert outcomes[0] == Outcome(True, 3, 2, 60 * SECOND)
+        assert outcomes[3] == Outcome(False, 3, 0, 60 * SECOND, 60 * SECOND, certain=True)
+
+    async def test_4_the_window_begins_with_the_first_hit(self, store: Store, clock: Clock) -> None:
+        await hit(store, check(2))
+        clock.advance(59)
+        assert (await hit(store, check(2))).reset_us == SECOND
+        clock.advance(0.999_999)
+        assert not (await hit(store, check(2))).ok
+        clock.advance(0.000_001)
+        assert await hit(store, check(2)) == Outcome(True, 2, 1, 60 * SECOND)
+
+    async def test_5_denials_neither_count_nor_prolong(self, store: Store, clock: Clock) -> None:
+        await hit(store, check(1))
+        for _ in range(50):
+            clock.advance(1)
+            assert not (await hit(store, check(1))).ok
+        clock.advance(10)
+        assert (await hit(store, check(1))).ok
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_7_a_limit_of_nothing(self, store: Store, algorithm: Algorithm) -> None:
+        assert await hit(store, check(0, 60, algorithm)) == Outcome(
+            False, 0, 0, 60 * SECOND, 60 * SECOND, certain=True
+        )
+
+    async def test_8_clients_and_buckets_are_apart(self, store: Store) -> None:
+        assert (await hit(store, check(1))).ok
+        assert (await hit(store, check(1, key=BOB))).ok
+        assert (await hit(store, check(1, name="other"))).ok
+        assert (await hit(store, check(2))).ok
+        assert not (await hit(store, check(1))).ok
+
+    async def test_61_names_of_any_kind_are_apart(self, store: Store) -> None:
+        names = [
+            "a",
+            "a:b",
+            "a{b",
+            "a%7Bb",
+            "a}b",
+            "{a}",
+            "a/b",
+            "a\nb",
+            "ä",
+            "\ud800",
+            "x" * 10_000,
+        ]
+        for name in names:
+            assert (await hit(store, check(1, name=name))).ok
+        for name in names:
+            assert not (await hit(store, check(1, name=name))).ok
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_80_a_cost_that_does_not_fit_takes_nothing(
+        self, store: Store, algorithm: Algorithm
+    ) -> None:
+        await hit(store, check(8, 60, algorithm, cost=5))
+        for cost in (5, 9):
+            outcome = await hit(store, check(8, 60, algorithm, cost=cost))
+            assert outcome[:3] == (False, 8, 3)
+        assert (await hit(store, check(8, 60, algorithm, cost=3)))[:3] == (True, 8, 0)
+        assert (await hit(store, check(8, 60, algorithm, cost=0)))[:3] == (True, 8, 0)
+
+    async def test_nothing_is_asked_of_nothing(self, store: Store) -> None:
+        assert await store.hit([]) == []
+        assert await store.peek([]) == []
+        await store.settle([])
+
+    async def test_counts_beyond_32_bits_are_kept(self, store: Store) -> None:
+        most = check(2**31 - 1)
+        for _ in range(3):
+            await hit(store, most._replace(cost=2**31 - 1, forced=True))
+        assert (await peek(store, most._replace(cost=0)))[:3] == (False, 2**31 - 1, 0)
+
+
+class TestGroups:
+    async def test_81_a_group_takes_all_or_nothing(self, store: Store, clock: Clock) -> None:
+        quick, slow = check(2, 1), check(3, 60)
+        for _ in range(2):
+            [outcomes] = await store.hit([[quick, slow]])
+            assert [o.ok for o in outcomes] == [True, True]
+        [outcomes] = await store.hit([[quick, slow]])
+        assert [(o.ok, o.remaining) for o in outcomes] == [(False, 0), (True, 1)]
+        clock.advance(1)
+        [outcomes] = await store.hit([[quick, slow]])
+        assert [o.remaining for o in outcomes] == [1, 0]
+        [outcomes] = await store.hit([[quick, slow]])
+        assert [(o.ok, o.remaining) for o in outcomes] == [(True, 1), (False, 0)]
+
+    @pytest.mark.parametrize("other", [ADA, BOB])
+    async def test_35_the_first_denied_group_ends_it(self, store: Store, other: bytes) -> None:
+        """Groups before it stay taken, those behind it are untouched."""
+        general, login = check(3, name="general"), check(1, name="login", key=other)
+        last = check(9, name="last")
+        groups = [[general], [login], [last]]
+        assert len(await store.hit(groups)) == 3
+        answer = await store.hit(groups)
+        assert [o.ok for [o] in answer] == [True, False]
+        await store.hit([[general]])
+        assert [o.ok for [o] in await store.hit(groups)] == [False]
+        assert [o.remaining for o in await store.peek([general, login, last])] == [0, 0, 8]
+
+    async def test_the_same_key_in_two_groups_counts_twice(self, store: Store) -> None:
+        answer = await store.hit([[check(3)], [check(3)], [check(3)], [check(3)]])
+        assert [o.remaining for [o] in answer] == [2, 1, 0, 0]
+
+    async def test_what_is_forced_denies_nothing(self, store: Store) -> None:
+        forced = check(1, cost=3)._replace(forced=True)
+        [[first], [second]] = await store.hit([[forced], [check(5, name="next")]])
+        assert (first.ok, second.ok) == (False, True)
+        assert (await peek(store, check(1, cost=0)))[:3] == (False, 1, 0)
+
+
+class TestSettle:
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_24_parallel_failures_are_capped(
+        self, store: Store, algorithm: Algorithm
+    ) -> None:
+        login = check(5, 3600, algorithm, later=True)
+        outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
+        assert sum(o.ok for o in outcomes) == 5
+        for outcome in outcomes:
+            if outcome.token is not None:
+                await settle(store, outcome.token, keep=1)
+        assert not (await hit(store, login)).ok
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_25_parallel_successes_leave_nothing(
+        self, store: Store, algorithm: Algorithm, clock: Clock
+    ) -> None:
+        login = check(5, 3600, algorithm, later=True)
+        outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
+        clock.advance(0.3)
+        await store.settle([Settlement(o.token) for o in outcomes if o.token is not None])
+        assert (await peek(store, login))[:3] == (True, 5, 5)
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_26_only_those_under_way_stand_in_the_way(
+        self, store: Store, algorithm: Algorithm
+    ) -> None:
+        login = check(2, 3600, algorithm, later=True)
+        tokens = [await reserve(store, login) for _ in range(2)]
+        assert await hit(store, login) == Outcome(False, 2, 0, SECOND, SECOND, certain=False)
+        await settle(store, tokens[0], keep=1)
+        await settle(store, tokens[1])
+        assert (await hit(store, login)).ok
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_27_and_36_a_late_refund_changes_nothing(
+        self, store: Store, algorithm: Algorithm, clock: Clock
+    ) -> None:
+        login = check(5, 60, algorithm)
+        token = await reserve(store, login)
+        clock.advance(60)
+        await settle(store, token)
+        assert (await peek(store, login))[:4] == (True, 5, 5, 0)
+        await hit(store, login)
+        await settle(store, token)
+        await settle(store, token)
+        assert (await peek(store, login)).remaining == 4
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_a_refund_of_what_was_reset_changes_nothing(
+        self, store: Store, algorithm: Algorithm, clock: Clock
+    ) -> None:
+        login = check(200, 60, algorithm)
+        token = await reserve(store, login)
+        await store.reset(login.bucket, login.key)
+        clock.advance(0.1)
+        await hit(store, login)
+        await settle(store, token)
+        assert (await peek(store, login)).remaining == 199
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_a_refund_is_seen_by_the_next_hit(
+        self, store: Store, algorithm: Algorithm
+    ) -> None:
+        """Its caller does not wait for it: whoever comes after it finds it done."""
+        login = check(1, 60, algorithm)
+        for _ in range(20):
+            token = await reserve(store, login)
+            settling = asyncio.ensure_future(settle(store, token))
+            await asyncio.sleep(0)  # it has been called
+            assert (await hit(store, login._replace(cost=1, counted_later=False))).ok
+            await settling
+            await store.reset(login.bucket, login.key)
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_a_surcharge_counts_in_full(self, store: Store, algorithm: Algorithm) -> None:
+        llm = check(10, 60, algorithm)
+        await settle(store, await reserve(store, llm), keep=7)
+        assert (await peek(store, llm)).remaining == 3
+        await settle(store, await reserve(store, llm), keep=7)
+        assert (await peek(store, llm))[:3] == (False, 10, 0)
+
+    async def test_tokens_may_be_settled_by_another_user(
+        self, kind: str, tmp_path: Path, clock: Clock, store: Store
+    ) -> None:
+        if kind == "memory":
+            return
+        token = await reserve(store, check())
+        async with open_for_test(kind, tmp_path, clock) as other:
+            await settle(other, token)
+            assert (await peek(other, check())).remaining == 5
+
+
+class TestConcurrency:
+    def slots(self, count: int, key: bytes = ADA) -> Check:
+        rule: Rule = concurrency_rule(count, 60)
+        return Check(bucket_of("slots", rule), key, rule)
+
+    async def test_83_slots_are_taken_and_freed(self, store: Store) -> None:
+        slots = self.slots(2)
+        token = (await hit(store, slots)).token  # it needs no asking for
+        assert token is not None
+        assert (await hit(store, slots)).ok
+        assert await hit(store, slots) == Outcome(False, 2, 0, SECOND, SECOND, certain=False)
+        await settle(store, token, keep=1)
+        assert (await hit(store, slots)).ok
+        assert not (await hit(store, slots)).ok
+
+    async def test_a_slot_that_is_never_freed_comes_back(self, store: Store, clock: Clock) -> None:
+        token = await reserve(store, self.slots(1))
+        clock.advance(60)
+        fresh = await reserve(store, self.slots(1))
+        await settle(store, token)
+        assert not (await hit(store, self.slots(1))).ok
+        await settle(store, fresh)
+        assert (await hit(store, self.slots(1))).ok
+
+
+class TestTheRest:
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    async def test_a_look_takes_nothing(self, store: Store, algorithm: Algorithm) -> None:
+        for _ in range(3):
+            assert await peek(store, check(1, 60, algorithm)) == Outcome(True, 1, 1, 0)
+        await hit(store, check(1, 60, algorithm))
+        for _ in range(3):
+            assert not (await peek(store, check(1, 60, algorithm))).ok
+
+    async def test_several_are_looked_at_in_their_order(self, store: Store) -> None:
+        await hit(store, check(3, key=BOB))
+        outcomes = await store.peek([check(3), check(3, key=BOB), check(7)])
+        assert [o.remaining for o in outcomes] == [3, 2, 7]
+
+    async def test_71_reset(self, store: Store) -> None:
+        one = check(1)
+        await hit(store, one)
+        await store.block(one.bucket, one.key, 60 * SECOND)
+        await store.reset(one.bucket, one.key)
+        assert (await hit(store, one)).ok
+        await store.reset("never heard of", ADA)
+
+    async def test_a_block_denies_and_ends(self, store: Store, clock: Clock) -> None:
+        one = check(5)
+        await hit(store, one)
+        await store.block(one.bucket, one.key, 10 * SECOND)
+        assert await hit(store, one) == Outcome(False, 5, 0, 10 * SECOND, 10 * SECOND, certain=True)
+        clock.advance(10)
+        assert (await hit(store, one)).remaining == 3
+        await store.block(one.bucket, one.key, 100 * SECOND)
+        clock.advance(61)
+        assert not (await hit(store, one)).ok
+        await store.block(one.bucket, one.key, 0)
+        assert (await hit(store, one)).remaining == 4
+
+    async def test_one_may_be_blocked_before_it_ever_came(self, store: Store, clock: Clock) -> None:
+        one = check(5)
+        await store.block(one.bucket, one.key, 0)
+        await store.block(one.bucket, one.key, 10 * SECOND)
+        assert not (await hit(store, one)).ok
+        clock.advance(10)
+        assert (await hit(store, one)).ok
+
+    async def test_too_much_blocks_for_longer(self, store: Store, clock: Clock) -> None:
+        one = check(1, block_us=600 * SECOND)
+        await hit(store, one)
+        assert (await hit(store, one)).retry_us == 600 * SECOND
+        clock.advance(599)
+        assert (await hit(store, one)).retry_us == SECOND
+        clock.advance(1)
+        assert (await hit(store, one)).ok
+
+    async def test_it_is_closed_twice(self, store: Store) -> None:
+        await hit(store, check())
+        await store.aclose()
+        await store.aclose()
