@@ -58,6 +58,8 @@ FLOORS: Final = {
     "hasten.ratelimit.rules": 1,
     "hasten.ratelimit.algorithms": 1,
     "hasten.ratelimit.store": 1,
+    "hasten.ratelimit.breaker": 1,
+    "hasten.ratelimit.denials": 1,
     # engines
     "hasten.jobs.engines": 3,
     "hasten.jobs.engines.*": 3,

@@ -14,11 +14,14 @@ own business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from hasten.errors import StoreUnavailable
 from hasten.ratelimit.rules import Rule
+
+OnError: TypeAlias = Literal["local", "allow", "deny"]
 
 
 class Check(NamedTuple):
@@ -28,7 +31,8 @@ class Check(NamedTuple):
     or more; 0 takes nothing, and passes wherever not too much was taken. counted_later makes it a
     reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
     After a denial for what is used up, not only reserved, the key is blocked for block_us. workers
-    is not 0 if so many processes may keep the count approximately (`leasing`).
+    is not 0 if so many processes may keep the count approximately (`leasing`). on_error is what
+    becomes of it where the store does not answer (`fallback`).
     """
 
     bucket: str
@@ -39,6 +43,7 @@ class Check(NamedTuple):
     block_us: int = 0
     forced: bool = False
     workers: int = 0
+    on_error: OnError = "local"
 
 
 class Token(NamedTuple):
@@ -59,7 +64,8 @@ class Outcome(NamedTuple):
     until more is left than now, 0 if nothing is used; with a fixed window its end. retry_us is 0
     unless denied: after it the same check passes, if nobody else comes first. certain says of a
     denial that nothing but a reset lets it pass before: it can be repeated without asking. token is
-    for what is to be settled, None otherwise.
+    for what is to be settled, None otherwise. unavailable: there was no store to ask, and the check
+    said what to do then; nothing was counted.
     """
 
     ok: bool
@@ -69,6 +75,7 @@ class Outcome(NamedTuple):
     retry_us: int = 0
     certain: bool = False
     token: Token | None = None
+    unavailable: bool = False
 
 
 class Settlement(NamedTuple):
@@ -92,11 +99,11 @@ class Store(Protocol):
         are ok that would have passed. One atomic step for each key. Raises `StoreError`.
         """
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """End reservations. What belongs to a window that has gone, or was reset, is ignored.
 
         A count never falls below 0, and no key is made. A token is to be settled once. Seen by
-        every hit of the same process that comes after the call. Raises `StoreError`.
+        every hit that the same event loop asks for after the call. Raises `StoreError`.
         """
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
@@ -112,6 +119,25 @@ class Store(Protocol):
         """Let go of connections. Safe to call twice."""
 
 
+class OverBudget(StoreUnavailable):
+    """The store has not answered within its budget. What it was asked it may still do."""
+
+    def __init__(self, store: str, budget_us: int) -> None:
+        super().__init__(store, f"it did not answer within {budget_us / 1000:g} ms")
+
+
+@runtime_checkable
+class TimedStore(Store, Protocol):
+    """A store that raises `OverBudget` when a budget of time is over.
+
+    What it asked may still be answered. Then it ends the reservations that nobody knows of, and
+    calls on_late: it can be asked again.
+    """
+
+    on_late: Callable[[], None] | None
+
+
+@runtime_checkable
 class ImmediateStore(Store, Protocol):
     """A store that answers at once: the same without waiting. For one thread at a time."""
 

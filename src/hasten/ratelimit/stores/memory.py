@@ -12,6 +12,7 @@ their names do.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ _new: Final = tuple.__new__  # a named tuple's own costs twice the time
 
 
 class MemoryStore:
-    """A store that answers at once, for one event loop or thread at a time.
+    """A store that answers at once, to any thread.
 
     max_keys is how many keys each bucket may have. clock_ns is for tests: a clock that is never set
     back, in nanoseconds.
@@ -57,6 +58,7 @@ class MemoryStore:
     ) -> None:
         self._max_keys = to_limit("max_keys", max_keys, at_least=1)
         self._clock_ns = clock_ns
+        self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
 
     def __len__(self) -> int:
@@ -64,7 +66,21 @@ class MemoryStore:
         return sum(len(table.entries) for table in self._tables.values())
 
     def hit_one(self, check: Check) -> Outcome:
-        bucket, key, rule, cost, counted_later, block_us, forced, _ = check
+        with self._lock:
+            return self._hit_one(check)
+
+    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        answers = []
+        with self._lock:
+            for group in groups:
+                outcomes = [self._hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
+                answers.append(outcomes)
+                if is_denied(group, outcomes):
+                    break
+        return answers
+
+    def _hit_one(self, check: Check) -> Outcome:
+        bucket, key, rule, cost, counted_later, block_us, forced, _, _ = check
         table = self._tables.get(bucket)
         if table is not None and rule.kind == "fixed":
             packed = table.entries.get(key)
@@ -76,11 +92,13 @@ class MemoryStore:
                     remaining = limit - (packed & MASK) - cost
                     if remaining >= 0:
                         table.entries[key] = packed + cost
-                        return _new(Outcome, (True, limit, remaining, left_us, 0, False, None))
+                        return _new(
+                            Outcome, (True, limit, remaining, left_us, 0, False, None, False)
+                        )
                     if cost <= limit:
                         remaining = max(0, remaining + cost)
                         return _new(
-                            Outcome, (False, limit, remaining, left_us, left_us, True, None)
+                            Outcome, (False, limit, remaining, left_us, left_us, True, None, False)
                         )
         now_us = self._now_us()
         table = self._table(bucket, rule)
@@ -89,19 +107,8 @@ class MemoryStore:
         table.write(place, state)
         return outcome
 
-    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]]:
-        answers = []
-        for group in groups:
-            if len(group) == 1:
-                outcomes = [self.hit_one(group[0])]
-            else:
-                outcomes = self._hit_group(group, self._now_us())
-            answers.append(outcomes)
-            if is_denied(group, outcomes):
-                break
-        return answers
-
-    def _hit_group(self, group: Group, now_us: int) -> list[Outcome]:
+    def _hit_group(self, group: Group) -> list[Outcome]:
+        now_us = self._now_us()
         tables = [self._table(check.bucket, check.rule) for check in group]
         places = [
             (table, table.place(check.key, now_us))
@@ -113,37 +120,43 @@ class MemoryStore:
         return outcomes
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
-        now_us = self._now_us()
-        for token, keep in settlements:
-            table = self._tables.get(token.bucket)
-            if table is None:
-                continue
-            key = token.key if token.key in table.entries else OVERFLOW
-            if key in table.entries:
-                table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
+        with self._lock:
+            now_us = self._now_us()
+            for token, keep in settlements:
+                table = self._tables.get(token.bucket)
+                if table is None:
+                    continue
+                key = token.key if token.key in table.entries else OVERFLOW
+                if key in table.entries:
+                    table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
-        now_us = self._now_us()
-        return [
-            algorithms.peek(check, self._table(check.bucket, check.rule).read(check.key), now_us)
-            for check in checks
-        ]
+        with self._lock:
+            now_us = self._now_us()
+            outcomes = []
+            for check in checks:
+                state = self._table(check.bucket, check.rule).read(check.key)
+                outcomes.append(algorithms.peek(check, state, now_us))
+            return outcomes
 
     def reset_now(self, bucket: str, key: bytes) -> None:
-        if bucket in self._tables:
-            self._tables[bucket].entries.pop(key, None)
+        with self._lock:
+            if bucket in self._tables:
+                self._tables[bucket].entries.pop(key, None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
-        table, now_us = self._table(bucket, None), self._now_us()
-        if key not in table.entries and not for_us:
-            return
-        place = table.place(key, now_us)
-        if place == key:  # else it would block others, too
-            table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
+        with self._lock:
+            table, now_us = self._table(bucket, None), self._now_us()
+            if key not in table.entries and not for_us:
+                return
+            place = table.place(key, now_us)
+            if place == key:  # else it would block others, too
+                table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
 
     def clear(self) -> None:
         """Forget all keys."""
-        self._tables.clear()
+        with self._lock:
+            self._tables.clear()
 
     # The same for those who wait ------------------------------------------------------------------
 

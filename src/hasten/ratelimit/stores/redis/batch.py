@@ -89,7 +89,7 @@ class Hit(NamedTuple):
         row: list[Any] = [_HIT]
         for group in self.groups:
             numbers: list[int] = []
-            for bucket, key, rule, cost, counted_later, block_us, forced, _ in group:
+            for bucket, key, rule, cost, counted_later, block_us, forced, _, _ in group:
                 flags = (_LATER if counted_later else 0) | (_FORCED if forced else 0)
                 numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
             row.append(numbers)
@@ -177,4 +177,4 @@ def _outcome(check: Check, numbers: list[int], place: int) -> Outcome:
         token = Token(check.bucket, check.key, rule, check.cost, at_us)
     ok, certain = bool(flags & _OK), bool(flags & _CERTAIN)
     limit = rule.capacity
-    return _new(Outcome, (ok, limit, remaining, reset_us, retry_us, certain, token))
+    return _new(Outcome, (ok, limit, remaining, reset_us, retry_us, certain, token, False))

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib import resources
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Final
 
 from hasten._coalescing import Coalescer
+from hasten._durations import Seconds, to_us
 from hasten._redis.address import parse_url
 from hasten._redis.server import Script, Server
 from hasten.errors import StoreError
-from hasten.ratelimit.store import Check, Group, Outcome, Settlement, is_denied
+from hasten.ratelimit.store import Check, Group, Outcome, OverBudget, Settlement, is_denied
 from hasten.ratelimit.stores.redis.batch import (
     Batch,
     Block,
@@ -44,6 +45,9 @@ SCRIPT: Final = Script.of(
     "limit", (resources.files(__package__) / "limit.lua").read_text(encoding="utf-8")
 )
 
+# If it was this event loop that was late, the answer is here, and only has to be read.
+GRACE_TURNS: Final = 4
+
 # Where a test brings its own time, keys must not go by the server's.
 LINGER_MS: Final = 600_000
 
@@ -54,14 +58,24 @@ class RedisStore:
     """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
 
     Options in the URL beside the driver's: `?prefix=hasten:limit` (what all keys begin with).
+    budget is how long requests wait for an answer; without one it is the URL's `timeout` (1 s).
     clock_us is for tests: the time to go by, in microseconds since the epoch.
     """
 
-    def __init__(self, url: str, *, clock_us: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        budget: Seconds | None = None,
+        clock_us: Callable[[], int] | None = None,
+    ) -> None:
         address = parse_url(url, known={"prefix"}, timeout=TIMEOUT_SECONDS)
         self.url = address.shown
         self._prefix = address.options.get("prefix", DEFAULT_PREFIX)
         self._server = Server(address, may_evict=True)
+        self._budget_us = None if budget is None else to_us("budget", budget, at_least_us=1)
+        self._late: set[asyncio.Future[list[Answer]]] = set()
+        self.on_late: Callable[[], None] | None = None
         self._clock_us = clock_us
         self._names: dict[str, bytes] = {}
         self._coalescers: weakref.WeakKeyDictionary[
@@ -83,11 +97,9 @@ class RedisStore:
                 break
         return answer
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        # All are put in before the first is waited for.
-        answers = [self._put(Settle(settlement)) for settlement in settlements]
-        for answer in answers:
-            _value(await answer)
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
+        # Put in now, not once somebody waits: what is asked later comes behind it.
+        return _all_done([self._put(Settle(settlement)) for settlement in settlements])
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         if not checks:
@@ -120,6 +132,32 @@ class RedisStore:
         return coalescer.put(request)
 
     async def _send(self, requests: Sequence[Request]) -> list[Answer]:
+        if self._budget_us is None:
+            return await self._exchange(requests)
+        exchange = asyncio.ensure_future(self._exchange(requests))
+        if await _is_done_within(exchange, self._budget_us):
+            return exchange.result()
+        # Not cancelled, which would break the connection for the sake of a moment.
+        self._late.add(exchange)
+        exchange.add_done_callback(self._came_late)
+        return [OverBudget(self.url, self._budget_us)] * len(requests)
+
+    def _came_late(self, exchange: asyncio.Future[list[Answer]]) -> None:
+        """Nobody has heard of what it brings: give back what it reserved."""
+        self._late.discard(exchange)
+        if exchange.cancelled() or exchange.exception() is not None:
+            return
+        answers = [answer for answer in exchange.result() if not isinstance(answer, StoreError)]
+        if not answers:
+            return
+        if self.on_late is not None:
+            self.on_late()
+        for answer in answers:
+            for outcome in chain(*answer):
+                if outcome.token is not None:
+                    self._put(Settle(Settlement(outcome.token)))
+
+    async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         now_us = None if self._clock_us is None else self._clock_us()
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
@@ -161,6 +199,20 @@ class RedisStore:
                 self._names.clear()
             self._names[bucket] = start
         return start + key.hex().encode() + b"}"
+
+
+async def _is_done_within(future: asyncio.Future[list[Answer]], budget_us: int) -> bool:
+    await asyncio.wait({future}, timeout=budget_us / 1_000_000)
+    for _ in range(GRACE_TURNS):
+        if future.done():
+            break
+        await asyncio.sleep(0)
+    return future.done()
+
+
+async def _all_done(answers: Sequence[asyncio.Future[Answer]]) -> None:
+    for answer in await asyncio.gather(*answers):
+        _value(answer)
 
 
 def _value(answer: Answer) -> list[list[Outcome]]:

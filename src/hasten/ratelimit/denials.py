@@ -1,0 +1,85 @@
+"""Denials that need no asking.
+
+Nothing but a reset lets a check pass before the time that a certain denial tells. So whoever keeps
+asking is answered from here, and costs the store nothing, which is when it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from hasten.ratelimit.store import Check, Group, Outcome, is_denied
+
+MAX_DENIALS: Final = 10_000
+
+
+class Denial(NamedTuple):
+    """What became of a group that one of its checks denied, until when, and for which cost."""
+
+    until_us: int
+    cost: int
+    asked_us: int
+    outcomes: list[Outcome]
+
+
+class Denials:
+    """So many of them; times are microseconds on the caller's clock, which is never set back."""
+
+    def __init__(self, max_denials: int = MAX_DENIALS) -> None:
+        self._max = max_denials
+        self._denials: dict[tuple[str, bytes], Denial] = {}
+
+    def __len__(self) -> int:
+        return len(self._denials)
+
+    def learn(
+        self, groups: Sequence[Group], answer: Sequence[Sequence[Outcome]], asked_us: int
+    ) -> None:
+        """Keep what a store has answered to what it was asked then, if it is a certain denial."""
+        group, outcomes = groups[len(answer) - 1], answer[-1]
+        if not is_denied(group, outcomes):
+            return
+        for check, outcome in zip(group, outcomes, strict=True):
+            if outcome.certain and not check.forced:
+                # From the time of asking on: the store's own time lies behind that.
+                denial = Denial(asked_us + outcome.retry_us, check.cost, asked_us, list(outcomes))
+                self._keep(check, denial)
+
+    def _keep(self, check: Check, denial: Denial) -> None:
+        if len(self._denials) >= self._max:
+            now_us = denial.asked_us
+            alive = [item for item in self._denials.items() if item[1].until_us > now_us]
+            # If there are too many all the same, the older ones are asked for again.
+            self._denials = dict(alive[max(0, len(alive) - self._max // 2) :])
+        self._denials[check.bucket, check.key] = denial
+
+    def find(self, groups: Sequence[Group], now_us: int) -> tuple[int, list[Outcome]] | None:
+        """The first group that is known to be denied, by its place, and its outcomes now."""
+        if self._denials:
+            for place, group in enumerate(groups):
+                for check in group:
+                    denial = self._denials.get((check.bucket, check.key))
+                    if denial is None or check.forced or check.cost < denial.cost:
+                        continue
+                    if denial.until_us > now_us and len(group) == len(denial.outcomes):
+                        return place, _told_now(denial, now_us - denial.asked_us)
+                    if denial.until_us <= now_us:
+                        del self._denials[check.bucket, check.key]
+        return None
+
+    def forget(self, bucket: str, key: bytes) -> None:
+        self._denials.pop((bucket, key), None)
+
+    def clear(self) -> None:
+        self._denials.clear()
+
+
+def _told_now(denial: Denial, passed_us: int) -> list[Outcome]:
+    return [
+        outcome._replace(
+            reset_us=max(0, outcome.reset_us - passed_us),
+            retry_us=max(1, outcome.retry_us - passed_us) if outcome.retry_us else 0,
+        )
+        for outcome in denial.outcomes
+    ]

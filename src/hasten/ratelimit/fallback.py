@@ -1,0 +1,299 @@
+"""What stands between limits and a store, so that neither a dead nor a busy one harms requests.
+
+- A denial that is certain is repeated from memory: the store hears nothing of who keeps asking.
+- A store that misses its budget once, or fails some times in a row, is not asked for a while: the
+  request goes on at once, by the rule of each check:
+  "local" counts in this process, "allow" lets pass, "deny" denies.
+- Now and then the store is asked again, by nobody's request; once it answers, it decides again,
+  and what was counted meanwhile is dropped. Reservations that ended meanwhile are settled then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from hasten._durations import Seconds, to_us
+from hasten.errors import StoreError
+from hasten.ratelimit.breaker import PAUSE_US, Breaker
+from hasten.ratelimit.denials import Denials
+from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.rules import Rule
+from hasten.ratelimit.store import (
+    Check,
+    Group,
+    ImmediateStore,
+    Outcome,
+    OverBudget,
+    Settlement,
+    Store,
+    TimedStore,
+    is_denied,
+)
+from hasten.ratelimit.stores.memory import MemoryStore
+
+T = TypeVar("T")
+
+logger = logging.getLogger("hasten.ratelimit")
+
+BUDGET: Final = 0.05
+
+# So many settlements are kept for a store that is away; what they would give back goes in time.
+MAX_OWED: Final = 10_000
+
+
+@dataclass(slots=True)
+class GuardCounts:
+    """What has happened, for metrics."""
+
+    asked: int = 0
+    """Hits that went to the store."""
+    repeated: int = 0
+    """Denials that needed no asking."""
+    errors: int = 0
+    """Times that the store failed or missed its budget."""
+    without_store: int = 0
+    """Hits that were answered without it."""
+
+
+class Guard:
+    """A store that always answers, and soon. May be used from several event loops.
+
+    instances is how many processes share the store: where each has to count for itself, it allows
+    its share. budget, in seconds, is for stores that keep to none of their own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        instances: int = 1,
+        budget: Seconds = BUDGET,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.store = store
+        self.immediate = store if isinstance(store, ImmediateStore) else None
+        """The store itself, if it answers at once: then it needs no guarding."""
+        self.counts = GuardCounts()
+        self._instances = to_limit("instances", instances, at_least=1)
+        self._budget_us = to_us("budget", budget, at_least_us=1)
+        self._clock_ns = clock_ns
+        self._local = MemoryStore(clock_ns=clock_ns)
+        self._shares: dict[Rule, Rule] = {}
+        self._breaker = Breaker()
+        self._denials = Denials()
+        self._owed: deque[Settlement] = deque(maxlen=MAX_OWED)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_timed = isinstance(store, TimedStore)
+        if isinstance(store, TimedStore):
+            store.on_late = self._back
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store is not asked at present."""
+        return self._breaker.is_open
+
+    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        """As `Store.hit`; never raises `StoreError`."""
+        if self.immediate is not None:
+            return self.immediate.hit_now(groups)
+        known = self._denials.find(groups, self._now_us())
+        if known is None:
+            return await self._hit(groups)
+        place, outcomes = known
+        self.counts.repeated += 1
+        answer = await self._hit(groups[:place]) if place else []
+        if not _ends(groups[:place], answer):
+            answer.append(outcomes)
+        return answer
+
+    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]] | None:
+        """The answer, if it can be given without waiting; None if `hit` is to be awaited."""
+        if self.immediate is not None:
+            return self.immediate.hit_now(groups)
+        known = self._denials.find(groups, self._now_us())
+        if known is not None and known[0] == 0:
+            self.counts.repeated += 1
+            return [known[1]]
+        return None
+
+    def settle_soon(self, settlements: Sequence[Settlement]) -> None:
+        """As `Store.settle`, without waiting. Every later `hit` finds it done."""
+        if self.immediate is not None:
+            self.immediate.settle_now(settlements)
+            return
+        local = [settlement for settlement in settlements if settlement.token.is_local]
+        if local:
+            self._local.settle_now(local)
+        remote = [settlement for settlement in settlements if not settlement.token.is_local]
+        if not remote:
+            return
+        if self._breaker.is_open:
+            self._owed.extend(remote)
+        else:
+            self._spawn(self._settled(remote, asyncio.ensure_future(self.store.settle(remote))))
+
+    async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        """As `Store.peek`; never raises `StoreError`."""
+        if self._breaker.is_open:
+            return self._local.peek_now([self._share(check) for check in checks])
+        try:
+            return await self._within_budget(self.store.peek(checks))
+        except StoreError as error:
+            self._failed(error)
+            return self._local.peek_now([self._share(check) for check in checks])
+
+    async def reset(self, bucket: str, key: bytes) -> None:
+        """As `Store.reset`. Other processes repeat denials that they know of until their time."""
+        self._denials.forget(bucket, key)
+        self._local.reset_now(bucket, key)
+        await self.store.reset(bucket, key)
+        self._denials.forget(bucket, key)  # it may have been denied once more meanwhile
+
+    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
+        """As `Store.block`; holds in this process even if the store is away."""
+        self._denials.forget(bucket, key)
+        self._local.block_now(bucket, key, for_us)
+        await self.store.block(bucket, key, for_us)
+
+    async def aclose(self) -> None:
+        """End what goes on, and let go of the store. Safe to call twice."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.store.aclose()
+
+    # With the store -----------------------------------------------------------------------------
+
+    async def _hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        asked_us = self._now_us()
+        if self._breaker.is_open:
+            if self._breaker.takes_probe(asked_us):
+                self._spawn(self._probe(groups[0][0]))
+            return self._without_store(groups)
+        self.counts.asked += 1
+        try:
+            answer = await self._within_budget(self.store.hit(groups))
+        except StoreError as error:
+            self._failed(error)
+            return self._without_store(groups)
+        if self._breaker.succeeded():
+            self._welcome()
+        if answer:
+            self._denials.learn(groups, answer, asked_us)
+        return answer
+
+    async def _within_budget(self, asking: Coroutine[Any, Any, T]) -> T:
+        if self._is_timed:
+            return await asking
+        try:
+            async with asyncio.timeout(self._budget_us / 1_000_000):
+                return await asking
+        except TimeoutError as exc:
+            raise OverBudget(type(self.store).__name__, self._budget_us) from exc
+
+    def _failed(self, error: StoreError) -> None:
+        self.counts.errors += 1
+        # One that says nothing has cost a request its budget: the next ones are spared that. If it
+        # was late by a moment only, its answer makes it welcome again in another moment.
+        is_silent = isinstance(error, OverBudget)
+        if self._breaker.failed(self._now_us(), conclusive=is_silent):
+            logger.warning("limits are kept without their store until it answers again: %s", error)
+
+    async def _probe(self, check: Check) -> None:
+        try:
+            await self._within_budget(self.store.peek([check]))
+        except StoreError as error:
+            self._failed(error)
+        else:
+            self._back()
+
+    def _back(self) -> None:
+        if self._breaker.succeeded():
+            self._welcome()
+
+    def _welcome(self) -> None:
+        """The store is back. What was counted without it is its own no more."""
+        logger.warning("the store of limits answers again")
+        self._local.clear()
+        if self._owed:
+            owed = list(self._owed)
+            self._owed.clear()
+            self.settle_soon(owed)
+
+    async def _settled(
+        self, settlements: Sequence[Settlement], settling: asyncio.Future[None]
+    ) -> None:
+        try:
+            await settling
+        except StoreError as error:
+            self._failed(error)
+            self._owed.extend(settlements)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Without it ---------------------------------------------------------------------------------
+
+    def _without_store(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        self.counts.without_store += 1
+        answer: list[list[Outcome]] = []
+        for group in groups:
+            outcomes = self._group_without_store(group)
+            answer.append(outcomes)
+            if is_denied(group, outcomes):
+                break
+        return answer
+
+    def _group_without_store(self, group: Group) -> list[Outcome]:
+        match group[0].on_error:
+            case "allow":
+                return [_allowed(check) for check in group]
+            case "deny":
+                return [_refused(check) for check in group]
+            case "local":
+                [outcomes] = self._local.hit_now([[self._share(check) for check in group]])
+                return [
+                    outcome
+                    if outcome.token is None
+                    else outcome._replace(token=outcome.token._replace(is_local=True))
+                    for outcome in outcomes
+                ]
+
+    def _share(self, check: Check) -> Check:
+        """The check against this process's share of its limit."""
+        if self._instances == 1:
+            return check
+        rule = self._shares.get(check.rule)
+        if rule is None:
+            whole = check.rule
+            limit = -(-whole.limit // self._instances)
+            rule = Rule(whole.kind, limit, whole.window_us, -(-whole.burst // self._instances))
+            self._shares[whole] = rule
+        return check._replace(rule=rule)
+
+    def _now_us(self) -> int:
+        return self._clock_ns() // 1000
+
+
+def _ends(groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> bool:
+    """Whether one of the groups was denied: none that came behind them is to be told of."""
+    return bool(answer) and is_denied(groups[len(answer) - 1], answer[-1])
+
+
+def _allowed(check: Check) -> Outcome:
+    capacity = check.rule.capacity
+    return Outcome(True, capacity, capacity, 0, unavailable=True)
+
+
+def _refused(check: Check) -> Outcome:
+    return Outcome(False, check.rule.capacity, 0, PAUSE_US, PAUSE_US, unavailable=True)

@@ -1,0 +1,167 @@
+"""Limits outside of HTTP: for jobs, for calls of somebody else's API, for anything with a key."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from hasten import _portal
+from hasten._durations import Seconds, to_us
+from hasten.errors import InvalidOption
+from hasten.ratelimit.fallback import BUDGET, Guard
+from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
+from hasten.ratelimit.rules import Algorithm, bucket_of, rule_of
+from hasten.ratelimit.store import Check, OnError, Outcome, Store, digest
+from hasten.ratelimit.stores import open_store
+
+ON_ERROR: Final = ("local", "allow", "deny")
+
+MAX_KNOWN_KEYS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether it may be done, as a truth value, and what is left. Times are in seconds.
+
+    reset_after is when more is left than now, retry_after when the same may be tried again with
+    success, if nobody else comes first; 0 if it may be done.
+    """
+
+    ok: bool
+    limit: int
+    remaining: int
+    reset_after: float
+    retry_after: float
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class Limiter:
+    """So much for each key: `Limiter("10/s, 1000/h", store="redis://localhost")`.
+
+    rate is a text, a `Rate` or several of them, which take all or nothing. store is a URL, or a
+    store; without one, counts are in the memory of this process. Limiters of the same name, rate
+    and store share their counts. on_store_error: where the store does not answer, "local" counts
+    in this process, "allow" lets pass, "deny" denies. block_for: how long a key is denied once it
+    asked for too much. `limiter.sync` has the same for code without an event loop.
+    """
+
+    def __init__(
+        self,
+        rate: str | Rate | Rates,
+        *,
+        store: str | Store | None = None,
+        name: str = "limiter",
+        algorithm: Algorithm | None = None,
+        on_store_error: OnError = "local",
+        block_for: Seconds = 0,
+        instances: int = 1,
+        budget: Seconds = BUDGET,
+    ) -> None:
+        if on_store_error not in ON_ERROR:
+            expected = f"one of {', '.join(map(repr, ON_ERROR))}"
+            raise InvalidOption("on_store_error", on_store_error, expected)
+        if not name:
+            raise InvalidOption("name", name, "a text that is not empty")
+        rules = [rule_of(rate, algorithm) for rate in to_rates("rate", rate)]
+        self._capacity = min(rule.capacity for rule in rules)
+        block_us = to_us("block_for", block_for)
+        self._checks = [
+            Check(bucket_of(name, rule), b"", rule, block_us=block_us, on_error=on_store_error)
+            for rule in rules
+        ]
+        if store is None or isinstance(store, str):
+            store = open_store(store or "memory://", budget=budget)
+        self._guard = Guard(store, instances=instances, budget=budget)
+        self._keys: dict[str, bytes] = {}
+        self.sync = SyncLimiter(self)
+
+    async def hit(self, key: str, cost: int = 1) -> Decision:
+        """Take the cost if it may be taken. Never raises `StoreError`."""
+        [outcomes] = await self._guard.hit([self._group(key, cost)])
+        return _decision(outcomes)
+
+    async def wait(self, key: str, timeout: Seconds | None = None, cost: int = 1) -> Decision:
+        """Take the cost as soon as it may be taken.
+
+        If that is not before the timeout, in seconds, ends, it takes nothing, and says so at once.
+        """
+        if cost > self._capacity:
+            raise InvalidOption("cost", cost, f"at most {self._capacity}: more never fits")
+        loop = asyncio.get_running_loop()
+        ends_at = None if timeout is None else loop.time() + to_us("timeout", timeout) / 1_000_000
+        while True:
+            decision = await self.hit(key, cost)
+            if decision.ok:
+                return decision
+            if ends_at is not None and loop.time() + decision.retry_after > ends_at:
+                return decision
+            await asyncio.sleep(decision.retry_after)
+
+    async def peek(self, key: str, cost: int = 1) -> Decision:
+        """What `hit` would say, taking nothing."""
+        return _decision(await self._guard.peek(self._group(key, cost)))
+
+    async def reset(self, key: str) -> None:
+        """Forget what a key has taken, and its block. Raises `StoreError`."""
+        for check in self._group(key, 0):
+            await self._guard.reset(check.bucket, check.key)
+
+    async def block(self, key: str, seconds: Seconds) -> None:
+        """Deny a key everything for so long; 0 ends it. Raises `StoreError`."""
+        for_us = to_us("seconds", seconds)
+        for check in self._group(key, 0):
+            await self._guard.block(check.bucket, check.key, for_us)
+
+    async def aclose(self) -> None:
+        """Let go of the store. Safe to call twice."""
+        await self._guard.aclose()
+
+    def _group(self, key: str, cost: int) -> list[Check]:
+        to_limit("cost", cost)
+        known = self._keys.get(key)
+        if known is None:
+            if len(self._keys) >= MAX_KNOWN_KEYS:
+                self._keys.clear()
+            known = self._keys[key] = digest(key)
+        return [check._replace(key=known, cost=cost) for check in self._checks]
+
+
+class SyncLimiter:
+    """A `Limiter` for threads without an event loop: `limiter.sync.hit("ada")`."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def hit(self, key: str, cost: int = 1) -> Decision:
+        return _portal.call(self._limiter.hit(key, cost))
+
+    def wait(self, key: str, timeout: Seconds | None = None, cost: int = 1) -> Decision:
+        return _portal.call(self._limiter.wait(key, timeout, cost))
+
+    def peek(self, key: str, cost: int = 1) -> Decision:
+        return _portal.call(self._limiter.peek(key, cost))
+
+    def reset(self, key: str) -> None:
+        _portal.call(self._limiter.reset(key))
+
+    def block(self, key: str, seconds: Seconds) -> None:
+        _portal.call(self._limiter.block(key, seconds))
+
+    def close(self) -> None:
+        _portal.call(self._limiter.aclose())
+
+
+def _decision(outcomes: list[Outcome]) -> Decision:
+    """Of several rates: the one that denies for longest, else the one with the least left."""
+    denied = [outcome for outcome in outcomes if not outcome.ok]
+    if denied:
+        shown = max(denied, key=lambda outcome: outcome.retry_us)
+    else:
+        shown = min(outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
+    return Decision(
+        shown.ok, shown.limit, shown.remaining, shown.reset_us / 1_000_000,
+        shown.retry_us / 1_000_000,
+    )  # fmt: skip
