@@ -261,7 +261,7 @@ class _Table:
                 self._hand = list(self.entries)
                 self._hand.reverse()  # the oldest entries first
             key = self._hand.pop()
-            if key in self.entries:
+            if key in self.entries and key != OVERFLOW:
                 yield key
 
     def _heat(self, key: bytes, now_us: int) -> float | None:

@@ -1,0 +1,16 @@
+"""Waiting for what a server or another task does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+DEADLINE_SECONDS: Final = 20.0
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Return once it holds."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await condition():
+            await asyncio.sleep(0.005)

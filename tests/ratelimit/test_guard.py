@@ -1,0 +1,367 @@
+"""A store that is dead, hangs or is asked in vain harms no request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from hasten.errors import StoreUnavailable
+from hasten.ratelimit.fallback import Guard
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit.store import Check, Group, OnError, Outcome, Settlement, digest
+from hasten.ratelimit.stores.memory import MemoryStore
+from hasten.ratelimit.stores.redis import RedisStore
+from tests.ratelimit.eventually import until
+from tests.ratelimit.stores import SECOND, Clock
+from tests.ratelimit.test_redis import commands
+from tests.servers.redis import RedisServer
+
+T = TypeVar("T")
+
+ADA = digest("ada")
+
+
+def check(
+    limit: int = 3, *, on_error: OnError = "local", later: bool = False, name: str = "api"
+) -> Check:
+    return Check(name, ADA, rule_of(Rate(limit, 3600)), counted_later=later, on_error=on_error)
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise AssertionError("it waits")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def guard(server: RedisServer, clock: Clock) -> AsyncIterator[Guard]:
+    """In front of a server of its own. Its clock stands; the budget is of real time."""
+    guard = Guard(RedisStore(server.url, budget=0.25), clock_ns=clock.ns)
+    yield guard
+    await guard.aclose()
+
+
+async def hit(guard: Guard, *checks: Check) -> list[Outcome]:
+    return [outcome for [outcome] in await guard.hit([[check] for check in checks])]
+
+
+async def until_away(guard: Guard) -> None:
+    """Ask until nobody is asked any more."""
+
+    async def is_away() -> bool:
+        await hit(guard, check(10**6, name="asking"))
+        return guard.is_away
+
+    await until(is_away)
+
+
+async def until_back(guard: Guard, clock: Clock) -> None:
+    async def is_back() -> bool:
+        clock.advance(1)  # it is time for a probe
+        await hit(guard, check(10**6, name="asking"))
+        return not guard.is_away
+
+    await until(is_back)
+
+
+class TestAway:
+    async def test_67_local_keeps_limiting(self, guard: Guard, server: RedisServer) -> None:
+        server.kill()
+        await until_away(guard)
+        outcomes = [(await hit(guard, check(3)))[0] for _ in range(5)]
+        assert [o.ok for o in outcomes] == [True, True, True, False, False]
+        assert not any(o.unavailable for o in outcomes)
+
+    async def test_67_each_of_several_instances_allows_its_share(
+        self, server: RedisServer, clock: Clock
+    ) -> None:
+        guard = Guard(RedisStore(server.url), clock_ns=clock.ns, instances=4)
+        server.kill()
+        await until_away(guard)
+        assert [(await hit(guard, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
+        assert (await guard.peek([check(10)]))[0].limit == 3
+        await guard.aclose()
+
+    async def test_67_allow_lets_pass_and_deny_denies(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
+        server.kill()
+        await until_away(guard)
+        for _ in range(5):
+            [allowed] = await hit(guard, check(3, on_error="allow"))
+            assert (allowed.ok, allowed.unavailable, allowed.remaining) == (True, True, 3)
+        [denied] = await hit(guard, check(3, on_error="deny"), check(3, name="behind it"))
+        assert (denied.ok, denied.unavailable, denied.certain) == (False, True, False)
+        assert denied.retry_us == SECOND
+        [first, second] = await hit(guard, check(3), check(3, on_error="deny"))
+        assert (first.ok, second.ok) == (True, False)
+
+    async def test_67_the_requests_that_notice_are_answered_as_well(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
+        await hit(guard, check(3))
+        server.kill()
+        answers = await asyncio.gather(*(hit(guard, check(3)) for _ in range(10)))
+        assert sum(outcome.ok for [outcome] in answers) == 3
+        assert guard.counts.without_store == 10
+
+    async def test_68_a_hanging_store_is_waited_for_once(
+        self, guard: Guard, server: RedisServer, clock: Clock
+    ) -> None:
+        await hit(guard, check(1000))
+        server.pause()
+        await hit(guard, check(1000))
+        assert guard.is_away
+        assert guard.counts.errors == 1
+        for _ in range(100):
+            assert at_once(guard.hit([[check(1000)]]))[0][0].ok
+        clock.advance(1)
+        for _ in range(100):  # nobody waits for the probe, either
+            assert at_once(guard.hit([[check(1000)]]))[0][0].ok
+        server.go_on()
+        await until_back(guard, clock)
+
+    async def test_68_one_that_was_late_for_a_moment_is_asked_again(
+        self, guard: Guard, server: RedisServer, clock: Clock
+    ) -> None:
+        """Its late answer tells that it is there; no probe is due, for the clock stands."""
+        await hit(guard, check(5))
+        server.pause()
+        await hit(guard, check(5))
+        assert guard.is_away
+        server.go_on()
+
+        async def is_back() -> bool:
+            return not guard.is_away
+
+        await until(is_back)
+        # What came late is charged: nobody knows which of the two answers the client had.
+        assert (await hit(guard, check(5)))[0].remaining == 2
+
+    async def test_68_what_a_late_answer_reserved_is_given_back(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
+        await hit(guard, check(5))
+        server.pause()
+        await hit(guard, check(5, later=True))
+        server.go_on()
+
+        async def is_given_back() -> bool:
+            return not guard.is_away and (await guard.peek([check(5)]))[0].remaining == 4
+
+        await until(is_given_back)
+
+    async def test_69_it_may_start_before_its_store(self, tmp_path: Path, clock: Clock) -> None:
+        server = RedisServer(tmp_path / "later")
+        guard = Guard(RedisStore(server.url), clock_ns=clock.ns)
+        for _ in range(5):
+            await hit(guard, check(2))
+        assert guard.is_away
+        server.start()
+        await until_back(guard, clock)
+        # What was counted here is dropped.
+        assert [(await hit(guard, check(2)))[0].ok for _ in range(3)] == [True, True, False]
+        before = commands(server)
+        await hit(guard, check(9, name="next"))
+        assert commands(server) == before + 1
+        await guard.aclose()
+        server.kill()
+
+    async def test_what_ended_while_it_was_away_is_settled_then(
+        self, guard: Guard, server: RedisServer, clock: Clock
+    ) -> None:
+        [outcome] = await hit(guard, check(3, later=True))
+        assert outcome.token is not None
+        server.pause()
+        await until_away(guard)
+        guard.settle_soon([Settlement(outcome.token)])
+        [local] = await hit(guard, check(3, later=True))
+        server.go_on()
+        await until_back(guard, clock)
+        assert local.token is not None
+        guard.settle_soon([Settlement(local.token)])  # that was this process's own
+
+        async def is_settled() -> bool:
+            return (await guard.peek([check(3)]))[0].remaining == 3
+
+        await until(is_settled)
+
+    async def test_a_store_without_a_budget_of_its_own_has_the_guards(self, clock: Clock) -> None:
+        class Slow(MemoryStore):
+            hit_one = None  # type: ignore[assignment]  # so it does not answer at once
+
+            async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+                await asyncio.get_running_loop().create_future()
+                raise AssertionError
+
+        class Hanging:
+            def __init__(self) -> None:
+                self.hit = Slow().hit
+
+        slow: Any = Hanging()
+        guard = Guard(slow, budget=0.01, clock_ns=clock.ns)
+        assert (await hit(guard, check(3)))[0].ok
+        assert guard.is_away
+
+    async def test_reset_and_block_say_that_the_store_is_away(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
+        server.kill()
+        await until_away(guard)
+        with pytest.raises(StoreUnavailable):
+            await guard.block("api", ADA, 60 * SECOND)
+        assert not (await hit(guard, check(3)))[0].ok  # it holds here all the same
+        with pytest.raises(StoreUnavailable):
+            await guard.reset("api", ADA)
+        assert (await hit(guard, check(3)))[0].ok
+
+    async def test_requests_flow_whatever_becomes_of_the_store(
+        self, guard: Guard, server: RedisServer, clock: Clock
+    ) -> None:
+        """Killed, restarted, hung, flushed: each request is answered, by the limit of somebody."""
+        ended = asyncio.Event()
+        passed = answered = 0
+
+        async def client() -> None:
+            nonlocal passed, answered
+            while not ended.is_set():
+                [outcome] = await hit(guard, check(50))
+                answered += 1
+                passed += outcome.ok
+                await asyncio.sleep(0)
+
+        clients = [asyncio.ensure_future(client()) for _ in range(10)]
+
+        async def more() -> None:
+            target = answered + 200
+
+            async def has_come() -> bool:
+                return answered >= target
+
+            await until(has_come)
+
+        await more()
+        server.kill()
+        await until_away(guard)
+        await more()
+        server.start()
+        await until_back(guard, clock)
+        await more()
+        server.pause()
+        await until_away(guard)
+        await more()
+        server.go_on()
+        await until_back(guard, clock)
+        with server.client() as redis:
+            redis.flushall()
+            redis.script_flush()
+        await more()
+        ended.set()
+        await asyncio.gather(*clients)
+        # Three times somebody began to count anew: the store twice at most, this process twice.
+        assert 50 <= passed <= 5 * 50
+
+
+class TestDenials:
+    async def test_70_a_denial_is_repeated_without_a_command(
+        self, guard: Guard, server: RedisServer, clock: Clock
+    ) -> None:
+        one = check(1)
+        await hit(guard, one)
+        [first] = await hit(guard, one)
+        before = commands(server)
+        for passed in range(1, 101):
+            clock.advance(1)
+            assert guard.hit_now([[one]]) is not None
+            [again] = await hit(guard, one)
+            assert (again.ok, again.retry_us) == (False, first.retry_us - passed * SECOND)
+        assert commands(server) == before
+        assert guard.counts.repeated == 200
+        clock.advance(first.retry_us / SECOND - 100)
+        await hit(guard, one)
+        assert commands(server) == before + 1
+
+    async def test_70_what_comes_before_it_is_still_taken(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
+        general, login = check(4, name="general"), check(1, name="login")
+        for _ in range(3):
+            await hit(guard, general, login, check(9, name="last"))
+        outcomes = await hit(guard, general, login, check(9, name="last"))
+        assert [(o.ok, o.remaining) for o in outcomes] == [(True, 0), (False, 0)]
+        assert [o.ok for o in await hit(guard, general, login)] == [False]
+        assert (await guard.peek([check(9, name="last")]))[0].remaining == 8
+
+    async def test_70_a_smaller_cost_is_asked_for(self, guard: Guard) -> None:
+        await hit(guard, check(3))
+        assert not (await hit(guard, check(3)._replace(cost=3)))[0].ok
+        assert (await hit(guard, check(3)._replace(cost=2)))[0].ok
+
+    async def test_70_a_denial_that_is_uncertain_is_not_repeated(self, guard: Guard) -> None:
+        [reserved] = await hit(guard, check(1, later=True))
+        assert not (await hit(guard, check(1)))[0].ok
+        assert reserved.token is not None
+        guard.settle_soon([Settlement(reserved.token)])
+        assert (await hit(guard, check(1)))[0].ok
+
+    async def test_71_reset_forgets_it(self, guard: Guard) -> None:
+        for _ in range(2):
+            await hit(guard, check(1))
+        await guard.reset("api", ADA)
+        assert (await hit(guard, check(1)))[0].ok
+
+    async def test_of_a_group_all_that_was_told_is_told_again(self, guard: Guard) -> None:
+        quick, slow = check(1, name="quick"), check(9, name="slow")
+        await guard.hit([[quick, slow]])
+        [told] = await guard.hit([[quick, slow]])
+        [again] = await guard.hit([[quick, slow]])
+        assert again == told
+        assert [o.ok for o in again] == [False, True]
+
+    async def test_they_are_bounded(self, guard: Guard, clock: Clock) -> None:
+        from hasten.ratelimit.denials import Denials
+
+        denials = Denials(100)
+        for number in range(1000):
+            one = check(1)._replace(key=digest(str(number)))
+            outcome = Outcome(False, 1, 0, SECOND, SECOND, certain=True)
+            denials.learn([[one]], [[outcome]], number * SECOND // 10)
+            assert len(denials) <= 100
+            assert denials.find([[one]], number * SECOND // 10) is not None
+
+
+class TestAtOnce:
+    async def test_memory_needs_no_guarding(self) -> None:
+        guard = Guard(MemoryStore())
+        assert guard.immediate is guard.store
+        answer = guard.hit_now([[check(1, later=True)]])
+        assert answer is not None
+        [[outcome]] = answer
+        assert outcome.token is not None
+        guard.settle_soon([Settlement(outcome.token)])
+        assert at_once(guard.hit([[check(1)]]))[0][0].ok
+        assert not at_once(guard.peek([check(1)]))[0].ok
+        at_once(guard.reset("api", ADA))
+        await guard.aclose()

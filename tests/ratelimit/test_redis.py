@@ -1,0 +1,321 @@
+"""What is particular to Redis: commands, keys, restarts, many at once, and clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hasten.errors import InvalidOption, StoreError
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import RUNS, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit.store import Check, Settlement, digest
+from hasten.ratelimit.stores import open_store
+from hasten.ratelimit.stores.redis import RedisStore
+from tests.ratelimit.stores import SECOND, client_of, open_for_test, prefix_of
+from tests.servers.redis import RedisServer
+
+POLICIES = [
+    rule_of(Rate(1000, 900)), rule_of(Rate(500, 60), "sliding"), rule_of(Rate(50, 1), "gcra"),
+]  # fmt: skip
+
+
+def groups(name: str = "ada") -> list[list[Check]]:
+    return [[Check(bucket_of("p", rule), digest(name), rule)] for rule in POLICIES]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own(server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A store on a server that this test has for itself."""
+    store = RedisStore(server.url)
+    yield store
+    await store.aclose()
+
+
+def commands(server: RedisServer) -> int:
+    """How many calls of scripts the server has been sent."""
+    with server.client() as client:
+        stats: dict[str, Any] = client.info("commandstats")
+    return sum(
+        int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval")
+    )
+
+
+class TestCommands:
+    async def test_63_one_command_for_all_policies_of_a_request(
+        self, server: RedisServer, own: RedisStore
+    ) -> None:
+        await own.hit(groups())
+        before = commands(server)
+        for _ in range(10):
+            assert len(await own.hit(groups())) == 3
+        assert commands(server) - before == 10
+
+    async def test_63_one_command_for_all_requests_of_a_tick(
+        self, server: RedisServer, own: RedisStore
+    ) -> None:
+        await own.hit(groups())
+        before = commands(server)
+        answers = await asyncio.gather(*(own.hit(groups(f"c{n}")) for n in range(100)))
+        assert all(len(answer) == 3 for answer in answers)
+        assert commands(server) - before == 1
+
+    @pytest.mark.parametrize("command", ["flush", "restart"])
+    async def test_64_a_server_that_forgot_the_script_is_told_again(
+        self, server: RedisServer, own: RedisStore, command: str
+    ) -> None:
+        await own.hit(groups())
+        if command == "flush":
+            with server.client() as client:
+                client.script_flush()
+        else:
+            server.restart()
+        for _ in range(3):
+            try:
+                assert len(await own.hit(groups())) == 3
+            except StoreError:  # the connection of before; the next one is a new one
+                assert command == "restart"
+        assert len(await own.hit(groups())) == 3
+
+    async def test_many_answers_under_way_reach_whom_they_are_for(self, own: RedisStore) -> None:
+        """The next call leaves before the answers of the one before it have come."""
+        rule = rule_of(Rate(10_000, 900))
+
+        async def client(number: int) -> None:
+            check = Check(bucket_of("p", rule), digest(str(number)), rule, cost=number + 1)
+            for turn in range(1, 20):
+                [[outcome]] = await own.hit([[check]])
+                assert outcome.remaining == 10_000 - turn * (number + 1)
+                for _ in range(number % 5):
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(client(number) for number in range(50)))
+
+    async def test_a_caller_that_is_cancelled_disturbs_nobody(self, own: RedisStore) -> None:
+        await own.hit(groups())
+        tasks = [asyncio.ensure_future(own.hit(groups(f"c{n % 10}"))) for n in range(100)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[::2])
+        assert all(isinstance(answer, list) and len(answer) == 3 for answer in answers[1::2])
+
+
+class TestKeys:
+    @pytest.mark.parametrize("kind", ["redis", "redis-cluster"])
+    def test_65_every_key_has_a_time_to_live(self, kind: str, tmp_path: Path) -> None:
+        """After whatever was asked."""
+        rules = [
+            rule_of(Rate(3, 2)), rule_of(Rate(300, 2), "sliding"), rule_of(Rate(3, 2), "sliding"),
+            rule_of(Rate(3, 2), "gcra"), rule_of(Rate(3, 2, burst=6)), concurrency_rule(2, 2),
+        ]  # fmt: skip
+        checks = st.builds(
+            lambda rule, cost, later, block_us: Check(
+                rule.id, digest("ada"), rule, cost, later, block_us
+            ),
+            st.sampled_from(rules), st.integers(0, 3), st.booleans(), st.sampled_from([0, SECOND]),
+        )  # fmt: skip
+        steps = st.lists(st.tuples(checks, st.sampled_from("hit hit refund keep block".split())))
+        client = client_of(kind)
+
+        async def walk(store: Any, steps: list[tuple[Check, str]]) -> None:
+            for check, verb in steps:
+                if verb == "block":
+                    await store.block(check.bucket, check.key, SECOND)
+                    continue
+                [[outcome]] = await store.hit([[check]])
+                if outcome.token is not None and verb != "hit":
+                    more = 1 if check.rule.kind == "gcra" else 9
+                    await store.settle([Settlement(outcome.token, more * (verb == "keep"))])
+            for key in client.scan_iter(f"{prefix_of(tmp_path)}:*", count=1000):
+                assert 0 <= client.pttl(key) <= 2 * 2000 + 1
+
+        with asyncio.Runner() as runner:
+            opening = open_for_test(kind, tmp_path)
+            store = runner.run(opening.__aenter__())
+
+            @given(steps)
+            @settings(deadline=None, suppress_health_check=list(HealthCheck))
+            def fuzz(steps: list[tuple[Check, str]]) -> None:
+                runner.run(walk(store, steps))
+
+            fuzz()
+            runner.run(opening.__aexit__(None, None, None))
+        client.close()
+
+    async def test_36_a_refund_makes_no_key(self, server: RedisServer, own: RedisStore) -> None:
+        for rule in (*POLICIES, concurrency_rule(2, 60)):
+            check = Check(rule.id, digest("ada"), rule, counted_later=True)
+            [[outcome]] = await own.hit([[check]])
+            assert outcome.token is not None
+            with server.client() as client:
+                client.flushall()
+                await own.settle([Settlement(outcome.token)])
+                assert client.dbsize() == 0
+
+    async def test_61_keys_are_of_constant_size_and_tell_nothing(
+        self, server: RedisServer, own: RedisStore
+    ) -> None:
+        rule = POLICIES[0]
+        for text in ("ada@example.org", "x" * 1_000_000, "a:b{c}\n"):
+            await own.hit([[Check("api", digest(text), rule)]])
+        with server.client() as client:
+            keys = client.keys("*")
+        assert {len(key) for key in keys} == {len("hasten:limit:api:{}") + 32}
+        assert not any(b"ada" in key for key in keys)
+
+    async def test_what_a_key_takes(self, server: RedisServer, own: RedisStore) -> None:
+        """A full window of a hundred hits, each with its time, is no more than 3 KiB."""
+        rule = rule_of(Rate(100, 900), "sliding")
+        for _ in range(100):
+            await own.hit([[Check("api", digest("ada"), rule)]])
+        fixed = POLICIES[0]
+        await own.hit([[Check("fixed", digest("ada"), fixed)]])
+        with server.client() as client:
+            [runs] = client.keys("*api*")
+            [window] = client.keys("*fixed*")
+            assert client.memory_usage(runs) <= 3_072
+            assert client.memory_usage(window) <= 160
+
+    async def test_73_a_cluster_is_asked_once_for_each_client(self, tmp_path: Path) -> None:
+        """Policies that go by different clients are on different nodes, and keep their order."""
+        async with open_for_test("redis-cluster", tmp_path) as store:
+            one = rule_of(Rate(1, 900))
+            for number in range(30):
+                ip, user = digest(f"ip {number}"), digest(f"user {number}")
+                asked = [
+                    [Check("general", ip, POLICIES[0])], [Check("strict", ip, one)],
+                    [Check("login", user, one)], [Check("last", ip, POLICIES[0])],
+                ]  # fmt: skip
+                assert [o.ok for [o] in await store.hit(asked)] == [True] * 4
+                assert [o.ok for [o] in await store.hit(asked)] == [True, False]
+                asked[1] = asked[0]
+                assert [o.ok for [o] in await store.hit(asked)] == [True, True, False]
+
+
+PROGRAM = """
+import asyncio, json, sys
+from hasten.ratelimit.rules import Rule
+from hasten.ratelimit.store import Check, Settlement, digest
+from tests.ratelimit.stores import open_for_test
+from pathlib import Path
+
+async def main(kind, place, port, url, hits, later):
+    from hasten.ratelimit.stores.redis import RedisStore
+    rule = Rule("fixed", 100, 900_000_000)
+    store = RedisStore(url)
+    check = Check("race", digest("ada"), rule, counted_later=later)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    answers = await asyncio.gather(*(store.hit([[check]]) for _ in range(hits)))
+    passed = [outcome for [[outcome]] in answers if outcome.ok]
+    if later:
+        await store.settle([Settlement(outcome.token) for outcome in passed])
+    await store.aclose()
+    print(json.dumps({"passed": len(passed)}), flush=True)
+
+asyncio.run(main(*json.loads(sys.argv[1])))
+"""
+
+
+def race(url: str, tmp_path: Path, *, processes: int, hits: int, later: bool) -> int:
+    """Let processes hit one key at once. Returns how many hits passed."""
+    argument = json.dumps(["redis", str(tmp_path), 0, url, hits, later])
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, argument],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(processes)
+    ]  # fmt: skip
+    for run in runs:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+    told = []
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    for run in runs:
+        out, _ = run.communicate(timeout=60)
+        told.append(json.loads(out)["passed"])
+    return sum(told)
+
+
+class TestRaces:
+    async def test_hundreds_at_once_in_one_process(self, own: RedisStore) -> None:
+        rule = rule_of(Rate(100, 900))
+        check = Check("race", digest("ada"), rule)
+        answers = await asyncio.gather(*(own.hit([[check]]) for _ in range(500)))
+        assert sum(outcome.ok for [[outcome]] in answers) == 100
+
+    @pytest.mark.parametrize("kind", ["redis", "redis-cluster"])
+    def test_hundreds_at_once_in_several_processes(self, kind: str, tmp_path: Path) -> None:
+        from tests.servers.redis import shared_redis
+        from tests.servers.topologies import shared_cluster
+
+        shared = shared_redis() if kind == "redis" else shared_cluster()
+        url = f"{shared.url}?prefix={prefix_of(tmp_path)}"
+        assert race(url, tmp_path, processes=4, hits=150, later=False) == 100
+
+    def test_hundreds_that_are_refunded_leave_nothing(
+        self, server: RedisServer, tmp_path: Path
+    ) -> None:
+        passed = race(server.url, tmp_path, processes=4, hits=150, later=True)
+        assert passed >= 100
+        rule = Rule("fixed", 100, 900 * SECOND)
+
+        async def look() -> int:
+            store = RedisStore(server.url)
+            [outcome] = await store.peek([Check("race", digest("ada"), rule)])
+            await store.aclose()
+            return outcome.remaining
+
+        assert asyncio.run(look()) == 100
+
+
+class TestClocks:
+    async def test_66_the_clocks_of_processes_do_not_matter(
+        self, server: RedisServer, own: RedisStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever the time is here, it is the server's that counts."""
+        import time
+
+        check = Check("any", digest("ada"), rule_of(Rate(2, 3600)))
+        [[first]] = await own.hit([[check]])
+        monkeypatch.setattr(time, "time", lambda: 30.0)
+        monkeypatch.setattr(time, "time_ns", lambda: 30 * 10**9)
+        other = RedisStore(server.url)
+        [[second]] = await other.hit([[check]])
+        assert (first.remaining, second.remaining) == (1, 0)
+        assert 3590 * SECOND < second.reset_us <= 3600 * SECOND
+        [[third]] = await own.hit([[check]])
+        assert not third.ok
+        await other.aclose()
+
+
+class TestOptions:
+    def test_urls(self) -> None:
+        assert isinstance(open_store("redis://localhost"), RedisStore)
+        for wrong in ("http://localhost", "redis://localhost?nonsense=1", "memory://there", ""):
+            with pytest.raises(InvalidOption):
+                open_store(wrong)
+
+    def test_runs_are_few(self) -> None:
+        assert RUNS == 128
