@@ -99,7 +99,7 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
-    "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*"),
+    "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*", "hasten.ratelimit.stores.sqlite"),
     "msgspec": (
         "hasten._json",
         "hasten.jobs.*",

@@ -13,10 +13,11 @@ from hasten.ratelimit.algorithms import State
 from hasten.ratelimit.store import Check, Group, Outcome, Settlement, Store, is_denied
 from hasten.ratelimit.stores.memory import MemoryStore
 from hasten.ratelimit.stores.redis import RedisStore
+from hasten.ratelimit.stores.sqlite import SqliteStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 
-KINDS: Final = ("memory", "redis", "redis-cluster")
+KINDS: Final = ("memory", "sqlite", "redis", "redis-cluster")
 
 SECOND: Final = 1_000_000
 
@@ -55,10 +56,22 @@ def _open(kind: str, place: Path, clock: Clock | None) -> Store:
     match kind:
         case "memory":
             return MemoryStore() if clock is None else MemoryStore(clock_ns=clock.ns)
+        case "sqlite":
+            return SqliteStore(url_of(kind, place), clock_us=us)
+        case "redis" | "redis-cluster":
+            return RedisStore(url_of(kind, place), clock_us=us)
+    raise LookupError(kind)
+
+
+def url_of(kind: str, place: Path) -> str:
+    """Where stores of this kind at this place keep their counts."""
+    match kind:
+        case "sqlite":
+            return f"sqlite:///{place / 'limits.db'}"
         case "redis":
-            return RedisStore(f"{shared_redis().url}?prefix={prefix_of(place)}", clock_us=us)
+            return f"{shared_redis().url}?prefix={prefix_of(place)}"
         case "redis-cluster":
-            return RedisStore(f"{shared_cluster().url}?prefix={prefix_of(place)}", clock_us=us)
+            return f"{shared_cluster().url}?prefix={prefix_of(place)}"
     raise LookupError(kind)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, StoreError
 from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import RUNS, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit.rules import RUNS, bucket_of, concurrency_rule, rule_of
 from hasten.ratelimit.store import Check, Settlement, digest
 from hasten.ratelimit.stores import open_store
 from hasten.ratelimit.stores.redis import RedisStore
@@ -209,85 +206,12 @@ class TestKeys:
                 assert [o.ok for [o] in await store.hit(asked)] == [True, True, False]
 
 
-PROGRAM = """
-import asyncio, json, sys
-from hasten.ratelimit.rules import Rule
-from hasten.ratelimit.store import Check, Settlement, digest
-from tests.ratelimit.stores import open_for_test
-from pathlib import Path
-
-async def main(kind, place, port, url, hits, later):
-    from hasten.ratelimit.stores.redis import RedisStore
-    rule = Rule("fixed", 100, 900_000_000)
-    store = RedisStore(url)
-    check = Check("race", digest("ada"), rule, counted_later=later)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    answers = await asyncio.gather(*(store.hit([[check]]) for _ in range(hits)))
-    passed = [outcome for [[outcome]] in answers if outcome.ok]
-    if later:
-        await store.settle([Settlement(outcome.token) for outcome in passed])
-    await store.aclose()
-    print(json.dumps({"passed": len(passed)}), flush=True)
-
-asyncio.run(main(*json.loads(sys.argv[1])))
-"""
-
-
-def race(url: str, tmp_path: Path, *, processes: int, hits: int, later: bool) -> int:
-    """Let processes hit one key at once. Returns how many hits passed."""
-    argument = json.dumps(["redis", str(tmp_path), 0, url, hits, later])
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, argument],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for _ in range(processes)
-    ]  # fmt: skip
-    for run in runs:
-        assert run.stdout is not None
-        assert run.stdout.readline() == "ready\n"
-    told = []
-    for run in runs:
-        assert run.stdin is not None
-        run.stdin.write("go\n")
-        run.stdin.flush()
-    for run in runs:
-        out, _ = run.communicate(timeout=60)
-        told.append(json.loads(out)["passed"])
-    return sum(told)
-
-
 class TestRaces:
     async def test_hundreds_at_once_in_one_process(self, own: RedisStore) -> None:
         rule = rule_of(Rate(100, 900))
         check = Check("race", digest("ada"), rule)
         answers = await asyncio.gather(*(own.hit([[check]]) for _ in range(500)))
         assert sum(outcome.ok for [[outcome]] in answers) == 100
-
-    @pytest.mark.parametrize("kind", ["redis", "redis-cluster"])
-    def test_hundreds_at_once_in_several_processes(self, kind: str, tmp_path: Path) -> None:
-        from tests.servers.redis import shared_redis
-        from tests.servers.topologies import shared_cluster
-
-        shared = shared_redis() if kind == "redis" else shared_cluster()
-        url = f"{shared.url}?prefix={prefix_of(tmp_path)}"
-        assert race(url, tmp_path, processes=4, hits=150, later=False) == 100
-
-    def test_hundreds_that_are_refunded_leave_nothing(
-        self, server: RedisServer, tmp_path: Path
-    ) -> None:
-        passed = race(server.url, tmp_path, processes=4, hits=150, later=True)
-        assert passed >= 100
-        rule = Rule("fixed", 100, 900 * SECOND)
-
-        async def look() -> int:
-            store = RedisStore(server.url)
-            [outcome] = await store.peek([Check("race", digest("ada"), rule)])
-            await store.aclose()
-            return outcome.remaining
-
-        assert asyncio.run(look()) == 100
 
 
 class TestClocks:

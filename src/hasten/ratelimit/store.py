@@ -86,7 +86,7 @@ class Settlement(NamedTuple):
 
 
 Group: TypeAlias = Sequence[Check]
-"""The checks of one policy. They have one key, and take all or nothing."""
+"""The checks of one policy: one key, a bucket for each. They take all or nothing."""
 
 
 class Store(Protocol):

@@ -24,6 +24,12 @@ def open_store(url: str, *, budget: Seconds | None = None) -> Store:
         from hasten.ratelimit.stores.redis import RedisStore  # noqa: PLC0415
 
         return RedisStore(url, budget=budget)
+    if scheme == "sqlite":
+        from hasten.ratelimit.stores.sqlite import SqliteStore  # noqa: PLC0415  # as above
+
+        return SqliteStore(url, budget=budget)
     raise InvalidOption(
-        "store", without_password(url), "memory://, redis://host:6379/0, or a store of your own"
+        "store",
+        without_password(url),
+        "memory://, redis://host:6379/0, sqlite:///path/to/file.db, or a store of your own",
     )

@@ -7,12 +7,13 @@ name is sent once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from hasten.ratelimit.rules import Kind, Rule
-from hasten.ratelimit.store import Check, Group, Outcome, Settlement, Token
+from hasten.ratelimit.store import Check, Group, Outcome, Token
+from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(list[list[int]]).decode
@@ -66,107 +67,59 @@ def _rule_row(rule: Rule) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-class Request(Protocol):
-    """One thing to ask of the script. On a cluster all its keys are one client's."""
-
-    @property
-    def key(self) -> bytes: ...
-
-    def add_to(self, batch: Batch) -> None: ...
-
-    def read(self, numbers: list[int]) -> list[list[Outcome]]:
-        """What the script answered."""
-
-
-class Hit(NamedTuple):
-    groups: Sequence[Group]
-
-    @property
-    def key(self) -> bytes:
-        return self.groups[0][0].key
-
-    def add_to(self, batch: Batch) -> None:
-        row: list[Any] = [_HIT]
-        for group in self.groups:
-            numbers: list[int] = []
-            for bucket, key, rule, cost, counted_later, block_us, forced, _, _ in group:
-                flags = (_LATER if counted_later else 0) | (_FORCED if forced else 0)
-                numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
-            row.append(numbers)
-        batch.rows.append(row)
-
-    def read(self, numbers: list[int]) -> list[list[Outcome]]:
-        answer, place = [], 0
-        for group in self.groups:
-            if place == len(numbers):
-                break
-            outcomes = []
-            for check in group:
-                outcomes.append(_outcome(check, numbers, place))
-                place += 5
-            answer.append(outcomes)
-        return answer
+def add(batch: Batch, request: Request) -> None:
+    """Put a request into a batch."""
+    match request:
+        case Hit(groups):
+            batch.rows.append([_HIT, *(_group(batch, group) for group in groups)])
+        case Settle((token, keep)):
+            key, rule = batch.key(token.bucket, token.key), batch.rule(token.rule)
+            batch.rows.append([_SETTLE, key, rule, token.at_us, token.cost, keep])
+        case Peek(checks):
+            row = [_PEEK]
+            for check in checks:
+                row += (batch.key(check.bucket, check.key), batch.rule(check.rule), check.cost)
+            batch.rows.append(row)
+        case Reset(bucket, key_):
+            batch.rows.append([_RESET, batch.key(bucket, key_)])
+        case Block(bucket, key_, for_us):
+            batch.rows.append([_BLOCK, batch.key(bucket, key_), for_us])
 
 
-class Peek(NamedTuple):
-    checks: Sequence[Check]
+def _group(batch: Batch, group: Group) -> list[int]:
+    numbers: list[int] = []
+    for bucket, key, rule, cost, counted_later, block_us, forced, _, _ in group:
+        flags = (_LATER if counted_later else 0) | (_FORCED if forced else 0)
+        numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
+    return numbers
 
-    @property
-    def key(self) -> bytes:
-        return self.checks[0].key
 
-    def add_to(self, batch: Batch) -> None:
-        row: list[Any] = [_PEEK]
-        for check in self.checks:
-            row += (batch.key(check.bucket, check.key), batch.rule(check.rule), check.cost)
-        batch.rows.append(row)
-
-    def read(self, numbers: list[int]) -> list[list[Outcome]]:
-        return [
-            [
+def read(request: Request, numbers: list[int]) -> list[list[Outcome]]:
+    """What the script has answered to a request."""
+    match request:
+        case Hit(groups):
+            return _read_groups(groups, numbers)
+        case Peek(checks):
+            outcomes = [
                 _outcome(check, numbers, 5 * place)._replace(token=None)
-                for place, check in enumerate(self.checks)
+                for place, check in enumerate(checks)
             ]
-        ]
+            return [outcomes]
+        case _:
+            return []
 
 
-class Settle(NamedTuple):
-    settlement: Settlement
-
-    @property
-    def key(self) -> bytes:
-        return self.settlement.token.key
-
-    def add_to(self, batch: Batch) -> None:
-        token, keep = self.settlement
-        key, rule = batch.key(token.bucket, token.key), batch.rule(token.rule)
-        batch.rows.append([_SETTLE, key, rule, token.at_us, token.cost, keep])
-
-    def read(self, numbers: list[int]) -> list[list[Outcome]]:
-        return []
-
-
-class Reset(NamedTuple):
-    bucket: str
-    key: bytes
-
-    def add_to(self, batch: Batch) -> None:
-        batch.rows.append([_RESET, batch.key(self.bucket, self.key)])
-
-    def read(self, numbers: list[int]) -> list[list[Outcome]]:
-        return []
-
-
-class Block(NamedTuple):
-    bucket: str
-    key: bytes
-    for_us: int
-
-    def add_to(self, batch: Batch) -> None:
-        batch.rows.append([_BLOCK, batch.key(self.bucket, self.key), self.for_us])
-
-    def read(self, numbers: list[int]) -> list[list[Outcome]]:
-        return []
+def _read_groups(groups: Sequence[Group], numbers: list[int]) -> list[list[Outcome]]:
+    answer, place = [], 0
+    for group in groups:
+        if place == len(numbers):  # the one before it was denied
+            break
+        outcomes = []
+        for check in group:
+            outcomes.append(_outcome(check, numbers, place))
+            place += 5
+        answer.append(outcomes)
+    return answer
 
 
 def _outcome(check: Check, numbers: list[int], place: int) -> Outcome:

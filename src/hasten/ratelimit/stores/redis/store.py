@@ -12,29 +12,19 @@ Times are the server's.
 
 from __future__ import annotations
 
-import asyncio
-import weakref
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Final
 
-from hasten._coalescing import Coalescer
-from hasten._durations import Seconds, to_us
+from hasten._durations import Seconds
 from hasten._redis.address import parse_url
 from hasten._redis.server import Script, Server
 from hasten.errors import StoreError
-from hasten.ratelimit.store import Check, Group, Outcome, OverBudget, Settlement, is_denied
-from hasten.ratelimit.stores.redis.batch import (
-    Batch,
-    Block,
-    Hit,
-    Peek,
-    Request,
-    Reset,
-    Settle,
-    unpack,
-)
+from hasten.ratelimit.store import Check, Group, Outcome, is_denied
+from hasten.ratelimit.stores.asking import Answer, AskingStore, value_of
+from hasten.ratelimit.stores.redis.batch import Batch, add, read, unpack
+from hasten.ratelimit.stores.requests import Hit, Peek, Request
 
 DEFAULT_PREFIX: Final = "hasten:limit"
 
@@ -45,16 +35,11 @@ SCRIPT: Final = Script.of(
     "limit", (resources.files(__package__) / "limit.lua").read_text(encoding="utf-8")
 )
 
-# If it was this event loop that was late, the answer is here, and only has to be read.
-GRACE_TURNS: Final = 4
-
 # Where a test brings its own time, keys must not go by the server's.
 LINGER_MS: Final = 600_000
 
-Answer = list[list[Outcome]] | StoreError
 
-
-class RedisStore:
+class RedisStore(AskingStore):
     """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
 
     Options in the URL beside the driver's: `?prefix=hasten:limit` (what all keys begin with).
@@ -70,92 +55,33 @@ class RedisStore:
         clock_us: Callable[[], int] | None = None,
     ) -> None:
         address = parse_url(url, known={"prefix"}, timeout=TIMEOUT_SECONDS)
-        self.url = address.shown
+        super().__init__(address.shown, budget)
         self._prefix = address.options.get("prefix", DEFAULT_PREFIX)
         self._server = Server(address, may_evict=True)
-        self._budget_us = None if budget is None else to_us("budget", budget, at_least_us=1)
-        self._late: set[asyncio.Future[list[Answer]]] = set()
-        self.on_late: Callable[[], None] | None = None
         self._clock_us = clock_us
         self._names: dict[str, bytes] = {}
-        self._coalescers: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, Coalescer[Request, Answer]
-        ] = weakref.WeakKeyDictionary()
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
-        groups = [group for group in groups if group]
-        if not groups:
-            return []
         if not self._server.is_cluster:
-            return await self._ask(Hit(groups))
+            return await super().hit(groups)
+        # One client after the other, for the first denial ends it.
         answer: list[list[Outcome]] = []
         for _, run in groupby(groups, key=lambda group: group[0].key):
             part = list(run)
             outcomes = await self._ask(Hit(part))
             answer += outcomes
-            if len(outcomes) < len(part) or is_denied(part[-1], outcomes[-1]):
+            if is_denied(part[len(outcomes) - 1], outcomes[-1]):
                 break
         return answer
 
-    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
-        # Put in now, not once somebody waits: what is asked later comes behind it.
-        return _all_done([self._put(Settle(settlement)) for settlement in settlements])
-
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        if not checks:
-            return []
         if not self._server.is_cluster:
-            [outcomes] = await self._ask(Peek(checks))
-            return outcomes
+            return await super().peek(checks)
         answers = [self._put(Peek([check])) for check in checks]
-        return [_value(await answer)[0][0] for answer in answers]
-
-    async def reset(self, bucket: str, key: bytes) -> None:
-        await self._ask(Reset(bucket, key))
-
-    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        await self._ask(Block(bucket, key, for_us))
+        return [value_of(await answer)[0][0] for answer in answers]
 
     async def aclose(self) -> None:
         await self._server.close()
-
-    # Sending ------------------------------------------------------------------------------------
-
-    async def _ask(self, request: Request) -> list[list[Outcome]]:
-        return _value(await self._put(request))
-
-    def _put(self, request: Request) -> asyncio.Future[Answer]:
-        loop = asyncio.get_running_loop()
-        coalescer = self._coalescers.get(loop)
-        if coalescer is None:
-            coalescer = self._coalescers[loop] = Coalescer(self._send)
-        return coalescer.put(request)
-
-    async def _send(self, requests: Sequence[Request]) -> list[Answer]:
-        if self._budget_us is None:
-            return await self._exchange(requests)
-        exchange = asyncio.ensure_future(self._exchange(requests))
-        if await _is_done_within(exchange, self._budget_us):
-            return exchange.result()
-        # Not cancelled, which would break the connection for the sake of a moment.
-        self._late.add(exchange)
-        exchange.add_done_callback(self._came_late)
-        return [OverBudget(self.url, self._budget_us)] * len(requests)
-
-    def _came_late(self, exchange: asyncio.Future[list[Answer]]) -> None:
-        """Nobody has heard of what it brings: give back what it reserved."""
-        self._late.discard(exchange)
-        if exchange.cancelled() or exchange.exception() is not None:
-            return
-        answers = [answer for answer in exchange.result() if not isinstance(answer, StoreError)]
-        if not answers:
-            return
-        if self.on_late is not None:
-            self.on_late()
-        for answer in answers:
-            for outcome in chain(*answer):
-                if outcome.token is not None:
-                    self._put(Settle(Settlement(outcome.token)))
 
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         now_us = None if self._clock_us is None else self._clock_us()
@@ -164,7 +90,7 @@ class RedisStore:
         for places in self._batches(requests):
             batch = Batch(self._name)
             for place in places:
-                requests[place].add_to(batch)
+                add(batch, requests[place])
             calls.append((batch.names(), batch.packed(now_us, linger_ms)))
             members.append(places)
         answers: list[Answer] = [[]] * len(requests)
@@ -176,7 +102,7 @@ class RedisStore:
                     answers[place] = told
                 continue
             for place, numbers in zip(places, unpack(told), strict=True):
-                answers[place] = requests[place].read(numbers)
+                answers[place] = read(requests[place], numbers)
         return answers
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[int]]:
@@ -199,23 +125,3 @@ class RedisStore:
                 self._names.clear()
             self._names[bucket] = start
         return start + key.hex().encode() + b"}"
-
-
-async def _is_done_within(future: asyncio.Future[list[Answer]], budget_us: int) -> bool:
-    await asyncio.wait({future}, timeout=budget_us / 1_000_000)
-    for _ in range(GRACE_TURNS):
-        if future.done():
-            break
-        await asyncio.sleep(0)
-    return future.done()
-
-
-async def _all_done(answers: Sequence[asyncio.Future[Answer]]) -> None:
-    for answer in await asyncio.gather(*answers):
-        _value(answer)
-
-
-def _value(answer: Answer) -> list[list[Outcome]]:
-    if isinstance(answer, StoreError):
-        raise answer
-    return answer

@@ -1,0 +1,120 @@
+"""What stores that are elsewhere have in common: they are asked together, and waited for so long.
+
+All that is asked in one tick of the event loop is one exchange with the store. Within it, and from
+one exchange to the next, things are done in the order they were asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
+from typing import Final
+
+from hasten._coalescing import Coalescer
+from hasten._durations import Seconds, to_us
+from hasten.errors import StoreError
+from hasten.ratelimit.store import Check, Group, Outcome, OverBudget, Settlement
+from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
+
+Answer = list[list[Outcome]] | StoreError
+"""Outcomes of a hit, by groups; of a peek, as one group; of anything else none."""
+
+# If it was this event loop that was late, the answer is here, and only has to be read.
+GRACE_TURNS: Final = 4
+
+
+class AskingStore(ABC):
+    """A `Store`. budget is how long an exchange is waited for; None for as long as it takes."""
+
+    def __init__(self, url: str, budget: Seconds | None) -> None:
+        self.url = url
+        self.on_late: Callable[[], None] | None = None
+        self._budget_us = None if budget is None else to_us("budget", budget, at_least_us=1)
+        self._late: set[asyncio.Future[list[Answer]]] = set()
+        self._coalescers: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, Coalescer[Request, Answer]
+        ] = weakref.WeakKeyDictionary()
+
+    @abstractmethod
+    async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
+        """Carry out requests in their order. Each that fails has its error for an answer."""
+
+    @abstractmethod
+    async def aclose(self) -> None: ...
+
+    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        return await self._ask(Hit(groups)) if groups else []
+
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
+        # Put in now, not once somebody waits: what is asked later comes behind it.
+        return _all_done([self._put(Settle(settlement)) for settlement in settlements])
+
+    async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        if not checks:
+            return []
+        [outcomes] = await self._ask(Peek(checks))
+        return outcomes
+
+    async def reset(self, bucket: str, key: bytes) -> None:
+        await self._ask(Reset(bucket, key))
+
+    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
+        await self._ask(Block(bucket, key, for_us))
+
+    async def _ask(self, request: Request) -> list[list[Outcome]]:
+        return value_of(await self._put(request))
+
+    def _put(self, request: Request) -> asyncio.Future[Answer]:
+        loop = asyncio.get_running_loop()
+        coalescer = self._coalescers.get(loop)
+        if coalescer is None:
+            coalescer = self._coalescers[loop] = Coalescer(self._send)
+        return coalescer.put(request)
+
+    async def _send(self, requests: Sequence[Request]) -> list[Answer]:
+        if self._budget_us is None:
+            return await self._exchange(requests)
+        exchange = asyncio.ensure_future(self._exchange(requests))
+        if await _is_done_within(exchange, self._budget_us):
+            return exchange.result()
+        # Not cancelled, which would break the connection for the sake of a moment.
+        self._late.add(exchange)
+        exchange.add_done_callback(self._came_late)
+        return [OverBudget(self.url, self._budget_us)] * len(requests)
+
+    def _came_late(self, exchange: asyncio.Future[list[Answer]]) -> None:
+        """Nobody has heard of what it brings: give back what it reserved."""
+        self._late.discard(exchange)
+        if exchange.cancelled() or exchange.exception() is not None:
+            return
+        answers = [answer for answer in exchange.result() if not isinstance(answer, StoreError)]
+        if not answers:
+            return
+        if self.on_late is not None:
+            self.on_late()
+        for outcome in chain(*chain(*answers)):
+            if outcome.token is not None:
+                self._put(Settle(Settlement(outcome.token)))
+
+
+def value_of(answer: Answer) -> list[list[Outcome]]:
+    if isinstance(answer, StoreError):
+        raise answer
+    return answer
+
+
+async def _is_done_within(future: asyncio.Future[list[Answer]], budget_us: int) -> bool:
+    await asyncio.wait({future}, timeout=budget_us / 1_000_000)
+    for _ in range(GRACE_TURNS):
+        if future.done():
+            break
+        await asyncio.sleep(0)
+    return future.done()
+
+
+async def _all_done(answers: Sequence[asyncio.Future[Answer]]) -> None:
+    for answer in await asyncio.gather(*answers):
+        value_of(answer)

@@ -1,0 +1,99 @@
+"""What is particular to counts in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from hasten.errors import InvalidOption, StoreUnavailable
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit.store import Check, digest
+from hasten.ratelimit.stores import open_store
+from hasten.ratelimit.stores.sqlite import SqliteStore
+from tests.ratelimit.stores import SECOND, Clock, open_for_test
+
+
+def rows(place: Path) -> int:
+    with contextlib.closing(sqlite3.connect(place / "limits.db")) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM hasten_limits").fetchone()
+        return int(count)
+
+
+class TestFile:
+    async def test_counts_outlive_the_process(self, tmp_path: Path) -> None:
+        check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
+        for expected in (1, 0):
+            async with open_for_test("sqlite", tmp_path) as store:
+                assert (await store.hit([[check]]))[0][0].remaining == expected
+
+    async def test_rows_go_when_their_time_is_over(self, tmp_path: Path) -> None:
+        clock = Clock()
+        rule = rule_of(Rate(2, 60))
+        async with open_for_test("sqlite", tmp_path, clock) as store:
+            for number in range(500):
+                await store.hit([[Check("api", digest(f"old {number}"), rule)]])
+            clock.advance(60)
+            for number in range(100):
+                await store.hit([[Check("api", digest(f"new {number}"), rule)]])
+        assert rows(tmp_path) == 100
+
+    async def test_a_denial_writes_nothing(self, tmp_path: Path) -> None:
+        check = Check("api", digest("ada"), rule_of(Rate(1, 60)))
+        async with open_for_test("sqlite", tmp_path) as store:
+            await store.hit([[check]])
+            with contextlib.closing(sqlite3.connect(tmp_path / "limits.db")) as other:
+                (before,) = other.execute("PRAGMA data_version").fetchone()
+                assert not (await store.hit([[check]]))[0][0].ok
+                (after,) = other.execute("PRAGMA data_version").fetchone()
+        assert before == after
+
+    async def test_a_block_does_not_shorten_what_is_known(self, tmp_path: Path) -> None:
+        clock = Clock()
+        check = Check("api", digest("ada"), rule_of(Rate(2, 60)))
+        async with open_for_test("sqlite", tmp_path, clock) as store:
+            await store.hit([[check]])
+            await store.block("api", digest("ada"), SECOND)
+            clock.advance(1)
+            await store.hit([[check._replace(key=digest("bob"))]])  # sweeps
+            assert (await store.hit([[check]]))[0][0].remaining == 0
+
+    async def test_it_may_share_a_file_with_jobs(self, tmp_path: Path) -> None:
+        from hasten.jobs import Queue
+
+        url = f"sqlite:///{tmp_path / 'app.db'}"
+        queue = Queue("mail", url)
+        await queue.add("send", {})
+        store = open_store(url)
+        assert (await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]]))[0][0].ok
+        await queue.add("send", {})
+        await store.aclose()
+        await queue.close()
+
+    async def test_a_folder_that_is_missing_is_named(self, tmp_path: Path) -> None:
+        store = SqliteStore(f"sqlite:///{tmp_path / 'none' / 'limits.db'}")
+        with pytest.raises(StoreUnavailable, match="there is no folder"):
+            await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]])
+        await store.aclose()
+
+    @pytest.mark.parametrize(
+        "url", ["sqlite://", "sqlite:///", "sqlite://host/x", "sqlite:///x?a=1"]
+    )
+    def test_other_urls_are_refused(self, url: str) -> None:
+        with pytest.raises(InvalidOption, match=r"^store="):
+            open_store(url)
+
+    async def test_a_path_is_relative_or_absolute(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        check = Check("api", digest("ada"), rule_of(Rate(2, 60)))
+        for url in ("sqlite:///limits.db", f"sqlite:///{os.fspath(tmp_path)}/limits.db"):
+            store = open_store(url)
+            await store.hit([[check]])
+            await store.aclose()
+        assert rows(tmp_path) == 1
