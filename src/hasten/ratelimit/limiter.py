@@ -10,9 +10,10 @@ from hasten import _portal
 from hasten._durations import Seconds, to_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit.fallback import BUDGET, Guard
+from hasten.ratelimit.leasing import Leases
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
 from hasten.ratelimit.rules import Algorithm, bucket_of, rule_of
-from hasten.ratelimit.store import Check, OnError, Outcome, Store, digest
+from hasten.ratelimit.store import Check, ImmediateStore, OnError, Outcome, Store, digest
 from hasten.ratelimit.stores import open_store
 
 ON_ERROR: Final = ("local", "allow", "deny")
@@ -45,7 +46,8 @@ class Limiter:
     store; without one, counts are in the memory of this process. Limiters of the same name, rate
     and store share their counts. on_store_error: where the store does not answer, "local" counts
     in this process, "allow" lets pass, "deny" denies. block_for: how long a key is denied once it
-    asked for too much. `limiter.sync` has the same for code without an event loop.
+    asked for too much. approximate: by how many processes the limit is shared, if it may be counted
+    approximately (`leasing`). `limiter.sync` has the same for code without an event loop.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Limiter:
         algorithm: Algorithm | None = None,
         on_store_error: OnError = "local",
         block_for: Seconds = 0,
+        approximate: int = 0,
         instances: int = 1,
         budget: Seconds = BUDGET,
     ) -> None:
@@ -68,12 +71,22 @@ class Limiter:
         rules = [rule_of(rate, algorithm) for rate in to_rates("rate", rate)]
         self._capacity = min(rule.capacity for rule in rules)
         block_us = to_us("block_for", block_for)
+        workers = to_limit("approximate", approximate)
         self._checks = [
-            Check(bucket_of(name, rule), b"", rule, block_us=block_us, on_error=on_store_error)
+            Check(
+                bucket_of(name, rule),
+                b"",
+                rule,
+                block_us=block_us,
+                workers=workers,
+                on_error=on_store_error,
+            )
             for rule in rules
         ]
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
+        if workers and not isinstance(store, ImmediateStore):
+            store = Leases(store)
         self._guard = Guard(store, instances=instances, budget=budget)
         self._keys: dict[str, bytes] = {}
         self.sync = SyncLimiter(self)
