@@ -3,6 +3,7 @@
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
+│   └── InvalidLimit        a limit of requests is: fix the call
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
@@ -72,6 +73,22 @@ class InvalidOption(HastenError, ValueError):
         super().__init__(f"{option}={shown}: expected {expected}")
         self.option = option
         self.value = value
+
+
+class InvalidLimit(InvalidOption):
+    """A limit, or what limits are kept by, cannot be meant. code names the kind of mistake."""
+
+    def __init__(self, code: str, option: str, value: object, expected: str) -> None:
+        super().__init__(option, value, expected)
+        self.code = code
+        self.args = (f"{self.args[0]} [{code}]",)
+
+    @classmethod
+    def of(cls, code: str, error: InvalidOption) -> InvalidLimit:
+        """The same mistake with its code."""
+        found = cls(code, error.option, error.value, "")
+        found.args = (f"{error} [{code}]",)
+        return found
 
 
 class InvalidArgument(HastenError, TypeError):
