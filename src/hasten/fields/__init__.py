@@ -3,6 +3,7 @@
 from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.fields import Fields, Row
 from hasten.fields.mask import Mask
+from hasten.fields.partial import Partial
 from hasten.fields.rows import encode
 
-__all__ = ["Allowed", "Field", "FieldSet", "Fields", "Mask", "Row", "encode"]
+__all__ = ["Allowed", "Field", "FieldSet", "Fields", "Mask", "Partial", "Row", "encode"]
