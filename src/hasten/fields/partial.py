@@ -70,6 +70,8 @@ def _described(allowed: Allowed, handler: Any, depth: int) -> dict[str, Any]:
             for name, schema in _of_field(field, kinds.get(field.attribute, Any), handler, depth)
         },
         "config": {"title": f"Partial[{model.__name__}]"},
+        # In the form that pydantic makes a short name of, for the components of OpenAPI.
+        "ref": f"{__name__}.Partial:{depth}[{model.__module__}.{model.__qualname__}:{id(model)}]",
     }
 
 

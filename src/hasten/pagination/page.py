@@ -229,10 +229,15 @@ def _described(
     pagination = _dict_of("Pagination", renamed)
     rows = {"type": "list", "items_schema": handler.generate_schema(of)}
     parts = {envelope.data: (rows, True), envelope.pagination: (pagination, True)}
+    whole = _dict_of(f"Page[{_name_of(of)}]", parts)
+    if envelope == Envelope():
+        # In the form that pydantic makes a short name of, for the components of OpenAPI.
+        kind = "Page" if keys is _IN_PAGE else "CursorPage"
+        whole["ref"] = f"{__name__}.{kind}:0[{_reference(of)}]"
     return {
         "type": "function-wrap",
         "function": {"type": "no-info", "function": lambda page, _: page},
-        "schema": _dict_of(f"Page[{_name_of(of)}]", parts),
+        "schema": whole,
         "serialization": {"type": "function-plain", "function": envelope.wrap},
     }
 
@@ -241,6 +246,12 @@ def _name_of(kind: Any) -> str:
     if is_partial(kind):
         return f"Partial[{_name_of(whole_of(kind))}]"
     return getattr(kind, "__name__", "object")
+
+
+def _reference(kind: Any) -> str:
+    if is_partial(kind):
+        return f"{__name__}.Partial:0[{_reference(whole_of(kind))}]"
+    return f"{getattr(kind, '__module__', '')}.{_name_of(kind)}:{id(kind)}"
 
 
 def described_in(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
