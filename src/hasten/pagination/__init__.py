@@ -1,5 +1,6 @@
 """Pages of what a database, or anything in order, holds."""
 
+from hasten._answers import Answer
 from hasten.pagination.counts import Cached, Capped, Count
 from hasten.pagination.order import Key
 from hasten.pagination.page import CursorPage, Envelope, Page
@@ -9,6 +10,7 @@ from hasten.pagination.sources import Source, Window
 
 __all__ = [
     "PER_PROCESS",
+    "Answer",
     "Cached",
     "Capped",
     "Count",
