@@ -106,7 +106,7 @@ def quart_app() -> Any:
 
     @app.get("/items")
     async def list_items() -> Any:
-        return await items(quart.request.args.items(multi=True), quart.request)
+        return await items(quart.request.args, quart.request)
 
     @app.get("/items/<int:id>")
     async def one_item(id: int) -> Any:
@@ -125,9 +125,8 @@ def django() -> Any:
 
     async def view(request: Any) -> Any:
         id = request.path.removeprefix("/items").strip("/")
-        query = request.META["QUERY_STRING"]
         try:
-            answer = await (item(query, int(id)) if id else items(query, request))
+            answer = await (item(request.GET, int(id)) if id else items(request.GET, request))
         except (InvalidParameter, RowNotFound) as error:
             answer = error.response()
         return http.HttpResponse(answer.body, status=answer.status, headers=answer.headers)

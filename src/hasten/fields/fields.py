@@ -9,15 +9,14 @@ from typing import (
     Any,
     Final,
     Generic,
-    Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
     Unpack,
     overload,
 )
-from urllib.parse import parse_qsl
 
+from hasten._queries import Query, pairs_of
 from hasten.errors import InvalidOption, RowNotFound
 from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.items import Items
@@ -34,12 +33,6 @@ Row: TypeAlias = dict[str, object]
 
 MAX_DEPTH: Final = 2
 MAX_MANY: Final = 20
-
-
-class MultiItems(Protocol):
-    """The query of a request, as Starlette and Litestar have it."""
-
-    def multi_items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class Options(TypedDict, total=False):
@@ -171,12 +164,12 @@ class Fields(Generic[T]):
         less._fill(self.allowed.without(*paths), strict=False)
         return less
 
-    def parse(self, query: str | Iterable[tuple[str, str]] | MultiItems) -> FieldSet:
+    def parse(self, query: Query) -> FieldSet:
         """What a request asks for; the default if it does not choose. Raises `InvalidParameter`.
 
         query is the query of the URL: its text, its pairs, or what a framework made of it.
         """
-        texts = [value for name, value in _pairs(query) if name == self.parameter]
+        texts = [value for name, value in pairs_of(query) if name == self.parameter]
         return self.allowed.parse(
             texts, parameter=self.parameter, max_depth=self.max_depth, max_names=self.max_names
         )
@@ -292,12 +285,3 @@ def _check_markers(allowed: Allowed, more: str) -> None:
                 rest.append(field.relation)
                 if field.many and field.name + more in one.fields:
                     raise InvalidOption("more", more, f"another end than {field.name + more!r} has")
-
-
-def _pairs(query: str | Iterable[tuple[str, str]] | MultiItems) -> Iterable[tuple[str, str]]:
-    if isinstance(query, str):
-        return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
-    if hasattr(query, "multi_items"):
-        items: Iterable[tuple[str, str]] = query.multi_items()
-        return items
-    return query

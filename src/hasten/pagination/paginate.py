@@ -12,7 +12,6 @@ from typing import (
     Final,
     Generic,
     Literal,
-    Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -20,9 +19,9 @@ from typing import (
     cast,
     overload,
 )
-from urllib.parse import parse_qsl
 
 from hasten._answers import Answer, etag_of, names_tag
+from hasten._queries import Query, pairs_of
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields.allowed import Allowed, FieldSet
 from hasten.fields.fields import Fields
@@ -50,12 +49,6 @@ PER_PROCESS: Final = "per-process"
 """Instead of a secret: one that each process makes up. With several, cursors get lost."""
 
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
-
-
-class MultiItems(Protocol):
-    """The query of a request, as Starlette and Litestar have it."""
-
-    def multi_items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class Options(TypedDict, total=False):
@@ -187,7 +180,7 @@ class Paginate(Generic[P]):
 
     def parse(
         self,
-        query: str | Iterable[tuple[str, str]] | MultiItems,
+        query: Query,
         *,
         if_none_match: str | None = None,
     ) -> PageParams:
@@ -196,7 +189,7 @@ class Paginate(Generic[P]):
         query is the query of the URL: its text, its pairs, or what a framework made of it.
         if_none_match is that header, of use where etag= is an expression.
         """
-        pairs = _pairs(query)
+        pairs = pairs_of(query)
         q = params.parse(
             pairs,
             self.limits,
@@ -604,14 +597,6 @@ def _to_keys(secret: Secret | None, mode: Mode) -> Keys | None:
             "or 'per-process', where there is one process only",
         )
     return Keys(secret)
-
-
-def _pairs(query: str | Iterable[tuple[str, str]] | MultiItems) -> Sequence[tuple[str, str]]:
-    if isinstance(query, str):
-        return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
-    if hasattr(query, "multi_items"):
-        return list(query.multi_items())
-    return list(query)
 
 
 def _name_of(model: type | None) -> str:
