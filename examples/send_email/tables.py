@@ -1,0 +1,37 @@
+"""The tables of the blog."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+    about: Mapped[str]
+    joined_at: Mapped[datetime]
+
+
+class Post(Base):
+    __tablename__ = "posts"
+    # One for each order that clients may ask for. Each ends in the primary key, as the orders do.
+    __table_args__ = (
+        Index("posts_by_time", "created_at", "id"),
+        Index("posts_by_title", "title", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    text: Mapped[str]
+    created_at: Mapped[datetime]
+    author_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    author: Mapped[User] = relationship()
