@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from examples.send_email import blog, mail
 from hasten.compression import CompressionMiddleware
 
-app = FastAPI(title="Mail and posts")
+# One address for each thing: with a slash at its end it is another one, and not there.
+app = FastAPI(title="Mail and posts", redirect_slashes=False)
 app.include_router(mail.router)
 app.include_router(blog.router)
 app.add_middleware(CompressionMiddleware)
