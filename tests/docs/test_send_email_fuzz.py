@@ -92,9 +92,9 @@ async def answer_to(
 
 # By its own description --------------------------------------------------------------------------
 
-OPERATIONS: Final[list[Any]] = [
-    found.ok() for found in schemathesis.openapi.from_dict(app.openapi()).get_all_operations()
-]
+description: Any = schemathesis.openapi.from_dict(app.openapi())
+
+OPERATIONS: Final = [found.ok() for found in description.get_all_operations()]
 
 REQUESTS: Final = [
     pytest.param(operation, mode, id=f"{operation.label}, {mode}")
@@ -120,16 +120,23 @@ async def test_requests_made_from_its_openapi(
         f"{url.path}?{url.query}".encode(),
         method=str(request.method),
         headers=[
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in request.headers.items()
+            (as_bytes(name.lower()), as_bytes(value)) for name, value in request.headers.items()
         ],
         body=as_bytes(request.body),
     )
     assert response.status in STATUSES, response.body
 
 
-def as_bytes(body: bytes | str | None) -> bytes:
-    return body.encode() if isinstance(body, str) else body or b""
+def as_bytes(content: object) -> bytes:
+    """What requests holds as text, bytes or None, as it would send it."""
+    match content:
+        case None:
+            return b""
+        case str():
+            return content.encode()
+        case bytes():
+            return content
+    raise TypeError(f"{type(content)} is not content")
 
 
 # By bytes ----------------------------------------------------------------------------------------
