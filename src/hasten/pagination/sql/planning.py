@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Enum, inspect, literal_column
+from sqlalchemy import ColumnElement, Enum, TypeDecorator, inspect, literal_column
 from sqlalchemy.orm import Mapper
 
 from hasten.errors import InvalidOption
@@ -182,13 +182,18 @@ def check_in_cursor(mapper: Mapper[Any], attributes: Collection[str], option: st
         if column is None:
             continue
         try:
-            kind = column.type.python_type
+            kind = _stored(column.type).python_type
         except NotImplementedError:
             continue
         if not issubclass(kind, _IN_CURSOR):
             raise InvalidOption(
                 option, attribute, f"a column whose values a cursor can hold, not {column.type!r}"
             )
+
+
+def _stored(kind: Any) -> Any:
+    """The type below one of the application's own, which tells nothing of its values."""
+    return _stored(kind.impl) if isinstance(kind, TypeDecorator) else kind
 
 
 _IN_CURSOR: Final = (
