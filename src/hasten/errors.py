@@ -30,7 +30,10 @@ The classes answer "what can the caller do?". What a handler raises to steer its
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
+
+from hasten._answers import Answer
 
 
 class HastenError(Exception):
@@ -171,6 +174,10 @@ class InvalidParameter(HastenError, ValueError):
             problem["allowed"] = list(self.allowed)
         return problem
 
+    def response(self) -> Answer:
+        """The whole answer, which any ASGI framework can return."""
+        return _answer(self.status, self.problem())
+
 
 def _assignment(parameter: str, value: str | None) -> str:
     if value is None:
@@ -197,6 +204,10 @@ class RowNotFound(HastenError, LookupError):
             "detail": str(self),
             "code": "not_found",
         }
+
+    def response(self) -> Answer:
+        """The whole answer, which any ASGI framework can return."""
+        return _answer(self.status, self.problem())
 
 
 class ResponseBroken(HastenError):
@@ -295,3 +306,9 @@ class ResultTimeout(HastenError, TimeoutError):
         super().__init__(f"job {job_id!r} has not finished within {seconds:g} s")
         self.job_id = job_id
         self.seconds = seconds
+
+
+def _answer(status: int, problem: dict[str, object]) -> Answer:
+    # Escaped to ASCII: what a client sent may hold what no encoding has.
+    body = json.dumps(problem).encode()
+    return Answer(body, status, {"content-type": "application/problem+json"})
