@@ -37,6 +37,9 @@ checks = st.builds(
     counted_later=st.booleans(),
     block_us=st.sampled_from([0, 0, 0, SECOND // 2]),
     forced=st.sampled_from([False] * 7 + [True]),
+    shadow=st.sampled_from([False] * 5 + [True]),
+    workers=st.just(0),
+    on_error=st.just("local"),
 )
 
 

@@ -164,6 +164,13 @@ class TestGroups:
         answer = await store.hit([[check(3)], [check(3)], [check(3)], [check(3)]])
         assert [o.remaining for [o] in answer] == [2, 1, 0, 0]
 
+    async def test_86_a_shadow_denies_nothing_and_takes_nothing(self, store: Store) -> None:
+        shadow, real = check(1, name="shadow")._replace(shadow=True), check(5)
+        for left in (4, 3, 2):
+            [[watched], [outcome]] = await store.hit([[shadow], [real]])
+            assert (watched.ok, outcome.remaining) == (left == 4, left)
+        assert (await peek(store, shadow))[:3] == (False, 1, 0)
+
     async def test_what_is_forced_denies_nothing(self, store: Store) -> None:
         forced = check(1, cost=3)._replace(forced=True)
         [[first], [second]] = await store.hit([[forced], [check(5, name="next")]])

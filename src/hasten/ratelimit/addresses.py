@@ -32,7 +32,7 @@ class Addresses:
 
     def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
         """prefix is how many bits of an IPv6 address tell clients apart, 32 to 128."""
-        if isinstance(prefix, bool) or not isinstance(prefix, int) or not 32 <= prefix <= 128:
+        if not 32 <= prefix <= 128:
             raise InvalidLimit("IPV6_PREFIX", "ipv6_prefix", prefix, "a number from 32 to 128")
         self._prefix = prefix
         self._known: dict[str, str] = {}

@@ -41,7 +41,7 @@ class Denials:
         if not is_denied(group, outcomes):
             return
         for check, outcome in zip(group, outcomes, strict=True):
-            if outcome.certain and not check.forced:
+            if outcome.certain and not (check.forced or check.shadow):
                 # From the time of asking on: the store's own time lies behind that.
                 denial = Denial(asked_us + outcome.retry_us, check.cost, asked_us, list(outcomes))
                 self._keep(check, denial)
@@ -60,7 +60,7 @@ class Denials:
             for place, group in enumerate(groups):
                 for check in group:
                     denial = self._denials.get((check.bucket, check.key))
-                    if denial is None or check.forced or check.cost < denial.cost:
+                    if denial is None or check.cost < denial.cost or check.forced or check.shadow:
                         continue
                     if denial.until_us > now_us and len(group) == len(denial.outcomes):
                         return place, _told_now(denial, now_us - denial.asked_us)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
 from hasten.errors import InvalidLimit
@@ -162,7 +162,7 @@ class Exchange:
 
 
 async def answer_of(found: OrAwaitable[T]) -> T:
-    return await found if isawaitable(found) else cast("T", found)
+    return await found if isawaitable(found) else found
 
 
 def replaced(headers: Any, fields: Headers) -> Headers:

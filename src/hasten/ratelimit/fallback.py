@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -136,7 +136,7 @@ class Guard:
         if self._breaker.is_open:
             self._owed.extend(remote)
         else:
-            self._spawn(self._settled(remote, asyncio.ensure_future(self.store.settle(remote))))
+            self._spawn(self._settled(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         """As `Store.peek`; never raises `StoreError`."""
@@ -228,9 +228,7 @@ class Guard:
             self._owed.clear()
             self.settle_soon(owed)
 
-    async def _settled(
-        self, settlements: Sequence[Settlement], settling: asyncio.Future[None]
-    ) -> None:
+    async def _settled(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
         try:
             await settling
         except StoreError as error:

@@ -44,7 +44,10 @@ class Fields:
     """Header fields in the families that were asked for."""
 
     def __init__(self, families: Collection[str], now: Callable[[], float]) -> None:
-        """now is the time in seconds since the epoch, which "legacy" tells. Raises `InvalidLimit`."""
+        """now is the time, in seconds since the epoch, that "legacy" tells by.
+
+        Raises `InvalidLimit`.
+        """
         unknown = [each for each in families if each not in FAMILIES]
         if isinstance(families, str) or unknown:
             raise InvalidLimit("HEADERS", "headers", families, f"some of {', '.join(FAMILIES)}")

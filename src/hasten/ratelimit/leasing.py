@@ -79,7 +79,7 @@ class Leases:
             exact = []
             outcome = await self._spend(group[0])
             answer.append([outcome])
-            if not outcome.ok:
+            if is_denied(group, answer[-1]):
                 return answer
         if exact:
             await self._passes(exact, answer)

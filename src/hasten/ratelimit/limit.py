@@ -39,8 +39,8 @@ _METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNEC
 class Limit:
     """How much a client may ask for: ``Limit("100/15m", path="/api/")``.
 
-    - rate: a text (``"10/s burst 20, 1000/h"``: all hold together), a `Rate`, several, or a function
-      of the request (it may wait) that gives one: another rate is another count.
+    - rate: a text (``"10/s burst 20, 1000/h"``: all hold together), a `Rate`, several, or a
+      function of the request (it may wait) that gives one: another rate is another count.
     - path: what it is for: a path with all below it, several of them, or None for everything.
       methods likewise; GET includes HEAD.
     - name: what it is called in answers and for `current_limit`; by default its rate. Limits with
@@ -171,16 +171,16 @@ class Limit:
                 cost,
                 self.is_settled,
                 self.block_us,
-                self.shadow,
-                self.approximate,
-                self.on_store_error or on_error,
+                shadow=self.shadow,
+                workers=self.approximate,
+                on_error=self.on_store_error or on_error,
             )
             for rule in rules
         ]
 
     def rules_for(self, rate: Rated) -> tuple[Rule, ...]:
         """The rules of a rate that a function gave. Raises `InvalidLimit`."""
-        return self._rules_of(rate if not isinstance(rate, list) else tuple(rate))
+        return self._rules_of(rate)
 
     def keeps(self, status: int | None, is_success: bool) -> bool:
         """Whether a request that ended so stays counted. status is None if there is no answer."""
@@ -326,9 +326,9 @@ def _function(option: str, value: object) -> Any:
 def _statuses(counts: object) -> frozenset[int] | None:
     if counts is None:
         return None
-    if isinstance(counts, Collection) and counts and not isinstance(counts, str | bytes):
-        if all(isinstance(each, int) and 100 <= each <= 599 for each in counts):
-            return frozenset(counts)
+    statuses = counts if isinstance(counts, set | frozenset | list | tuple) else ()
+    if statuses and all(isinstance(each, int) and 100 <= each <= 599 for each in statuses):
+        return frozenset(statuses)
     raise InvalidLimit("COUNTS", "counts", counts, "statuses that count: {401, 403}")
 
 

@@ -155,7 +155,7 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if not self._enabled or (kind != "http" and kind != "websocket"):
+        if not self._enabled or kind not in _KINDS:
             await self.app(scope, receive, send)
             return
         plan = self._plan_of(scope, kind)
@@ -220,7 +220,7 @@ class RateLimitMiddleware:
     async def _take(self, exchange: Exchange, plan: _Plan) -> None:
         if plan.is_plain:
             limits: Sequence[Limit] = plan.limits
-            groups = plan.groups(exchange.context.client)
+            groups: Sequence[Sequence[Check]] = plan.groups(exchange.context.client)
         else:
             try:
                 limits, groups = await self._groups(exchange.context, plan)
@@ -328,13 +328,12 @@ class RateLimitMiddleware:
         await exchange.settle(answer.status)
         await exchange.finish()
         exchange.has_started = True
-        if isinstance(answer, Answer):
-            headers = [
-                (key.encode(), value.encode("latin-1")) for key, value in answer.headers.items()
-            ]
-            body = b"" if exchange.context.method == "HEAD" else answer.body
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+        headers = [
+            (name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()
+        ]
+        body = b"" if exchange.context.method == "HEAD" else answer.body
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _refusal(self, exchange: Exchange) -> Answer:
         denied = exchange.denied
@@ -523,6 +522,8 @@ class _KeyFailed(Exception):
         super().__init__(limit.name)
         self.limit = limit
 
+
+_KINDS: Final = frozenset({"http", "websocket"})
 
 _UNAVAILABLE: Final = Outcome(False, 0, 0, PAUSE_US, PAUSE_US, unavailable=True)
 

@@ -30,6 +30,7 @@ class Check(NamedTuple):
     bucket tells limits apart (`rules.bucket_of`), key their clients: 16 bytes (`digest`). cost is 0
     or more; 0 takes nothing, and passes wherever not too much was taken. counted_later makes it a
     reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
+    shadow: a denial takes nothing, as any other, but groups behind it are taken all the same.
     After a denial for what is used up, not only reserved, the key is blocked for block_us. workers
     is not 0 if so many processes may keep the count approximately (`leasing`). on_error is what
     becomes of it where the store does not answer (`fallback`).
@@ -42,6 +43,7 @@ class Check(NamedTuple):
     counted_later: bool = False
     block_us: int = 0
     forced: bool = False
+    shadow: bool = False
     workers: int = 0
     on_error: OnError = "local"
 
@@ -86,7 +88,7 @@ class Settlement(NamedTuple):
 
 
 Group: TypeAlias = Sequence[Check]
-"""The checks of one policy: one key, a bucket for each. They take all or nothing."""
+"""The checks of one policy, at least one: one key, a bucket for each. They take all or nothing."""
 
 
 class Store(Protocol):
@@ -156,9 +158,9 @@ class ImmediateStore(Store, Protocol):
 
 
 def is_denied(group: Group, outcomes: Sequence[Outcome]) -> bool:
-    """Whether a group was denied, by its outcomes. What is forced denies nothing."""
+    """Whether the groups behind this one are not taken, by its outcomes."""
     for check, outcome in zip(group, outcomes, strict=True):
-        if not outcome.ok and not check.forced:
+        if not (outcome.ok or check.forced or check.shadow):
             return True
     return False
 

@@ -80,7 +80,7 @@ class MemoryStore:
         return answers
 
     def _hit_one(self, check: Check) -> Outcome:
-        bucket, key, rule, cost, counted_later, block_us, forced, _, _ = check
+        bucket, key, rule, cost, counted_later, block_us, forced, _, _, _ = check
         table = self._tables.get(bucket)
         if table is not None and rule.kind == "fixed":
             packed = table.entries.get(key)

@@ -21,7 +21,7 @@ _new: Final = tuple.__new__  # a named tuple's own costs twice the time
 
 _KINDS: Final[dict[Kind, int]] = {"fixed": 1, "sliding": 2, "concurrency": 3, "gcra": 4}
 _HIT, _SETTLE, _PEEK, _RESET, _BLOCK = 1, 2, 3, 4, 5
-_LATER, _FORCED = 1, 2
+_LATER, _FORCED, _SHADOW = 1, 2, 4
 _OK, _CERTAIN = 1, 2
 
 KeyName: TypeAlias = Callable[[str, bytes], bytes]
@@ -88,8 +88,8 @@ def add(batch: Batch, request: Request) -> None:
 
 def _group(batch: Batch, group: Group) -> list[int]:
     numbers: list[int] = []
-    for bucket, key, rule, cost, counted_later, block_us, forced, _, _ in group:
-        flags = (_LATER if counted_later else 0) | (_FORCED if forced else 0)
+    for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _, _ in group:
+        flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
         numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
     return numbers
 

@@ -10,7 +10,7 @@
 --             {3, key, rule, cost, …}          peek
 --             {4, key}                         reset
 --             {5, key, for}                    block
---   flags     1 counted later, 2 forced
+--   flags     1 counted later, 2 forced, 4 shadow
 -- Returns packed, for each request: {flags, remaining, reset, retry, at, …} of a hit or peek, with
 --   flags     1 passed, 2 certain; else {}.
 --
@@ -223,19 +223,24 @@ local function tell(answer, rule, state, sure, wait, at)
   answer[count + 4], answer[count + 5] = retry, at
 end
 
--- One check of a group: its rule, its state and how long it has to wait.
+-- One check of a group: its rule, its state, how long it has to wait, and its flags.
 local function ask(group, place)
-  local rule = rules[group[place + 1]]
+  local rule, flags = rules[group[place + 1]], group[place + 3]
   local state = fresh(group[place], rule)
   local sure, wait = wait_of(rule, state, group[place + 2])
-  return { rule = rule, state = state, sure = sure, wait = wait }
+  return {
+    rule = rule, state = state, sure = sure, wait = wait,
+    later = flags % 2 == 1 or rule.kind == CONCURRENCY,
+    forced = flags % 4 >= 2,
+    shadow = flags >= 4,
+  }
 end
 
 local function deny(answer, group, place, asked)
-  local cost, flags, for_time = group[place + 2], group[place + 3], group[place + 4]
+  local cost, for_time = group[place + 2], group[place + 4]
   local rule, state, sure, wait = asked.rule, asked.state, asked.sure, asked.wait
   local is_blocked = state[1] and state[1] > now
-  if for_time > 0 and sure > 0 and flags < 2 and not is_blocked then
+  if for_time > 0 and sure > 0 and not asked.forced and not is_blocked then
     state[1] = now + for_time
     rule_of[group[place]] = rule
     sure, wait = wait_of(rule, state, cost)
@@ -244,26 +249,28 @@ local function deny(answer, group, place, asked)
 end
 
 local function accept(answer, group, place, asked)
-  local rule, state, flags = asked.rule, asked.state, group[place + 3]
-  local later = flags % 2 == 1 or rule.kind == CONCURRENCY
-  local at = take(rule, state, group[place + 2], later)
+  local rule, state = asked.rule, asked.state
+  local at = take(rule, state, group[place + 2], asked.later)
   rule_of[group[place]] = rule
   tell(answer, rule, state, asked.sure, asked.wait, at)
 end
 
--- Returns whether the group passed.
+-- Returns whether the groups behind it are to be taken, too.
 local function hit_group(answer, group)
-  local asked, denied = {}, false
+  local asked, denied, ends = {}, false, false
   for place = 1, #group, 5 do
     local one = ask(group, place)
     asked[place] = one
-    denied = denied or (one.wait > 0 and group[place + 3] < 2)
+    if one.wait > 0 and not one.forced then
+      denied = true
+      ends = ends or not one.shadow
+    end
   end
   local decide = denied and deny or accept
   for place = 1, #group, 5 do
     decide(answer, group, place, asked[place])
   end
-  return not denied
+  return not ends
 end
 
 -- What can be asked for ---------------------------------------------------------------------------
