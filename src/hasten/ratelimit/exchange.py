@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.context import Context
-from hasten.ratelimit.fields import State
+from hasten.ratelimit.fields import NAMES, State
 from hasten.ratelimit.limit import Limit, OrAwaitable
 from hasten.ratelimit.store import Check, Outcome, Settlement
 
@@ -83,7 +83,8 @@ class Exchange:
     """A request that some limits are for."""
 
     __slots__ = (
-        "_send", "context", "denied", "has_started", "kept", "loop", "middleware", "taken",
+        "_send", "context", "denied", "has_started", "kept", "loop", "make_fields", "middleware",
+        "taken",
     )  # fmt: skip
 
     def __init__(self, middleware: RateLimitMiddleware, context: Context, send: Send) -> None:
@@ -96,6 +97,8 @@ class Exchange:
         self.kept = 0
         """So many limits of the handshake come before those of its messages."""
         self.loop: AbstractEventLoop | None = None
+        self.make_fields: Callable[[int, int], Headers] | None = None
+        """What tells of its only limit, if there is one alone, of the plainest kind."""
         self._send = send
 
     @property
@@ -104,20 +107,27 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Hand on what the application sends, and tell with its head what is left."""
-        if message["type"] != "http.response.start":
-            if self.denied is None or self.has_started:
-                await self._send(message)
+        if message["type"] == "http.response.start" and not self.has_started:
+            if self.denied is not None:
+                return  # a refusal is sent in the place of whatever the framework makes of it
+            self.has_started = True
+            if self.middleware.settles:
+                await self.settle(message["status"])
+            fields = self._fields()
+            if fields:
+                headers = message.get("headers", ())
+                # In the place of those that another one has set.
+                kept = [line for line in headers if line[0].lower() not in NAMES]
+                message = {**message, "headers": kept + fields}
+        elif self.denied is not None and not self.has_started:
             return
-        if self.denied is not None:
-            return  # a refusal is sent in the place of whatever the framework makes of it
-        self.has_started = True
-        status: int = message["status"]
-        if self.middleware.settles and any(each.limit.is_settled for each in self.taken):
-            await self.settle(status)
-        fields = self.middleware.fields_of(self)
-        if fields:
-            message = {**message, "headers": replaced(message.get("headers", ()), fields)}
         await self._send(message)
+
+    def _fields(self) -> Headers:
+        if self.make_fields is not None and len(self.taken) == 1:
+            outcome = self.taken[0].outcomes[0]
+            return self.make_fields(outcome.remaining, outcome.reset_us)
+        return self.middleware.fields_of(self)
 
     async def settle(self, status: int | None) -> None:
         """Keep or give back what was reserved, now that it is known how the request ends.
@@ -163,12 +173,6 @@ class Exchange:
 
 async def answer_of(found: OrAwaitable[T]) -> T:
     return await found if isawaitable(found) else found
-
-
-def replaced(headers: Any, fields: Headers) -> Headers:
-    """Headers with fields of ours in place of those of the same names."""
-    ours = {name for name, _ in fields}
-    return [*(line for line in headers if line[0].lower() not in ours), *fields]
 
 
 # For handlers -------------------------------------------------------------------------------------

@@ -16,6 +16,14 @@ from hasten.errors import InvalidLimit
 
 FAMILIES: Final = ("draft-10", "draft-8", "draft-7", "draft-6", "legacy")
 
+NAMES: Final = frozenset(
+    {
+        b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining",
+        b"ratelimit-reset", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
+    }
+)  # fmt: skip
+"""All that there are."""
+
 SECOND_US: Final = 1_000_000
 
 MAX_KNOWN: Final = 1_000
@@ -81,6 +89,31 @@ class Fields:
                 lines.append((b"x-ratelimit-remaining", b"%d" % shown.remaining))
                 lines.append((b"x-ratelimit-reset", b"%d" % reset))
         return lines
+
+    def maker(self, policy: Policy) -> Callable[[int, int], Headers]:
+        """The same for requests under one limit alone, of what is left and when (µs) more is."""
+        if not self._is_structured or self._draft:
+            return lambda remaining, reset_us: self.of([State(policy, remaining, reset_us)])
+        first = (b"ratelimit-policy", _described(policy))
+        item = _quoted(policy.name) + b";r=%d;t=%d"
+        if not self._is_legacy:
+            return lambda remaining, reset_us: [
+                first,
+                (b"ratelimit", item % (remaining, seconds(reset_us))),
+            ]
+        limit = (b"x-ratelimit-limit", b"%d" % policy.quota)
+        now = self._now
+
+        def make(remaining: int, reset_us: int) -> Headers:
+            return [
+                first,
+                (b"ratelimit", item % (remaining, -(-reset_us // SECOND_US))),
+                limit,
+                (b"x-ratelimit-remaining", b"%d" % remaining),
+                (b"x-ratelimit-reset", b"%d" % ceil(now() + reset_us / SECOND_US)),
+            ]
+
+        return make
 
     def _structured(self, states: Sequence[State]) -> bytes:
         # One policy is what most requests are under.

@@ -160,6 +160,12 @@ class Limit:
         is_simple = self.key in ("ip", "global") and isinstance(self.cost, int)
         return is_simple and not (self.rate_of or self.skip or self.is_settled)
 
+    @property
+    def is_plainest(self) -> bool:
+        """Whether there is one rate besides, which is told of, and nothing to call."""
+        is_told = self.headers and self.on_limited is None and not self.shadow
+        return self.is_plain and is_told and len(self.rules) == 1
+
     def checks(self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError) -> list[Check]:
         """What a store is asked of one request."""
         digested = digest(key)

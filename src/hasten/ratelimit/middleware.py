@@ -131,9 +131,11 @@ class RateLimitMiddleware:
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
         self.guard: Final = Guard(store, instances=instances, budget=budget)
+        immediate = self.guard.immediate
+        self._hit_one = immediate.hit_one if immediate is not None else None
         self._proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self._addresses = Addresses(ipv6_prefix)
-        self._fields = Fields(headers, clock)
+        self.fields = Fields(headers, clock)
         self._on_decision = on_decision
         self._enabled = enabled
         self._name = name
@@ -142,7 +144,8 @@ class RateLimitMiddleware:
         self._known: dict[tuple[str, str, str], _Plan | None] = {}
         self._of_routes: dict[Limit, _Plan] = {}
         self._warned: set[str] = set()
-        self._looks_for_proxies = 0 if self._proxies.are_there else LOOKED_AT
+        self._trusts = self._proxies.are_there
+        self._looks_for_proxies = 0 if self._trusts else LOOKED_AT
 
     async def reset(self) -> None:
         """Forget all counts that are in the memory of this process: for tests."""
@@ -173,7 +176,10 @@ class RateLimitMiddleware:
         if routes.in_use:
             exchange.loop = asyncio.get_running_loop()
         if plan is not None:
-            await self._take(exchange, plan)
+            if plan.only is None or self._hit_one is None:
+                await self._take(exchange, plan)
+            else:
+                self._take_one(exchange, plan, plan.only, self._hit_one)
             if exchange.denied is not None:
                 await self._refuse(exchange, send)
                 return
@@ -194,7 +200,7 @@ class RateLimitMiddleware:
         """Hold a request against one more limit: of its route. False if it is refused."""
         plan = self._of_routes.get(limit)
         if plan is None:
-            plan = self._of_routes[limit] = _Plan((limit,), self.on_store_error)
+            plan = self._of_routes[limit] = _Plan((limit,), self)
         self.settles |= limit.is_settled
         await self._take(exchange, plan)
         return exchange.denied is None
@@ -216,6 +222,17 @@ class RateLimitMiddleware:
             limit.name,
             "an async def handler, or one that runs in a thread: the store has to be waited for",
         )
+
+    def _take_one(
+        self, exchange: Exchange, plan: _Plan, limit: Limit, hit_one: Callable[[Check], Outcome]
+    ) -> None:
+        """What most requests need: one limit by address, and a store that answers at once."""
+        group = plan.groups(exchange.context.client)[0]
+        taken = Taken(limit, group, (hit_one(group[0]),))
+        exchange.taken.append(taken)
+        exchange.make_fields = plan.make_fields
+        if self._decide(taken):
+            exchange.denied = taken
 
     async def _take(self, exchange: Exchange, plan: _Plan) -> None:
         if plan.is_plain:
@@ -314,13 +331,13 @@ class RateLimitMiddleware:
         """The header fields that tell what is left."""
         taken = exchange.taken
         if len(taken) == 1 and len(taken[0].outcomes) == 1:  # most requests
-            return self._fields.of(taken[0].states()) if taken[0].limit.headers else []
+            return self.fields.of(taken[0].states()) if taken[0].limit.headers else []
         states = [state for each in taken if each.limit.headers for state in each.states()]
         denied = exchange.denied
         violated = None
         if denied is not None and denied.limit.headers and denied.checks:
             violated = denied.states()[denied.outcomes.index(denied.told)]
-        return self._fields.of(states, violated)
+        return self.fields.of(states, violated)
 
     async def _refuse(self, exchange: Exchange, send: Send) -> None:
         """Answer in the place of the application."""
@@ -429,7 +446,7 @@ class RateLimitMiddleware:
             if (is_websocket or limit.per == "request")
             and (limit.methods is None or ("GET" if is_websocket else method) in limit.methods)
         ]
-        return _Plan(tuple(found), self.on_store_error) if found else None
+        return _Plan(tuple(found), self) if found else None
 
     def _is_inside_itself(self, scope: Scope) -> bool:
         """Whether another one of this name has the request already. Marks that this one has."""
@@ -449,6 +466,8 @@ class RateLimitMiddleware:
 
     def _client(self, scope: Scope) -> str:
         """The address of the client, as its limits know it."""
+        if not self._trusts and scope.get("client") and not self._looks_for_proxies:
+            return self._addresses.key(scope["client"][0])
         address, oddity = self._proxies.client(scope)
         if oddity is not None:
             self._warn(oddity, "what a trusted proxy says of its client cannot be read")
@@ -483,10 +502,17 @@ class RateLimitMiddleware:
 class _Plan:
     """The limits of the requests of one kind."""
 
-    def __init__(self, limits: tuple[Limit, ...], on_error: OnError) -> None:
+    def __init__(self, limits: tuple[Limit, ...], middleware: RateLimitMiddleware) -> None:
         self.limits = limits
         self.is_plain = all(limit.is_plain for limit in limits)
-        self._on_error: OnError = on_error
+        self.only: Limit | None = None
+        """The only limit, if there is but one, with one rate and nothing to call."""
+        self.make_fields: Callable[[int, int], Headers] | None = None
+        first = limits[0]
+        if len(limits) == 1 and first.is_plainest:
+            self.only = first
+            self.make_fields = middleware.fields.maker(first.policies(first.rules[0]))
+        self._middleware = middleware
         self._groups: dict[str, list[list[Check]]] = {}
         self.of_requests = self._part("request")
         self.of_messages = self._part("message")
@@ -502,7 +528,7 @@ class _Plan:
                     client if limit.key == "ip" else "global",
                     limit.cost if isinstance(limit.cost, int) else 1,
                     limit.rules,
-                    self._on_error,
+                    self._middleware.on_store_error,
                 )
                 for limit in self.limits
             ]
@@ -512,7 +538,7 @@ class _Plan:
         limits = tuple(limit for limit in self.limits if limit.per == per)
         if len(limits) == len(self.limits):
             return self
-        return _Plan(limits, self._on_error) if limits else None
+        return _Plan(limits, self._middleware) if limits else None
 
 
 class _KeyFailed(Exception):
