@@ -1,0 +1,135 @@
+"""The floor: rows of the driver, written to JSON by msgspec, in the same FastAPI.
+
+asyncpg on PostgreSQL, sqlite3 in FastAPI's thread on SQLite: what SQLAlchemy uses for the others.
+Texts of SQL stand in the code, values are not looked at, and page and total are one statement.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import FastAPI, Query, Response
+
+from benchmarks.pagination.calls import Application
+from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
+from benchmarks.pagination.database import Database
+from benchmarks.pagination.dataset import MARKS, NAMES, TABLES
+
+Number = Annotated[int, Query(ge=1)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+
+NEWEST: Final = "ORDER BY created_at DESC, id DESC"
+FEW: Final = ", ".join(FIELDS)
+ENCODER: Final = msgspec.json.Encoder()
+
+
+class Raw(Contestant):
+    title = "raw driver"
+    remark = "asyncpg, or sqlite3 in a thread, and msgspec; page and total in one statement"
+    packages = ("msgspec",)
+    counts = frozenset({"exact", "capped", "none"})
+    orders = frozenset({"id"})
+    has_fields = True
+
+    async def build(self, database: Database) -> Application:
+        app = FastAPI()
+        raw = await database.new_raw()
+        if database.is_async:
+            _add_waiting(app, raw)
+        else:
+            _add_plain(app, raw)
+        return app
+
+
+def _totals(table: str) -> dict[str, str]:
+    """What tells the total within the select of a page, by its kind."""
+    return {
+        "exact": f", (SELECT count(*) FROM {table})",
+        "capped": f", (SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 10001) AS found)",
+        "none": ", NULL",
+    }
+
+
+def _page_sql(table: str, total: str) -> str:
+    return f"SELECT {', '.join(NAMES)}{total} FROM {table} {NEWEST} LIMIT $1 OFFSET $2"
+
+
+FEW_SQL: Final = f"SELECT {FEW}, NULL FROM posts {NEWEST} LIMIT $1 OFFSET $2"
+ONE_SQL: Final = f"SELECT {FEW} FROM posts WHERE id = $1"
+WALK_SQL: Final = f"SELECT {', '.join(MARKS)} FROM posts WHERE id > $1 ORDER BY id LIMIT $2"
+
+
+def _add_waiting(app: FastAPI, pool: Any) -> None:
+    def add_page(path: str, sql: str, names: Sequence[str]) -> None:
+        @app.get(path)
+        async def page(page: Number = 1, limit: Limit = 20) -> Response:
+            rows = await pool.fetch(sql, limit, (page - 1) * limit)
+            return _page(names, rows, page, limit)
+
+    for name in TABLES:
+        for kind, total in _totals(name).items():
+            add_page(f"/{name}/{kind}", _page_sql(name, total), NAMES)
+    add_page("/few", FEW_SQL, FIELDS)
+
+    @app.get("/one/{id}")
+    async def one(id: int) -> Response:
+        return _json(dict(await pool.fetchrow(ONE_SQL, id)))
+
+    @app.get("/walk/id")
+    async def walk(cursor: int = 0, limit: Limit = 20) -> Response:
+        return _stretch(map(dict, await pool.fetch(WALK_SQL, cursor, limit)), limit)
+
+
+def _add_plain(app: FastAPI, connection: Any) -> None:
+    lock = threading.Lock()
+
+    def fetch(sql: str, *values: object) -> list[Any]:
+        with lock:
+            found: list[Any] = connection.execute(sql, values).fetchall()
+        return found
+
+    def add_page(path: str, sql: str, names: Sequence[str]) -> None:
+        @app.get(path)
+        def page(page: Number = 1, limit: Limit = 20) -> Response:
+            return _page(names, fetch(sql, limit, (page - 1) * limit), page, limit)
+
+    for name in TABLES:
+        for kind, total in _totals(name).items():
+            add_page(f"/{name}/{kind}", _page_sql(name, total), NAMES)
+    add_page("/few", FEW_SQL, FIELDS)
+
+    @app.get("/one/{id}")
+    def one(id: int) -> Response:
+        return _json(dict(zip(FIELDS, fetch(ONE_SQL, id)[0], strict=True)))
+
+    @app.get("/walk/id")
+    def walk(cursor: int = 0, limit: Limit = 20) -> Response:
+        return _stretch(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
+
+
+def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) -> Response:
+    total = rows[0][-1] if rows else None
+    pagination = {"page": number, "limit": limit, "total": total}
+    return _json({"data": _named(names, rows), "pagination": pagination})
+
+
+def _stretch(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
+    data = list(rows)
+    next_cursor = str(data[-1]["id"]) if len(data) == limit else None
+    return _json({"data": data, "pagination": {"next_cursor": next_cursor}})
+
+
+def _named(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
+    found = [dict(zip(names, row, strict=False)) for row in rows]  # without the total behind them
+    if found and isinstance(found[0].get("created_at"), str):  # SQLite's: with a space
+        for row in found:
+            row["created_at"] = row["created_at"].replace(" ", "T")
+    return found
+
+
+def _json(answer: object) -> Response:
+    return Response(ENCODER.encode(answer), media_type="application/json")
+
+
+CONTESTANT = Raw
