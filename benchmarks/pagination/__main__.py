@@ -35,7 +35,7 @@ from benchmarks.tables import show_text
 from benchmarks.verdicts import show_verdicts
 
 ROUNDS: Final = 3
-FULL: Final = Sizes(rows=1_000_000, seconds=0.4, walk_seconds=120.0)
+FULL: Final = Sizes(rows=1_000_000, seconds=0.4, walk_seconds=60.0)
 QUICK: Final = Sizes(rows=100_000, seconds=0.05, walk_seconds=10.0)
 PARTS: Final[dict[str, type[Part]]] = {
     part.name: part for part in (Pages, Walk, Totals, FieldsPart, Whole)

@@ -1,4 +1,4 @@
-"""What a contestant is: an application of FastAPI, and how its pages are asked for and read."""
+"""What a contestant is: applications of FastAPI, and how their pages are asked for and read."""
 
 from __future__ import annotations
 

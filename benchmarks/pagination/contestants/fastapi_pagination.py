@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from fastapi import FastAPI, Query
+from fastapi import Query
 from fastapi_pagination import Page, add_pagination
 from fastapi_pagination.cursor import CursorPage
 from fastapi_pagination.customization import (
@@ -21,6 +21,7 @@ from benchmarks.pagination.calls import Application
 from benchmarks.pagination.contestant import MAX_LIMIT, Contestant, Rows
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import MARKS, NEWEST, ORDERS, TABLES, MarkOut, Post, PostOut
+from benchmarks.pagination.site import Site
 
 PAGES: Final[dict[str, Any]] = {
     "exact": Page[PostOut],
@@ -46,18 +47,19 @@ class FastapiPagination(Contestant):
     limit_parameter = "size"
 
     async def build(self, database: Database) -> Application:
-        app = FastAPI()
+        site = Site()
         engine = database.new_engine()
         add = _add_waiting if database.is_async else _add_plain
         for name, table in TABLES.items():
             for kind, page in PAGES.items():
                 statement = select(table).order_by(*NEWEST.terms(table))
-                add(app, f"/{name}/{kind}", engine, statement, page)
+                add(site, f"/{name}/{kind}", engine, statement, page)
         for name, order in ORDERS.items():
             marks = select(*(getattr(Post, each) for each in MARKS))
-            add(app, f"/walk/{name}", engine, marks.order_by(*order.terms(Post)), WALK)
-        add_pagination(app)
-        return app
+            add(site, f"/walk/{name}", engine, marks.order_by(*order.terms(Post)), WALK)
+        for app in site:
+            add_pagination(app)
+        return site
 
     def read_page(self, body: bytes) -> tuple[Rows, int | None]:
         answer: Any = json.loads(body)
@@ -68,15 +70,15 @@ class FastapiPagination(Contestant):
         return answer["items"], answer["next_page"]
 
 
-def _add_waiting(app: FastAPI, path: str, engine: Any, statement: Any, page: Any) -> None:
-    @app.get(path, response_model=page)
+def _add_waiting(site: Site, path: str, engine: Any, statement: Any, page: Any) -> None:
+    @site.at(path).get(path, response_model=page)
     async def posts() -> Any:
         async with AsyncSession(engine) as db:
             return await apaginate(db, statement, subquery_count=False, unique=False)
 
 
-def _add_plain(app: FastAPI, path: str, engine: Any, statement: Any, page: Any) -> None:
-    @app.get(path, response_model=page)
+def _add_plain(site: Site, path: str, engine: Any, statement: Any, page: Any) -> None:
+    @site.at(path).get(path, response_model=page)
     def posts() -> Any:
         with Session(engine) as db:
             return paginate(db, statement, subquery_count=False, unique=False)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query
+from fastapi import HTTPException, Query
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +12,7 @@ from benchmarks.pagination.calls import Application
 from benchmarks.pagination.contestant import Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NEWEST, TABLES, Post, PostOut, PostTable
+from benchmarks.pagination.site import Site
 
 Number = Annotated[int, Query(ge=1)]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -50,23 +51,23 @@ class Handwritten(Contestant):
     has_fields = True
 
     async def build(self, database: Database) -> Application:
-        app = FastAPI()
+        site = Site()
         engine = database.new_engine()
         add_pages = _add_waiting_pages if database.is_async else _add_plain_pages
         for name, table in TABLES.items():
             for kind in self.counts:
-                add_pages(app, f"/{name}/{kind}", engine, table, kind == "exact")
+                add_pages(site, f"/{name}/{kind}", engine, table, kind == "exact")
         if database.is_async:
-            _add_waiting_fields(app, engine)
+            _add_waiting_fields(site, engine)
         else:
-            _add_plain_fields(app, engine)
-        return app
+            _add_plain_fields(site, engine)
+        return site
 
 
 def _add_waiting_pages(
-    app: FastAPI, path: str, engine: Any, table: PostTable, is_counted: bool
+    site: Site, path: str, engine: Any, table: PostTable, is_counted: bool
 ) -> None:
-    @app.get(path, response_model=PostsOut)
+    @site.at(path).get(path, response_model=PostsOut)
     async def page(page: Number = 1, limit: Limit = 20) -> Any:
         async with AsyncSession(engine) as db:
             total = await db.scalar(_count(table)) if is_counted else None
@@ -75,9 +76,9 @@ def _add_waiting_pages(
 
 
 def _add_plain_pages(
-    app: FastAPI, path: str, engine: Any, table: PostTable, is_counted: bool
+    site: Site, path: str, engine: Any, table: PostTable, is_counted: bool
 ) -> None:
-    @app.get(path, response_model=PostsOut)
+    @site.at(path).get(path, response_model=PostsOut)
     def page(page: Number = 1, limit: Limit = 20) -> Any:
         with Session(engine) as db:
             total = db.scalar(_count(table)) if is_counted else None
@@ -94,28 +95,32 @@ def _page(table: PostTable, number: int, limit: int) -> Any:
     return ordered.limit(limit).offset((number - 1) * limit)
 
 
-def _add_waiting_fields(app: FastAPI, engine: Any) -> None:
-    @app.get("/few", response_model=SomeOfPostsOut, response_model_exclude_unset=True)
+def _add_waiting_fields(site: Site, engine: Any) -> None:
+    @site.at("/few").get("/few", response_model=SomeOfPostsOut, response_model_exclude_unset=True)
     async def few(fields: Names, page: Number = 1, limit: Limit = 20) -> Any:
         async with AsyncSession(engine) as db:
             found = (await db.execute(_few(fields, page, limit))).mappings().all()
         return {"data": found, "pagination": {"page": page, "limit": limit, "total": None}}
 
-    @app.get("/one/{id}", response_model=SomeOfPostOut, response_model_exclude_unset=True)
+    @site.at("/one/{id}").get(
+        "/one/{id}", response_model=SomeOfPostOut, response_model_exclude_unset=True
+    )
     async def one(id: int, fields: Names) -> Any:
         async with AsyncSession(engine) as db:
             found = (await db.execute(_one(fields, id))).mappings().first()
         return _or_404(found)
 
 
-def _add_plain_fields(app: FastAPI, engine: Any) -> None:
-    @app.get("/few", response_model=SomeOfPostsOut, response_model_exclude_unset=True)
+def _add_plain_fields(site: Site, engine: Any) -> None:
+    @site.at("/few").get("/few", response_model=SomeOfPostsOut, response_model_exclude_unset=True)
     def few(fields: Names, page: Number = 1, limit: Limit = 20) -> Any:
         with Session(engine) as db:
             found = db.execute(_few(fields, page, limit)).mappings().all()
         return {"data": found, "pagination": {"page": page, "limit": limit, "total": None}}
 
-    @app.get("/one/{id}", response_model=SomeOfPostOut, response_model_exclude_unset=True)
+    @site.at("/one/{id}").get(
+        "/one/{id}", response_model=SomeOfPostOut, response_model_exclude_unset=True
+    )
     def one(id: int, fields: Names) -> Any:
         with Session(engine) as db:
             found = db.execute(_one(fields, id)).mappings().first()

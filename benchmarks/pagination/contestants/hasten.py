@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from benchmarks.pagination.calls import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NEWEST, ORDERS, TABLES, MarkOut, Post, PostOut, PostTable
+from benchmarks.pagination.site import Site
 from hasten.fields import FieldSet, encode
 from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import Capped, PageParams
@@ -37,46 +38,46 @@ class Hasten(Contestant):
     has_fields = True
 
     async def build(self, database: Database) -> Application:
-        app = FastAPI()
+        site = Site()
         engine = database.new_engine()
         add_pages = _add_waiting_pages if database.is_async else _add_plain_pages
         for name, table in TABLES.items():
             for kind, count in COUNTS.items():
                 pages = Paginate(PostOut, model=table, default_sort=NEWEST.sort(), count=count)
-                add_pages(app, f"/{name}/{kind}", engine, table, pages)
+                add_pages(site, f"/{name}/{kind}", engine, table, pages)
         for name, order in ORDERS.items():
             walk = Paginate(
                 MarkOut, model=Post, default_sort=order.sort(), max_limit=MAX_LIMIT,
                 mode="cursor", secret=SECRET,
             )  # fmt: skip
-            add_pages(app, f"/walk/{name}", engine, Post, walk)
+            add_pages(site, f"/walk/{name}", engine, Post, walk)
         if database.is_async:
-            _add_waiting_fields(app, engine)
+            _add_waiting_fields(site, engine)
         else:
-            _add_plain_fields(app, engine)
-        return app
+            _add_plain_fields(site, engine)
+        return site
 
 
 def _add_waiting_pages(
-    app: FastAPI, path: str, engine: Any, table: PostTable, pages: Paginate[Any]
+    site: Site, path: str, engine: Any, table: PostTable, pages: Paginate[Any]
 ) -> None:
-    @app.get(path)
+    @site.at(path).get(path)
     async def page(q: Annotated[PageParams, Depends(pages.params)]) -> Any:
         async with AsyncSession(engine) as db:
             return await pages.page(db, select(table), q)
 
 
 def _add_plain_pages(
-    app: FastAPI, path: str, engine: Any, table: PostTable, pages: Paginate[Any]
+    site: Site, path: str, engine: Any, table: PostTable, pages: Paginate[Any]
 ) -> None:
-    @app.get(path)
+    @site.at(path).get(path)
     def page(q: Annotated[PageParams, Depends(pages.params)]) -> Any:
         with Session(engine) as db:
             return pages.page_sync(db, select(table), q)
 
 
-def _add_waiting_fields(app: FastAPI, engine: Any) -> None:
-    @app.get("/few")
+def _add_waiting_fields(site: Site, engine: Any) -> None:
+    @site.at("/few").get("/few")
     async def few(
         q: Annotated[PageParams, Depends(Few.params)],
         fields: Annotated[FieldSet, Depends(Posts.params)],
@@ -84,15 +85,15 @@ def _add_waiting_fields(app: FastAPI, engine: Any) -> None:
         async with AsyncSession(engine) as db:
             return await Few.page(db, select(Post), q, fields)
 
-    @app.get("/one/{id}")
+    @site.at("/one/{id}").get("/one/{id}")
     async def one(id: int, fields: Annotated[FieldSet, Depends(Posts.params)]) -> Response:
         async with AsyncSession(engine) as db:
             row = await Posts.one(db, select(Post).where(Post.id == id), fields)
         return Response(encode(row), media_type="application/json")
 
 
-def _add_plain_fields(app: FastAPI, engine: Any) -> None:
-    @app.get("/few")
+def _add_plain_fields(site: Site, engine: Any) -> None:
+    @site.at("/few").get("/few")
     def few(
         q: Annotated[PageParams, Depends(Few.params)],
         fields: Annotated[FieldSet, Depends(Posts.params)],
@@ -100,7 +101,7 @@ def _add_plain_fields(app: FastAPI, engine: Any) -> None:
         with Session(engine) as db:
             return Few.page_sync(db, select(Post), q, fields)
 
-    @app.get("/one/{id}")
+    @site.at("/one/{id}").get("/one/{id}")
     def one(id: int, fields: Annotated[FieldSet, Depends(Posts.params)]) -> Response:
         with Session(engine) as db:
             row = Posts.one_sync(db, select(Post).where(Post.id == id), fields)

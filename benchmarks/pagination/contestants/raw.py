@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import FastAPI, Query, Response
+from fastapi import Query, Response
 
 from benchmarks.pagination.calls import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import MARKS, NAMES, TABLES
+from benchmarks.pagination.site import Site
 
 Number = Annotated[int, Query(ge=1)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
@@ -33,13 +34,13 @@ class Raw(Contestant):
     has_fields = True
 
     async def build(self, database: Database) -> Application:
-        app = FastAPI()
+        site = Site()
         raw = await database.new_raw()
         if database.is_async:
-            _add_waiting(app, raw)
+            _add_waiting(site, raw)
         else:
-            _add_plain(app, raw)
-        return app
+            _add_plain(site, raw)
+        return site
 
 
 def _totals(table: str) -> dict[str, str]:
@@ -60,9 +61,9 @@ ONE_SQL: Final = f"SELECT {FEW} FROM posts WHERE id = $1"
 WALK_SQL: Final = f"SELECT {', '.join(MARKS)} FROM posts WHERE id > $1 ORDER BY id LIMIT $2"
 
 
-def _add_waiting(app: FastAPI, pool: Any) -> None:
+def _add_waiting(site: Site, pool: Any) -> None:
     def add_page(path: str, sql: str, names: Sequence[str]) -> None:
-        @app.get(path)
+        @site.at(path).get(path)
         async def page(page: Number = 1, limit: Limit = 20) -> Response:
             rows = await pool.fetch(sql, limit, (page - 1) * limit)
             return _page(names, rows, page, limit)
@@ -72,16 +73,16 @@ def _add_waiting(app: FastAPI, pool: Any) -> None:
             add_page(f"/{name}/{kind}", _page_sql(name, total), NAMES)
     add_page("/few", FEW_SQL, FIELDS)
 
-    @app.get("/one/{id}")
+    @site.at("/one/{id}").get("/one/{id}")
     async def one(id: int) -> Response:
         return _json(dict(await pool.fetchrow(ONE_SQL, id)))
 
-    @app.get("/walk/id")
+    @site.at("/walk/id").get("/walk/id")
     async def walk(cursor: int = 0, limit: Limit = 20) -> Response:
         return _stretch(map(dict, await pool.fetch(WALK_SQL, cursor, limit)), limit)
 
 
-def _add_plain(app: FastAPI, connection: Any) -> None:
+def _add_plain(site: Site, connection: Any) -> None:
     lock = threading.Lock()
 
     def fetch(sql: str, *values: object) -> list[Any]:
@@ -90,7 +91,7 @@ def _add_plain(app: FastAPI, connection: Any) -> None:
         return found
 
     def add_page(path: str, sql: str, names: Sequence[str]) -> None:
-        @app.get(path)
+        @site.at(path).get(path)
         def page(page: Number = 1, limit: Limit = 20) -> Response:
             return _page(names, fetch(sql, limit, (page - 1) * limit), page, limit)
 
@@ -99,11 +100,11 @@ def _add_plain(app: FastAPI, connection: Any) -> None:
             add_page(f"/{name}/{kind}", _page_sql(name, total), NAMES)
     add_page("/few", FEW_SQL, FIELDS)
 
-    @app.get("/one/{id}")
+    @site.at("/one/{id}").get("/one/{id}")
     def one(id: int) -> Response:
         return _json(dict(zip(FIELDS, fetch(ONE_SQL, id)[0], strict=True)))
 
-    @app.get("/walk/id")
+    @site.at("/walk/id").get("/walk/id")
     def walk(cursor: int = 0, limit: Limit = 20) -> Response:
         return _stretch(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import Query
 from pydantic import BaseModel
 from sqlakeyset import select_page
 from sqlakeyset.asyncio import select_page as select_page_async
@@ -14,6 +14,7 @@ from benchmarks.pagination.calls import Application
 from benchmarks.pagination.contestant import MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import MARKS, ORDERS, MarkOut, Post
+from benchmarks.pagination.site import Site
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
@@ -34,24 +35,24 @@ class Sqlakeyset(Contestant):
     orders = frozenset(ORDERS)
 
     async def build(self, database: Database) -> Application:
-        app = FastAPI()
+        site = Site()
         engine = database.new_engine()
         add = _add_waiting if database.is_async else _add_plain
         for name, order in ORDERS.items():
             marks = select(*(getattr(Post, each) for each in MARKS))
-            add(app, f"/walk/{name}", engine, marks.order_by(*order.terms(Post)))
-        return app
+            add(site, f"/walk/{name}", engine, marks.order_by(*order.terms(Post)))
+        return site
 
 
-def _add_waiting(app: FastAPI, path: str, engine: Any, statement: Any) -> None:
-    @app.get(path, response_model=MarksOut)
+def _add_waiting(site: Site, path: str, engine: Any, statement: Any) -> None:
+    @site.at(path).get(path, response_model=MarksOut)
     async def walk(cursor: str | None = None, limit: Limit = 20) -> Any:
         async with AsyncSession(engine) as db:
             return _answer(await select_page_async(db, statement, per_page=limit, page=cursor))
 
 
-def _add_plain(app: FastAPI, path: str, engine: Any, statement: Any) -> None:
-    @app.get(path, response_model=MarksOut)
+def _add_plain(site: Site, path: str, engine: Any, statement: Any) -> None:
+    @site.at(path).get(path, response_model=MarksOut)
     def walk(cursor: str | None = None, limit: Limit = 20) -> Any:
         with Session(engine) as db:
             return _answer(select_page(db, statement, per_page=limit, page=cursor))
