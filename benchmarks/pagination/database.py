@@ -59,6 +59,10 @@ class Database(ABC):
         """What the numbers depend on."""
 
     @abstractmethod
+    async def ids(self, order: str, limit: int, offset: int) -> list[int]:
+        """Those of some posts in an order of SQL, whose NULLs are where the database has them."""
+
+    @abstractmethod
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
         """Do something, and tell what the database did for it."""
 

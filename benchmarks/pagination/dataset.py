@@ -132,6 +132,9 @@ class Order:
         columns = [(getattr(table, name), descends) for name, descends in self.keys]
         return [column.desc() if descends else column.asc() for column, descends in columns]
 
+    def sql(self) -> str:
+        return ", ".join(f"{name} {'DESC' if descends else 'ASC'}" for name, descends in self.keys)
+
     def sort(self) -> str:
         """As a client would write it."""
         return ",".join(f"-{name}" if descends else name for name, descends in self.keys)

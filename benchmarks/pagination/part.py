@@ -41,6 +41,8 @@ class Case:
     """By contestant."""
     total: object = ...
     """What all have to answer as the total; ... where they may differ."""
+    ids: list[int] | None = None
+    """Of the rows that all have to answer with; None: of those that most answer with."""
 
 
 @dataclass(slots=True)
@@ -117,6 +119,8 @@ class Part(ABC):
                 rows, total = self.read(arena.contestants[name], answer)
                 if case.total is not ... and total != case.total:
                     raise Failed(f"says that there are {total}, not {case.total}")
+                if case.ids is not None and [row["id"] for row in rows] != case.ids:
+                    raise Failed("does not answer with the rows that come next")
             except Exception as error:  # noqa: BLE001  # whatever it is, it is that contestant's
                 self._leave_out(arena, case, name, str(error) or repr(error))
             else:

@@ -126,6 +126,12 @@ class Postgres(Database):
         about = f"{version} on a Unix socket, {CONNECTIONS} connections; posts have {size}"
         return {"postgresql": f"{about}; {', '.join(SETTINGS)}"}
 
+    async def ids(self, order: str, limit: int, offset: int) -> list[int]:
+        found = await self._admin.fetch(
+            f"SELECT id FROM posts ORDER BY {order} LIMIT {limit} OFFSET {offset}"
+        )
+        return [row[0] for row in found]
+
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
         """Buffers as EXPLAIN (ANALYZE, BUFFERS) counts them, of all that was executed."""
         await self._admin.execute("SELECT pg_stat_statements_reset()")

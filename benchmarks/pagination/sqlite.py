@@ -59,6 +59,10 @@ class Sqlite(Database):
     async def facts(self) -> dict[str, str]:
         return {"sqlite": f"{sqlite3.sqlite_version}, a file; {', '.join(PRAGMAS)}"}
 
+    async def ids(self, order: str, limit: int, offset: int) -> list[int]:
+        sql = f"SELECT id FROM posts ORDER BY {order} LIMIT {limit} OFFSET {offset}"
+        return [row[0] for row in self._connections[0].execute(sql)]
+
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
         """Steps as SQLITE_STMTSTATUS_VM_STEP counts them, of all that was executed."""
         steps = statements = 0

@@ -51,7 +51,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
                 if order in contestant.orders:
                     tell(f"{self.name} on {arena.database.title} by {order}: {contestant.title}")
                     walks[name] = await self._walk(arena, name, order)
-            cases += [self._case(arena, order, depth) for depth in _depths(arena.rows)]
+            cases += [await self._case(arena, order, depth) for depth in _depths(arena.rows)]
         return cases
 
     async def _walk(self, arena: Arena, name: str, order: str) -> Steps:
@@ -82,7 +82,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
         walk.distinct = len(seen)
         return walk
 
-    def _case(self, arena: Arena, order: str, depth: int) -> Case:
+    async def _case(self, arena: Arena, order: str, depth: int) -> Case:
         walks = self._walks[arena.database.name][order]
         return Case(
             _title(order, depth),
@@ -91,6 +91,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
                 for name, walk in walks.items()
                 if depth in walk.cursors
             },
+            ids=await arena.database.ids(ORDERS[order].sql(), LIMIT, depth),
         )
 
     def read(self, contestant: Contestant, body: bytes) -> tuple[Rows, object]:
