@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from benchmarks.pagination.calls import Application
 from benchmarks.progress import Bar
@@ -32,6 +32,8 @@ class Database(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str]
+    nulls: ClassVar[Literal["first", "last"]]
+    """Where they are in ascending order."""
     callers: ClassVar[int]
     """How many requests are under way at once."""
     is_async: ClassVar[bool]

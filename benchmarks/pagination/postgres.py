@@ -48,6 +48,7 @@ class Postgres(Database):
     name = "postgresql"
     title = "PostgreSQL"
     unit = "buffers"
+    nulls = "last"
     callers = 4
     is_async = True
 

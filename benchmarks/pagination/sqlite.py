@@ -24,6 +24,7 @@ class Sqlite(Database):
     name = "sqlite"
     title = "SQLite"
     unit = "VM steps"
+    nulls = "first"
     # Threads that take turns in the interpreter: with more than one each request gets slower.
     callers = 1
     is_async = False

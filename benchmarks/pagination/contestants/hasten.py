@@ -14,7 +14,7 @@ from benchmarks.pagination.dataset import NEWEST, ORDERS, TABLES, MarkOut, Post,
 from benchmarks.pagination.site import Site
 from hasten.fields import FieldSet, encode
 from hasten.integrations.fastapi import Fields, Paginate
-from hasten.pagination import Capped, PageParams
+from hasten.pagination import Capped, Key, PageParams
 from hasten.pagination.counts import Counting
 
 COUNTS: Final[dict[str, Counting]] = {
@@ -45,9 +45,11 @@ class Hasten(Contestant):
             for kind, count in COUNTS.items():
                 pages = Paginate(PostOut, model=table, default_sort=NEWEST.sort(), count=count)
                 add_pages(site, f"/{name}/{kind}", engine, table, pages)
+        # As the database has them by itself: the others do not choose, and all have to agree.
+        score = Key("score", nulls=database.nulls)
         for name, order in ORDERS.items():
             walk = Paginate(
-                MarkOut, model=Post, default_sort=order.sort(), max_limit=MAX_LIMIT,
+                MarkOut, model=Post, sort=(score,), default_sort=order.sort(), max_limit=MAX_LIMIT,
                 mode="cursor", secret=SECRET,
             )  # fmt: skip
             add_pages(site, f"/walk/{name}", engine, Post, walk)
