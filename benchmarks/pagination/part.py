@@ -230,6 +230,10 @@ def _shown(name: str, ratios: Ratios | None) -> str:
     return "" if name == OURS or ratios is None else str(ratios)
 
 
+AS_MANY: Final = 0.95
+"""Times as many requests a second: what is missing is taken for noise."""
+
+
 def at_least(target: str, ratios: Ratios | None, least: float) -> list[Verdict]:
     """Whether hasten answered so many times as many requests a second."""
     if ratios is None:
