@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -157,6 +158,9 @@ class Paginate(Generic[P]):
         self._attributes = _sortable(self.fields.allowed)
         self._sorts = dict(self._to_sorts(sort))
         self._default_order = self._to_order(default_sort)
+        self._plans = planning.Plans(
+            self._mapper, partial(self.fields.shape, apart=True), self._attributes
+        )
         if self._keys is not None:
             names = [key.name for key in (*self._sorts.values(), *self._default_order)]
             planning.check_in_cursor(
@@ -251,19 +255,13 @@ class Paginate(Generic[P]):
         scope: object,
     ) -> Steps[P]:
         chosen = self.fields.allowed.default if fields is None else fields
-        plan, columns = self._planning.plan(
-            statement,
-            self._mapper,
-            lambda select: self.fields.shape(select, chosen, apart=True),
-            q.order,
-            self._attributes,
-        )
+        plan = self._plans.of(statement, chosen, q.order)
         if q.page is not None:
             dialect = self._running.dialect_of(db, plan.reading)
             return cast("Steps[P]", self._numbered(plan, dialect, q, q.page))
         if self._keys is None:
             raise InvalidOption("mode", self.limits.mode, "'cursor' or 'both', to move by cursor")
-        plan.check_shown(columns)
+        plan.check_shown()
         mark = fingerprint("cursor", self._mapper.class_.__name__, scope, plan.parts())
         if q.cursor is not None:
             q.cursor.check(mark)
