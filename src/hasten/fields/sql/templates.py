@@ -3,9 +3,11 @@
 The selects of one endpoint are alike but for their values: whose rows, which id. To read off a
 select what is needed, and to make statements of it, costs more than to execute them, so what was
 made is kept, by the structure of the select as SQLAlchemy tells it (its cache key). One rule keeps
-the values of a request out of the answers to others: **what is kept holds no values.** In a
-template each of them is a parameter with a name, which has none and requires one. What is executed
-gets those of its own request by name; one that was forgotten is an error, never somebody else's.
+the values of a request out of the answers to others: **no statement that is kept has a value.** In
+a template each of them is a parameter with a name, which has none and requires one. What is
+executed gets those of its own request by name; one that was forgotten is an error, never somebody
+else's. (A template is a copy, and copies remember what they were made of: so the first select of
+its kind stays in memory, as it does in the caches of SQLAlchemy. Nothing looks there for values.)
 
 What SQLAlchemy's key does not tell is not kept either: options that filter, or that listeners
 read, and execution options. Each request puts its own on each statement.
