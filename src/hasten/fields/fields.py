@@ -171,8 +171,8 @@ class Fields:
         fields: FieldSet,
         most: int | None = None,
     ) -> Steps[list[Row]]:
-        shape = self._shapes.of(statement, fields)
-        return shape.fetch(statement, self._sql.dialect_of(db, self._shapes.mapper), most=most)
+        dialect = self._sql.dialect_of(db, self._shapes.mapper)
+        return self._shapes.fetch(statement, fields, dialect, most=most)
 
     def _only(self, rows: list[Row]) -> Row:
         if not rows:
