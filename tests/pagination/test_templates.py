@@ -417,12 +417,21 @@ class TestFallbacks:
             with pytest.raises(StatementError, match="whose"):
                 pages.page_sync(session, none, pages.parse(""))
 
-    def test_params_set_values(self, database: str) -> None:
+    @pytest.mark.parametrize("value", [(), (1,)], ids=["without a value", "with another one"])
+    @pytest.mark.parametrize("is_inside", [False, True])
+    def test_params_set_values(
+        self, database: str, value: tuple[int, ...], is_inside: bool
+    ) -> None:
         pages = paginate()
-        statement = select(Item).where(Item.dataset == bindparam("whose"))
         with Session(engine(database)) as session:
             for tenant in (0, 1, 2, 0):
-                found = pages.page_sync(session, statement.params(whose=tenant), pages.parse(""))
+                if is_inside:
+                    some = select(other.id).where(other.dataset == bindparam("whose", *value))
+                    statement = select(Item).where(Item.id.in_(some.params(whose=tenant)))
+                else:
+                    whole = select(Item).where(Item.dataset == bindparam("whose", *value))
+                    statement = whole.params(whose=tenant)
+                found = pages.page_sync(session, statement, pages.parse(""))
                 assert {row["dataset"] for row in found.data} == {tenant}
 
     def test_values_in_a_relationship(self, database: str) -> None:
