@@ -25,6 +25,8 @@ HastenError
 
 The classes answer "what can the caller do?". What a handler raises to steer its own job
 (`RetryAfter`, `Unrecoverable`) is not an error of ours and lives in `hasten.jobs`.
+
+One is no error, but advice that comes as a warning: `PaginationWarning`.
 """
 
 from __future__ import annotations
@@ -180,6 +182,13 @@ class RowNotFound(HastenError, LookupError):
             "detail": str(self),
             "code": "not_found",
         }
+
+
+class PaginationWarning(UserWarning):
+    """A query is right, but slow on a large table, or not clear; the text names the remedy.
+
+    ``Paginate(…, advise=False)`` issues none.
+    """
 
 
 class ResponseBroken(HastenError):

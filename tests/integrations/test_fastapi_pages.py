@@ -39,7 +39,12 @@ class ItemOut(BaseModel):
 
 Posts = Paginate(PostOut, model=Post, sort=("id", "title"), default_sort="-id")
 Items = Paginate(
-    ItemOut, model=Item, sort=("grade",), mode="cursor", secret="a secret of more than 16 bytes"
+    ItemOut,
+    model=Item,
+    sort=("grade",),
+    mode="cursor",
+    secret="a secret of more than 16 bytes",
+    advise=False,
 )
 Authors = Fields(AuthorOut, model=Author, default=("id",))
 

@@ -20,6 +20,7 @@ Users = Paginate(
     sort=SORTS,
     mode="cursor",
     secret="a secret of more than 16 bytes",
+    advise=False,
 )
 
 Slots = Paginate(
@@ -29,6 +30,7 @@ Slots = Paginate(
     sort=("day", "hour"),
     mode="cursor",
     secret="a secret of more than 16 bytes",
+    advise=False,
 )
 
 

@@ -64,6 +64,7 @@ class Options(TypedDict, total=False):
     max_offset: int | None
     fields: Fields | None
     envelope: Envelope | None
+    advise: bool
 
 
 class Paginate(Generic[P]):
@@ -86,6 +87,8 @@ class Paginate(Generic[P]):
     - fields: which fields a request may choose, and how they are made; by default it gets all of
       out, with the plain fields of nested models.
     - envelope: the names in the answer.
+    - advise: to warn (`PaginationWarning`), once for each query, where no index has its order and
+      of other things that will matter once the table is large.
 
     Raises `InvalidOption` when it is made, for all that could not be kept when a request comes.
     """
@@ -138,6 +141,7 @@ class Paginate(Generic[P]):
         max_offset: int | None = None,
         fields: Fields | None = None,
         envelope: Envelope | None = None,
+        advise: bool = True,
     ) -> None:
         # Here and no earlier: who pages through a list needs no SQLAlchemy.
         from hasten.pagination.sql import planning, running  # noqa: PLC0415
@@ -156,10 +160,15 @@ class Paginate(Generic[P]):
         self._count_stretches = to_counting(count or "none")
         self._keys = _to_keys(secret, mode)
         self._attributes = _sortable(self.fields.allowed)
+        self._ruled: set[str] = set()
         self._sorts = dict(self._to_sorts(sort))
         self._default_order = self._to_order(default_sort)
         self._plans = planning.Plans(
-            self._mapper, partial(self.fields.shape, apart=True), self._attributes
+            self._mapper,
+            partial(self.fields.shape, apart=True),
+            self._attributes,
+            ruled=self._ruled,
+            advise=advise,
         )
         if self._keys is not None:
             names = [key.name for key in (*self._sorts.values(), *self._default_order)]
@@ -314,6 +323,8 @@ class Paginate(Generic[P]):
             raise InvalidOption("sort", sort, f"several names: ({sort!r},)")
         for each in sort:
             key = self._to_key(each if isinstance(each, str) else each.name, "sort")
+            if isinstance(each, Key):
+                self._ruled.add(key.name)
             yield key.name, key if isinstance(each, str) else replace(key, nulls=each.nulls)
 
     def _to_key(self, name: str, option: str) -> Key:

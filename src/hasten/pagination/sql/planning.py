@@ -23,8 +23,9 @@ from hasten.fields.allowed import FieldSet
 from hasten.fields.sql.shapes import Shape
 from hasten.fields.sql.statements import entity_of
 from hasten.fields.sql.templates import Own, Templates, filters
-from hasten.pagination.counts import Capped, Counting
+from hasten.pagination.counts import Capped, Counting, Relation
 from hasten.pagination.order import Order
+from hasten.pagination.sql.advice import Advisor
 from hasten.pagination.sql.reading import (
     Expression,
     Keys,
@@ -50,9 +51,16 @@ class Outline:
     """What selects of one structure have in common, without their values."""
 
     def __init__(
-        self, reading: Reading, keys: Keys, shape: Shape, columns: Iterable[Expression]
+        self,
+        reading: Reading,
+        keys: Keys,
+        shape: Shape,
+        columns: Iterable[Expression],
+        order: Order,
     ) -> None:
-        """columns are those that a client can read."""
+        """columns are those that a client can read, order is what was asked for by name."""
+        self.order: Final = order
+        self.advisor: Advisor | None = None
         self.reading: Final = reading
         self.keys: Final = keys
         self.shape: Final = shape
@@ -96,12 +104,22 @@ class Plans:
         mapper: Mapper[Any],
         shape_of: ShapeOf,
         attributes: Mapping[str, str],
+        *,
+        ruled: Collection[str] = (),
+        advise: bool = False,
     ) -> None:
-        """attributes are those that may be sorted by, by public name."""
+        """attributes are those that may be sorted by, by public name.
+
+        ruled are the names of which somebody has said where NULLs stand. advise is to warn of what
+        a developer should know, once for each outline that is kept.
+        """
+        self._ruled = ruled
         self._mapper = mapper
         self._shape_of = shape_of
         self._attributes = attributes
-        self._outlines: Templates[Outline] = Templates(self._outline)
+        # What is planned anew for each request is not advised on: it would be for each of them.
+        kept = self._appoint if advise else None
+        self._outlines: Templates[Outline] = Templates(self._outline, kept=kept)
 
     def of(self, statement: Selection, chosen: FieldSet, order: Order) -> Plan:
         """The plan of a select. Raises `InvalidOption` for one that cannot be paged."""
@@ -114,6 +132,11 @@ class Plans:
     def count(self) -> int:
         """How many are kept."""
         return self._outlines.count
+
+    def _appoint(self, outline: Outline) -> None:
+        outline.advisor = Advisor(
+            self._mapper, outline.reading, outline.keys, outline.order, self._ruled
+        )
 
     def _outline(
         self, statement: Selection, chosen: FieldSet, order: Order, is_filtered: bool
@@ -134,7 +157,7 @@ class Plans:
             holds_entities=False,
             table=None if is_filtered else whole.table,
         )
-        return Outline(reading, keys, shape, columns.values())
+        return Outline(reading, keys, shape, columns.values(), order)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +179,7 @@ class Plan:
         self, dialect: str, *, limit: int, offset: int, count: Counting
     ) -> Steps[Numbered]:
         """The page at an offset, its rows as what was asked for."""
+        self._advise(dialect)
         how, cap = _counted(count)
         found = yield from self.own.bind(
             _numbered(
@@ -167,6 +191,7 @@ class Plan:
                 cap=cap,
             )
         )
+        self._advise_on_count(found.total, found.relation)
         return replace(found, rows=(yield from self._read(found.rows, dialect)))
 
     def stretch(
@@ -178,6 +203,7 @@ class Plan:
         backwards: bool,
     ) -> Steps[Stretch]:
         """The page at a position, its rows as what was asked for."""
+        self._advise(dialect)
         if position is not None:
             position = [_to_column(*each) for each in zip(self.keys, position, strict=True)]
         found = yield from self.own.bind(
@@ -193,11 +219,11 @@ class Plan:
 
     def total(self, dialect: str, count: Counting) -> Steps[tuple[int, Any]]:
         how, cap = _counted(count)
-        return (
-            yield from self.own.bind(
-                _total_of(self.outline.statements, dialect=dialect, count=how, cap=cap)
-            )
+        total, relation = yield from self.own.bind(
+            _total_of(self.outline.statements, dialect=dialect, count=how, cap=cap)
         )
+        self._advise_on_count(total, relation)
+        return total, relation
 
     def check_shown(self) -> None:
         """Raise `InvalidOption` if a cursor would show what no field does: it is not encrypted."""
@@ -220,6 +246,14 @@ class Plan:
             return str(compiled), [_plain(value) for _, value in sorted(compiled.params.items())]
         values = [_plain(each.effective_value) for each in self.own.parameters]
         return self.outline.text(self.own), values
+
+    def _advise(self, dialect: str) -> None:
+        if self.outline.advisor is not None:
+            self.outline.advisor.on_query(dialect)
+
+    def _advise_on_count(self, total: int | None, relation: Relation | None) -> None:
+        if self.outline.advisor is not None and total is not None and relation == "eq":
+            self.outline.advisor.on_count(total)
 
     def _read(self, rows: list[Any], dialect: str) -> Steps[list[Row]]:
         if self.reading.width == 1:
