@@ -44,6 +44,7 @@ Items = Paginate(
     mode="cursor",
     secret="a secret of more than 16 bytes",
     etag=True,
+    advise=False,
 )
 Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"))
 Renamed = Paginate(PostOut, model=Post, envelope=Envelope(data="items", names={"total": "count"}))

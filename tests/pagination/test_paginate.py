@@ -59,10 +59,10 @@ class TitleOut(BaseModel):
 
 SORTS: Final = ("id", "grade", "label", "state", "made")
 
-Items = Paginate(ItemOut, model=Item, sort=SORTS, default_limit=20, max_limit=100)
-Posts = Paginate(PostOut, model=Post, sort=("title",), default_sort="-title")
-Walk = Paginate(ItemOut, model=Item, sort=SORTS, mode="cursor", secret=SECRET)
-Both = Paginate(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET)
+Items = Paginate(ItemOut, model=Item, sort=SORTS, default_limit=20, max_limit=100, advise=False)
+Posts = Paginate(PostOut, model=Post, sort=("title",), default_sort="-title", advise=False)
+Walk = Paginate(ItemOut, model=Item, sort=SORTS, mode="cursor", secret=SECRET, advise=False)
+Both = Paginate(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET, advise=False)
 
 EVERY: Final = select(Item)
 FIRST: Final = select(Item).where(Item.dataset == 0)
@@ -504,7 +504,7 @@ class TestFiltersOfTheOrm:
 
     @pytest.mark.parametrize("counting", COUNTS)
     def test_on_pages(self, session: Session, statement: Any, counting: Any) -> None:
-        paginate = Paginate(ItemOut, model=Item, sort=SORTS, count=counting)
+        paginate = Paginate(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
         found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
         assert len(found.data) == 15
         assert found.total in (60, 7, None)
@@ -591,7 +591,7 @@ class TestOptions:
             Paginate(PostOut, model=Post, sort=("author",))
 
     def test_a_key_says_where_nulls_stand(self, session: Session) -> None:
-        first = Paginate(ItemOut, model=Item, sort=(Key("grade", nulls="first"),))
+        first = Paginate(ItemOut, model=Item, sort=(Key("grade", nulls="first"),), advise=False)
         statement = EVERY.where(Item.dataset == 2)
         nulls = session.scalar(select(func.count()).where(Item.dataset == 2, Item.grade.is_(None)))
         assert nulls

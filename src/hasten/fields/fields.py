@@ -218,8 +218,8 @@ class Fields(Generic[T]):
         most: int | None = None,
     ) -> Steps[list[Row]]:
         table = self._table()
-        shape = table.of(statement, fields)
-        return shape.fetch(statement, self._sql.dialect_of(db, table.mapper), most=most)
+        dialect = self._sql.dialect_of(db, table.mapper)
+        return table.fetch(statement, fields, dialect, most=most)
 
     def _table(self) -> Shapes:
         if self._shapes is None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import islice, repeat
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, FromClause, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import aliased
@@ -28,8 +28,9 @@ from sqlalchemy.orm import aliased
 from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.rows import Compute
 from hasten.fields.sql.entities import Entity, Link, resolve
-from hasten.fields.sql.running import Rows, Step, Steps
+from hasten.fields.sql.running import Found, Rows, Step, Steps
 from hasten.fields.sql.statements import Selection, entity_of, is_cut, narrowed, sorted_by
+from hasten.fields.sql.templates import Templates
 
 Cap: TypeAlias = Callable[[Field], int]
 """How many rows a field that leads to many shows at most, of each owner."""
@@ -85,16 +86,6 @@ class Shape:
         """The rows of that statement as what was asked for, with what they lead to."""
         return self._root.read(rows, dialect)
 
-    def fetch(
-        self, statement: Selection, dialect: str, *, most: int | None = None
-    ) -> Steps[list[dict[str, object]]]:
-        """Both: all rows of a select of the entity, or so many at most, as what was asked for."""
-        narrow = self.statement(statement)
-        if most is not None and not is_cut(narrow):
-            narrow = narrow.limit(most)
-        result = yield Step(narrow)
-        return (yield from self.read(result.all(), dialect))
-
     def _around(self, statement: Selection, entity: Any) -> Selection:
         """What is limited first, as a table that others are joined to."""
         own = list(self._root.own_columns(entity))
@@ -131,6 +122,7 @@ class Shapes:
         self.entity: Final = resolve(allowed, model, compute)
         self.mapper: Final = self.entity.mapper
         self._of = lru_cache(max_shapes)(partial(Shape, self.entity, cap=cap, more=more))
+        self._selects: Templates[_Select] = Templates(self._select)
 
     def of(self, statement: Selection, chosen: FieldSet, *, apart: bool = False) -> Shape:
         """The shape of a set, for this statement. apart is without any join.
@@ -141,10 +133,37 @@ class Shapes:
         entity_of(statement, self.mapper)
         return self._of(chosen, keyed=bool(statement._distinct), apart=apart)
 
+    def fetch(
+        self, statement: Selection, chosen: FieldSet, dialect: str, *, most: int | None = None
+    ) -> Steps[list[dict[str, object]]]:
+        """All rows of a select of the entity, or so many at most, as what was asked for."""
+        entity_of(statement, self.mapper)
+        select, own = self._selects.of(statement, chosen, most)
+        result = yield from own.bind(_executed(select.statement))
+        return (yield from own.mark(select.shape.read(result.all(), dialect)))
+
+    def _select(self, statement: Selection, chosen: FieldSet, most: int | None) -> _Select:
+        shape = self.of(statement, chosen)
+        narrow = shape.statement(statement)
+        if most is not None and not is_cut(narrow):
+            narrow = narrow.limit(most)
+        return _Select(narrow, shape)
+
     @property
     def count(self) -> int:
         """How many shapes are kept."""
         return self._of.cache_info().currsize
+
+
+class _Select(NamedTuple):
+    """A select of what was asked for, and what its rows become."""
+
+    statement: Selection
+    shape: Shape
+
+
+def _executed(statement: Selection) -> Steps[Found]:
+    return (yield Step(statement))
 
 
 # Trees --------------------------------------------------------------------------------------------
