@@ -46,7 +46,7 @@ Items = Paginate(
     etag=True,
     advise=False,
 )
-Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"))
+Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"), advise=False)
 Renamed = Paginate(PostOut, model=Post, envelope=Envelope(data="items", names={"total": "count"}))
 Listed = Paginate(AuthorOut)
 Authors = Fields(AuthorOut, model=Author, default=("id",))

@@ -163,7 +163,8 @@ class _Select(NamedTuple):
 
 
 def _executed(statement: Selection) -> Steps[Found]:
-    return (yield Step(statement))
+    found: Found = yield Step(statement)
+    return found
 
 
 # Trees --------------------------------------------------------------------------------------------
