@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -163,6 +163,10 @@ class Fields:
         read by further statements.
         """
         return self._shapes.of(statement, fields, apart=apart)
+
+    def context(self, fields: FieldSet) -> Hashable:
+        """What a shape depends on besides its set: it is for as long as this stays equal."""
+        return self._shapes.context(fields)
 
     def _fetch(
         self,

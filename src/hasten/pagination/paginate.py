@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -165,7 +164,7 @@ class Paginate(Generic[P]):
         self._default_order = self._to_order(default_sort)
         self._plans = planning.Plans(
             self._mapper,
-            partial(self.fields.shape, apart=True),
+            self.fields,
             self._attributes,
             ruled=self._ruled,
             advise=advise,
