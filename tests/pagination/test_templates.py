@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final
 
@@ -28,12 +29,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
     ORMExecuteState,
     Session,
     UserDefinedOption,
     aliased,
     joinedload,
+    mapped_column,
     with_loader_criteria,
 )
 from sqlalchemy.pool import StaticPool
@@ -594,3 +599,72 @@ def test_threads_share_what_is_kept(database: str) -> None:
         tenants = [number % 3 for number in range(60)]
         assert list(pool.map(ask, tenants)) == [{tenant} for tenant in tenants]
     assert pages._plans.count == 1
+
+
+asking: Final = ContextVar("asking", default=0)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Told(Base):
+    """A class that looks at who is asking."""
+
+    __tablename__ = "t_told"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[int]
+    first: Mapped[int]
+    second: Mapped[int]
+
+    @hybrid_property
+    def mine(self) -> int:
+        return int(self.owner == asking.get())
+
+    @mine.inplace.expression
+    @classmethod
+    def _mine(cls) -> Any:
+        return case((cls.owner == asking.get(), 1), else_=0)
+
+    @hybrid_property
+    def rank(self) -> int:
+        return self.second if asking.get() % 2 else self.first
+
+    @rank.inplace.expression
+    @classmethod
+    def _rank(cls) -> Any:
+        return cls.second if asking.get() % 2 else cls.first
+
+
+class ToldOut(BaseModel):
+    id: int
+    mine: int
+    rank: int
+
+
+def test_hybrids_look_at_who_is_asking() -> None:
+    """Their values, and their form, are those of the moment: in rows, in orders, in fields."""
+    pages: Any = Paginate(ToldOut, model=Told, sort=("mine", "rank"), advise=False)
+    cursors: Any = Paginate(
+        ToldOut, model=Told, sort=("mine", "rank"), mode="cursor", secret=SECRET, advise=False
+    )
+    made = create_engine("sqlite://", poolclass=StaticPool)
+    Told.__table__.create(made)  # type: ignore[attr-defined]
+    rows = [{"owner": n % 3, "first": n, "second": -n} for n in range(1, 10)]
+    with Session(made) as session:
+        session.execute(insert(Told), rows)
+        for who in (1, 2, 0, 1):
+            token = asking.set(who)
+            wanted = [
+                {"id": row.id, "mine": row.mine, "rank": row.rank}
+                for row in sorted(
+                    session.scalars(select(Told)), key=lambda row: (-row.mine, row.rank)
+                )
+            ]
+            query = "sort=-mine,rank"
+            assert pages.page_sync(session, select(Told), pages.parse(query)).data == wanted
+            assert cursors.page_sync(session, select(Told), cursors.parse(query)).data == wanted
+            one = select(Told).where(Told.id == wanted[0]["id"])
+            assert pages.fields.one_sync(session, one, pages.fields.parse("")) == wanted[0]
+            asking.reset(token)
+    made.dispose()

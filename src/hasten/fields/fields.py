@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import (
     TYPE_CHECKING,
@@ -209,6 +209,10 @@ class Fields(Generic[T]):
         read by further statements.
         """
         return self._table().of(statement, fields, apart=apart)
+
+    def context(self, fields: FieldSet) -> Hashable:
+        """What a shape depends on besides its set: it is for as long as this stays equal."""
+        return self._table().context(fields)
 
     def _fetch(
         self,

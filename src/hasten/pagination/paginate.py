@@ -180,7 +180,7 @@ class Paginate(Generic[P]):
         if model is not None:
             self._plans = self._planning.Plans(
                 self._mapper,
-                partial(self.fields.shape, apart=True),
+                self.fields,
                 self._attributes,
                 ruled=self._ruled,
                 advise=advise,

@@ -9,6 +9,8 @@ executed gets those of its own request by name; one that was forgotten is an err
 else's. (A template is a copy, and copies remember what they were made of: so the first select of
 its kind stays in memory, as it does in the caches of SQLAlchemy. Nothing looks there for values.)
 
+Hybrids of the mapped class may bring values, too: those are a part of what it is kept by.
+
 What SQLAlchemy's key does not tell is not kept either: options that filter, or that listeners
 read, and execution options. Each request puts its own on each statement.
 

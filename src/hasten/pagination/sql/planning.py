@@ -7,12 +7,12 @@ object of the ORM, and a column that nobody asked for stays where it is.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Enum, Select, TypeDecorator, inspect, literal_column
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapper
 from hasten.errors import InvalidOption
 from hasten.fields.allowed import FieldSet
 from hasten.fields.sql.running import Call, Step
-from hasten.fields.sql.shapes import Shape
+from hasten.fields.sql.shapes import Shape, is_hybrid, state_of
 from hasten.fields.sql.statements import entity_of
 from hasten.fields.sql.templates import Own, Templates, filters
 from hasten.pagination.counts import Capped, Count, CountFunction, Relation, Uncached
@@ -48,7 +48,13 @@ Row = dict[str, object]
 
 Version: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 """What tells versions of the rows of a select apart."""
-ShapeOf: TypeAlias = Callable[[Selection, FieldSet], Shape]
+
+
+class Shaping(Protocol):
+    """How what is selected follows from the fields that are asked for: `hasten.fields.Fields`."""
+
+    def shape(self, statement: Selection, fields: FieldSet, *, apart: bool) -> Shape: ...
+    def context(self, fields: FieldSet) -> Hashable: ...
 
 
 class Outline:
@@ -106,7 +112,7 @@ class Plans:
     def __init__(
         self,
         mapper: Mapper[Any],
-        shape_of: ShapeOf,
+        fields: Shaping,
         attributes: Mapping[str, str],
         *,
         ruled: Collection[str] = (),
@@ -119,8 +125,13 @@ class Plans:
         """
         self._ruled = ruled
         self._mapper = mapper
-        self._shape_of = shape_of
+        self._fields = fields
         self._attributes = attributes
+        self._hybrids = {
+            name: attribute
+            for name, attribute in attributes.items()
+            if is_hybrid(mapper, attribute)
+        }
         # What is planned anew for each request is not advised on: it would be for each of them.
         kept = self._appoint if advise else None
         self._outlines: Templates[Outline] = Templates(self._outline, kept=kept)
@@ -130,7 +141,9 @@ class Plans:
         given: object = statement
         if not isinstance(given, Select):
             entity_of(statement, self._mapper)  # says what is expected
-        return Plan(*self._outlines.of(statement, chosen, order, bool(filters(statement))))
+        is_filtered = bool(filters(statement))
+        context = self._context(chosen, order)
+        return Plan(*self._outlines.of(statement, chosen, order, is_filtered, context))
 
     @property
     def count(self) -> int:
@@ -142,8 +155,18 @@ class Plans:
             self._mapper, outline.reading, outline.keys, outline.order, self._ruled
         )
 
+    def _context(self, chosen: FieldSet, order: Order) -> Hashable:
+        hybrids = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
+        sorted_by = [state_of(getattr(self._mapper.class_, name)) for name in hybrids]
+        return (self._fields.context(chosen), *sorted_by)
+
     def _outline(
-        self, statement: Selection, chosen: FieldSet, order: Order, is_filtered: bool
+        self,
+        statement: Selection,
+        chosen: FieldSet,
+        order: Order,
+        is_filtered: bool,
+        _: Hashable,
     ) -> Outline:
         entity = entity_of(statement, self._mapper)
         columns = {
@@ -152,7 +175,7 @@ class Plans:
         }
         whole = read(statement)
         keys = resolve(whole, order, columns)
-        shape = self._shape_of(whole.statement, chosen)
+        shape = self._fields.shape(whole.statement, chosen, apart=True)
         narrow = shape.statement(whole.statement)
         reading = replace(
             whole,
