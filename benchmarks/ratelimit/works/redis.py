@@ -1,0 +1,140 @@
+"""Requests with three policies each, counted on Redis, while 100 are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import redis
+
+from benchmarks.ratelimit.application import call, clients
+from benchmarks.ratelimit.contestant import PythonContestant, Rate
+
+CONCURRENT: Final = 100
+POLICIES: Final = [Rate(10_000, 60), Rate(50_000, 3_600), Rate(100_000, 86_400)]
+DENYING: Final = [Rate(1, 3_600), Rate(50_000, 7_200), Rate(100_000, 86_400)]
+CLIENTS: Final = clients(1_000)
+COUNTED: Final = 1_000
+
+Request: TypeAlias = Callable[[str], Awaitable[bool]]
+"""Whether a client's request passed."""
+
+
+async def measure(contestant: type[PythonContestant], *, url: str, seconds: float) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with redis.Redis.from_url(url) as server:
+        if contestant.algorithms:
+            algorithm = contestant.algorithms[0]
+            server.flushall()
+            passing = _request_by_hit(contestant, algorithm, POLICIES, url)
+            denying = _request_by_hit(contestant, algorithm, DENYING, url)
+            found["library"] = await _measure(passing, denying, server, seconds)
+        if contestant.has_application:
+            server.flushall()
+            app = contestant.application({"/three": POLICIES, "/denied": DENYING}, url=url)
+            passing, denying = _request_by_app(app, "/three"), _request_by_app(app, "/denied")
+            found["application"] = await _measure(passing, denying, server, seconds)
+    return found
+
+
+def _request_by_hit(
+    contestant: type[PythonContestant], algorithm: str, rates: list[Rate], url: str
+) -> Request:
+    hit = contestant.limiter(rates, algorithm=algorithm, url=url)
+
+    async def request(client: str) -> bool:
+        result = hit(client)
+        return contestant.is_allowed(await result if inspect.isawaitable(result) else result)
+
+    return request
+
+
+def _request_by_app(app: Any, path: str) -> Request:
+    async def request(client: str) -> bool:
+        status = (await call(app, path, client)).status
+        if status not in (200, 429):
+            raise AssertionError(f"answered {status}")
+        return status == 200
+
+    return request
+
+
+async def _measure(
+    passing: Request, denying: Request, server: redis.Redis, seconds: float
+) -> dict[str, Any]:
+    await _run(passing, count=CONCURRENT * 5)  # connections, scripts
+    cpu, busy, start = time.process_time(), _server_seconds(server), time.perf_counter()
+    done = await _run(passing, seconds=seconds)
+    taken = time.perf_counter() - start
+    cpu, busy = time.process_time() - cpu, _server_seconds(server) - busy
+    sent, executed = await _commands(passing, server)
+    for _ in range(3):
+        await denying(CLIENTS[0])
+    if await denying(CLIENTS[0]):
+        raise AssertionError("is not denied")
+    denied_sent, _ = await _commands(lambda _: denying(CLIENTS[0]), server, denied=True)
+    return {
+        "per_second": done / taken,
+        "cpu_us": cpu / done * 1e6,
+        "server_us": busy / done * 1e6,
+        "sent": sent,
+        "executed": executed,
+        "denied_sent": denied_sent,
+    }
+
+
+async def _run(
+    request: Request, *, count: int | None = None, seconds: float = 0.0, denied: bool = False
+) -> int:
+    """So many requests, or as many as fit into the time. Each caller asks again when answered."""
+    numbers = itertools.count()
+    end = time.perf_counter() + seconds
+    done = 0
+
+    async def caller() -> None:
+        nonlocal done
+        for number in numbers:
+            if number >= count if count is not None else time.perf_counter() > end:
+                return
+            if await request(CLIENTS[number % len(CLIENTS)]) is denied:
+                raise AssertionError("passed" if denied else "was denied")
+            done += 1
+
+    await asyncio.gather(*(caller() for _ in range(CONCURRENT)))
+    return done
+
+
+async def _commands(
+    request: Request, server: redis.Redis, *, denied: bool = False
+) -> tuple[float, float]:
+    """For each request: commands that reached the server, and those that it executed.
+
+    The latter are more where scripts have commands of their own (INFO commandstats counts both).
+    """
+    executed = _executed(server)
+    with server.monitor() as monitor:
+        await _run(request, count=COUNTED, denied=denied)
+        executed = _executed(server) - executed
+        server.echo("the end")
+        sent = 0
+        for command in monitor.listen():
+            if command["command"].startswith("ECHO the end"):
+                break
+            by_us = command["command"].startswith(("INFO", "MONITOR"))
+            sent += command["client_type"] != "lua" and not by_us
+    return sent / COUNTED, executed / COUNTED
+
+
+def _executed(server: redis.Redis) -> int:
+    stats = server.info("commandstats")
+    ours = ("cmdstat_info", "cmdstat_monitor", "cmdstat_echo")
+    return sum(stat["calls"] for name, stat in stats.items() if name not in ours)
+
+
+def _server_seconds(server: redis.Redis) -> float:
+    found = server.info("cpu")
+    return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
