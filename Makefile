@@ -17,7 +17,7 @@ NEEDS_compression := $(VENV)/.bench-node-compression
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.demo  ## Send mail from a web application; ONCE=1 ends after the tour, PORT=8001 moves it
+demo: $(VENV)/.demo  ## Send mail and turn pages in a web application; ONCE=1 ends after the tour, PORT=8001 moves it
 	@$(VENV)/bin/python -m examples.send_email $(if $(ONCE),--once)
 
 test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests; ARGS="-k lease -x" goes to pytest

@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -24,7 +25,10 @@ from typer.testing import CliRunner
 import hasten.compression
 import hasten.compression.head
 import hasten.errors
+import hasten.fields
+import hasten.integrations.fastapi
 import hasten.jobs
+import hasten.pagination
 import hasten.testing
 from hasten.cli.commands import app
 from hasten.jobs import Context, Event, Job, Task
@@ -37,8 +41,8 @@ NOT_MADE_BY_USERS: Final = {Context, Event, Job, Task}
 
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
-    "Context.stop Keep.nothing Keep.age_ms Queue.decode_result Queue.template Queue.submit "
-    "Queue.submit_many Queue.results DecompressionMiddleware.check "
+    "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
+    "Queue.template Queue.submit Queue.submit_many Queue.results DecompressionMiddleware.check "
     "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement "
     "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
     "Variants.make".split()
@@ -50,6 +54,11 @@ def pages() -> dict[str, str]:
     return {
         "jobs.md": _page("hasten.jobs", _module(hasten.jobs, hasten.jobs.__all__)),
         "compression.md": _page("hasten.compression", _compression()),
+        "pagination.md": _page(
+            "hasten.pagination", _module(hasten.pagination, hasten.pagination.__all__)
+        ),
+        "fields.md": _page("hasten.fields", _module(hasten.fields, hasten.fields.__all__)),
+        "fastapi.md": _page("hasten.integrations.fastapi", _fastapi()),
         "errors.md": _page("hasten.errors", _errors()),
         "testing.md": _page("hasten.testing", _module(hasten.testing, hasten.testing.__all__)),
         "cli.md": _page("hasten, the command", _commands()),
@@ -70,6 +79,20 @@ def _compression() -> Iterator[str]:
         f"- `{found[1]}`{': ' if found[2] else ''}{found[2] or ''}"
         for found in re.finditer(r'"([a-z-]+)",(?:  # (.+))?', values)
     )
+
+
+def _fastapi() -> Iterator[str]:
+    """What is there beside the classes of the same names that know no framework."""
+    module = hasten.integrations.fastapi
+    yield _prose(inspect.getdoc(module) or "")
+    for name in ("Fields", "Paginate"):
+        kind = getattr(module, name)
+        yield f"## {name}"
+        yield _prose(inspect.getdoc(kind) or "")
+        for member, value in vars(kind).items():
+            if isinstance(value, property | cached_property) and not member.startswith("_"):
+                words = " ".join((inspect.getdoc(value) or "").split())
+                yield f"- `{member}`: {words}"
 
 
 def _module(module: ModuleType, names: list[str]) -> Iterator[str]:
@@ -110,7 +133,8 @@ def _choices(kind: type) -> Iterator[str]:
 
 
 def _constructor(kind: type) -> str:
-    if kind in NOT_MADE_BY_USERS or "__init__" not in vars(kind):
+    is_protocol = getattr(kind, "_is_protocol", False)
+    if kind in NOT_MADE_BY_USERS or is_protocol or "__init__" not in vars(kind):
         return ""
     return _clean(inspect.signature(kind)).removesuffix(" -> None")
 

@@ -1,1 +1,1 @@
-"""A web application that sends mail in the background: ``make demo``."""
+"""A web application that sends mail in the background and answers in pages: ``make demo``."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import httpx
 import uvicorn
 
+from examples.send_email.seed import POSTS
 from examples.send_email.smtp import Mailbox, smtp_server
 from examples.send_email.tour import console, tour
 
@@ -78,10 +79,11 @@ def serving(listener: socket.socket) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        while not server.started:
-            if not thread.is_alive():
-                sys.exit("The application did not start.")
-            time.sleep(0.01)
+        with console.status(f"Making {POSTS:,} posts"):
+            while not server.started:
+                if not thread.is_alive():
+                    sys.exit("The application did not start.")
+                time.sleep(0.01)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

@@ -1,119 +1,25 @@
-"""A web application that sends mail, in the background and the slow way.
+"""A web application that sends mail in the background, and answers in pages.
 
-It runs alone, too: ``uvicorn examples.send_email.app:app``. Mail leaves by the SMTP server at
-SMTP_HOST and SMTP_PORT; jobs are kept where HASTEN_URL says, else in ``hasten.db``.
+It runs alone, too: ``uvicorn examples.send_email.app:app``. Where it keeps what it has to keep is
+said in `mail` and in `blog`.
 """
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from email.message import EmailMessage
-from email.utils import make_msgid
-from typing import Annotated, Any
-
-import aiosmtplib
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, EmailStr, Field
 
+from examples.send_email import blog, mail
 from hasten.compression import CompressionMiddleware
-from hasten.jobs import Job, Queue, State, Worker
 
-SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
-SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
-
-queue = Queue("mail")
-
-
-class Mail(BaseModel):
-    to: EmailStr
-    subject: str = Field(max_length=200)
-    text: str = Field(max_length=100_000)
-
-
-# The message id comes from the caller: should the task run twice, both mails have the same one.
-@queue.task(attempts=5, backoff="exponential", timeout=30)
-async def send(mail: Mail, message_id: str) -> str:
-    message = EmailMessage()
-    message["From"] = "hello@example.org"
-    message["To"] = mail.to
-    message["Subject"] = " ".join(mail.subject.split())  # a header is one line
-    message["Message-ID"] = message_id
-    message.set_content(mail.text)
-    await aiosmtplib.send(message, hostname=SMTP_HOST, port=SMTP_PORT)
-    return message_id
-
-
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with Worker(queue, concurrency=10):
-        yield
-    await queue.close()
-
-
-app = FastAPI(title="Mail", lifespan=lifespan)
+# One address for each thing: with a slash at its end it is another one, and not there.
+app = FastAPI(title="Mail and posts", redirect_slashes=False)
+app.include_router(mail.router)
+app.include_router(blog.router)
 app.add_middleware(CompressionMiddleware)
-
-
-@app.post("/send-email", status_code=202)
-async def send_email(mail: Mail) -> dict[str, str]:
-    """Answer at once; a worker sends the mail."""
-    job = await send.enqueue(mail, make_msgid(domain="example.org"))
-    return {"status": "queued", "id": job.id}
-
-
-@app.post("/send-email-now")
-async def send_email_now(mail: Mail) -> dict[str, str]:
-    """Send the mail, then answer."""
-    message_id = await send(mail, make_msgid(domain="example.org"))
-    return {"status": "sent", "message_id": message_id}
-
-
-@app.get("/mails")
-async def mails(
-    state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> list[dict[str, object]]:
-    """The newest mails in a state, without their texts."""
-    jobs = await queue.jobs(state, count=limit, newest_first=True)
-    return [
-        {
-            "to": job.data["mail"]["to"],
-            "subject": job.data["mail"]["subject"],
-            "queued_at": job.created_at,
-            "finished_at": job.finished_at,
-            **status(job),
-        }
-        for job in jobs
-        if job.name == send.name
-    ]
-
-
-@app.get("/jobs")
-async def counts() -> dict[State, int]:
-    return await queue.counts()
-
-
-@app.get("/jobs/{job_id}")
-async def job_status(job_id: str) -> dict[str, object]:
-    job = await queue.get(job_id)
-    if job is None:
-        raise HTTPException(404, f"there is no job {job_id!r}")
-    return status(job)
-
-
-def status(job: Job[Any]) -> dict[str, object]:
-    return {
-        "id": job.id,
-        "state": job.state,
-        "attempts": job.attempts_made,
-        "result": job.return_value,
-        "error": job.failed_reason,
-    }
 
 
 @app.exception_handler(RequestValidationError)
 async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Say what is wrong with a body without repeating it: not all that is sent can be sent back."""
-    detail = [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]
+    """Say what is wrong without repeating what was sent: not all of it can be sent back."""
+    detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
     return JSONResponse({"detail": detail}, status_code=422)

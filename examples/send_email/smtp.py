@@ -14,14 +14,15 @@ SECONDS_PER_MAIL = 3
 class Mailbox:
     """Takes every mail, each after a while, many at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_per_mail: float = SECONDS_PER_MAIL) -> None:
+        self._seconds_per_mail = seconds_per_mail
         self.message_ids: list[str] = []
 
     # aiosmtpd calls it by this name.
     async def handle_DATA(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
-        await asyncio.sleep(SECONDS_PER_MAIL)
+        await asyncio.sleep(self._seconds_per_mail)
         headers = BytesHeaderParser().parsebytes(envelope.original_content or b"")
         self.message_ids.append(headers["Message-ID"])
         return "250 Accepted"

@@ -3,6 +3,7 @@
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
+│   └── InvalidLimit        a limit of requests is: fix the call
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
@@ -29,7 +30,10 @@ The classes answer "what can the caller do?". What a handler raises to steer its
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
+
+from hasten._answers import Answer
 
 
 class HastenError(Exception):
@@ -72,6 +76,22 @@ class InvalidOption(HastenError, ValueError):
         super().__init__(f"{option}={shown}: expected {expected}")
         self.option = option
         self.value = value
+
+
+class InvalidLimit(InvalidOption):
+    """A limit, or what limits are kept by, cannot be meant. code names the kind of mistake."""
+
+    def __init__(self, code: str, option: str, value: object, expected: str) -> None:
+        super().__init__(option, value, expected)
+        self.code = code
+        self.args = (f"{self.args[0]} [{code}]",)
+
+    @classmethod
+    def of(cls, code: str, error: InvalidOption) -> InvalidLimit:
+        """The same mistake with its code."""
+        found = cls(code, error.option, error.value, "")
+        found.args = (f"{error} [{code}]",)
+        return found
 
 
 class InvalidArgument(HastenError, TypeError):
@@ -154,6 +174,10 @@ class InvalidParameter(HastenError, ValueError):
             problem["allowed"] = list(self.allowed)
         return problem
 
+    def response(self) -> Answer:
+        """The whole answer, which any ASGI framework can return."""
+        return _answer(self.status, self.problem())
+
 
 def _assignment(parameter: str, value: str | None) -> str:
     if value is None:
@@ -180,6 +204,10 @@ class RowNotFound(HastenError, LookupError):
             "detail": str(self),
             "code": "not_found",
         }
+
+    def response(self) -> Answer:
+        """The whole answer, which any ASGI framework can return."""
+        return _answer(self.status, self.problem())
 
 
 class ResponseBroken(HastenError):
@@ -278,3 +306,9 @@ class ResultTimeout(HastenError, TimeoutError):
         super().__init__(f"job {job_id!r} has not finished within {seconds:g} s")
         self.job_id = job_id
         self.seconds = seconds
+
+
+def _answer(status: int, problem: dict[str, object]) -> Answer:
+    # Escaped to ASCII: what a client sent may hold what no encoding has.
+    body = json.dumps(problem).encode()
+    return Answer(body, status, {"content-type": "application/problem+json"})

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -73,6 +74,7 @@ def test_once_ends_after_the_tour_with_all_as_promised(served: Served) -> None:
         assert "21 of 21" in out
         for coding in ("gzip", "br", "zstd"):
             assert re.search(rf"in {coding}, .* [\d,]+ bytes, \d+\.\d times .* yes", out), out
+        assert re.search(r"by cursor, each once .* 100,000 of 100,000 .* yes", out), out
 
 
 @pytest.mark.parametrize(
@@ -145,6 +147,91 @@ async def test_unusual_mails_are_delivered(served: Served) -> None:
             *(client.post("/send-email-now", json={**MAIL, **each}) for each in unusual)
         )
     assert [answer.status_code for answer in answers] == [200] * len(unusual)
+
+
+def get(served: Served, path: str, status: int = 200) -> Any:
+    answer = httpx.get(served[1] + path)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_posts_are_answered_in_pages(served: Served) -> None:
+    first = get(served, "/api/posts")
+    assert list(first) == ["data", "pagination"]
+    assert first["pagination"] == {"page": 1, "limit": 20, "total": 100_000}
+    assert [post["id"] for post in first["data"]] == list(range(100_000, 99_980, -1))
+    assert list(first["data"][0]) == ["id", "title", "text", "created_at", "author"]
+    assert get(served, "/api/posts?page=5000&fields=id")["data"][-1] == {"id": 1}
+    assert get(served, "/api/posts?page=5001") == {
+        "data": [],
+        "pagination": {"page": 5001, "limit": 20, "total": 100_000},
+    }
+
+
+def test_posts_are_sorted_by_what_was_asked_for(served: Served) -> None:
+    posts = get(served, "/api/posts?sort=title&limit=100")["data"]
+    titles = [post["title"] for post in posts]
+    assert titles == sorted(titles)
+    assert titles[0] == "Boring answers, part 1"
+
+
+def test_a_cursor_goes_on_where_its_page_ended(served: Served) -> None:
+    first = get(served, "/api/posts?cursor=&sort=title")
+    assert first["data"] == get(served, "/api/posts?sort=title")["data"]
+    assert first["pagination"]["prev_cursor"] is None
+    cursor = first["pagination"]["next_cursor"]
+    second = get(served, f"/api/posts?cursor={cursor}&sort=title")
+    assert second["data"] == get(served, "/api/posts?page=2&sort=title")["data"]
+    back = second["pagination"]["prev_cursor"]
+    assert get(served, f"/api/posts?cursor={back}&sort=title")["data"] == first["data"]
+
+
+def test_only_the_fields_asked_for_are_answered(served: Served) -> None:
+    posts = get(served, "/api/posts?fields=author(name),id&limit=2")
+    assert posts["data"] == [
+        {"id": 100_000, "author": {"name": "Hedy 99"}},
+        {"id": 99_999, "author": {"name": "Edsger 98"}},
+    ]
+    ada = {"id": 1, "name": "Ada 1", "email": "ada.1@example.org"}
+    assert get(served, "/api/users/1") == ada
+    assert get(served, "/api/users/1?fields=email,id") == {"id": 1, "email": ada["email"]}
+
+
+@pytest.mark.parametrize("path", ["/api/users/1?fields=", "/api/posts?fields=", "/api/posts?sort="])
+def test_a_secret_column_is_refused_as_if_there_were_none(served: Served, path: str) -> None:
+    refused = get(served, path + "password_hash", status=422)
+    unknown = get(served, path + "no_such_field", status=422)
+    assert str(refused) == str(unknown).replace("no_such_field", "password_hash")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/posts?page=0", 422),
+        ("/api/posts?page=1_0", 422),
+        ("/api/posts?page=99999999999999999999999", 422),
+        ("/api/posts?page=1&page=2", 422),
+        ("/api/posts?page=1&cursor=", 422),
+        ("/api/posts?limit=101", 422),
+        ("/api/posts?sort=text", 422),
+        ("/api/posts?fields=author(password_hash)", 422),
+        ("/api/posts?cursor=forged", 400),
+        ("/api/users/0", 422),
+        ("/api/users/99999999999999999999999", 422),
+        ("/api/users/1001", 404),
+        ("/api/users/1001?fields=password_hash", 422),
+        ("/api/users/1/", 404),
+    ],
+)
+def test_what_a_client_cannot_have_meant_is_refused(served: Served, path: str, status: int) -> None:
+    assert "detail" in get(served, path, status=status)
+
+
+def test_a_cursor_of_another_query_is_refused(served: Served) -> None:
+    cursor = get(served, "/api/posts?cursor=")["pagination"]["next_cursor"]
+    assert get(served, f"/api/posts?cursor={cursor}&limit=7&fields=id")["data"]
+    assert get(served, f"/api/posts?cursor={cursor}&sort=title", status=400)
+    assert get(served, f"/api/posts?cursor={cursor[:-1]}", status=400)
 
 
 def test_ends_neatly_by_ctrl_c(served: Served) -> None:

@@ -71,7 +71,7 @@ def test_a_large_float_is_the_same_number(value: float) -> None:
     assert str(json.loads(encode(value))) == str(json.loads(TypeAdapter(float).dump_json(value)))
 
 
-def read(database: str, fields: Fields, statement: Any, text: str | None = None) -> bytes:
+def read(database: str, fields: Fields[Any], statement: Any, text: str | None = None) -> bytes:
     query = [("fields", text)] if text is not None else []
     with Session(engine(database)) as session:
         return encode(fields.many_sync(session, statement, fields.parse(query)))
@@ -256,7 +256,7 @@ class TestOwnWay:
 
     def test_only_those_fields_go_that_way(self) -> None:
         fields = Fields(FussyOut, model=User, needs={"fullName": ("first", "last")})
-        making = fields._shapes.entity.making
+        making = fields._table().entity.making
         assert {field.name for field in making.own_way} == {"created", "fullName"}
 
     @pytest.mark.parametrize("decorate", [model_validator(mode="after"), model_serializer])

@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import Allowed, Fields
 from hasten.fields.sql import run
+from hasten.fields.sql.running import Step
 from tests.fields.databases import (
     POSTS_OF_FIRST,
     USERS,
@@ -49,13 +50,13 @@ Rows = list[dict[str, object]]
 SECRETS = re.compile(r"password_hash|secret|draft|\*")
 
 
-def ask(database: str, text: str | None, statement: Any, fields: Fields = Users) -> Rows:
+def ask(database: str, text: str | None, statement: Any, fields: Fields[Any] = Users) -> Rows:
     rows, _ = ask_and_log(database, text, statement, fields)
     return rows
 
 
 def ask_and_log(
-    database: str, text: str | None, statement: Any, fields: Fields = Users
+    database: str, text: str | None, statement: Any, fields: Fields[Any] = Users
 ) -> tuple[Rows, list[str]]:
     query = [("fields", text)] if text is not None else []
     with Session(engine(database)) as session, statements_of(engine(database)) as log:
@@ -317,12 +318,15 @@ class TestToMany:
         steps = shape.fetch(select(User), "postgresql")
         made = engine("postgresql")
         with made.connect() as connection:
-            first = connection.execute(next(steps).statement)
-        further = steps.send(first).statement
+            step = next(steps)
+            assert isinstance(step, Step)
+            step = steps.send(connection.execute(step.statement))
+        assert isinstance(step, Step)
+        further: Any = step.statement
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-            written = further.params(hasten_keys=[1]).compile(  # type: ignore[attr-defined]
+            written = further.params(hasten_keys=[1]).compile(
                 made, compile_kwargs={"literal_binds": True}
             )
             explained = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {written}"))
@@ -397,7 +401,7 @@ class TestShapes:
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
             fields.shape(statement, fields.parse([("fields", asked)])).statement(statement)
-        assert fields._shapes.count == 256
+        assert fields._table().count == 256
 
     def test_85_one_shape_for_all_ways_of_writing_a_set(self) -> None:
         fields = Fields(UserOut, model=User)

@@ -8,13 +8,12 @@ from typing import Annotated, Any, Final
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from hasten.errors import InvalidOption
-from hasten.fields import FieldSet
+from hasten.fields import FieldSet, Partial
 from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
 from tests.pagination.databases import Author, Item, Post, async_engine
@@ -39,8 +38,16 @@ class ItemOut(BaseModel):
 
 Posts = Paginate(PostOut, model=Post, sort=("id", "title"), default_sort="-id")
 Items = Paginate(
-    ItemOut, model=Item, sort=("grade",), mode="cursor", secret="a secret of more than 16 bytes"
+    ItemOut,
+    model=Item,
+    sort=("grade",),
+    mode="cursor",
+    secret="a secret of more than 16 bytes",
+    etag=True,
 )
+Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"))
+Renamed = Paginate(PostOut, model=Post, envelope=Envelope(data="items", names={"total": "count"}))
+Listed = Paginate(AuthorOut)
 Authors = Fields(AuthorOut, model=Author, default=("id",))
 
 
@@ -60,22 +67,39 @@ async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page
     return await Posts.page(db, select(Post), q)
 
 
-@app.get("/api/items")
+@app.get("/api/items", responses=Items.responses)
 async def items(db: DB, q: Annotated[PageParams, Depends(Items.params)]) -> CursorPage[ItemOut]:
     return await Items.page(db, select(Item), q)
 
 
-@app.get("/api/authors/{id}", response_model=None)
+@app.get("/api/authors/{id}", responses=Authors.responses)
 async def author(
     id: int, db: DB, fields: Annotated[FieldSet, Depends(Authors.params)]
-) -> dict[str, object]:
+) -> Partial[AuthorOut]:
     return await Authors.one(db, select(Author).where(Author.id == id), fields)
 
 
-async def get(path: str) -> httpx.Response:
+@app.get("/api/chosen")
+async def chosen(
+    db: DB, q: Annotated[PageParams, Depends(Chosen.params)]
+) -> Page[Partial[PostOut]]:
+    return await Chosen.page(db, select(Post), q)
+
+
+@app.get("/api/renamed", response_model=Renamed.response_model)
+async def renamed(db: DB, q: Annotated[PageParams, Depends(Renamed.params)]) -> Page[PostOut]:
+    return await Renamed.page(db, select(Post), q)
+
+
+@app.get("/api/listed")
+async def listed(q: Annotated[PageParams, Depends(Listed.params)]) -> Page[AuthorOut]:
+    return Listed.of([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], q)
+
+
+async def get(path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.get(path)
+        return await client.get(path, headers=headers)
 
 
 async def test_the_answer_is_exactly_that() -> None:
@@ -148,7 +172,7 @@ async def test_fields_of_one_row() -> None:
     assert (await get("/api/authors/99?fields=email")).status_code == 422
 
 
-def test_openapi_describes_parameters_and_answer() -> None:
+def test_84_openapi_describes_parameters_and_answer() -> None:
     schema = app.openapi()
     described = parameters(schema, "/api/posts")
     assert list(described) == ["page", "limit", "sort"]
@@ -156,7 +180,7 @@ def test_openapi_describes_parameters_and_answer() -> None:
     assert described["limit"]["schema"] | {"title": ""} == {
         "type": "integer", "minimum": 1, "maximum": 100, "title": "",
     }  # fmt: skip
-    assert described["sort"]["schema"]["pattern"] == "^-?(id|title)(,-?(id|title))*$"
+    assert described["sort"]["schema"]["items"]["enum"] == ["id", "-id", "title", "-title"]
     assert list(parameters(schema, "/api/items")) == ["limit", "sort", "cursor"]
     answer = answered(schema, "/api/posts")
     assert answer["required"] == ["data", "pagination"]
@@ -164,7 +188,27 @@ def test_openapi_describes_parameters_and_answer() -> None:
     assert set(answer["properties"]["pagination"]["properties"]) == {
         "page", "limit", "total", "total_relation", "has_more",
     }  # fmt: skip
-    assert "422" in schema["paths"]["/api/posts"]["get"]["responses"]
+    assert statuses(schema, "/api/posts") == {"200", "422"}
+    assert statuses(schema, "/api/items") == {"200", "304", "400", "422"}
+    assert statuses(schema, "/api/authors/{id}") == {"200", "404", "422"}
+
+
+def test_84_what_may_be_missing_is_not_required() -> None:
+    schema = app.openapi()
+    author = answered(schema, "/api/authors/{id}")
+    assert "required" not in author
+    assert set(author["properties"]) == {"id", "name"}
+    assert parameters(schema, "/api/authors/{id}")["fields"]["schema"]["items"]["enum"] == [
+        "id",
+        "name",
+    ]
+    components = schema["components"]["schemas"]
+    assert answered(schema, "/api/chosen") == components["Page_Partial_PostOut__"]
+    chosen = components["Partial_PostOut_"]
+    assert set(chosen["properties"]) == {"id", "title", "author"}
+    assert "required" not in chosen
+    names = parameters(schema, "/api/chosen")["fields"]["schema"]["items"]["enum"]
+    assert names == ["id", "title", "author", "author.id", "author.name"]
 
 
 def parameters(schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -179,7 +223,57 @@ def answered(schema: dict[str, Any], path: str) -> dict[str, Any]:
     return found
 
 
-def test_what_openapi_describes_is_what_is_answered() -> None:
-    other = Paginate(PostOut, model=Post, envelope=Envelope(data="items"))
-    with pytest.raises(InvalidOption, match="envelope"):
-        _ = other.params
+def statuses(schema: dict[str, Any], path: str) -> set[str]:
+    return set(schema["paths"][path]["get"]["responses"])
+
+
+def test_an_envelope_of_ones_own_is_described() -> None:
+    answer = answered(app.openapi(), "/api/renamed")
+    assert set(answer["properties"]) == {"items", "pagination"}
+    assert "count" in answer["properties"]["pagination"]["properties"]
+
+
+async def test_an_envelope_of_ones_own_is_answered() -> None:
+    answer = (await get("/api/renamed?limit=1")).json()
+    assert (set(answer), answer["pagination"]["count"]) == ({"items", "pagination"}, 40)
+
+
+async def test_the_client_chooses_fields_of_pages() -> None:
+    answer = await get("/api/chosen?fields=author.name&fields=id&limit=1&sort=title&sort=-id")
+    assert answer.json()["data"] == [{"id": 36, "author": {"name": "n0"}}]
+    assert (await get("/api/chosen?fields=email")).status_code == 422
+
+
+async def test_88_what_the_client_has_is_not_sent_again() -> None:
+    first = await get("/api/items?limit=2")
+    again = await get("/api/items?limit=2", {"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (again.headers["etag"], again.headers["link"]) == (
+        first.headers["etag"],
+        first.headers["link"],
+    )
+
+
+async def test_tasks_of_the_background_run_behind_a_page() -> None:
+    done: list[str] = []
+    other = FastAPI()
+
+    @other.get("/")
+    async def page(
+        db: DB, q: Annotated[PageParams, Depends(Posts.params)], tasks: BackgroundTasks
+    ) -> Page[PostOut]:
+        tasks.add_task(done.append, "ran")
+        return await Posts.page(db, select(Post), q)
+
+    page.__annotations__["tasks"] = BackgroundTasks
+    transport = httpx.ASGITransport(app=other)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/")).status_code == 200
+    assert done == ["ran"]
+
+
+async def test_lists_and_sources_are_answers_too() -> None:
+    assert (await get("/api/listed?page=2&limit=1")).json() == {
+        "data": [{"id": 2, "name": "b"}],
+        "pagination": {"page": 2, "limit": 1, "total": 2},
+    }

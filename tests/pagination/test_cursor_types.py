@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from pydantic import BaseModel
+from sqlalchemy import Dialect, String, TypeDecorator, create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from hasten.errors import InvalidOption
 from hasten.fields import Allowed, Fields
@@ -79,3 +80,49 @@ def walk(
         q = paginate.parse(f"sort={sort}&limit=4&cursor={page.prev_cursor}")
         assert paginate.page_sync(session, select(model), q).data == before.data
     return [dict(row) for page in pages for row in page.data]
+
+
+class Reversed(TypeDecorator[str]):
+    """A type of the application's own: what it is below tells whether a cursor can hold it."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return value and value[::-1]
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return value and value[::-1]
+
+
+def test_56_types_of_the_application_s_own() -> None:
+    class Own(DeclarativeBase):
+        pass
+
+    class Word(Own):
+        __tablename__ = "words"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        text: Mapped[str] = mapped_column(Reversed, unique=True)
+
+    class WordOut(BaseModel):
+        id: int
+        text: str
+
+    words = Paginate(
+        WordOut, model=Word, sort=("text",), mode="cursor", secret="a secret of 16 bytes"
+    )
+    made = create_engine("sqlite://")
+    Own.metadata.create_all(made)
+    seen: list[object] = []
+    with Session(made) as db:
+        db.add_all([Word(text=text) for text in ("abc", "bca", "cab", "aaa", "zzb")])
+        db.flush()
+        token: str | None = ""
+        while token is not None:
+            found = words.page_sync(
+                db, select(Word), words.parse(f"sort=text&limit=2&cursor={token}")
+            )
+            seen += [row["text"] for row in found.data]
+            token = found.next_cursor
+    made.dispose()
+    assert seen == ["aaa", "bca", "cab", "zzb", "abc"]

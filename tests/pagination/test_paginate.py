@@ -559,8 +559,8 @@ class TestInMemory:
             with pytest.raises(InvalidOption, match="items"):
                 Items.of(items, PageParams(1, 20, (), None, ()))  # type: ignore[arg-type]
 
-    def test_cursors_are_for_selects(self) -> None:
-        with pytest.raises(InvalidOption, match="a select"):
+    def test_cursors_need_a_key(self) -> None:
+        with pytest.raises(InvalidOption, match="tell items apart"):
             Walk.of(self.ROWS, Walk.parse(""))
 
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import registry
 
-from hasten.fields.sql.running import T
+from hasten.fields.sql.running import Step, T
 from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.counting import count, estimate
 from hasten.pagination.sql.keyset import layout
@@ -167,6 +167,7 @@ def cost(connection: Connection, work: Steps[T]) -> tuple[int, T]:
     try:
         step = next(work)
         while True:
+            assert isinstance(step, Step)
             total += measure(connection, step.statement)
             step = work.send(connection.execute(step.statement))
     except StopIteration as end:

@@ -146,9 +146,14 @@ async def test_a_key_that_is_blocked_or_reset_spends_nothing(workers: list[Lease
 
 
 async def test_a_guard_takes_over_where_the_store_is_away(server: RedisServer) -> None:
-    guard = Guard(Leases(RedisStore(server.url, budget=0.25)))
-    for _ in range(5):
+    guard = Guard(RedisStore(server.url, budget=0.25))
+    before = commands(server)
+    for _ in range(20):
         await guard.hit([[check()]])
+    assert commands(server) - before <= 3
+    await guard.reset("api", digest("ada"))
+    [[outcome]] = await guard.hit([[check()]])
+    assert outcome.remaining == 999
     server.kill()
 
     async def is_away() -> bool:

@@ -6,11 +6,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from hasten.pagination import CursorPage, Paginate
+from hasten.pagination import CursorPage, PageParams, Paginate, Window
 from tests.pagination.databases import Post
 from tests.typing.pagination_ok import PostOut, pages
 
-Paginate(PostOut)  # type: ignore[call-overload]
+Paginate(PostOut, model=7)  # type: ignore[call-overload]
 Paginate(PostOut, model=Post, mode="cursor")  # type: ignore[call-overload]
 Paginate(PostOut, model=Post, mode="endless")  # type: ignore[call-overload]
 Paginate(PostOut, model=Post, count="roughly")  # type: ignore[call-overload]
@@ -23,3 +23,11 @@ async def a_session_that_does_not_wait(db: Session) -> None:
 
 async def the_other_kind_of_page(db: AsyncSession) -> CursorPage[PostOut]:
     return await pages.page(db, select(Post), pages.parse(""))  # type: ignore[return-value]
+
+
+async def a_source_that_cannot_count(q: PageParams) -> None:
+    class Endless:
+        async def fetch(self, window: Window, /) -> list[object]:
+            return []
+
+    await pages.from_source(Endless(), q)  # type: ignore[arg-type]

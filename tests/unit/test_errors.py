@@ -15,6 +15,7 @@ from hasten.errors import (
     BodyRefused,
     HastenError,
     InvalidArgument,
+    InvalidLimit,
     InvalidOption,
     InvalidParameter,
     JobCancelled,
@@ -53,6 +54,14 @@ MESSAGES = [
     (
         InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
         "attempts=0: expected a whole number from 1 to 1,000,000",
+    ),
+    (
+        InvalidLimit("STATUS", "status", 200, "a status from 400 to 599"),
+        "status=200: expected a status from 400 to 599 [STATUS]",
+    ),
+    (
+        InvalidLimit.of("RATE", InvalidOption("rate", "ten", "a rate")),
+        "rate='ten': expected a rate [RATE]",
     ),
     (
         InvalidArgument("send", "when", "is a datetime, which JSON does not know"),

@@ -35,7 +35,7 @@ _ANSWERS: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
 
 def is_moved(error: BaseException) -> bool:
     """Another node of the cluster has the slot now."""
-    return isinstance(error, foreign.MovedError) and not isinstance(error, foreign.AskError)
+    return isinstance(error, foreign.MovedError)  # to the library a kind of AskError
 
 
 def is_unknown_script(error: BaseException) -> bool:

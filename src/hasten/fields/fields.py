@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
-from urllib.parse import parse_qsl
+from functools import cached_property
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
+from hasten._queries import Query, pairs_of
 from hasten.errors import InvalidOption, RowNotFound
 from hasten.fields.allowed import Allowed, Field, FieldSet
+from hasten.fields.items import Items
 from hasten.fields.mask import MAX_NAMES
+from hasten.fields.partial import Partial
 
 if TYPE_CHECKING:
-    from hasten.fields.sql import AsyncExecutor, Executor, Selection, Shape, Steps
+    from hasten.fields.sql import AsyncExecutor, Executor, Selection, Shape, Shapes, Steps
+
+T = TypeVar("T")
 
 Row: TypeAlias = dict[str, object]
-"""What was asked for of one row, by public name, in the order of the model.
-
-Values are as the database gave them, ready for `hasten.fields.rows.encode`; where the model has a
-validator or a serializer of its own, they are what it would put into JSON.
-"""
+"""What was asked for of one row, as in `Partial`."""
 
 MAX_DEPTH: Final = 2
 MAX_MANY: Final = 20
 
 
-class MultiItems(Protocol):
-    """The query of a request, as Starlette and Litestar have it."""
+class Options(TypedDict, total=False):
+    """What may be said of any source. See `Fields`."""
 
-    def multi_items(self) -> Iterable[tuple[str, str]]: ...
+    model: type | None
+    default: Iterable[str] | None
+    needs: Mapping[str, Sequence[str]] | None
+    expand: Mapping[str, object] | None
+    opaque: Collection[str]
+    wildcard: bool
+    compute: Mapping[str, Callable[..., object]] | None
+    max_depth: int
+    max_names: int
+    many: int | Mapping[str, int]
+    more: str
+    parameter: str
+    etag: bool
 
 
-class Fields:
+class Fields(Generic[T]):
     """Which fields a client may ask for, and how they are read.
 
     ``Fields(UserOut, model=User, default=("id", "name", "email"))``
 
     - source: the model of the answer, names, or an `Allowed` that has its options already.
-    - model: the mapped class.
+    - model: the mapped class; None for what is in memory.
     - default, needs, opaque, wildcard: as for `Allowed`. expand takes models, too.
     - compute: functions that make a field of what it needs (its ``needs``, in their order), by
       path: ``{"initials": make, "author.initials": make}``. What a pydantic model computes needs
@@ -46,16 +69,23 @@ class Fields:
       said. A row that has more says so: ``{"posts": [...], "posts_has_more": true}``.
     - more: the end of the name of that marker.
     - parameter: the name of the parameter.
+    - etag: give the answer for one row an ETag, made of its bytes.
 
     Raises `InvalidOption` when it is made, for a field that is not mapped and for all else that
     could not be kept when a request comes.
     """
 
+    @overload
+    def __init__(self, source: type[T], **options: Unpack[Options]) -> None: ...
+
+    @overload
+    def __init__(self: Fields[Any], source: object, **options: Unpack[Options]) -> None: ...
+
     def __init__(
         self,
         source: object,
         *,
-        model: type,
+        model: type | None = None,
         default: Iterable[str] | None = None,
         needs: Mapping[str, Sequence[str]] | None = None,
         expand: Mapping[str, object] | None = None,
@@ -67,6 +97,7 @@ class Fields:
         many: int | Mapping[str, int] = MAX_MANY,
         more: str = "_has_more",
         parameter: str = "fields",
+        etag: bool = False,
     ) -> None:
         _check_from_one("max_depth", max_depth)
         _check_from_one("max_names", max_names)
@@ -85,26 +116,32 @@ class Fields:
         self.max_depth: Final = max_depth
         self.max_names: Final = max_names
         self.parameter: Final = parameter
+        self.etag: Final = etag
         self._more = more
         self._compute = dict(compute or {})
         self._many = many if isinstance(many, int) else dict(many)
         self._fill(source)
 
     def _fill(self, allowed: Allowed, *, strict: bool = True) -> None:
-        # Here and no earlier: who asks for nothing but a mask needs no SQLAlchemy.
+        self.allowed = allowed
+        caps = self._caps(strict)
+        compute = dict(_by_path("compute", allowed, self._compute, strict=strict))
+        _check_markers(allowed, self._more)
+        self._shapes: Shapes | None = None
+        if self.model is None:
+            self._items = Items(allowed, cap=caps, more=self._more, compute=compute)
+            return
+        # Here and no earlier: who has no model needs no SQLAlchemy.
         from hasten.fields import sql  # noqa: PLC0415
 
         self._sql = sql
-        self.allowed = allowed
-        caps = self._caps(strict)
-        _check_markers(allowed, self._more)
-        self._shapes = sql.Shapes(
-            allowed,
-            self.model,
-            cap=caps,
-            more=self._more,
-            compute=dict(_by_path("compute", allowed, self._compute, strict=strict)),
-        )
+        self._shapes = sql.Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
+
+    @cached_property
+    def _items(self) -> Items:
+        """What some model cannot do for items in memory, it may well do for its own rows."""
+        compute = dict(_by_path("compute", self.allowed, self._compute, strict=False))
+        return Items(self.allowed, cap=self._caps(strict=False), more=self._more, compute=compute)
 
     def _caps(self, strict: bool) -> Callable[[Field], int]:
         if isinstance(self._many, int):
@@ -115,7 +152,7 @@ class Fields:
             _check_from_one("many", value)
         return lambda field: caps.get(field, usual)
 
-    def without(self, *paths: str) -> Fields:
+    def without(self, *paths: str) -> Fields[T]:
         """The same without these fields, as if there were none: for a role that sees less.
 
         To be made when the application starts, once for each role. Raises `InvalidOption` for one
@@ -123,20 +160,21 @@ class Fields:
         """
         less = Fields.__new__(type(self))
         less.__dict__.update(self.__dict__)
+        less.__dict__.pop("_items", None)
         less._fill(self.allowed.without(*paths), strict=False)
         return less
 
-    def parse(self, query: str | Iterable[tuple[str, str]] | MultiItems) -> FieldSet:
+    def parse(self, query: Query) -> FieldSet:
         """What a request asks for; the default if it does not choose. Raises `InvalidParameter`.
 
         query is the query of the URL: its text, its pairs, or what a framework made of it.
         """
-        texts = [value for name, value in _pairs(query) if name == self.parameter]
+        texts = [value for name, value in pairs_of(query) if name == self.parameter]
         return self.allowed.parse(
             texts, parameter=self.parameter, max_depth=self.max_depth, max_names=self.max_names
         )
 
-    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Row:
+    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
         """The one row that the select finds. Raises `RowNotFound` if there is none.
 
         statement selects the mapped class: ``select(User).where(User.id == id)``. An error rather
@@ -144,7 +182,7 @@ class Fields:
         """
         return self._only(await self._sql.run_async(db, self._fetch(db, statement, fields, 2)))
 
-    def one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Row:
+    def one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
         """The same on a session or connection that does not wait."""
         return self._only(self._sql.run(db, self._fetch(db, statement, fields, 2)))
 
@@ -156,13 +194,21 @@ class Fields:
         """The same on a session or connection that does not wait."""
         return self._sql.run(db, self._fetch(db, statement, fields))
 
+    def of(self, item: object, fields: FieldSet) -> Partial[T]:
+        """The row of an item in memory: a dict by public name, or an object by attribute."""
+        return self._partial(self._items.row(item, fields))
+
+    def items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
+        """The rows of several items in memory."""
+        return [self._items.row(item, fields) for item in items]
+
     def shape(self, statement: Selection, fields: FieldSet, *, apart: bool = False) -> Shape:
         """What is selected for a set, and how its rows are read: for who runs it on their own.
 
         apart is without any join, so that the select can be cut into pages: what it leads to is
         read by further statements.
         """
-        return self._shapes.of(statement, fields, apart=apart)
+        return self._table().of(statement, fields, apart=apart)
 
     def _fetch(
         self,
@@ -171,17 +217,30 @@ class Fields:
         fields: FieldSet,
         most: int | None = None,
     ) -> Steps[list[Row]]:
-        shape = self._shapes.of(statement, fields)
-        return shape.fetch(statement, self._sql.dialect_of(db, self._shapes.mapper), most=most)
+        table = self._table()
+        shape = table.of(statement, fields)
+        return shape.fetch(statement, self._sql.dialect_of(db, table.mapper), most=most)
 
-    def _only(self, rows: list[Row]) -> Row:
+    def _table(self) -> Shapes:
+        if self._shapes is None:
+            raise InvalidOption("model", None, "a mapped class, to read from a database")
+        return self._shapes
+
+    def _partial(self, row: Row) -> Partial[T]:
+        partial: Partial[T] = Partial(row)
+        if self.etag:
+            partial.has_etag = True
+        return partial
+
+    def _only(self, rows: list[Row]) -> Partial[T]:
         if not rows:
+            assert self.model is not None
             raise RowNotFound(self.model.__name__.lower())
         if len(rows) > 1:
             raise InvalidOption(
                 "statement", "a select of several rows", "a WHERE that finds one; for more, many()"
             )
-        return rows[0]
+        return self._partial(rows[0])
 
 
 # Options ------------------------------------------------------------------------------------------
@@ -226,12 +285,3 @@ def _check_markers(allowed: Allowed, more: str) -> None:
                 rest.append(field.relation)
                 if field.many and field.name + more in one.fields:
                     raise InvalidOption("more", more, f"another end than {field.name + more!r} has")
-
-
-def _pairs(query: str | Iterable[tuple[str, str]] | MultiItems) -> Iterable[tuple[str, str]]:
-    if isinstance(query, str):
-        return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
-    if hasattr(query, "multi_items"):
-        items: Iterable[tuple[str, str]] = query.multi_items()
-        return items
-    return query

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -270,3 +270,34 @@ def _agree(annotation: Any, kind: type | None) -> bool:
 
 def _is_plain_enum(kind: type) -> bool:
     return issubclass(kind, enum.Enum) and all(type(each.value) in (str, int) for each in kind)
+
+
+def annotations_of(model: Any) -> dict[str, Any]:
+    """What is said of the type of each attribute, and of each computed field."""
+    if not hasattr(model, "__pydantic_decorators__"):
+        return get_type_hints(model, include_extras=True)
+    computed = model.__pydantic_decorators__.computed_fields
+    return {
+        **{name: Annotated[info.annotation, info] for name, info in _infos(model).items()},
+        **{name: each.info.return_type for name, each in computed.items()},
+    }
+
+
+def stated_kinds(model: Any) -> dict[str, type | None]:
+    """The types that values in memory are taken to have: those of their annotations."""
+    if not hasattr(model, "__pydantic_decorators__"):
+        return {}
+    return {name: _stated(info.annotation) for name, info in _infos(model).items()}
+
+
+def _stated(annotation: Any) -> type | None:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _stated(arguments[0])
+    if origin in (Union, types.UnionType):
+        rest = [each for each in arguments if each is not types.NoneType]
+        return _stated(rest[0]) if len(rest) == 1 else None
+    if origin is Literal:
+        return type(arguments[0])
+    kind = origin or annotation
+    return kind if isinstance(kind, type) else None

@@ -2,12 +2,12 @@
 
     Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
 
-    @app.get("/api/posts")
+    @app.get("/api/posts", responses=Posts.responses)
     async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page[PostOut]:
         return await Posts.page(db, select(Post), q)
 
-What a client did not mean is refused in the shape of FastAPI's own errors. The page that a handler
-gets is a response already, so FastAPI sends its bytes and its Link header as they are.
+What a client did not mean is refused in the shape of FastAPI's own errors. The page or row that a
+handler gets is a response already, so FastAPI sends its bytes and its headers as they are.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from inspect import Parameter, Signature
-from re import escape
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Unpack, cast, overload
 
 from hasten._extras import require
 
@@ -29,26 +28,30 @@ from pydantic import WithJsonSchema  # noqa: E402
 
 from hasten import fields as _fields  # noqa: E402
 from hasten import pagination as _pagination  # noqa: E402
-from hasten.errors import InvalidOption, InvalidParameter, RowNotFound  # noqa: E402
-from hasten.fields import FieldSet, Row  # noqa: E402
-from hasten.pagination import CursorPage, Envelope, Page, PageParams  # noqa: E402
+from hasten._answers import Answer, send_answer  # noqa: E402
+from hasten._asgi import Receive, Scope, Send  # noqa: E402
+from hasten.errors import InvalidParameter, RowNotFound  # noqa: E402
+from hasten.fields import FieldSet, Partial  # noqa: E402
+from hasten.pagination import CursorPage, Page, PageParams, Source  # noqa: E402
+from hasten.pagination.page import described_in  # noqa: E402
 
 if TYPE_CHECKING:
     from hasten.fields.sql import AsyncExecutor, Executor, Selection
     from hasten.pagination.paginate import Options, Secret
 
-__all__ = ["CursorPage", "FieldSet", "Fields", "Page", "PageParams", "Paginate"]
+__all__ = ["CursorPage", "FieldSet", "Fields", "Page", "PageParams", "Paginate", "Partial"]
 
 P = TypeVar("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
+Schema = Mapping[str, Any]
+
 
 class Paginate(_pagination.Paginate[P]):
-    """`hasten.pagination.Paginate` with `params`, whose errors are answers.
+    """`hasten.pagination.Paginate` with `params`, whose pages and errors are answers.
 
-    The names in the answer are the usual ones: for an envelope of your own, return
-    ``Response(Posts.encode(page), media_type="application/json")``.
+    With an envelope of your own, ``response_model=Posts.response_model`` describes it.
     """
 
     if TYPE_CHECKING:  # what the class above says, of this one
@@ -58,7 +61,6 @@ class Paginate(_pagination.Paginate[P]):
             self: Paginate[Page[T]],
             out: type[T],
             *,
-            model: type,
             mode: Literal["page"] = "page",
             secret: Secret | None = None,
             **options: Unpack[Options],
@@ -69,7 +71,6 @@ class Paginate(_pagination.Paginate[P]):
             self: Paginate[CursorPage[T]],
             out: type[T],
             *,
-            model: type,
             mode: Literal["cursor"],
             secret: Secret,
             **options: Unpack[Options],
@@ -80,7 +81,6 @@ class Paginate(_pagination.Paginate[P]):
             self: Paginate[Page[T] | CursorPage[T]],
             out: type[T],
             *,
-            model: type,
             mode: Literal["both"],
             secret: Secret,
             **options: Unpack[Options],
@@ -91,9 +91,38 @@ class Paginate(_pagination.Paginate[P]):
     @cached_property
     def params(self) -> Callable[..., PageParams]:
         """What ``Depends`` takes: the parameters of a page, as OpenAPI describes them."""
-        if self.envelope != Envelope():
-            raise InvalidOption("envelope", self.envelope, "the usual one, which OpenAPI describes")
-        return _dependency(self.parse, self._described())
+
+        def read(request: Request) -> PageParams:
+            return self.parse(
+                request.query_params.multi_items(),
+                if_none_match=request.headers.get("if-none-match"),
+            )
+
+        return _dependency(read, self._described())
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """What may be answered beside 200 and 422, for ``responses=`` of a route."""
+        headers = {"Link": _header("Where the pages around this one are. RFC 8288.")}
+        answers: dict[int | str, dict[str, Any]] = {}
+        if self._etag or self._version:
+            headers["ETag"] = _ETAG
+            answers[304] = _NOT_MODIFIED
+        if self.limits.mode != "page":
+            answers[400] = {
+                "description": "The cursor is none of this list.",
+                "content": {"application/json": {"schema": _DETAILS}},
+            }
+        return {200: {"headers": headers}, **answers}
+
+    @property
+    def response_model(self) -> Any:
+        """What the answers look like, with the names of this envelope."""
+        page, stretch = (
+            described_in(self.envelope, self.out, by_cursor=by_cursor)
+            for by_cursor in (False, True)
+        )
+        return {"page": page, "cursor": stretch, "both": page | stretch}[self.limits.mode]
 
     async def page(
         self,
@@ -105,8 +134,7 @@ class Paginate(_pagination.Paginate[P]):
         scope: object = None,
     ) -> P:
         with answering():
-            found = await super().page(db, statement, q, fields, scope=scope)
-        return cast("P", self._answer(found, q))
+            return await super().page(db, statement, q, fields, scope=scope)
 
     def page_sync(
         self,
@@ -118,18 +146,39 @@ class Paginate(_pagination.Paginate[P]):
         scope: object = None,
     ) -> P:
         with answering():
-            found = super().page_sync(db, statement, q, fields, scope=scope)
-        return cast("P", self._answer(found, q))
+            return super().page_sync(db, statement, q, fields, scope=scope)
 
-    def _answer(self, found: Any, q: PageParams) -> object:
-        link = self.link(found, q)
-        headers = {} if link is None else {"link": link}
-        kind = _PageAnswer if isinstance(found, Page) else _CursorPageAnswer
-        return kind(found, self.encode(found), headers)
+    async def from_source(
+        self,
+        source: Source,
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        with answering():
+            return await super().from_source(source, q, fields, scope=scope)
 
-    def _described(self) -> dict[str, dict[str, Any]]:
+    def of(
+        self,
+        items: Sequence[object],
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        with answering():
+            return super().of(items, q, fields, scope=scope)
+
+    def _answering(self, page: Any, q: PageParams) -> P:
+        answer = super()._answering(page, q).response()  # type: ignore[attr-defined]
+        return cast(
+            "P", (_PageAnswer if isinstance(page, Page) else _CursorPageAnswer)(page, answer)
+        )
+
+    def _described(self) -> dict[str, Schema]:
         limits = self.limits
-        about: dict[str, dict[str, Any]] = {}
+        about: dict[str, Schema] = {}
         if limits.mode != "cursor":
             about["page"] = {
                 "type": "integer", "minimum": 1,
@@ -140,54 +189,107 @@ class Paginate(_pagination.Paginate[P]):
             "description": f"How many rows a page has; {limits.default_limit} if left out.",
         }  # fmt: skip
         if self.sorts:
-            name = f"-?({'|'.join(map(escape, self.sorts))})"
-            about["sort"] = {
-                "type": "string", "pattern": f"^{name}(,{name})*$",
-                "description": f"Names to sort by, - descends: {', '.join(self.sorts)}.",
-            }  # fmt: skip
+            names = [sign + name for name in self.sorts for sign in ("", "-")]
+            about["sort"] = _choice(names, "What to sort by, the first name first; - descends.")
         if limits.mode != "page":
             about["cursor"] = {
                 "type": "string",
                 "description": "next_cursor or prev_cursor of another page; empty for the first.",
             }
+        if self._is_choosable:
+            about[self.fields.parameter] = _described_fields(self.fields)
         return about
 
 
-class _PageAnswer(Page[Any], Response):
-    """A page that is its own response."""
-
-    def __init__(self, page: Page[Any], body: bytes, headers: Mapping[str, str]) -> None:
-        Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
-        Response.__init__(self, body, headers=headers, media_type="application/json")
-
-
-class _CursorPageAnswer(CursorPage[Any], Response):
-    """The same between two positions."""
-
-    def __init__(self, page: CursorPage[Any], body: bytes, headers: Mapping[str, str]) -> None:
-        CursorPage.__init__(
-            self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
-        )
-        Response.__init__(self, body, headers=headers, media_type="application/json")
-
-
-class Fields(_fields.Fields):
-    """`hasten.fields.Fields` with `params`, whose errors are answers: 404 for a missing row."""
+class Fields(_fields.Fields[T]):
+    """`hasten.fields.Fields` with `params`, whose rows and errors are answers: 404 for no row."""
 
     @cached_property
     def params(self) -> Callable[..., FieldSet]:
         """What ``Depends`` takes: the parameter for the fields, as OpenAPI describes it."""
-        names = ", ".join(self.allowed.paths(self.max_depth))
-        about = {"type": "string", "description": f"What to answer with, of: {names}."}
-        return _dependency(self.parse, {self.parameter: about})
 
-    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Row:
-        with answering():
-            return await super().one(db, statement, fields)
+        def read(request: Request) -> FieldSet:
+            return self.parse(request.query_params.multi_items())
 
-    def one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Row:
+        return _dependency(read, {self.parameter: _described_fields(self)})
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """What may be answered beside 200 and 422, for ``responses=`` of a route."""
+        detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
+        answers: dict[int | str, dict[str, Any]] = {
+            404: {
+                "description": "There is no such row.",
+                "content": {"application/json": {"schema": detail}},
+            }
+        }
+        if self.etag:
+            answers |= {200: {"headers": {"ETag": _ETAG}}, 304: _NOT_MODIFIED}
+        return answers
+
+    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
         with answering():
-            return super().one_sync(db, statement, fields)
+            return _RowAnswer(await super().one(db, statement, fields))
+
+    def one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        with answering():
+            return _RowAnswer(super().one_sync(db, statement, fields))
+
+    def of(self, item: object, fields: FieldSet) -> Partial[T]:
+        return _RowAnswer(super().of(item, fields))
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+class _Response(Response):
+    """A response that a client may have already."""
+
+    def _fill(self, answer: Answer) -> None:
+        Response.__init__(self, answer.body, answer.status, answer.headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_answer(scope, send, self.status_code, self.raw_headers, bytes(self.body))
+        if self.background is not None:
+            await self.background()
+
+
+class _PageAnswer(Page[Any], _Response):
+    """A page that is its own response."""
+
+    def __init__(self, page: Page[Any], answer: Answer) -> None:
+        Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
+        _told(self, page)
+        self._fill(answer)
+
+
+class _CursorPageAnswer(CursorPage[Any], _Response):
+    """The same between two positions."""
+
+    def __init__(self, page: CursorPage[Any], answer: Answer) -> None:
+        CursorPage.__init__(
+            self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
+        )
+        _told(self, page)
+        self._fill(answer)
+
+
+class _RowAnswer(Partial[Any], _Response):
+    """A row that is its own response."""
+
+    # A dict has no hash, and a response is asked for one by nobody.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, row: Partial[Any]) -> None:
+        Partial.__init__(self, row)
+        self.has_etag = row.has_etag
+        self._fill(row.response())
+
+
+def _told(answer: Any, page: Any) -> None:
+    answer.etag = page.etag
+    answer.not_modified = page.not_modified
+    answer._answer = page._answer
 
 
 @contextmanager
@@ -213,9 +315,36 @@ def _detail(error: InvalidParameter) -> dict[str, Any]:
     }
 
 
-def _dependency(
-    read: Callable[[Sequence[tuple[str, str]]], R], about: Mapping[str, Mapping[str, Any]]
-) -> Callable[..., R]:
+# Descriptions -------------------------------------------------------------------------------------
+
+_DETAILS: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
+"""FastAPI has it wherever a route has parameters."""
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+_ETAG: Final = _header("The version of the answer. RFC 9110, section 8.8.3.")
+
+_NOT_MODIFIED: Final = {"description": "The client has this version already."}
+
+
+def _choice(names: Sequence[str], description: str) -> Schema:
+    """Several of some names, as one list with commas or as several parameters."""
+    items = {"type": "string", "enum": list(names)}
+    return {"type": "array", "items": items, "minItems": 1, "description": description}
+
+
+def _described_fields(fields: _fields.Fields[Any]) -> Schema:
+    default = str(fields.allowed.default)
+    return _choice(
+        list(fields.allowed.paths(fields.max_depth)),
+        f"What to answer with; {default} if left out. Several with commas, nested ones as a(b,c).",
+    )
+
+
+def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
     """A function with the parameters that are described, which reads the whole query itself.
 
     FastAPI would take the last of two equal ones, and "1_0" for 10.
@@ -223,7 +352,7 @@ def _dependency(
 
     async def params(request: Request, **_: object) -> Any:
         with answering():
-            return read(request.query_params.multi_items())
+            return read(request)
 
     params.__signature__ = Signature(  # type: ignore[attr-defined]
         [

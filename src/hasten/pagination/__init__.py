@@ -1,13 +1,17 @@
 """Pages of what a database, or anything in order, holds."""
 
-from hasten.pagination.counts import Capped, Count
+from hasten._answers import Answer
+from hasten.pagination.counts import Cached, Capped, Count
 from hasten.pagination.order import Key
 from hasten.pagination.page import CursorPage, Envelope, Page
 from hasten.pagination.paginate import PER_PROCESS, Paginate
 from hasten.pagination.params import PageParams
+from hasten.pagination.sources import Source, Window
 
 __all__ = [
     "PER_PROCESS",
+    "Answer",
+    "Cached",
     "Capped",
     "Count",
     "CursorPage",
@@ -16,4 +20,6 @@ __all__ = [
     "Page",
     "PageParams",
     "Paginate",
+    "Source",
+    "Window",
 ]

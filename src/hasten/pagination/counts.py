@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from hasten.errors import InvalidOption
 
@@ -29,8 +31,46 @@ class Capped:
         return Count(self.limit, "gte") if found > self.limit else Count(found)
 
 
-Counting = Plain | Capped
-"""How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`."""
+CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | Count]]"
+"""Counts by itself: it is given the session (or connection) and the select."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Count as said, and remember it for so many seconds: ``Cached("exact", 30)``.
+
+    Each process remembers on its own, and for each select, its values and its scope apart. A page
+    that shows more than the remembered total corrects it.
+    """
+
+    how: Plain | Capped | CountFunction
+    seconds: float | timedelta
+    max_entries: int = 1024
+    """So many totals are remembered; beyond, the one that was not asked for the longest is lost."""
+    ttl: float = field(init=False)
+    """The same duration in seconds."""
+
+    def __post_init__(self) -> None:
+        how: object = self.how
+        if isinstance(how, Cached):
+            raise InvalidOption("Cached(how)", how, "what is not cached already")
+        to_counting(how)
+        given: object = self.seconds
+        seconds = given.total_seconds() if isinstance(given, timedelta) else given
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise InvalidOption("Cached(seconds)", given, "seconds (a number) or a timedelta")
+        most: object = self.max_entries
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise InvalidOption("max_entries", most, "a whole number from 1")
+        object.__setattr__(self, "ttl", float(seconds))
+
+
+Uncached: TypeAlias = Plain | Capped
+"""What counts by a statement of ours."""
+
+Counting: TypeAlias = Plain | Capped | Cached | CountFunction
+"""How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`,
+`Cached`, or a function of yours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +108,14 @@ NOT_COUNTED: Final = Count(None)
 
 def to_counting(value: object) -> Counting:
     """Raises `InvalidOption`."""
-    if isinstance(value, Capped):
+    if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value
     for name in get_args(Plain):
         if value == name:
             plain: Plain = name
             return plain
-    raise InvalidOption("count", value, "'exact', 'estimated', 'none' or Capped(10_000)")
+    raise InvalidOption(
+        "count",
+        value,
+        "'exact', 'estimated', 'none', Capped(10_000), Cached(…, seconds) or a function",
+    )

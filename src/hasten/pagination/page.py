@@ -6,11 +6,14 @@ it is news: how a total is meant that is not exact, and whether there is more wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
+from hasten._answers import Answer, Asked
 from hasten.errors import InvalidOption
+from hasten.fields.partial import is_partial, whole_of
+from hasten.fields.rows import encode
 from hasten.pagination.counts import NOT_COUNTED, Count, Relation
 
 T = TypeVar("T")
@@ -22,9 +25,23 @@ Rows: TypeAlias = Sequence[Mapping[str, object]]
 class _Record:
     """Equal by its parts. No dataclass: of one with a type variable pydantic asks no schema."""
 
-    __slots__ = ()
+    __slots__ = ("_answer", "etag", "not_modified")
     __match_args__: ClassVar[tuple[str, ...]] = ()
     __hash__ = None  # type: ignore[assignment]
+
+    etag: str | None
+    """The version that it was read as, where one was asked for."""
+    not_modified: bool
+    """The client has that version already: nothing was read, and the answer is 304."""
+    _answer: Callable[[], Answer] | None
+
+    def response(self, request: Asked | None = None) -> Answer:
+        """The answer as JSON, with its headers; with the request, 304 if the client has it already.
+
+        Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
+        """
+        answer = self._answer() if self._answer else _plain_answer(self)
+        return answer if request is None else answer.to(request)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
@@ -51,6 +68,9 @@ class Page(_Record, Generic[T]):
         self.limit = limit
         self.count = count
         self.has_more = has_more
+        self.etag = None
+        self.not_modified = False
+        self._answer = None
 
     @property
     def total(self) -> int | None:
@@ -92,6 +112,9 @@ class CursorPage(_Record, Generic[T]):
         self.next_cursor = next_cursor
         self.prev_cursor = prev_cursor
         self.count = count
+        self.etag = None
+        self.not_modified = False
+        self._answer = None
 
     @property
     def has_more(self) -> bool:
@@ -152,6 +175,11 @@ class Envelope:
         return {names.get(key, key): value for key, value in page.pagination().items()}
 
 
+def _plain_answer(page: Any) -> Answer:
+    """Of a page that was made by hand: in the usual envelope, and without links."""
+    return Answer(encode(Envelope().wrap(page)), 200, {"content-type": "application/json"})
+
+
 _KEYS: Final = tuple("page limit total total_relation has_more next_cursor prev_cursor".split())
 
 
@@ -191,18 +219,52 @@ _IN_CURSOR_PAGE: Final[_About] = {
 }
 
 
-def _described(source: Any, handler: Any, keys: _About) -> dict[str, Any]:
+def _described(
+    source: Any, handler: Any, keys: _About, envelope: Envelope | None = None
+) -> dict[str, Any]:
     """The schema of an answer, through which a page goes untouched."""
+    envelope = envelope or Envelope()
     (of,) = get_args(source) or (Any,)
-    pagination = _dict_of("Pagination", keys)
+    renamed = {envelope.names.get(key, key): said for key, said in keys.items()}
+    pagination = _dict_of("Pagination", renamed)
     rows = {"type": "list", "items_schema": handler.generate_schema(of)}
-    name = f"Page[{getattr(of, '__name__', 'object')}]"
+    parts = {envelope.data: (rows, True), envelope.pagination: (pagination, True)}
+    whole = _dict_of(f"Page[{_name_of(of)}]", parts)
+    if envelope == Envelope():
+        # In the form that pydantic makes a short name of, for the components of OpenAPI.
+        kind = "Page" if keys is _IN_PAGE else "CursorPage"
+        whole["ref"] = f"{__name__}.{kind}:0[{_reference(of)}]"
     return {
         "type": "function-wrap",
         "function": {"type": "no-info", "function": lambda page, _: page},
-        "schema": _dict_of(name, {"data": (rows, True), "pagination": (pagination, True)}),
-        "serialization": {"type": "function-plain", "function": Envelope().wrap},
+        "schema": whole,
+        "serialization": {"type": "function-plain", "function": envelope.wrap},
     }
+
+
+def _name_of(kind: Any) -> str:
+    if is_partial(kind):
+        return f"Partial[{_name_of(whole_of(kind))}]"
+    return getattr(kind, "__name__", "object")
+
+
+def _reference(kind: Any) -> str:
+    if is_partial(kind):
+        return f"{__name__}.Partial:0[{_reference(whole_of(kind))}]"
+    return f"{getattr(kind, '__module__', '')}.{_name_of(kind)}:{id(kind)}"
+
+
+def described_in(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
+    """What pydantic takes for a page of such rows in such an envelope."""
+    kind: Any = CursorPage if by_cursor else Page
+    keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE
+
+    class Described:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+            return _described(kind[of], handler, keys, envelope)
+
+    return Described
 
 
 def _dict_of(title: str, keys: _About) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
     Final,
     Generic,
     Literal,
-    Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -19,23 +19,28 @@ from typing import (
     cast,
     overload,
 )
-from urllib.parse import parse_qsl
 
+from hasten._answers import Answer, etag_of, names_tag
+from hasten._queries import Query, pairs_of
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields.allowed import Allowed, FieldSet
-from hasten.fields.fields import Fields, Row
+from hasten.fields.fields import Fields
+from hasten.fields.items import value_of
+from hasten.fields.partial import is_partial, whole_of
 from hasten.fields.rows import encode
-from hasten.pagination import params
-from hasten.pagination.counts import NOT_COUNTED, Count, Counting, to_counting
+from hasten.pagination import params, sources
+from hasten.pagination.counts import NOT_COUNTED, Cached, Count, Counting, Uncached, to_counting
 from hasten.pagination.cursor import Cursor, Keys, fingerprint
 from hasten.pagination.links import cursor_links, link_header, page_links
 from hasten.pagination.order import Key, Order, parse_sort
 from hasten.pagination.page import CursorPage, Envelope, Page
 from hasten.pagination.params import Limits, Mode, PageParams
+from hasten.pagination.remembered import Remembered
+from hasten.pagination.sources import Items, Reading, Source, Window
 
 if TYPE_CHECKING:
     from hasten.fields.sql import AsyncExecutor, Executor, Selection, Steps
-    from hasten.pagination.sql.planning import Plan
+    from hasten.pagination.sql.planning import Plan, Version
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -46,23 +51,20 @@ PER_PROCESS: Final = "per-process"
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
 
 
-class MultiItems(Protocol):
-    """The query of a request, as Starlette and Litestar have it."""
-
-    def multi_items(self) -> Iterable[tuple[str, str]]: ...
-
-
 class Options(TypedDict, total=False):
     """What may be said of every mode. See `Paginate`."""
 
+    model: type | None
+    key: Sequence[str]
     sort: Iterable[str | Key]
     default_sort: str | None
     default_limit: int
     max_limit: int
     count: Counting | None
     max_offset: int | None
-    fields: Fields | None
+    fields: Fields[Any] | None
     envelope: Envelope | None
+    etag: bool | Version
 
 
 class Paginate(Generic[P]):
@@ -70,8 +72,10 @@ class Paginate(Generic[P]):
 
     ``Paginate(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
 
-    - out: the model of one row of the answer: nothing else of a row leaves the database.
-    - model: the mapped class.
+    - out: the model of one row of the answer: nothing else of a row leaves the database. With
+      ``Partial[PostOut]`` the client chooses among its fields, by ``fields=``.
+    - model: the mapped class; None for pages of lists, or of a `Source`.
+    - key: the fields that tell rows apart, where there is no model; cursors need some.
     - sort: the fields that the client may sort by, by public name; a `Key` says where NULLs stand.
     - default_sort: the order where the client chooses none, of any fields; None for the ORDER BY
       of the select. In every case the primary key is appended, so that the order is total.
@@ -80,11 +84,16 @@ class Paginate(Generic[P]):
     - mode: "page" moves by numbers, "cursor" by tokens, "both" by what the client sends.
     - secret: what cursors are signed with, of 16 bytes at least, the same in all processes; several
       to change it (the first signs, all verify). "per-process" makes one up.
-    - count: how to count: "exact", "estimated" (PostgreSQL), "none", `Capped`. By default pages
-      with numbers are counted exactly, and those between cursors are not.
+    - count: how to count: "exact", "estimated" (PostgreSQL), "none", `Capped`, `Cached`, or a
+      function of the session and the select. By default pages with numbers are counted exactly,
+      and those between cursors are not.
     - fields: which fields a request may choose, and how they are made; by default it gets all of
       out, with the plain fields of nested models.
     - envelope: the names in the answer.
+    - etag: True for an ETag made of the bytes. An expression of SQL that tells versions apart,
+      ``func.max(Post.updated_at)``, or several, is asked before anything else: a client that has
+      that version already gets 304, and no page is read. Mind what it does not see: rows that are
+      deleted (count them, too), and other tables.
 
     Raises `InvalidOption` when it is made, for all that could not be kept when a request comes.
     """
@@ -94,7 +103,6 @@ class Paginate(Generic[P]):
         self: Paginate[Page[T]],
         out: type[T],
         *,
-        model: type,
         mode: Literal["page"] = "page",
         secret: Secret | None = None,
         **options: Unpack[Options],
@@ -105,7 +113,6 @@ class Paginate(Generic[P]):
         self: Paginate[CursorPage[T]],
         out: type[T],
         *,
-        model: type,
         mode: Literal["cursor"],
         secret: Secret,
         **options: Unpack[Options],
@@ -116,7 +123,6 @@ class Paginate(Generic[P]):
         self: Paginate[Page[T] | CursorPage[T]],
         out: type[T],
         *,
-        model: type,
         mode: Literal["both"],
         secret: Secret,
         **options: Unpack[Options],
@@ -126,7 +132,8 @@ class Paginate(Generic[P]):
         self,
         out: type,
         *,
-        model: type,
+        model: type | None = None,
+        key: Sequence[str] = (),
         sort: Iterable[str | Key] = (),
         default_sort: str | None = None,
         default_limit: int = 20,
@@ -135,51 +142,65 @@ class Paginate(Generic[P]):
         secret: Secret | None = None,
         count: Counting | None = None,
         max_offset: int | None = None,
-        fields: Fields | None = None,
+        fields: Fields[Any] | None = None,
         envelope: Envelope | None = None,
+        etag: bool | Version = False,
     ) -> None:
-        # Here and no earlier: who pages through a list needs no SQLAlchemy.
-        from hasten.pagination.sql import planning, running  # noqa: PLC0415
-
-        self._planning = planning
-        self._running = running
         self.out: Final = out
         self.model: Final = model
         self.limits: Final = Limits(default_limit, max_limit, max_offset, mode)
-        self.fields: Final = fields or _all_of(out, model)
+        self.fields: Final = fields or _all_of(whole_of(out), model)
         self.envelope: Final = envelope or Envelope()
-        if self.fields.model is not model:
-            raise InvalidOption("fields", self.fields.model, f"fields of {model.__name__}")
-        self._mapper = planning.mapper_of(model)
+        self._is_choosable = is_partial(out)
+        self._keys = _to_keys(secret, mode)
         self._count_pages = to_counting(count or "exact")
         self._count_stretches = to_counting(count or "none")
-        self._keys = _to_keys(secret, mode)
+        self._remembered = Remembered(count) if isinstance(count, Cached) else None
         self._attributes = _sortable(self.fields.allowed)
+        self._etag = etag is True
+        self._version = _to_version(etag)
+        if self.fields.model is not model:
+            raise InvalidOption("fields", self.fields.model, f"fields of {_name_of(model)}")
+        if model is not None:
+            # Here and no earlier: who pages through a list needs no SQLAlchemy.
+            from hasten.pagination.sql import planning, running  # noqa: PLC0415
+
+            self._planning = planning
+            self._running = running
+            self._mapper = planning.mapper_of(model)
         self._sorts = dict(self._to_sorts(sort))
         self._default_order = self._to_order(default_sort)
-        if self._keys is not None:
-            names = [key.name for key in (*self._sorts.values(), *self._default_order)]
-            planning.check_in_cursor(
-                self._mapper, [self._attributes[name] for name in names], "sort"
-            )
+        self._key = self._to_unique(key)
+        self._check_in_cursor()
 
     @property
     def sorts(self) -> tuple[str, ...]:
         """The names that the client may sort by."""
         return tuple(self._sorts)
 
-    def parse(self, query: str | Iterable[tuple[str, str]] | MultiItems) -> PageParams:
+    def parse(
+        self,
+        query: Query,
+        *,
+        if_none_match: str | None = None,
+    ) -> PageParams:
         """What a request asks for. Raises `InvalidParameter`.
 
         query is the query of the URL: its text, its pairs, or what a framework made of it.
+        if_none_match is that header, of use where etag= is an expression.
         """
-        return params.parse(
-            _pairs(query),
+        pairs = pairs_of(query)
+        q = params.parse(
+            pairs,
             self.limits,
             sorts=self._sorts,
             default_order=self._default_order,
             keys=self._keys,
         )
+        chosen = self.fields.parse(pairs) if self._is_choosable else None
+        if chosen is None and if_none_match is None:
+            return q
+        return replace(q, fields=chosen, if_none_match=if_none_match)
 
     async def page(
         self,
@@ -192,12 +213,13 @@ class Paginate(Generic[P]):
     ) -> P:
         """The page of a select: ``select(Post).where(Post.published)``.
 
-        fields is what each row holds, of `fields` (None: its default). scope is whose rows these
-        are, where the select does not say it: a cursor of one scope is refused in every other.
-        Raises `InvalidParameter` (400) for a cursor of another query, before any SQL; and
-        `InvalidOption` for a select that cannot be paged.
+        fields is what each row holds, of `fields` (None: what q says, or its default). scope is
+        whose rows these are, where the select does not say it: a cursor of one scope is refused in
+        every other. Raises `InvalidParameter` (400) for a cursor of another query, before any SQL;
+        and `InvalidOption` for a select that cannot be paged.
         """
-        return await self._running.run_async(db, self._steps(db, statement, q, fields, scope))
+        steps = self._steps(db, statement, q, fields, scope)
+        return self._answering(await self._running.run_async(db, steps), q)
 
     def page_sync(
         self,
@@ -209,22 +231,53 @@ class Paginate(Generic[P]):
         scope: object = None,
     ) -> P:
         """The same on a session or connection that does not wait."""
-        return self._running.run(db, self._steps(db, statement, q, fields, scope))
+        steps = self._steps(db, statement, q, fields, scope)
+        return self._answering(self._running.run(db, steps), q)
 
-    def of(self, items: Sequence[object], q: PageParams) -> Page[Any]:
-        """The page of what is in memory: dicts by public name, or objects by attribute.
+    async def from_source(
+        self,
+        source: Source,
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        """The page of anything else: see `Source`.
 
-        Pages with numbers only. What an ORM has loaded is refused: the database can cut it, too,
-        and need not send what is not shown.
+        scope is what tells this source from others of its class: the filter, whose items they are.
         """
-        if q.page is None:
-            raise InvalidOption("items", type(items).__name__, "a select, where mode='cursor'")
-        _check_in_memory(items)
-        chosen = self.fields.allowed.default
-        ordered = _sorted(items, q.order, self._attributes)
-        rows = [_row_of(item, chosen) for item in ordered[q.offset : q.offset + q.limit]]
-        total = len(items)
-        return Page(rows, q.page, q.limit, Count(total), q.offset + q.limit < total)
+        reading = self._reading(type(source).__qualname__, q, fields, scope)
+        try:
+            asked = next(reading)
+            while True:
+                if isinstance(asked, Window):
+                    asked = reading.send(await source.fetch(asked))
+                else:
+                    asked = reading.send(await source.count(asked.cap))
+        except StopIteration as end:
+            return self._answering(end.value, q)
+
+    def of(
+        self,
+        items: Sequence[object],
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        """The page of a list: of dicts by public name, or of objects by attribute.
+
+        What an ORM has loaded is refused: the database can cut it, too, and need not send what is
+        not shown.
+        """
+        known = Items(items, lambda item, name: value_of(item, name, self._attributes[name]))
+        reading = self._reading("list", q, fields, scope)
+        try:
+            asked = next(reading)
+            while True:
+                asked = reading.send(known.answer(asked))
+        except StopIteration as end:
+            return self._answering(end.value, q)
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
         """The JSON of an answer. Its rows are written as they are, not validated a second time."""
@@ -240,7 +293,26 @@ class Paginate(Generic[P]):
             links = cursor_links(q, prev_cursor=page.prev_cursor, next_cursor=page.next_cursor)
         return link_header(links, path=path, origin=origin)
 
-    # Reading -------------------------------------------------------------------------------------
+    def answer(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> Answer:
+        """The whole answer: the JSON, its Link header, and its ETag if there is to be one."""
+        headers = {"content-type": "application/json"}
+        link = self.link(page, q)
+        if link is not None:
+            headers["link"] = link
+        body = self.encode(page)
+        if page.etag is not None or self._etag:
+            headers["etag"] = page.etag or etag_of(body)
+        return Answer(body, 200, headers)
+
+    def _answering(self, page: Any, q: PageParams) -> P:
+        """The page, which knows how it is answered."""
+        if page.not_modified:
+            page._answer = partial(Answer, b"", 304, {"etag": page.etag})
+        else:
+            page._answer = partial(self.answer, page, q)
+        return cast("P", page)
+
+    # Reading a database --------------------------------------------------------------------------
 
     def _steps(
         self,
@@ -249,8 +321,10 @@ class Paginate(Generic[P]):
         q: PageParams,
         fields: FieldSet | None,
         scope: object,
-    ) -> Steps[P]:
-        chosen = self.fields.allowed.default if fields is None else fields
+    ) -> Steps[Page[Any] | CursorPage[Any]]:
+        if self.model is None:
+            raise InvalidOption("model", None, "a mapped class, for pages of a select")
+        chosen = self._chosen(q, fields)
         plan, columns = self._planning.plan(
             statement,
             self._mapper,
@@ -258,29 +332,53 @@ class Paginate(Generic[P]):
             q.order,
             self._attributes,
         )
-        if q.page is not None:
-            dialect = self._running.dialect_of(db, plan.reading)
-            return cast("Steps[P]", self._numbered(plan, dialect, q, q.page))
-        if self._keys is None:
-            raise InvalidOption("mode", self.limits.mode, "'cursor' or 'both', to move by cursor")
-        plan.check_shown(columns)
-        mark = fingerprint("cursor", self._mapper.class_.__name__, scope, plan.parts())
-        if q.cursor is not None:
-            q.cursor.check(mark)
+        signer = None
+        if q.page is None:
+            plan.check_shown(columns)
+            mark = fingerprint("cursor", self.model.__name__, scope, plan.parts())
+            signer = self._signer(q, mark)
         dialect = self._running.dialect_of(db, plan.reading)
-        return cast("Steps[P]", self._stretch(plan, dialect, q, _Signer(self._keys, mark)))
+        return self._read(plan, dialect, q, chosen, scope, signer)
 
-    def _numbered(self, plan: Plan, dialect: str, q: PageParams, number: int) -> Steps[Page[Any]]:
+    def _read(
+        self,
+        plan: Plan,
+        dialect: str,
+        q: PageParams,
+        chosen: FieldSet,
+        scope: object,
+        signer: _Signer | None,
+    ) -> Steps[Page[Any] | CursorPage[Any]]:
+        tag: str | None = None
+        if self._version:
+            values = yield from plan.version(self._version)
+            tag = _tag_of(plan, q, chosen, scope, values)
+            if names_tag(q.if_none_match, tag):
+                return _not_modified(q, tag)
+        count = yield from self._counted(plan, dialect, scope, stretch=signer is not None)
+        found: Page[Any] | CursorPage[Any]
+        if signer is None:
+            found = yield from self._numbered(plan, dialect, q, count)
+        else:
+            found = yield from self._stretch(plan, dialect, q, signer, count)
+        found.etag = tag
+        return found
+
+    def _numbered(
+        self, plan: Plan, dialect: str, q: PageParams, count: Count | Uncached
+    ) -> Steps[Page[Any]]:
         found = yield from plan.numbered(
-            dialect, limit=q.limit, offset=q.offset, count=self._count_pages
+            dialect,
+            limit=q.limit,
+            offset=q.offset,
+            count="none" if isinstance(count, Count) else count,
         )
-        count = Count(found.total, found.relation or "eq").with_page(
-            q.offset, len(found.rows), has_more=found.has_more
-        )
-        return Page(found.rows, number, q.limit, count, found.has_more)
+        if not isinstance(count, Count):
+            count = Count(found.total, found.relation or "eq")
+        return self._page(q, found.rows, count, has_more=found.has_more)
 
     def _stretch(
-        self, plan: Plan, dialect: str, q: PageParams, signer: _Signer
+        self, plan: Plan, dialect: str, q: PageParams, signer: _Signer, count: Count | Uncached
     ) -> Steps[CursorPage[Any]]:
         cursor = q.cursor or Cursor(())
         # A cursor without values stands before the first row, or behind the last one.
@@ -288,26 +386,124 @@ class Paginate(Generic[P]):
         found = yield from plan.stretch(
             dialect, position, limit=q.limit, backwards=cursor.backwards
         )
-        if found.first is not None and position in (found.first, found.last):
+        if not isinstance(count, Count):
+            counted = None if count == "none" else (yield from plan.total(dialect, count))
+            count = NOT_COUNTED if counted is None else Count(*counted)
+        ends = (found.first, found.last)
+        return self._cursor_page(q, found.rows, ends, count, signer, has_more=found.has_more)
+
+    def _counted(
+        self, plan: Plan, dialect: str, scope: object, *, stretch: bool
+    ) -> Steps[Count | Uncached]:
+        """The total if it is known already, or else how the page is to count it."""
+        how = self._count_stretches if stretch else self._count_pages
+        if not isinstance(how, Cached):
+            return how if not callable(how) else (yield from plan.counted(how))
+        assert self._remembered is not None
+        key = fingerprint("count", self.model and self.model.__name__, scope, plan.parts())
+        known = self._remembered.get(key)
+        if known is None:
+            if callable(how.how):
+                known = yield from plan.counted(how.how)
+            else:
+                known = Count(*(yield from plan.total(dialect, how.how)))
+            self._remembered.put(key, known)
+        return known
+
+    # Reading anything else -----------------------------------------------------------------------
+
+    def _reading(
+        self, name: str, q: PageParams, fields: FieldSet | None, scope: object
+    ) -> Reading[Page[Any] | CursorPage[Any]]:
+        chosen = self._chosen(q, fields)
+        order = self._total_order(q.order)
+        window = Window(order, q.limit, q.offset, None, chosen)
+        if q.page is not None:
+            return self._numbered_of(q, window, chosen)
+        if not self._key:
+            raise InvalidOption("key", (), "the names of fields that tell items apart: ('id',)")
+        said = [[key.name, key.descending, key.nulls] for key in order]
+        signer = self._signer(q, fingerprint("source", name, scope, said))
+        return self._stretch_of(q, window, chosen, signer)
+
+    def _numbered_of(self, q: PageParams, window: Window, chosen: FieldSet) -> Reading[Page[Any]]:
+        part = yield from sources.numbered(window, self._count_pages)
+        rows = self.fields.items(part.items, chosen)
+        return self._page(q, rows, part.count, has_more=part.has_more)
+
+    def _stretch_of(
+        self, q: PageParams, window: Window, chosen: FieldSet, signer: _Signer
+    ) -> Reading[CursorPage[Any]]:
+        cursor = q.cursor or Cursor(())
+        part = yield from sources.stretch(
+            replace(window, after=cursor.values or None),
+            self._count_stretches,
+            backwards=cursor.backwards,
+        )
+        rows = self.fields.items(part.items, chosen)
+        ends = [self._place(item, window) for item in (part.items[:1] + part.items[-1:])]
+        first, last = ends or (None, None)
+        return self._cursor_page(q, rows, (first, last), part.count, signer, has_more=part.has_more)
+
+    def _place(self, item: object, window: Window) -> tuple[object, ...]:
+        names = [key.name for key in window.order]
+        return tuple([value_of(item, name, self._attributes[name]) for name in names])
+
+    def _total_order(self, order: Order) -> Order:
+        """The order, made total by the key: in the direction of the last key, as for tables."""
+        descending = bool(order) and order[-1].descending
+        named = {key.name for key in order}
+        rest = [Key(name, descending) for name in self._key if name not in named]
+        return (*order, *rest)
+
+    # Pages ---------------------------------------------------------------------------------------
+
+    def _chosen(self, q: PageParams, fields: FieldSet | None) -> FieldSet:
+        return fields or q.fields or self.fields.allowed.default
+
+    def _page(self, q: PageParams, rows: Any, count: Count, *, has_more: bool) -> Page[Any]:
+        assert q.page is not None
+        known = count.with_page(q.offset, len(rows), has_more=has_more)
+        return Page(rows, q.page, q.limit, known, has_more)
+
+    def _cursor_page(
+        self,
+        q: PageParams,
+        rows: Any,
+        ends: tuple[tuple[object, ...] | None, tuple[object, ...] | None],
+        count: Count,
+        signer: _Signer,
+        *,
+        has_more: bool,
+    ) -> CursorPage[Any]:
+        first, last = ends
+        cursor = q.cursor or Cursor(())
+        position = cursor.values or None
+        if first is not None and position in ends:
             raise InvalidOption(
                 "sort",
                 [key.name for key in q.order],
                 "keys whose values compare as they were read: this page begins at its own cursor",
             )
-        count = NOT_COUNTED
-        if self._count_stretches != "none":
-            total, relation = yield from plan.total(dialect, self._count_stretches)
+        if count.total is not None:
             # Estimates, and counts before somebody inserted: what is on the page is there.
-            count = Count(max(total, len(found.rows)), relation)
-        is_before = found.has_more if cursor.backwards else position is not None
-        is_behind = position is not None if cursor.backwards else found.has_more
+            count = replace(count, total=max(count.total, len(rows)))
+        is_before = has_more if cursor.backwards else position is not None
+        is_behind = position is not None if cursor.backwards else has_more
         return CursorPage(
-            found.rows,
+            rows,
             q.limit,
-            next_cursor=signer.sign(found.last, backwards=False) if is_behind else None,
-            prev_cursor=signer.sign(found.first, backwards=True) if is_before else None,
+            next_cursor=signer.sign(last, backwards=False) if is_behind else None,
+            prev_cursor=signer.sign(first, backwards=True) if is_before else None,
             count=count,
         )
+
+    def _signer(self, q: PageParams, mark: bytes) -> _Signer:
+        if self._keys is None:
+            raise InvalidOption("mode", self.limits.mode, "'cursor' or 'both', to move by cursor")
+        if q.cursor is not None:
+            q.cursor.check(mark)
+        return _Signer(self._keys, mark)
 
     # Making --------------------------------------------------------------------------------------
 
@@ -323,6 +519,8 @@ class Paginate(Generic[P]):
             raise InvalidOption(
                 option, name, f"plain fields of the answer: {', '.join(self._attributes)}"
             )
+        if self.model is None:
+            return Key(name, nullable=True)
         nullable = self._planning.is_nullable(self._mapper, self._attributes[name])
         return Key(name, nullable=nullable)
 
@@ -334,6 +532,27 @@ class Paginate(Generic[P]):
             return parse_sort(default_sort, known | self._sorts, parameter="default_sort")
         except InvalidParameter as error:
             raise InvalidOption("default_sort", default_sort, str(error)) from None
+
+    def _to_unique(self, key: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(key, str):
+            raise InvalidOption("key", key, f"several names: ({key!r},)")
+        if self.model is not None and key:
+            raise InvalidOption("key", key, "none beside a model, which has its primary key")
+        return tuple(self._to_key(name, "key").name for name in key)
+
+    def _check_in_cursor(self) -> None:
+        if self._keys is None:
+            return
+        if self.model is None:
+            if not self._key:
+                raise InvalidOption(
+                    "key", (), "the names of fields that tell items apart, as ('id',)"
+                )
+            return
+        names = [key.name for key in (*self._sorts.values(), *self._default_order)]
+        self._planning.check_in_cursor(
+            self._mapper, [self._attributes[name] for name in names], "sort"
+        )
 
 
 class _Signer:
@@ -350,7 +569,7 @@ class _Signer:
 # Options ------------------------------------------------------------------------------------------
 
 
-def _all_of(out: type, model: type) -> Fields:
+def _all_of(out: type, model: type | None) -> Fields[Any]:
     """All that is in a model, so that a row is a whole one of it."""
     allowed = Allowed(out)
     return Fields(out, model=model, default=tuple(allowed.fields))
@@ -380,58 +599,38 @@ def _to_keys(secret: Secret | None, mode: Mode) -> Keys | None:
     return Keys(secret)
 
 
-def _pairs(query: str | Iterable[tuple[str, str]] | MultiItems) -> Sequence[tuple[str, str]]:
-    if isinstance(query, str):
-        return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
-    if hasattr(query, "multi_items"):
-        return list(query.multi_items())
-    return list(query)
+def _name_of(model: type | None) -> str:
+    return "no model" if model is None else model.__name__
 
 
-# In memory ----------------------------------------------------------------------------------------
+# Versions -----------------------------------------------------------------------------------------
 
 
-def _check_in_memory(items: object) -> None:
-    is_of_orm = type(items).__module__.partition(".")[0] == "sqlalchemy"
-    if isinstance(items, str | bytes) or not isinstance(items, Sequence) or is_of_orm:
-        raise InvalidOption("items", type(items).__name__, "a list; for a select, page()")
-    if any(hasattr(item, "_sa_instance_state") or _is_row(item) for item in items[:1]):
-        raise InvalidOption(
-            "items", f"{type(items).__name__} of rows", "page() with the select that they came from"
-        )
+def _to_version(etag: object) -> tuple[Any, ...]:
+    if isinstance(etag, bool):
+        return ()
+    parts = tuple(etag) if isinstance(etag, list | tuple) else (etag,)
+    for part in parts:
+        if not hasattr(part, "__clause_element__") and not hasattr(part, "compile"):
+            raise InvalidOption("etag", etag, "True, or an expression: func.max(Post.updated_at)")
+    return parts
 
 
-def _is_row(item: object) -> bool:
-    return type(item).__module__.partition(".")[0] == "sqlalchemy"
+def _tag_of(
+    plan: Plan, q: PageParams, chosen: FieldSet, scope: object, values: Sequence[object]
+) -> str:
+    """Of the versions of what is selected, and of all that the request asks for of it."""
+    asked = [[name, value] for name, value in q.query]
+    parts = fingerprint("etag", scope, plan.parts(), asked, str(chosen), list(values))
+    return etag_of(parts, weak=True)
 
 
-def _sorted(
-    items: Sequence[object], order: Order, attributes: Mapping[str, str]
-) -> Sequence[object]:
-    for key in reversed(order):
-        pairs = [(_value_of(item, key.name, attributes[key.name]), item) for item in items]
-        known: list[Any] = [pair for pair in pairs if pair[0] is not None]
-        unknown = [item for value, item in pairs if value is None]
-        # Sorted in turn from the last key on: sorting is stable, in both directions.
-        known.sort(key=lambda pair: pair[0], reverse=key.descending)
-        found = [item for _, item in known]
-        items = unknown + found if key.nulls == "first" else found + unknown
-    return items
-
-
-def _row_of(item: object, chosen: FieldSet) -> Row:
-    row: Row = {}
-    for field, inner in chosen.members:
-        value: Any = _value_of(item, field.name, field.attribute)
-        if inner is None or value is None:
-            row[field.name] = value
-        elif field.many:
-            row[field.name] = [_row_of(each, inner) for each in value]
-        else:
-            row[field.name] = _row_of(value, inner)
-    return row
-
-
-def _value_of(item: object, name: str, attribute: str) -> object:
-    found: object = item[name] if isinstance(item, Mapping) else getattr(item, attribute)
+def _not_modified(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
+    found: Page[Any] | CursorPage[Any]
+    if q.page is None:
+        found = CursorPage([], q.limit, None, None)
+    else:
+        found = Page([], q.page, q.limit, NOT_COUNTED, has_more=False)
+    found.etag = tag
+    found.not_modified = True
     return found

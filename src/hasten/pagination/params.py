@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from hasten.errors import InvalidOption, InvalidParameter
+from hasten.fields.allowed import FieldSet
 from hasten.pagination.cursor import Cursor, Keys
 from hasten.pagination.order import Key, Order, parse_sort
 
@@ -68,6 +69,10 @@ class PageParams:
     """Of ours; None for the first page. That it belongs to this query is not yet known: `check`."""
     query: tuple[tuple[str, str], ...]
     """All parameters of the request, as they came."""
+    fields: FieldSet | None = None
+    """What each row shall hold; None if the client cannot choose."""
+    if_none_match: str | None = None
+    """Which versions of the answer the client has, as its header says."""
 
     @property
     def offset(self) -> int:
@@ -116,7 +121,9 @@ def _pick(pairs: Pairs) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in pairs:
         if name in _NAMES:
-            if name in given:
+            if name == "sort" and name in given:
+                value = f"{given[name]},{value}"  # noqa: PLW2901 - as `fields` is, in turn
+            elif name in given:
                 raise InvalidParameter(name, value, "it is given twice", code="duplicate")
             given[name] = value
     return given

@@ -1,1 +1,27 @@
 """Limits on how much a client may ask for, fair and exact when many ask at once."""
+
+from hasten.ratelimit.context import Context
+from hasten.ratelimit.exchange import CurrentLimit, current_limit
+from hasten.ratelimit.limit import Limit
+from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
+from hasten.ratelimit.middleware import Counters, Decided, RateLimitMiddleware
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.routes import limit
+from hasten.ratelimit.stores import MemoryStore, open_store
+
+__all__ = [
+    "Context",
+    "Counters",
+    "CurrentLimit",
+    "Decided",
+    "Decision",
+    "Limit",
+    "Limiter",
+    "MemoryStore",
+    "Rate",
+    "RateLimitMiddleware",
+    "SyncLimiter",
+    "current_limit",
+    "limit",
+    "open_store",
+]

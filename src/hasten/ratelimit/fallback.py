@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hasten._durations import Seconds, to_us
 from hasten.errors import StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
 from hasten.ratelimit.denials import Denials
+from hasten.ratelimit.leasing import Leases
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.rules import Rule
 from hasten.ratelimit.store import (
@@ -89,6 +91,9 @@ class Guard:
         self._denials = Denials()
         self._owed: deque[Settlement] = deque(maxlen=MAX_OWED)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Leases] = (
+            weakref.WeakKeyDictionary()
+        )
         self._is_timed = isinstance(store, TimedStore)
         if isinstance(store, TimedStore):
             store.on_late = self._back
@@ -143,28 +148,35 @@ class Guard:
         if self._breaker.is_open:
             return self._local.peek_now([self._share(check) for check in checks])
         try:
-            return await self._within_budget(self.store.peek(checks))
+            return await self._within_budget(self._asked([checks]).peek(checks))
         except StoreError as error:
             self._failed(error)
             return self._local.peek_now([self._share(check) for check in checks])
 
     async def reset(self, bucket: str, key: bytes) -> None:
         """As `Store.reset`. Other processes repeat denials that they know of until their time."""
-        self._denials.forget(bucket, key)
+        self._let_go(bucket, key)
         self._local.reset_now(bucket, key)
         await self.store.reset(bucket, key)
         self._denials.forget(bucket, key)  # it may have been denied once more meanwhile
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
         """As `Store.block`; holds in this process even if the store is away."""
-        self._denials.forget(bucket, key)
+        self._let_go(bucket, key)
         self._local.block_now(bucket, key, for_us)
         await self.store.block(bucket, key, for_us)
+
+    def _let_go(self, bucket: str, key: bytes) -> None:
+        self._denials.forget(bucket, key)
+        if (leases := self._leases.get(asyncio.get_running_loop())) is not None:
+            leases.forget(bucket, key)
 
     async def aclose(self) -> None:
         """End what goes on, and let go of the store. Safe to call twice."""
         loop = asyncio.get_running_loop()
         tasks = [task for task in self._tasks if task.get_loop() is loop]
+        if (leases := self._leases.get(loop)) is not None:
+            await leases.give_back()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -180,7 +192,7 @@ class Guard:
             return self._without_store(groups)
         self.counts.asked += 1
         try:
-            answer = await self._within_budget(self.store.hit(groups))
+            answer = await self._within_budget(self._asked(groups).hit(groups))
         except StoreError as error:
             self._failed(error)
             return self._without_store(groups)
@@ -189,6 +201,17 @@ class Guard:
         if answer:
             self._denials.learn(groups, answer, asked_us)
         return answer
+
+    def _asked(self, groups: Sequence[Group]) -> Store:
+        """The store, with leases before it if something may be counted approximately."""
+        for group in groups:
+            if group and group[0].workers:
+                loop = asyncio.get_running_loop()
+                leases = self._leases.get(loop)
+                if leases is None:
+                    leases = self._leases[loop] = Leases(self.store, clock_ns=self._clock_ns)
+                return leases
+        return self.store
 
     async def _within_budget(self, asking: Coroutine[Any, Any, T]) -> T:
         if self._is_timed:

@@ -23,7 +23,6 @@ from hasten.ratelimit.store import (
     Outcome,
     Settlement,
     Store,
-    TimedStore,
     Token,
     is_denied,
 )
@@ -63,9 +62,6 @@ class Leases:
         self._leases: dict[tuple[str, bytes], _Lease] = {}
         self._asking: dict[tuple[str, bytes], asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.on_late: Callable[[], None] | None = None
-        if isinstance(store, TimedStore):
-            store.on_late = self._tell_late
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
         answer: list[list[Outcome]] = []
@@ -179,28 +175,29 @@ class Leases:
         return outcome._replace(remaining=outcome.remaining + lease.left)
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        self._forget(bucket, key)
+        self.forget(bucket, key)
         await self._store.reset(bucket, key)
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        self._forget(bucket, key)
+        self.forget(bucket, key)
         await self._store.block(bucket, key, for_us)
 
-    def _forget(self, bucket: str, key: bytes) -> None:
+    def forget(self, bucket: str, key: bytes) -> None:
+        """Spend no more of what a key has."""
         lease = self._leases.get((bucket, key))
         if lease is not None:
             self._end(bucket, key, lease)
 
-    async def aclose(self) -> None:
-        """Give back all that is left, then close the store."""
+    async def give_back(self) -> None:
+        """End all leases."""
         for (bucket, key), lease in list(self._leases.items()):
             self._end(bucket, key, lease)
         await asyncio.gather(*self._tasks)
-        await self._store.aclose()
 
-    def _tell_late(self) -> None:
-        if self.on_late is not None:
-            self.on_late()
+    async def aclose(self) -> None:
+        """Give back all that is left, then close the store."""
+        await self.give_back()
+        await self._store.aclose()
 
     def _now_us(self) -> int:
         return self._clock_ns() // 1000

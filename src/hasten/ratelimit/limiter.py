@@ -10,10 +10,9 @@ from hasten import _portal
 from hasten._durations import Seconds, to_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit.fallback import BUDGET, Guard
-from hasten.ratelimit.leasing import Leases
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
 from hasten.ratelimit.rules import Algorithm, bucket_of, rule_of
-from hasten.ratelimit.store import Check, ImmediateStore, OnError, Outcome, Store, digest
+from hasten.ratelimit.store import Check, OnError, Outcome, Store, digest
 from hasten.ratelimit.stores import open_store
 
 ON_ERROR: Final = ("local", "allow", "deny")
@@ -85,8 +84,6 @@ class Limiter:
         ]
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
-        if workers and not isinstance(store, ImmediateStore):
-            store = Leases(store)
         self._guard = Guard(store, instances=instances, budget=budget)
         self._keys: dict[str, bytes] = {}
         self.sync = SyncLimiter(self)

@@ -6,7 +6,8 @@ result. Who drives it decides whether that is awaited.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from inspect import isawaitable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -35,10 +36,16 @@ class Step(NamedTuple):
     parameters: Mapping[str, Any] = _NO_PARAMETERS
 
 
+class Call(NamedTuple):
+    """A function of the application's to be called with the session, and awaited where it waits."""
+
+    function: Callable[[Any], object | Awaitable[object]]
+
+
 Rows: TypeAlias = Sequence[Any]
 
-Steps: TypeAlias = Generator[Step, Found, T]
-"""Statements to execute, whose results are sent back, and what they come to."""
+Steps: TypeAlias = Generator[Step | Call, Any, T]
+"""What to execute or to call, whose results are sent back, and what they come to."""
 
 
 def dialect_of(
@@ -58,7 +65,10 @@ def run(executor: Executor, steps: Steps[T]) -> T:
     try:
         step = next(steps)
         while True:
-            step = steps.send(executor.execute(step.statement, step.parameters))
+            if isinstance(step, Call):
+                step = steps.send(_called(executor, step))
+            else:
+                step = steps.send(executor.execute(step.statement, step.parameters))
     except StopIteration as end:
         found: T = end.value
         return found
@@ -71,9 +81,22 @@ async def run_async(executor: AsyncExecutor, steps: Steps[T]) -> T:
     try:
         step = next(steps)
         while True:
-            step = steps.send(await executor.execute(step.statement, step.parameters))
+            if isinstance(step, Call):
+                result = step.function(executor)
+                step = steps.send(await result if isawaitable(result) else result)
+            else:
+                step = steps.send(await executor.execute(step.statement, step.parameters))
     except StopIteration as end:
         found: T = end.value
         return found
     finally:
         steps.close()
+
+
+def _called(executor: Executor, call: Call) -> object:
+    result = call.function(executor)
+    if isawaitable(result):
+        if isinstance(result, Coroutine):
+            result.close()
+        raise TypeError("count: a function that waits needs page(), page_sync() cannot await it")
+    return result

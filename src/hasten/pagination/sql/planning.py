@@ -12,17 +12,19 @@ from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Enum, inspect, literal_column
+from sqlalchemy import ColumnElement, Enum, TypeDecorator, inspect, literal_column
 from sqlalchemy.orm import Mapper
 
 from hasten.errors import InvalidOption
+from hasten.fields.sql.running import Call, Step
 from hasten.fields.sql.shapes import Shape
 from hasten.fields.sql.statements import entity_of
-from hasten.pagination.counts import Capped, Counting
+from hasten.pagination.counts import Capped, Count, CountFunction, Uncached
 from hasten.pagination.order import Order
+from hasten.pagination.sources import to_count
 from hasten.pagination.sql.reading import (
     Keys,
     Reading,
@@ -39,6 +41,9 @@ from hasten.pagination.sql.running import total_of as _total_of
 
 Row = dict[str, object]
 
+Version: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
+"""What tells versions of the rows of a select apart."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -51,7 +56,7 @@ class Plan:
     """As it came."""
 
     def numbered(
-        self, dialect: str, *, limit: int, offset: int, count: Counting
+        self, dialect: str, *, limit: int, offset: int, count: Uncached
     ) -> Steps[Numbered]:
         """The page at an offset, its rows as what was asked for."""
         how, cap = _counted(count)
@@ -85,9 +90,23 @@ class Plan:
         )
         return replace(found, rows=(yield from self._read(found.rows, dialect)))
 
-    def total(self, dialect: str, count: Counting) -> Steps[tuple[int, Any]]:
+    def total(self, dialect: str, count: Uncached) -> Steps[tuple[int, Any]]:
         how, cap = _counted(count)
         return (yield from _total_of(self.reading, dialect=dialect, count=how, cap=cap))
+
+    def counted(self, function: CountFunction) -> Steps[Count]:
+        """What a function of the application's counts."""
+        return to_count((yield Call(lambda db: function(db, self.statement))))
+
+    def version(self, expressions: Sequence[Any]) -> Steps[list[object]]:
+        """What expressions come to, over all rows of the select."""
+        reading = self.reading
+        if reading.is_grouped or reading.is_distinct:
+            raise InvalidOption(
+                "etag", "an expression", "True, for a select that is grouped or DISTINCT"
+            )
+        result = yield Step(only(reading.statement, *expressions))
+        return list(result.one())
 
     def check_shown(self, entity_columns: Iterable[Any]) -> None:
         """Raise `InvalidOption` if a cursor would show what no field does: it is not encrypted."""
@@ -163,13 +182,18 @@ def check_in_cursor(mapper: Mapper[Any], attributes: Collection[str], option: st
         if column is None:
             continue
         try:
-            kind = column.type.python_type
+            kind = _stored(column.type).python_type
         except NotImplementedError:
             continue
         if not issubclass(kind, _IN_CURSOR):
             raise InvalidOption(
                 option, attribute, f"a column whose values a cursor can hold, not {column.type!r}"
             )
+
+
+def _stored(kind: Any) -> Any:
+    """The type below one of the application's own, which tells nothing of its values."""
+    return _stored(kind.impl) if isinstance(kind, TypeDecorator) else kind
 
 
 _IN_CURSOR: Final = (
@@ -181,7 +205,7 @@ def _clause(attribute: Any) -> Any:
     return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
 
 
-def _counted(count: Counting) -> tuple[Counted, int | None]:
+def _counted(count: Uncached) -> tuple[Counted, int | None]:
     return ("capped", count.limit) if isinstance(count, Capped) else (count, None)
 
 

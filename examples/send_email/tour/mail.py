@@ -1,4 +1,4 @@
-"""The tour: send mail both ways by real requests, wait for all of it, show what was seen."""
+"""The first part: send mail both ways, wait for all of it, read the list of it in each coding."""
 
 import gzip
 import sys
@@ -9,11 +9,9 @@ from typing import Any, Final
 
 import brotli  # type: ignore[import-untyped]
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from examples.send_email.smtp import Mailbox
+from examples.send_email.tour.seeing import Row, console, get_raw, progress_bar
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -30,14 +28,8 @@ DECODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "zstd": zstd.decompress,
 }
 
-Row = tuple[str, str, bool | None]
-"""What was looked at, what was seen, and whether it is as promised (None: no promise)."""
 
-console = Console()
-
-
-def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
-    """Returns whether all went as promised."""
+def see_mail(client: httpx.Client, mailbox: Mailbox) -> list[Row]:
     with console.status("One mail by /send-email-now: the answer waits for the provider"):
         slow_ms, sent = post_mail(client, "/send-email-now")
     queued = [post_mail(client, "/send-email") for _ in range(MAILS)]
@@ -52,7 +44,7 @@ def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
     deliveries = [mailbox.message_ids.count(message_id) for message_id in promised]
     each_once = deliveries == [1] * (MAILS + 1)
 
-    rows: list[Row] = [
+    return [
         ("POST /send-email-now answered after", f"{slow_ms:,.1f} ms", None),
         (f"POST /send-email, median of {MAILS}", f"{fast_ms:,.1f} ms", None),
         ("times faster, at least 50", f"{faster:,.0f}", faster >= 50),
@@ -62,8 +54,6 @@ def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
         ("POST /send-email with a bad address", f"status {refused}", refused == 422),
         ("GET /jobs/no-such-job", f"status {unknown}", unknown == 404),
     ]
-    show(rows)
-    return all(as_promised is not False for *_, as_promised in rows)
 
 
 def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
@@ -78,13 +68,7 @@ def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
 def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, Any]]:
     """Show a bar while jobs run. Returns them as they are when all have finished, or too late."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task(f"{len(ids)} mails by /send-email", total=len(ids))
         while True:
             jobs = [client.get(f"/jobs/{id}").raise_for_status().json() for id in ids]
@@ -106,18 +90,3 @@ def bytes_sent(client: httpx.Client, path: str) -> list[Row]:
         what = f"in {coding}, at least 3 times smaller"
         rows.append((what, f"{len(coded):,} bytes, {smaller:.1f} times", as_promised))
     return rows
-
-
-def get_raw(client: httpx.Client, path: str, coding: str) -> tuple[str | None, bytes]:
-    """Returns the Content-Encoding, and the body as it came."""
-    with client.stream("GET", path, headers={"Accept-Encoding": coding}) as response:
-        response.raise_for_status()
-        return response.headers.get("Content-Encoding"), b"".join(response.iter_raw())
-
-
-def show(rows: list[Row]) -> None:
-    words = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
-    table = Table("", "seen", "as promised", title="What the tour saw", title_justify="left")
-    for what, seen, as_promised in rows:
-        table.add_row(what, seen, words[as_promised])
-    console.print(table)

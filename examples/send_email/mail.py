@@ -1,0 +1,108 @@
+"""Mail, sent in the background and the slow way.
+
+It leaves by the SMTP server at SMTP_HOST and SMTP_PORT. Jobs are kept where HASTEN_URL says, else
+in ``hasten.db``.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from email.utils import make_msgid
+from typing import Annotated, Any
+
+import aiosmtplib
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel, EmailStr, Field
+
+from hasten.jobs import Job, Queue, State, Worker
+
+SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
+SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
+
+queue = Queue("mail")
+
+
+class Mail(BaseModel):
+    to: EmailStr
+    subject: str = Field(max_length=200)
+    text: str = Field(max_length=100_000)
+
+
+# The message id comes from the caller: should the task run twice, both mails have the same one.
+@queue.task(attempts=5, backoff="exponential", timeout=30)
+async def send(mail: Mail, message_id: str) -> str:
+    message = EmailMessage()
+    message["From"] = "hello@example.org"
+    message["To"] = mail.to
+    message["Subject"] = " ".join(mail.subject.split())  # a header is one line
+    message["Message-ID"] = message_id
+    message.set_content(mail.text)
+    await aiosmtplib.send(message, hostname=SMTP_HOST, port=SMTP_PORT)
+    return message_id
+
+
+@asynccontextmanager
+async def lifespan(_: object) -> AsyncIterator[None]:
+    async with Worker(queue, concurrency=10):
+        yield
+    await queue.close()
+
+
+router = APIRouter(lifespan=lifespan)
+
+
+@router.post("/send-email", status_code=202)
+async def send_email(mail: Mail) -> dict[str, str]:
+    """Answer at once; a worker sends the mail."""
+    job = await send.enqueue(mail, make_msgid(domain="example.org"))
+    return {"status": "queued", "id": job.id}
+
+
+@router.post("/send-email-now")
+async def send_email_now(mail: Mail) -> dict[str, str]:
+    """Send the mail, then answer."""
+    message_id = await send(mail, make_msgid(domain="example.org"))
+    return {"status": "sent", "message_id": message_id}
+
+
+@router.get("/mails")
+async def mails(
+    state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[dict[str, object]]:
+    """The newest mails in a state, without their texts."""
+    jobs = await queue.jobs(state, count=limit, newest_first=True)
+    return [
+        {
+            "to": job.data["mail"]["to"],
+            "subject": job.data["mail"]["subject"],
+            "queued_at": job.created_at,
+            "finished_at": job.finished_at,
+            **status(job),
+        }
+        for job in jobs
+        if job.name == send.name
+    ]
+
+
+@router.get("/jobs")
+async def counts() -> dict[State, int]:
+    return await queue.counts()
+
+
+@router.get("/jobs/{job_id}")
+async def job_status(job_id: str) -> dict[str, object]:
+    job = await queue.get(job_id)
+    if job is None:
+        raise HTTPException(404, f"there is no job {job_id!r}")
+    return status(job)
+
+
+def status(job: Job[Any]) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "attempts": job.attempts_made,
+        "result": job.return_value,
+        "error": job.failed_reason,
+    }

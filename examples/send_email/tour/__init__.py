@@ -1,0 +1,29 @@
+"""The tour: use the application by real requests, and show what was seen."""
+
+import httpx
+from rich.table import Table
+
+from examples.send_email.smtp import Mailbox
+from examples.send_email.tour.blog import see_blog
+from examples.send_email.tour.mail import see_mail
+from examples.send_email.tour.seeing import Row, console
+
+__all__ = ["console", "tour"]
+
+
+def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
+    """Returns whether all went as promised."""
+    mail = see_mail(client, mailbox)
+    blog = see_blog(client)
+    show(mail, blog)
+    return all(as_promised is not False for *_, as_promised in (*mail, *blog))
+
+
+def show(*sections: list[Row]) -> None:
+    words = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
+    table = Table("", "seen", "as promised", title="What the tour saw", title_justify="left")
+    for rows in sections:
+        for what, seen, as_promised in rows:
+            table.add_row(what, seen, words[as_promised])
+        table.add_section()
+    console.print(table)

@@ -1,0 +1,100 @@
+"""Whole answers of HTTP, that any framework can send, and what a client has of them already."""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple, Protocol
+
+from hasten._asgi import Headers, Receive, Scope, Send, header_values
+
+
+class Asked(Protocol):
+    """A request as Starlette, Litestar, Quart, Flask and Django have it."""
+
+    @property
+    def method(self) -> str | None: ...
+
+    @property
+    def headers(self) -> _Headers: ...
+
+
+class _Headers(Protocol):
+    def get(self, name: str, /) -> str | None: ...
+
+
+class Answer(NamedTuple):
+    """An answer in one piece: an ASGI application, and the tuple that Quart and Flask take.
+
+    In Django it is ``HttpResponse(answer.body, status=answer.status, headers=answer.headers)``.
+    As an application it answers 304 by itself where the client has it already, and leaves the
+    body out for HEAD; for others `to` does that.
+    """
+
+    body: bytes
+    status: int
+    headers: dict[str, str]
+
+    def to(self, request: Asked) -> Answer:
+        """The same for this request: 304 if it names this ETag, no body for HEAD."""
+        tag = self.headers.get("etag")
+        if _is_known(request.method, self.status, tag, request.headers.get("if-none-match")):
+            kept = {key: value for key, value in self.headers.items() if key not in _OF_CONTENT}
+            return Answer(b"", 304, kept)
+        if request.method == "HEAD":
+            return Answer(b"", self.status, self.headers | {"content-length": str(len(self.body))})
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(key.encode(), value.encode("latin-1")) for key, value in self.headers.items()]
+        await send_answer(scope, send, self.status, headers, self.body)
+
+
+async def send_answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send it, or 304 if the client has it already. RFC 9110, sections 9.3.2 and 13.1.2."""
+    tag = header_values(headers, b"etag")
+    if tag is not None:
+        given = header_values(list(scope["headers"]), b"if-none-match")
+        if _is_known(scope["method"], status, tag.decode("latin-1"), _text(given)):
+            status, body = 304, b""
+            headers = [each for each in headers if each[0].decode("latin-1") not in _OF_CONTENT]
+    if status != 304 and header_values(headers, b"content-length") is None:
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if scope["method"] == "HEAD":
+        body = b""
+    await send({"type": "http.response.body", "body": body})
+
+
+def etag_of(parts: Sequence[bytes] | bytes, *, weak: bool = False) -> str:
+    """The entity tag of a body; weak if what it is made of tells no more than the meaning."""
+    digest = blake2b(digest_size=15)
+    for part in [parts] if isinstance(parts, bytes) else parts:
+        digest.update(part)
+    tag = urlsafe_b64encode(digest.digest()).decode()
+    return f'W/"{tag}"' if weak else f'"{tag}"'
+
+
+def names_tag(if_none_match: str | None, tag: str) -> bool:
+    """Whether If-None-Match names a tag, by the weak comparison. RFC 9110, section 13.1.2."""
+    if if_none_match is None:
+        return False
+    if if_none_match.strip() == "*":
+        return True
+    wanted = tag.removeprefix("W/")
+    return any(found[1] == wanted for found in _TAG.finditer(if_none_match))
+
+
+_TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
+
+_OF_CONTENT: Final = frozenset({"content-type", "content-length", "content-encoding"})
+
+
+def _is_known(method: str | None, status: int, tag: str | None, given: str | None) -> bool:
+    return status == 200 and tag is not None and method in ("GET", "HEAD") and names_tag(given, tag)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

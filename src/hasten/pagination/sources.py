@@ -1,0 +1,183 @@
+"""Pages of anything that is in order: a list, a document store, another service, a search.
+
+What a source can do is small: give so many items of an order, from a place on, and perhaps count
+them. What pages are made of that is the same for all of them, and for lists, whose answers need
+not be awaited: it is a generator that yields what it asks, and is sent the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+from hasten.errors import InvalidOption
+from hasten.fields.allowed import FieldSet
+from hasten.pagination.counts import NOT_COUNTED, Capped, Count, Counting
+from hasten.pagination.order import Key, Order
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which items are asked of a source."""
+
+    order: Order
+    """To sort by. Where pages move by position, its last keys tell all items apart."""
+    limit: int
+    """So many at most: one more than a page shows, which tells whether there are further ones."""
+    offset: int = 0
+    """So many are left out before."""
+    after: tuple[object, ...] | None = None
+    """Only items that stand behind this position: the values of the keys of the order."""
+    fields: FieldSet | None = None
+    """What is shown of each: a source may leave all else out, but not the keys of the order."""
+
+
+@dataclass(frozen=True, slots=True)
+class HowMany:
+    """Asks a source to count. A cap allows it to stop at the item after it."""
+
+    cap: int | None
+
+
+class Source(Protocol):
+    """What pages can be made of. Items are dicts by public name, or objects by attribute."""
+
+    async def fetch(self, window: Window, /) -> Sequence[object]:
+        """The items of a window, in its order."""
+
+    async def count(self, cap: int | None, /) -> int | Count | None:
+        """How many items there are; None if nobody knows. With a cap, no more than one above it."""
+
+
+Reading: TypeAlias = Generator[Window | HowMany, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was read for one page."""
+
+    items: list[object]
+    has_more: bool
+    """Whether there are items beyond, in the direction of reading."""
+    count: Count = NOT_COUNTED
+
+
+def numbered(window: Window, count: Counting) -> Reading[Part]:
+    """A page at an offset. The window is as large as the page."""
+    counted = yield from total(count)
+    part = yield from _part(window)
+    known = counted.with_page(window.offset, len(part.items), has_more=part.has_more)
+    return replace(part, count=known)
+
+
+def stretch(window: Window, count: Counting, *, backwards: bool) -> Reading[Part]:
+    """A page behind a position, or before it if backwards: its items are in the order asked for."""
+    counted = yield from total(count)
+    if backwards:
+        window = replace(window, order=tuple(map(_reversed, window.order)))
+    part = yield from _part(window)
+    if backwards:
+        part.items.reverse()
+    return replace(part, count=counted)
+
+
+def total(count: Counting) -> Reading[Count]:
+    """How many there are, as far as that is wanted and known."""
+    if count == "none":
+        return NOT_COUNTED
+    cap = count.limit if isinstance(count, Capped) else None
+    found = yield HowMany(cap)
+    if isinstance(found, int) and not isinstance(found, bool):
+        return count.count(found) if isinstance(count, Capped) else Count(found)
+    return NOT_COUNTED if found is None else to_count(found)
+
+
+def to_count(found: object) -> Count:
+    """What a function or a source has counted. Raises `InvalidOption`."""
+    if isinstance(found, Count):
+        return found
+    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        return Count(found)
+    raise InvalidOption("count", found, "a function that gives a number of rows, or a Count")
+
+
+def _part(window: Window) -> Reading[Part]:
+    items = list((yield replace(window, limit=window.limit + 1)))
+    has_more = len(items) > window.limit
+    return Part(items[: window.limit], has_more)
+
+
+def _reversed(key: Key) -> Key:
+    return replace(
+        key, descending=not key.descending, nulls="last" if key.nulls == "first" else "first"
+    )
+
+
+# Lists --------------------------------------------------------------------------------------------
+
+
+class Items:
+    """A list as a source that need not be awaited. Sorted in Python, so by its idea of order."""
+
+    def __init__(self, items: Sequence[object], value_of: Callable[[object, str], object]) -> None:
+        """value_of gives the value of an item by public name."""
+        _check(items)
+        self._items = items
+        self._value_of = value_of
+
+    def answer(self, asked: Window | HowMany) -> object:
+        if isinstance(asked, HowMany):
+            return len(self._items)
+        return self._fetch(asked)
+
+    def _fetch(self, window: Window) -> Sequence[object]:
+        try:
+            items = self._sorted(window.order)
+            if window.after is not None:
+                items = [each for each in items if self._is_behind(each, window)]
+        except TypeError as exc:
+            names = [key.name for key in window.order]
+            raise InvalidOption("sort", names, f"values that can be compared: {exc}") from exc
+        return items[window.offset : window.offset + window.limit]
+
+    def _sorted(self, order: Order) -> Sequence[object]:
+        items = self._items
+        for key in reversed(order):
+            pairs = [(self._value_of(item, key.name), item) for item in items]
+            known: list[Any] = [pair for pair in pairs if pair[0] is not None]
+            unknown = [item for value, item in pairs if value is None]
+            # Sorted in turn from the last key on: sorting is stable, in both directions.
+            known.sort(key=lambda pair: pair[0], reverse=key.descending)
+            found = [item for _, item in known]
+            items = unknown + found if key.nulls == "first" else found + unknown
+        return items
+
+    def _is_behind(self, item: object, window: Window) -> bool:
+        assert window.after is not None
+        for key, place in zip(window.order, window.after, strict=True):
+            value: Any = self._value_of(item, key.name)
+            if value == place:
+                continue
+            if value is None or place is None:
+                return (value is None) == (key.nulls == "last")
+            return bool((value > place) != key.descending)
+        return False
+
+
+_SQL: Final = "sqlalchemy"
+
+
+def _check(items: object) -> None:
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence) or _is_of_sql(items):
+        raise InvalidOption("items", type(items).__name__, "a list; for a select, page()")
+    if any(hasattr(item, "_sa_instance_state") or _is_of_sql(item) for item in items[:1]):
+        raise InvalidOption(
+            "items", f"{type(items).__name__} of rows", "page() with the select that they came from"
+        )
+
+
+def _is_of_sql(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == _SQL

@@ -1,0 +1,252 @@
+"""One request under its limits: what was taken for it, what is told of that, what is given back."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from hasten._asgi import Headers, Message, Scope, Send
+from hasten.errors import InvalidLimit
+from hasten.ratelimit.context import Context
+from hasten.ratelimit.fields import NAMES, State
+from hasten.ratelimit.limit import Limit, OrAwaitable
+from hasten.ratelimit.store import Check, Outcome, Settlement
+
+if TYPE_CHECKING:
+    from hasten.ratelimit.middleware import RateLimitMiddleware
+
+T = TypeVar("T")
+
+current: Final[ContextVar[Exchange | None]] = ContextVar("hasten.ratelimit", default=None)
+"""The request that this task or thread is about."""
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """What one limit has to say of a request."""
+
+    limit: Limit
+    checks: Sequence[Check]
+    outcomes: Sequence[Outcome]
+    keep: bool | None = None
+    """What the handler said of it; None if it said nothing."""
+    is_settled: bool = False
+
+    @property
+    def is_denied(self) -> bool:
+        return not all(outcome.ok for outcome in self.outcomes)
+
+    @property
+    def told(self) -> Outcome:
+        """Of several rates: the one that denies for longest, else the one with the least left."""
+        if len(self.outcomes) == 1:
+            return self.outcomes[0]
+        if self.is_denied:
+            denied = [outcome for outcome in self.outcomes if not outcome.ok]
+            return max(denied, key=lambda outcome: outcome.retry_us)
+        return min(self.outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
+
+    def states(self) -> list[State]:
+        """What is told of it, for each of its rates."""
+        policies = self.limit.policies
+        return [
+            State(policies(check.rule), outcome.remaining, outcome.reset_us)
+            for check, outcome in zip(self.checks, self.outcomes, strict=True)
+        ]
+
+    def settlements(self, *, keep: bool) -> list[Settlement]:
+        """Ends what was reserved, once."""
+        if self.is_settled:
+            return []
+        self.is_settled = True
+        return [
+            Settlement(outcome.token, check.cost if keep else 0)
+            for check, outcome in zip(self.checks, self.outcomes, strict=True)
+            if outcome.token is not None
+        ]
+
+    def give_back(self) -> None:
+        """What is told from now on counts a refund in."""
+        self.outcomes = [
+            outcome
+            if outcome.token is None
+            else outcome._replace(remaining=min(outcome.limit, outcome.remaining + check.cost))
+            for check, outcome in zip(self.checks, self.outcomes, strict=True)
+        ]
+
+
+class Exchange:
+    """A request that some limits are for."""
+
+    __slots__ = (
+        "_send", "context", "denied", "has_started", "kept", "loop", "make_fields", "middleware",
+        "taken",
+    )  # fmt: skip
+
+    def __init__(self, middleware: RateLimitMiddleware, context: Context, send: Send) -> None:
+        self.middleware = middleware
+        self.context = context
+        self.taken: list[Taken] = []
+        self.denied: Taken | None = None
+        """The limit that refuses it, once one does."""
+        self.has_started = False
+        self.kept = 0
+        """So many limits of the handshake come before those of its messages."""
+        self.loop: AbstractEventLoop | None = None
+        self.make_fields: Callable[[int, int], Headers] | None = None
+        """What tells of its only limit, if there is one alone, of the plainest kind."""
+        self._send = send
+
+    @property
+    def scope(self) -> Scope:
+        return self.context.scope
+
+    async def send(self, message: Message) -> None:
+        """Hand on what the application sends, and tell with its head what is left."""
+        if message["type"] == "http.response.start" and not self.has_started:
+            if self.denied is not None:
+                return  # a refusal is sent in the place of whatever the framework makes of it
+            self.has_started = True
+            if self.middleware.settles:
+                await self.settle(message["status"])
+            fields = self._fields()
+            if fields:
+                headers = message.get("headers", ())
+                # In the place of those that another one has set.
+                kept = [line for line in headers if line[0].lower() not in NAMES]
+                message = {**message, "headers": kept + fields}
+        elif self.denied is not None and not self.has_started:
+            return
+        await self._send(message)
+
+    def _fields(self) -> Headers:
+        if self.make_fields is not None and len(self.taken) == 1:
+            outcome = self.taken[0].outcomes[0]
+            return self.make_fields(outcome.remaining, outcome.reset_us)
+        return self.middleware.fields_of(self)
+
+    async def settle(self, status: int | None) -> None:
+        """Keep or give back what was reserved, now that it is known how the request ends.
+
+        Slots of concurrency are kept until `finish`: the body is still to come.
+        """
+        self.context.status = status
+        settlements: list[Settlement] = []
+        for each in self.taken:
+            if not each.limit.is_settled or each.is_settled or each.limit.is_concurrency:
+                continue
+            keep = each.keep
+            if keep is None:
+                is_success = await self._is_success(each.limit, status)
+                keep = each.limit.keeps(status, is_success)
+            settlements += each.settlements(keep=keep)
+            if not keep:
+                each.give_back()
+        if settlements:
+            self.middleware.guard.settle_soon(settlements)
+
+    async def finish(self) -> None:
+        """Settle what is left when nothing more will come: places that were taken, and all else
+        of a request that was never answered."""
+        if not self.has_started:
+            await self.settle(None)
+        settlements = [
+            one
+            for each in self.taken
+            if each.limit.is_concurrency
+            for one in each.settlements(keep=False)
+        ]
+        if settlements:
+            self.middleware.guard.settle_soon(settlements)
+
+    async def _is_success(self, limit: Limit, status: int | None) -> bool:
+        if status is None:
+            return False
+        if limit.successful is None:
+            return status < 400
+        return bool(await answer_of(limit.successful(self.context)))
+
+
+async def answer_of(found: OrAwaitable[T]) -> T:
+    return await found if isawaitable(found) else found
+
+
+# For handlers -------------------------------------------------------------------------------------
+
+
+class CurrentLimit:
+    """What a handler can see and say of one limit of its request."""
+
+    def __init__(self, exchange: Exchange, taken: Taken) -> None:
+        self._exchange = exchange
+        self._taken = taken
+
+    @property
+    def limit(self) -> int:
+        return self._taken.told.limit
+
+    @property
+    def remaining(self) -> int:
+        return self._taken.told.remaining
+
+    @property
+    def used(self) -> int:
+        return max(0, self.limit - self.remaining)
+
+    @property
+    def reset_after(self) -> float:
+        """Seconds until more is left than now."""
+        return self._taken.told.reset_us / 1_000_000
+
+    def fail(self) -> None:
+        """Count this request, whatever its status will be."""
+        self._decide(keep=True)
+
+    def refund(self) -> None:
+        """Do not count this request, whatever its status will be."""
+        self._decide(keep=False)
+
+    async def charge(self, cost: int) -> None:
+        """Take more, as much as it turned out to cost, even if it is more than is left."""
+        checks = [
+            check._replace(cost=cost, forced=True, counted_later=False)
+            for check in self._taken.checks
+        ]
+        [outcomes] = await self._exchange.middleware.guard.hit([checks])
+        self._taken.outcomes = [
+            new._replace(token=old.token)
+            for new, old in zip(outcomes, self._taken.outcomes, strict=True)
+        ]
+
+    async def reset(self) -> None:
+        """Forget all that this client has used up. Raises `StoreError`."""
+        for check in self._taken.checks:
+            await self._exchange.middleware.guard.reset(check.bucket, check.key)
+
+    def _decide(self, *, keep: bool) -> None:
+        if not self._taken.limit.is_settled:
+            raise InvalidLimit(
+                "OUTCOME",
+                "limit",
+                self._taken.limit.name,
+                "one with skip_successful, skip_failed or counts: others are counted at once",
+            )
+        self._taken.keep = keep
+
+
+def current_limit(name: str) -> CurrentLimit:
+    """The limit of this name that the request is under. Raises `LookupError` if there is none."""
+    exchange = current.get()
+    if exchange is None:
+        raise LookupError(
+            f"no limit {name!r} here: there is no request, or no RateLimitMiddleware around it"
+        )
+    for taken in exchange.taken:
+        if taken.limit.name == name:
+            return CurrentLimit(exchange, taken)
+    names = ", ".join(repr(taken.limit.name) for taken in exchange.taken) or "none"
+    raise LookupError(f"no limit {name!r} is for this request; there is {names}")

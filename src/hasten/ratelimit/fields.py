@@ -1,0 +1,183 @@
+"""What answers tell of limits, in header fields.
+
+"draft-10" is draft-ietf-httpapi-ratelimit-headers-10, whose fields are structured (RFC 9651) and
+name every policy; "draft-8" has the same. "draft-7" and "draft-6" know one limit: the one that is
+nearest to its end. So does "legacy", the X-RateLimit-* that most clients read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from math import ceil
+from typing import Final, NamedTuple
+
+from hasten._asgi import Headers
+from hasten.errors import InvalidLimit
+
+FAMILIES: Final = ("draft-10", "draft-8", "draft-7", "draft-6", "legacy")
+
+NAMES: Final = frozenset(
+    {
+        b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining",
+        b"ratelimit-reset", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
+    }
+)  # fmt: skip
+"""All that there are."""
+
+SECOND_US: Final = 1_000_000
+
+MAX_KNOWN: Final = 1_000
+
+
+class Policy(NamedTuple):
+    """What does not change of a limit: how much in which time."""
+
+    name: str
+    quota: int
+    window_us: int | None
+    """None for what has no window: requests under way at once."""
+    unit: str | None = None
+    """What is counted, if not requests: "concurrent-requests", "content-bytes"."""
+
+
+class State(NamedTuple):
+    """What is left of it for one client."""
+
+    policy: Policy
+    remaining: int
+    reset_us: int
+
+
+class Fields:
+    """Header fields in the families that were asked for."""
+
+    def __init__(self, families: Collection[str], now: Callable[[], float]) -> None:
+        """now is the time, in seconds since the epoch, that "legacy" tells by.
+
+        Raises `InvalidLimit`.
+        """
+        unknown = [each for each in families if each not in FAMILIES]
+        if isinstance(families, str) or unknown:
+            raise InvalidLimit("HEADERS", "headers", families, f"some of {', '.join(FAMILIES)}")
+        self._is_structured = bool({"draft-10", "draft-8"} & {*families})
+        older = [each for each in ("draft-7", "draft-6") if each in families]
+        if len(older) + self._is_structured > 1:
+            raise InvalidLimit("HEADERS", "headers", families, "one draft, with or without legacy")
+        self._draft = older[0] if older else None
+        self._is_legacy = "legacy" in families
+        self._now = now
+        self._policies: dict[tuple[Policy, ...], bytes] = {}
+        self._items: dict[str, bytes] = {}
+
+    def of(self, states: Sequence[State], violated: State | None = None) -> Headers:
+        """The fields for the limits of one request; [] for none. violated is the one that refuses,
+        which is the one to tell of where only one can be told."""
+        if not states:
+            return []
+        lines: Headers = []
+        if self._is_structured:
+            lines.append((b"ratelimit-policy", self._policy(states)))
+            lines.append((b"ratelimit", self._structured(states)))
+        if self._draft or self._is_legacy:
+            shown = violated or min(states, key=lambda each: (each.remaining, each.policy.quota))
+            if self._draft:
+                lines.append((b"ratelimit-policy", self._old_policy(states)))
+                lines += _draft(self._draft, shown)
+            if self._is_legacy:
+                reset = ceil(self._now() + shown.reset_us / SECOND_US)
+                lines.append((b"x-ratelimit-limit", b"%d" % shown.policy.quota))
+                lines.append((b"x-ratelimit-remaining", b"%d" % shown.remaining))
+                lines.append((b"x-ratelimit-reset", b"%d" % reset))
+        return lines
+
+    def maker(self, policy: Policy) -> Callable[[int, int], Headers]:
+        """The same for requests under one limit alone, of what is left and when (µs) more is."""
+        if not self._is_structured or self._draft:
+            return lambda remaining, reset_us: self.of([State(policy, remaining, reset_us)])
+        first = (b"ratelimit-policy", _described(policy))
+        item = _quoted(policy.name) + b";r=%d;t=%d"
+        if not self._is_legacy:
+            return lambda remaining, reset_us: [
+                first,
+                (b"ratelimit", item % (remaining, seconds(reset_us))),
+            ]
+        limit = (b"x-ratelimit-limit", b"%d" % policy.quota)
+        now = self._now
+
+        def make(remaining: int, reset_us: int) -> Headers:
+            return [
+                first,
+                (b"ratelimit", item % (remaining, -(-reset_us // SECOND_US))),
+                limit,
+                (b"x-ratelimit-remaining", b"%d" % remaining),
+                (b"x-ratelimit-reset", b"%d" % ceil(now() + reset_us / SECOND_US)),
+            ]
+
+        return make
+
+    def _structured(self, states: Sequence[State]) -> bytes:
+        # One policy is what most requests are under.
+        if len(states) == 1:
+            return self._item(states[0])
+        return b", ".join([self._item(each) for each in states])
+
+    def _item(self, state: State) -> bytes:
+        name = state.policy.name
+        quoted = self._items.get(name)
+        if quoted is None:
+            if len(self._items) >= MAX_KNOWN:
+                self._items.clear()
+            quoted = self._items[name] = _quoted(name)
+        return b"%b;r=%d;t=%d" % (quoted, state.remaining, seconds(state.reset_us))
+
+    def _policy(self, states: Sequence[State]) -> bytes:
+        policies = tuple([each.policy for each in states])
+        line = self._policies.get(policies)
+        if line is None:
+            if len(self._policies) >= MAX_KNOWN:
+                self._policies.clear()
+            line = b", ".join(map(_described, policies))
+            self._policies[policies] = line
+        return line
+
+    def _old_policy(self, states: Sequence[State]) -> bytes:
+        return b", ".join(
+            b"%d" % each.policy.quota
+            if each.policy.window_us is None
+            else b"%d;w=%d" % (each.policy.quota, seconds(each.policy.window_us))
+            for each in states
+        )
+
+
+def seconds(us: int) -> int:
+    """Whole seconds, never fewer: who waits so long has waited long enough."""
+    return -(-us // SECOND_US)
+
+
+def retry_after(retry_us: int) -> int:
+    """The value of Retry-After. RFC 9110, section 10.2.3."""
+    return max(1, seconds(retry_us))
+
+
+def _described(policy: Policy) -> bytes:
+    window = b"" if policy.window_us is None else b";w=%d" % max(1, seconds(policy.window_us))
+    unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
+    return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
+
+
+def _quoted(text: str) -> bytes:
+    """A string. RFC 9651, section 4.1.6."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return b'"%b"' % escaped.encode("ascii")
+
+
+def _draft(draft: str, shown: State) -> Headers:
+    quota, remaining, reset = shown.policy.quota, shown.remaining, seconds(shown.reset_us)
+    if draft == "draft-7":
+        value = b"limit=%d, remaining=%d, reset=%d" % (quota, remaining, reset)
+        return [(b"ratelimit", value)]
+    return [
+        (b"ratelimit-limit", b"%d" % quota),
+        (b"ratelimit-remaining", b"%d" % remaining),
+        (b"ratelimit-reset", b"%d" % reset),
+    ]

@@ -1,0 +1,370 @@
+"""One limit on what clients ask for: how much, of what, counted for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+
+from hasten._durations import Seconds, to_us
+from hasten.errors import InvalidLimit, InvalidOption
+from hasten.ratelimit.context import Context
+from hasten.ratelimit.fields import Policy
+from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
+from hasten.ratelimit.rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit.store import Check, OnError, digest
+
+T = TypeVar("T")
+
+OrAwaitable: TypeAlias = T | Awaitable[T]
+
+Rated: TypeAlias = str | Rate | Rates
+"""``"100/15m"``, ``Rate(100, per=timedelta(minutes=15))``, or several that hold together."""
+
+Key: TypeAlias = Literal["ip", "global", "route"] | Callable[[Context], OrAwaitable[str | None]]
+Message: TypeAlias = (
+    str | Mapping[str, object] | Callable[[Context], OrAwaitable[str | Mapping[str, object]]]
+)
+Per: TypeAlias = Literal["request", "message"]
+
+KEYS: Final = ("ip", "global", "route")
+
+DEFAULT_LEASE: Final = 300.0
+
+MAX_KNOWN_KEYS: Final = 10_000
+
+_METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
+
+
+class Limit:
+    """How much a client may ask for: ``Limit("100/15m", path="/api/")``.
+
+    - rate: a text (``"10/s burst 20, 1000/h"``: all hold together), a `Rate`, several, or a
+      function of the request (it may wait) that gives one: another rate is another count.
+    - path: what it is for: a path with all below it, several of them, or None for everything.
+      methods likewise; GET includes HEAD.
+    - name: what it is called in answers and for `current_limit`; by default its rate. Limits with
+      the same name and rate in one store share their counts.
+    - key: whose requests are counted together: "ip" (an IPv6 client is a /56), "global", "route"
+      (each client on each path), or a function of the request that gives a text; None is not
+      counted.
+    - cost: of one request: a number, or a function of the request.
+    - algorithm: "fixed" (a window from the first request on), "sliding" (never more in any window),
+      "gcra" (evenly spaced beyond the burst: the default for a rate with a burst).
+    - skip: a function of the request; true is neither counted nor told of.
+    - skip_successful, skip_failed: do not count requests by how they end; `successful` decides what
+      that is, by default a status below 400. counts: only these statuses count.
+    - message: the body of the refusal: a text, a dict for JSON, or a function of the request;
+      without one it is problem+json. status is its status.
+    - on_limited: a function of the request, called for each refusal. shadow: count and tell
+      `on_limited`, and refuse nobody.
+    - headers: whether answers tell what is left: not for a limit by a key that others can guess.
+    - block_for: seconds for which who went over the limit is refused altogether.
+    - on_store_error: for this limit, instead of the middleware's.
+    - approximate: so many processes share the limit in portions, which are spent without asking the
+      store. It never lets more pass, and may refuse a little early.
+    - per: "message" counts the messages of WebSockets instead of requests.
+
+    Raises `InvalidLimit`.
+    """
+
+    def __init__(
+        self,
+        rate: Rated | Callable[[Context], OrAwaitable[Rated]],
+        *,
+        path: str | Sequence[str] | None = None,
+        methods: Collection[str] | None = None,
+        name: str | None = None,
+        key: Key = "ip",
+        cost: int | Callable[[Context], OrAwaitable[int]] = 1,
+        algorithm: Algorithm | None = None,
+        skip: Callable[[Context], OrAwaitable[bool]] | None = None,
+        skip_successful: bool = False,
+        skip_failed: bool = False,
+        successful: Callable[[Context], OrAwaitable[bool]] | None = None,
+        counts: Collection[int] | None = None,
+        message: Message | None = None,
+        status: int = 429,
+        on_limited: Callable[[Context], OrAwaitable[object]] | None = None,
+        shadow: bool = False,
+        headers: bool = True,
+        block_for: Seconds = 0,
+        on_store_error: OnError | None = None,
+        approximate: int = 0,
+        per: Per = "request",
+    ) -> None:
+        self.rate_of: Final = rate if callable(rate) else None
+        self.rates: Final = () if callable(rate) else _rates(rate)
+        self.algorithm: Final = algorithm
+        self.paths: Final = _paths(path)
+        self.methods: Final = _methods(methods)
+        self.key: Final = _key(key)
+        self.cost: Final = cost if callable(cost) else _limit("cost", cost)
+        self.skip: Final = _function("skip", skip)
+        self.counts: Final = _statuses(counts)
+        self.skip_successful: Final = skip_successful
+        self.skip_failed: Final = skip_failed
+        self.successful: Final = _function("successful", successful)
+        self.message: Final = _message(message)
+        self.status: Final = _status(status)
+        self.on_limited: Final = _function("on_limited", on_limited)
+        self.shadow: Final = shadow
+        self.headers: Final = headers
+        self.block_us: Final = _us("block_for", block_for)
+        self.on_store_error: Final = _on_error(on_store_error)
+        self.approximate: Final = _limit("approximate", approximate)
+        self.per: Final = _one_of("per", per, get_args(Per))
+        self._check_outcome()
+        self.rules: tuple[Rule, ...] = tuple(_rule(each, algorithm) for each in self.rates)
+        self.name: Final = _name(name) or self._default_name()
+        self.bucket = name or self._default_bucket()
+        self._rules_of = lru_cache(256)(self._make_rules)
+        self.policies: Final = lru_cache(256)(self._policy)
+        """What answers say of a rule."""
+        self._check_cost()
+
+    @classmethod
+    def concurrency(cls, limit: int, *, lease: Seconds = DEFAULT_LEASE, **options: Any) -> Limit:
+        """So many requests under way at once, for each key.
+
+        A place is free again when the response has ended, the client is gone, or lease seconds are
+        over: what takes longer is not counted any more. The other options are those of `Limit`.
+        """
+        wrong = {"skip_successful", "skip_failed", "successful", "counts", "algorithm"} & {*options}
+        if wrong:
+            raise InvalidLimit(
+                "CONCURRENCY", min(wrong), options[min(wrong)], "a limit with a rate for that"
+            )
+        try:
+            rule = concurrency_rule(limit, lease)
+        except InvalidOption as error:
+            raise InvalidLimit.of("CONCURRENCY", error) from None
+        name = options.pop("name", None)
+        found = cls(Rate(limit, lease), name=name or f"{limit}-at-once", **options)
+        found.rules = (rule,)
+        return found
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether how a request ends matters: then it is reserved first."""
+        by_outcome = self.skip_successful or self.skip_failed or self.counts is not None
+        return by_outcome or self.is_concurrency
+
+    @property
+    def is_concurrency(self) -> bool:
+        return bool(self.rules) and self.rules[0].kind == "concurrency"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a client's address tells all that is to be known before the store is asked."""
+        is_simple = self.key in ("ip", "global") and isinstance(self.cost, int)
+        return is_simple and not (self.rate_of or self.skip or self.is_settled)
+
+    @property
+    def is_plainest(self) -> bool:
+        """Whether there is one rate besides, which is told of, and nothing to call."""
+        is_told = self.headers and self.on_limited is None and not self.shadow
+        return self.is_plain and is_told and len(self.rules) == 1
+
+    def checks(self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError) -> list[Check]:
+        """What a store is asked of one request."""
+        digested = digest(key)
+        return [
+            Check(
+                bucket_of(self.bucket, rule),
+                digested,
+                rule,
+                cost,
+                self.is_settled,
+                self.block_us,
+                shadow=self.shadow,
+                workers=self.approximate,
+                on_error=self.on_store_error or on_error,
+            )
+            for rule in rules
+        ]
+
+    def rules_for(self, rate: Rated) -> tuple[Rule, ...]:
+        """The rules of a rate that a function gave. Raises `InvalidLimit`."""
+        return self._rules_of(rate)
+
+    def keeps(self, status: int | None, is_success: bool) -> bool:
+        """Whether a request that ended so stays counted. status is None if there is no answer."""
+        if self.is_concurrency:
+            return False
+        if self.counts is not None:
+            return status is None or status in self.counts
+        if self.skip_failed:
+            return status is not None and is_success
+        return status is None or not is_success
+
+    # Making --------------------------------------------------------------------------------------
+
+    def _make_rules(self, rate: Rated) -> tuple[Rule, ...]:
+        return tuple(_rule(each, self.algorithm) for each in _rates(rate))
+
+    def _policy(self, rule: Rule) -> Policy:
+        if rule.kind == "concurrency":
+            return Policy(self.name, rule.limit, None, "concurrent-requests")
+        if rule.kind == "gcra":  # what may come at once, and how long all of it takes to come back
+            return Policy(self._name_of(rule), rule.burst, rule.tolerance_us)
+        return Policy(self._name_of(rule), rule.limit, rule.window_us)
+
+    def _name_of(self, rule: Rule) -> str:
+        """Of several rates each has a name of its own."""
+        if len(self.rules) < 2:
+            return self.name
+        return self.rates[self.rules.index(rule)].name
+
+    def _default_name(self) -> str:
+        return "-".join(rate.name for rate in self.rates) or "by-request"
+
+    def _default_bucket(self) -> str:
+        """Different for limits that are for different things."""
+        of = ",".join(self.paths or ()), ",".join(sorted(self.methods or ())), self.per, self.key
+        return f"{self.name}@{'|'.join(map(_text, of))}"
+
+    def _check_outcome(self) -> None:
+        ways = [
+            name
+            for name, is_used in (
+                ("skip_successful", self.skip_successful),
+                ("skip_failed", self.skip_failed),
+                ("counts", self.counts is not None),
+            )
+            if is_used
+        ]
+        if len(ways) > 1:
+            raise InvalidLimit(
+                "OUTCOME", ways[1], getattr(self, ways[1]), f"one of {', '.join(ways)} alone"
+            )
+        if self.successful and not (self.skip_successful or self.skip_failed):
+            raise InvalidLimit(
+                "OUTCOME", "successful", self.successful, "skip_successful or skip_failed with it"
+            )
+        if ways and self.per == "message":
+            raise InvalidLimit("OUTCOME", ways[0], True, "per='request': a message has no outcome")
+        if self.approximate and ways:
+            raise InvalidLimit(
+                "APPROXIMATE", "approximate", self.approximate, f"no {ways[0]}: that is exact"
+            )
+
+    def _check_cost(self) -> None:
+        if isinstance(self.cost, int) and self.rules:
+            most = min(rule.capacity for rule in self.rules)
+            if 0 < most < self.cost:
+                raise InvalidLimit(
+                    "COST", "cost", self.cost, f"at most {most}: a request would never pass"
+                )
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> str:
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return str(value)
+
+
+def _rates(rate: object) -> Rates:
+    try:
+        return to_rates("rate", rate)
+    except InvalidOption as error:
+        raise InvalidLimit.of("RATE", error) from None
+
+
+def _rule(rate: Rate, algorithm: Algorithm | None) -> Rule:
+    try:
+        return rule_of(rate, algorithm)
+    except InvalidOption as error:
+        raise InvalidLimit.of("ALGORITHM", error) from None
+
+
+def _limit(option: str, value: object) -> int:
+    try:
+        return to_limit(option, value)
+    except InvalidOption as error:
+        raise InvalidLimit.of(option.upper(), error) from None
+
+
+def _us(option: str, value: object) -> int:
+    try:
+        return to_us(option, value)
+    except InvalidOption as error:
+        raise InvalidLimit.of(option.upper(), error) from None
+
+
+def _paths(path: object) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    paths = (path,) if isinstance(path, str) else tuple(path) if isinstance(path, Sequence) else ()
+    if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
+        raise InvalidLimit("PATH", "path", path, "a path that begins with '/', or several")
+    return paths
+
+
+def _methods(methods: object) -> frozenset[str] | None:
+    if methods is None:
+        return None
+    if isinstance(methods, str) or not isinstance(methods, Collection) or not methods:
+        raise InvalidLimit("METHODS", "methods", methods, 'several names: ["POST"]')
+    named = frozenset(str(each).upper() for each in methods)
+    if unknown := named - _METHODS:
+        expected = f"methods of HTTP: {', '.join(sorted(_METHODS))}"
+        raise InvalidLimit("METHODS", "methods", min(unknown), expected)
+    return named | {"HEAD"} if "GET" in named else named
+
+
+def _key(key: object) -> Any:
+    if callable(key) or key in KEYS:
+        return key
+    expected = "'ip', 'global', 'route' or a function of the request"
+    raise InvalidLimit("KEY", "key", key, expected)
+
+
+def _function(option: str, value: object) -> Any:
+    if value is None or callable(value):
+        return value
+    raise InvalidLimit(option.upper(), option, value, "a function of the request")
+
+
+def _statuses(counts: object) -> frozenset[int] | None:
+    if counts is None:
+        return None
+    statuses = counts if isinstance(counts, set | frozenset | list | tuple) else ()
+    if statuses and all(isinstance(each, int) and 100 <= each <= 599 for each in statuses):
+        return frozenset(statuses)
+    raise InvalidLimit("COUNTS", "counts", counts, "statuses that count: {401, 403}")
+
+
+def _message(message: object) -> Any:
+    if message is None or isinstance(message, str | Mapping) or callable(message):
+        return message
+    expected = "a text, a dict for JSON, or a function of the request"
+    raise InvalidLimit("MESSAGE", "message", message, expected)
+
+
+def _status(status: object) -> int:
+    if isinstance(status, int) and 400 <= status <= 599:
+        return status
+    raise InvalidLimit("STATUS", "status", status, "a status from 400 to 599")
+
+
+def _on_error(value: object) -> Any:
+    return None if value is None else _one_of("on_store_error", value, get_args(OnError))
+
+
+def _one_of(option: str, value: object, known: Sequence[str]) -> Any:
+    if value in known:
+        return value
+    raise InvalidLimit(option.upper(), option, value, f"one of {', '.join(map(repr, known))}")
+
+
+def _name(name: object) -> str | None:
+    if name is None:
+        return None
+    # It stands in headers as a string of RFC 9651, section 3.3.3.
+    if isinstance(name, str) and name and name.isascii() and name.isprintable():
+        return name
+    raise InvalidLimit("NAME", "name", name, "printable ASCII that is not empty")

@@ -1,0 +1,51 @@
+"""Which limits are for a path.
+
+A path is one with all that lies below it: "/api/" is for "/api" and "/api/posts", not for "/apix".
+What is compared is what the server has decoded (a router sees nothing else), with slashes that
+repeat taken for one: where that is more than a router would take, a request is counted that finds
+nothing; the other way round there would be a way around the limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+_SLASHES: Final = re.compile("//+")
+
+
+class Paths:
+    """The paths of several limits, each None for all that there are."""
+
+    def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
+        self._prefixes = [
+            None if paths is None else tuple({_plain(path) for path in paths}) for paths in patterns
+        ]
+
+    def match(self, path: str, root_path: str = "") -> tuple[int, ...]:
+        """The places of the limits that a request is under, in their order.
+
+        path holds root_path, as ASGI 3 has it; where a server has taken it off, it is not missed.
+        """
+        inside = _plain(_without_root(path, root_path))
+        return tuple(
+            place
+            for place, prefixes in enumerate(self._prefixes)
+            if prefixes is None or any(_is_below(inside, prefix) for prefix in prefixes)
+        )
+
+
+def _without_root(path: str, root_path: str) -> str:
+    root = root_path.rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :] or "/"
+    return path
+
+
+def _plain(path: str) -> str:
+    return _SLASHES.sub("/", path).rstrip("/")
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")

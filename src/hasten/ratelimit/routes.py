@@ -1,0 +1,100 @@
+"""Limits of single routes: a decorator that asks nothing of the signature of a handler.
+
+The middleware is what counts and answers. A handler that is limited finds its request by a context
+variable, which goes with it into threads. If it may not run, it returns what its framework takes
+for a response; what is sent in the end is the refusal of the middleware.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from typing import Any, ParamSpec, TypeVar, cast
+
+from hasten.errors import InvalidLimit
+from hasten.ratelimit.exchange import Exchange, current
+from hasten.ratelimit.limit import Limit, Rated
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+in_use = False
+"""Whether any handler is limited: only then the middleware looks after requests that none of its
+own limits is for."""
+
+
+def limit(rate: Rated, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Limit one handler: ``@limit("30/m")``, below what registers it with the framework.
+
+    The options are those of `Limit`, except for path, methods and per. Works for Starlette,
+    FastAPI, Litestar, Quart and Django, for ``async def`` and ``def``, with `RateLimitMiddleware`
+    around the application.
+    """
+    wrong = {"path", "methods", "per"} & {*options}
+    if wrong:
+        raise InvalidLimit("ROUTE", min(wrong), options[min(wrong)], "the route to say that")
+
+    def decorate(handler: Callable[P, R]) -> Callable[P, R]:
+        own = route_limit(rate, handler, **options)
+        if iscoroutinefunction(handler):
+            waits = cast("Callable[P, Awaitable[Any]]", handler)
+
+            @functools.wraps(handler)
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                exchange = _exchange(own)
+                if await exchange.middleware.take(exchange, own):
+                    return await waits(*args, **kwargs)
+                return _placeholder(exchange, args)
+
+            return cast("Callable[P, R]", limited)
+
+        @functools.wraps(handler)
+        def limited_sync(*args: P.args, **kwargs: P.kwargs) -> R:
+            exchange = _exchange(own)
+            if exchange.middleware.take_sync(exchange, own):
+                return handler(*args, **kwargs)
+            return cast("R", _placeholder(exchange, args))
+
+        return limited_sync
+
+    return decorate
+
+
+def route_limit(rate: Rated, of: Callable[..., object], **options: Any) -> Limit:
+    """A limit of one route, whose count is its own."""
+    global in_use  # noqa: PLW0603 - from now on there is a handler that is limited
+    in_use = True
+    found = Limit(rate, **options)
+    if "name" not in options:
+        found.bucket = f"{found.name}@{of.__module__}.{of.__qualname__}"
+    return found
+
+
+def _exchange(own: Limit) -> Exchange:
+    exchange = current.get()
+    if exchange is None:
+        raise InvalidLimit(
+            "NO_MIDDLEWARE", "limit", own.name, "RateLimitMiddleware around the application"
+        )
+    return exchange
+
+
+def _placeholder(exchange: Exchange, args: tuple[object, ...]) -> object:
+    """A response that the framework understands. It is replaced before it is sent."""
+    if args and type(args[0]).__module__.startswith("django."):
+        return _of("django.http", "HttpResponse")()
+    framework = type(exchange.scope.get("app")).__module__.partition(".")[0]
+    match framework:
+        case "litestar":
+            return _of("litestar", "Response")(b"")
+        case "fastapi" | "starlette":
+            return _of("starlette.responses", "Response")()
+    # Quart and Flask take a tuple; whatever else there is takes what it can.
+    return b"", 429
+
+
+def _of(module: str, name: str) -> Any:
+    """What a framework that is in use has loaded."""
+    return getattr(sys.modules[module], name)

@@ -1,0 +1,201 @@
+"""Pages are answers: with their headers, and not sent again to who has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from hasten._answers import Answer
+from hasten.errors import InvalidOption
+from hasten.fields import Fields, Partial
+from hasten.pagination import CursorPage, Envelope, Page, Paginate
+from hasten.pagination.counts import Count
+from tests.pagination.databases import DATABASES, Author, Item, Post, engine, statements_of
+
+SECRET: Final = "a secret of more than 16 bytes"
+EVERY: Final = select(Item)
+
+
+class ItemOut(BaseModel):
+    id: int
+    grade: int | None
+    made: datetime
+
+
+class AuthorOut(BaseModel):
+    id: int
+    name: str
+
+
+class PostOut(BaseModel):
+    id: int
+    title: str
+    author: AuthorOut | None
+
+
+class Request:
+    def __init__(self, tag: str | None = None, method: str = "GET") -> None:
+        self.method = method
+        self.headers = {} if tag is None else {"if-none-match": tag}
+
+
+@pytest.fixture(params=DATABASES)
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    with Session(engine(request.param)) as session:
+        yield session
+        session.rollback()
+
+
+def answered(
+    session: Session, items: Any, query: str, tag: str | None = None, statement: Any = EVERY
+) -> Answer:
+    q = items.parse(query, if_none_match=tag)
+    found: Answer = items.page_sync(session, statement, q).response(Request(tag))
+    return found
+
+
+def test_86_an_answer_has_its_links(session: Session) -> None:
+    items = Paginate(ItemOut, model=Item)
+    found = answered(session, items, "page=2&limit=5&q=%26")
+    assert json.loads(found.body)["pagination"] == {"page": 2, "limit": 5, "total": 180}
+    assert (found.status, found.headers["content-type"]) == (200, "application/json")
+    assert '<?limit=5&q=%26&page=3>; rel="next"' in found.headers["link"]
+    assert set(found.headers) == {"content-type", "link"}
+
+
+def test_89_nothing_is_said_of_caches(session: Session) -> None:
+    items = Paginate(ItemOut, model=Item, etag=True)
+    assert set(answered(session, items, "").headers) == {"content-type", "link", "etag"}
+
+
+def test_88_who_has_the_bytes_gets_304_with_the_links(session: Session) -> None:
+    items = Paginate(ItemOut, model=Item, etag=True)
+    first = answered(session, items, "limit=3")
+    tag = first.headers["etag"]
+    assert not tag.startswith("W/")
+    again = answered(session, items, "limit=3", f"W/{tag}")
+    assert again == Answer(b"", 304, {"etag": tag, "link": first.headers["link"]})
+    assert answered(session, items, "limit=4", tag).status == 200
+    session.execute(update(Item).where(Item.id == 2).values(grade=99))
+    assert answered(session, items, "limit=3", tag).status == 200
+
+
+def test_88_it_is_of_what_was_asked_for(session: Session) -> None:
+    items = Paginate(Partial[ItemOut], model=Item, etag=True)
+    queries = ("", "fields=id", "fields=grade", "fields=grade,id", "fields=id,grade")
+    tags = [answered(session, items, query).headers["etag"] for query in queries]
+    assert len(set(tags)) == 4
+    assert tags[3] == tags[4]
+
+
+class TestVersions:
+    items = Paginate(
+        Partial[ItemOut],
+        model=Item,
+        sort=("grade",),
+        etag=(func.max(Item.grade), func.count()),
+    )
+
+    def test_who_has_the_version_costs_one_statement(self, session: Session) -> None:
+        first = answered(session, self.items, "limit=3")
+        tag = first.headers["etag"]
+        assert tag.startswith("W/")
+        with statements_of(session.get_bind().engine) as seen:
+            again = answered(session, self.items, "limit=3", tag)
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+        assert len(seen) == 1
+        found = self.items.page_sync(session, EVERY, self.items.parse("limit=3", if_none_match=tag))
+        assert (found.not_modified, list(found.data), found.total) == (True, [], None)
+
+    @pytest.mark.parametrize(
+        ("query", "statement"),
+        [
+            ("limit=4", EVERY),
+            ("limit=3&page=2", EVERY),
+            ("limit=3&sort=grade", EVERY),
+            ("limit=3&fields=id", EVERY),
+            ("limit=3", EVERY.where(Item.id > 0)),
+            ("limit=3", EVERY.where(Item.id > -1)),
+        ],
+    )
+    def test_it_is_of_one_request(self, session: Session, query: str, statement: Any) -> None:
+        tags = {
+            answered(session, self.items, *each).headers["etag"]
+            for each in (("limit=3", None, EVERY), (query, None, statement))
+        }
+        assert len(tags) == 2
+
+    def test_another_version_is_read(self, session: Session) -> None:
+        tag = answered(session, self.items, "limit=3").headers["etag"]
+        session.execute(delete(Item).where(Item.id == 180))
+        found = answered(session, self.items, "limit=3", tag)
+        assert (found.status, found.headers["etag"] != tag) == (200, True)
+
+    def test_of_rows_that_are_filtered(self, session: Session) -> None:
+        statement = EVERY.where(Item.dataset == 0)
+        tag = answered(session, self.items, "", None, statement).headers["etag"]
+        values = {"dataset": 1, "grade": 1000, "label": "", "weight": 1.0, "state": "new"}
+        session.execute(insert(Item), [values | {"made": datetime(2026, 1, 1)}])  # noqa: DTZ001
+        assert answered(session, self.items, "", tag, statement).status == 304
+        assert answered(session, self.items, "", tag).status == 200
+
+    def test_beside_cursors(self, session: Session) -> None:
+        items = Paginate(
+            ItemOut, model=Item, mode="cursor", secret=SECRET, etag=func.max(Item.grade)
+        )
+        tag = answered(session, items, "").headers["etag"]
+        assert answered(session, items, "", tag).status == 304
+
+    def test_of_groups_there_is_none(self, session: Session) -> None:
+        with pytest.raises(InvalidOption, match="etag"):
+            answered(session, self.items, "", None, EVERY.group_by(Item.id))
+
+    @pytest.mark.parametrize("wrong", ["bytes", 1, None, ("x",)])
+    def test_what_is_no_expression_is_refused(self, wrong: Any) -> None:
+        with pytest.raises(InvalidOption, match="etag"):
+            Paginate(ItemOut, model=Item, etag=wrong)
+
+
+def test_a_page_made_by_hand_is_an_answer_too() -> None:
+    page: Page[Any] = Page([{"id": 1}], 1, 20, Count(1), has_more=False)
+    assert json.loads(page.response().body) == {
+        "data": [{"id": 1}], "pagination": {"page": 1, "limit": 20, "total": 1},
+    }  # fmt: skip
+    stretch: CursorPage[Any] = CursorPage([], 20, None, None)
+    assert stretch.response(Request(method="HEAD")).body == b""
+
+
+def test_an_envelope_is_kept(session: Session) -> None:
+    items = Paginate(ItemOut, model=Item, envelope=Envelope("items", "meta", {"total": "count"}))
+    found = json.loads(answered(session, items, "limit=1").body)
+    assert (set(found), found["meta"]["count"]) == ({"items", "meta"}, 180)
+
+
+class TestRows:
+    def test_a_row_is_a_dict_and_an_answer(self, session: Session) -> None:
+        authors = Fields(AuthorOut, model=Author, default=("id",), etag=True)
+        row = authors.one_sync(session, select(Author).where(Author.id == 1), authors.parse(""))
+        assert (row, row.response().body) == ({"id": 1}, b'{"id":1}')
+        tag = row.response().headers["etag"]
+        assert row.response(Request(tag)).status == 304
+
+    def test_without_a_word_there_is_no_etag(self, session: Session) -> None:
+        authors = Fields(AuthorOut, model=Author)
+        row = authors.one_sync(session, select(Author).where(Author.id == 1), authors.parse(""))
+        assert set(row.response().headers) == {"content-type"}
+
+
+def test_the_client_chooses_what_rows_hold(session: Session) -> None:
+    posts = Paginate(Partial[PostOut], model=Post, sort=("title",))
+    q = posts.parse("fields=author(name)&limit=2&sort=-title")
+    with statements_of(session.get_bind().engine) as seen:
+        found = posts.page_sync(session, select(Post), q)
+    assert [set(row) for row in found.data] == [{"author"}] * 2
+    assert all("body" not in each for each in seen)

@@ -1,0 +1,149 @@
+"""Totals that are remembered, and those that the application counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from hasten.errors import InvalidOption
+from hasten.pagination import Cached, Capped, Count, Paginate
+from hasten.pagination.remembered import Remembered
+from tests.pagination.databases import DATABASES, Item, async_engine, engine, statements_of
+
+SECRET: Final = "a secret of more than 16 bytes"
+EVERY: Final = select(Item)
+A_ROW: Final = {
+    "dataset": 0, "grade": 1, "label": "", "weight": 1.0, "made": datetime(2026, 1, 1),  # noqa: DTZ001
+    "state": "new",
+}  # fmt: skip
+
+
+class ItemOut(BaseModel):
+    id: int
+    state: str
+
+
+@pytest.fixture(params=DATABASES)
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    with Session(engine(request.param)) as session:
+        yield session
+        session.rollback()
+
+
+class TestRemembered:
+    def test_until_its_time_is_over(self) -> None:
+        now = 100.0
+        totals = Remembered(Cached("exact", timedelta(seconds=30)), lambda: now)
+        totals.put(b"a", Count(7))
+        now = 129.9
+        assert totals.get(b"a") == Count(7)
+        now = 130.0
+        assert totals.get(b"a") is None
+
+    def test_so_many_and_those_that_were_asked_for(self) -> None:
+        totals = Remembered(Cached("exact", 30, max_entries=2), lambda: 0.0)
+        totals.put(b"a", Count(1))
+        totals.put(b"b", Count(2))
+        assert totals.get(b"a") == Count(1)
+        totals.put(b"c", Count(3))
+        assert [totals.get(key) for key in (b"a", b"b", b"c")] == [Count(1), None, Count(3)]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            lambda: Cached("roughly", 30),  # type: ignore[arg-type]
+            lambda: Cached("exact", 0),
+            lambda: Cached("exact", True),
+            lambda: Cached("exact", float("nan")),
+            lambda: Cached("exact", 30, max_entries=0),
+            lambda: Cached(Cached("exact", 30), 30),  # type: ignore[arg-type]
+        ],
+    )
+    def test_what_cannot_be_kept_is_refused(self, wrong: Any) -> None:
+        with pytest.raises(InvalidOption):
+            wrong()
+
+
+class TestCached:
+    def test_is_counted_once(self, session: Session) -> None:
+        items = Paginate(ItemOut, model=Item, count=Cached("exact", 60))
+        with statements_of(session.get_bind().engine) as seen:
+            totals = [
+                items.page_sync(session, EVERY, items.parse(f"page={number}")).total
+                for number in (1, 2, 3)
+            ]
+        assert totals == [180] * 3
+        assert sum("count(" in each for each in seen) == 1
+
+    def test_for_each_filter_and_scope_apart(self, session: Session) -> None:
+        items = Paginate(ItemOut, model=Item, count=Cached("exact", 60))
+        q = items.parse("")
+        for _ in range(2):
+            for number in range(3):
+                statement = EVERY.where(Item.dataset == number, Item.id > number)
+                total = session.scalar(select(func.count()).select_from(statement.subquery()))
+                assert items.page_sync(session, statement, q).total == total
+        with statements_of(session.get_bind().engine) as seen:
+            items.page_sync(session, EVERY.where(Item.dataset == 0, Item.id > 0), q, scope="other")
+        assert sum("count(" in each for each in seen) == 1
+
+    def test_a_page_that_shows_more_corrects_it(self, session: Session) -> None:
+        items = Paginate(ItemOut, model=Item, count=Cached("exact", 60), max_limit=1000)
+        assert items.page_sync(session, EVERY, items.parse("limit=1")).total == 180
+        session.execute(insert(Item), [A_ROW] * 5)
+        assert items.page_sync(session, EVERY, items.parse("limit=1000")).total == 185
+
+    def test_beside_cursors_and_with_a_cap(self, session: Session) -> None:
+        count = Cached(Capped(50), 60)
+        items = Paginate(ItemOut, model=Item, mode="cursor", secret=SECRET, count=count)
+        for _ in range(2):
+            found = items.page_sync(session, EVERY, items.parse(""))
+            assert (found.total, found.total_relation) == (50, "gte")
+
+
+class TestFunctions:
+    def test_count_with_the_session_and_the_select(self, session: Session) -> None:
+        asked: list[Any] = []
+
+        def count(db: Any, statement: Any) -> int:
+            asked.append((db, statement))
+            return 1000
+
+        items = Paginate(ItemOut, model=Item, count=count)
+        found = items.page_sync(session, EVERY, items.parse(""))
+        assert (found.total, len(found.data)) == (1000, 20)
+        assert asked == [(session, EVERY)]
+
+    @pytest.mark.parametrize("database", DATABASES)
+    async def test_may_wait(self, database: str) -> None:
+        async def count(db: AsyncSession, statement: Any) -> Count:
+            found = await db.scalar(select(func.count()).select_from(statement.subquery()))
+            return Count(found or 0, "estimate")
+
+        items = Paginate(ItemOut, model=Item, count=Cached(count, 60))
+        with async_engine(database) as made:
+            async with AsyncSession(made) as db:
+                for _ in range(2):
+                    found = await items.page(db, EVERY, items.parse(""))
+                    assert (found.total, found.total_relation) == (180, "estimate")
+
+    @pytest.mark.parametrize("wrong", [None, True, "many", -1, 1.5])
+    def test_must_give_a_number(self, wrong: Any) -> None:
+        items = Paginate(ItemOut, model=Item, count=lambda db, statement: wrong)
+        with Session(engine("sqlite")) as session, pytest.raises(InvalidOption, match="count"):
+            items.page_sync(session, EVERY, items.parse(""))
+
+    def test_that_waits_is_for_what_waits(self) -> None:
+        async def count(db: object, statement: object) -> int:
+            return 1
+
+        items = Paginate(ItemOut, model=Item, count=count)
+        with Session(engine("sqlite")) as session, pytest.raises(TypeError, match="page_sync"):
+            items.page_sync(session, EVERY, items.parse(""))

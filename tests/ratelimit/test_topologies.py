@@ -1,0 +1,87 @@
+"""Several servers: one takes over, or a client moves from one to the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hasten.errors import StoreError
+from hasten.ratelimit.fallback import Guard
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit.store import Check, digest
+from hasten.ratelimit.stores.redis import RedisStore
+from tests.ratelimit.eventually import until
+from tests.ratelimit.stores import Clock, prefix_of, url_of
+from tests.servers.topologies import SentinelPair, shared_cluster
+
+
+def check(limit: int, name: str = "api") -> Check:
+    return Check(name, digest("ada"), rule_of(Rate(limit, 3600)))
+
+
+@pytest.fixture
+def sentinels(tmp_path: Path) -> Iterator[SentinelPair]:
+    pair = SentinelPair(tmp_path / "sentinels").start()
+    yield pair
+    pair.kill()
+
+
+async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> None:
+    clock = Clock()
+    guard = Guard(RedisStore(sentinels.url, budget=1.0), clock_ns=clock.ns)
+    for _ in range(5):
+        [[outcome]] = await guard.hit([[check(5)]])
+        assert outcome.ok
+    with sentinels.master.client() as client:
+        assert client.wait(1, 5_000) == 1  # the replica has it, too
+    failing = asyncio.ensure_future(asyncio.to_thread(sentinels.fail_over))
+    while not failing.done():
+        [[outcome]] = await guard.hit([[check(10**6, "asking")]])
+        assert outcome.ok
+        await asyncio.sleep(0.01)
+    await failing
+
+    async def is_back() -> bool:
+        clock.advance(1)
+        await guard.hit([[check(10**6, "asking")]])
+        return not guard.is_away and guard.counts.asked > asked
+
+    asked = guard.counts.asked
+    await until(is_back)
+    [[outcome]] = await guard.hit([[check(5)]])
+    assert not outcome.ok  # what was counted there is known here
+    await guard.aclose()
+
+
+async def test_73_a_client_that_is_moved_to_another_node_keeps_its_count(tmp_path: Path) -> None:
+    cluster = shared_cluster()
+    store = RedisStore(url_of("redis-cluster", tmp_path))
+    one = check(5)
+    await store.hit([[one]])
+    key = f"{prefix_of(tmp_path)}:api:{{{one.key.hex()}}}"
+    slot = int(cluster.ask(cluster.nodes[0], "KEYSLOT", key))
+    with cluster.moving(slot):
+        await store.hit([[check(9, "elsewhere")._replace(key=digest("bob"))]])
+    [[outcome]] = await store.hit([[one]])
+    assert outcome.remaining == 3
+    await store.aclose()
+
+
+async def test_a_node_that_is_down_concerns_its_own_clients_only(tmp_path: Path) -> None:
+    from tests.servers.topologies import RedisCluster
+
+    cluster = RedisCluster(tmp_path / "cluster").start()
+    store = RedisStore(cluster.url)
+    checks = [check(5)._replace(key=digest(str(number))) for number in range(30)]
+    await asyncio.gather(*(store.hit([[one]]) for one in checks))
+    cluster.nodes[2].kill()
+    answers = await asyncio.gather(*(store.hit([[one]]) for one in checks), return_exceptions=True)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert all(isinstance(answer, StoreError) for answer in failed)
+    assert 0 < len(failed) < 30
+    await store.aclose()
+    cluster.kill()
