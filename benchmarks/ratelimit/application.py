@@ -31,14 +31,16 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Logins:
-    """Answers `POST /good` with 200 and any other path with 401, all at once: when it is opened."""
+    """Answers `/login?good` with 200 and `/login?bad` with 401, all at once: when it is opened."""
 
     def __init__(self) -> None:
         self.reached = 0
+        self.arrivals = asyncio.Semaphore(0)
         self.opened = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.reached += 1
+        self.arrivals.release()
         await self.opened.wait()
         status = 200 if scope["query_string"] == b"good" else 401
         await send({"type": "http.response.start", "status": status, "headers": []})

@@ -41,6 +41,7 @@ class Contestant:
     algorithms: ClassVar[tuple[str, ...]] = ()
     has_application: ClassVar[bool] = True
     is_python: ClassVar[bool] = True
+    uses_redis: ClassVar[bool] = True
 
     @classmethod
     def command(cls, work: str) -> list[str]:

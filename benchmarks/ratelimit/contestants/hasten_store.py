@@ -14,7 +14,7 @@ class HastenStore(PythonContestant):
     packages = ("hasten",)
     algorithms = ("fixed", "sliding", "gcra")
     has_application = False
-    is_in_memory_only = True
+    uses_redis = False
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:

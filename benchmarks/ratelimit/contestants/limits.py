@@ -59,8 +59,11 @@ def _strategy(algorithm: str, url: str | None) -> Any:
 
     storage: Any = MemoryStorage()
     if url is not None:
+        # Its other client, coredis, has to be opened in a way of its own since 6.0, which limits
+        # does not know.
         storage = RedisStorage(f"async+{url}", implementation="redispy")
-    return STRATEGIES[algorithm](storage)
+    strategy: Any = STRATEGIES[algorithm]
+    return strategy(storage)
 
 
 def _item(rate: Rate) -> Any:

@@ -31,14 +31,15 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
     from litestar.stores.memory import MemoryStore
     from litestar.stores.redis import RedisStore
 
-    def middleware(path: str) -> list[Any]:
+    def identifier(start: str) -> Any:
         # Policies would share a count: the identifier has to tell them apart.
+        return lambda request: start + request.scope["client"][0]
+
+    def middleware(path: str) -> list[Any]:
         return [
             RateLimitConfig(
                 rate_limit=_rate(rate),
-                identifier_for_request=lambda request, start=f"{path}:{number}:": (
-                    start + request.scope["client"][0]
-                ),
+                identifier_for_request=identifier(f"{path}:{number}:"),
             ).middleware
             for number, rate in enumerate(paths[path])
         ]

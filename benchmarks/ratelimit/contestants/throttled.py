@@ -15,7 +15,9 @@ ROOM = 2_000_000  # it forgets all but 1,024 keys by default, blocked ones too
 
 class Throttled(PythonContestant):
     title = "throttled-py"
-    remark = "its asyncio side, fixed window; in FastAPI by its decorator, headers by its middleware"
+    remark = (
+        "its asyncio side, fixed window; in FastAPI by its decorator, headers by its middleware"
+    )
     packages = ("throttled-py", "fastapi", "redis", "hiredis")
     algorithms = ("fixed_window", "sliding_window", "token_bucket", "leaking_bucket", "gcra")
 
@@ -53,15 +55,15 @@ class Throttled(PythonContestant):
 
         store = _store(url)
 
+        def key(number: int) -> Any:
+            # Policies of one route would share a count: the key has to tell them apart.
+            return lambda request: f"{number}:{get_remote_address(request)}"
+
         def limited(path: str, endpoint: Any) -> Any:
             for number, rate in enumerate(paths[path]):
-                # Policies of one route would share a count: the key has to tell them apart.
                 limiter = Limiter(
-                    _quota(rate), store=store, using=cls.algorithms[0],
-                    key_func=lambda request, number=number: (
-                        f"{number}:{get_remote_address(request)}"
-                    ),
-                )  # fmt: skip
+                    _quota(rate), store=store, using=cls.algorithms[0], key_func=key(number)
+                )
                 endpoint = limiter.limit()(endpoint)
             return endpoint
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmarks.ratelimit.application import Answer, Application, Logins, call
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
+from benchmarks.ratelimit.works.asking import Request, by_library, in_the_first_way
 
 PARALLEL: Final = 30
 LOGIN_RATE: Final = Rate(5, 3_600)
@@ -20,12 +20,14 @@ DEADLINE_SECONDS: Final = 20
 
 async def measure(contestant: type[PythonContestant]) -> dict[str, Any]:
     async with asyncio.timeout(DEADLINE_SECONDS):
-        seams = await asyncio.gather(
-            *(_seam(contestant, algorithm) for algorithm in contestant.algorithms)
-        )
+        requests = {
+            algorithm: by_library(contestant, algorithm, [SEAM_RATE], None)
+            for algorithm in contestant.algorithms
+        } or {"": in_the_first_way(contestant, SEAM_RATE)}
+        passed = await asyncio.gather(*map(_seam, requests.values()))
         return {
             "logins": await _logins(contestant),
-            "seam": dict(zip(contestant.algorithms, seams, strict=True)),
+            "seam": dict(zip(requests, passed, strict=True)),
         }
 
 
@@ -50,35 +52,29 @@ async def _logins(contestant: type[PythonContestant]) -> dict[str, int] | None:
 
 async def _all_at_once(app: Application, logins: Logins, path: str) -> Sequence[Answer]:
     """All are under way, or refused, before the first one ends."""
-    calls = [
-        asyncio.ensure_future(call(app, path, CLIENT, method="POST")) for _ in range(PARALLEL)
-    ]
-    while logins.reached + sum(call.done() for call in calls) < PARALLEL:
-        await asyncio.sleep(0)
+    calls = [asyncio.ensure_future(call(app, path, CLIENT, method="POST")) for _ in range(PARALLEL)]
+    for each in calls:
+        each.add_done_callback(lambda _: logins.arrivals.release())
+    for _ in calls:
+        await logins.arrivals.acquire()
     logins.opened.set()
     return await asyncio.gather(*calls)
 
 
-async def _seam(contestant: type[PythonContestant], algorithm: str) -> int:
+async def _seam(request: Request) -> int:
     """How many pass within one window, for a client that knows where it ends.
 
-    One hit begins a window at a full second. Just before its end come as many as are let through,
-    and from then on, for as long as a window is, always again.
+    One request begins a window at a full second. Just before its end come as many as are let
+    through, and from then on, for as long as a window is, always again.
     """
-    hit = contestant.limiter([SEAM_RATE], algorithm=algorithm)
-
-    async def is_allowed() -> bool:
-        result = hit("client")
-        return contestant.is_allowed(await result if inspect.isawaitable(result) else result)
-
     start = time.time() // 1 + 1.005
     await asyncio.sleep(start - time.time())
-    await is_allowed()
+    await request(CLIENT)
     start = time.time()
     await asyncio.sleep(start + 0.9 - time.time())
     begin, passed = time.monotonic(), 0
     while True:
-        while await is_allowed():
+        while await request(CLIENT):
             if time.monotonic() - begin >= 0.99 * SEAM_RATE.seconds:
                 return passed
             passed += 1

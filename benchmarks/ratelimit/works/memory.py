@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import inspect
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 
-from benchmarks.ratelimit.application import call, clients
+from benchmarks.ratelimit.application import clients
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.works.redis import Request
+from benchmarks.ratelimit.works.asking import in_the_first_way
 
 RATE: Final = Rate(100, 900)
 FIRST: Final = 1_000  # the keys before those that are counted
@@ -21,7 +20,7 @@ async def measure(
     contestant: type[PythonContestant], *, url: str, keys: int, redis_keys: int
 ) -> dict[str, Any]:
     """Bytes for a key, as resident memory grows, and as the server says of itself."""
-    request = _requests(contestant, None)
+    request = in_the_first_way(contestant, RATE)
     names = iter(clients(FIRST + keys))
     for _ in range(FIRST):
         await request(next(names))
@@ -37,27 +36,10 @@ async def measure(
     return found
 
 
-def _requests(contestant: type[PythonContestant], url: str | None) -> Request:
-    if not contestant.algorithms:
-        app = contestant.application({"/one": [RATE]}, url=url)
-
-        async def request(client: str) -> bool:
-            return (await call(app, "/one", client)).status == 200
-
-        return request
-    hit = contestant.limiter([RATE], algorithm=contestant.algorithms[0], url=url)
-
-    async def hit_once(client: str) -> bool:
-        result = hit(client)
-        return bool(await result if inspect.isawaitable(result) else result)
-
-    return hit_once
-
-
 async def _on_redis(contestant: type[PythonContestant], url: str, keys: int) -> float:
     with redis.Redis.from_url(url) as server:
         server.flushall()
-        request = _requests(contestant, url)
+        request = in_the_first_way(contestant, RATE, url)
         await request("203.0.113.1")  # connections, scripts
         before = server.info("memory")["used_memory"]
         for name in clients(keys):
