@@ -161,10 +161,15 @@ class Limit:
         return is_simple and not (self.rate_of or self.skip or self.is_settled)
 
     @property
+    def is_told(self) -> bool:
+        """Whether answers tell what is left."""
+        return self.headers and not self.shadow
+
+    @property
     def is_plainest(self) -> bool:
         """Whether there is one rate besides, which is told of, and nothing to call."""
-        is_told = self.headers and self.on_limited is None and not self.shadow
-        return self.is_plain and is_told and len(self.rules) == 1
+        is_quiet = self.is_told and self.on_limited is None
+        return self.is_plain and is_quiet and len(self.rules) == 1
 
     def checks(self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError) -> list[Check]:
         """What a store is asked of one request."""

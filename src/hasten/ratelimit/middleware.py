@@ -95,6 +95,7 @@ class RateLimitMiddleware:
       them, or none: Retry-After is part of every refusal.
     - on_decision: called with a `Decided` for each limit of each request.
     - enabled: False lets everything through, untouched.
+    - clock: for tests: gives the time in seconds since the epoch.
     - name: two of one name count a request once.
 
     Raises `InvalidLimit`.
@@ -117,7 +118,7 @@ class RateLimitMiddleware:
         on_decision: Callable[[Decided], object] | None = None,
         enabled: bool = True,
         name: str = "default",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         _check_limits(limits)
         if on_store_error not in get_args(OnError):
@@ -130,12 +131,13 @@ class RateLimitMiddleware:
         self.counters: Final[dict[str, Counters]] = {each.name: Counters() for each in limits}
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
-        self.guard: Final = Guard(store, instances=instances, budget=budget)
+        clock_ns = time.monotonic_ns if clock is None else _in_ns(clock)
+        self.guard: Final = Guard(store, instances=instances, budget=budget, clock_ns=clock_ns)
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
         self._proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self._addresses = Addresses(ipv6_prefix)
-        self.fields = Fields(headers, clock)
+        self.fields = Fields(headers, clock or time.time)
         self._on_decision = on_decision
         self._enabled = enabled
         self._name = name
@@ -331,8 +333,8 @@ class RateLimitMiddleware:
         """The header fields that tell what is left."""
         taken = exchange.taken
         if len(taken) == 1 and len(taken[0].outcomes) == 1:  # most requests
-            return self.fields.of(taken[0].states()) if taken[0].limit.headers else []
-        states = [state for each in taken if each.limit.headers for state in each.states()]
+            return self.fields.of(taken[0].states()) if taken[0].limit.is_told else []
+        states = [state for each in taken if each.limit.is_told for state in each.states()]
         denied = exchange.denied
         violated = None
         if denied is not None and denied.limit.headers and denied.checks:
@@ -564,6 +566,10 @@ _ANSWERS: Final[Mapping[str, int | None]] = {
     "websocket.close": 403,
     "websocket.http.response.start": None,
 }
+
+
+def _in_ns(clock: Callable[[], float]) -> Callable[[], int]:
+    return lambda: round(clock() * 1_000_000_000)
 
 
 def _is_on_loop() -> bool:

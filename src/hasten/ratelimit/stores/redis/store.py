@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from itertools import groupby
 from typing import Final
+from urllib.parse import quote
 
 from hasten._durations import Seconds
 from hasten._redis.address import parse_url
@@ -119,8 +120,8 @@ class RedisStore(AskingStore):
         start = self._names.get(bucket)
         if start is None:
             # Braces in a name would be taken for those around the client.
-            plain = bucket.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-            start = f"{self._prefix}:{plain}:{{".encode("utf-8", "surrogatepass")
+            plain = quote(bucket, safe=":/,;@=+ ", errors="surrogatepass")
+            start = f"{self._prefix}:{plain}:{{".encode()
             if len(self._names) >= 10_000:  # rates may be made up for each client
                 self._names.clear()
             self._names[bucket] = start
