@@ -93,7 +93,8 @@ def asgi(site: Site, middleware: Install) -> App:
         return await asyncio.to_thread(limited_sync, names)
 
     routes: dict[str, Any] = {"/limited": limited, "/limited-sync": in_thread}
-    return middleware(app)
+    wrapped: App = middleware(app)
+    return wrapped
 
 
 def starlette(site: Site, middleware: Install) -> App:

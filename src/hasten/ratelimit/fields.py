@@ -95,7 +95,7 @@ class Fields:
         if not self._is_structured or self._draft:
             return lambda remaining, reset_us: self.of([State(policy, remaining, reset_us)])
         first = (b"ratelimit-policy", _described(policy))
-        item = _quoted(policy.name) + b";r=%d;t=%d"
+        item = _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d"
         if not self._is_legacy:
             return lambda remaining, reset_us: [
                 first,
