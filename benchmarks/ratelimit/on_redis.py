@@ -27,10 +27,10 @@ class OnRedis(Part):
         show_text(
             f"""
 redis: {CONCURRENT} requests at a time, each of one of {len(CLIENTS):,} clients and with
-{len(POLICIES)} policies, for {self.sizes.redis_seconds:g} s; no HTTP server. Checks are requests times
-policies. Processor: of the contestant's process for a request; server: of Redis. Commands: how
-many reach Redis for a request, counted over {COUNTED:,} more; executed: those of scripts
-included; denied: how many reach it for a request of a client that was denied before."""
+{len(POLICIES)} policies, for {self.sizes.redis_seconds:g} s; no HTTP server. Checks are requests
+times policies. Processor: of the contestant's process for a request; server: of Redis.
+Commands: how many reach Redis for a request, counted over {COUNTED:,} more; executed: those of
+scripts included; denied: how many reach it for a request of a client that was denied before."""
         )
         for way, title in WAYS.items():
             names = [name for name in self.lineup.names if way in self.runs[name][-1]]
