@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ from hasten.ratelimit.store import Check, Outcome, Settlement
 
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
+
+logger = logging.getLogger("hasten.ratelimit")
 
 T = TypeVar("T")
 
@@ -83,8 +86,7 @@ class Exchange:
     """A request that some limits are for."""
 
     __slots__ = (
-        "_send", "context", "denied", "has_started", "kept", "loop", "make_fields", "middleware",
-        "taken",
+        "context", "denied", "hand_on", "has_started", "loop", "make_fields", "middleware", "taken",
     )  # fmt: skip
 
     def __init__(self, middleware: RateLimitMiddleware, context: Context, send: Send) -> None:
@@ -94,16 +96,19 @@ class Exchange:
         self.denied: Taken | None = None
         """The limit that refuses it, once one does."""
         self.has_started = False
-        self.kept = 0
-        """So many limits of the handshake come before those of its messages."""
         self.loop: AbstractEventLoop | None = None
         self.make_fields: Callable[[int, int], Headers] | None = None
         """What tells of its only limit, if there is one alone, of the plainest kind."""
-        self._send = send
+        self.hand_on = send
 
     @property
     def scope(self) -> Scope:
         return self.context.scope
+
+    @property
+    def is_to_be_refused(self) -> bool:
+        """Whether a handler was refused, and nothing has been answered yet."""
+        return self.denied is not None and not self.has_started
 
     async def send(self, message: Message) -> None:
         """Hand on what the application sends, and tell with its head what is left."""
@@ -121,7 +126,10 @@ class Exchange:
                 message = {**message, "headers": kept + fields}
         elif self.denied is not None and not self.has_started:
             return
-        await self._send(message)
+        await self.hand_on(message)
+        if self.middleware.settles and is_last(message):
+            # What the application does after its answer takes no place of others.
+            await self.finish()
 
     def _fields(self) -> Headers:
         if self.make_fields is not None and len(self.taken) == 1:
@@ -153,7 +161,7 @@ class Exchange:
         """Settle what is left when nothing more will come: places that were taken, and all else
         of a request that was never answered."""
         if not self.has_started:
-            await self.settle(None)
+            await self.settle(None if self.denied is None else self.denied.limit.status)
         settlements = [
             one
             for each in self.taken
@@ -168,7 +176,21 @@ class Exchange:
             return False
         if limit.successful is None:
             return status < 400
-        return bool(await answer_of(limit.successful(self.context)))
+        try:
+            return bool(await answer_of(limit.successful(self.context)))
+        except Exception:
+            logger.exception("%s: successful failed; the request is counted", limit.name)
+            return limit.skip_failed
+
+
+def is_last(message: Message) -> bool:
+    """Whether nothing of the response follows."""
+    match message["type"]:
+        case "http.response.body":
+            return not message.get("more_body", False)
+        case "http.response.pathsend":
+            return True
+    return False
 
 
 async def answer_of(found: OrAwaitable[T]) -> T:

@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from functools import partial
+from typing import Any, Final, cast, get_args
 
 from hasten._answers import Answer
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -25,11 +26,12 @@ from hasten.ratelimit.breaker import PAUSE_US
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
-from hasten.ratelimit.fields import Fields, retry_after
+from hasten.ratelimit.fields import NAMES, Fields, retry_after
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.paths import Paths
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.sockets import POLICY_VIOLATION, Connection
 from hasten.ratelimit.store import Check, OnError, Outcome, Store
 from hasten.ratelimit.stores import MemoryStore, open_store
 
@@ -40,6 +42,9 @@ UNKNOWN: Final = "unknown"
 
 MAX_KNOWN: Final = 10_000
 
+MAX_KNOWN_CHARS: Final = 500
+"""Longer paths are looked at each time, so that nobody can fill the memory with them."""
+
 LOOKED_AT: Final = 1_000
 """So many requests are looked at for signs of a proxy that nobody has told us of."""
 
@@ -47,7 +52,6 @@ NEAR: Final = 0.8
 """From this share of a limit on, a client is near it."""
 
 _MARK: Final = "hasten.ratelimit"
-_POLICY_VIOLATION: Final = 1008
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ class RateLimitMiddleware:
         self._mark = frozenset({name})
         self._paths = Paths([limit.paths for limit in limits])
         self._known: dict[tuple[str, str, str], _Plan | None] = {}
+        self._plans: dict[tuple[Limit, ...], _Plan] = {}
         self._of_routes: dict[Limit, _Plan] = {}
         self._warned: set[str] = set()
         self._trusts = self._proxies.are_there
@@ -188,14 +193,15 @@ class RateLimitMiddleware:
         token = current.set(exchange)
         try:
             await self.app(scope, receive, exchange.send)
-        except BaseException:
-            if exchange.denied is None or exchange.has_started:
+        except Exception:
+            # What a framework makes of a handler that was refused is of no interest.
+            if not exchange.is_to_be_refused:
                 raise
         finally:
             current.reset(token)
             if self.settles:
                 await exchange.finish()
-        if exchange.denied is not None and not exchange.has_started:
+        if exchange.is_to_be_refused:
             await self._refuse(exchange, send)
 
     async def take(self, exchange: Exchange, limit: Limit) -> bool:
@@ -258,7 +264,14 @@ class RateLimitMiddleware:
             if self._decide(taken):
                 exchange.denied = taken
             if limit.on_limited is not None and taken.is_denied:
-                await answer_of(limit.on_limited(exchange.context))
+                await self._tell_limited(limit, exchange.context)
+
+    @staticmethod
+    async def _tell_limited(limit: Limit, context: Context) -> None:
+        try:
+            await answer_of(limit.on_limited(context))
+        except Exception:
+            logger.exception("%s: on_limited failed", limit.name)
 
     def _decide(self, taken: Taken) -> bool:
         """Whether a limit refuses; counts that it has decided."""
@@ -278,17 +291,19 @@ class RateLimitMiddleware:
         if told.unavailable:
             counters.unavailable += 1
         if self._on_decision is not None:
-            self._on_decision(
-                Decided(
-                    limit.name,
-                    told.ok,
-                    told.remaining,
-                    told.retry_us / 1_000_000,
-                    limit.shadow,
-                    told.unavailable,
-                )
-            )
+            self._tell_decided(limit, told)
         return is_denied and not limit.shadow
+
+    def _tell_decided(self, limit: Limit, told: Outcome) -> None:
+        assert self._on_decision is not None
+        retry_after = told.retry_us / 1_000_000
+        decided = Decided(
+            limit.name, told.ok, told.remaining, retry_after, limit.shadow, told.unavailable
+        )
+        try:
+            self._on_decision(decided)
+        except Exception:
+            logger.exception("%s: on_decision failed", limit.name)
 
     async def _groups(
         self, context: Context, plan: _Plan
@@ -343,36 +358,49 @@ class RateLimitMiddleware:
 
     async def _refuse(self, exchange: Exchange, send: Send) -> None:
         """Answer in the place of the application."""
-        answer = await self._refusal(exchange)
-        await exchange.settle(answer.status)
-        await exchange.finish()
-        exchange.has_started = True
-        headers = [
-            (name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()
-        ]
-        body = b"" if exchange.context.method == "HEAD" else answer.body
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _refusal(self, exchange: Exchange) -> Answer:
         denied = exchange.denied
         assert denied is not None
-        limit = denied.limit
+        answer = await self._refusal(exchange, denied)
+        after = retry_after(denied.told.retry_us)
+
+        async def send_refusal(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await exchange.settle(message["status"])
+                await exchange.finish()
+                exchange.has_started = True
+                own = [(b"retry-after", b"%d" % after), *self.fields_of(exchange)]
+                names = NAMES | {b"retry-after"}
+                kept = [line for line in message["headers"] if line[0].lower() not in names]
+                message = {**message, "headers": kept + own}
+            await send(message)
+
+        scope = exchange.scope
+        if scope["type"] == "websocket":  # an answer is one of HTTP, wherever it goes
+            scope = {**scope, "type": "http", "method": "GET"}
+        await answer(scope, _nothing, send_refusal)
+
+    async def _refusal(self, exchange: Exchange, denied: Taken) -> Answer | ASGIApp:
+        limit, is_away = denied.limit, denied.told.unavailable
         message: Any = limit.message
         if callable(message):
-            message = await answer_of(message(exchange.context))
-        answer = refusal(
+            message = await self._message(limit, exchange.context)
+            if callable(message):
+                return cast("ASGIApp", message)
+        return refusal(
             message,
-            status=503 if denied.told.unavailable else limit.status,
+            status=503 if is_away else limit.status,
             limits=[limit.name],
-            kind=CAPACITY if denied.told.unavailable else QUOTA,
+            kind=CAPACITY if is_away else QUOTA,
             accept=exchange.context.header("accept"),
         )
-        headers = dict(answer.headers)
-        headers["retry-after"] = str(retry_after(denied.told.retry_us))
-        for name, value in self.fields_of(exchange):
-            headers[name.decode()] = value.decode()
-        return answer._replace(headers=headers)
+
+    @staticmethod
+    async def _message(limit: Limit, context: Context) -> object:
+        try:
+            return await answer_of(limit.message(context))
+        except Exception:
+            logger.exception("%s: its message failed", limit.name)
+            return None
 
     # WebSockets ----------------------------------------------------------------------------------
 
@@ -380,43 +408,39 @@ class RateLimitMiddleware:
         self, plan: _Plan | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         exchange = Exchange(self, Context(scope, self._client(scope)), send)
+        if routes.in_use:
+            exchange.loop = asyncio.get_running_loop()
         if plan is not None and plan.of_requests is not None:
             await self._take(exchange, plan.of_requests)
             if exchange.denied is not None:
-                await self._refuse_handshake(exchange, receive, send)
+                await receive()  # the handshake itself, which comes first
+                await self._refuse_handshake(exchange, send)
                 return
         messages = plan.of_messages if plan is not None else None
-
-        async def send_and_settle(message: Message) -> None:
-            if not exchange.has_started and message["type"] in _ANSWERS:
-                exchange.has_started = True
-                await exchange.settle(_ANSWERS[message["type"]] or message.get("status"))
-            await send(message)
-
-        async def receive_within_limits() -> Message:
-            message = await receive()
-            if messages is not None and message["type"] == "websocket.receive":
-                await self._take(exchange, messages)
-                if exchange.denied is not None:
-                    await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-                    return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION}
-                del exchange.taken[exchange.kept :]
-            return message
-
-        exchange.kept = len(exchange.taken)
+        takes = None if messages is None else partial(self._take_message, exchange, messages)
+        connection = Connection(exchange, takes, receive)
         token = current.set(exchange)
         try:
-            await self.app(scope, receive_within_limits, send_and_settle)
+            await self.app(scope, connection.receive, connection.send)
+        except Exception:
+            if not exchange.is_to_be_refused:
+                raise
         finally:
             current.reset(token)
             await exchange.finish()
+        if exchange.is_to_be_refused:
+            await self._refuse_handshake(exchange, send)
 
-    async def _refuse_handshake(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        await receive()  # the handshake itself, which comes first
+    async def _take_message(self, exchange: Exchange, plan: _Plan) -> bool:
+        message = Exchange(self, exchange.context, exchange.hand_on)
+        await self._take(message, plan)
+        return message.denied is None
+
+    async def _refuse_handshake(self, exchange: Exchange, send: Send) -> None:
         if "websocket.http.response" not in (exchange.scope.get("extensions") or ()):
             await exchange.settle(403)
             await exchange.finish()
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
 
         async def send_for_handshake(message: Message) -> None:
@@ -433,9 +457,10 @@ class RateLimitMiddleware:
             plan = self._known[asked]
         except KeyError:
             plan = self._find(*asked)
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[asked] = plan
+            if len(asked[0]) <= MAX_KNOWN_CHARS:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[asked] = plan
         if plan is not None and method == "OPTIONS" and _is_preflight(scope):
             return None
         return plan
@@ -448,7 +473,13 @@ class RateLimitMiddleware:
             if (is_websocket or limit.per == "request")
             and (limit.methods is None or ("GET" if is_websocket else method) in limit.methods)
         ]
-        return _Plan(tuple(found), self) if found else None
+        if not found:
+            return None
+        limits = tuple(found)
+        plan = self._plans.get(limits)
+        if plan is None:
+            plan = self._plans[limits] = _Plan(limits, self)
+        return plan
 
     def _is_inside_itself(self, scope: Scope) -> bool:
         """Whether another one of this name has the request already. Marks that this one has."""
@@ -472,7 +503,7 @@ class RateLimitMiddleware:
             return self._addresses.key(scope["client"][0])
         address, oddity = self._proxies.client(scope)
         if oddity is not None:
-            self._warn(oddity, "what a trusted proxy says of its client cannot be read")
+            self._warn(oddity, _ODDITIES[oddity])
         if self._looks_for_proxies:
             self._look_for_proxies(scope, address)
         if address is None:
@@ -561,15 +592,20 @@ _ON_KEY_ERROR: Final[Mapping[str, str]] = {
     "deny": "the request is refused",
 }
 
-_ANSWERS: Final[Mapping[str, int | None]] = {
-    "websocket.accept": 101,
-    "websocket.close": 403,
-    "websocket.http.response.start": None,
+_ODDITIES: Final[Mapping[str, str]] = {
+    "FORWARDED_BROKEN": "what a trusted proxy says of its client cannot be read",
+    "OTHER_HEADER": "a trusted proxy does not name its client in the header that is read, but "
+    "there is another one: its clients are counted as one; name the header by proxy_header=",
 }
 
 
 def _in_ns(clock: Callable[[], float]) -> Callable[[], int]:
     return lambda: round(clock() * 1_000_000_000)
+
+
+async def _nothing() -> Message:
+    """A refusal reads nothing of its request."""
+    return {"type": "http.disconnect"}
 
 
 def _is_on_loop() -> bool:

@@ -28,7 +28,7 @@ class Paths:
 
         path holds root_path, as ASGI 3 has it; where a server has taken it off, it is not missed.
         """
-        inside = _plain(_without_root(path, root_path))
+        inside = _without_root(_plain(path), _plain(root_path))
         return tuple(
             place
             for place, prefixes in enumerate(self._prefixes)
@@ -37,10 +37,7 @@ class Paths:
 
 
 def _without_root(path: str, root_path: str) -> str:
-    root = root_path.rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :] or "/"
-    return path
+    return path[len(root_path) :] if _is_below(path, root_path) else path
 
 
 def _plain(path: str) -> str:

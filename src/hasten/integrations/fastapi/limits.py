@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-from fastapi import FastAPI, HTTPException, Request, routing
+from fastapi import FastAPI, HTTPException, routing
 from fastapi.params import Depends
+from fastapi.requests import HTTPConnection
 
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import Limit, RateLimitMiddleware
@@ -35,7 +36,7 @@ class _Limited:
         self.limit: Final = route_limit(rate, "", **options)
         self._limits: dict[str, Limit] = {}
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, connection: HTTPConnection) -> None:
         exchange = current.get()
         if exchange is None:
             raise InvalidLimit(
@@ -44,13 +45,14 @@ class _Limited:
                 self.limit.name,
                 "RateLimitMiddleware around the application",
             )
-        if not await exchange.middleware.take(exchange, self._limit(request)):
+        if not await exchange.middleware.take(exchange, self._limit(connection)):
             # The middleware answers in the place of this.
             raise HTTPException(exchange.denied.limit.status if exchange.denied else 429)
 
-    def _limit(self, request: Request) -> Limit:
-        route = request.scope.get("route")
-        path = f"{request.method} {getattr(route, 'path', request.url.path)}"
+    def _limit(self, connection: HTTPConnection) -> Limit:
+        scope = connection.scope
+        route = getattr(scope.get("route"), "path", scope["path"])
+        path = f"{scope.get('method', 'WEBSOCKET')} {route}"
         limit = self._limits.get(path)
         if limit is None:
             limit = self._limits[path] = route_limit(self._rate, path, **self._options)
