@@ -150,7 +150,7 @@ class Items:
             known: list[Any] = [pair for pair in pairs if pair[0] is not None]
             unknown = [item for value, item in pairs if value is None]
             # Sorted in turn from the last key on: sorting is stable, in both directions.
-            known.sort(key=lambda pair: pair[0], reverse=key.descending)
+            known.sort(key=lambda pair: _rank(pair[0]), reverse=key.descending)
             found = [item for _, item in known]
             items = unknown + found if key.nulls == "first" else found + unknown
         return items
@@ -158,13 +158,21 @@ class Items:
     def _is_behind(self, item: object, window: Window) -> bool:
         assert window.after is not None
         for key, place in zip(window.order, window.after, strict=True):
-            value: Any = self._value_of(item, key.name)
-            if value == place:
-                continue
+            value = self._value_of(item, key.name)
             if value is None or place is None:
+                if value is place:
+                    continue
                 return (value is None) == (key.nulls == "last")
-            return bool((value > place) != key.descending)
+            here, there = _rank(value), _rank(place)
+            if here != there:
+                return (here > there) != key.descending
         return False
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    """What a value is compared by: NaN is equal to itself and above all numbers (PostgreSQL's)."""
+    # Only NaN differs from itself. Compared as it is, it would leave a list unsorted.
+    return (True, 0) if value != value else (False, value)  # noqa: PLR0124
 
 
 _SQL: Final = "sqlalchemy"
