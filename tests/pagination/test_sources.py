@@ -137,9 +137,7 @@ class TestLists:
         texts = ["1", "nan", "0.5", "inf", "nan", "-inf", "2", "nan"]
         items: list[dict[str, Any]] = [{"id": n, "grade": number(t)} for n, t in enumerate(texts)]
         items.append({"id": len(texts), "grade": None})
-        graded = Paginate(
-            GradeOut, key=("id",), sort=("grade", "id"), mode="cursor", secret=SECRET
-        )
+        graded = Paginate(GradeOut, key=("id",), sort=("grade", "id"), mode="cursor", secret=SECRET)
         order = {"grade": [5, 2, 0, 6, 3, 1, 4, 7, 8], "-grade": [7, 4, 1, 3, 6, 0, 2, 5, 8]}
         order["grade,-id"] = [5, 2, 0, 6, 3, 7, 4, 1, 8]
         pages = walk(graded, items, f"sort={sort}&limit={limit}")
