@@ -17,7 +17,7 @@ from threading import Event
 from typing import Any, Final, TypeAlias
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -48,12 +48,15 @@ EVERY: Final = select(Moving)
 Read: TypeAlias = Callable[[PageParams], CursorPage[Any]]
 AfterPage: TypeAlias = Callable[[], None]
 
+# An example takes long, and is not the same twice where threads race: not to be made smaller.
+FEW: Final = settings(QUICK, max_examples=10, phases=[Phase.generate])
+
 limits: Final = st.integers(4, 17)
 seeds: Final = st.integers(0, 2**32)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@settings(QUICK, max_examples=10)
+@FEW
 @given(order=orders, dataset=datasets, limit=limits, seed=seeds)
 def test_19_39_40_41_others_commit_between_pages(
     driver: str, order: Order, dataset: int, limit: int, seed: int
@@ -74,7 +77,7 @@ def test_19_39_40_41_others_commit_between_pages(
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "psycopg_async"])
-@settings(QUICK, max_examples=10)
+@FEW
 @given(order=orders, dataset=datasets, limit=limits, seed=seeds)
 def test_19_39_40_41_others_commit_at_any_time(
     driver: str, order: Order, dataset: int, limit: int, seed: int
@@ -96,7 +99,7 @@ LATCHED: Final = EVERY.where(func.pg_advisory_xact_lock_shared(LOCK).is_not(None
 """The same rows, of which none can be read while somebody holds the lock."""
 
 
-@settings(QUICK, max_examples=10)
+@FEW
 @given(order=orders, dataset=datasets, limit=limits, seed=seeds)
 def test_19_39_40_41_others_commit_in_the_middle_of_each_read(
     order: Order, dataset: int, limit: int, seed: int
@@ -167,11 +170,11 @@ def there_and_back(
     forwards = [page("")]
     while (token := forwards[-1].next_cursor) is not None:
         forwards.append(page(token))
-        assert len(forwards) < 1_000
+        assert len(forwards) < 200
     backwards = forwards[-1:]
     while (token := backwards[0].prev_cursor) is not None:
         backwards.insert(0, page(token))
-        assert len(backwards) < 1_000
+        assert len(backwards) < 200
     return _ids(forwards), _ids(backwards)
 
 
