@@ -22,7 +22,7 @@ from hasten.fields import FieldSet, Partial
 from hasten.integrations.fastapi import Fields, Paginate, answering
 from hasten.pagination import CursorPage, Page, PageParams
 from tests.fields import databases
-from tests.fields.databases import DATABASES, USERS, Role, User, statements_of
+from tests.fields.databases import DRIVERS, USERS, Role, User, statements_of
 from tests.fields.models import FussyOut, UserOut
 
 SECRET: Final = "a secret of more than 16 bytes"
@@ -45,10 +45,14 @@ app: Final = FastAPI()
 
 
 @functools.cache
+def _engine(database: str, driver: int) -> AsyncEngine:
+    databases.engine(database)
+    return create_async_engine(databases.url(database, driver), poolclass=NullPool)
+
+
 def async_engine(database: str) -> AsyncEngine:
     """For any event loop: its connections are closed when they are given back."""
-    databases.engine(database)
-    return create_async_engine(databases.url(database, 1), poolclass=NullPool)
+    return _engine(database, app.state.driver)
 
 
 async def _db(request: Request) -> AsyncIterator[AsyncSession]:
@@ -111,10 +115,11 @@ class Got(NamedTuple):
     log: list[str]
 
 
-@pytest.fixture(autouse=True, params=DATABASES)
+@pytest.fixture(autouse=True, params=["aiosqlite", "asyncpg", "psycopg_async"])
 def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    app.state.database = name
+    """The application works on it by an asynchronous driver."""
+    (name,) = (each for each, drivers in DRIVERS.items() if request.param in drivers)
+    app.state.database, app.state.driver = name, DRIVERS[name].index(request.param)
     return name
 
 

@@ -33,13 +33,11 @@ from hasten.pagination import CursorPage, Page, PageParams
 from hasten.pagination.cursor import Cursor, Keys
 from hasten.pagination.sql import paging
 from tests.pagination import databases, moving
-from tests.pagination.databases import DATABASES, Author, Post
+from tests.pagination.databases import DRIVERS, Author, Post
 from tests.pagination.moving import SORTS, Moving, MovingOut, refill, rows_of
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 SECRET: Final = "a secret of more than 16 bytes"
-
-ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 
 
 class TextOut(BaseModel):
@@ -72,14 +70,18 @@ app: Final = FastAPI()
 
 
 @functools.cache
+def _engine(database: str, driver: int) -> AsyncEngine:
+    databases.engine(database)
+    return create_async_engine(databases.url(database, driver), poolclass=NullPool)
+
+
 def async_engine(database: str) -> AsyncEngine:
     """On what `databases` holds."""
-    databases.engine(database)
-    return create_async_engine(databases.url(database, 1), poolclass=NullPool)
+    return _engine(database, app.state.driver)
 
 
 def moving_engine(database: str) -> AsyncEngine:
-    return moving.async_engine(ASYNC_DRIVERS[database])
+    return moving.async_engine(DRIVERS[database][app.state.driver])
 
 
 async def _db(request: Request) -> AsyncIterator[AsyncSession]:
@@ -176,10 +178,11 @@ async def counted(
     return await CountedPosts.page(db, statement, q)
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=["aiosqlite", "asyncpg", "psycopg_async"])
 def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    app.state.database = name
+    """The application works on it by an asynchronous driver."""
+    (name,) = (each for each, drivers in DRIVERS.items() if request.param in drivers)
+    app.state.database, app.state.driver = name, DRIVERS[name].index(request.param)
     return name
 
 
