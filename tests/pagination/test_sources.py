@@ -6,9 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,11 @@ class BookOut(BaseModel):
     @field_serializer("published")
     def _year(self, value: date) -> str:
         return f"in {value.year}"
+
+
+class TimeOut(BaseModel):
+    id: int
+    at: datetime
 
 
 class GradeOut(BaseModel):
@@ -142,6 +148,24 @@ class TestLists:
         order["grade,-id"] = [5, 2, 0, 6, 3, 7, 4, 1, 8]
         pages = walk(graded, items, f"sort={sort}&limit={limit}")
         assert [row["id"] for page in pages for row in page.data] == order[sort]
+
+    @pytest.mark.parametrize("sort", ["at", "-at"])
+    @pytest.mark.parametrize("limit", [1, 2, 3])
+    def test_59_the_hour_that_a_clock_shows_twice(self, sort: str, limit: int) -> None:
+        """Summer time ends in Berlin at 1:00 UTC, and the clock goes from 3:00 back to 2:00."""
+        start = datetime(2026, 10, 24, 23, tzinfo=UTC)
+        times = [start + timedelta(minutes=30 * n) for n in range(10)]
+        berlin = ZoneInfo("Europe/Berlin")
+        ends = (
+            datetime.min.replace(tzinfo=timezone(timedelta(hours=9))),
+            datetime.max.replace(tzinfo=timezone(timedelta(hours=-9))),
+        )
+        times = [ends[0], *(time.astimezone(berlin) for time in times), ends[1]]
+        items = [{"id": n, "at": time} for n, time in enumerate(times)]
+        timed = Paginate(TimeOut, key=("id",), sort=("at",), mode="cursor", secret=SECRET)
+        pages = walk(timed, items[::-1], f"sort={sort}&limit={limit}")
+        ids = [row["id"] for page in pages for row in page.data]
+        assert ids == (list(range(12)) if sort == "at" else list(range(11, -1, -1)))
 
     def test_48_a_cursor_of_another_order_or_scope_is_refused(self) -> None:
         books = Paginate(BookOut, key=("id",), sort=("grade",), mode="cursor", secret=SECRET)
