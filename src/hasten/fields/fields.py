@@ -9,6 +9,7 @@ from typing import (
     Any,
     Final,
     Generic,
+    Self,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -152,7 +153,7 @@ class Fields(Generic[T]):
             _check_from_one("many", value)
         return lambda field: caps.get(field, usual)
 
-    def without(self, *paths: str) -> Fields[T]:
+    def without(self, *paths: str) -> Self:
         """The same without these fields, as if there were none: for a role that sees less.
 
         To be made when the application starts, once for each role. Raises `InvalidOption` for one
