@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -78,23 +78,24 @@ def texts_of(allowed: Allowed) -> st.SearchStrategy[str]:
 
 def wanted(chosen: FieldSet, mapper: Mapper[Any]) -> Iterator[tuple[str, str]]:
     """The tables and columns that a set may lead to."""
-    for column in mapper.primary_key:
-        yield column.table.name, column.name
+    yield from _names(mapper.primary_key)
     for field, inner in chosen.members:
         if inner is None:
-            for need in field.needs:
-                # A hybrid is an expression of one column.
-                column = mapper.columns.get({"shouted": "name"}.get(need, need))
-                yield column.table.name, column.name
+            # A hybrid is an expression of one column.
+            needs = [{"shouted": "name"}.get(need, need) for need in field.needs]
+            yield from _names(mapper.columns[need] for need in needs)
             continue
         relation = mapper.relationships[field.attribute]
         leading = itertools.chain(
             *relation.local_remote_pairs,
             *(each.get_children() for each in relation.order_by or ()),
         )
-        for column in leading:
-            yield column.table.name, column.name
+        yield from _names(leading)
         yield from wanted(inner, relation.mapper)
+
+
+def _names(columns: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    return ((column.table.name, column.name) for column in columns)
 
 
 def named(statement: str) -> set[tuple[str, str]]:
@@ -205,7 +206,7 @@ class TestShapes:
                 Pages.page_sync(session, select(User), q, chosen)
             by_number = len(set(log))
             log.clear()
-            token = ""
+            token: str | None = ""
             while token is not None:
                 q = Pages.parse(f"limit=4&sort=name&cursor={token}")
                 found: Any = Pages.page_sync(session, select(User), q, chosen)

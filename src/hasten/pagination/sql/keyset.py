@@ -30,6 +30,7 @@ from sqlalchemy import CTE, Float, and_, cast, func, literal, select, tuple_, un
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
+from hasten.pagination.sql.edges import at_edge
 from hasten.pagination.sql.indexes import find_index
 from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey, around
 
@@ -237,6 +238,8 @@ def _row_value(keys: Keys, position: Sequence[object], dialect: str) -> Conditio
 
 def _bind(key: SortKey, value: object, dialect: str) -> Expression:
     """A value of the column's own type. An untyped one would be compared as something else."""
+    if dialect == "postgresql" and (edge := at_edge(key, value)) is not None:
+        return edge
     bound: Expression = literal(value, key.column.type)
     if dialect == "postgresql" and isinstance(key.column.type, Float):
         # A `real` widened to double precision equals no decimal fraction that it came from.
