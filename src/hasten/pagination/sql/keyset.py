@@ -26,7 +26,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import CTE, Float, and_, cast, func, literal, select, tuple_, union_all
+from sqlalchemy import (
+    CTE,
+    REAL,
+    Double,
+    Enum,
+    Float,
+    and_,
+    cast,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
@@ -57,8 +70,10 @@ def after(
     in turn, until limit rows have come; in_turn says whether that may be. By default it is not on
     PostgreSQL, where a way over the network is dear, unless a row holds entities. On SQLite two
     short statements are done sooner than one that joins the ranges. Each row has the keys behind
-    its own elements (`layout`).
+    its own elements (`layout`). Raises `InvalidOption` for a key that the database does not compare
+    as it sorts.
     """
+    _check_kinds(keys, dialect)
     if position is not None:
         _check_position(position, keys)
     if in_turn is None:
@@ -116,6 +131,30 @@ def order_by(keys: Keys, dialect: str) -> list[Expression]:
 
 
 WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
+
+
+def _check_kinds(keys: Keys, dialect: str) -> None:
+    """MySQL sorts an ENUM by place and compares it as text; of a FLOAT it tells six digits."""
+    if dialect not in WITHOUT_NULLS_SYNTAX:
+        return
+    for key in keys:
+        kind = key.column.type
+        remedy = None
+        if isinstance(kind, Enum) and kind.native_enum:
+            remedy = "Enum(…, native_enum=False)"
+        elif isinstance(kind, Float) and _is_single(kind):
+            remedy = "Double or Numeric"
+        if remedy is not None:
+            raise InvalidOption(
+                "sort",
+                str(key.column),
+                f"a column of a type that MySQL compares as it sorts: {remedy}",
+            )
+
+
+def _is_single(kind: Float[Any]) -> bool:
+    """REAL is double there, and so is FLOAT(25)."""
+    return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
 def _check_position(position: Sequence[object], keys: Keys) -> None:
