@@ -219,7 +219,7 @@ class TestPages:
         assert link is not None
         assert '<?q=a%26b&limit=5&page=3>; rel="next"' in link
 
-    def test_21_page_and_total_are_one_statement(self, session: Session) -> None:
+    def test_20_page_and_total_are_one_statement(self, session: Session) -> None:
         with asked(session) as seen:
             page(session, "page=2")
         assert len(seen) == 1
@@ -311,7 +311,7 @@ class TestCursors:
         assert pages[-1].next_cursor is None
 
     @pytest.mark.parametrize("paging", ["exact", Capped(9)])
-    def test_9_a_total_beside_cursors_if_wanted(self, session: Session, paging: Any) -> None:
+    def test_a_total_beside_cursors_if_wanted(self, session: Session, paging: Any) -> None:
         counted = Paginate(ItemOut, model=Item, mode="cursor", secret=SECRET, count=paging)
         found = stretch(session, "limit=7", counted)
         assert found.total == (60 if paging == "exact" else 9)

@@ -50,6 +50,7 @@ wide: Final = Table(
     Column("skew", Integer, nullable=False),
     Column("score", Integer),
     Column("rank", Integer),
+    Column("name", String(10)),
     Column("body", Text, nullable=False),
 )  # fmt: skip
 Index("wide_made", wide.c.made, wide.c.id)
@@ -59,6 +60,8 @@ Index("wide_score", wide.c.score, wide.c.id)
 Index("wide_rank", wide.c.rank.desc().nulls_last(), wide.c.id.desc()).ddl_if("postgresql")
 Index("wide_rank_plain", wide.c.rank, wide.c.id).ddl_if("sqlite")
 Index("wide_skew", wide.c.skew.desc(), wide.c.id)
+Index("wide_name", wide.c.name, wide.c.id)
+Index("wide_four", wide.c.status, wide.c.skew.desc(), wide.c.made, wide.c.id)
 
 ORDERS: Final[dict[str, Order]] = {
     "primary key": (Key("id"),),
@@ -70,6 +73,8 @@ ORDERS: Final[dict[str, Order]] = {
     "nulls on the other side": (Key("score", nulls="first"),),
     "nulls and descending": (Key("score", descending=True, nulls="last"),),
     "nulls placed by the index": (Key("rank", descending=True, nulls="last"),),
+    "text": (Key("name", descending=True),),
+    "four keys, mixed": (Key("status"), Key("skew", descending=True), Key("made"), Key("id")),
     # One row in a hundred has a value of its own; all others share one.
     "skewed": (Key("skew", descending=True), Key("id")),
 }
@@ -77,11 +82,12 @@ ORDERS: Final[dict[str, Order]] = {
 COLUMNS: Final = dict(wide.c.items())
 
 FILL: Final = """
-INSERT INTO wide (id, made, status, skew, score, rank, body)
+INSERT INTO wide (id, made, status, skew, score, rank, name, body)
 SELECT n, {made}, CASE n % 3 WHEN 0 THEN 'draft' WHEN 1 THEN 'live' ELSE 'old' END,
        CASE WHEN n % 100 = 0 THEN n ELSE 0 END,
        CASE WHEN n % 4 = 0 THEN NULL ELSE n * 7919 % 50000 END,
-       CASE WHEN n % 4 = 0 THEN NULL ELSE n * 7919 % 50000 END, {body}
+       CASE WHEN n % 4 = 0 THEN NULL ELSE n * 7919 % 50000 END,
+       CASE WHEN n % 9 = 0 THEN NULL ELSE 'n' || (n * 7919 % 50000) END, {body}
 FROM {numbers}
 """
 
@@ -368,6 +374,34 @@ def test_31_a_capped_total_does_not_depend_on_the_size_of_the_table(
     print(f"postgresql: exact {exact}, capped {capped}, capped and filtered {few}")
     assert capped < exact / 5
     assert few < exact / 5
+
+
+def test_31_a_table_that_has_grown_costs_no_more(connection: Connection) -> None:
+    """To count up to the cap, and to read a page beside that, in a piece of the table and in all.
+
+    SQLite counts a bare table to its end, by one instruction.
+    """
+    dialect = connection.dialect.name
+    spent = {}
+    for size in (20_000, ROWS):
+        # What a table of this size would have: the rest of it is behind the end of the index range.
+        reading = read(select(wide).where(wide.c.id <= size, wide.c.id > 0))
+        keys = resolve(reading, (Key("id"),), COLUMNS)
+        total, found = cost(
+            connection,
+            numbered(
+                Statements(reading, keys),
+                limit=20,
+                offset=40,
+                dialect=dialect,
+                count="capped",
+                cap=1_000,
+            ),
+        )
+        assert (found.total, found.relation, len(found.rows)) == (1_000, "gte", 20)
+        spent[size] = total
+    print(f"{dialect}: capped at 1,000: {spent}")
+    assert spent[ROWS] <= 1.1 * spent[20_000]
 
 
 def test_31_a_whole_table_of_sqlite_is_counted_by_one_instruction(sqlite: Connection) -> None:

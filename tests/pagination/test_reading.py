@@ -122,7 +122,7 @@ class TestRefusals:
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
             read(select(Post).fetch(5))
         with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*from its subquery"):
-            read(select(Post).ext(distinct_on(Post.title)))
+            read(distinct_on(select(Post), Post.title))
 
     def test_29_a_union_is_read_through_a_select(self) -> None:
         whole: Any = union(select(Post.id), select(Author.id))
@@ -146,10 +146,12 @@ class TestRefusals:
             list(stretch(Statements(reading, keys), None, limit=1, dialect="sqlite"))
 
 
-def distinct_on(column: Any) -> Any:
+def distinct_on(statement: Any, column: Any) -> Any:
+    if not hasattr(statement, "ext"):  # as before SQLAlchemy 2.1
+        return statement.distinct(column)
     from sqlalchemy.dialects.postgresql import distinct_on as extension
 
-    return extension(column)
+    return statement.ext(extension(column))
 
 
 PostAlias: Final = aliased(Post)

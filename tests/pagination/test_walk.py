@@ -11,10 +11,27 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import (
+    REAL,
+    Column,
+    Connection,
+    Double,
+    Enum,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
+from hasten.errors import InvalidOption
 from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.keyset import after
 from hasten.pagination.sql.reading import Keys, Reading, Selection, read, resolve
@@ -398,3 +415,27 @@ def test_59_text_is_compared_by_the_database_alone(database: str) -> None:
         rows = everything(connection, 0)
     fold = {row.id: (row.label.lower(), -row.id) for row in rows}
     assert seen == sorted(fold, key=lambda id: fold[id])
+
+
+@pytest.mark.parametrize("kind", [Enum("z", "a", name="letters"), Float(), Float(24)])
+def test_57_what_mysql_does_not_compare_as_it_sorts_is_refused(kind: TypeEngine[Any]) -> None:
+    """It sorts an ENUM by place and compares it as text, and shows six digits of a FLOAT."""
+    reading, keys = of_kind(kind)
+    for dialect in ("mysql", "mariadb"):
+        for position in (None, ["a", 1]):
+            with pytest.raises(InvalidOption, match=r"kinds\.key.*MySQL"):
+                after(reading, keys, position, limit=5, dialect=dialect)
+    assert after(reading, keys, None, limit=5, dialect="postgresql")
+
+
+@pytest.mark.parametrize(
+    "kind", [Enum("z", "a", native_enum=False), Double(), REAL(), Float(53), Numeric(5, 2)]
+)
+def test_57_and_what_it_does_is_not(kind: TypeEngine[Any]) -> None:
+    assert after(*of_kind(kind), None, limit=5, dialect="mysql")
+
+
+def of_kind(kind: TypeEngine[Any]) -> tuple[Reading, Keys]:
+    kinds = Table("kinds", MetaData(), Column("id", Integer, primary_key=True), Column("key", kind))
+    reading = read(select(kinds.c.id))
+    return reading, resolve(reading, (Key("key"),), dict(kinds.c.items()))

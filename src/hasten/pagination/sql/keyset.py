@@ -28,7 +28,10 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     CTE,
+    REAL,
     BindParameter,
+    Double,
+    Enum,
     Float,
     and_,
     cast,
@@ -41,6 +44,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
+from hasten.pagination.sql.edges import at_edge
 from hasten.pagination.sql.indexes import find_index
 from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey, around
 
@@ -70,8 +74,10 @@ def after(
     round. More than one statement is to be read in turn, until limit rows have come; in_turn says
     whether that may be. By default it is not on PostgreSQL, where a way over the network is dear,
     unless a row holds entities. On SQLite two short statements are done sooner than one that joins
-    the ranges. Each row has the keys behind its own elements (`layout`).
+    the ranges. Each row has the keys behind its own elements (`layout`). Raises `InvalidOption` for
+    a key that the database does not compare as it sorts.
     """
+    _check_kinds(keys, dialect)
     if position is not None:
         check_position(position, keys)
     if in_turn is None:
@@ -140,6 +146,30 @@ def order_by(keys: Keys, dialect: str) -> list[Expression]:
 
 
 WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
+
+
+def _check_kinds(keys: Keys, dialect: str) -> None:
+    """MySQL sorts an ENUM by place and compares it as text; of a FLOAT it tells six digits."""
+    if dialect not in WITHOUT_NULLS_SYNTAX:
+        return
+    for key in keys:
+        kind = key.column.type
+        remedy = None
+        if isinstance(kind, Enum) and kind.native_enum:
+            remedy = "Enum(…, native_enum=False)"
+        elif isinstance(kind, Float) and _is_single(kind):
+            remedy = "Double or Numeric"
+        if remedy is not None:
+            raise InvalidOption(
+                "sort",
+                str(key.column),
+                f"a column of a type that MySQL compares as it sorts: {remedy}",
+            )
+
+
+def _is_single(kind: Float[Any]) -> bool:
+    """REAL is double there, and so is FLOAT(25)."""
+    return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
 def _reversed(keys: Keys, dialect: str) -> Keys:
@@ -252,9 +282,12 @@ def _row_value(keys: Keys, position: Sequence[object], dialect: str) -> Conditio
 
 def _bind(key: SortKey, value: object, dialect: str) -> Expression:
     """A value of the column's own type. An untyped one would be compared as something else."""
-    bound: Expression = (
-        value if isinstance(value, BindParameter) else literal(value, key.column.type)
-    )
+    if isinstance(value, BindParameter):
+        bound: Expression = value
+    else:
+        if dialect == "postgresql" and (edge := at_edge(key, value)) is not None:
+            return edge
+        bound = literal(value, key.column.type)
     if dialect == "postgresql" and isinstance(key.column.type, Float):
         # A `real` widened to double precision equals no decimal fraction that it came from.
         return cast(bound, key.column.type)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, BindParameter, Executable, Select, bindparam
 
 from hasten.pagination.sql import counting, keyset, paging
+from hasten.pagination.sql.edges import is_at_edge
 from hasten.pagination.sql.reading import Keys, Reading, Selection
 
 MAX_STATEMENTS: Final = 64
@@ -76,6 +77,12 @@ class Statements:
         nulls = None
         if position is not None:
             keyset.check_position(position, self.keys)
+            if dialect == "postgresql" and is_at_edge(position, self.keys):
+                # Said in the text of the statement, which is then made for this position alone.
+                return keyset.after(
+                    self.reading, self.keys, position,
+                    limit=_LIMIT, dialect=dialect, backwards=backwards,
+                )  # fmt: skip
             nulls = tuple([value is None for value in position])
         found: list[Selection] = self._made(_after, dialect, nulls, backwards)
         return found
