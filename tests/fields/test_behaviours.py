@@ -25,6 +25,9 @@ from tests.fields import databases
 from tests.fields.databases import DRIVERS, USERS, Role, User, statements_of
 from tests.fields.models import FussyOut, UserOut
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 SECRET: Final = "a secret of more than 16 bytes"
 
 Users = Fields(UserOut, model=User, default=("id", "name", "email"), max_depth=3)

@@ -31,6 +31,9 @@ from tests.fields.databases import (
     url,
 )
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 INITIALS: Final = {"initials": ("first", "last")}
 
 Tags: Final = Allowed({"id": "id", "name": "name"})

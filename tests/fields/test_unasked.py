@@ -31,6 +31,9 @@ from hasten.pagination import CursorPage, Page, PageParams
 from tests.fields.databases import DATABASES, DRIVERS, statements_of
 from tests.servers.postgres import shared_postgres
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 SECRET: Final = "a secret of more than 16 bytes"
 
 TOYS: Final = 30

@@ -26,6 +26,9 @@ from tests.integrations.pages import (
     rows,
 )
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 NEW: Final = next(rows())
 
 

@@ -36,6 +36,9 @@ from tests.pagination import databases, moving
 from tests.pagination.databases import DRIVERS, Author, Post
 from tests.pagination.moving import SORTS, Moving, MovingOut, refill, rows_of
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 DOCS: Final = Path(__file__).parents[2] / "docs"
 SECRET: Final = "a secret of more than 16 bytes"
 

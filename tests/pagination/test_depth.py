@@ -22,6 +22,9 @@ from hasten.pagination.cursor import Cursor, Keys
 from hasten.pagination.sql import paging
 from tests.pagination.databases import DATABASES, statements_of, url
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 DEEP: Final = 100_000
 BIG: Final = 120_000
 SMALL: Final = 15_000

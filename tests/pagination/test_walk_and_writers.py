@@ -41,6 +41,9 @@ from hasten.pagination.sql.statements import Statements
 from tests.pagination.databases import DATABASES, url
 from tests.pagination.test_walk import expected
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 ROWS: Final = 30
 INSERTS: Final = 40
 

@@ -38,6 +38,9 @@ from tests.pagination.moving import (
 )
 from tests.pagination.test_walk import QUICK, datasets, expected, orders
 
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
 SECRET: Final = "a secret of more than 16 bytes"
 ROWS: Final = 40
 SECONDS: Final = 20.0

@@ -101,9 +101,8 @@ class Templates(Generic[M]):
         kept: Callable[[M], None] | None = None,
         max_templates: int = MAX_TEMPLATES,
     ) -> None:
-        """make gets a select, and all else that what it makes depends on. It keeps no values.
-
-        kept is told what was made, once, when it enters the cache.
+        """make gets a select, and all else that what it makes depends on: it has to look nowhere
+        else. kept is told what was made, once, when it enters the cache.
         """
         self._make = make
         self._kept = kept

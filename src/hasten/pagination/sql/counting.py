@@ -159,7 +159,11 @@ def lateral(
         SortKey(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(layout(reading, keys), keys, strict=True)
     )
-    names = [each.name for each in page.selected_columns]
+    # An expression, as of a hybrid, has no name of its own.
+    names = [
+        getattr(each, "name", None) or f"hasten_{place}"
+        for place, each in enumerate(page.selected_columns)
+    ]
     found = (
         select(
             *(each.label(name) for each, name in zip(columns, names, strict=False)),
