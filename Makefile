@@ -10,6 +10,7 @@ FOLDER := $(subst -,_,$(WHAT))
 NEEDS_jobs_redis := $(VENV)/.servers $(VENV)/.bench-node-jobs_redis \
 	$(patsubst requirements/rivals/%.txt,$(VENV)/rivals/%/.done,$(wildcard requirements/rivals/*.txt))
 NEEDS_compression := $(VENV)/.bench-node-compression
+NEEDS_ratelimit := $(VENV)/.servers $(VENV)/.bench-node-ratelimit
 NEEDS_pagination := $(VENV)/.postgres
 
 .DEFAULT_GOAL := help
