@@ -389,7 +389,7 @@ class RateLimitMiddleware:
         return refusal(
             message,
             status=503 if is_away else limit.status,
-            limits=[limit.name],
+            limits=denied.violated,
             kind=CAPACITY if is_away else QUOTA,
             accept=exchange.context.header("accept"),
         )
