@@ -63,6 +63,7 @@ FLOORS: Final = {
     "hasten.ratelimit.proxies": 1,
     "hasten.ratelimit.paths": 1,
     "hasten.ratelimit.fields": 1,
+    "hasten.ratelimit.gradient": 1,
     "hasten.ratelimit.answers": 1,
     "hasten.ratelimit.limit": 1,
     "hasten.ratelimit.rules": 1,

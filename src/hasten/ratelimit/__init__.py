@@ -7,6 +7,7 @@ from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
 from hasten.ratelimit.middleware import Counters, Decided, RateLimitMiddleware
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.routes import limit
+from hasten.ratelimit.shedding import LoadShedder, Shed
 from hasten.ratelimit.stores import MemoryStore, open_store
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "Decision",
     "Limit",
     "Limiter",
+    "LoadShedder",
     "MemoryStore",
     "Rate",
     "RateLimitMiddleware",
+    "Shed",
     "SyncLimiter",
     "current_limit",
     "limit",

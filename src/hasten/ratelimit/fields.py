@@ -56,9 +56,7 @@ class Fields:
 
         Raises `InvalidLimit`.
         """
-        unknown = [each for each in families if each not in FAMILIES]
-        if isinstance(families, str) or unknown:
-            raise InvalidLimit("HEADERS", "headers", families, f"some of {', '.join(FAMILIES)}")
+        families = _families(families)
         self._is_structured = bool({"draft-10", "draft-8"} & {*families})
         older = [each for each in ("draft-7", "draft-6") if each in families]
         if len(older) + self._is_structured > 1:
@@ -81,7 +79,7 @@ class Fields:
         if self._draft or self._is_legacy:
             shown = violated or min(states, key=lambda each: (each.remaining, each.policy.quota))
             if self._draft:
-                lines.append((b"ratelimit-policy", self._old_policy(states)))
+                lines.append((b"ratelimit-policy", self._policy(states)))
                 lines += _draft(self._draft, shown)
             if self._is_legacy:
                 reset = ceil(self._now() + shown.reset_us / SECOND_US)
@@ -136,17 +134,18 @@ class Fields:
         if line is None:
             if len(self._policies) >= MAX_KNOWN:
                 self._policies.clear()
-            line = b", ".join(map(_described, policies))
+            describe = _described_before if self._draft else _described
+            line = b", ".join(map(describe, policies))
             self._policies[policies] = line
         return line
 
-    def _old_policy(self, states: Sequence[State]) -> bytes:
-        return b", ".join(
-            b"%d" % each.policy.quota
-            if each.policy.window_us is None
-            else b"%d;w=%d" % (each.policy.quota, seconds(each.policy.window_us))
-            for each in states
-        )
+
+def _families(value: object) -> Collection[str]:
+    if isinstance(value, Collection) and not isinstance(value, str):
+        known = [each for each in value if each in FAMILIES]
+        if len(known) == len(value):
+            return known
+    raise InvalidLimit("HEADERS", "headers", value, f"some of {', '.join(FAMILIES)}")
 
 
 def seconds(us: int) -> int:
@@ -163,6 +162,13 @@ def _described(policy: Policy) -> bytes:
     window = b"" if policy.window_us is None else b";w=%d" % max(1, seconds(policy.window_us))
     unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
     return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
+
+
+def _described_before(policy: Policy) -> bytes:
+    """As it was up to draft 7: without a name."""
+    if policy.window_us is None:
+        return b"%d" % policy.quota
+    return b"%d;w=%d" % (policy.quota, seconds(policy.window_us))
 
 
 def _quoted(text: str) -> bytes:
