@@ -251,8 +251,8 @@ class TestMemory:
         for number in range(50):
             await ask(limited, f"/api/{number}")
             await ask(limited, f"/api/{number}/{'x' * 10_000}")
-        assert len(limited._plans) == 1
-        assert sum(len(path) for path, _, _ in limited._known) < 1_000
+        assert len(limited._plans._plans) == 1
+        assert sum(len(path) for path, _, _ in limited._plans._of_requests) < 1_000
 
 
 class Socket:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.addresses import Addresses
-from hasten.ratelimit.answers import MAX_ACCEPT_CHARS, refusal
+from hasten.ratelimit.answers import MAX_ACCEPT_CHARS, refusal, wants_text
 from hasten.ratelimit.fields import Fields, Policy, State
 
 TEXT = "text/plain; charset=utf-8"
@@ -18,7 +18,8 @@ PROBLEM = "application/problem+json"
 
 
 def media_type(accept: str | None) -> str:
-    return refusal(None, status=429, limits=["a"], accept=accept).headers["content-type"]
+    found = refusal(None, status=429, limits=["a"], is_text=wants_text(accept))
+    return found.headers["content-type"]
 
 
 @pytest.mark.parametrize(

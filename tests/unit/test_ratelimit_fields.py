@@ -73,11 +73,14 @@ def test_37_39_the_newest_draft_can_be_parsed(given_states: list[State]) -> None
         assert parameters.get("w", 1) >= 1
 
 
-@given(states, st.sampled_from([("draft-10",), ("draft-8", "legacy"), ("draft-7",), ("legacy",)]))
-def test_one_limit_alone_is_told_the_same(state: State, families: Any) -> None:
+@given(
+    st.lists(states, min_size=1, max_size=4),
+    st.sampled_from([("draft-10",), ("draft-8", "legacy"), ("draft-7",), ("legacy",), ()]),
+)
+def test_limits_that_are_known_before_are_told_the_same(told: list[State], families: Any) -> None:
     fields = Fields(families, lambda: 77.5)
-    make = fields.maker(state.policy)
-    assert make(state.remaining, state.reset_us) == fields.of([state])
+    make = fields.maker([state.policy for state in told])
+    assert make(told) == fields.of(told)
 
 
 @given(st.integers(0, 10**14), st.integers(0, 10**14))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit.answers import ABNORMAL, CAPACITY, refusal
+from hasten.ratelimit.answers import ABNORMAL, CAPACITY, refusal, wants_text
 from hasten.ratelimit.paths import Paths
 
 
@@ -70,7 +70,7 @@ class TestRefusals:
         ],
     )
     def test_43_a_problem_or_its_text(self, accept: str | None, media_type: str) -> None:
-        found = refusal(None, status=429, limits=["a"], accept=accept)
+        found = refusal(None, status=429, limits=["a"], is_text=wants_text(accept))
         assert found.headers["content-type"] == media_type
 
     @pytest.mark.parametrize("message", ["x", {"a": 1}, None])

@@ -1,10 +1,11 @@
 """Limits on how much a client may ask for, fair and exact when many ask at once."""
 
 from hasten.ratelimit.context import Context
+from hasten.ratelimit.decisions import Counters, Decided
 from hasten.ratelimit.exchange import CurrentLimit, current_limit
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
-from hasten.ratelimit.middleware import Counters, Decided, RateLimitMiddleware
+from hasten.ratelimit.middleware import RateLimitMiddleware
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.routes import limit
 from hasten.ratelimit.shedding import LoadShedder, Shed

@@ -39,19 +39,24 @@ def refusal(
     status: int,
     limits: Sequence[str],
     kind: str = QUOTA,
-    accept: str | None = None,
+    is_text: bool = False,
 ) -> Answer:
     """The answer to a refused request, without what tells of limits.
 
     A message is sent as it is: a text as text/plain (as HTML it could be made to run), a mapping
-    as JSON. Without one it is a problem (RFC 9457) that names the limits, or its plain text for who
-    wants that. Caches must not keep it: RFC 6585, section 4.
+    as JSON. Without one it is a problem (RFC 9457) that names the limits, or with is_text its plain
+    text. Caches must not keep it: RFC 6585, section 4.
     """
     if isinstance(message, Mapping):
         return _answer(status, "application/json", json.dumps(message))
-    if message is None and not _wants_text(accept):
+    if message is None and not is_text:
         return _answer(status, "application/problem+json", _problem(status, tuple(limits), kind))
     return _answer(status, "text/plain; charset=utf-8", DETAIL if message is None else message)
+
+
+def wants_text(accept: str | None) -> bool:
+    """Whether a client wants plain text more than a problem. RFC 9110, section 12.5.1."""
+    return accept is not None and len(accept) <= MAX_ACCEPT_CHARS and _prefers_text(accept)
 
 
 def _answer(status: int, media_type: str, body: str) -> Answer:
@@ -82,11 +87,6 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Refused"
-
-
-def _wants_text(accept: str | None) -> bool:
-    """Whether a client wants plain text more than a problem. RFC 9110, section 12.5.1."""
-    return accept is not None and len(accept) <= MAX_ACCEPT_CHARS and _prefers_text(accept)
 
 
 # Clients send what they always send: to refuse one should cost next to nothing.

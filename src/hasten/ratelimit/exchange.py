@@ -97,8 +97,8 @@ class Exchange:
         """The limit that refuses it, once one does."""
         self.has_started = False
         self.loop: AbstractEventLoop | None = None
-        self.make_fields: Callable[[int, int], Headers] | None = None
-        """What tells of its only limit, if there is one alone, of the plainest kind."""
+        self.make_fields: Callable[[Sequence[Outcome]], Headers] | None = None
+        """What tells of what was taken, if that is all of what a plan tells of."""
         self.hand_on = send
 
     @property
@@ -118,7 +118,7 @@ class Exchange:
             self.has_started = True
             if self.middleware.settles:
                 await self.settle(message["status"])
-            fields = self._fields()
+            fields = self.fields()
             if fields:
                 headers = message.get("headers", ())
                 # In the place of those that another one has set.
@@ -131,11 +131,20 @@ class Exchange:
             # What the application does after its answer takes no place of others.
             await self.finish()
 
-    def _fields(self) -> Headers:
-        if self.make_fields is not None and len(self.taken) == 1:
-            outcome = self.taken[0].outcomes[0]
-            return self.make_fields(outcome.remaining, outcome.reset_us)
-        return self.middleware.fields_of(self)
+    def fields(self) -> Headers:
+        """The header fields that tell what is left."""
+        taken, denied = self.taken, self.denied
+        if self.make_fields is not None:
+            outcomes = taken[0].outcomes  # all there are, mostly
+            if len(taken) > 1:
+                outcomes = [outcome for each in taken for outcome in each.outcomes]
+            if denied is None or len(outcomes) == 1:
+                return self.make_fields(outcomes)
+        states = [state for each in taken if each.limit.is_told for state in each.states()]
+        violated = None
+        if denied is not None and denied.limit.headers and denied.checks:
+            violated = denied.states()[denied.outcomes.index(denied.told)]
+        return self.middleware.fields.of(states, violated)
 
     async def settle(self, status: int | None) -> None:
         """Keep or give back what was reserved, now that it is known how the request ends.

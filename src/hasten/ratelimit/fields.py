@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hasten._asgi import Headers
 from hasten.errors import InvalidLimit
@@ -46,6 +46,16 @@ class State(NamedTuple):
     policy: Policy
     remaining: int
     reset_us: int
+
+
+class Left(Protocol):
+    """What a store says of a check."""
+
+    @property
+    def remaining(self) -> int: ...
+
+    @property
+    def reset_us(self) -> int: ...
 
 
 class Fields:
@@ -88,30 +98,46 @@ class Fields:
                 lines.append((b"x-ratelimit-reset", b"%d" % reset))
         return lines
 
-    def maker(self, policy: Policy) -> Callable[[int, int], Headers]:
-        """The same for requests under one limit alone, of what is left and when (µs) more is."""
-        if not self._is_structured or self._draft:
-            return lambda remaining, reset_us: self.of([State(policy, remaining, reset_us)])
-        first = (b"ratelimit-policy", _described(policy))
-        item = _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d"
+    def maker(self, policies: Sequence[Policy]) -> Callable[[Sequence[Left]], Headers]:
+        """The same for requests that are all under these, of what is left of each.
+
+        What does not change is written once; most requests are under one.
+        """
+        if not self._is_structured:
+            return lambda outcomes: self.of(_states(policies, outcomes))
+        policy_line = (b"ratelimit-policy", b", ".join(map(_described, policies)))
+        items = b", ".join(
+            _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
+        )
+
+        def structured(outcomes: Sequence[Left]) -> Headers:
+            values: list[int] = []
+            for each in outcomes:
+                values += each.remaining, -(-each.reset_us // SECOND_US)
+            return [policy_line, (b"ratelimit", items % tuple(values))]
+
         if not self._is_legacy:
-            return lambda remaining, reset_us: [
-                first,
-                (b"ratelimit", item % (remaining, seconds(reset_us))),
-            ]
-        limit = (b"x-ratelimit-limit", b"%d" % policy.quota)
+            return structured
         now = self._now
+        quotas = [policy.quota for policy in policies]
+        limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
 
-        def make(remaining: int, reset_us: int) -> Headers:
+        def with_legacy(outcomes: Sequence[Left]) -> Headers:
+            place = 0
+            if len(outcomes) > 1:
+                left = [
+                    (each.remaining, quota) for each, quota in zip(outcomes, quotas, strict=True)
+                ]
+                place = left.index(min(left))
+            shown = outcomes[place]
             return [
-                first,
-                (b"ratelimit", item % (remaining, -(-reset_us // SECOND_US))),
-                limit,
-                (b"x-ratelimit-remaining", b"%d" % remaining),
-                (b"x-ratelimit-reset", b"%d" % ceil(now() + reset_us / SECOND_US)),
+                *structured(outcomes),
+                limit_lines[place],
+                (b"x-ratelimit-remaining", b"%d" % shown.remaining),
+                (b"x-ratelimit-reset", b"%d" % ceil(now() + shown.reset_us / SECOND_US)),
             ]
 
-        return make
+        return with_legacy
 
     def _structured(self, states: Sequence[State]) -> bytes:
         # One policy is what most requests are under.
@@ -146,6 +172,13 @@ def _families(value: object) -> Collection[str]:
         if len(known) == len(value):
             return known
     raise InvalidLimit("HEADERS", "headers", value, f"some of {', '.join(FAMILIES)}")
+
+
+def _states(policies: Sequence[Policy], outcomes: Sequence[Left]) -> list[State]:
+    return [
+        State(policy, outcome.remaining, outcome.reset_us)
+        for policy, outcome in zip(policies, outcomes, strict=True)
+    ]
 
 
 def seconds(us: int) -> int:

@@ -174,7 +174,7 @@ class Limit:
     def is_plain(self) -> bool:
         """Whether a client's address tells all that is to be known before the store is asked."""
         is_simple = self.key in ("ip", "global") and isinstance(self.cost, int)
-        return is_simple and not (self.rate_of or self.skip or self.is_settled)
+        return is_simple and not (self.rate_of or self.skip)
 
     @property
     def is_told(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Final
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
 from hasten._durations import Seconds, to_us
 from hasten.errors import InvalidLimit, InvalidOption
-from hasten.ratelimit.answers import CAPACITY, refusal
+from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
 from hasten.ratelimit.rates import to_limit
@@ -156,9 +156,8 @@ class LoadShedder:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = Context(scope, "")
-        answer = refusal(
-            self._message, status=503, limits=[], kind=CAPACITY, accept=context.header("accept")
-        )
+        is_text = wants_text(context.header("accept"))
+        answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
         retry_us = self._retry_us * (1 + random.random())  # noqa: S311 - it spreads, nothing more
         headers = answer.headers | {"retry-after": str(max(1, round(retry_us / 1_000_000)))}
         await answer._replace(headers=headers)(scope, receive, send)
