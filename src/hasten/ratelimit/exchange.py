@@ -61,6 +61,15 @@ class Taken:
             for check, outcome in zip(self.checks, self.outcomes, strict=True)
         ]
 
+    @property
+    def violated(self) -> list[str]:
+        """The names of those of its rates that deny, as answers tell them."""
+        return [
+            self.limit.policies(check.rule).name
+            for check, outcome in zip(self.checks, self.outcomes, strict=False)
+            if not outcome.ok
+        ]
+
     def settlements(self, *, keep: bool) -> list[Settlement]:
         """Ends what was reserved, once."""
         if self.is_settled:
