@@ -7,6 +7,8 @@ import json
 from typing import Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -449,3 +451,57 @@ class TestCancelling:
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert asking.cancelled()
+
+
+HEADERS: Final = st.sampled_from(
+    [b"x-forwarded-for", b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"accept", b"origin"]
+)
+
+
+class TestAnything:
+    """Whatever a client sends, it is answered, and counted as the client that it is."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"trusted_proxies": ["10.0.0.0/8"]},
+            {"trusted_proxies": ["10.0.0.0/8"], "proxy_header": "forwarded"},
+            {"trusted_proxies": ["10.0.0.0/8"], "proxy_header": "cf-connecting-ip"},
+        ],
+    )
+    @settings(max_examples=60)
+    @given(
+        st.lists(st.tuples(HEADERS, st.binary(max_size=60)), max_size=5),
+        st.text(max_size=20),
+        st.text(max_size=5),
+        st.sampled_from(["GET", "HEAD", "OPTIONS", "POST", "WEBSOCKET", "\n"]),
+    )
+    def test_49_a_stranger_is_one_client(
+        self,
+        options: dict[str, Any],
+        headers: list[tuple[bytes, bytes]],
+        path: str,
+        root_path: str,
+        method: str,
+    ) -> None:
+        limited = RateLimitMiddleware(ok, limits=[Limit("9/m")], **options)
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def twice() -> None:
+            for lines in (headers, []):
+                scope: Scope = {
+                    "type": "http", "method": method, "path": "/" + path, "root_path": root_path,
+                    "headers": lines, "client": PEER,
+                }  # fmt: skip
+                await limited(scope, receive, send)
+
+        asyncio.run(twice())
+        told = [dict(each["headers"])[b"x-ratelimit-remaining"] for each in sent[::2]]
+        assert told == [b"8", b"7"]

@@ -174,6 +174,11 @@ class Exchange:
         if settlements:
             self.middleware.guard.settle_soon(settlements)
 
+    async def fail(self) -> None:
+        """The application has raised: the answer, if there was none, is made by others, a 500."""
+        if not self.has_started:
+            await self.settle(500)
+
     async def finish(self) -> None:
         """Settle what is left when nothing more will come: places that were taken, and all else
         of a request that was never answered."""

@@ -150,6 +150,7 @@ class RateLimitMiddleware:
         except Exception:
             # What a framework makes of a handler that was refused is of no interest.
             if not exchange.is_to_be_refused:
+                await exchange.fail()
                 raise
         finally:
             current.reset(token)
@@ -175,6 +176,7 @@ class RateLimitMiddleware:
             await self.app(scope, connection.receive, connection.send)
         except Exception:
             if not exchange.is_to_be_refused:
+                await exchange.fail()
                 raise
         finally:
             current.reset(token)
