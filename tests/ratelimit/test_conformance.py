@@ -426,6 +426,14 @@ class TestLimits:
         assert await site.statuses(2) == [200, 429]
         policy = (await site.ask()).get("ratelimit-policy")
         assert policy == '"2-in-1sec";q=2;w=1, "3-in-1min";q=3;w=60'
+        assert json.loads((await site.ask()).body)["violated-policies"] == ["3-in-1min"]
+
+    async def test_81_rates_of_one_name_have_names_of_their_own(self, serve: Serve) -> None:
+        site = serve(limits=[Limit("1/s, 9/m", name="search")])
+        await site.ask()
+        denied = await site.ask()
+        assert json.loads(denied.body)["violated-policies"] == ["search-1-in-1sec"]
+        assert (denied.get("ratelimit") or "").startswith('"search-1-in-1sec";r=0;t=1, "search-9')
 
     async def test_82_a_rate_by_request(self, serve: Serve) -> None:
         async def rate(context: Any) -> str:

@@ -193,6 +193,76 @@ class TestMessages:
         assert caplog.text.count("the request is counted") == 2
 
 
+class TestHandlers:
+    async def charged(self, handler: Any, *limits: Limit) -> Any:
+        limited = RateLimitMiddleware(Starlette(routes=[Route("/", handler)]), limits=limits)
+        return await ask(limited)
+
+    async def test_one_that_does_not_wait_says_the_same(self) -> None:
+        def handler(request: Request) -> Response:
+            found = current_limit("a")
+            found.sync.reset()
+            found.sync.charge(4)
+            assert (found.limit, found.used, found.remaining) == (9, 4, 5)
+            assert 0 < found.reset_after <= 60
+            return PlainTextResponse("x")
+
+        assert left(await self.charged(handler, Limit("9/m", name="a"))) == [5]
+
+    async def test_on_the_event_loop_memory_does_not_have_to_wait(self) -> None:
+        async def handler(request: Request) -> Response:
+            current_limit("a").sync.charge(4)
+            return PlainTextResponse("x")
+
+        assert left(await self.charged(handler, Limit("9/m", name="a"))) == [4]
+
+    async def test_mistakes(self) -> None:
+        async def handler(request: Request) -> Response:
+            with pytest.raises(InvalidLimit, match="OUTCOME"):
+                current_limit("a").fail()
+            with pytest.raises(InvalidLimit, match="OUTCOME"):
+                current_limit("b").refund()
+            with pytest.raises(InvalidLimit, match="COST"):
+                await current_limit("a").charge(-1)
+            with pytest.raises(InvalidLimit, match="COST"):
+                await current_limit("b").charge(1)
+            with pytest.raises(LookupError, match="there is 'a', 'b'"):
+                current_limit("c")
+            return PlainTextResponse("x")
+
+        answer = await self.charged(handler, Limit("9/m", name="a"), Limit.concurrency(1, name="b"))
+        assert (answer.status, left(answer)) == (200, [8, 0])
+        with pytest.raises(LookupError, match="there is no request"):
+            current_limit("a")
+
+    async def test_33_what_comes_too_late_is_told(self) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            found = current_limit("a")
+            await ok(scope, receive, send)
+            with pytest.raises(InvalidLimit, match="before the answer begins"):
+                found.fail()
+
+        limited = RateLimitMiddleware(app, limits=[Limit("9/m", name="a", skip_successful=True)])
+        assert (await ask(limited)).status == 200
+
+    async def test_a_route_is_one_however_slashes_repeat(self) -> None:
+        limited = RateLimitMiddleware(ok, limits=[Limit("9/m", key="route")])
+        for number, path in enumerate(["/a", "//a", "/a/", "/a//"]):
+            assert left(await ask(limited, path)) == [8 - number]
+        assert left(await ask(limited, "/b")) == [8]
+
+    async def test_keys_may_be_numbers(self) -> None:
+        limited = RateLimitMiddleware(ok, limits=[Limit("9/m", key=lambda context: 7)])  # type: ignore[arg-type,return-value]
+        assert left(await ask(limited)) == [8]
+
+    async def test_a_key_that_is_the_raw_address(self, caplog: pytest.LogCaptureFixture) -> None:
+        limits = [Limit("9/m", key=lambda context: str(context.scope["client"][0]), name="raw")]
+        limited = RateLimitMiddleware(ok, limits=limits)
+        await ask(limited, client=("2001:db8::1", 1))
+        await ask(limited, client=("2001:db8::2", 1))
+        assert caplog.text.count("KEY_ADDRESS") == 1
+
+
 class TestConstruction:
     @pytest.mark.parametrize("path", ["/api/*", "/users/{id}", "/a?b=1", "/a#b", "/caf%C3%A9"])
     def test_paths_that_no_request_has(self, path: str) -> None:

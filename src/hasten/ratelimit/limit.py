@@ -128,6 +128,7 @@ class Limit:
         self.per: Final = _one_of("per", per, get_args(Per))
         self._check_outcome()
         self.rules: tuple[Rule, ...] = tuple(_rule(each, algorithm) for each in self.rates)
+        self._is_named = name is not None
         self.name: Final = _name(name) or self._default_name()
         self.bucket = name or self._default_bucket()
         self._rules_of = lru_cache(256)(self._make_rules)
@@ -235,7 +236,8 @@ class Limit:
         """Of several rates each has a name of its own."""
         if len(self.rules) < 2:
             return self.name
-        return self.rates[self.rules.index(rule)].name
+        rate = self.rates[self.rules.index(rule)].name
+        return f"{self.name}-{rate}" if self._is_named else rate
 
     def _default_name(self) -> str:
         return "-".join(rate.name for rate in self.rates) or "by-request"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
@@ -33,22 +33,22 @@ class Refusals:
     """Makes them, and keeps those that are the same each time: an attack is answered from here."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Limit, bool, bool], Refusal] = {}
+        self._known: dict[tuple[Limit, bool, bool, tuple[str, ...]], Refusal] = {}
 
     async def refuse(self, exchange: Exchange, send: Send) -> None:
         """Answer a request."""
         denied = exchange.denied
         assert denied is not None
-        limit, is_away = denied.limit, denied.told.unavailable
+        limit, is_away, names = denied.limit, denied.told.unavailable, tuple(denied.violated)
         if callable(limit.message):
             message = await _message(limit, exchange.context)
             if callable(message):
                 await _refuse_by(cast("ASGIApp", message), exchange, send)
                 return
             is_text = message is None and wants_text(exchange.context.header("accept"))
-            status, headers, body = _make(limit, message, is_away=is_away, is_text=is_text)
+            status, headers, body = _make(limit, names, message, is_away=is_away, is_text=is_text)
         else:
-            status, headers, body = self._find(exchange.context, limit, is_away=is_away)
+            status, headers, body = self._find(exchange.context, limit, names, is_away=is_away)
         await _settle(exchange, status)
         headers = [*headers, *_told(exchange)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -68,22 +68,26 @@ class Refusals:
 
         await self.refuse(exchange, send_for_handshake)
 
-    def _find(self, context: Context, limit: Limit, *, is_away: bool) -> Refusal:
+    def _find(
+        self, context: Context, limit: Limit, names: tuple[str, ...], *, is_away: bool
+    ) -> Refusal:
         is_text = limit.message is None and wants_text(context.header("accept"))
-        found = self._known.get((limit, is_away, is_text))
+        found = self._known.get((limit, is_away, is_text, names))
         if found is None:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            found = _make(limit, limit.message, is_away=is_away, is_text=is_text)
-            self._known[limit, is_away, is_text] = found
+            found = _make(limit, names, limit.message, is_away=is_away, is_text=is_text)
+            self._known[limit, is_away, is_text, names] = found
         return found
 
 
-def _make(limit: Limit, message: Any, *, is_away: bool, is_text: bool) -> Refusal:
+def _make(
+    limit: Limit, names: Sequence[str], message: Any, *, is_away: bool, is_text: bool
+) -> Refusal:
     answer = refusal(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_away else limit.status,
-        limits=[limit.name],
+        limits=names,
         kind=CAPACITY if is_away else QUOTA,
         is_text=is_text,
     )

@@ -19,7 +19,7 @@ from hasten.integrations.fastapi.limits import (  # noqa: E402
     RateLimited,
     document_rate_limits,
 )
-from hasten.integrations.fastapi.pages import Fields, Paginate  # noqa: E402
+from hasten.integrations.fastapi.pages import Fields, Paginate, answering  # noqa: E402
 from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "Paginate",
     "Partial",
     "RateLimited",
+    "answering",
     "document_rate_limits",
 ]

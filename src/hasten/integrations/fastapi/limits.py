@@ -103,7 +103,7 @@ def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
             limits = cast("Sequence[Limit]", middleware.kwargs.get("limits", ()))
             for place in Paths([limit.paths for limit in limits]).match(path):
                 limit = limits[place]
-                if limit.methods is None or method in limit.methods:
+                if limit.per == "request" and (limit.methods is None or method in limit.methods):
                     yield limit
 
 
