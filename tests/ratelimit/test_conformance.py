@@ -598,7 +598,9 @@ class TestMistakes:
             (lambda: Limit("1/m", on_store_error="hope"), "ON_STORE_ERROR"),  # type: ignore[arg-type]
             (lambda: Limit("1/m", per="day"), "PER"),  # type: ignore[arg-type]
             (lambda: Limit("1/m", skip=True), "SKIP"),  # type: ignore[arg-type]
-            (lambda: Limit.concurrency(2, counts={401}), "CONCURRENCY"),
+            (lambda: Limit.concurrency(2, counts={401}), "CONCURRENCY"),  # type: ignore[call-arg]
+            (lambda: Limit("1/m", shadow="yes"), "SHADOW"),  # type: ignore[arg-type]
+            (lambda: Limit("1/m", headers=["draft-7"]), "HEADERS"),  # type: ignore[arg-type]
             (lambda: with_limits(limits=Limit("1/m")), "LIMITS"),
             (lambda: with_limits(limits=["1/m"]), "LIMITS"),
             (lambda: with_limits(limits=[Limit("1/m"), Limit("1/m")]), "SHARED"),

@@ -287,7 +287,7 @@ class TestConstruction:
 
     def test_places_have_no_messages(self) -> None:
         with pytest.raises(InvalidLimit, match="CONCURRENCY"):
-            Limit.concurrency(1, per="message")
+            Limit.concurrency(1, per="message")  # type: ignore[call-arg]
 
     def test_places_for_different_paths_are_apart(self) -> None:
         RateLimitMiddleware(
