@@ -76,6 +76,27 @@ async def test_a_route_has_a_count_whatever_its_parameters(app: FastAPI) -> None
     assert (await get(app, "/books/")).status_code == 200
 
 
+async def test_routers_that_are_included_twice_have_two_counts() -> None:
+    app = FastAPI()
+    router = APIRouter(dependencies=[RateLimited("1/m")])
+
+    @router.get("/{id}")
+    async def book(id: int) -> int:
+        return id
+
+    outer = APIRouter(prefix="/outer")
+    outer.include_router(router, prefix="/a")
+    for each in (router, outer):
+        app.include_router(each, prefix="/b")
+    mounted = FastAPI()
+    mounted.include_router(router)
+    app.mount("/mounted", mounted)
+    app.add_middleware(RateLimitMiddleware)
+    for prefix in ("/b", "/b/outer/a", "/mounted"):
+        statuses = [(await get(app, f"{prefix}/{number}")).status_code for number in (1, 2)]
+        assert statuses == [200, 429], prefix
+
+
 async def test_costs_and_messages(app: FastAPI) -> None:
     answers = [await get(app, "/search?q=x") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -101,7 +122,7 @@ async def test_without_the_middleware_it_says_so() -> None:
 @pytest.mark.parametrize("option", ["path", "methods", "per"])
 def test_the_route_says_what_it_is_for(option: str) -> None:
     with pytest.raises(InvalidLimit, match="ROUTE"):
-        RateLimited("1/m", **{option: ["/"]})
+        RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 
 def test_48_openapi_has_the_refusals_of_what_is_covered(app: FastAPI) -> None:

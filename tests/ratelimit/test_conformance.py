@@ -155,6 +155,16 @@ class TestInEveryFramework:
             await exchange.ended()
         assert left(await site.ask(LOGIN, "POST"), "5-in-1hr") == 4
 
+    async def test_31_what_raises_is_a_500(
+        self, serve: Serve, framework: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Wherever it is that a framework makes it one: an outage must lock nobody out."""
+        site = serve(framework, limits=[Limit("5/h", counts={401}), Limit("7/h", counts={500})])
+        async with site.open(broken="1") as exchange:
+            await exchange.ended()
+        answer = await site.ask(status="404")
+        assert (left(answer, "5-in-1hr"), left(answer, "7-in-1hr")) == (5, 6)
+
     async def test_28_who_leaves_before_the_answer_is_counted(
         self, serve: Serve, framework: str
     ) -> None:
@@ -588,7 +598,9 @@ class TestMistakes:
             (lambda: Limit("1/m", on_store_error="hope"), "ON_STORE_ERROR"),  # type: ignore[arg-type]
             (lambda: Limit("1/m", per="day"), "PER"),  # type: ignore[arg-type]
             (lambda: Limit("1/m", skip=True), "SKIP"),  # type: ignore[arg-type]
-            (lambda: Limit.concurrency(2, counts={401}), "CONCURRENCY"),
+            (lambda: Limit.concurrency(2, counts={401}), "CONCURRENCY"),  # type: ignore[call-arg]
+            (lambda: Limit("1/m", shadow="yes"), "SHADOW"),  # type: ignore[arg-type]
+            (lambda: Limit("1/m", headers=["draft-7"]), "HEADERS"),  # type: ignore[arg-type]
             (lambda: with_limits(limits=Limit("1/m")), "LIMITS"),
             (lambda: with_limits(limits=["1/m"]), "LIMITS"),
             (lambda: with_limits(limits=[Limit("1/m"), Limit("1/m")]), "SHARED"),

@@ -7,6 +7,8 @@ import json
 from typing import Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -193,6 +195,76 @@ class TestMessages:
         assert caplog.text.count("the request is counted") == 2
 
 
+class TestHandlers:
+    async def charged(self, handler: Any, *limits: Limit) -> Any:
+        limited = RateLimitMiddleware(Starlette(routes=[Route("/", handler)]), limits=limits)
+        return await ask(limited)
+
+    async def test_one_that_does_not_wait_says_the_same(self) -> None:
+        def handler(request: Request) -> Response:
+            found = current_limit("a")
+            found.sync.reset()
+            found.sync.charge(4)
+            assert (found.limit, found.used, found.remaining) == (9, 4, 5)
+            assert 0 < found.reset_after <= 60
+            return PlainTextResponse("x")
+
+        assert left(await self.charged(handler, Limit("9/m", name="a"))) == [5]
+
+    async def test_on_the_event_loop_memory_does_not_have_to_wait(self) -> None:
+        async def handler(request: Request) -> Response:
+            current_limit("a").sync.charge(4)
+            return PlainTextResponse("x")
+
+        assert left(await self.charged(handler, Limit("9/m", name="a"))) == [4]
+
+    async def test_mistakes(self) -> None:
+        async def handler(request: Request) -> Response:
+            with pytest.raises(InvalidLimit, match="OUTCOME"):
+                current_limit("a").fail()
+            with pytest.raises(InvalidLimit, match="OUTCOME"):
+                current_limit("b").refund()
+            with pytest.raises(InvalidLimit, match="COST"):
+                await current_limit("a").charge(-1)
+            with pytest.raises(InvalidLimit, match="COST"):
+                await current_limit("b").charge(1)
+            with pytest.raises(LookupError, match="there is 'a', 'b'"):
+                current_limit("c")
+            return PlainTextResponse("x")
+
+        answer = await self.charged(handler, Limit("9/m", name="a"), Limit.concurrency(1, name="b"))
+        assert (answer.status, left(answer)) == (200, [8, 0])
+        with pytest.raises(LookupError, match="there is no request"):
+            current_limit("a")
+
+    async def test_33_what_comes_too_late_is_told(self) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            found = current_limit("a")
+            await ok(scope, receive, send)
+            with pytest.raises(InvalidLimit, match="before the answer begins"):
+                found.fail()
+
+        limited = RateLimitMiddleware(app, limits=[Limit("9/m", name="a", skip_successful=True)])
+        assert (await ask(limited)).status == 200
+
+    async def test_a_route_is_one_however_slashes_repeat(self) -> None:
+        limited = RateLimitMiddleware(ok, limits=[Limit("9/m", key="route")])
+        for number, path in enumerate(["/a", "//a", "/a/", "/a//"]):
+            assert left(await ask(limited, path)) == [8 - number]
+        assert left(await ask(limited, "/b")) == [8]
+
+    async def test_keys_may_be_numbers(self) -> None:
+        limited = RateLimitMiddleware(ok, limits=[Limit("9/m", key=lambda context: 7)])  # type: ignore[arg-type,return-value]
+        assert left(await ask(limited)) == [8]
+
+    async def test_a_key_that_is_the_raw_address(self, caplog: pytest.LogCaptureFixture) -> None:
+        limits = [Limit("9/m", key=lambda context: str(context.scope["client"][0]), name="raw")]
+        limited = RateLimitMiddleware(ok, limits=limits)
+        await ask(limited, client=("2001:db8::1", 1))
+        await ask(limited, client=("2001:db8::2", 1))
+        assert caplog.text.count("KEY_ADDRESS") == 1
+
+
 class TestConstruction:
     @pytest.mark.parametrize("path", ["/api/*", "/users/{id}", "/a?b=1", "/a#b", "/caf%C3%A9"])
     def test_paths_that_no_request_has(self, path: str) -> None:
@@ -215,7 +287,7 @@ class TestConstruction:
 
     def test_places_have_no_messages(self) -> None:
         with pytest.raises(InvalidLimit, match="CONCURRENCY"):
-            Limit.concurrency(1, per="message")
+            Limit.concurrency(1, per="message")  # type: ignore[call-arg]
 
     def test_places_for_different_paths_are_apart(self) -> None:
         RateLimitMiddleware(
@@ -379,3 +451,57 @@ class TestCancelling:
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert asking.cancelled()
+
+
+HEADERS: Final = st.sampled_from(
+    [b"x-forwarded-for", b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"accept", b"origin"]
+)
+
+
+class TestAnything:
+    """Whatever a client sends, it is answered, and counted as the client that it is."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"trusted_proxies": ["10.0.0.0/8"]},
+            {"trusted_proxies": ["10.0.0.0/8"], "proxy_header": "forwarded"},
+            {"trusted_proxies": ["10.0.0.0/8"], "proxy_header": "cf-connecting-ip"},
+        ],
+    )
+    @settings(max_examples=60)
+    @given(
+        st.lists(st.tuples(HEADERS, st.binary(max_size=60)), max_size=5),
+        st.text(max_size=20),
+        st.text(max_size=5),
+        st.sampled_from(["GET", "HEAD", "OPTIONS", "POST", "WEBSOCKET", "\n"]),
+    )
+    def test_49_a_stranger_is_one_client(
+        self,
+        options: dict[str, Any],
+        headers: list[tuple[bytes, bytes]],
+        path: str,
+        root_path: str,
+        method: str,
+    ) -> None:
+        limited = RateLimitMiddleware(ok, limits=[Limit("9/m")], **options)
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def twice() -> None:
+            for lines in (headers, []):
+                scope: Scope = {
+                    "type": "http", "method": method, "path": "/" + path, "root_path": root_path,
+                    "headers": lines, "client": PEER,
+                }  # fmt: skip
+                await limited(scope, receive, send)
+
+        asyncio.run(twice())
+        told = [dict(each["headers"])[b"x-ratelimit-remaining"] for each in sent[::2]]
+        assert told == [b"8", b"7"]

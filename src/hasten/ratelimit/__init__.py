@@ -1,8 +1,8 @@
 """Limits on how much a client may ask for, fair and exact when many ask at once."""
 
 from hasten.ratelimit.context import Context
+from hasten.ratelimit.current import CurrentLimit, SyncCurrentLimit, current_limit
 from hasten.ratelimit.decisions import Counters, Decided
-from hasten.ratelimit.exchange import CurrentLimit, current_limit
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
 from hasten.ratelimit.middleware import RateLimitMiddleware
@@ -24,6 +24,7 @@ __all__ = [
     "Rate",
     "RateLimitMiddleware",
     "Shed",
+    "SyncCurrentLimit",
     "SyncLimiter",
     "current_limit",
     "limit",

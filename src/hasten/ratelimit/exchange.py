@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten.errors import InvalidLimit
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.fields import NAMES, State
 from hasten.ratelimit.limit import Limit, OrAwaitable
@@ -105,7 +104,7 @@ class Exchange:
         self.denied: Taken | None = None
         """The limit that refuses it, once one does."""
         self.has_started = False
-        self.loop: AbstractEventLoop | None = None
+        self.loop: Final = asyncio.get_running_loop()
         self.make_fields: Callable[[Sequence[Outcome]], Headers] | None = None
         """What tells of what was taken, if that is all of what a plan tells of."""
         self.hand_on = send
@@ -175,6 +174,11 @@ class Exchange:
         if settlements:
             self.middleware.guard.settle_soon(settlements)
 
+    async def fail(self) -> None:
+        """The application has raised: the answer, if there was none, is made by others, a 500."""
+        if not self.has_started:
+            await self.settle(500)
+
     async def finish(self) -> None:
         """Settle what is left when nothing more will come: places that were taken, and all else
         of a request that was never answered."""
@@ -213,80 +217,3 @@ def is_last(message: Message) -> bool:
 
 async def answer_of(found: OrAwaitable[T]) -> T:
     return await found if isawaitable(found) else found
-
-
-# For handlers -------------------------------------------------------------------------------------
-
-
-class CurrentLimit:
-    """What a handler can see and say of one limit of its request."""
-
-    def __init__(self, exchange: Exchange, taken: Taken) -> None:
-        self._exchange = exchange
-        self._taken = taken
-
-    @property
-    def limit(self) -> int:
-        return self._taken.told.limit
-
-    @property
-    def remaining(self) -> int:
-        return self._taken.told.remaining
-
-    @property
-    def used(self) -> int:
-        return max(0, self.limit - self.remaining)
-
-    @property
-    def reset_after(self) -> float:
-        """Seconds until more is left than now."""
-        return self._taken.told.reset_us / 1_000_000
-
-    def fail(self) -> None:
-        """Count this request, whatever its status will be."""
-        self._decide(keep=True)
-
-    def refund(self) -> None:
-        """Do not count this request, whatever its status will be."""
-        self._decide(keep=False)
-
-    async def charge(self, cost: int) -> None:
-        """Take more, as much as it turned out to cost, even if it is more than is left."""
-        checks = [
-            check._replace(cost=cost, forced=True, counted_later=False)
-            for check in self._taken.checks
-        ]
-        [outcomes] = await self._exchange.middleware.guard.hit([checks])
-        self._taken.outcomes = [
-            new._replace(token=old.token)
-            for new, old in zip(outcomes, self._taken.outcomes, strict=True)
-        ]
-
-    async def reset(self) -> None:
-        """Forget all that this client has used up. Raises `StoreError`."""
-        for check in self._taken.checks:
-            await self._exchange.middleware.guard.reset(check.bucket, check.key)
-
-    def _decide(self, *, keep: bool) -> None:
-        if not self._taken.limit.is_settled:
-            raise InvalidLimit(
-                "OUTCOME",
-                "limit",
-                self._taken.limit.name,
-                "one with skip_successful, skip_failed or counts: others are counted at once",
-            )
-        self._taken.keep = keep
-
-
-def current_limit(name: str) -> CurrentLimit:
-    """The limit of this name that the request is under. Raises `LookupError` if there is none."""
-    exchange = current.get()
-    if exchange is None:
-        raise LookupError(
-            f"no limit {name!r} here: there is no request, or no RateLimitMiddleware around it"
-        )
-    for taken in exchange.taken:
-        if taken.limit.name == name:
-            return CurrentLimit(exchange, taken)
-    names = ", ".join(repr(taken.limit.name) for taken in exchange.taken) or "none"
-    raise LookupError(f"no limit {name!r} is for this request; there is {names}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from inspect import signature
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 from hasten._asgi import ASGIApp
 from hasten._durations import Seconds, to_us
@@ -24,6 +24,9 @@ OrAwaitable: TypeAlias = T | Awaitable[T]
 
 Rated: TypeAlias = str | Rate | Rates
 """``"100/15m"``, ``Rate(100, per=timedelta(minutes=15))``, or several that hold together."""
+
+AnyRate: TypeAlias = Rated | Callable[[Context], OrAwaitable[Rated]]
+"""The same, or a function of the request that gives one."""
 
 Key: TypeAlias = Literal["ip", "global", "route"] | Callable[[Context], OrAwaitable[str | None]]
 Message: TypeAlias = (
@@ -43,6 +46,45 @@ MAX_KNOWN_KEYS: Final = 10_000
 _NO_PATH: Final = re.compile(r"[*?#{}<>\x00-\x20]|%[0-9A-Fa-f]{2}")
 
 _METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
+
+
+class RouteOptions(TypedDict, total=False):
+    """The options of `Limit` for a limit of one route: what it is for, the route says."""
+
+    name: str | None
+    key: Key
+    cost: int | Callable[[Context], OrAwaitable[int]]
+    algorithm: Algorithm | None
+    skip: Callable[[Context], OrAwaitable[bool]] | None
+    skip_successful: bool
+    skip_failed: bool
+    successful: Callable[[Context], OrAwaitable[bool]] | None
+    counts: Collection[int] | None
+    message: Message | None
+    status: int
+    on_limited: Callable[[Context], OrAwaitable[object]] | None
+    shadow: bool
+    headers: bool
+    block_for: Seconds
+    on_store_error: OnError | None
+    approximate: int
+
+
+class PlaceOptions(TypedDict, total=False):
+    """The options of `Limit` for a limit of what is under way at once."""
+
+    path: str | Sequence[str] | None
+    methods: Collection[str] | None
+    name: str | None
+    key: Key
+    cost: int | Callable[[Context], OrAwaitable[int]]
+    skip: Callable[[Context], OrAwaitable[bool]] | None
+    message: Message | None
+    status: int
+    on_limited: Callable[[Context], OrAwaitable[object]] | None
+    shadow: bool
+    headers: bool
+    on_store_error: OnError | None
 
 
 class Limit:
@@ -80,7 +122,7 @@ class Limit:
 
     def __init__(
         self,
-        rate: Rated | Callable[[Context], OrAwaitable[Rated]],
+        rate: AnyRate,
         *,
         path: str | Sequence[str] | None = None,
         methods: Collection[str] | None = None,
@@ -114,14 +156,14 @@ class Limit:
         )
         self.skip: Final = _function("skip", skip)
         self.counts: Final = _statuses(counts)
-        self.skip_successful: Final = skip_successful
-        self.skip_failed: Final = skip_failed
+        self.skip_successful: Final = _flag("skip_successful", skip_successful)
+        self.skip_failed: Final = _flag("skip_failed", skip_failed)
         self.successful: Final = _function("successful", successful)
         self.message: Final = _message(message)
         self.status: Final = _status(status)
         self.on_limited: Final = _function("on_limited", on_limited)
-        self.shadow: Final = shadow
-        self.headers: Final = headers
+        self.shadow: Final = _flag("shadow", shadow)
+        self.headers: Final = _flag("headers", headers)
         self.block_us: Final = _us("block_for", block_for)
         self.on_store_error: Final = _on_error(on_store_error)
         self.approximate: Final = _limit("approximate", approximate)
@@ -137,25 +179,25 @@ class Limit:
         self._check_cost()
 
     @classmethod
-    def concurrency(cls, limit: int, *, lease: Seconds = DEFAULT_LEASE, **options: Any) -> Limit:
+    def concurrency(
+        cls, limit: int, *, lease: Seconds = DEFAULT_LEASE, **options: Unpack[PlaceOptions]
+    ) -> Limit:
         """So many requests under way at once, for each key.
 
         A place is free again when the response has ended, the client is gone, or lease seconds are
         over: what takes longer is not counted any more. The other options are those of `Limit`.
         """
-        wrong = {"skip_successful", "skip_failed", "successful", "counts", "algorithm"} & {*options}
-        if options.get("per") == "message":
-            wrong |= {"per"}
-        if wrong:
-            raise InvalidLimit(
-                "CONCURRENCY", min(wrong), options[min(wrong)], "a limit with a rate for that"
-            )
+        given: dict[str, Any] = {**options}
+        for wrong in sorted(given.keys() - PlaceOptions.__annotations__.keys()):
+            if wrong in (*RouteOptions.__annotations__, "per"):
+                expected = "a limit with a rate for that"
+                raise InvalidLimit("CONCURRENCY", wrong, given[wrong], expected)
         try:
             rule = concurrency_rule(limit, lease)
         except InvalidOption as error:
             raise InvalidLimit.of("CONCURRENCY", error) from None
-        name = options.pop("name", None)
-        found = cls(Rate(limit, lease), name=name or f"{limit}-at-once", **options)
+        name = given.pop("name", None)
+        found = cls(Rate(limit, lease), name=name or f"{limit}-at-once", **given)
         found.rules = (rule,)
         if name is None:
             found.bucket = found._default_bucket()
@@ -397,6 +439,12 @@ def _status(status: object) -> int:
     if isinstance(status, int) and 400 <= status <= 599:
         return status
     raise InvalidLimit("STATUS", "status", status, "a status from 400 to 599")
+
+
+def _flag(option: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidLimit(option.upper(), option, value, "True or False")
 
 
 def _on_error(value: object) -> Any:

@@ -7,7 +7,6 @@ the first that refuses: those before it stay charged, those behind it are not to
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,11 +21,13 @@ from hasten.ratelimit.addresses import Addresses
 from hasten.ratelimit.breaker import PAUSE_US
 from hasten.ratelimit.clients import Clients, Oddities
 from hasten.ratelimit.context import Context
+from hasten.ratelimit.current import finish_now
 from hasten.ratelimit.decisions import Counters, Decided, Decisions
 from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.fields import Fields
 from hasten.ratelimit.limit import Limit
+from hasten.ratelimit.paths import plain
 from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
@@ -149,6 +150,7 @@ class RateLimitMiddleware:
         except Exception:
             # What a framework makes of a handler that was refused is of no interest.
             if not exchange.is_to_be_refused:
+                await exchange.fail()
                 raise
         finally:
             current.reset(token)
@@ -174,6 +176,7 @@ class RateLimitMiddleware:
             await self.app(scope, connection.receive, connection.send)
         except Exception:
             if not exchange.is_to_be_refused:
+                await exchange.fail()
                 raise
         finally:
             current.reset(token)
@@ -182,10 +185,7 @@ class RateLimitMiddleware:
             await self._refusals.refuse_handshake(exchange, send)
 
     def _exchange(self, scope: Scope, send: Send) -> Exchange:
-        exchange = Exchange(self, Context(scope, self._clients.of(scope)), send)
-        if routes.in_use:
-            exchange.loop = asyncio.get_running_loop()
-        return exchange
+        return Exchange(self, Context(scope, self._clients.of(scope)), send)
 
     def _is_inside_itself(self, scope: Scope) -> bool:
         """Whether another one of this name has the request already. Marks that this one has."""
@@ -209,21 +209,7 @@ class RateLimitMiddleware:
 
     def take_sync(self, exchange: Exchange, limit: Limit) -> bool:
         """The same for a handler that does not wait, in a thread or on the event loop."""
-        taking = self.take(exchange, limit)
-        if not _is_on_loop():
-            assert exchange.loop is not None
-            return asyncio.run_coroutine_threadsafe(taking, exchange.loop).result()
-        try:
-            taking.send(None)
-        except StopIteration as end:
-            return bool(end.value)
-        taking.close()
-        raise InvalidLimit(
-            "BLOCKING",
-            "limit",
-            limit.name,
-            "an async def handler, or one that runs in a thread: the store has to be waited for",
-        )
+        return finish_now(self.take(exchange, limit), exchange.loop)
 
     async def _take_message(self, exchange: Exchange, plan: Plan) -> bool:
         message = Exchange(self, exchange.context, exchange.hand_on)
@@ -292,7 +278,7 @@ class RateLimitMiddleware:
         if limit.key == "global":
             return "global"
         if limit.key == "route":
-            return f"{context.client} {context.path}"
+            return f"{context.client} {plain(context.path)}"
         try:
             key = await answer_of(limit.key(context))
         except Exception:
@@ -330,14 +316,6 @@ def _in_ns(clock: Callable[[], float]) -> Callable[[], int]:
     return lambda: round(clock() * 1_000_000_000)
 
 
-def _is_on_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 async def _tell_limited(limit: Limit, context: Context) -> None:
     try:
         await answer_of(limit.on_limited(context))
@@ -354,7 +332,6 @@ def _check_limits(limits: object) -> None:
     if isinstance(limits, Limit) or not isinstance(limits, Sequence):
         raise InvalidLimit("LIMITS", "limits", limits, "a list of Limit(…)")
     buckets: set[str] = set()
-    names: set[str] = set()
     for limit in limits:
         if not isinstance(limit, Limit):
             raise InvalidLimit("LIMITS", "limits", limit, "a list of Limit(…)")
@@ -366,4 +343,3 @@ def _check_limits(limits: object) -> None:
                 "a name of its own for each: name=…, or they would share one count",
             )
         buckets.add(limit.bucket)
-        names.add(limit.name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from inspect import iscoroutinefunction
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.exchange import Exchange, current
-from hasten.ratelimit.limit import Limit, Rated
+from hasten.ratelimit.limit import AnyRate, Limit, RouteOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +27,9 @@ in_use = False
 own limits is for."""
 
 
-def limit(rate: Rated, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def limit(
+    rate: AnyRate, **options: Unpack[RouteOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Limit one handler: ``@limit("30/m")``, below what registers it with the framework.
 
     The options are those of `Limit`, except for path, methods and per. Works for Starlette,
@@ -67,11 +69,12 @@ def limits_of(handler: object) -> tuple[Limit, ...]:
     return found
 
 
-def route_limit(rate: Rated, route: str, **options: Any) -> Limit:
+def route_limit(rate: AnyRate, route: str, **options: Unpack[RouteOptions]) -> Limit:
     """A limit of one route, whose count is its own unless it has a name."""
-    wrong = {"path", "methods", "per"} & {*options}
-    if wrong:
-        raise InvalidLimit("ROUTE", min(wrong), options[min(wrong)], "the route to say that")
+    given: Mapping[str, object] = options
+    for wrong in ("path", "methods", "per"):
+        if wrong in given:
+            raise InvalidLimit("ROUTE", wrong, given[wrong], "the route to say that")
     global in_use  # noqa: PLW0603 - from now on there is a handler that is limited
     in_use = True
     found = Limit(rate, **options)

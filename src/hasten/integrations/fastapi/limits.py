@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Unpack, cast
 
 from fastapi import FastAPI, HTTPException, routing
 from fastapi.params import Depends
 from fastapi.requests import HTTPConnection
 
+from hasten._asgi import Scope
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit.exchange import current
-from hasten.ratelimit.limit import Rated
+from hasten.ratelimit.limit import AnyRate, RouteOptions
 from hasten.ratelimit.paths import Paths
 from hasten.ratelimit.routes import limits_of, route_limit
 
@@ -25,12 +26,12 @@ class RateLimited(Depends):
     `RateLimitMiddleware` has to be around the application.
     """
 
-    def __init__(self, rate: Rated, **options: Any) -> None:
+    def __init__(self, rate: AnyRate, **options: Unpack[RouteOptions]) -> None:
         super().__init__(dependency=_Limited(rate, options), use_cache=False)
 
 
 class _Limited:
-    def __init__(self, rate: Rated, options: dict[str, Any]) -> None:
+    def __init__(self, rate: AnyRate, options: RouteOptions) -> None:
         self._rate = rate
         self._options = options
         self.limit: Final = route_limit(rate, "", **options)
@@ -50,13 +51,26 @@ class _Limited:
             raise HTTPException(exchange.denied.limit.status if exchange.denied else 429)
 
     def _limit(self, connection: HTTPConnection) -> Limit:
-        scope = connection.scope
-        route = getattr(scope.get("route"), "path", scope["path"])
-        path = f"{scope.get('method', 'WEBSOCKET')} {route}"
-        limit = self._limits.get(path)
+        route = _route_of(connection.scope)
+        limit = self._limits.get(route)
         if limit is None:
-            limit = self._limits[path] = route_limit(self._rate, path, **self._options)
+            limit = self._limits[route] = route_limit(self._rate, route, **self._options)
         return limit
+
+
+def _route_of(scope: Scope) -> str:
+    """The route of a request, the same whatever its parameters are.
+
+    Not told by the root path, which has parameters as well where an application is mounted.
+    """
+    route = scope.get("route")
+    # A router that is included in several places has the same routes in all of them; newer
+    # versions of FastAPI tell apart here, older ones have a copy of the route for each place.
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    path = getattr(included, "path", None) or getattr(route, "path", "")
+    endpoint = scope.get("endpoint")
+    name = f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', '')}"
+    return f"{scope.get('method', 'WEBSOCKET')} {path} {name}"
 
 
 # OpenAPI ------------------------------------------------------------------------------------------
@@ -103,7 +117,7 @@ def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
             limits = cast("Sequence[Limit]", middleware.kwargs.get("limits", ()))
             for place in Paths([limit.paths for limit in limits]).match(path):
                 limit = limits[place]
-                if limit.methods is None or method in limit.methods:
+                if limit.per == "request" and (limit.methods is None or method in limit.methods):
                     yield limit
 
 
