@@ -20,7 +20,9 @@ Answer = TypeVar("Answer")
 class Coalescer(Generic[Item, Answer]):
     """Gathers items for `send`, which returns as many answers in the same order.
 
-    unheard is given the answers whose callers were cancelled meanwhile. Belongs to one event loop.
+    unheard is given the answers whose callers were cancelled meanwhile. Of more than at_most items
+    several sends are made, one after the other in their order, without waiting for the answers: so
+    the store works on the first while the next is written. Belongs to one event loop.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Coalescer(Generic[Item, Answer]):
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
         *,
         unheard: Callable[[Answer], None] | None = None,
+        at_most: int | None = None,
     ) -> None:
         self._send = send
+        self._at_most = at_most
         self._unheard = unheard
         self._loop = asyncio.get_running_loop()
         self._items: list[Item] = []
@@ -47,9 +51,12 @@ class Coalescer(Generic[Item, Answer]):
     def _flush(self) -> None:
         items, self._items = self._items, []
         futures, self._futures = self._futures, []
-        task = self._loop.create_task(self._deliver(items, futures))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        size = self._at_most or len(items)
+        for start in range(0, len(items), size):
+            part = slice(start, start + size)
+            task = self._loop.create_task(self._deliver(items[part], futures[part]))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
     async def _deliver(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
         try:

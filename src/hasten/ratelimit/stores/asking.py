@@ -11,7 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
-from typing import Final
+from typing import ClassVar, Final
 
 from hasten._coalescing import Coalescer
 from hasten._durations import Seconds, to_us
@@ -28,6 +28,9 @@ GRACE_TURNS: Final = 4
 
 class AskingStore(ABC):
     """A `Store`. budget is how long an exchange is waited for; None for as long as it takes."""
+
+    at_once: ClassVar[int | None] = None
+    """So many requests are one exchange at most; None for all of a tick."""
 
     def __init__(self, url: str, budget: Seconds | None) -> None:
         self.url = url
@@ -80,7 +83,9 @@ class AskingStore(ABC):
         loop = asyncio.get_running_loop()
         coalescer = self._coalescers.get(loop)
         if coalescer is None:
-            coalescer = self._coalescers[loop] = Coalescer(self._send, unheard=self._give_back)
+            coalescer = self._coalescers[loop] = Coalescer(
+                self._send, unheard=self._give_back, at_most=self.at_once
+            )
         return coalescer.put(request)
 
     async def _send(self, requests: Sequence[Request]) -> list[Answer]:
