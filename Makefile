@@ -10,6 +10,8 @@ FOLDER := $(subst -,_,$(WHAT))
 NEEDS_jobs_redis := $(VENV)/.servers $(VENV)/.bench-node-jobs_redis \
 	$(patsubst requirements/rivals/%.txt,$(VENV)/rivals/%/.done,$(wildcard requirements/rivals/*.txt))
 NEEDS_compression := $(VENV)/.bench-node-compression
+NEEDS_ratelimit := $(VENV)/.servers $(VENV)/.bench-node-ratelimit
+NEEDS_pagination := $(VENV)/.postgres
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak clean
@@ -57,6 +59,9 @@ $(VENV)/.python:
 $(VENV)/.servers: | $(VENV)/.python
 	@$(call NEED,redis-server,redis-server) && $(call NEED,redis-sentinel,redis-sentinel) \
 		&& $(call NEED,openssl,openssl) && $(NEED_POSTGRES) && touch $@ || true
+
+$(VENV)/.postgres: | $(VENV)/.python
+	@$(NEED_POSTGRES) && touch $@ || true
 
 # Google Chrome does as well, but is no package of Debian's.
 $(VENV)/.browsers: | $(VENV)/.python

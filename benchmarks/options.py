@@ -24,11 +24,11 @@ def standard_parser(
     )
     parser.add_argument("--quick", action="store_true", help=f"{quick}: to see that it works")
     parser.add_argument(
-        "--parts", type=_choice(parts), default=list(parts),
+        "--parts", type=choice(parts), default=list(parts),
         metavar="PART,…", help=f"of {', '.join(parts)}",
     )  # fmt: skip
     parser.add_argument(
-        "--only", type=_choice(names), default=list(names),
+        "--only", type=choice(names), default=list(names),
         metavar="NAME,…", help=f"of {', '.join(names)}",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to a file")
@@ -39,7 +39,7 @@ def chosen_rounds(options: argparse.Namespace, *, full: int) -> int:
     return options.rounds or int(os.environ.get("ROUNDS") or (1 if options.quick else full))
 
 
-class _choice:  # noqa: N801  # argparse shows its name
+class choice:  # noqa: N801  # argparse shows its name
     """Reads some of the known words, separated by commas."""
 
     def __init__(self, known: Sequence[str]) -> None:

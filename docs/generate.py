@@ -29,6 +29,7 @@ import hasten.fields
 import hasten.integrations.fastapi
 import hasten.jobs
 import hasten.pagination
+import hasten.ratelimit
 import hasten.testing
 from hasten.cli.commands import app
 from hasten.jobs import Context, Event, Job, Task
@@ -59,6 +60,9 @@ def pages() -> dict[str, str]:
         ),
         "fields.md": _page("hasten.fields", _module(hasten.fields, hasten.fields.__all__)),
         "fastapi.md": _page("hasten.integrations.fastapi", _fastapi()),
+        "ratelimit.md": _page(
+            "hasten.ratelimit", _module(hasten.ratelimit, hasten.ratelimit.__all__)
+        ),
         "errors.md": _page("hasten.errors", _errors()),
         "testing.md": _page("hasten.testing", _module(hasten.testing, hasten.testing.__all__)),
         "cli.md": _page("hasten, the command", _commands()),
@@ -85,7 +89,7 @@ def _fastapi() -> Iterator[str]:
     """What is there beside the classes of the same names that know no framework."""
     module = hasten.integrations.fastapi
     yield _prose(inspect.getdoc(module) or "")
-    for name in ("Fields", "Paginate"):
+    for name in ("Fields", "Paginate", "RateLimited"):
         kind = getattr(module, name)
         yield f"## {name}"
         yield _prose(inspect.getdoc(kind) or "")
@@ -93,6 +97,8 @@ def _fastapi() -> Iterator[str]:
             if isinstance(value, property | cached_property) and not member.startswith("_"):
                 words = " ".join((inspect.getdoc(value) or "").split())
                 yield f"- `{member}`: {words}"
+    yield "## document_rate_limits"
+    yield _prose(inspect.getdoc(module.document_rate_limits) or "")
 
 
 def _module(module: ModuleType, names: list[str]) -> Iterator[str]:

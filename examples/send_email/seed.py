@@ -27,13 +27,20 @@ async def seed(engine: AsyncEngine) -> None:
         await connection.execute(insert(Post), list(posts()))
 
 
+FIRST_HASH: Final = (
+    "$scrypt$00112233445566778899aabbccddeeff"
+    "$f5206d570fcd120bd1f23a8cd186bd87c04ac1db00e9ac1efca589774ae6ecb8"
+)
+"""Of "correct horse", the password of the first user."""
+
+
 def users() -> Iterator[dict[str, Any]]:
     for number in range(USERS):
         name = f"{NAMES[number % 10]} {number // 10 + 1}"
         yield {
             "name": name,
             "email": f"{name.replace(' ', '.').lower()}@example.org",
-            "password_hash": f"$scrypt$never-to-be-seen${number:032x}",
+            "password_hash": f"$scrypt$never-to-be-seen${number:032x}" if number else FIRST_HASH,
             "about": f"{name} writes about {WHAT[number // 10 % 10]}. {SENTENCE * 4}".rstrip(),
             "joined_at": FIRST_DAY + timedelta(hours=number),
         }

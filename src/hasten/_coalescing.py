@@ -20,11 +20,17 @@ Answer = TypeVar("Answer")
 class Coalescer(Generic[Item, Answer]):
     """Gathers items for `send`, which returns as many answers in the same order.
 
-    Belongs to one event loop.
+    unheard is given the answers whose callers were cancelled meanwhile. Belongs to one event loop.
     """
 
-    def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        unheard: Callable[[Answer], None] | None = None,
+    ) -> None:
         self._send = send
+        self._unheard = unheard
         self._loop = asyncio.get_running_loop()
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Answer]] = []
@@ -60,8 +66,10 @@ class Coalescer(Generic[Item, Answer]):
                     await self._deliver([item], [future])
         else:
             for future, answer in zip(futures, answers, strict=True):
-                if not future.done():  # its caller was cancelled
+                if not future.done():
                     future.set_result(answer)
+                elif self._unheard is not None:  # its caller was cancelled
+                    self._unheard(answer)
 
 
 def _fail(future: asyncio.Future[Answer], error: Exception) -> None:

@@ -26,6 +26,8 @@ HastenError
 
 The classes answer "what can the caller do?". What a handler raises to steer its own job
 (`RetryAfter`, `Unrecoverable`) is not an error of ours and lives in `hasten.jobs`.
+
+One is no error, but advice that comes as a warning: `PaginationWarning`.
 """
 
 from __future__ import annotations
@@ -208,6 +210,13 @@ class RowNotFound(HastenError, LookupError):
     def response(self) -> Answer:
         """The whole answer, which any ASGI framework can return."""
         return _answer(self.status, self.problem())
+
+
+class PaginationWarning(UserWarning):
+    """A query is right, but slow on a large table, or not clear; the text names the remedy.
+
+    ``Paginate(…, advise=False)`` issues none.
+    """
 
 
 class ResponseBroken(HastenError):

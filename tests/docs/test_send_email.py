@@ -234,6 +234,38 @@ def test_a_cursor_of_another_query_is_refused(served: Served) -> None:
     assert get(served, f"/api/posts?cursor={cursor[:-1]}", status=400)
 
 
+LOGIN = {"email": "ada.1@example.org", "password": "correct horse"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({}, 200),
+        ({"password": "wrong"}, 401),
+        ({"email": "nobody@example.org"}, 401),
+        ({"email": "blaise.1@example.org"}, 401),
+        ({"email": "nobody"}, 422),
+        ({"password": "x" * 1001}, 422),
+        ({"password": None}, 422),
+    ],
+)
+def test_logins(served: Served, wrong: dict[str, str], status: int) -> None:
+    # Each is another client, behind a proxy that is trusted.
+    headers = {"X-Forwarded-For": f"203.0.113.{len(str(wrong))}"}
+    answer = httpx.post(f"{served[1]}/api/auth/login", json={**LOGIN, **wrong}, headers=headers)
+    assert answer.status_code == status
+    assert "hash" not in answer.text
+
+
+def test_too_many_wrong_logins(served: Served) -> None:
+    url, headers = f"{served[1]}/api/auth/login", {"X-Forwarded-For": "203.0.113.250"}
+    wrong = {**LOGIN, "password": "wrong"}
+    answers = [httpx.post(url, json=wrong, headers=headers) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [401] * 5 + [429]
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 3600
+    assert httpx.post(url, json=LOGIN, headers=headers).status_code == 429
+
+
 def test_ends_neatly_by_ctrl_c(served: Served) -> None:
     """Also right after it has taken on another mail."""
     process, url = served

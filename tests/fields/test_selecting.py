@@ -314,8 +314,8 @@ class TestToMany:
     def test_83_postgresql_stops_at_the_cap(self) -> None:
         """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
         fields = Fields(UserOut, model=User, many=2)
-        shape = fields.shape(select(User), fields.parse("fields=posts(title)"))
-        steps = shape.fetch(select(User), "postgresql")
+        chosen = fields.parse("fields=posts(title)")
+        steps = fields._table().fetch(select(User), chosen, "postgresql")
         made = engine("postgresql")
         with made.connect() as connection:
             step = next(steps)
@@ -393,6 +393,70 @@ class TestToMany:
         assert len(texts) == 6  # 1, 2, 4, 8, 16, 32
 
 
+def _is(number: int) -> Any:
+    """A filter whose value nobody can take out of it."""
+    return lambda: User.id == number
+
+
+class TestWhatIsKept:
+    """Statements are made once for selects that are alike; values are of each request."""
+
+    @pytest.mark.parametrize("text", ["id", "id,team(id)", "id,posts(id)", "id,posts(id,tags(id))"])
+    def test_requests_in_turn_get_their_own_rows(self, database: str, text: str) -> None:
+        fields = Fields(UserOut, model=User, max_depth=3)
+        chosen = fields.parse([("fields", text)])
+        with Session(engine(database)) as session:
+            for n in (1, 2, 7, 1, 30, 2):
+                one = select(User).where(User.id == n)
+                assert fields.one_sync(session, one, chosen)["id"] == n
+                some = select(User).where(User.id.in_(range(n, n + 3)), User.name != f"user{n:02}")
+                statement = some.order_by(User.id).limit(n).offset(n % 2)
+                wanted = [user.id for user in session.scalars(statement)]
+                found = fields.many_sync(session, statement, chosen)
+                assert [row["id"] for row in found] == wanted
+                hidden = select(User).where(_is(n))
+                assert [row["id"] for row in fields.many_sync(session, hidden, chosen)] == [n]
+        assert fields._table()._selects.count == 3
+
+    def test_one_text_for_all_rows(self, database: str) -> None:
+        fields = Fields(UserOut, model=User)
+        chosen = fields.parse("fields=id,team(name)")
+        with Session(engine(database)) as session, statements_of(engine(database)) as log:
+            for n in range(1, 9):
+                fields.one_sync(session, select(User).where(User.id == n), chosen)
+        assert len(set(log)) == 1
+
+    def test_81_criteria_of_the_select_hold_for_what_it_leads_to(self, database: str) -> None:
+        """They are of this request: the next one brings others."""
+        fields = Users.parse("fields=id,team(id),posts(id)")
+        with Session(engine(database)) as session:
+            for secret, draft in (("s3", "d3"), ("s2", "d4"), ("s3", "d3")):
+                statement = by_id(1, 2, 6).options(
+                    with_loader_criteria(Team, Team.secret != secret),
+                    with_loader_criteria(Post, Post.draft != draft),
+                )
+                rows = Users.many_sync(session, statement, fields)
+                teams = [{"id": 2}, {"id": 3}, {"id": 1}]
+                wanted: list[Any] = [None if f"s{team['id']}" == secret else team for team in teams]
+                assert [row["team"] for row in rows] == wanted
+                posts: Any = rows[0]["posts"]
+                wanted = [n for n in (1, 2, 3, 4, 5) if f"d{n}" != draft]
+                assert [post["id"] for post in posts[:4]] == wanted
+
+    def test_execution_options_are_for_every_statement(self, database: str) -> None:
+        seen = []
+        with Session(engine(database)) as session:
+            event.listen(
+                session,
+                "do_orm_execute",
+                lambda state: seen.append(state.execution_options.get("tenant")),
+            )
+            for tenant in ("a", "b"):
+                statement = by_id(1).execution_options(tenant=tenant)
+                Users.many_sync(session, statement, Users.parse("fields=id,posts(id,tags(id))"))
+        assert seen == ["a"] * 3 + ["b"] * 3
+
+
 class TestShapes:
     def test_85_all_sets_keep_a_bounded_memory(self) -> None:
         names = [name for name, field in Users.allowed.fields.items() if not field.relation]
@@ -416,8 +480,8 @@ class TestShapes:
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
         shape = Users.shape(statement, fields, apart=True)
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
-            steps = shape.fetch(statement, session.get_bind().dialect.name)
-            rows = run(session, steps)
+            found = session.execute(shape.statement(statement)).all()
+            rows = run(session, shape.read(found, session.get_bind().dialect.name))
         assert "JOIN" not in log[0]
         assert len(log) == 4
         assert rows == ask(database, str(fields), statement)

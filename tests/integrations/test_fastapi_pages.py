@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, computed_field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -44,8 +45,9 @@ Items = Paginate(
     mode="cursor",
     secret="a secret of more than 16 bytes",
     etag=True,
+    advise=False,
 )
-Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"))
+Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"), advise=False)
 Renamed = Paginate(PostOut, model=Post, envelope=Envelope(data="items", names={"total": "count"}))
 Listed = Paginate(AuthorOut)
 Authors = Fields(AuthorOut, model=Author, default=("id",))
@@ -277,3 +279,36 @@ async def test_lists_and_sources_are_answers_too() -> None:
         "data": [{"id": 2, "name": "b"}],
         "pagination": {"page": 2, "limit": 1, "total": 2},
     }
+
+
+def test_84_a_computed_field_is_described_as_any_other() -> None:
+    class Inner(BaseModel):
+        side: int
+
+        @computed_field(alias="theArea")  # type: ignore[prop-decorator]
+        @property
+        def area(self) -> int:
+            return self.side**2
+
+    class Outer(BaseModel):
+        id: int
+        hidden: str = Field(exclude=True)
+        inner: list[Inner]
+
+        @computed_field  # type: ignore[prop-decorator]
+        @property
+        def shouted(self) -> str:
+            return self.hidden + "!"
+
+    schema = TypeAdapter(Partial[Outer]).json_schema(mode="serialization")
+    outer, inner = schema["properties"], str(schema)
+    assert set(outer) == {"id", "inner", "shouted"}
+    assert outer["shouted"]["type"] == "string"
+    assert "theArea" in inner
+    assert "required" not in schema
+
+
+def test_87_90_what_browsers_need_to_know_is_written_down() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "howto"
+    assert "Access-Control-Expose-Headers: Link, ETag" in (docs / "pages.md").read_text()
+    assert "2⁵³" in (docs / "fields.md").read_text()

@@ -39,6 +39,7 @@ Items = Paginate(
     mode="both",
     secret="a secret of more than 16 bytes",
     etag=True,
+    advise=False,
 )
 Item1 = Fields(ItemOut, model=Item, default=("id",))
 

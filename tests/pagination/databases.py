@@ -32,7 +32,11 @@ from sqlalchemy.pool import NullPool
 from tests.servers.postgres import shared_postgres
 
 DATABASES: Final = ("sqlite", "postgresql")
-DRIVERS: Final = {"sqlite": ("pysqlite", "aiosqlite"), "postgresql": ("psycopg", "asyncpg")}
+DRIVERS: Final = {
+    "sqlite": ("pysqlite", "aiosqlite"),
+    "postgresql": ("psycopg", "asyncpg", "psycopg_async"),
+}
+"""Of each database: one that does not wait, and those that do."""
 
 ROWS: Final = 60
 
@@ -140,8 +144,8 @@ def async_engine(database: str) -> Iterator[AsyncEngine]:
     yield create_async_engine(url(database, 1), poolclass=NullPool)
 
 
-def url(database: str, is_async: int) -> str:
-    driver = DRIVERS[database][is_async]
+def url(database: str, driver_number: int) -> str:
+    driver = DRIVERS[database][driver_number]
     if database == "postgresql":
         return shared_postgres().url(driver)
     return f"sqlite+{driver}:///{Path(_folder().name) / 'test.db'}"

@@ -101,6 +101,7 @@ class TestVersions:
         model=Item,
         sort=("grade",),
         etag=(func.max(Item.grade), func.count()),
+        advise=False,
     )
 
     def test_who_has_the_version_costs_one_statement(self, session: Session) -> None:
@@ -193,7 +194,7 @@ class TestRows:
 
 
 def test_the_client_chooses_what_rows_hold(session: Session) -> None:
-    posts = Paginate(Partial[PostOut], model=Post, sort=("title",))
+    posts = Paginate(Partial[PostOut], model=Post, sort=("title",), advise=False)
     q = posts.parse("fields=author(name)&limit=2&sort=-title")
     with statements_of(session.get_bind().engine) as seen:
         found = posts.page_sync(session, select(Post), q)

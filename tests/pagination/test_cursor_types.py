@@ -21,6 +21,7 @@ Users = Paginate(
     sort=SORTS,
     mode="cursor",
     secret="a secret of more than 16 bytes",
+    advise=False,
 )
 
 Slots = Paginate(
@@ -30,6 +31,7 @@ Slots = Paginate(
     sort=("day", "hour"),
     mode="cursor",
     secret="a secret of more than 16 bytes",
+    advise=False,
 )
 
 

@@ -59,10 +59,10 @@ class TitleOut(BaseModel):
 
 SORTS: Final = ("id", "grade", "label", "state", "made")
 
-Items = Paginate(ItemOut, model=Item, sort=SORTS, default_limit=20, max_limit=100)
-Posts = Paginate(PostOut, model=Post, sort=("title",), default_sort="-title")
-Walk = Paginate(ItemOut, model=Item, sort=SORTS, mode="cursor", secret=SECRET)
-Both = Paginate(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET)
+Items = Paginate(ItemOut, model=Item, sort=SORTS, default_limit=20, max_limit=100, advise=False)
+Posts = Paginate(PostOut, model=Post, sort=("title",), default_sort="-title", advise=False)
+Walk = Paginate(ItemOut, model=Item, sort=SORTS, mode="cursor", secret=SECRET, advise=False)
+Both = Paginate(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET, advise=False)
 
 EVERY: Final = select(Item)
 FIRST: Final = select(Item).where(Item.dataset == 0)
@@ -219,7 +219,7 @@ class TestPages:
         assert link is not None
         assert '<?q=a%26b&limit=5&page=3>; rel="next"' in link
 
-    def test_21_page_and_total_are_one_statement(self, session: Session) -> None:
+    def test_20_page_and_total_are_one_statement(self, session: Session) -> None:
         with asked(session) as seen:
             page(session, "page=2")
         assert len(seen) == 1
@@ -311,7 +311,7 @@ class TestCursors:
         assert pages[-1].next_cursor is None
 
     @pytest.mark.parametrize("paging", ["exact", Capped(9)])
-    def test_9_a_total_beside_cursors_if_wanted(self, session: Session, paging: Any) -> None:
+    def test_a_total_beside_cursors_if_wanted(self, session: Session, paging: Any) -> None:
         counted = Paginate(ItemOut, model=Item, mode="cursor", secret=SECRET, count=paging)
         found = stretch(session, "limit=7", counted)
         assert found.total == (60 if paging == "exact" else 9)
@@ -504,7 +504,7 @@ class TestFiltersOfTheOrm:
 
     @pytest.mark.parametrize("counting", COUNTS)
     def test_on_pages(self, session: Session, statement: Any, counting: Any) -> None:
-        paginate = Paginate(ItemOut, model=Item, sort=SORTS, count=counting)
+        paginate = Paginate(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
         found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
         assert len(found.data) == 15
         assert found.total in (60, 7, None)
@@ -591,7 +591,7 @@ class TestOptions:
             Paginate(PostOut, model=Post, sort=("author",))
 
     def test_a_key_says_where_nulls_stand(self, session: Session) -> None:
-        first = Paginate(ItemOut, model=Item, sort=(Key("grade", nulls="first"),))
+        first = Paginate(ItemOut, model=Item, sort=(Key("grade", nulls="first"),), advise=False)
         statement = EVERY.where(Item.dataset == 2)
         nulls = session.scalar(select(func.count()).where(Item.dataset == 2, Item.grade.is_(None)))
         assert nulls

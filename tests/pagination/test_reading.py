@@ -21,7 +21,7 @@ from hasten.pagination.sql.counting import count
 from hasten.pagination.sql.indexes import find_index
 from hasten.pagination.sql.paging import page as page_of
 from hasten.pagination.sql.reading import Keys, Selection, SortKey, read, resolve
-from hasten.pagination.sql.running import Stretch, numbered, run, stretch
+from hasten.pagination.sql.running import Statements, Stretch, numbered, run, stretch
 from tests.pagination.databases import (
     DATABASES,
     Animal,
@@ -122,7 +122,7 @@ class TestRefusals:
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
             read(select(Post).fetch(5))
         with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*from its subquery"):
-            read(select(Post).ext(distinct_on(Post.title)))
+            read(distinct_on(select(Post), Post.title))
 
     def test_29_a_union_is_read_through_a_select(self) -> None:
         whole: Any = union(select(Post.id), select(Author.id))
@@ -143,13 +143,15 @@ class TestRefusals:
         reading = read(select(Post.title).distinct(), key=[Post.title])
         keys = resolve(reading, (Key("id"),), COLUMNS)
         with pytest.raises(InvalidOption, match="one of the columns that the DISTINCT select"):
-            list(stretch(reading, keys, None, limit=1, dialect="sqlite"))
+            list(stretch(Statements(reading, keys), None, limit=1, dialect="sqlite"))
 
 
-def distinct_on(column: Any) -> Any:
+def distinct_on(statement: Any, column: Any) -> Any:
+    if not hasattr(statement, "ext"):  # as before SQLAlchemy 2.1
+        return statement.distinct(column)
     from sqlalchemy.dialects.postgresql import distinct_on as extension
 
-    return extension(column)
+    return statement.ext(extension(column))
 
 
 PostAlias: Final = aliased(Post)
@@ -264,30 +266,44 @@ def check(session: Session, statement: Selection, wanted: list[Any], key: Any = 
     page = Stretch([], has_more=True, first=None, last=None)
     seen: list[Any] = []
     while page.has_more:
-        page = run(session, stretch(reading, keys, page.last, limit=3, dialect=dialect))
+        page = run(session, stretch(Statements(reading, keys), page.last, limit=3, dialect=dialect))
         assert len(page.rows) == 3 or not page.has_more
         seen += page.rows
     assert _sorted(seen) == _sorted(wanted)
     back = run(
         session,
-        stretch(reading, keys, None, limit=len(seen) + 1, dialect=dialect, backwards=True),
+        stretch(
+            Statements(reading, keys), None, limit=len(seen) + 1, dialect=dialect, backwards=True
+        ),
     )
     assert back.rows == seen
     plain = page_of(reading, keys, limit=3, offset=1, dialect=dialect, defer=False)
     deferred = page_of(reading, keys, limit=3, offset=1, dialect=dialect, defer=True)
     assert _unique(session, deferred, statement) == _unique(session, plain, statement)
     for offset in (0, 3, len(wanted) - 2, len(wanted), 500, 5_000):
-        exact = run(session, numbered(reading, keys, limit=3, offset=offset, dialect=dialect))
+        exact = run(
+            session, numbered(Statements(reading, keys), limit=3, offset=offset, dialect=dialect)
+        )
         assert exact.rows == seen[offset : offset + 3]
         assert (exact.total, exact.relation) == (len(wanted), "eq")
         assert exact.has_more == (offset + 3 < len(wanted))
         capped = run(
             session,
-            numbered(reading, keys, limit=3, offset=offset, dialect=dialect, count="capped", cap=4),
+            numbered(
+                Statements(reading, keys),
+                limit=3,
+                offset=offset,
+                dialect=dialect,
+                count="capped",
+                cap=4,
+            ),
         )
         assert (capped.rows, capped.has_more) == (exact.rows, exact.has_more)
         uncounted = run(
-            session, numbered(reading, keys, limit=3, offset=offset, dialect=dialect, count="none")
+            session,
+            numbered(
+                Statements(reading, keys), limit=3, offset=offset, dialect=dialect, count="none"
+            ),
         )
         assert (uncounted.rows, uncounted.has_more) == (exact.rows, exact.has_more)
         assert uncounted.total is None
@@ -337,7 +353,9 @@ def test_26_groups_are_sorted_by_an_aggregate(database: str) -> None:
         page = Stretch([], has_more=True, first=None, last=None)
         seen: list[Any] = []
         while page.has_more:
-            page = run(session, stretch(reading, keys, page.last, limit=2, dialect=database))
+            page = run(
+                session, stretch(Statements(reading, keys), page.last, limit=2, dialect=database)
+            )
             seen += map(tuple, page.rows)
         assert seen == wanted
 
@@ -347,7 +365,7 @@ def test_28_the_limit_applies_to_parents_and_all_children_are_there(database: st
     reading = read(select(Post).options(joinedload(Post.tags)))
     keys = resolve(reading, (Key("title"),), COLUMNS)
     with Session(engine(database)) as session:
-        page = run(session, stretch(reading, keys, None, limit=7, dialect=database))
+        page = run(session, stretch(Statements(reading, keys), None, limit=7, dialect=database))
         assert len(page.rows) == 7
         loaded = {post.id: sorted(tag.id for tag in post.tags) for post in page.rows}
         links = session.execute(select(post_tags).order_by(post_tags.c.tag_id)).all()

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from hasten.errors import MissingExtra
 from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.counting import as_total, read_estimate
-from hasten.pagination.sql.paging import can_defer, page, tail
+from hasten.pagination.sql.paging import can_defer, from_end, page
 from hasten.pagination.sql.reading import read, resolve
 from hasten.pagination.sql.running import (
     Counted,
     Numbered,
+    Statements,
     dialect_of,
     numbered,
     run,
@@ -64,9 +65,14 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(found)]
                 assert ids == wanted
-            reverse = tail(reading, keys, limit=limit, offset=offset, total=60, dialect=database)
-            assert (reverse is not None) == (bool(wanted) and 60 - offset - len(wanted) < offset)
-            if reverse is not None:
+            turned = from_end(limit=limit, offset=offset, total=60)
+            assert (turned is not None) == (bool(wanted) and 60 - offset - len(wanted) < offset)
+            if turned is not None:
+                backward = tuple(key.reversed(database) for key in keys)
+                size, skipped = turned
+                reverse = page(
+                    reading, backward, limit=size, offset=skipped, dialect=database, defer=False
+                )
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(reverse)]
                 assert ids == wanted[::-1]
@@ -81,8 +87,7 @@ class TestEveryExecutor:
     async def test_by_number(self, database: str, kind: str, count: Counted) -> None:
         def steps(executor: Any) -> Any:
             reading, keys = plan(of_columns(1), (Key("made"),))
-            return numbered(
-                reading, keys, limit=7, offset=14,
+            return numbered(Statements(reading, keys), limit=7, offset=14,
                 dialect=dialect_of(executor, reading), count=count, cap=9,
             )  # fmt: skip
 
@@ -93,7 +98,9 @@ class TestEveryExecutor:
     async def test_by_position(self, database: str, kind: str) -> None:
         def steps(executor: Any) -> Any:
             reading, keys = plan(of_columns(1), (Key("grade"),))
-            return stretch(reading, keys, [1, 20], limit=7, dialect=dialect_of(executor, reading))
+            return stretch(
+                Statements(reading, keys), [1, 20], limit=7, dialect=dialect_of(executor, reading)
+            )
 
         one, other = await self.both(database, kind, steps)
         assert one == other
@@ -117,7 +124,8 @@ async def test_entities_come_from_an_asynchronous_session_too() -> None:
     with async_engine("postgresql") as made:
         async with AsyncSession(made) as session:
             found = await run_async(
-                session, numbered(reading, keys, limit=3, offset=27, dialect="postgresql")
+                session,
+                numbered(Statements(reading, keys), limit=3, offset=27, dialect="postgresql"),
             )
     assert [post.id for post in found.rows] == [28, 29, 30]
     assert (found.total, found.has_more) == (30, False)
@@ -154,7 +162,12 @@ class TestStatements:
             found = run(
                 session,
                 numbered(
-                    reading, keys, limit=5, offset=offset, dialect=database, count=count, cap=50
+                    Statements(reading, keys),
+                    limit=5,
+                    offset=offset,
+                    dialect=database,
+                    count=count,
+                    cap=50,
                 ),
             )
         assert len(seen) == statements
@@ -166,10 +179,15 @@ class TestStatements:
             in_one = 1 if database == "postgresql" else 3
             for statement, most in ((of_columns(0), in_one), (of_entities(0), 3)):
                 reading, keys = plan(statement, (Key("state"), Key("made", descending=True)))
-                page = run(session, stretch(reading, keys, None, limit=5, dialect=database))
+                page = run(
+                    session, stretch(Statements(reading, keys), None, limit=5, dialect=database)
+                )
                 assert len(seen) == 1
                 seen.clear()
-                run(session, stretch(reading, keys, page.last, limit=5, dialect=database))
+                run(
+                    session,
+                    stretch(Statements(reading, keys), page.last, limit=5, dialect=database),
+                )
                 assert 1 <= len(seen) <= most
                 seen.clear()
 
@@ -181,11 +199,15 @@ def test_8_18_past_the_end_and_of_nothing_there_is_a_total(database: str, is_ent
     nothing, its_keys = plan(of_entities(77) if is_entity else of_columns(77), ())
     with Session(engine(database)) as session:
         for offset in (60, 600, 6_000):
-            past = run(session, numbered(reading, keys, limit=5, offset=offset, dialect=database))
+            past = run(
+                session,
+                numbered(Statements(reading, keys), limit=5, offset=offset, dialect=database),
+            )
             assert past == Numbered([], has_more=False, total=60, relation="eq")
         for offset in (0, 5_000):
             empty = run(
-                session, numbered(nothing, its_keys, limit=5, offset=offset, dialect=database)
+                session,
+                numbered(Statements(nothing, its_keys), limit=5, offset=offset, dialect=database),
             )
             assert empty == Numbered([], has_more=False, total=0, relation="eq")
 
@@ -199,7 +221,12 @@ def test_31_a_page_beyond_the_cap_is_still_a_page(database: str, is_entity: bool
             found = run(
                 session,
                 numbered(
-                    reading, keys, limit=5, offset=40, dialect=database, count="capped", cap=cap
+                    Statements(reading, keys),
+                    limit=5,
+                    offset=40,
+                    dialect=database,
+                    count="capped",
+                    cap=cap,
                 ),
             )
             assert (len(found.rows), found.has_more) == (5, True)
@@ -211,30 +238,39 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
     """What was selected for the work (keys, totals) is not in them."""
     order = (Key("made"), Key("grade"))
     with Session(engine(database)) as session:
+        several = (Row, tuple)
         for statement, kind in (
             (select(Item), Item),
             (select(Item.label), str),
-            (select(Author, Post).join(Author.posts), Row),
-            (select(Item.id, Item.label), Row),
-            (select(Item.grade, Item.made, Item.id), Row),
+            (select(Author, Post).join(Author.posts), several),
+            (select(Item.id, Item.label), several),
+            (select(Item.grade, Item.made, Item.id), several),
         ):
             reading = read(statement)
             keys = resolve(reading, order if "items" in str(statement) else (), COLUMNS)
             pages: list[Any] = [
-                run(session, numbered(reading, keys, limit=3, offset=1, dialect=database)).rows,
-                run(session, stretch(reading, keys, None, limit=3, dialect=database)).rows,
+                run(
+                    session,
+                    numbered(Statements(reading, keys), limit=3, offset=1, dialect=database),
+                ).rows,
+                run(
+                    session, stretch(Statements(reading, keys), None, limit=3, dialect=database)
+                ).rows,
             ]
-            position = run(session, stretch(reading, keys, None, limit=1, dialect=database)).last
+            position = run(
+                session, stretch(Statements(reading, keys), None, limit=1, dialect=database)
+            ).last
             pages.append(
-                run(session, stretch(reading, keys, position, limit=3, dialect=database)).rows
+                run(
+                    session, stretch(Statements(reading, keys), position, limit=3, dialect=database)
+                ).rows
             )
             assert pages[0] == pages[2]
             for rows in pages:
                 assert len(rows) == 3
                 assert all(isinstance(row, kind) or row is None for row in rows)
-                if kind is Row:
-                    names = [each["name"] for each in statement.column_descriptions]
-                    assert list(rows[0]._fields) == names
+                if isinstance(kind, tuple):
+                    assert len(rows[0]) == len(statement.column_descriptions)
 
 
 def test_what_is_grouped_or_keyed_is_not_deferred() -> None:

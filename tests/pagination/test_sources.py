@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -35,6 +37,16 @@ class BookOut(BaseModel):
     @field_serializer("published")
     def _year(self, value: date) -> str:
         return f"in {value.year}"
+
+
+class TimeOut(BaseModel):
+    id: int
+    at: datetime
+
+
+class GradeOut(BaseModel):
+    id: int
+    grade: float | None
 
 
 @dataclass
@@ -120,6 +132,40 @@ class TestLists:
         assert [row for each in reversed(back) for row in each.data] == [
             row for each in pages for row in each.data
         ]
+
+    @pytest.mark.parametrize("number", [float, Decimal])
+    @pytest.mark.parametrize("sort", ["grade", "-grade", "grade,-id"])
+    @pytest.mark.parametrize("limit", [1, 2, 3])
+    def test_57_no_number_is_above_all_numbers(
+        self, number: Callable[[str], Any], sort: str, limit: int
+    ) -> None:
+        """Python would leave such a list unsorted, and a walk over it would not end."""
+        texts = ["1", "nan", "0.5", "inf", "nan", "-inf", "2", "nan"]
+        items: list[dict[str, Any]] = [{"id": n, "grade": number(t)} for n, t in enumerate(texts)]
+        items.append({"id": len(texts), "grade": None})
+        graded = Paginate(GradeOut, key=("id",), sort=("grade", "id"), mode="cursor", secret=SECRET)
+        order = {"grade": [5, 2, 0, 6, 3, 1, 4, 7, 8], "-grade": [7, 4, 1, 3, 6, 0, 2, 5, 8]}
+        order["grade,-id"] = [5, 2, 0, 6, 3, 7, 4, 1, 8]
+        pages = walk(graded, items, f"sort={sort}&limit={limit}")
+        assert [row["id"] for page in pages for row in page.data] == order[sort]
+
+    @pytest.mark.parametrize("sort", ["at", "-at"])
+    @pytest.mark.parametrize("limit", [1, 2, 3])
+    def test_59_the_hour_that_a_clock_shows_twice(self, sort: str, limit: int) -> None:
+        """Summer time ends in Berlin at 1:00 UTC, and the clock goes from 3:00 back to 2:00."""
+        start = datetime(2026, 10, 24, 23, tzinfo=UTC)
+        times = [start + timedelta(minutes=30 * n) for n in range(10)]
+        berlin = ZoneInfo("Europe/Berlin")
+        ends = (
+            datetime.min.replace(tzinfo=timezone(timedelta(hours=9))),
+            datetime.max.replace(tzinfo=timezone(timedelta(hours=-9))),
+        )
+        times = [ends[0], *(time.astimezone(berlin) for time in times), ends[1]]
+        items = [{"id": n, "at": time} for n, time in enumerate(times)]
+        timed = Paginate(TimeOut, key=("id",), sort=("at",), mode="cursor", secret=SECRET)
+        pages = walk(timed, items[::-1], f"sort={sort}&limit={limit}")
+        ids = [row["id"] for page in pages for row in page.data]
+        assert ids == (list(range(12)) if sort == "at" else list(range(11, -1, -1)))
 
     def test_48_a_cursor_of_another_order_or_scope_is_refused(self) -> None:
         books = Paginate(BookOut, key=("id",), sort=("grade",), mode="cursor", secret=SECRET)

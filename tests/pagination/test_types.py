@@ -37,7 +37,7 @@ from sqlalchemy.types import TypeEngine
 
 from hasten.pagination.order import Key
 from hasten.pagination.sql.reading import read, resolve
-from hasten.pagination.sql.running import Stretch, run, run_async, stretch
+from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
 from tests.pagination.databases import DATABASES, async_engine, engine
 
 
@@ -115,11 +115,16 @@ async def test_56_a_value_finds_its_place_again(
     ):
         keys = resolve(reading, order, columns)
         with engine(database).connect() as connection:
-            whole = run(connection, stretch(reading, keys, None, limit=99, dialect=database)).rows
+            whole = run(
+                connection, stretch(Statements(reading, keys), None, limit=99, dialect=database)
+            ).rows
             page = Stretch([], has_more=True, first=None, last=None)
             seen: list[int] = []
             while page.has_more:
-                page = run(connection, stretch(reading, keys, page.last, limit=1, dialect=database))
+                page = run(
+                    connection,
+                    stretch(Statements(reading, keys), page.last, limit=1, dialect=database),
+                )
                 seen += page.rows
         assert len(whole) == ROWS
         assert seen == whole
@@ -129,7 +134,8 @@ async def test_56_a_value_finds_its_place_again(
                 seen = []
                 while page.has_more:
                     page = await run_async(
-                        awaited, stretch(reading, keys, page.last, limit=4, dialect=database)
+                        awaited,
+                        stretch(Statements(reading, keys), page.last, limit=4, dialect=database),
                     )
                     seen += page.rows
         assert seen == whole

@@ -11,14 +11,31 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import (
+    REAL,
+    Column,
+    Connection,
+    Double,
+    Enum,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
+from hasten.errors import InvalidOption
 from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.keyset import after
 from hasten.pagination.sql.reading import Keys, Reading, Selection, read, resolve
-from hasten.pagination.sql.running import Stretch, run, run_async, stretch
+from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
 
 COLUMNS: Final = {
@@ -73,6 +90,11 @@ def plan(statement: Selection, order: Order) -> tuple[Reading, Keys]:
     return reading, resolve(reading, order, COLUMNS)
 
 
+def ids(rows: list[Any]) -> list[int]:
+    """Of entities, or of columns of which the first is the id."""
+    return [row.id if isinstance(row, Item) else row[0] for row in rows]
+
+
 def of_entities(dataset: int) -> Selection:
     return select(Item).where(Item.dataset == dataset)
 
@@ -101,13 +123,12 @@ def test_37_38_a_walk_is_a_full_read_forwards_and_backwards(
             while has_more:
                 page = run(
                     session,
-                    stretch(
-                        reading, keys, position,
+                    stretch(Statements(reading, keys), position,
                         limit=limit, dialect=database, backwards=backwards,
                     ),
                 )  # fmt: skip
                 assert len(page.rows) == limit or not page.has_more
-                pages.append([row.id for row in page.rows])
+                pages.append(ids(page.rows))
                 position, has_more = (page.first if backwards else page.last), page.has_more
             if backwards:
                 pages.reverse()
@@ -128,9 +149,12 @@ def test_37_38_a_walk_by_the_asynchronous_driver_too(
                 page = Stretch([], has_more=True, first=None, last=None)
                 while page.has_more:
                     page = await run_async(
-                        session, stretch(reading, keys, page.last, limit=limit, dialect=database)
+                        session,
+                        stretch(
+                            Statements(reading, keys), page.last, limit=limit, dialect=database
+                        ),
                     )
-                    seen += [row.id for row in page.rows]
+                    seen += ids(page.rows)
         with engine(database).connect() as connection:
             assert seen == expected(everything(connection, dataset), order)
 
@@ -145,17 +169,24 @@ def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
 ) -> None:
     reading, keys = plan(of_columns(dataset), order)
     with engine(database).connect() as connection:
-        page = run(connection, stretch(reading, keys, None, limit=limit, dialect=database))
+        page = run(
+            connection, stretch(Statements(reading, keys), None, limit=limit, dialect=database)
+        )
         for _ in range(data.draw(st.integers(0, 3))):
             if not page.has_more:
                 break
             following = run(
-                connection, stretch(reading, keys, page.last, limit=limit, dialect=database)
+                connection,
+                stretch(Statements(reading, keys), page.last, limit=limit, dialect=database),
             )
             back = run(
                 connection,
                 stretch(
-                    reading, keys, following.first, limit=limit, dialect=database, backwards=True
+                    Statements(reading, keys),
+                    following.first,
+                    limit=limit,
+                    dialect=database,
+                    backwards=True,
                 ),
             )
             assert back.rows == page.rows
@@ -196,21 +227,25 @@ def test_39_40_rows_that_stay_are_seen_once_while_others_come_and_go(
             page = run(
                 session,
                 stretch(
-                    reading, keys, position, limit=limit, dialect=database, backwards=backwards
+                    Statements(reading, keys),
+                    position,
+                    limit=limit,
+                    dialect=database,
+                    backwards=backwards,
                 ),
             )
-            ids = [row.id for row in page.rows]
-            seen += reversed(ids) if backwards else ids
+            found = ids(page.rows)
+            seen += reversed(found) if backwards else found
             position, has_more = (page.first if backwards else page.last), page.has_more
-            out = set(ids[-1:] if seed % 2 else [])
+            out = set(found[-1:] if seed % 2 else [])
             if 2 * len(gone) < len(before):
                 out |= set(random.sample(sorted(before - gone), 2))
             gone |= out
             connection.execute(delete(Item).where(Item.id.in_(out)))
             # SQLite would give the id of a row that is gone once more.
-            ids = [next(new_ids), next(new_ids)] if len(seen) < len(before) else []
-            if ids:
-                connection.execute(insert(Item), [item(random, dataset, id=id) for id in ids])
+            new = [next(new_ids), next(new_ids)] if len(seen) < len(before) else []
+            if new:
+                connection.execute(insert(Item), [item(random, dataset, id=id) for id in new])
         assert len(seen) == len(set(seen))
         assert before - gone <= set(seen)
         session.rollback()
@@ -220,15 +255,23 @@ def test_39_40_rows_that_stay_are_seen_once_while_others_come_and_go(
 def test_43_the_first_page_has_nothing_before_it_and_the_last_nothing_after(database: str) -> None:
     reading, keys = plan(of_columns(0), (Key("made"),))
     with engine(database).connect() as connection:
-        first = run(connection, stretch(reading, keys, None, limit=10, dialect=database))
+        first = run(
+            connection, stretch(Statements(reading, keys), None, limit=10, dialect=database)
+        )
         last = run(
             connection,
-            stretch(reading, keys, None, limit=10, dialect=database, backwards=True),
+            stretch(Statements(reading, keys), None, limit=10, dialect=database, backwards=True),
         )
         for position, backwards in ((first.first, True), (last.last, False)):
             beyond = run(
                 connection,
-                stretch(reading, keys, position, limit=10, dialect=database, backwards=backwards),
+                stretch(
+                    Statements(reading, keys),
+                    position,
+                    limit=10,
+                    dialect=database,
+                    backwards=backwards,
+                ),
             )
             assert beyond == Stretch([], has_more=False, first=None, last=None)
 
@@ -241,7 +284,13 @@ def test_17_a_page_that_ends_with_the_last_row_has_no_more(database: str, backwa
         for limit, has_more in ((59, True), (60, False), (61, False)):
             page = run(
                 connection,
-                stretch(reading, keys, None, limit=limit, dialect=database, backwards=backwards),
+                stretch(
+                    Statements(reading, keys),
+                    None,
+                    limit=limit,
+                    dialect=database,
+                    backwards=backwards,
+                ),
             )
             assert (len(page.rows), page.has_more) == (min(limit, 60), has_more)
 
@@ -261,7 +310,10 @@ def test_57_infinities_and_nan_have_their_place_in_postgresql() -> None:
         seen: list[str] = []
         page = Stretch([], has_more=True, first=None, last=None)
         while page.has_more:
-            page = run(session, stretch(reading, keys, page.last, limit=1, dialect="postgresql"))
+            page = run(
+                session,
+                stretch(Statements(reading, keys), page.last, limit=1, dialect="postgresql"),
+            )
             seen += [f"{row.weight:g}" for row in page.rows]
         assert seen == ["nan", "nan", "nan", "inf", "1e+30", "0.1", "-inf"]
         session.rollback()
@@ -326,8 +378,11 @@ def test_38_the_emulation_sorts_as_the_words_do(order: Order, dataset: int, limi
         page = Stretch([], has_more=True, first=None, last=None)
         seen: list[int] = []
         while page.has_more:
-            page = run(connection, stretch(reading, keys, page.last, limit=limit, dialect="mysql"))
-            seen += [row.id for row in page.rows]
+            page = run(
+                connection,
+                stretch(Statements(reading, keys), page.last, limit=limit, dialect="mysql"),
+            )
+            seen += ids(page.rows)
         assert seen == expected(everything(connection, dataset), order)
 
 
@@ -353,8 +408,34 @@ def test_59_text_is_compared_by_the_database_alone(database: str) -> None:
         seen: list[int] = []
         page = Stretch([], has_more=True, first=None, last=None)
         while page.has_more:
-            page = run(connection, stretch(reading, keys, page.last, limit=4, dialect=database))
-            seen += [row.id for row in page.rows]
+            page = run(
+                connection, stretch(Statements(reading, keys), page.last, limit=4, dialect=database)
+            )
+            seen += ids(page.rows)
         rows = everything(connection, 0)
     fold = {row.id: (row.label.lower(), -row.id) for row in rows}
     assert seen == sorted(fold, key=lambda id: fold[id])
+
+
+@pytest.mark.parametrize("kind", [Enum("z", "a", name="letters"), Float(), Float(24)])
+def test_57_what_mysql_does_not_compare_as_it_sorts_is_refused(kind: TypeEngine[Any]) -> None:
+    """It sorts an ENUM by place and compares it as text, and shows six digits of a FLOAT."""
+    reading, keys = of_kind(kind)
+    for dialect in ("mysql", "mariadb"):
+        for position in (None, ["a", 1]):
+            with pytest.raises(InvalidOption, match=r"kinds\.key.*MySQL"):
+                after(reading, keys, position, limit=5, dialect=dialect)
+    assert after(reading, keys, None, limit=5, dialect="postgresql")
+
+
+@pytest.mark.parametrize(
+    "kind", [Enum("z", "a", native_enum=False), Double(), REAL(), Float(53), Numeric(5, 2)]
+)
+def test_57_and_what_it_does_is_not(kind: TypeEngine[Any]) -> None:
+    assert after(*of_kind(kind), None, limit=5, dialect="mysql")
+
+
+def of_kind(kind: TypeEngine[Any]) -> tuple[Reading, Keys]:
+    kinds = Table("kinds", MetaData(), Column("id", Integer, primary_key=True), Column("key", kind))
+    reading = read(select(kinds.c.id))
+    return reading, resolve(reading, (Key("key"),), dict(kinds.c.items()))

@@ -52,6 +52,29 @@ async def peek(store: Store, check: Check) -> Outcome:
     return outcome
 
 
+class TestCancelling:
+    """Who asks may be gone before the answer comes, or before it is looked at."""
+
+    @pytest.mark.parametrize("turns", range(12))
+    async def test_what_nobody_heard_of_is_given_back(self, store: Store, turns: int) -> None:
+        rule = concurrency_rule(1, 60)
+        place = Check(bucket_of("places", rule), ADA, rule, 1, counted_later=True)
+        asking = asyncio.create_task(hit(store, place))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        try:
+            token = (await asking).token
+        except asyncio.CancelledError:
+            pass
+        else:
+            assert token is not None
+            await settle(store, token)
+        async with asyncio.timeout(10):
+            while not (await hit(store, place)).ok:  # what is given back may be on its way
+                await asyncio.sleep(0.001)
+
+
 class TestHit:
     async def test_2_as_many_as_the_limit_pass(self, store: Store) -> None:
         outcomes = [await hit(store, check(3)) for _ in range(4)]

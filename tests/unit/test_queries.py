@@ -35,7 +35,10 @@ def of_django() -> Any:
     ],
 )
 def test_names_and_values(make: Any) -> None:
-    assert pairs_of(make()) == PAIRS
+    found = pairs_of(make())
+    # Litestar gives the names in no order; what counts is that of the values of one.
+    assert sorted(found) == sorted(PAIRS)
+    assert [value for name, value in found if name == "a"] == ["1 &", ""]
 
 
 def test_of_a_dict() -> None:

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from examples.send_email.smtp import Mailbox
 from examples.send_email.tour.blog import see_blog
+from examples.send_email.tour.limits import see_limits
 from examples.send_email.tour.mail import see_mail
 from examples.send_email.tour.seeing import Row, console
 
@@ -15,8 +16,9 @@ def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
     """Returns whether all went as promised."""
     mail = see_mail(client, mailbox)
     blog = see_blog(client)
-    show(mail, blog)
-    return all(as_promised is not False for *_, as_promised in (*mail, *blog))
+    limits = see_limits(client)
+    show(mail, blog, limits)
+    return all(as_promised is not False for *_, as_promised in (*mail, *blog, *limits))
 
 
 def show(*sections: list[Row]) -> None:

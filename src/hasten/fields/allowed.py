@@ -409,6 +409,24 @@ class _Said(NamedTuple):
     is_computed: bool = False
 
 
+class Member(NamedTuple):
+    """One field of a model, as the model itself has it."""
+
+    name: str
+    """In JSON."""
+    attribute: str
+    nested: type | None
+    """The model that it leads to."""
+    many: bool
+
+
+def members_of(model: type) -> Iterator[Member]:
+    """What a model says of its fields, for who describes it: no need is known of computed ones."""
+    for part in _read(model):
+        to, many = _nested(part.kind)
+        yield Member(part.name, part.attribute, to if isinstance(to, type) else None, many)
+
+
 def _read(source: object) -> Iterable[_Said]:
     if isinstance(source, Mapping):
         return [_written_down(name, value) for name, value in source.items()]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import (
     TYPE_CHECKING,
     Any,
     Final,
     Generic,
+    Self,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -152,7 +153,7 @@ class Fields(Generic[T]):
             _check_from_one("many", value)
         return lambda field: caps.get(field, usual)
 
-    def without(self, *paths: str) -> Fields[T]:
+    def without(self, *paths: str) -> Self:
         """The same without these fields, as if there were none: for a role that sees less.
 
         To be made when the application starts, once for each role. Raises `InvalidOption` for one
@@ -210,6 +211,10 @@ class Fields(Generic[T]):
         """
         return self._table().of(statement, fields, apart=apart)
 
+    def context(self, fields: FieldSet) -> Hashable:
+        """What a shape depends on besides its set: it is for as long as this stays equal."""
+        return self._table().context(fields)
+
     def _fetch(
         self,
         db: Executor | AsyncExecutor,
@@ -218,8 +223,8 @@ class Fields(Generic[T]):
         most: int | None = None,
     ) -> Steps[list[Row]]:
         table = self._table()
-        shape = table.of(statement, fields)
-        return shape.fetch(statement, self._sql.dialect_of(db, table.mapper), most=most)
+        dialect = self._sql.dialect_of(db, table.mapper)
+        return table.fetch(statement, fields, dialect, most=most)
 
     def _table(self) -> Shapes:
         if self._shapes is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 
 from hasten._answers import Answer, Asked, etag_of
-from hasten.fields.allowed import Allowed, Field
+from hasten.fields.allowed import Member, members_of
 from hasten.fields.rows import annotations_of, encode
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Partial(dict[str, object], Generic[T]):
         return {
             "type": "function-wrap",
             "function": {"type": "no-info", "function": lambda row, _: row},
-            "schema": _described(Allowed(of), handler, _MAX_DEPTH),
+            "schema": _described(of, handler, _MAX_DEPTH),
             "serialization": {"type": "function-plain", "function": dict},
         }
 
@@ -59,15 +59,14 @@ def is_partial(kind: Any) -> bool:
     return get_origin(kind) is Partial
 
 
-def _described(allowed: Allowed, handler: Any, depth: int) -> dict[str, Any]:
-    model: Any = allowed.model
+def _described(model: Any, handler: Any, depth: int) -> dict[str, Any]:
     kinds = annotations_of(model)
     return {
         "type": "typed-dict",
         "fields": {
             name: {"type": "typed-dict-field", "schema": schema, "required": False}
-            for field in allowed.fields.values()
-            for name, schema in _of_field(field, kinds.get(field.attribute, Any), handler, depth)
+            for member in members_of(model)
+            for name, schema in _of_member(member, kinds.get(member.attribute, Any), handler, depth)
         },
         "config": {"title": f"Partial[{model.__name__}]"},
         # In the form that pydantic makes a short name of, for the components of OpenAPI.
@@ -75,12 +74,12 @@ def _described(allowed: Allowed, handler: Any, depth: int) -> dict[str, Any]:
     }
 
 
-def _of_field(field: Field, kind: Any, handler: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    if field.relation is None or field.relation.model is None:
-        yield field.name, handler.generate_schema(kind)
+def _of_member(member: Member, kind: Any, handler: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if member.nested is None:
+        yield member.name, handler.generate_schema(kind)
     elif depth > 1:
-        inner = _described(field.relation, handler, depth - 1)
-        if field.many:
-            yield field.name, {"type": "list", "items_schema": inner}
+        inner = _described(member.nested, handler, depth - 1)
+        if member.many:
+            yield member.name, {"type": "list", "items_schema": inner}
         else:
-            yield field.name, {"type": "nullable", "schema": inner}
+            yield member.name, {"type": "nullable", "schema": inner}

@@ -65,6 +65,7 @@ class Options(TypedDict, total=False):
     fields: Fields[Any] | None
     envelope: Envelope | None
     etag: bool | Version
+    advise: bool
 
 
 class Paginate(Generic[P]):
@@ -94,6 +95,8 @@ class Paginate(Generic[P]):
       ``func.max(Post.updated_at)``, or several, is asked before anything else: a client that has
       that version already gets 304, and no page is read. Mind what it does not see: rows that are
       deleted (count them, too), and other tables.
+    - advise: to warn (`PaginationWarning`), once for each query, where no index has its order and
+      of other things that will matter once the table is large.
 
     Raises `InvalidOption` when it is made, for all that could not be kept when a request comes.
     """
@@ -145,6 +148,7 @@ class Paginate(Generic[P]):
         fields: Fields[Any] | None = None,
         envelope: Envelope | None = None,
         etag: bool | Version = False,
+        advise: bool = True,
     ) -> None:
         self.out: Final = out
         self.model: Final = model
@@ -159,6 +163,7 @@ class Paginate(Generic[P]):
         self._attributes = _sortable(self.fields.allowed)
         self._etag = etag is True
         self._version = _to_version(etag)
+        self._ruled: set[str] = set()
         if self.fields.model is not model:
             raise InvalidOption("fields", self.fields.model, f"fields of {_name_of(model)}")
         if model is not None:
@@ -172,6 +177,14 @@ class Paginate(Generic[P]):
         self._default_order = self._to_order(default_sort)
         self._key = self._to_unique(key)
         self._check_in_cursor()
+        if model is not None:
+            self._plans = self._planning.Plans(
+                self._mapper,
+                self.fields,
+                self._attributes,
+                ruled=self._ruled,
+                advise=advise,
+            )
 
     @property
     def sorts(self) -> tuple[str, ...]:
@@ -325,24 +338,19 @@ class Paginate(Generic[P]):
         if self.model is None:
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
         chosen = self._chosen(q, fields)
-        plan, columns = self._planning.plan(
-            statement,
-            self._mapper,
-            lambda select: self.fields.shape(select, chosen, apart=True),
-            q.order,
-            self._attributes,
-        )
+        plan = self._plans.of(statement, chosen, q.order)
         signer = None
         if q.page is None:
-            plan.check_shown(columns)
+            plan.check_shown()
             mark = fingerprint("cursor", self.model.__name__, scope, plan.parts())
             signer = self._signer(q, mark)
         dialect = self._running.dialect_of(db, plan.reading)
-        return self._read(plan, dialect, q, chosen, scope, signer)
+        return self._read(plan, statement, dialect, q, chosen, scope, signer)
 
     def _read(
         self,
         plan: Plan,
+        statement: Selection,
         dialect: str,
         q: PageParams,
         chosen: FieldSet,
@@ -355,7 +363,8 @@ class Paginate(Generic[P]):
             tag = _tag_of(plan, q, chosen, scope, values)
             if names_tag(q.if_none_match, tag):
                 return _not_modified(q, tag)
-        count = yield from self._counted(plan, dialect, scope, stretch=signer is not None)
+        how = self._count_pages if signer is None else self._count_stretches
+        count = yield from self._counted(plan, statement, dialect, scope, how)
         found: Page[Any] | CursorPage[Any]
         if signer is None:
             found = yield from self._numbered(plan, dialect, q, count)
@@ -393,18 +402,17 @@ class Paginate(Generic[P]):
         return self._cursor_page(q, found.rows, ends, count, signer, has_more=found.has_more)
 
     def _counted(
-        self, plan: Plan, dialect: str, scope: object, *, stretch: bool
+        self, plan: Plan, statement: Selection, dialect: str, scope: object, how: Counting
     ) -> Steps[Count | Uncached]:
         """The total if it is known already, or else how the page is to count it."""
-        how = self._count_stretches if stretch else self._count_pages
         if not isinstance(how, Cached):
-            return how if not callable(how) else (yield from plan.counted(how))
+            return how if not callable(how) else (yield from self._planning.counted(how, statement))
         assert self._remembered is not None
         key = fingerprint("count", self.model and self.model.__name__, scope, plan.parts())
         known = self._remembered.get(key)
         if known is None:
             if callable(how.how):
-                known = yield from plan.counted(how.how)
+                known = yield from self._planning.counted(how.how, statement)
             else:
                 known = Count(*(yield from plan.total(dialect, how.how)))
             self._remembered.put(key, known)
@@ -512,6 +520,8 @@ class Paginate(Generic[P]):
             raise InvalidOption("sort", sort, f"several names: ({sort!r},)")
         for each in sort:
             key = self._to_key(each if isinstance(each, str) else each.name, "sort")
+            if isinstance(each, Key):
+                self._ruled.add(key.name)
             yield key.name, key if isinstance(each, str) else replace(key, nulls=each.nulls)
 
     def _to_key(self, name: str, option: str) -> Key:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from hasten.errors import InvalidOption
@@ -137,7 +138,8 @@ class Items:
         try:
             items = self._sorted(window.order)
             if window.after is not None:
-                items = [each for each in items if self._is_behind(each, window)]
+                place = [None if value is None else _rank(value) for value in window.after]
+                items = [each for each in items if self._is_behind(each, window.order, place)]
         except TypeError as exc:
             names = [key.name for key in window.order]
             raise InvalidOption("sort", names, f"values that can be compared: {exc}") from exc
@@ -150,21 +152,38 @@ class Items:
             known: list[Any] = [pair for pair in pairs if pair[0] is not None]
             unknown = [item for value, item in pairs if value is None]
             # Sorted in turn from the last key on: sorting is stable, in both directions.
-            known.sort(key=lambda pair: pair[0], reverse=key.descending)
+            known.sort(key=lambda pair: _rank(pair[0]), reverse=key.descending)
             found = [item for _, item in known]
             items = unknown + found if key.nulls == "first" else found + unknown
         return items
 
-    def _is_behind(self, item: object, window: Window) -> bool:
-        assert window.after is not None
-        for key, place in zip(window.order, window.after, strict=True):
-            value: Any = self._value_of(item, key.name)
-            if value == place:
-                continue
-            if value is None or place is None:
+    def _is_behind(self, item: object, order: Order, place: Sequence[_Rank | None]) -> bool:
+        for key, there in zip(order, place, strict=True):
+            value = self._value_of(item, key.name)
+            if value is None or there is None:
+                if value is there:
+                    continue
                 return (value is None) == (key.nulls == "last")
-            return bool((value > place) != key.descending)
+            here = _rank(value)
+            if here != there:
+                return (here > there) != key.descending
         return False
+
+
+_Rank: TypeAlias = tuple[bool, Any]
+
+
+def _rank(value: Any) -> _Rank:
+    """What a value is compared by, where Python's own idea of it is no total order.
+
+    NaN is equal to itself and above all numbers, as in PostgreSQL. Of times in a zone the moment
+    counts: Python compares those of one zone by the clock on its wall, which shows an hour twice.
+    """
+    if isinstance(value, datetime) and (offset := value.utcoffset()) is not None:
+        # As a span, which has room where the first and the last year end.
+        return False, value.replace(tzinfo=None) - datetime.min - offset  # noqa: DTZ901
+    # Only NaN differs from itself.
+    return (True, 0) if value != value else (False, value)  # noqa: PLR0124
 
 
 _SQL: Final = "sqlalchemy"

@@ -1,12 +1,14 @@
 """Limits on how much a client may ask for, fair and exact when many ask at once."""
 
 from hasten.ratelimit.context import Context
-from hasten.ratelimit.exchange import CurrentLimit, current_limit
+from hasten.ratelimit.current import CurrentLimit, SyncCurrentLimit, current_limit
+from hasten.ratelimit.decisions import Counters, Decided
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
-from hasten.ratelimit.middleware import Counters, Decided, RateLimitMiddleware
+from hasten.ratelimit.middleware import RateLimitMiddleware
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.routes import limit
+from hasten.ratelimit.shedding import LoadShedder, Shed
 from hasten.ratelimit.stores import MemoryStore, open_store
 
 __all__ = [
@@ -17,9 +19,12 @@ __all__ = [
     "Decision",
     "Limit",
     "Limiter",
+    "LoadShedder",
     "MemoryStore",
     "Rate",
     "RateLimitMiddleware",
+    "Shed",
+    "SyncCurrentLimit",
     "SyncLimiter",
     "current_limit",
     "limit",

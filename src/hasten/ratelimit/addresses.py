@@ -32,9 +32,7 @@ class Addresses:
 
     def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
         """prefix is how many bits of an IPv6 address tell clients apart, 32 to 128."""
-        if not 32 <= prefix <= 128:
-            raise InvalidLimit("IPV6_PREFIX", "ipv6_prefix", prefix, "a number from 32 to 128")
-        self._prefix = prefix
+        self._prefix = _prefix(prefix)
         self._known: dict[str, str] = {}
 
     def key(self, text: str) -> str:
@@ -78,6 +76,12 @@ def is_private(text: str | None) -> bool:
     """Whether an address is of a machine of one's own, as proxies mostly are."""
     address = None if text is None else parse(text)
     return address is not None and (address.is_private or address.is_loopback)
+
+
+def _prefix(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 32 <= value <= 128:
+        return value
+    raise InvalidLimit("IPV6_PREFIX", "ipv6_prefix", value, "a whole number from 32 to 128")
 
 
 def _embedded(address: IPv6Address) -> Address:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten.errors import InvalidLimit
 from hasten.ratelimit.context import Context
-from hasten.ratelimit.fields import State
+from hasten.ratelimit.fields import NAMES, State
 from hasten.ratelimit.limit import Limit, OrAwaitable
 from hasten.ratelimit.store import Check, Outcome, Settlement
 
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
+
+logger = logging.getLogger("hasten.ratelimit")
 
 T = TypeVar("T")
 
@@ -58,6 +60,15 @@ class Taken:
             for check, outcome in zip(self.checks, self.outcomes, strict=True)
         ]
 
+    @property
+    def violated(self) -> list[str]:
+        """The names of those of its rates that deny, as answers tell them."""
+        return [
+            self.limit.policies(check.rule).name
+            for check, outcome in zip(self.checks, self.outcomes, strict=False)
+            if not outcome.ok
+        ]
+
     def settlements(self, *, keep: bool) -> list[Settlement]:
         """Ends what was reserved, once."""
         if self.is_settled:
@@ -83,7 +94,7 @@ class Exchange:
     """A request that some limits are for."""
 
     __slots__ = (
-        "_send", "context", "denied", "has_started", "kept", "loop", "middleware", "taken",
+        "context", "denied", "hand_on", "has_started", "loop", "make_fields", "middleware", "taken",
     )  # fmt: skip
 
     def __init__(self, middleware: RateLimitMiddleware, context: Context, send: Send) -> None:
@@ -93,31 +104,55 @@ class Exchange:
         self.denied: Taken | None = None
         """The limit that refuses it, once one does."""
         self.has_started = False
-        self.kept = 0
-        """So many limits of the handshake come before those of its messages."""
-        self.loop: AbstractEventLoop | None = None
-        self._send = send
+        self.loop: Final = asyncio.get_running_loop()
+        self.make_fields: Callable[[Sequence[Outcome]], Headers] | None = None
+        """What tells of what was taken, if that is all of what a plan tells of."""
+        self.hand_on = send
 
     @property
     def scope(self) -> Scope:
         return self.context.scope
 
+    @property
+    def is_to_be_refused(self) -> bool:
+        """Whether a handler was refused, and nothing has been answered yet."""
+        return self.denied is not None and not self.has_started
+
     async def send(self, message: Message) -> None:
         """Hand on what the application sends, and tell with its head what is left."""
-        if message["type"] != "http.response.start":
-            if self.denied is None or self.has_started:
-                await self._send(message)
+        if message["type"] == "http.response.start" and not self.has_started:
+            if self.denied is not None:
+                return  # a refusal is sent in the place of whatever the framework makes of it
+            self.has_started = True
+            if self.middleware.settles:
+                await self.settle(message["status"])
+            fields = self.fields()
+            if fields:
+                headers = message.get("headers", ())
+                # In the place of those that another one has set.
+                kept = [line for line in headers if line[0].lower() not in NAMES]
+                message = {**message, "headers": kept + fields}
+        elif self.denied is not None and not self.has_started:
             return
-        if self.denied is not None:
-            return  # a refusal is sent in the place of whatever the framework makes of it
-        self.has_started = True
-        status: int = message["status"]
-        if self.middleware.settles and any(each.limit.is_settled for each in self.taken):
-            await self.settle(status)
-        fields = self.middleware.fields_of(self)
-        if fields:
-            message = {**message, "headers": replaced(message.get("headers", ()), fields)}
-        await self._send(message)
+        await self.hand_on(message)
+        if self.middleware.settles and is_last(message):
+            # What the application does after its answer takes no place of others.
+            await self.finish()
+
+    def fields(self) -> Headers:
+        """The header fields that tell what is left."""
+        taken, denied = self.taken, self.denied
+        if self.make_fields is not None:
+            outcomes = taken[0].outcomes  # all there are, mostly
+            if len(taken) > 1:
+                outcomes = [outcome for each in taken for outcome in each.outcomes]
+            if denied is None or len(outcomes) == 1:
+                return self.make_fields(outcomes)
+        states = [state for each in taken if each.limit.is_told for state in each.states()]
+        violated = None
+        if denied is not None and denied.limit.headers and denied.checks:
+            violated = denied.states()[denied.outcomes.index(denied.told)]
+        return self.middleware.fields.of(states, violated)
 
     async def settle(self, status: int | None) -> None:
         """Keep or give back what was reserved, now that it is known how the request ends.
@@ -139,11 +174,16 @@ class Exchange:
         if settlements:
             self.middleware.guard.settle_soon(settlements)
 
+    async def fail(self) -> None:
+        """The application has raised: the answer, if there was none, is made by others, a 500."""
+        if not self.has_started:
+            await self.settle(500)
+
     async def finish(self) -> None:
         """Settle what is left when nothing more will come: places that were taken, and all else
         of a request that was never answered."""
         if not self.has_started:
-            await self.settle(None)
+            await self.settle(None if self.denied is None else self.denied.limit.status)
         settlements = [
             one
             for each in self.taken
@@ -158,91 +198,22 @@ class Exchange:
             return False
         if limit.successful is None:
             return status < 400
-        return bool(await answer_of(limit.successful(self.context)))
+        try:
+            return bool(await answer_of(limit.successful(self.context)))
+        except Exception:
+            logger.exception("%s: successful failed; the request is counted", limit.name)
+            return limit.skip_failed
+
+
+def is_last(message: Message) -> bool:
+    """Whether nothing of the response follows."""
+    match message["type"]:
+        case "http.response.body":
+            return not message.get("more_body", False)
+        case "http.response.pathsend":
+            return True
+    return False
 
 
 async def answer_of(found: OrAwaitable[T]) -> T:
     return await found if isawaitable(found) else found
-
-
-def replaced(headers: Any, fields: Headers) -> Headers:
-    """Headers with fields of ours in place of those of the same names."""
-    ours = {name for name, _ in fields}
-    return [*(line for line in headers if line[0].lower() not in ours), *fields]
-
-
-# For handlers -------------------------------------------------------------------------------------
-
-
-class CurrentLimit:
-    """What a handler can see and say of one limit of its request."""
-
-    def __init__(self, exchange: Exchange, taken: Taken) -> None:
-        self._exchange = exchange
-        self._taken = taken
-
-    @property
-    def limit(self) -> int:
-        return self._taken.told.limit
-
-    @property
-    def remaining(self) -> int:
-        return self._taken.told.remaining
-
-    @property
-    def used(self) -> int:
-        return max(0, self.limit - self.remaining)
-
-    @property
-    def reset_after(self) -> float:
-        """Seconds until more is left than now."""
-        return self._taken.told.reset_us / 1_000_000
-
-    def fail(self) -> None:
-        """Count this request, whatever its status will be."""
-        self._decide(keep=True)
-
-    def refund(self) -> None:
-        """Do not count this request, whatever its status will be."""
-        self._decide(keep=False)
-
-    async def charge(self, cost: int) -> None:
-        """Take more, as much as it turned out to cost, even if it is more than is left."""
-        checks = [
-            check._replace(cost=cost, forced=True, counted_later=False)
-            for check in self._taken.checks
-        ]
-        [outcomes] = await self._exchange.middleware.guard.hit([checks])
-        self._taken.outcomes = [
-            new._replace(token=old.token)
-            for new, old in zip(outcomes, self._taken.outcomes, strict=True)
-        ]
-
-    async def reset(self) -> None:
-        """Forget all that this client has used up. Raises `StoreError`."""
-        for check in self._taken.checks:
-            await self._exchange.middleware.guard.reset(check.bucket, check.key)
-
-    def _decide(self, *, keep: bool) -> None:
-        if not self._taken.limit.is_settled:
-            raise InvalidLimit(
-                "OUTCOME",
-                "limit",
-                self._taken.limit.name,
-                "one with skip_successful, skip_failed or counts: others are counted at once",
-            )
-        self._taken.keep = keep
-
-
-def current_limit(name: str) -> CurrentLimit:
-    """The limit of this name that the request is under. Raises `LookupError` if there is none."""
-    exchange = current.get()
-    if exchange is None:
-        raise LookupError(
-            f"no limit {name!r} here: there is no request, or no RateLimitMiddleware around it"
-        )
-    for taken in exchange.taken:
-        if taken.limit.name == name:
-            return CurrentLimit(exchange, taken)
-    names = ", ".join(repr(taken.limit.name) for taken in exchange.taken) or "none"
-    raise LookupError(f"no limit {name!r} is for this request; there is {names}")

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hasten._asgi import Headers
 from hasten.errors import InvalidLimit
 
 FAMILIES: Final = ("draft-10", "draft-8", "draft-7", "draft-6", "legacy")
+
+NAMES: Final = frozenset(
+    {
+        b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining",
+        b"ratelimit-reset", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
+    }
+)  # fmt: skip
+"""All that there are."""
 
 SECOND_US: Final = 1_000_000
 
@@ -40,6 +48,16 @@ class State(NamedTuple):
     reset_us: int
 
 
+class Left(Protocol):
+    """What a store says of a check."""
+
+    @property
+    def remaining(self) -> int: ...
+
+    @property
+    def reset_us(self) -> int: ...
+
+
 class Fields:
     """Header fields in the families that were asked for."""
 
@@ -48,9 +66,7 @@ class Fields:
 
         Raises `InvalidLimit`.
         """
-        unknown = [each for each in families if each not in FAMILIES]
-        if isinstance(families, str) or unknown:
-            raise InvalidLimit("HEADERS", "headers", families, f"some of {', '.join(FAMILIES)}")
+        families = _families(families)
         self._is_structured = bool({"draft-10", "draft-8"} & {*families})
         older = [each for each in ("draft-7", "draft-6") if each in families]
         if len(older) + self._is_structured > 1:
@@ -73,7 +89,7 @@ class Fields:
         if self._draft or self._is_legacy:
             shown = violated or min(states, key=lambda each: (each.remaining, each.policy.quota))
             if self._draft:
-                lines.append((b"ratelimit-policy", self._old_policy(states)))
+                lines.append((b"ratelimit-policy", self._policy(states)))
                 lines += _draft(self._draft, shown)
             if self._is_legacy:
                 reset = ceil(self._now() + shown.reset_us / SECOND_US)
@@ -81,6 +97,47 @@ class Fields:
                 lines.append((b"x-ratelimit-remaining", b"%d" % shown.remaining))
                 lines.append((b"x-ratelimit-reset", b"%d" % reset))
         return lines
+
+    def maker(self, policies: Sequence[Policy]) -> Callable[[Sequence[Left]], Headers]:
+        """The same for requests that are all under these, of what is left of each.
+
+        What does not change is written once; most requests are under one.
+        """
+        if not self._is_structured:
+            return lambda outcomes: self.of(_states(policies, outcomes))
+        policy_line = (b"ratelimit-policy", b", ".join(map(_described, policies)))
+        items = b", ".join(
+            _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
+        )
+
+        def structured(outcomes: Sequence[Left]) -> Headers:
+            values: list[int] = []
+            for each in outcomes:
+                values += each.remaining, -(-each.reset_us // SECOND_US)
+            return [policy_line, (b"ratelimit", items % tuple(values))]
+
+        if not self._is_legacy:
+            return structured
+        now = self._now
+        quotas = [policy.quota for policy in policies]
+        limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
+
+        def with_legacy(outcomes: Sequence[Left]) -> Headers:
+            place = 0
+            if len(outcomes) > 1:
+                left = [
+                    (each.remaining, quota) for each, quota in zip(outcomes, quotas, strict=True)
+                ]
+                place = left.index(min(left))
+            shown = outcomes[place]
+            return [
+                *structured(outcomes),
+                limit_lines[place],
+                (b"x-ratelimit-remaining", b"%d" % shown.remaining),
+                (b"x-ratelimit-reset", b"%d" % ceil(now() + shown.reset_us / SECOND_US)),
+            ]
+
+        return with_legacy
 
     def _structured(self, states: Sequence[State]) -> bytes:
         # One policy is what most requests are under.
@@ -103,17 +160,25 @@ class Fields:
         if line is None:
             if len(self._policies) >= MAX_KNOWN:
                 self._policies.clear()
-            line = b", ".join(map(_described, policies))
+            describe = _described_before if self._draft else _described
+            line = b", ".join(map(describe, policies))
             self._policies[policies] = line
         return line
 
-    def _old_policy(self, states: Sequence[State]) -> bytes:
-        return b", ".join(
-            b"%d" % each.policy.quota
-            if each.policy.window_us is None
-            else b"%d;w=%d" % (each.policy.quota, seconds(each.policy.window_us))
-            for each in states
-        )
+
+def _families(value: object) -> Collection[str]:
+    if isinstance(value, Collection) and not isinstance(value, str):
+        known = [each for each in value if each in FAMILIES]
+        if len(known) == len(value):
+            return known
+    raise InvalidLimit("HEADERS", "headers", value, f"some of {', '.join(FAMILIES)}")
+
+
+def _states(policies: Sequence[Policy], outcomes: Sequence[Left]) -> list[State]:
+    return [
+        State(policy, outcome.remaining, outcome.reset_us)
+        for policy, outcome in zip(policies, outcomes, strict=True)
+    ]
 
 
 def seconds(us: int) -> int:
@@ -130,6 +195,13 @@ def _described(policy: Policy) -> bytes:
     window = b"" if policy.window_us is None else b";w=%d" % max(1, seconds(policy.window_us))
     unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
     return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
+
+
+def _described_before(policy: Policy) -> bytes:
+    """As it was up to draft 7: without a name."""
+    if policy.window_us is None:
+        return b"%d" % policy.quota
+    return b"%d;w=%d" % (policy.quota, seconds(policy.window_us))
 
 
 def _quoted(text: str) -> bytes:

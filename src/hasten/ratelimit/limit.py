@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from inspect import signature
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
+from hasten._asgi import ASGIApp
 from hasten._durations import Seconds, to_us
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.context import Context
@@ -23,7 +27,9 @@ Rated: TypeAlias = str | Rate | Rates
 
 Key: TypeAlias = Literal["ip", "global", "route"] | Callable[[Context], OrAwaitable[str | None]]
 Message: TypeAlias = (
-    str | Mapping[str, object] | Callable[[Context], OrAwaitable[str | Mapping[str, object]]]
+    str
+    | Mapping[str, object]
+    | Callable[[Context], OrAwaitable[str | Mapping[str, object] | ASGIApp]]
 )
 Per: TypeAlias = Literal["request", "message"]
 
@@ -32,6 +38,9 @@ KEYS: Final = ("ip", "global", "route")
 DEFAULT_LEASE: Final = 300.0
 
 MAX_KNOWN_KEYS: Final = 10_000
+
+# What can never be in a path, or is meant as a pattern: such a limit would be for nothing.
+_NO_PATH: Final = re.compile(r"[*?#{}<>\x00-\x20]|%[0-9A-Fa-f]{2}")
 
 _METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
 
@@ -54,8 +63,9 @@ class Limit:
     - skip: a function of the request; true is neither counted nor told of.
     - skip_successful, skip_failed: do not count requests by how they end; `successful` decides what
       that is, by default a status below 400. counts: only these statuses count.
-    - message: the body of the refusal: a text, a dict for JSON, or a function of the request;
-      without one it is problem+json. status is its status.
+    - message: the body of the refusal: a text, a dict for JSON, or a function of the request that
+      gives one of them, or a whole response of your framework; without one it is problem+json.
+      status is its status.
     - on_limited: a function of the request, called for each refusal. shadow: count and tell
       `on_limited`, and refuse nobody.
     - headers: whether answers tell what is left: not for a limit by a key that others can guess.
@@ -93,13 +103,15 @@ class Limit:
         approximate: int = 0,
         per: Per = "request",
     ) -> None:
-        self.rate_of: Final = rate if callable(rate) else None
+        self.rate_of: Final = _function("rate", rate) if callable(rate) else None
         self.rates: Final = () if callable(rate) else _rates(rate)
         self.algorithm: Final = algorithm
         self.paths: Final = _paths(path)
         self.methods: Final = _methods(methods)
         self.key: Final = _key(key)
-        self.cost: Final = cost if callable(cost) else _limit("cost", cost)
+        self.cost: Final[int | Callable[[Context], OrAwaitable[int]]] = (
+            _function("cost", cost) if callable(cost) else _limit("cost", cost)
+        )
         self.skip: Final = _function("skip", skip)
         self.counts: Final = _statuses(counts)
         self.skip_successful: Final = skip_successful
@@ -116,6 +128,7 @@ class Limit:
         self.per: Final = _one_of("per", per, get_args(Per))
         self._check_outcome()
         self.rules: tuple[Rule, ...] = tuple(_rule(each, algorithm) for each in self.rates)
+        self._is_named = name is not None
         self.name: Final = _name(name) or self._default_name()
         self.bucket = name or self._default_bucket()
         self._rules_of = lru_cache(256)(self._make_rules)
@@ -131,6 +144,8 @@ class Limit:
         over: what takes longer is not counted any more. The other options are those of `Limit`.
         """
         wrong = {"skip_successful", "skip_failed", "successful", "counts", "algorithm"} & {*options}
+        if options.get("per") == "message":
+            wrong |= {"per"}
         if wrong:
             raise InvalidLimit(
                 "CONCURRENCY", min(wrong), options[min(wrong)], "a limit with a rate for that"
@@ -142,6 +157,8 @@ class Limit:
         name = options.pop("name", None)
         found = cls(Rate(limit, lease), name=name or f"{limit}-at-once", **options)
         found.rules = (rule,)
+        if name is None:
+            found.bucket = found._default_bucket()
         return found
 
     @property
@@ -158,7 +175,18 @@ class Limit:
     def is_plain(self) -> bool:
         """Whether a client's address tells all that is to be known before the store is asked."""
         is_simple = self.key in ("ip", "global") and isinstance(self.cost, int)
-        return is_simple and not (self.rate_of or self.skip or self.is_settled)
+        return is_simple and not (self.rate_of or self.skip)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether answers tell what is left."""
+        return self.headers and not self.shadow
+
+    @property
+    def is_plainest(self) -> bool:
+        """Whether there is one rate besides, which is told of, and nothing to call."""
+        is_quiet = self.is_told and self.on_limited is None
+        return self.is_plain and is_quiet and len(self.rules) == 1
 
     def checks(self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError) -> list[Check]:
         """What a store is asked of one request."""
@@ -208,7 +236,8 @@ class Limit:
         """Of several rates each has a name of its own."""
         if len(self.rules) < 2:
             return self.name
-        return self.rates[self.rules.index(rule)].name
+        rate = self.rates[self.rules.index(rule)].name
+        return f"{self.name}-{rate}" if self._is_named else rate
 
     def _default_name(self) -> str:
         return "-".join(rate.name for rate in self.rates) or "by-request"
@@ -295,6 +324,10 @@ def _paths(path: object) -> tuple[str, ...] | None:
     paths = (path,) if isinstance(path, str) else tuple(path) if isinstance(path, Sequence) else ()
     if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
         raise InvalidLimit("PATH", "path", path, "a path that begins with '/', or several")
+    for each in paths:
+        if _NO_PATH.search(each):
+            expected = "a path with all below it, decoded, without patterns, '?' and '#'"
+            raise InvalidLimit("PATH", "path", each, expected)
     return paths
 
 
@@ -311,16 +344,28 @@ def _methods(methods: object) -> frozenset[str] | None:
 
 
 def _key(key: object) -> Any:
-    if callable(key) or key in KEYS:
+    if callable(key):
+        return _function("key", key)
+    if key in KEYS:
         return key
     expected = "'ip', 'global', 'route' or a function of the request"
     raise InvalidLimit("KEY", "key", key, expected)
 
 
 def _function(option: str, value: object) -> Any:
-    if value is None or callable(value):
+    if value is None or (callable(value) and _takes_one(value)):
         return value
-    raise InvalidLimit(option.upper(), option, value, "a function of the request")
+    raise InvalidLimit(option.upper(), option, value, "a function of the request: f(context)")
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    try:
+        signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # of something built in, which does not tell
+        return True
+    return True
 
 
 def _statuses(counts: object) -> frozenset[int] | None:
@@ -333,9 +378,18 @@ def _statuses(counts: object) -> frozenset[int] | None:
 
 
 def _message(message: object) -> Any:
-    if message is None or isinstance(message, str | Mapping) or callable(message):
+    if callable(message):
+        return _function("message", message)
+    if message is None or isinstance(message, str):
         return message
     expected = "a text, a dict for JSON, or a function of the request"
+    if isinstance(message, Mapping):
+        try:
+            json.dumps(message := dict(message))
+        except (TypeError, ValueError):
+            expected = "a dict for JSON: texts, numbers, True, False, None, lists and dicts"
+        else:
+            return message
     raise InvalidLimit("MESSAGE", "message", message, expected)
 
 

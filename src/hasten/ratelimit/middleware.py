@@ -7,75 +7,38 @@ the first that refuses: those before it stay charged, those behind it are not to
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, get_args
 
-from hasten._answers import Answer
-from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send
+from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._durations import Seconds
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import routes
-from hasten.ratelimit.addresses import Addresses, is_private
-from hasten.ratelimit.answers import CAPACITY, QUOTA, refusal
+from hasten.ratelimit.addresses import Addresses
 from hasten.ratelimit.breaker import PAUSE_US
+from hasten.ratelimit.clients import Clients, Oddities
 from hasten.ratelimit.context import Context
+from hasten.ratelimit.current import finish_now
+from hasten.ratelimit.decisions import Counters, Decided, Decisions
 from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
-from hasten.ratelimit.fields import Fields, retry_after
+from hasten.ratelimit.fields import Fields
 from hasten.ratelimit.limit import Limit
-from hasten.ratelimit.paths import Paths
+from hasten.ratelimit.paths import plain
+from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.refusals import Refusals
+from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import Check, OnError, Outcome, Store
 from hasten.ratelimit.stores import MemoryStore, open_store
 
 logger = logging.getLogger("hasten.ratelimit")
 
-UNKNOWN: Final = "unknown"
-"""The address of clients that have none: behind a Unix socket, in a test."""
-
-MAX_KNOWN: Final = 10_000
-
-LOOKED_AT: Final = 1_000
-"""So many requests are looked at for signs of a proxy that nobody has told us of."""
-
-NEAR: Final = 0.8
-"""From this share of a limit on, a client is near it."""
-
 _MARK: Final = "hasten.ratelimit"
-_POLICY_VIOLATION: Final = 1008
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What a limit made of one request or message, for `on_decision`."""
-
-    limit: str
-    ok: bool
-    remaining: int
-    retry_after: float
-    """Seconds; 0 if it may pass."""
-    shadow: bool
-    unavailable: bool
-    """There was no store to ask."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What one limit has done so far."""
-
-    allowed: int = 0
-    limited: int = 0
-    near_limit: int = 0
-    """Of those allowed: with less than a fifth left."""
-    shadow: int = 0
-    """Of those allowed: which would have been refused."""
-    unavailable: int = 0
-    """Decided without the store."""
 
 
 class RateLimitMiddleware:
@@ -95,6 +58,7 @@ class RateLimitMiddleware:
       them, or none: Retry-After is part of every refusal.
     - on_decision: called with a `Decided` for each limit of each request.
     - enabled: False lets everything through, untouched.
+    - clock: for tests: gives the time in seconds since the epoch.
     - name: two of one name count a request once.
 
     Raises `InvalidLimit`.
@@ -117,7 +81,7 @@ class RateLimitMiddleware:
         on_decision: Callable[[Decided], object] | None = None,
         enabled: bool = True,
         name: str = "default",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         _check_limits(limits)
         if on_store_error not in get_args(OnError):
@@ -127,22 +91,27 @@ class RateLimitMiddleware:
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)
         self.on_store_error: Final = on_store_error
-        self.counters: Final[dict[str, Counters]] = {each.name: Counters() for each in limits}
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
-        self.guard: Final = Guard(store, instances=instances, budget=budget)
-        self._proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
-        self._addresses = Addresses(ipv6_prefix)
-        self._fields = Fields(headers, clock)
-        self._on_decision = on_decision
+        clock_ns = time.monotonic_ns if clock is None else _in_ns(clock)
+        self.guard: Final = Guard(store, instances=instances, budget=budget, clock_ns=clock_ns)
+        immediate = self.guard.immediate
+        self._hit_one = immediate.hit_one if immediate is not None else None
+        self.fields: Final = Fields(headers, clock or time.time)
+        self._plans = Plans(limits, self.fields, on_store_error)
+        self._oddities = Oddities()
+        proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
+        self._clients = Clients(proxies, Addresses(ipv6_prefix), self._oddities)
+        self._decisions = Decisions(limits, on_decision)
+        self._refusals = Refusals()
         self._enabled = enabled
         self._name = name
         self._mark = frozenset({name})
-        self._paths = Paths([limit.paths for limit in limits])
-        self._known: dict[tuple[str, str, str], _Plan | None] = {}
-        self._of_routes: dict[Limit, _Plan] = {}
-        self._warned: set[str] = set()
-        self._looks_for_proxies = 0 if self._proxies.are_there else LOOKED_AT
+
+    @property
+    def counters(self) -> Mapping[str, Counters]:
+        """What each limit has done so far, by its name."""
+        return self._decisions.counters
 
     async def reset(self) -> None:
         """Forget all counts that are in the memory of this process: for tests."""
@@ -155,69 +124,110 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if not self._enabled or kind not in _KINDS:
-            await self.app(scope, receive, send)
+        if self._enabled and kind == "http":
+            plan = self._plans.of_request(scope)
+            if (plan is not None or routes.in_use) and not self._is_inside_itself(scope):
+                await self._http(plan, scope, receive, send)
+                return
+        elif self._enabled and kind == "websocket" and not self._is_inside_itself(scope):
+            await self._websocket(scope, receive, send)
             return
-        plan = self._plan_of(scope, kind)
-        if (plan is None and not routes.in_use) or self._is_inside_itself(scope):
-            await self.app(scope, receive, send)
-        elif kind == "http":
-            await self._http(plan, scope, receive, send)
-        else:
-            await self._websocket(plan, scope, receive, send)
+        await self.app(scope, receive, send)
 
-    # Requests ------------------------------------------------------------------------------------
-
-    async def _http(self, plan: _Plan | None, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(self, Context(scope, self._client(scope)), send)
-        if routes.in_use:
-            exchange.loop = asyncio.get_running_loop()
+    async def _http(self, plan: Plan | None, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._exchange(scope, send)
         if plan is not None:
-            await self._take(exchange, plan)
+            if plan.only is None or self._hit_one is None:
+                await self._take(exchange, plan)
+            else:
+                self._take_one(exchange, plan, plan.only, self._hit_one)
             if exchange.denied is not None:
-                await self._refuse(exchange, send)
+                await self._refusals.refuse(exchange, send)
                 return
         token = current.set(exchange)
         try:
             await self.app(scope, receive, exchange.send)
-        except BaseException:
-            if exchange.denied is None or exchange.has_started:
+        except Exception:
+            # What a framework makes of a handler that was refused is of no interest.
+            if not exchange.is_to_be_refused:
+                await exchange.fail()
                 raise
         finally:
             current.reset(token)
             if self.settles:
                 await exchange.finish()
-        if exchange.denied is not None and not exchange.has_started:
-            await self._refuse(exchange, send)
+        if exchange.is_to_be_refused:
+            await self._refusals.refuse(exchange, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._exchange(scope, send)
+        plan = self._plans.of_handshake(scope)
+        if plan is not None:
+            await self._take(exchange, plan)
+            if exchange.denied is not None:
+                await receive()  # the handshake itself, which comes first
+                await self._refusals.refuse_handshake(exchange, send)
+                return
+        of_messages = self._plans.of_messages(scope)
+        takes = None if of_messages is None else partial(self._take_message, exchange, of_messages)
+        connection = Connection(exchange, takes, receive)
+        token = current.set(exchange)
+        try:
+            await self.app(scope, connection.receive, connection.send)
+        except Exception:
+            if not exchange.is_to_be_refused:
+                await exchange.fail()
+                raise
+        finally:
+            current.reset(token)
+            await exchange.finish()
+        if exchange.is_to_be_refused:
+            await self._refusals.refuse_handshake(exchange, send)
+
+    def _exchange(self, scope: Scope, send: Send) -> Exchange:
+        return Exchange(self, Context(scope, self._clients.of(scope)), send)
+
+    def _is_inside_itself(self, scope: Scope) -> bool:
+        """Whether another one of this name has the request already. Marks that this one has."""
+        marks = scope.get(_MARK)
+        if marks is None:
+            scope[_MARK] = self._mark
+            return False
+        if self._name in marks:
+            self._oddities.say("DOUBLE_COUNT")
+            return True
+        scope[_MARK] = marks | self._mark
+        return False
+
+    # Taking ---------------------------------------------------------------------------------------
 
     async def take(self, exchange: Exchange, limit: Limit) -> bool:
         """Hold a request against one more limit: of its route. False if it is refused."""
-        plan = self._of_routes.get(limit)
-        if plan is None:
-            plan = self._of_routes[limit] = _Plan((limit,), self.on_store_error)
         self.settles |= limit.is_settled
-        await self._take(exchange, plan)
+        await self._take(exchange, self._plans.of((limit,)))
         return exchange.denied is None
 
     def take_sync(self, exchange: Exchange, limit: Limit) -> bool:
         """The same for a handler that does not wait, in a thread or on the event loop."""
-        taking = self.take(exchange, limit)
-        if not _is_on_loop():
-            assert exchange.loop is not None
-            return asyncio.run_coroutine_threadsafe(taking, exchange.loop).result()
-        try:
-            taking.send(None)
-        except StopIteration as end:
-            return bool(end.value)
-        taking.close()
-        raise InvalidLimit(
-            "BLOCKING",
-            "limit",
-            limit.name,
-            "an async def handler, or one that runs in a thread: the store has to be waited for",
-        )
+        return finish_now(self.take(exchange, limit), exchange.loop)
 
-    async def _take(self, exchange: Exchange, plan: _Plan) -> None:
+    async def _take_message(self, exchange: Exchange, plan: Plan) -> bool:
+        message = Exchange(self, exchange.context, exchange.hand_on)
+        await self._take(message, plan)
+        return message.denied is None
+
+    def _take_one(
+        self, exchange: Exchange, plan: Plan, limit: Limit, hit_one: Callable[[Check], Outcome]
+    ) -> None:
+        """What most requests need: one limit by address, and a store that answers at once."""
+        group = plan.groups(exchange.context.client)[0]
+        taken = Taken(limit, group, (hit_one(group[0]),))
+        exchange.taken.append(taken)
+        exchange.make_fields = plan.make_fields
+        if self._decisions.refuses(taken):
+            exchange.denied = taken
+
+    async def _take(self, exchange: Exchange, plan: Plan) -> None:
         if plan.is_plain:
             limits: Sequence[Limit] = plan.limits
             groups: Sequence[Sequence[Check]] = plan.groups(exchange.context.client)
@@ -227,52 +237,24 @@ class RateLimitMiddleware:
             except _KeyFailed as failed:
                 exchange.denied = Taken(failed.limit, (), (_UNAVAILABLE,))
                 return
-        if not groups:
-            return
+            if not groups:
+                return
         answer = self.guard.hit_now(groups)
         if answer is None:
             answer = await self.guard.hit(groups)
+        is_whole = not exchange.taken and len(answer) == len(plan.limits)
+        exchange.make_fields = plan.make_fields if is_whole else None
         # After a refusal there are fewer answers than limits.
         for limit, group, outcomes in zip(limits, groups, answer, strict=False):
             taken = Taken(limit, group, outcomes)
             exchange.taken.append(taken)
-            if self._decide(taken):
+            if self._decisions.refuses(taken):
                 exchange.denied = taken
             if limit.on_limited is not None and taken.is_denied:
-                await answer_of(limit.on_limited(exchange.context))
-
-    def _decide(self, taken: Taken) -> bool:
-        """Whether a limit refuses; counts that it has decided."""
-        limit, told = taken.limit, taken.told
-        counters = self.counters.get(limit.name)
-        if counters is None:
-            counters = self.counters.setdefault(limit.name, Counters())
-        is_denied = not told.ok
-        if is_denied and not limit.shadow:
-            counters.limited += 1
-        else:
-            counters.allowed += 1
-            if is_denied:
-                counters.shadow += 1
-            elif told.remaining < told.limit * (1 - NEAR):
-                counters.near_limit += 1
-        if told.unavailable:
-            counters.unavailable += 1
-        if self._on_decision is not None:
-            self._on_decision(
-                Decided(
-                    limit.name,
-                    told.ok,
-                    told.remaining,
-                    told.retry_us / 1_000_000,
-                    limit.shadow,
-                    told.unavailable,
-                )
-            )
-        return is_denied and not limit.shadow
+                await _tell_limited(limit, exchange.context)
 
     async def _groups(
-        self, context: Context, plan: _Plan
+        self, context: Context, plan: Plan
     ) -> tuple[list[Limit], list[Sequence[Check]]]:
         limits: list[Limit] = []
         groups: list[Sequence[Check]] = []
@@ -296,9 +278,9 @@ class RateLimitMiddleware:
         if limit.key == "global":
             return "global"
         if limit.key == "route":
-            return f"{context.client} {context.path}"
+            return f"{context.client} {plain(context.path)}"
         try:
-            key: str | None = await answer_of(limit.key(context))
+            key = await answer_of(limit.key(context))
         except Exception:
             # Whom to count it for is unknown, which must not be a way around the limit.
             how = limit.on_store_error or self.on_store_error
@@ -306,213 +288,11 @@ class RateLimitMiddleware:
             if how == "deny":
                 raise _KeyFailed(limit) from None
             return context.client if how == "local" else None
-        return key
-
-    # Answers -------------------------------------------------------------------------------------
-
-    def fields_of(self, exchange: Exchange) -> Headers:
-        """The header fields that tell what is left."""
-        taken = exchange.taken
-        if len(taken) == 1 and len(taken[0].outcomes) == 1:  # most requests
-            return self._fields.of(taken[0].states()) if taken[0].limit.headers else []
-        states = [state for each in taken if each.limit.headers for state in each.states()]
-        denied = exchange.denied
-        violated = None
-        if denied is not None and denied.limit.headers and denied.checks:
-            violated = denied.states()[denied.outcomes.index(denied.told)]
-        return self._fields.of(states, violated)
-
-    async def _refuse(self, exchange: Exchange, send: Send) -> None:
-        """Answer in the place of the application."""
-        answer = await self._refusal(exchange)
-        await exchange.settle(answer.status)
-        await exchange.finish()
-        exchange.has_started = True
-        headers = [
-            (name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()
-        ]
-        body = b"" if exchange.context.method == "HEAD" else answer.body
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _refusal(self, exchange: Exchange) -> Answer:
-        denied = exchange.denied
-        assert denied is not None
-        limit = denied.limit
-        message: Any = limit.message
-        if callable(message):
-            message = await answer_of(message(exchange.context))
-        answer = refusal(
-            message,
-            status=503 if denied.told.unavailable else limit.status,
-            limits=[limit.name],
-            kind=CAPACITY if denied.told.unavailable else QUOTA,
-            accept=exchange.context.header("accept"),
-        )
-        headers = dict(answer.headers)
-        headers["retry-after"] = str(retry_after(denied.told.retry_us))
-        for name, value in self.fields_of(exchange):
-            headers[name.decode()] = value.decode()
-        return answer._replace(headers=headers)
-
-    # WebSockets ----------------------------------------------------------------------------------
-
-    async def _websocket(
-        self, plan: _Plan | None, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        exchange = Exchange(self, Context(scope, self._client(scope)), send)
-        if plan is not None and plan.of_requests is not None:
-            await self._take(exchange, plan.of_requests)
-            if exchange.denied is not None:
-                await self._refuse_handshake(exchange, receive, send)
-                return
-        messages = plan.of_messages if plan is not None else None
-
-        async def send_and_settle(message: Message) -> None:
-            if not exchange.has_started and message["type"] in _ANSWERS:
-                exchange.has_started = True
-                await exchange.settle(_ANSWERS[message["type"]] or message.get("status"))
-            await send(message)
-
-        async def receive_within_limits() -> Message:
-            message = await receive()
-            if messages is not None and message["type"] == "websocket.receive":
-                await self._take(exchange, messages)
-                if exchange.denied is not None:
-                    await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-                    return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION}
-                del exchange.taken[exchange.kept :]
-            return message
-
-        exchange.kept = len(exchange.taken)
-        token = current.set(exchange)
-        try:
-            await self.app(scope, receive_within_limits, send_and_settle)
-        finally:
-            current.reset(token)
-            await exchange.finish()
-
-    async def _refuse_handshake(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        await receive()  # the handshake itself, which comes first
-        if "websocket.http.response" not in (exchange.scope.get("extensions") or ()):
-            await exchange.settle(403)
-            await exchange.finish()
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-            return
-
-        async def send_for_handshake(message: Message) -> None:
-            await send({**message, "type": f"websocket.{message['type']}"})
-
-        await self._refuse(exchange, send_for_handshake)
-
-    # Which limits, and whose request --------------------------------------------------------------
-
-    def _plan_of(self, scope: Scope, kind: str) -> _Plan | None:
-        method = scope["method"] if kind == "http" else "WEBSOCKET"
-        asked = (scope["path"], method, scope.get("root_path", ""))
-        try:
-            plan = self._known[asked]
-        except KeyError:
-            plan = self._find(*asked)
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[asked] = plan
-        if plan is not None and method == "OPTIONS" and _is_preflight(scope):
+        if key is None:
             return None
-        return plan
-
-    def _find(self, path: str, method: str, root_path: str) -> _Plan | None:
-        is_websocket = method == "WEBSOCKET"
-        found = [
-            limit
-            for limit in (self.limits[number] for number in self._paths.match(path, root_path))
-            if (is_websocket or limit.per == "request")
-            and (limit.methods is None or ("GET" if is_websocket else method) in limit.methods)
-        ]
-        return _Plan(tuple(found), self.on_store_error) if found else None
-
-    def _is_inside_itself(self, scope: Scope) -> bool:
-        """Whether another one of this name has the request already. Marks that this one has."""
-        marks = scope.get(_MARK)
-        if marks is None:
-            scope[_MARK] = self._mark
-            return False
-        if self._name in marks:
-            self._warn(
-                "DOUBLE_COUNT",
-                "the middleware is installed twice around one application: this one counts "
-                "nothing. Install it once, or give each a name of its own",
-            )
-            return True
-        scope[_MARK] = marks | self._mark
-        return False
-
-    def _client(self, scope: Scope) -> str:
-        """The address of the client, as its limits know it."""
-        address, oddity = self._proxies.client(scope)
-        if oddity is not None:
-            self._warn(oddity, "what a trusted proxy says of its client cannot be read")
-        if self._looks_for_proxies:
-            self._look_for_proxies(scope, address)
-        if address is None:
-            self._warn(
-                "NO_CLIENT",
-                "the server tells no client address: all clients without one are counted as one; "
-                "behind a Unix socket, let the proxy name them: hops=1",
-            )
-            return UNKNOWN
-        return self._addresses.key(address)
-
-    def _look_for_proxies(self, scope: Scope, address: str | None) -> None:
-        """Say it once if there is a proxy that nobody has told us of: all clients look like it."""
-        self._looks_for_proxies -= 1
-        if self._proxies.is_forwarded(scope) and is_private(address):
-            self._looks_for_proxies = 0
-            self._warn(
-                "FORWARDED_HEADER",
-                f"requests come through a proxy at {address}, and all its clients are counted as "
-                "one: name it by trusted_proxies=, or let the server tell the client's address",
-            )
-
-    def _warn(self, code: str, text: str) -> None:
-        if code not in self._warned:
-            self._warned.add(code)
-            logger.warning("%s [%s]", text, code)
-
-
-class _Plan:
-    """The limits of the requests of one kind."""
-
-    def __init__(self, limits: tuple[Limit, ...], on_error: OnError) -> None:
-        self.limits = limits
-        self.is_plain = all(limit.is_plain for limit in limits)
-        self._on_error: OnError = on_error
-        self._groups: dict[str, list[list[Check]]] = {}
-        self.of_requests = self._part("request")
-        self.of_messages = self._part("message")
-
-    def groups(self, client: str) -> list[list[Check]]:
-        """What is asked of the store for one client, where its address tells all."""
-        groups = self._groups.get(client)
-        if groups is None:
-            if len(self._groups) >= MAX_KNOWN:
-                self._groups.clear()
-            groups = self._groups[client] = [
-                limit.checks(
-                    client if limit.key == "ip" else "global",
-                    limit.cost if isinstance(limit.cost, int) else 1,
-                    limit.rules,
-                    self._on_error,
-                )
-                for limit in self.limits
-            ]
-        return groups
-
-    def _part(self, per: str) -> _Plan | None:
-        limits = tuple(limit for limit in self.limits if limit.per == per)
-        if len(limits) == len(self.limits):
-            return self
-        return _Plan(limits, self._on_error) if limits else None
+        if key != context.client and key == (context.scope.get("client") or (None,))[0]:
+            self._oddities.say("KEY_ADDRESS", limit.name)
+        return str(key)
 
 
 class _KeyFailed(Exception):
@@ -523,8 +303,6 @@ class _KeyFailed(Exception):
         self.limit = limit
 
 
-_KINDS: Final = frozenset({"http", "websocket"})
-
 _UNAVAILABLE: Final = Outcome(False, 0, 0, PAUSE_US, PAUSE_US, unavailable=True)
 
 _ON_KEY_ERROR: Final[Mapping[str, str]] = {
@@ -533,19 +311,16 @@ _ON_KEY_ERROR: Final[Mapping[str, str]] = {
     "deny": "the request is refused",
 }
 
-_ANSWERS: Final[Mapping[str, int | None]] = {
-    "websocket.accept": 101,
-    "websocket.close": 403,
-    "websocket.http.response.start": None,
-}
+
+def _in_ns(clock: Callable[[], float]) -> Callable[[], int]:
+    return lambda: round(clock() * 1_000_000_000)
 
 
-def _is_on_loop() -> bool:
+async def _tell_limited(limit: Limit, context: Context) -> None:
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        await answer_of(limit.on_limited(context))
+    except Exception:
+        logger.exception("%s: on_limited failed", limit.name)
 
 
 async def _cost(limit: Limit, context: Context) -> int:
@@ -553,17 +328,10 @@ async def _cost(limit: Limit, context: Context) -> int:
     return to_limit("cost", await answer_of(limit.cost(context)))
 
 
-def _is_preflight(scope: Scope) -> bool:
-    """A browser asks whether it may: it does so by itself, and its user cannot help it."""
-    names = {name.lower() for name, _ in scope["headers"]}
-    return b"origin" in names and b"access-control-request-method" in names
-
-
 def _check_limits(limits: object) -> None:
     if isinstance(limits, Limit) or not isinstance(limits, Sequence):
         raise InvalidLimit("LIMITS", "limits", limits, "a list of Limit(…)")
     buckets: set[str] = set()
-    names: set[str] = set()
     for limit in limits:
         if not isinstance(limit, Limit):
             raise InvalidLimit("LIMITS", "limits", limit, "a list of Limit(…)")
@@ -575,4 +343,3 @@ def _check_limits(limits: object) -> None:
                 "a name of its own for each: name=…, or they would share one count",
             )
         buckets.add(limit.bucket)
-        names.add(limit.name)

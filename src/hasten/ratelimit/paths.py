@@ -20,7 +20,7 @@ class Paths:
 
     def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
         self._prefixes = [
-            None if paths is None else tuple({_plain(path) for path in paths}) for paths in patterns
+            None if paths is None else tuple({plain(path) for path in paths}) for paths in patterns
         ]
 
     def match(self, path: str, root_path: str = "") -> tuple[int, ...]:
@@ -28,7 +28,7 @@ class Paths:
 
         path holds root_path, as ASGI 3 has it; where a server has taken it off, it is not missed.
         """
-        inside = _plain(_without_root(path, root_path))
+        inside = _without_root(plain(path), plain(root_path))
         return tuple(
             place
             for place, prefixes in enumerate(self._prefixes)
@@ -37,13 +37,11 @@ class Paths:
 
 
 def _without_root(path: str, root_path: str) -> str:
-    root = root_path.rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :] or "/"
-    return path
+    return path[len(root_path) :] if _is_below(path, root_path) else path
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
+    """The path with single slashes, and none at its end."""
     return _SLASHES.sub("/", path).rstrip("/")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Scope, header_values
@@ -27,8 +27,21 @@ MAX_HOPS: Final = 32
 
 _FORWARDING: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"true-client-ip"})
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME: Final = re.compile(_WORD.encode())
+
+# RFC 7239, section 4; what many write unquoted in spite of it ("10.0.0.1:80") is understood.
+_PAIR: Final = re.compile(rf'({_WORD})=("(?:[^"\\]|\\.)*"|[!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]*)')
+_ELEMENT: Final = re.compile(rf"[ \t]*{_PAIR.pattern}(?:[ \t]*;(?:[ \t]*{_PAIR.pattern})?)*[ \t]*")
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+MAX_CHARS: Final = 4_000
+"""Of a header so much of its right end is read: more than any chain of proxies writes."""
+
+MAX_COMMAS: Final = 16
+"""So many may be within the quotes of one element."""
 
 
 class Found(NamedTuple):
@@ -59,7 +72,7 @@ class Proxies:
         if self._trusted and self._hops:
             raise InvalidLimit("TRUSTED_PROXIES", "hops", hops, "no trusted_proxies beside it")
         self._name = header.lower().encode()
-        if not _NAME.match(self._name):
+        if not _NAME.fullmatch(self._name):
             raise InvalidLimit("PROXY_HEADER", "proxy_header", header, "the name of a header")
         self._is_list = header.lower() in LISTS
         self._is_forwarded = header.lower() == FORWARDED
@@ -71,8 +84,8 @@ class Proxies:
         return bool(self._trusted or self._hops)
 
     def client(self, scope: Scope) -> Found:
-        """Who asked. An oddity is "FORWARDED_HEADER" where a header came and none is trusted, and
-        "FORWARDED_BROKEN" where one of a trusted proxy could not be read."""
+        """Who asked. An oddity is "FORWARDED_BROKEN" where what trusted proxies say cannot be
+        read, and "OTHER_HEADER" where they seem to say it in another header."""
         peer: str | None = (scope.get("client") or (None,))[0]
         if peer is None and not self._hops:
             return Found(None)
@@ -90,18 +103,21 @@ class Proxies:
         return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
 
     def _by_address(self, peer: str | None, scope: Scope) -> Found:
-        last = peer
+        last = None
         for element in self._elements(scope):
             address = parse(element)
             if address is None:
                 # Whatever stands left of it, nobody whom we trust has vouched for.
-                return Found(last, "FORWARDED_BROKEN")
+                return Found(last or peer, "FORWARDED_BROKEN")
             last = str(address)
             if not self._is_trusted(last):
                 return Found(last)
+        if last is None:
+            return Found(peer, self._oddity_of_none(scope))
         return Found(last)
 
     def _by_hops(self, peer: str | None, scope: Scope) -> Found:
+        number = 0
         for number, element in enumerate(self._elements(scope), 1):
             if number == self._hops:
                 address = parse(element)
@@ -109,7 +125,10 @@ class Proxies:
                     return Found(str(address))
                 return Found(peer, "FORWARDED_BROKEN")
         # With fewer elements than proxies one of them was passed by: the client wrote them all.
-        return Found(peer)
+        return Found(peer, None if number else self._oddity_of_none(scope))
+
+    def _oddity_of_none(self, scope: Scope) -> str | None:
+        return "OTHER_HEADER" if self.is_forwarded(scope) else None
 
     def _elements(self, scope: Scope) -> Iterator[str]:
         """Who is named, the nearest one first."""
@@ -120,9 +139,12 @@ class Proxies:
         if not self._is_list:
             yield text.rpartition(",")[2]
             return
-        parts = _split(text) if self._is_forwarded else text.split(",")
-        for part in list(reversed(parts))[: MAX_HOPS + self._hops]:
-            yield _for(part) if self._is_forwarded else part
+        if len(text) > MAX_CHARS:
+            text = text[-MAX_CHARS:].partition(",")[2]
+        if self._is_forwarded:
+            yield from map(_for, _elements_of(text))
+        else:
+            yield from reversed(text.split(","))
 
     def _is_trusted(self, text: str) -> bool:
         known = self._known.get(text)
@@ -142,13 +164,17 @@ def _network(text: object) -> Network:
         raise InvalidLimit(
             "TRUSTED_PROXIES", "trusted_proxies", text, "addresses and ranges: ['10.0.0.0/8']"
         ) from None
-    if not network.prefixlen:
+    if network.prefixlen == 0 or network == _MAPPED:
         raise InvalidLimit(
             "TRUSTED_PROXIES",
             "trusted_proxies",
             text,
             "the addresses of your own proxies: trusting all lets each client choose its address",
         )
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        # As it is compared with addresses: those that stand for IPv4 are it.
+        first = IPv4Address(int(network.network_address) & 0xFFFFFFFF)
+        return IPv4Network((first, network.prefixlen - 96))
     return network
 
 
@@ -163,31 +189,32 @@ def _holds(network: Network, address: Address) -> bool:
     return network.version == address.version and address in network
 
 
-def _split(text: str) -> list[str]:
-    """The elements of a list, whose quoted strings may hold commas. RFC 9110, section 5.6.1."""
-    parts: list[str] = []
-    start = 0
-    is_quoted = is_escaped = False
-    for place, char in enumerate(text):
-        if is_escaped:
-            is_escaped = False
-        elif is_quoted and char == "\\":
-            is_escaped = True
-        elif char == '"':
-            is_quoted = not is_quoted
-        elif char == "," and not is_quoted:
-            parts.append(text[start:place])
-            start = place + 1
-    return [*parts, text[start:]]
+def _elements_of(text: str) -> Iterator[str]:
+    """The elements of Forwarded from the right to the left; "" for what is none, which ends it.
+
+    An element is the shortest end of the text that can be one. Whoever reads from the left can be
+    led by a quote that the client has opened to take what proxies have added for its contents.
+    """
+    end = start = len(text)
+    commas = 0
+    while end > 0:
+        start = text.rfind(",", 0, start)
+        element = text[start + 1 : end]
+        if _ELEMENT.fullmatch(element):
+            yield element
+        elif element.strip(" \t"):
+            commas += 1  # this one may be within quotes
+            if start >= 0 and commas <= MAX_COMMAS:
+                continue
+            yield ""
+            return
+        end = start
+        commas = 0
 
 
 def _for(element: str) -> str:
     """Whom an element of Forwarded names, "" for nobody. RFC 7239, section 4."""
-    for pair in element.split(";"):
-        name, _, value = pair.partition("=")
-        if name.strip(" \t").lower() == "for":
-            value = value.strip(" \t")
-            if len(value) >= 2 and value[0] == value[-1] == '"':
-                return re.sub(r"\\(.)", r"\1", value[1:-1])
-            return value if _TOKEN.match(value) else ""
+    for name, value in _PAIR.findall(element):
+        if name.lower() == "for":
+            return _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
     return ""

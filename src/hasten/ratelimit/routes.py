@@ -11,7 +11,7 @@ import functools
 import sys
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.exchange import Exchange, current
@@ -19,6 +19,8 @@ from hasten.ratelimit.limit import Limit, Rated
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_MARK: Final = "__hasten_limits__"
 
 in_use = False
 """Whether any handler is limited: only then the middleware looks after requests that none of its
@@ -32,12 +34,9 @@ def limit(rate: Rated, **options: Any) -> Callable[[Callable[P, R]], Callable[P,
     FastAPI, Litestar, Quart and Django, for ``async def`` and ``def``, with `RateLimitMiddleware`
     around the application.
     """
-    wrong = {"path", "methods", "per"} & {*options}
-    if wrong:
-        raise InvalidLimit("ROUTE", min(wrong), options[min(wrong)], "the route to say that")
 
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:
-        own = route_limit(rate, handler, **options)
+        own = route_limit(rate, f"{handler.__module__}.{handler.__qualname__}", **options)
         if iscoroutinefunction(handler):
             waits = cast("Callable[P, Awaitable[Any]]", handler)
 
@@ -48,7 +47,7 @@ def limit(rate: Rated, **options: Any) -> Callable[[Callable[P, R]], Callable[P,
                     return await waits(*args, **kwargs)
                 return _placeholder(exchange, args)
 
-            return cast("Callable[P, R]", limited)
+            return _marked(cast("Callable[P, R]", limited), own)
 
         @functools.wraps(handler)
         def limited_sync(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -57,19 +56,33 @@ def limit(rate: Rated, **options: Any) -> Callable[[Callable[P, R]], Callable[P,
                 return handler(*args, **kwargs)
             return cast("R", _placeholder(exchange, args))
 
-        return limited_sync
+        return _marked(limited_sync, own)
 
     return decorate
 
 
-def route_limit(rate: Rated, of: Callable[..., object], **options: Any) -> Limit:
-    """A limit of one route, whose count is its own."""
+def limits_of(handler: object) -> tuple[Limit, ...]:
+    """The limits that decorators gave a handler."""
+    found: tuple[Limit, ...] = getattr(handler, _MARK, ())
+    return found
+
+
+def route_limit(rate: Rated, route: str, **options: Any) -> Limit:
+    """A limit of one route, whose count is its own unless it has a name."""
+    wrong = {"path", "methods", "per"} & {*options}
+    if wrong:
+        raise InvalidLimit("ROUTE", min(wrong), options[min(wrong)], "the route to say that")
     global in_use  # noqa: PLW0603 - from now on there is a handler that is limited
     in_use = True
     found = Limit(rate, **options)
     if "name" not in options:
-        found.bucket = f"{found.name}@{of.__module__}.{of.__qualname__}"
+        found.bucket = f"{found.name}@{route}"
     return found
+
+
+def _marked(handler: Callable[P, R], own: Limit) -> Callable[P, R]:
+    setattr(handler, _MARK, (*limits_of(handler), own))
+    return handler
 
 
 def _exchange(own: Limit) -> Exchange:

@@ -160,6 +160,8 @@ class ImmediateStore(Store, Protocol):
 
 def is_denied(group: Group, outcomes: Sequence[Outcome]) -> bool:
     """Whether the groups behind this one are not taken, by its outcomes."""
+    if len(outcomes) == 1 and outcomes[0].ok:  # most are
+        return False
     for check, outcome in zip(group, outcomes, strict=True):
         if not (outcome.ok or check.forced or check.shadow):
             return True

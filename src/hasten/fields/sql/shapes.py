@@ -16,20 +16,21 @@ made of) stays out of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import islice, repeat
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, FromClause, bindparam, func, select, true, tuple_
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Mapper, aliased
 
 from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.rows import Compute
 from hasten.fields.sql.entities import Entity, Link, resolve
-from hasten.fields.sql.running import Rows, Step, Steps
+from hasten.fields.sql.running import Found, Rows, Step, Steps
 from hasten.fields.sql.statements import Selection, entity_of, is_cut, narrowed, sorted_by
+from hasten.fields.sql.templates import Templates
 
 Cap: TypeAlias = Callable[[Field], int]
 """How many rows a field that leads to many shows at most, of each owner."""
@@ -85,16 +86,6 @@ class Shape:
         """The rows of that statement as what was asked for, with what they lead to."""
         return self._root.read(rows, dialect)
 
-    def fetch(
-        self, statement: Selection, dialect: str, *, most: int | None = None
-    ) -> Steps[list[dict[str, object]]]:
-        """Both: all rows of a select of the entity, or so many at most, as what was asked for."""
-        narrow = self.statement(statement)
-        if most is not None and not is_cut(narrow):
-            narrow = narrow.limit(most)
-        result = yield Step(narrow)
-        return (yield from self.read(result.all(), dialect))
-
     def _around(self, statement: Selection, entity: Any) -> Selection:
         """What is limited first, as a table that others are joined to."""
         own = list(self._root.own_columns(entity))
@@ -130,7 +121,10 @@ class Shapes:
         """Raises `InvalidOption` for a field that leads nowhere, or cannot be made."""
         self.entity: Final = resolve(allowed, model, compute)
         self.mapper: Final = self.entity.mapper
-        self._of = lru_cache(max_shapes)(partial(Shape, self.entity, cap=cap, more=more))
+        made = partial(Shape, self.entity, cap=cap, more=more)
+        self._of = lru_cache(max_shapes)(lambda chosen, context, **how: made(chosen, **how))
+        self._hybrids = lru_cache(max_shapes)(partial(_hybrids, self.entity))
+        self._selects: Templates[_Select] = Templates(self._select)
 
     def of(self, statement: Selection, chosen: FieldSet, *, apart: bool = False) -> Shape:
         """The shape of a set, for this statement. apart is without any join.
@@ -139,12 +133,81 @@ class Shapes:
         among it: fewer fields never are fewer rows.
         """
         entity_of(statement, self.mapper)
-        return self._of(chosen, keyed=bool(statement._distinct), apart=apart)
+        keyed = bool(statement._distinct)
+        return self._of(chosen, self.context(chosen), keyed=keyed, apart=apart)
+
+    def context(self, chosen: FieldSet) -> Hashable:
+        """What the hybrids among the fields are at this moment: they may look at who is asking.
+
+        What was made in one context is not for another one.
+        """
+        return tuple([_at_this_moment(each) for each in self._hybrids(chosen)])
+
+    def fetch(
+        self, statement: Selection, chosen: FieldSet, dialect: str, *, most: int | None = None
+    ) -> Steps[list[dict[str, object]]]:
+        """All rows of a select of the entity, or so many at most, as what was asked for."""
+        entity_of(statement, self.mapper)
+        select, own = self._selects.of(statement, chosen, most, self.context(chosen))
+        result = yield from own.bind(_executed(select.statement))
+        return (yield from own.mark(select.shape.read(result.all(), dialect)))
+
+    def _select(
+        self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
+    ) -> _Select:
+        shape = self.of(statement, chosen)
+        narrow = shape.statement(statement)
+        if most is not None and not is_cut(narrow):
+            narrow = narrow.limit(most)
+        return _Select(narrow, shape)
 
     @property
     def count(self) -> int:
         """How many shapes are kept."""
         return self._of.cache_info().currsize
+
+
+class _Select(NamedTuple):
+    """A select of what was asked for, and what its rows become."""
+
+    statement: Selection
+    shape: Shape
+
+
+_Attribute: TypeAlias = tuple[Mapper[Any], str]
+
+
+def _hybrids(entity: Entity, chosen: FieldSet) -> list[_Attribute]:
+    """All in a tree whose SQL is made by a function."""
+    own = [(entity.mapper, name) for name in chosen.needs if is_hybrid(entity.mapper, name)]
+    for each, inner in chosen.relations.items():
+        own += _hybrids(entity.links[each].target, inner)
+    return own
+
+
+def is_hybrid(mapper: Mapper[Any], attribute: str) -> bool:
+    return attribute not in mapper.column_attrs and attribute not in mapper.synonyms
+
+
+def _at_this_moment(attribute: _Attribute) -> Hashable:
+    mapper, name = attribute
+    return state_of(getattr(mapper.class_, name))
+
+
+def state_of(expression: Any) -> Hashable:
+    """The structure of an expression and its values; equal to nothing else where nobody knows."""
+    key = expression.__clause_element__()._generate_cache_key()
+    state = key and (key.key, tuple([each.value for each in key.bindparams]))
+    try:
+        hash(state)
+    except TypeError:
+        return object()
+    return state or object()
+
+
+def _executed(statement: Selection) -> Steps[Found]:
+    found: Found = yield Step(statement)
+    return found
 
 
 # Trees --------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from hasten.pagination.sql.keyset import layout, order_by
+from hasten.pagination.sql.keyset import Amount, layout, order_by
 from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, around, only
 
 Relation: TypeAlias = Literal["eq", "gte", "estimate"]
@@ -130,7 +130,7 @@ def beside(page: Selection, counted: Select[int]) -> Selection:
     return page.add_columns(counted.correlate(None).scalar_subquery().label("hasten_total"))
 
 
-def beside_skipping(page: Selection, counted: Select[int], *, offset: int) -> Selection:
+def beside_skipping(page: Selection, counted: Select[int], *, offset: Amount) -> Selection:
     """The same on PostgreSQL, where a page past the end is not looked for."""
     total = select(counted.subquery().c[0].label("total")).cte("hasten_count")
     number = select(total.c.total).scalar_subquery()
@@ -143,7 +143,7 @@ def lateral(
     counted: Select[int],
     keys: Keys,
     *,
-    offset: int,
+    offset: Amount,
     dialect: str,
 ) -> Selection:
     """One row at least: the total, whether there is a row of the page, and the row.
@@ -159,7 +159,11 @@ def lateral(
         SortKey(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(layout(reading, keys), keys, strict=True)
     )
-    names = [each.name for each in page.selected_columns]
+    # An expression, as of a hybrid, has no name of its own.
+    names = [
+        getattr(each, "name", None) or f"hasten_{place}"
+        for place, each in enumerate(page.selected_columns)
+    ]
     found = (
         select(
             *(each.label(name) for each, name in zip(columns, names, strict=False)),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Column, Index, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table, UniqueConstraint
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
@@ -33,7 +33,7 @@ def find_index(prefix: Keys, rest: Keys, dialect: str) -> Keys | None:
         return None
     found = [
         words
-        for index in _orders_of(table)
+        for index in _orders_of(table, dialect)
         for words in (index, tuple(key.reversed(dialect) for key in index))
         if _serves(words, prefix, rest, dialect)
     ]
@@ -62,18 +62,30 @@ def _serves(words: Keys, prefix: Keys, rest: Keys, dialect: str) -> bool:
     return True
 
 
-def _orders_of(table: Table) -> Iterator[Keys]:
+def _orders_of(table: Table, dialect: str) -> Iterator[Keys]:
     yield tuple(SortKey(column, nullable=True) for column in table.primary_key)
+    last = _row_id(table) if dialect == "sqlite" else ()
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
-            yield tuple(SortKey(column, nullable=True) for column in constraint.columns)
+            yield (*(SortKey(column, nullable=True) for column in constraint.columns), *last)
     for index in sorted(table.indexes, key=lambda each: each.name or ""):
         if not _is_partial(index):
-            yield tuple(_leading(index))
+            keys = tuple(_leading(index))
+            yield (*keys, *last) if len(keys) == len(index.expressions) else keys
+
+
+def _row_id(table: Table) -> Keys:
+    """What SQLite has behind all other columns of an index, if it is a column of the table."""
+    columns = list(table.primary_key)
+    kind = columns[0].type if len(columns) == 1 else None
+    is_integer = isinstance(kind, Integer) and not isinstance(kind, BigInteger | SmallInteger)
+    has_one = table.dialect_options["sqlite"].get("with_rowid", True)
+    return (SortKey(columns[0]),) if is_integer and has_one else ()
 
 
 def _is_partial(index: Index) -> bool:
-    return index.dialect_options["postgresql"].get("where") is not None
+    names = ("postgresql", "sqlite")
+    return any(index.dialect_options[name].get("where") is not None for name in names)
 
 
 def _leading(index: Index) -> Iterator[SortKey]:

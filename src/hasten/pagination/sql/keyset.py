@@ -26,10 +26,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import CTE, Float, and_, cast, func, literal, select, tuple_, union_all
+from sqlalchemy import (
+    CTE,
+    REAL,
+    BindParameter,
+    Double,
+    Enum,
+    Float,
+    and_,
+    cast,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten.errors import InvalidOption
+from hasten.pagination.sql.edges import at_edge
 from hasten.pagination.sql.indexes import find_index
 from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey, around
 
@@ -38,28 +53,33 @@ HIDDEN: Final = "hasten_key_"
 
 Condition: TypeAlias = ColumnElement[bool]
 
+Amount: TypeAlias = int | BindParameter[int]
+"""A number, or the parameter that it will be given by."""
+
 
 def after(
     reading: Reading,
     keys: Keys,
     position: Sequence[object] | None,
     *,
-    limit: int,
+    limit: Amount,
     dialect: str,
     backwards: bool = False,
     in_turn: bool | None = None,
 ) -> list[Selection]:
     """The statements that read up to limit rows after a position, or before it if backwards.
 
-    position holds one value per key, None stands for the start (backwards: the end). The rows of
-    backward statements come last one first: turn them round. More than one statement is to be read
-    in turn, until limit rows have come; in_turn says whether that may be. By default it is not on
-    PostgreSQL, where a way over the network is dear, unless a row holds entities. On SQLite two
-    short statements are done sooner than one that joins the ranges. Each row has the keys behind
-    its own elements (`layout`).
+    position holds one value per key, or the parameter that it will be given by; None stands for the
+    start (backwards: the end). The rows of backward statements come last one first: turn them
+    round. More than one statement is to be read in turn, until limit rows have come; in_turn says
+    whether that may be. By default it is not on PostgreSQL, where a way over the network is dear,
+    unless a row holds entities. On SQLite two short statements are done sooner than one that joins
+    the ranges. Each row has the keys behind its own elements (`layout`). Raises `InvalidOption` for
+    a key that the database does not compare as it sorts.
     """
+    _check_kinds(keys, dialect)
     if position is not None:
-        _check_position(position, keys)
+        check_position(position, keys)
     if in_turn is None:
         in_turn = reading.holds_entities or dialect != "postgresql"
     keys = _reversed(keys, dialect) if backwards else keys
@@ -72,6 +92,17 @@ def after(
     if len(statements) == 1 or in_turn:
         return statements
     return [_chain(statements, reading, keys, limit=limit, dialect=dialect)]
+
+
+def check_position(position: Sequence[object], keys: Keys) -> None:
+    """Raise `InvalidOption` unless there is a value for each key, NULL only where it may be."""
+    if len(position) != len(keys):
+        raise InvalidOption("position", list(position), f"{len(keys)} values, one per key")
+    for value, key in zip(position, keys, strict=True):
+        if value is None and not key.nullable:
+            raise InvalidOption(
+                "position", list(position), f"a value for {key.column}, which is never NULL"
+            )
 
 
 def layout(reading: Reading, keys: Keys) -> list[int]:
@@ -117,14 +148,28 @@ def order_by(keys: Keys, dialect: str) -> list[Expression]:
 WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
 
 
-def _check_position(position: Sequence[object], keys: Keys) -> None:
-    if len(position) != len(keys):
-        raise InvalidOption("position", list(position), f"{len(keys)} values, one per key")
-    for value, key in zip(position, keys, strict=True):
-        if value is None and not key.nullable:
+def _check_kinds(keys: Keys, dialect: str) -> None:
+    """MySQL sorts an ENUM by place and compares it as text; of a FLOAT it tells six digits."""
+    if dialect not in WITHOUT_NULLS_SYNTAX:
+        return
+    for key in keys:
+        kind = key.column.type
+        remedy = None
+        if isinstance(kind, Enum) and kind.native_enum:
+            remedy = "Enum(…, native_enum=False)"
+        elif isinstance(kind, Float) and _is_single(kind):
+            remedy = "Double or Numeric"
+        if remedy is not None:
             raise InvalidOption(
-                "position", list(position), f"a value for {key.column}, which is never NULL"
+                "sort",
+                str(key.column),
+                f"a column of a type that MySQL compares as it sorts: {remedy}",
             )
+
+
+def _is_single(kind: Float[Any]) -> bool:
+    """REAL is double there, and so is FLOAT(25)."""
+    return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
 def _reversed(keys: Keys, dialect: str) -> Keys:
@@ -237,7 +282,12 @@ def _row_value(keys: Keys, position: Sequence[object], dialect: str) -> Conditio
 
 def _bind(key: SortKey, value: object, dialect: str) -> Expression:
     """A value of the column's own type. An untyped one would be compared as something else."""
-    bound: Expression = literal(value, key.column.type)
+    if isinstance(value, BindParameter):
+        bound: Expression = value
+    else:
+        if dialect == "postgresql" and (edge := at_edge(key, value)) is not None:
+            return edge
+        bound = literal(value, key.column.type)
     if dialect == "postgresql" and isinstance(key.column.type, Float):
         # A `real` widened to double precision equals no decimal fraction that it came from.
         return cast(bound, key.column.type)
@@ -253,7 +303,7 @@ def _restrict(source: Selection, reading: Reading, conditions: list[Condition]) 
 
 
 def _chain(
-    statements: list[Selection], reading: Reading, keys: Keys, *, limit: int, dialect: str
+    statements: list[Selection], reading: Reading, keys: Keys, *, limit: Amount, dialect: str
 ) -> Selection:
     """One statement in which a range is not looked into if those before it fill the page."""
     parts: list[CTE] = []

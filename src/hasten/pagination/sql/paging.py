@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import and_
 
-from hasten.pagination.sql.keyset import order_by, with_keys
+from hasten.pagination.sql.keyset import Amount, order_by, with_keys
 from hasten.pagination.sql.reading import Keys, Reading, Selection, only
 
 DEFER_FROM: Final = 1_000
@@ -19,20 +19,13 @@ DEFER_FROM: Final = 1_000
 
 
 def page(
-    reading: Reading,
-    keys: Keys,
-    *,
-    limit: int,
-    offset: int,
-    dialect: str,
-    defer: bool | None = None,
+    reading: Reading, keys: Keys, *, limit: Amount, offset: Amount, dialect: str, defer: bool
 ) -> Selection:
     """The select of up to limit rows, with the keys behind their own elements.
 
-    defer says whether primary keys are looked for first; by default, from `DEFER_FROM` on. What is
+    defer says whether primary keys are looked for first, which pays from `DEFER_FROM` on. What is
     grouped, DISTINCT or told apart by a key of the caller's is never deferred.
     """
-    defer = offset >= DEFER_FROM if defer is None else defer
     statement = with_keys(reading, keys)
     order = order_by(keys, dialect)
     if not defer or not can_defer(reading):
@@ -49,16 +42,13 @@ def can_defer(reading: Reading) -> bool:
     return is_plain and not any(key.nullable for key in reading.identity)
 
 
-def tail(
-    reading: Reading, keys: Keys, *, limit: int, offset: int, total: int, dialect: str
-) -> Selection | None:
-    """The same rows read from the end, last one first; None if the start is nearer.
+def from_end(*, limit: int, offset: int, total: int) -> tuple[int, int] | None:
+    """Limit and offset of the same rows read from the end; None if the start is nearer.
 
-    total has to be exact.
+    total has to be exact. The rows come last one first: turn them round.
     """
     end = min(offset + limit, total)
-    from_end = total - end
-    if from_end >= offset or end <= offset:
+    skipped = total - end
+    if skipped >= offset or end <= offset:
         return None
-    backward = tuple(key.reversed(dialect) for key in keys)
-    return page(reading, backward, limit=end - offset, offset=from_end, dialect=dialect)
+    return end - offset, skipped

@@ -7,34 +7,39 @@ object of the ORM, and a column that nobody asked for stays where it is.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from functools import cached_property
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Enum, TypeDecorator, inspect, literal_column
+from sqlalchemy import ColumnElement, Enum, Select, TypeDecorator, inspect, literal_column
 from sqlalchemy.orm import Mapper
 
 from hasten.errors import InvalidOption
+from hasten.fields.allowed import FieldSet
 from hasten.fields.sql.running import Call, Step
-from hasten.fields.sql.shapes import Shape
+from hasten.fields.sql.shapes import Shape, is_hybrid, state_of
 from hasten.fields.sql.statements import entity_of
-from hasten.pagination.counts import Capped, Count, CountFunction, Uncached
+from hasten.fields.sql.templates import Own, Templates, filters
+from hasten.pagination.counts import Capped, Count, CountFunction, Relation, Uncached
 from hasten.pagination.order import Order
 from hasten.pagination.sources import to_count
+from hasten.pagination.sql.advice import Advisor
 from hasten.pagination.sql.reading import (
+    Expression,
     Keys,
     Reading,
     Selection,
+    SortKey,
     is_same,
     only,
     read,
     resolve,
 )
-from hasten.pagination.sql.running import Counted, Numbered, Steps, Stretch
+from hasten.pagination.sql.running import Counted, Numbered, Statements, Steps, Stretch
 from hasten.pagination.sql.running import numbered as _numbered
 from hasten.pagination.sql.running import stretch as _stretch
 from hasten.pagination.sql.running import total_of as _total_of
@@ -45,30 +50,175 @@ Version: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 """What tells versions of the rows of a select apart."""
 
 
+class Shaping(Protocol):
+    """How what is selected follows from the fields that are asked for: `hasten.fields.Fields`."""
+
+    def shape(self, statement: Selection, fields: FieldSet, *, apart: bool) -> Shape: ...
+    def context(self, fields: FieldSet) -> Hashable: ...
+
+
+class Outline:
+    """What selects of one structure have in common, without their values."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        keys: Keys,
+        shape: Shape,
+        columns: Iterable[Expression],
+        order: Order,
+    ) -> None:
+        """columns are those that a client can read, order is what was asked for by name."""
+        self.order: Final = order
+        self.advisor: Advisor | None = None
+        self.reading: Final = reading
+        self.keys: Final = keys
+        self.shape: Final = shape
+        self.statements: Final = Statements(reading, keys)
+        self._columns = list(columns)
+
+    @cached_property
+    def hidden(self) -> SortKey | None:
+        """A key that no client can read, if there is one."""
+        for key in self.keys:
+            if not any(is_same(key.column, each) for each in self._columns):
+                return key
+        return None
+
+    @cached_property
+    def sorting(self) -> list[list[object]]:
+        """The keys in plain values."""
+        return [
+            [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
+            for key in self.keys
+        ]
+
+    def text(self, own: Own) -> str:
+        """The text of what is selected from: the same in every process."""
+        # Options are the same in all selects of this structure, but for their values.
+        if self._text is None:
+            self._text = str(self.from_only(own).compile())
+        return self._text
+
+    _text: str | None = None
+
+    def from_only(self, own: Own) -> Selection:
+        return only(self.reading.statement.options(*own.options), literal_column("1"))
+
+
+class Plans:
+    """How selects of one mapped class are cut into pages. What is planned is kept."""
+
+    def __init__(
+        self,
+        mapper: Mapper[Any],
+        fields: Shaping,
+        attributes: Mapping[str, str],
+        *,
+        ruled: Collection[str] = (),
+        advise: bool = False,
+    ) -> None:
+        """attributes are those that may be sorted by, by public name.
+
+        ruled are the names of which somebody has said where NULLs stand. advise is to warn of what
+        a developer should know, once for each outline that is kept.
+        """
+        self._ruled = ruled
+        self._mapper = mapper
+        self._fields = fields
+        self._attributes = attributes
+        self._hybrids = {
+            name: attribute
+            for name, attribute in attributes.items()
+            if is_hybrid(mapper, attribute)
+        }
+        # What is planned anew for each request is not advised on: it would be for each of them.
+        kept = self._appoint if advise else None
+        self._outlines: Templates[Outline] = Templates(self._outline, kept=kept)
+
+    def of(self, statement: Selection, chosen: FieldSet, order: Order) -> Plan:
+        """The plan of a select. Raises `InvalidOption` for one that cannot be paged."""
+        given: object = statement
+        if not isinstance(given, Select):
+            entity_of(statement, self._mapper)  # says what is expected
+        is_filtered = bool(filters(statement))
+        context = self._context(chosen, order)
+        return Plan(*self._outlines.of(statement, chosen, order, is_filtered, context))
+
+    @property
+    def count(self) -> int:
+        """How many are kept."""
+        return self._outlines.count
+
+    def _appoint(self, outline: Outline) -> None:
+        outline.advisor = Advisor(
+            self._mapper, outline.reading, outline.keys, outline.order, self._ruled
+        )
+
+    def _context(self, chosen: FieldSet, order: Order) -> Hashable:
+        hybrids = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
+        sorted_by = [state_of(getattr(self._mapper.class_, name)) for name in hybrids]
+        return (self._fields.context(chosen), *sorted_by)
+
+    def _outline(
+        self,
+        statement: Selection,
+        chosen: FieldSet,
+        order: Order,
+        is_filtered: bool,
+        _: Hashable,
+    ) -> Outline:
+        entity = entity_of(statement, self._mapper)
+        columns = {
+            name: _clause(getattr(entity, attribute))
+            for name, attribute in self._attributes.items()
+        }
+        whole = read(statement)
+        keys = resolve(whole, order, columns)
+        shape = self._fields.shape(whole.statement, chosen, apart=True)
+        narrow = shape.statement(whole.statement)
+        reading = replace(
+            whole,
+            statement=narrow,
+            width=len(narrow.column_descriptions),
+            holds_entities=False,
+            table=None if is_filtered else whole.table,
+        )
+        return Outline(reading, keys, shape, columns.values(), order)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What is read, in which order, and what its rows become."""
 
-    reading: Reading
-    keys: Keys
-    shape: Shape
-    statement: Selection
-    """As it came."""
+    outline: Outline
+    own: Own
+
+    @property
+    def reading(self) -> Reading:
+        return self.outline.reading
+
+    @property
+    def keys(self) -> Keys:
+        return self.outline.keys
 
     def numbered(
         self, dialect: str, *, limit: int, offset: int, count: Uncached
     ) -> Steps[Numbered]:
         """The page at an offset, its rows as what was asked for."""
+        self._advise(dialect)
         how, cap = _counted(count)
-        found = yield from _numbered(
-            self.reading,
-            self.keys,
-            limit=limit,
-            offset=offset,
-            dialect=dialect,
-            count=how,
-            cap=cap,
+        found = yield from self.own.bind(
+            _numbered(
+                self.outline.statements,
+                limit=limit,
+                offset=offset,
+                dialect=dialect,
+                count=how,
+                cap=cap,
+            )
         )
+        self._advise_on_count(found.total, found.relation)
         return replace(found, rows=(yield from self._read(found.rows, dialect)))
 
     def stretch(
@@ -80,23 +230,27 @@ class Plan:
         backwards: bool,
     ) -> Steps[Stretch]:
         """The page at a position, its rows as what was asked for."""
-        found = yield from _stretch(
-            self.reading,
-            self.keys,
-            position and [_to_column(*each) for each in zip(self.keys, position, strict=True)],
-            limit=limit,
-            dialect=dialect,
-            backwards=backwards,
+        self._advise(dialect)
+        if position is not None:
+            position = [_to_column(*each) for each in zip(self.keys, position, strict=True)]
+        found = yield from self.own.bind(
+            _stretch(
+                self.outline.statements,
+                position,
+                limit=limit,
+                dialect=dialect,
+                backwards=backwards,
+            )
         )
         return replace(found, rows=(yield from self._read(found.rows, dialect)))
 
     def total(self, dialect: str, count: Uncached) -> Steps[tuple[int, Any]]:
         how, cap = _counted(count)
-        return (yield from _total_of(self.reading, dialect=dialect, count=how, cap=cap))
-
-    def counted(self, function: CountFunction) -> Steps[Count]:
-        """What a function of the application's counts."""
-        return to_count((yield Call(lambda db: function(db, self.statement))))
+        total, relation = yield from self.own.bind(
+            _total_of(self.outline.statements, dialect=dialect, count=how, cap=cap)
+        )
+        self._advise_on_count(total, relation)
+        return total, relation
 
     def version(self, expressions: Sequence[Any]) -> Steps[list[object]]:
         """What expressions come to, over all rows of the select."""
@@ -105,60 +259,52 @@ class Plan:
             raise InvalidOption(
                 "etag", "an expression", "True, for a select that is grouped or DISTINCT"
             )
-        result = yield Step(only(reading.statement, *expressions))
-        return list(result.one())
+        return self.own.bind(_version(reading, expressions))
 
-    def check_shown(self, entity_columns: Iterable[Any]) -> None:
+    def check_shown(self) -> None:
         """Raise `InvalidOption` if a cursor would show what no field does: it is not encrypted."""
-        shown = list(entity_columns)
-        for key in self.keys:
-            if not any(is_same(key.column, each) for each in shown):
-                raise InvalidOption(
-                    "sort",
-                    str(key.column),
-                    "fields of the answer alone, because a client can read the values in a cursor: "
-                    "show it as a field, or use mode='page'",
-                )
+        if self.outline.hidden is not None:
+            raise InvalidOption(
+                "sort",
+                str(self.outline.hidden.column),
+                "fields of the answer alone, because a client can read the values in a cursor: "
+                "show it as a field, or use mode='page'",
+            )
 
     def parts(self) -> list[object]:
         """What tells this query from every other one, in plain values."""
-        keys = [
-            [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
-            for key in self.keys
-        ]
-        text, values = _filter_of(self)
-        return [keys, text, values]
+        return [self.outline.sorting, *self._filter()]
+
+    def _filter(self) -> tuple[str, list[object]]:
+        """The text of what is selected from, and its values: the same in every process."""
+        if self.own.parameters is None:
+            compiled = self.outline.from_only(self.own).compile()
+            return str(compiled), [_plain(value) for _, value in sorted(compiled.params.items())]
+        values = [_plain(each.effective_value) for each in self.own.parameters]
+        return self.outline.text(self.own), values
+
+    def _advise(self, dialect: str) -> None:
+        if self.outline.advisor is not None:
+            self.outline.advisor.on_query(dialect)
+
+    def _advise_on_count(self, total: int | None, relation: Relation | None) -> None:
+        if self.outline.advisor is not None and total is not None and relation == "eq":
+            self.outline.advisor.on_count(total)
 
     def _read(self, rows: list[Any], dialect: str) -> Steps[list[Row]]:
         if self.reading.width == 1:
             rows = [(row,) for row in rows]
-        return (yield from self.shape.read(rows, dialect))
+        return (yield from self.own.mark(self.outline.shape.read(rows, dialect)))
 
 
-def plan(
-    statement: Selection,
-    mapper: Mapper[Any],
-    shape_of: Callable[[Selection], Shape],
-    order: Order,
-    attributes: Mapping[str, str],
-) -> tuple[Plan, list[Any]]:
-    """Make a plan; with it, the columns that attributes (by public name) stand for.
+def counted(function: CountFunction, statement: Selection) -> Steps[Count]:
+    """What a function of the application's counts."""
+    return to_count((yield Call(lambda db: function(db, statement))))
 
-    Raises `InvalidOption` for a select that cannot be paged.
-    """
-    entity = entity_of(statement, mapper)
-    columns = {name: _clause(getattr(entity, attribute)) for name, attribute in attributes.items()}
-    whole = read(statement)
-    keys = resolve(whole, order, columns)
-    shape = shape_of(whole.statement)
-    narrow = shape.statement(whole.statement)
-    reading = replace(
-        whole,
-        statement=narrow,
-        width=len(narrow.column_descriptions),
-        holds_entities=False,
-    )
-    return Plan(reading, keys, shape, statement), list(columns.values())
+
+def _version(reading: Reading, expressions: Sequence[Any]) -> Steps[list[object]]:
+    result = yield Step(only(reading.statement, *expressions))
+    return list(result.one())
 
 
 def mapper_of(model: type) -> Mapper[Any]:
@@ -217,38 +363,7 @@ def _to_column(key: Any, value: object) -> object:
     return value
 
 
-# Filters ------------------------------------------------------------------------------------------
-
-
-def _filter_of(plan: Plan) -> tuple[str, list[object]]:
-    """The text of what is selected from, and its values: the same in every process."""
-    key = plan.statement._generate_cache_key()
-    if key is None:
-        compiled = only(plan.reading.statement, literal_column("1")).compile()
-        return str(compiled), [_plain(value) for _, value in sorted(compiled.params.items())]
-    text = _text_of(_ByKey(key.key, plan.reading))
-    return text, [_plain(each.effective_value) for each in key.bindparams]
-
-
-class _ByKey:
-    """A select, for a cache: two that differ in their values alone are equal."""
-
-    __slots__ = ("key", "reading")
-
-    def __init__(self, key: Any, reading: Reading) -> None:
-        self.key = key
-        self.reading = reading
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByKey) and bool(self.key == other.key)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-@lru_cache(256)
-def _text_of(cached: _ByKey) -> str:
-    return str(only(cached.reading.statement, literal_column("1")).compile())
+# Values -------------------------------------------------------------------------------------------
 
 
 def _plain(value: object) -> object:

@@ -111,6 +111,8 @@ class Reading:
     """The one table that it reads whole, without a condition."""
     mapper: Mapper[Any] | None
     leaves: Leaves
+    repeated_by: tuple[FromClause, ...] = ()
+    """What was joined to many, and became a semi-join."""
 
     def find(self, column: Expression) -> int | None:
         """The place of a column in a row, None if it is not selected as such."""
@@ -390,9 +392,13 @@ def _semi_joined(reading: Reading, root: _Root) -> Reading:
         .where(whole.in_(inside))
     )
     leaves = _find_leaves(outside)
+    once = _determined([root.leaf], reading.leaves)
     return replace(
         reading,
         statement=outside,
+        repeated_by=tuple(
+            leaf for leaf in reading.leaves.all if not any(leaf == each for each in once)
+        ),
         identity=_as_keys(primary_key, leaves),
         is_distinct=False,
         leaves=leaves,

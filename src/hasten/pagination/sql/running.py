@@ -16,12 +16,14 @@ from hasten.fields.sql.running import (
     run_async,
 )
 from hasten.fields.sql.running import dialect_of as _dialect_of
-from hasten.pagination.sql import counting, keyset, paging
-from hasten.pagination.sql.reading import Keys, Reading
+from hasten.pagination.sql import counting, paging
+from hasten.pagination.sql.reading import Reading
+from hasten.pagination.sql.statements import Statements, bounds, numbers
 
 __all__ = [
     "Counted",
     "Numbered",
+    "Statements",
     "Steps",
     "Stretch",
     "dialect_of",
@@ -66,8 +68,7 @@ def dialect_of(executor: Executor | AsyncExecutor, reading: Reading) -> str:
 
 
 def stretch(
-    reading: Reading,
-    keys: Keys,
+    statements: Statements,
     position: Sequence[object] | None,
     *,
     limit: int,
@@ -76,28 +77,23 @@ def stretch(
 ) -> Steps[Stretch]:
     """Read up to limit rows after a position, or before it if backwards."""
     rows: list[Any] = []
-    positions: list[tuple[object, ...]] = []
-    for statement in keyset.after(
-        reading, keys, position, limit=limit + 1, dialect=dialect, backwards=backwards
-    ):
-        result = yield Step(statement.limit(limit + 1 - len(rows)))
-        more, where = _split(reading, keys, result)
-        rows += more
-        positions += where
+    for statement in statements.after(dialect, position, backwards=backwards):
+        missing = limit + 1 - len(rows)
+        result = yield Step(statement, bounds(position, limit=missing))
+        rows += _unique(statements.reading, result).all()
         if len(rows) > limit:
             break
     has_more = len(rows) > limit
-    del rows[limit:], positions[limit:]
+    del rows[limit:]
     if backwards:
         rows.reverse()
-        positions.reverse()
-    ends = (positions[0], positions[-1]) if positions else (None, None)
-    return Stretch(rows, has_more, *ends)
+    ends = [tuple([row[place] for place in statements.places]) for row in (rows[:1] + rows[-1:])]
+    first, last = ends or (None, None)
+    return Stretch(_own(statements.reading, rows), has_more, first, last)
 
 
 def numbered(
-    reading: Reading,
-    keys: Keys,
+    statements: Statements,
     *,
     limit: int,
     offset: int,
@@ -110,74 +106,71 @@ def numbered(
     Near the start, page and total are one statement. Further on they are two: what is saved by
     knowing the total first is worth more than the way.
     """
+    defer = offset >= paging.DEFER_FROM
     if count == "none":
-        rows = yield from _page(reading, keys, limit=limit, offset=offset, dialect=dialect)
+        rows = yield from _page(statements, limit, offset, dialect, defer)
         return Numbered(rows[:limit], len(rows) > limit)
     cap = cap if count != "exact" else None
-    if count != "estimated" and offset < paging.DEFER_FROM:
-        return (yield from _together(reading, keys, limit, offset, dialect, cap))
-    total, relation = yield from total_of(reading, dialect=dialect, count=count, cap=cap)
-    if relation == "eq" and offset >= total:
-        return Numbered([], has_more=False, total=total, relation=relation)
+    if count != "estimated" and not defer:
+        return (yield from _together(statements, limit, offset, dialect, cap))
+    total, relation = yield from total_of(statements, dialect=dialect, count=count, cap=cap)
     if relation == "eq":
-        statement = paging.tail(
-            reading, keys, limit=limit, offset=offset, total=total, dialect=dialect
-        )
-        if statement is not None:
-            found, _ = _split(reading, keys, (yield Step(statement)))
-            return Numbered(found[::-1], offset + limit < total, total, relation)
-    rows = yield from _page(reading, keys, limit=limit, offset=offset, dialect=dialect)
+        if offset >= total:
+            return Numbered([], has_more=False, total=total, relation=relation)
+        turned = paging.from_end(limit=limit, offset=offset, total=total)
+        if turned is not None:
+            rows = yield from _tail(statements, *turned, dialect)
+            return Numbered(rows, offset + limit < total, total, relation)
+    rows = yield from _page(statements, limit, offset, dialect, defer)
     return Numbered(rows[:limit], len(rows) > limit, total, relation)
 
 
 def total_of(
-    reading: Reading, *, dialect: str, count: Counted = "exact", cap: int | None = None
+    statements: Statements, *, dialect: str, count: Counted = "exact", cap: int | None = None
 ) -> Steps[counting.Total]:
     """Count, or ask the planner. What has no estimate is counted."""
     if count == "estimated" and dialect == "postgresql":
-        result = yield Step(counting.estimate(reading))
+        result = yield Step(statements.estimate())
         found = counting.read_estimate(result.scalar())
         if found is not None:
             return found
     cap = cap if count != "exact" else None
-    result = yield Step(counting.count(reading, cap=cap, dialect=dialect))
+    result = yield Step(statements.count(dialect, cap))
     return counting.as_total(int(result.scalar_one()), cap)
 
 
 def _page(
-    reading: Reading, keys: Keys, *, limit: int, offset: int, dialect: str
+    statements: Statements, limit: int, offset: int, dialect: str, defer: bool
 ) -> Steps[list[Any]]:
     """One row more than asked for, which tells whether there are more."""
-    statement = paging.page(reading, keys, limit=limit + 1, offset=offset, dialect=dialect)
-    rows, _ = _split(reading, keys, (yield Step(statement)))
-    return rows
+    statement = statements.page(dialect, defer=defer)
+    result = yield Step(statement, numbers(limit=limit + 1, offset=offset))
+    return _own(statements.reading, list(_unique(statements.reading, result).all()))
+
+
+def _tail(statements: Statements, limit: int, offset: int, dialect: str) -> Steps[list[Any]]:
+    """The same rows read from the end."""
+    statement = statements.page(dialect, defer=offset >= paging.DEFER_FROM, backwards=True)
+    result = yield Step(statement, numbers(limit=limit, offset=offset))
+    return _own(statements.reading, list(_unique(statements.reading, result).all()))[::-1]
 
 
 def _together(
-    reading: Reading, keys: Keys, limit: int, offset: int, dialect: str, cap: int | None
+    statements: Statements, limit: int, offset: int, dialect: str, cap: int | None
 ) -> Steps[Numbered]:
-    page = paging.page(reading, keys, limit=limit + 1, offset=offset, dialect=dialect, defer=False)
-    counted = counting.count(reading, cap=cap, dialect=dialect)
-    # A count that ended at the cap tells nothing about what is beyond it.
-    known = offset if cap is None else min(offset, cap)
-    is_lateral = dialect == "postgresql" and not reading.holds_entities
-    if is_lateral:
-        page = counting.lateral(reading, page, counted, keys, offset=known, dialect=dialect)
-    elif dialect == "postgresql":
-        page = counting.beside_skipping(page, counted, offset=known)
+    statement = statements.page_and_count(dialect, cap)
+    result = yield Step(statement, numbers(limit=limit + 1, offset=offset, cap=cap))
+    rows = list(_unique(statements.reading, result).all())
+    if not rows and offset:
+        result = yield Step(statements.count(dialect, cap))
+        number = int(result.scalar_one())  # past the end: no row came that could have brought it
     else:
-        page = counting.beside(page, counted)
-    frozen = _unique(reading, (yield Step(page))).freeze()
-    ends = [(row[-2], row[-1]) for row in frozen().all()]
-    if not ends and offset:
-        result = yield Step(counted)  # past the end: no row came that could have brought it
-        number = int(result.scalar_one())
-    else:
-        number = int(ends[0][1]) if ends else 0
-    is_empty = is_lateral and ends[0][0] is None
-    rows = [] if is_empty else _own(reading, frozen)
+        number = int(rows[0][-1]) if rows else 0
+    if statements.is_lateral(dialect) and rows[0][-2] is None:
+        rows = []
     total, relation = counting.as_total(number, cap)
-    return Numbered(rows[:limit], len(rows) > limit, total, relation)
+    has_more = len(rows) > limit
+    return Numbered(_own(statements.reading, rows[:limit]), has_more, total, relation)
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -188,22 +181,11 @@ def _unique(reading: Reading, result: Found) -> Found:
     return result.unique() if reading.holds_entities else result
 
 
-def _split(
-    reading: Reading, keys: Keys, result: Found
-) -> tuple[list[Any], list[tuple[object, ...]]]:
-    """The rows as they were selected, and their positions."""
-    places = keyset.layout(reading, keys)
-    result = _unique(reading, result)
-    if reading.width > 1 and max(places) < reading.width:
-        rows = result.all()
-        return list(rows), [tuple(row[place] for place in places) for row in rows]
-    frozen = result.freeze()
-    positions = [tuple(row[place] for place in places) for row in frozen().all()]
-    return _own(reading, frozen), positions
-
-
-def _own(reading: Reading, frozen: Any) -> list[Any]:
+def _own(reading: Reading, rows: list[Any]) -> list[Any]:
     """Without what was selected for the work. What is selected alone comes without a row around."""
-    if reading.width == 1:
-        return list(frozen().scalars(0).all())
-    return list(frozen().columns(*range(reading.width)).all())
+    width = reading.width
+    if width == 1:
+        return [row[0] for row in rows]
+    if not rows or len(rows[0]) == width:
+        return rows
+    return [row[:width] for row in rows]

@@ -46,7 +46,16 @@ class AskingStore(ABC):
     async def aclose(self) -> None: ...
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
-        return await self._ask(Hit(groups)) if groups else []
+        if not groups:
+            return []
+        asked = self._put(Hit(groups))
+        try:
+            return value_of(await asked)
+        except asyncio.CancelledError:
+            # If the answer was here already, nobody else gives back what it reserved.
+            if not asked.cancelled() and asked.done() and asked.exception() is None:
+                self._give_back(asked.result())
+            raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         # Put in now, not once somebody waits: what is asked later comes behind it.
@@ -71,7 +80,7 @@ class AskingStore(ABC):
         loop = asyncio.get_running_loop()
         coalescer = self._coalescers.get(loop)
         if coalescer is None:
-            coalescer = self._coalescers[loop] = Coalescer(self._send)
+            coalescer = self._coalescers[loop] = Coalescer(self._send, unheard=self._give_back)
         return coalescer.put(request)
 
     async def _send(self, requests: Sequence[Request]) -> list[Answer]:
@@ -95,7 +104,14 @@ class AskingStore(ABC):
             return
         if self.on_late is not None:
             self.on_late()
-        for outcome in chain(*chain(*answers)):
+        for answer in answers:
+            self._give_back(answer)
+
+    def _give_back(self, answer: Answer) -> None:
+        """End the reservations of an answer that nobody has heard."""
+        if isinstance(answer, StoreError):
+            return
+        for outcome in chain(*answer):
             if outcome.token is not None:
                 self._put(Settle(Settlement(outcome.token)))
 

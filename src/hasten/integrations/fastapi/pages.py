@@ -1,14 +1,4 @@
-"""Pages and fields as FastAPI knows them: typed, described, and without an app-wide hook.
-
-    Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
-
-    @app.get("/api/posts", responses=Posts.responses)
-    async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page[PostOut]:
-        return await Posts.page(db, select(Post), q)
-
-What a client did not mean is refused in the shape of FastAPI's own errors. The page or row that a
-handler gets is a response already, so FastAPI sends its bytes and its headers as they are.
-"""
+"""Pages and fields: their parameters as dependencies, their answers as responses."""
 
 from __future__ import annotations
 
@@ -18,28 +8,22 @@ from functools import cached_property
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Unpack, cast, overload
 
-from hasten._extras import require
+from fastapi import HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import WithJsonSchema
 
-require("fastapi", extra="fastapi")
-
-from fastapi import HTTPException, Query, Request, Response  # noqa: E402
-from fastapi.exceptions import RequestValidationError  # noqa: E402
-from pydantic import WithJsonSchema  # noqa: E402
-
-from hasten import fields as _fields  # noqa: E402
-from hasten import pagination as _pagination  # noqa: E402
-from hasten._answers import Answer, send_answer  # noqa: E402
-from hasten._asgi import Receive, Scope, Send  # noqa: E402
-from hasten.errors import InvalidParameter, RowNotFound  # noqa: E402
-from hasten.fields import FieldSet, Partial  # noqa: E402
-from hasten.pagination import CursorPage, Page, PageParams, Source  # noqa: E402
-from hasten.pagination.page import described_in  # noqa: E402
+from hasten import fields as _fields
+from hasten import pagination as _pagination
+from hasten._answers import Answer, send_answer
+from hasten._asgi import Receive, Scope, Send
+from hasten.errors import InvalidParameter, RowNotFound
+from hasten.fields import FieldSet, Partial
+from hasten.pagination import CursorPage, Page, PageParams, Source
+from hasten.pagination.page import described_in
 
 if TYPE_CHECKING:
     from hasten.fields.sql import AsyncExecutor, Executor, Selection
     from hasten.pagination.paginate import Options, Secret
-
-__all__ = ["CursorPage", "FieldSet", "Fields", "Page", "PageParams", "Paginate", "Partial"]
 
 P = TypeVar("P")
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Pages, cursors and fields side by side: requests, buffers, and whether all rows are seen."""

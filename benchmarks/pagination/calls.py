@@ -1,0 +1,133 @@
+"""Requests to an ASGI application in this process, without a network or a server of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+Message: TypeAlias = MutableMapping[str, Any]
+Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+
+TURNS: Final = 5
+TIMEOUT_SECONDS: Final = 600
+HEADERS: Final = [
+    (b"host", b"127.0.0.1"),
+    (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"),
+    (b"accept", b"application/json"),
+    (b"accept-language", b"en-GB,en;q=0.9,de;q=0.8"),
+    (b"cookie", b"session=3f9c2f0e8a7b4d5c9e1f6a2b3c4d5e6f; theme=dark"),
+]
+
+
+class Failed(Exception):
+    """A contestant did not do what it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    requests: int
+    per_second: float
+    cpu_us: float
+    """Processor time of this process for each request: not that of a database server."""
+
+
+async def get(app: Application, path: str) -> bytes:
+    """The body of the answer. Raises `Failed` where its status is not 200."""
+    status = 0
+    pieces: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        else:
+            pieces.append(message.get("body", b""))
+
+    await app(_scope(path), _receive, send)
+    body = b"".join(pieces)
+    if status != 200:
+        raise Failed(f"answered {path} with {status}: {body[:200]!r}")
+    return body
+
+
+async def measure(
+    apps: Mapping[str, Application], paths: Mapping[str, str], *, seconds: float, callers: int
+) -> dict[str, Speed]:
+    """The best of `TURNS` that each gets, one after the other; by name.
+
+    Best, for whatever else the machine does makes it slower. What is slow gets fewer turns.
+    """
+    found: dict[str, Speed] = {}
+    left = dict.fromkeys(paths, seconds)
+    for name, path in paths.items():
+        await _discarded(apps[name], path)
+    gc.collect()
+    for _ in range(TURNS):
+        for name, path in paths.items():
+            if left[name] > 0:
+                speed = await _turn(apps[name], path, seconds=seconds / TURNS, callers=callers)
+                left[name] -= speed.requests / speed.per_second
+                found[name] = _better(speed, found.get(name, speed))
+    return found
+
+
+def _better(one: Speed, other: Speed) -> Speed:
+    return Speed(
+        one.requests + (other.requests if other is not one else 0),
+        max(one.per_second, other.per_second),
+        min(one.cpu_us, other.cpu_us),
+    )
+
+
+async def _turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
+    """Some callers ask again as soon as they were answered, for so many seconds."""
+    done = 0
+
+    async def ask_until(end: float) -> None:
+        nonlocal done
+        while True:
+            await _discarded(app, path)
+            done += 1
+            if time.perf_counter() >= end:
+                return
+
+    start, cpu = time.perf_counter(), time.process_time()
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await asyncio.gather(*(ask_until(start + seconds) for _ in range(callers)))
+    taken, cpu_taken = time.perf_counter() - start, time.process_time() - cpu
+    return Speed(done, done / taken, cpu_taken / done * 1e6)
+
+
+async def _discarded(app: Application, path: str) -> None:
+    await app(_scope(path), _receive, _discard)
+
+
+def _scope(path: str) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 50000),
+        "scheme": "http",
+        "method": "GET",
+        "root_path": "",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": list(HEADERS),
+        "state": {},
+    }
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _discard(message: Message) -> None:
+    """What a server would do takes no time here."""

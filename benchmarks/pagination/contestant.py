@@ -1,0 +1,76 @@
+"""What a contestant is: applications of FastAPI, and how their pages are asked for and read."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Final, TypeAlias
+from urllib.parse import urlencode
+
+from benchmarks.pagination.calls import Application
+from benchmarks.pagination.database import Database
+
+Json: TypeAlias = Any
+Rows: TypeAlias = list[dict[str, Any]]
+
+LIMIT: Final = 20
+MAX_LIMIT: Final = 1_000
+FIELDS: Final = ("id", "name", "email")
+SHARED_PACKAGES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg")
+
+
+class Contestant(ABC):
+    """Serves these paths, as far as it can:
+
+    - ``/TABLE/COUNT?page=&limit=``: a page of a table, newest first, with a total of that kind.
+    - ``/walk/ORDER?cursor=&limit=``: a page after a cursor, of the columns `dataset.MARKS`.
+    - ``/few/exact?page=&limit=&fields=`` and ``/one/ID?fields=``: some columns of posts.
+    """
+
+    title: ClassVar[str]
+    remark: ClassVar[str]  # its settings, and why
+    packages: ClassVar[tuple[str, ...]] = ()  # besides `SHARED_PACKAGES`
+    counts: ClassVar[frozenset[str]] = frozenset()
+    orders: ClassVar[frozenset[str]] = frozenset()
+    has_fields: ClassVar[bool] = False
+
+    @abstractmethod
+    async def build(self, database: Database) -> Application: ...
+
+    @classmethod
+    def version(cls, package: str) -> str | None:
+        """None if it is not installed."""
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    # How it is asked, and what it answers: names differ, rows do not ------------------------------
+
+    limit_parameter: ClassVar[str] = "limit"
+
+    def page_path(self, table: str, count: str, number: int = 1) -> str:
+        return f"/{table}/{count}?page={number}&{self.limit_parameter}={LIMIT}"
+
+    def few_path(self, number: int = 1) -> str:
+        return f"/few?page={number}&limit={LIMIT}&fields={','.join(FIELDS)}"
+
+    def one_path(self, id_: int) -> str:
+        return f"/one/{id_}?fields={','.join(FIELDS)}"
+
+    def stretch_path(self, order: str, cursor: str | None, limit: int) -> str:
+        query = {self.limit_parameter: str(limit)}
+        if cursor is not None:
+            query["cursor"] = cursor
+        return f"/walk/{order}?{urlencode(query)}"
+
+    def read_page(self, body: bytes) -> tuple[Rows, int | None]:
+        """The rows and the total."""
+        answer: Json = json.loads(body)
+        return answer["data"], answer["pagination"].get("total")
+
+    def read_stretch(self, body: bytes) -> tuple[Rows, str | None]:
+        """The rows and the cursor of the next page."""
+        answer: Json = json.loads(body)
+        return answer["data"], answer["pagination"].get("next_cursor")

@@ -1,0 +1,50 @@
+"""Three columns of wide rows, as the client chose them."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from benchmarks.pagination.arena import FLOOR, Arena
+from benchmarks.pagination.contestant import FIELDS, LIMIT, Contestant, Rows
+from benchmarks.pagination.part import Case, Part, Seen, Tell, at_least
+from benchmarks.verdicts import Verdict
+
+ONE: Final = "1 row"
+FEW: Final = f"{LIMIT} rows"
+LEAST: Final = 1 / 1.3
+
+
+class FieldsPart(Part):
+    name = "fields"
+    about = f"""fields={",".join(FIELDS)} of rows with twelve columns: one by its id, and the first
+page without a total. bytes read: what PostgreSQL sent for it over its socket."""
+
+    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
+        able = {name: each for name, each in arena.contestants.items() if each.has_fields}
+        return [
+            Case(ONE, {name: each.one_path(arena.rows // 2) for name, each in able.items()}),
+            Case(FEW, {name: each.few_path() for name, each in able.items()}),
+        ]
+
+    def read(self, contestant: Contestant, body: bytes) -> tuple[Rows, object]:
+        answer = json.loads(body)
+        return answer.get("data", [answer]), None
+
+    async def look(self, arena: Arena, name: str, path: str) -> Seen:
+        seen = await super().look(arena, name, path)
+        seen.database_bytes = await arena.database.bytes_read(arena.contestants[name].build, path)
+        return seen
+
+    def more(self) -> list[str]:
+        return ["bytes read"]
+
+    def more_of(self, seen: Seen) -> list[str]:
+        return ["–" if seen.database_bytes is None else f"{seen.database_bytes:,}"]
+
+    def verdicts_on(self, database: str) -> list[Verdict]:
+        found = []
+        for case in (ONE, FEW):
+            target = f"{database}, fields of {case}: within 1.3 times of the raw driver"
+            found += at_least(target, self.ratios(database, case, FLOOR), LEAST)
+        return found

@@ -1,0 +1,68 @@
+"""Pages by number, near the start and far from it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.pagination.arena import BY_HAND, OURS, RIVAL, Arena
+from benchmarks.pagination.contestant import LIMIT
+from benchmarks.pagination.dataset import WHOLE
+from benchmarks.pagination.part import AS_MANY, Case, Part, Tell, at_least
+from benchmarks.pagination.postgres import Postgres
+from benchmarks.verdicts import Verdict, short
+
+NUMBERS: Final = (1, 100, 5_000, 50_000)
+COUNTS: Final = {"exact": "exact total", "capped": "capped total", "none": "no total"}
+DEEP: Final = 5_000
+
+
+def _title(number: int, count: str) -> str:
+    return f"page {number:,}, {COUNTS[count]}"
+
+
+class Pages(Part):
+    name = "pages"
+    about = f"""pages of {LIMIT} rows with all columns, newest first. bytes: of the answer. Each
+request goes through the whole application, in this process: no network and no server of HTTP."""
+
+    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
+        numbers = [number for number in NUMBERS if number * LIMIT <= arena.rows]
+        return [
+            Case(
+                _title(number, count),
+                {
+                    name: contestant.page_path(WHOLE, count, number)
+                    for name, contestant in arena.contestants.items()
+                    if count in contestant.counts
+                },
+                total={"exact": arena.rows, "none": None}.get(count, ...),
+            )
+            for count in COUNTS
+            for number in numbers
+        ]
+
+    def verdicts_on(self, database: str) -> list[Verdict]:
+        found = []
+        for count in ("exact", "none"):
+            target = f"{database}, page 1, {COUNTS[count]}: no slower than by hand"
+            found += at_least(target, self.ratios(database, _title(1, count), BY_HAND), AS_MANY)
+        if database == Postgres.name:  # SQLite has no buffers, and a step says little of a row
+            found += self._deep(database)
+        return found
+
+    def _deep(self, database: str) -> list[Verdict]:
+        found = []
+        for count in ("exact", "none"):
+            ours = self.find(database, _title(DEEP, count), OURS)
+            theirs = self.find(database, _title(DEEP, count), RIVAL)
+            if ours is not None and theirs is not None:
+                work, rival = ours.cost.work, theirs.cost.work
+                target = f"{database}, page {DEEP:,}, {COUNTS[count]}"
+                found.append(
+                    Verdict(
+                        f"{target}: a tenth of fastapi-pagination's buffers",
+                        f"{work:,} of {rival:,}: {short(rival / work)} times fewer",
+                        work * 10 <= rival,
+                    )
+                )
+        return found

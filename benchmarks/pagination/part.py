@@ -1,0 +1,241 @@
+"""What is measured: a part has cases, which are requests that several contestants can answer."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, TypeAlias
+
+from benchmarks.pagination.arena import OURS, Arena
+from benchmarks.pagination.calls import Failed, Speed, get, measure
+from benchmarks.pagination.contestant import Contestant, Rows
+from benchmarks.pagination.database import Cost
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Ratios, Verdict, short
+
+Tell: TypeAlias = Callable[[str], None]
+Read: TypeAlias = Callable[[Contestant, bytes], tuple[Rows, object]]
+
+WARM_UP_CALLS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured: rows of the largest table; seconds of each case and of a walk."""
+
+    rows: int
+    seconds: float
+    walk_seconds: float
+
+
+@dataclass(slots=True)
+class Case:
+    """The same request to several contestants."""
+
+    title: str
+    paths: dict[str, str]
+    """By contestant."""
+    total: object = ...
+    """What all have to answer as the total; ... where they may differ."""
+    ids: list[int] | None = None
+    """Of the rows that all have to answer with; None: of those that most answer with."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one contestant did in one case."""
+
+    cost: Cost
+    answer_bytes: int
+    database_bytes: int | None = None
+    speeds: list[Speed] = field(default_factory=list)
+
+    @property
+    def per_second(self) -> float:
+        return statistics.median(speed.per_second for speed in self.speeds)
+
+    @property
+    def cpu_us(self) -> float:
+        return statistics.median(speed.cpu_us for speed in self.speeds)
+
+
+class Part(ABC):
+    """Collects rounds, database by database, and shows what they say."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.seen: dict[str, dict[str, dict[str, Seen]]] = {}
+        """By database, case and contestant."""
+        self.left_out: list[str] = []
+        self._cases: dict[str, list[Case]] = {}
+
+    # To be said of each part ----------------------------------------------------------------------
+
+    @abstractmethod
+    async def cases(self, arena: Arena, tell: Tell) -> list[Case]: ...
+
+    @abstractmethod
+    def verdicts_on(self, database: str) -> list[Verdict]: ...
+
+    def read(self, contestant: Contestant, body: bytes) -> tuple[Rows, object]:
+        """The rows of an answer, which have to be the same, and its total."""
+        return contestant.read_page(body)
+
+    async def look(self, arena: Arena, name: str, path: str) -> Seen:
+        """Ask until everything is prepared, and then once more while the costs are counted."""
+        app = arena.applications[name]
+        for _ in range(WARM_UP_CALLS):
+            await get(app, path)
+        body = await get(app, path)
+        cost = await arena.database.cost(lambda: get(app, path))
+        return Seen(cost, len(body))
+
+    # Measuring ------------------------------------------------------------------------------------
+
+    async def prepare(self, arena: Arena, tell: Tell) -> None:
+        """Find the cases, compare the answers, count what they cost."""
+        cases = await self.cases(arena, tell)
+        self._cases[arena.database.name] = cases
+        for case in cases:
+            tell(f"{self.name} on {arena.database.title}: {case.title}: answers and costs")
+            await self._compare(arena, case)
+            of_case = self.seen.setdefault(arena.database.name, {}).setdefault(case.title, {})
+            for name, path in case.paths.items():
+                of_case[name] = await self.look(arena, name, path)
+
+    async def _compare(self, arena: Arena, case: Case) -> None:
+        """Leave out whoever answers with other rows than most, or with another total."""
+        answers: dict[str, str] = {}
+        for name, path in list(case.paths.items()):
+            try:
+                answer = await get(arena.applications[name], path)
+                rows, total = self.read(arena.contestants[name], answer)
+                if case.total is not ... and total != case.total:
+                    raise Failed(f"says that there are {total}, not {case.total}")
+                if case.ids is not None and [row["id"] for row in rows] != case.ids:
+                    raise Failed("does not answer with the rows that come next")
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is that contestant's
+                self._leave_out(arena, case, name, str(error) or repr(error))
+            else:
+                answers[name] = json.dumps(rows, sort_keys=True)
+        if answers:
+            usual = statistics.mode(answers.values())
+            for name, rows_text in answers.items():
+                if rows_text != usual:
+                    self._leave_out(arena, case, name, "answers with other rows than the others")
+
+    def _leave_out(self, arena: Arena, case: Case, name: str, reason: str) -> None:
+        del case.paths[name]
+        title = arena.contestants[name].title
+        self.left_out.append(f"{title} on {arena.database.title}, {case.title}: {reason}")
+        sys.stderr.write(f"{name} is left out of {self.name}, {case.title}: {reason}\n")
+
+    async def round(self, arena: Arena) -> None:
+        """The contestants take turns, case by case."""
+        for case in self._cases[arena.database.name]:
+            of_case = self.seen[arena.database.name][case.title]
+            speeds = await measure(
+                arena.applications, case.paths,
+                seconds=self.sizes.seconds, callers=arena.database.callers,
+            )  # fmt: skip
+            for name, speed in speeds.items():
+                of_case[name].speeds.append(speed)
+
+    # Showing --------------------------------------------------------------------------------------
+
+    def show(self, arenas: Sequence[Arena]) -> None:
+        show_text(f"\n{self.name}: {self.about}")
+        for arena in arenas:
+            unit = arena.database.unit
+            header = ["", "", "requests/s", "CPU, µs", "statements", unit, "bytes", *self.more()]
+            header += ["hasten: requests/s", "hasten: CPU"]
+            lines = list(self._lines(arena))
+            if lines:
+                show_table(f"{self.name} on {arena.database.title}", header, lines)
+        for reason in self.left_out:
+            show_text(f"Left out of {self.name}: {reason}")
+
+    def more(self) -> list[str]:
+        """The header of further columns."""
+        return []
+
+    def more_of(self, seen: Seen) -> list[str]:
+        return []
+
+    def _lines(self, arena: Arena) -> list[list[str]]:
+        lines = []
+        for case, of_case in self.seen[arena.database.name].items():
+            shown = case
+            for name, seen in of_case.items():
+                database = arena.database.name
+                lines.append(
+                    [
+                        shown,
+                        arena.contestants[name].title,
+                        short(seen.per_second),
+                        short(seen.cpu_us),
+                        str(seen.cost.statements),
+                        f"{seen.cost.work:,}",
+                        f"{seen.answer_bytes:,}",
+                        *self.more_of(seen),
+                        _shown(name, self.ratios(database, case, name)),
+                        _shown(name, self.cpu_ratios(database, case, name)),
+                    ]
+                )
+                shown = ""
+        return lines
+
+    def find(self, database: str, case: str, name: str) -> Seen | None:
+        return self.seen.get(database, {}).get(case, {}).get(name)
+
+    def ratios(self, database: str, case: str, name: str) -> Ratios | None:
+        """How many times as many requests a second hasten answered, round by round."""
+        return self._compared(database, case, name, lambda speed: speed.per_second)
+
+    def cpu_ratios(self, database: str, case: str, name: str) -> Ratios | None:
+        """How many times as much of the processor hasten used for a request, round by round."""
+        return self._compared(database, case, name, lambda speed: speed.cpu_us)
+
+    def _compared(
+        self, database: str, case: str, name: str, value: Callable[[Speed], float]
+    ) -> Ratios | None:
+        ours, other = self.find(database, case, OURS), self.find(database, case, name)
+        if ours is None or other is None:
+            return None
+        pairs = zip(ours.speeds, other.speeds, strict=True)
+        return Ratios([value(one) / value(two) for one, two in pairs])
+
+    def verdicts(self) -> list[Verdict]:
+        return [verdict for database in self.seen for verdict in self.verdicts_on(database)]
+
+    def samples(self) -> Mapping[str, Any]:
+        """All that was measured, as what JSON can hold."""
+        return {
+            database: {
+                case: {name: asdict(seen) for name, seen in of_case.items()}
+                for case, of_case in of_database.items()
+            }
+            for database, of_database in self.seen.items()
+        }
+
+
+def _shown(name: str, ratios: Ratios | None) -> str:
+    return "" if name == OURS or ratios is None else str(ratios)
+
+
+AS_MANY: Final = 0.95
+"""Times as many requests a second: what is missing is taken for noise."""
+
+
+def at_least(target: str, ratios: Ratios | None, least: float) -> list[Verdict]:
+    """Whether hasten answered so many times as many requests a second."""
+    if ratios is None:
+        return []
+    return [Verdict(target, str(ratios), ratios.median >= least)]

@@ -1,0 +1,58 @@
+"""What it costs to say how many rows there are, in tables of three sizes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.pagination.arena import OURS, Arena
+from benchmarks.pagination.dataset import sizes
+from benchmarks.pagination.part import Case, Part, Tell
+from benchmarks.verdicts import Ratios, Verdict
+
+COUNTS: Final = ("exact", "capped", "estimated", "none")
+CAP: Final = 10_000
+MAX_WORK: Final = 1.5  # a larger index is a page deeper
+MAX_GROWTH: Final = 2.0  # in time: what is more than noise
+
+
+class Totals(Part):
+    name = "totals"
+    about = """the first page of tables of three sizes, with a total that is exact, capped at
+10,000, estimated by PostgreSQL (on SQLite, hasten counts instead), or not there."""
+
+    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
+        return [
+            Case(
+                _title(rows, count),
+                {
+                    name: contestant.page_path(table, count)
+                    for name, contestant in arena.contestants.items()
+                    if count in contestant.counts
+                },
+                total={"exact": rows, "none": None}.get(count, ...),
+            )
+            for count in COUNTS
+            for table, rows in sizes(arena.rows).items()
+        ]
+
+    def verdicts_on(self, database: str) -> list[Verdict]:
+        """From the smallest table that fills the cap to the largest."""
+        full = [rows for rows in sizes(self.sizes.rows).values() if rows >= CAP]
+        small, large = full[0], full[-1]
+        one = self.find(database, _title(small, "capped"), OURS)
+        two = self.find(database, _title(large, "capped"), OURS)
+        if one is None or two is None or small == large:
+            return []
+        pairs = zip(one.speeds, two.speeds, strict=True)
+        growth = Ratios([few.per_second / many.per_second for few, many in pairs])
+        target = (
+            f"{database}, capped total: as much work for {large:,} rows as for {small:,}, "
+            "and not twice the time"
+        )
+        measured = f"{two.cost.work:,} and {one.cost.work:,}, time {growth}"
+        met = two.cost.work <= one.cost.work * MAX_WORK and growth.median <= MAX_GROWTH
+        return [Verdict(target, measured, met)]
+
+
+def _title(rows: int, count: str) -> str:
+    return f"{rows:,} rows, {count}"

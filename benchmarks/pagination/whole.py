@@ -1,0 +1,54 @@
+"""The usual request, twenty rows of the first page: how many of them in a second."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.pagination.arena import BY_HAND, FLOOR, RIVAL, Arena
+from benchmarks.pagination.contestant import LIMIT
+from benchmarks.pagination.dataset import SMALL, WHOLE, sizes
+from benchmarks.pagination.part import AS_MANY, Case, Part, Sizes, Tell, at_least
+from benchmarks.verdicts import Verdict
+
+SECONDS: Final = 4  # times those of another part: this is what most look at
+
+
+class Whole(Part):
+    name = "whole"
+    about = f"""a request for the first {LIMIT} rows with all columns: of the smallest table with an
+exact total, and of the largest without, for counting a million rows takes longer than all else."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        longer = Sizes(sizes.rows, sizes.seconds * SECONDS, sizes.walk_seconds)
+        super().__init__(longer)
+
+    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
+        return [
+            Case(
+                _title(sizes(arena.rows)[table], count),
+                {
+                    name: contestant.page_path(table, count)
+                    for name, contestant in arena.contestants.items()
+                    if count in contestant.counts
+                },
+                total=sizes(arena.rows)[table] if count == "exact" else None,
+            )
+            for table, count in ((SMALL, "exact"), (WHOLE, "none"))
+        ]
+
+    def verdicts_on(self, database: str) -> list[Verdict]:
+        of_rows = sizes(self.sizes.rows)
+        found = []
+        for case in (_title(of_rows[SMALL], "exact"), _title(of_rows[WHOLE], "none")):
+            for name, least, target in (
+                (RIVAL, 2.0, "2 times fastapi-pagination"),
+                (BY_HAND, AS_MANY, "no fewer than by hand"),
+                (FLOOR, 1 / 1.5, "within 1.5 times of the raw driver"),
+            ):
+                ratios = self.ratios(database, case, name)
+                found += at_least(f"{database}, requests/s, {case}: {target}", ratios, least)
+        return found
+
+
+def _title(rows: int, count: str) -> str:
+    return f"{rows:,} rows, {'exact total' if count == 'exact' else 'no total'}"

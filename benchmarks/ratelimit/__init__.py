@@ -1,0 +1,1 @@
+"""hasten's limits beside those of others."""

@@ -1,0 +1,40 @@
+"""hasten's store in memory, asked as its middleware asks: what a hit takes without a `Limiter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from benchmarks.ratelimit.contestant import Hit, PythonContestant, Rate
+
+
+class HastenStore(PythonContestant):
+    title = "hasten, its store"
+    remark = "MemoryStore.hit_one with the check of each client at hand, as the middleware has it"
+    packages = ("hasten",)
+    algorithms = ("fixed", "sliding", "gcra")
+    has_application = False
+    uses_redis = False
+
+    @classmethod
+    def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
+        from hasten.ratelimit.rates import Rate as HastenRate
+        from hasten.ratelimit.rules import rule_of
+        from hasten.ratelimit.store import Check, digest
+        from hasten.ratelimit.stores import MemoryStore
+
+        [rate] = rates
+        rule = rule_of(HastenRate(rate.limit, rate.seconds), cast("Any", algorithm))
+        hit_one = MemoryStore(max_keys=2_000_000).hit_one
+        checks: dict[str, Check] = {}
+
+        def hit(key: str) -> bool:
+            check = checks.get(key)
+            if check is None:
+                check = checks[key] = Check("bucket", digest(key), rule)
+            return hit_one(check).ok
+
+        return hit
+
+
+CONTESTANT = HastenStore

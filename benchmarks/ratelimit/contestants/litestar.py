@@ -1,0 +1,69 @@
+"""Litestar's RateLimitMiddleware, in Litestar."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from benchmarks.ratelimit.application import BODY, Application
+from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
+
+UNITS: Final = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
+
+
+class Litestar(PythonContestant):
+    title = "Litestar"
+    remark = "RateLimitMiddleware on each handler, one for each policy; keeps every hit's time"
+    packages = ("litestar", "redis")
+
+    @classmethod
+    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+        return _application(paths, is_limited=True, url=url)
+
+    @classmethod
+    def unlimited(cls, paths: Paths) -> Application:
+        return _application(paths, is_limited=False, url=None)
+
+
+def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Application:
+    from litestar import Litestar as Framework
+    from litestar import MediaType, Request, Response, get
+    from litestar.middleware.rate_limit import RateLimitConfig
+    from litestar.stores.memory import MemoryStore
+    from litestar.stores.redis import RedisStore
+
+    def identifier(start: str) -> Any:
+        # Policies would share a count: the identifier has to tell them apart.
+        return lambda request: start + request.scope["client"][0]
+
+    def middleware(path: str) -> list[Any]:
+        return [
+            RateLimitConfig(
+                rate_limit=_rate(rate),
+                identifier_for_request=identifier(f"{path}:{number}:"),
+            ).middleware
+            for number, rate in enumerate(paths[path])
+        ]
+
+    def handler(path: str) -> Any:
+        async def endpoint(request: Request[Any, Any, Any]) -> Response[bytes]:
+            return Response(BODY, media_type=MediaType.JSON)
+
+        # Read when the handler is made, where they would be names that are not there.
+        endpoint.__annotations__ = {"request": Request, "return": Response[bytes]}
+        return get(path, middleware=middleware(path) if is_limited else [])(endpoint)
+
+    store: Any = MemoryStore() if url is None else RedisStore.with_client(url=url)
+    app: Any = Framework(
+        [handler(path) for path in paths], stores={"rate_limit": store}, openapi_config=None,
+        logging_config=None,
+    )  # fmt: skip
+    return app  # type: ignore[no-any-return]
+
+
+def _rate(rate: Rate) -> Any:
+    """It has four windows to choose from: a longer one stands for its unit."""
+    unit = max(seconds for seconds in UNITS if seconds <= rate.seconds)
+    return UNITS[unit], rate.limit
+
+
+CONTESTANT = Litestar

@@ -1,0 +1,82 @@
+"""What a key takes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from benchmarks.ratelimit.lineup import OUR_STORE, OURS, find, is_python_peer
+from benchmarks.ratelimit.part import Part, Tell, median, shown
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Verdict, short
+
+KINDS: Final = {"bytes": "in memory", "redis_bytes": "on Redis"}
+
+
+class Memory(Part):
+    name = "memory"
+    _many: dict[str, Any] | None = None
+
+    def takes(self, name: str) -> bool:
+        return name != OUR_STORE
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        return {
+            "url": self.url, "keys": self.sizes.keys, "redis_keys": self.sizes.redis_keys
+        }  # fmt: skip
+
+    def steps(self) -> int:
+        return len(self.lineup.names) + (OURS in self.lineup.names)
+
+    def round(self, number: int, tell: Tell) -> None:
+        super().round(number, tell)
+        if OURS in self.lineup.names:
+            tell(f"{self.name}: {OURS}, {self.sizes.many_keys:,} keys")
+            with self.lineup.leaving_out(OURS, during=self.name):
+                self._many = self.run(OURS, keys=self.sizes.many_keys, redis_keys=0)
+
+    def show(self) -> None:
+        show_text(
+            f"""
+memory: a rate of 100 in 15 minutes, hit once by each of {self.sizes.keys:,} addresses. In memory:
+what the resident memory grows by (Node: its live objects), the key's text included; Litestar's
+through its application. On Redis: what `used_memory` grows by, {self.sizes.redis_keys:,} keys."""
+        )
+        lines = [self._line(name) for name in self.lineup.names]
+        if lines:
+            header = ["", "bytes a key", "of hasten's", "on Redis, bytes", "of hasten's"]
+            show_table("Memory", header, lines)
+        if self._many is not None:
+            show_text(
+                f"hasten with {self.sizes.many_keys:,} keys: {self._many['total'] / 2**20:.0f} MiB,"
+                f" {self._many['bytes']:.0f} bytes a key"
+            )
+
+    def _line(self, name: str) -> list[str]:
+        cells = [find(name).title]
+        for kind in KINDS:
+            values = self.values(name, kind)
+            ratios = None
+            if self.has_ours and name != OURS:
+                ratios = self.compared(values, self.values(OURS, kind))
+            cells += [short(median(values)), shown(ratios)]
+        return cells
+
+    def verdicts(self) -> list[Verdict]:
+        peers = [name for name in self.lineup.names if is_python_peer(name)]
+        if not self.has_ours or not peers:
+            return []
+        found = []
+        for kind, where in KINDS.items():
+            ours = median(self.values(OURS, kind))
+            best = min(peers, key=lambda name: median(self.values(name, kind)))
+            theirs = median(self.values(best, kind))
+            found.append(
+                Verdict(
+                    f"a key {where}: no more bytes than with the best Python peer",
+                    f"{ours:.0f}, {find(best).title} {theirs:.0f}", ours <= theirs,
+                )
+            )  # fmt: skip
+        return found
+
+    def samples(self) -> dict[str, Any]:
+        return {**self.runs, "many_keys": self._many}

@@ -1,0 +1,89 @@
+"""Requests that are counted on Redis."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from benchmarks.ratelimit.lineup import OURS, find, is_python_peer
+from benchmarks.ratelimit.part import Part, median, shown
+from benchmarks.ratelimit.works.redis import CLIENTS, CONCURRENT, COUNTED, POLICIES
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Verdict, short
+
+MANY_TIMES: Final = 5.0
+WAYS: Final = {"library": "the library alone", "application": "around an application"}
+
+
+class OnRedis(Part):
+    name = "redis"
+
+    def takes(self, name: str) -> bool:
+        return find(name).uses_redis
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        return {"url": self.url, "seconds": self.sizes.redis_seconds}
+
+    def show(self) -> None:
+        show_text(
+            f"""
+redis: {CONCURRENT} requests at a time, each of one of {len(CLIENTS):,} clients and with
+{len(POLICIES)} policies, for {self.sizes.redis_seconds:g} s; no HTTP server. Checks are requests
+times policies. Processor: of the contestant's process for a request; server: of Redis.
+Commands: how many reach Redis for a request, counted over {COUNTED:,} more; executed: those of
+scripts included; denied: how many reach it for a request of a client that was denied before."""
+        )
+        for way, title in WAYS.items():
+            names = [name for name in self.lineup.names if way in self.runs[name][-1]]
+            lines = [self._line(name, way) for name in names]
+            if lines:
+                show_table(title, HEADER, lines)
+
+    def _line(self, name: str, way: str) -> list[str]:
+        rates = self.values(name, way, "per_second")
+        is_compared = self.has_ours and name != OURS
+        ratios = self.compared(self.values(OURS, way, "per_second"), rates) if is_compared else None
+        return [
+            find(name).title,
+            short(median(rates) * len(POLICIES)),
+            shown(ratios),
+            short(median(self.values(name, way, "cpu_us"))),
+            short(median(self.values(name, way, "server_us"))),
+            *(
+                f"{median(self.values(name, way, what)):.2f}"
+                for what in ("sent", "executed", "denied_sent")
+            ),
+        ]
+
+    def verdicts(self) -> list[Verdict]:
+        if not self.has_ours:
+            return []
+        found = []
+        for way, title in WAYS.items():
+            peers = {
+                name: self.values(name, way, "per_second")
+                for name in self.lineup.names
+                if is_python_peer(name) and way in self.runs[name][-1]
+            }
+            if peers:
+                best = max(peers, key=lambda name: median(peers[name]))
+                ratios = self.compared(self.values(OURS, way, "per_second"), peers[best])
+                assert ratios is not None
+                found.append(
+                    Verdict(
+                        f"Redis, {title}: at least {MANY_TIMES:g} times the checks/s of the best "
+                        "Python peer",
+                        f"{ratios} {find(best).title}'s", ratios.median >= MANY_TIMES,
+                    )
+                )  # fmt: skip
+        sent = median(self.values(OURS, "application", "sent"))
+        denied = median(self.values(OURS, "application", "denied_sent"))
+        return [
+            *found,
+            Verdict("Redis: at most one command for a request", f"{sent:.2f}", sent <= 1),
+            Verdict("Redis: none for a denied client", f"{denied:.2f}", denied == 0),
+        ]
+
+
+HEADER: Final = (
+    "", "checks/s", "hasten's are", "processor, µs", "server, µs", "commands", "executed", "denied",
+)  # fmt: skip

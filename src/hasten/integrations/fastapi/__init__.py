@@ -1,0 +1,36 @@
+"""Pages, fields and limits as FastAPI knows them: typed, described, and without an app-wide hook.
+
+    Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
+
+    @app.get("/api/posts", responses=Posts.responses, dependencies=[RateLimited("30/m")])
+    async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page[PostOut]:
+        return await Posts.page(db, select(Post), q)
+
+What a client did not mean is refused in the shape of FastAPI's own errors. The page or row that a
+handler gets is a response already, so FastAPI sends its bytes and its headers as they are.
+"""
+
+from hasten._extras import require
+
+require("fastapi", extra="fastapi")
+
+from hasten.fields import FieldSet, Partial  # noqa: E402
+from hasten.integrations.fastapi.limits import (  # noqa: E402
+    RateLimited,
+    document_rate_limits,
+)
+from hasten.integrations.fastapi.pages import Fields, Paginate, answering  # noqa: E402
+from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
+
+__all__ = [
+    "CursorPage",
+    "FieldSet",
+    "Fields",
+    "Page",
+    "PageParams",
+    "Paginate",
+    "Partial",
+    "RateLimited",
+    "answering",
+    "document_rate_limits",
+]

@@ -1,0 +1,165 @@
+"""Limits of routes as dependencies, and the refusals that they lead to in OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, cast
+
+from fastapi import FastAPI, HTTPException, routing
+from fastapi.params import Depends
+from fastapi.requests import HTTPConnection
+
+from hasten.errors import InvalidLimit
+from hasten.ratelimit import Limit, RateLimitMiddleware
+from hasten.ratelimit.exchange import current
+from hasten.ratelimit.limit import Rated
+from hasten.ratelimit.paths import Paths
+from hasten.ratelimit.routes import limits_of, route_limit
+
+
+class RateLimited(Depends):
+    """A dependency that limits a route: ``dependencies=[RateLimited("30/m", cost=2)]``.
+
+    The options are those of `Limit`, except for path, methods and per. Of a router or an
+    application, it limits each of the routes on its own; with a name, all of them together.
+    `RateLimitMiddleware` has to be around the application.
+    """
+
+    def __init__(self, rate: Rated, **options: Any) -> None:
+        super().__init__(dependency=_Limited(rate, options), use_cache=False)
+
+
+class _Limited:
+    def __init__(self, rate: Rated, options: dict[str, Any]) -> None:
+        self._rate = rate
+        self._options = options
+        self.limit: Final = route_limit(rate, "", **options)
+        self._limits: dict[str, Limit] = {}
+
+    async def __call__(self, connection: HTTPConnection) -> None:
+        exchange = current.get()
+        if exchange is None:
+            raise InvalidLimit(
+                "NO_MIDDLEWARE",
+                "RateLimited",
+                self.limit.name,
+                "RateLimitMiddleware around the application",
+            )
+        if not await exchange.middleware.take(exchange, self._limit(connection)):
+            # The middleware answers in the place of this.
+            raise HTTPException(exchange.denied.limit.status if exchange.denied else 429)
+
+    def _limit(self, connection: HTTPConnection) -> Limit:
+        scope = connection.scope
+        route = getattr(scope.get("route"), "path", scope["path"])
+        path = f"{scope.get('method', 'WEBSOCKET')} {route}"
+        limit = self._limits.get(path)
+        if limit is None:
+            limit = self._limits[path] = route_limit(self._rate, path, **self._options)
+        return limit
+
+
+# OpenAPI ------------------------------------------------------------------------------------------
+
+
+def document_rate_limits(app: FastAPI) -> None:
+    """Describe in OpenAPI, for each route that is limited, that and how it may be refused.
+
+    To be called when limits and routes are installed.
+    """
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = described()
+            for path, method, operation in _operations(schema):
+                limits = _limits_of(app, path, method)
+                if limits:
+                    operation.setdefault("responses", {}).update(_refusals(limits))
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in schema.get("paths", {}).items():
+        for method, operation in methods.items():
+            if isinstance(operation, dict):
+                yield path, method.upper(), operation
+
+
+def _limits_of(app: FastAPI, path: str, method: str) -> list[Limit]:
+    return [
+        limit
+        for limit in [*_of_middleware(app, path, method), *_of_routes(app, path, method)]
+        if not limit.shadow
+    ]
+
+
+def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
+    for middleware in app.user_middleware:
+        kind: object = middleware.cls
+        if kind is RateLimitMiddleware:
+            limits = cast("Sequence[Limit]", middleware.kwargs.get("limits", ()))
+            for place in Paths([limit.paths for limit in limits]).match(path):
+                limit = limits[place]
+                if limit.per == "request" and (limit.methods is None or method in limit.methods):
+                    yield limit
+
+
+def _of_routes(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
+    for route in _all_routes(app):
+        if getattr(route, "path_format", None) == path and method in (route.methods or ()):
+            yield from limits_of(route.endpoint)
+            for dependency in route.dependencies:
+                if isinstance(dependency.dependency, _Limited):
+                    yield dependency.dependency.limit
+
+
+def _all_routes(app: FastAPI) -> Iterator[Any]:
+    """With those of included routers, which newer versions of FastAPI keep to themselves."""
+    contexts = getattr(routing, "iter_route_contexts", None)
+    return iter(app.routes) if contexts is None else contexts(app.routes)
+
+
+_TEXT: Final = {"type": "string"}
+
+_HEADERS: Final = {
+    "Retry-After": {
+        "description": "Seconds after which the same request passes.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimit": {"description": "What is left of each limit, and when more is.", "schema": _TEXT},
+    "RateLimit-Policy": {"description": "The limits of this request.", "schema": _TEXT},
+}
+
+_PROBLEM: Final = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": _TEXT,
+        "status": {"type": "integer"},
+        "detail": _TEXT,
+        "violated-policies": {"type": "array", "items": _TEXT},
+    },
+}
+
+
+def _refusals(limits: Sequence[Limit]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for limit in limits:
+        answer = found.setdefault(
+            str(limit.status), {"description": "", "headers": _HEADERS, "content": {}}
+        )
+        answer["description"] += f"{'; ' if answer['description'] else ''}{limit.name}"
+        match limit.message:
+            case None:
+                answer["content"]["application/problem+json"] = {"schema": _PROBLEM}
+            case str():
+                answer["content"]["text/plain"] = {"schema": _TEXT}
+            case _:
+                answer["content"]["application/json"] = {"schema": {}}
+    for answer in found.values():
+        answer["description"] = f"Too many requests: {answer['description']}."
+    return found

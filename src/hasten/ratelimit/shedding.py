@@ -1,0 +1,275 @@
+"""Refuse what would be too much for this process, so that the rest is answered in time.
+
+A process that takes everything answers nobody once it is overloaded: all requests wait for each
+other, and clients ask again. It is better to refuse some at once. How many are too many is found
+out by how long requests take (`gradient`); nothing has to be configured, and no store is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
+from hasten._durations import Seconds, to_us
+from hasten.errors import InvalidLimit, InvalidOption
+from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
+from hasten.ratelimit.context import Context
+from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
+from hasten.ratelimit.rates import to_limit
+
+logger = logging.getLogger("hasten.ratelimit")
+
+LEAST: Final = 20
+MOST: Final = 200
+
+MAX_LAG: Final = 0.2
+"""Seconds: who has to wait so long for a turn of the event loop waits for each of its steps."""
+
+RESERVED: Final = 0.2
+"""The share of the limit that only what is critical may use."""
+
+RETRY_AFTER: Final = 1.0
+
+# One window is at least so long and so many requests, so that one slow request says little.
+WINDOW_US: Final = 100_000
+MIN_SAMPLES: Final = 10
+
+# How often the event loop is asked how late it is, while requests come.
+LAG_EVERY_US: Final = 20_000
+
+
+@dataclass(slots=True)
+class Shed:
+    """What was let through and refused so far, for metrics."""
+
+    allowed: int = 0
+    refused: int = 0
+    critical: int = 0
+    """Of those allowed: which would not have been, were they not critical."""
+
+
+class LoadShedder:
+    """``app.add_middleware(LoadShedder)``: 503 for what this process has no room for.
+
+    - adaptive: find out how many requests at once are good for it, by how long they take; False
+      keeps to `most`. least, most: between what the limit moves; it begins with least.
+    - critical: a function of the request: whether it is let through as long as there is any room.
+      reserved: the share of the limit that is kept for those.
+    - max_lag: seconds by which the event loop may be late before the limit falls.
+    - retry_after: seconds after which clients may ask again, at least; each is told another time,
+      up to twice as long, so that they do not come back all at once.
+    - message: the body of a refusal, as for `Limit`.
+    - clock: for tests: gives seconds, and is never set back.
+
+    What counts is what is under way in the application itself: from when a request comes until its
+    answer begins, without the time in which the body of the request is waited for. So slow clients
+    take no room. WebSockets are let through. Raises `InvalidLimit`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        adaptive: bool = True,
+        least: int = LEAST,
+        most: int = MOST,
+        critical: Callable[[Context], bool] | None = None,
+        reserved: float = RESERVED,
+        max_lag: Seconds = MAX_LAG,
+        retry_after: Seconds = RETRY_AFTER,
+        message: str | Mapping[str, object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        try:
+            most = to_limit("most", most, at_least=1)
+            least = min(to_limit("least", least, at_least=1), most)
+            max_lag_us = to_us("max_lag", max_lag, at_least_us=1)
+            retry_us = to_us("retry_after", retry_after)
+        except InvalidOption as error:
+            raise InvalidLimit.of(error.option.upper(), error) from None
+        if isinstance(reserved, bool) or not 0 <= reserved < 1:
+            raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
+        if critical is not None and not callable(critical):
+            raise InvalidLimit("CRITICAL", "critical", critical, "a function of the request")
+        self.app = app
+        self.counts: Final = Shed()
+        self.in_flight = 0
+        """Requests that the application is at work on."""
+        self._adaptive = adaptive
+        self._bounds = Bounds(least, most, max_lag_us)
+        self._level = Level(least if adaptive else most)
+        self._critical = critical
+        self._reserved = reserved if critical is not None else 0.0
+        self._retry_us = retry_us
+        self._message = message
+        self._clock = clock
+        self._lag = Lag(clock)
+        self._window = _Samples(clock())
+
+    @property
+    def limit(self) -> int:
+        """How many requests at once are let through at present."""
+        return int(self._level.limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif self._has_room_for(scope):
+            await self._run(scope, receive, send)
+        else:
+            await self._refuse(scope, receive, send)
+
+    def _has_room_for(self, scope: Scope) -> bool:
+        limit = self._level.limit
+        has_room = self.in_flight < max(1, int(limit * (1 - self._reserved)))
+        if not has_room and self.in_flight < int(limit) and self._is_critical(scope):
+            self.counts.critical += 1
+            has_room = True
+        if has_room:
+            self.counts.allowed += 1
+        else:
+            self.counts.refused += 1
+        return has_room
+
+    def _is_critical(self, scope: Scope) -> bool:
+        if self._critical is None:
+            return False
+        client = scope.get("client")
+        try:
+            return bool(self._critical(Context(scope, client[0] if client else "unknown")))
+        except Exception:
+            logger.exception("critical failed; the request is not critical")
+            return False
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = _Work(self, receive, send)
+        try:
+            await self.app(scope, work.receive, work.send)
+        finally:
+            work.leave()
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = Context(scope, "")
+        is_text = wants_text(context.header("accept"))
+        answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
+        retry_us = self._retry_us * (1 + random.random())  # noqa: S311 - it spreads, nothing more
+        headers = answer.headers | {"retry-after": str(max(1, round(retry_us / 1_000_000)))}
+        await answer._replace(headers=headers)(scope, receive, send)
+
+    # What is measured -----------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        self.in_flight += 1
+        self._window.in_flight = max(self._window.in_flight, self.in_flight)
+        if self._adaptive:
+            self._lag.look()
+
+    def _learn(self, took: float) -> None:
+        """How long one request has taken that was answered well."""
+        window = self._window
+        window.count += 1
+        window.took += took
+        now = self._clock()
+        if window.count < MIN_SAMPLES or (now - window.since) * 1_000_000 < WINDOW_US:
+            return
+        seen = Window(window.took / window.count * 1_000_000, window.in_flight, self._lag.worst())
+        if self._adaptive:
+            self._level = adapt(self._level, seen, self._bounds)
+        self._window = _Samples(now, in_flight=self.in_flight)
+
+
+@dataclass(slots=True)
+class _Samples:
+    """One window, while it lasts; times are in seconds."""
+
+    since: float
+    count: int = 0
+    took: float = 0.0
+    in_flight: int = 0
+
+
+class _Work:
+    """What the application does for one request."""
+
+    __slots__ = (
+        "_has_body", "_is_inside", "_is_under_way", "_receive", "_send", "_shedder", "_since",
+    )  # fmt: skip
+
+    def __init__(self, shedder: LoadShedder, receive: Receive, send: Send) -> None:
+        self._shedder = shedder
+        self._receive = receive
+        self._send = send
+        self._since = shedder._clock()
+        self._is_under_way = True
+        self._is_inside = True
+        self._has_body = False
+        """After it there is nothing to wait for but the client's leaving, beside the work."""
+        shedder._enter()
+
+    async def receive(self) -> Message:
+        """Waiting for a body is the client's time: it takes no room, and is not measured."""
+        if self._has_body or not self._is_inside:
+            return await self._receive()
+        before = self._shedder._clock()
+        self._step_out()
+        try:
+            message = await self._receive()
+        finally:
+            if self._is_under_way:
+                self._is_inside = True
+                self._shedder._enter()
+            self._since += self._shedder._clock() - before
+        self._has_body = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._is_under_way and message["type"] == "http.response.start":
+            self.leave()
+            # Refusals are fast, and errors may be: what is usual is how long answers take.
+            if message["status"] < 400:
+                self._shedder._learn(self._shedder._clock() - self._since)
+        await self._send(message)
+
+    def leave(self) -> None:
+        self._is_under_way = False
+        self._step_out()
+
+    def _step_out(self) -> None:
+        if self._is_inside:
+            self._is_inside = False
+            self._shedder.in_flight -= 1
+
+
+class Lag:
+    """How late the event loop is: how long something waits that could be done at once."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._asked_at: float | None = None
+        self._answered_at = float("-inf")
+        self._worst = 0.0
+
+    def look(self) -> None:
+        """Find out, unless that was a moment ago, or is going on."""
+        now = self._clock()
+        if self._asked_at is None and (now - self._answered_at) * 1_000_000 >= LAG_EVERY_US:
+            self._asked_at = now
+            # Not call_soon, which may still come into this turn.
+            asyncio.get_running_loop().call_later(0, self._answer)
+
+    def worst(self) -> int:
+        """The worst since this was asked for last, in µs."""
+        worst, self._worst = self._worst, 0.0
+        return round(worst * 1_000_000)
+
+    def _answer(self) -> None:
+        assert self._asked_at is not None
+        self._answered_at = self._clock()
+        self._worst = max(self._worst, self._answered_at - self._asked_at)
+        self._asked_at = None

@@ -1,0 +1,226 @@
+"""What nobody asked for is in no statement, and there are not as many statements as sets of fields.
+
+A column may be named in a statement for two reasons: a field that was asked for is made of it, or
+the work needs it (keys, what leads to a relation, what is sorted by).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, create_engine, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Mapper, Session
+
+from hasten.fields import Allowed, Fields, FieldSet
+from hasten.pagination import Paginate
+from tests.fields.databases import (
+    DATABASES,
+    Base,
+    Tag,
+    User,
+    async_engine,
+    engine,
+    statements_of,
+    url,
+)
+
+# Which index an order has is not what this is about.
+pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
+
+INITIALS: Final = {"initials": ("first", "last")}
+
+Tags: Final = Allowed({"id": "id", "name": "name"})
+Bosses: Final = Allowed({"id": "id", "email": "email", "initials": "initials"}, needs=INITIALS)
+Posts: Final = Allowed({"id": "id", "title": "title", "tags": [Tags], "author": Bosses})
+Teams: Final = Allowed({"id": "id", "name": "name", "members": [Bosses]})
+Users: Final = Allowed(
+    {
+        "id": "id", "name": "name", "email": "email", "made": "created", "balance": "balance",
+        "role": "role", "settings": "settings", "shouted": "shouted", "initials": "initials",
+        "team": Teams, "boss": Bosses, "posts": [Posts], "badge": Allowed({"text": "text"}),
+    },
+    needs=INITIALS,
+)  # fmt: skip
+SORTS: Final = {"id": "id", "name": "name", "made": "created", "balance": "balance"}
+
+
+def initials(first: str, last: str) -> str:
+    return first[0] + last[0]
+
+
+fields: Final = Fields(
+    Users,
+    model=User,
+    max_depth=3,
+    many=2,
+    compute=dict.fromkeys(
+        ("initials", "boss.initials", "team.members.initials", "posts.author.initials"), initials
+    ),
+)
+Pages = Paginate(object, model=User, fields=fields, sort=tuple(SORTS), mode="both", secret="x" * 16)
+
+
+def texts_of(allowed: Allowed) -> st.SearchStrategy[str]:
+    """What a request may say of a list: some of its names, with some of theirs."""
+    plain = [name for name, field in allowed.fields.items() if field.relation is None]
+    nested = [
+        st.just(name) | texts_of(field.relation).map(lambda inner, name=name: f"{name}({inner})")  # type: ignore[misc]
+        for name, field in allowed.fields.items()
+        if field.relation is not None
+    ]
+    one = st.one_of(st.sampled_from(plain), *nested)
+    return st.lists(one, min_size=1, max_size=4).map(",".join)
+
+
+def wanted(chosen: FieldSet, mapper: Mapper[Any]) -> Iterator[tuple[str, str]]:
+    """The tables and columns that a set may lead to."""
+    yield from _names(mapper.primary_key)
+    for field, inner in chosen.members:
+        if inner is None:
+            # A hybrid is an expression of one column.
+            needs = [{"shouted": "name"}.get(need, need) for need in field.needs]
+            yield from _names(mapper.columns[need] for need in needs)
+            continue
+        relation = mapper.relationships[field.attribute]
+        leading = itertools.chain(
+            *relation.local_remote_pairs,
+            *(each.get_children() for each in relation.order_by or ()),
+        )
+        yield from _names(leading)
+        yield from wanted(inner, relation.mapper)
+
+
+def _names(columns: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    return ((column.table.name, column.name) for column in columns)
+
+
+def named(statement: str) -> set[tuple[str, str]]:
+    """The columns of tables that a statement names, be it by an alias."""
+    tables = "|".join(sorted(Base.metadata.tables, key=len, reverse=True))
+    found = re.findall(rf"\b({tables})(?:_\d+)?\.\"?(\w+)", statement)
+    assert not re.search(r"\*(?!\))", statement), statement
+    return set(found)
+
+
+def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
+    """Ask in one way. The names of the attributes that are sorted by."""
+    match how:
+        case "one":
+            fields.one_sync(session, select(User).where(User.id == 1), chosen)
+            return set()
+        case "many":
+            fields.many_sync(session, select(User).limit(4), chosen)
+            return set()
+        case "page":
+            q = Pages.parse(f"page=2&limit=4&sort={sort}")
+            Pages.page_sync(session, select(User), q, chosen)
+        case "cursor":
+            token = ""
+            for _ in range(3):
+                q = Pages.parse(f"limit=4&sort={sort}&cursor={token}")
+                found: Any = Pages.page_sync(session, select(User), q, chosen)
+                token = found.next_cursor
+    return {SORTS[sort.removeprefix("-")]}
+
+
+@pytest.mark.parametrize("how", ["one", "many", "page", "cursor"])
+@pytest.mark.parametrize("database", DATABASES)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(asked=texts_of(Users), sort=st.sampled_from([*SORTS, *(f"-{name}" for name in SORTS)]))
+def test_64_77_78_no_statement_names_a_column_that_nobody_asked_for(
+    database: str, how: str, asked: str, sort: str
+) -> None:
+    chosen = fields.parse([("fields", asked)])
+    with Session(engine(database)) as session, statements_of(engine(database)) as log:
+        sorted_by = ask(session, how, chosen, sort)
+    assert log
+    allowed = {*wanted(chosen, inspect(User)), *(("f_users", name) for name in sorted_by)}
+    for statement in log:
+        assert named(statement) - allowed == set()
+
+
+def test_64_the_log_would_tell() -> None:
+    """Whole entities name columns that nobody asked for."""
+    with Session(engine("sqlite")) as session, statements_of(engine("sqlite")) as log:
+        session.scalars(select(User).limit(1)).all()
+        session.scalars(select(Tag)).all()
+    assert ("f_users", "password_hash") in named(log[0])
+    assert ("f_tags", "name") in named(log[1])
+
+
+PLAIN: Final = [
+    name for name, field in Users.fields.items() if field.relation is None and name != "settings"
+]
+SETS: Final = [
+    ",".join(itertools.compress(PLAIN, chosen)) or "id"
+    for chosen in itertools.product([True, False], repeat=len(PLAIN))
+] + [f"id,team({inner}),posts(title)" for inner in ("id", "name", "id,name", "members(email)")]
+
+
+class TestShapes:
+    """As many sets of fields as there may be, again and again, on one connection."""
+
+    def test_85_caches_stay_within_their_bounds(self, database: str) -> None:
+        own = Fields(Users, model=User, max_depth=3, compute=fields._compute)
+        made: Engine = create_engine(url(database, 0), query_cache_size=100)
+        assert len(SETS) > 256
+        with Session(made) as session, statements_of(made) as log:
+            for _ in range(2):
+                for asked in SETS:
+                    own.one_sync(
+                        session, select(User).where(User.id == 1), own.parse(f"fields={asked}")
+                    )
+            # Of the second time, a text is the one of the first.
+            assert len(set(log)) <= len(SETS) + 3
+            assert own._table().count <= 256
+            assert len(made._compiled_cache or ()) <= 150
+            if database == "postgresql":
+                assert prepared(session.execute(PREPARED).scalar()) <= 100
+        made.dispose()
+
+    @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+    async def test_85_nor_is_there_a_storm_of_prepared_statements(self, driver: str) -> None:
+        with async_engine("postgresql"):
+            made = create_async_engine(url("postgresql", 1).replace("asyncpg", driver))
+        async with AsyncSession(made) as session:
+            for asked in SETS:
+                for _ in range(6 if asked == "id" else 1):
+                    await fields.one(
+                        session, select(User).where(User.id == 1), fields.parse(f"fields={asked}")
+                    )
+            found = prepared((await session.execute(PREPARED)).scalar())
+        await made.dispose()
+        # SQLAlchemy and asyncpg keep up to a hundred each, psycopg keeps so many in all.
+        assert 0 < found <= (200 if driver == "asyncpg" else 100)
+
+    def test_85_pages_of_one_set_share_their_statements(self, database: str) -> None:
+        """However far in, and however many rows they lead to."""
+        chosen = fields.parse("fields=id,team(name),posts(title)")
+        with Session(engine(database)) as session, statements_of(engine(database)) as log:
+            for number in range(1, 9):
+                q = Pages.parse(f"page={number}&limit=4&sort=name")
+                Pages.page_sync(session, select(User), q, chosen)
+            by_number = len(set(log))
+            log.clear()
+            token: str | None = ""
+            while token is not None:
+                q = Pages.parse(f"limit=4&sort=name&cursor={token}")
+                found: Any = Pages.page_sync(session, select(User), q, chosen)
+                token = found.next_cursor
+        assert by_number <= 8
+        assert len(set(log)) <= 8
+
+
+PREPARED: Final = text("SELECT count(*) FROM pg_prepared_statements")
+
+
+def prepared(count: object) -> int:
+    assert isinstance(count, int)
+    return count

@@ -1,0 +1,309 @@
+"""An application with pages and fields on every driver; a second connection changes its rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+import httpx
+from fastapi import APIRouter, Depends, FastAPI, Request
+from pydantic import BaseModel, Field
+from sqlalchemy import BigInteger, Double, ForeignKey, delete, event, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, joinedload, mapped_column, relationship
+from sqlalchemy.pool import NullPool
+
+from hasten.fields import FieldSet
+from hasten.integrations.fastapi import Fields, Paginate, answering
+from hasten.pagination import Capped, CursorPage, Page, PageParams
+from tests.pagination import databases
+
+DRIVERS: Final = {"aiosqlite": "sqlite", "asyncpg": "postgresql", "psycopg": "postgresql"}
+"""Asynchronous ones, and their databases. The second connection is a synchronous one."""
+
+SECRET: Final = "a secret of more than 16 bytes"
+NOTES: Final = 40
+OWNERS: Final = 4
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Owner(Base):
+    __tablename__ = "e_owners"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    first: Mapped[str]
+    last: Mapped[str]
+    email: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+    notes: Mapped[list[Note]] = relationship(back_populates="owner", order_by="Note.id")
+
+
+class Note(Base):
+    __tablename__ = "e_notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    rank: Mapped[int | None]
+    ratio: Mapped[float | None] = mapped_column(Double)
+    size: Mapped[int] = mapped_column(BigInteger)
+    made: Mapped[datetime]
+    password_hash: Mapped[str]
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("e_owners.id"))
+    owner: Mapped[Owner | None] = relationship(back_populates="notes")
+
+
+class OwnerOut(BaseModel):
+    id: int
+    email: str
+    notes: list[NoteOut] = []
+
+
+class NoteOut(BaseModel):
+    id: int
+    title: str
+    rank: int | None
+    ratio: float | None
+    size: int
+    made: datetime = Field(alias="madeAt")
+    owner: OwnerOut | None = None
+
+
+def rows() -> Iterator[dict[str, object]]:
+    """Full of ties and NULLs; every fourth note has no owner, and the last owner has no notes."""
+    for number in range(1, NOTES + 1):
+        yield {
+            "id": number,
+            "title": f"t{number % 3}",
+            "rank": None if number % 5 == 0 else number % 4,
+            "ratio": number / 7,
+            "size": 2**53 + number,
+            "made": datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+            + timedelta(microseconds=number),
+            "password_hash": "hidden",
+            "owner_id": None if number % 4 == 0 else number % 4,
+        }
+
+
+class Application:
+    """What a client and the other writer do to one database."""
+
+    def __init__(self, driver: str) -> None:
+        self.driver = driver
+        self.database = DRIVERS[driver]
+        self.engine = engine(driver)
+        self.app = application(driver)
+        self.statements: list[str] = []
+        """That the application has executed, so far."""
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        # An error of the application is raised here, not answered with 500.
+        transport = httpx.ASGITransport(app=self.app, root_path=options.pop("root_path", ""))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(path, **options)
+
+    async def json(self, path: str, status: int = 200) -> Any:
+        answer = await self.get(path)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    async def refused(self, path: str, status: int = 422) -> Any:
+        """What is said of the parameter at fault. Nothing was asked of the database."""
+        before = len(self.statements)
+        detail = (await self.json(path, status))["detail"]
+        assert len(self.statements) == before
+        (found,) = detail
+        return found
+
+    async def walk(self, path: str, token: str | None = "", key: str = "next_cursor") -> list[Any]:
+        """The pages from a token on, to where its key leads."""
+        pages: list[Any] = []
+        while token is not None:
+            pages.append(await self.json(f"{path}&cursor={token}"))
+            token = pages[-1]["pagination"][key]
+            assert len(pages) < 200
+        return pages
+
+    def write(self, *statements: Any) -> None:
+        """Commit on another connection."""
+        with databases.engine(self.database).begin() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def read(self, statement: Any) -> list[Any]:
+        with databases.engine(self.database).connect() as connection:
+            return list(connection.execute(statement))
+
+    def fill(self) -> None:
+        self.write(
+            delete(Note),
+            delete(Owner),
+            insert(Owner).values(
+                [
+                    {
+                        "id": n, "first": f"f{n}", "last": f"l{n}",
+                        "email": f"{n}@example.org", "password_hash": "hidden",
+                    }
+                    for n in range(1, OWNERS + 1)
+                ]
+            ),
+            insert(Note).values(list(rows())),
+        )  # fmt: skip
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            self.statements.append(statement)
+
+        event.listen(self.engine.sync_engine, "before_cursor_execute", note)
+        try:
+            yield
+        finally:
+            event.remove(self.engine.sync_engine, "before_cursor_execute", note)
+
+
+@functools.cache
+def engine(driver: str) -> AsyncEngine:
+    """Each test has an event loop of its own, so no connection outlives its request."""
+    database = DRIVERS[driver]
+    Base.metadata.create_all(databases.engine(database))
+    url = databases.url(database, 1).replace("+asyncpg", f"+{driver}")
+    return create_async_engine(url, poolclass=NullPool)
+
+
+NoteFields = Fields(NoteOut, model=Note, default=("id", "title"), max_depth=3)
+OwnerFields = Fields(OwnerOut, model=Owner, default=("id",), many=3, max_depth=3)
+EditorFields = Fields(NoteOut, model=Note)
+ReaderFields = EditorFields.without("size", "owner.email")
+SORTS: Final = ("id", "title", "rank", "ratio", "madeAt")
+
+Notes = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, max_offset=10_000)
+Walk = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="cursor", secret=SECRET)
+Both = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="both", secret=SECRET)
+Some = Paginate(NoteOut, model=Note, sort=SORTS, count=Capped(10))
+Guessed = Paginate(NoteOut, model=Note, sort=SORTS, count="estimated")
+Owners = Paginate(OwnerOut, model=Owner, sort=("id",))
+
+_busy = select(Note.owner_id).group_by(Note.owner_id).having(func.count() > 3)
+_few = select(Note).where(Note.id < 9).union_all(select(Note).where(Note.id > 35)).subquery()
+_cte = select(Note.id).where(Note.id % 2 == 0).cte("even")
+
+SELECTS: Final[dict[str, Any]] = {
+    "having": select(Note).where(Note.owner_id.in_(_busy)),
+    "grouped": select(Note).outerjoin(Note.owner).group_by(Note.id).having(func.count() > 0),
+    "union": select(aliased(Note, _few)),
+    "cte": select(Note).join(_cte, _cte.c.id == Note.id),
+    "distinct": select(Note).distinct(),
+}
+"""Selects of notes whose rows are not simply those of a table."""
+
+
+def application(driver: str) -> FastAPI:
+    async def session() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine(driver)) as opened:
+            yield opened
+
+    app = FastAPI()
+    app.include_router(router)
+    app.dependency_overrides[_session] = session
+    return app
+
+
+async def _session() -> AsyncSession:
+    raise NotImplementedError("of one driver or another")
+
+
+DB = Annotated[AsyncSession, Depends(_session)]
+Chosen = Annotated[FieldSet, Depends(EditorFields.params)]
+router: Final = APIRouter()
+
+
+@router.get("/notes")
+async def notes(
+    db: DB, q: Annotated[PageParams, Depends(Notes.params)], fields: Chosen
+) -> Page[NoteOut]:
+    return await Notes.page(db, select(Note), q, fields)
+
+
+@router.get("/walk")
+async def walk(
+    db: DB,
+    q: Annotated[PageParams, Depends(Walk.params)],
+    fields: Chosen,
+    title: str | None = None,
+    tenant: str | None = None,
+) -> CursorPage[NoteOut]:
+    statement = select(Note) if title is None else select(Note).where(Note.title == title)
+    return await Walk.page(db, statement, q, fields, scope=tenant)
+
+
+@router.get("/both")
+async def both(
+    db: DB, q: Annotated[PageParams, Depends(Both.params)]
+) -> Page[NoteOut] | CursorPage[NoteOut]:
+    return await Both.page(db, select(Note), q)
+
+
+@router.get("/some")
+async def some(db: DB, q: Annotated[PageParams, Depends(Some.params)]) -> Page[NoteOut]:
+    return await Some.page(db, select(Note), q)
+
+
+@router.get("/guessed")
+async def guessed(db: DB, q: Annotated[PageParams, Depends(Guessed.params)]) -> Page[NoteOut]:
+    return await Guessed.page(db, select(Note), q)
+
+
+@router.get("/empty")
+async def empty(db: DB, q: Annotated[PageParams, Depends(Notes.params)]) -> Page[NoteOut]:
+    return await Notes.page(db, select(Note).where(Note.id < 0), q)
+
+
+@router.get("/grouped")
+async def grouped(db: DB, q: Annotated[PageParams, Depends(Notes.params)]) -> Page[NoteOut]:
+    return await Notes.page(db, select(Note.title).group_by(Note.title), q)
+
+
+@router.get("/joined")
+async def joined(db: DB, q: Annotated[PageParams, Depends(Owners.params)]) -> Page[OwnerOut]:
+    """Owners of some note: a join to many."""
+    return await Owners.page(db, select(Owner).join(Owner.notes).where(Note.id > 8), q)
+
+
+@router.get("/eager")
+async def eager(db: DB, q: Annotated[PageParams, Depends(Owners.params)]) -> Page[OwnerOut]:
+    statement = select(Owner).outerjoin(Owner.notes.and_(Note.id < 0))
+    return await Owners.page(db, statement.options(joinedload(Owner.notes)), q)
+
+
+@router.get("/selects/{kind}")
+async def selects(
+    kind: str, db: DB, q: Annotated[PageParams, Depends(Notes.params)]
+) -> Page[NoteOut]:
+    return await Notes.page(db, SELECTS[kind], q)
+
+
+@router.get("/notes/{id}", response_model=None)
+async def note(
+    id: int, db: DB, fields: Annotated[FieldSet, Depends(NoteFields.params)]
+) -> dict[str, object]:
+    return await NoteFields.one(db, select(Note).where(Note.id == id), fields)
+
+
+@router.get("/read/{id}", response_model=None)
+async def read(id: int, db: DB, request: Request) -> dict[str, object]:
+    """What a reader may see."""
+    fields = ReaderFields if request.headers.get("role") != "editor" else EditorFields
+    with answering():
+        chosen = fields.parse(request.query_params)
+    return await fields.one(db, select(Note).where(Note.id == id), chosen)
+
+
+@router.get("/owners/{id}", response_model=None)
+async def owner(
+    id: int, db: DB, fields: Annotated[FieldSet, Depends(OwnerFields.params)]
+) -> dict[str, object]:
+    return await OwnerFields.one(db, select(Owner).where(Owner.id == id), fields)

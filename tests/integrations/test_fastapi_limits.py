@@ -1,0 +1,120 @@
+"""Limits of routes in FastAPI, and what OpenAPI says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from hasten.errors import InvalidLimit
+from hasten.integrations.fastapi import RateLimited, document_rate_limits
+from hasten.ratelimit import Limit, RateLimitMiddleware, limit
+
+
+def make() -> FastAPI:
+    app = FastAPI()
+    router = APIRouter(prefix="/books", dependencies=[RateLimited("2/m")])
+
+    @router.get("/{id}")
+    async def book(id: int) -> int:
+        return id
+
+    @router.get("/")
+    def books() -> list[int]:
+        return []
+
+    app.include_router(router)
+
+    @app.get("/search", dependencies=[RateLimited("5/m", cost=2, message="slow down")])
+    async def search(q: str = "") -> str:
+        return q
+
+    @app.get("/shared", dependencies=[RateLimited("1/m", name="one")])
+    @app.get("/shared-too", dependencies=[RateLimited("1/m", name="one")])
+    async def shared() -> None: ...
+
+    @app.get("/decorated")
+    @limit("1/m")
+    async def decorated() -> None: ...
+
+    @app.get("/api/covered")
+    @app.post("/api/covered")
+    async def covered() -> None: ...
+
+    @app.get("/free")
+    async def free() -> None: ...
+
+    app.add_middleware(
+        RateLimitMiddleware,
+        limits=[
+            Limit("100/15m", path="/api/"),
+            Limit("5/h", path="/api/covered", methods=["POST"], message={"error": "wait"}),
+        ],
+    )
+    document_rate_limits(app)
+    return app
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return make()
+
+
+async def get(app: FastAPI, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(path)
+
+
+async def test_a_route_has_a_count_whatever_its_parameters(app: FastAPI) -> None:
+    answers = [await get(app, f"/books/{number}") for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["retry-after"] == "60"
+    assert answers[2].json()["violated-policies"] == ["2-in-1min"]
+    assert (await get(app, "/books/")).status_code == 200
+
+
+async def test_costs_and_messages(app: FastAPI) -> None:
+    answers = [await get(app, "/search?q=x") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["ratelimit"] == '"5-in-1min";r=3;t=60'
+    assert answers[2].text == "slow down"
+
+
+async def test_a_name_is_one_count(app: FastAPI) -> None:
+    assert (await get(app, "/shared")).status_code == 200
+    assert (await get(app, "/shared-too")).status_code == 429
+
+
+async def test_without_the_middleware_it_says_so() -> None:
+    app = FastAPI()
+
+    @app.get("/", dependencies=[RateLimited("1/m")])
+    async def root() -> None: ...
+
+    with pytest.raises(InvalidLimit, match="RateLimitMiddleware"):
+        await get(app, "/")
+
+
+@pytest.mark.parametrize("option", ["path", "methods", "per"])
+def test_the_route_says_what_it_is_for(option: str) -> None:
+    with pytest.raises(InvalidLimit, match="ROUTE"):
+        RateLimited("1/m", **{option: ["/"]})
+
+
+def test_48_openapi_has_the_refusals_of_what_is_covered(app: FastAPI) -> None:
+    paths: dict[str, Any] = app.openapi()["paths"]
+    refusal = paths["/api/covered"]["get"]["responses"]["429"]
+    assert refusal["description"] == "Too many requests: 100-in-15min."
+    assert set(refusal["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
+    assert set(refusal["content"]) == {"application/problem+json"}
+    both = paths["/api/covered"]["post"]["responses"]["429"]
+    assert both["description"] == "Too many requests: 100-in-15min; 5-in-1hr."
+    assert set(both["content"]) == {"application/problem+json", "application/json"}
+    assert set(paths["/search"]["get"]["responses"]["429"]["content"]) == {"text/plain"}
+    for path in ("/books/{id}", "/books/", "/decorated", "/shared"):
+        assert "429" in paths[path]["get"]["responses"], path
+    assert "429" not in paths["/free"]["get"]["responses"]
+    assert app.openapi() is app.openapi()

@@ -1,0 +1,333 @@
+"""What a developer is told of a query, once, and where."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, relationship
+
+from hasten.errors import PaginationWarning
+from hasten.integrations import fastapi
+from hasten.pagination import Capped, Key, Paginate
+from hasten.pagination.sql import advice
+from tests.pagination.databases import url
+
+SECRET: Final = "a secret of more than 16 bytes"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Event(Base):
+    __tablename__ = "a_events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[int] = mapped_column(default=1)
+    kind: Mapped[str] = mapped_column(default="x")
+    code: Mapped[str] = mapped_column(unique=True)
+    made: Mapped[datetime] = mapped_column("made_at")
+    ended: Mapped[datetime | None]
+    score: Mapped[int | None]
+    size: Mapped[int] = mapped_column(default=0)
+    notes: Mapped[list[Note]] = relationship()
+
+
+# Read from its end it has both keys descending; behind a tenant it has another key.
+Index("ix_made", Event.made, Event.id)
+Index("ix_size", Event.size.desc())
+Index("ix_tenant_ended", Event.tenant, Event.ended, Event.id)
+Index("ix_score", Event.score, Event.id)
+
+
+class Note(Base):
+    __tablename__ = "a_notes"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("a_events.id"), index=True)
+    text: Mapped[str] = mapped_column(index=True)
+
+
+class EventOut(BaseModel):
+    id: int
+    kind: str
+    code: str
+    made: datetime
+    ended: datetime | None
+    score: int | None
+    size: int
+
+
+class NoteOut(BaseModel):
+    id: int
+    text: str
+
+
+NAMES: Final = ("id", "kind", "code", "made", "ended", "score", "size")
+RULED: Final = tuple(Key(name) for name in NAMES)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    engine = create_engine(url(request.param, 0) if request.param == "postgresql" else "sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as opened:
+        yield opened
+    Base.metadata.drop_all(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite() -> Iterator[Session]:
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as opened:
+        yield opened
+    engine.dispose()
+
+
+@contextmanager
+def told() -> Iterator[list[str]]:
+    """What is said meanwhile."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    texts += [str(each.message) for each in caught if each.category is PaginationWarning]
+    assert len(texts) == len(caught)
+
+
+def events(sort: Any = RULED, **options: Any) -> Any:
+    return Paginate(EventOut, model=Event, sort=sort, **options)
+
+
+def told_of(session: Session, query: str, statement: Any = None, paginate: Any = None) -> list[str]:
+    paginate = paginate or events()
+    statement = select(Event) if statement is None else statement
+    with told() as texts:
+        for _ in range(3):
+            paginate.page_sync(session, statement, paginate.parse(query))
+    return texts
+
+
+def name(session: Session) -> str:
+    return session.get_bind().dialect.name
+
+
+class TestIndexes:
+    @pytest.mark.parametrize(
+        "query",
+        ["", "sort=id", "sort=-id", "sort=made", "sort=-made", "sort=code", "sort=-code"],
+    )
+    def test_nothing_is_said_where_one_serves(self, session: Session, query: str) -> None:
+        """The primary key; one over all keys, in either direction; a unique one alone."""
+        assert told_of(session, query) == []
+
+    def test_sqlite_has_the_row_id_in_every_index(self, session: Session) -> None:
+        """Behind a column that descends it still rises."""
+        (said,) = told_of(session, "sort=-size")
+        assert "the order of Event.size alone" in said
+        texts = told_of(session, "sort=-size,id")
+        assert len(texts) == (0 if name(session) == "sqlite" else 1)
+
+    def test_but_of_a_bigint_it_is_another_number(self, sqlite: Session) -> None:
+        notes = Paginate(NoteOut, model=Note, default_sort="text")
+        (said,) = told_of(sqlite, "", select(Note), notes)
+        assert "Note.text alone" in said
+        assert said.endswith('add Index("ix_a_notes_text_id", Note.text, Note.id)')
+
+    def test_the_line_to_add_is_said(self, session: Session) -> None:
+        (said,) = told_of(session, "sort=-kind")
+        assert said == (
+            "Event sorted by Event.kind DESC, Event.id DESC: no index has this order, so the rows "
+            'are sorted for each page. Add Index("ix_a_events_kind_id", Event.kind, Event.id)'
+        )
+
+    def test_directions_that_differ_are_in_it(self, session: Session) -> None:
+        (said,) = told_of(session, "sort=-kind,id")
+        assert said.endswith('Index("ix_a_events_kind_id", Event.kind.desc(), Event.id)')
+
+    def test_a_column_is_called_as_in_the_class(self, session: Session) -> None:
+        (said,) = told_of(session, "sort=kind,-made")
+        assert said.endswith(
+            'Index("ix_a_events_kind_made_at_id", Event.kind, Event.made.desc(), Event.id.desc())'
+        )
+
+    def test_an_index_of_a_part_gets_a_softer_word(self, session: Session) -> None:
+        (said,) = told_of(session, "sort=made,kind")
+        assert said.startswith(
+            "Event sorted by Event.made, Event.kind, Event.id: an index has the order of "
+            "Event.made alone"
+        )
+        assert "while they are few" in said
+
+    def test_a_filter_may_stand_before_the_keys(self, session: Session) -> None:
+        of_tenant = select(Event).where(Event.tenant == 5)
+        assert told_of(session, "sort=ended", of_tenant) == []
+        assert "no index has" in told_of(session, "sort=ended")[0]
+        (said,) = told_of(session, "sort=kind", of_tenant)
+        assert said.endswith(
+            'Index("ix_a_events_tenant_kind_id", Event.tenant, Event.kind, Event.id)'
+        )
+
+    def test_nulls_are_a_part_of_the_order(self, session: Session) -> None:
+        """An index of SQLite cannot be told where they stand, so there is none to add."""
+        assert told_of(session, "sort=score") == []
+        texts = told_of(session, "sort=-score")
+        if name(session) == "sqlite":
+            assert texts == []
+        else:
+            assert texts[0].endswith(
+                'Index("ix_a_events_score_id", Event.score.desc().nulls_last(), Event.id.desc())'
+            )
+        first = [Key("score", nulls="first")]
+        assert told_of(session, "sort=-score", paginate=events(first)) == []
+
+    def test_the_line_that_is_said_helps(self, session: Session) -> None:
+        """Added, nothing more is said, and the database walks it."""
+        (said,) = told_of(session, "sort=-kind,made")
+        found = re.search(r"Index\(.*\)$", said)
+        assert found is not None
+        index = eval(found[0], {"Index": Index, "Event": Event})
+        try:
+            assert told_of(session, "sort=-kind,made") == []
+            index.create(session.connection())
+            if name(session) == "sqlite":
+                plan = session.execute(
+                    text(
+                        "EXPLAIN QUERY PLAN SELECT id FROM a_events "
+                        "ORDER BY kind DESC, made_at, id LIMIT 5"
+                    )
+                ).all()
+                assert index.name in str(plan)
+                assert "TEMP B-TREE" not in str(plan)
+        finally:
+            session.rollback()
+            Event.__table__.indexes.discard(index)  # type: ignore[attr-defined]
+
+    def test_what_cannot_be_seen_is_not_judged(self, session: Session) -> None:
+        """An expression may have an index that we do not know to read."""
+        lower = select(Event).order_by(func.lower(Event.kind), Event.id)
+        assert told_of(session, "", lower, events(())) == []
+
+
+class TestNulls:
+    def test_a_name_without_a_rule(self, session: Session) -> None:
+        (said, *_) = told_of(session, "sort=score", paginate=events(("score", "made")))
+        assert said == (
+            "Event sorted by score: nobody says where rows without a value stand, which are last "
+            'for now. Say Key("score", nulls="last") in sort=, or "first"'
+        )
+        assert told_of(session, "sort=made", paginate=events(("score", "made"))) == []
+
+    def test_a_key_is_a_rule(self, session: Session) -> None:
+        assert told_of(session, "sort=score") == []
+
+    def test_the_order_of_the_select(self, session: Session) -> None:
+        plain = select(Event).order_by(Event.score.desc())
+        assert any(
+            "Event.score.nulls_last() in order_by()" in said
+            for said in told_of(session, "", plain, events(()))
+        )
+        ruled = select(Event).order_by(Event.score.nulls_last())
+        assert told_of(session, "", ruled, events(())) == []
+
+
+class TestCounts:
+    @pytest.fixture(autouse=True)
+    def _few_are_many(self, monkeypatch: pytest.MonkeyPatch, session: Session) -> None:
+        monkeypatch.setattr(advice, "MANY_ROWS", 2)
+        made = datetime(2026, 1, 1)  # noqa: DTZ001
+        session.execute(insert(Event), [{"code": str(n), "made": made} for n in range(3)])
+
+    def test_of_many_rows_that_were_counted(self, session: Session) -> None:
+        (said,) = told_of(session, "")
+        assert said.startswith("Event: 3 rows were counted for one page")
+        assert "count=Capped(10_000)" in said
+
+    def test_of_cursors_with_a_total(self, session: Session) -> None:
+        counted = events(mode="cursor", secret=SECRET, count="exact")
+        (said,) = told_of(session, "", paginate=counted)
+        assert "3 rows were counted" in said
+
+    @pytest.mark.parametrize("count", [Capped(2), "none", "estimated"])
+    def test_not_where_nobody_counts_them_all(self, session: Session, count: Any) -> None:
+        if count == "estimated":
+            if name(session) != "postgresql":
+                return
+            session.execute(text("ANALYZE a_events"))
+        assert told_of(session, "", paginate=events(count=count)) == []
+
+    def test_no_further_statement_is_needed(self, session: Session) -> None:
+        seen: list[Any] = []
+        pages = events()
+        event.listen(session, "do_orm_execute", seen.append)
+        with told():
+            pages.page_sync(session, select(Event), pages.parse(""))
+        assert len(seen) == 1
+
+
+class TestJoins:
+    def test_to_many_is_a_semi_join(self, session: Session) -> None:
+        joined = select(Event).join(Event.notes).where(Note.text == "x")
+        (said,) = told_of(session, "", joined)
+        assert said.startswith("Event: the join to a_notes repeats rows")
+        assert "any(" in said
+
+    def test_to_one_is_none(self, session: Session) -> None:
+        other = aliased(Event)
+        notes = Paginate(NoteOut, model=Note)
+        joined = select(Note).join(other, other.id == Note.event_id).where(other.kind == "x")
+        assert told_of(session, "", joined, notes) == []
+
+    def test_any_repeats_nothing(self, session: Session) -> None:
+        assert told_of(session, "", select(Event).where(Event.notes.any(Note.text == "x"))) == []
+
+
+class TestWhenAndWhere:
+    def test_once_for_each_query(self, sqlite: Session) -> None:
+        """Other pages, and other values, are the same query."""
+        pages = events()
+        with told() as texts:
+            for tenant in (1, 2):
+                for query in ("sort=kind", "sort=kind&page=2", "sort=kind&page=9&limit=3"):
+                    statement = select(Event).where(Event.tenant == tenant)
+                    pages.page_sync(sqlite, statement, pages.parse(query))
+            pages.page_sync(sqlite, select(Event), pages.parse("sort=kind"))
+        assert len(texts) == 2
+
+    def test_not_if_nobody_wants_it(self, sqlite: Session) -> None:
+        assert told_of(sqlite, "sort=kind", paginate=events(NAMES, advise=False)) == []
+
+    def test_on_the_line_of_the_caller(self, sqlite: Session) -> None:
+        pages = events()
+        with pytest.warns(PaginationWarning) as caught:
+            pages.page_sync(sqlite, select(Event), pages.parse("sort=kind"))
+        assert {each.filename for each in caught} == {__file__}
+
+    async def test_of_a_caller_that_waits_too(self) -> None:
+        pages = fastapi.Paginate(EventOut, model=Event, sort=RULED)
+        made = create_async_engine("sqlite+aiosqlite://")
+        async with AsyncSession(made) as db:
+            await (await db.connection()).run_sync(Base.metadata.create_all)
+            with pytest.warns(PaginationWarning) as caught:
+                await pages.page(db, select(Event), pages.parse("sort=kind"))
+        await made.dispose()
+        assert {each.filename for each in caught} == {__file__}

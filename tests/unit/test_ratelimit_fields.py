@@ -1,0 +1,125 @@
+"""What answers tell of limits can be read back by the rules of structured fields."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.errors import InvalidLimit
+from hasten.ratelimit.fields import NAMES, Fields, Policy, State, retry_after, seconds
+
+GENERAL = Policy("100-in-15min", 100, 900_000_000)
+LOGIN = Policy("5-in-1hr", 5, 3_600_000_000)
+
+
+def lines(families: Any, *states: State, violated: State | None = None) -> dict[str, str]:
+    found = Fields(families, lambda: 1_000.2).of(states, violated)
+    names = [name for name, _ in found]
+    assert len(names) == len(set(names))
+    assert NAMES.issuperset(names)
+    return {name.decode(): value.decode() for name, value in found}
+
+
+_ITEM = re.compile(
+    r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"((?:;[a-z]+=(?:\d{1,15}|"[^"]*"))*)'
+)
+
+
+def parse(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """A list of strings with parameters, strictly. RFC 9651, section 4.2.1."""
+    found = []
+    while True:
+        item = _ITEM.match(text)
+        assert item is not None, text
+        parameters: dict[str, Any] = {}
+        for parameter in filter(None, item[2].split(";")):
+            key, _, value = parameter.partition("=")
+            parameters[key] = value.strip('"') if value.startswith('"') else int(value)
+        found.append((re.sub(r"\\(.)", r"\1", item[1]), parameters))
+        text = text[item.end() :]
+        if not text:
+            return found
+        assert text.startswith(", ")
+        text = text[2:]
+
+
+names = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
+policies = st.builds(
+    Policy,
+    names,
+    st.integers(0, 2**31),
+    st.one_of(st.none(), st.integers(1_000, 10**14)),
+    st.sampled_from([None, "concurrent-requests", "content-bytes"]),
+)
+states = st.builds(State, policies, st.integers(0, 2**31), st.integers(0, 10**14))
+
+
+@given(st.lists(states, min_size=1, max_size=4))
+def test_37_39_the_newest_draft_can_be_parsed(given_states: list[State]) -> None:
+    told = lines(["draft-10"], *given_states)
+    for (name, parameters), state in zip(parse(told["ratelimit"]), given_states, strict=True):
+        assert name == state.policy.name
+        assert parameters == {"r": state.remaining, "t": seconds(state.reset_us)}
+    for (name, parameters), state in zip(
+        parse(told["ratelimit-policy"]), given_states, strict=True
+    ):
+        assert (name, parameters["q"]) == (state.policy.name, state.policy.quota)
+        assert parameters.get("qu") == state.policy.unit
+        assert ("w" in parameters) == (state.policy.window_us is not None)
+        assert parameters.get("w", 1) >= 1
+
+
+@given(
+    st.lists(states, min_size=1, max_size=4),
+    st.sampled_from([("draft-10",), ("draft-8", "legacy"), ("draft-7",), ("legacy",), ()]),
+)
+def test_limits_that_are_known_before_are_told_the_same(told: list[State], families: Any) -> None:
+    fields = Fields(families, lambda: 77.5)
+    make = fields.maker([state.policy for state in told])
+    assert make(told) == fields.of(told)
+
+
+@given(st.integers(0, 10**14), st.integers(0, 10**14))
+def test_40_nobody_is_told_to_come_too_early(retry_us: int, reset_us: int) -> None:
+    """What is waited for is never less than what it takes."""
+    assert retry_after(retry_us) >= 1
+    assert retry_after(retry_us) * 1_000_000 >= retry_us
+    assert retry_after(max(retry_us, reset_us)) >= seconds(reset_us)
+
+
+def test_38_two_limits_in_each_family() -> None:
+    two = State(GENERAL, 99, 900_000_000), State(LOGIN, 4, 3_600_000_000)
+    structured = {
+        "ratelimit-policy": '"100-in-15min";q=100;w=900, "5-in-1hr";q=5;w=3600',
+        "ratelimit": '"100-in-15min";r=99;t=900, "5-in-1hr";r=4;t=3600',
+    }
+    old = {"ratelimit-policy": "100;w=900, 5;w=3600"}
+    legacy = {
+        "x-ratelimit-limit": "5", "x-ratelimit-remaining": "4", "x-ratelimit-reset": "4601",
+    }  # fmt: skip
+    assert lines(["draft-10"], *two) == lines(["draft-8"], *two) == structured
+    assert lines(["draft-7"], *two) == {
+        **old, "ratelimit": "limit=5, remaining=4, reset=3600",
+    }  # fmt: skip
+    assert lines(["draft-6"], *two) == {
+        **old, "ratelimit-limit": "5", "ratelimit-remaining": "4", "ratelimit-reset": "3600",
+    }  # fmt: skip
+    assert lines(["legacy"], *two) == legacy
+    assert lines(["draft-10", "legacy"], *two) == {**structured, **legacy}
+    assert lines((), *two) == lines(["legacy"]) == {}
+
+
+def test_what_refuses_is_told_where_one_can_be() -> None:
+    tight, refusing = State(LOGIN, 0, 1), State(GENERAL, 50, 2_000_000)
+    assert lines(["draft-6"], tight, refusing)["ratelimit-limit"] == "5"
+    assert lines(["draft-6"], tight, refusing, violated=refusing)["ratelimit-limit"] == "100"
+
+
+@pytest.mark.parametrize("families", ["legacy", ["draft-9"], ["draft-6", "draft-10"]])
+def test_families_that_there_are_not(families: Any) -> None:
+    with pytest.raises(InvalidLimit, match="HEADERS"):
+        Fields(families, lambda: 0.0)
