@@ -19,15 +19,19 @@ from benchmarks.ratelimit.hits import Hits
 from benchmarks.ratelimit.memory import Memory
 from benchmarks.ratelimit.on_redis import OnRedis
 from benchmarks.ratelimit.overhead import Overhead
+from benchmarks.ratelimit.overload import Overload
 from benchmarks.ratelimit.part import Part, Sizes
 from benchmarks.tables import show_text
 from benchmarks.verdicts import show_verdicts
 
 ROUNDS: Final = 3
 FULL: Final = Sizes()
-QUICK: Final = Sizes(repeats=3, redis_seconds=0.5, keys=20_000, many_keys=100_000, redis_keys=2_000)
+QUICK: Final = Sizes(
+    repeats=3, redis_seconds=0.5, keys=20_000, many_keys=100_000, redis_keys=2_000,
+    overload_seconds=4,
+)  # fmt: skip
 PARTS: Final[dict[str, type[Part]]] = {
-    part.name: part for part in (Hits, Overhead, OnRedis, Memory, Correctness)
+    part.name: part for part in (Hits, Overhead, OnRedis, Memory, Correctness, Overload)
 }
 
 

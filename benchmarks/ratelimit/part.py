@@ -29,6 +29,7 @@ class Sizes:
     keys: int = 100_000
     many_keys: int = 1_000_000
     redis_keys: int = 10_000
+    overload_seconds: float = 8.0
 
 
 class Part(ABC):

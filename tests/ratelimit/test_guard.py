@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import rule_of
-from hasten.ratelimit.store import Check, Group, OnError, Outcome, Settlement, digest
+from hasten.ratelimit.store import Check, Group, OnError, Outcome, Settlement, Token, digest
 from hasten.ratelimit.stores.memory import MemoryStore
 from hasten.ratelimit.stores.redis import RedisStore
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import SECOND, Clock
+from tests.ratelimit.stores import SECOND, Clock, Oracle
 from tests.ratelimit.test_redis import commands
 from tests.servers.redis import RedisServer
 
@@ -364,7 +366,85 @@ class TestDenials:
             assert denials.find([[one]], number * SECOND // 10) is not None
 
 
+rules = [
+    rule_of(Rate(3, 2)), rule_of(Rate(3, 2), "sliding"), rule_of(Rate(7, 1), "gcra"),
+    rule_of(Rate(3, 1, burst=5)),
+]  # fmt: skip
+# Policies differ in whether they block, not the checks of one. Of what never fits the wait is only
+# a number, so costs are small.
+checks = st.builds(
+    lambda rule, cost, later: Check(
+        rule.id, ADA, rule, cost, later, block_us=3 * SECOND if rule.limit == 7 else 0
+    ),
+    st.sampled_from([*rules, rule_of(Rate(7, 2))]),
+    st.sampled_from([1, 1, 2, 3]),
+    st.sampled_from([False, False, True]),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(checks, min_size=1, max_size=3, unique_by=lambda one: one.rule.id),
+            st.sampled_from([0, 0, 1, SECOND // 7, SECOND // 2, 2 * SECOND]),
+            st.integers(0, 9),
+        ),
+        min_size=10,
+        max_size=60,
+    )
+)
+@settings(deadline=None, max_examples=400)
+def test_70_a_repeated_denial_is_what_the_store_would_say(
+    steps: list[tuple[list[Check], int, int]],
+) -> None:
+    """Whatever was reserved and refunded in between."""
+    clock = Clock()
+    guard, plain = Guard(Oracle(clock), clock_ns=clock.ns), Oracle(clock)
+    tokens: list[tuple[Token, Token]] = []
+
+    async def walk() -> None:
+        for group, passed_us, choice in steps:
+            asked = [[one] for one in group]
+            told, expected = await guard.hit(asked), await plain.hit(asked)
+            for [ours], [theirs] in zip(told, expected, strict=True):
+                assert ours.ok == theirs.ok
+                # What passed meanwhile for a lower cost may have made the wait a longer one.
+                assert ours.retry_us <= theirs.retry_us
+            tokens.extend(
+                (o.token, e.token)
+                for [o], [e] in zip(told, expected, strict=True)
+                if o.token is not None and e.token is not None
+            )
+            if tokens and choice > 4:
+                token, other = tokens.pop(choice % len(tokens))
+                guard.settle_soon([Settlement(token, choice % 2)])
+                await asyncio.sleep(0)  # a store that is no more than coroutines begins with that
+                await plain.settle([Settlement(other, choice % 2)])
+            clock.now_us += passed_us
+        await guard.aclose()
+
+    asyncio.run(walk())
+    assert guard.counts.errors == 0
+
+
 class TestAtOnce:
+    async def test_what_ended_is_settled_before_it_closes(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
+        [outcome] = await hit(guard, check(3, later=True))
+        assert outcome.token is not None
+        guard.settle_soon([Settlement(outcome.token)])
+        await guard.aclose()
+        store = RedisStore(server.url)
+        assert (await store.peek([check(3)]))[0].remaining == 3
+        await store.aclose()
+
+    async def test_nothing_is_asked_of_nothing(self, guard: Guard, server: RedisServer) -> None:
+        assert await guard.hit([]) == []
+        server.kill()
+        await until_away(guard)
+        assert await guard.hit([]) == []
+
     async def test_memory_needs_no_guarding(self) -> None:
         guard = Guard(MemoryStore())
         assert guard.immediate is guard.store

@@ -95,6 +95,7 @@ class TestLimiter:
             ({"algorithm": "leaky"}, "algorithm"),
             ({"name": ""}, "name"),
             ({"block_for": -1}, "block_for"),
+            ({"block_for": 0.5}, "block_for"),
             ({"instances": 0}, "instances"),
             ({"budget": 0}, "budget"),
         ],

@@ -126,7 +126,8 @@ class TestKeys:
             lambda rule, cost, later, block_us: Check(
                 rule.id, digest("ada"), rule, cost, later, block_us
             ),
-            st.sampled_from(rules), st.integers(0, 3), st.booleans(), st.sampled_from([0, SECOND]),
+            st.sampled_from(rules), st.integers(0, 3), st.booleans(),
+            st.sampled_from([0, 3 * SECOND]),
         )  # fmt: skip
         steps = st.lists(st.tuples(checks, st.sampled_from("hit hit refund keep block".split())))
         client = client_of(kind)

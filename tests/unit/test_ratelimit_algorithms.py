@@ -354,6 +354,28 @@ class TestOutcomesDecide:
                     kept.append((asker.now_us if rule.kind == "gcra" else token.at_us, keep))
                 assert sum(c for at, c in kept if at > since) <= bound[rule.kind]
 
+    @given(
+        everything,
+        st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), min_size=5, max_size=60),
+        st.integers(1, 3),
+    )
+    def test_no_refund_overturns_a_denial_that_is_certain(
+        self, rule: Rule, steps: list[tuple[int, int, bool]], cost: int
+    ) -> None:
+        """So it can be repeated from memory."""
+        asker = Client([rule])
+        tokens: list[Token] = []
+        for pause, taken, later in steps:
+            asker.now_us += pause // 8
+            token = asker.ask(taken, later=later).token
+            tokens += [] if token is None else [token]
+        outcome = asker.peek(cost)
+        if outcome.certain and cost <= rule.capacity:
+            for token in tokens:
+                asker.settle(token)
+            asker.now_us += outcome.retry_us - 1
+            assert not asker.peek(cost).ok
+
     def test_a_surcharge_may_pass_the_limit(self) -> None:
         for algorithm in ("fixed", "sliding", "gcra"):
             asker = client(5, 60, algorithm)
@@ -410,6 +432,16 @@ class TestBlocks:
         assert asker.hit(block_us=600 * SECOND)[0].retry_us == 600 * SECOND
         asker.now_us += 599 * SECOND  # further denials do not prolong it
         assert asker.hit(block_us=600 * SECOND)[0].retry_us == SECOND
+        asker.now_us += SECOND
+        assert asker.ask().ok
+
+    def test_asking_again_prolongs_nothing(self) -> None:
+        """A block that is shorter than the window would begin anew at its end."""
+        asker = client(1, 60)
+        asker.hit(block_us=30 * SECOND)
+        for _ in range(59):
+            asker.now_us += SECOND
+            assert not asker.hit(block_us=30 * SECOND)[0].ok
         asker.now_us += SECOND
         assert asker.ask().ok
 

@@ -272,7 +272,9 @@ def _settle_run(runs: State, token: Token, keep: int) -> State | None:
 def _denied(check: Check, state: State, waits: Wait, now_us: int) -> tuple[State, Outcome]:
     """Take nothing; block the key if the check says so, and not for what is in flight alone."""
     is_blocked = bool(state) and state[0] > now_us
-    if check.block_us and waits.sure_us and not check.forced and not is_blocked:
+    # A shorter one could end before the denial does, and the next request would then prolong that.
+    blocks = check.block_us >= check.rule.life_us and not check.forced
+    if blocks and waits.sure_us and not is_blocked:
         state = block(state, now_us + check.block_us)
         waits = _wait_of(check, state, now_us)
     return state, _outcome(check, state, waits, None, now_us)

@@ -15,7 +15,10 @@ MAX_DENIALS: Final = 10_000
 
 
 class Denial(NamedTuple):
-    """What became of a group that one of its checks denied, until when, and for which cost."""
+    """What became of a group that one of its checks denied, until when, and for which cost.
+
+    A lower cost may pass; a higher one is denied, too, but for longer.
+    """
 
     until_us: int
     cost: int
@@ -60,7 +63,7 @@ class Denials:
             for place, group in enumerate(groups):
                 for check in group:
                     denial = self._denials.get((check.bucket, check.key))
-                    if denial is None or check.cost < denial.cost or check.forced or check.shadow:
+                    if denial is None or check.cost != denial.cost or check.forced or check.shadow:
                         continue
                     if denial.until_us > now_us and len(group) == len(denial.outcomes):
                         return place, _told_now(denial, now_us - denial.asked_us)

@@ -112,7 +112,7 @@ class Guard:
             return await self._hit(groups)
         place, outcomes = known
         self.counts.repeated += 1
-        answer = await self._hit(groups[:place]) if place else []
+        answer = await self._hit(groups[:place])
         if not _ends(groups[:place], answer):
             answer.append(outcomes)
         return answer
@@ -172,19 +172,19 @@ class Guard:
             leases.forget(bucket, key)
 
     async def aclose(self) -> None:
-        """End what goes on, and let go of the store. Safe to call twice."""
+        """Finish what has begun, and let go of the store. Safe to call twice."""
         loop = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is loop]
         if (leases := self._leases.get(loop)) is not None:
             await leases.give_back()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # They keep to the budget, and what they settle is somebody's.
+        await asyncio.gather(*(task for task in self._tasks if task.get_loop() is loop))
         await self.store.aclose()
 
     # With the store -----------------------------------------------------------------------------
 
     async def _hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        if not groups:
+            return []
         asked_us = self._now_us()
         if self._breaker.is_open:
             if self._breaker.takes_probe(asked_us):
@@ -198,8 +198,7 @@ class Guard:
             return self._without_store(groups)
         if self._breaker.succeeded():
             self._welcome()
-        if answer:
-            self._denials.learn(groups, answer, asked_us)
+        self._denials.learn(groups, answer, asked_us)
         return answer
 
     def _asked(self, groups: Sequence[Group]) -> Store:
@@ -213,7 +212,7 @@ class Guard:
                 return leases
         return self.store
 
-    async def _within_budget(self, asking: Coroutine[Any, Any, T]) -> T:
+    async def _within_budget(self, asking: Awaitable[T]) -> T:
         if self._is_timed:
             return await asking
         try:
@@ -253,7 +252,7 @@ class Guard:
 
     async def _settled(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
         try:
-            await settling
+            await self._within_budget(settling)
         except StoreError as error:
             self._failed(error)
             self._owed.extend(settlements)

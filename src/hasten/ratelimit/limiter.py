@@ -70,6 +70,12 @@ class Limiter:
         rules = [rule_of(rate, algorithm) for rate in to_rates("rate", rate)]
         self._capacity = min(rule.capacity for rule in rules)
         block_us = to_us("block_for", block_for)
+        longest_us = max(rule.life_us for rule in rules)
+        if 0 < block_us < longest_us:
+            expected = (
+                f"0, or {longest_us / 1_000_000:g} s at least: so long a denial may last anyway"
+            )
+            raise InvalidOption("block_for", block_for, expected)
         workers = to_limit("approximate", approximate)
         self._checks = [
             Check(

@@ -31,7 +31,8 @@ class Check(NamedTuple):
     or more; 0 takes nothing, and passes wherever not too much was taken. counted_later makes it a
     reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
     shadow: a denial takes nothing, as any other, but groups behind it are taken all the same.
-    After a denial for what is used up, not only reserved, the key is blocked for block_us. workers
+    After a denial for what is used up, not only reserved, the key is blocked for block_us
+    (nothing happens if that is shorter than the window, `Rule.life_us`). workers
     is not 0 if so many processes may keep the count approximately (`leasing`). on_error is what
     becomes of it where the store does not answer (`fallback`).
     """

@@ -240,7 +240,7 @@ local function deny(answer, group, place, asked)
   local cost, for_time = group[place + 2], group[place + 4]
   local rule, state, sure, wait = asked.rule, asked.state, asked.sure, asked.wait
   local is_blocked = state[1] and state[1] > now
-  if for_time > 0 and sure > 0 and not asked.forced and not is_blocked then
+  if for_time >= rule.life and sure > 0 and not asked.forced and not is_blocked then
     state[1] = now + for_time
     rule_of[group[place]] = rule
     sure, wait = wait_of(rule, state, cost)

@@ -1,0 +1,56 @@
+"""What shedding load is good for."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from benchmarks.ratelimit.lineup import OURS
+from benchmarks.ratelimit.part import Part, median
+from benchmarks.tables import show_table, show_text
+from benchmarks.verdicts import Verdict
+
+WAYS: Final = {"without": "all that come", "with": "LoadShedder"}
+
+
+class Overload(Part):
+    name = "overload"
+
+    def takes(self, name: str) -> bool:
+        return name == OURS
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        return {"seconds": self.sizes.overload_seconds}
+
+    def show(self) -> None:
+        if not self.has_ours:
+            return
+        show_text(
+            f"""
+overload: for {self.sizes.overload_seconds:g} s twice as many requests come as the application can
+answer: each is 20 ms of one of ten connections to a database. No peer sheds load."""
+        )
+        lines = [[title, *self._cells(way)] for way, title in WAYS.items()]
+        header = ["takes", "of the possible", "median, ms", "99 % within, ms", "refused"]
+        show_table("Overload", header, lines)
+
+    def _cells(self, way: str) -> list[str]:
+        return [
+            f"{self._median(way, 'good_share'):.0%}",
+            f"{self._median(way, 'median_ms'):.0f}",
+            f"{self._median(way, 'late_ms'):.0f}",
+            f"{self._median(way, 'refused_share'):.0%}",
+        ]
+
+    def _median(self, way: str, key: str) -> float:
+        return median(self.values(OURS, way, key))
+
+    def verdicts(self) -> list[Verdict]:
+        if not self.has_ours:
+            return []
+        ours, theirs = self._median("with", "median_ms"), self._median("without", "median_ms")
+        return [
+            Verdict(
+                "overload: good answers ten times sooner than without shedding",
+                f"{ours:.0f} ms, {theirs:.0f} ms", ours * 10 <= theirs,
+            )
+        ]  # fmt: skip
