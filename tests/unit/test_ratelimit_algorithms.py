@@ -309,7 +309,11 @@ class TestOutcomesDecide:
         asker.settle(token)
         assert asker.states == [before]
 
-    @given(everything, st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), max_size=60))
+    @given(
+        # A fixed window begins with a request that is given back as with any other.
+        everything.filter(lambda rule: rule.kind != "fixed"),
+        st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), max_size=60),
+    )
     def test_refunds_give_back_what_was_taken_and_no_more(
         self, rule: Rule, steps: list[tuple[int, int, bool]]
     ) -> None:
