@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import Dialect, String, TypeDecorator, create_engine, select
+from sqlalchemy import Dialect, Enum, String, TypeDecorator, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import Allowed, Fields
 from hasten.pagination import CursorPage, Paginate
 from tests.fields.databases import DATABASES, Slot, User, engine
@@ -128,3 +130,64 @@ def test_56_types_of_the_application_s_own() -> None:
             token = found.next_cursor
     made.dispose()
     assert seen == ["aaa", "bca", "cab", "zzb", "abc"]
+
+
+class Colorful(DeclarativeBase):
+    pass
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Thing(Colorful):
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    color: Mapped[Color] = mapped_column(Enum(Color, native_enum=False))
+
+
+class ThingOut(BaseModel):
+    id: int
+    color: Color
+
+
+def test_52_a_token_of_a_member_that_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    things = Paginate(
+        ThingOut,
+        model=Thing,
+        sort=("color",),
+        mode="cursor",
+        secret="a secret of 16 bytes",
+        advise=False,
+    )
+    made = create_engine("sqlite://")
+    Colorful.metadata.create_all(made)
+    with Session(made) as db:
+        db.add_all([Thing(color=Color.RED), Thing(color=Color.BLUE)])
+        db.flush()
+        token = things.page_sync(db, select(Thing), things.parse("sort=color&limit=1")).next_cursor
+        q = things.parse(f"sort=color&limit=1&cursor={token}")
+        monkeypatch.delitem(Color._value2member_map_, "blue")
+        with pytest.raises(InvalidParameter) as caught:
+            things.page_sync(db, select(Thing), q)
+        assert (caught.value.status, caught.value.code) == (400, "cursor_expired")
+    made.dispose()
+
+
+def test_13_too_high_a_limit_may_be_taken_for_the_highest() -> None:
+    things = Paginate(
+        object,
+        model=User,
+        fields=Fields(Allowed(("id",)), model=User),
+        mode="cursor",
+        secret="a secret of 16 bytes",
+        default_limit=5,
+        max_limit=10,
+        clamp=True,
+    )
+    with Session(engine("sqlite")) as session:
+        found = things.page_sync(session, select(User), things.parse("limit=1000"))
+    assert (found.limit, len(found.data)) == (10, 10)
+    with pytest.raises(InvalidOption, match="clamp"):
+        Paginate(object, model=User, fields=Fields(Allowed(("id",)), model=User), clamp=True)

@@ -168,6 +168,11 @@ def _refused(reason: str, code: str) -> InvalidParameter:
     return InvalidParameter(PARAMETER, None, f"{reason}; {_START_AGAIN}", code=code, status=400)
 
 
+def expired() -> InvalidParameter:
+    """The refusal of a token of ours that stands for nothing any more."""
+    return _refused("it is of an earlier version of this list", "cursor_expired")
+
+
 def _mac(secret: bytes, body: bytes) -> bytes:
     return hmac.digest(secret, _PURPOSE + body, "sha256")[:_MAC_BYTES]
 

@@ -62,6 +62,7 @@ class Options(TypedDict, total=False):
     max_limit: int
     count: Counting | None
     max_offset: int | None
+    clamp: bool
     fields: Fields[Any] | None
     envelope: Envelope | None
     etag: bool | Version
@@ -81,6 +82,7 @@ class Paginate(Generic[P]):
     - default_sort: the order where the client chooses none, of any fields; None for the ORDER BY
       of the select. In every case the primary key is appended, so that the order is total.
     - default_limit, max_limit: rows on a page. A higher limit is refused.
+    - clamp: with cursors, to take too high a limit for the highest one; the answer tells which.
     - max_offset: how many rows pages by number may skip; None for as many as they like.
     - mode: "page" moves by numbers, "cursor" by tokens, "both" by what the client sends.
     - secret: what cursors are signed with, of 16 bytes at least, the same in all processes; several
@@ -145,6 +147,7 @@ class Paginate(Generic[P]):
         secret: Secret | None = None,
         count: Counting | None = None,
         max_offset: int | None = None,
+        clamp: bool = False,
         fields: Fields[Any] | None = None,
         envelope: Envelope | None = None,
         etag: bool | Version = False,
@@ -152,7 +155,7 @@ class Paginate(Generic[P]):
     ) -> None:
         self.out: Final = out
         self.model: Final = model
-        self.limits: Final = Limits(default_limit, max_limit, max_offset, mode)
+        self.limits: Final = Limits(default_limit, max_limit, max_offset, mode, clamp)
         self.fields: Final = fields or _all_of(whole_of(out), model)
         self.envelope: Final = envelope or Envelope()
         self._is_choosable = is_partial(out)

@@ -25,6 +25,7 @@ from hasten.fields.sql.shapes import Shape, is_hybrid, state_of
 from hasten.fields.sql.statements import entity_of
 from hasten.fields.sql.templates import Own, Templates, filters
 from hasten.pagination.counts import Capped, Count, CountFunction, Relation, Uncached
+from hasten.pagination.cursor import expired
 from hasten.pagination.order import Order
 from hasten.pagination.sources import to_count
 from hasten.pagination.sql.advice import Advisor
@@ -359,7 +360,10 @@ def _to_column(key: Any, value: object) -> object:
     """A value of a token as the column takes it: of a member of an enumeration it has the value."""
     kind = key.column.type
     if value is not None and isinstance(kind, Enum) and kind.enum_class is not None:
-        return kind.enum_class(value)
+        try:
+            return kind.enum_class(value)
+        except ValueError:  # the token is older than the enumeration is now
+            raise expired() from None
     return value
 
 
