@@ -8,11 +8,14 @@ out by how long requests take (`gradient`); nothing has to be configured, and no
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Final
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
@@ -58,9 +61,11 @@ class LoadShedder:
     """``app.add_middleware(LoadShedder)``: 503 for what this process has no room for.
 
     - adaptive: find out how many requests at once are good for it, by how long they take; False
-      keeps to `most`. least, most: between what the limit moves; it begins with least.
+      keeps to `most`. least, most: between what the limit moves; it begins with least, which is 20
+      unless most is less.
     - critical: a function of the request: whether it is let through as long as there is any room.
-      reserved: the share of the limit that is kept for those.
+      It cannot wait: who is refused is refused at once. reserved: the share of the limit that is
+      kept for those.
     - max_lag: seconds by which the event loop may be late before the limit falls.
     - retry_after: seconds after which clients may ask again, at least; each is told another time,
       up to twice as long, so that they do not come back all at once.
@@ -77,7 +82,7 @@ class LoadShedder:
         app: ASGIApp,
         *,
         adaptive: bool = True,
-        least: int = LEAST,
+        least: int | None = None,
         most: int = MOST,
         critical: Callable[[Context], bool] | None = None,
         reserved: float = RESERVED,
@@ -88,15 +93,14 @@ class LoadShedder:
     ) -> None:
         try:
             most = to_limit("most", most, at_least=1)
-            least = min(to_limit("least", least, at_least=1), most)
+            least = to_limit("least", min(LEAST, most) if least is None else least, at_least=1)
             max_lag_us = to_us("max_lag", max_lag, at_least_us=1)
             retry_us = to_us("retry_after", retry_after)
         except InvalidOption as error:
             raise InvalidLimit.of(error.option.upper(), error) from None
-        if isinstance(reserved, bool) or not 0 <= reserved < 1:
-            raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
-        if critical is not None and not callable(critical):
-            raise InvalidLimit("CRITICAL", "critical", critical, "a function of the request")
+        if least > most:
+            raise InvalidLimit("LEAST", "least", least, f"no more than most, which is {most}")
+        _check(adaptive, critical, reserved, message, clock)
         self.app = app
         self.counts: Final = Shed()
         self.in_flight = 0
@@ -106,7 +110,7 @@ class LoadShedder:
         self._level = Level(least if adaptive else most)
         self._critical = critical
         self._reserved = reserved if critical is not None else 0.0
-        self._retry_us = retry_us
+        self._retry_after = max(1, math.ceil(retry_us / 1_000_000))
         self._message = message
         self._clock = clock
         self._lag = Lag(clock)
@@ -158,8 +162,9 @@ class LoadShedder:
         context = Context(scope, "")
         is_text = wants_text(context.header("accept"))
         answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
-        retry_us = self._retry_us * (1 + random.random())  # noqa: S311 - it spreads, nothing more
-        headers = answer.headers | {"retry-after": str(max(1, round(retry_us / 1_000_000)))}
+        least = self._retry_after
+        retry_after = random.randint(least, 2 * least)  # noqa: S311 - it spreads, nothing more
+        headers = answer.headers | {"retry-after": str(retry_after)}
         await answer._replace(headers=headers)(scope, receive, send)
 
     # What is measured -----------------------------------------------------------------------------
@@ -273,3 +278,32 @@ class Lag:
         self._answered_at = self._clock()
         self._worst = max(self._worst, self._answered_at - self._asked_at)
         self._asked_at = None
+
+
+def _check(
+    adaptive: object, critical: object, reserved: object, message: object, clock: object
+) -> None:
+    if not isinstance(adaptive, bool):
+        raise InvalidLimit("ADAPTIVE", "adaptive", adaptive, "True or False")
+    if critical is not None and not callable(critical):
+        raise InvalidLimit("CRITICAL", "critical", critical, "a function of the request")
+    # What it returns would be true whatever comes of it: everything would be critical.
+    if iscoroutinefunction(critical) or iscoroutinefunction(getattr(critical, "__call__", None)):  # noqa: B004
+        raise InvalidLimit("CRITICAL", "critical", critical, "a function without async")
+    if not _is_share(reserved):
+        raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
+    if not (message is None or isinstance(message, str) or _is_json(message)):
+        raise InvalidLimit("MESSAGE", "message", message, "a text, or a dict for JSON")
+    if not callable(clock):
+        raise InvalidLimit("CLOCK", "clock", clock, "a function that gives seconds")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _is_json(message: object) -> bool:
+    try:
+        return isinstance(message, Mapping) and bool(json.dumps(message))
+    except (TypeError, ValueError):
+        return False
