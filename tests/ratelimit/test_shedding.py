@@ -352,7 +352,7 @@ async def test_what_is_no_request_passes() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"least": 0}, {"most": 0}, {"reserved": 1}, {"reserved": -0.1}, {"critical": "/pay"},
+        {"least": 0}, {"most": 0}, {"reserved": 1}, {"reserved": -0.1},
         {"reserved": "half"}, {"reserved": None}, {"reserved": float("nan")}, {"max_lag": 0},
         {"retry_after": -1}, {"least": 50, "most": 12}, {"adaptive": "no"}, {"message": 5},
         {"message": {"a": object()}}, {"clock": 3},
@@ -363,20 +363,37 @@ def test_mistakes_are_found_when_it_is_made(site: Site, options: dict[str, Any])
         LoadShedder(site, **options)
 
 
-async def test_who_is_critical_cannot_wait(site: Site) -> None:
+@pytest.mark.parametrize("option", ["critical", "on_shed"])
+async def test_functions_of_the_request_cannot_wait(site: Site, option: str) -> None:
     """What an async function returns is true, whatever comes of it."""
 
-    async def critical(context: Any) -> bool:
+    async def function(context: Any) -> bool:
         return False
 
-    class Critical:
+    class Called:
         async def __call__(self, context: Any) -> bool:
             return False
 
     given: Any
-    for given in (critical, Critical()):
-        with pytest.raises(InvalidLimit, match="CRITICAL"):
-            LoadShedder(site, critical=given)
+    for given in (function, Called(), "/pay"):
+        with pytest.raises(InvalidLimit, match=option.upper()):
+            LoadShedder(site, **{option: given})
+
+
+async def test_refusals_are_told_of(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """And who is told breaks nothing."""
+    told: list[tuple[str, str]] = []
+
+    def on_shed(context: Any) -> None:
+        told.append((context.path, context.client))
+        raise RuntimeError
+
+    shedder = LoadShedder(site, least=1, on_shed=on_shed)
+    async with busy(shedder, site, 1):
+        assert told == []
+        assert (await ask(shedder, "/x")).status == 503
+    assert told == [("/x", "192.0.2.1")]
+    assert "on_shed failed" in caplog.text
 
 
 async def test_nobody_is_told_to_come_too_early(site: Site) -> None:

@@ -69,7 +69,8 @@ class LoadShedder:
     - max_lag: seconds by which the event loop may be late before the limit falls.
     - retry_after: seconds after which clients may ask again, at least; each is told another time,
       up to twice as long, so that they do not come back all at once.
-    - message: the body of a refusal, as for `Limit`.
+    - message: the body of a refusal: a text, or a dict for JSON; without one it is problem+json.
+    - on_shed: a function of the request, called for each refusal; like critical it cannot wait.
     - clock: for tests: gives seconds, and is never set back.
 
     What counts is what is under way in the application itself: from when a request comes until its
@@ -89,6 +90,7 @@ class LoadShedder:
         max_lag: Seconds = MAX_LAG,
         retry_after: Seconds = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
+        on_shed: Callable[[Context], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
@@ -100,7 +102,9 @@ class LoadShedder:
             raise InvalidLimit.of(error.option.upper(), error) from None
         if least > most:
             raise InvalidLimit("LEAST", "least", least, f"no more than most, which is {most}")
-        _check(adaptive, critical, reserved, message, clock)
+        _check(adaptive, reserved, message, clock)
+        _check_function("critical", critical)
+        _check_function("on_shed", on_shed)
         self.app = app
         self.counts: Final = Shed()
         self.in_flight = 0
@@ -112,6 +116,7 @@ class LoadShedder:
         self._reserved = reserved if critical is not None else 0.0
         self._retry_after = max(1, math.ceil(retry_us / 1_000_000))
         self._message = message
+        self._on_shed = on_shed
         self._clock = clock
         self._lag = Lag(clock)
         self._window = _Samples(clock())
@@ -144,9 +149,8 @@ class LoadShedder:
     def _is_critical(self, scope: Scope) -> bool:
         if self._critical is None:
             return False
-        client = scope.get("client")
         try:
-            return bool(self._critical(Context(scope, client[0] if client else "unknown")))
+            return bool(self._critical(_context_of(scope)))
         except Exception:
             logger.exception("critical failed; the request is not critical")
             return False
@@ -159,13 +163,22 @@ class LoadShedder:
             work.leave()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = Context(scope, "")
+        context = _context_of(scope)
+        self._tell(context)
         is_text = wants_text(context.header("accept"))
         answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
         least = self._retry_after
         retry_after = random.randint(least, 2 * least)  # noqa: S311 - it spreads, nothing more
         headers = answer.headers | {"retry-after": str(retry_after)}
         await answer._replace(headers=headers)(scope, receive, send)
+
+    def _tell(self, context: Context) -> None:
+        if self._on_shed is None:
+            return
+        try:
+            self._on_shed(context)
+        except Exception:
+            logger.exception("on_shed failed")
 
     # What is measured -----------------------------------------------------------------------------
 
@@ -280,22 +293,29 @@ class Lag:
         self._asked_at = None
 
 
-def _check(
-    adaptive: object, critical: object, reserved: object, message: object, clock: object
-) -> None:
+def _context_of(scope: Scope) -> Context:
+    client = scope.get("client")
+    return Context(scope, client[0] if client else "unknown")
+
+
+def _check(adaptive: object, reserved: object, message: object, clock: object) -> None:
     if not isinstance(adaptive, bool):
         raise InvalidLimit("ADAPTIVE", "adaptive", adaptive, "True or False")
-    if critical is not None and not callable(critical):
-        raise InvalidLimit("CRITICAL", "critical", critical, "a function of the request")
-    # What it returns would be true whatever comes of it: everything would be critical.
-    if iscoroutinefunction(critical) or iscoroutinefunction(getattr(critical, "__call__", None)):  # noqa: B004
-        raise InvalidLimit("CRITICAL", "critical", critical, "a function without async")
     if not _is_share(reserved):
         raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
     if not (message is None or isinstance(message, str) or _is_json(message)):
         raise InvalidLimit("MESSAGE", "message", message, "a text, or a dict for JSON")
     if not callable(clock):
         raise InvalidLimit("CLOCK", "clock", clock, "a function that gives seconds")
+
+
+def _check_function(option: str, function: object) -> None:
+    if function is not None and not callable(function):
+        raise InvalidLimit(option.upper(), option, function, "a function of the request")
+    # What it returns would never be awaited; and it is true, whatever would come of it.
+    called = getattr(function, "__call__", None)  # noqa: B004
+    if iscoroutinefunction(function) or iscoroutinefunction(called):
+        raise InvalidLimit(option.upper(), option, function, "a function without async")
 
 
 def _is_share(value: object) -> bool:
