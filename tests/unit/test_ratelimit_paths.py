@@ -14,7 +14,9 @@ from hasten.ratelimit.paths import Paths
     ("path", "is_for"),
     [
         ("/api", True), ("/api/", True), ("/api/x", True), ("/api/x/", True), ("//api/x", True),
-        ("/api//x", True), ("/", False), ("", False), ("/apix", False), ("/health", False),
+        ("/api//x", True),
+        ("api/x", True), ("/api\n", True), ("http://x/api/x", True), ("http://[/api", False),
+        ("http://x", False), ("/", False), ("", False), ("/apix", False), ("/health", False),
         ("/x/api/", False), ("/API/x", False), ("/api%2Fx", False),
     ],
 )  # fmt: skip

@@ -32,9 +32,9 @@ class Context:
 
     @property
     def method(self) -> str:
-        """ "GET" for the handshake of a WebSocket."""
+        """In capitals. "GET" for the handshake of a WebSocket."""
         method: str = self.scope.get("method", "GET")
-        return method
+        return method.upper()
 
     @property
     def query(self) -> str:

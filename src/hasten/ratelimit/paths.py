@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlparse
 
 _SLASHES: Final = re.compile("//+")
 
@@ -41,8 +42,22 @@ def _without_root(path: str, root_path: str) -> str:
 
 
 def plain(path: str) -> str:
-    """The path with single slashes, and none at its end."""
-    return _SLASHES.sub("/", path).rstrip("/")
+    """The path with single slashes, one at its beginning and none at its end; "" for the root.
+
+    Nor a line break: routers that match by a regular expression with "$" (Starlette's) take
+    "/login\\n" for "/login".
+    """
+    if not path.startswith("/"):
+        path = _of_absolute(path)
+    return _SLASHES.sub("/", path).rstrip("/\n")
+
+
+def _of_absolute(target: str) -> str:
+    """The path of a whole URL, which servers may hand on, and Quart understands."""
+    try:
+        return "/" + urlparse(target).path
+    except ValueError:
+        return "/" + target
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -66,7 +66,8 @@ class Plans:
         try:
             plan = self._of_requests[asked]
         except KeyError:
-            plan = self._find(*asked, "request")
+            # In capitals, as Django and Quart read it, however it was sent.
+            plan = self._find(asked[0], asked[1].upper(), asked[2], "request")
             if len(asked[0]) <= MAX_KNOWN_CHARS:
                 if len(self._of_requests) >= MAX_KNOWN:
                     self._of_requests.clear()

@@ -1,0 +1,49 @@
+"""No way of writing a path leads past its limit, whatever a framework understands by it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import pytest
+
+from hasten.ratelimit import Limit
+from tests.ratelimit.sites import FRAMEWORKS, Served
+
+BEFORE: Final = (
+    "/", "//", "///", "/./", "/x/../", "/%2e/", "/\\", "/ ", "/\t", "/\n/", "", "http://x/",
+    "http://x//", "//x/", "x:/",
+)  # fmt: skip
+NAMES: Final = (
+    "limited", "LIMITED", "Limited", "%6cimited", "limited;a=1", "limited%2f", "limited\0",
+    "ｌimited", "limited ", "limited\\",
+)  # fmt: skip
+AFTER: Final = ("", "/", "//", "/.", "/..", "/../limited", "#", "?", "%00", "\n")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_11_12_who_is_answered_by_a_handler_is_under_its_limit(framework: str) -> None:
+    """The handler's own limit tells that it was reached; that of the path has to be there, too."""
+    site = Served(framework, limits=[Limit("1000000/m", path="/limited", name="path")])
+    reached = 0
+    paths = [*itertools.product(BEFORE, NAMES[:1], AFTER), *itertools.product("/", NAMES, AFTER)]
+    for number, path in enumerate(map("".join, paths)):
+        answer = await site.ask(path, peer=f"198.51.{number // 250}.{number % 250}")
+        told = answer.get("ratelimit") or ""
+        if '"2-in-1min"' in told:
+            reached += 1
+            assert '"path"' in told, path
+    assert reached
+    await site.close()
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("method", ["POST", "post", "PoSt"])
+async def test_methods_are_what_frameworks_take_them_for(framework: str, method: str) -> None:
+    """Servers hand them on as they were sent, and some frameworks write them in capitals."""
+    limits = [Limit("1000/m", path="/limited", methods=["POST"], name="path")]
+    site = Served(framework, limits=limits)
+    answer = await site.ask("/limited", method)
+    told = answer.get("ratelimit") or ""
+    assert '"2-in-1min"' not in told or '"path"' in told
+    await site.close()
