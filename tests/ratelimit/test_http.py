@@ -130,6 +130,44 @@ class TestResponses:
         for number, raw in enumerate((b"/api/x", b"/api%2Fx", b"/%61pi/x")):
             assert left(await ask(limited, "/api/x", raw_path=raw)) == [4 - number]
 
+    @pytest.mark.parametrize("refusing", ["inner", "outer", "none"])
+    async def test_one_inside_another_is_told_of_as_well(self, refusing: str) -> None:
+        """What RateLimit says of a refusal is never that much is left."""
+        rates = {"inner": "9/m", "outer": "8/15m", refusing: "0/h"}
+        own = RateLimitMiddleware(ok, limits=[Limit(rates["inner"], name="inner")], name="inner")
+        limited = RateLimitMiddleware(own, limits=[Limit(rates["outer"], name="outer")])
+        answer = await ask(limited)
+        told = answer.get("ratelimit")
+        match refusing:
+            case "none":
+                assert told == '"outer";r=7;t=900, "inner";r=8;t=60'
+                assert answer.get("x-ratelimit-limit") == "8"
+            case "inner":
+                assert told == '"outer";r=7;t=900, "inner";r=0;t=3600'
+                assert answer.get("x-ratelimit-limit") == "0"
+                assert answer.get("retry-after") == "3600"
+            case "outer":
+                assert told == '"outer";r=0;t=3600'
+                assert answer.get("retry-after") == "3600"
+        assert len(answer.all("ratelimit-policy")) == 1
+
+    async def test_one_inside_another_that_tells_nothing_tells_for_itself(self) -> None:
+        own = RateLimitMiddleware(ok, limits=[Limit("9/m")], name="inner")
+        limited = RateLimitMiddleware(own, limits=[Limit("8/m")], headers=())
+        assert left(await ask(limited)) == [8]
+
+    async def test_handlers_find_the_limits_of_both(self) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            assert current_limit("a").remaining == 7
+            assert current_limit("b").remaining == 8
+            with pytest.raises(LookupError, match="there is 'b', 'a'"):
+                current_limit("c")
+            await ok(scope, receive, send)
+
+        own = RateLimitMiddleware(app, limits=[Limit("9/m", name="b")], name="inner")
+        limited = RateLimitMiddleware(own, limits=[Limit("8/m", name="a")])
+        assert (await ask(limited)).status == 200
+
     async def test_a_limit_behind_one_that_refuses_keeps_what_statuses_decide(self) -> None:
         """Also if a handler's own limit refuses: 429 is not among those that count."""
 

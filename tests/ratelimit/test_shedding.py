@@ -120,10 +120,23 @@ async def test_what_cannot_tell_is_not_critical(
     def critical(context: Any) -> bool:
         raise RuntimeError
 
-    shedder = LoadShedder(site, least=1, critical=critical)
-    async with busy(shedder, site, 1):
+    shedder = LoadShedder(site, least=5, critical=critical)
+    async with busy(shedder, site, 4):
         assert (await ask(shedder)).status == 503
-    assert "critical" not in caplog.text  # there was no room for anything
+    assert "critical failed" in caplog.text
+
+
+async def test_nobody_is_asked_what_is_critical_where_it_does_not_matter(site: Site) -> None:
+    asked: list[str] = []
+
+    def critical(context: Any) -> bool:
+        asked.append(context.path)
+        return True
+
+    shedder = LoadShedder(site, least=1, critical=critical)
+    async with busy(shedder, site, 1):  # there was room without asking
+        assert (await ask(shedder)).status == 503  # and there is none for anything
+    assert asked == []
 
 
 async def test_clients_that_send_slowly_take_no_room(site: Site) -> None:
@@ -159,15 +172,35 @@ async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
         await exchange.response()
 
 
-@pytest.mark.parametrize("path", ["/broken", "/left"])
-async def test_room_is_free_whatever_becomes_of_a_request(site: Site, path: str) -> None:
+async def test_room_is_free_when_a_request_fails(site: Site) -> None:
     shedder = LoadShedder(site, least=1)
-    async with open_(shedder, path) as exchange:
+    site.begins.set()
+    async with open_(shedder, "/broken") as exchange:
+        assert isinstance(await exchange.ended(), RuntimeError)
+        assert shedder.in_flight == 0
+    assert (await ask(shedder)).status == 200
+
+
+async def test_room_is_free_when_a_request_is_cancelled(site: Site) -> None:
+    shedder = LoadShedder(site, least=1)
+    async with open_(shedder) as exchange:
         await until(lambda: site.under_way == 1, "it to be under way")
-        if path == "/broken":
-            site.begins.set()
         await exchange.cancel()
-    assert shedder.in_flight == 0
+        assert shedder.in_flight == 0
+
+
+async def test_room_is_free_when_the_client_leaves() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    shedder = LoadShedder(app, least=1)
+    async with open_(shedder) as exchange:
+        await until(lambda: exchange.receives == 1, "it to wait for the client to leave")
+        assert shedder.in_flight == 1
+        exchange.disconnect()
+        assert await exchange.ended() is None
+        assert shedder.in_flight == 0
 
 
 async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
@@ -218,10 +251,65 @@ async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
     site: Site, time: Time
 ) -> None:
     shedder = LoadShedder(site, least=10, clock=time)
-    site.status = 404
-    for _ in range(20):
-        await many(shedder, site, time, 10, took=0.15)
+    for site.status in (400, 404, 429, 500, 503):
+        for _ in range(5):
+            await many(shedder, site, time, 10, took=0.15)
     assert shedder.limit == 10
+
+
+@pytest.mark.parametrize(
+    ("count", "took", "learns"),
+    [(10, 0.1, True), (9, 0.1, False), (10, 0.09, False)],
+    ids=["enough", "few", "short"],
+)
+async def test_few_requests_or_a_short_time_are_not_learnt_from(
+    site: Site, time: Time, count: int, took: float, learns: bool
+) -> None:
+    shedder = LoadShedder(site, least=10, most=100, clock=time)
+    before = shedder._level
+    await many(shedder, site, time, count, took)
+    assert (shedder._level != before) is learns
+
+
+async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        time.now += 0.02
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> dict[str, Any]:
+        time.now += 5
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None: ...
+
+    shedder = LoadShedder(app, least=1, clock=time)
+    for _ in range(10):
+        await shedder({"type": "http", "method": "POST", "headers": []}, receive, send)
+    assert shedder._level.usual_us == pytest.approx(20_000)
+
+
+async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: Time) -> None:
+    """And not at all while no requests come."""
+    loop = asyncio.get_running_loop()
+    asked: list[float] = []
+    ask_loop = loop.call_later
+
+    def call_later(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        if "Lag" in repr(args[0]):
+            asked.append(time.now)
+        return ask_loop(delay, *args, **options)
+
+    shedder = LoadShedder(site, least=50, clock=time)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_later", call_later)
+        site.begins.set()
+        for time.now in (1.0, 1.019, 1.02, 1.03):
+            for _ in range(10):
+                await ask(shedder)
+        time.now = 9.0
+        await until(lambda: shedder._lag._asked_at is None, "the event loop to answer")
+    assert asked == [1.0, 1.02]
 
 
 async def test_without_adaption_the_limit_is_the_most(site: Site, time: Time) -> None:
@@ -264,10 +352,52 @@ async def test_what_is_no_request_passes() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"least": 0}, {"most": 0}, {"reserved": 1}, {"reserved": -0.1}, {"critical": "/pay"},
-        {"max_lag": 0}, {"retry_after": -1},
+        {"least": 0}, {"most": 0}, {"reserved": 1}, {"reserved": -0.1},
+        {"reserved": "half"}, {"reserved": None}, {"reserved": float("nan")}, {"max_lag": 0},
+        {"retry_after": -1}, {"least": 50, "most": 12}, {"adaptive": "no"}, {"message": 5},
+        {"message": {"a": object()}}, {"clock": 3},
     ],
 )  # fmt: skip
 def test_mistakes_are_found_when_it_is_made(site: Site, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidLimit, match=next(iter(options)).upper()):
         LoadShedder(site, **options)
+
+
+@pytest.mark.parametrize("option", ["critical", "on_shed"])
+async def test_functions_of_the_request_cannot_wait(site: Site, option: str) -> None:
+    """What an async function returns is true, whatever comes of it."""
+
+    async def function(context: Any) -> bool:
+        return False
+
+    class Called:
+        async def __call__(self, context: Any) -> bool:
+            return False
+
+    given: Any
+    for given in (function, Called(), "/pay"):
+        with pytest.raises(InvalidLimit, match=option.upper()):
+            LoadShedder(site, **{option: given})
+
+
+async def test_refusals_are_told_of(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """And who is told breaks nothing."""
+    told: list[tuple[str, str]] = []
+
+    def on_shed(context: Any) -> None:
+        told.append((context.path, context.client))
+        raise RuntimeError
+
+    shedder = LoadShedder(site, least=1, on_shed=on_shed)
+    async with busy(shedder, site, 1):
+        assert told == []
+        assert (await ask(shedder, "/x")).status == 503
+    assert told == [("/x", "192.0.2.1")]
+    assert "on_shed failed" in caplog.text
+
+
+async def test_nobody_is_told_to_come_too_early(site: Site) -> None:
+    shedder = LoadShedder(site, most=1, retry_after=1.4)
+    async with busy(shedder, site, 1):
+        told = {(await ask(shedder)).get("retry-after") for _ in range(60)}
+    assert told == {"2", "3", "4"}

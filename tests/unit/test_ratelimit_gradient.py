@@ -42,6 +42,47 @@ def test_it_falls_when_they_take_longer() -> None:
     assert 80 < after.limit < 100
 
 
+@given(st.floats(1, 1e9), st.integers(5, 200), st.floats(3.2, 1e6))
+def test_it_falls_under_a_load_that_rises_whatever_is_usual(
+    usual_us: float, limit: int, times: float
+) -> None:
+    """Where there is more to lose than what is tried anew in each window."""
+    level = Level(limit, usual_us, windows=600)
+    for _ in range(60):
+        before = level.limit
+        level = adapt(level, Window(usual_us * times, int(level.limit) + 1), BOUNDS)
+        assert level.limit <= max(before, 2 * QUEUE)
+    assert level.limit <= max(BOUNDS.least, limit / 2, 3 * QUEUE)
+
+
+@given(st.floats(1, 1e7), st.lists(windows, max_size=30))
+def test_it_recovers_from_whatever_there_was(took_us: float, seen: list[Window]) -> None:
+    level = Level(20)
+    for window in seen:
+        level = adapt(level, window, BOUNDS)
+    for _ in range(4000):
+        level = adapt(level, Window(took_us, int(level.limit) + 1), BOUNDS)
+    assert level.limit == BOUNDS.most
+
+
+@pytest.mark.parametrize("window", [Window(1e9, 200), Window(10_000, 1, lag_us=100_001)])
+@pytest.mark.parametrize("least", [1, 30])
+def test_no_overload_takes_it_below_the_least(window: Window, least: int) -> None:
+    """Nor does it stop far above: late event loops go all the way, slow requests as far as what is
+    tried anew lets them."""
+    level = Level(100, usual_us=10_000, windows=600)
+    for _ in range(100):
+        level = adapt(level, window, Bounds(least, most=200, max_lag_us=100_000))
+    assert least <= level.limit <= max(least, 2 * QUEUE + 0.1)
+
+
+@pytest.mark.parametrize(("took_us", "after"), [(1e9, 90.8), (0, 100.8)])
+def test_one_window_moves_it_a_little(took_us: float, after: float) -> None:
+    """By a tenth at most to the one side, by a fifth of what is tried to the other."""
+    level = Level(100, usual_us=10_000, windows=600)
+    assert adapt(level, Window(took_us, 100), BOUNDS).limit == pytest.approx(after)
+
+
 def test_half_as_long_again_is_nothing_to_fall_for() -> None:
     level = Level(100, usual_us=10_000, windows=600)
     assert adapt(level, Window(14_000, 100), BOUNDS).limit > 100

@@ -137,8 +137,12 @@ def current_limit(name: str) -> CurrentLimit:
         raise LookupError(
             f"no limit {name!r} here: there is no request, or no RateLimitMiddleware around it"
         )
-    for taken in exchange.taken:
-        if taken.limit.name == name:
-            return CurrentLimit(exchange, taken)
-    names = ", ".join(repr(taken.limit.name) for taken in exchange.taken) or "none"
-    raise LookupError(f"no limit {name!r} is for this request; there is {names}")
+    names: list[str] = []
+    while exchange is not None:
+        for taken in exchange.taken:
+            if taken.limit.name == name:
+                return CurrentLimit(exchange, taken)
+            names.append(repr(taken.limit.name))
+        exchange = exchange.outer
+    there_is = ", ".join(names) or "none"
+    raise LookupError(f"no limit {name!r} is for this request; there is {there_is}")

@@ -61,13 +61,15 @@ class Taken:
         ]
 
     @property
-    def violated(self) -> list[str]:
+    def violated(self) -> tuple[str, ...]:
         """The names of those of its rates that deny, as answers tell them."""
-        return [
+        if len(self.checks) == 1:  # most limits have one
+            return (self.limit.name,)
+        return tuple(
             self.limit.policies(check.rule).name
             for check, outcome in zip(self.checks, self.outcomes, strict=False)
             if not outcome.ok
-        ]
+        )
 
     def settlements(self, *, keep: bool) -> list[Settlement]:
         """Ends what was reserved, once."""
@@ -90,15 +92,29 @@ class Taken:
         ]
 
 
+_NOTHING: Final[tuple[Sequence[State], State | None]] = ((), None)
+
+
 class Exchange:
-    """A request that some limits are for."""
+    """A request that some limits are for.
+
+    outer is the same request under another middleware around this one, if there is one.
+    """
 
     __slots__ = (
-        "context", "denied", "hand_on", "has_started", "loop", "make_fields", "middleware", "taken",
+        "_told_inside", "context", "denied", "hand_on", "has_started", "loop", "make_fields",
+        "middleware", "outer", "taken",
     )  # fmt: skip
 
-    def __init__(self, middleware: RateLimitMiddleware, context: Context, send: Send) -> None:
+    def __init__(
+        self,
+        middleware: RateLimitMiddleware,
+        context: Context,
+        send: Send,
+        outer: Exchange | None = None,
+    ) -> None:
         self.middleware = middleware
+        self.outer: Final = outer
         self.context = context
         self.taken: list[Taken] = []
         self.denied: Taken | None = None
@@ -108,6 +124,8 @@ class Exchange:
         self.make_fields: Callable[[Sequence[Outcome]], Headers] | None = None
         """What tells of what was taken, if that is all of what a plan tells of."""
         self.hand_on = send
+        self._told_inside: tuple[Sequence[State], State | None] = _NOTHING
+        """What a middleware inside this one has to tell: the states, and the one that refuses."""
 
     @property
     def scope(self) -> Scope:
@@ -142,16 +160,21 @@ class Exchange:
     def fields(self) -> Headers:
         """The header fields that tell what is left."""
         taken, denied = self.taken, self.denied
-        if self.make_fields is not None:
+        inside, violated = self._told_inside
+        if self.make_fields is not None and self.outer is None and not inside:
             outcomes = taken[0].outcomes  # all there are, mostly
             if len(taken) > 1:
                 outcomes = [outcome for each in taken for outcome in each.outcomes]
             if denied is None or len(outcomes) == 1:
                 return self.make_fields(outcomes)
         states = [state for each in taken if each.limit.is_told for state in each.states()]
-        violated = None
+        states += inside
         if denied is not None and denied.limit.headers and denied.checks:
             violated = denied.states()[denied.outcomes.index(denied.told)]
+        if self.outer is not None and self.outer.middleware.fields.are_there:
+            # It replaces what this one would write, so it tells of both.
+            self.outer._told_inside = (states, violated)
+            return []
         return self.middleware.fields.of(states, violated)
 
     async def settle(self, status: int | None) -> None:

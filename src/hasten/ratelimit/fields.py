@@ -73,6 +73,7 @@ class Fields:
             raise InvalidLimit("HEADERS", "headers", families, "one draft, with or without legacy")
         self._draft = older[0] if older else None
         self._is_legacy = "legacy" in families
+        self.are_there: Final = bool(families)
         self._now = now
         self._policies: dict[tuple[Policy, ...], bytes] = {}
         self._items: dict[str, bytes] = {}

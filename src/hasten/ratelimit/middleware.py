@@ -185,7 +185,10 @@ class RateLimitMiddleware:
             await self._refusals.refuse_handshake(exchange, send)
 
     def _exchange(self, scope: Scope, send: Send) -> Exchange:
-        return Exchange(self, Context(scope, self._clients.of(scope)), send)
+        context = Context(scope, self._clients.of(scope))
+        if scope[_MARK] is self._mark or scope["type"] != "http":
+            return Exchange(self, context, send)
+        return Exchange(self, context, send, outer=current.get())
 
     def _is_inside_itself(self, scope: Scope) -> bool:
         """Whether another one of this name has the request already. Marks that this one has."""

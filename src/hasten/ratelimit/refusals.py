@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, cast
 from hasten._asgi import ASGIApp, Headers, Message, Send
 from hasten.ratelimit.answers import CAPACITY, QUOTA, refusal, wants_text
 from hasten.ratelimit.context import Context
-from hasten.ratelimit.exchange import Exchange, answer_of
+from hasten.ratelimit.exchange import Exchange, Taken, answer_of
 from hasten.ratelimit.fields import NAMES, retry_after
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.sockets import POLICY_VIOLATION
@@ -39,20 +39,22 @@ class Refusals:
         """Answer a request."""
         denied = exchange.denied
         assert denied is not None
-        limit, is_away, names = denied.limit, denied.told.unavailable, tuple(denied.violated)
+        limit, is_away, names = denied.limit, denied.told.unavailable, denied.violated
         if callable(limit.message):
             message = await _message(limit, exchange.context)
             if callable(message):
-                await _refuse_by(cast("ASGIApp", message), exchange, send)
+                await _refuse_by(cast("ASGIApp", message), exchange, denied, send)
                 return
             is_text = message is None and wants_text(exchange.context.header("accept"))
             status, headers, body = _make(limit, names, message, is_away=is_away, is_text=is_text)
         else:
             status, headers, body = self._find(exchange.context, limit, names, is_away=is_away)
-        await _settle(exchange, status)
-        headers = [*headers, *_told(exchange)]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if exchange.context.method == "HEAD":
+        if exchange.middleware.settles:
+            await _settle(exchange, status)
+        exchange.has_started = True
+        told = _told(exchange, denied)
+        await send({"type": "http.response.start", "status": status, "headers": headers + told})
+        if exchange.scope.get("method") == "HEAD":
             body = b""
         await send({"type": "http.response.body", "body": body})
 
@@ -60,6 +62,7 @@ class Refusals:
         """Answer the handshake of a WebSocket, or where servers cannot do that, close it."""
         if "websocket.http.response" not in (exchange.scope.get("extensions") or ()):
             await _settle(exchange, 403)
+            exchange.has_started = True
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
 
@@ -103,14 +106,15 @@ async def _message(limit: Limit, context: Context) -> object:
         return None
 
 
-async def _refuse_by(response: ASGIApp, exchange: Exchange, send: Send) -> None:
+async def _refuse_by(response: ASGIApp, exchange: Exchange, denied: Taken, send: Send) -> None:
     """Answer with a response of the application's own, and say with it when to come again."""
 
     async def send_refusal(message: Message) -> None:
         if message["type"] == "http.response.start":
             await _settle(exchange, message["status"])
+            exchange.has_started = True
             kept = [line for line in message["headers"] if line[0].lower() not in _OWN]
-            message = {**message, "headers": kept + _told(exchange)}
+            message = {**message, "headers": kept + _told(exchange, denied)}
         await send(message)
 
     scope = exchange.scope
@@ -121,15 +125,12 @@ async def _refuse_by(response: ASGIApp, exchange: Exchange, send: Send) -> None:
 
 async def _settle(exchange: Exchange, status: int) -> None:
     """A refused request ends here: what was taken for it by others is settled before it is told."""
-    if exchange.middleware.settles:
-        await exchange.settle(status)
-        await exchange.finish()
-    exchange.has_started = True
+    await exchange.settle(status)
+    await exchange.finish()
 
 
-def _told(exchange: Exchange) -> Headers:
-    assert exchange.denied is not None
-    after = retry_after(exchange.denied.told.retry_us)
+def _told(exchange: Exchange, denied: Taken) -> Headers:
+    after = retry_after(denied.told.retry_us)
     return [(b"retry-after", b"%d" % after), *exchange.fields()]
 
 

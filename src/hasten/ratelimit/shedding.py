@@ -8,11 +8,14 @@ out by how long requests take (`gradient`); nothing has to be configured, and no
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Final
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
@@ -58,13 +61,16 @@ class LoadShedder:
     """``app.add_middleware(LoadShedder)``: 503 for what this process has no room for.
 
     - adaptive: find out how many requests at once are good for it, by how long they take; False
-      keeps to `most`. least, most: between what the limit moves; it begins with least.
+      keeps to `most`. least, most: between what the limit moves; it begins with least, which is 20
+      unless most is less.
     - critical: a function of the request: whether it is let through as long as there is any room.
-      reserved: the share of the limit that is kept for those.
+      It cannot wait: who is refused is refused at once. reserved: the share of the limit that is
+      kept for those.
     - max_lag: seconds by which the event loop may be late before the limit falls.
     - retry_after: seconds after which clients may ask again, at least; each is told another time,
       up to twice as long, so that they do not come back all at once.
-    - message: the body of a refusal, as for `Limit`.
+    - message: the body of a refusal: a text, or a dict for JSON; without one it is problem+json.
+    - on_shed: a function of the request, called for each refusal; like critical it cannot wait.
     - clock: for tests: gives seconds, and is never set back.
 
     What counts is what is under way in the application itself: from when a request comes until its
@@ -77,26 +83,28 @@ class LoadShedder:
         app: ASGIApp,
         *,
         adaptive: bool = True,
-        least: int = LEAST,
+        least: int | None = None,
         most: int = MOST,
         critical: Callable[[Context], bool] | None = None,
         reserved: float = RESERVED,
         max_lag: Seconds = MAX_LAG,
         retry_after: Seconds = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
+        on_shed: Callable[[Context], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
             most = to_limit("most", most, at_least=1)
-            least = min(to_limit("least", least, at_least=1), most)
+            least = to_limit("least", min(LEAST, most) if least is None else least, at_least=1)
             max_lag_us = to_us("max_lag", max_lag, at_least_us=1)
             retry_us = to_us("retry_after", retry_after)
         except InvalidOption as error:
             raise InvalidLimit.of(error.option.upper(), error) from None
-        if isinstance(reserved, bool) or not 0 <= reserved < 1:
-            raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
-        if critical is not None and not callable(critical):
-            raise InvalidLimit("CRITICAL", "critical", critical, "a function of the request")
+        if least > most:
+            raise InvalidLimit("LEAST", "least", least, f"no more than most, which is {most}")
+        _check(adaptive, reserved, message, clock)
+        _check_function("critical", critical)
+        _check_function("on_shed", on_shed)
         self.app = app
         self.counts: Final = Shed()
         self.in_flight = 0
@@ -106,8 +114,9 @@ class LoadShedder:
         self._level = Level(least if adaptive else most)
         self._critical = critical
         self._reserved = reserved if critical is not None else 0.0
-        self._retry_us = retry_us
+        self._retry_after = max(1, math.ceil(retry_us / 1_000_000))
         self._message = message
+        self._on_shed = on_shed
         self._clock = clock
         self._lag = Lag(clock)
         self._window = _Samples(clock())
@@ -140,9 +149,8 @@ class LoadShedder:
     def _is_critical(self, scope: Scope) -> bool:
         if self._critical is None:
             return False
-        client = scope.get("client")
         try:
-            return bool(self._critical(Context(scope, client[0] if client else "unknown")))
+            return bool(self._critical(_context_of(scope)))
         except Exception:
             logger.exception("critical failed; the request is not critical")
             return False
@@ -155,12 +163,22 @@ class LoadShedder:
             work.leave()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = Context(scope, "")
+        context = _context_of(scope)
+        self._tell(context)
         is_text = wants_text(context.header("accept"))
         answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
-        retry_us = self._retry_us * (1 + random.random())  # noqa: S311 - it spreads, nothing more
-        headers = answer.headers | {"retry-after": str(max(1, round(retry_us / 1_000_000)))}
+        least = self._retry_after
+        retry_after = random.randint(least, 2 * least)  # noqa: S311 - it spreads, nothing more
+        headers = answer.headers | {"retry-after": str(retry_after)}
         await answer._replace(headers=headers)(scope, receive, send)
+
+    def _tell(self, context: Context) -> None:
+        if self._on_shed is None:
+            return
+        try:
+            self._on_shed(context)
+        except Exception:
+            logger.exception("on_shed failed")
 
     # What is measured -----------------------------------------------------------------------------
 
@@ -273,3 +291,39 @@ class Lag:
         self._answered_at = self._clock()
         self._worst = max(self._worst, self._answered_at - self._asked_at)
         self._asked_at = None
+
+
+def _context_of(scope: Scope) -> Context:
+    client = scope.get("client")
+    return Context(scope, client[0] if client else "unknown")
+
+
+def _check(adaptive: object, reserved: object, message: object, clock: object) -> None:
+    if not isinstance(adaptive, bool):
+        raise InvalidLimit("ADAPTIVE", "adaptive", adaptive, "True or False")
+    if not _is_share(reserved):
+        raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
+    if not (message is None or isinstance(message, str) or _is_json(message)):
+        raise InvalidLimit("MESSAGE", "message", message, "a text, or a dict for JSON")
+    if not callable(clock):
+        raise InvalidLimit("CLOCK", "clock", clock, "a function that gives seconds")
+
+
+def _check_function(option: str, function: object) -> None:
+    if function is not None and not callable(function):
+        raise InvalidLimit(option.upper(), option, function, "a function of the request")
+    # What it returns would never be awaited; and it is true, whatever would come of it.
+    called = getattr(function, "__call__", None)  # noqa: B004
+    if iscoroutinefunction(function) or iscoroutinefunction(called):
+        raise InvalidLimit(option.upper(), option, function, "a function without async")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _is_json(message: object) -> bool:
+    try:
+        return isinstance(message, Mapping) and bool(json.dumps(message))
+    except (TypeError, ValueError):
+        return False
