@@ -249,7 +249,7 @@ def django(site: Site, middleware: Install) -> App:
         scope["tests.view"] = view
         await app(scope, receive, send)
 
-    return Leaky(with_view)
+    return with_view
 
 
 FRAMEWORKS: Final[dict[str, Callable[[Site, Install], App]]] = {
@@ -295,6 +295,10 @@ class Served:
         exchange.scope["client"] = None if peer is None else (peer, 4711)
         exchange.scope["root_path"] = root_path
         return exchange
+
+    def expect_leaks(self) -> None:
+        """Clients are going to leave: Django lets the files of their bodies be collected."""
+        self._client = Client(Leaky(self.app))
 
     async def ask(self, path: str = "/api/x", method: str = "GET", **request: Any) -> Response:
         async with self.open(path, method, **request) as exchange:
