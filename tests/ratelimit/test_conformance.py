@@ -567,6 +567,7 @@ class TestInstallation:
     ) -> None:
         site = serve(limits=[Limit("1/m")])
         assert await site.statuses(3, peer=None) == [200, 429, 429]
+        assert await site.statuses(1, peer="") == [429]
         assert caplog.text.count("NO_CLIENT") == 1
 
     async def test_49_50_proxies(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
