@@ -64,6 +64,7 @@ FLOORS: Final = {
     "hasten.ratelimit.paths": 1,
     "hasten.ratelimit.fields": 1,
     "hasten.ratelimit.gradient": 1,
+    "hasten.ratelimit.sharing": 1,
     "hasten.ratelimit.answers": 1,
     "hasten.ratelimit.limit": 1,
     "hasten.ratelimit.rules": 1,

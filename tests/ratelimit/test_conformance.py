@@ -189,6 +189,16 @@ class TestInEveryFramework:
         await site.ask(say="100-in-15min:reset")
         assert left(await site.ask()) == 99
 
+    @pytest.mark.parametrize("store", [None, "sqlite"])
+    async def test_routes_are_counted_together(
+        self, serve: Serve, framework: str, store: str | None, tmp_path: Path
+    ) -> None:
+        """Also where a framework makes a middleware for each of them (Litestar does)."""
+        url = None if store is None else f"sqlite:///{tmp_path / 'own.db'}"
+        site = serve(framework, limits=[Limit("9/m", name="a")], store=url, budget=10)
+        for number, path in enumerate(("/limited", "/x", "/limited-sync", "/y/z", "/")):
+            assert left(await site.ask(path), "a") == 8 - number
+
     @pytest.mark.parametrize("path", ["/limited", "/limited-sync"])
     async def test_89_limits_of_a_route(self, serve: Serve, framework: str, path: str) -> None:
         site = serve(framework)
@@ -559,6 +569,7 @@ class TestInstallation:
     ) -> None:
         site = serve(limits=[Limit("1/m")])
         assert await site.statuses(3, peer=None) == [200, 429, 429]
+        assert await site.statuses(1, peer="") == [429]
         assert caplog.text.count("NO_CLIENT") == 1
 
     async def test_49_50_proxies(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import LoadShedder
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, until
+from tests.ratelimit import sites
 
 CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
@@ -61,7 +63,7 @@ def site() -> Site:
 
 
 def open_(app: App, path: str = "/", **options: Any) -> Exchange:
-    return Client(app).open(headers=[], path=path, scheme="http", **options)
+    return Client(app).open(path=path, scheme="http", **{"headers": [], **options})
 
 
 async def ask(app: App, path: str = "/", **options: Any) -> Response:
@@ -335,6 +337,38 @@ async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Ti
     for _ in range(50):
         await ask(shedder)
     assert shedder.limit < grown
+
+
+@pytest.mark.parametrize("framework", sites.FRAMEWORKS)
+async def test_91_in_every_framework(framework: str) -> None:
+    """Also where one listens for the client's leaving while its handler is at work."""
+    site = sites.Site()
+    shedders: list[LoadShedder] = []
+
+    def install(app: App) -> LoadShedder:
+        shedders.append(LoadShedder(app, least=1))
+        return shedders[-1]
+
+    app = sites.FRAMEWORKS[framework](site, install)
+    async with open_(app, headers=[(b"x-wait", b"1")]) as exchange:
+        await until(lambda: site.under_way == 1, "it to be under way")
+        assert sum(each.in_flight for each in shedders) == 1
+        refused = await ask(app)
+        assert (refused.status, refused.get("cache-control")) == (503, "no-store")
+        site.gate.set()
+        assert (await exchange.response()).status == 200
+    assert (await ask(app)).status == 200
+    assert sum(each.in_flight for each in shedders) == 0
+
+
+async def test_91_litestar_has_one_for_all_of_its_routes() -> None:
+    """It makes one for each."""
+    site = sites.Site()
+    app = sites.FRAMEWORKS["litestar"](site, partial(LoadShedder, least=1))
+    async with open_(app, headers=[(b"x-wait", b"1")]):
+        await until(lambda: site.under_way == 1, "it to be under way")
+        refused = await asyncio.gather(*(ask(app, path) for path in ("/", "/a", "/a/b")))
+        assert [answer.status for answer in refused] == [503] * 3
 
 
 async def test_what_is_no_request_passes() -> None:

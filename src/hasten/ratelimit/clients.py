@@ -57,8 +57,10 @@ class Clients:
 
     def of(self, scope: Scope) -> str:
         """Who asks. An address of IPv6 is its network; `UNKNOWN` if there is none."""
-        if not self._trusts and not self._looks_for_proxies and scope.get("client"):
-            return self._addresses.key(scope["client"][0])
+        if not self._trusts and not self._looks_for_proxies:
+            peer = scope.get("client")
+            if peer and peer[0]:
+                return self._addresses.key(peer[0])
         address, oddity = self._proxies.client(scope)
         if oddity is not None:
             self._oddities.say(oddity)

@@ -13,8 +13,8 @@ class Context:
     """What `key=`, `cost=`, `skip=`, a rate of yours and the others are given.
 
     scope is the ASGI scope, where a framework's middleware may have left a user. client is the
-    address of the client, behind trusted proxies. status is that of the response, None before
-    there is one.
+    address of the client, behind trusted proxies; of IPv6 its network: "2001:db8::/56". status is
+    that of the response, None before there is one.
     """
 
     __slots__ = ("client", "scope", "status")

@@ -32,6 +32,7 @@ from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.refusals import Refusals
+from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import Check, OnError, Outcome, Store
 from hasten.ratelimit.stores import MemoryStore, open_store
@@ -94,7 +95,7 @@ class RateLimitMiddleware:
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
         clock_ns = time.monotonic_ns if clock is None else _in_ns(clock)
-        self.guard: Final = Guard(store, instances=instances, budget=budget, clock_ns=clock_ns)
+        self.guard = Guard(store, instances=instances, budget=budget, clock_ns=clock_ns)
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
         self.fields: Final = Fields(headers, clock or time.time)
@@ -107,6 +108,8 @@ class RateLimitMiddleware:
         self._enabled = enabled
         self._name = name
         self._mark = frozenset({name})
+        self._is_alone: bool | None = None
+        """Whether it has made its parts itself; None before the first request."""
 
     @property
     def counters(self) -> Mapping[str, Counters]:
@@ -124,6 +127,8 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
+        if self._is_alone is None and kind in _KINDS:
+            self._join(scope)
         if self._enabled and kind == "http":
             plan = self._plans.of_request(scope)
             if (plan is not None or routes.in_use) and not self._is_inside_itself(scope):
@@ -133,6 +138,17 @@ class RateLimitMiddleware:
             await self._websocket(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+    def _join(self, scope: Scope) -> None:
+        """Count together with those that were made by the same definition, if there are any."""
+        first = first_of(scope, self, (self._name, self.limits))
+        self._is_alone = first is self
+        if first is not self:
+            self.guard, self._hit_one = first.guard, first._hit_one
+            self._plans, self._clients, self._oddities = (
+                first._plans, first._clients, first._oddities,
+            )  # fmt: skip
+            self._decisions, self._refusals = first._decisions, first._refusals
 
     async def _http(self, plan: Plan | None, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope, send)
@@ -307,6 +323,8 @@ class _KeyFailed(Exception):
 
 
 _UNAVAILABLE: Final = Outcome(False, 0, 0, PAUSE_US, PAUSE_US, unavailable=True)
+
+_KINDS: Final = frozenset({"http", "websocket"})
 
 _ON_KEY_ERROR: Final[Mapping[str, str]] = {
     "local": "the client's address stands for it",

@@ -86,7 +86,7 @@ class Proxies:
     def client(self, scope: Scope) -> Found:
         """Who asked. An oddity is "FORWARDED_BROKEN" where what trusted proxies say cannot be
         read, and "OTHER_HEADER" where they seem to say it in another header."""
-        peer: str | None = (scope.get("client") or (None,))[0]
+        peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers say ""
         if peer is None and not self._hops:
             return Found(None)
         if not self.are_there:

@@ -25,6 +25,7 @@ from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
 from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.sharing import first_of
 
 logger = logging.getLogger("hasten.ratelimit")
 
@@ -120,6 +121,9 @@ class LoadShedder:
         self._clock = clock
         self._lag = Lag(clock)
         self._window = _Samples(clock())
+        self._definition = self._bounds, critical, reserved, adaptive
+        self._first: LoadShedder | None = None
+        """The one that measures for all of its kind; None before the first request."""
 
     @property
     def limit(self) -> int:
@@ -129,8 +133,12 @@ class LoadShedder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif self._has_room_for(scope):
-            await self._run(scope, receive, send)
+            return
+        first = self._first
+        if first is None:
+            first = self._first = first_of(scope, self, self._definition)
+        if first._has_room_for(scope):
+            await self._run(_Work(first, receive, send), scope)
         else:
             await self._refuse(scope, receive, send)
 
@@ -155,8 +163,7 @@ class LoadShedder:
             logger.exception("critical failed; the request is not critical")
             return False
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = _Work(self, receive, send)
+    async def _run(self, work: _Work, scope: Scope) -> None:
         try:
             await self.app(scope, work.receive, work.send)
         finally:

@@ -1,0 +1,24 @@
+"""Litestar as a whole under limits, which counts what no route is for as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from litestar import Litestar, get
+
+from hasten.ratelimit import Limit, RateLimitMiddleware, limit
+
+
+async def test_13_an_application_may_be_wrapped() -> None:
+    @get("/a", sync_to_thread=True)
+    @limit("1/m")
+    def a() -> str:
+        return "a"
+
+    app: Any = Litestar([a], logging_config=None)
+    limited = RateLimitMiddleware(app, limits=[Limit("4/m", name="all")])
+    transport = httpx.ASGITransport(app=limited)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        statuses = [(await client.get(path)).status_code for path in ("/a", "/a", "/b", "/b", "/b")]
+    assert statuses == [200, 429, 404, 404, 429]
