@@ -200,7 +200,7 @@ def everything(session: Session, statement: Select[Any]) -> list[int]:
 
 
 QUICK: Final = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 KEPT: Final = {
@@ -304,7 +304,7 @@ def test_walks_of_several_tenants_in_turn_do_not_meet(
 
 
 @pytest.mark.parametrize("count", ["exact", Capped(7), "none"])
-@settings(QUICK, max_examples=40)
+@settings(QUICK, max_examples=15)
 @given(
     entity=st.sampled_from(ENTITIES),
     filters=st.lists(st.sampled_from(sorted(FILTERS)), max_size=3, unique=True),

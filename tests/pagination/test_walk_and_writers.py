@@ -225,9 +225,7 @@ def before_statements(database: str, work: Callable[[], None], session: Session)
 
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("database", DATABASES)
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     order=orders,
     nulls=st.sampled_from([0.0, 0.3, 0.9]),

@@ -86,7 +86,7 @@ numbers = itertools.count()
 
 @given(steps=steps)
 @settings(
-    max_examples=600,
+    max_examples=200,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
 )

@@ -393,7 +393,7 @@ checks = st.builds(
         max_size=60,
     )
 )
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 def test_70_a_repeated_denial_is_what_the_store_would_say(
     steps: list[tuple[list[Check], int, int]],
 ) -> None:
