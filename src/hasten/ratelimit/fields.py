@@ -124,12 +124,8 @@ class Fields:
         limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
 
         def with_legacy(outcomes: Sequence[Left]) -> Headers:
-            place = 0
-            if len(outcomes) > 1:
-                left = [
-                    (each.remaining, quota) for each, quota in zip(outcomes, quotas, strict=True)
-                ]
-                place = left.index(min(left))
+            left = [(each.remaining, quota) for each, quota in zip(outcomes, quotas, strict=True)]
+            place = left.index(min(left))
             shown = outcomes[place]
             return [
                 *structured(outcomes),
@@ -138,7 +134,19 @@ class Fields:
                 (b"x-ratelimit-reset", b"%d" % ceil(now() + shown.reset_us / SECOND_US)),
             ]
 
-        return with_legacy
+        limit_line = limit_lines[0]
+
+        def of_one(outcomes: Sequence[Left]) -> Headers:
+            remaining, reset_us = outcomes[0].remaining, outcomes[0].reset_us
+            return [
+                policy_line,
+                (b"ratelimit", items % (remaining, -(-reset_us // SECOND_US))),
+                limit_line,
+                (b"x-ratelimit-remaining", b"%d" % remaining),
+                (b"x-ratelimit-reset", b"%d" % ceil(now() + reset_us / SECOND_US)),
+            ]
+
+        return of_one if len(policies) == 1 else with_legacy
 
     def _structured(self, states: Sequence[State]) -> bytes:
         # One policy is what most requests are under.
