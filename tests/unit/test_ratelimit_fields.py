@@ -59,7 +59,7 @@ states = st.builds(State, policies, st.integers(0, 2**31), st.integers(0, 10**14
 
 
 @given(st.lists(states, min_size=1, max_size=4))
-def test_37_39_the_newest_draft_can_be_parsed(given_states: list[State]) -> None:
+def test_37_39_42_the_newest_draft_can_be_parsed(given_states: list[State]) -> None:
     told = lines(["draft-10"], *given_states)
     for (name, parameters), state in zip(parse(told["ratelimit"]), given_states, strict=True):
         assert name == state.policy.name
