@@ -226,5 +226,3 @@ async def test_the_log_survives_an_error_that_cannot_be_shown(
     text = logging.Formatter().format(failed)
     assert "Odd: its text cannot be read" in text
     assert "in fail_oddly" in text
-
-
