@@ -55,6 +55,7 @@ class Job:
     deferred_failure: str | None = None
     cancel_requested: bool = False
     token: str = ""
+    claimed: int = 0  # in the order of claims
     lease_until_ms: int = 0
     logs: list[str] = field(default_factory=list)
 
@@ -101,12 +102,13 @@ class Model:
             job.attempts_started += 1
             job.processed_ms = now_ms
             job.token, job.lease_until_ms = claim.token, now_ms + claim.lease_ms
+            job.claimed = next(self._numbers)
         due = [job.due_ms for job in self.listed(State.DELAYED) if job.due_ms is not None]
         few = len(ready) < claim.count
         return [job.id for job in ready[: claim.count]], min(due, default=None) if few else None
 
     def settle(self, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
-        """The ids whose lease is lost. Released jobs come oldest first, and stay in this order."""
+        """The ids whose lease is lost. Released jobs come in the order of their claims, and stay so."""
         lost = [outcome.id for outcome in outcomes if not self.holds(outcome.id, outcome.token)]
         ours = [outcome for outcome in outcomes if outcome.id not in lost]
         for outcome in ours:

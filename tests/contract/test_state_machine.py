@@ -112,13 +112,16 @@ class JobsMachine(RuleBasedStateMachine):
         return [run for run in self.runs if self.model.holds(*run)]
 
     def by_age(self, runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Oldest first, and only as many as stand in that order by their ids as well: where they
-        finish in the same millisecond, engines may go by the one or by the other."""
+        """Oldest first, and only as many as stand in that order by their ids and claims as well:
+        where they end in the same millisecond, engines may go by any of these."""
         jobs = self.model.jobs
         chosen: list[tuple[str, str]] = []
+        claimed = 0
         for run in sorted(runs, key=lambda run: jobs[run[0]].number if run[0] in jobs else 0):
-            if not chosen or run[0] > chosen[-1][0]:
+            its_claim = jobs[run[0]].claimed if run[0] in jobs else claimed
+            if its_claim >= claimed and (not chosen or run[0] > chosen[-1][0]):
                 chosen.append(run)
+                claimed = its_claim
         return chosen
 
     def new_job(self, data: st.DataObject, dues: set[int]) -> NewJob:
@@ -233,9 +236,9 @@ class JobsMachine(RuleBasedStateMachine):
             self.check_claim(claim, batch)
 
     def hand_back(self, data: st.DataObject) -> None:
-        """As a worker does that stops: oldest first."""
+        """As a worker does that stops: in the order of its claims."""
         runs = data.draw(_some_of(self.live_runs()), label="runs")
-        runs.sort(key=lambda run: self.model.jobs[run[0]].number)
+        runs.sort(key=lambda run: self.model.jobs[run[0]].claimed)
         outcomes = [Released(id, token) for id, token in runs]
         batch = self.run(self.engine.settle(QUEUE, outcomes, None, now_ms=self.now_ms))
         assert batch.lost == self.model.settle(outcomes, self.now_ms) == []
