@@ -108,7 +108,7 @@ class Model:
         return [job.id for job in ready[: claim.count]], min(due, default=None) if few else None
 
     def settle(self, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
-        """The ids whose lease is lost. Released jobs come in the order of their claims, and stay so."""
+        """The ids whose lease is lost. Released jobs come in the order of claims, and stay so."""
         lost = [outcome.id for outcome in outcomes if not self.holds(outcome.id, outcome.token)]
         ours = [outcome for outcome in outcomes if outcome.id not in lost]
         for outcome in ours:
