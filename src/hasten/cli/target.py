@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from hasten import _django
 from hasten.errors import HastenError
 from hasten.jobs import Queue, Task
 
@@ -22,10 +23,12 @@ def load(targets: Sequence[str]) -> list[Queue]:
 
     `module:queue` is one queue, `module:name.queue` one that is further inside, `module` alone
     all that are at the top of the module. Modules are looked for in the working directory first.
+    If DJANGO_SETTINGS_MODULE is set, Django is set up before.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    _set_up_django()
     return list(dict.fromkeys(queue for target in targets for queue in _find(target)))
 
 
@@ -35,6 +38,21 @@ def load_one(target: str) -> Queue:
     if len(queues) > 1:
         raise TargetError(f"{target} has {len(queues)} queues: name one of {_names(target)}")
     return queues[0]
+
+
+def _set_up_django() -> None:
+    settings = _django.settings_module()
+    if settings is None:
+        return
+    try:
+        _import(settings)
+        _django.set_up()
+    except TargetError as exc:
+        raise TargetError(f"DJANGO_SETTINGS_MODULE={settings}: {exc}") from exc
+    except (Exception, SystemExit) as exc:
+        raise TargetError(
+            f"DJANGO_SETTINGS_MODULE={settings}: Django could not be set up:\n\n{_told(exc)}"
+        ) from exc
 
 
 def _find(target: str) -> list[Queue]:
@@ -81,7 +99,7 @@ def _of_module(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if (
-            file not in {__file__, importlib.__file__}
+            file not in {__file__, _django.__file__, importlib.__file__}
             and "importlib._bootstrap" not in file
         ):
             break
