@@ -17,6 +17,9 @@ class Clock(Protocol):
     async def sleep_until(self, due_ms: int) -> None:
         """Return once `now_ms()` has reached due_ms; at once if it has."""
 
+    async def sleep(self, seconds: float) -> None:
+        """Return after this much time has passed, however the wall clock is set meanwhile."""
+
 
 class SystemClock:
     def now_ms(self) -> int:
@@ -26,6 +29,9 @@ class SystemClock:
         # In slices, so that a wall clock that is set forward is noticed.
         while (left_ms := due_ms - self.now_ms()) > 0:
             await asyncio.sleep(min(left_ms, 60_000) / 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 SYSTEM_CLOCK: Final = SystemClock()

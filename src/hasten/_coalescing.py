@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from hasten.errors import StoreError
@@ -56,7 +57,13 @@ class Coalescer(Generic[Item, Answer]):
             part = slice(start, start + size)
             task = self._loop.create_task(self._deliver(items[part], futures[part]))
             self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            task.add_done_callback(partial(self._sent, futures[part]))
+
+    def _sent(self, futures: list[asyncio.Future[Answer]], task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if task.cancelled():  # by somebody who cancels all tasks: no caller may wait in vain
+            for future in futures:
+                future.cancel()
 
     async def _deliver(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
         try:

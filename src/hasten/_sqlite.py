@@ -113,6 +113,14 @@ class Database:
         self._put(_Call(work, write, durable, 1, partial(_resolve, future)))
         return future.result()
 
+    def post(self, work: Work[None]) -> None:
+        """As `run`, behind all that was put in before, without waiting for the end."""
+        self._put(_Call(work, write=True, durable=False, weight=1, deliver=self._posted))
+
+    def _posted(self, result: object = None, error: Exception | None = None) -> None:
+        if error is not None:
+            logger.error("%s: work in the background failed: %s", self._name, error)
+
     async def until(self, probe: Work[T | None]) -> T:
         """Run probe now and after every change of the database, until it returns something.
 

@@ -84,6 +84,10 @@ class ManualClock:
             with self._lock:
                 self._asleep.discard(sleeper)
 
+    async def sleep(self, seconds: float) -> None:
+        """Return once the clock was advanced by so many seconds."""
+        await self.sleep_until(self._now_ms + round(seconds * 1000))
+
 
 class _Sleeper:
     """Somebody who waits for a time, in an event loop."""

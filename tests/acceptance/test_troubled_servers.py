@@ -46,8 +46,10 @@ async def site(tmp_path: Path, server: RedisServer) -> AsyncIterator[Site]:
     await site.close()
 
 
-async def until_it_stands_still(site: Site, worker: Program, why: str) -> None:
-    await site.until(lambda: f"queue {app.QUEUE} stands still: {site.url}: {why}" in worker.log)
+async def until_it_reports(site: Site, worker: Program, why: str) -> None:
+    await site.until(
+        lambda: "store unavailable" in worker.log and f": {site.url}: {why}" in worker.log
+    )
 
 
 async def prove_it_works(site: Site, worker: Program) -> None:
@@ -98,10 +100,10 @@ class TestDown:
         self, site: Site, server: RedisServer
     ) -> None:
         worker = await site.start_worker()
-        await until_it_stands_still(site, worker, "it cannot be reached")
+        await until_it_reports(site, worker, "it cannot be reached")
         server.start()
         await prove_it_works(site, worker)
-        await site.until(lambda: "goes on: its store answers again" in worker.log)
+        await site.until(lambda: "store available again" in worker.log)
 
 
 class TestKilledAndRestarted:
@@ -181,7 +183,7 @@ class TestHung:
             with pytest.raises(StoreInterrupted, match="did not answer within 1 s; what it was"):
                 await site.add(app.step)
             assert time.monotonic() - began < 3
-            await until_it_stands_still(site, worker, "it did not answer within 1 s")
+            await until_it_reports(site, worker, "it did not answer within 1 s")
         finally:
             server.go_on()
         await prove_it_works(site, worker)
@@ -192,7 +194,7 @@ class TestHung:
         with server.client() as client:
             client.client_pause(500)
         await prove_it_works(site, worker)
-        assert "stands still" not in worker.log
+        assert "store unavailable" not in worker.log
 
     async def test_in_the_middle_of_claims_loses_no_job(
         self, site: Site, server: RedisServer
@@ -235,7 +237,7 @@ class TestUnderLoad:
         assert worker.is_running
         if nuisance == "script flush":
             Runs(site).check(finished)
-            assert "stands still" not in worker.log
+            assert "store unavailable" not in worker.log
 
 
 class TestRefusing:
@@ -249,7 +251,7 @@ class TestRefusing:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             with pytest.raises(StoreReadOnly, match="read-only replica: name its master"):
                 await site.add(app.step)
-            await until_it_stands_still(site, worker, "it is a read-only replica")
+            await until_it_reports(site, worker, "it is a read-only replica")
             client.execute_command("REPLICAOF", "NO", "ONE")
         await prove_it_works(site, worker)
 

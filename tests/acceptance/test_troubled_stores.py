@@ -37,8 +37,10 @@ async def refused(site: Site, error: str, *options: str, url: str | None = None)
     assert producer.log.splitlines()[-1] == error
 
 
-async def until_it_stands_still(site: Site, worker: Program, why: str) -> None:
-    await site.until(lambda: f"queue {app.QUEUE} stands still: {site.url}: {why}" in worker.log)
+async def until_it_reports(site: Site, worker: Program, why: str) -> None:
+    await site.until(
+        lambda: "store unavailable" in worker.log and f": {site.url}: {why}" in worker.log
+    )
 
 
 async def prove_it_works(site: Site, worker: Program) -> None:
@@ -66,7 +68,7 @@ async def test_a_missing_folder_is_named_and_waited_for(site: Site) -> None:
     why = f"there is no folder {folder}: create it"
     await refused(site, f"StoreUnavailable: {site.url}: {why}")
     worker = await site.start_worker()
-    await until_it_stands_still(site, worker, why)
+    await until_it_reports(site, worker, why)
     assert not folder.exists()
     folder.mkdir()
     await prove_it_works(site, worker)
@@ -84,7 +86,7 @@ class TestReadOnly:
         why = f"it cannot be created: make the folder {folder} writable"
         await refused(site, f"StoreReadOnly: {site.url}: {why}", *plain_user)
         worker = await site.start_worker(*plain_user)
-        await until_it_stands_still(site, worker, why)
+        await until_it_reports(site, worker, why)
         assert list(folder.iterdir()) == []
         folder.chmod(0o777)
         job = site.start("enqueue", *plain_user)
@@ -102,7 +104,7 @@ class TestReadOnly:
         why = "it may not be written: make the file writable"
         await refused(site, f"StoreReadOnly: {site.url}: {why}", *plain_user)
         worker = await site.start_worker(*plain_user)
-        await until_it_stands_still(site, worker, why)
+        await until_it_reports(site, worker, why)
         assert site.store.read_bytes() == before
         site.store.chmod(0o666)
         await site.until_settled(1)
@@ -139,7 +141,7 @@ class TestFullDisk:
         why = "there is no space left for it (database or disk is full): make room on its disk"
         await refused(site, f"StoreFull: {site.url}: {why}", "--count=1000000")
         site.open_gate()
-        await until_it_stands_still(site, worker, why)
+        await until_it_reports(site, worker, why)
         filler.unlink()
         assert await job.result(timeout=20) == worker.pid
         await prove_it_works(site, worker)
@@ -202,7 +204,7 @@ class TestCorrupt:
             file.write(os.urandom(site.store.stat().st_size))
         worker.send(signal.SIGCONT)
         await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
-        await until_it_stands_still(site, worker, "it is damaged")
+        await until_it_reports(site, worker, "it is damaged")
         for name in ("jobs.db-wal", "jobs.db-shm"):
             (site.folder / name).unlink(missing_ok=True)
         backup.replace(site.store)

@@ -81,3 +81,19 @@ def set_and_get(value: str) -> str:
     before = leak.get()
     leak.set(value)
     return before
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+
+@queue.task(run_in="process", attempts=2)
+def throw(kind: str) -> None:
+    kinds: dict[str, type[BaseException]] = {
+        "unreadable": Unreadable,
+        "generator exit": GeneratorExit,
+        "interrupt": KeyboardInterrupt,
+        "cancelled": asyncio.CancelledError,
+    }
+    raise kinds[kind]

@@ -77,3 +77,13 @@ def test_its_start_needs_a_time_zone() -> None:
     """Else it would be another time on another machine."""
     with pytest.raises(ValueError, match="no time zone"):
         ManualClock(datetime(2030, 1, 1))  # noqa: DTZ001
+
+
+async def test_it_can_be_slept_for_a_while(clock: ManualClock) -> None:
+    sleep = asyncio.create_task(clock.sleep(1.5))
+    await asyncio.sleep(0)
+    clock.advance(1.4)
+    await asyncio.sleep(0)
+    assert not sleep.done()
+    clock.advance(0.1)
+    await sleep

@@ -151,6 +151,43 @@ class TestStopping:
         assert {job.attempts_made for job in line} == {0}
         assert {job.record.crashes for job in line} == {0}
 
+    async def test_hands_back_what_leaves_in_two_claims_in_its_order(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answer to the second claim comes when the first jobs could be back long ago."""
+        settle = Worker._settle
+        may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
+        started: list[int] = []
+
+        async def settle_late(self: Worker, lane: Lane, *args: Any) -> Any:
+            batch = await settle(self, lane, *args)
+            if batch.leases and started:
+                is_under_way.set()
+                await may_arrive.wait()
+            return batch
+
+        monkeypatch.setattr(Worker, "_settle", settle_late)
+
+        @queue.task
+        async def run(number: int) -> None:
+            started.append(number)
+            await asyncio.Event().wait()
+
+        first = await run.enqueue_many([{"number": n} for n in range(2)])
+        worker = Worker(queue, concurrency=4, grace=0)
+        await worker.start()
+        await until(lambda: len(started) == 2)
+        second = await run.enqueue_many([{"number": n} for n in range(2, 4)])
+        await is_under_way.wait()
+        stopping = asyncio.create_task(worker.stop())
+        for _ in range(20):
+            if (await first[0].refresh()).state is State.WAITING:
+                break
+        may_arrive.set()
+        await stopping
+        line = await queue.jobs(State.WAITING)
+        assert [job.id for job in line] == [job.id for job in [*first, *second]]
+
     async def test_grace_may_be_told_when_it_stops(self, queue: Queue) -> None:
         @queue.task
         async def run() -> None:
@@ -338,12 +375,12 @@ class TestTrouble:
             await started.wait()
             async with self.locked(tmp_path):
                 may_end.set()
-                await until(lambda: "queue mail stands still" in caplog.text)
+                await until(lambda: "store unavailable, retrying: " in caplog.text)
                 await asyncio.sleep(0.5)
             assert await job.result(timeout=10) == "done"
         assert runs == [1]
-        assert caplog.text.count("queue mail stands still") == 1
-        assert caplog.text.count("queue mail goes on: its store answers again") == 1
+        assert caplog.text.count("store unavailable") == 1
+        assert caplog.text.count("store available again") == 1
 
     async def test_a_worker_that_cannot_reach_its_store_stops_all_the_same(
         self,

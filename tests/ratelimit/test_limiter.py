@@ -84,7 +84,7 @@ class TestLimiter:
         limiter = Limiter("1/h")
         for number in range(11_000):
             await limiter.hit(str(number))
-        assert len(limiter._keys) <= 10_000
+        assert len(limiter._groups) <= 10_000
 
     @pytest.mark.parametrize(
         ("options", "named"),

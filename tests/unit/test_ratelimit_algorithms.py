@@ -332,6 +332,28 @@ class TestOutcomesDecide:
             assert asker.peek()[:3] == other.peek()[:3]
 
     @given(
+        everything.filter(lambda rule: rule.kind == "fixed" and rule.limit > 0),
+        st.lists(st.tuples(st.floats(0, 1), st.integers(1, 3), st.booleans()), max_size=60),
+    )
+    def test_refunds_give_back_what_was_taken_within_a_window_that_has_begun(
+        self, rule: Rule, steps: list[tuple[float, int, bool]]
+    ) -> None:
+        asker, other = Client([rule]), Client([rule])
+        start_us = asker.now_us
+        asker.ask(1)
+        other.ask(1)
+        for share, cost, refunded in sorted(steps):
+            asker.now_us = other.now_us = start_us + int(share * (rule.window_us - 1))
+            if refunded:
+                token = asker.ask(cost, later=True).token
+                if token is not None:
+                    asker.settle(token)
+            else:
+                asker.ask(cost)
+                other.ask(cost)
+            assert asker.peek()[:3] == other.peek()[:3]
+
+    @given(
         everything.filter(lambda rule: rule.kind != "concurrency"),
         st.lists(st.tuples(pauses, st.integers(1, 3), st.integers(0, 3)), max_size=80),
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit.answers import ABNORMAL, CAPACITY, refusal, wants_text
+from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
 from hasten.ratelimit.paths import Paths
 
 
@@ -86,6 +86,6 @@ class TestRefusals:
             b"temporary-reduced-capacity"
             in refusal(None, status=503, limits=[], kind=CAPACITY).body
         )
-        found = refusal(None, status=599, limits=[], kind=ABNORMAL)
+        found = refusal(None, status=599, limits=[], kind=CAPACITY)
         assert b'"title": "Refused"' in found.body
         assert b"violated" not in found.body

@@ -80,8 +80,9 @@ class Engine(Protocol):
         """Store how leased jobs ended, then claim the next ones, in one step.
 
         An outcome whose token is no longer that of the job's lease changes nothing, and its id
-        is in `lost`. A retry or a postponement with a delay goes to delayed; without one behind
-        all that wait with its priority, or in front if `lifo`.
+        is in `lost`. Released jobs, given in the order in which they were claimed, go to the
+        front in that order. A retry or a postponement with a delay goes to delayed; without one
+        behind all that wait with its priority, or in front if `lifo`.
         """
 
     def renew(

@@ -22,6 +22,7 @@ from hasten.jobs.steering import RetryAfter, Unrecoverable
 
 MAX_REASON: Final = 4_000  # characters
 MAX_TRACE: Final = 16_000  # characters, of its end: that is where the error is
+MAX_MEMBERS: Final = 10  # of an exception group are named in the reason
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 
@@ -43,22 +44,52 @@ def describe(
     give_up_on: tuple[type[BaseException], ...] = (),
     backoff_function: BackoffFunction | None = None,
 ) -> Failure:
-    reason, trace = _reason(error), _trace(error)
-    if isinstance(error, RetryAfter):
-        return Failure(reason, trace, postpone_ms=error.delay_ms)
-    if isinstance(error, (Unrecoverable, UnfitResult, *give_up_on)):
+    """Decide what an error means for its job. Never raises, whatever the user's code does."""
+    reason, trace = reason_of(error), _trace(error)
+    try:
+        return _decide(error, reason, trace, attempt, give_up_on, backoff_function)
+    except BaseException as exc:  # noqa: BLE001  # a back-off function may even call sys.exit()
+        # Its own error must not hide the job's; the job waits as it would by default.
+        what = "deciding on its retry" if backoff_function is None else "its backoff function"
+        note = f"{reason} (and {what} failed: {reason_of(exc)})"
+        return Failure(_clip(note, MAX_REASON), trace)
+
+
+def _decide(
+    error: BaseException,
+    reason: str,
+    trace: str,
+    attempt: int,
+    give_up_on: tuple[type[BaseException], ...],
+    backoff_function: BackoffFunction | None,
+) -> Failure:
+    final: tuple[type[BaseException], ...] = (Unrecoverable, UnfitResult, *give_up_on)
+    members = [error] if isinstance(error, final) else _members(error)
+    delays = [member.delay_ms for member in members if isinstance(member, RetryAfter)]
+    # A group counts as one of these exceptions only if it holds nothing else.
+    if len(delays) == len(members):
+        return Failure(reason, trace, postpone_ms=max(delays))
+    if all(isinstance(member, (*final, RetryAfter)) for member in members):
         return Failure(reason, trace, final=True)
     if backoff_function is None:
         return Failure(reason, trace)
-    try:
-        delay = backoff_function(attempt, error)
-        if delay is None:
-            return Failure(reason, trace, final=True)
-        return Failure(reason, trace, delay_ms=to_ms("backoff", delay))
-    except Exception as exc:  # noqa: BLE001  # it is the user's
-        # Its own error must not hide the job's; the job waits as it would by default.
-        note = f"{reason} (and its backoff function failed: {_reason(exc)})"
-        return Failure(_clip(note, MAX_REASON), trace)
+    delay = backoff_function(attempt, error)
+    if delay is None:
+        return Failure(reason, trace, final=True)
+    return Failure(reason, trace, delay_ms=to_ms("backoff", delay))
+
+
+def _members(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, however deep; the error itself if it is no group."""
+    members: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left += reversed(one.exceptions)
+        else:
+            members.append(one)
+    return members
 
 
 def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
@@ -94,15 +125,36 @@ def _backoff_ms(options: Options, attempt: int) -> int:
     return delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
 
 
-def _reason(error: BaseException) -> str:
-    text = _text(str(error))
+def reason_of(error: BaseException) -> str:
+    """One text that names the error, and its members if it is a group. Never raises."""
+    reason = _named(error)
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            members = _members(error)
+            shown = [_named(member) for member in members[:MAX_MEMBERS]]
+            if len(members) > MAX_MEMBERS:
+                shown.append(f"{len(members) - MAX_MEMBERS} more")
+            reason = f"{reason}: {'; '.join(shown)}"
+    except Exception:  # noqa: BLE001, S110  # a group of the user's own making: its name will do
+        pass
+    return _clip(reason, MAX_REASON)
+
+
+def _named(error: BaseException) -> str:
     name = type(error).__name__
-    return _clip(f"{name}: {text}" if text else name, MAX_REASON)
+    try:
+        text = _text(str(error))
+    except BaseException as exc:  # noqa: BLE001  # a slip in __str__ is common
+        text = f"its text cannot be read: {type(exc).__name__} in __str__"
+    return f"{name}: {_clip(text, MAX_REASON)}" if text else name
 
 
 def _trace(error: BaseException) -> str:
-    lines = traceback.format_exception(type(error), error, _of_handler(error.__traceback__))
-    text = _text("".join(lines))
+    try:
+        lines = traceback.format_exception(type(error), error, _of_handler(error.__traceback__))
+        text = _text("".join(lines))
+    except BaseException as exc:  # noqa: BLE001  # traceback reads attributes of the user's
+        return f"the traceback cannot be shown: {type(exc).__name__}"
     return text if len(text) <= MAX_TRACE else "…" + text[-MAX_TRACE:]
 
 

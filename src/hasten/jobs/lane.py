@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Final
 
-from hasten.errors import StoreError
 from hasten.jobs.engine import Engine
 from hasten.jobs.leases import LeaseKeeper
 from hasten.jobs.options import Keep
+from hasten.jobs.outages import Outage
 from hasten.jobs.processes import Processes
 from hasten.jobs.queue import Queue
-from hasten.jobs.record import Note, Outcome
+from hasten.jobs.record import Note, Outcome, Released
 from hasten.jobs.run import Run
 from hasten.jobs.runner import Runner
 from hasten.jobs.threads import Threads
-
-logger = logging.getLogger("hasten.worker")
 
 # Pauses between attempts to reach a store that fails: each twice as long as the one before.
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -31,7 +28,9 @@ class Lane:
     def __init__(
         self,
         queue: Queue,
+        engine: Engine,
         *,
+        outage: Outage,
         keeper: LeaseKeeper,
         threads: Threads,
         processes: Processes,
@@ -39,8 +38,9 @@ class Lane:
         keep_failed: Keep,
     ) -> None:
         self.name = queue.name
-        self.engine: Engine = queue.engine
-        self.runs = keeper.serve(queue.name, self.engine)
+        self.engine = engine
+        self.outage = outage
+        self.runs = keeper.serve(queue.name, engine, outage)
         self.runner = Runner(
             queue,
             threads=threads,
@@ -53,6 +53,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._notes: list[Note] = []
         self._outcomes: list[Outcome] = []
+        self._released: list[Released] | None = None  # kept together while the worker stops
         self.signal = asyncio.Event()  # something to settle, or room and something to claim
         self.idle = asyncio.Event()  # nothing to claim at the last look
         self.turned = asyncio.Event()  # a fetcher has come back from the store
@@ -63,7 +64,6 @@ class Lane:
         self.flights = 0  # fetchers that are at the store
         self.unsure: set[str] = set()  # jobs whose end may have been stored, or not
         self.noting = asyncio.Lock()  # held while notes are on their way
-        self._trouble: str | None = None
         self._pause = FIRST_PAUSE_SECONDS
 
     def wake(self) -> None:
@@ -90,8 +90,25 @@ class Lane:
         run.ended()
         if outcome is None:
             self.forget(run.lease.job.id, run.lease.token)
+        elif isinstance(outcome, Released) and self._released is not None:
+            self._released.append(outcome)
         else:
             self._outcomes.append(outcome)
+        self.wake()
+
+    def keep_released(self) -> None:
+        """Keep the jobs that are released from now on together, until `hand_back`."""
+        self._released = []
+
+    def hand_back(self) -> None:
+        """Let the released jobs go back to the front of their queue, in one call of the store.
+
+        In the order in which they were claimed: of two calls, the second would put its jobs in
+        front of those of the first.
+        """
+        released, self._released = self._released or [], None
+        place = {id: number for number, id in enumerate(self.runs)}
+        self._outcomes += sorted(released, key=lambda outcome: place.get(outcome.id, 0))
         self.wake()
 
     def forget(self, id: str, token: str) -> None:
@@ -99,6 +116,12 @@ class Lane:
         run = self.runs.get(id)
         if run is not None and run.lease.token == token:
             del self.runs[id]
+
+    async def until_landed(self) -> None:
+        """Wait until no fetcher is at the store."""
+        while self.flights:
+            self.turned.clear()
+            await self.turned.wait()
 
     async def until_settled(self) -> None:
         """Wait until all that has come of runs is stored."""
@@ -117,16 +140,10 @@ class Lane:
         self._outcomes[:0] = outcomes
         self.wake()
 
-    async def pause_after(self, error: StoreError) -> None:
-        """Say what is wrong, once, and wait a little before the next attempt."""
-        if self._trouble != str(error):
-            self._trouble = str(error)
-            logger.error("queue %s stands still: %s", self.name, error)
+    async def pause(self) -> None:
+        """Wait a little before the next attempt to reach a store that has failed."""
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, LAST_PAUSE_SECONDS)
 
     def recovered(self) -> None:
-        if self._trouble is not None:
-            logger.warning("queue %s goes on: its store answers again", self.name)
-            self._trouble = None
-            self._pause = FIRST_PAUSE_SECONDS
+        self._pause = FIRST_PAUSE_SECONDS

@@ -10,11 +10,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hasten._clock import Clock
 from hasten.errors import StoreError
 from hasten.jobs.engine import Engine
+from hasten.jobs.outages import Outage
 from hasten.jobs.run import Run, Stop
 
 logger = logging.getLogger("hasten.worker")
@@ -29,18 +30,18 @@ class LeaseKeeper:
     def __init__(self, clock: Clock, lease_ms: int) -> None:
         self._clock = clock
         self._lease_ms = lease_ms
-        self._queues: list[tuple[str, Engine, dict[str, Run]]] = []
+        self._queues: list[_Served] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="hasten leases", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def serve(self, queue: str, engine: Engine) -> dict[str, Run]:
+    def serve(self, queue: str, engine: Engine, outage: Outage) -> dict[str, Run]:
         """Begin with a queue. Returns where its runs are entered, by job id, and taken out."""
-        held: dict[str, Run] = {}
-        self._queues.append((queue, engine, held))
-        return held
+        served = _Served(queue, engine, outage, {})
+        self._queues.append(served)
+        return served.runs
 
     def stop(self) -> None:
         self._stop.set()
@@ -51,29 +52,32 @@ class LeaseKeeper:
             since_renewal += LOOK_SECONDS
             if since_renewal >= self._lease_ms / 1000 / RENEWALS_PER_LEASE:
                 since_renewal = 0.0
-                self._for_each(self._renew)
-            self._for_each(self._look_for_cancelled)
+                self.renew_now()
+            self._for_each("look for cancelled jobs", self._look_for_cancelled)
 
     def renew_now(self) -> None:
         """Renew all leases. Blocks; call it in a thread."""
-        self._for_each(self._renew)
+        self._for_each("renew the leases", self._renew)
 
-    def _for_each(self, act: Callable[[str, Engine, dict[str, Run]], None]) -> None:
-        for queue, engine, held in self._queues:
-            runs = held.copy()  # one step for the interpreter: the event loop goes on meanwhile
+    def _for_each(self, what: str, act: Callable[[_Served, dict[str, Run]], None]) -> None:
+        for served in self._queues:
+            runs = served.runs.copy()  # one step for the interpreter: the event loop goes on
             if not runs:
                 continue
+            activity = f"{what} of queue {served.queue}"
             try:
-                act(queue, engine, runs)
+                act(served, runs)
             except StoreError as error:
-                logger.warning("cannot look after the leases of queue %s: %s", queue, error)
+                served.outage.failed(activity, error)
             except Exception:  # without this thread the worker would lose all it does
-                logger.exception("cannot look after the leases of queue %s", queue)
+                logger.exception("cannot %s", activity)
+            else:
+                served.outage.succeeded(activity)
 
-    def _renew(self, queue: str, engine: Engine, runs: dict[str, Run]) -> None:
+    def _renew(self, served: _Served, runs: dict[str, Run]) -> None:
         tokens = {id: run.lease.token for id, run in runs.items()}
         now_ms = self._clock.now_ms()
-        lost = engine.renew(queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
+        lost = served.engine.renew(served.queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
         for id in lost:
             # One that has ended is being settled just now: settling will tell.
             if not runs[id].has_ended:
@@ -84,9 +88,18 @@ class LeaseKeeper:
                 )
                 _tell(runs[id], Stop.LOST)
 
-    def _look_for_cancelled(self, queue: str, engine: Engine, runs: dict[str, Run]) -> None:
-        for id in engine.cancelled(queue, list(runs)):
+    def _look_for_cancelled(self, served: _Served, runs: dict[str, Run]) -> None:
+        for id in served.engine.cancelled(served.queue, list(runs)):
             _tell(runs[id], Stop.CANCELLED)
+
+
+class _Served(NamedTuple):
+    """A queue whose leases are kept, and its runs by job id."""
+
+    queue: str
+    engine: Engine
+    outage: Outage
+    runs: dict[str, Run]
 
 
 def _tell(run: Run, reason: Stop) -> None:

@@ -111,9 +111,12 @@ class Queue:
     def engine(self) -> Engine:
         """The store, shared with all queues of this process that have the same URL."""
         if self._engine is None:
-            url = self._url or os.environ.get("HASTEN_URL") or DEFAULT_URL
-            self._engine = engines.acquire(url)
+            self._engine = self.acquire_engine()
         return self._engine
+
+    def acquire_engine(self) -> Engine:
+        """The store for a user who holds it longer than the queue, and gives it back: a worker."""
+        return engines.acquire(self._url or os.environ.get("HASTEN_URL") or DEFAULT_URL)
 
     async def close(self) -> None:
         """Give the store back. The queue may be used again, and opens it again."""

@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hasten._clock import Clock
-from hasten.jobs import failures
+from hasten.errors import JobFailed
+from hasten.jobs import failure_log, failures
 from hasten.jobs.arguments import encode_result
 from hasten.jobs.context import Context
 from hasten.jobs.engine import CANCELLED_REASON, keep_or
 from hasten.jobs.failures import Failure
-from hasten.jobs.options import Keep, Options, decode_options
+from hasten.jobs.options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs.processes import Processes
 from hasten.jobs.record import Completed, Failed, JobRecord, Note, Outcome, Released
 from hasten.jobs.run import Run, Stop
@@ -48,29 +49,48 @@ class Runner:
         self._note = note
 
     async def run(self, run: Run) -> Outcome | None:
-        """Run a job to its end. None if its lease was lost: nothing is to be stored."""
+        """Run a job to its end. None if its lease was lost: nothing is to be stored.
+
+        Whatever the handler raises is an outcome. Only `KeyboardInterrupt` from the event loop's
+        thread passes through, for that may be the user's Ctrl+C: see `failed`.
+        """
         lease = run.lease
         job = lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
-            return failures.refused(lease, str(exc), self._keep_failed)
+            return self._refuse(run, str(exc), DEFAULT_OPTIONS)
         core = self._queue.tasks.get(job.name)
         reason = self._why_not(job, options, core)
         if reason is not None or core is None:
-            keep = keep_or(options.keep_failed, self._keep_failed)
-            return failures.refused(lease, str(reason), keep)
+            return self._refuse(run, str(reason), options)
         try:
             result = await self._call(core, run, options)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # sys.exit() ends its job, not the worker
+        except BaseException as error:  # sys.exit() ends its job, not the worker
+            if isinstance(error, KeyboardInterrupt) and core.run_in == "loop":
+                raise
             return self._after_error(error, core, run, options)
         if isinstance(result, Failure):
-            keep = keep_or(options.keep_failed, self._keep_failed)
-            return failures.outcome_of(result, lease, options, keep)
+            return self._after_failure(result, run, options, _remote_error(job.id, result))
         keep = keep_or(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
+
+    def failed(self, error: BaseException, run: Run) -> Outcome | None:
+        """The outcome of a run that ended with an error outside of `run`."""
+        job = run.lease.job
+        return self._after_error(
+            error, self._queue.tasks.get(job.name), run, decode_options(job.opts)
+        )
+
+    def _refuse(self, run: Run, reason: str, options: Options) -> Outcome:
+        """Fail a job for good without having run it."""
+        keep = keep_or(options.keep_failed, self._keep_failed)
+        outcome = failures.refused(run.lease, reason, keep)
+        if reason == CANCELLED_REASON:
+            failure_log.cancelled(run.lease.job)
+        else:
+            failure_log.not_run(run.lease.job, outcome.reason)
+        return outcome
 
     def _why_not(self, job: JobRecord, options: Options, core: TaskCore | None) -> str | None:
         """The reason not to run a job at all, if there is one."""
@@ -117,29 +137,40 @@ class Runner:
         return await self._threads.run(call, offer)
 
     def _after_error(
-        self, error: BaseException, core: TaskCore, run: Run, options: Options
+        self, error: BaseException, core: TaskCore | None, run: Run, options: Options
     ) -> Outcome | None:
         lease = run.lease
-        keep = keep_or(options.keep_failed, self._keep_failed)
         match run.stop_reason:
             case Stop.LOST:
                 return None
             case Stop.RELEASED:
                 return Released(lease.job.id, lease.token)
             case Stop.CANCELLED:
+                failure_log.cancelled(lease.job)
+                keep = keep_or(options.keep_failed, self._keep_failed)
                 return Failed(lease.job.id, lease.token, CANCELLED_REASON, None, keep)
             case Stop.TIMEOUT:
                 seconds = (options.timeout_ms or 0) / 1000
                 error = JobTimeout(seconds).with_traceback(error.__traceback__)
-            case None if isinstance(error, asyncio.CancelledError) and _cancelled_by_others(run):
-                return Released(lease.job.id, lease.token)
+            case None if isinstance(error, asyncio.CancelledError) and not error.args:
+                # Only the stop reasons above are ours. This was the handler, or another one.
+                text = "its task was cancelled, and not by the worker"
+                error = asyncio.CancelledError(text).with_traceback(error.__traceback__)
         failure = failures.describe(
             error,
             attempt=lease.job.attempts_made + 1,
-            give_up_on=core.give_up_on,
-            backoff_function=core.backoff_function,
+            give_up_on=core.give_up_on if core else (),
+            backoff_function=core.backoff_function if core else None,
         )
-        return failures.outcome_of(failure, lease, options, keep)
+        return self._after_failure(failure, run, options, error)
+
+    def _after_failure(
+        self, failure: Failure, run: Run, options: Options, error: BaseException
+    ) -> Outcome:
+        keep = keep_or(options.keep_failed, self._keep_failed)
+        outcome = failures.outcome_of(failure, run.lease, options, keep)
+        failure_log.attempt(run.lease.job, outcome, failure, options.attempts, error)
+        return outcome
 
 
 def _limit(run: Run, options: Options) -> None:
@@ -147,6 +178,9 @@ def _limit(run: Run, options: Options) -> None:
         run.limit(options.timeout_ms / 1000)
 
 
-def _cancelled_by_others(run: Run) -> bool:
-    """Whether our task was cancelled from outside (the event loop ends), not by its handler."""
-    return run.task is not None and run.task.cancelling() > 0
+def _remote_error(id: str, failure: Failure) -> JobFailed:
+    """An exception that stands in the log for the one that did not leave its process."""
+    error = JobFailed(id, failure.reason)
+    if failure.trace:
+        error.__cause__ = failure_log.RemoteTraceback(failure.trace)
+    return error

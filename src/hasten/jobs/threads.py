@@ -45,19 +45,19 @@ class Threads:
         guard = _Guard()
         offer_interrupt(guard.interrupt)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        # What the handler raises is handed over as a value. As the exception of a future,
+        # GeneratorExit would close the coroutines that wait for it, and StopIteration is refused.
+        future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         # What a handler sets in its context must not be there for the thread's next handler.
         context = contextvars.copy_context()
 
-        def answer(result: T | None, error: BaseException | None = None) -> None:
+        def answer(result: Any, error: BaseException | None = None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(_set, future, result, error)
+                loop.call_soon_threadsafe(_set, future, (result, error))
 
         def carry_out() -> None:
             try:
                 result = context.run(guard.run, call)
-            except StopIteration as exc:  # which a future does not take
-                answer(None, RuntimeError(f"the handler raised {exc!r}"))
             except BaseException as exc:  # noqa: BLE001  # whatever it is, it is the job's
                 answer(None, exc)
             else:
@@ -65,10 +65,17 @@ class Threads:
 
         self._put(carry_out)
         try:
-            return await future
+            result, error = await future
         except asyncio.CancelledError:
-            guard.interrupt()  # the event loop ends: nobody will know what came of it
+            guard.interrupt()  # nobody waits for what comes of it
             raise
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: no cycle
+        returned: T = result
+        return returned
 
     def _put(self, carry_out: Callable[[], None]) -> None:
         self._calls.put(carry_out)
@@ -92,13 +99,9 @@ class Threads:
             self._calls.put(None)
 
 
-def _set(future: asyncio.Future[T], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
+def _set(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
         future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 class _Guard:

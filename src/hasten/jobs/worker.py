@@ -11,6 +11,10 @@ Theory of operation. Each queue has a lane with these tasks of the event loop:
 
 A worker has room for `concurrency` runs, over all its queues, and claims no job that it has no room
 for. One more task takes back what dead workers held, and a thread renews the leases (`leases.py`).
+
+The tasks named here are the worker's services. A handler may cancel any task of its event loop; a
+service that was cancelled that way starts again. One that fails with an error of ours takes the
+worker down, loudly.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
@@ -30,7 +34,7 @@ from typing import Any, Final, Self
 from hasten._clock import Clock
 from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted
-from hasten.jobs import suspects
+from hasten.jobs import engines, suspects
 from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs.options import (
@@ -40,6 +44,7 @@ from hasten.jobs.options import (
     check_keep,
     check_whole,
 )
+from hasten.jobs.outages import Outage
 from hasten.jobs.processes import Processes
 from hasten.jobs.queue import Queue
 from hasten.jobs.record import Batch, Claim, Lease, Note, Outcome, Postponed, Released
@@ -56,6 +61,12 @@ LOOK_ANYWAY_SECONDS: Final = 5.0
 
 # After the grace period, how long told-to-end handlers get, and then the store for the last words.
 LAST_WORDS_SECONDS: Final = 5.0
+
+# A service that a handler has cancelled starts again after this. An event loop that ends cancels
+# all its tasks, too, and is over by then.
+RESTART_SECONDS: Final = 0.1
+
+Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Worker:
@@ -107,13 +118,19 @@ class Worker:
         self._clock: Clock = queues[0].clock
         self._lanes: list[Lane] = []
         self._services: set[asyncio.Task[None]] = set()
+        self._cancelled_services: list[Service] = []
         self._suspects = Suspects(crash_limit)
         self._id = secrets.token_hex(8)
         self._claims = 0
         self._busy = 0  # running, or claimed and on their way
         self._claiming = 0  # claims that are under way
         self._stopping = False
+        self._handles_signals = False
         self._failure: BaseException | None = None
+        self._holder: asyncio.Task[Any] | None = None  # runs the `async with` block
+        self._has_cancelled_holder = False
+        self._stop_task: asyncio.Task[None] | None = None
+        self._loop_has_ended = False
         self._stopped: asyncio.Event | None = None
         self._stop_asked: asyncio.Event | None = None
 
@@ -124,15 +141,21 @@ class Worker:
         if self._lanes:
             raise RuntimeError("this worker has been started already: make another one")
         self._loop = asyncio.get_running_loop()
+        self._loop_life = self._until_loop_ends()
+        await anext(self._loop_life)
         self._stopped = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
         self._keeper = LeaseKeeper(self._clock, self._lease_ms)
+        outages: dict[str, Outage] = {}
         for queue in self._queues:
+            engine = queue.acquire_engine()  # it stays open when the queue is closed
             self._lanes.append(
                 Lane(
                     queue,
+                    engine,
+                    outage=outages.setdefault(engine.url, Outage(engine.url)),
                     keeper=self._keeper,
                     threads=self._threads,
                     processes=self._processes,
@@ -141,28 +164,62 @@ class Worker:
                 )
             )
         for lane in self._lanes:
-            self._serve(self._listen(lane))
+            self._serve(partial(self._listen, lane))
             for _ in range(lane.engine.flights):
-                self._serve(self._fetch(lane))
-        self._serve(self._take_back())
+                self._serve(partial(self._fetch, lane))
+        self._serve(self._take_back)
         self._keeper.start()
         logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
 
-    def _serve(self, service: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(service)
-        self._services.add(task)
-        task.add_done_callback(self._served)
+    async def _until_loop_ends(self) -> AsyncGenerator[None, None]:
+        """An event loop that ends closes its asynchronous generators: so we notice."""
+        try:
+            yield
+        finally:
+            self._loop_has_ended = True
 
-    def _served(self, task: asyncio.Task[None]) -> None:
+    def _serve(self, service: Service) -> None:
+        task = self._loop.create_task(service())
+        self._services.add(task)
+        task.add_done_callback(partial(self._served, service))
+
+    def _served(self, service: Service, task: asyncio.Task[None]) -> None:
         self._services.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A bug of ours. Standing still in silence would be the worst answer to it.
-            logger.critical("worker %s has failed and stops", self.name, exc_info=error)
-            self._failure = error
-            self.ask_to_stop()
+        if task.cancelled():
+            if not self._stopping:
+                if not self._cancelled_services:
+                    self._loop.call_later(RESTART_SECONDS, self._restart_services)
+                self._cancelled_services.append(service)
+        elif (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _restart_services(self) -> None:
+        services, self._cancelled_services = self._cancelled_services, []
+        if self._stopping or self._loop_has_ended:
+            return
+        logger.warning(
+            "worker %s: %d of its own tasks were cancelled, perhaps by a handler; restarting them",
+            self.name, len(services),
+        )  # fmt: skip
+        for service in services:
+            self._serve(service)
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop after an error of ours, and let whoever holds the worker know."""
+        logger.critical("worker %s has failed and stops", self.name, exc_info=error)
+        if self._failure is not None or self._stopping:
+            return
+        self._failure = error
+        self.ask_to_stop()
+        if self._holder is not None and not self._holder.done():
+            self._has_cancelled_holder = True
+            self._holder.cancel()
+        else:
+            self._stop_task = self._loop.create_task(self._stop(self._grace))
 
     async def __aenter__(self) -> Self:
         await self.start()
+        self._holder = asyncio.current_task()
         return self
 
     async def __aexit__(
@@ -171,7 +228,18 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.stop()
+        """Stop. Raises what the worker has failed with, which cancelled the block."""
+        holder, self._holder = self._holder, None
+        was_cancelled = isinstance(error, asyncio.CancelledError)
+        if self._has_cancelled_holder and holder is not None:
+            if not was_cancelled:  # the block has ended before the cancellation reached it
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+            holder.uncancel()
+        await self._stop(self._grace)
+        # An error of the block's own is not replaced.
+        if self._failure is not None and (error is None or was_cancelled):
+            raise self._failure
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT; a second one ends the process at once.
@@ -182,10 +250,13 @@ class Worker:
         await self.start()
         assert self._stop_asked is not None
         with self._signals():
-            await self._stop_asked.wait()
+            try:
+                await self._stop_asked.wait()
+            except asyncio.CancelledError:
+                logger.error("worker %s: the task that runs it was cancelled; it stops", self.name)
+                await self._stop(self._grace)
+                raise
             await self.stop()
-        if self._failure is not None:
-            raise self._failure
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -204,9 +275,11 @@ class Worker:
                 self._loop.call_soon_threadsafe(self.ask_to_stop)
 
         before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+        self._handles_signals = True
         try:
             yield
         finally:
+            self._handles_signals = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -217,16 +290,25 @@ class Worker:
             self._stop_asked.set()
 
     async def stop(self, grace: Seconds | None = None) -> None:
-        """End gracefully; returns when all is stored or handed back. Safe to call twice."""
+        """End gracefully; returns when all is stored or handed back. Safe to call twice.
+
+        Raises what the worker itself has failed with.
+        """
+        await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _stop(self, grace_seconds: float) -> None:
         if self._stopped is None:
             return
         if self._stopping:
             await self._stopped.wait()
             return
         self._stopping = True
-        seconds = self._grace if grace is None else to_ms("grace", grace) / 1000
+        for lane in self._lanes:
+            lane.keep_released()
         try:
-            await self._let_finish(seconds)
+            await self._let_finish(grace_seconds)
             await self._hand_back()
             await self._store_the_rest()
         finally:
@@ -236,6 +318,7 @@ class Worker:
             await self._leave()
             self._threads.close()
             self._processes.close()
+            await self._loop_life.aclose()
             self._stopped.set()
             logger.info("worker %s has stopped", self.name)
 
@@ -262,7 +345,7 @@ class Worker:
         if running := self._running():
             await asyncio.wait(running, timeout=LAST_WORDS_SECONDS)
         for lane in self._lanes:
-            for run in lane.runs.values():
+            for run in list(lane.runs.values()):
                 if not run.has_ended:
                     logger.error(
                         "job %s does not end; it is handed back while its handler still runs",
@@ -274,6 +357,9 @@ class Worker:
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 for lane in self._lanes:
+                    # What a claim that is still under way brings is handed back with the others.
+                    await lane.until_landed()
+                    lane.hand_back()
                     await lane.until_settled()
         except TimeoutError:
             logger.error(
@@ -287,11 +373,13 @@ class Worker:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
                     await lane.engine.leave(lane.name, self._id)
+                    await engines.release(lane.engine)
 
     # Fetching -----------------------------------------------------------------------------------
 
     async def _fetch(self, lane: Lane) -> None:
         """Settle what has ended and claim what there is room for, again and again."""
+        activity = f"settle jobs of queue {lane.name}"
         while True:
             notes, outcomes = lane.take()
             claim = self._next_claim(lane)
@@ -303,19 +391,35 @@ class Worker:
             try:
                 batch = await self._settle(lane, notes, outcomes, claim)
             except StoreError as error:
-                lane.put_back(notes, outcomes)
-                if isinstance(error, StoreInterrupted):
-                    lane.unsure.update(outcome.id for outcome in outcomes)
-                self._return_room(lane, claim)
-                self._begin_suspect()
-                await lane.pause_after(error)
+                self._put_back(lane, notes, outcomes, claim, isinstance(error, StoreInterrupted))
+                lane.outage.failed(activity, error)
+                await lane.pause()
+            except asyncio.CancelledError:
+                self._put_back(lane, notes, outcomes, claim, unsure=True)
+                raise
             else:
                 lane.recovered()
+                lane.outage.succeeded(activity)
                 self._return_room(lane, claim)
                 self._take_in(lane, outcomes, claim, batch)
             finally:
                 lane.flights -= 1
                 lane.turned.set()
+
+    def _put_back(
+        self,
+        lane: Lane,
+        notes: list[Note],
+        outcomes: list[Outcome],
+        claim: Claim | None,
+        unsure: bool,
+    ) -> None:
+        """Keep what could not be stored for the next call. unsure: it may have been stored."""
+        lane.put_back(notes, outcomes)
+        if unsure:
+            lane.unsure.update(outcome.id for outcome in outcomes)
+        self._return_room(lane, claim)
+        self._begin_suspect()
 
     async def _settle(
         self,
@@ -420,14 +524,19 @@ class Worker:
         try:
             outcome = await lane.runner.run(run)
         except BaseException as error:
-            # Not the handler's: those are outcomes. It goes back, and the next worker may try.
-            if not isinstance(error, KeyboardInterrupt):
-                logger.exception("job %s could not be run", run.lease.job.id)
-            outcome = Released(run.lease.job.id, run.lease.token)
-            if isinstance(error, KeyboardInterrupt):
+            # A handler may have thrown into this coroutine (GeneratorExit closes what it awaits).
+            # It counts as an attempt like any other error: nothing goes round uncounted.
+            outcome = lane.runner.failed(error, run)
+            if isinstance(error, KeyboardInterrupt) and not self._handles_signals:
                 self._end(lane, run, outcome)
-                raise
+                raise  # the user's Ctrl+C, perhaps
         self._end(lane, run, outcome)
+
+    def _end_dropped(self, lane: Lane) -> None:
+        """End the runs whose task was cancelled before its first step, which it never took."""
+        for run in list(lane.runs.values()):
+            if run.task is not None and run.task.done() and not run.has_ended:
+                self._end(lane, run, lane.runner.failed(asyncio.CancelledError(), run))
 
     def _end(self, lane: Lane, run: Run, outcome: Outcome | None) -> None:
         self._busy -= 1
@@ -451,12 +560,16 @@ class Worker:
         """Make a lane hungry again when there is, or may be, something for it."""
         with contextlib.suppress(StoreError):  # the fetcher tells of it
             await lane.engine.enter(lane.name, self._id, name=self.name)
+        activity = f"wait for jobs of queue {lane.name}"
         while True:
             await lane.idle.wait()
             try:
                 await self._until_work(lane)
             except StoreError as error:
-                await lane.pause_after(error)
+                lane.outage.failed(activity, error)
+                await lane.pause()
+            else:
+                lane.outage.succeeded(activity)
             lane.feed()
 
     async def _until_work(self, lane: Lane) -> None:
@@ -478,22 +591,27 @@ class Worker:
 
     async def _take_back(self) -> None:
         """Recover the jobs of dead workers, again and again."""
-        interval_ms = self._lease_ms // RENEWALS_PER_LEASE
         while True:
             # What we hold comes first: after the machine has slept, all leases have run out, and
             # ours must not be taken for those of the dead.
             await asyncio.to_thread(self._keeper.renew_now)
             for lane in self._lanes:
-                try:
-                    ids = await lane.engine.reclaim(
-                        lane.name, crash_limit=self._crash_limit, now_ms=self._clock.now_ms()
-                    )
-                except StoreError as error:
-                    logger.debug("cannot look for jobs of dead workers: %s", error)
-                    continue
-                if ids:
-                    logger.warning(
-                        "took back %d jobs of queue %s whose worker is gone: %s",
-                        len(ids), lane.name, ", ".join(ids[:10]),
-                    )  # fmt: skip
-            await self._clock.sleep_until(self._clock.now_ms() + interval_ms)
+                self._end_dropped(lane)
+                await self._reclaim(lane)
+            await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
+
+    async def _reclaim(self, lane: Lane) -> None:
+        activity = f"take back the jobs of dead workers of queue {lane.name}"
+        try:
+            ids = await lane.engine.reclaim(
+                lane.name, crash_limit=self._crash_limit, now_ms=self._clock.now_ms()
+            )
+        except StoreError as error:
+            lane.outage.failed(activity, error)
+            return
+        lane.outage.succeeded(activity)
+        if ids:
+            logger.warning(
+                "took back %d jobs of queue %s whose worker is gone: %s",
+                len(ids), lane.name, ", ".join(ids[:10]),
+            )  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from hasten._durations import Seconds, to_us
 from hasten.errors import InvalidOption
 
 Relation = Literal["eq", "gte", "estimate"]
@@ -44,7 +44,7 @@ class Cached:
     """
 
     how: Plain | Capped | CountFunction
-    seconds: float | timedelta
+    seconds: Seconds
     max_entries: int = 1024
     """So many totals are remembered; beyond, the one that was not asked for the longest is lost."""
     ttl: float = field(init=False)
@@ -55,14 +55,11 @@ class Cached:
         if isinstance(how, Cached):
             raise InvalidOption("Cached(how)", how, "what is not cached already")
         to_counting(how)
-        given: object = self.seconds
-        seconds = given.total_seconds() if isinstance(given, timedelta) else given
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-            raise InvalidOption("Cached(seconds)", given, "seconds (a number) or a timedelta")
+        ttl_us = to_us("Cached(seconds)", self.seconds, at_least_us=1)
         most: object = self.max_entries
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise InvalidOption("max_entries", most, "a whole number from 1")
-        object.__setattr__(self, "ttl", float(seconds))
+        object.__setattr__(self, "ttl", ttl_us / 1_000_000)
 
 
 Uncached: TypeAlias = Plain | Capped

@@ -16,7 +16,6 @@ DETAIL: Final = "Too many requests, please try again later."
 _TYPES: Final = "https://iana.org/assignments/http-problem-types#"
 QUOTA: Final = _TYPES + "quota-exceeded"
 CAPACITY: Final = _TYPES + "temporary-reduced-capacity"
-ABNORMAL: Final = _TYPES + "abnormal-usage-detected"
 
 MAX_ACCEPT_CHARS: Final = 1024
 """A longer Accept is not parsed."""

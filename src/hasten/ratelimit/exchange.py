@@ -14,7 +14,7 @@ from hasten._asgi import Headers, Message, Scope, Send
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.fields import NAMES, State
 from hasten.ratelimit.limit import Limit, OrAwaitable
-from hasten.ratelimit.store import Check, Outcome, Settlement
+from hasten.ratelimit.store import Check, Outcome, Settlement, shown
 
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
@@ -44,13 +44,8 @@ class Taken:
 
     @property
     def told(self) -> Outcome:
-        """Of several rates: the one that denies for longest, else the one with the least left."""
-        if len(self.outcomes) == 1:
-            return self.outcomes[0]
-        if self.is_denied:
-            denied = [outcome for outcome in self.outcomes if not outcome.ok]
-            return max(denied, key=lambda outcome: outcome.retry_us)
-        return min(self.outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
+        """Of several rates the one that is to be told of."""
+        return self.outcomes[0] if len(self.outcomes) == 1 else shown(self.outcomes)
 
     def states(self) -> list[State]:
         """What is told of it, for each of its rates."""

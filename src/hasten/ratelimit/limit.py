@@ -15,8 +15,15 @@ from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.fields import Policy
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
-from hasten.ratelimit.rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
-from hasten.ratelimit.store import Check, OnError, digest
+from hasten.ratelimit.rules import (
+    Algorithm,
+    Rule,
+    bucket_of,
+    check_block,
+    concurrency_rule,
+    rule_of,
+)
+from hasten.ratelimit.store import ON_ERROR, Check, OnError, digest
 
 T = TypeVar("T")
 
@@ -167,7 +174,7 @@ class Limit:
         self.block_us: Final = _us("block_for", block_for)
         self.on_store_error: Final = _on_error(on_store_error)
         self.approximate: Final = _limit("approximate", approximate)
-        self.per: Final = _one_of("per", per, get_args(Per))
+        self.per: Final = one_of("per", per, get_args(Per))
         self._check_outcome()
         self.rules: tuple[Rule, ...] = tuple(_rule(each, algorithm) for each in self.rates)
         self._is_named = name is not None
@@ -177,6 +184,7 @@ class Limit:
         self.policies: Final = lru_cache(256)(self._policy)
         """What answers say of a rule."""
         self._check_cost()
+        self._check_block(self.rules)
 
     @classmethod
     def concurrency(
@@ -265,7 +273,9 @@ class Limit:
     # Making --------------------------------------------------------------------------------------
 
     def _make_rules(self, rate: Rated) -> tuple[Rule, ...]:
-        return tuple(_rule(each, self.algorithm) for each in _rates(rate))
+        rules = tuple(_rule(each, self.algorithm) for each in _rates(rate))
+        self._check_block(rules)
+        return rules
 
     def _policy(self, rule: Rule) -> Policy:
         if rule.kind == "concurrency":
@@ -313,6 +323,12 @@ class Limit:
             raise InvalidLimit(
                 "APPROXIMATE", "approximate", self.approximate, f"no {ways[0]}: that is exact"
             )
+
+    def _check_block(self, rules: Sequence[Rule]) -> None:
+        try:
+            check_block(self.block_us, rules)
+        except InvalidOption as error:
+            raise InvalidLimit.of("BLOCK_FOR", error) from None
 
     def _check_cost(self) -> None:
         if isinstance(self.cost, int) and self.rules:
@@ -448,10 +464,10 @@ def _flag(option: str, value: object) -> bool:
 
 
 def _on_error(value: object) -> Any:
-    return None if value is None else _one_of("on_store_error", value, get_args(OnError))
+    return None if value is None else one_of("on_store_error", value, ON_ERROR)
 
 
-def _one_of(option: str, value: object, known: Sequence[str]) -> Any:
+def one_of(option: str, value: object, known: Sequence[str]) -> Any:
     if value in known:
         return value
     raise InvalidLimit(option.upper(), option, value, f"one of {', '.join(map(repr, known))}")

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hasten import _portal
 from hasten._durations import Seconds, to_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
-from hasten.ratelimit.rules import Algorithm, bucket_of, rule_of
-from hasten.ratelimit.store import Check, OnError, Outcome, Store, digest
+from hasten.ratelimit.rules import Algorithm, bucket_of, check_block, rule_of
+from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store, digest, shown
 from hasten.ratelimit.stores import open_store
-
-ON_ERROR: Final = ("local", "allow", "deny")
 
 MAX_KNOWN_KEYS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether it may be done, as a truth value, and what is left. Times are in seconds.
 
     reset_after is when more is left than now, retry_after when the same may be tried again with
@@ -70,12 +66,7 @@ class Limiter:
         rules = [rule_of(rate, algorithm) for rate in to_rates("rate", rate)]
         self._capacity = min(rule.capacity for rule in rules)
         block_us = to_us("block_for", block_for)
-        longest_us = max(rule.life_us for rule in rules)
-        if 0 < block_us < longest_us:
-            expected = (
-                f"0, or {longest_us / 1_000_000:g} s at least: so long a denial may last anyway"
-            )
-            raise InvalidOption("block_for", block_for, expected)
+        check_block(block_us, rules)
         workers = to_limit("approximate", approximate)
         self._checks = [
             Check(
@@ -91,13 +82,19 @@ class Limiter:
         if store is None or isinstance(store, str):
             store = open_store(store or "memory://", budget=budget)
         self._guard = Guard(store, instances=instances, budget=budget)
-        self._keys: dict[str, bytes] = {}
+        immediate = self._guard.immediate if len(rules) == 1 else None
+        # What most limiters are: one rate, and a store that answers at once.
+        self._hit_one = immediate.hit_one if immediate is not None else None
+        self._groups: dict[tuple[str, int], list[Check]] = {}
         self.sync = SyncLimiter(self)
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take the cost if it may be taken. Never raises `StoreError`."""
-        [outcomes] = await self._guard.hit([self._group(key, cost)])
-        return _decision(outcomes)
+        group = self._group(key, cost)
+        if self._hit_one is not None:
+            return _decision(self._hit_one(group[0]))
+        [outcomes] = await self._guard.hit([group])
+        return _decision(shown(outcomes))
 
     async def wait(self, key: str, timeout: Seconds | None = None, cost: int = 1) -> Decision:
         """Take the cost as soon as it may be taken.
@@ -118,7 +115,7 @@ class Limiter:
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """What `hit` would say, taking nothing."""
-        return _decision(await self._guard.peek(self._group(key, cost)))
+        return _decision(shown(await self._guard.peek(self._group(key, cost))))
 
     async def reset(self, key: str) -> None:
         """Forget what a key has taken, and its block. Raises `StoreError`."""
@@ -136,13 +133,15 @@ class Limiter:
         await self._guard.aclose()
 
     def _group(self, key: str, cost: int) -> list[Check]:
-        to_limit("cost", cost)
-        known = self._keys.get(key)
-        if known is None:
-            if len(self._keys) >= MAX_KNOWN_KEYS:
-                self._keys.clear()
-            known = self._keys[key] = digest(key)
-        return [check._replace(key=known, cost=cost) for check in self._checks]
+        group = self._groups.get((key, cost))
+        if group is None:
+            to_limit("cost", cost)
+            if len(self._groups) >= MAX_KNOWN_KEYS:
+                self._groups.clear()
+            digested = digest(key)
+            group = [check._replace(key=digested, cost=cost) for check in self._checks]
+            self._groups[key, cost] = group
+        return group
 
 
 class SyncLimiter:
@@ -170,14 +169,6 @@ class SyncLimiter:
         _portal.call(self._limiter.aclose())
 
 
-def _decision(outcomes: list[Outcome]) -> Decision:
-    """Of several rates: the one that denies for longest, else the one with the least left."""
-    denied = [outcome for outcome in outcomes if not outcome.ok]
-    if denied:
-        shown = max(denied, key=lambda outcome: outcome.retry_us)
-    else:
-        shown = min(outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
-    return Decision(
-        shown.ok, shown.limit, shown.remaining, shown.reset_us / 1_000_000,
-        shown.retry_us / 1_000_000,
-    )  # fmt: skip
+def _decision(outcome: Outcome) -> Decision:
+    ok, limit, remaining, reset_us, retry_us, *_ = outcome
+    return Decision(ok, limit, remaining, reset_us / 1_000_000, retry_us / 1_000_000)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._durations import Seconds
@@ -26,7 +26,7 @@ from hasten.ratelimit.decisions import Counters, Decided, Decisions
 from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.fields import Fields
-from hasten.ratelimit.limit import Limit
+from hasten.ratelimit.limit import Limit, one_of
 from hasten.ratelimit.paths import plain
 from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
@@ -34,7 +34,7 @@ from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.refusals import Refusals
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
-from hasten.ratelimit.store import Check, OnError, Outcome, Store
+from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
 from hasten.ratelimit.stores import MemoryStore, open_store
 
 logger = logging.getLogger("hasten.ratelimit")
@@ -85,9 +85,7 @@ class RateLimitMiddleware:
         clock: Callable[[], float] | None = None,
     ) -> None:
         _check_limits(limits)
-        if on_store_error not in get_args(OnError):
-            expected = f"one of {', '.join(map(repr, get_args(OnError)))}"
-            raise InvalidLimit("ON_STORE_ERROR", "on_store_error", on_store_error, expected)
+        one_of("on_store_error", on_store_error, ON_ERROR)
         self.app = app
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -103,6 +104,14 @@ def concurrency_rule(limit: int, lease: Seconds) -> Rule:
     anything lasts that should last.
     """
     return Rule("concurrency", to_limit("limit", limit), to_us("lease", lease, at_least_us=1_000))
+
+
+def check_block(block_us: int, rules: Sequence[Rule]) -> None:
+    """Raise `InvalidOption` for a block that would end before the denial that leads to it."""
+    longest_us = max((rule.life_us for rule in rules), default=0)
+    if 0 < block_us < longest_us:
+        expected = f"0, or {longest_us / 1_000_000:g} s at least: so long a denial may last anyway"
+        raise InvalidOption("block_for", block_us / 1_000_000, expected)
 
 
 def bucket_of(name: str, rule: Rule) -> str:

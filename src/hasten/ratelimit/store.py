@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit.rules import Rule
 
 OnError: TypeAlias = Literal["local", "allow", "deny"]
+
+ON_ERROR: Final[tuple[OnError, ...]] = get_args(OnError)
 
 
 class Check(NamedTuple):
@@ -79,6 +81,16 @@ class Outcome(NamedTuple):
     certain: bool = False
     token: Token | None = None
     unavailable: bool = False
+
+
+def shown(outcomes: Sequence[Outcome]) -> Outcome:
+    """Of several rates: the one that denies for longest, else the one with the least left."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    denied = [outcome for outcome in outcomes if not outcome.ok]
+    if denied:
+        return max(denied, key=lambda outcome: outcome.retry_us)
+    return min(outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
 
 
 class Settlement(NamedTuple):

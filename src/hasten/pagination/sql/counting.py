@@ -148,8 +148,8 @@ def lateral(
 ) -> Selection:
     """One row at least: the total, whether there is a row of the page, and the row.
 
-    page selects what `with_keys` does. Past the end it is not looked for. Columns only: what comes
-    out of a sub-query is no entity.
+    page selects what `with_keys` does; the keys serve to sort its rows again, and stay inside. Past
+    the end it is not looked for. Columns only: what comes out of a sub-query is no entity.
     """
     total = select(counted.subquery().c[0].label("total")).subquery("hasten_count")
     marked = page.add_columns(literal_column("1", Integer).label(HERE))
@@ -159,17 +159,15 @@ def lateral(
         SortKey(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(layout(reading, keys), keys, strict=True)
     )
-    # An expression, as of a hybrid, has no name of its own.
-    names = [
-        getattr(each, "name", None) or f"hasten_{place}"
-        for place, each in enumerate(page.selected_columns)
+    own = [
+        # An expression, as of a hybrid, has no name of its own.
+        column.label(getattr(each, "name", None) or f"hasten_{place}")
+        for place, (column, each) in enumerate(
+            zip(columns[: reading.width], page.selected_columns, strict=False)
+        )
     ]
     found = (
-        select(
-            *(each.label(name) for each, name in zip(columns, names, strict=False)),
-            columns[-1],
-            total.c.total,
-        )
+        select(*own, columns[-1], total.c.total)
         .select_from(total.outerjoin(rows, true()))
         .order_by(*order_by(moved, dialect))
     )

@@ -119,14 +119,24 @@ def layout(reading: Reading, keys: Keys) -> list[int]:
 
 def with_keys(reading: Reading, keys: Keys) -> Selection:
     """The select with the keys that it does not hold behind its own columns."""
-    hidden = [key for key in keys if reading.find(key.column) is None]
-    if hidden and reading.is_distinct:
-        raise InvalidOption(
-            "sort", str(hidden[0].column), "one of the columns that the DISTINCT select holds"
-        )
+    check_distinct(reading, keys)
+    hidden = _hidden(reading, keys)
     return reading.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
+
+
+def check_distinct(reading: Reading, keys: Keys) -> None:
+    """Raise `InvalidOption` for a key that rows which are told apart by what they hold lack."""
+    hidden = _hidden(reading, keys) if reading.is_distinct else ()
+    if hidden:
+        raise InvalidOption(
+            "sort", str(hidden[0].column), "one of the columns that the DISTINCT select holds"
+        )
+
+
+def _hidden(reading: Reading, keys: Keys) -> list[SortKey]:
+    return [key for key in keys if reading.find(key.column) is None]
 
 
 def order_by(keys: Keys, dialect: str) -> list[Expression]:

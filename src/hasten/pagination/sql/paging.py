@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import and_
 
-from hasten.pagination.sql.keyset import Amount, order_by, with_keys
+from hasten.pagination.sql.keyset import Amount, check_distinct, order_by, with_keys
 from hasten.pagination.sql.reading import Keys, Reading, Selection, only
 
 DEFER_FROM: Final = 1_000
@@ -19,14 +19,23 @@ DEFER_FROM: Final = 1_000
 
 
 def page(
-    reading: Reading, keys: Keys, *, limit: Amount, offset: Amount, dialect: str, defer: bool
+    reading: Reading,
+    keys: Keys,
+    *,
+    limit: Amount,
+    offset: Amount,
+    dialect: str,
+    defer: bool,
+    keyed: bool = False,
 ) -> Selection:
-    """The select of up to limit rows, with the keys behind their own elements.
+    """The select of up to limit rows; keyed has the keys behind their own elements.
 
+    Sorted by they are in any case. What nobody asked for need not leave the database for that.
     defer says whether primary keys are looked for first, which pays from `DEFER_FROM` on. What is
     grouped, DISTINCT or told apart by a key of the caller's is never deferred.
     """
-    statement = with_keys(reading, keys)
+    check_distinct(reading, keys)
+    statement = with_keys(reading, keys) if keyed else reading.statement
     order = order_by(keys, dialect)
     if not defer or not can_defer(reading):
         return statement.order_by(*order).limit(limit).offset(offset)

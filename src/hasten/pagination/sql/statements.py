@@ -101,14 +101,24 @@ def bounds(position: Sequence[object] | None, *, limit: int) -> Mapping[str, obj
     return {**at, _LIMIT.key: limit}
 
 
-def _page(reading: Reading, keys: Keys, dialect: str, defer: bool, backwards: bool) -> Selection:
+def _page(
+    reading: Reading,
+    keys: Keys,
+    dialect: str,
+    defer: bool,
+    backwards: bool,
+    keyed: bool = False,
+) -> Selection:
     if backwards:
         keys = tuple(key.reversed(dialect) for key in keys)
-    return paging.page(reading, keys, limit=_LIMIT, offset=_OFFSET, dialect=dialect, defer=defer)
+    return paging.page(
+        reading, keys, limit=_LIMIT, offset=_OFFSET, dialect=dialect, defer=defer, keyed=keyed
+    )
 
 
 def _page_and_count(reading: Reading, keys: Keys, dialect: str, cap: int | None) -> Selection:
-    page = _page(reading, keys, dialect, defer=False, backwards=False)
+    is_lateral = dialect == "postgresql" and not reading.holds_entities
+    page = _page(reading, keys, dialect, defer=False, backwards=False, keyed=is_lateral)
     counted = counting.count(reading, cap=cap, dialect=dialect)
     if dialect != "postgresql":
         return counting.beside(page, counted)

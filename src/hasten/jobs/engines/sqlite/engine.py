@@ -7,6 +7,7 @@ in `hasten._sqlite`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,19 @@ class SqliteEngine:
             return await run(partial(settle, careful=False))
         except working.LeaseMismatch:
             return await run(partial(settle, careful=True))
+        except asyncio.CancelledError:
+            if claim is not None:
+                # The claim is carried out nevertheless, and nobody would run its jobs.
+                self._database.post(
+                    partial(
+                        working.release_claim,
+                        queue=queue,
+                        token=claim.token,
+                        retention=self._retention,
+                        now_ms=now_ms,
+                    )
+                )
+            raise
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int

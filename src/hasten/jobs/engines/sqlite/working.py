@@ -315,6 +315,15 @@ def _promote_due(connection: Connection, ledger: Ledger, now_ms: int) -> None:
     ledger.tell(Group("waiting", [id for _, id, _ in due], previous=State.DELAYED))
 
 
+def release_claim(
+    connection: Connection, queue: str, token: str, retention: Retention, now_ms: int
+) -> None:
+    """Hand back the jobs of a claim that nobody waits for any more."""
+    ids = read_json(connection, "read_claimed", queue=queue, token=token)
+    released = [Released(id, token) for id in ids]
+    settle(connection, queue, released, None, retention, now_ms, careful=True)
+
+
 def renew(connection: Connection, queue: str, leases: Mapping[str, str], until_ms: int) -> set[str]:
     """See `Engine.renew`."""
     seqs = seqs_of(connection, queue, list(leases))

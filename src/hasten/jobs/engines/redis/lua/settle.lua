@@ -126,6 +126,17 @@ local function retry(outcome, job)
   put_back(outcome[2], outcome[6])
 end
 
+-- Where jobs that are released stand in `active`: the one that was claimed last in front.
+local started = {}
+for _, outcome in ipairs(outcomes) do
+  if outcome[1] == RELEASED then
+    for index, id in ipairs(call('LRANGE', q.base .. 'active', 0, -1)) do
+      started[id] = index
+    end
+    break
+  end
+end
+
 for _, outcome in ipairs(outcomes) do
   local job = begin(outcome)
   if job then
@@ -144,9 +155,12 @@ for _, outcome in ipairs(outcomes) do
   end
 end
 
--- The first of them comes to stand nearest to the front.
-for index = #released, 1, -1 do
-  local id = released[index]
+-- The one that was claimed first comes to stand nearest to the front, whatever their order here: two
+-- claims of one worker may have been answered the other way round.
+table.sort(released, function(a, b)
+  return started[a] < started[b]
+end)
+for _, id in ipairs(released) do
   make_ready(q, id, tonumber(call('HGET', q.base .. id, 'priority')) or 0, true)
   tell_waiting(q, id, 'active')
 end

@@ -1,0 +1,88 @@
+"""What a worker logs of runs that failed.
+
+An attempt that will be retried is a WARNING, a job that failed for good an ERROR with the traceback
+in `exc_info`, where error trackers look for it. The facts are attributes of the record, too:
+`queue`, `task`, `job_id`, `attempt`, `attempts`, `reason` and, of a retry, `retry_in` (seconds).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from hasten.jobs.engine import CANCELLED_REASON
+from hasten.jobs.failures import Failure
+from hasten.jobs.record import Failed, JobRecord, Outcome, Postponed, Retry
+
+logger = logging.getLogger("hasten.worker")
+
+MAX_SHOWN: Final = 500  # characters of a reason in a line of the log
+
+
+def attempt(
+    job: JobRecord, outcome: Outcome, failure: Failure, attempts: int, error: BaseException
+) -> None:
+    """Log a run that failed. attempts is how many runs the job may have in total."""
+    number = job.attempts_made + 1
+    facts = {**_facts(job, failure.reason), "attempt": number, "attempts": attempts}
+    job_name = _one_line(job.name)
+    shown = _one_line(failure.reason)
+    match outcome:
+        case Failed():
+            logger.error(
+                "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
+                job.queue, job.id, job_name, number, attempts, shown,
+                extra=facts, exc_info=error,
+            )  # fmt: skip
+        case Retry(delay_ms=delay_ms):
+            logger.warning(
+                "queue %s: job %s (%s) failed, attempt %d of %d, runs again in %g s: %s",
+                job.queue, job.id, job_name, number, attempts, delay_ms / 1000, shown,
+                extra={**facts, "retry_in": delay_ms / 1000},
+            )  # fmt: skip
+        case Postponed(delay_ms=delay_ms):
+            logger.info(
+                "queue %s: job %s (%s) asked to run again in %g s",
+                job.queue, job.id, job_name, delay_ms / 1000,
+                extra={**facts, "retry_in": delay_ms / 1000},
+            )  # fmt: skip
+
+
+def not_run(job: JobRecord, reason: str) -> None:
+    """Log a job that failed for good without having run: its task is unknown, it expired, …"""
+    logger.error(
+        "queue %s: job %s (%s) failed without a run: %s",
+        job.queue, job.id, _one_line(job.name), _one_line(reason),
+        extra=_facts(job, reason),
+    )  # fmt: skip
+
+
+def cancelled(job: JobRecord) -> None:
+    """Log a job that ends because somebody has cancelled it."""
+    logger.info(
+        "queue %s: job %s (%s) was cancelled",
+        job.queue, job.id, _one_line(job.name),
+        extra=_facts(job, CANCELLED_REASON),
+    )  # fmt: skip
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in another process: the cause of its `JobFailed` in the log."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace)
+        self.trace = trace
+
+    def __str__(self) -> str:
+        return f"\n{self.trace}"
+
+
+def _facts(job: JobRecord, reason: str) -> dict[str, object]:
+    return {"queue": job.queue, "task": job.name, "job_id": job.id, "reason": reason}
+
+
+def _one_line(text: str) -> str:
+    """Text of a user's on one line of a log, without control characters."""
+    shown = text[: MAX_SHOWN + 1]
+    line = " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+    return line if len(text) <= MAX_SHOWN else line[:MAX_SHOWN] + "…"

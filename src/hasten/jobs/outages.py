@@ -1,0 +1,74 @@
+"""What a worker logs of trouble with a store: its beginning, its end and a count, not each call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hasten.errors import StoreError
+
+logger = logging.getLogger("hasten.worker")
+
+REMIND_SECONDS: Final = 60.0
+"""The same error is logged again after this long, with the number of calls that failed."""
+
+MAX_TEXTS: Final = 100  # different errors that are remembered
+
+
+class Outage:
+    """Trouble that a worker's services have with one store. Safe to use from any thread.
+
+    All services of all queues on the store share it, so that a store that is unavailable is logged
+    once, and not by each of them.
+    """
+
+    def __init__(self, store: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._failing: set[str] = set()  # activities that have failed and not succeeded since
+        self._logged_at: dict[str, float] = {}  # by the text of the error
+        self._since = 0.0
+        self._calls = 0
+        self._is_open = False  # the log says that the store fails, and not yet that it works again
+
+    def failed(self, activity: str, error: StoreError) -> None:
+        """Report a call that failed and will be repeated. activity: `settle jobs of queue mail`."""
+        now, text = self._monotonic(), str(error)
+        with self._lock:
+            if not self._failing and not self._is_open:
+                self._since, self._calls = now, 0
+            self._failing.add(activity)
+            self._calls += 1
+            if now - self._logged_at.get(text, -REMIND_SECONDS) < REMIND_SECONDS:
+                return
+            if len(self._logged_at) >= MAX_TEXTS:
+                self._logged_at.clear()
+            self._logged_at[text] = now
+            calls, seconds, self._is_open = self._calls, now - self._since, True
+        if calls == 1:
+            logger.error("store unavailable, retrying: cannot %s: %s", activity, text)
+        else:
+            logger.error(
+                "store unavailable for %.0f s, %d calls failed, retrying: cannot %s: %s",
+                seconds, calls, activity, text,
+            )  # fmt: skip
+
+    def succeeded(self, activity: str) -> None:
+        """Report a call that worked. Costs next to nothing while none fails."""
+        if activity not in self._failing:
+            return
+        with self._lock:
+            # Services that still fail add themselves again; one that has nothing to do any more
+            # must not keep the outage open.
+            self._failing.clear()
+            was_open, self._is_open = self._is_open, False
+            calls, seconds = self._calls, self._monotonic() - self._since
+        if was_open:
+            logger.warning(
+                "%s: store available again after %.1f s, %d calls failed",
+                self._store, seconds, calls,
+            )  # fmt: skip

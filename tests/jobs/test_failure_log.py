@@ -1,0 +1,228 @@
+"""What a worker logs of runs that failed, and what a log record of it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from hasten.errors import JobFailed
+from hasten.jobs import Queue, RetryAfter, State, Worker
+from tests.jobs import process_tasks
+from tests.jobs.eventually import until_state
+
+
+def records(caplog: pytest.LogCaptureFixture, job_id: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if getattr(record, "job_id", None) == job_id]
+
+
+def facts(record: logging.LogRecord, *names: str) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in names)
+
+
+@pytest.fixture(autouse=True)
+def _everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hasten.worker")
+
+
+async def fail(job: Any) -> None:
+    with pytest.raises(JobFailed):
+        await job.result(timeout=10)
+
+
+@pytest.mark.parametrize("where", ["loop", "thread"])
+async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
+    queue: Queue, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def in_loop() -> None:
+        raise ValueError("boom")
+
+    def in_thread() -> None:
+        raise ValueError("boom")
+
+    task = queue.task(name="send", attempts=2)(in_loop if where == "loop" else in_thread)
+    job = await task.enqueue()
+    async with Worker(queue, grace=0):
+        await fail(job)
+    retried, failed = records(caplog, job.id)
+    assert (retried.levelname, failed.levelname) == ("WARNING", "ERROR")
+    assert retried.getMessage() == (
+        f"queue mail: job {job.id} (send) failed, attempt 1 of 2, runs again in 0 s: "
+        "ValueError: boom"
+    )
+    assert failed.getMessage() == (
+        f"queue mail: job {job.id} (send) failed for good, attempt 2 of 2: ValueError: boom"
+    )
+    assert facts(retried, "queue", "task", "attempt", "attempts", "reason", "retry_in") == (
+        "mail", "send", 1, 2, "ValueError: boom", 0.0,
+    )  # fmt: skip
+    assert facts(failed, "queue", "task", "attempt", "attempts", "reason") == (
+        "mail", "send", 2, 2, "ValueError: boom",
+    )  # fmt: skip
+    assert retried.exc_info is None
+    assert failed.exc_info is not None
+    assert isinstance(failed.exc_info[1], ValueError)
+    assert failed.exc_info[2] is not None
+
+
+async def test_a_retry_says_when(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    @queue.task(attempts=2, backoff=90)
+    async def send() -> None:
+        raise ValueError("boom")
+
+    job = await send.enqueue()
+    async with Worker(queue, grace=0):
+        await until_state(job, State.DELAYED)
+    (retried,) = records(caplog, job.id)
+    assert "attempt 1 of 2, runs again in 90 s: " in retried.getMessage()
+    assert facts(retried, "retry_in") == (90.0,)
+
+
+async def test_a_failure_in_a_process_brings_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The exception stays there: what tells of it here is `JobFailed`, and its cause the text."""
+    job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
+    async with Worker(process_tasks.queue, grace=0):
+        await fail(job)
+    await process_tasks.queue.close()
+    (failed,) = records(caplog, job.id)
+    assert failed.levelname == "ERROR"
+    assert failed.exc_info is not None
+    error = failed.exc_info[1]
+    assert isinstance(error, JobFailed)
+    assert "in throw\n    raise kinds[kind]" in str(error.__cause__)
+
+
+async def test_a_process_that_died_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    job = await process_tasks.fail.using(attempts=1).enqueue("hard exit")
+    async with Worker(process_tasks.queue, grace=0):
+        await fail(job)
+    await process_tasks.queue.close()
+    (failed,) = records(caplog, job.id)
+    assert failed.levelname == "ERROR"
+    assert "the process that ran it has died" in failed.getMessage()
+
+
+async def test_a_time_out_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    @queue.task(timeout=0.01)
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    job = await hang.enqueue()
+    async with Worker(queue, grace=0):
+        await fail(job)
+    (failed,) = records(caplog, job.id)
+    assert failed.levelname == "ERROR"
+    assert failed.getMessage().endswith("attempt 1 of 1: JobTimeout: timed out after 0.01 s")
+
+
+async def test_a_job_that_cannot_be_run_is_logged(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unknown task, and data that does not fit."""
+    producer = Queue("mail", queue.engine.url, clock=queue.clock)
+
+    @queue.task
+    async def square(number: int) -> int:
+        return number * number
+
+    unknown = await queue.add("cube", {"number": 2})
+    unfit = await queue.submit(queue.template("square", square.core.options), '{"number": "two"}')
+    async with Worker(queue, grace=0):
+        await fail(unknown)
+        await fail(unfit)
+    await producer.close()
+    (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
+    assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
+    assert "failed without a run: this worker knows no task 'cube'" in first.getMessage()
+    assert "its data does not fit the task 'square'" in second.getMessage()
+
+
+async def test_an_expired_job_is_logged(
+    queue: Queue, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.task(expires=10)
+    async def remind() -> None: ...
+
+    job = await remind.enqueue()
+    clock.advance(11)
+    async with Worker(queue, grace=0):
+        await fail(job)
+    (failed,) = records(caplog, job.id)
+    assert failed.levelname == "ERROR"
+    assert "failed without a run: expired" in failed.getMessage()
+
+
+async def test_a_job_that_asks_for_another_time_is_no_failure(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.task
+    async def ask() -> None:
+        raise RetryAfter(30)
+
+    job = await ask.enqueue()
+    async with Worker(queue, grace=0):
+        await until_state(job, State.DELAYED)
+    (asked,) = records(caplog, job.id)
+    assert asked.levelname == "INFO"
+    assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
+
+
+async def test_a_cancelled_job_is_no_failure(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.task
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    job = await wait.enqueue()
+    async with Worker(queue, grace=0):
+        await until_state(job, State.ACTIVE)
+        await job.cancel()
+        await fail(job)
+    assert [record.levelname for record in records(caplog, job.id)] == ["INFO"]
+
+
+async def test_one_failure_is_one_line_without_control_characters(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody forges a line of the log, or clears a terminal, by the text of an error."""
+
+    @queue.task(name="fail\nit")
+    async def fail_it() -> None:
+        raise ValueError("a\nERROR forged\x1b[2J" + "x" * 10_000)
+
+    job = await fail_it.enqueue()
+    async with Worker(queue, grace=0):
+        await fail(job)
+    (failed,) = records(caplog, job.id)
+    message = failed.getMessage()
+    assert message.isprintable()
+    assert "(fail it)" in message
+    assert "ValueError: a ERROR forged [2J" in message
+    assert len(message) < 700
+
+
+async def test_the_log_survives_an_error_that_cannot_be_shown(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise AttributeError("missing")
+
+        __repr__ = __str__
+
+    @queue.task
+    async def fail_oddly() -> None:
+        raise Odd
+
+    job = await fail_oddly.enqueue()
+    async with Worker(queue, grace=0):
+        await fail(job)
+    (failed,) = records(caplog, job.id)
+    text = logging.Formatter().format(failed)
+    assert "Odd: its text cannot be read" in text
+    assert "in fail_oddly" in text

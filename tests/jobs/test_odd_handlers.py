@@ -1,0 +1,522 @@
+"""Handlers and back-off functions that do what nobody expects. Each run counts as an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pytest
+
+from hasten.errors import JobFailed
+from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
+from hasten.jobs.lane import Lane
+from hasten.jobs.run import Run
+from tests.jobs import process_tasks
+from tests.jobs.eventually import until, until_state
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+
+class NoText(Exception):
+    __str__: Any = lambda self: None  # a common slip
+
+
+class Leaves(Exception):
+    __str__: Any = lambda self: sys.exit(3)
+
+
+class Wait(RetryAfter):
+    def __init__(self) -> None:
+        """Without calling the one of RetryAfter."""
+
+
+class OddGroup(ExceptionGroup[Exception]):
+    def __str__(self) -> str:
+        raise LookupError
+
+
+def thrower(make: Callable[[], BaseException]) -> Callable[[], NoReturn]:
+    def act() -> NoReturn:
+        raise make()
+
+    return act
+
+
+THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
+    "no text": (NoText, "NoText: its text cannot be read: TypeError in __str__"),
+    "unreadable": (Unreadable, "Unreadable: its text cannot be read: AttributeError in __str__"),
+    "exit in text": (Leaves, "Leaves: its text cannot be read: SystemExit in __str__"),
+    "no delay": (Wait, "Wait"),
+    "odd group": (
+        lambda: OddGroup("odd", [ValueError("a")]),
+        "OddGroup: its text cannot be read: LookupError in __str__: ValueError: a",
+    ),
+    "cancelled": (
+        asyncio.CancelledError,
+        "CancelledError: its task was cancelled, and not by the worker",
+    ),
+    "cancelled future": (concurrent.futures.CancelledError, "CancelledError"),
+    "generator exit": (GeneratorExit, "GeneratorExit"),
+    "exit": (lambda: SystemExit(3), "SystemExit: 3"),
+    "interrupt": (KeyboardInterrupt, "KeyboardInterrupt"),
+    "stop iteration": (StopIteration, "RuntimeError: coroutine raised StopIteration"),
+    "stop async iteration": (StopAsyncIteration, "StopAsyncIteration"),
+    "recursion": (lambda: RecursionError("deep"), "RecursionError: deep"),
+    "memory": (MemoryError, "MemoryError"),
+    "plain base": (lambda: BaseException("base"), "BaseException: base"),
+}
+
+
+async def fails_after(job: Job[Any], attempts: int) -> str:
+    """The reason with which a job has failed; its attempts are what was expected."""
+    with pytest.raises(JobFailed) as caught:
+        await job.result(timeout=10)
+    await job.refresh()
+    assert job.attempts_made == job.record.attempts_started == attempts
+    return caught.value.reason
+
+
+class TestWhatHandlersRaise:
+    @pytest.mark.parametrize("kind", set(THROWN) - {"interrupt"})
+    async def test_by_a_coroutine_counts_as_an_attempt(self, queue: Queue, kind: str) -> None:
+        make, reason = THROWN[kind]
+
+        @queue.task(attempts=2)
+        async def fail() -> None:
+            thrower(make)()
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            assert (await fails_after(job, 2)).startswith(reason)
+
+    @pytest.mark.parametrize("kind", THROWN)
+    async def test_by_a_function_counts_as_an_attempt(self, queue: Queue, kind: str) -> None:
+        make, reason = THROWN[kind]
+        act = thrower(make)
+
+        @queue.task(attempts=2)
+        def fail() -> None:
+            act()
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            assert (await fails_after(job, 2)).startswith(reason)
+
+    @pytest.mark.parametrize("kind", ["unreadable", "generator exit", "interrupt", "cancelled"])
+    async def test_in_a_process_counts_as_an_attempt(self, kind: str) -> None:
+        queue = process_tasks.queue
+        job = await process_tasks.throw.enqueue(kind)
+        async with Worker(queue, grace=0):
+            reason = await fails_after(job, 2)
+        assert reason.startswith(type(THROWN[kind][0]()).__name__)
+        await queue.close()
+
+    async def test_a_future_that_holds_generator_exit_counts_as_an_attempt(
+        self, queue: Queue
+    ) -> None:
+        """It closes the coroutines that await the future, ours among them."""
+
+        @queue.task(attempts=2)
+        async def fail() -> None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(GeneratorExit())
+            await future
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            assert await fails_after(job, 2) == "GeneratorExit"
+
+    async def test_a_handler_that_cancels_its_own_task_counts_as_an_attempt(
+        self, queue: Queue
+    ) -> None:
+        @queue.task(attempts=2)
+        async def cancel_itself() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+        job = await cancel_itself.enqueue()
+        async with Worker(queue, grace=0):
+            reason = await fails_after(job, 2)
+        assert reason == "CancelledError: its task was cancelled, and not by the worker"
+
+    async def test_a_handler_that_has_cancelled_itself_and_returns_has_completed(
+        self, queue: Queue
+    ) -> None:
+        @queue.task
+        async def cancel_and_return() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            return "done"
+
+        job = await cancel_and_return.enqueue()
+        async with Worker(queue, grace=0):
+            assert await job.result(timeout=10) == "done"
+
+    async def test_an_interrupt_under_our_own_signal_handlers_is_the_handler_s(
+        self, queue: Queue
+    ) -> None:
+        """Ctrl+C asks the worker to stop then, so no `KeyboardInterrupt` comes of it."""
+
+        @queue.task(attempts=2)
+        async def fail() -> None:
+            raise KeyboardInterrupt
+
+        job = await fail.enqueue()
+        worker = Worker(queue, grace=0)
+        running = asyncio.create_task(worker.run())
+        assert await fails_after(job, 2) == "KeyboardInterrupt"
+        worker.ask_to_stop()
+        await running
+
+    def test_an_interrupt_that_may_be_the_user_s_counts_and_passes_on(self, tmp_path: Any) -> None:
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+
+        async def interrupted() -> None:
+            queue = Queue("mail", url)
+
+            @queue.task(attempts=2)
+            async def fail() -> None:
+                signal.raise_signal(signal.SIGINT)
+
+            await fail.enqueue()
+            async with Worker(queue, grace=0):
+                await asyncio.Event().wait()
+
+        # Without asyncio's own handler of SIGINT, as in a thread or an older server.
+        loop = asyncio.new_event_loop()
+        main = loop.create_task(interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(main)
+        main.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(main)
+        loop.close()
+
+        async def look() -> None:
+            queue = Queue("mail", url)
+            (job,) = await queue.jobs(State.WAITING)
+            assert job.attempts_made == 1
+            assert job.failed_reason == "KeyboardInterrupt"
+            await queue.close()
+
+        asyncio.run(look())
+
+
+class TestBackoffFunctions:
+    @pytest.mark.parametrize("kind", THROWN)
+    async def test_one_that_raises_leaves_the_attempt_counted(
+        self, queue: Queue, kind: str
+    ) -> None:
+        def fall_over(attempt: int, error: BaseException) -> float:
+            thrower(THROWN[kind][0])()
+
+        @queue.task(attempts=2, backoff=fall_over)
+        async def fail() -> None:
+            raise ValueError("no")
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            reason = await fails_after(job, 2)
+        assert reason.startswith("ValueError: no (and its backoff function failed: ")
+
+    @pytest.mark.parametrize("delay", [float("nan"), -1, "soon", 1e30, True])
+    async def test_one_that_returns_no_duration_leaves_the_attempt_counted(
+        self, queue: Queue, delay: Any
+    ) -> None:
+        @queue.task(attempts=2, backoff=lambda attempt, error: delay)
+        async def fail() -> None:
+            raise ValueError("no")
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            reason = await fails_after(job, 2)
+        assert "its backoff function failed: InvalidOption: backoff=" in reason
+
+
+class TestGroups:
+    async def test_that_hold_only_retry_after_postpone_by_the_longest(self, queue: Queue) -> None:
+        """No attempt is used up."""
+        runs: list[int] = []
+
+        @queue.task
+        async def ask() -> None:
+            runs.append(1)
+            if len(runs) == 1:
+                nested = ExceptionGroup("inner", [RetryAfter(0.02), RetryAfter(0.03)])
+                raise ExceptionGroup("outer", [RetryAfter(0.01), nested])
+
+        clockless = Queue("mail2", "sqlite://")
+        task = clockless.task(name="ask")(ask.core.function)
+        job = await task.enqueue()
+        async with Worker(clockless):
+            await job.result(timeout=10)
+        await job.refresh()
+        assert (job.attempts_made, job.record.delay_ms, len(runs)) == (1, 0, 2)
+        await clockless.close()
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            [Unrecoverable("gone")],
+            [Unrecoverable("gone"), RetryAfter(1)],
+            [Unrecoverable("gone"), LookupError("given up on")],
+        ],
+    )
+    async def test_that_hold_only_final_ones_end_the_job(
+        self, queue: Queue, members: list[Exception]
+    ) -> None:
+        @queue.task(attempts=5, give_up_on=LookupError)
+        async def fail() -> None:
+            raise ExceptionGroup("several", members)
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            await fails_after(job, 1)
+
+    async def test_that_hold_another_error_are_tried_again(self, queue: Queue) -> None:
+        @queue.task(attempts=3)
+        async def fail() -> None:
+            raise ExceptionGroup("several", [Unrecoverable("gone"), RetryAfter(1), OSError("net")])
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            reason = await fails_after(job, 3)
+        assert reason == (
+            "ExceptionGroup: several (3 sub-exceptions): "
+            "Unrecoverable: gone; RetryAfter: try again after 1 s; OSError: net"
+        )
+
+    async def test_the_reason_names_ten_members(self, queue: Queue) -> None:
+        @queue.task
+        async def fail() -> None:
+            async with asyncio.TaskGroup() as group:
+                for number in range(12):
+                    group.create_task(failing(number))
+
+        async def failing(number: int) -> None:
+            raise ValueError(number)
+
+        job = await fail.enqueue()
+        async with Worker(queue, grace=0):
+            reason = await fails_after(job, 1)
+        assert reason.endswith("; ValueError: 9; 2 more")
+
+
+class TestCancellingAllTasks:
+    """`for task in asyncio.all_tasks(): task.cancel()` is a common idiom of cleaning up."""
+
+    async def test_the_worker_s_own_tasks_start_again(
+        self, queue: Queue, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        main = asyncio.current_task()
+
+        @queue.task
+        async def tidy() -> None:
+            for task in asyncio.all_tasks() - {main, asyncio.current_task()}:
+                task.cancel()
+
+        @queue.task
+        async def fine() -> str:
+            return "fine"
+
+        async with Worker(queue, grace=0):
+            assert await (await fine.enqueue()).result(timeout=10) == "fine"
+            for _ in range(3):
+                await until_state(await tidy.enqueue(), State.COMPLETED)
+                assert await (await fine.enqueue()).result(timeout=10) == "fine"
+        assert "of its own tasks were cancelled, perhaps by a handler" in caplog.text
+
+    async def test_runs_that_are_cancelled_count_as_attempts(self, queue: Queue) -> None:
+        """In any stage: running, or claimed just now and not begun."""
+        main = asyncio.current_task()
+        running = asyncio.Event()
+
+        @queue.task(attempts=2)
+        async def wait() -> None:
+            running.set()
+            await asyncio.Event().wait()
+
+        @queue.task
+        async def tidy() -> None:
+            await running.wait()
+            for task in asyncio.all_tasks() - {main, asyncio.current_task()}:
+                task.cancel()
+
+        job = await wait.enqueue()
+        async with Worker(queue, grace=0, lease=1):
+            await until_state(await tidy.enqueue(), State.COMPLETED)
+            running.clear()
+            await until_state(await tidy.enqueue(), State.COMPLETED)
+            await until_state(job, State.FAILED)
+        assert job.attempts_made == 2
+
+    async def test_a_run_that_was_cancelled_before_its_first_step_counts_as_an_attempt(
+        self, queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begin = Worker._begin
+        cancelled: list[Run] = []
+
+        def begin_and_cancel(self: Worker, lane: Lane, run: Run) -> None:
+            begin(self, lane, run)
+            if not cancelled:
+                assert run.task is not None
+                run.task.cancel()
+                cancelled.append(run)
+
+        monkeypatch.setattr(Worker, "_begin", begin_and_cancel)
+
+        @queue.task(attempts=2)
+        async def fine() -> str:
+            return "fine"
+
+        job = await fine.enqueue()
+        async with Worker(queue, concurrency=1):
+            await until(lambda: cancelled)
+            await until_advancing(clock, lambda: cancelled[0].has_ended)
+            assert await job.result(timeout=10) == "fine"
+        assert (await job.refresh()).attempts_made == 2
+
+    async def test_calls_that_were_on_their_way_to_the_store_do_not_hang(
+        self, queue: Queue
+    ) -> None:
+        me = asyncio.current_task()
+        adding = asyncio.create_task(queue.add("x"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {me, adding}:
+            task.cancel()
+        done, _ = await asyncio.wait([adding], timeout=10)
+        assert done == {adding}
+        assert adding.cancelled()
+
+
+async def until_advancing(clock: Any, condition: Callable[[], object]) -> None:
+    """As `until`, while the clock goes on."""
+
+    def advanced() -> object:
+        clock.advance(0.5)
+        return condition()
+
+    await until(advanced)
+
+
+class TestWorkersThatFail:
+    async def test_cancel_the_block_that_holds_them(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def broken(self: Worker) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        monkeypatch.setattr(Worker, "_take_back", broken)
+        with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+            async with Worker(queue), asyncio.timeout(10):
+                await asyncio.Event().wait()
+        assert "has failed and stops" in caplog.text
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+    async def test_do_not_replace_an_error_of_the_block(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken(self: Worker) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        async def block() -> None:
+            async with Worker(queue), asyncio.timeout(10):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    raise LookupError("the block's")
+
+        monkeypatch.setattr(Worker, "_take_back", broken)
+        with pytest.raises(LookupError, match="the block's"):
+            await block()
+
+    async def test_stop_by_themselves_and_tell_whoever_stops_them(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken(self: Worker) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        monkeypatch.setattr(Worker, "_take_back", broken)
+        worker = Worker(queue)
+        await worker.start()
+        await until(lambda: worker._stopped is not None and worker._stopped.is_set())
+        with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+            await worker.stop()
+
+    async def test_that_run_raise_it(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def broken(self: Worker) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        monkeypatch.setattr(Worker, "_take_back", broken)
+        with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+            await Worker(queue).run()
+
+    async def test_whose_main_task_is_cancelled_stop_gracefully(self, queue: Queue) -> None:
+        started = asyncio.Event()
+
+        @queue.task
+        async def wait() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        job = await wait.enqueue()
+        running = asyncio.create_task(Worker(queue, grace=0).run())
+        await started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert (await job.refresh()).state is State.WAITING
+        assert job.attempts_made == 0
+
+
+class TestClosingTheQueue:
+    async def test_under_a_running_worker_does_not_stop_it(self, queue: Queue) -> None:
+        """The worker holds the store for itself."""
+
+        @queue.task
+        async def fine() -> str:
+            return "fine"
+
+        async with Worker(queue):
+            await queue.close()
+            assert await (await fine.enqueue()).result(timeout=10) == "fine"
+
+    async def test_by_a_handler_does_not_stop_it(self, queue: Queue) -> None:
+        @queue.task
+        async def close() -> None:
+            await queue.close()
+
+        async with Worker(queue):
+            await (await close.enqueue()).result(timeout=10)
+            await (await close.enqueue()).result(timeout=10)
+
+
+async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -> None:
+    """An interruption never hits what runs after the handler."""
+    entered = threading.Event()
+
+    @queue.task(timeout=0.05)
+    def busy(ctx: Context) -> None:
+        entered.set()
+        while not ctx.stopping:
+            pass
+
+    job = await busy.enqueue()
+    async with Worker(queue, grace=0):
+        with pytest.raises(JobFailed, match="timed out"):
+            await job.result(timeout=10)
+    assert entered.is_set()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from hasten.errors import StoreError, StoreUnavailable
+from hasten.jobs.outages import MAX_TEXTS, REMIND_SECONDS, Outage
+
+
+class Monotonic:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def monotonic() -> Monotonic:
+    return Monotonic()
+
+
+@pytest.fixture
+def outage(monotonic: Monotonic, caplog: pytest.LogCaptureFixture) -> Outage:
+    caplog.set_level(logging.DEBUG, "hasten.worker")
+    return Outage("redis://here", monotonic)
+
+
+DOWN = StoreUnavailable("redis://here", "it cannot be reached")
+
+
+def test_an_outage_is_logged_once_and_its_end_with_a_count(
+    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever services it hits, and however often."""
+    for _ in range(25):
+        for activity in ("settle jobs of queue a", "renew the leases of queue a"):
+            outage.failed(activity, DOWN)
+        monotonic.now += 0.5
+    outage.succeeded("settle jobs of queue a")
+    outage.succeeded("renew the leases of queue a")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert caplog.messages == [
+        f"store unavailable, retrying: cannot settle jobs of queue a: {DOWN}",
+        "redis://here: store available again after 12.5 s, 50 calls failed",
+    ]
+
+
+def test_a_long_outage_is_logged_again_each_minute(
+    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(121):
+        outage.failed("settle jobs of queue a", DOWN)
+        monotonic.now += 1
+    assert len(caplog.records) == 3
+    assert caplog.messages[1] == (
+        f"store unavailable for {REMIND_SECONDS:.0f} s, 61 calls failed, retrying: "
+        "cannot settle jobs of queue a: redis://here: it cannot be reached"
+    )
+
+
+def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    outage.failed("settle jobs of queue a", DOWN)
+    outage.failed("settle jobs of queue a", StoreUnavailable("redis://here", "it is loading"))
+    assert len(caplog.records) == 2
+
+
+def test_a_service_that_fails_alone_does_not_flap(
+    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others succeed all the while; that is not its end."""
+    for _ in range(10):
+        outage.failed("renew the leases of queue a", DOWN)
+        outage.succeeded("settle jobs of queue a")
+        monotonic.now += 1
+    assert len(caplog.records) == 1
+
+
+def test_a_store_that_comes_and_goes_fills_no_log(
+    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(30):
+        outage.failed("settle jobs of queue a", DOWN)
+        outage.succeeded("settle jobs of queue a")
+        monotonic.now += 1
+    assert len(caplog.records) == 2
+
+
+def test_errors_that_all_differ_take_no_memory(
+    outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3 * MAX_TEXTS):
+        outage.failed("settle jobs of queue a", StoreError("redis://here", str(number)))
+    assert len(outage._logged_at) <= MAX_TEXTS
