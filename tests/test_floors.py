@@ -119,6 +119,7 @@ DOORS: Final = {
         "hasten.ratelimit.stores.redis.batch",
     ),
     "pydantic": ("hasten.jobs.*", "hasten.integrations.fastapi.*"),
+    "django": ("hasten._django", "hasten.integrations.django.*"),
     "fastapi": ("hasten.integrations.fastapi", "hasten.integrations.fastapi.*"),
     "redis": ("hasten._redis", "hasten._redis.*"),
     "croniter": ("hasten.jobs.cron",),

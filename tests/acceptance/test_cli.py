@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from hasten.jobs import Job, Queue, State
+from tests.acceptance.commands import DEADLINE_SECONDS, Command, run
 
 APP: Final = """
 import asyncio, os, time
@@ -49,56 +49,7 @@ async def fail() -> None:
     raise LookupError("[bold]no such address[/bold]")
 """
 
-DEADLINE_SECONDS: Final = 30.0
 SERVING: Final = r"worker \S+ serves mail"
-
-
-class Command:
-    """A running `hasten`. Its log is what it and its processes wrote to standard error."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._log = folder / f"{len(list(folder.glob('*.log')))}.log"
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "hasten", *arguments],
-                cwd=folder,
-                env=environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def children(self) -> list[int]:
-        """The pids of its processes so far, in the order in which they were started."""
-        return [int(pid) for pid in re.findall(r"process \d+ is pid (\d+)", self.log)]
-
-    async def until(self, condition: Callable[[], object], *, seconds: float = 0) -> None:
-        try:
-            async with asyncio.timeout(seconds or DEADLINE_SECONDS):
-                while not condition():
-                    await asyncio.sleep(0.02)  # another process's doings: only time brings them
-        except TimeoutError:
-            raise AssertionError(f"not in time; its log:\n{self.log}") from None
-
-    async def until_logged(self, pattern: str, *, times: int = 1) -> None:
-        await self.until(lambda: len(re.findall(pattern, self.log)) >= times)
-
-    async def ended(self, *, seconds: float = 0) -> int:
-        await self.until(lambda: self.process.poll() is not None, seconds=seconds)
-        assert self.process.returncode is not None
-        return self.process.returncode
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pid in self.children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 class Place:
@@ -118,17 +69,9 @@ class Place:
         await command.until_logged(SERVING, times=processes)
         return command
 
-    def hasten(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def hasten(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "hasten", *arguments],
-            cwd=self.folder,
-            env=environment(self.folder),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
+        return run(self.folder, *arguments, **variables)
 
     def held_by(self) -> set[int]:
         """The pids of the processes in which a holding job has started."""
@@ -138,14 +81,6 @@ class Place:
         for command in self.commands:
             command.end()
         await self.mail.close()
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {
-        **{name: value for name, value in os.environ.items() if name != "HASTEN_URL"},
-        "PYTHONWARNINGS": "error",
-        "COLUMNS": "100",
-    }
 
 
 @pytest.fixture
@@ -220,6 +155,24 @@ class TestOneProcess:
         place.commands.append(command)
         assert await (await place.mail.add("pid")).result(timeout=DEADLINE_SECONDS)
         assert command.log == ""
+
+    async def test_warns_of_a_store_that_it_creates(self, place: Place) -> None:
+        """It may run in the wrong folder."""
+        worker = await place.worker()
+        url = f"sqlite:///{place.folder}/hasten.db"
+        assert f"WARNING  hasten.cli: queue mail: creating a new store: {url}: " in worker.log
+        again = await place.worker()
+        assert "new store" not in again.log
+
+    async def test_control_characters_are_escaped_in_its_log(self, place: Place) -> None:
+        (place.folder / "odd.py").write_text(
+            "from hasten.jobs import Queue\nmail = Queue('\\x1b[2J')\n", encoding="utf-8"
+        )
+        command = Command(place.folder, "worker", "odd:mail")
+        place.commands.append(command)
+        await command.until_logged("worker .* serves")
+        assert "\x1b" not in command.log
+        assert r"serving queue \x1b[2J (" in command.log
 
 
 class TestSeveralProcesses:
@@ -327,7 +280,7 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         ("target", "said"),
         [
-            ("nope:mail", "hasten: there is no module 'nope', neither in "),
+            ("nope:mail", "hasten: no module named 'nope' in "),
             ("app:mial", "hasten: module 'app' has no 'mial'; its queues are app:mail, app:other"),
             ("app.py:mail", "hasten: app.py:mail is a file; a module is named with dots: app:mail"),
         ],
@@ -361,40 +314,3 @@ class TestWrongUse:
             "hasten: typer is not installed: it comes with the extra 'cli' of hasten; "
             "in a clone of it: pip install -e '.[cli]'\n"
         )
-
-
-class TestJobs:
-    async def test_version(self, place: Place) -> None:
-        assert re.fullmatch(r"hasten \d+\.\d+\.\d+\n", place.hasten("--version").stdout)
-
-    async def test_counts(self, place: Place) -> None:
-        await place.mail.add_many([("pid", None)] * 3)
-        lines = place.hasten("jobs", "counts", "app").stdout.splitlines()
-        assert re.search(r"state\W+mail\W+other", lines[1])
-        assert any(re.search(r"waiting\W+3\W+0", line) for line in lines)
-
-    async def test_list_shows_why_jobs_failed_word_for_word(self, place: Place) -> None:
-        await place.worker()
-        job = await place.mail.add("fail")
-        while (await job.refresh()).state is not State.FAILED:
-            await asyncio.sleep(0.02)
-        shown = place.hasten("jobs", "list", "app:mail").stdout
-        assert "LookupError: [bold]no such address[/bold]" in shown
-        assert f" {job.id} " in shown
-
-    async def test_retry_and_cancel(self, place: Place) -> None:
-        jobs = await place.mail.add_many([("pid", None)] * 3)
-        first, second, third = (job.id for job in jobs)
-        done = place.hasten("jobs", "cancel", "app:mail", first, second)
-        assert (done.returncode, done.stdout) == (0, f"{first}: cancelled\n{second}: cancelled\n")
-        assert place.hasten("jobs", "cancel", "app:mail", first).returncode == 1
-        assert place.hasten("jobs", "retry", "app:mail", first).stdout == "1 jobs run again\n"
-        assert place.hasten("jobs", "retry", "app:mail", "--all").stdout == "1 jobs run again\n"
-        assert (await place.mail.counts())[State.WAITING] == 3
-        refused = place.hasten("jobs", "retry", "app:mail", third)
-        assert refused.returncode == 1
-        assert refused.stderr.startswith(f"hasten: job {third!r} of queue 'mail' is waiting")
-
-    async def test_retry_wants_ids_or_all(self, place: Place) -> None:
-        assert place.hasten("jobs", "retry", "app:mail").returncode == 2
-        assert place.hasten("jobs", "retry", "app:mail", "7", "--all").returncode == 2

@@ -17,7 +17,7 @@ _CODE: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # A file that is named in passing: `hasten/_sqlite.py`, or below that folder `jobs/queue.py`.
 _FILE: Final = re.compile(r"`([\w/]+\.(?:py|sql))`")
 _FOLDERS: Final = (ROOT, ROOT / "src", ROOT / "src" / "hasten")
-_OF_THE_READER: Final = {"app.py", "conftest.py"}
+_OF_THE_READER: Final = {"app.py", "conftest.py", "manage.py"}
 
 
 def prose(page: Path) -> str:

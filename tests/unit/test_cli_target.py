@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +101,7 @@ class TestMessages:
     def test_no_such_module(self, target: str, missing: str, folder: Path) -> None:
         """It names what is missing and where it was looked for, and shows no traceback."""
         assert self.said(target) == (
-            f"there is no module {missing!r}, neither in {folder} nor where Python looks"
+            f"no module named {missing!r} in {folder} or on Python's search path"
         )
 
     def test_a_module_that_lacks_another_shows_which_and_where(self) -> None:
@@ -126,7 +127,7 @@ class TestMessages:
 
     def test_no_such_attribute_where_there_are_no_queues(self) -> None:
         assert self.said("empty:mail") == (
-            "module 'empty' has no 'mail'; it has no queues at its top"
+            "module 'empty' has no 'mail'; it has no queues at module level"
         )
 
     @pytest.mark.parametrize(
@@ -138,7 +139,14 @@ class TestMessages:
         )
 
     def test_a_module_without_queues(self) -> None:
-        assert self.said("empty") == "module 'empty' has no Queue at its top"
+        assert self.said("empty") == "module 'empty' has no Queue at module level"
+
+    def test_a_module_of_the_same_name_elsewhere_shows_its_file(self, folder: Path) -> None:
+        """A file queue.py of the user's is not found: Python's own has been imported before."""
+        (folder / "queue.py").write_text(SHOP, encoding="utf-8")
+        assert self.said("queue:mail") == (
+            f"module 'queue' ({queue.__file__}) has no 'mail'; it has no queues at module level"
+        )
 
     @pytest.mark.parametrize(
         ("target", "instead"),

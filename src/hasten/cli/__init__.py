@@ -1,22 +1,34 @@
-"""The command `hasten`: workers, and a look at their jobs, from a shell."""
+"""The command `hasten`: run workers and look after their jobs from a shell."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from hasten._extras import require
+from hasten.cli.escapes import printable
 from hasten.errors import HastenError
 
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Run the command line. Ends the process with its exit status."""
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    name: str = "hasten",
+    # -P: what is in the working directory cannot stand in for what hasten itself imports.
+    launch: Sequence[str] = (sys.executable, "-P", "-m", "hasten"),
+) -> None:
+    """Run the command line. Ends the process with its exit status.
+
+    arguments are those of the process unless given. name is the command, for messages. launch
+    starts this command line in another process.
+    """
     try:
         require("typer", extra="cli")
         # Late: it imports typer.
-        from hasten.cli.commands import app  # noqa: PLC0415
+        from hasten.cli.commands import run  # noqa: PLC0415
 
-        app(prog_name="hasten")
+        run(arguments, name, launch)
     except HastenError as error:
-        sys.exit(f"hasten: {error}")
+        sys.exit(name + ": " + printable(str(error), keep="\n\t"))

@@ -1,17 +1,18 @@
-"""`hasten jobs`: how many there are and how they are, once more or no more."""
+"""`hasten jobs`: show jobs, run them again, cancel them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from datetime import datetime
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from hasten.cli.escapes import printable
+from hasten.cli.output import is_terminal, print_json, print_lines, print_table
 from hasten.cli.target import load, load_one
 from hasten.errors import JobNotFound, WrongState
 from hasten.jobs import Job, Queue, State
@@ -19,63 +20,137 @@ from hasten.jobs import Job, Queue, State
 T = TypeVar("T")
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at jobs, run them again, cancel them."
+    no_args_is_help=True, rich_markup_mode=None, help="Show jobs, run them again, or cancel them."
 )
 
-OneQueue = Annotated[str, typer.Argument(metavar="MODULE:QUEUE")]
+OneQueue = Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="The queue, as app:mail.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array of objects.")]
 
 
 @app.command()
 def counts(
-    targets: Annotated[list[str], typer.Argument(metavar="MODULE[:QUEUE]")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE[:QUEUE]", help="Queues; a module means all queues in it."),
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Show how many jobs are in each state."""
+    """Show how many jobs are in each state.
+
+    Prints a table on a terminal. Elsewhere it prints a line for each queue and state: the queue,
+    the state and the number, separated by tabs. An object of --json has "queue" and "counts".
+    """
     queues = load(targets)
-    counted = [_run(queue, queue.counts()) for queue in queues]
-    table = Table("state")
-    for queue in queues:
-        table.add_column(Text(queue.name), justify="right")
-    for state in State:
-        table.add_row(str(state), *(f"{of_queue[state]:,}" for of_queue in counted))
-    Console().print(table)
+    counted = [_run(queue, queue.counts) for queue in queues]
+    if as_json:
+        print_json(
+            [
+                {"queue": queue.name, "counts": of_queue}
+                for queue, of_queue in zip(queues, counted, strict=True)
+            ]
+        )
+    elif is_terminal():
+        print_table(
+            ["state", *(queue.name for queue in queues)],
+            [[state, *(f"{of_queue[state]:,}" for of_queue in counted)] for state in State],
+            numeric=True,
+        )
+    else:
+        print_lines(
+            [queue.name, state, str(of_queue[state])]
+            for queue, of_queue in zip(queues, counted, strict=True)
+            for state in State
+        )
 
 
 @app.command(name="list")
 def list_jobs(
     target: OneQueue,
-    state: Annotated[State, typer.Option(help="Those in this state.")] = State.FAILED,
-    count: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
+    state: Annotated[State, typer.Option(help="The state of the jobs to show.")] = State.FAILED,
+    count: Annotated[int, typer.Option(min=1, help="How many jobs to show at most.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Show jobs, the newest first."""
+    """Show the jobs in a state, the newest first.
+
+    Prints a table on a terminal. Elsewhere it prints a line for each job: id, task, attempts, time
+    of the last change (UTC), and the reason if it has failed, else the data, separated by tabs.
+    An object of --json has the attributes of a Job, and "queue", "worker" and "due_at".
+    """
     queue = load_one(target)
-    found = _run(queue, queue.jobs(state, count=count, newest_first=True))
-    table = Table("id", "task", "attempts", "since", "reason" if state is State.FAILED else "data")
-    for job in found:
-        told = job.failed_reason if state is State.FAILED else job.record.data
-        columns = job.id, job.name, str(job.attempts_made), _since(job), told or ""
-        table.add_row(*map(Text, columns))  # not markup: the words are other people's
-    Console().print(table)
+    jobs = _run(queue, partial(queue.jobs, state, count=count, newest_first=True))
+    if as_json:
+        print_json([_describe(job) for job in jobs])
+    elif not is_terminal():
+        print_lines(_row(job, _iso(_changed_at(job))) for job in jobs)
+    elif jobs:
+        told = "reason" if state is State.FAILED else "data"
+        print_table(
+            ["id", "task", "attempts", "since", told], [_row(job, _since(job)) for job in jobs]
+        )
+    else:
+        typer.echo(f"queue {printable(queue.name)} has no {state} jobs", err=True)
+
+
+def _row(job: Job[Any], time: str) -> Sequence[str]:
+    told = job.failed_reason if job.state is State.FAILED else job.record.data
+    return job.id, job.name, str(job.attempts_made), time, told or ""
+
+
+def _changed_at(job: Job[Any]) -> datetime:
+    return job.finished_at or job.processed_at or job.created_at
 
 
 def _since(job: Job[Any]) -> str:
-    time: datetime = job.finished_at or job.processed_at or job.created_at
-    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _changed_at(job).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _describe(job: Job[Any]) -> dict[str, object]:
+    record = job.record
+    return {
+        "queue": record.queue,
+        "id": record.id,
+        "name": record.name,
+        "state": record.state,
+        "data": _from_json(record.data),
+        "priority": record.priority,
+        "attempts_made": record.attempts_made,
+        "progress": _from_json(record.progress),
+        "return_value": _from_json(record.result),
+        "failed_reason": record.failed_reason,
+        "stacktrace": record.stacktrace,
+        "worker": record.worker,
+        "created_at": _iso(job.created_at),
+        "due_at": record.due_ms and _iso(datetime.fromtimestamp(record.due_ms / 1000, UTC)),
+        "processed_at": job.processed_at and _iso(job.processed_at),
+        "finished_at": job.finished_at and _iso(job.finished_at),
+    }
+
+
+def _from_json(text: str | None) -> object:
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text  # another program stored something else there
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
 
 
 @app.command()
 def retry(
     target: OneQueue,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.")] = None,
     all_failed: Annotated[
-        bool, typer.Option("--all", help="All that have failed, in place of ids.")
+        bool, typer.Option("--all", help="Run all failed jobs again, instead of naming ids.")
     ] = False,
 ) -> None:
     """Run finished jobs again, with a full set of attempts."""
     if bool(ids) is all_failed:
         raise typer.BadParameter("expected the ids of jobs, or --all")
     queue = load_one(target)
-    again = _run(queue, _retry(queue, ids))
-    typer.echo(f"{again} jobs run again")
+    again = _run(queue, partial(_retry, queue, ids))
+    typer.echo(f"{again} {'job' if again == 1 else 'jobs'} queued again")
 
 
 async def _retry(queue: Queue, ids: list[str] | None) -> int:
@@ -97,14 +172,19 @@ async def _retry(queue: Queue, ids: list[str] | None) -> int:
 
 
 @app.command()
-def cancel(target: OneQueue, ids: Annotated[list[str], typer.Argument(metavar="ID")]) -> None:
-    """Let jobs end, wherever they wait or run."""
+def cancel(
+    target: OneQueue,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
+) -> None:
+    """Cancel jobs, whether they wait or run.
+
+    Prints a line for each. The exit status is 1 if one of them could not be cancelled.
+    """
     queue = load_one(target)
-    cancelled = _run(queue, _cancel(queue, ids))
+    cancelled = _run(queue, partial(_cancel, queue, ids))
     for id, done in zip(ids, cancelled, strict=True):
-        typer.echo(
-            f"{id}: {'cancelled' if done else 'not cancelled, it has finished or never was'}"
-        )
+        how = "cancelled" if done else "not cancelled: already finished, or no such job"
+        typer.echo(f"{printable(id)}: {how}")
     if not all(cancelled):
         raise typer.Exit(1)
 
@@ -113,10 +193,13 @@ async def _cancel(queue: Queue, ids: list[str]) -> list[bool]:
     return [await queue.cancel(id) for id in ids]
 
 
-def _run(queue: Queue, work: Coroutine[Any, Any, T]) -> T:
+def _run(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do work with a queue whose store exists: the commands of this module create none."""
+
     async def run() -> T:
         try:
-            return await work
+            queue.engine.require_existing()
+            return await work()
         finally:
             await queue.close()
 

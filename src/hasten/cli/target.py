@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from hasten import _django
 from hasten.errors import HastenError
 from hasten.jobs import Queue, Task
 
@@ -22,10 +23,12 @@ def load(targets: Sequence[str]) -> list[Queue]:
 
     `module:queue` is one queue, `module:name.queue` one that is further inside, `module` alone
     all that are at the top of the module. Modules are looked for in the working directory first.
+    If DJANGO_SETTINGS_MODULE is set, Django is set up before.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    _set_up_django()
     return list(dict.fromkeys(queue for target in targets for queue in _find(target)))
 
 
@@ -35,6 +38,21 @@ def load_one(target: str) -> Queue:
     if len(queues) > 1:
         raise TargetError(f"{target} has {len(queues)} queues: name one of {_names(target)}")
     return queues[0]
+
+
+def _set_up_django() -> None:
+    settings = _django.settings_module()
+    if settings is None:
+        return
+    try:
+        _import(settings)
+        _django.set_up()
+    except TargetError as exc:
+        raise TargetError(f"DJANGO_SETTINGS_MODULE={settings}: {exc}") from exc
+    except (Exception, SystemExit) as exc:
+        raise TargetError(
+            f"DJANGO_SETTINGS_MODULE={settings}: Django could not be set up:\n\n{_told(exc)}"
+        ) from exc
 
 
 def _find(target: str) -> list[Queue]:
@@ -50,7 +68,7 @@ def _find(target: str) -> list[Queue]:
         return [_queue_of(module, attribute)]
     queues = list(_queues_in(module).values())
     if not queues:
-        raise TargetError(f"module {name!r} has no Queue at its top")
+        raise TargetError(f"module {_shown(module)} has no Queue at module level")
     return queues
 
 
@@ -60,7 +78,7 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
             raise TargetError(
-                f"there is no module {exc.name!r}, neither in {Path.cwd()} nor where Python looks"
+                f"no module named {exc.name!r} in {Path.cwd()} or on Python's search path"
             ) from exc
         raise TargetError(_import_failed(name, exc)) from exc
     except (Exception, SystemExit) as exc:
@@ -68,15 +86,22 @@ def _import(name: str) -> ModuleType:
 
 
 def _import_failed(name: str, error: BaseException) -> str:
+    return f"module {name!r} could not be imported:\n\n{_told(error)}"
+
+
+def _told(error: BaseException) -> str:
     lines = traceback.format_exception(type(error), error, _of_module(error.__traceback__))
-    return f"module {name!r} could not be imported:\n\n{''.join(lines).rstrip()}"
+    return "".join(lines).rstrip()
 
 
 def _of_module(trace: TracebackType | None) -> TracebackType | None:
     """Leave out the frames above the module's own: ours and the import system's."""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file not in {__file__, importlib.__file__} and "importlib._bootstrap" not in file:
+        if (
+            file not in {__file__, _django.__file__, importlib.__file__}
+            and "importlib._bootstrap" not in file
+        ):
             break
         trace = trace.tb_next
     return trace
@@ -89,7 +114,7 @@ def _queue_of(module: ModuleType, attribute: str) -> Queue:
             found = getattr(found, part)
         except AttributeError:
             raise TargetError(
-                f"module {module.__name__!r} has no {attribute!r}; {_offer(module)}"
+                f"module {_shown(module)} has no {attribute!r}; {_offer(module)}"
             ) from None
     if isinstance(found, Queue):
         return found
@@ -99,9 +124,17 @@ def _queue_of(module: ModuleType, attribute: str) -> Queue:
     )
 
 
+def _shown(module: ModuleType) -> str:
+    """The name; and the file if it is not the user's, who has one of the same name, perhaps."""
+    file = getattr(module, "__file__", None)
+    if file is None or Path(file).is_relative_to(Path.cwd()):
+        return repr(module.__name__)
+    return f"{module.__name__!r} ({file})"
+
+
 def _offer(module: ModuleType) -> str:
     names = ", ".join(f"{module.__name__}:{name}" for name in _queues_in(module))
-    return f"its queues are {names}" if names else "it has no queues at its top"
+    return f"its queues are {names}" if names else "it has no queues at module level"
 
 
 def _names(module: str) -> str:

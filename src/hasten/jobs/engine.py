@@ -48,6 +48,12 @@ class Engine(Protocol):
     def flights(self) -> int:
         """How many `settle` a worker should have under way at once, to keep the store busy."""
 
+    def require_existing(self) -> None:
+        """Raise `StoreUnavailable` if the store would have to be created. Changes nothing.
+
+        For programs that only look at what others have stored. A server always exists.
+        """
+
     # Producing ----------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hasten import _django
 from hasten.jobs import failures
 from hasten.jobs.arguments import encode_result
 from hasten.jobs.context import Context
@@ -191,7 +192,10 @@ def _serve(pipe: Connection) -> None:
     threading.Thread(target=_receive, args=(pipe, orders), daemon=True).start()
     while True:
         order = orders.get()
-        pipe.send_bytes(_encode(_carry_out(order, pipe)))
+        _django.close_old_connections()
+        answer = _carry_out(order, pipe)
+        _django.close_old_connections()
+        pipe.send_bytes(_encode(answer))
 
 
 def _receive(pipe: Connection, orders: queue.SimpleQueue[_Order]) -> None:
@@ -231,6 +235,7 @@ def _carry_out(order: _Order, pipe: Connection) -> _Returned | _Raised:
 
 def _find(order: _Order) -> TaskCore:
     """The task, in this process. Its module's name for it stands for the decorated function."""
+    _django.set_up()  # before a module that imports models
     found: Any = importlib.import_module(order.module)
     for name in order.function.split("."):
         found = getattr(found, name)

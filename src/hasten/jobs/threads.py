@@ -20,6 +20,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from hasten import _django
+
 T = TypeVar("T")
 
 
@@ -85,8 +87,10 @@ class Threads:
 
     def _serve(self) -> None:
         while (carry_out := self._calls.get()) is not None:
+            _django.close_old_connections()
             carry_out()
             del carry_out  # what it holds must not live until the next one
+            _django.close_old_connections()
             self._idle.release()
 
     def close(self) -> None:

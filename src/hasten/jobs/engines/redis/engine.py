@@ -90,6 +90,9 @@ class RedisEngine:
     def url(self) -> str:
         return self._url
 
+    def require_existing(self) -> None:
+        """A server has nothing to create."""
+
     async def _run(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
     ) -> Any:

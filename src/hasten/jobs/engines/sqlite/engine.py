@@ -20,7 +20,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs.engines.sqlite import administration, events, producing, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
 from hasten.jobs.engines.sqlite.rows import read_jobs, read_json, seqs_of
-from hasten.jobs.engines.sqlite.schema import migrate
+from hasten.jobs.engines.sqlite.schema import migrate, require_existing
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import Added, Batch, Claim, EventPage, JobRecord, NewJob, Note, Outcome
 from hasten.jobs.states import State
@@ -42,6 +42,7 @@ class SqliteEngine:
 
     def __init__(self, url: str) -> None:
         path, synchronous, busy_seconds = _parse(url)
+        self._path = path
         self._url = "sqlite://" if path is None else f"sqlite:///{path}"
         if synchronous != "FULL":
             self._url += f"?synchronous={synchronous.lower()}"
@@ -57,6 +58,9 @@ class SqliteEngine:
     @property
     def url(self) -> str:
         return self._url
+
+    def require_existing(self) -> None:
+        require_existing(self._url, self._path)
 
     # Producing ----------------------------------------------------------------------------------
 

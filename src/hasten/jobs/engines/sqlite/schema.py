@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from sqlite3 import Connection
 
-from hasten.errors import StoreTooNew
+from hasten.errors import StoreTooNew, StoreUnavailable
 from hasten.jobs.engines.sqlite.statements import MIGRATIONS
 
 
@@ -36,6 +38,36 @@ def migrate(url: str, connection: Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def require_existing(url: str, path: Path | None) -> None:
+    """Raise `StoreUnavailable` unless path is a database that has our schema. Changes nothing."""
+    if path is None:
+        raise StoreUnavailable(
+            url,
+            "another process cannot open a store in memory: "
+            "name a file or a server with HASTEN_URL or Queue(url=...)",
+        )
+    fault = _why_not_ours(path)
+    if fault is not None:
+        raise StoreUnavailable(
+            url,
+            f"{fault}. Run the command in the folder of the application, "
+            "or name the store with HASTEN_URL or Queue(url=...)",
+        )
+
+
+def _why_not_ours(path: Path) -> str | None:
+    if not path.exists():
+        return "there is no such file"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    address = f"{path.as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            return None if _schema_version(connection) else "this database has no tables of hasten"
+    except sqlite3.Error:
+        return None  # opening it for work fails in the same way and reports the reason
 
 
 def _schema_version(connection: Connection) -> int:

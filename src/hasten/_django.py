@@ -1,0 +1,61 @@
+"""Django's set-up and its database connections, in processes that are not a Django web server.
+
+Does nothing in programs without Django.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+from typing import Any
+
+logger = logging.getLogger("hasten.worker")
+
+
+def settings_module() -> str | None:
+    """Return what DJANGO_SETTINGS_MODULE names, None if Django needs no set-up or is missing."""
+    name = os.environ.get("DJANGO_SETTINGS_MODULE")
+    if not name or importlib.util.find_spec("django") is None:
+        return None
+    return None if importlib.import_module("django.apps").apps.ready else name
+
+
+def set_up() -> None:
+    """Call `django.setup()` if DJANGO_SETTINGS_MODULE is set. Safe to call twice.
+
+    Raises whatever the settings and the applications raise when they are imported.
+    """
+    if settings_module() is None:
+        return
+    disabled = {name for name, found in _our_loggers() if found.disabled}
+    importlib.import_module("django").setup()
+    # Without disable_existing_loggers: False, LOGGING has disabled each logger that it does not
+    # name and that existed before. Ours existed because this process imported us first: a worker
+    # would be silent for no reason that its user could see.
+    for name, found in _our_loggers():
+        found.disabled = name in disabled
+
+
+def close_old_connections() -> None:
+    """Close database connections of this thread that are broken or older than CONN_MAX_AGE.
+
+    Django does this before and after a request. Call it before and after a job, in its thread.
+    """
+    database: Any = sys.modules.get("django.db")
+    if database is None or not sys.modules["django.conf"].settings.configured:
+        return
+    try:
+        database.close_old_connections()
+    except Exception as error:  # noqa: BLE001  # of any database driver
+        logger.warning("Django could not close an old database connection: %r", error)
+
+
+def _our_loggers() -> list[tuple[str, logging.Logger]]:
+    return [
+        (name, found)
+        for name, found in logging.root.manager.loggerDict.items()
+        if name.partition(".")[0] == "hasten" and isinstance(found, logging.Logger)
+    ]

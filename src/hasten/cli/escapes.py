@@ -1,0 +1,39 @@
+"""Texts that cannot control a terminal.
+
+Names, reasons and data in a store were written by other programs. An escape sequence in them could
+clear the screen, forge lines or fill the clipboard of whoever looks at the store.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from typing import Final
+
+# Control characters, invisible ones (they can reverse the direction of the text), surrogates, and
+# the two separators that some programs take for the end of a line.
+_ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS: Final = "\u200c\u200d"  # invisible and harmless: they join letters and emoji
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Write control characters that are not in keep as `\n`, `\x1b` or `\u202e`."""
+    return _escape(text, keep, lambda character: character.encode("unicode_escape").decode())
+
+
+def printable_json(value: object) -> str:
+    """Return JSON in lines, in which only such characters are escaped: the value is the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return _escape(text, "\n", lambda character: json.dumps(character)[1:-1])
+
+
+def _escape(text: str, keep: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        escape(character)
+        if unicodedata.category(character) in _ESCAPED and character not in keep + _JOINERS
+        else character
+        for character in text
+    )

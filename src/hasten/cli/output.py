@@ -1,0 +1,52 @@
+"""How the command line prints lists: a table on a terminal, plain lines to a pipe, or JSON."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hasten.cli.escapes import printable, printable_json
+
+
+def allow_any_text() -> None:
+    """Escape what the encoding of the output cannot express, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def is_terminal() -> bool:
+    """Return whether a person reads the output. FORCE_COLOR and its like do not change that."""
+    return sys.stdout.isatty()
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False
+) -> None:
+    """Print a table as wide as the terminal. The first column is never shortened or wrapped."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    first, *others = map(printable, columns)
+    widest = max(cell_len(text) for text in [first, *(row[0] for row in rows)])
+    table = Table()
+    table.add_column(Text(first), no_wrap=True, min_width=widest)
+    for name in others:
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # not markup
+    Console().print(table, crop=False)
+
+
+def print_lines(rows: Iterable[Sequence[str]]) -> None:
+    """Print a line of tab-separated fields for each row."""
+    lines = ["\t".join(map(printable, row)) + "\n" for row in rows]
+    typer.echo("".join(lines), nl=False)
+
+
+def print_json(value: object) -> None:
+    typer.echo(printable_json(value))
