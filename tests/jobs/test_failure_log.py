@@ -64,7 +64,10 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert retried.exc_info is None
     assert failed.exc_info is not None
     assert isinstance(failed.exc_info[1], ValueError)
-    assert failed.exc_info[2] is not None
+    # The traceback begins with the handler.
+    trace = failed.exc_info[2]
+    assert trace is not None
+    assert trace.tb_frame.f_code.co_name == f"in_{where}"
 
 
 async def test_a_retry_says_when(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:

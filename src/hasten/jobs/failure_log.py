@@ -11,7 +11,7 @@ import logging
 from typing import Final
 
 from hasten.jobs.engine import CANCELLED_REASON
-from hasten.jobs.failures import Failure
+from hasten.jobs.failures import Failure, handler_trace
 from hasten.jobs.record import Failed, JobRecord, Outcome, Postponed, Retry
 
 logger = logging.getLogger("hasten.worker")
@@ -32,7 +32,8 @@ def attempt(
             logger.error(
                 "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
                 job.queue, job.id, job_name, number, attempts, shown,
-                extra=facts, exc_info=error,
+                extra=facts,
+                exc_info=(type(error), error, handler_trace(error.__traceback__)),
             )  # fmt: skip
         case Retry(delay_ms=delay_ms):
             logger.warning(

@@ -151,15 +151,15 @@ def _named(error: BaseException) -> str:
 
 def _trace(error: BaseException) -> str:
     try:
-        lines = traceback.format_exception(type(error), error, _of_handler(error.__traceback__))
+        lines = traceback.format_exception(type(error), error, handler_trace(error.__traceback__))
         text = _text("".join(lines))
     except BaseException as exc:  # noqa: BLE001  # traceback reads attributes of the user's
         return f"the traceback cannot be shown: {type(exc).__name__}"
     return text if len(text) <= MAX_TRACE else "…" + text[-MAX_TRACE:]
 
 
-def _of_handler(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out our own frames above the handler's first."""
+def handler_trace(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the handler's first frame on, without ours above it."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         if trace.tb_next is None:
             break
