@@ -35,6 +35,7 @@ FLOORS: Final = {
     "hasten.jobs.backoff": 1,
     "hasten.jobs.engine": 1,
     "hasten.jobs.arguments": 1,
+    "hasten.jobs.functions": 1,
     "hasten.jobs.context": 1,
     "hasten.jobs.cron": 1,
     "hasten.jobs.steering": 1,
