@@ -25,9 +25,9 @@ from hasten._coalescing import Coalescer
 from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
 from hasten.jobs import engines
-from hasten.jobs.arguments import encode_json
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context
+from hasten.jobs.encoding import NotStorable, encode_json
 from hasten.jobs.engine import Engine
 from hasten.jobs.job import Job
 from hasten.jobs.options import (
@@ -211,7 +211,10 @@ class Queue:
     async def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task: for tasks that live elsewhere, in any language.
 
-        data is its arguments by parameter name. Options as in `using`.
+        data is its arguments by parameter name, or any JSON that the other side understands. For a
+        task of this queue object it is checked. Options as in `using`.
+
+        Raises `InvalidArgument` for data that does not fit, `PayloadTooLarge` or `StoreError`.
         """
         template, text = self._prepare(name, data, options)
         return await self.submit(template, text)
@@ -226,12 +229,17 @@ class Queue:
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
         )
         try:
-            text = encode_json({} if data is None else data)
+            encoded = encode_json({} if data is None else data)
+        except NotStorable as exc:
+            raise InvalidArgument(name, "data", exc.reason, exc.path) from exc
         except Exception as exc:
             raise InvalidArgument(name, "data", f"cannot be stored as JSON: {exc}") from exc
-        if len(text) > self.max_bytes:
-            raise PayloadTooLarge(name, "data", len(text), self.max_bytes)
-        return self.template(_check_name("task", name), options), text.decode()
+        if len(encoded) > self.max_bytes:
+            raise PayloadTooLarge(name, "data", len(encoded), self.max_bytes)
+        text = encoded.decode()
+        if core is not None:
+            core.parameters.check_data(data, text)
+        return self.template(_check_name("task", name), options), text
 
     def template(self, name: str, options: Options) -> Template:
         resolved = options.resolved(self.clock.now_ms())
