@@ -72,18 +72,18 @@ class Parameters:
 
     @functools.cached_property
     def _hints(self) -> dict[str, Any]:
-        annotations = {
-            name: parameter.annotation
-            for name, parameter in self._all.parameters.items()
-            if parameter.annotation is not parameter.empty
-        }
-        if self._all.return_annotation is not self._all.empty:
-            annotations["return"] = self._all.return_annotation
+        given = {name: parameter.annotation for name, parameter in self._all.parameters.items()}
+        given["return"] = self._all.return_annotation
         inner = functions.wrapped(self._function)
-        holder = types.SimpleNamespace(
-            __annotations__=annotations, __type_params__=getattr(inner, "__type_params__", ())
-        )
         names = getattr(inner, "__globals__", {})
+        holder = types.SimpleNamespace(
+            __annotations__={
+                name: _evaluated(annotation, names) if type(annotation) is str else annotation
+                for name, annotation in given.items()
+                if annotation is not inspect.Signature.empty
+            },
+            __type_params__=getattr(inner, "__type_params__", ()),
+        )
         try:
             return typing.get_type_hints(holder, names, include_extras=True)
         except Exception as exc:
@@ -328,6 +328,18 @@ def _from_builtins(annotation: Any, value: Any) -> Any:
     if annotation is object:
         return value
     raise TypeError(f"a parameter of type {annotation!r} cannot be made from JSON")
+
+
+# The same few texts in all of a program's tasks: to compile them takes longer than all the rest.
+_compiled: Final = functools.lru_cache(maxsize=1024)(compile)
+
+
+def _evaluated(annotation: str, names: dict[str, Any]) -> Any:
+    """The value of an annotation; the text if it has none yet, which `get_type_hints` explains."""
+    try:
+        return eval(_compiled(annotation, "<annotation>", "eval"), names)  # noqa: S307  # their own
+    except Exception:  # noqa: BLE001  # whatever the expression raises
+        return annotation
 
 
 def _identity(value: Any) -> Any:
