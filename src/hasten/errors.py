@@ -97,12 +97,16 @@ class InvalidLimit(InvalidOption):
 
 
 class InvalidArgument(HastenError, TypeError):
-    """An argument of a task cannot be stored as JSON."""
+    """An argument of a task cannot be stored as JSON, or would not arrive as it is.
 
-    def __init__(self, task: str, argument: str, reason: str) -> None:
-        super().__init__(f"{task}: argument {argument!r} {reason}")
+    path leads from the argument to the part of it that is at fault: `order.lines[2].price`.
+    """
+
+    def __init__(self, task: str, argument: str, reason: str, inside: str = "") -> None:
         self.task = task
         self.argument = argument
+        self.path = argument + inside
+        super().__init__(f"{task}: argument {self.path!r} {reason}")
 
 
 class PayloadTooLarge(InvalidArgument):

@@ -35,7 +35,7 @@ class TestPythonAdds:
     @pytest.mark.parametrize("data", [None, ODD_DATA, [1, "two"]])
     async def test_node_reads_the_same_data(self, shared: SharedQueue, data: Any) -> None:
         """JSON is JSON, whoever writes it. No data is {} on both sides."""
-        job = await shared.queue.add("echo", data)
+        job = await shared.queue.add("in Node", data)
         read = await shared.node("getJob", job.id)
         assert read["data"] == ({} if data is None else data)
 

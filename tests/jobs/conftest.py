@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from hasten.jobs import Queue
 from hasten.testing import ManualClock
+from tests.jobs.modules import Modules
 from tests.servers.redis import shared_redis
 
 
@@ -29,3 +32,29 @@ async def queue(url: str, clock: ManualClock) -> AsyncIterator[Queue]:
     queue = Queue("mail", url, clock=clock)
     yield queue
     await queue.close()
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[Queue]:
+    """A queue for what has nothing to do with the store."""
+    queue = Queue("memory", "sqlite://")
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+async def elsewhere(url: str, clock: ManualClock) -> AsyncIterator[Queue]:
+    """The same queue in a program that does not have its tasks, and checks no data."""
+    queue = Queue("mail", url, clock=clock)
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+def modules(tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions within a second
+    known = set(sys.modules)
+    yield Modules(tmp_path, queue)
+    for name in set(sys.modules) - known:
+        del sys.modules[name]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import os
 import sys
 import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from hasten.jobs import Context, Queue, RetryAfter, Unrecoverable
 
@@ -30,6 +32,35 @@ class Refused(Exception):
 @queue.task(run_in="process")
 def double(number: int) -> int:
     return 2 * number
+
+
+def logged(function: Callable[[int], Any]) -> Callable[[int], Any]:
+    @functools.wraps(function)
+    def wrapper(number: int) -> Any:
+        return function(number)
+
+    return wrapper
+
+
+@queue.task(run_in="process")
+@logged
+async def wrapped(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+class Doubled:
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __await__(self) -> Generator[Any, None, int]:
+        yield from asyncio.sleep(0).__await__()
+        return 2 * self._number
+
+
+@queue.task(run_in="process")
+def awaitable(number: int) -> Doubled:
+    return Doubled(number)
 
 
 @queue.task(run_in="process")

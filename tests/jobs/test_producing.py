@@ -77,8 +77,8 @@ class TestEnqueue:
 BAD: dict[str, tuple[object, str]] = {
     "object": (object(), "objects of type object have no JSON form"),
     "function": (len, "have no JSON form"),
-    "NaN": (float("nan"), "nan is not a number in JSON"),
-    "infinity": ([{"a": float("-inf")}], "-inf is not a number in JSON"),
+    "NaN": (float("nan"), "'second' is nan, which JSON cannot store"),
+    "infinity": ([{"a": float("-inf")}], "'second[0].a' is -inf, which JSON cannot store"),
     "lone surrogate": ("\ud800", "surrogates not allowed"),
     "keys that are no text": ({(1, 2): 3}, ""),
     "circle": (circle := [], ""),  # type: ignore[var-annotated]
@@ -95,13 +95,13 @@ class TestArgumentsThatCannotBeStored:
         @queue.task
         async def keep(first: Any, second: Any) -> None: ...
 
-        with pytest.raises(InvalidArgument, match=r"^keep: argument 'second' cannot be") as caught:
+        with pytest.raises(InvalidArgument, match=r"^keep: argument 'second") as caught:
             await keep.enqueue(1, value)
         assert (caught.value.task, caught.value.argument) == ("keep", "second")
         assert why in str(caught.value)
-        with pytest.raises(InvalidArgument, match="argument 'second'"):
+        with pytest.raises(InvalidArgument, match="argument 'second"):
             await keep.enqueue_many([{"first": 1, "second": 2}, {"first": 1, "second": value}])
-        with pytest.raises(InvalidArgument, match=r"^keep: argument 'data' cannot be stored"):
+        with pytest.raises(InvalidArgument, match=r"^keep: argument 'data"):
             await queue.add("keep", {"first": 1, "second": value})
         assert await waiting(queue) == []
 

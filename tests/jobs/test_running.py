@@ -312,9 +312,11 @@ class TestInProcesses:
         point = process_tasks.Point(1, 2)
         swapped = await process_tasks.swap.enqueue(point)
         assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
-        wrong = await process_tasks.queue.add("double", {"number": "x"}, attempts=3)
+        elsewhere = Queue("processes", "sqlite://")
+        wrong = await elsewhere.add("double", {"number": "x"}, attempts=3)
         with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
             await wrong.result(timeout=20)
+        await elsewhere.close()
 
     async def test_they_tell_their_progress_and_are_used_again(self, worker: Worker) -> None:
         """A process is not started for each job."""

@@ -107,14 +107,17 @@ class TestTypes:
         assert (await job.refresh()).return_value == value
 
     async def test_without_annotations_are_what_json_says(self, queue: Queue) -> None:
-        """A tuple is a list there."""
+        """None, bool, int, float, str, and lists and dicts of them arrive as they are."""
 
         async def echo(value):  # type: ignore[no-untyped-def]
             return value
 
-        job = await queue.task(echo).enqueue((1, "a"))
+        value = {"a": [1, "b", {}], "c": None, "d": 1.0, "e": True}
+        job = await queue.task(echo).enqueue(value)
         async with Worker(queue):
-            assert await job.result(timeout=5) == [1, "a"]
+            result = await job.result(timeout=5)
+        assert result == value
+        assert type(result["d"]) is float
 
     async def test_of_results_are_not_enforced(self, queue: Queue) -> None:
         """The work is done: a wrong annotation must not fail it."""
@@ -144,7 +147,9 @@ WRONG: dict[str, tuple[dict[str, Any], object, str]] = {
 
 class TestWrongData:
     @pytest.mark.parametrize("kind", WRONG)
-    async def test_fails_the_job_before_its_handler_sees_it(self, queue: Queue, kind: str) -> None:
+    async def test_fails_the_job_before_its_handler_sees_it(
+        self, queue: Queue, elsewhere: Queue, kind: str
+    ) -> None:
         """From another language, or an older version: no attempt would help."""
         annotations, data, why = WRONG[kind]
         (name,) = annotations
@@ -154,7 +159,7 @@ class TestWrongData:
         handler = namespace["handler"]
         handler.__annotations__ = annotations
         queue.task(attempts=5, backoff=60)(handler)
-        job = await queue.add("handler", data)
+        job = await elsewhere.add("handler", data, attempts=5, backoff=60)
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=5)
@@ -215,7 +220,7 @@ class TestResults:
         ("value", "why"),
         [
             (object(), "objects of type object have no JSON form"),
-            (float("nan"), "nan is not a number in JSON"),
+            (float("nan"), "the value is nan, which JSON cannot store"),
             ("x" * 2000, "too large: 2,002 bytes of JSON where 1,000 are allowed"),
         ],
         ids=["object", "NaN", "large"],

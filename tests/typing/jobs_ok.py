@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, assert_type
 
 from hasten.jobs import (
     Context,
@@ -19,6 +20,9 @@ from hasten.jobs import (
     Task,
     Worker,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 mail = Queue("mail")
 Queue("mail", "sqlite:///mail.db", max_bytes=10_000, attempts=3, backoff=Fixed(2))
@@ -72,6 +76,54 @@ async def report(ctx: Context, day: datetime, *, pages: int = 1) -> dict[str, in
     return {day.isoformat(): pages}
 
 
+@mail.task
+async def send_with_optional_context(ctx: Context | None, to: str) -> bytes:
+    return to.encode() if ctx else b""
+
+
+@mail.task
+def send_with_context_at_the_end(to: str, *, ctx: Context | None = None) -> float:
+    return 0.5 if ctx and ctx.stopping else float(to)
+
+
+def logged(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@mail.task(name="wrapped")
+@logged
+async def wrapped(to: str, *, urgent: bool = False) -> int:
+    return len(to) + urgent
+
+
+@mail.task
+def only_context(ctx: Context | None = None) -> bool:
+    return ctx is not None
+
+
+def deliver(host: str, to: str) -> str:
+    return host + to
+
+
+class Sender:
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    async def __call__(self, to: str) -> int:
+        return len(to)
+
+    def send(self, to: str) -> str:
+        return to
+
+
+by_object = mail.task(name="by object")(Sender("localhost"))
+by_method = mail.task(name="by method")(Sender("localhost").send)
+by_partial = mail.task(name="by partial")(partial(deliver, "localhost"))
+
+
 # A task has the type of its function, and can be called like it.
 
 ada = Address("ada", "example.org")
@@ -105,6 +157,19 @@ async def enqueueing() -> None:
     assert_type(await report.enqueue(datetime.now(UTC), pages=2), Job[dict[str, int]])
     assert_type(await send.enqueue_many([{"to": ada}, {"to": ada, "locale": "de"}]), list[Job[int]])
     assert_type(await send_with_context.enqueue_many([{"to": "ada"}]), list[Job[bytes]])
+
+
+async def enqueueing_to_what_is_no_plain_function(ctx: Context) -> None:
+    assert_type(await send_with_optional_context.enqueue("ada"), Job[bytes])
+    assert_type(await send_with_optional_context(ctx, "ada"), bytes)
+    assert_type(await send_with_context_at_the_end.enqueue("1"), Job[float])
+    assert_type(send_with_context_at_the_end("1", ctx=ctx), float)
+    assert_type(await wrapped.enqueue("ada", urgent=True), Job[int])
+    assert_type(await by_object.enqueue("ada"), Job[int])
+    assert_type(await by_object("ada"), int)
+    assert_type(await by_method.enqueue("ada"), Job[str])
+    assert_type(await by_partial.enqueue("ada"), Job[str])
+    assert_type(await only_context.enqueue(), Job[bool])
 
 
 async def using() -> None:

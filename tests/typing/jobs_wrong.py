@@ -34,6 +34,19 @@ def send_in_thread(ctx: Context, to: str) -> int:
     return ctx.attempt + len(to)
 
 
+@mail.task
+async def send_with_optional_context(ctx: Context | None, to: str) -> int:
+    return len(to)
+
+
+class Sender:
+    async def __call__(self, to: str) -> int:
+        return len(to)
+
+
+by_object = mail.task(name="by object")(Sender())
+
+
 async def enqueueing(ctx: Context) -> None:
     await send.enqueue()  # type: ignore[call-arg]
     await send.enqueue(1)  # type: ignore[arg-type]
@@ -49,6 +62,9 @@ async def enqueueing(ctx: Context) -> None:
     await send_with_context.enqueue()  # type: ignore[call-arg]
     await send_in_thread.enqueue(ctx, "ada")  # type: ignore[call-arg, arg-type]
     await send_in_thread.enqueue(1)  # type: ignore[arg-type]
+    await send_with_optional_context.enqueue(None, "ada")  # type: ignore[call-arg, arg-type]
+    await by_object.enqueue()  # type: ignore[call-arg]
+    await by_object.enqueue(1)  # type: ignore[arg-type]
     await send.enqueue_many({"to": "ada"})  # type: ignore[dict-item]  # one call, not a list
     await send.enqueue_many(["ada"])  # type: ignore[list-item]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -54,6 +56,19 @@ def check(base: Options = DEFAULT_OPTIONS, *, now_ms: int = 0, **given: Any) -> 
 
 def decide(attempt: int, error: BaseException) -> float:
     return 1.0
+
+
+async def decide_later(attempt: int, error: BaseException) -> float:
+    return 1.0
+
+
+def decide_in_steps(attempt: int, error: BaseException) -> Iterator[float]:
+    yield 1.0
+
+
+class DecidesLater:
+    async def __call__(self, attempt: int, error: BaseException) -> float:
+        return 1.0
 
 
 class TestGoodValues:
@@ -201,6 +216,51 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": Exponential})
         assert str(caught.value) == f"backoff={Exponential!r}: expected {A_BACKOFF}"
+
+    @pytest.mark.parametrize(
+        "function",
+        [decide_later, functools.partial(decide_later), DecidesLater(), decide_in_steps],
+    )
+    def test_a_back_off_function_is_not_async(self, function: Any) -> None:
+        """Nobody would await it."""
+        with pytest.raises(InvalidOption) as caught:
+            check_task_options({"backoff": function})
+        assert str(caught.value) == (
+            f"backoff={function!r}: expected a plain function: it is called, not awaited"
+        )
+
+    @pytest.mark.parametrize(
+        ("function", "complaint"),
+        [
+            (lambda: 1, "too many positional arguments"),
+            (lambda attempt: 1, "too many positional arguments"),
+            (lambda attempt, error, job: 1, "missing a required argument: 'job'"),
+            (lambda *, attempt, error: 1, "too many positional arguments"),
+            (functools.partial(decide, 1), "too many positional arguments"),
+            (functools.partial(decide, error=ValueError()), "too many positional arguments"),
+        ],
+    )
+    def test_a_back_off_function_takes_the_attempt_and_the_error(
+        self, function: Any, complaint: str
+    ) -> None:
+        """Else it would fail after each run that failed."""
+        with pytest.raises(InvalidOption) as caught:
+            check_task_options({"backoff": function})
+        expected = "a function of two arguments, the attempt and the error, but "
+        assert str(caught.value).endswith(f": expected {expected}{complaint}")
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            decide,
+            lambda *arguments: 1,
+            lambda attempt, error, cap=60: 1,
+            functools.partial(lambda base, attempt, error: base, 2),
+            max,  # does not tell what it takes
+        ],
+    )
+    def test_a_back_off_function_may_be_anything_else(self, function: Any) -> None:
+        assert check_task_options({"backoff": function}).backoff == Custom()
 
     def test_an_unknown_option_gets_the_list(self) -> None:
         with pytest.raises(InvalidOption) as caught:

@@ -8,11 +8,12 @@ pydantic itself, which is never imported here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-import math
+import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from inspect import Parameter
 from operator import attrgetter
 from typing import Any, Final
@@ -20,53 +21,133 @@ from typing import Any, Final
 import msgspec
 
 from hasten.errors import InvalidArgument, PayloadTooLarge
+from hasten.jobs import functions
+from hasten.jobs.annotations import Annotation, examine, find_change, is_pydantic
+from hasten.jobs.encoding import (
+    NotStorable,
+    encode,
+    encode_json,
+    is_plain,
+    refuse_lost_keys,
+    refuse_non_finite,
+)
 
 POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class UnresolvedAnnotation(TypeError):
+    """An annotation names what does not exist, or not yet."""
+
+
 class Parameters:
-    """The parameters of one task. injected is the type whose parameters the worker fills in."""
+    """The parameters of one task. injected is the type whose parameters the worker fills in.
+
+    Raises `TypeError` for parameters whose arguments cannot be stored. Annotations may name what is
+    defined further down: those are examined on first use, or by `check`.
+    """
 
     def __init__(self, function: Callable[..., Any], task: str, injected: type) -> None:
         self._function = function
         self._task = task
         self._injected = injected
-        for parameter in inspect.signature(function).parameters.values():
+        try:
+            self._all = inspect.signature(function)
+        except ValueError as exc:
+            raise TypeError(
+                f"task {task!r}: the parameters of {function!r} are unknown ({exc}): "
+                "write a function that calls it"
+            ) from exc
+        for parameter in self._all.parameters.values():
             if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
                 raise TypeError(
                     f"task {task!r}: arguments are stored by the names of their parameters, "
                     f"so *{parameter.name} is not possible: use a list or a dict"
                 )
+        with contextlib.suppress(UnresolvedAnnotation):
+            self.check()
 
-    # Annotations may name what is defined further down: they are looked at on first use.
+    def check(self) -> None:
+        """Raise `TypeError` if data cannot be decoded to one of the annotations."""
+        self._stored  # noqa: B018  # computed once
+
     @functools.cached_property
     def _hints(self) -> dict[str, Any]:
+        given = {name: parameter.annotation for name, parameter in self._all.parameters.items()}
+        given["return"] = self._all.return_annotation
+        inner = functions.wrapped(self._function)
+        names = getattr(inner, "__globals__", {})
+        holder = types.SimpleNamespace(
+            __annotations__={
+                name: _evaluated(annotation, names) if type(annotation) is str else annotation
+                for name, annotation in given.items()
+                if annotation is not inspect.Signature.empty
+            },
+            __type_params__=getattr(inner, "__type_params__", ()),
+        )
         try:
-            return typing.get_type_hints(self._function, include_extras=True)
-        except NameError as exc:
-            raise TypeError(
+            return typing.get_type_hints(holder, names, include_extras=True)
+        except Exception as exc:
+            # A name that is missing, or is missing in a module, may still come to be there.
+            is_early = isinstance(exc, NameError | AttributeError)
+            raise (UnresolvedAnnotation if is_early else TypeError)(
                 f"task {self._task!r}: an annotation cannot be resolved: {exc}. "
                 "What it names must be importable in the module of the task"
             ) from exc
 
     @functools.cached_property
+    def _stored(self) -> dict[str, Annotation]:
+        """The parameters whose arguments are stored."""
+        bound = self._function.keywords if isinstance(self._function, functools.partial) else {}
+        stored: dict[str, Annotation] = {}
+        for name in self._all.parameters:
+            if name in self._contexts:
+                continue
+            hint = self._hints.get(name, Any)
+            try:
+                annotation = examine(hint)
+            except NameError as exc:
+                raise UnresolvedAnnotation(
+                    f"task {self._task!r}: parameter {name!r}: an annotation in "
+                    f"{inspect.formatannotation(hint)} cannot be resolved: {exc}"
+                ) from exc
+            if annotation.problem is None:
+                stored[name] = annotation
+            elif name not in bound:  # what a partial has bound needs no JSON form
+                raise TypeError(
+                    f"task {self._task!r}: parameter {name!r}: data cannot be decoded to "
+                    f"{inspect.formatannotation(hint)}: {annotation.problem}. Use JSON's own "
+                    "types, list instead of Iterable, a dataclass, a msgspec.Struct (with tag=True "
+                    "if a union has several) or a pydantic model"
+                )
+        return stored
+
+    @functools.cached_property
+    def _contexts(self) -> frozenset[str]:
+        """The parameters that the worker fills in."""
+        return frozenset(
+            name for name in self._all.parameters if self._is_injected(self._hints.get(name))
+        )
+
+    def _is_injected(self, hint: Any) -> bool:
+        while typing.get_origin(hint) is typing.Annotated:
+            hint = hint.__origin__
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            members = [member for member in typing.get_args(hint) if member is not types.NoneType]
+            return len(members) == 1 and self._is_injected(members[0])
+        return hint is self._injected
+
+    @functools.cached_property
     def _signature(self) -> inspect.Signature:
-        """Of the stored parameters: without the injected ones."""
-        signature = inspect.signature(self._function)
-        stored = [
-            parameter
-            for parameter in signature.parameters.values()
-            if self._hints.get(parameter.name) is not self._injected
-        ]
-        return signature.replace(parameters=stored)
+        """Of the stored parameters."""
+        return self._all.replace(parameters=[self._all.parameters[name] for name in self._stored])
 
     @functools.cached_property
     def wants_context(self) -> bool:
-        return len(self._signature.parameters) < len(inspect.signature(self._function).parameters)
+        return bool(self._contexts)
 
     @functools.cached_property
     def _names(self) -> tuple[str, ...]:
-        return tuple(self._signature.parameters)
+        return tuple(self._stored)
 
     @functools.cached_property
     def _simple(self) -> range:
@@ -99,8 +180,58 @@ class Parameters:
         return dict(arguments)
 
     def encode(self, arguments: dict[str, Any], max_bytes: int) -> str:
-        """The JSON to store. Raises `InvalidArgument` or `PayloadTooLarge`."""
-        return encode_arguments(self._task, arguments, max_bytes)
+        """The JSON to store. Raises `InvalidArgument`, or its `PayloadTooLarge`."""
+        try:
+            data = encode(arguments)
+            # The arguments themselves cannot lose a name, but an object inside of them can.
+            if (self._open or data.find(b"{", 1) > 0) and not is_plain(arguments):
+                refuse_lost_keys(arguments, data)
+                self._refuse_changes(arguments)
+            if data.find(b"null") >= 0:  # twice as fast as "in"
+                refuse_non_finite(arguments)
+        except InvalidArgument:
+            raise
+        except Exception:
+            self._raise_culprit(arguments)
+            raise
+        if len(data) > max_bytes:
+            largest = max(arguments, key=lambda name: len(encode(arguments[name])))
+            raise PayloadTooLarge(self._task, largest, len(data), max_bytes)
+        return data.decode()
+
+    def _raise_culprit(self, arguments: Mapping[str, Any]) -> None:
+        for name, value in arguments.items():
+            try:
+                encode_json(value)
+            except NotStorable as exc:
+                raise InvalidArgument(self._task, name, exc.reason, exc.path) from exc
+            except Exception as exc:
+                reason = f"cannot be stored as JSON: {exc}"
+                raise InvalidArgument(self._task, name, reason) from exc
+
+    @functools.cached_property
+    def _open(self) -> tuple[tuple[str, Any], ...]:
+        """The parameters whose annotations leave a type open: most tasks have none."""
+        return tuple((name, a.open) for name, a in self._stored.items() if a.open is not None)
+
+    def _refuse_changes(self, arguments: Mapping[str, Any]) -> None:
+        for name, described in self._open:
+            if found := find_change(described, arguments.get(name), ""):
+                inside, change = found
+                remedy = f"annotate the parameter {name!r} with its type"
+                raise InvalidArgument(self._task, name, f"{change}: {remedy}", inside)
+
+    def check_data(self, data: object, text: str) -> None:
+        """Check the data of a job that was added by name; text is its JSON.
+
+        Raises `InvalidArgument` if a run would refuse it, or get something else.
+        """
+        try:
+            self._decode(text)
+        except ValueError as exc:
+            raise InvalidArgument(self._task, "data", f"does not fit the task: {exc}") from exc
+        if isinstance(data, Mapping):
+            self._refuse_changes(data)
 
     @functools.cached_property
     def _decoder(self) -> msgspec.json.Decoder[Any]:
@@ -118,10 +249,12 @@ class Parameters:
     @functools.cached_property
     def _call(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
         """Turn decoded arguments and the injected object into what the function is called with."""
-        parameters = list(inspect.signature(self._function).parameters.values())
-        injected = {p.name for p in parameters if self._hints.get(p.name) is self._injected}
-        positional = [p.name for p in parameters if p.kind in POSITIONAL]
-        keywords = [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY]
+        injected = self._contexts
+        given = [
+            p for name, p in self._all.parameters.items() if name in {*self._stored, *injected}
+        ]
+        positional = [p.name for p in given if p.kind in POSITIONAL]
+        keywords = [p.name for p in given if p.kind is Parameter.KEYWORD_ONLY]
         if not injected and not keywords:
             match positional:
                 case []:
@@ -144,10 +277,16 @@ class Parameters:
     def decode(self, data: str, context: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments to call the function with. Raises `ValueError` with the reason."""
         try:
-            decoded = self._decoder.decode(data)
-        except (ValueError, TypeError, RecursionError) as exc:  # msgspec's and pydantic's, too
+            decoded = self._decode(data)
+        except ValueError as exc:
             raise ValueError(f"its data does not fit the task {self._task!r}: {exc}") from exc
         return self._call(decoded, context)
+
+    def _decode(self, data: str) -> Any:
+        try:
+            return self._decoder.decode(data)
+        except (ValueError, TypeError, RecursionError) as exc:  # msgspec's and pydantic's, too
+            raise ValueError(str(exc)) from exc
 
     @functools.cached_property
     def _result_decoder(self) -> msgspec.json.Decoder[Any]:
@@ -161,27 +300,6 @@ class Parameters:
             return self._result_decoder.decode(text)
         except (ValueError, TypeError):  # a run of an older version, or in another language
             return msgspec.json.decode(text)
-
-
-def encode_arguments(task: str, arguments: dict[str, Any], max_bytes: int) -> str:
-    """Encode arguments by name, and say which one is at fault if that is not possible."""
-    try:
-        data = encode_json(arguments)
-    except Exception:
-        _raise_culprit(task, arguments)
-        raise
-    if len(data) > max_bytes:
-        largest = max(arguments, key=lambda name: len(encode_json(arguments[name])))
-        raise PayloadTooLarge(task, largest, len(data), max_bytes)
-    return data.decode()
-
-
-def _raise_culprit(task: str, arguments: Mapping[str, Any]) -> None:
-    for name, value in arguments.items():
-        try:
-            encode_json(value)
-        except Exception as exc:
-            raise InvalidArgument(task, name, f"cannot be stored as JSON: {exc}") from exc
 
 
 class UnfitResult(Exception):
@@ -204,57 +322,24 @@ def encode_result(value: object, max_bytes: int) -> str:
     return data.decode()
 
 
-def encode_json(value: object) -> bytes:
-    """Encode as JSON. Raises `ValueError` or `TypeError` for what JSON cannot say."""
-    data = _encoder.encode(value)
-    # NaN and infinity, which JSON does not have, come out as null: a silent change of data.
-    # Only a text with a null in it can hide one.
-    if b"null" in data:
-        _refuse_non_finite(value)
-    return data
-
-
-def _refuse_non_finite(value: object) -> None:
-    match value:
-        case float() if not math.isfinite(value):
-            raise ValueError(f"{value} is not a number in JSON")
-        case Mapping():
-            for member in value.values():
-                _refuse_non_finite(member)
-        case str() | bytes() | bytearray() | memoryview():
-            pass
-        case list() | tuple() | set() | frozenset():
-            for member in value:
-                _refuse_non_finite(member)
-        case _:
-            for member in _members(value):
-                _refuse_non_finite(member)
-
-
-def _members(value: object) -> Iterable[object]:
-    """The values inside a record that msgspec can encode."""
-    if isinstance(value, msgspec.Struct):
-        return (getattr(value, name) for name in value.__struct_fields__)
-    if hasattr(value, "__dataclass_fields__"):
-        return (getattr(value, name) for name in value.__dataclass_fields__)
-    return ()
-
-
-def _to_builtins(value: Any) -> Any:
-    if hasattr(type(value), "__pydantic_validator__"):
-        return value.model_dump(mode="json")
-    raise TypeError(f"objects of type {type(value).__qualname__} have no JSON form")
-
-
 def _from_builtins(annotation: Any, value: Any) -> Any:
-    if hasattr(annotation, "__pydantic_validator__"):
+    if is_pydantic(annotation):
         return annotation.model_validate(value)
-    if isinstance(annotation, type) and isinstance(value, annotation):
+    if annotation is object:
         return value
     raise TypeError(f"a parameter of type {annotation!r} cannot be made from JSON")
 
 
-_encoder: Final = msgspec.json.Encoder(enc_hook=_to_builtins)
+# The same few texts in all of a program's tasks: to compile them takes longer than all the rest.
+_compiled: Final = functools.lru_cache(maxsize=1024)(compile)
+
+
+def _evaluated(annotation: str, names: dict[str, Any]) -> Any:
+    """The value of an annotation; the text if it has none yet, which `get_type_hints` explains."""
+    try:
+        return eval(_compiled(annotation, "<annotation>", "eval"), names)  # noqa: S307  # their own
+    except Exception:  # noqa: BLE001  # whatever the expression raises
+        return annotation
 
 
 def _identity(value: Any) -> Any:

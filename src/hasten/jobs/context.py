@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hasten.jobs.arguments import encode_json
+from hasten.jobs.encoding import encode_json
 from hasten.jobs.record import JobRecord, LogLine, Note, Progress
 
 DEFAULT_KEEP_LOGS = 1_000

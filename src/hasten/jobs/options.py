@@ -8,7 +8,8 @@ a back-off) is in a member `hasten` of its own, which Node stores and ignores.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypedDict
@@ -18,6 +19,7 @@ import msgspec
 from hasten._durations import MAX_MS, Seconds, to_ms
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
+from hasten.jobs.functions import is_async, is_generator
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512
@@ -183,6 +185,7 @@ def check_backoff(value: object) -> Backoff | None:
         case str() | type():  # a class is callable, but Exponential without () is a slip
             pass
         case _ if callable(value):
+            _check_backoff_function(value)
             return Custom()
         case _ if not isinstance(value, bool):
             to_ms("backoff", value)
@@ -192,6 +195,23 @@ def check_backoff(value: object) -> Backoff | None:
         value,
         "seconds, 'fixed', 'exponential', Fixed(…), Exponential(…) or a function",
     )
+
+
+def _check_backoff_function(function: Callable[..., object]) -> None:
+    if is_async(function) or is_generator(function):
+        raise InvalidOption("backoff", function, "a plain function: it is called, not awaited")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin may not tell its parameters
+        return
+    try:
+        signature.bind(1, ValueError())
+    except TypeError as exc:
+        raise InvalidOption(
+            "backoff",
+            function,
+            f"a function of two arguments, the attempt and the error, but {exc}",
+        ) from exc
 
 
 def check_keep(option: str, value: object) -> Keep | None:

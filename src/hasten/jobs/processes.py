@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import importlib
+import inspect
 import multiprocessing
 import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -219,8 +220,8 @@ def _carry_out(order: _Order, pipe: Connection) -> _Returned | _Raised:
             return _Raised(Failure(str(exc), "", final=True))
         # What a handler sets in its context must not be there for the next one.
         value = contextvars.copy_context().run(core.function, *args, **kwargs)
-        if asyncio.iscoroutine(value):
-            value = asyncio.run(value)
+        if inspect.isawaitable(value):
+            value = asyncio.run(_wait_for(value))
         return _Returned(encode_result(value, order.max_bytes))
     except BaseException as error:  # noqa: BLE001  # the handler's, whatever it is
         return _Raised(
@@ -231,6 +232,10 @@ def _carry_out(order: _Order, pipe: Connection) -> _Returned | _Raised:
                 backoff_function=core.backoff_function if core else None,
             )
         )
+
+
+async def _wait_for(value: Awaitable[Any]) -> Any:
+    return await value
 
 
 def _find(order: _Order) -> TaskCore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import weakref
 from collections.abc import (
     AsyncIterator,
@@ -25,10 +26,12 @@ from hasten._coalescing import Coalescer
 from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
 from hasten.jobs import engines
-from hasten.jobs.arguments import encode_json
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context
+from hasten.jobs.definitions import Execution
+from hasten.jobs.encoding import NotStorable, encode_json
 from hasten.jobs.engine import Engine
+from hasten.jobs.functions import describe
 from hasten.jobs.job import Job
 from hasten.jobs.options import (
     JobOptions,
@@ -42,7 +45,7 @@ from hasten.jobs.options import (
 from hasten.jobs.record import Event, NewJob
 from hasten.jobs.results import Results
 from hasten.jobs.states import FINISHED, State
-from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore
+from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore, check_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,8 +168,11 @@ class Queue:
 
         name is the function's unless given; a producer in another language adds jobs by it.
         An `async def` runs in the worker's event loop, a plain function in a thread, either in
-        a process of its own with run_in="process". give_up_on are exceptions after which no
-        further attempt is made.
+        a process of its own with run_in="process". If a plain function returns a coroutine, that
+        is awaited. give_up_on are exceptions after which no further attempt is made.
+
+        Raises `InvalidOption`, also for a name that another task of this queue object has, and
+        `TypeError` for what cannot be called with stored arguments.
 
         options, in seconds or timedeltas: attempts (total runs, 1), backoff (seconds, "fixed",
         "exponential", `Fixed`, `Exponential`, or a function of the attempt and the error), timeout
@@ -174,9 +180,13 @@ class Queue:
         first, 2,097,151 last; 0, none, before all), lifo, keep_completed and keep_failed (`Keep`,
         a count, True or False).
         """
+        caller = sys._getframe(1)
+        made_in = Execution.of(caller.f_code, caller.f_globals)
         if function is None:
-            return lambda function: self._add_task(function, name, run_in, give_up_on, options)
-        return self._add_task(function, name, run_in, give_up_on, options)
+            return lambda function: self._add_task(
+                function, name, run_in, give_up_on, options, made_in
+            )
+        return self._add_task(function, name, run_in, give_up_on, options, made_in)
 
     def _add_task(
         self,
@@ -185,24 +195,45 @@ class Queue:
         run_in: RunIn | None,
         give_up_on: Any,
         options: Mapping[str, Any],
+        made_in: Execution,
     ) -> Task[..., Any, Any]:
+        check_function(function)
+        if name is None:
+            name = getattr(function, "__name__", None)
+        if name is None:
+            expected = f"@queue.task(name=…) for {function!r}, which has no name of its own"
+            raise InvalidOption("name", name, expected)
         core = TaskCore(
             self,
             function,
-            _check_name("task", name or function.__name__),
+            _check_name("task", name),
             check_task_options(options, self._options),
             run_in=run_in,
             give_up_on=give_up_on,
             backoff_function=_function_of(options) or self._backoff_function,
+            made_in=made_in,
         )
         other = self.tasks.get(core.name)
-        # The same module may be imported twice (as __main__, by a reloader); that is no clash.
-        if other is not None and other.function.__qualname__ != function.__qualname__:
+        if other is not None and not core.definition.may_replace(other.definition):
+            first, second = describe(other.function), describe(function)
             raise InvalidOption(
-                "name", core.name, f"a name that no other task of queue {self.name!r} has"
+                "name",
+                core.name,
+                f"a name that no other task of queue {self.name!r} has. {first} is the task of "
+                f"this name{', made twice by the same code' if first == second else ''}: give "
+                f"{second} another one with @queue.task(name=…)",
             )
         self.tasks[core.name] = core
         return Task(core)
+
+    def check_tasks(self) -> None:
+        """Check what could not be checked when the tasks were made. A worker does so at its start.
+
+        Annotations may name what is defined further down in a module, or comes to be there later.
+        Raises `TypeError` or `InvalidOption`, which names the task.
+        """
+        for core in self.tasks.values():
+            core.check()
 
     def decode_result(self, task: str, text: str) -> Any:
         """A stored result as the task's own return type, where the task is known here."""
@@ -214,7 +245,10 @@ class Queue:
     async def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task: for tasks that live elsewhere, in any language.
 
-        data is its arguments by parameter name. Options as in `using`.
+        data is its arguments by parameter name, or any JSON that the other side understands. For a
+        task of this queue object it is checked. Options as in `using`.
+
+        Raises `InvalidArgument` for data that does not fit, `PayloadTooLarge` or `StoreError`.
         """
         template, text = self._prepare(name, data, options)
         return await self.submit(template, text)
@@ -229,12 +263,17 @@ class Queue:
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
         )
         try:
-            text = encode_json({} if data is None else data)
+            encoded = encode_json({} if data is None else data)
+        except NotStorable as exc:
+            raise InvalidArgument(name, "data", exc.reason, exc.path) from exc
         except Exception as exc:
             raise InvalidArgument(name, "data", f"cannot be stored as JSON: {exc}") from exc
-        if len(text) > self.max_bytes:
-            raise PayloadTooLarge(name, "data", len(text), self.max_bytes)
-        return self.template(_check_name("task", name), options), text.decode()
+        if len(encoded) > self.max_bytes:
+            raise PayloadTooLarge(name, "data", len(encoded), self.max_bytes)
+        text = encoded.decode()
+        if core is not None:
+            core.parameters.check_data(data, text)
+        return self.template(_check_name("task", name), options), text
 
     def template(self, name: str, options: Options) -> Template:
         resolved = options.resolved(self.clock.now_ms())

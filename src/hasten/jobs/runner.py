@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,16 @@ class Runner:
         def offer(interrupt: Callable[[], None]) -> None:
             run.interrupt = interrupt
 
-        return await self._threads.run(call, offer)
+        value = await self._threads.run(call, offer)
+        if not inspect.isawaitable(value):
+            return value
+        # A plain wrapper of an async function: the rest of it belongs to the event loop.
+        run.interrupt = None
+        if run.told_to_end():
+            if inspect.iscoroutine(value):
+                value.close()
+            raise asyncio.CancelledError
+        return await value
 
     def _after_error(
         self, error: BaseException, core: TaskCore | None, run: Run, options: Options

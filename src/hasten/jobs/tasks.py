@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack
 
@@ -12,6 +13,8 @@ from hasten.errors import InvalidOption
 from hasten.jobs.arguments import Parameters
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context
+from hasten.jobs.definitions import Definition, Execution
+from hasten.jobs.functions import describe, is_async, is_generator
 from hasten.jobs.job import Job
 from hasten.jobs.options import JobOptions, Options, check_job_options
 
@@ -38,6 +41,7 @@ class TaskCore:
         run_in: RunIn | None,
         give_up_on: object,
         backoff_function: BackoffFunction | None,
+        made_in: Execution,
     ) -> None:
         self.queue = queue
         self.function = function
@@ -47,6 +51,16 @@ class TaskCore:
         self.give_up_on = _check_give_up_on(give_up_on)
         self.backoff_function = backoff_function
         self.parameters = Parameters(function, name, Context)
+        self.definition = Definition.of(function, made_in)
+
+    def check(self) -> None:
+        """Check what could not be checked when the task was made, as its module was not complete.
+
+        Raises `TypeError` for an annotation, `InvalidOption` for run_in="process".
+        """
+        self.parameters.check()
+        if self.run_in == "process":
+            _check_found(self.name, self.function)
 
 
 class Enqueuer(Generic[P, T]):
@@ -62,7 +76,8 @@ class Enqueuer(Generic[P, T]):
         """Queue a run with these arguments; once this returns, it is stored.
 
         Raises `TypeError` for arguments that do not fit, `InvalidArgument` or `PayloadTooLarge`
-        for one that cannot be stored, `StoreError` if the store does not take it.
+        for one that cannot be stored, or would not arrive as it is, `StoreError` if the store does
+        not take it.
         """
         core = self._core
         queue = core.queue
@@ -124,9 +139,9 @@ class Task(Enqueuer[P, T], Generic[P, R, T]):
     """
 
     def __init__(self, core: TaskCore) -> None:
+        functools.update_wrapper(self, core.function)  # first: an object's attributes come along
         super().__init__(core, core.options, {})
         self.core = core
-        functools.update_wrapper(self, core.function)
 
     @property
     def name(self) -> str:
@@ -155,29 +170,56 @@ class ContextTask(Enqueuer[P, T], Generic[P, R, T]):
         def __call__(self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
+def check_function(function: object) -> None:
+    """Raise `TypeError` for what cannot be a task at all."""
+    match function:
+        case staticmethod() | classmethod():
+            kind = type(function).__name__
+            raise TypeError(
+                f"a {kind} object cannot be a task: write @staticmethod above @queue.task, "
+                "not below it, and use no @classmethod"
+            )
+        case type():
+            raise TypeError(f"the class {function.__qualname__} cannot be a task: use a function")
+    if not callable(function):
+        raise TypeError(f"{function!r} cannot be a task: it is not a function (a name is name=…)")
+
+
 def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None) -> RunIn:
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+    if is_generator(function):
         raise TypeError(f"task {name!r}: a generator cannot be a task: return a list, or enqueue")
-    is_async = inspect.iscoroutinefunction(function)
+    in_loop = is_async(function)
     match run_in:
         case None:
-            return "loop" if is_async else "thread"
+            return "loop" if in_loop else "thread"
         case "process":
             _check_importable(name, function)
             return run_in
-        case "loop" if is_async:
+        case "loop" if in_loop:
             return run_in
-        case "thread" if not is_async:
+        case "thread" if not in_loop:
             return run_in
-    expected = "'loop' or 'process'" if is_async else "'thread' or 'process'"
+    expected = "'loop' or 'process'" if in_loop else "'thread' or 'process'"
     raise InvalidOption("run_in", run_in, f"{expected} for {name!r}")
 
 
 def _check_importable(name: str, function: Callable[..., Any]) -> None:
-    if "<locals>" in function.__qualname__:
+    qualname = getattr(function, "__qualname__", "<none>")  # a partial or an object has none
+    if "<" in qualname or inspect.ismethod(function):
         raise InvalidOption(
             "run_in", "process", f"a function at the top level of a module, for {name!r}: "
             "the other process imports it by name",
+        )  # fmt: skip
+
+
+def _check_found(name: str, function: Callable[..., Any]) -> None:
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if getattr(found, "core", None) is None:
+        raise InvalidOption(
+            "run_in", "process", f"that {describe(function)} is decorated with @queue.task: "
+            f"the other process looks for the task {name!r} under the name of its function",
         )  # fmt: skip
 
 

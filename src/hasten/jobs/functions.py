@@ -1,0 +1,49 @@
+"""Functions, seen from outside: their names, where they are from, whether they are async.
+
+"Function" is whatever can be called: also a `functools.partial`, a bound method, an object with
+`__call__`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+Function = Callable[..., Any]
+
+
+def is_async(function: Function) -> bool:
+    """Whether a call surely returns a coroutine. A plain wrapper of an async function may."""
+    return any(map(inspect.iscoroutinefunction, _bodies(function)))
+
+
+def is_generator(function: Function) -> bool:
+    return any(
+        inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
+        for body in _bodies(function)
+    )
+
+
+def _bodies(function: Function) -> tuple[Function, Function]:
+    """What may have the code: the function, or the `__call__` of its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function, type(function).__call__
+
+
+def wrapped(function: Function) -> Any:
+    """The function inside of partials, objects with `__call__` and wrappers."""
+    function, call = _bodies(function)
+    is_routine = inspect.isroutine(function) or hasattr(function, "__wrapped__")
+    inner = inspect.unwrap(function if is_routine else call)
+    return inner if inner is function else wrapped(inner)
+
+
+def describe(function: Function) -> str:
+    """The name of a function and the place of its code: `mails.send (/srv/mails.py:3)`."""
+    inner = wrapped(function)
+    name = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', repr(inner))}"
+    code = getattr(inner, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"

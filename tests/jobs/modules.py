@@ -1,0 +1,29 @@
+"""Modules that a test writes: what a program consists of."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+from hasten.jobs import Queue
+
+
+class Modules:
+    """Modules in a folder of their own, where `queue` is the test's."""
+
+    def __init__(self, folder: Path, queue: Queue) -> None:
+        self._folder = folder
+        holder = ModuleType("the_queue")
+        holder.queue = queue  # type: ignore[attr-defined]
+        sys.modules["the_queue"] = holder
+
+    def write(self, name: str, code: str) -> None:
+        (self._folder / f"{name}.py").write_text(textwrap.dedent(code))
+        importlib.invalidate_caches()
+
+    def load(self, name: str, code: str) -> ModuleType:
+        self.write(name, f"from the_queue import queue\n{textwrap.dedent(code)}")
+        return importlib.import_module(name)

@@ -1,0 +1,423 @@
+"""What can be a task, and what is found wrong with it when it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import msgspec
+import pydantic
+import pytest
+
+from hasten.errors import InvalidOption, JobFailed
+from hasten.jobs import Context, Queue, State, Task, Worker
+from tests.jobs import process_tasks
+from tests.jobs.eventually import until, until_state
+from tests.jobs.modules import Modules
+
+
+@dataclass
+class Cat:
+    lives: int
+
+
+@dataclass
+class Dog:
+    bones: int
+
+
+class Tagged(msgspec.Struct, tag=True):
+    pass
+
+
+class AlsoTagged(msgspec.Struct, tag=True):
+    pass
+
+
+class Model(pydantic.BaseModel):
+    path: Path | None = None
+
+
+@dataclass
+class Owner:
+    pet: Path
+
+
+@dataclass
+class Household:
+    name: str
+    log: Path | None = None
+
+
+class Text(str):
+    __slots__ = ()
+
+
+def taking(annotation: Any, *default: object) -> Callable[..., Any]:
+    async def take(value: Any) -> None: ...
+
+    take.__annotations__ = {"value": annotation}
+    take.__defaults__ = default or None
+    return take
+
+
+NESTED = """
+from dataclasses import dataclass
+
+@dataclass
+class Early:
+    later: "Later"
+
+@queue.task
+def send(early: Early) -> None: ...
+"""
+
+
+class TestAnnotations:
+    @pytest.mark.parametrize(
+        ("annotation", "why"),
+        [
+            (Cat | Dog, "Type unions may not contain more than one dataclass"),
+            (list[Cat | Dog] | None, "Type unions may not contain more than one dataclass"),
+            (str | Text, "Type unions containing a custom type"),
+            (Iterable[int], "collections.abc.Iterable has no JSON form"),
+            (Iterable, "collections.abc.Iterable has no JSON form"),
+            (Callable[[], None], "collections.abc.Callable has no JSON form"),
+            (Path, "Path has no JSON form"),
+            (list[Path | None], "Path has no JSON form"),
+            (dict[str, complex], "complex has no JSON form"),
+            (type[Cat], "type has no JSON form"),
+            (Owner, "Path has no JSON form"),
+            (dict[tuple[int, int], str], "the keys of a JSON object"),
+            (dict[bool, str], "the keys of a JSON object"),
+            (Literal[1.5], "Literal may only contain"),
+            (7, "Type '7' is not supported"),
+        ],
+    )
+    @pytest.mark.parametrize("default", [(), (None,)])
+    def test_that_json_cannot_be_decoded_to_are_refused_when_the_task_is_made(
+        self, queue: Queue, annotation: Any, why: str, default: tuple[object, ...]
+    ) -> None:
+        """Not once per job, in the worker."""
+        with pytest.raises(TypeError) as caught:
+            queue.task(taking(annotation, *default))
+        assert str(caught.value).startswith(
+            "task 'take': parameter 'value': data cannot be decoded to "
+        )
+        assert why in str(caught.value)
+        assert "Use JSON's own types" in str(caught.value)
+        assert queue.tasks == {}
+
+    @pytest.mark.parametrize(
+        "annotation",
+        [
+            Cat | None,
+            Tagged | AlsoTagged,
+            Model | None,
+            list[Model],
+            Household,
+            object,
+            Any,
+            list,
+            Annotated[int, []],
+            dict[int | str, int],
+        ],
+    )
+    def test_that_json_can_be_decoded_to_are_accepted(self, queue: Queue, annotation: Any) -> None:
+        queue.task(taking(annotation)).core.check()
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "@queue.task\ndef send(later: 'Later') -> None: ...",
+            "import sys\n@queue.task\ndef send(later: 'sys.modules[__name__].Later'): ...",
+            NESTED,
+        ],
+        ids=["name", "attribute", "inside a record"],
+    )
+    def test_may_name_what_is_defined_further_down(
+        self, queue: Queue, modules: Modules, code: str
+    ) -> None:
+        """Then they are checked on first use, or when a worker starts."""
+        module: Any = modules.load("declaring_later", code)
+        with pytest.raises(TypeError, match=r"^task 'send': .*cannot be resolved: .*Later"):
+            queue.check_tasks()
+        with pytest.raises(TypeError, match=r"^task 'send': .*cannot be resolved: .*Later"):
+            module.send.sync.enqueue(1)
+        module.Later = Cat
+        queue.check_tasks()
+
+    def test_that_are_resolved_later_are_checked_then(self, queue: Queue, modules: Modules) -> None:
+        module: Any = modules.load("declaring_late", "@queue.task\ndef send(x: 'Late'): ...")
+        module.Late = complex
+        with pytest.raises(TypeError, match=r"^task 'send': .*complex has no JSON form"):
+            queue.check_tasks()
+        with pytest.raises(TypeError, match=r"^task 'send': .*complex has no JSON form"):
+            module.send.sync.enqueue(1)
+
+
+CONTEXTS: dict[str, Any] = {
+    "plain": Context,
+    "optional": Context | None,
+    "typing.Optional": Optional[Context],  # noqa: UP045
+    "Annotated": Annotated[Context, "of this run"],
+    "Annotated optional": Annotated[Context | None, "of this run"],
+    "optional Annotated": Annotated[Context, "of this run"] | None,
+    "text": "Context | None",
+}
+
+
+class TestContext:
+    @pytest.mark.parametrize("kind", CONTEXTS)
+    @pytest.mark.parametrize("place", ["ctx, to", "to, ctx=None", "to, *, ctx=None", "ctx, /, to"])
+    async def test_is_given_however_it_is_annotated(
+        self, memory: Queue, kind: str, place: str
+    ) -> None:
+        """Its parameter is not stored, and those who enqueue do not give it."""
+        namespace: dict[str, Any] = {"Context": Context}
+        exec(f"async def name({place}): return f'{{ctx.job.name}} {{to}}'", namespace)
+        function = namespace["name"]
+        function.__annotations__ = {"ctx": CONTEXTS[kind], "to": str}
+        job = await memory.task(function).enqueue("ada")
+        assert job.data == {"to": "ada"}
+        async with Worker(memory):
+            assert await job.result(timeout=5) == "name ada"
+
+    def test_has_no_alternative_but_none(self, memory: Queue) -> None:
+        with pytest.raises(TypeError, match=r"data cannot be decoded to .*Context \| int"):
+            memory.task(taking(Context | int))
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A plain decorator, as many libraries have them: it knows nothing of coroutines."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Greeter:
+    def __init__(self, greeting: str) -> None:
+        self.greeting = greeting
+        self.core = "an attribute that a task has, too"
+
+    def __call__(self, name: str, ctx: Context | None = None) -> str:
+        return "no context" if ctx is None else f"{self.greeting}, {name}"
+
+    def greet(self, name: str) -> str:
+        return f"{self.greeting}, {name}"
+
+
+class AsyncGreeter(Greeter):
+    async def __call__(self, name: str, ctx: Context | None = None) -> str:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().__call__(name, ctx)
+
+    async def greet(self, name: str) -> str:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().greet(name)
+
+
+async def greet(greeting: str, name: str) -> str:
+    await asyncio.sleep(0)
+    return f"{greeting}, {name}"
+
+
+def greet_in_thread(greeting: str, name: str) -> str:
+    return f"{greeting}, {name}"
+
+
+def greet_with(client: Path, name: str, *, greeting: str = "Hi") -> str:
+    return f"{greeting}, {name}" if client == Path() else "no client"
+
+
+class Awaitable:
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from asyncio.sleep(0).__await__()
+        return self._value  # as an awaitable does
+
+
+def greet_later(name: str) -> Awaitable:
+    return Awaitable(f"Hi, {name}")
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
+    "wrapper": (logged(functools.partial(greet, "Hi")), "thread"),
+    "partial": (functools.partial(greet_in_thread, "Hi"), "thread"),
+    "partial of a coroutine": (functools.partial(greet, "Hi"), "loop"),
+    "partial of keywords": (functools.partial(greet, greeting="Hi"), "loop"),
+    "partial of a client": (functools.partial(greet_with, client=Path()), "thread"),
+    "partial of a partial": (functools.partial(functools.partial(greet), "Hi"), "loop"),
+    "object": (Greeter("Hi"), "thread"),
+    "async object": (AsyncGreeter("Hi"), "loop"),
+    "partial of an object": (functools.partial(AsyncGreeter("Hi")), "loop"),
+    "method": (Greeter("Hi").greet, "thread"),
+    "async method": (AsyncGreeter("Hi").greet, "loop"),
+    "awaitable": (greet_later, "thread"),
+    "lambda": (lambda name: f"Hi, {name}", "thread"),
+    "lambda of a coroutine": (lambda name: greet("Hi", name), "thread"),
+}
+
+
+class TestWhatCanBeATask:
+    @pytest.mark.parametrize("kind", FUNCTIONS)
+    async def test_is_all_that_can_be_called(self, memory: Queue, kind: str) -> None:
+        """What it returns is awaited, if it can be."""
+        function, where = FUNCTIONS[kind]
+        task: Task[..., Any, Any] = memory.task(name="greet")(function)
+        assert (task.name, task.core.run_in) == ("greet", where)
+        job = await task.enqueue(name="ada")
+        assert job.data == {"name": "ada"}
+        async with Worker(memory):
+            assert await job.result(timeout=5) == "Hi, ada"
+
+    async def test_is_a_task_of_another_queue_too(self, memory: Queue) -> None:
+        other = Queue("other", "sqlite://")
+
+        @other.task
+        @memory.task
+        async def both(number: int) -> int:
+            return number
+
+        async with Worker(other):
+            assert await (await both.enqueue(7)).result(timeout=5) == 7
+        await other.close()
+
+    async def test_a_coroutine_of_a_wrapper_ends_at_its_timeout(self, memory: Queue) -> None:
+        """It is awaited in the event loop, where it can be cancelled."""
+        ended: list[str] = []
+
+        @memory.task(timeout=0.05)
+        @logged
+        async def hang() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("cancelled")
+
+        job = await hang.enqueue()
+        async with Worker(memory):
+            with pytest.raises(JobFailed, match="JobTimeout"):
+                await job.result(timeout=10)
+        assert ended == ["cancelled"]
+
+    async def test_a_coroutine_of_a_wrapper_is_not_begun_after_its_end(self, memory: Queue) -> None:
+        """The job was cancelled while the wrapper ran."""
+        began = threading.Event()
+        go_on = threading.Event()
+        ran: list[str] = []
+
+        async def inner() -> None:
+            ran.append("inner")
+
+        @memory.task
+        def wrapper() -> Coroutine[Any, Any, None]:
+            began.set()
+            with contextlib.suppress(BaseException):
+                while not go_on.wait(0.01):
+                    pass
+            return inner()
+
+        job = await wrapper.enqueue()
+        async with Worker(memory):
+            await until(began.is_set)
+            await job.cancel()
+            await until_state(job, State.FAILED)
+            go_on.set()
+        assert ran == []
+
+    async def test_a_wrapper_runs_in_a_process(self) -> None:
+        async with Worker(process_tasks.queue, processes=1):
+            for task in (process_tasks.wrapped, process_tasks.awaitable):
+                assert await (await task.enqueue(21)).result(timeout=20) == 42
+        await process_tasks.queue.close()
+
+    @pytest.mark.parametrize(
+        "function",
+        [functools.partial(greet, "Hi"), Greeter("Hi"), functools.partial(Greeter("Hi"))],
+    )
+    def test_without_a_name_of_its_own_needs_one(
+        self, queue: Queue, function: Callable[..., Any]
+    ) -> None:
+        with pytest.raises(
+            InvalidOption, match=r"^name=None: expected @queue\.task\(name=…\) for "
+        ):
+            queue.task(function)
+
+    @pytest.mark.parametrize(
+        ("given", "complaint"),
+        [
+            (
+                staticmethod(greet),
+                "a staticmethod object cannot be a task: write",
+            ),
+            (classmethod(lambda cls: None), "a classmethod object cannot be a task"),
+            (Greeter, "the class Greeter cannot be a task: use a function"),
+            (functools.partialmethod(greet, "Hi"), "cannot be a task: it is not a function"),
+            ("mails", "'mails' cannot be a task: it is not a function (a name is name=…)"),
+            (7, "7 cannot be a task"),
+            (None, "None cannot be a task"),
+            (max, "task 'max': the parameters of <built-in function max> are unknown"),
+            (map, "the class map cannot be a task"),
+        ],
+    )
+    def test_is_nothing_else(self, queue: Queue, given: Any, complaint: str) -> None:
+        with pytest.raises(TypeError) as caught:
+            queue.task()(given)
+        assert complaint in str(caught.value)
+
+    async def test_the_parts_of_a_generator_are_none(self, queue: Queue) -> None:
+        class Values:
+            def __call__(self) -> Iterator[int]:
+                yield 1
+
+        with pytest.raises(TypeError, match="task 'values': a generator cannot be a task"):
+            queue.task(name="values")(Values())
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            functools.partial(greet, "Hi"),
+            Greeter("Hi"),
+            Greeter("Hi").greet,
+            lambda: None,
+        ],
+    )
+    def test_that_cannot_be_imported_cannot_run_in_a_process(
+        self, queue: Queue, function: Callable[..., Any]
+    ) -> None:
+        with pytest.raises(InvalidOption, match="a function at the top level of a module, for 'f'"):
+            queue.task(name="f", run_in="process")(function)
+
+    def test_that_has_another_name_in_its_module_cannot_run_in_a_process(
+        self, queue: Queue
+    ) -> None:
+        """Found when a worker starts: then the module is complete."""
+        queue.task(run_in="process")(greet)
+        with pytest.raises(InvalidOption, match=r"test_declaring\.greet .* decorated with"):
+            queue.check_tasks()
+        process_tasks.queue.check_tasks()
+
+
+async def delay_later(attempt: int, error: BaseException) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize("backoff", [delay_later, lambda attempt: 1.0])
+def test_a_back_off_function_of_another_kind_is_refused_when_it_is_given(backoff: Any) -> None:
+    """For a task and for all tasks of a queue."""
+    with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
+        Queue("mail", "sqlite://", backoff=backoff)
+    with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
+        Queue("mail", "sqlite://").task(backoff=backoff)(greet_in_thread)
