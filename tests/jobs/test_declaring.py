@@ -153,6 +153,15 @@ class TestAnnotations:
         module.Later = Cat
         queue.check_tasks()
 
+    async def test_are_checked_when_a_worker_starts(self, queue: Queue, modules: Modules) -> None:
+        """Before it takes a job."""
+        modules.load("declaring_never", "@queue.task\ndef send(x: 'Never') -> None: ...")
+        job = await queue.add("other")
+        with pytest.raises(TypeError, match=r"^task 'send': .*cannot be resolved: .*Never"):
+            async with Worker(queue):
+                pass
+        assert (await job.refresh()).state is State.WAITING
+
     def test_that_are_resolved_later_are_checked_then(self, queue: Queue, modules: Modules) -> None:
         module: Any = modules.load("declaring_late", "@queue.task\ndef send(x: 'Late'): ...")
         module.Late = complex

@@ -137,9 +137,14 @@ class Worker:
     # Life ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to take jobs. They run in the event loop that this is called in."""
+        """Begin to take jobs. They run in the event loop that this is called in.
+
+        Raises what `Queue.check_tasks` raises.
+        """
         if self._lanes:
             raise RuntimeError("this worker has been started already: make another one")
+        for queue in self._queues:
+            queue.check_tasks()
         self._loop = asyncio.get_running_loop()
         self._loop_life = self._until_loop_ends()
         await anext(self._loop_life)
