@@ -81,7 +81,7 @@ def retry(
 async def _retry(queue: Queue, ids: list[str] | None) -> int:
     if ids:
         await queue.retry(*ids)
-        return len(ids)
+        return len(set(ids))
     # Found first, as some may have failed again before the last is found.
     failed: list[str] = []
     while page := await queue.jobs(State.FAILED, start=len(failed), count=1000):
@@ -100,6 +100,7 @@ async def _retry(queue: Queue, ids: list[str] | None) -> int:
 def cancel(target: OneQueue, ids: Annotated[list[str], typer.Argument(metavar="ID")]) -> None:
     """Let jobs end, wherever they wait or run."""
     queue = load_one(target)
+    ids = list(dict.fromkeys(ids))
     cancelled = _run(queue, _cancel(queue, ids))
     for id, done in zip(ids, cancelled, strict=True):
         typer.echo(
