@@ -32,13 +32,13 @@ import hasten.pagination
 import hasten.ratelimit
 import hasten.testing
 from hasten.cli.commands import app
-from hasten.jobs import Context, Event, Job, Task
+from hasten.jobs import Context, Event, Job, QueueEvents, Task
 
 FOLDER: Final = Path(__file__).parent / "reference"
 
 NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change those, then run it. -->"
 
-NOT_MADE_BY_USERS: Final = {Context, Event, Job, Task}
+NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
 
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ class _Portal:
                 self._thread.start()
             return self._loop
 
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         loop = self.loop()
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -42,12 +44,45 @@ class _Portal:
 _portal = _Portal()
 
 
-def call(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from any thread, and return what it returned.
+def call(coroutine: Coroutine[Any, Any, T], *, waits: bool = False) -> T:
+    """Run the coroutine of a user's `.sync` call from any thread, and return what it returned.
 
-    Inside a running event loop this works, too, and blocks that loop meanwhile.
+    In a thread that runs an event loop this blocks the loop. A short call warns there, a call that
+    waits raises `RuntimeError`: what it waits for may need that very loop.
     """
-    return _portal.call(coroutine)
+    try:
+        _check_thread(coroutine, waits=waits)
+    except BaseException:
+        coroutine.close()
+        raise
+    return _portal.run(coroutine)
+
+
+def _check_thread(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return  # a thread without a running loop: what `.sync` is for
+    # Every coroutine of an `async def` has a name; the protocol does not say so.
+    owner, _, method = coroutine.__qualname__.rpartition(".")  # type: ignore[attr-defined]
+    owner = "task" if owner == "Enqueuer" else owner.lower()
+    instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
+    if waits:
+        raise RuntimeError(f"a .sync call would block the running event loop, and wait: {instead}")
+    # Shown once for each line of the caller's, which is three frames above this one.
+    warnings.warn(
+        f"a .sync call blocks the running event loop: {instead}", RuntimeWarning, stacklevel=4
+    )
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of hasten's own to its end, from a thread that may block."""
+    return _portal.run(coroutine)
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start a coroutine from any thread, and return at once."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _portal.loop())
 
 
 def _renew_after_fork() -> None:

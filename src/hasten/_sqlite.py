@@ -109,9 +109,15 @@ class Database:
 
     def call(self, work: Work[T], *, write: bool = True, durable: bool = True) -> T:
         """As `run`, for a thread: blocks."""
+        return self.submit(work, write=write, durable=durable).result()
+
+    def submit(
+        self, work: Work[T], *, write: bool = True, durable: bool = True
+    ) -> concurrent.futures.Future[T]:
+        """As `run`, without waiting. It is run before all work that is put in later."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._put(_Call(work, write, durable, 1, partial(_resolve, future)))
-        return future.result()
+        return future
 
     def post(self, work: Work[None]) -> None:
         """As `run`, behind all that was put in before, without waiting for the end."""

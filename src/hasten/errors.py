@@ -280,8 +280,8 @@ class StoreInterrupted(StoreError):
 class JobNotFound(HastenError, LookupError):
     """There is no job with this id in the queue; it never was, or it has been removed."""
 
-    def __init__(self, queue: str, job_id: str) -> None:
-        super().__init__(f"queue {queue!r} has no job {job_id!r}")
+    def __init__(self, queue: str, job_id: str, reason: str = "") -> None:
+        super().__init__(f"queue {queue!r} has no job {job_id!r}{reason and ': '}{reason}")
         self.queue = queue
         self.job_id = job_id
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hasten.errors import StoreError, StoreFull, StoreInterrupted, StoreReadOnly, StoreUnavailable
-from hasten.jobs import Job, Queue, Worker
+from hasten.jobs import Event, Job, Queue, QueueEvents, Worker
 from hasten.jobs.states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Runs, Site
@@ -148,6 +148,36 @@ class TestKilledAndRestarted:
         server.restart()
         await site.until(lambda: f"the lease of job {job.id} was lost" in worker.log)
         await prove_it_works(site, worker)
+
+    async def test_a_reader_of_events_is_told_and_misses_nothing(
+        self, site: Site, server: RedisServer
+    ) -> None:
+        """Whoever reads on after the error."""
+        server.start()
+        async with site.queue.events() as events:
+            before = await _add(site)
+            assert (await anext(events)).job_id == before.id
+            server.kill()
+            with pytest.raises(StoreError):
+                await asyncio.wait_for(_read_all(events), 10)
+            server.start()
+            after = await _add(site)
+            heard = await asyncio.wait_for(_read_until(events, after.id), RECOVERY_SECONDS)
+            assert {event.job_id for event in heard} <= {before.id, after.id}
+            assert "missed" not in {event.kind for event in heard}
+
+
+async def _read_all(events: QueueEvents) -> None:
+    async for _ in events:
+        pass
+
+
+async def _read_until(events: QueueEvents, id: str) -> list[Event]:
+    heard: list[Event] = []
+    while not heard or heard[-1].job_id != id:
+        with contextlib.suppress(StoreError):
+            heard.append(await anext(events))
+    return heard
 
 
 async def _add_until_it_fails(site: Site, accepted: set[str]) -> None:

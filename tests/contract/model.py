@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from hasten.jobs.engine import CANCELLED_REASON, crash_reason
 from hasten.jobs.options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs.record import (
-    Added,
     Claim,
     Completed,
     Failed,
@@ -77,10 +76,10 @@ class Model:
 
     # The verbs ----------------------------------------------------------------------------------
 
-    def add(self, new: NewJob, id: str, now_ms: int) -> Added:
-        """id is the one that the engine has given, if new has none."""
+    def add(self, new: NewJob, id: str, now_ms: int) -> bool:
+        """Whether it was added. id is the one that the engine has given, if new has none."""
         if id in self.jobs:
-            return Added(id, existed=True)
+            return False
         number = next(self._numbers)
         job = Job(id, number, new.priority, new.lifo, now_ms, State.WAITING)
         self.jobs[id] = job
@@ -89,7 +88,7 @@ class Model:
         else:
             self._make_ready(job, front=job.to_front)
         assert job.state in INITIAL
-        return Added(id)
+        return True
 
     def claim(self, claim: Claim, now_ms: int) -> tuple[list[str], int | None]:
         """The ids that are leased, and when the next job is due if there are too few."""

@@ -1,14 +1,42 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
 
 import pytest
 
 from hasten.errors import HastenError
 from hasten.jobs.engine import Engine
-from hasten.jobs.record import Added, JobRecord
+from hasten.jobs.options import KEEP_NONE
+from hasten.jobs.record import Added, Completed, Failed, JobRecord
 from hasten.jobs.states import State
-from tests.contract.steps import NOW, QUEUE, add, counts, exists, ids_in, job, new_job, take
+from tests.contract.steps import (
+    NOW,
+    QUEUE,
+    add,
+    counts,
+    exists,
+    happened_to,
+    ids_in,
+    job,
+    new_job,
+    settled,
+    start,
+    take,
+)
+
+OPTIONS_BY_STATE: Final[dict[str, dict[str, Any]]] = {
+    "is-waiting": {},
+    "is-first": {"lifo": True},
+    "is-prioritized": {"priority": 3},
+    "is-delayed": {"delay_ms": 10},
+}
+
+
+def was_added(answers: Iterable[Added]) -> list[tuple[str, bool]]:
+    """The ids, each with whether there was no such job before."""
+    return [(answer.id, answer.existing is None) for answer in answers]
 
 
 class TestAdd:
@@ -47,7 +75,7 @@ class TestAdd:
         """Calls of one tick are put together, and each has to find its own answer."""
         jobs = [new_job(f"{n}-x", queue=f"queue {n % 3}") for n in range(30)]
         answers = await engine.add(jobs, now_ms=NOW)
-        assert answers == [Added(f"{n}-x") for n in range(30)]
+        assert [answer.id for answer in answers] == [f"{n}-x" for n in range(30)]
         assert await ids_in(engine, State.WAITING, "queue 1") == [
             f"{n}-x" for n in range(30) if n % 3 == 1
         ]
@@ -62,6 +90,32 @@ class TestAdd:
         assert len({answer.id for answer in answers}) == 20_000
         assert await counts(engine) == {State.WAITING: 20_000}
         assert await take(engine, 2) == [answers[0].id, answers[1].id]
+
+
+class TestCursors:
+    """Where a job's events begin: what ends it comes later."""
+
+    async def test_come_before_all_that_happens_to_the_job_later(self, engine: Engine) -> None:
+        """With one that is added, and with one that is there already."""
+        await add(engine, "before")
+        added = await engine.add([new_job("a"), new_job(), new_job("b", delay_ms=5)], now_ms=NOW)
+        (found,) = await engine.add([new_job("a")], now_ms=NOW)
+        await engine.cancel(QUEUE, [answer.id for answer in added], now_ms=NOW)
+        for answer in (*added, found):
+            (failed,) = [
+                event
+                for event in await happened_to(engine, answer.id, answer.cursor)
+                if event.kind == "failed"
+            ]
+            assert failed.reason == "cancelled"
+
+    async def test_come_after_what_happened_before_the_call(self, engine: Engine) -> None:
+        """Else a job that is added anew could be told the end of an older one of its id."""
+        await start(engine, "a")
+        await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
+        (answer,) = await engine.add([new_job("a")], now_ms=NOW)
+        kinds = [event.kind for event in await happened_to(engine, "a", answer.cursor)]
+        assert "completed" not in kinds
 
 
 class TestIds:
@@ -91,7 +145,7 @@ class TestIds:
     async def test_belong_to_their_queue(self, engine: Engine) -> None:
         """Two queues may use the same id for two jobs."""
         both = [new_job("a", data='"1"'), new_job("a", data='"2"', queue="other")]
-        assert await engine.add(both, now_ms=NOW) == [Added("a"), Added("a")]
+        assert was_added(await engine.add(both, now_ms=NOW)) == [("a", True), ("a", True)]
         assert (await job(engine, "a")).data == '"1"'
         assert (await job(engine, "a", "other")).data == '"2"'
 
@@ -118,7 +172,7 @@ class TestDuplicates:
         await add(engine, "a", data='"first"')
         before = await job(engine, "a")
         again = new_job("a", data='"second"', name="other", priority=3, delay_ms=10)
-        assert await engine.add([again], now_ms=NOW + 5) == [Added("a", existed=True)]
+        assert was_added(await engine.add([again], now_ms=NOW + 5)) == [("a", False)]
         assert await job(engine, "a") == before
         assert await counts(engine) == {State.WAITING: 1}
 
@@ -126,7 +180,7 @@ class TestDuplicates:
         """Two callers in the same tick are one call to the engine."""
         twice = [new_job("a", data='"first"'), new_job("b"), new_job("a", data='"second"')]
         answers = await engine.add(twice, now_ms=NOW)
-        assert answers == [Added("a"), Added("b"), Added("a", existed=True)]
+        assert was_added(answers) == [("a", True), ("b", True), ("a", False)]
         assert (await job(engine, "a")).data == '"first"'
         assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]
 
@@ -134,22 +188,43 @@ class TestDuplicates:
     async def test_race_and_one_wins(self, engine: Engine, concurrently: int) -> None:
         adds = (engine.add([new_job("a")], now_ms=NOW) for _ in range(20))
         answers = await asyncio.gather(*adds)
-        assert [answer.existed for batch in answers for answer in batch].count(False) == 1
+        assert [answer.existing for batch in answers for answer in batch].count(None) == 1
 
-    async def test_are_found_in_every_state(self, engine: Engine) -> None:
+    async def test_are_found_in_every_state_and_bring_the_job_that_is_there(
+        self, engine: Engine
+    ) -> None:
         """A finished job that is still kept stands for the work that was done."""
-        await add(engine, "a", "b")
-        assert await take(engine, 1) == ["a"]
-        await engine.cancel(QUEUE, ["b"], now_ms=NOW)
-        await add(engine, "c", delay_ms=10)
-        answers = await engine.add([new_job(id) for id in "abc"], now_ms=NOW)
-        assert [answer.existed for answer in answers] == [True, True, True]
+        await start(engine, "is-completed", "is-failed", "is-active", data='"first"')
+        ends = Completed("is-completed", "t1", "42"), Failed("is-failed", "t1", "no")
+        await settled(engine, *ends)
+        await add(engine, "is-waiting", data='"\u00e9"')
+        await add(engine, "is-prioritized", priority=3)
+        await add(engine, "is-delayed", delay_ms=10)
+        states = [state for state in State if state is not State.WAITING_CHILDREN]
+        ids = [f"is-{state}" for state in states]
+        again = [new_job(id, name="other", data="[]") for id in ids]
+        answers = await engine.add(again, now_ms=NOW + 5)
+        assert [answer.existing for answer in answers] == await engine.get(QUEUE, ids)
+        found = [answer.existing for answer in answers if answer.existing is not None]
+        assert [record.state for record in found] == states
+
+    async def test_of_one_call_bring_the_job_that_this_call_adds(self, engine: Engine) -> None:
+        twice = [
+            new_job(id, data=data, **options)
+            for id, options in OPTIONS_BY_STATE.items()
+            for data in ("1", "2")
+        ]
+        answers = await engine.add(twice, now_ms=NOW)
+        assert [answer.existing for answer in answers[::2]] == [None] * len(OPTIONS_BY_STATE)
+        expected = await engine.get(QUEUE, list(OPTIONS_BY_STATE))
+        assert [answer.existing for answer in answers[1::2]] == expected
 
     async def test_end_with_the_removal_of_the_job(self, engine: Engine) -> None:
         """The id is free again, and nothing of the old job is in the new one."""
         await add(engine, "a", data='"first"', priority=5)
         await engine.remove(QUEUE, ["a"], now_ms=NOW)
-        assert await engine.add([new_job("a", data='"second"')], now_ms=NOW + 1) == [Added("a")]
+        again = [new_job("a", data='"second"')]
+        assert was_added(await engine.add(again, now_ms=NOW + 1)) == [("a", True)]
         record = await job(engine, "a")
         assert (record.data, record.priority, record.created_ms) == ('"second"', 0, NOW + 1)
 
@@ -182,5 +257,7 @@ class TestAllOrNothing:
             return_exceptions=True,
         )
         assert isinstance(error, HastenError)
-        assert (a, b) == ([Added("a")], [Added("b")])
+        assert not isinstance(a, BaseException)
+        assert not isinstance(b, BaseException)
+        assert was_added([*a, *b]) == [("a", True), ("b", True)]
         assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]

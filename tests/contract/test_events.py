@@ -7,12 +7,18 @@ come in any.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
 
 import pytest
 
-from hasten.jobs.engine import CANCELLED_REASON, Engine
+from hasten import _portal
+from hasten.jobs.engine import CANCELLED_REASON, EVENT_BYTES, Engine
+from hasten.jobs.engines.sqlite import SqliteEngine
+from hasten.jobs.engines.sqlite.statements import MIGRATIONS
 from hasten.jobs.options import KEEP_NONE
-from hasten.jobs.record import Completed, Failed, Postponed, Progress, Released, Retry
+from hasten.jobs.record import Completed, Event, Failed, Postponed, Progress, Released, Retry
 from hasten.jobs.states import State
 from tests.contract.steps import (
     NOW,
@@ -296,26 +302,172 @@ class TestReading:
         assert page.events[0].kind == "completed"
         assert (await job(engine, "a")).result == "7"
 
+    async def test_without_waiting_returns_what_there_is(self, engine: Engine) -> None:
+        now = await cursor(engine)
+        page = await soon(engine.events(QUEUE, after=now, wait=False))
+        assert (page.events, page.cursor) == ([], now)
+        await add(engine, "a")
+        page = await soon(engine.events(QUEUE, after=now, wait=False))
+        assert [event.kind for event in page.events] == ["added", "waiting"]
+        assert page.cursor == page.events[-1].cursor
+
+
+class TestBeginning:
+    """A cursor that nobody has waited for yet comes before all that is asked for afterwards."""
+
+    async def test_comes_before_what_this_loop_does_next(self, engine: Engine) -> None:
+        for n in range(20):
+            beginning = engine.begin_events(QUEUE)
+            await add(engine, f"j{n}")
+            found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
+            assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
+
+    async def test_comes_before_what_another_thread_does_next(self, engine: Engine) -> None:
+        """Even while the loop that has asked for it stands still."""
+        for n in range(20):
+            beginning = engine.begin_events(QUEUE)
+            _portal.run(add(engine, f"j{n}"))
+            found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
+            assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
+
+    async def test_comes_after_what_has_been_done(self, engine: Engine) -> None:
+        await add(engine, "before")
+        beginning = engine.begin_events(QUEUE)
+        await add(engine, "after")
+        found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
+        assert {event.job_id for event in found} == {"after"}
+
+    async def test_outlives_a_caller_who_leaves(self, engine: Engine) -> None:
+        """Whoever has waited for it and was cancelled takes it from nobody."""
+        beginning = engine.begin_events(QUEUE)
+        adding = asyncio.create_task(add(engine, "a"))
+        await asyncio.sleep(0)
+        adding.cancel()
+        await asyncio.gather(adding, return_exceptions=True)
+        assert await soon(asyncio.wrap_future(beginning)) == "0-0"
+
+
+async def tell_progress(engine: Engine, count: int, *, size: int = 0) -> None:
+    """Events of the running job a, with values of that many bytes: numbers from 0 on."""
+    at_once = 16 if size else 500
+    for first in range(0, count, at_once):
+        numbers = range(first, min(first + at_once, count))
+        notes = [Progress("a", f"{n:0{size}}") for n in numbers]
+        await engine.note(QUEUE, notes, now_ms=NOW)
+
 
 class TestKeeping:
     async def test_keeps_ten_thousand_at_least_and_not_for_ever(self, engine: Engine) -> None:
         """A reader may fall behind a little, and a store must not fill with what nobody reads."""
         await start(engine, "a")
         beginning = await cursor(engine)
-        total, at_once = 40_000, 500
-        for first in range(0, total, at_once):
-            notes = [Progress("a", str(n)) for n in range(first, first + at_once)]
-            await engine.note(QUEUE, notes, now_ms=NOW)
+        total = 40_000
+        await tell_progress(engine, total)
         values = [int(event.value or "") for event in await happened_to(engine, "a", beginning)]
         assert values == list(range(values[0], total))
         assert 10_000 <= len(values) <= 20_000
+
+    async def test_keeps_large_values_up_to_a_limit(self, engine: Engine) -> None:
+        """Results of a megabyte each would fill the store long before there are ten thousand."""
+        await start(engine, "a")
+        beginning = await cursor(engine)
+        size, total = 1_000_000, 64
+        await tell_progress(engine, total, size=size)
+        missed, *found = await happened(engine, beginning)
+        assert missed.kind == "missed"
+        values = [int((event.value or "")[-9:]) for event in found]
+        assert values == list(range(values[0], total))
+        assert EVENT_BYTES // 2 <= len(values) * size <= EVENT_BYTES + 32 * size
+
+    async def test_keeps_all_that_one_call_has_stored(self, engine: Engine) -> None:
+        """However large: nobody could have read it before."""
+        size = 1_000_000
+        ids = [f"j{n}" for n in range(EVENT_BYTES // size + 8)]
+        await start(engine, *ids)
+        now = await cursor(engine)
+        await settled(engine, *(Completed(id, "t1", '"' + size * "x" + '"') for id in ids))
+        found = [event for event in await happened(engine, now) if event.kind == "completed"]
+        assert [event.job_id for event in found] == ids
+        assert {len(event.value or "") for event in found} == {size + 2}
 
     async def test_keeps_those_of_each_queue(self, engine: Engine) -> None:
         """A busy queue does not push out the events of a quiet one."""
         quiet = await cursor(engine, "quiet")
         await add(engine, "a", queue="quiet")
-        await start(engine, "b")
-        for first in range(0, 20_000, 1000):
-            notes = [Progress("b", str(n)) for n in range(first, first + 1000)]
-            await engine.note(QUEUE, notes, now_ms=NOW)
+        await start(engine, "a")
+        await tell_progress(engine, 20_000)
         assert await happened(engine, quiet, "quiet") == [ADDED, event("waiting", "a")]
+
+
+class TestMissed:
+    """A reader that has fallen behind what is kept is told so, once, and goes on from there."""
+
+    async def test_is_told_in_place_of_the_events(self, engine: Engine) -> None:
+        await start(engine, "a")
+        before = await cursor(engine)
+        await tell_progress(engine, 500)
+        page = await soon(engine.events(QUEUE, after=before))
+        within = page.events[len(page.events) // 2].cursor
+        await tell_progress(engine, 30_000)
+        for behind in (before, within, page.cursor):
+            read = await soon(engine.events(QUEUE, after=behind))
+            missed, first = read.events[:2]
+            assert (missed.kind, missed.job_id, missed.value) == ("missed", "", None)
+            assert first.kind == "progress"
+            rest = await soon(engine.events(QUEUE, after=missed.cursor))
+            assert rest.events[0] == first
+
+    async def test_is_told_to_one_who_began_before_the_first_event(self, engine: Engine) -> None:
+        nothing = await cursor(engine)
+        await start(engine, "a")
+        await tell_progress(engine, 30_000)
+        page = await soon(engine.events(QUEUE, after=nothing))
+        assert [event.kind for event in page.events[:2]] == ["missed", "progress"]
+
+    async def test_is_told_wherever_events_are_gone(self, engine: Engine) -> None:
+        """Whatever part of a call's events was read: a store may delete them together."""
+        await start(engine, "a")
+        seen: list[Event] = []
+        for _ in range(13):
+            before = await cursor(engine)
+            await tell_progress(engine, 100)
+            page = await soon(engine.events(QUEUE, after=before))
+            seen += [page.events[50], page.events[-1]]
+            await tell_progress(engine, 1900)
+        told: list[bool] = []
+        for last in seen:
+            page = await soon(engine.events(QUEUE, after=last.cursor))
+            told.append(page.events[0].kind == "missed")
+            follows = int(page.events[0].value or "-1") == (int(last.value or "") + 1) % 100
+            assert told[-1] or follows
+        assert told == sorted(told, reverse=True)
+        assert set(told) == {True, False}
+
+    async def test_is_not_told_to_one_who_keeps_up(self, engine: Engine) -> None:
+        await start(engine, "a")
+        behind = await cursor(engine)
+        for _ in range(60):
+            await tell_progress(engine, 500)
+            page = await soon(engine.events(QUEUE, after=behind))
+            while page.events[-1].value != "499":
+                assert {event.kind for event in page.events} == {"progress"}
+                page = await soon(engine.events(QUEUE, after=page.cursor))
+            assert {event.kind for event in page.events} == {"progress"}
+            behind = page.cursor
+
+
+async def test_of_a_file_of_the_first_version_are_read_on(tmp_path: Path) -> None:
+    """Their size was not stored then."""
+    path = tmp_path / "jobs.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(MIGRATIONS[0])
+        connection.execute("INSERT INTO hasten_meta VALUES ('schema', 1)")
+        connection.execute("INSERT INTO hasten_queues VALUES (?, 0, 0, 0, 7)", [QUEUE])
+        body = '[{"k":"added","i":["é"]},{"k":"waiting","i":["é"]}]'
+        connection.execute("INSERT INTO hasten_events VALUES (?, 7, 2, ?)", [QUEUE, body])
+        connection.commit()
+    engine = SqliteEngine(f"sqlite:///{path}")
+    await add(engine, "a")
+    found = await happened(engine, "7-1")
+    assert found == [event("waiting", "é"), ADDED, event("waiting", "a")]
+    await engine.close()

@@ -140,7 +140,7 @@ class TestKeep:
         await start(engine, "a")
         await settled(engine, ending(state, "a", KEEP_NONE))
         (answer,) = await engine.add([new_job("a")], now_ms=NOW)
-        assert not answer.existed
+        assert not answer.existing
 
 
 class TestCancelled:

@@ -197,7 +197,7 @@ class JobsMachine(RuleBasedStateMachine):
         answers = self.run(self.engine.add(jobs, now_ms=self.now_ms))
         for new, answer in zip(jobs, answers, strict=True):
             assert new.id in {None, answer.id}
-            assert self.model.add(new, answer.id, self.now_ms) == answer
+            assert self.model.add(new, answer.id, self.now_ms) == (answer.existing is None)
 
     def claim(self, data: st.DataObject) -> None:
         self.claim_with(self.new_claim(data))

@@ -105,7 +105,7 @@ class TestNames:
         """No folding of case, no normal forms, no trimming."""
         ids = ["a", "A", "á", "a\u0301", " a", "a ", "ａ"]
         answers = await engine.add([new_job(id) for id in ids], now_ms=NOW)
-        assert not any(answer.existed for answer in answers)
+        assert not any(answer.existing for answer in answers)
         assert await take(engine, 10) == ids
         await engine.add([new_job(queue=id) for id in ids], now_ms=NOW)
         assert await engine.queues() == sorted([*ids, QUEUE])

@@ -95,6 +95,20 @@ class TestFinding:
             await queue.jobs(**arguments)
 
 
+class TestIds:
+    @pytest.mark.parametrize("id", [7, None, b"7", ("7",)])
+    async def test_that_are_no_text_are_refused(self, queue: Queue, id: Any) -> None:
+        """A number may come from a database of one's own, where ids were kept as numbers."""
+        calls = [
+            queue.get(id), queue.cancel(id), queue.remove(id), queue.retry("1", id),
+            queue.promote("1", id), asyncio.to_thread(queue.sync.get, id),
+            asyncio.to_thread(queue.sync.retry, id),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(InvalidOption, match=r"^id=.*: expected .* str\(id\)"):
+                await call
+
+
 class TestCancel:
     @pytest.mark.parametrize("state", [State.WAITING, State.PRIORITIZED, State.DELAYED])
     async def test_fails_a_job_that_has_not_started_at_once(
@@ -214,6 +228,15 @@ class TestRetryAndPromote:
             await queue.retry(jobs[State.FAILED].id, "999")
         assert (await jobs[State.FAILED].refresh()).state is State.FAILED
 
+    async def test_take_a_job_that_is_named_twice_once(self, queue: Queue) -> None:
+        jobs = await fill(queue)
+        failed, completed = jobs[State.FAILED].id, jobs[State.COMPLETED].id
+        delayed = jobs[State.DELAYED].id
+        await queue.retry(failed, completed, failed)
+        await queue.promote(delayed, delayed)
+        waiting = [job.id for job in await queue.jobs(State.WAITING)]
+        assert sorted(waiting[-3:], key=int) == sorted([failed, completed, delayed], key=int)
+
     async def test_retry_with_an_unfinished_job_moves_the_others(self, queue: Queue) -> None:
         """Somebody else may have retried it just now."""
         jobs = await fill(queue)
@@ -223,6 +246,7 @@ class TestRetryAndPromote:
 
     async def test_of_nothing_is_nothing(self, queue: Queue) -> None:
         await queue.retry()
+        await queue.promote()
         await queue.promote()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import warnings
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidArgument, InvalidOption, PayloadTooLarge
+from hasten.errors import InvalidArgument, InvalidOption, JobFailed, PayloadTooLarge
 from hasten.jobs import Context, Queue, State, Task, Worker
 from hasten.jobs.record import Added, NewJob
 from hasten.testing import ManualClock
@@ -220,6 +222,82 @@ class TestJobId:
         assert first.id == again.id == "order-7"
         assert await waiting(queue) == [{"address": "a"}]
 
+    async def test_a_job_that_was_there_shows_what_is_stored(
+        self, queue: Queue, clock: ManualClock
+    ) -> None:
+        """And says that it was there, by whatever call it was found."""
+        once = queue.task(send).using(job_id="a", priority=3)
+        added = await once.enqueue("first")
+        assert not added.is_duplicate
+        clock.advance(60)
+        other = once.using(priority=5, delay=7)
+        found = [
+            await other.enqueue("second"),
+            *await other.enqueue_many([{"address": "second"}, {"address": "third"}]),
+            await queue.add("other", {"n": 1}, job_id="a"),
+            *await queue.add_many([("other", {}, {"job_id": "a"}), ("other", {}, {"job_id": "a"})]),
+            await asyncio.to_thread(other.sync.enqueue, "second"),
+            *await asyncio.to_thread(other.sync.enqueue_many, [{"address": "second"}]),
+            await asyncio.to_thread(lambda: queue.sync.add("other", job_id="a")),
+        ]
+        assert [job.is_duplicate for job in found] == [True] * 9
+        assert [job.record for job in found] == [added.record] * 9
+        assert (found[0].data, found[0].state) == ({"address": "first"}, State.PRIORITIZED)
+
+    async def test_a_job_that_was_there_shows_how_it_stands(self, queue: Queue) -> None:
+        task = queue.task(send)
+        job = await task.using(job_id="a").enqueue("first")
+        async with Worker(queue):
+            await job.result(timeout=5)
+        again = await task.using(job_id="a").enqueue("second")
+        assert (again.state, again.return_value) == (State.COMPLETED, "Hello, first")
+
+    async def test_of_two_calls_of_one_moment_the_second_is_the_duplicate(
+        self, queue: Queue
+    ) -> None:
+        """And jobs that share their transaction are none."""
+        task = queue.task(send)
+        jobs = await asyncio.gather(
+            task.enqueue("x"),
+            task.using(job_id="a").enqueue("first"),
+            task.using(job_id="a").enqueue("second"),
+            task.enqueue("y"),
+        )
+        assert [job.is_duplicate for job in jobs] == [False, False, True, False]
+        addresses = [job.data["address"] for job in jobs]
+        assert addresses == ["x", "first", "first", "y"]
+
+    async def test_a_job_of_another_task_that_was_there_has_that_task_s_result(
+        self, queue: Queue
+    ) -> None:
+        @queue.task
+        async def first() -> timedelta:
+            return timedelta(seconds=1)
+
+        @queue.task
+        async def second() -> str:
+            return "second"
+
+        await first.using(job_id="a").enqueue()
+        job = await second.using(job_id="a").enqueue()
+        async with Worker(queue):
+            assert await job.result(timeout=5) == timedelta(seconds=1)
+
+    async def test_no_job_that_was_read_is_a_duplicate(self, queue: Queue) -> None:
+        await queue.add("send", job_id="a")
+        job = await queue.get("a")
+        assert job is not None
+        assert not job.is_duplicate
+        assert not (await queue.jobs("waiting"))[0].is_duplicate
+
+    async def test_needs_no_second_look_at_the_store(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The job could be gone by then."""
+        monkeypatch.setattr(queue.engine, "get", None)
+        await queue.add("send", 1, job_id="a")
+        assert (await queue.add("send", 2, job_id="a")).data == 1
+
     async def test_it_is_the_id_of_one_queue(
         self, queue: Queue, url: str, clock: ManualClock
     ) -> None:
@@ -278,10 +356,54 @@ class TestSync:
         queue.sync.obliterate()
         queue.sync.close()
 
-    async def test_works_inside_a_running_loop(self, queue: Queue) -> None:
-        """A plain function that an `async def` happens to call."""
-        job = queue.task(send).sync.enqueue("a")
+    async def test_works_inside_a_running_loop_and_warns(self, queue: Queue) -> None:
+        """A plain function that an `async def` happens to call: it blocks the loop meanwhile."""
+        with pytest.warns(RuntimeWarning, match=r"use 'await task\.enqueue\(") as caught:
+            job = queue.task(send).sync.enqueue("a")
+        assert [warning.filename for warning in caught] == [__file__]
         assert (await job.refresh()).data == {"address": "a"}
+        with pytest.warns(RuntimeWarning, match=r"use 'await queue\.counts\("):
+            assert queue.sync.counts()[State.WAITING] == 1
+        with pytest.warns(RuntimeWarning, match=r"use 'await job\.cancel\("):
+            assert job.sync.cancel()
+
+    async def test_warns_once_for_each_place_in_the_code(self, queue: Queue) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(3):
+                queue.sync.counts()
+            queue.sync.counts()
+        assert len(caught) == 2
+
+    async def test_does_nothing_where_the_warning_is_an_error(self, queue: Queue) -> None:
+        with pytest.raises(RuntimeWarning, match="blocks the running event loop"):
+            queue.sync.add("send")
+        assert (await queue.counts())[State.WAITING] == 0
+
+    async def test_never_waits_inside_a_running_loop(self, queue: Queue) -> None:
+        """What it waits for may need that loop: it would stand still for ever."""
+        job = await queue.task(send).enqueue("a")
+        with pytest.raises(RuntimeError, match=r"use 'await job\.result\("):
+            job.sync.result()
+        with pytest.raises(RuntimeError, match=r"use 'await queue\.close\("):
+            queue.sync.close()
+
+    async def test_never_waits_in_an_async_handler_but_in_a_thread(self, queue: Queue) -> None:
+        greet = queue.task(send)
+
+        @queue.task
+        async def in_loop() -> str:
+            return (await greet.enqueue("loop")).sync.result()
+
+        @queue.task
+        def in_thread() -> str:
+            return greet.sync.enqueue("thread").sync.result(timedelta(seconds=10))
+
+        async with Worker(queue):
+            job = await in_loop.enqueue()
+            with pytest.raises(JobFailed, match=r"RuntimeError: .* use 'await job\.result\("):
+                await job.result(timeout=10)
+            assert await (await in_thread.enqueue()).result(timeout=10) == "Hello, thread"
 
     async def test_waits_for_a_result_beside_a_worker(self, queue: Queue) -> None:
         """In a thread, while the loop is at work."""

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import math
+import threading
 from collections.abc import Iterable
+from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hasten.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout
-from hasten.jobs import Context, Event, Job, Queue, State, Worker
+from hasten.errors import (
+    InvalidOption,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    ResultTimeout,
+    StoreUnavailable,
+)
+from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
+from hasten.jobs.engines import open_engine
+from hasten.jobs.record import EventPage, NewJob
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until_state
+from tests.jobs.eventually import until_state, until_true
 
 
 async def settle_waiting() -> None:
@@ -116,6 +132,28 @@ class TestResult:
         async with Worker(queue):
             assert await job.result(timeout=5) == 42
 
+    @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(milliseconds=50)])
+    async def test_is_waited_for_in_seconds_or_a_timedelta(
+        self, queue: Queue, timeout: float | timedelta
+    ) -> None:
+        job = await queue.add("send")
+        with pytest.raises(ResultTimeout):
+            await job.result(timeout=timeout)
+        with pytest.raises(ResultTimeout):
+            await asyncio.to_thread(job.sync.result, timeout)
+
+    @pytest.mark.parametrize(
+        "timeout", [-1, math.nan, math.inf, True, "5", timedelta(seconds=-1)], ids=repr
+    )
+    async def test_is_not_waited_for_with_a_wrong_time_out(
+        self, queue: Queue, timeout: Any
+    ) -> None:
+        job = await queue.add("send")
+        with pytest.raises(InvalidOption, match=r"^timeout=.*: expected seconds .* or a timedelta"):
+            await job.result(timeout=timeout)
+        with pytest.raises(InvalidOption, match=r"^timeout="):
+            await asyncio.to_thread(job.sync.result, timeout)
+
     async def test_is_told_to_many_who_wait(self, queue: Queue) -> None:
         """For one job and for many, with one reader for all; one who leaves takes none along."""
 
@@ -166,6 +204,132 @@ class TestResult:
             assert await waiting == "done"
 
 
+class TestResultOfAJobThatIsNotKept:
+    """It is in the events, and whoever added the job finds it there."""
+
+    async def test_is_found_after_the_job_is_gone(self, queue: Queue) -> None:
+        """By whatever call the job was added."""
+
+        @queue.task(keep_completed=0, keep_failed=0)
+        async def halve(number: int) -> int:
+            if number % 2:
+                raise ValueError("odd")
+            return number // 2
+
+        async with Worker(queue):
+            jobs = [
+                await halve.enqueue(0),
+                *await halve.enqueue_many([{"number": 2}, {"number": 4}]),
+                await halve.using(job_id="a").enqueue(6),
+                await queue.add("halve", {"number": 8}),
+                *await queue.add_many([("halve", {"number": 10})]),
+                await asyncio.to_thread(halve.sync.enqueue, 12),
+            ]
+            odd = await halve.enqueue(1)
+            for job in (*jobs, odd):
+                await until_gone(job)
+            assert [await job.result(timeout=5) for job in jobs] == list(range(7))
+            assert await asyncio.to_thread(jobs[1].sync.result, 5) == 1
+            for _ in range(2):
+                with pytest.raises(JobFailed, match="ValueError: odd"):
+                    await odd.result(timeout=5)
+
+    async def test_is_found_by_one_who_added_it_a_second_time(self, queue: Queue) -> None:
+        @queue.task(keep_completed=0)
+        async def answer() -> int:
+            return 42
+
+        first = await answer.using(job_id="a").enqueue()
+        again = await answer.using(job_id="a").enqueue()
+        async with Worker(queue):
+            await until_gone(first)
+        assert again.is_duplicate
+        assert await again.result(timeout=5) == 42
+
+    async def test_is_heard_by_all_who_wait_while_jobs_come_and_go(self, queue: Queue) -> None:
+        """A job may end between any two looks at it."""
+
+        @queue.task(keep_completed=0)
+        async def double(number: int) -> int:
+            return 2 * number
+
+        async def ask(number: int) -> int:
+            return await (await double.enqueue(number)).result(timeout=10)
+
+        async with Worker(queue):
+            for _ in range(5):
+                assert await asyncio.gather(*map(ask, range(40))) == [2 * n for n in range(40)]
+                assert await ask(1) == 2
+
+    async def test_is_that_of_its_last_run(self, queue: Queue) -> None:
+        """A job that failed was run again by hand."""
+        numbers = iter(range(2))
+
+        @queue.task(keep_completed=0)
+        async def succeed_at_last() -> int:
+            number = next(numbers)
+            if not number:
+                raise ValueError
+            return number
+
+        job = await succeed_at_last.enqueue()
+        async with Worker(queue):
+            await until_state(job, State.FAILED)
+            await job.retry()
+            await until_gone(job)
+        assert await job.result(timeout=5) == 1
+
+    async def test_is_lost_with_the_events(self, queue: Queue) -> None:
+        @queue.task(keep_completed=0)
+        async def answer() -> int:
+            return 42
+
+        job = await answer.enqueue()
+        async with Worker(queue):
+            await until_gone(job)
+        await queue.obliterate()
+        with pytest.raises(JobNotFound, match=r"no job .* not kept any more \(keep_completed, "):
+            await job.result(timeout=5)
+
+    async def test_is_not_known_where_the_job_was_removed(self, queue: Queue) -> None:
+        job = await queue.add("send")
+        await job.remove()
+        with pytest.raises(JobNotFound, match="it was removed"):
+            await job.result(timeout=5)
+
+    async def test_of_a_reader_that_missed_events_is_looked_for_at_once(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hasten.jobs.results.LOOK_AGAIN_SECONDS", 3600)
+        job = await queue.add("send")
+        read = queue.engine.events
+        waiting = asyncio.Event()
+        heard = asyncio.Event()
+
+        async def miss(name: str, *, after: str | None, wait: bool = True) -> EventPage:
+            if after is None or not wait or heard.is_set():
+                return await read(name, after=after, wait=wait)
+            waiting.set()
+            await heard.wait()
+            now = (await read(name, after=None)).cursor
+            return EventPage([Event(now, "missed", "")], now)
+
+        monkeypatch.setattr(queue.engine, "events", miss)
+        result = asyncio.create_task(job.result(timeout=10))
+        await waiting.wait()
+        await job.cancel()
+        heard.set()
+        with pytest.raises(JobCancelled):
+            await result
+
+
+async def until_gone(job: Job[Any]) -> None:
+    async def is_gone() -> bool:
+        return await job.queue.get(job.id) is None
+
+    await until_true(is_gone)
+
+
 async def collect(queue: Queue, count: int, *, after: str | None = None) -> list[Event]:
     found: list[Event] = []
     async with asyncio.timeout(10):
@@ -174,6 +338,10 @@ async def collect(queue: Queue, count: int, *, after: str | None = None) -> list
             if len(found) == count:
                 break
     return found
+
+
+async def next_of(events: QueueEvents) -> Event:
+    return await asyncio.wait_for(anext(events), 10)
 
 
 def kinds(events: Iterable[Event], job: Job[object]) -> list[str]:
@@ -205,6 +373,105 @@ class TestEvents:
         job = await queue.add("after")
         (event,) = await reader
         assert (event.kind, event.job_id) == ("added", job.id)
+
+    async def test_begin_at_the_call(self, queue: Queue) -> None:
+        """Not when the first one is asked for."""
+        await queue.add("before")
+        events = queue.events()
+        job = await queue.add("after")
+        await queue.add("later")
+        assert (await next_of(events)).job_id == job.id
+
+    async def test_begin_at_the_call_for_other_threads_too(self, queue: Queue) -> None:
+        """Though the loop had no turn since."""
+        events = queue.events()
+        thread = threading.Thread(target=queue.sync.add, args=("send",))
+        thread.start()
+        thread.join()
+        assert (await next_of(events)).kind == "added"
+
+    async def test_of_a_block_begin_before_it_for_everybody(self, queue: Queue, url: str) -> None:
+        """For other processes, too, which cannot know of a mere call."""
+        # A store in memory has no other processes.
+        elsewhere = queue.engine if url == "sqlite://" else open_engine(url)
+        async with queue.events() as events:
+            await elsewhere.add([NewJob("mail", "send", "{}", "{}")], now_ms=0)
+            assert (await next_of(events)).kind == "added"
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+        await elsewhere.close()
+
+    async def test_that_nobody_reads_leave_nothing_behind(self, queue: Queue) -> None:
+        for _ in range(3):
+            queue.events()
+        async with contextlib.aclosing(queue.events()):
+            pass
+        await queue.add("send")
+        gc.collect()
+
+    async def test_end_when_they_are_closed_also_for_one_who_waits(self, queue: Queue) -> None:
+        events = queue.events()
+        heard: list[Event] = []
+
+        async def read() -> str:
+            heard.extend([event async for event in events])
+            return "ended"
+
+        reader = asyncio.create_task(read())
+        await settle_waiting()
+        with pytest.raises(RuntimeError, match=r"call queue\.events\(\) for each"):
+            await anext(events)
+        await events.aclose()
+        assert await asyncio.wait_for(reader, 10) == "ended"
+        await events.aclose()
+
+    async def test_go_on_after_a_reader_was_cancelled(self, queue: Queue) -> None:
+        events = queue.events()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(events)
+        job = await queue.add("send")
+        assert (await next_of(events)).job_id == job.id
+
+    async def test_go_on_after_a_store_that_was_away(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its error comes to the reader, who misses nothing if it reads on."""
+        away = StoreUnavailable("store", "away")
+
+        async def fail(*_: object, **__: object) -> EventPage:
+            raise away
+
+        events = queue.events()
+        first = await queue.add("send")
+        assert (await next_of(events)).job_id == first.id
+        with monkeypatch.context() as patched:
+            patched.setattr(queue.engine, "events", fail)
+            await next_of(events)  # it was read together with the first one
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    await next_of(events)
+            second = await queue.add("send")
+        assert (await next_of(events)).job_id == second.id
+
+    async def test_begin_later_where_the_store_is_away_at_the_call(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        beginning: Future[str] = Future()
+        beginning.set_exception(StoreUnavailable("store", "away"))
+        with monkeypatch.context() as patched:
+            patched.setattr(queue.engine, "begin_events", lambda _: beginning)
+            events = queue.events()
+        with pytest.raises(StoreUnavailable):
+            await next_of(events)
+        async with events:
+            job = await queue.add("send")
+            assert (await next_of(events)).job_id == job.id
+
+    @pytest.mark.parametrize("after", ["", "abc", "12", "1-2-3", 7, "$"])
+    async def test_after_what_is_no_cursor_are_refused(self, queue: Queue, after: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"^after=.*: expected the cursor of an event"):
+            queue.events(after=after)
 
     async def test_go_on_after_a_cursor(self, queue: Queue) -> None:
         """A reader that was away misses nothing."""

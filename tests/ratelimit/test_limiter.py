@@ -135,6 +135,16 @@ class TestSync:
         assert not limiter.sync.hit("ada")
         limiter.sync.close()
 
+    async def test_warns_in_a_running_loop_and_does_not_wait_there(self) -> None:
+        limiter = Limiter("2/h", store="memory://")
+        with pytest.warns(RuntimeWarning, match=r"use 'await limiter\.hit\("):
+            assert limiter.sync.hit("ada")
+        with pytest.raises(RuntimeError, match=r"use 'await limiter\.wait\("):
+            limiter.sync.wait("ada")
+        with pytest.raises(RuntimeError, match=r"use 'await limiter\.aclose\("):
+            limiter.sync.close()
+        await limiter.aclose()
+
     def test_both_may_be_mixed(self, tmp_path: Path) -> None:
         limiter = Limiter("2/h", store=f"{shared_redis().url}?prefix={prefix_of(tmp_path)}")
         assert limiter.sync.hit("ada")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
+
+from redis import exceptions as foreign
 
 from hasten._redis import troubles
 from hasten._redis.address import Address
@@ -37,13 +40,18 @@ class Listener:
 
         One that is answered much later than that shows that the server hangs. Raises `StoreError`.
         """
+        (answer,) = await self.commands(parts, seconds=seconds)
+        return answer
+
+    async def commands(self, *commands: Sequence[Part], seconds: float = 0.0) -> list[Any]:
+        """Run commands, sent in one write, as `command` does."""
         if self._client.is_closed:
             raise closed(self._address)
         try:
             async with asyncio.timeout(self._address.timeout):
                 link = await self._open()
             async with asyncio.timeout(seconds + self._address.timeout):
-                return await link.request(*parts)
+                return await _answers(link, commands)
         except troubles.FOREIGN as error:
             if self._client.is_closed:
                 raise closed(self._address) from error
@@ -55,7 +63,8 @@ class Listener:
             if troubles.is_moved(error):
                 self._client.doubt()
                 await self.close()
-                return None  # as if nothing had come: the next call goes to the right server
+                # As if nothing had come: the next call goes to the right server.
+                return [None for _ in commands]
             ours = troubles.answered(self._address.shown, error)
             if troubles.doubts_topology(ours):
                 self._client.doubt()
@@ -90,3 +99,18 @@ class Listener:
         link, self._link, self._id = self._link, None, None
         if link is not None:
             await link.close()
+
+
+async def _answers(link: Link, commands: Sequence[Sequence[Part]]) -> list[Any]:
+    """The answers to commands. All are received before one that is an error is raised."""
+    await link.send(commands)
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await link.receive())
+        except foreign.ResponseError as error:
+            answers.append(error)
+    for answer in answers:
+        if isinstance(answer, foreign.ResponseError):
+            raise answer
+    return answers

@@ -119,7 +119,7 @@ class Server:
 
     def run_blocking(self, script: Script, key: str, argument: bytes) -> Any:
         """`run`, repeatable, in a thread that has no event loop; connections are shared."""
-        return _portal.call(self.run(script, key, argument, repeatable=True))
+        return _portal.run(self.run(script, key, argument, repeatable=True))
 
     async def scan(self, pattern: str) -> list[bytes]:
         """The keys that match, on all servers. It takes as long as there are keys."""
@@ -197,7 +197,7 @@ class Server:
     def close_now(self) -> None:
         """`close`, as the interpreter ends: from a thread without an event loop."""
         if any(loop.is_running() for loop in list(self._clients)):
-            _portal.call(self.close())
+            _portal.run(self.close())
 
 
 def _in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> Any:

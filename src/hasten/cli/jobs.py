@@ -156,7 +156,7 @@ def retry(
 async def _retry(queue: Queue, ids: list[str] | None) -> int:
     if ids:
         await queue.retry(*ids)
-        return len(ids)
+        return len(set(ids))
     # Found first, as some may have failed again before the last is found.
     failed: list[str] = []
     while page := await queue.jobs(State.FAILED, start=len(failed), count=1000):
@@ -181,6 +181,7 @@ def cancel(
     Prints a line for each. The exit status is 1 if one of them could not be cancelled.
     """
     queue = load_one(target)
+    ids = list(dict.fromkeys(ids))
     cancelled = _run(queue, partial(_cancel, queue, ids))
     for id, done in zip(ids, cancelled, strict=True):
         how = "cancelled" if done else "not cancelled: already finished, or no such job"

@@ -2,6 +2,7 @@
 
 from hasten.jobs.backoff import Exponential, Fixed
 from hasten.jobs.context import Context
+from hasten.jobs.events import QueueEvents
 from hasten.jobs.job import Job
 from hasten.jobs.options import Keep
 from hasten.jobs.queue import Queue
@@ -20,6 +21,7 @@ __all__ = [
     "JobTimeout",
     "Keep",
     "Queue",
+    "QueueEvents",
     "RetryAfter",
     "State",
     "Task",

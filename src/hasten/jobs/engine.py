@@ -21,7 +21,8 @@ below promise is tested there, once.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from concurrent.futures import Future
+from typing import Final, Protocol
 
 from hasten.jobs.options import Keep
 from hasten.jobs.record import (
@@ -35,6 +36,10 @@ from hasten.jobs.record import (
     Outcome,
 )
 from hasten.jobs.states import State
+
+# How much the values in the events of one queue may take. Results of 1 MB in 10,000 events would
+# fill a server with what nobody reads.
+EVENT_BYTES: Final = 32 * 1024 * 1024
 
 
 class Engine(Protocol):
@@ -142,11 +147,18 @@ class Engine(Protocol):
     async def logs(self, queue: str, id: str) -> list[str]:
         """The log lines kept with a job, oldest first; none if there is no such job."""
 
-    async def events(self, queue: str, *, after: str | None) -> EventPage:
-        """The next events after a cursor, waiting for at least one.
+    async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
+        """The next events after a cursor, waiting for at least one unless wait is False.
 
-        after is None: no events, and the cursor of now, at once. Events are kept for the
-        10,000 newest at least; a reader that falls further behind misses the oldest.
+        after is None: no events, and the cursor of now, at once. The newest 10,000 events at least
+        are kept, unless their values take more than `EVENT_BYTES`; but always those that one call
+        has stored. A reader that falls further behind gets an event "missed" first.
+        """
+
+    def begin_events(self, queue: str) -> Future[str]:
+        """The cursor of now, without waiting for it: for any thread.
+
+        What this process asks the engine to do after this call comes after that cursor.
         """
 
     # Administration -----------------------------------------------------------------------------

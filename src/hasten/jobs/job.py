@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 
 from hasten import _portal
+from hasten._durations import Seconds, to_seconds
 from hasten.errors import JobNotFound
 from hasten.jobs.record import JobRecord, NewJob
 from hasten.jobs.states import State
@@ -21,14 +22,26 @@ T_co = TypeVar("T_co", covariant=True)
 class Job(Generic[T_co]):
     """One queued run of a task. Its attributes are as of when it was read; `refresh` reads again.
 
-    T is what the task returns.
+    T is what the task returns. is_duplicate is True if the call that returned this job found it in
+    the queue by its job_id and added none; its attributes are then those of the job that is there.
+    It is False for a job that was added, and for one that was read.
     """
 
-    __slots__ = ("_added", "_record", "id", "queue")
+    __slots__ = ("_added", "_record", "_since", "id", "is_duplicate", "queue")
 
-    def __init__(self, queue: Queue, id: str, known: JobRecord | tuple[NewJob, int]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        id: str,
+        known: JobRecord | tuple[NewJob, int],
+        since: str | None = None,
+        *,
+        is_duplicate: bool = False,
+    ) -> None:
         self.queue = queue
         self.id = id
+        self.is_duplicate = is_duplicate
+        self._since = since  # a cursor: the end of the job, if it has one by now, comes after it
         self._record: JobRecord | None = known if isinstance(known, JobRecord) else None
         self._added: tuple[NewJob, int] | None = None if isinstance(known, JobRecord) else known
 
@@ -111,13 +124,17 @@ class Job(Generic[T_co]):
         self._record = record
         return self
 
-    async def result(self, timeout: float | None = None) -> T_co:
+    async def result(self, timeout: Seconds | None = None) -> T_co:
         """Wait until it has finished, and return what its handler returned.
 
-        timeout is in seconds; None waits for ever. Raises `ResultTimeout` (the job goes on),
-        `JobFailed` with its reason, `JobCancelled`, or `JobNotFound` if it was removed.
+        timeout is seconds or a timedelta; None waits for ever. Raises `ResultTimeout` (the job goes
+        on), `JobFailed` with its reason, `JobCancelled`, or `JobNotFound` if it was removed.
+
+        The result of a job that is not kept (`keep_completed=0`) is in the queue's events only. It
+        is found there for as long as they are kept, by the `Job` that `enqueue` or `add` returned.
         """
-        text = await self.queue.results.wait(self.id, timeout)
+        seconds = None if timeout is None else to_seconds("timeout", timeout)
+        text = await self.queue.results.wait(self.id, seconds, since=self._since)
         return cast(T_co, self.queue.decode_result(self.name, text))
 
     async def logs(self) -> list[str]:
@@ -147,7 +164,10 @@ class Job(Generic[T_co]):
 
 
 class SyncJob(Generic[T_co]):
-    """A job's methods, blocking."""
+    """A job's methods, blocking. In a running event loop they warn, for they block it.
+
+    `result` raises `RuntimeError` there: use `await job.result()`.
+    """
 
     __slots__ = ("_job",)
 
@@ -157,8 +177,8 @@ class SyncJob(Generic[T_co]):
     def refresh(self) -> Job[T_co]:
         return _portal.call(self._job.refresh())
 
-    def result(self, timeout: float | None = None) -> T_co:
-        return _portal.call(self._job.result(timeout))
+    def result(self, timeout: Seconds | None = None) -> T_co:
+        return _portal.call(self._job.result(timeout), waits=True)
 
     def logs(self) -> list[str]:
         return _portal.call(self._job.logs())

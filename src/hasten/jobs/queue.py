@@ -7,7 +7,6 @@ import os
 import sys
 import weakref
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -31,6 +30,7 @@ from hasten.jobs.context import Context
 from hasten.jobs.definitions import Execution
 from hasten.jobs.encoding import NotStorable, encode_json
 from hasten.jobs.engine import Engine
+from hasten.jobs.events import QueueEvents
 from hasten.jobs.functions import describe
 from hasten.jobs.job import Job
 from hasten.jobs.options import (
@@ -42,7 +42,7 @@ from hasten.jobs.options import (
     check_whole,
     encode_options,
 )
-from hasten.jobs.record import Event, NewJob
+from hasten.jobs.record import NewJob
 from hasten.jobs.results import Results
 from hasten.jobs.states import FINISHED, State
 from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore, check_function
@@ -311,7 +311,10 @@ class Queue:
         now_ms = self.clock.now_ms()
         added = await self.engine.add(jobs, now_ms=now_ms)
         return [
-            Job(self, answer.id, (job, now_ms)) for job, answer in zip(jobs, added, strict=True)
+            Job(self, answer.id, (job, now_ms), answer.cursor)
+            if answer.existing is None
+            else Job(self, answer.id, answer.existing, answer.cursor, is_duplicate=True)
+            for job, answer in zip(jobs, added, strict=True)
         ]
 
     def _in_loop(self) -> _InLoop:
@@ -338,6 +341,7 @@ class Queue:
 
     async def get(self, id: str) -> Job[Any] | None:
         """The job with this id; None if there is none, or no more."""
+        _check_id(id)
         (record,) = await self.engine.get(self.name, [id])
         return None if record is None else Job(self, id, record)
 
@@ -361,17 +365,14 @@ class Queue:
         """How many jobs are in each state."""
         return await self.engine.count(self.name)
 
-    async def events(self, *, after: str | None = None) -> AsyncIterator[Event]:
-        """What happens to the queue's jobs, in any process, as it happens; without end.
+    def events(self, *, after: str | None = None) -> QueueEvents:
+        """What happens to the queue's jobs, in any process: `async for event in queue.events():`.
 
-        after is the `cursor` of the last event that was seen; None starts with the next one.
+        after is the `cursor` of the last event that was seen; None starts now, at the call. See
+        `QueueEvents`. At least the newest 10,000 events are kept, but of large results, reasons
+        and progress no more than 32 MiB.
         """
-        cursor = after
-        while True:
-            page = await self.engine.events(self.name, after=cursor)
-            cursor = page.cursor
-            for event in page.events:
-                yield event
+        return QueueEvents(self, after)
 
     # Looking after ------------------------------------------------------------------------------
 
@@ -382,6 +383,7 @@ class Queue:
         unknown. A running job may still complete before the news reaches its worker. Raises
         `WrongState` for the next run of a BullMQ scheduler, which goes with its scheduler.
         """
+        _check_id(id)
         (found,) = await self.engine.cancel(self.name, [id], now_ms=self.clock.now_ms())
         return found is not None and found not in FINISHED
 
@@ -399,6 +401,7 @@ class Queue:
         await self._requeue(ids, (State.DELAYED,))
 
     async def _requeue(self, ids: Sequence[str], sources: Sequence[State]) -> None:
+        ids = list(dict.fromkeys(map(_check_id, ids)))  # each once, in order
         by_state: dict[State, list[str]] = {source: [] for source in sources}
         elsewhere: list[tuple[str, State]] = []
         for id, record in zip(ids, await self.engine.get(self.name, ids), strict=True):
@@ -422,6 +425,7 @@ class Queue:
 
         Raises `WrongState` if it is running: cancel it first.
         """
+        _check_id(id)
         (found,) = await self.engine.remove(self.name, [id], now_ms=self.clock.now_ms())
         if found is State.ACTIVE:
             unfinished = [state for state in State if state is not State.ACTIVE]
@@ -494,7 +498,10 @@ class Queue:
 
 
 class SyncQueue:
-    """A queue's methods, blocking. They work inside a running event loop, too, and block it."""
+    """A queue's methods, blocking. In a running event loop they warn, for they block it.
+
+    `close` raises `RuntimeError` there.
+    """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -555,7 +562,7 @@ class SyncQueue:
         return _portal.call(self._queue.is_paused())
 
     def close(self) -> None:
-        _portal.call(self._queue.close())
+        _portal.call(self._queue.close(), waits=True)  # for what this loop has open, too
 
 
 class TaskDecorator(Protocol):
@@ -607,6 +614,12 @@ def _check_name(what: str, name: object) -> str:
     if what == "queue" and ":" in name:
         raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
     return name
+
+
+def _check_id(id: object) -> str:
+    if not isinstance(id, str):
+        raise InvalidOption("id", id, "the id of a job as text: str(id)")
+    return id
 
 
 def _check_state(state: object) -> State:

@@ -6,6 +6,8 @@ dataclass costs several times as much to make.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from hasten.jobs.options import DEFAULT_KEEP_COMPLETED, DEFAULT_KEEP_FAILED, Keep
@@ -26,10 +28,15 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a `NewJob`. existed: a job with this id was there, and was left as it is."""
+    """The answer to a `NewJob`.
+
+    existing is the job with this id that was there, and was left as it is. cursor is a place in the
+    queue's events: what happens to the job after this call comes behind it.
+    """
 
     id: str
-    existed: bool = False
+    existing: JobRecord | None = None
+    cursor: str = ""
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -142,9 +149,12 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     added, waiting, delayed, active, progress, completed, failed, retries-exhausted, stalled,
     removed, duplicated · about the queue, with job_id "": paused, resumed, drained, cleaned. On
     Redis, where others tell things, too, any other name; details has the fields not named here.
+
+    missed, with job_id "", is of hasten alone: events that the reader has not read yet are no
+    longer kept, for it fell behind. They would have come in place of this one.
     """
 
-    cursor: str  # its place in the stream; later ones are read "after" it
+    cursor: str  # its place in the stream: "n-n", in order; later ones are read "after" it
     kind: str
     job_id: str
     value: str | None = None  # JSON: the result of completed, the value of progress
@@ -153,6 +163,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     due_ms: int | None = None  # of delayed
     count: int | None = None  # of cleaned
     details: dict[str, str] = {}
+
+
+MISSED: Final = "missed"
 
 
 class EventPage(msgspec.Struct, frozen=True):

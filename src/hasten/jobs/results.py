@@ -7,12 +7,19 @@ from collections.abc import Sequence
 
 from hasten.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, StoreError
 from hasten.jobs.engine import CANCELLED_REASON, Engine
-from hasten.jobs.record import Event
+from hasten.jobs.record import MISSED, Event
 from hasten.jobs.states import State
 
-# Events say at once that a job has ended. Should one be missed (the reader fell behind, the store
-# was away), the jobs themselves are looked at this often.
+# Events say at once that a job has ended. Jobs that are deleted together (drained, cleaned) have
+# none of their own, so the jobs themselves are looked at this often.
 LOOK_AGAIN_SECONDS = 5.0
+
+ENDS = frozenset({"completed", "failed", "removed"})
+
+NOT_KEPT = (
+    "it never was, or it was removed, or it is not kept any more (keep_completed, keep_failed) and "
+    "neither are the events in which its result was"
+)
 
 
 class Results:
@@ -26,9 +33,12 @@ class Results:
         self._cursor: str | None = None  # None until the reader listens
         self._looking: set[asyncio.Task[None]] = set()
 
-    async def wait(self, id: str, timeout: float | None) -> str:
-        """The JSON result of a job, once it has one. Errors as in `Job.result`."""
-        waiting = self._enlist(id)
+    async def wait(self, id: str, timeout: float | None, *, since: str | None) -> str:
+        """The JSON result of a job, once it has one. Errors as in `Job.result`.
+
+        since is a cursor before the end of the job, if one is known.
+        """
+        waiting = self._enlist(id, since)
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(waiting.end)
@@ -38,19 +48,23 @@ class Results:
         finally:
             self._leave(id, waiting)
 
-    def _enlist(self, id: str) -> _Waiting:
+    def _enlist(self, id: str, since: str | None) -> _Waiting:
         waiting = self._waiting.get(id)
         if waiting is None:
-            waiting = self._waiting[id] = _Waiting()
+            waiting = self._waiting[id] = _Waiting(since)
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read())
             elif self._cursor is not None:
                 # It may have ended before we came: its event is behind the reader.
-                look = asyncio.create_task(self._look([id]))
-                self._looking.add(look)
-                look.add_done_callback(self._looking.discard)
+                waiting.began(self._cursor)
+                self._look_soon([id])
         waiting.callers += 1
         return waiting
+
+    def _look_soon(self, ids: Sequence[str]) -> None:
+        look = asyncio.create_task(self._look(ids))
+        self._looking.add(look)
+        look.add_done_callback(self._looking.discard)
 
     def _leave(self, id: str, waiting: _Waiting) -> None:
         waiting.callers -= 1
@@ -67,6 +81,8 @@ class Results:
         """Follow the events as long as somebody waits."""
         try:
             self._cursor = (await self._engine.events(self._queue, after=None)).cursor
+            for waiting in self._waiting.values():
+                waiting.began(self._cursor)
             await self._look(list(self._waiting))
             while True:
                 try:
@@ -84,6 +100,8 @@ class Results:
                 waiting.fail(error)
 
     def _hear(self, event: Event) -> None:
+        if event.kind == MISSED:
+            self._look_soon(list(self._waiting))
         waiting = self._waiting.get(event.job_id)
         if waiting is None:
             return
@@ -93,35 +111,66 @@ class Results:
             case "failed":
                 waiting.fail(_failure(event.job_id, event.reason))
             case "removed":
-                waiting.fail(JobNotFound(self._queue, event.job_id))
+                waiting.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
     async def _look(self, ids: Sequence[str]) -> None:
         """Look whether these jobs have ended already."""
         try:
-            records = await self._engine.get(self._queue, ids)
+            await self._look_at_jobs(ids)
         except StoreError as error:
-            records = [None] * len(ids)
-            missing: Exception | None = error
-        else:
-            missing = None
-        for id, record in zip(ids, records, strict=True):
+            for id in ids:
+                if (waiting := self._waiting.get(id)) is not None:
+                    waiting.fail(error)
+
+    async def _look_at_jobs(self, ids: Sequence[str]) -> None:
+        gone: list[str] = []
+        for id, record in zip(ids, await self._engine.get(self._queue, ids), strict=True):
             waiting = self._waiting.get(id)
             if waiting is None:
                 continue
             if record is None:
-                waiting.fail(missing or JobNotFound(self._queue, id))
+                gone.append(id)
             elif record.state is State.COMPLETED:
                 waiting.complete(record.result)
             elif record.state is State.FAILED:
                 waiting.fail(_failure(id, record.failed_reason))
+        if gone:
+            await self._look_at_events(gone)
+
+    async def _look_at_events(self, ids: Sequence[str]) -> None:
+        """Find how jobs have ended that are not kept: in the events up to now."""
+        newest = await self._engine.events(self._queue, after=None)
+        found = ((id, self._waiting.get(id)) for id in ids)
+        # Whoever came anew meanwhile, and has no beginning yet, is looked at by the new reader.
+        waits = {id: waiting for id, waiting in found if waiting is not None and waiting.since}
+        cursor = min((waiting.since for waiting in waits.values()), key=_place, default="0-0")
+        ends: dict[str, Event] = {}
+        while waits and _place(cursor) < _place(newest.cursor):
+            page = await self._engine.events(self._queue, after=cursor, wait=False)
+            if not page.events:
+                break
+            # The last end counts: a job that has failed may have been run again.
+            ends.update((event.job_id, event) for event in page.events if event.kind in ENDS)
+            cursor = page.cursor
+        for id, waiting in waits.items():
+            if id in ends:
+                self._hear(ends[id])
+            else:
+                waiting.fail(JobNotFound(self._queue, id, NOT_KEPT))
 
 
 class _Waiting:
-    """The end of one job, and how many wait for it."""
+    """The end of one job, and how many wait for it. The event of its end comes after `since`."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: str | None) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.callers = 0
+        self._added = since
+        self.since = ""
+
+    def began(self, cursor: str) -> None:
+        """The reader heard nothing of this job up to a cursor."""
+        self.since = self._added or cursor
 
     def complete(self, result: str | None) -> None:
         if not self.end.done():
@@ -131,6 +180,12 @@ class _Waiting:
         if not self.end.done():
             self.end.set_exception(error)
             self.end.exception()  # seen: no complaint if all who wait are cancelled just now
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    """A cursor as numbers, which are in the order of the events."""
+    row, _, place = cursor.partition("-")
+    return int(row), int(place)
 
 
 def _failure(id: str, reason: str | None) -> JobFailed:

@@ -154,7 +154,7 @@ class SyncLimiter:
         return _portal.call(self._limiter.hit(key, cost))
 
     def wait(self, key: str, timeout: Seconds | None = None, cost: int = 1) -> Decision:
-        return _portal.call(self._limiter.wait(key, timeout, cost))
+        return _portal.call(self._limiter.wait(key, timeout, cost), waits=True)
 
     def peek(self, key: str, cost: int = 1) -> Decision:
         return _portal.call(self._limiter.peek(key, cost))
@@ -166,7 +166,7 @@ class SyncLimiter:
         _portal.call(self._limiter.block(key, seconds))
 
     def close(self) -> None:
-        _portal.call(self._limiter.aclose())
+        _portal.call(self._limiter.aclose(), waits=True)
 
 
 def _decision(outcome: Outcome) -> Decision:

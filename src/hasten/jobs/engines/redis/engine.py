@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import weakref
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 import msgspec
 
+from hasten import _portal
 from hasten._redis.address import parse_url
+from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
 from hasten.errors import HastenError, JobNotFound, StoreError, StoreInterrupted, WrongState
@@ -26,10 +30,13 @@ from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, keep_or
 from hasten.jobs.engines.redis import requests
 from hasten.jobs.engines.redis.fields import (
     Answer,
+    decode_added,
     decode_answer,
     event,
     job_record,
     pair,
+    stream_id,
+    stream_id_before,
     text,
 )
 from hasten.jobs.engines.redis.keys import DEFAULT_PREFIX, STATE_KEYS, Keys
@@ -37,9 +44,11 @@ from hasten.jobs.engines.redis.scripts import SCRIPTS
 from hasten.jobs.engines.redis.waiting import Waiter
 from hasten.jobs.options import DEFAULT_KEEP_FAILED, Keep, decode_options
 from hasten.jobs.record import (
+    MISSED,
     Added,
     Batch,
     Claim,
+    Event,
     EventPage,
     Failed,
     JobRecord,
@@ -82,6 +91,7 @@ class RedisEngine:
         self._keys = Keys(prefix, tagged=self._server.is_cluster)
         self._url = address.shown
         self._strays = _Strays()
+        self._beginning: dict[Future[str], int] = {}  # `begin_events` under way, with their process
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
             weakref.WeakKeyDictionary()
         )
@@ -96,6 +106,8 @@ class RedisEngine:
     async def _run(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
     ) -> Any:
+        if self._beginning:
+            await self._until_begun()
         return await self._server.run(
             SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request), repeatable=repeatable
         )
@@ -134,13 +146,16 @@ class RedisEngine:
         memo = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
         request = requests.add(jobs, now_ms, memo)
         packed = await self._run("add", queue, request, repeatable=memo is not None)
-        number, existed = requests.unpack_added(packed)
+        added = decode_added(packed)
+        number, cursor = added.first, added.cursor
         answers = [
-            Added(str(number + index) if job.id is None else job.id)
+            Added(str(number + index) if job.id is None else job.id, None, cursor)
             for index, job in enumerate(jobs)
         ]
-        for place in existed:
-            answers[place - 1] = Added(answers[place - 1].id, existed=True)
+        for place, state, due_ms, fields in added.existing:
+            id = answers[place - 1].id
+            due = int(due_ms) if due_ms else None
+            answers[place - 1] = Added(id, _record(queue, id, State(state), due, fields), cursor)
         return answers
 
     # Working ------------------------------------------------------------------------------------
@@ -315,21 +330,69 @@ class RedisEngine:
         key = f"{self._keys.base(queue)}{id}:logs"
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
-    async def events(self, queue: str, *, after: str | None) -> EventPage:
+    async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         key = self._keys.base(queue) + "events"
         if after is None:
-            newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
-            return EventPage([], text(newest[0][0]) if newest else "0-0")
-        async with self._local().reader(self, queue) as listener:
+            return EventPage([], await self._newest_cursor(key))
+        streams: tuple[Part, ...] = "COUNT", EVENTS_AT_ONCE, "STREAMS", key, after
+        last_read: list[Any] = []
+        if not wait:
+            found = await self._server.command("XREAD", *streams, key=key)
+            if not found:
+                return EventPage([], after)
+        else:
             found = None
-            while not found:
-                found = await listener.command(
-                    "XREAD", "COUNT", EVENTS_AT_ONCE, "BLOCK", int(READ_SECONDS * 1000),
-                    "STREAMS", key, after, seconds=READ_SECONDS,
-                )  # fmt: skip
+            async with self._local().reader(self, queue) as listener:
+                while not found:
+                    last_read, found = await listener.commands(
+                        ["XRANGE", key, after, after],
+                        ["XREAD", "BLOCK", int(READ_SECONDS * 1000), *streams],
+                        seconds=READ_SECONDS,
+                    )
         _, entries = found[0]
         read = [event(text(id), pair(fields)) for id, fields in entries]
+        # Mostly the event that was read last is still there, and so is all that follows it.
+        if not last_read and await self._is_behind(key, after, read[0].cursor):
+            read.insert(0, Event(stream_id_before(read[0].cursor), MISSED, ""))
         return EventPage(read, read[-1].cursor)
+
+    async def _newest_cursor(self, key: str) -> str:
+        newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
+        return text(newest[0][0]) if newest else "0-0"
+
+    async def _is_behind(self, key: str, after: str, first: str) -> bool:
+        """Whether events may have been deleted between a cursor and the first one behind it."""
+        if stream_id_before(first) == after:
+            return False
+        try:
+            flat = await self._server.command("XINFO", "STREAM", key, key=key)
+        except StoreError as error:
+            if "no such key" in error.reason:
+                return False  # the queue was obliterated just now
+            raise
+        facts = {text(name): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        oldest = facts["first-entry"]
+        if oldest and stream_id(text(oldest[0])) <= stream_id(after):
+            return False
+        if "entries-added" not in facts:  # before Redis 7
+            return after != "0-0"
+        return int(facts["entries-added"]) > int(facts["length"])
+
+    def begin_events(self, queue: str) -> Future[str]:
+        # In the loop of the portal: the caller may have none, or block it with a .sync call next.
+        cursor = _portal.start(self._newest_cursor(self._keys.base(queue) + "events"))
+        self._beginning[cursor] = os.getpid()
+        cursor.add_done_callback(lambda done: self._beginning.pop(done, None))
+        return cursor
+
+    async def _until_begun(self) -> None:
+        """Wait until the server has told the cursors that it was asked for before."""
+        for begun, process in list(self._beginning.items()):
+            if process != os.getpid():
+                del self._beginning[begun]  # the parent's: it is never done in this process
+            else:
+                waiting = asyncio.gather(asyncio.wrap_future(begun), return_exceptions=True)
+                await asyncio.shield(waiting)  # it is not ours to cancel
 
     def reader(self, queue: str) -> Listener:
         """A new one; see `_Local`, which keeps them."""

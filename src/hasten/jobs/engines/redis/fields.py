@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from hasten.jobs.engine import CANCELLED_REASON
 from hasten.jobs.record import Event, JobRecord
 from hasten.jobs.states import State
+
+T = TypeVar("T")
 
 
 def text(value: object) -> str:
@@ -112,7 +114,27 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
     )
 
 
-# Jobs just claimed ------------------------------------------------------------------------------
+def stream_id(cursor: str) -> tuple[int, int]:
+    """The id of an event as numbers, which are in order."""
+    ms, _, number = cursor.partition("-")
+    return int(ms), int(number)
+
+
+def stream_id_before(cursor: str) -> str:
+    """The id right before another one: no event can be between them."""
+    ms, number = stream_id(cursor)
+    return f"{ms}-{number - 1}" if number else f"{ms - 1}-{2**64 - 1}"
+
+
+# Answers of scripts -----------------------------------------------------------------------------
+
+
+class AddedAnswer(msgspec.Struct, array_like=True, gc=False):
+    """What `add` returns."""
+
+    first: int
+    existing: list[tuple[int, str, int | float | bool, list[str]]]
+    cursor: str
 
 
 class Answer(msgspec.Struct, array_like=True, gc=False):
@@ -126,16 +148,25 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
 
 
 _answers: Final = msgspec.msgpack.Decoder(Answer)
+_added_answers: Final = msgspec.msgpack.Decoder(AddedAnswer)
 
 
 def decode_answer(packed: bytes) -> Answer:
+    return _decode(_answers, packed)
+
+
+def decode_added(packed: bytes) -> AddedAnswer:
+    return _decode(_added_answers, packed)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
     """Raises `UnicodeDecodeError` never: a text that is not UTF-8 is read with replacements."""
     try:
-        return _answers.decode(packed)
+        return decoder.decode(packed)
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _answers.decode(_repair(packed))
+        return decoder.decode(_repair(packed))
 
 
 def _repair(packed: bytes) -> bytes:

@@ -134,11 +134,3 @@ def notes(notes: Sequence[Note]) -> dict[str, object]:
         for note in notes
     ]
     return {"notes": rows}
-
-
-def unpack_added(packed: bytes) -> tuple[int, list[int]]:
-    """The first number and the places, from 1, of the jobs that existed."""
-    return _added.decode(packed)
-
-
-_added: Final = msgspec.msgpack.Decoder(tuple[int, list[int]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -170,10 +171,17 @@ class SqliteEngine:
 
         return await self._read(read)
 
-    async def events(self, queue: str, *, after: str | None) -> EventPage:
+    async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         if after is None:
             return EventPage([], await self._read(partial(events.newest_cursor, queue=queue)))
-        return await self._database.until(partial(events.read_after, queue=queue, cursor=after))
+        read = partial(events.read_after, queue=queue, cursor=after)
+        if not wait:
+            return await self._read(read) or EventPage([], after)
+        return await self._database.until(read)
+
+    def begin_events(self, queue: str) -> Future[str]:
+        newest_cursor = partial(events.newest_cursor, queue=queue)
+        return self._database.submit(newest_cursor, write=False)
 
     # Administration -----------------------------------------------------------------------------
 

@@ -3,6 +3,9 @@
 What happened to a hundred jobs at once is a few groups, `("active", [ids…])`, not a hundred rows;
 so telling it costs next to nothing when nobody listens. A reader takes the groups apart. A cursor
 is "row-place", counted from 1 within the row.
+
+Old rows are deleted, all but the newest of them: that one becomes a mark, a group "missed", which a
+reader that had not come so far finds in their place.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ from typing import Final
 
 import msgspec
 
+from hasten.jobs.engine import EVENT_BYTES
 from hasten.jobs.engines.sqlite.statements import execute
-from hasten.jobs.record import Event, EventPage
+from hasten.jobs.record import MISSED, Event, EventPage
 
 KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
 ROWS_AT_ONCE: Final = 100
 TRIM_EVERY: Final = 1_000
+TRIM_EVERY_BYTES: Final = EVENT_BYTES // 8
 
 
 class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
@@ -50,15 +55,36 @@ _rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])
 _encoder: Final = msgspec.json.Encoder()
 
 
-def write(connection: Connection, queue: str, seq: int, groups: Sequence[Group]) -> None:
-    """Store what happened to a queue, and now and then delete what is too old."""
+def write(
+    connection: Connection, queue: str, seq: int, groups: Sequence[Group], written: int
+) -> int:
+    """Store what happened to a queue, and now and then delete what is too old.
+
+    written is how many bytes of events the queue ever had. Returns how many it has had now.
+    """
     amount = sum(len(group.ids) for group in groups)
     told = [group for group in groups if group.ids]
-    body = _encoder.encode(told).decode()
-    execute(connection, "add_events", queue=queue, seq=seq, amount=amount, body=body)
+    body = _encoder.encode(told)
+    size = len(body)
+    execute(
+        connection, "add_events", queue=queue, seq=seq, amount=amount, bytes=size,
+        body=body.decode(),
+    )  # fmt: skip
     # Tickets, of which seq is one, are used up about as fast as events come.
-    if seq % TRIM_EVERY < amount:
-        execute(connection, "trim_events", queue=queue, keep=KEPT)
+    if seq % TRIM_EVERY < amount or written % TRIM_EVERY_BYTES + size >= TRIM_EVERY_BYTES:
+        _trim(connection, queue)
+    return written + size
+
+
+def _trim(connection: Connection, queue: str) -> None:
+    last = execute(
+        connection, "last_old_event", queue=queue, keep=KEPT, bytes=EVENT_BYTES
+    ).fetchone()
+    if last is not None:
+        seq, amount = last
+        mark = _encoder.encode([Group(MISSED, [""], count=amount)]).decode()
+        execute(connection, "trim_events", queue=queue, last=seq)
+        execute(connection, "mark_events", queue=queue, seq=seq, body=mark)
 
 
 def newest_cursor(connection: Connection, queue: str) -> str:
@@ -73,9 +99,18 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     (text,) = found_rows.fetchone()
     found: list[Event] = []
     for seq, groups in _rows.decode(text):
-        unfolded = _unfold(seq, groups)
-        found.extend(unfolded[int(place) :] if seq == int(row) else unfolded)
+        seen = int(place) if seq == int(row) else 0
+        if groups[0].kind == MISSED:
+            found.extend(_missed(seq, groups[0], seen))
+        else:
+            found.extend(_unfold(seq, groups)[seen:])
     return EventPage(found, found[-1].cursor) if found else None
+
+
+def _missed(row: int, mark: Group, seen: int) -> list[Event]:
+    """What a mark says to a reader that has seen so many of the events in whose place it is."""
+    amount = mark.count or 0
+    return [Event(f"{row}-{amount}", MISSED, "")] if seen < amount else []
 
 
 def _unfold(row: int, groups: list[Group]) -> list[Event]:

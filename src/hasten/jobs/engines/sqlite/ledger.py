@@ -22,6 +22,7 @@ class Ledger:
         "_before",
         "_connection",
         "_happened",
+        "event_bytes",
         "finished",
         "has_due",
         "name",
@@ -31,15 +32,21 @@ class Ledger:
 
     def __init__(self, connection: Connection, name: str, now_ms: int) -> None:
         row = execute(connection, "read_ledger", queue=name, now=now_ms).fetchone()
-        self._before = row and row[:4]
-        paused, completed, failed, ticket, has_due = row or (0, 0, 0, 0, 0)
+        self._before = row and row[:5]
+        paused, completed, failed, ticket, event_bytes, has_due = row or (0, 0, 0, 0, 0, 0)
         self._connection = connection
         self.name = name
         self.paused = bool(paused)
         self.finished = {State.COMPLETED: completed, State.FAILED: failed}
         self.ticket: int = ticket
+        self.event_bytes: int = event_bytes
         self.has_due = bool(has_due)
         self._happened: list[events.Group] = []
+
+    @property
+    def cursor(self) -> str:
+        """A place in the events: what is told from now on comes behind it, all else before it."""
+        return f"{self.ticket + 1}-0"
 
     def take(self, count: int) -> range:
         """Tickets that nobody else has or will have."""
@@ -62,13 +69,15 @@ class Ledger:
 
     def write(self) -> None:
         if any(group.ids for group in self._happened):
-            events.write(self._connection, self.name, self.take_one(), self._happened)
-        row = self.paused, *self.finished.values(), self.ticket
+            self.event_bytes = events.write(
+                self._connection, self.name, self.take_one(), self._happened, self.event_bytes
+            )
+        row = self.paused, *self.finished.values(), self.ticket, self.event_bytes
         if row != self._before:
-            paused, completed, failed, ticket = row
+            paused, completed, failed, ticket, event_bytes = row
             execute(
-                self._connection, "write_ledger", queue=self.name,
-                paused=paused, completed=completed, failed=failed, ticket=ticket,
+                self._connection, "write_ledger", queue=self.name, paused=paused,
+                completed=completed, failed=failed, ticket=ticket, event_bytes=event_bytes,
             )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hasten.jobs.engines.sqlite.events import Group
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
-from hasten.jobs.engines.sqlite.rows import encode, read_json, ready_place
+from hasten.jobs.engines.sqlite.rows import encode, read_jobs, read_json, ready_place
 from hasten.jobs.engines.sqlite.statements import execute, execute_rows
 from hasten.jobs.record import Added, NewJob
 from hasten.jobs.states import State
@@ -55,20 +55,23 @@ def _add_alike(
     connection: Connection, ledger: Ledger, jobs: Sequence[NewJob], seqs: range, now_ms: int
 ) -> list[Added]:
     """Bind what the jobs have in common once: half the cost of a row."""
+    cursor = ledger.cursor
     rows = [(seq, job.data) for seq, job in zip(seqs, jobs, strict=True)]
     ahead = ledger.take(len(jobs))[0] - seqs[0]
     alike = ledger.name, ahead, jobs[0].name, jobs[0].opts, now_ms
     execute_rows(connection, "add_alike", rows, before=alike)
     ids = [str(seq) for seq in seqs]
     ledger.tell(Group("added", ids), Group("waiting", ids))
-    return [Added(id) for id in ids]
+    return [Added(id, None, cursor) for id in ids]
 
 
 def _add_mixed(
     connection: Connection, ledger: Ledger, jobs: Sequence[NewJob], seqs: range, now_ms: int
 ) -> list[Added]:
-    existing = _existing(connection, ledger.name, jobs)
-    answers: list[Added] = []
+    cursor = ledger.cursor
+    seqs_by_id = _existing(connection, ledger.name, jobs)
+    ids: list[str] = []
+    duplicates: dict[int, int] = {}  # the places of jobs that exist, and the numbers of those
     rows: list[tuple[Any, ...]] = []
     dues: list[int] = []
     waiting = Group("waiting", [])
@@ -76,12 +79,13 @@ def _add_mixed(
     duplicated = Group("duplicated", [])
     for seq, job in zip(seqs, jobs, strict=True):
         id = str(seq) if job.id is None else job.id
-        if id in existing:
+        ids.append(id)
+        if id in seqs_by_id:
             duplicated.ids.append(id)
-            answers.append(Added(id, existed=True))
+            duplicates[len(ids) - 1] = seqs_by_id[id]
             continue
         if job.id is not None:
-            existing.add(id)
+            seqs_by_id[id] = seq
         state, rank = _first_place(job, ledger, now_ms)
         rows.append(
             (
@@ -89,7 +93,6 @@ def _add_mixed(
                 job.priority, job.delay_ms, now_ms,
             )
         )  # fmt: skip
-        answers.append(Added(id))
         if state is State.DELAYED:
             delayed.ids.append(id)
             dues.append(rank)
@@ -97,15 +100,19 @@ def _add_mixed(
             waiting.ids.append(id)
     execute_rows(connection, "add", rows)
     ledger.tell(Group("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
-    return answers
+    found = read_jobs(connection, list(set(duplicates.values()))) if duplicates else {}
+    return [
+        Added(id, found[duplicates[place]] if place in duplicates else None, cursor)
+        for place, id in enumerate(ids)
+    ]
 
 
-def _existing(connection: Connection, queue: str, jobs: Sequence[NewJob]) -> set[str]:
-    """The ids that producers have chosen, of those that are taken already."""
+def _existing(connection: Connection, queue: str, jobs: Sequence[NewJob]) -> dict[str, int]:
+    """The ids that producers have chosen, of those that are taken already, with their numbers."""
     chosen = [job.id for job in jobs if job.id is not None]
     if not chosen:
-        return set()
-    return {id for id, _ in read_json(connection, "find_custom", queue=queue, ids=encode(chosen))}
+        return {}
+    return dict(read_json(connection, "find_custom", queue=queue, ids=encode(chosen)))
 
 
 def _first_place(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:

@@ -5,8 +5,10 @@
 --         and id are one run: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
 --         memo is {name, ms}: the answer is kept under it for that long, and is all that a second
 --         call with the same name brings.
--- Returns packed {first number, {n, …}}: the ids of jobs without one of their own are the numbers
--- from the first on, each job's by its place in the call; n are the places of jobs that existed.
+-- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}: the ids
+-- of jobs without one of their own are the numbers from the first on, each job's by its place in the
+-- call; n are the places of jobs that existed, with those jobs as they are; the cursor is the first event
+-- of this call.
 local q = open(KEYS[1])
 local now = request.now
 local memo = request.memo and q.base .. 'hasten:added:' .. request.memo[1]
@@ -28,7 +30,8 @@ for _, run in ipairs(request.runs) do
     at, number = at + 1, number + 1
     local id = ids and ids[index] or string.format('%.0f', number)
     if ids and call('EXISTS', q.base .. id) == 1 then
-      existed[#existed + 1] = at
+      local state, due = state_but_waiting(q, id)
+      existed[#existed + 1] = { at, state or 'waiting', due or false, call('HGETALL', q.base .. id) }
       tell(q, 'duplicated', 'jobId', id)
     else
       store(q, id, name, data, opts, now, delay, priority)
@@ -47,8 +50,8 @@ for _, run in ipairs(request.runs) do
 end
 
 close_all()
-local answer = cmsgpack.pack({ first, existed })
-if memo then
+local answer = cmsgpack.pack({ first, existed, q.told })
+if memo and #existed < request.count then -- else nothing was added: a second call may look again
   call('SET', memo, answer, 'PX', request.memo[2])
 end
 return answer

@@ -44,6 +44,7 @@ close_all()
 for _, name in ipairs({
   'id', 'pc', 'meta', 'events', 'marker', 'stalled', 'stalled-check', 'limiter', 'repeat', 'metrics:completed',
   'metrics:failed', 'metrics:completed:data', 'metrics:failed:data', 'hasten:cancelled',
+  'hasten:large',
 }) do
   call('DEL', base .. name)
 end

@@ -13,7 +13,7 @@ for _, note in ipairs(request.notes) do
       call('LTRIM', job_key .. ':logs', -keep, -1)
     else
       call('HSET', job_key, 'progress', text)
-      tell(q, 'progress', 'jobId', id, 'data', text)
+      tell_value(q, text, 'progress', 'jobId', id, 'data', text)
     end
   end
 end

@@ -83,7 +83,7 @@ local function complete(outcome, job)
     rules.completed = rules.completed or {}
     rules.completed[outcome[5]] = keep
   end
-  tell(q, 'completed', 'jobId', id, 'returnvalue', value, 'prev', 'active')
+  tell_value(q, value, 'completed', 'jobId', id, 'returnvalue', value, 'prev', 'active')
 end
 
 local function trace_of(job_key, trace)

@@ -1,2 +1,2 @@
--- Store what happened to a queue: amount events, in body.
-INSERT INTO hasten_events (queue, seq, amount, body) VALUES (:queue, :seq, :amount, :body)
+-- Store what happened to a queue: amount events, in body, which takes so many bytes.
+INSERT INTO hasten_events (queue, seq, amount, bytes, body) VALUES (:queue, :seq, :amount, :bytes, :body)

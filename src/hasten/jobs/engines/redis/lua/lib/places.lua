@@ -57,9 +57,10 @@ local function promote_due(q, now)
   return call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
 end
 
--- The state of a job by where its id is, and when it is due, if it is delayed.
+-- The state of a job by where its id is, and when it is due, if it is delayed; false if it does not
+-- stand in any, or waits: `wait` may be long, and has to be searched.
 local FINISHED_FIRST = { 'completed', 'failed' }
-local function state_of(q, id)
+local function state_but_waiting(q, id)
   for _, state in ipairs(FINISHED_FIRST) do
     if call('ZSCORE', q.base .. state, id) then
       return state
@@ -75,13 +76,18 @@ local function state_of(q, id)
   if call('LPOS', q.base .. 'active', id) then
     return 'active'
   end
-  if call('LPOS', q.base .. 'wait', id) or call('LPOS', q.base .. 'paused', id) then
-    return 'waiting'
-  end
   if call('ZSCORE', q.base .. 'waiting-children', id) then
     return 'waiting-children'
   end
   return false
+end
+
+local function state_of(q, id)
+  local state, due = state_but_waiting(q, id)
+  if not state and (call('LPOS', q.base .. 'wait', id) or call('LPOS', q.base .. 'paused', id)) then
+    return 'waiting'
+  end
+  return state, due
 end
 
 -- Out of the state it was found in. Returns whether it was there.

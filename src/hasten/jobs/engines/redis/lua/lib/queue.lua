@@ -18,7 +18,7 @@ local function open(base)
       max = tonumber(meta[4]) and tonumber(meta[3]), -- a limit without a window is none
       window = tonumber(meta[4]),
       cap = tonumber(meta[5]),
-      told = false, -- events were written
+      told = false, -- the id of the first event that was written
       ready = false, -- jobs became ready
       delayed = false, -- jobs became delayed
     }
@@ -40,8 +40,46 @@ local function begin_writing(q)
 end
 
 local function tell(q, ...)
-  q.told = true
-  call('XADD', q.events, '*', 'event', ...)
+  local id = call('XADD', q.events, '*', 'event', ...)
+  q.told = q.told or id
+  return id
+end
+
+-- An event with a value: a result, a reason, progress. The list `hasten:large` has the large ones, oldest
+-- first: "id total", the total being the bytes of all large values up to this one.
+local EVENT_BYTES = 33554432 -- how much large values may take
+local LARGE = 1024
+
+local function total_of(large)
+  return tonumber(string.match(large or '', ' (%d+)$')) or 0
+end
+
+local function tell_value(q, value, ...)
+  local id = tell(q, ...)
+  if #value > LARGE then
+    local key = q.base .. 'hasten:large'
+    if not q.large then
+      q.large_before = total_of(call('LINDEX', key, -1))
+      q.large = q.large_before
+    end
+    q.large = q.large + #value
+    call('RPUSH', key, string.format('%s %.0f', id, q.large))
+  end
+end
+
+-- Deletes the oldest events where there are more bytes of large values than may be; but none that this
+-- script wrote, for nobody can have read those.
+local function trim_large(q)
+  local key = q.base .. 'hasten:large'
+  local first, last = call('LINDEX', key, 0), nil
+  while first and q.large_before - total_of(first) >= EVENT_BYTES do
+    last = call('LPOP', key)
+    first = call('LINDEX', key, 0)
+  end
+  if last then
+    local ms, number = string.match(last, '^(%d+)-(%d+) ')
+    call('XTRIM', q.events, 'MINID', '~', string.format('%s-%.0f', ms, number + 1))
+  end
 end
 
 -- A worker that is blocked on the marker is woken by member 0 now, by member 1 at its score.
@@ -72,6 +110,9 @@ local function close_all()
         call('HSET', q.base .. 'meta', 'opts.maxLenEvents', q.cap)
       end
       call('XTRIM', q.events, 'MAXLEN', '~', q.cap)
+      if q.large then
+        trim_large(q)
+      end
     end
   end
 end

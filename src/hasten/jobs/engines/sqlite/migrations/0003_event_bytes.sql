@@ -1,0 +1,16 @@
+-- How much the events take: bytes of each row's body, which stand in front of it so that they are read
+-- without it, and of all events that the queue ever had.
+CREATE TABLE hasten_events_2 (
+    queue  TEXT NOT NULL,
+    seq    INTEGER NOT NULL,            -- a ticket
+    amount INTEGER NOT NULL,            -- of events in body
+    bytes  INTEGER NOT NULL,            -- of body
+    body   TEXT NOT NULL,
+    PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO hasten_events_2 (queue, seq, amount, bytes, body)
+SELECT queue, seq, amount, length(CAST(body AS BLOB)), body FROM hasten_events;
+DROP TABLE hasten_events;
+ALTER TABLE hasten_events_2 RENAME TO hasten_events;
+
+ALTER TABLE hasten_queues ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0;

@@ -1,0 +1,7 @@
+-- Returns seq and amount of the newest row that need not be kept beside the newest :keep events or
+-- :bytes; no row if all are to be kept.
+SELECT seq, amount FROM hasten_events WHERE queue = :queue AND seq <
+    (SELECT seq FROM (SELECT seq, sum(amount) OVER newest AS events, sum(bytes) OVER newest AS size
+                      FROM hasten_events WHERE queue = :queue WINDOW newest AS (ORDER BY seq DESC))
+     WHERE events >= :keep OR size >= :bytes ORDER BY seq DESC LIMIT 1)
+ORDER BY seq DESC LIMIT 1
