@@ -14,6 +14,9 @@ from hasten.jobs.states import State
 # none of their own, so the jobs themselves are looked at this often.
 LOOK_AGAIN_SECONDS = 5.0
 
+# An event loop that ends cancels all its tasks, too; it is over before this.
+RESTART_SECONDS = 0.1
+
 ENDS = frozenset({"completed", "failed", "removed"})
 
 NOT_KEPT = (
@@ -53,13 +56,27 @@ class Results:
         if waiting is None:
             waiting = self._waiting[id] = _Waiting(since)
             if self._reader is None or self._reader.done():
-                self._reader = asyncio.create_task(self._read())
+                self._start_reader()
             elif self._cursor is not None:
                 # It may have ended before we came: its event is behind the reader.
                 waiting.began(self._cursor)
                 self._look_soon([id])
         waiting.callers += 1
         return waiting
+
+    def _start_reader(self) -> None:
+        self._cursor = None
+        self._reader = asyncio.create_task(self._read())
+        self._reader.add_done_callback(self._reader_ended)
+
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        if reader.cancelled() and reader is self._reader:
+            # Not by us: somebody cancels all tasks of the event loop.
+            asyncio.get_running_loop().call_later(RESTART_SECONDS, self._restart_reader, reader)
+
+    def _restart_reader(self, reader: asyncio.Task[None]) -> None:
+        if reader is self._reader and self._waiting:
+            self._start_reader()
 
     def _look_soon(self, ids: Sequence[str]) -> None:
         look = asyncio.create_task(self._look(ids))
