@@ -5,6 +5,9 @@ happen to jobs; three rules hold for all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
+  `StoreRejected` means that something in the call cannot be stored: without that member, the rest
+  of the batch can. Damage in what is stored of one job never fails a batch; if a queue's own keys
+  are damaged on Redis, a verb may fail in the middle.
 - *Every verb takes many.* A single job is a batch of one. `settle` finishes a batch and claims the
   next one in the same step.
 - *The time comes in as an argument*, `now_ms`, milliseconds since the epoch. A store that is a
@@ -20,9 +23,11 @@ below promise is tested there, once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from hasten.errors import InvalidOption
 from hasten.jobs.options import Keep
 from hasten.jobs.record import (
     Added,
@@ -139,7 +144,8 @@ class Engine(Protocol):
         """The next events after a cursor, waiting for at least one.
 
         after is None: no events, and the cursor of now, at once. Events are kept for the
-        10,000 newest at least; a reader that falls further behind misses the oldest.
+        10,000 newest at least; a reader that falls further behind misses the oldest. An entry that
+        cannot be read is skipped. Raises `InvalidOption` for what is no cursor.
         """
 
     # Administration -----------------------------------------------------------------------------
@@ -211,6 +217,13 @@ CRASH_REASON = "its worker died {} times while running it"
 
 def crash_reason(crashes: int) -> str:
     return CRASH_REASON.format(crashes)
+
+
+def check_cursor(after: str) -> str:
+    """Check a cursor that a caller gives. Raises `InvalidOption`."""
+    if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after):
+        raise InvalidOption("after", after, "the cursor of an event, or None")
+    return after
 
 
 def keep_or(own: Keep | None, default: Keep) -> Keep:

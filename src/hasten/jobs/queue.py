@@ -50,6 +50,7 @@ T = TypeVar("T")
 
 DEFAULT_URL: Final = "sqlite:///hasten.db"
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 256 * 1024 * 1024  # what every store holds in one text, with room for the rest
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 
@@ -91,7 +92,7 @@ class Queue:
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = _check_name("queue", name)
-        self.max_bytes = max_bytes
+        self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
         self.clock = clock
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)

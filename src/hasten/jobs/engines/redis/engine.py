@@ -20,9 +20,9 @@ import msgspec
 from hasten._redis.address import parse_url
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
-from hasten.errors import HastenError, JobNotFound, StoreError, StoreInterrupted, WrongState
+from hasten.errors import HastenError, JobNotFound, StoreInterrupted, StoreRejected, WrongState
 from hasten.jobs.cron import next_match_ms
-from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, keep_or
+from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, check_cursor, keep_or
 from hasten.jobs.engines.redis import requests
 from hasten.jobs.engines.redis.fields import (
     Answer,
@@ -55,6 +55,9 @@ logger = logging.getLogger("hasten.redis")
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
 JOBS_AT_ONCE: Final = 1_000
 PURGED_AT_ONCE: Final = 1_000
+
+# A server breaks the connection of whoever sends more in one argument (its proto-max-bulk-len).
+MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
@@ -99,9 +102,16 @@ class RedisEngine:
 
     def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
         try:
-            return requests.pack(request)
+            packed = requests.pack(request)
         except (ValueError, OverflowError) as exc:  # a lone surrogate, a number beyond 64 bits
-            raise StoreError(self._url, f"{verb}: a value cannot be stored: {exc}") from exc
+            raise StoreRejected(self._url, f"{verb}: a value cannot be stored: {exc}") from exc
+        if len(packed) > MAX_REQUEST_BYTES:
+            raise StoreRejected(
+                self._url,
+                f"{verb}: {len(packed):,} bytes at once, where the server takes "
+                f"{MAX_REQUEST_BYTES:,}: send fewer jobs in one call",
+            )
+        return packed
 
     def _run_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         return self._server.run_blocking(
@@ -309,7 +319,10 @@ class RedisEngine:
         return {state: by_state[state] for state in State}
 
     async def logs(self, queue: str, id: str) -> list[str]:
-        key = f"{self._keys.base(queue)}{id}:logs"
+        try:
+            key = f"{self._keys.base(queue)}{id}:logs".encode()
+        except UnicodeEncodeError as exc:
+            raise StoreRejected(self._url, f"no job has such an id: {exc}") from exc
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None) -> EventPage:
@@ -317,6 +330,7 @@ class RedisEngine:
         if after is None:
             newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
             return EventPage([], text(newest[0][0]) if newest else "0-0")
+        check_cursor(after)
         async with self._local().reader(self, queue) as listener:
             found = None
             while not found:

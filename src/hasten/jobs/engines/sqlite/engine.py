@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hasten._sqlite import Database
 from hasten.errors import InvalidOption
+from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
 from hasten.jobs.engines.sqlite.rows import read_jobs, read_json, seqs_of
@@ -155,6 +156,7 @@ class SqliteEngine:
     async def events(self, queue: str, *, after: str | None) -> EventPage:
         if after is None:
             return EventPage([], await self._read(partial(events.newest_cursor, queue=queue)))
+        check_cursor(after)
         return await self._database.until(partial(events.read_after, queue=queue, cursor=after))
 
     # Administration -----------------------------------------------------------------------------
