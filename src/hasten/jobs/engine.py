@@ -97,6 +97,9 @@ class Engine(Protocol):
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         """Take back active jobs whose lease has run out; they are first in line. Returns their ids.
 
+        A lease that ends further ahead than it lasts (the clock was set back) ends as if it had
+        been renewed now.
+
         Each counts a crash. At crash_limit crashes the job gets a `deferred_failure`: the next
         worker to claim it fails it with that, without running it.
         """
@@ -219,11 +222,10 @@ def crash_reason(crashes: int) -> str:
     return CRASH_REASON.format(crashes)
 
 
-def check_cursor(after: str) -> str:
+def check_cursor(after: str) -> None:
     """Check a cursor that a caller gives. Raises `InvalidOption`."""
-    if not isinstance(after, str) or not re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after):
+    if not re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after):
         raise InvalidOption("after", after, "the cursor of an event, or None")
-    return after
 
 
 def keep_or(own: Keep | None, default: Keep) -> Keep:

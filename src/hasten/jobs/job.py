@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hasten.jobs.queue import Queue
 
 T_co = TypeVar("T_co", covariant=True)
+
+LATEST_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 
 
 class Job(Generic[T_co]):
@@ -199,4 +201,5 @@ def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:
 
 
 def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    # Another program may have stored any number.
+    return datetime.fromtimestamp(min(max(ms, 0), LATEST_MS) / 1000, UTC)

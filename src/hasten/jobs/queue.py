@@ -170,7 +170,7 @@ class Queue:
         "exponential", `Fixed`, `Exponential`, or a function of the attempt and the error), timeout
         of one run, expires (fails if not started that long after it was due), delay, priority (1
         first, 2,097,151 last; 0, none, before all), lifo, keep_completed and keep_failed (`Keep`,
-        a count, True or False).
+        a count, True or False), keep_logs (the newest lines of `ctx.log` that are kept, 1,000).
         """
         if function is None:
             return lambda function: self._add_task(function, name, run_in, give_up_on, options)

@@ -180,6 +180,10 @@ class RedisEngine:
                 self._strays.add(queue, claim, now_ms)
             raise
         answer = decode_answer(packed)
+        for id, problem in answer.troubles:
+            logger.error(
+                "job %s of queue %s: what depends on it was not done: %s", id, queue, problem
+            )
         if answer.crons:
             await self._schedule(queue, answer, now_ms)
         if answer.refused:
@@ -198,7 +202,7 @@ class RedisEngine:
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
                 await self._run("iterate", queue, request, repeatable=True)
-            except (ValueError, HastenError) as error:
+            except (ValueError, ArithmeticError, RecursionError, HastenError) as error:
                 # The job itself has been taken, and runs. Without us its schedule would end here.
                 logger.error(
                     "scheduler %s of queue %s: its next run cannot be added: %s",
@@ -270,7 +274,7 @@ class RedisEngine:
         waiter = self._local().waiter(self, queue, worker)
         while True:
             marked_ms = await waiter.until_marked()
-            if not marked_ms or is_sooner(int(marked_ms)):
+            if not marked_ms or is_sooner(marked_ms):
                 return
 
     def waiter(self, queue: str, connection_name: str | None) -> Waiter:
@@ -319,8 +323,9 @@ class RedisEngine:
         return {state: by_state[state] for state in State}
 
     async def logs(self, queue: str, id: str) -> list[str]:
+        key = f"{self._keys.base(queue)}{id}:logs"
         try:
-            key = f"{self._keys.base(queue)}{id}:logs".encode()
+            key.encode()
         except UnicodeEncodeError as exc:
             raise StoreRejected(self._url, f"no job has such an id: {exc}") from exc
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
