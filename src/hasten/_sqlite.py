@@ -340,6 +340,8 @@ class Database:
             check_same_thread=False,  # made and used by our thread; another may collect it
             cached_statements=512,
         )
+        # Where another program has stored what is no UTF-8, a whole batch must not fail for it.
+        connection.text_factory = _text
         try:
             self._set_up(connection)
         except BaseException:
@@ -443,6 +445,10 @@ def _resolve(
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
 
 
 def _check_access(name: str, path: Path) -> None:

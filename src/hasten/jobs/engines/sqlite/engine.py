@@ -92,15 +92,14 @@ class SqliteEngine:
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
-        work = partial(working.renew, queue=queue, leases=leases, until_ms=now_ms + lease_ms)
+        work = partial(working.renew, queue=queue, leases=leases, lease_ms=lease_ms, now_ms=now_ms)
         return self._database.call(work, durable=False)
 
     def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        expired = partial(working.expired, queue=queue, now_ms=now_ms)
-        if not await self._database.run(expired, write=False):
+        if not await self._read(partial(working.has_expired, queue=queue, now_ms=now_ms)):
             return []
         work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
         return await self._database.run(work)

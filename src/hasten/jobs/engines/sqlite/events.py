@@ -7,6 +7,7 @@ is "row-place", counted from 1 within the row.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
 from typing import Final
@@ -15,6 +16,8 @@ import msgspec
 
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import Event, EventPage
+
+logger = logging.getLogger("hasten.sqlite")
 
 KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
 ROWS_AT_ONCE: Final = 100
@@ -47,6 +50,8 @@ class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
 
 
 _rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])
+_raw_rows: Final = msgspec.json.Decoder(list[tuple[int, msgspec.Raw]])
+_group_decoder: Final = msgspec.json.Decoder(list[Group])
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -72,10 +77,29 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     found_rows = execute(connection, "read_events", queue=queue, first=int(row), limit=ROWS_AT_ONCE)
     (text,) = found_rows.fetchone()
     found: list[Event] = []
-    for seq, groups in _rows.decode(text):
+    rows = _decode(text)
+    for seq, groups in rows:
         unfolded = _unfold(seq, groups)
         found.extend(unfolded[int(place) :] if seq == int(row) else unfolded)
-    return EventPage(found, found[-1].cursor) if found else None
+    if found:
+        return EventPage(found, found[-1].cursor)
+    # A page of rows that cannot be read is passed by, should there be so many.
+    return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == ROWS_AT_ONCE else None
+
+
+def _decode(text: str) -> list[tuple[int, list[Group]]]:
+    try:
+        return _rows.decode(text)
+    except msgspec.ValidationError:
+        return [(seq, _groups(seq, body)) for seq, body in _raw_rows.decode(text)]
+
+
+def _groups(seq: int, body: msgspec.Raw) -> list[Group]:
+    try:
+        return _group_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        logger.warning("events %d cannot be read: %s", seq, error)
+        return []
 
 
 def _unfold(row: int, groups: list[Group]) -> list[Event]:

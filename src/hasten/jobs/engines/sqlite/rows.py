@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
@@ -9,8 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from hasten.jobs.engines.sqlite.statements import execute
+from hasten.jobs.options import MAX_PRIORITY
 from hasten.jobs.record import JobRecord
 from hasten.jobs.states import State
+
+logger = logging.getLogger("hasten.sqlite")
+
+STACKTRACE: Final = JobRecord.__struct_fields__.index("stacktrace")
 
 _decode: Final = msgspec.json.Decoder().decode
 _numbered_records: Final = msgspec.json.Decoder(list[tuple[int, JobRecord]])
@@ -49,11 +55,31 @@ def seqs_of(connection: Connection, queue: str, ids: Sequence[str]) -> list[int]
 def ready_place(priority: int, ticket: int, *, front: bool = False) -> tuple[State, int]:
     """State and rank of a ready job: behind all that wait with its priority, or in front."""
     if priority:
-        return State.PRIORITIZED, (priority << 41) + (0 if front else ticket)
+        place = min(priority, MAX_PRIORITY) << 41  # more would not fit a column
+        return State.PRIORITIZED, place + (0 if front else ticket)
     return State.WAITING, -ticket if front else ticket
 
 
 def read_jobs(connection: Connection, seqs: Sequence[int]) -> dict[int, JobRecord]:
-    """The jobs with these numbers, in this order; without those that there are not."""
+    """The jobs with these numbers, in this order; without those that there are not.
+
+    And without those that cannot be read, which a log tells of.
+    """
     (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
-    return dict(_numbered_records.decode(text))
+    try:
+        return dict(_numbered_records.decode(text))
+    except msgspec.ValidationError:
+        found = ((seq, _record_of(fields)) for seq, fields in _decode(text))
+        return {seq: record for seq, record in found if record is not None}
+
+
+def _record_of(fields: list[Any]) -> JobRecord | None:
+    """A job one by one, where a listing has met one that somebody has written by hand."""
+    traces = fields[STACKTRACE]
+    traces = traces if isinstance(traces, list) else []
+    fields[STACKTRACE] = [trace for trace in traces if isinstance(trace, str)]
+    try:
+        return msgspec.convert(fields, JobRecord)
+    except msgspec.ValidationError as error:
+        logger.warning("job %s of queue %s cannot be read: %s", fields[1], fields[0], error)
+        return None

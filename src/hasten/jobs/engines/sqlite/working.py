@@ -247,7 +247,7 @@ class Retention:
     ) -> None:
         for state, keep in rules:
             if keep.age_ms is not None:
-                self._by_age(connection, ledger, state, now_ms - keep.age_ms)
+                self._by_age(connection, ledger, state, keep.age_ms, now_ms)
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
                 trimmed = execute(
                     connection, "trim_by_count", queue=ledger.name, state=state, count=excess
@@ -255,17 +255,18 @@ class Retention:
                 ledger.count(state, -trimmed.rowcount)
 
     def _by_age(
-        self, connection: Connection, ledger: Ledger, state: State, cut_off_ms: int
+        self, connection: Connection, ledger: Ledger, state: State, age_ms: int, now_ms: int
     ) -> None:
-        key = ledger.name, state
-        if self._oldest_ms.get(key, cut_off_ms) > cut_off_ms:
+        key, cut_off_ms = (ledger.name, state), now_ms - age_ms
+        # One in the future has finished before the clock was set back: look whether others are old.
+        if cut_off_ms < self._oldest_ms.get(key, cut_off_ms) <= now_ms:
             return
         of = {"queue": ledger.name, "state": state}
         trimmed = execute(connection, "trim_by_age", **of, cut_off=cut_off_ms)
         ledger.count(state, -trimmed.rowcount)
         oldest = execute(connection, "oldest_finished", **of).fetchone()
         if oldest is not None:
-            self._oldest_ms[key] = oldest[0]
+            self._oldest_ms[key] = min(oldest[0], now_ms)
 
 
 def _claim(
@@ -300,7 +301,8 @@ def _lease(
     (text,) = execute(connection, "read_ready", **which).fetchone()
     leases = [Lease(record, wish.token) for record in _records.decode(text)]
     if leases:
-        execute(connection, "claim", **which, token=wish.token, until=now_ms + wish.lease_ms)
+        until_ms, length_ms = now_ms + wish.lease_ms, wish.lease_ms
+        execute(connection, "claim", **which, token=wish.token, until=until_ms, length=length_ms)
     return leases
 
 
@@ -315,10 +317,15 @@ def _promote_due(connection: Connection, ledger: Ledger, now_ms: int) -> None:
     ledger.tell(Group("waiting", [id for _, id, _ in due], previous=State.DELAYED))
 
 
-def renew(connection: Connection, queue: str, leases: Mapping[str, str], until_ms: int) -> set[str]:
+def renew(
+    connection: Connection, queue: str, leases: Mapping[str, str], lease_ms: int, now_ms: int
+) -> set[str]:
     """See `Engine.renew`."""
     seqs = seqs_of(connection, queue, list(leases))
-    rows = [(seq, token, until_ms) for seq, token in zip(seqs, leases.values(), strict=True)]
+    rows = [
+        (seq, token, now_ms + lease_ms, lease_ms)
+        for seq, token in zip(seqs, leases.values(), strict=True)
+    ]
     if execute_rows(connection, "renew", rows, queue) == len(rows):
         return set()
     tokens = _tokens(connection, queue, seqs)
@@ -334,17 +341,15 @@ def cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[s
     return set(asked).intersection(ids)
 
 
-def expired(connection: Connection, queue: str, now_ms: int) -> list[tuple[int, str, int, int]]:
-    """The active jobs whose lease has run out: seq, id, priority, crashes. Oldest start first."""
-    found: list[tuple[int, str, int, int]] = read_json(
-        connection, "read_expired", queue=queue, now=now_ms
-    )
-    return found
+def has_expired(connection: Connection, queue: str, now_ms: int) -> bool:
+    """Whether `reclaim` has anything to do."""
+    return execute(connection, "has_expired", queue=queue, now=now_ms).fetchone() is not None
 
 
 def reclaim(connection: Connection, queue: str, crash_limit: int, now_ms: int) -> list[str]:
     """See `Engine.reclaim`."""
-    found = expired(connection, queue, now_ms)
+    execute(connection, "shorten_leases", queue=queue, now=now_ms)
+    found = read_json(connection, "read_expired", queue=queue, now=now_ms)
     with open_ledger(connection, queue) as ledger:
         # The last ticket is the place nearest to the front: that is for the oldest job.
         tickets = reversed(ledger.take(len(found)))
