@@ -149,7 +149,7 @@ class TestOfWorking:
         await start(engine, "a")
         now = await cursor(engine)
         notes = [Progress("a", "1"), Progress("gone", "5"), Progress("a", '{"of":2}')]
-        await engine.note(QUEUE, notes, now_ms=NOW)
+        await engine.update(QUEUE, notes, now_ms=NOW)
         assert await happened(engine, now) == [
             event("progress", "a", value="1"),
             event("progress", "a", value='{"of":2}'),
@@ -305,7 +305,7 @@ class TestKeeping:
         total, at_once = 40_000, 500
         for first in range(0, total, at_once):
             notes = [Progress("a", str(n)) for n in range(first, first + at_once)]
-            await engine.note(QUEUE, notes, now_ms=NOW)
+            await engine.update(QUEUE, notes, now_ms=NOW)
         values = [int(event.value or "") for event in await happened_to(engine, "a", beginning)]
         assert values == list(range(values[0], total))
         assert 10_000 <= len(values) <= 20_000
@@ -317,5 +317,5 @@ class TestKeeping:
         await start(engine, "b")
         for first in range(0, 20_000, 1000):
             notes = [Progress("b", str(n)) for n in range(first, first + 1000)]
-            await engine.note(QUEUE, notes, now_ms=NOW)
+            await engine.update(QUEUE, notes, now_ms=NOW)
         assert await happened(engine, quiet, "quiet") == [ADDED, event("waiting", "a")]

@@ -95,6 +95,9 @@ class TestReclaim:
         await settled(engine, Failed("a", "t4", crash_reason(3), counts=False))
         record = await job(engine, "a")
         assert (record.state, record.failed_reason) == (State.FAILED, crash_reason(3))
+        assert crash_reason(3) == (  # BullMQ's text, and how often
+            "job stalled more than allowable limit: its worker died 3 times while running it"
+        )
         assert record.deferred_failure is None
 
     async def test_of_a_paused_queue_goes_on(self, engine: Engine) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hasten.errors import InvalidOption, StoreRejected
 from hasten.jobs.engine import Engine
 from hasten.jobs.options import Keep
-from hasten.jobs.record import Completed, Failed, LogLine, Postponed, Progress, Retry
+from hasten.jobs.record import Change, Completed, Failed, LogLine, Postponed, Progress, Retry
 from hasten.jobs.states import State
 from tests.contract.steps import (
     NOW,
@@ -43,7 +43,8 @@ CALLS: dict[str, Callable[[Engine], Awaitable[object]]] = {
     "add": lambda engine: engine.add([new_job(data=f'"{NO_TEXT}"')], now_ms=NOW),
     "add of a number": lambda engine: engine.add([new_job("b", priority=2**70)], now_ms=NOW),
     "claim": lambda engine: engine.claim(QUEUE, claim(1, NO_TEXT), now_ms=NOW),
-    "note": lambda engine: engine.note(QUEUE, [LogLine("a", NO_TEXT, 5)], now_ms=NOW),
+    "change": lambda engine: engine.update(QUEUE, [Change("a", priority=2**70)], now_ms=NOW),
+    "log": lambda engine: engine.update(QUEUE, [LogLine("a", NO_TEXT, 5)], now_ms=NOW),
     "get": lambda engine: engine.get(QUEUE, [NO_TEXT]),
     "logs": lambda engine: engine.logs(QUEUE, NO_TEXT),
     "cancel": lambda engine: engine.cancel(QUEUE, [NO_TEXT], now_ms=NOW),
@@ -91,12 +92,12 @@ class TestCalls:
         """Many callers may share one transaction."""
         await start(engine, "a")
         answers = await asyncio.gather(
-            engine.note(QUEUE, [Progress("a", "1")], now_ms=NOW),
+            engine.update(QUEUE, [Progress("a", "1")], now_ms=NOW),
             call(engine),
-            engine.note(QUEUE, [LogLine("a", "line", 5)], now_ms=NOW),
+            engine.update(QUEUE, [LogLine("a", "line", 5)], now_ms=NOW),
             return_exceptions=True,
         )
-        assert [type(answer) for answer in answers[::2]] == [type(None)] * 2
+        assert [answers[0], answers[2]] == [[State.ACTIVE], [State.ACTIVE]]
         if not isinstance(answers[1], list):  # an engine that can answer is right, too
             assert isinstance(answers[1], StoreRejected)
         assert (await job(engine, "a")).progress == "1"

@@ -122,7 +122,7 @@ class TestDamage:
         await start(engine, "a")
         now = await cursor(engine)
         for progress in ("1", "2", "3"):
-            await engine.note(QUEUE, [Progress("a", progress)], now_ms=NOW)
+            await engine.update(QUEUE, [Progress("a", progress)], now_ms=NOW)
         newest = "SELECT max(seq) FROM hasten_events"
         change(tmp_path, f"UPDATE hasten_events SET body = ? WHERE seq = ({newest}) - 1", body)
         page = await soon(engine.events(QUEUE, after=now))
@@ -133,7 +133,7 @@ class TestDamage:
         await start(engine, "a")
         now = await cursor(engine)
         for progress in range(101):
-            await engine.note(QUEUE, [Progress("a", str(progress))], now_ms=NOW)
+            await engine.update(QUEUE, [Progress("a", str(progress))], now_ms=NOW)
         change(tmp_path, "UPDATE hasten_events SET body = 'no json'")
         await settled(engine, Completed("a", "t1", "1"))
         found: list[str] = []

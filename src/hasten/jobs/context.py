@@ -51,5 +51,10 @@ class Context:
 
         The newest 1,000 lines are kept, or as many as the job's option keep_logs says.
         """
-        line = str(line).encode("utf-8", "replace").decode()
-        self._note(LogLine(self._job.id, line, read_keep_logs(self._job.opts)))
+        self._note(log_line(self._job, line))
+
+
+def log_line(job: JobRecord, line: str) -> LogLine:
+    """A line for a job's log. It keeps as many as its options say."""
+    line = str(line).encode("utf-8", "replace").decode()
+    return LogLine(job.id, line, read_keep_logs(job.opts))

@@ -36,8 +36,8 @@ from hasten.jobs.record import (
     EventPage,
     JobRecord,
     NewJob,
-    Note,
     Outcome,
+    Update,
 )
 from hasten.jobs.states import State
 
@@ -104,8 +104,14 @@ class Engine(Protocol):
         worker to claim it fails it with that, without running it.
         """
 
-    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
-        """Store progress and log lines, in order. Those of jobs that are gone are dropped."""
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        """Store progress and log lines, and change jobs, in order.
+
+        Returns for each update the state in which the job was found, None if there is none. A
+        `Change` that this state does not allow was not made: see `Change.states`.
+        """
 
     async def enter(self, queue: str, worker: str, *, name: str) -> None:
         """Let it be known that a worker of this name begins to serve the queue.
@@ -215,7 +221,8 @@ class Engine(Protocol):
 CANCELLED_REASON = "cancelled"
 
 
-CRASH_REASON = "its worker died {} times while running it"
+# It begins with BullMQ's own text, by which Node and its dashboards know such a job.
+CRASH_REASON = "job stalled more than allowable limit: its worker died {} times while running it"
 
 
 def crash_reason(crashes: int) -> str:

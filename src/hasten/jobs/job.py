@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
+from msgspec import UNSET
 
 from hasten import _portal
+from hasten._durations import Seconds
 from hasten.errors import JobNotFound
 from hasten.jobs.record import JobRecord, NewJob
 from hasten.jobs.states import State
@@ -130,6 +132,23 @@ class Job(Generic[T_co]):
         """See `Queue.cancel`."""
         return await self.queue.cancel(self.id)
 
+    async def update(
+        self,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        """See `Queue.update`. The attributes are as before; `refresh` reads the new ones."""
+        await self.queue.update(
+            self.id, data=data, priority=priority, delay=delay, progress=progress
+        )
+
+    async def log(self, line: str) -> None:
+        """See `Queue.log`."""
+        await self.queue.log(self.id, line)
+
     async def retry(self) -> None:
         """See `Queue.retry`."""
         await self.queue.retry(self.id)
@@ -167,6 +186,19 @@ class SyncJob(Generic[T_co]):
 
     def cancel(self) -> bool:
         return _portal.call(self._job.cancel())
+
+    def update(
+        self,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        _portal.call(self._job.update(data=data, priority=priority, delay=delay, progress=progress))
+
+    def log(self, line: str) -> None:
+        _portal.call(self._job.log(line))
 
     def retry(self) -> None:
         _portal.call(self._job.retry())

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 import msgspec
+from msgspec import UNSET
 
 from hasten import _portal
 from hasten._clock import SYSTEM_CLOCK, Clock
@@ -27,10 +28,11 @@ from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTo
 from hasten.jobs import engines
 from hasten.jobs.arguments import encode_json
 from hasten.jobs.backoff import BackoffFunction
-from hasten.jobs.context import Context
+from hasten.jobs.context import Context, log_line
 from hasten.jobs.engine import Engine
 from hasten.jobs.job import Job
 from hasten.jobs.options import (
+    MAX_PRIORITY,
     JobOptions,
     Options,
     TaskOptions,
@@ -39,7 +41,7 @@ from hasten.jobs.options import (
     check_whole,
     encode_options,
 )
-from hasten.jobs.record import Event, NewJob
+from hasten.jobs.record import Change, Event, JobRecord, NewJob, Update
 from hasten.jobs.results import Results
 from hasten.jobs.states import FINISHED, State
 from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore
@@ -226,13 +228,18 @@ class Queue:
         options = check_job_options(
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
         )
+        text = self._encode_data(name, data)
+        return self.template(_check_name("task", name), options), text
+
+    def _encode_data(self, name: str, data: object) -> str:
+        """The JSON of the data of a task's job. Raises `InvalidArgument` or `PayloadTooLarge`."""
         try:
             text = encode_json({} if data is None else data)
         except Exception as exc:
             raise InvalidArgument(name, "data", f"cannot be stored as JSON: {exc}") from exc
         if len(text) > self.max_bytes:
             raise PayloadTooLarge(name, "data", len(text), self.max_bytes)
-        return self.template(_check_name("task", name), options), text.decode()
+        return text.decode()
 
     def template(self, name: str, options: Options) -> Template:
         resolved = options.resolved(self.clock.now_ms())
@@ -343,6 +350,66 @@ class Queue:
         """
         (found,) = await self.engine.cancel(self.name, [id], now_ms=self.clock.now_ms())
         return found is not None and found not in FINISHED
+
+    async def update(
+        self,
+        id: str,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        """Change a job: what is given, all at once.
+
+        data takes the place of the arguments by parameter name; a run that has begun goes on with
+        those it has. priority puts a job that waits behind those that have it already, and holds
+        for later attempts; no finished job has one. delay, of a delayed job, counts from now;
+        a job that expires does so when it would have. progress is any JSON value.
+
+        Raises `JobNotFound`, or `WrongState` if the job's state does not allow one of the changes:
+        then none was made.
+        """
+        change = Change(
+            id,
+            data=None if data is UNSET else self._encode_data((await self._find(id)).name, data),
+            priority=None
+            if priority is None
+            else check_whole("priority", priority, 0, MAX_PRIORITY),
+            delay_ms=None if delay is None else to_ms("delay", delay),
+            progress=None if progress is UNSET else self._encode_progress(progress),
+        )
+        found = await self._apply(change)
+        if found not in change.states:
+            raise WrongState(self.name, id, found, change.states)
+
+    async def log(self, id: str, line: str) -> None:
+        """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
+        await self._apply(log_line(await self._find(id), line))
+
+    async def _find(self, id: str) -> JobRecord:
+        (record,) = await self.engine.get(self.name, [id])
+        if record is None:
+            raise JobNotFound(self.name, id)
+        return record
+
+    async def _apply(self, update: Update) -> State:
+        """Store an update. Returns the state in which the job was found."""
+        now_ms = self.clock.now_ms()
+        (found,) = await self.engine.update(self.name, [update], now_ms=now_ms)
+        if found is None:
+            raise JobNotFound(self.name, update.id)
+        return found
+
+    def _encode_progress(self, progress: object) -> str:
+        try:
+            text = encode_json(progress)
+        except Exception as exc:
+            raise InvalidOption("progress", progress, f"a value that JSON has: {exc}") from exc
+        if len(text) > self.max_bytes:
+            expected = f"at most {self.max_bytes:,} bytes of JSON (it has {len(text):,})"
+            raise InvalidOption("progress", progress, expected)
+        return text.decode()
 
     async def retry(self, *ids: str) -> None:
         """Run failed jobs again, with a full set of attempts; completed ones, too.
@@ -479,6 +546,22 @@ class SyncQueue:
 
     def cancel(self, id: str) -> bool:
         return _portal.call(self._queue.cancel(id))
+
+    def update(
+        self,
+        id: str,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        _portal.call(
+            self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
+        )
+
+    def log(self, id: str, line: str) -> None:
+        _portal.call(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> None:
         _portal.call(self._queue.retry(*ids))

@@ -45,8 +45,8 @@ from hasten.jobs.record import (
     JobRecord,
     Lease,
     NewJob,
-    Note,
     Outcome,
+    Update,
 )
 from hasten.jobs.states import State
 
@@ -244,9 +244,12 @@ class RedisEngine:
         request = {"now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON}
         return list(map(text, await self._run("reclaim", queue, request, repeatable=True)))
 
-    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
-        if notes:
-            await self._run("note", queue, requests.notes(notes))
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        if not updates:
+            return []
+        return _states(await self._run("update", queue, requests.update(updates, now_ms)))
 
     # Waiting ------------------------------------------------------------------------------------
 

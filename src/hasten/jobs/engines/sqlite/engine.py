@@ -17,12 +17,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from hasten._sqlite import Database
 from hasten.errors import InvalidOption
 from hasten.jobs.engine import check_cursor
-from hasten.jobs.engines.sqlite import administration, events, producing, working
+from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
 from hasten.jobs.engines.sqlite.rows import read_jobs, read_json, seqs_of
 from hasten.jobs.engines.sqlite.schema import migrate
 from hasten.jobs.engines.sqlite.statements import execute
-from hasten.jobs.record import Added, Batch, Claim, EventPage, JobRecord, NewJob, Note, Outcome
+from hasten.jobs.record import (
+    Added,
+    Batch,
+    Change,
+    Claim,
+    EventPage,
+    JobRecord,
+    NewJob,
+    Outcome,
+    Update,
+)
 from hasten.jobs.states import State
 
 T = TypeVar("T")
@@ -104,8 +114,13 @@ class SqliteEngine:
         work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
         return await self._database.run(work)
 
-    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
-        await self._database.run(partial(working.note, queue=queue, notes=notes), durable=False)
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
+        # Progress and log lines need not outlive a power cut.
+        durable = any(isinstance(update, Change) for update in updates)
+        return await self._database.run(work, durable=durable)
 
     async def enter(self, queue: str, worker: str, *, name: str) -> None:
         """A worker holds nothing here but its leases."""

@@ -1,4 +1,4 @@
-"""What workers do: claim, settle, renew, take back, note."""
+"""What workers do: claim, settle, renew, take back."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ from hasten.jobs.record import (
     Failed,
     JobRecord,
     Lease,
-    LogLine,
-    Note,
     Outcome,
     Postponed,
-    Progress,
     Released,
     Retry,
 )
@@ -360,19 +357,3 @@ def reclaim(connection: Connection, queue: str, crash_limit: int, now_ms: int) -
         ids = [id for _, id, _, _ in found]
         ledger.tell(Group("waiting", ids, previous=State.ACTIVE), Group("stalled", ids))
     return ids
-
-
-def note(connection: Connection, queue: str, notes: Sequence[Note]) -> None:
-    """See `Engine.note`."""
-    seqs = seqs_of(connection, queue, [note.id for note in notes])
-    with open_ledger(connection, queue) as ledger:
-        for seq, note in zip(seqs, notes, strict=True):
-            job = {"seq": seq, "queue": queue, "id": note.id}
-            match note:
-                case Progress(id, value):
-                    if execute(connection, "set_progress", **job, value=value).rowcount:
-                        ledger.tell(Group("progress", [id], values=[value]))
-                case LogLine(_, line, keep):
-                    for (n,) in execute(connection, "next_log_line", **job).fetchall():
-                        execute(connection, "add_log_line", seq=seq, n=n, line=line)
-                        execute(connection, "trim_log", seq=seq, last=n - keep)
