@@ -14,6 +14,7 @@ import pytest
 
 from hasten.errors import StoreCorrupt
 from hasten.jobs.engine import Engine
+from hasten.jobs.engines.sqlite import SqliteEngine
 from hasten.jobs.engines.sqlite.statements import MIGRATIONS
 from hasten.jobs.record import Completed, Failed, Progress, Retry
 from hasten.jobs.states import State
@@ -151,3 +152,49 @@ class TestDamage:
             connection.execute("DROP TABLE hasten_jobs")
         with pytest.raises(StoreCorrupt, match="tables of hasten are missing"):
             await engine.settle(QUEUE, [Completed("a", "t1", "1")], None, now_ms=NOW)
+
+
+class TestLargeTexts:
+    """A text has 1,000,000,000 bytes at most in SQLite. Here it has less."""
+
+    @pytest.fixture
+    async def engine(self, engine: Engine) -> Engine:
+        assert isinstance(engine, SqliteEngine)
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+
+        await engine._database.run(work, write=False)
+        return engine
+
+    DATA = '"' + "x" * 30_000 + '"'
+
+    async def test_are_claimed_a_few_at_a_time(self, engine: Engine) -> None:
+        """A claim that failed for their sum would fail for ever."""
+        ids = [f"j{n}" for n in range(8)]
+        await add(engine, *ids, data=self.DATA)
+        found: list[str] = []
+        while len(found) < 8:
+            batch = await engine.claim(QUEUE, claim(8, f"t{len(found)}"), now_ms=NOW)
+            assert batch.leases
+            found += taken(batch.leases)
+        assert found == ids
+
+    async def test_are_listed_together(self, engine: Engine) -> None:
+        ids = [f"j{n}" for n in range(8)]
+        await add(engine, *ids, data=self.DATA)
+        assert await ids_in(engine, State.WAITING) == ids
+        assert all(await engine.get(QUEUE, ids))
+
+    async def test_are_heard_of_one_after_the_other(self, engine: Engine) -> None:
+        ids = [f"j{n}" for n in range(8)]
+        await start(engine, *ids)
+        now = await cursor(engine)
+        for id in ids:
+            await settled(engine, Completed(id, "t1", self.DATA))
+        found: list[str] = []
+        while "drained" not in found:
+            page = await soon(engine.events(QUEUE, after=now))
+            now = page.cursor
+            found += [event.job_id or event.kind for event in page.events]
+        assert found == [*ids, "drained"]

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from hasten.jobs.engines.sqlite.rows import halving
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import Event, EventPage
 
@@ -74,8 +75,12 @@ def newest_cursor(connection: Connection, queue: str) -> str:
 def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
     """The events after a cursor; None if there are none yet."""
     row, _, place = cursor.partition("-")
-    found_rows = execute(connection, "read_events", queue=queue, first=int(row), limit=ROWS_AT_ONCE)
-    (text,) = found_rows.fetchone()
+
+    def read(limit: int) -> tuple[int, str]:
+        of = {"queue": queue, "first": int(row), "limit": limit}
+        return limit, execute(connection, "read_events", **of).fetchone()[0]
+
+    limit, text = halving(read, ROWS_AT_ONCE)
     found: list[Event] = []
     rows = _decode(text)
     for seq, groups in rows:
@@ -84,7 +89,7 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     if found:
         return EventPage(found, found[-1].cursor)
     # A page of rows that cannot be read is passed by, should there be so many.
-    return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == ROWS_AT_ONCE else None
+    return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == limit else None
 
 
 def _decode(text: str) -> list[tuple[int, list[Group]]]:

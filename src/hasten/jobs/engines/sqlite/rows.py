@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from sqlite3 import Connection
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -13,6 +14,8 @@ from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.options import MAX_PRIORITY
 from hasten.jobs.record import JobRecord
 from hasten.jobs.states import State
+
+T = TypeVar("T")
 
 logger = logging.getLogger("hasten.sqlite")
 
@@ -60,12 +63,32 @@ def ready_place(priority: int, ticket: int, *, front: bool = False) -> tuple[Sta
     return State.WAITING, -ticket if front else ticket
 
 
+def halving(read: Callable[[int], T], count: int) -> T:
+    """Read up to count rows as one text. Fewer, if they are more than the largest text holds.
+
+    That is 1,000,000,000 bytes: some jobs with the largest data or results.
+    """
+    while True:
+        try:
+            return read(count)
+        except sqlite3.DataError:
+            if count < 2:
+                raise
+        count //= 2
+
+
 def read_jobs(connection: Connection, seqs: Sequence[int]) -> dict[int, JobRecord]:
     """The jobs with these numbers, in this order; without those that there are not.
 
     And without those that cannot be read, which a log tells of.
     """
-    (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
+    try:
+        (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
+    except sqlite3.DataError:  # see `halving`
+        if len(seqs) < 2:
+            raise
+        middle = len(seqs) // 2
+        return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
     try:
         return dict(_numbered_records.decode(text))
     except msgspec.ValidationError:

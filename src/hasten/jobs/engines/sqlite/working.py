@@ -11,7 +11,7 @@ import msgspec
 from hasten.jobs.engine import crash_reason
 from hasten.jobs.engines.sqlite.events import Group
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
-from hasten.jobs.engines.sqlite.rows import encode, read_json, ready_place, seqs_of
+from hasten.jobs.engines.sqlite.rows import encode, halving, read_json, ready_place, seqs_of
 from hasten.jobs.engines.sqlite.statements import execute, execute_rows
 from hasten.jobs.options import Keep
 from hasten.jobs.record import (
@@ -288,14 +288,14 @@ def _claim(
 def _lease(
     connection: Connection, queue: str, state: State, wish: Claim, have: int, now_ms: int
 ) -> list[Lease]:
-    which = {
-        "queue": queue,
-        "state": state,
-        "limit": wish.count - have,
-        "now": now_ms,
-        "worker": wish.worker,
-    }
-    (text,) = execute(connection, "read_ready", **which).fetchone()
+    which = {"queue": queue, "state": state, "now": now_ms, "worker": wish.worker}
+
+    def read(limit: int) -> str:
+        which["limit"] = limit
+        text: str = execute(connection, "read_ready", **which).fetchone()[0]
+        return text
+
+    text = halving(read, wish.count - have)
     leases = [Lease(record, wish.token) for record in _records.decode(text)]
     if leases:
         until_ms, length_ms = now_ms + wish.lease_ms, wish.lease_ms
