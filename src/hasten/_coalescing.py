@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
-from hasten.errors import StoreError
+from hasten.errors import StoreError, StoreRejected
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -68,14 +68,12 @@ class Coalescer(Generic[Item, Answer]):
     async def _deliver(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
         try:
             answers = await self._send(items)
-        except StoreError as error:  # it concerns them all
-            for future in futures:
-                _fail(future, error)
         except Exception as error:  # noqa: BLE001  # whatever it is, its caller is told
-            # One of them is at fault: it must not take the others with it.
-            if len(items) == 1:
-                _fail(futures[0], error)
-            else:
+            concerns_all = isinstance(error, StoreError) and not isinstance(error, StoreRejected)
+            if concerns_all or len(items) == 1:
+                for future in futures:
+                    _fail(future, error)
+            else:  # one of them is at fault: it must not take the others with it
                 for item, future in zip(items, futures, strict=True):
                     await self._deliver([item], [future])
         else:

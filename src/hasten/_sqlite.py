@@ -21,6 +21,7 @@ import contextlib
 import logging
 import os
 import queue
+import re
 import sqlite3
 import threading
 import time
@@ -31,12 +32,12 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from hasten.errors import (
-    InvalidOption,
     StoreBusy,
     StoreCorrupt,
     StoreError,
     StoreFull,
     StoreReadOnly,
+    StoreRejected,
     StoreUnavailable,
 )
 
@@ -242,12 +243,11 @@ class Database:
         """Run the work of a group in one transaction; if one fails, each in one of its own."""
         try:
             results = self._attempt(group)
-        except StoreError as error:
-            for call in group:
-                call.deliver(error=error)
         except Exception as error:  # noqa: BLE001  # its caller is told
-            if len(group) == 1:
-                group[0].deliver(error=_value_error(error) or error)
+            concerns_all = isinstance(error, StoreError) and not isinstance(error, StoreRejected)
+            if concerns_all or len(group) == 1:
+                for call in group:
+                    call.deliver(error=error)
             else:
                 for call in group:
                     self._transact([call])
@@ -314,7 +314,7 @@ class Database:
                     result = watch.probe(self._connect())
             except StoreBusy:
                 continue
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001  # its caller is told
                 watch.deliver(error=error)
             else:
                 if result is None:
@@ -354,6 +354,8 @@ class Database:
             check_same_thread=False,  # made and used by our thread; another may collect it
             cached_statements=512,
         )
+        # Where another program has stored what is no UTF-8, a whole batch must not fail for it.
+        connection.text_factory = _text
         try:
             self._set_up(connection)
         except BaseException:
@@ -384,16 +386,17 @@ class Database:
 
     @contextlib.contextmanager
     def _errors_translated(self) -> Iterator[None]:
-        """Turn SQLite's errors about the file into ours. Others are bugs and stay as they are."""
+        """Turn SQLite's errors into ours, and those of values that it cannot hold."""
         try:
             yield
         except sqlite3.Error as exc:
             error = _store_error(self._name, exc, self._busy_seconds)
-            if error is None:
-                raise
-            if not isinstance(error, StoreBusy) and self._path is not None:
+            is_of_file = not isinstance(error, StoreBusy | StoreRejected)
+            if is_of_file and self._path is not None:
                 self._disconnect()  # begin with a new one when the cause has gone
             raise error from exc
+        except (UnicodeEncodeError, OverflowError) as exc:
+            raise StoreRejected(self._name, f"a value cannot be stored: {_cause(exc)}") from exc
 
 
 class _Call(Generic[T]):
@@ -458,6 +461,10 @@ def _resolve(
         future.set_exception(error)
 
 
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
+
+
 def _check_access(name: str, path: Path) -> None:
     """Say what is wrong with a path more clearly than SQLite's error would."""
     folder = path.parent
@@ -482,18 +489,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _value_error(error: Exception) -> InvalidOption | None:
-    """Our error for a value that SQLite cannot hold; None for any other error."""
-    match error:
-        case UnicodeEncodeError():
-            return InvalidOption("text", error.object[:100], "valid Unicode, no lone surrogates")
-        case OverflowError():
-            return InvalidOption("number", "one that is too large", "a number of 64 bits at most")
-    return None
+def _cause(error: UnicodeEncodeError | OverflowError) -> str:
+    if isinstance(error, OverflowError):
+        return "a number has more than 64 bits"
+    return f"{error.object[:100]!r} is no valid Unicode (it holds a lone surrogate)"
 
 
-def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreError | None:
-    """Our error for one of SQLite's about the file; None for any other (a bug of ours)."""
+def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreError:
+    """Our error for one of SQLite's: about the file, else about the data."""
     code: int | None = getattr(exc, "sqlite_errorcode", None)  # absent: raised by the module
     match code and code & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
@@ -512,7 +515,9 @@ def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreErr
             )
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
             return StoreUnavailable(name, f"it cannot be opened, read or written ({exc})")
-    return None
+    if re.match("no such (table|column)", str(exc)):
+        return StoreCorrupt(name, f"tables of hasten are missing ({exc}): name another file")
+    return StoreRejected(name, str(exc))
 
 
 # Forks ------------------------------------------------------------------------------------------

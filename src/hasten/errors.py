@@ -17,6 +17,7 @@ HastenError
 │   ├── StoreCorrupt        it is damaged or not ours: restore it or name another one
 │   ├── StoreTooNew         a newer hasten wrote it: upgrade this one
 │   ├── StoreUnavailable    it cannot be reached or opened: see the reason given
+│   ├── StoreRejected       it works, but refuses this data: change the data
 │   └── StoreInterrupted    the connection broke before the answer: it was done, or it was not
 ├── JobNotFound             there is no such job, or it was removed
 ├── WrongState              the job is not in a state that allows this
@@ -72,12 +73,17 @@ class InvalidOption(HastenError, ValueError):
     """An option has a value that it cannot have."""
 
     def __init__(self, option: str, value: object, expected: str) -> None:
-        shown = repr(value)
-        if len(shown) > 200:
-            shown = shown[:200] + "…"
-        super().__init__(f"{option}={shown}: expected {expected}")
+        super().__init__(f"{option}={_shown(value)}: expected {expected}")
         self.option = option
         self.value = value
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001  # a number of 5,000 digits, or an object with a bad __repr__
+        return f"<{type(value).__name__} that has no repr>"
+    return shown if len(shown) <= 200 else shown[:200] + "…"
 
 
 class InvalidLimit(InvalidOption):
@@ -265,6 +271,13 @@ class StoreTooNew(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached or opened."""
+
+
+class StoreRejected(StoreError):
+    """The store is available, but refuses this data.
+
+    Nothing was written. Repeating the call would fail again.
+    """
 
 
 class StoreInterrupted(StoreError):

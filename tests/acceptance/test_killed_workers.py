@@ -74,7 +74,9 @@ async def poison(site: Site, *options: str) -> list[Job[Any]]:
         await site.until_ended(worker)
         assert worker.status == 128 + signal.SIGKILL
     survivor = await site.start_worker(*options)
-    with pytest.raises(JobFailed, match="its worker died 3 times while running it"):
+    with pytest.raises(
+        JobFailed, match="job stalled more than allowable limit: its worker died 3 times while"
+    ):
         await deadly.result(timeout=20)
     await site.until_settled(11)
     assert len(site.of(deadly, "start")) == 3

@@ -16,19 +16,20 @@ from dataclasses import dataclass, field
 from hasten.jobs.engine import CANCELLED_REASON, crash_reason
 from hasten.jobs.options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs.record import (
+    Change,
     Claim,
     Completed,
     Failed,
     LogLine,
     NewJob,
-    Note,
     Outcome,
     Postponed,
     Progress,
     Released,
     Retry,
+    Update,
 )
-from hasten.jobs.states import FINISHED, INITIAL, TRANSITIONS, State
+from hasten.jobs.states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 Place = tuple[int, ...]
 
@@ -41,6 +42,7 @@ class Job:
     lifo: bool
     created_ms: int
     state: State
+    data: str = "{}"
     place: Place = ()
     attempts_made: int = 0
     attempts_started: int = 0
@@ -136,14 +138,31 @@ class Model:
                 job.deferred_failure = crash_reason(job.crashes)
         return expired
 
-    def note(self, notes: Iterable[Note]) -> None:
-        for note in notes:
-            job = self.jobs.get(note.id)
-            match note:
-                case Progress(_, value) if job is not None:
-                    job.progress = value
-                case LogLine(_, line, keep) if job is not None:
-                    job.logs = [*job.logs, line][-keep:]
+    def update(self, updates: Iterable[Update], now_ms: int) -> list[State | None]:
+        """The states in which the jobs are found."""
+        found: list[State | None] = []
+        for update in updates:
+            job = self.jobs.get(update.id)
+            found.append(None if job is None else job.state)
+            if job is not None:
+                self._update(job, update, now_ms)
+        return found
+
+    def _update(self, job: Job, update: Update, now_ms: int) -> None:
+        match update:
+            case Progress(_, value):
+                job.progress = value
+            case LogLine(_, line, keep):
+                job.logs = [*job.logs, line][-keep:]
+            case Change() if job.state in update.states:
+                job.data = job.data if update.data is None else update.data
+                job.progress = job.progress if update.progress is None else update.progress
+                if update.priority is not None:
+                    job.priority = update.priority
+                    if job.state in READY:
+                        self._make_ready(job)
+                if update.delay_ms is not None:
+                    self._delay(job, now_ms + update.delay_ms)
 
     def requeue(self, id: str, source: State) -> State | None:
         job = self.jobs[id]
@@ -252,7 +271,8 @@ class Model:
         job.due_ms = due_ms
 
     def _move(self, job: Job, state: State, place: Place) -> None:
-        assert not job.place or state in TRANSITIONS[job.state], f"{job.state} to {state}"
+        moves = {*TRANSITIONS[job.state], job.state}  # in its own state it gets another place
+        assert not job.place or state in moves, f"{job.state} to {state}"
         job.state, job.place = state, place
         job.due_ms = None
 

@@ -349,7 +349,7 @@ class TestPurge:
 class TestForget:
     async def test_deletes_all_that_belongs_to_the_queue(self, engine: Engine) -> None:
         states = await one_in_each_state(engine)
-        await engine.note(QUEUE, [Progress("running", "1")], now_ms=NOW)
+        await engine.update(QUEUE, [Progress("running", "1")], now_ms=NOW)
         await engine.pause(QUEUE, now_ms=NOW)
         await engine.forget(QUEUE)
         assert await counts(engine) == {}

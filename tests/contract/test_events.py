@@ -155,7 +155,7 @@ class TestOfWorking:
         await start(engine, "a")
         now = await cursor(engine)
         notes = [Progress("a", "1"), Progress("gone", "5"), Progress("a", '{"of":2}')]
-        await engine.note(QUEUE, notes, now_ms=NOW)
+        await engine.update(QUEUE, notes, now_ms=NOW)
         assert await happened(engine, now) == [
             event("progress", "a", value="1"),
             event("progress", "a", value='{"of":2}'),
@@ -352,8 +352,8 @@ async def tell_progress(engine: Engine, count: int, *, size: int = 0) -> None:
     at_once = 16 if size else 500
     for first in range(0, count, at_once):
         numbers = range(first, min(first + at_once, count))
-        notes = [Progress("a", f"{n:0{size}}") for n in numbers]
-        await engine.note(QUEUE, notes, now_ms=NOW)
+        updates = [Progress("a", f"{n:0{size}}") for n in numbers]
+        await engine.update(QUEUE, updates, now_ms=NOW)
 
 
 class TestKeeping:

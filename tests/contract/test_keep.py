@@ -33,7 +33,7 @@ class TestKeep:
 
     async def test_none_deletes_the_job_at_its_finish(self, engine: Engine, state: State) -> None:
         await start(engine, "a")
-        await engine.note(QUEUE, [LogLine("a", "line", 10)], now_ms=NOW)
+        await engine.update(QUEUE, [LogLine("a", "line", 10)], now_ms=NOW)
         await settled(engine, ending(state, "a", KEEP_NONE))
         assert await counts(engine) == {}
         assert not await exists(engine, "a")
@@ -130,7 +130,7 @@ class TestKeep:
 
     async def test_logs_go_with_their_jobs(self, engine: Engine, state: State) -> None:
         await start(engine, "a", "b")
-        await engine.note(QUEUE, [LogLine(id, "line", 10) for id in "ab"], now_ms=NOW)
+        await engine.update(QUEUE, [LogLine(id, "line", 10) for id in "ab"], now_ms=NOW)
         await settled(engine, ending(state, "a", Keep(count=1)), now_ms=NOW)
         await settled(engine, ending(state, "b", Keep(count=1)), now_ms=NOW + 1)
         assert await engine.logs(QUEUE, "a") == []

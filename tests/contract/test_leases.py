@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 
+import pytest
+
 from hasten.jobs.engine import Engine, crash_reason
+from hasten.jobs.options import Keep
 from hasten.jobs.record import Completed, Failed, Postponed, Released
 from hasten.jobs.states import State
 from tests.contract.steps import (
@@ -92,6 +95,9 @@ class TestReclaim:
         await settled(engine, Failed("a", "t4", crash_reason(3), counts=False))
         record = await job(engine, "a")
         assert (record.state, record.failed_reason) == (State.FAILED, crash_reason(3))
+        assert crash_reason(3) == (  # BullMQ's text, and how often
+            "job stalled more than allowable limit: its worker died 3 times while running it"
+        )
         assert record.deferred_failure is None
 
     async def test_of_a_paused_queue_goes_on(self, engine: Engine) -> None:
@@ -157,6 +163,47 @@ class TestRenew:
         await start(engine, "a", lease_ms=100)
         assert engine.renew(QUEUE, {"a": "t1"}, lease_ms=100, now_ms=NOW + 50) == set()
         assert engine.cancelled(QUEUE, ["a"]) == set()
+
+
+# On Redis the server counts how long a lease still lasts.
+@pytest.mark.parametrize("kind", ["sqlite-memory", "sqlite-file"], indirect=True)
+class TestClockSetBack:
+    BACK = NOW - 3_600_000
+
+    async def test_does_not_keep_the_job_of_a_dead_worker(self, engine: Engine) -> None:
+        """It is taken back one lease later, not after the whole jump."""
+        await start(engine, "a", lease_ms=100)
+        assert await reclaim(engine, self.BACK) == []
+        assert await reclaim(engine, self.BACK + 99) == []
+        assert await reclaim(engine, self.BACK + 100) == ["a"]
+
+    async def test_takes_no_job_from_a_worker_that_lives(self, engine: Engine) -> None:
+        """It renews its leases before they end."""
+        await start(engine, "a", lease_ms=100)
+        assert await reclaim(engine, self.BACK) == []
+        assert await renew(engine, {"a": "t1"}, now_ms=self.BACK + 50, lease_ms=100) == set()
+        assert await reclaim(engine, self.BACK + 149) == []
+        assert await reclaim(engine, self.BACK + 150) == ["a"]
+
+    async def test_goes_by_the_length_of_each_lease(self, engine: Engine) -> None:
+        await start(engine, "short", lease_ms=100, token="t1")
+        await start(engine, "long", lease_ms=100, token="t2")
+        await renew(engine, {"long": "t2"}, now_ms=NOW, lease_ms=1000)
+        await start(engine, "later", lease_ms=1000, token="t3", now_ms=self.BACK + 50)
+        assert await reclaim(engine, self.BACK + 60) == []
+        assert await reclaim(engine, self.BACK + 160) == ["short"]
+        assert await reclaim(engine, self.BACK + 1059) == ["later"]
+        assert await reclaim(engine, self.BACK + 1060) == ["long"]
+
+    async def test_does_not_keep_finished_jobs_for_longer(self, engine: Engine) -> None:
+        """The age of those that finished before is not known; those after them have one."""
+        keep = Keep(age=1)
+        await start(engine, "a", "b", "c", "d")
+        await settled(engine, Completed("a", "t1", "1", keep), now_ms=NOW)
+        await settled(engine, Completed("b", "t1", "1", keep), now_ms=self.BACK)
+        await settled(engine, Completed("c", "t1", "1", keep), now_ms=self.BACK + 2000)
+        await settled(engine, Completed("d", "t1", "1", keep), now_ms=self.BACK + 4000)
+        assert sorted(await ids_in(engine, State.COMPLETED)) == ["a", "d"]
 
 
 class TestCancelled:

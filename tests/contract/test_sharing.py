@@ -151,7 +151,7 @@ class TestOpenedAgain:
     async def test_has_all_that_it_had(self, kind: str, tmp_path: Path) -> None:
         async with open_for_test(kind, tmp_path) as engine:
             await start(engine, *"abcd")
-            await engine.note(QUEUE, [LogLine("a", "line", 10)], now_ms=NOW)
+            await engine.update(QUEUE, [LogLine("a", "line", 10)], now_ms=NOW)
             await settled(
                 engine,
                 Completed("a", "t1", "1"),

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from hasten.jobs.options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs.record import (
+    Change,
     Claim,
     Completed,
     Failed,
@@ -60,8 +61,8 @@ EFFORT: Final = settings(
 
 # Read of a job and compared after each verb.
 FACTS: Final = (
-    "id", "priority", "created_ms", "attempts_made", "attempts_started", "crashes", "due_ms",
-    "processed_ms", "finished_ms", "result", "failed_reason",
+    "id", "data", "priority", "created_ms", "attempts_made", "attempts_started", "crashes",
+    "due_ms", "processed_ms", "finished_ms", "result", "failed_reason",
 )  # fmt: skip
 
 delays = st.sampled_from([0, 0, 5, 20, 100])
@@ -140,7 +141,10 @@ class JobsMachine(RuleBasedStateMachine):
     def delay_ms(self, data: st.DataObject, dues: set[int]) -> int:
         """Not to a time that another job has, see `model`."""
         delay_ms = data.draw(delays, label="delay")
-        while delay_ms and self.now_ms + delay_ms in dues:
+        return self.free_delay_ms(delay_ms, dues) if delay_ms else 0
+
+    def free_delay_ms(self, delay_ms: int, dues: set[int]) -> int:
+        while self.now_ms + delay_ms in dues:
             delay_ms += 1
         dues.add(self.now_ms + delay_ms)
         return delay_ms
@@ -183,7 +187,7 @@ class JobsMachine(RuleBasedStateMachine):
         """One rule for all: as rules of their own, most would meet an empty queue."""
         verbs = ["add"] * 3 + ["claim"] * 3 + ["time_passes"] * 2
         if self.model.jobs:
-            verbs += ["requeue", "requeue", "cancel", "remove", "purge", "pause"]
+            verbs += ["requeue", "requeue", "change", "cancel", "remove", "purge", "pause"]
         if self.live_runs():
             verbs += ["finish"] * 5 + ["reclaim"] * 2 + ["hand_back", "renew", "tell"]
         getattr(self, data.draw(st.sampled_from(verbs), label="verb"))(data)
@@ -264,11 +268,29 @@ class JobsMachine(RuleBasedStateMachine):
         ids = self.some_jobs(data)
         notes: list[Note] = [Progress(id, str(self.now_ms)) for id in ids]
         notes += [LogLine(id, f"{n} at {self.now_ms}", keep) for id in ids for n in range(2)]
-        self.run(self.engine.note(QUEUE, notes, now_ms=self.now_ms))
-        self.model.note(notes)
+        found = self.run(self.engine.update(QUEUE, notes, now_ms=self.now_ms))
+        assert found == self.model.update(notes, self.now_ms)
         for id, record in zip(ids, self.run(self.engine.get(QUEUE, ids)), strict=True):
             told = self.model.jobs.get(id)
             assert (record and record.progress) == (told and told.progress)
+
+    def change(self, data: st.DataObject) -> None:
+        dues = self.dues()
+        changes = [self.new_change(data, id, dues) for id in self.some_jobs(data)]
+        found = self.run(self.engine.update(QUEUE, changes, now_ms=self.now_ms))
+        assert found == self.model.update(changes, self.now_ms)
+
+    def new_change(self, data: st.DataObject, id: str, dues: set[int]) -> Change:
+        what = data.draw(st.sampled_from(["data", "priority", "delay", "all"]), label="what")
+        # Those in front of a priority stand there by their ids: these have to go by age, too.
+        priority = 0 if id.isdecimal() else data.draw(st.integers(0, 2), label="priority")
+        delay_ms = self.free_delay_ms(data.draw(delays, label="delay"), dues)
+        return Change(
+            id,
+            data=f'{{"at":{self.now_ms}}}' if what in {"data", "all"} else None,
+            priority=priority if what in {"priority", "all"} else None,
+            delay_ms=delay_ms if what in {"delay", "all"} else None,
+        )
 
     def requeue(self, data: st.DataObject) -> None:
         source = data.draw(st.sampled_from([State.DELAYED, State.COMPLETED, State.FAILED]))

@@ -74,7 +74,7 @@ class TestTexts:
         await start(engine, "a")
         now = await cursor(engine)
         value = json.dumps(text)
-        await engine.note(QUEUE, [LogLine("a", text, 10), Progress("a", value)], now_ms=NOW)
+        await engine.update(QUEUE, [LogLine("a", text, 10), Progress("a", value)], now_ms=NOW)
         assert await engine.logs(QUEUE, "a") == [text]
         assert (await job(engine, "a")).progress == value
         (event,) = await happened_to(engine, "a", now)

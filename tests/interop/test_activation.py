@@ -193,6 +193,18 @@ class TestTakingBack:
         assert record.failed_reason == "job stalled more than allowable limit"
         assert record.deferred_failure is None
 
+    async def test_python_fails_what_was_let_go_too_often(self, shared: SharedQueue) -> None:
+        """Node knows such a job by the beginning of its reason."""
+        job = await shared.queue.add("echo")
+        await take(shared, lease_ms=1)
+        await shared.until_true(lambda: _taken_back(shared, crash_limit=1))
+        await shared.python_worker(idle=False)
+        await shared.until_state(job.id, State.FAILED)
+        (failed,) = await shared.node("getFailed")
+        assert failed["failedReason"].startswith("job stalled more than allowable limit")
+        assert failed["failedReason"].endswith("died 1 times while running it")
+        assert not shared.python_runs
+
     async def test_python_recovers_what_node_lets_go(self, shared: SharedQueue) -> None:
         job = await shared.node("add", "hold")
         worker = await shared.node_worker(idle=False, lockDuration=600_000)
@@ -218,8 +230,9 @@ class TestTakingBack:
         assert "defa" not in shared.hash(job["id"])
 
 
-async def _taken_back(shared: SharedQueue) -> bool:
-    return bool(await shared.queue.engine.reclaim(shared.name, crash_limit=3, now_ms=now_ms()))
+async def _taken_back(shared: SharedQueue, crash_limit: int = 3) -> bool:
+    engine = shared.queue.engine
+    return bool(await engine.reclaim(shared.name, crash_limit=crash_limit, now_ms=now_ms()))
 
 
 class Changes:

@@ -102,11 +102,100 @@ class TestChangingFromNode:
         await shared.python_worker(idle=False)
         assert await job.result(timeout=10) == "new"
 
+    async def test_new_progress_is_read(self, shared: SharedQueue) -> None:
+        job = await shared.queue.add("echo")
+        heard = await shared.python_events()
+        await shared.node.job(job.id, "updateProgress", {"of": 2})
+        assert (await job.refresh()).progress == {"of": 2}
+        await shared.until(lambda: "progress" in [event.kind for event in heard])
+
     async def test_logs_of_node_are_read(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("echo")
         for line in "one", "two", "three":
             await shared.node("addJobLog", job.id, line, 2)
         assert await job.logs() == ["two", "three"]
+
+
+class TestChangingFromPython:
+    async def test_a_new_delay_is_what_node_goes_by(self, shared: SharedQueue) -> None:
+        """It wakes an idle worker, and its event says when the job is due."""
+        worker = await shared.node_worker()
+        events = await shared.node_events()
+        job = await shared.queue.add("echo", delay=3600)
+        await job.update(delay=0.05)
+        (run,) = await shared.until_runs(worker, 1)
+        assert run["id"] == job.id
+        heard = await shared.until_heard(events, "delayed", 2)
+        dues = [event["delay"] for event in heard if event["event"] == "delayed"]
+        assert dues[0] - dues[1] > 3_000_000
+
+    async def test_a_new_priority_is_what_node_goes_by(self, shared: SharedQueue) -> None:
+        jobs = await shared.queue.add_many([("echo", {"n": n}, {"priority": 5}) for n in range(3)])
+        last = await shared.queue.add("echo", {"n": 3})
+        await last.update(priority=5)
+        await jobs[0].update(priority=7)
+        await jobs[2].update(priority=1)
+        found = await shared.node("getJob", jobs[2].id)
+        assert found["priority"] == 1
+        worker = await shared.node_worker(idle=False)
+        runs = await shared.until_runs(worker, 4)
+        assert [run["id"] for run in runs] == [jobs[2].id, jobs[1].id, last.id, jobs[0].id]
+
+    async def test_a_job_without_a_priority_wakes_an_idle_worker(self, shared: SharedQueue) -> None:
+        job = await shared.node("add", "echo", {"value": 1}, {"priority": 3})
+        shared.redis.delete(shared.key("marker"))
+        worker = await shared.node_worker(idle=False)
+        await shared.until_runs(worker, 1)
+        await shared.queue.pause()
+        waits = await shared.node("add", "echo", {"value": 2}, {"priority": 3})
+        await shared.queue.update(waits["id"], priority=0)
+        assert await shared.node("getJobState", waits["id"]) == "waiting"
+        await shared.queue.resume()
+        runs = await shared.until_runs(worker, 2)
+        assert [run["id"] for run in runs] == [job["id"], waits["id"]]
+
+    async def test_new_data_is_what_node_runs_with(self, shared: SharedQueue) -> None:
+        job = await shared.node("add", "echo", {"value": "old"})
+        await shared.queue.update(job["id"], data={"value": "new"})
+        worker = await shared.node_worker(idle=False)
+        (run,) = await shared.until_runs(worker, 1)
+        assert run["data"] == {"value": "new"}
+
+    async def test_new_progress_is_what_node_hears(self, shared: SharedQueue) -> None:
+        events = await shared.node_events()
+        job = await shared.node("add", "echo")
+        await shared.queue.update(job["id"], progress={"of": 2})
+        heard = await shared.until_heard(events, "progress")
+        assert {"event": "progress", "jobId": job["id"], "data": {"of": 2}} in heard
+        assert (await shared.node("getJob", job["id"]))["progress"] == {"of": 2}
+
+    async def test_lines_are_read(self, shared: SharedQueue) -> None:
+        job = await shared.node("add", "echo", {}, {"keepLogs": 2})
+        for line in "one", "two", "three":
+            await shared.queue.log(job["id"], line)
+        logs = await shared.node("getJobLogs", job["id"])
+        assert logs == {"logs": ["two", "three"], "count": 2}
+
+
+class TestKeepingLogs:
+    LINES = ("one", "two", "three", "four")
+
+    async def test_python_keeps_what_node_says(self, shared: SharedQueue) -> None:
+        data = {"progress": 1, "lines": self.LINES}
+        job = await shared.node("add", "report", data, {"keepLogs": 3})
+        await shared.python_worker(idle=False)
+        await shared.until_state(job["id"], State.COMPLETED)
+        logs = await shared.node("getJobLogs", job["id"])
+        assert logs == {"logs": ["two", "three", "four"], "count": 3}
+
+    async def test_node_keeps_what_python_says(self, shared: SharedQueue) -> None:
+        job = await shared.queue.add(
+            "report", {"progress": 1, "lines": list(self.LINES)}, keep_logs=3
+        )
+        assert (await shared.node("getJob", job.id))["opts"]["keepLogs"] == 3
+        await shared.node_worker(idle=False)
+        await shared.until_state(job.id, State.COMPLETED)
+        assert await job.logs() == ["two", "three", "four"]
 
 
 class TestRetrying:

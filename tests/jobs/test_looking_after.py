@@ -86,6 +86,8 @@ class TestFinding:
             ({"state": "wating"}, "state='wating': expected one of waiting, prioritized"),
             ({"state": "waiting", "start": -1}, "start=-1: expected a whole number"),
             ({"state": "waiting", "count": 1.5}, "count=1.5: expected a whole number"),
+            ({"state": "waiting", "start": 2**53}, "expected a whole number from 0 to 9,007,"),
+            ({"state": "waiting", "count": 10**400}, "expected a whole number from 0 to 9,007,"),
         ],
     )
     async def test_wrong_arguments_are_refused(

@@ -12,8 +12,15 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidArgument, InvalidOption, JobFailed, PayloadTooLarge
-from hasten.jobs import Context, Queue, State, Task, Worker
+from hasten.errors import (
+    InvalidArgument,
+    InvalidOption,
+    JobFailed,
+    PayloadTooLarge,
+    StoreRejected,
+)
+from hasten.jobs import Context, Job, Queue, State, Task, Worker
+from hasten.jobs.options import Options
 from hasten.jobs.record import Added, NewJob
 from hasten.testing import ManualClock
 
@@ -533,3 +540,17 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
         task.using(delay=1).using(at=ManualClock().now())
     with pytest.raises(InvalidOption, match=r"a function only in @queue\.task"):
         task.using(backoff=lambda attempt, error: 1)
+
+
+class TestCallsOfOneTick:
+    async def test_one_that_the_store_refuses_fails_alone(self, queue: Queue) -> None:
+        """They leave as one call, and the store refuses it as a whole."""
+        template = queue.template("keep", Options())
+        answers: list[object] = await asyncio.gather(
+            queue.add("keep", 1),
+            queue.submit(template, '"\ud800"'),
+            queue.add("keep", 3),
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [Job, StoreRejected, Job]
+        assert [job.data for job in await queue.jobs("waiting")] == [1, 3]

@@ -32,6 +32,7 @@ from hasten.errors import (
     StoreFull,
     StoreInterrupted,
     StoreReadOnly,
+    StoreRejected,
     StoreTooNew,
     StoreUnavailable,
     WrongState,
@@ -91,6 +92,7 @@ MESSAGES = [
     (StoreCorrupt("sqlite:///a.db", "damaged"), "sqlite:///a.db: damaged"),
     (StoreTooNew("sqlite:///a.db", "version 9"), "sqlite:///a.db: version 9"),
     (StoreUnavailable("sqlite:///a.db", "closed"), "sqlite:///a.db: closed"),
+    (StoreRejected("redis://a", "a number is too large"), "redis://a: a number is too large"),
     (
         StoreInterrupted("redis://a", "it hung up"),
         "redis://a: it hung up; what it was asked may have been done or not",

@@ -22,7 +22,9 @@ from hasten.jobs.options import (
     DEFAULT_OPTIONS,
     KEEP_ALL,
     KEEP_NONE,
+    MAX_COUNT,
     MAX_JOB_ID,
+    MAX_KEEP_LOGS,
     MAX_PRIORITY,
     RESERVED_IDS,
     JobOptions,
@@ -42,11 +44,14 @@ NOON_MS = 1_893_499_200_000
 A_DURATION = "seconds (a number) or a timedelta"
 IN_RANGE = "and less than a hundred years"
 A_BACKOFF = "seconds, 'fixed', 'exponential', Fixed(…), Exponential(…) or a function"
-A_KEEP = "Keep(count=…, age=…), a count, True (all) or False (none)"
-PER_TASK = "attempts, backoff, delay, expires, keep_completed, keep_failed, lifo, priority, timeout"
-PER_JOB = (
-    "at, attempts, backoff, delay, expires, job_id, keep_completed, keep_failed, lifo, priority, "
+A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
+PER_TASK = (
+    "attempts, backoff, delay, expires, keep_completed, keep_failed, keep_logs, lifo, priority, "
     "timeout"
+)
+PER_JOB = (
+    "at, attempts, backoff, delay, expires, job_id, keep_completed, keep_failed, keep_logs, lifo, "
+    "priority, timeout"
 )
 
 
@@ -101,7 +106,10 @@ class TestGoodValues:
             ("keep_completed", False, Options(keep_completed=KEEP_NONE)),
             ("keep_completed", 5, Options(keep_completed=Keep(count=5))),
             ("keep_completed", Keep(age=60), Options(keep_completed=Keep(age=60))),
+            ("keep_completed", MAX_COUNT, Options(keep_completed=Keep(count=MAX_COUNT))),
             ("keep_failed", 0, Options(keep_failed=KEEP_NONE)),
+            ("keep_logs", 1, Options(keep_logs=1)),
+            ("keep_logs", 1_000_000, Options(keep_logs=1_000_000)),
             ("job_id", "welcome-7", Options(job_id="welcome-7")),
         ],
     )
@@ -167,7 +175,15 @@ class TestBadValues:
             ("keep_completed", -1, A_KEEP),
             ("keep_completed", 1.5, A_KEEP),
             ("keep_completed", "all", A_KEEP),
+            ("keep_completed", 10**20, A_KEEP),
             ("keep_failed", {"count": 1}, A_KEEP),
+            ("keep_logs", 0, "a whole number from 1 to 1,000,000"),
+            ("keep_logs", 10**20, "a whole number from 1 to 1,000,000"),
+            ("keep_logs", None, "a whole number from 1 to 1,000,000"),
+            ("delay", 10**400, f"{A_DURATION}, not negative, {IN_RANGE}"),
+            ("timeout", float("inf"), f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
+            ("expires", float("nan"), f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
+            ("backoff", timedelta.max, f"{A_DURATION}, not negative, {IN_RANGE}"),
         ],
     )
     @pytest.mark.parametrize("whose", [check_task_options, check])
@@ -177,8 +193,17 @@ class TestBadValues:
         """The same for the options of a task and of a call."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({option: value}) if whose is not check else check(**{option: value})
-        assert str(caught.value) == f"{option}={value!r}: expected {expected}"
+        shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
+        assert str(caught.value) == f"{option}={shown}: expected {expected}"
         assert caught.value.option == option
+
+    def test_are_named_even_if_they_cannot_be_shown(self) -> None:
+        """Python writes no integers of more than some thousand digits."""
+        with pytest.raises(InvalidOption) as caught:
+            check(attempts=10**5000)
+        assert str(caught.value) == (
+            "attempts=<int that has no repr>: expected a whole number from 1 to 1,000,000"
+        )
 
     @pytest.mark.parametrize("value", [True, 1_893_499_200, "2030-01-01", None])
     def test_at_is_a_datetime(self, value: object) -> None:
@@ -336,12 +361,12 @@ class TestKeep:
             assert keep.count is not None
             assert keep.age is not None
 
-    @pytest.mark.parametrize("count", [-1, 1.5, True, "5"])
+    @pytest.mark.parametrize("count", [-1, 1.5, True, "5", 2**53])
     def test_counts_in_whole_numbers(self, count: Any) -> None:
         with pytest.raises(InvalidOption) as caught:
             Keep(count=count)
         assert str(caught.value) == (
-            f"Keep(count)={count!r}: expected a whole number, 0 or more, or None"
+            f"Keep(count)={count!r}: expected a whole number from 0 to 9,007,199,254,740,991"
         )
 
     def test_ages_in_seconds(self) -> None:
@@ -373,7 +398,7 @@ backoffs: st.SearchStrategy[Backoff | None] = st.one_of(
 keeps = st.one_of(
     st.none(),
     st.just(KEEP_NONE),
-    st.builds(Keep, st.none() | st.integers(1), st.none() | waits),
+    st.builds(Keep, st.none() | st.integers(1, MAX_COUNT), st.none() | waits),
 )
 times = st.integers(1, MAX_MS)
 options = st.builds(
@@ -387,6 +412,7 @@ options = st.builds(
     expires_at_ms=st.none() | times,
     keep_completed=keeps,
     keep_failed=keeps,
+    keep_logs=st.none() | st.integers(1, MAX_KEEP_LOGS),
     job_id=st.none() | st.text(min_size=1),
 )
 
@@ -396,13 +422,27 @@ json_values = st.recursive(
     max_leaves=8,
 )
 members = st.sampled_from(
-    ["attempts", "backoff", "delay", "priority", "lifo", "jobId", "removeOnComplete", "hasten"]
+    "attempts backoff delay priority lifo jobId removeOnComplete removeOnFail kl hasten "
+    "type jitter count age timeout expiresAt cap".split()
+)
+# As JSON may say them; not all of these fit a type of Python's or of msgspec's.
+numbers = st.one_of(
+    st.integers().map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["1e25", "-1e25", "1e400", "-1e400", "1" * 400, "-" + "9" * 5000, "-0.0"]),
+)
+odd_options = st.recursive(
+    st.one_of(numbers, numbers.map(lambda number: f'"{number}"'), json_values.map(json.dumps)),
+    lambda inner: st.dictionaries(members, inner).map(
+        lambda found: "{" + ",".join(f'"{name}":{value}' for name, value in found.items()) + "}"
+    ),
+    max_leaves=12,
 )
 
 
 class TestRoundTrip:
     @given(options)
-    @example(Options(keep_completed=Keep(count=2**53 + 1), keep_failed=Keep(count=2**60 + 1)))
+    @example(Options(keep_completed=Keep(count=MAX_COUNT), keep_failed=Keep(count=MAX_COUNT - 1)))
     def test_loses_nothing(self, options: Options) -> None:
         assert decode_options(encode_options(options)) == options
 
@@ -431,6 +471,7 @@ class TestEncode:
                 expires_at_ms=NOON_MS,
                 keep_completed=Keep(count=10, age=timedelta(hours=1)),
                 keep_failed=KEEP_ALL,
+                keep_logs=20,
                 job_id="welcome-7",
             )
         )
@@ -443,6 +484,7 @@ class TestEncode:
             "jobId": "welcome-7",
             "removeOnComplete": {"count": 10, "age": 3600},
             "removeOnFail": False,
+            "kl": 20,
             "hasten": {"timeout": 30_000, "expiresAt": NOON_MS, "cap": 60_000},
         }
 
@@ -500,6 +542,13 @@ class TestDecodeWhatNodeWrites:
                 {"removeOnFail": {"age": 3600, "count": 100, "limit": 10}},
                 Options(keep_failed=Keep(count=100, age=3600)),
             ),
+            ({"kl": 5}, Options(keep_logs=5)),
+            ({"kl": 0}, Options()),
+            ({"attempts": "3"}, Options(attempts=3)),
+            ({"attempts": None, "backoff": None, "delay": None}, Options()),
+            ({"attempts": 1.5}, Options(attempts=2)),
+            ({"lifo": None, "priority": None, "kl": None, "jobId": None}, Options()),
+            ({"removeOnFail": {"age": None, "count": None}}, Options(keep_failed=KEEP_ALL)),
         ],
     )
     def test_reads_each_form(self, wire: dict[str, Any], expected: Options) -> None:
@@ -507,12 +556,44 @@ class TestDecodeWhatNodeWrites:
 
     def test_reads_for_ever(self) -> None:
         """Number.MAX_SAFE_INTEGER, after Redis has written it with 14 digits."""
-        assert decode_options('{"attempts":9.007199254741e+15}').attempts == 9_007_199_254_741_000
+        assert decode_options('{"attempts":9.007199254741e+15}').attempts == MAX_COUNT
+
+    @pytest.mark.parametrize("number", ["1e25", "1e400", "1" * 400, "9" * 5000, '"1e400"'])
+    def test_takes_the_most_for_more_than_that(self, number: str) -> None:
+        """A worker that stumbled over it would take and lose the same job for ever."""
+        text = (
+            '{"attempts":N,"delay":N,"priority":N,"removeOnComplete":N,"kl":N,'
+            '"removeOnFail":{"count":N,"age":N},"hasten":{"timeout":N,"expiresAt":N,"cap":N},'
+            '"backoff":{"type":"exponential","delay":N,"jitter":N}}'
+        )
+        most = MAX_MS / 1000
+        assert decode_options(text.replace("N", number)) == Options(
+            attempts=MAX_COUNT,
+            delay_ms=MAX_MS,
+            priority=MAX_PRIORITY,
+            keep_completed=Keep(count=MAX_COUNT),
+            keep_failed=Keep(count=MAX_COUNT, age=most),
+            keep_logs=MAX_KEEP_LOGS,
+            timeout_ms=MAX_MS,
+            expires_at_ms=MAX_COUNT,
+            backoff=Exponential(most, cap=most, jitter=1),
+        )
+
+    @pytest.mark.parametrize("number", ["-1", "-0.5", "-1e25", "-1e400", "-" + "1" * 400])
+    def test_takes_none_for_less_than_nothing(self, number: str) -> None:
+        text = (
+            '{"attempts":N,"delay":N,"priority":N,"removeOnComplete":N,"kl":N,'
+            '"removeOnFail":{"count":N,"age":N},"hasten":{"timeout":N,"expiresAt":N},'
+            '"backoff":{"type":"fixed","delay":N,"jitter":N}}'
+        )
+        assert decode_options(text.replace("N", number)) == Options(
+            keep_completed=KEEP_ALL, keep_failed=KEEP_ALL, backoff=Fixed(0.0, jitter=0)
+        )
 
     def test_ignores_what_it_does_not_know(self) -> None:
         """Later versions and other features of BullMQ add members; a job still runs."""
         text = (
-            '{"attempts":2,"kl":5,"tm":"md","omc":true,"stackTraceLimit":2,"de":{"id":"x"},'
+            '{"attempts":2,"tm":"md","omc":true,"stackTraceLimit":2,"de":{"id":"x"},'
             '"parent":{"id":"1","queue":"bull:p"},"hasten":{"later":1}}'
         )
         assert decode_options(text) == Options(attempts=2)
@@ -524,14 +605,19 @@ class TestDecodeWhatNodeWrites:
             ("nope", "JSON is malformed"),
             ("[]", "Expected `object`, got `array`"),
             ("null", "Expected `object`, got `null`"),
-            ('{"attempts":"3"}', r"\$\.attempts"),
-            ('{"backoff":"5s"}', r"\$\.backoff"),
-            ('{"backoff":-5}', r"backoff=-0\.005: expected seconds"),
-            ('{"backoff":{"type":"fixed","delay":1e300}}', r"backoff=1e\+297: expected seconds"),
-            ('{"backoff":{"type":"fixed","jitter":2}}', r"jitter=2\.0: expected a number"),
-            ('{"removeOnComplete":"yes"}', r"\$\.removeOnComplete"),
-            ('{"removeOnFail":{"age":-1}}', r"Keep\(age\)=-1\.0: expected seconds"),
+            ("\ud800", "surrogates not allowed"),
+            ('{"attempts":NaN}', "JSON is malformed"),
+            ('{"attempts":"many"}', "attempts='many': expected a number"),
+            ('{"attempts":"nan"}', "attempts='nan': expected a number"),
+            ('{"attempts":true}', "attempts=True: expected a number"),
+            ('{"attempts":{"a":1e400}}', r"attempts=\{'a': inf\}: expected a number"),
+            ('{"delay":[]}', r"delay=\[\]: expected a number"),
+            ('{"backoff":"5s"}', "backoff='5s': expected a number"),
+            ('{"backoff":{"type":7}}', r"backoff\.type=7: expected a text"),
+            ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': expected a number"),
+            ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: expected a number"),
             ('{"hasten":5}', r"\$\.hasten"),
+            ('{"x":' + "[" * 100_000, "recursion"),
         ],
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
@@ -551,3 +637,13 @@ class TestDecodeWhatNodeWrites:
         except ValueError:
             return
         assert isinstance(options, Options)
+
+    @given(odd_options)
+    def test_stays_in_bounds_or_says_what_is_wrong(self, text: str) -> None:
+        """Whatever another program has written."""
+        try:
+            options = decode_options(text)
+        except ValueError as error:
+            assert str(error).startswith("its options cannot be read: ")  # noqa: PT017
+        else:
+            assert decode_options(encode_options(options)) == options

@@ -25,7 +25,7 @@ class TestTransitions:
         assert set(TRANSITIONS) == set(State)
 
     def test_no_state_leads_to_itself(self) -> None:
-        """A transition is a change, and an event tells of it."""
+        """A transition is a change."""
         assert not [state for state, targets in TRANSITIONS.items() if state in targets]
 
     def test_every_state_is_reached_from_an_initial_one(self) -> None:

@@ -12,6 +12,7 @@ from hasten.errors import (
     StoreError,
     StoreFull,
     StoreReadOnly,
+    StoreRejected,
     StoreUnavailable,
 )
 
@@ -31,6 +32,12 @@ _ANSWERS: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
     (r"^BUSY |BUSY Redis", StoreBusy, "a script of somebody has kept it busy for too long"),
     (r"max number of clients", StoreBusy, "it takes no more connections: raise maxclients"),
 )
+
+# What a server answers where its data, or ours, is at fault: a key holds another type, or a command
+# in a script, or the script itself, could not do with a value. A user who lacks a permission gets
+# errors of scripts, too; those are not about data.
+_REJECTIONS: Final = re.compile(r"WRONGTYPE|user_script|Error running script|Invalid stream ID")
+_PERMISSIONS: Final = re.compile(r"NOPERM|can't (run|access)|no permissions")
 
 
 def is_moved(error: BaseException) -> bool:
@@ -64,6 +71,8 @@ def answered(store: str, error: BaseException) -> StoreError:
     for pattern, kind, meaning in _ANSWERS:
         if re.search(pattern, text):
             return kind(store, meaning)
+    if _REJECTIONS.search(text) and not _PERMISSIONS.search(text):
+        return StoreRejected(store, text)
     return StoreError(store, text)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hasten.jobs.encoding import encode_json
+from hasten.jobs.options import read_keep_logs
 from hasten.jobs.record import JobRecord, LogLine, Note, Progress
-
-DEFAULT_KEEP_LOGS = 1_000
 
 
 class Context:
@@ -48,6 +47,14 @@ class Context:
         self._note(Progress(self._job.id, encode_json(value).decode()))
 
     def log(self, line: str) -> None:
-        """Keep a line with the job: the newest 1,000 are kept as long as the job is."""
-        line = str(line).encode("utf-8", "replace").decode()
-        self._note(LogLine(self._job.id, line, DEFAULT_KEEP_LOGS))
+        """Keep a line with the job, as long as the job is kept.
+
+        The newest 1,000 lines are kept, or as many as the job's option keep_logs says.
+        """
+        self._note(log_line(self._job, line))
+
+
+def log_line(job: JobRecord, line: str) -> LogLine:
+    """A line for a job's log. It keeps as many as its options say."""
+    line = str(line).encode("utf-8", "replace").decode()
+    return LogLine(job.id, line, read_keep_logs(job.opts))

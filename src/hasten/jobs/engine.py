@@ -5,6 +5,9 @@ happen to jobs; three rules hold for all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
+  `StoreRejected` means that something in the call cannot be stored: without that member, the rest
+  of the batch can. Damage in what is stored of one job never fails a batch; if a queue's own keys
+  are damaged on Redis, a verb may fail in the middle.
 - *Every verb takes many.* A single job is a batch of one. `settle` finishes a batch and claims the
   next one in the same step.
 - *The time comes in as an argument*, `now_ms`, milliseconds since the epoch. A store that is a
@@ -20,10 +23,12 @@ below promise is tested there, once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
+from hasten.errors import InvalidOption
 from hasten.jobs.options import Keep
 from hasten.jobs.record import (
     Added,
@@ -32,8 +37,8 @@ from hasten.jobs.record import (
     EventPage,
     JobRecord,
     NewJob,
-    Note,
     Outcome,
+    Update,
 )
 from hasten.jobs.states import State
 
@@ -104,12 +109,21 @@ class Engine(Protocol):
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         """Take back active jobs whose lease has run out; they are first in line. Returns their ids.
 
+        A lease that ends further ahead than it lasts (the clock was set back) ends as if it had
+        been renewed now.
+
         Each counts a crash. At crash_limit crashes the job gets a `deferred_failure`: the next
         worker to claim it fails it with that, without running it.
         """
 
-    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
-        """Store progress and log lines, in order. Those of jobs that are gone are dropped."""
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        """Store progress and log lines, and change jobs, in order.
+
+        Returns for each update the state in which the job was found, None if there is none. A
+        `Change` that this state does not allow was not made: see `Change.states`.
+        """
 
     async def enter(self, queue: str, worker: str, *, name: str) -> None:
         """Let it be known that a worker of this name begins to serve the queue.
@@ -150,9 +164,11 @@ class Engine(Protocol):
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         """The next events after a cursor, waiting for at least one unless wait is False.
 
+
         after is None: no events, and the cursor of now, at once. The newest 10,000 events at least
         are kept, unless their values take more than `EVENT_BYTES`; but always those that one call
-        has stored. A reader that falls further behind gets an event "missed" first.
+        has stored. A reader that falls further behind gets an event "missed" first. An entry that
+        cannot be read is skipped. Raises `InvalidOption` for what is no cursor.
         """
 
     def begin_events(self, queue: str) -> Future[str]:
@@ -225,11 +241,19 @@ class Engine(Protocol):
 CANCELLED_REASON = "cancelled"
 
 
-CRASH_REASON = "its worker died {} times while running it"
+# It begins with BullMQ's own text, by which Node and its dashboards know such a job.
+CRASH_REASON = "job stalled more than allowable limit: its worker died {} times while running it"
 
 
 def crash_reason(crashes: int) -> str:
     return CRASH_REASON.format(crashes)
+
+
+def check_cursor(after: object) -> str:
+    """Check a cursor that a caller gives. Raises `InvalidOption`."""
+    if isinstance(after, str) and re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after):
+        return after
+    raise InvalidOption("after", after, "the cursor of an event, such as '1700000000000-0'")
 
 
 def keep_or(own: Keep | None, default: Keep) -> Keep:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from hasten.errors import InvalidOption, StoreError
+from hasten.errors import StoreError
+from hasten.jobs.engine import check_cursor
 from hasten.jobs.record import Event
 
 if TYPE_CHECKING:
     from hasten.jobs.queue import Queue
-
-_CURSOR: Final = re.compile(r"\d+-\d+", re.ASCII)
 
 
 class QueueEvents:
@@ -32,7 +30,7 @@ class QueueEvents:
 
     def __init__(self, queue: Queue, after: str | None) -> None:
         self._queue = queue
-        self._cursor = None if after is None else _check_cursor(after)
+        self._cursor = None if after is None else check_cursor(after)
         self._start: Future[str] | None = None
         if after is None:
             self._start = queue.engine.begin_events(queue.name)
@@ -99,9 +97,3 @@ class QueueEvents:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _check_cursor(value: object) -> str:
-    if not isinstance(value, str) or not _CURSOR.fullmatch(value):
-        raise InvalidOption("after", value, "the cursor of an event, such as '1700000000000-0'")
-    return value

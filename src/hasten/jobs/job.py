@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
+from msgspec import UNSET
 
 from hasten import _portal
 from hasten._durations import Seconds, to_seconds
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from hasten.jobs.queue import Queue
 
 T_co = TypeVar("T_co", covariant=True)
+
+LATEST_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 
 
 class Job(Generic[T_co]):
@@ -145,6 +148,23 @@ class Job(Generic[T_co]):
         """See `Queue.cancel`."""
         return await self.queue.cancel(self.id)
 
+    async def update(
+        self,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        """See `Queue.update`. The attributes are as before; `refresh` reads the new ones."""
+        await self.queue.update(
+            self.id, data=data, priority=priority, delay=delay, progress=progress
+        )
+
+    async def log(self, line: str) -> None:
+        """See `Queue.log`."""
+        await self.queue.log(self.id, line)
+
     async def retry(self) -> None:
         """See `Queue.retry`."""
         await self.queue.retry(self.id)
@@ -186,6 +206,19 @@ class SyncJob(Generic[T_co]):
     def cancel(self) -> bool:
         return _portal.call(self._job.cancel())
 
+    def update(
+        self,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        _portal.call(self._job.update(data=data, priority=priority, delay=delay, progress=progress))
+
+    def log(self, line: str) -> None:
+        _portal.call(self._job.log(line))
+
     def retry(self) -> None:
         _portal.call(self._job.retry())
 
@@ -219,4 +252,5 @@ def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:
 
 
 def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    # Another program may have stored any number.
+    return datetime.fromtimestamp(min(max(ms, 0), LATEST_MS) / 1000, UTC)

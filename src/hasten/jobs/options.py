@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,13 +18,17 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from hasten._durations import MAX_MS, Seconds, to_ms
+from hasten._durations import MAX_MS, MAX_SECONDS, Seconds, to_ms
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
 from hasten.jobs.functions import is_async, is_generator
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512
+MAX_ATTEMPTS: Final = 1_000_000
+MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count exactly
+DEFAULT_KEEP_LOGS: Final = 1_000
+MAX_KEEP_LOGS: Final = 1_000_000
 
 # Names that BullMQ keeps beside the jobs of a queue, in the same space of keys.
 RESERVED_IDS: Final = frozenset(
@@ -31,8 +37,10 @@ RESERVED_IDS: Final = frozenset(
 )
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def check_whole(option: str, value: object, least: int, most: int = MAX_COUNT) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidOption(option, value, f"a whole number from {least:,} to {most:,}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,8 @@ class Keep:
     age: Seconds | None = None
 
     def __post_init__(self) -> None:
-        if self.count is not None and not (_is_int(self.count) and self.count >= 0):
-            raise InvalidOption("Keep(count)", self.count, "a whole number, 0 or more, or None")
+        if self.count is not None:
+            check_whole("Keep(count)", self.count, 0)
         if self.age is not None:
             to_ms("Keep(age)", self.age)
 
@@ -81,6 +89,7 @@ class TaskOptions(TypedDict, total=False):
     expires: Seconds | None
     keep_completed: Keep | bool | int | None
     keep_failed: Keep | bool | int | None
+    keep_logs: int
 
 
 class JobOptions(TaskOptions, total=False):
@@ -104,6 +113,7 @@ class Options:
     expires_at_ms: int | None = None  # since the epoch; what is stored
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None
+    keep_logs: int | None = None  # lines; None is the default, `DEFAULT_KEEP_LOGS`
     job_id: str | None = None
 
     def resolved(self, now_ms: int) -> Options:
@@ -115,6 +125,12 @@ class Options:
 
 
 DEFAULT_OPTIONS: Final = Options()
+
+_BOUNDS: Final = {
+    "attempts": (1, MAX_ATTEMPTS),
+    "priority": (0, MAX_PRIORITY),
+    "keep_logs": (1, MAX_KEEP_LOGS),
+}
 
 _PER_TASK: Final = frozenset(TaskOptions.__annotations__)
 _PER_JOB: Final = frozenset(JobOptions.__annotations__)
@@ -146,10 +162,8 @@ def _check(
         if option not in known:
             raise InvalidOption(option, value, f"one of the options {', '.join(sorted(known))}")
         match option:
-            case "attempts":
-                changes[option] = check_whole(option, value, 1, 1_000_000)
-            case "priority":
-                changes[option] = check_whole(option, value, 0, MAX_PRIORITY)
+            case "attempts" | "priority" | "keep_logs":
+                changes[option] = check_whole(option, value, *_BOUNDS[option])
             case "lifo":
                 if not isinstance(value, bool):
                     raise InvalidOption(option, value, "True or False")
@@ -220,9 +234,13 @@ def check_keep(option: str, value: object) -> Keep | None:
             return value
         case bool():
             return KEEP_ALL if value else KEEP_NONE
-        case int() if value >= 0:
+        case int() if 0 <= value <= MAX_COUNT:
             return Keep(count=value)
-    raise InvalidOption(option, value, "Keep(count=…, age=…), a count, True (all) or False (none)")
+    raise InvalidOption(
+        option,
+        value,
+        f"Keep(count=…, age=…), a count from 0 to {MAX_COUNT:,}, True (all) or False (none)",
+    )
 
 
 def check_job_id(value: object) -> str:
@@ -240,13 +258,6 @@ def check_job_id(value: object) -> str:
     else:
         return value
     raise InvalidOption("job_id", value, expected)
-
-
-def check_whole(option: str, value: object, least: int, most: int = 2**53) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        upper = f" to {most:,}" if most < 2**53 else ", or more"
-        raise InvalidOption(option, value, f"a whole number from {least:,}{upper}")
-    return value
 
 
 def _is_unicode(text: str) -> bool:
@@ -293,6 +304,8 @@ def encode_options(options: Options) -> str:
         wire["removeOnComplete"] = _wire_keep(options.keep_completed)
     if options.keep_failed is not None:
         wire["removeOnFail"] = _wire_keep(options.keep_failed)
+    if options.keep_logs is not None:
+        wire["kl"] = options.keep_logs
     if options.timeout_ms is not None:
         ours["timeout"] = options.timeout_ms
     if options.expires_at_ms is not None:
@@ -322,32 +335,23 @@ def _wire_keep(keep: Keep) -> bool | dict[str, Any]:
     return wire
 
 
-class _WireBackoff(msgspec.Struct):
-    type: str = "fixed"
-    delay: float = 0
-    jitter: float = 0
-
-
-class _WireKeep(msgspec.Struct):
-    count: int | float | None = None  # a float holds whole numbers up to 2**53 only
-    age: float | None = None
-
-
 class _WireOurs(msgspec.Struct):
-    timeout: int | None = None
-    expiresAt: int | None = None
-    cap: int | None = None
+    timeout: Any = None
+    expiresAt: Any = None
+    cap: Any = None
 
 
+# Other programs write these, too: each member may be of any type and any size.
 class _WireOptions(msgspec.Struct):
-    attempts: int | float = 0  # Node's "for ever" comes as 9.007199254741e+15
-    backoff: _WireBackoff | float | None = None
-    delay: float = 0
-    priority: int = 0
-    lifo: bool = False
-    jobId: str | None = None
-    removeOnComplete: bool | int | float | _WireKeep | None = None
-    removeOnFail: bool | int | float | _WireKeep | None = None
+    attempts: Any = None
+    backoff: Any = None
+    delay: Any = None
+    priority: Any = None
+    lifo: Any = None
+    jobId: Any = None
+    removeOnComplete: Any = None
+    removeOnFail: Any = None
+    kl: Any = None  # what BullMQ stores its option keepLogs as
     hasten: _WireOurs = msgspec.field(default_factory=_WireOurs)
 
 
@@ -359,52 +363,112 @@ _decoder: Final = msgspec.json.Decoder(_WireOptions)
 def decode_options(text: str) -> Options:
     """Read options as Node or we wrote them; what neither of us knows is ignored.
 
-    Raises `ValueError` with a reason when the text is no such object.
+    A number outside of its range becomes the nearest one in it. Raises `ValueError` with a reason
+    when the text is no object, or a member of it has no meaning.
     """
     try:
-        wire = _decoder.decode(text)
-        return Options(
-            attempts=max(1, int(wire.attempts)),  # BullMQ writes 0 for "no more than one"
-            backoff=_read_backoff(wire.backoff, wire.hasten.cap),
-            delay_ms=round(wire.delay),
-            priority=wire.priority,
-            lifo=wire.lifo,
-            timeout_ms=wire.hasten.timeout,
-            expires_at_ms=wire.hasten.expiresAt,
-            keep_completed=_read_keep(wire.removeOnComplete),
-            keep_failed=_read_keep(wire.removeOnFail),
-            job_id=wire.jobId,
-        )
-    except (msgspec.DecodeError, InvalidOption) as exc:
+        return _read_options(_decode(text))
+    except (ValueError, RecursionError) as exc:
         raise ValueError(f"its options cannot be read: {exc}") from exc
 
 
-def _read_backoff(wire: _WireBackoff | float | None, cap_ms: int | None) -> Backoff | None:
-    match wire:
-        case None:
-            return None
-        case float() | int():
-            return Fixed(wire / 1000) if wire else None
-        case _WireBackoff(type="fixed"):
-            return Fixed(wire.delay / 1000, wire.jitter)
-        case _WireBackoff(type="exponential"):
-            cap = None if cap_ms is None else cap_ms / 1000  # Node's has none
-            return Exponential(wire.delay / 1000, cap, wire.jitter)
-        case _:
-            return Custom(wire.type)
+def _decode(text: str) -> _WireOptions:
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError:
+        # Perhaps a number that msgspec has no type for, such as 1e400.
+        return msgspec.convert(json.loads(text, parse_int=float), _WireOptions)
 
 
-def _read_keep(wire: bool | float | _WireKeep | None) -> Keep | None:
+def _read_options(wire: _WireOptions) -> Options:
+    # BullMQ writes 0 attempts for "no more than one". Below one, the others mean "none".
+    expires_at_ms, timeout_ms = wire.hasten.expiresAt, wire.hasten.timeout
+    return Options(
+        attempts=_whole("attempts", wire.attempts, 1, MAX_COUNT),
+        backoff=_read_backoff(wire.backoff, wire.hasten.cap),
+        delay_ms=_ms("delay", wire.delay),
+        priority=_whole("priority", wire.priority, 0, MAX_PRIORITY),
+        lifo=wire.lifo is True,
+        timeout_ms=_ms("hasten.timeout", timeout_ms) or None,
+        expires_at_ms=_whole("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT) or None,
+        keep_completed=_read_keep("removeOnComplete", wire.removeOnComplete),
+        keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
+        keep_logs=_whole("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
+        job_id=wire.jobId if isinstance(wire.jobId, str) else None,
+    )
+
+
+def _number(option: str, value: object) -> float | None:
+    """The number that a member stands for; None if it is absent. A text may hold one, as in Node.
+
+    Raises `InvalidOption` for anything else.
+    """
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    elif value is None:
+        return None
+    if not isinstance(number, int | float) or isinstance(number, bool) or not number <= math.inf:
+        raise InvalidOption(option, value, "a number")
+    return number
+
+
+def _whole(option: str, value: object, least: int, most: int) -> int:
+    number = _number(option, value)
+    return least if number is None else math.ceil(min(max(number, least), most))
+
+
+def _ms(option: str, value: object) -> int:
+    number = _number(option, value)
+    return 0 if number is None else round(min(max(number, 0), MAX_MS))
+
+
+def _read_backoff(wire: object, cap: object) -> Backoff | None:
+    if not isinstance(wire, dict):
+        delay_ms = _ms("backoff", wire)
+        return Fixed(delay_ms / 1000) if delay_ms else None
+    kind = wire.get("type", "fixed")
+    if not isinstance(kind, str):
+        raise InvalidOption("backoff.type", kind, "a text")
+    if kind not in {"fixed", "exponential"}:
+        return Custom(kind)
+    delay = _ms("backoff.delay", wire.get("delay")) / 1000
+    jitter = min(max(_number("backoff.jitter", wire.get("jitter")) or 0, 0), 1)
+    if kind == "fixed":
+        return Fixed(delay, jitter)
+    # Node's has no cap.
+    return Exponential(delay, None if cap is None else _ms("hasten.cap", cap) / 1000, jitter)
+
+
+def _read_keep(option: str, wire: object) -> Keep | None:
     match wire:
         case None:
             return None
         case bool():
             return KEEP_NONE if wire else KEEP_ALL
-        case float() | int():
-            return Keep(count=_read_count(wire))
+        case dict():
+            age = _number(f"{option}.age", wire.get("age"))
+            return Keep(
+                count=_read_count(f"{option}.count", wire.get("count")),
+                age=None if age is None or age < 0 else min(age, MAX_SECONDS),
+            )
         case _:
-            return Keep(count=_read_count(wire.count), age=wire.age)
+            return Keep(count=_read_count(option, wire))
 
 
-def _read_count(wire: float | None) -> int | None:
-    return None if wire is None or wire < 0 else int(wire)  # Node's -1 means all
+def _read_count(option: str, wire: object) -> int | None:
+    number = _number(option, wire)
+    # Node's -1 means all.
+    return None if number is None or number < 0 else math.ceil(min(number, MAX_COUNT))
+
+
+def read_keep_logs(text: str) -> int:
+    """How many log lines a job with these options keeps, also where they cannot be read."""
+    try:
+        keep = decode_options(text).keep_logs
+    except ValueError:
+        keep = None
+    return DEFAULT_KEEP_LOGS if keep is None else keep

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 import msgspec
+from msgspec import UNSET
 
 from hasten import _portal
 from hasten._clock import SYSTEM_CLOCK, Clock
@@ -26,7 +27,7 @@ from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
 from hasten.jobs import engines
 from hasten.jobs.backoff import BackoffFunction
-from hasten.jobs.context import Context
+from hasten.jobs.context import Context, log_line
 from hasten.jobs.definitions import Execution
 from hasten.jobs.encoding import NotStorable, encode_json
 from hasten.jobs.engine import Engine
@@ -34,6 +35,7 @@ from hasten.jobs.events import QueueEvents
 from hasten.jobs.functions import describe
 from hasten.jobs.job import Job
 from hasten.jobs.options import (
+    MAX_PRIORITY,
     JobOptions,
     Options,
     TaskOptions,
@@ -42,7 +44,7 @@ from hasten.jobs.options import (
     check_whole,
     encode_options,
 )
-from hasten.jobs.record import NewJob
+from hasten.jobs.record import Change, JobRecord, NewJob, Update
 from hasten.jobs.results import Results
 from hasten.jobs.states import FINISHED, State
 from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore, check_function
@@ -53,6 +55,7 @@ T = TypeVar("T")
 
 DEFAULT_URL: Final = "sqlite:///hasten.db"
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 256 * 1024 * 1024  # what every store holds in one text, with room for the rest
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 
@@ -94,7 +97,7 @@ class Queue:
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = _check_name("queue", name)
-        self.max_bytes = max_bytes
+        self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
         self.clock = clock
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
@@ -178,7 +181,7 @@ class Queue:
         "exponential", `Fixed`, `Exponential`, or a function of the attempt and the error), timeout
         of one run, expires (fails if not started that long after it was due), delay, priority (1
         first, 2,097,151 last; 0, none, before all), lifo, keep_completed and keep_failed (`Keep`,
-        a count, True or False).
+        a count, True or False), keep_logs (the newest lines of `ctx.log` that are kept, 1,000).
         """
         caller = sys._getframe(1)
         made_in = Execution.of(caller.f_code, caller.f_globals)
@@ -262,6 +265,11 @@ class Queue:
         options = check_job_options(
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
         )
+        text = self._encode_data(name, data)
+        return self.template(_check_name("task", name), options), text
+
+    def _encode_data(self, name: str, data: object) -> str:
+        """The JSON of the data of a task's job. Raises `InvalidArgument` or `PayloadTooLarge`."""
         try:
             encoded = encode_json({} if data is None else data)
         except NotStorable as exc:
@@ -271,9 +279,10 @@ class Queue:
         if len(encoded) > self.max_bytes:
             raise PayloadTooLarge(name, "data", len(encoded), self.max_bytes)
         text = encoded.decode()
+        core = self.tasks.get(name)
         if core is not None:
             core.parameters.check_data(data, text)
-        return self.template(_check_name("task", name), options), text
+        return text
 
     def template(self, name: str, options: Options) -> Template:
         resolved = options.resolved(self.clock.now_ms())
@@ -386,6 +395,66 @@ class Queue:
         _check_id(id)
         (found,) = await self.engine.cancel(self.name, [id], now_ms=self.clock.now_ms())
         return found is not None and found not in FINISHED
+
+    async def update(
+        self,
+        id: str,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        """Change a job: what is given, all at once.
+
+        data takes the place of the arguments by parameter name; a run that has begun goes on with
+        those it has. priority puts a job that waits behind those that have it already, and holds
+        for later attempts; no finished job has one. delay, of a delayed job, counts from now;
+        a job that expires does so when it would have. progress is any JSON value.
+
+        Raises `JobNotFound`, or `WrongState` if the job's state does not allow one of the changes:
+        then none was made.
+        """
+        change = Change(
+            id,
+            data=None if data is UNSET else self._encode_data((await self._find(id)).name, data),
+            priority=None
+            if priority is None
+            else check_whole("priority", priority, 0, MAX_PRIORITY),
+            delay_ms=None if delay is None else to_ms("delay", delay),
+            progress=None if progress is UNSET else self._encode_progress(progress),
+        )
+        found = await self._apply(change)
+        if found not in change.states:
+            raise WrongState(self.name, id, found, change.states)
+
+    async def log(self, id: str, line: str) -> None:
+        """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
+        await self._apply(log_line(await self._find(id), line))
+
+    async def _find(self, id: str) -> JobRecord:
+        (record,) = await self.engine.get(self.name, [id])
+        if record is None:
+            raise JobNotFound(self.name, id)
+        return record
+
+    async def _apply(self, update: Update) -> State:
+        """Store an update. Returns the state in which the job was found."""
+        now_ms = self.clock.now_ms()
+        (found,) = await self.engine.update(self.name, [update], now_ms=now_ms)
+        if found is None:
+            raise JobNotFound(self.name, update.id)
+        return found
+
+    def _encode_progress(self, progress: object) -> str:
+        try:
+            text = encode_json(progress)
+        except Exception as exc:
+            raise InvalidOption("progress", progress, f"a value that JSON has: {exc}") from exc
+        if len(text) > self.max_bytes:
+            expected = f"at most {self.max_bytes:,} bytes of JSON (it has {len(text):,})"
+            raise InvalidOption("progress", progress, expected)
+        return text.decode()
 
     async def retry(self, *ids: str) -> None:
         """Run failed jobs again, with a full set of attempts; completed ones, too.
@@ -527,6 +596,22 @@ class SyncQueue:
 
     def cancel(self, id: str) -> bool:
         return _portal.call(self._queue.cancel(id))
+
+    def update(
+        self,
+        id: str,
+        *,
+        data: object = UNSET,
+        priority: int | None = None,
+        delay: Seconds | None = None,
+        progress: object = UNSET,
+    ) -> None:
+        _portal.call(
+            self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
+        )
+
+    def log(self, id: str, line: str) -> None:
+        _portal.call(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> None:
         _portal.call(self._queue.retry(*ids))

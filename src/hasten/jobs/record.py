@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from hasten.jobs.options import DEFAULT_KEEP_COMPLETED, DEFAULT_KEEP_FAILED, Keep
-from hasten.jobs.states import State
+from hasten.jobs.states import FINISHED, State
 
 
 class NewJob(msgspec.Struct, frozen=True, gc=False):
@@ -191,3 +191,30 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
 
 
 Note = Progress | LogLine
+"""What a handler says of its job while it runs."""
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """Somebody changes a job from outside: what is not None. data and progress are JSON.
+
+    It is made as a whole, or, if the job is in a state that does not allow it, not at all. A job
+    with a new priority goes behind those that have it already. The delay counts from now.
+    """
+
+    id: str
+    data: str | None = None
+    priority: int | None = None
+    delay_ms: int | None = None
+    progress: str | None = None
+
+    @property
+    def states(self) -> list[State]:
+        """Those that allow it: only a delayed job has a delay, no finished one has a priority."""
+        if self.delay_ms is not None:
+            return [State.DELAYED]
+        if self.priority is not None:
+            return [state for state in State if state not in FINISHED]
+        return list(State)
+
+
+Update = Note | Change

@@ -29,9 +29,9 @@ INITIAL: Final = frozenset(
 )
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
-    # → active: claimed. → failed: cancelled before it ran.
-    State.WAITING: frozenset({State.ACTIVE, State.FAILED}),
-    State.PRIORITIZED: frozenset({State.ACTIVE, State.FAILED}),
+    # → active: claimed. → failed: cancelled before it ran. → the other one: given another priority.
+    State.WAITING: frozenset({State.ACTIVE, State.FAILED, State.PRIORITIZED}),
+    State.PRIORITIZED: frozenset({State.ACTIVE, State.FAILED, State.WAITING}),
     # → waiting, prioritized: due, or promoted.
     State.DELAYED: frozenset({State.WAITING, State.PRIORITIZED, State.FAILED}),
     # → the rest: the last child has finished; the parent's own delay and priority apply now.

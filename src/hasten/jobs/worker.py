@@ -437,7 +437,7 @@ class Worker:
         if notes or lane.noting.locked():
             async with lane.noting:  # in order, and before the ends of the jobs that they are about
                 if notes:
-                    await lane.engine.note(lane.name, notes, now_ms=now_ms)
+                    await lane.engine.update(lane.name, notes, now_ms=now_ms)
                     notes.clear()  # they must not be stored twice if the next step fails
         return await lane.engine.settle(lane.name, outcomes, claim, now_ms=now_ms)
 

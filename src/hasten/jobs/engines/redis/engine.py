@@ -24,9 +24,16 @@ from hasten._redis.address import parse_url
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
-from hasten.errors import HastenError, JobNotFound, StoreError, StoreInterrupted, WrongState
+from hasten.errors import (
+    HastenError,
+    JobNotFound,
+    StoreError,
+    StoreInterrupted,
+    StoreRejected,
+    WrongState,
+)
 from hasten.jobs.cron import next_match_ms
-from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, keep_or
+from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, check_cursor, keep_or
 from hasten.jobs.engines.redis import requests
 from hasten.jobs.engines.redis.fields import (
     Answer,
@@ -54,8 +61,8 @@ from hasten.jobs.record import (
     JobRecord,
     Lease,
     NewJob,
-    Note,
     Outcome,
+    Update,
 )
 from hasten.jobs.states import State
 
@@ -64,6 +71,9 @@ logger = logging.getLogger("hasten.redis")
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
 JOBS_AT_ONCE: Final = 1_000
 PURGED_AT_ONCE: Final = 1_000
+
+# A server breaks the connection of whoever sends more in one argument (its proto-max-bulk-len).
+MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
@@ -114,9 +124,16 @@ class RedisEngine:
 
     def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
         try:
-            return requests.pack(request)
+            packed = requests.pack(request)
         except (ValueError, OverflowError) as exc:  # a lone surrogate, a number beyond 64 bits
-            raise StoreError(self._url, f"{verb}: a value cannot be stored: {exc}") from exc
+            raise StoreRejected(self._url, f"{verb}: a value cannot be stored: {exc}") from exc
+        if len(packed) > MAX_REQUEST_BYTES:
+            raise StoreRejected(
+                self._url,
+                f"{verb}: {len(packed):,} bytes at once, where the server takes "
+                f"{MAX_REQUEST_BYTES:,}: send fewer jobs in one call",
+            )
+        return packed
 
     def _run_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         return self._server.run_blocking(
@@ -188,6 +205,10 @@ class RedisEngine:
                 self._strays.add(queue, claim, now_ms)
             raise
         answer = decode_answer(packed)
+        for id, problem in answer.troubles:
+            logger.error(
+                "job %s of queue %s: what depends on it was not done: %s", id, queue, problem
+            )
         if answer.crons:
             await self._schedule(queue, answer, now_ms)
         if answer.refused:
@@ -206,7 +227,7 @@ class RedisEngine:
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
                 await self._run("iterate", queue, request, repeatable=True)
-            except (ValueError, HastenError) as error:
+            except (ValueError, ArithmeticError, RecursionError, HastenError) as error:
                 # The job itself has been taken, and runs. Without us its schedule would end here.
                 logger.error(
                     "scheduler %s of queue %s: its next run cannot be added: %s",
@@ -248,9 +269,12 @@ class RedisEngine:
         request = {"now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON}
         return list(map(text, await self._run("reclaim", queue, request, repeatable=True)))
 
-    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
-        if notes:
-            await self._run("note", queue, requests.notes(notes))
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        if not updates:
+            return []
+        return _states(await self._run("update", queue, requests.update(updates, now_ms)))
 
     # Waiting ------------------------------------------------------------------------------------
 
@@ -278,7 +302,7 @@ class RedisEngine:
         waiter = self._local().waiter(self, queue, worker)
         while True:
             marked_ms = await waiter.until_marked()
-            if not marked_ms or is_sooner(int(marked_ms)):
+            if not marked_ms or is_sooner(marked_ms):
                 return
 
     def waiter(self, queue: str, connection_name: str | None) -> Waiter:
@@ -328,12 +352,17 @@ class RedisEngine:
 
     async def logs(self, queue: str, id: str) -> list[str]:
         key = f"{self._keys.base(queue)}{id}:logs"
+        try:
+            key.encode()
+        except UnicodeEncodeError as exc:
+            raise StoreRejected(self._url, f"no job has such an id: {exc}") from exc
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         key = self._keys.base(queue) + "events"
         if after is None:
             return EventPage([], await self._newest_cursor(key))
+        check_cursor(after)
         streams: tuple[Part, ...] = "COUNT", EVENTS_AT_ONCE, "STREAMS", key, after
         last_read: list[Any] = []
         if not wait:

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from hasten.jobs.engine import CANCELLED_REASON
+from hasten.jobs.options import MAX_COUNT, MAX_PRIORITY
 from hasten.jobs.record import Event, JobRecord
 from hasten.jobs.states import State
 
@@ -28,17 +29,18 @@ def pair(flat: Sequence[object]) -> dict[str, str]:
     return {text(name): text(value) for name, value in zip(names, values, strict=True)}
 
 
-def whole(value: str | None) -> int | None:
-    """A number; None where there is none, or something else."""
+def whole(value: str | None, most: int = MAX_COUNT) -> int | None:
+    """A number from 0 to most, or the nearest one to it; None where there is none."""
     if value is None:
         return None
     try:
-        return int(value)
+        number: float = int(value)
     except ValueError:
         try:
-            return int(float(value))
-        except (ValueError, OverflowError):
+            number = float(value)
+        except ValueError:
             return None
+    return None if number != number else int(min(max(number, 0), most))  # noqa: PLR0124  # NaN
 
 
 def job_record(
@@ -53,7 +55,7 @@ def job_record(
         data=fields.get("data", "{}"),
         opts=fields.get("opts", "{}"),
         state=state,
-        priority=whole(fields.get("priority")) or 0,
+        priority=whole(fields.get("priority"), MAX_PRIORITY) or 0,
         delay_ms=whole(fields.get("delay")) or 0,
         created_ms=whole(fields.get("timestamp")) or 0,
         attempts_made=whole(fields.get("attemptsMade", fields.get("atm"))) or 0,
@@ -77,9 +79,9 @@ def _stacktrace(stored: str | None) -> list[str]:
         return []
     try:
         traces = json.loads(stored)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
-    return [str(trace) for trace in traces] if isinstance(traces, list) else []
+    return [trace for trace in traces if isinstance(trace, str)] if isinstance(traces, list) else []
 
 
 # Events -----------------------------------------------------------------------------------------
@@ -145,6 +147,7 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     lost: list[str]
     refused: list[tuple[str, int]]
     crons: list[tuple[str, str, str]]
+    troubles: list[tuple[str, str]]
 
 
 _answers: Final = msgspec.msgpack.Decoder(Answer)

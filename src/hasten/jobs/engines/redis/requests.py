@@ -9,16 +9,18 @@ import msgspec
 
 from hasten.jobs.options import Keep
 from hasten.jobs.record import (
+    Change,
     Claim,
     Completed,
     Failed,
     LogLine,
     NewJob,
-    Note,
     Outcome,
     Postponed,
+    Progress,
     Released,
     Retry,
+    Update,
 )
 
 pack: Final = msgspec.msgpack.Encoder().encode
@@ -128,9 +130,16 @@ def add(
     return request
 
 
-def notes(notes: Sequence[Note]) -> dict[str, object]:
-    rows = [
-        (note.id, note.line, note.keep) if isinstance(note, LogLine) else (note.id, note.value)
-        for note in notes
-    ]
-    return {"notes": rows}
+def update(updates: Sequence[Update], now_ms: int) -> dict[str, object]:
+    return {"now": now_ms, "updates": [_update_row(update) for update in updates]}
+
+
+def _update_row(update: Update) -> Row:
+    match update:
+        case Progress(id, value):
+            return 1, id, value
+        case LogLine(id, line, keep):
+            return 2, id, line, keep
+        case Change(id):
+            changes = update.data, update.priority, update.delay_ms, update.progress
+            return 3, id, *(False if change is None else change for change in changes)

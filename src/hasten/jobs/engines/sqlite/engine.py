@@ -18,12 +18,23 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hasten._sqlite import Database
 from hasten.errors import InvalidOption
-from hasten.jobs.engines.sqlite import administration, events, producing, working
+from hasten.jobs.engine import check_cursor
+from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
 from hasten.jobs.engines.sqlite.rows import read_jobs, read_json, seqs_of
 from hasten.jobs.engines.sqlite.schema import migrate, require_existing
 from hasten.jobs.engines.sqlite.statements import execute
-from hasten.jobs.record import Added, Batch, Claim, EventPage, JobRecord, NewJob, Note, Outcome
+from hasten.jobs.record import (
+    Added,
+    Batch,
+    Change,
+    Claim,
+    EventPage,
+    JobRecord,
+    NewJob,
+    Outcome,
+    Update,
+)
 from hasten.jobs.states import State
 
 T = TypeVar("T")
@@ -110,21 +121,25 @@ class SqliteEngine:
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
-        work = partial(working.renew, queue=queue, leases=leases, until_ms=now_ms + lease_ms)
+        work = partial(working.renew, queue=queue, leases=leases, lease_ms=lease_ms, now_ms=now_ms)
         return self._database.call(work, durable=False)
 
     def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        expired = partial(working.expired, queue=queue, now_ms=now_ms)
-        if not await self._database.run(expired, write=False):
+        if not await self._read(partial(working.has_expired, queue=queue, now_ms=now_ms)):
             return []
         work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
         return await self._database.run(work)
 
-    async def note(self, queue: str, notes: Sequence[Note], *, now_ms: int) -> None:
-        await self._database.run(partial(working.note, queue=queue, notes=notes), durable=False)
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
+        # Progress and log lines need not outlive a power cut.
+        durable = any(isinstance(update, Change) for update in updates)
+        return await self._database.run(work, durable=durable)
 
     async def enter(self, queue: str, worker: str, *, name: str) -> None:
         """A worker holds nothing here but its leases."""
@@ -174,6 +189,7 @@ class SqliteEngine:
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         if after is None:
             return EventPage([], await self._read(partial(events.newest_cursor, queue=queue)))
+        check_cursor(after)
         read = partial(events.read_after, queue=queue, cursor=after)
         if not wait:
             return await self._read(read) or EventPage([], after)

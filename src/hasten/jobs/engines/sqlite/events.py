@@ -10,6 +10,7 @@ reader that had not come so far finds in their place.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
 from typing import Final
@@ -17,8 +18,11 @@ from typing import Final
 import msgspec
 
 from hasten.jobs.engine import EVENT_BYTES
+from hasten.jobs.engines.sqlite.rows import halving
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import MISSED, Event, EventPage
+
+logger = logging.getLogger("hasten.sqlite")
 
 KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
 ROWS_AT_ONCE: Final = 100
@@ -52,6 +56,8 @@ class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
 
 
 _rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])
+_raw_rows: Final = msgspec.json.Decoder(list[tuple[int, msgspec.Raw]])
+_group_decoder: Final = msgspec.json.Decoder(list[Group])
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -95,16 +101,39 @@ def newest_cursor(connection: Connection, queue: str) -> str:
 def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
     """The events after a cursor; None if there are none yet."""
     row, _, place = cursor.partition("-")
-    found_rows = execute(connection, "read_events", queue=queue, first=int(row), limit=ROWS_AT_ONCE)
-    (text,) = found_rows.fetchone()
+
+    def read(limit: int) -> tuple[int, str]:
+        of = {"queue": queue, "first": int(row), "limit": limit}
+        return limit, execute(connection, "read_events", **of).fetchone()[0]
+
+    limit, text = halving(read, ROWS_AT_ONCE)
     found: list[Event] = []
-    for seq, groups in _rows.decode(text):
+    rows = _decode(text)
+    for seq, groups in rows:
         seen = int(place) if seq == int(row) else 0
-        if groups[0].kind == MISSED:
+        if groups and groups[0].kind == MISSED:
             found.extend(_missed(seq, groups[0], seen))
         else:
             found.extend(_unfold(seq, groups)[seen:])
-    return EventPage(found, found[-1].cursor) if found else None
+    if found:
+        return EventPage(found, found[-1].cursor)
+    # A page of rows that cannot be read is passed by, should there be so many.
+    return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == limit else None
+
+
+def _decode(text: str) -> list[tuple[int, list[Group]]]:
+    try:
+        return _rows.decode(text)
+    except msgspec.ValidationError:
+        return [(seq, _groups(seq, body)) for seq, body in _raw_rows.decode(text)]
+
+
+def _groups(seq: int, body: msgspec.Raw) -> list[Group]:
+    try:
+        return _group_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        logger.warning("events %d cannot be read: %s", seq, error)
+        return []
 
 
 def _missed(row: int, mark: Group, seen: int) -> list[Event]:

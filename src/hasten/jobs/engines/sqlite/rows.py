@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
 from sqlite3 import Connection
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from hasten.jobs.engines.sqlite.statements import execute
+from hasten.jobs.options import MAX_PRIORITY
 from hasten.jobs.record import JobRecord
 from hasten.jobs.states import State
+
+T = TypeVar("T")
+
+logger = logging.getLogger("hasten.sqlite")
+
+STACKTRACE: Final = JobRecord.__struct_fields__.index("stacktrace")
 
 _decode: Final = msgspec.json.Decoder().decode
 _numbered_records: Final = msgspec.json.Decoder(list[tuple[int, JobRecord]])
@@ -49,11 +58,51 @@ def seqs_of(connection: Connection, queue: str, ids: Sequence[str]) -> list[int]
 def ready_place(priority: int, ticket: int, *, front: bool = False) -> tuple[State, int]:
     """State and rank of a ready job: behind all that wait with its priority, or in front."""
     if priority:
-        return State.PRIORITIZED, (priority << 41) + (0 if front else ticket)
+        place = min(priority, MAX_PRIORITY) << 41  # more would not fit a column
+        return State.PRIORITIZED, place + (0 if front else ticket)
     return State.WAITING, -ticket if front else ticket
 
 
+def halving(read: Callable[[int], T], count: int) -> T:
+    """Read up to count rows as one text. Fewer, if they are more than the largest text holds.
+
+    That is 1,000,000,000 bytes: some jobs with the largest data or results.
+    """
+    while True:
+        try:
+            return read(count)
+        except sqlite3.DataError:
+            if count < 2:
+                raise
+        count //= 2
+
+
 def read_jobs(connection: Connection, seqs: Sequence[int]) -> dict[int, JobRecord]:
-    """The jobs with these numbers, in this order; without those that there are not."""
-    (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
-    return dict(_numbered_records.decode(text))
+    """The jobs with these numbers, in this order; without those that there are not.
+
+    And without those that cannot be read, which a log tells of.
+    """
+    try:
+        (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
+    except sqlite3.DataError:  # see `halving`
+        if len(seqs) < 2:
+            raise
+        middle = len(seqs) // 2
+        return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
+    try:
+        return dict(_numbered_records.decode(text))
+    except msgspec.ValidationError:
+        found = ((seq, _record_of(fields)) for seq, fields in _decode(text))
+        return {seq: record for seq, record in found if record is not None}
+
+
+def _record_of(fields: list[Any]) -> JobRecord | None:
+    """A job one by one, where a listing has met one that somebody has written by hand."""
+    traces = fields[STACKTRACE]
+    traces = traces if isinstance(traces, list) else []
+    fields[STACKTRACE] = [trace for trace in traces if isinstance(trace, str)]
+    try:
+        return msgspec.convert(fields, JobRecord)
+    except msgspec.ValidationError as error:
+        logger.warning("job %s of queue %s cannot be read: %s", fields[1], fields[0], error)
+        return None

@@ -1,4 +1,4 @@
-"""What workers do: claim, settle, renew, take back, note."""
+"""What workers do: claim, settle, renew, take back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from hasten.jobs.engine import crash_reason
 from hasten.jobs.engines.sqlite.events import Group
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
-from hasten.jobs.engines.sqlite.rows import encode, read_json, ready_place, seqs_of
+from hasten.jobs.engines.sqlite.rows import encode, halving, read_json, ready_place, seqs_of
 from hasten.jobs.engines.sqlite.statements import execute, execute_rows
 from hasten.jobs.options import Keep
 from hasten.jobs.record import (
@@ -21,11 +21,8 @@ from hasten.jobs.record import (
     Failed,
     JobRecord,
     Lease,
-    LogLine,
-    Note,
     Outcome,
     Postponed,
-    Progress,
     Released,
     Retry,
 )
@@ -247,7 +244,7 @@ class Retention:
     ) -> None:
         for state, keep in rules:
             if keep.age_ms is not None:
-                self._by_age(connection, ledger, state, now_ms - keep.age_ms)
+                self._by_age(connection, ledger, state, keep.age_ms, now_ms)
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
                 trimmed = execute(
                     connection, "trim_by_count", queue=ledger.name, state=state, count=excess
@@ -255,17 +252,18 @@ class Retention:
                 ledger.count(state, -trimmed.rowcount)
 
     def _by_age(
-        self, connection: Connection, ledger: Ledger, state: State, cut_off_ms: int
+        self, connection: Connection, ledger: Ledger, state: State, age_ms: int, now_ms: int
     ) -> None:
-        key = ledger.name, state
-        if self._oldest_ms.get(key, cut_off_ms) > cut_off_ms:
+        key, cut_off_ms = (ledger.name, state), now_ms - age_ms
+        # One in the future has finished before the clock was set back: look whether others are old.
+        if cut_off_ms < self._oldest_ms.get(key, cut_off_ms) <= now_ms:
             return
         of = {"queue": ledger.name, "state": state}
         trimmed = execute(connection, "trim_by_age", **of, cut_off=cut_off_ms)
         ledger.count(state, -trimmed.rowcount)
         oldest = execute(connection, "oldest_finished", **of).fetchone()
         if oldest is not None:
-            self._oldest_ms[key] = oldest[0]
+            self._oldest_ms[key] = min(oldest[0], now_ms)
 
 
 def _claim(
@@ -290,17 +288,18 @@ def _claim(
 def _lease(
     connection: Connection, queue: str, state: State, wish: Claim, have: int, now_ms: int
 ) -> list[Lease]:
-    which = {
-        "queue": queue,
-        "state": state,
-        "limit": wish.count - have,
-        "now": now_ms,
-        "worker": wish.worker,
-    }
-    (text,) = execute(connection, "read_ready", **which).fetchone()
+    which = {"queue": queue, "state": state, "now": now_ms, "worker": wish.worker}
+
+    def read(limit: int) -> str:
+        which["limit"] = limit
+        text: str = execute(connection, "read_ready", **which).fetchone()[0]
+        return text
+
+    text = halving(read, wish.count - have)
     leases = [Lease(record, wish.token) for record in _records.decode(text)]
     if leases:
-        execute(connection, "claim", **which, token=wish.token, until=now_ms + wish.lease_ms)
+        until_ms, length_ms = now_ms + wish.lease_ms, wish.lease_ms
+        execute(connection, "claim", **which, token=wish.token, until=until_ms, length=length_ms)
     return leases
 
 
@@ -324,10 +323,15 @@ def release_claim(
     settle(connection, queue, released, None, retention, now_ms, careful=True)
 
 
-def renew(connection: Connection, queue: str, leases: Mapping[str, str], until_ms: int) -> set[str]:
+def renew(
+    connection: Connection, queue: str, leases: Mapping[str, str], lease_ms: int, now_ms: int
+) -> set[str]:
     """See `Engine.renew`."""
     seqs = seqs_of(connection, queue, list(leases))
-    rows = [(seq, token, until_ms) for seq, token in zip(seqs, leases.values(), strict=True)]
+    rows = [
+        (seq, token, now_ms + lease_ms, lease_ms)
+        for seq, token in zip(seqs, leases.values(), strict=True)
+    ]
     if execute_rows(connection, "renew", rows, queue) == len(rows):
         return set()
     tokens = _tokens(connection, queue, seqs)
@@ -343,17 +347,15 @@ def cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[s
     return set(asked).intersection(ids)
 
 
-def expired(connection: Connection, queue: str, now_ms: int) -> list[tuple[int, str, int, int]]:
-    """The active jobs whose lease has run out: seq, id, priority, crashes. Oldest start first."""
-    found: list[tuple[int, str, int, int]] = read_json(
-        connection, "read_expired", queue=queue, now=now_ms
-    )
-    return found
+def has_expired(connection: Connection, queue: str, now_ms: int) -> bool:
+    """Whether `reclaim` has anything to do."""
+    return execute(connection, "has_expired", queue=queue, now=now_ms).fetchone() is not None
 
 
 def reclaim(connection: Connection, queue: str, crash_limit: int, now_ms: int) -> list[str]:
     """See `Engine.reclaim`."""
-    found = expired(connection, queue, now_ms)
+    execute(connection, "shorten_leases", queue=queue, now=now_ms)
+    found = read_json(connection, "read_expired", queue=queue, now=now_ms)
     with open_ledger(connection, queue) as ledger:
         # The last ticket is the place nearest to the front: that is for the oldest job.
         tickets = reversed(ledger.take(len(found)))
@@ -364,19 +366,3 @@ def reclaim(connection: Connection, queue: str, crash_limit: int, now_ms: int) -
         ids = [id for _, id, _, _ in found]
         ledger.tell(Group("waiting", ids, previous=State.ACTIVE), Group("stalled", ids))
     return ids
-
-
-def note(connection: Connection, queue: str, notes: Sequence[Note]) -> None:
-    """See `Engine.note`."""
-    seqs = seqs_of(connection, queue, [note.id for note in notes])
-    with open_ledger(connection, queue) as ledger:
-        for seq, note in zip(seqs, notes, strict=True):
-            job = {"seq": seq, "queue": queue, "id": note.id}
-            match note:
-                case Progress(id, value):
-                    if execute(connection, "set_progress", **job, value=value).rowcount:
-                        ledger.tell(Group("progress", [id], values=[value]))
-                case LogLine(_, line, keep):
-                    for (n,) in execute(connection, "next_log_line", **job).fetchall():
-                        execute(connection, "add_log_line", seq=seq, n=n, line=line)
-                        execute(connection, "trim_log", seq=seq, last=n - keep)

@@ -31,7 +31,8 @@ for _, run in ipairs(request.runs) do
     local id = ids and ids[index] or string.format('%.0f', number)
     if ids and call('EXISTS', q.base .. id) == 1 then
       local state, due = state_but_waiting(q, id)
-      existed[#existed + 1] = { at, state or 'waiting', due or false, call('HGETALL', q.base .. id) }
+      local fields = exists(q, id) and call('HGETALL', q.base .. id) or {}
+      existed[#existed + 1] = { at, state or 'waiting', due or false, fields }
       tell(q, 'duplicated', 'jobId', id)
     else
       store(q, id, name, data, opts, now, delay, priority)

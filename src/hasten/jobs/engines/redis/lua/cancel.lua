@@ -10,7 +10,7 @@ begin_writing(q)
 local answers = {}
 for index, id in ipairs(request.ids) do
   local job_key = q.base .. id
-  local state = call('EXISTS', job_key) == 1 and state_of(q, id)
+  local state = exists(q, id) and state_of(q, id)
   answers[index] = state
   if state == 'active' then
     -- Should its worker give it back, the next one fails it, and so would one of BullMQ's.
@@ -19,11 +19,11 @@ for index, id in ipairs(request.ids) do
   elseif state and state ~= 'completed' and state ~= 'failed' and is_armed(q, id) then
     answers[index] = 'armed'
   elseif state and state ~= 'completed' and state ~= 'failed' then
-    local job = call('HMGET', job_key, 'parentKey', 'parent', 'deid', 'atm')
+    local job = read_fields(job_key, 'parentKey', 'parent', 'deid', 'atm')
     local keep = request.keeps[index]
     local fields = { parentKey = job[1], parent = job[2], deid = job[3] }
     take_out(q, id, state)
-    fail(q, id, fields, reason, {}, tonumber(job[4]) or 0, keep[1] ~= 0, now, state)
+    fail(q, id, fields, reason, {}, whole(job[4]), keep[1] ~= 0, now, state)
     if keep[1] ~= 0 then
       retain(q, 'failed', keep[1], keep[2], now)
     end

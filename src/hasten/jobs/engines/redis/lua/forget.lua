@@ -7,10 +7,17 @@ local base, left = KEYS[1], request.limit
 local STATES = { 'wait', 'paused', 'active', 'prioritized', 'delayed', 'waiting-children', 'completed', 'failed' }
 
 -- Nobody takes a job of it any longer, and nothing is added to a parent that is about to go.
+if call('TYPE', base .. 'meta').ok ~= 'hash' then
+  call('DEL', base .. 'meta')
+end
 call('HSET', base .. 'meta', 'paused', 1)
 for _, state in ipairs(STATES) do
   local key = base .. state
-  local is_list = call('TYPE', key).ok == 'list'
+  local kind = call('TYPE', key).ok
+  local is_list = kind == 'list'
+  if not is_list and kind ~= 'zset' then
+    call('DEL', key) -- missing, or nothing that lists jobs
+  end
   while left > 0 do
     local id
     if is_list then
@@ -21,9 +28,9 @@ for _, state in ipairs(STATES) do
     if not id then
       break
     end
-    local fields = call('HMGET', base .. id, 'parentKey', 'deid')
+    local fields = read_fields(base .. id, 'parentKey', 'deid')
     if fields[1] and string.sub(fields[1], 1, #base) ~= base then
-      unlink(fields[1], base .. id)
+      attempt(id, unlink, fields[1], base .. id)
     end
     if fields[2] then
       call('DEL', base .. 'de:' .. fields[2], base .. 'dn:' .. fields[2])
@@ -36,7 +43,7 @@ for _, state in ipairs(STATES) do
     return 1
   end
 end
-for _, scheduler in ipairs(call('ZRANGE', base .. 'repeat', 0, -1)) do
+for _, scheduler in ipairs(read('ZRANGE', base .. 'repeat', 0, -1)) do
   call('DEL', base .. 'repeat:' .. scheduler)
 end
 queues[base] = nil -- nothing is owed to what is gone

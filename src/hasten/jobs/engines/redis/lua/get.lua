@@ -7,7 +7,7 @@ local q = open(KEYS[1])
 local found = {}
 for index, id in ipairs(request.ids) do
   found[index] = false
-  if call('EXISTS', q.base .. id) == 1 and call('TYPE', q.base .. id).ok == 'hash' then
+  if exists(q, id) then
     local state, due = state_of(q, id)
     if state then
       found[index] = { state, due or false, call('HGETALL', q.base .. id) }

@@ -9,4 +9,4 @@ local limited = limit_of(q)
 local ready = limited == 0 and not is_blocked(q)
   and call('EXISTS', q.base .. 'wait', q.base .. 'prioritized') > 0
 local head = call('ZRANGE', q.base .. 'delayed', 0, 0, 'WITHSCORES')[2]
-return { ready and 1 or 0, head and math.floor(tonumber(head) / 4096) or false, limited }
+return { ready and 1 or 0, head and due_of(head) or false, limited }

@@ -1,4 +1,4 @@
--- uses: queue
+-- uses: places
 -- page: a page of the jobs in one state.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {state, first, count, newest_first}: state is the name of its key
@@ -22,9 +22,9 @@ else -- the next to be taken, or the one that started first, is at the right end
 end
 local found = {}
 for _, id in ipairs(ids) do
-  local fields = call('HGETALL', base .. id)
+  local fields = read('HGETALL', base .. id)
   if #fields > 0 then
-    local due = state == 'delayed' and math.floor(tonumber(call('ZSCORE', key, id)) / 4096)
+    local due = state == 'delayed' and due_of(call('ZSCORE', key, id))
     found[#found + 1] = { id, due or false, fields }
   end
 end

@@ -38,9 +38,9 @@ end
 
 local function age_of(id)
   if is_finished then
-    return tonumber(call('ZSCORE', key, id))
+    return whole(call('ZSCORE', key, id))
   end
-  return tonumber(call('HGET', q.base .. id, 'timestamp')) or 0
+  return whole(read_field(q.base .. id, 'timestamp'))
 end
 
 local function choose(ids)

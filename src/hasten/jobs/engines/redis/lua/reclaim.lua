@@ -31,16 +31,16 @@ for _, id in ipairs(expired) do
   local job_key = q.base .. id
   call('LREM', q.base .. 'active', -1, id)
   call('SREM', q.base .. 'stalled', id)
-  local job = call('HMGET', job_key, 'name', 'data', 'priority', 'stc', 'defa', 'rjk')
+  local job = read_fields(job_key, 'name', 'data', 'priority', 'stc', 'defa', 'rjk')
   if job[1] or job[2] then
-    local crashes = (tonumber(job[4]) or 0) + 1
+    local crashes = whole(job[4]) + 1
     call('HSET', job_key, 'stc', crashes)
     if crashes >= request.crash_limit and not job[5]
       and not (job[6] and call('ZSCORE', q.base .. 'repeat', job[6])) then
-      local reason = string.gsub(request.reason, '{}', tostring(crashes))
+      local reason = string.gsub(request.reason, '{}', string.format('%.0f', crashes))
       call('HSET', job_key, 'defa', reason)
     end
-    make_ready(q, id, tonumber(job[3]) or 0, true)
+    make_ready(q, id, priority_of(job[3]), true)
     tell_waiting(q, id, 'active')
     tell(q, 'stalled', 'jobId', id)
     table.insert(taken_back, 1, id)

@@ -10,12 +10,12 @@ local CHILDREN = { dependencies = 'SMEMBERS', processed = 'HKEYS', failed = 'HKE
 
 local function children_of(job_key)
   local found = {}
-  for suffix, read in pairs(CHILDREN) do
+  for suffix, command in pairs(CHILDREN) do
     local keys
-    if read == 'ZRANGE' then
-      keys = call(read, job_key .. ':' .. suffix, 0, -1)
+    if command == 'ZRANGE' then
+      keys = read(command, job_key .. ':' .. suffix, 0, -1)
     else
-      keys = call(read, job_key .. ':' .. suffix)
+      keys = read(command, job_key .. ':' .. suffix)
     end
     for _, key in ipairs(keys) do
       found[#found + 1] = key
@@ -28,7 +28,7 @@ local function is_running(job_key)
   if call('EXISTS', job_key .. ':lock') == 1 then
     return true
   end
-  for _, child_key in ipairs(call('SMEMBERS', job_key .. ':dependencies')) do
+  for _, child_key in ipairs(read('SMEMBERS', job_key .. ':dependencies')) do
     if is_running(child_key) then
       return true
     end
@@ -42,7 +42,9 @@ local function remove(base, id)
   local state = call('EXISTS', job_key) == 1 and state_of(queue, id)
   for _, child_key in ipairs(children_of(job_key)) do
     local child_base, child_id = split(child_key)
-    remove(child_base, child_id)
+    if child_base then
+      remove(child_base, child_id)
+    end
   end
   -- The last child that goes lets its parent move.
   local now_in = state and state_of(queue, id)

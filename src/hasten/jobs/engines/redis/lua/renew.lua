@@ -4,11 +4,15 @@
 -- ARGV  1 {lease in ms, ids = {…}, tokens = {…}}
 -- Returns the ids whose lease is not the caller's any more.
 local base, ids, tokens = KEYS[1], request.ids, request.tokens
-local lost, kept = {}, {}
+local lost, kept, lock_keys = {}, {}, {}
 for index, id in ipairs(ids) do
-  local lock_key = base .. id .. ':lock'
-  if call('GET', lock_key) == tokens[index] then
-    call('SET', lock_key, tokens[index], 'PX', request.lease)
+  lock_keys[index] = base .. id .. ':lock'
+end
+-- Read with MGET: unlike GET it takes a key of another type for none.
+local held = #ids > 0 and call('MGET', unpack(lock_keys)) or {}
+for index, id in ipairs(ids) do
+  if held[index] == tokens[index] then
+    call('SET', lock_keys[index], tokens[index], 'PX', request.lease)
     kept[#kept + 1] = id
   else
     lost[#lost + 1] = id

@@ -7,7 +7,7 @@
 local q = open(KEYS[1])
 local source = request.source
 for _, id in ipairs(request.ids) do
-  if call('EXISTS', q.base .. id) == 0 then
+  if not exists(q, id) then
     return id
   end
 end
@@ -21,8 +21,8 @@ for index, id in ipairs(request.ids) do
   else
     answers[index] = false
     take_out(q, id, state)
-    local job = call('HMGET', job_key, 'priority', 'opts', 'parentKey')
-    local priority = tonumber(job[1]) or 0
+    local job = read_fields(job_key, 'priority', 'opts', 'parentKey')
+    local priority = priority_of(job[1])
     if source == 'delayed' then
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, false)
@@ -33,7 +33,7 @@ for index, id in ipairs(request.ids) do
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, priority == 0 and goes_in_front(job[2]))
       if job[3] then
-        relink(job[3], job_key, source)
+        attempt(id, relink, job[3], job_key, source)
       end
     end
     tell_waiting(q, id, source)

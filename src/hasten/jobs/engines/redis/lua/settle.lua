@@ -9,8 +9,8 @@
 --         4 postponed  delay in ms
 --         5 released
 -- Returns packed {jobs, next due or false, lost ids, {{id, code}, …} of parents that cannot
--- complete, crons}: code -4 while children are pending, -9 when one has failed the parent. These are
--- still leased.
+-- complete, crons, troubles}: code -4 while children are pending, -9 when one has failed the parent.
+-- These are still leased.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
@@ -45,7 +45,7 @@ local function begin(outcome)
     return nil
   end
   held[lock_key] = nil -- a second outcome for the same run finds it gone
-  local job = call('HMGET', job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
+  local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
   if not job[1] and not job[2] then
     lost[#lost + 1] = id
     return nil
@@ -68,16 +68,16 @@ local function complete(outcome, job)
   local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
   local job_key = q.base .. id
   if job[6] then
-    end_deduplication(q, id, job[6], now)
+    attempt(id, end_deduplication, q, id, job[6], now)
   end
   if job[4] then
-    child_completed(job[4], job_key, value, now)
+    attempt(id, child_completed, job[4], job_key, value, now)
   end
   forget_cancel(q, id)
   if keep[1] == 0 then
     delete_keys(job_key)
   else
-    call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', (tonumber(job[3]) or 0) + 1)
+    call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', whole(job[3]) + 1)
     finished[#finished + 1] = now
     finished[#finished + 1] = id
     rules.completed = rules.completed or {}
@@ -96,7 +96,7 @@ end
 
 local function fail_for_good(outcome, job)
   local id, reason, keep = outcome[2], outcome[4], request.keeps[outcome[6]]
-  local attempts = (tonumber(job[3]) or 0) + (outcome[7] and 1 or 0)
+  local attempts = whole(job[3]) + (outcome[7] and 1 or 0)
   local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
   fail(q, id, fields, reason, trace_of(q.base .. id, outcome[5]), attempts, keep[1] ~= 0, now, 'active')
   if keep[1] ~= 0 then
@@ -114,14 +114,15 @@ local function put_back(id, delay)
     delay_until(q, id, now + delay)
     return
   end
-  local fields = call('HMGET', q.base .. id, 'priority', 'opts')
-  make_ready(q, id, tonumber(fields[1]) or 0, goes_in_front(fields[2]) and (tonumber(fields[1]) or 0) == 0)
+  local fields = read_fields(q.base .. id, 'priority', 'opts')
+  local priority = priority_of(fields[1])
+  make_ready(q, id, priority, priority == 0 and goes_in_front(fields[2]))
   tell_waiting(q, id, 'active')
 end
 
 local function retry(outcome, job)
   local job_key = q.base .. outcome[2]
-  call('HSET', job_key, 'failedReason', outcome[4], 'atm', (tonumber(job[3]) or 0) + 1,
+  call('HSET', job_key, 'failedReason', outcome[4], 'atm', whole(job[3]) + 1,
     unpack(trace_of(job_key, outcome[5])))
   put_back(outcome[2], outcome[6])
 end
@@ -161,7 +162,7 @@ table.sort(released, function(a, b)
   return started[a] < started[b]
 end)
 for _, id in ipairs(released) do
-  make_ready(q, id, tonumber(call('HGET', q.base .. id, 'priority')) or 0, true)
+  make_ready(q, id, priority_of(read_field(q.base .. id, 'priority')), true)
   tell_waiting(q, id, 'active')
 end
 
@@ -187,4 +188,4 @@ if #records == 0 and #freed_ids > 0 then
 end
 pass_marker_on(q)
 close_all()
-return cmsgpack.pack({ records, next_due, lost, refused, crons })
+return cmsgpack.pack({ records, next_due, lost, refused, crons, troubles })

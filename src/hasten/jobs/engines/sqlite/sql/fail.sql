@@ -2,9 +2,10 @@
 UPDATE hasten_jobs
 SET state = 'failed', rank = outcome.rank, failed_reason = outcome.reason,
     stacktrace = CASE WHEN outcome.trace IS NULL THEN stacktrace
-        ELSE json_insert(CASE WHEN json_array_length(stacktrace) >= 20
-                         THEN json_remove(stacktrace, '$[0]')
-                         ELSE coalesce(stacktrace, '[]') END, '$[#]', outcome.trace) END,
+        ELSE json_insert(CASE WHEN NOT json_valid(stacktrace) THEN '[]'
+                         WHEN json_type(stacktrace) IS NOT 'array' THEN '[]'
+                         WHEN json_array_length(stacktrace) >= 20 THEN json_remove(stacktrace, '$[0]')
+                         ELSE stacktrace END, '$[#]', outcome.trace) END,
     finished_ms = outcome.now_ms, token = NULL, lease_ms = NULL,
     attempts_made = attempts_made + outcome.counts, deferred_failure = NULL, cancel_requested = 0
 FROM (WITH row (seq, token, reason, trace, counts, rank, now_ms)

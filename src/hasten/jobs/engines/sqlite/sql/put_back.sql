@@ -12,9 +12,10 @@ SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
     attempts_made = attempts_made + (kind = 'retry'),
     failed_reason = coalesce(outcome.reason, failed_reason),
     stacktrace = CASE WHEN outcome.trace IS NULL THEN stacktrace
-        ELSE json_insert(CASE WHEN json_array_length(stacktrace) >= 20
-                         THEN json_remove(stacktrace, '$[0]')
-                         ELSE coalesce(stacktrace, '[]') END, '$[#]', outcome.trace) END,
+        ELSE json_insert(CASE WHEN NOT json_valid(stacktrace) THEN '[]'
+                         WHEN json_type(stacktrace) IS NOT 'array' THEN '[]'
+                         WHEN json_array_length(stacktrace) >= 20 THEN json_remove(stacktrace, '$[0]')
+                         ELSE stacktrace END, '$[#]', outcome.trace) END,
     token = NULL, lease_ms = NULL
 FROM (WITH row (seq, token, kind, reason, trace, delay_ms, ticket, now_ms)
       AS (VALUES {(?, ?, ?, ?, ?, ?, ?, ?)}) SELECT * FROM row) AS outcome

@@ -4,7 +4,8 @@ SELECT json_group_array(json_array(
         queue, coalesce(custom_id, CAST(seq AS TEXT)), name, data, opts, state, priority,
         delay_ms, created_ms, attempts_made, attempts_started, crashes, deferred_failure,
         processed_ms, worker, progress, failed_reason,
-        CASE state WHEN 'delayed' THEN rank END, finished_ms, result, json(coalesce(stacktrace, '[]')),
+        CASE state WHEN 'delayed' THEN rank END, finished_ms, result, 
+        json(CASE WHEN json_valid(stacktrace) THEN stacktrace ELSE '[]' END),
         json(CASE cancel_requested WHEN 0 THEN 'false' ELSE 'true' END)
     )))
 FROM (SELECT hasten_jobs.* FROM json_each(:seqs) JOIN hasten_jobs ON seq = value ORDER BY key)

@@ -7,17 +7,17 @@ local function delete_keys(job_key)
 end
 
 local function delete_job(q, id)
-  local parent_key = call('HGET', q.base .. id, 'parentKey')
+  local parent_key = read_field(q.base .. id, 'parentKey')
   if parent_key then
-    unlink(parent_key, q.base .. id)
+    attempt(id, unlink, parent_key, q.base .. id)
   end
   delete_keys(q.base .. id)
 end
 
 -- A job that owns a deduplication id gives it free when somebody deletes it (not by retention).
 local function release_deduplication(q, id)
-  local deduplication = call('HGET', q.base .. id, 'deid')
-  if deduplication and call('GET', q.base .. 'de:' .. deduplication) == id then
+  local deduplication = read_field(q.base .. id, 'deid')
+  if deduplication and read('GET', q.base .. 'de:' .. deduplication) == id then
     call('DEL', q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication)
   end
 end

@@ -1,6 +1,7 @@
 -- uses: adding deleting
 -- The end of a job: what is kept of it, and what its end means to others.
 local STACK_LIMIT = 20 -- the newest traces that are kept, where the job does not say
+local MOST_TRACES = 1000
 
 -- A trace more for the hash field `stacktrace`, a JSON array, oldest first.
 local function add_trace(stored, trace, opts)
@@ -9,12 +10,20 @@ local function add_trace(stored, trace, opts)
     traces = {}
   end
   local read, options = pcall(cjson.decode, opts or '{}')
-  local limit = read and type(options) == 'table' and tonumber(options.stackTraceLimit) or STACK_LIMIT
-  traces[#traces + 1] = trace
-  while #traces > limit do
-    table.remove(traces, 1)
+  local limit = STACK_LIMIT
+  if read and type(options) == 'table' and tonumber(options.stackTraceLimit) then
+    limit = whole(options.stackTraceLimit, MOST_TRACES)
   end
-  return #traces > 0 and cjson.encode(traces) or '[]'
+  local kept = {}
+  for place = math.max(1, #traces + 2 - limit), #traces do
+    if type(traces[place]) == 'string' then
+      kept[#kept + 1] = traces[place]
+    end
+  end
+  if limit > 0 then
+    kept[#kept + 1] = trace
+  end
+  return #kept > 0 and cjson.encode(kept) or '[]'
 end
 
 -- The deduplication id is free, and the job that was to follow its owner is added.
@@ -24,24 +33,24 @@ local function end_deduplication(q, id, deduplication, now)
   if left == 0 or (left == -1 and call('GET', owner) == id) then
     call('DEL', owner)
   end
-  local fields = call('HMGET', next_job, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
+  local fields = read_fields(next_job, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
   if not fields[1] then
     return
   end
   local count = call('INCR', q.base .. 'id')
-  local next_id = fields[4] or string.format('%d', count)
+  local next_id = fields[4] or string.format('%.0f', count)
   local ok, options = pcall(cjson.decode, fields[3] or '{}')
   if not ok or type(options) ~= 'table' then
     options = {}
   end
   local settings = type(options.de) == 'table' and options.de or {}
-  local ttl = tonumber(settings.ttl)
-  if ttl and ttl > 0 and not settings.keepLastIfActive then
+  local ttl = whole(settings.ttl)
+  if ttl > 0 and not settings.keepLastIfActive then
     call('SET', owner, next_id, 'PX', ttl)
   else
     call('SET', owner, next_id)
   end
-  local delay, priority = tonumber(options.delay) or 0, tonumber(options.priority) or 0
+  local delay, priority = whole(options.delay), priority_of(options.priority)
   local extra = { 'deid', deduplication }
   for name, value in pairs({ parentKey = fields[5], parent = fields[6], rjk = fields[8] }) do
     if value then
@@ -93,10 +102,10 @@ end
 local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now, previous)
   local job_key = q.base .. id
   if fields.deid then
-    end_deduplication(q, id, fields.deid, now)
+    attempt(id, end_deduplication, q, id, fields.deid, now)
   end
   if fields.parentKey then
-    child_failed(fields.parentKey, fields.parent, job_key, reason, now)
+    attempt(id, child_failed, fields.parentKey, fields.parent, job_key, reason, now)
   end
   forget_cancel(q, id)
   if keeps_it then
@@ -105,7 +114,7 @@ local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now
     call('HDEL', job_key, 'defa')
   else
     if fields.parentKey then
-      unlink(fields.parentKey, job_key)
+      attempt(id, unlink, fields.parentKey, job_key)
     end
     delete_keys(job_key)
   end

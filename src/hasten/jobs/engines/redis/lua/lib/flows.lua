@@ -8,12 +8,12 @@ end
 
 local function release_parent(parent_key, now)
   local base, id = split(parent_key)
-  local fields = call('HMGET', parent_key, 'name', 'priority', 'delay')
+  local fields = read_fields(parent_key, 'name', 'priority', 'delay')
   if not fields[1] or call('ZREM', base .. 'waiting-children', id) == 0 then
     return
   end
   local q = open(base)
-  local delay, priority = tonumber(fields[3]) or 0, tonumber(fields[2]) or 0
+  local delay, priority = whole(fields[3]), priority_of(fields[2])
   if delay > 0 then
     call('ZADD', base .. 'delayed', (now + delay) * 4096, id)
     tell(q, 'delayed', 'jobId', id, 'delay', now + delay)
@@ -49,7 +49,7 @@ local function fail_parent(parent_key, job_key, now)
     release_parent(parent_key, now)
   elseif call('ZREM', base .. 'delayed', id) == 1 then
     call('HSET', parent_key, 'delay', 0)
-    local q, priority = open(base), tonumber(call('HGET', parent_key, 'priority')) or 0
+    local q, priority = open(base), priority_of(read_field(parent_key, 'priority'))
     make_ready(q, id, priority, priority == 0)
     tell_waiting(q, id, 'delayed')
   end

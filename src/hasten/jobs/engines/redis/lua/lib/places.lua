@@ -47,14 +47,19 @@ local function promote_due(q, now)
   local ids = call('ZRANGEBYSCORE', delayed, '-inf', due_score, 'LIMIT', 0, 1000)
   call('ZREM', delayed, unpack(ids))
   for _, id in ipairs(ids) do
-    local fields = call('HMGET', q.base .. id, 'priority', 'name')
+    local fields = read_fields(q.base .. id, 'priority', 'name')
     if fields[1] or fields[2] then
       call('HSET', q.base .. id, 'delay', 0)
-      make_ready(q, id, tonumber(fields[1]) or 0, false)
+      make_ready(q, id, priority_of(fields[1]), false)
       tell_waiting(q, id, 'delayed')
     end
   end
   return call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+end
+
+-- When a job with this score in `delayed` is due.
+local function due_of(score)
+  return whole(tonumber(score) / 4096)
 end
 
 -- The state of a job by where its id is, and when it is due, if it is delayed; false if it does not
@@ -68,7 +73,7 @@ local function state_but_waiting(q, id)
   end
   local score = call('ZSCORE', q.base .. 'delayed', id)
   if score then
-    return 'delayed', math.floor(tonumber(score) / 4096)
+    return 'delayed', due_of(score)
   end
   if call('ZSCORE', q.base .. 'prioritized', id) then
     return 'prioritized'
@@ -90,6 +95,10 @@ local function state_of(q, id)
   return state, due
 end
 
+local function exists(q, id)
+  return call('TYPE', q.base .. id).ok == 'hash'
+end
+
 -- Out of the state it was found in. Returns whether it was there.
 local function take_out(q, id, state)
   if state == 'waiting' then
@@ -102,7 +111,7 @@ end
 
 -- Whether it is the next run of a scheduler: without that one there would be no other.
 local function is_armed(q, id)
-  local scheduler = call('HGET', q.base .. id, 'rjk')
+  local scheduler = read_field(q.base .. id, 'rjk')
   local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
   return pending and id == 'repeat:' .. scheduler .. ':' .. pending
 end

@@ -6,18 +6,73 @@ local call = redis.call
 local request = cmsgpack.unpack(ARGV[1])
 local queues = {}
 
+-- A number as a whole one from 0 to most; 0 for what is none. Anybody may have written anything where
+-- this is read, and a command that does not take a number ends the script in the middle of its work.
+local MOST = 9007199254740991 -- 2^53 - 1: up to here a number is exact
+local function whole(text, most)
+  local number = tonumber(text)
+  if not number or not (number > 0) then
+    return 0
+  end
+  return math.floor(math.min(number, most or MOST))
+end
+
+-- The same for a setting: nil if it is none, or less than none.
+local function limit(text)
+  local number = tonumber(text)
+  return number and number >= 0 and whole(number) or nil
+end
+
+local function priority_of(text)
+  return whole(text, 2097151)
+end
+
+-- What a reading command answers, {} where the key is of another type than the command is for: then
+-- it is not what it should be, and so is taken for missing.
+local function read(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) ~= 'table' or not answer.err then
+    return answer
+  elseif string.find(answer.err, 'WRONGTYPE', 1, true) then
+    return {}
+  end
+  return call(command, key, ...) -- fails as it did before
+end
+
+-- Fields of a hash; nil or false where there are none.
+local function read_fields(key, ...)
+  return read('HMGET', key, ...)
+end
+
+local function read_field(key, field)
+  return read_fields(key, field)[1]
+end
+
+-- What a job's end means to other jobs, and what a scheduler wants, is read from keys and texts that
+-- others wrote. If that fails, the job itself must be settled all the same, and those beside it.
+local troubles = {}
+local function attempt(id, ...)
+  local ok, problem = pcall(...)
+  if not ok then
+    problem = type(problem) == 'table' and problem.err or tostring(problem)
+    redis.log(redis.LOG_WARNING, 'hasten: job ' .. id .. ' of ' .. KEYS[1] .. ' ' .. problem)
+    troubles[#troubles + 1] = { id, problem }
+  end
+end
+
 local function open(base)
   local q = queues[base]
   if not q then
     local meta = call('HMGET', base .. 'meta', 'paused', 'concurrency', 'max', 'duration', 'opts.maxLenEvents')
+    local max, window = whole(meta[3]), whole(meta[4])
     q = {
       base = base,
       events = base .. 'events',
       paused = meta[1] ~= false, -- its existence counts, whatever its value
-      concurrency = tonumber(meta[2]),
-      max = tonumber(meta[4]) and tonumber(meta[3]), -- a limit without a window is none
-      window = tonumber(meta[4]),
-      cap = tonumber(meta[5]),
+      concurrency = limit(meta[2]),
+      max = max > 0 and window > 0 and max, -- a limit without a window is none
+      window = window,
+      cap = limit(meta[5]),
       told = false, -- the id of the first event that was written
       ready = false, -- jobs became ready
       delayed = false, -- jobs became delayed

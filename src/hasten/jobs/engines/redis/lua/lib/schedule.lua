@@ -22,21 +22,31 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   if not pending or type(rule) ~= 'table' or id ~= 'repeat:' .. scheduler .. ':' .. pending then
     return
   end
-  local count = (tonumber(rule.count) or 0) + 1
+  local count = whole(rule.count) + 1
   local limit, last = tonumber(rule.limit), tonumber(rule.endDate)
   if (limit and count > limit) or (last and now > last) then
     return
   end
-  local record = call('HMGET', q.base .. 'repeat:' .. scheduler, 'name', 'data', 'every', 'offset')
+  local record = read_fields(q.base .. 'repeat:' .. scheduler, 'name', 'data', 'every', 'offset')
   local every = tonumber(record[3]) or tonumber(rule.every)
   if not due then
     if not every then
       return
     end
-    due = next_every(every, tonumber(record[4]) or 0, tonumber(pending), now)
+    if whole(every) == 0 then
+      error('its scheduler ' .. scheduler .. ' repeats every ' .. tostring(every) .. ' ms: expected 1 or more', 0)
+    end
+    due = next_every(whole(every), whole(record[4]), tonumber(pending), now)
   end
   local text = string.format('%.0f', due)
   local next_id = 'repeat:' .. scheduler .. ':' .. text
+  local delay = math.max(0, due - now)
+  opts.jobId, opts.delay, opts.timestamp = next_id, delay, now
+  if not every then
+    opts.prevMillis = due
+  end
+  rule.count = count
+  local text_of_opts = cjson.encode(opts) -- before the first write: it fails for infinite numbers
   if call('EXISTS', q.base .. next_id) == 1 then
     tell(q, 'duplicated', 'jobId', next_id)
     return
@@ -44,14 +54,8 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   call('ZADD', q.base .. 'repeat', text, scheduler)
   call('HINCRBY', q.base .. 'repeat:' .. scheduler, 'ic', 1)
   call('INCR', q.base .. 'id')
-  local delay = math.max(0, due - now)
-  opts.jobId, opts.delay, opts.timestamp = next_id, delay, now
-  if not every then
-    opts.prevMillis = due
-  end
-  rule.count = count
-  local priority = tonumber(opts.priority) or 0
-  store(q, next_id, record[1] or scheduler, record[2] or '{}', cjson.encode(opts), now, delay, priority,
+  local priority = priority_of(opts.priority)
+  store(q, next_id, record[1] or scheduler, record[2] or '{}', text_of_opts, now, delay, priority,
     'rjk', scheduler)
   place(q, next_id, now, delay, priority, opts.lifo == true)
 end

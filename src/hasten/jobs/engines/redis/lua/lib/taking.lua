@@ -11,7 +11,7 @@ local function limit_of(q)
   if not q.max then
     return 0, math.huge
   end
-  local used = tonumber(call('GET', q.base .. 'limiter')) or 0
+  local used = whole(call('GET', q.base .. 'limiter'))
   if used < q.max then
     return 0, q.max - used
   end
@@ -58,19 +58,9 @@ local function take_ids(q, count)
   return ids
 end
 
--- A number of a hash as a whole one: anybody may have written anything there, and one that the
--- worker could not read would cost it the whole batch.
-local function whole(text)
-  local number = tonumber(text)
-  if not number or number ~= number or math.abs(number) > 2 ^ 53 then
-    return 0
-  end
-  return math.floor(number)
-end
-
 local function lease(q, id, wish, now)
   local job_key = q.base .. id
-  local job = call('HMGET', job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
+  local job = read_fields(job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
     'stc', 'defa', 'rjk')
   if not job[1] and not job[2] then
     call('LREM', q.base .. 'active', 1, id) -- an id that was left behind by a job that is gone
@@ -81,7 +71,7 @@ local function lease(q, id, wish, now)
   call('HSET', job_key, 'processedOn', now, 'pb', wish[3], 'ats', started)
   tell(q, 'active', 'jobId', id, 'prev', 'waiting')
   return {
-    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', whole(job[4]),
+    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', priority_of(job[4]),
     whole(job[5]), whole(job[6]), whole(job[7]), started, whole(job[9]),
     job[10] or NONE, now, wish[3],
   }, job[11]
@@ -106,12 +96,12 @@ local function hand_back_strays(q, tokens)
     is_stray[token] = true
   end
   for _, id in ipairs(call('LRANGE', q.base .. 'active', 0, -1)) do
-    local token = call('GET', q.base .. id .. ':lock')
+    local token = call('MGET', q.base .. id .. ':lock')[1] -- unlike GET it takes other types for none
     if token and is_stray[token] then
       call('DEL', q.base .. id .. ':lock')
       call('SREM', q.base .. 'stalled', id)
       call('LREM', q.base .. 'active', -1, id)
-      make_ready(q, id, tonumber(call('HGET', q.base .. id, 'priority')) or 0, true)
+      make_ready(q, id, priority_of(read_field(q.base .. id, 'priority')), true)
       tell_waiting(q, id, 'active')
     end
   end
@@ -136,7 +126,7 @@ local function take(q, wish, now)
         records[#records + 1] = record
         tokens = tokens + (record[13] == NONE and 1 or 0)
         if scheduler then
-          schedule_after(q, record, scheduler, now, crons)
+          attempt(id, schedule_after, q, record, scheduler, now, crons)
           next_score = nil
         end
       end
@@ -146,7 +136,7 @@ local function take(q, wish, now)
   local next_due = false
   if #records < wish[1] then
     next_score = next_score or call('ZRANGE', q.base .. 'delayed', 0, 0, 'WITHSCORES')[2]
-    next_due = next_score and math.floor(tonumber(next_score) / 4096) or false
+    next_due = next_score and due_of(next_score) or false
     if limited > 0 then
       next_due = math.min(next_due or math.huge, now + limited)
     end

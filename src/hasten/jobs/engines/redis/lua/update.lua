@@ -1,0 +1,82 @@
+-- uses: places
+-- update: store progress and log lines of jobs, and change jobs, in order.
+-- KEYS  1 the beginning of the queue's keys
+-- ARGV  1 {now, updates = {…}}, an update is {kind, id, …}:
+--         1 progress  value
+--         2 log line  line, how many lines to keep
+--         3 change    data, priority, delay in ms, progress: false for what stays as it is
+-- Returns for each the state in which the job was found, false if there is none. A change is made as
+-- a whole, or not at all: a delay in `delayed` only, a priority unless it has finished.
+local q = open(KEYS[1])
+local now = request.now
+local PROGRESS, LOG_LINE, CHANGE = 1, 2, 3
+
+-- Before the first write: whatever is there instead of a log, it is not ours to delete.
+for _, update in ipairs(request.updates) do
+  if update[1] == LOG_LINE then
+    local kind = call('TYPE', q.base .. update[2] .. ':logs').ok
+    if kind ~= 'list' and kind ~= 'none' then
+      return redis.error_reply('WRONGTYPE the log of job ' .. update[2] .. ' is a ' .. kind)
+    end
+  end
+end
+
+-- Nearly all updates are about running jobs, and they are the ones that are locked.
+local function find(id)
+  if not exists(q, id) then
+    return false
+  elseif call('EXISTS', q.base .. id .. ':lock') == 1 then
+    return 'active'
+  end
+  return state_of(q, id)
+end
+
+local function set_progress(id, value)
+  call('HSET', q.base .. id, 'progress', value)
+  tell_value(q, value, 'progress', 'jobId', id, 'data', value)
+end
+
+local function change(id, state, data, priority, delay, progress)
+  local is_finished = state == 'completed' or state == 'failed'
+  if (delay and state ~= 'delayed') or (priority and is_finished) then
+    return
+  end
+  if data then
+    call('HSET', q.base .. id, 'data', data)
+  end
+  if priority then
+    call('HSET', q.base .. id, 'priority', priority)
+    if state == 'waiting' or state == 'prioritized' then
+      take_out(q, id, state)
+      make_ready(q, id, priority, false)
+    end
+  end
+  if delay then
+    call('HSET', q.base .. id, 'delay', delay)
+    take_out(q, id, state)
+    delay_until(q, id, now + delay)
+  end
+  if progress then
+    set_progress(id, progress)
+  end
+end
+
+begin_writing(q)
+local answers = {}
+for index, update in ipairs(request.updates) do
+  local kind, id = update[1], update[2]
+  local state = find(id)
+  answers[index] = state
+  if not state then
+    -- it may come late, when the job is gone
+  elseif kind == PROGRESS then
+    set_progress(id, update[3])
+  elseif kind == LOG_LINE then
+    call('RPUSH', q.base .. id .. ':logs', update[3])
+    call('LTRIM', q.base .. id .. ':logs', -update[4], -1)
+  elseif kind == CHANGE then
+    change(id, state, unpack(update, 3, 6))
+  end
+end
+close_all()
+return answers

@@ -1,0 +1,50 @@
+"""Numbers have bounds: at each call that takes one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidOption
+from hasten.jobs import Queue, State
+
+MOST = 2**53 - 1
+
+
+async def test_the_largest_page_is_all_jobs(queue: Queue) -> None:
+    await queue.add_many([("send", {"n": n}) for n in range(3)])
+    for newest_first in (False, True):
+        jobs = await queue.jobs("waiting", start=1, count=MOST, newest_first=newest_first)
+        assert len(jobs) == 2
+        assert await queue.jobs("waiting", start=MOST, count=MOST, newest_first=newest_first) == []
+
+
+async def test_the_largest_limit_is_no_limit(queue: Queue) -> None:
+    await queue.add_many([("send", {})] * 3)
+    assert len(await queue.clean("waiting", limit=MOST)) == 3
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, True, MOST + 1, 10**400])
+async def test_a_limit_beyond_is_refused(queue: Queue, limit: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"^limit=.*: expected a whole number from 0 to 9,007,"):
+        await queue.clean("waiting", limit=limit)
+
+
+@pytest.mark.parametrize("max_bytes", [0, -1, 1.5, None, True, "1", 10**20])
+def test_a_size_beyond_is_refused(max_bytes: Any) -> None:
+    with pytest.raises(
+        InvalidOption, match=r"^max_bytes=.*: expected a whole number from 1 to 268,"
+    ):
+        Queue("mail", "sqlite://", max_bytes=max_bytes)
+
+
+async def test_a_job_keeps_the_largest_numbers_that_it_may_have(queue: Queue) -> None:
+    """In each store as they were given."""
+    job = await queue.add(
+        "send", attempts=1_000_000, priority=2_097_151, keep_completed=MOST, keep_logs=1_000_000
+    )
+    later = await queue.add("send", delay=100 * 366 * 24 * 3600)
+    assert (await job.refresh()).priority == 2_097_151
+    assert (await later.refresh()).record.due_ms == later.record.created_ms + later.record.delay_ms
+    assert [found.id for found in await queue.jobs(State.DELAYED)] == [later.id]
