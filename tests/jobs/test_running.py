@@ -262,6 +262,36 @@ class TestContext:
         assert (await job.refresh()).progress == {"page": 3}
         assert await job.logs() == ["half", "?", "done"]
 
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_of_a_job_that_has_ended_drops_what_is_said(
+        self, queue: Queue, where: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """By a thread that the handler left behind. A warning says so, once."""
+        contexts: list[Context] = []
+
+        def act(ctx: Context) -> None:
+            contexts.append(ctx)
+            ctx.log("in time")
+            if ctx.attempt == 1:
+                raise ValueError
+
+        async def in_loop(ctx: Context) -> None:
+            act(ctx)
+
+        queue.task(name="act")(in_loop if where == "loop" else act)
+        job = await queue.add("act", attempts=2)
+        async with Worker(queue):
+            await job.result(timeout=5)
+            for ctx in contexts:
+                await asyncio.to_thread(ctx.log, "too late")
+                ctx.progress("too late")
+            after = await queue.add("act", attempts=2)
+            await after.result(timeout=5)
+        assert await job.logs() == await after.logs() == ["in time"] * 2
+        assert (await job.refresh()).progress is None
+        warning = f"job {job.id} (act): its handler has ended"
+        assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"] * 2
+
     @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
     async def test_progress_that_is_no_json_is_refused_where_it_is_said(
         self, queue: Queue, value: object

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from hasten.jobs.encoding import encode_json
 from hasten.jobs.options import read_keep_logs
 from hasten.jobs.record import JobRecord, LogLine, Note, Progress
 
+logger = logging.getLogger("hasten.worker")
+
 
 class Context:
     """Given to the parameter of a task that is annotated with it.
 
     Its methods may be called from any thread, and do not wait: what they say is stored with the
-    next transaction, before the job's end.
+    next transaction, before the job's end. Once the handler has returned or raised, they do
+    nothing: what a thread or a task that it left behind reports is dropped, and the first time a
+    warning is logged.
     """
 
-    __slots__ = ("_job", "_note", "_stopping", "attempt")
+    __slots__ = ("_closed", "_dropped", "_job", "_note", "_stopping", "attempt")
 
     def __init__(self, job: JobRecord, note: Callable[[Note], None]) -> None:
         self._job = job
         self._note = note
         self._stopping = False
+        self._closed = False
+        self._dropped = False
         self.attempt = job.attempts_made + 1
         """The number of this attempt, from 1. Runs that were handed back do not count."""
 
@@ -42,16 +49,31 @@ class Context:
         """Set `stopping`. The worker does that."""
         self._stopping = True
 
+    def close(self) -> None:
+        """Drop what is reported from now on. The worker does that when the handler has ended."""
+        self._closed = True
+
     def progress(self, value: object) -> None:
         """Store how far the job is: any JSON value. Raises `TypeError` or `ValueError` if not."""
-        self._note(Progress(self._job.id, encode_json(value).decode()))
+        self._report(Progress(self._job.id, encode_json(value).decode()))
 
     def log(self, line: str) -> None:
         """Keep a line with the job, as long as the job is kept.
 
         The newest 1,000 lines are kept, or as many as the job's option keep_logs says.
         """
-        self._note(log_line(self._job, line))
+        self._report(log_line(self._job, line))
+
+    def _report(self, note: Note) -> None:
+        if not self._closed:
+            self._note(note)
+        elif not self._dropped:
+            self._dropped = True
+            logger.warning(
+                "job %s (%s): its handler has ended; the log lines and the progress that it "
+                "still reports, from a thread or a task that it left running, are dropped",
+                self._job.id, self._job.name,
+            )  # fmt: skip
 
 
 def log_line(job: JobRecord, line: str) -> LogLine:

@@ -1,94 +1,91 @@
 """Handlers in processes of their own: each runs one job at a time, and can be killed.
 
-A child is started when it is first needed and serves many jobs. It imports the module of a task and
-finds the task there, so nothing but JSON and names travels. The parent talks to it from a thread;
-when the parent dies, the child sees its pipe closed and dies, too, whatever it is doing.
+A child (`child.py`) is started when it is first needed and serves many jobs. A thread for each
+child starts it, reads what it says, and sees its end at once, also between two jobs. Whenever a
+child ends or is killed, so is all that its handlers have started and left running, unless that has
+left the child's process group.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import importlib
-import inspect
+import atexit
+import contextlib
+import itertools
 import multiprocessing
 import os
-import queue
 import signal
+import sys
 import threading
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
+import time
+from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from hasten import _django
-from hasten.jobs import failures
-from hasten.jobs.arguments import encode_result
-from hasten.jobs.context import Context
+from hasten.jobs.child import (
+    CONNECTION_LOST,
+    STOP_SIGNALS,
+    Begun,
+    Message,
+    Order,
+    Raised,
+    Returned,
+    Said,
+    decode_message,
+    encode,
+    serve,
+)
 from hasten.jobs.failures import Failure
-from hasten.jobs.record import JobRecord, LogLine, Note, Progress
+from hasten.jobs.record import LogLine, Note, Progress
 from hasten.jobs.run import Run
 
 if TYPE_CHECKING:
     from hasten.jobs.tasks import TaskCore
 
+# An order of up to this size is written at once: even a pipe's smallest buffer takes it.
+SMALL_ORDER_BYTES: Final = 4_096
+
+# How long a child that has closed its pipe gets to end by itself, and then to end of being killed.
+LEAVE_SECONDS: Final = 0.5
+DIE_SECONDS: Final = 5.0
+COLLECT_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.002
+
+_spawning: Final = multiprocessing.get_context("spawn")
+_numbers: Final = itertools.count()
+
 
 class ProcessDied(Exception):
-    """The process of a handler has ended in the middle of a job."""
+    """The process of a handler has ended in the middle of a job, or before it could begin."""
 
-    def __init__(self, exit_code: int | None) -> None:
-        code = exit_code or 0
-        how = (
-            f"killed by signal {-code} ({_signal_name(-code)})" if code < 0 else f"exit code {code}"
-        )
-        super().__init__(f"the process that ran it has died: {how}")
-
-
-class _Order(msgspec.Struct):
-    """To a child: run this."""
-
-    module: str
-    function: str
-    job: JobRecord
-    max_bytes: int
+    def __init__(self, how: str, *, while_starting: bool = False) -> None:
+        if while_starting:
+            super().__init__(
+                f"the process that was to run it has died while starting: {how}; "
+                "the worker's standard error may say why"
+            )
+        else:
+            super().__init__(f"the process that ran it has died: {how}")
 
 
-class _Said(msgspec.Struct, tag=True):
-    """From a child, while it runs: progress or a log line."""
-
-    progress: str | None = None
-    log: str | None = None
-    keep: int = 0
-
-
-class _Returned(msgspec.Struct, tag=True):
-    """From a child: the result, JSON."""
-
-    result: str
-
-
-class _Raised(msgspec.Struct, tag=True):
-    """From a child: it failed."""
-
-    failure: Failure
-
-
-_answers: Final = msgspec.json.Decoder(_Said | _Returned | _Raised)
-_orders: Final = msgspec.json.Decoder(_Order)
-_encode: Final = msgspec.json.Encoder().encode
+class _NotBegun(Exception):
+    """A child that has served before has ended, and has certainly not begun with the job."""
 
 
 class Processes:
     """A pool of child processes, started as needed."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        # Set by multiprocessing in a child that is still importing the program's main module.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise RuntimeError(
+                "a worker cannot start while a child process imports the main module: put what "
+                'starts it below `if __name__ == "__main__":`'
+            )
         self._room = asyncio.Semaphore(size)
+        self._children: set[_Child] = set()
         self._idle: list[_Child] = []
-        self._threads: ThreadPoolExecutor | None = None
 
     async def run(
         self,
@@ -100,160 +97,266 @@ class Processes:
     ) -> str | Failure:
         """Run a job in a child. Returns the result as JSON; raises `ProcessDied`.
 
-        started is called when a child is free and begins.
+        started is called when there is room for it.
         """
         function = core.function
-        order = _Order(
-            function.__module__, function.__qualname__, run.lease.job, core.queue.max_bytes
+        order = Order(
+            next(_numbers),
+            function.__module__,
+            function.__qualname__,
+            run.lease.job,
+            core.queue.max_bytes,
         )
         async with self._room:
             if run.told_to_end():
                 raise asyncio.CancelledError
-            child = self._idle.pop() if self._idle else _Child()
-            run.interrupt = child.kill
             started()
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="hasten child")
-            loop = asyncio.get_running_loop()
-            try:
-                answer = await loop.run_in_executor(self._threads, child.run, order, note)
-            except BaseException:
-                child.kill()
-                raise
-            if run.told_to_end():
-                child.kill()  # whatever it is doing now, nobody waits for it
-            else:
-                self._idle.append(child)
-            return answer
+            while True:
+                child = self._next_child()
+                run.interrupt = child.kill
+                try:
+                    answer = await child.run(order, note)
+                except _NotBegun:
+                    self._children.discard(child)
+                    if run.told_to_end():
+                        raise asyncio.CancelledError from None
+                except BaseException:
+                    self._drop(child)
+                    raise
+                else:
+                    if run.told_to_end():
+                        self._drop(child)  # whatever it is doing now, nobody waits for it
+                    else:
+                        self._idle.append(child)
+                    return answer
+
+    def _next_child(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if not child.has_ended:
+                return child
+            self._children.discard(child)
+        child = _Child()
+        self._children.add(child)
+        return child
+
+    def _drop(self, child: _Child) -> None:
+        child.kill()
+        self._children.discard(child)
 
     def close(self) -> None:
-        for child in self._idle:
+        """Kill all children, and all that their handlers have started."""
+        for child in self._children:
             child.kill()
+        self._children.clear()
         self._idle.clear()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+
+
+class _Call:
+    """A job that a child has been ordered to run. Made in the event loop that waits for it."""
+
+    def __init__(self, order: Order, note: Callable[[Note], None]) -> None:
+        self.order = order
+        self._note = note
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[str | Failure] = self._loop.create_future()
+        self.has_begun = False
+
+    def report(self, said: Said) -> None:
+        if said.order != self.order.number:
+            return  # an earlier job's, from a thread that it has left behind
+        id = self.order.job.id
+        if said.progress is not None:
+            self._note(Progress(id, said.progress))
+        else:
+            self._note(LogLine(id, said.log or "", said.keep))
+
+    def end(self, outcome: str | Failure | BaseException) -> None:
+        """Tell the event loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._set, outcome)
+
+    def _set(self, outcome: str | Failure | BaseException) -> None:
+        if self.future.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class _Child:
-    """A child process, as the parent sees it. `run` is called in a thread, `kill` from anywhere."""
+    """A child process, as the worker sees it."""
 
     def __init__(self) -> None:
-        self._killed = False
+        self._ours, self._theirs = _spawning.Pipe()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._process: SpawnProcess | None = None
-        self._pipe: Connection | None = None
+        self._call: _Call | None = None
+        self._has_served = False
+        self._killed = False
+        self.has_ended = False
 
-    def run(self, order: _Order, note: Callable[[Note], None]) -> str | Failure:
-        if self._process is None:
-            self._start()
-        process, pipe = self._process, self._pipe
-        assert process is not None
-        assert pipe is not None
-        try:
-            pipe.send_bytes(_encode(order))
-            while True:
-                match _answers.decode(pipe.recv_bytes()):
-                    case _Returned(result=result):
-                        return result
-                    case _Raised(failure=failure):
-                        return failure
-                    case _Said(progress=str() as value):
-                        note(Progress(order.job.id, value))
-                    case _Said(log=line, keep=keep):
-                        note(LogLine(order.job.id, line or "", keep))
-        except (EOFError, OSError):
-            process.join(5)
-            raise ProcessDied(process.exitcode) from None
+    async def run(self, order: Order, note: Callable[[Note], None]) -> str | Failure:
+        call = _Call(order, note)
+        with self._lock:
+            if self.has_ended:
+                raise _NotBegun
+            self._call = call
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, name="hasten child", daemon=True)
+                self._thread.start()
+                _living.add(self)
+        self._send(encode(order))
+        return await call.future
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs,), name="hasten job", daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        if self._killed:  # while it started
-            self._process.kill()
+    def _send(self, data: bytes) -> None:
+        if len(data) <= SMALL_ORDER_BYTES:
+            self._write(data)
+        else:  # until the child has read most of it, which must not hold up the event loop
+            threading.Thread(
+                target=self._write, args=(data,), name="hasten order", daemon=True
+            ).start()
+
+    def _write(self, data: bytes) -> None:
+        with self._writing, contextlib.suppress(OSError):  # it has ended, which our thread sees
+            self._ours.send_bytes(data)
 
     def kill(self) -> None:
-        self._killed = True
-        if self._process is not None:
-            self._process.kill()
+        """Kill the process and its group, now or once it has started. From any thread."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None and not self.has_ended:
+                _kill(self._process)
 
+    def abandon(self) -> None:
+        """Give it up in a fork of the worker: with a copy of the pipe, no end of it is seen."""
+        self._ours.close()
+        self._theirs.close()
 
-# In the child -----------------------------------------------------------------------------------
+    # In its thread ------------------------------------------------------------------------------
 
-
-def _serve(pipe: Connection) -> None:
-    """Run orders until the parent closes the pipe or is gone."""
-    # Ctrl+C and a service manager's SIGTERM go to the whole group; the parent decides for us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(pipe, orders), daemon=True).start()
-    while True:
-        order = orders.get()
-        _django.close_old_connections()
-        answer = _carry_out(order, pipe)
-        _django.close_old_connections()
-        pipe.send_bytes(_encode(answer))
-
-
-def _receive(pipe: Connection, orders: queue.SimpleQueue[_Order]) -> None:
-    # In a thread of its own: it sees the parent's end even while a handler runs.
-    while True:
+    def _live(self) -> None:
+        """Start the process, take what it says, see to its end."""
         try:
-            orders.put(_orders.decode(pipe.recv_bytes()))
-        except (EOFError, OSError):
-            os._exit(1)
+            process = self._start()
+        except Exception as error:  # noqa: BLE001  # no memory, too many processes: the job's error
+            self._end(error)
+            self._close()
+            return
+        with contextlib.suppress(Exception):  # it has ended, or a handler wrote into the pipe
+            while True:
+                self._receive(decode_message(self._ours.recv_bytes()))
+        how = _how(_exit_code(process, LEAVE_SECONDS))
+        self.kill()  # if it has ended: what it has left behind
+        _exit_code(process, DIE_SECONDS)  # not to leave a zombie
+        self._end(how)
+        self._close(process)
 
-
-def _carry_out(order: _Order, pipe: Connection) -> _Returned | _Raised:
-    job = order.job
-    core: TaskCore | None = None
-    try:
-        core = _find(order)
-        context = Context(job, lambda note: pipe.send_bytes(_encode(_said(note))))
-        try:
-            args, kwargs = core.parameters.decode(job.data, context)
-        except ValueError as exc:
-            return _Raised(Failure(str(exc), "", final=True))
-        # What a handler sets in its context must not be there for the next one.
-        value = contextvars.copy_context().run(core.function, *args, **kwargs)
-        if inspect.isawaitable(value):
-            value = asyncio.run(_wait_for(value))
-        return _Returned(encode_result(value, order.max_bytes))
-    except BaseException as error:  # noqa: BLE001  # the handler's, whatever it is
-        return _Raised(
-            failures.describe(
-                error,
-                attempt=job.attempts_made + 1,
-                give_up_on=core.give_up_on if core else (),
-                backoff_function=core.backoff_function if core else None,
-            )
+    def _start(self) -> SpawnProcess:
+        # Not a daemon: those may not have children themselves. `_kill_all` sees to its end.
+        process = _spawning.Process(
+            target=serve, args=(self._theirs,), name="hasten job", daemon=False
         )
+        if sys.platform != "win32":
+            # Blocked in this thread, and so in the child until it is ready for them. The tracker
+            # is started first since that would unblock them here.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        process.start()
+        self._theirs.close()
+        with self._lock:
+            self._process = process
+            if self._killed:  # while it started
+                _kill(process)
+        return process
+
+    def _receive(self, message: Message) -> None:
+        call = self._call
+        if isinstance(message, Said):
+            if call is not None:
+                call.report(message)
+            return
+        assert call is not None
+        match message:
+            case Begun():
+                call.has_begun = True
+            case Returned(result=result):
+                self._answer(call, result)
+            case Raised(failure=failure):
+                self._answer(call, failure)
+
+    def _answer(self, call: _Call, answer: str | Failure) -> None:
+        self._has_served = True
+        self._call = None
+        call.end(answer)
+
+    def _end(self, how: str | Exception) -> None:
+        with self._lock:
+            self.has_ended = True
+            call, self._call = self._call, None
+        _living.discard(self)
+        if call is None:
+            return
+        if isinstance(how, Exception):
+            call.end(how)
+        elif call.has_begun:
+            call.end(ProcessDied(how))
+        elif self._has_served:
+            call.end(_NotBegun())
+        else:
+            call.end(ProcessDied(how, while_starting=True))
+
+    def _close(self, process: SpawnProcess | None = None) -> None:
+        self._theirs.close()
+        with self._writing:  # another thread must not write into what is opened in its place
+            self._ours.close()
+        if process is not None:
+            with contextlib.suppress(ValueError):  # it does not end
+                process.close()
 
 
-async def _wait_for(value: Awaitable[Any]) -> Any:
-    return await value
+def _kill(process: SpawnProcess) -> None:
+    process.kill()
+    # The process itself first: it can start nothing more then. It has no group before it is ready.
+    if sys.platform != "win32" and process.pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def _find(order: _Order) -> TaskCore:
-    """The task, in this process. Its module's name for it stands for the decorated function."""
-    _django.set_up()  # before a module that imports models
-    found: Any = importlib.import_module(order.module)
-    for name in order.function.split("."):
-        found = getattr(found, name)
-    core: TaskCore = found.core
-    return core
+def _exit_code(process: SpawnProcess, seconds: float) -> int | None:
+    """Wait for the end of a process. None if it goes on, or if its exit code is lost.
+
+    Not by `join`: what a handler has started may hold the pipe that this would wait for.
+    """
+    deadline = time.monotonic() + seconds
+    while process.exitcode is None and time.monotonic() < deadline:
+        if not _exists(process):  # another thread has just got its exit code, or nobody has
+            deadline = min(deadline, time.monotonic() + COLLECT_SECONDS)
+        time.sleep(LOOK_SECONDS)
+    return process.exitcode
 
 
-def _said(note: Note) -> _Said:
-    match note:
-        case Progress(value=value):
-            return _Said(progress=value)
-        case LogLine(line=line, keep=keep):
-            return _Said(log=line, keep=keep)
+def _exists(process: SpawnProcess) -> bool:
+    """Where SIGCHLD is ignored, a process that has ended is gone with its exit code."""
+    if sys.platform != "win32" and process.pid is not None:
+        try:
+            os.kill(process.pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "its connection to the worker broke"
+    if exit_code == CONNECTION_LOST:
+        return "its handler has closed its connection to the worker"
+    if exit_code < 0:
+        return f"killed by signal {-exit_code} ({_signal_name(-exit_code)})"
+    return f"exit code {exit_code}"
 
 
 def _signal_name(number: int) -> str:
@@ -261,3 +364,23 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
+
+
+_living: Final[set[_Child]] = set()
+
+
+def _kill_all() -> None:
+    for child in _living.copy():
+        child.kill()
+
+
+def _abandon_all() -> None:
+    for child in _living:
+        child.abandon()
+    _living.clear()
+
+
+# Children of a worker that was not stopped: multiprocessing would wait for them.
+atexit.register(_kill_all)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -125,10 +125,14 @@ class Runner:
         except ValueError as exc:
             return Failure(str(exc), "", final=True)
         _limit(run, options)
-        if core.run_in == "loop":
-            value = await core.function(*args, **kwargs)
-        else:
-            value = await self._in_thread(run, partial(core.function, *args, **kwargs))
+        try:
+            if core.run_in == "loop":
+                value = await core.function(*args, **kwargs)
+            else:
+                value = await self._in_thread(run, partial(core.function, *args, **kwargs))
+        finally:
+            if context is not None:
+                context.close()
         return encode_result(value, self._queue.max_bytes)
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
