@@ -62,6 +62,9 @@ class Lane:
         self.held = 0  # this lane's part of the worker's room
         self.latest_claim = 0
         self.flights = 0  # fetchers that are at the store
+        self.claims = 0  # claims that are under way
+        self._alone = 0  # notes and outcomes that are to be stored one at a time
+        self.replaced: set[tuple[str, str]] = set()  # runs whose outcome the store has rejected
         self.unsure: set[str] = set()  # jobs whose end may have been stored, or not
         self.noting = asyncio.Lock()  # held while notes are on their way
         self._pause = FIRST_PAUSE_SECONDS
@@ -117,9 +120,9 @@ class Lane:
         if run is not None and run.lease.token == token:
             del self.runs[id]
 
-    async def until_landed(self) -> None:
-        """Wait until no fetcher is at the store."""
-        while self.flights:
+    async def until_claimed(self) -> None:
+        """Wait until no claim is under way."""
+        while self.claims:
             self.turned.clear()
             await self.turned.wait()
 
@@ -130,14 +133,24 @@ class Lane:
             self.wake()
             await self.turned.wait()
 
-    def take(self) -> tuple[list[Note], list[Outcome]]:
+    def take(self) -> tuple[list[Note], list[Outcome], bool]:
+        """What is to be stored next, and whether it has to be stored alone."""
+        if self._alone:
+            self._alone -= 1
+            if self._notes:
+                return [self._notes.pop(0)], [], True
+            if self._outcomes:
+                return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
         outcomes, self._outcomes = self._outcomes, []
-        return notes, outcomes
+        return notes, outcomes, False
 
-    def put_back(self, notes: list[Note], outcomes: list[Outcome]) -> None:
+    def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
+        """Keep what could not be stored for the next call; alone: for as many calls."""
         self._notes[:0] = notes
         self._outcomes[:0] = outcomes
+        if alone:
+            self._alone += len(notes) + len(outcomes)
         self.wake()
 
     async def pause(self) -> None:

@@ -33,7 +33,7 @@ from typing import Any, Final, Self
 
 from hasten._clock import Clock
 from hasten._durations import Seconds, to_ms
-from hasten.errors import InvalidOption, StoreError, StoreInterrupted
+from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
 from hasten.jobs import engines, suspects
 from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
@@ -47,7 +47,16 @@ from hasten.jobs.options import (
 from hasten.jobs.outages import Outage
 from hasten.jobs.processes import Processes
 from hasten.jobs.queue import Queue
-from hasten.jobs.record import Batch, Claim, Lease, Note, Outcome, Postponed, Released
+from hasten.jobs.record import (
+    Batch,
+    Claim,
+    Failed,
+    Lease,
+    Note,
+    Outcome,
+    Postponed,
+    Released,
+)
 from hasten.jobs.run import Run, Stop
 from hasten.jobs.suspects import Suspects
 from hasten.jobs.threads import Threads
@@ -361,11 +370,7 @@ class Worker:
     async def _store_the_rest(self) -> None:
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
-                for lane in self._lanes:
-                    # What a claim that is still under way brings is handed back with the others.
-                    await lane.until_landed()
-                    lane.hand_back()
-                    await lane.until_settled()
+                await asyncio.gather(*map(_store_rest, self._lanes))
         except TimeoutError:
             logger.error(
                 "worker %s could not reach its store to say how its last jobs ended; "
@@ -386,8 +391,8 @@ class Worker:
         """Settle what has ended and claim what there is room for, again and again."""
         activity = f"settle jobs of queue {lane.name}"
         while True:
-            notes, outcomes = lane.take()
-            claim = self._next_claim(lane)
+            notes, outcomes, alone = lane.take()
+            claim = None if alone else self._next_claim(lane)
             if not notes and not outcomes and claim is None:
                 lane.signal.clear()
                 await lane.signal.wait()
@@ -396,11 +401,21 @@ class Worker:
             try:
                 batch = await self._settle(lane, notes, outcomes, claim)
             except StoreError as error:
-                self._put_back(lane, notes, outcomes, claim, isinstance(error, StoreInterrupted))
+                self._return_room(lane, claim)
+                self._begin_suspect()
+                if isinstance(error, StoreRejected) and (notes or outcomes):
+                    self._find_culprit(lane, notes, outcomes, alone, error)
+                    continue
+                lane.put_back(notes, outcomes, alone=alone)
+                if isinstance(error, StoreInterrupted):
+                    lane.unsure.update(outcome.id for outcome in outcomes)
                 lane.outage.failed(activity, error)
                 await lane.pause()
             except asyncio.CancelledError:
-                self._put_back(lane, notes, outcomes, claim, unsure=True)
+                # Whoever has cancelled us, what was asked may have been done.
+                self._return_room(lane, claim)
+                lane.put_back(notes, outcomes, alone=alone)
+                lane.unsure.update(outcome.id for outcome in outcomes)
                 raise
             else:
                 lane.recovered()
@@ -411,20 +426,41 @@ class Worker:
                 lane.flights -= 1
                 lane.turned.set()
 
-    def _put_back(
+    def _find_culprit(
         self,
         lane: Lane,
         notes: list[Note],
         outcomes: list[Outcome],
-        claim: Claim | None,
-        unsure: bool,
+        alone: bool,
+        error: StoreRejected,
     ) -> None:
-        """Keep what could not be stored for the next call. unsure: it may have been stored."""
-        lane.put_back(notes, outcomes)
-        if unsure:
-            lane.unsure.update(outcome.id for outcome in outcomes)
-        self._return_room(lane, claim)
-        self._begin_suspect()
+        """The store rejects something of a batch: only the job that it belongs to may suffer."""
+        if not alone:
+            lane.put_back(notes, outcomes, alone=True)
+            return
+        for note in notes:
+            logger.error(
+                "queue %s: dropped a log line or the progress of job %s: cannot be stored: %s",
+                lane.name, note.id, error.reason,
+            )  # fmt: skip
+        for outcome in outcomes:
+            self._replace(lane, outcome, error)
+
+    def _replace(self, lane: Lane, outcome: Outcome, error: StoreRejected) -> None:
+        """Fail the job of an outcome that cannot be stored."""
+        run = (outcome.id, outcome.token)
+        reason = f"what came of it cannot be stored: {error.reason}"
+        logger.error(
+            "queue %s: job %s: %s", lane.name, outcome.id, reason,
+            extra={"queue": lane.name, "job_id": outcome.id, "reason": reason},
+        )  # fmt: skip
+        if run in lane.replaced:  # that cannot be stored either: its lease runs out
+            lane.replaced.discard(run)
+            lane.forget(*run)
+        else:
+            lane.replaced.add(run)
+            failed = Failed(outcome.id, outcome.token, reason, None, self._keep_failed)
+            lane.put_back([], [failed], alone=True)
 
     async def _settle(
         self,
@@ -439,6 +475,8 @@ class Worker:
                 if notes:
                     await lane.engine.update(lane.name, notes, now_ms=now_ms)
                     notes.clear()  # they must not be stored twice if the next step fails
+        if not outcomes and claim is None:
+            return Batch([])
         return await lane.engine.settle(lane.name, outcomes, claim, now_ms=now_ms)
 
     def _next_claim(self, lane: Lane) -> Claim | None:
@@ -451,6 +489,7 @@ class Worker:
         self._busy += room
         lane.held += room
         self._claiming += 1
+        lane.claims += 1
         self._claims += 1
         lane.latest_claim = self._claims
         token = f"{self._id}:{self._claims}"
@@ -478,6 +517,7 @@ class Worker:
             self._busy -= claim.count
             lane.held -= claim.count
             self._claiming -= 1
+            lane.claims -= 1
 
     def _take_in(
         self, lane: Lane, outcomes: Sequence[Outcome], claim: Claim | None, batch: Batch
@@ -490,6 +530,8 @@ class Worker:
                 logger.info("what came of job %s was stored before, or its lease was lost", id)
             else:
                 logger.warning("what came of job %s was not stored: its lease was lost", id)
+        if lane.replaced:
+            lane.replaced.difference_update((outcome.id, outcome.token) for outcome in outcomes)
         if lane.unsure:
             lane.unsure.difference_update(outcome.id for outcome in outcomes)
         self._suspects.settled(outcome.id for outcome in outcomes)
@@ -620,3 +662,11 @@ class Worker:
                 "took back %d jobs of queue %s whose worker is gone: %s",
                 len(ids), lane.name, ", ".join(ids[:10]),
             )  # fmt: skip
+
+
+async def _store_rest(lane: Lane) -> None:
+    """Store what has come of runs, and hand back the rest."""
+    # What a claim that is still under way brings is handed back with the others.
+    await lane.until_claimed()
+    lane.hand_back()
+    await lane.until_settled()

@@ -1,0 +1,111 @@
+"""A store that refuses what came of one job: that job fails, and those beside it are stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from hasten.errors import JobFailed, StoreRejected
+from hasten.jobs import Context, Queue, State, Worker
+from hasten.jobs.record import Completed, Outcome
+from tests.jobs.eventually import until, until_state
+from tests.servers.redis import shared_redis
+
+
+@pytest.fixture
+def refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> set[type[Outcome]]:
+    """The kinds of outcomes that the store refuses for jobs whose result or reason is poison."""
+    kinds: set[type[Outcome]] = {Completed}
+    settle = queue.engine.settle
+
+    async def picky(name: str, outcomes: Sequence[Outcome], claim: Any, *, now_ms: int) -> Any:
+        if any(type(outcome) in kinds and outcome.id.startswith("bad") for outcome in outcomes):
+            raise StoreRejected(queue.engine.url, "it holds poison")
+        return await settle(name, outcomes, claim, now_ms=now_ms)
+
+    monkeypatch.setattr(queue.engine, "settle", picky)
+    return kinds
+
+
+async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
+    """Twenty runs end together; two of them cannot be stored."""
+    together = asyncio.Event()
+    running: list[int] = []
+
+    @queue.task
+    async def run(number: int) -> int:
+        running.append(number)
+        await together.wait()
+        return number
+
+    jobs = [
+        await run.using(job_id=f"{'bad' if n in {3, 12} else 'good'}{n}").enqueue(n)
+        for n in range(20)
+    ]
+    async with Worker(queue, grace=0):
+        await until(lambda: len(running) == 20)
+        together.set()
+        for number, job in enumerate(jobs):
+            if number in {3, 12}:
+                with pytest.raises(JobFailed, match="what came of it cannot be stored: it holds"):
+                    await job.result(timeout=10)
+            else:
+                assert await job.result(timeout=10) == number
+    assert {(await job.refresh()).attempts_made for job in jobs} == {1}
+
+
+async def test_that_cannot_even_fail_is_left_to_its_lease(
+    queue: Queue, refused: set[type[Outcome]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing else waits for it, and the log says so, twice and no more."""
+    refused.update(Outcome.__args__)
+
+    @queue.task
+    async def run() -> str:
+        return "done"
+
+    bad = await run.using(job_id="bad").enqueue()
+    async with Worker(queue, grace=0):
+        await until(lambda: caplog.text.count("what came of it cannot be stored") == 2)
+        assert await (await run.enqueue()).result(timeout=10) == "done"
+    assert (await bad.refresh()).state is State.ACTIVE
+    assert caplog.text.count("what came of it cannot be stored") == 2
+    assert "store unavailable" not in caplog.text
+
+
+async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    """On Redis, somebody has put something else in the place of a job's log."""
+    prefix = f"test-{request.node.name}"
+    queue = Queue("mail", f"{shared_redis().url}?prefix={prefix}")
+    client = redis.Redis.from_url(shared_redis().url)
+    together = asyncio.Event()
+
+    @queue.task
+    async def run(ctx: Context, number: int) -> int:
+        await together.wait()
+        ctx.log(f"line {number}")
+        ctx.progress(number)
+        return number
+
+    jobs = [await run.enqueue(number) for number in range(5)]
+    client.set(f"{prefix}:mail:{jobs[2].id}:logs", "no list")
+    async with Worker(queue, grace=0):
+        for job in jobs:
+            await until_state(job, State.ACTIVE)
+        together.set()
+        assert [await job.result(timeout=10) for job in jobs] == [0, 1, 2, 3, 4]
+    for job in jobs:
+        assert (await job.refresh()).progress == await job.result()
+    assert [await job.logs() for job in jobs if job is not jobs[2]] == [
+        [f"line {number}"] for number in (0, 1, 3, 4)
+    ]
+    assert f"dropped a log line or the progress of job {jobs[2].id}" in caplog.text
+    await queue.obliterate(force=True)
+    await queue.close()
+    client.close()
