@@ -43,7 +43,7 @@ def test_an_outage_is_logged_once_and_its_end_with_a_count(
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert caplog.messages == [
         f"store unavailable, retrying: cannot settle jobs of queue a: {DOWN}",
-        "redis://here: store available again after 12.5 s, 50 calls failed",
+        "redis://here: store available again after 12.5 s (failed calls: 50)",
     ]
 
 
@@ -55,7 +55,7 @@ def test_a_long_outage_is_logged_again_each_minute(
         monotonic.now += 1
     assert len(caplog.records) == 3
     assert caplog.messages[1] == (
-        f"store unavailable for {REMIND_SECONDS:.0f} s, 61 calls failed, retrying: "
+        f"store unavailable for {REMIND_SECONDS:.0f} s (failed calls: 61), retrying: "
         "cannot settle jobs of queue a: redis://here: it cannot be reached"
     )
 

@@ -53,7 +53,7 @@ class Outage:
             logger.error("store unavailable, retrying: cannot %s: %s", activity, text)
         else:
             logger.error(
-                "store unavailable for %.0f s, %d calls failed, retrying: cannot %s: %s",
+                "store unavailable for %.0f s (failed calls: %d), retrying: cannot %s: %s",
                 seconds, calls, activity, text,
             )  # fmt: skip
 
@@ -69,6 +69,6 @@ class Outage:
             calls, seconds = self._calls, self._monotonic() - self._since
         if was_open:
             logger.warning(
-                "%s: store available again after %.1f s, %d calls failed",
+                "%s: store available again after %.1f s (failed calls: %d)",
                 self._store, seconds, calls,
             )  # fmt: skip
