@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from hasten.errors import InvalidOption, JobCancelled
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs.lane import Lane
+from hasten.jobs.record import Claim
 from hasten.jobs.run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -335,6 +338,30 @@ async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
         await job.result(timeout=5)
     assert runs == [1]
     assert (await job.refresh()).record.crashes == 0
+
+
+async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: ManualClock) -> None:
+    """It belongs to the application, which may fill it with calls that take long."""
+    loop = asyncio.get_running_loop()
+    executor, may_end = ThreadPoolExecutor(1), threading.Event()
+    loop.set_default_executor(executor)
+    blocked = loop.run_in_executor(None, may_end.wait)
+
+    @queue.task
+    async def run() -> str:
+        return "done"
+
+    job = await run.enqueue()
+    claim = Claim(1, "dead:1", "dead", lease_ms=1)
+    await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
+    clock.advance(1)
+    try:
+        async with Worker(queue):
+            assert await job.result(timeout=10) == "done"
+    finally:
+        may_end.set()
+        await blocked
+    assert (await job.refresh()).record.crashes == 1
 
 
 class TestTrouble:

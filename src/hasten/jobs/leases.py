@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
 from hasten._clock import Clock
@@ -31,7 +34,9 @@ class LeaseKeeper:
         self._clock = clock
         self._lease_ms = lease_ms
         self._queues: list[_Served] = []
-        self._stop = threading.Event()
+        self._is_stopped = False
+        self._wake = threading.Event()
+        self._requests: SimpleQueue[Future[None]] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="hasten leases", daemon=True)
 
     def start(self) -> None:
@@ -44,20 +49,39 @@ class LeaseKeeper:
         return served.runs
 
     def stop(self) -> None:
-        self._stop.set()
+        self._is_stopped = True
+        self._wake.set()
+
+    def renew(self) -> Future[None]:
+        """Renew all leases now. The future is done when they are, or the store has failed."""
+        request: Future[None] = Future()
+        self._requests.put(request)
+        self._wake.set()
+        return request
 
     def _serve(self) -> None:
-        since_renewal = 0.0
-        while not self._stop.wait(LOOK_SECONDS):
-            since_renewal += LOOK_SECONDS
-            if since_renewal >= self._lease_ms / 1000 / RENEWALS_PER_LEASE:
-                since_renewal = 0.0
-                self.renew_now()
+        interval = self._lease_ms / 1000 / RENEWALS_PER_LEASE
+        renew_at = time.monotonic() + interval
+        while True:
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+            if self._is_stopped:
+                return
+            requests = self._take_requests()
+            if requests or time.monotonic() >= renew_at:
+                renew_at = time.monotonic() + interval
+                self._for_each("renew the leases", self._renew)
+                for request in requests:
+                    if request.set_running_or_notify_cancel():
+                        request.set_result(None)
             self._for_each("look for cancelled jobs", self._look_for_cancelled)
 
-    def renew_now(self) -> None:
-        """Renew all leases. Blocks; call it in a thread."""
-        self._for_each("renew the leases", self._renew)
+    def _take_requests(self) -> list[Future[None]]:
+        requests: list[Future[None]] = []
+        with contextlib.suppress(Empty):
+            while True:
+                requests.append(self._requests.get_nowait())
+        return requests
 
     def _for_each(self, what: str, act: Callable[[_Served, dict[str, Run]], None]) -> None:
         for served in self._queues:

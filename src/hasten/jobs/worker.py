@@ -641,7 +641,7 @@ class Worker:
         while True:
             # What we hold comes first: after the machine has slept, all leases have run out, and
             # ours must not be taken for those of the dead.
-            await asyncio.to_thread(self._keeper.renew_now)
+            await asyncio.wrap_future(self._keeper.renew())
             for lane in self._lanes:
                 self._end_dropped(lane)
                 await self._reclaim(lane)
