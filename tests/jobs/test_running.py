@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import logging
 import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
@@ -19,7 +22,7 @@ from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, W
 from hasten.jobs.states import FINISHED
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until_longer, until_state
+from tests.jobs.eventually import until, until_longer, until_state
 
 
 class TestWhere:
@@ -443,3 +446,43 @@ async def test_a_handler_that_finishes_in_spite_of_its_cancellation_has_finished
         await job.cancel()
         assert await job.result(timeout=5) == "done anyway"
     assert (await job.refresh()).state in FINISHED
+
+
+class Large:
+    """Stands for what takes much memory."""
+
+
+@pytest.mark.parametrize("where", ["loop", "thread"])
+@pytest.mark.parametrize("how", ["fails", "times out"])
+async def test_what_a_failed_handler_held_is_freed_without_the_garbage_collector(
+    queue: Queue, where: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cycle of references goes through its traceback."""
+    # pytest keeps log records, and their tracebacks with them.
+    monkeypatch.setattr(logging.getLogger("hasten.worker"), "propagate", False)
+    held: list[weakref.ref[Large]] = []
+
+    async def in_loop() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        if how == "times out":
+            await asyncio.Event().wait()
+        raise ValueError("no")
+
+    def in_thread() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        while how == "times out":
+            time.sleep(0.001)
+        raise ValueError("no")
+
+    function = in_loop if where == "loop" else in_thread
+    task = queue.task(name="fail", timeout=0.05 if how == "times out" else None)(function)
+    gc.disable()
+    try:
+        async with Worker(queue):
+            with pytest.raises(JobFailed):
+                await (await task.enqueue()).result(timeout=10)
+            await until(lambda: held[0]() is None)
+    finally:
+        gc.enable()
