@@ -104,7 +104,8 @@ class TestIds:
         calls = [
             queue.get(id), queue.cancel(id), queue.remove(id), queue.retry("1", id),
             queue.promote("1", id), asyncio.to_thread(queue.sync.get, id),
-            asyncio.to_thread(queue.sync.retry, id),
+            asyncio.to_thread(queue.sync.retry, id), queue.update(id, priority=1),
+            queue.log(id, "line"),
         ]  # fmt: skip
         for call in calls:
             with pytest.raises(InvalidOption, match=r"^id=.*: expected .* str\(id\)"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
@@ -15,9 +17,10 @@ import pytest
 from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs.lane import Lane
+from hasten.jobs.record import Claim
 from hasten.jobs.run import Run
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import until, until_state, until_true
 
 
 class Unreadable(Exception):
@@ -336,7 +339,7 @@ class TestCancellingAllTasks:
                 # Whoever waits for a result goes on waiting, too.
                 await (await tidy.enqueue()).result(timeout=10)
                 assert await (await fine.enqueue()).result(timeout=10) == "fine"
-        assert "of its own tasks were cancelled, perhaps by a handler" in caplog.text
+        assert "internal tasks were cancelled" in caplog.text
 
     async def test_runs_that_are_cancelled_count_as_attempts(self, queue: Queue) -> None:
         """In any stage: running, or claimed just now and not begun."""
@@ -520,3 +523,292 @@ async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -
         with pytest.raises(JobFailed, match="timed out"):
             await job.result(timeout=10)
     assert entered.is_set()
+
+
+class TestLoggingThatIsBroken:
+    """It is the application's. The outcome of a job must be stored all the same."""
+
+    @pytest.fixture
+    def broken(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        logger = logging.getLogger("hasten.worker")
+
+        class Broken(logging.Handler):
+            def handle(self, record: logging.LogRecord) -> bool:
+                if record.levelno >= logging.WARNING:
+                    raise OSError("the disk of the log is full")
+                return True
+
+        handler = Broken()
+        factory = logging.getLogRecordFactory()
+
+        def with_task(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = factory(*args, **kwargs)
+            record.task = "-"
+            return record
+
+        if kind == "handler":
+            logger.addHandler(handler)
+        else:
+            logging.setLogRecordFactory(with_task)
+        yield
+        logger.removeHandler(handler)
+        logging.setLogRecordFactory(factory)
+
+    @pytest.mark.parametrize("kind", ["handler", "factory"])
+    @pytest.mark.usefixtures("broken")
+    async def test_fails_no_job_and_no_worker(self, queue: Queue) -> None:
+        @queue.task(attempts=2)
+        async def fail() -> None:
+            raise ValueError("no")
+
+        job = await fail.enqueue()
+        unknown = await queue.add("unknown")
+        async with Worker(queue, grace=0):
+            assert await fails_after(job, 2) == "ValueError: no"
+            with pytest.raises(JobFailed, match="knows no task"):
+                await unknown.result(timeout=10)
+
+    @pytest.mark.parametrize("kind", ["handler"])
+    @pytest.mark.usefixtures("broken")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    async def test_does_not_hide_that_the_worker_failed(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken_service(self: Worker) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        monkeypatch.setattr(Worker, "_take_back", broken_service)
+        with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+            async with Worker(queue), asyncio.timeout(10):
+                await asyncio.Event().wait()
+
+
+class TestStoppingUnderAttack:
+    async def test_outcomes_are_stored_though_a_handler_cancels_all_tasks_at_the_end(
+        self, queue: Queue
+    ) -> None:
+        """In the grace period of the worker, and when it is about to begin."""
+        main = asyncio.current_task()
+        started, may_end = asyncio.Event(), asyncio.Event()
+
+        @queue.task
+        async def tidy() -> str:
+            started.set()
+            await may_end.wait()
+            for task in asyncio.all_tasks() - {main, asyncio.current_task()}:
+                task.cancel()
+            return "done"
+
+        job = await tidy.enqueue()
+        worker = Worker(queue, grace=10)
+        await worker.start()
+        await started.wait()
+        asyncio.get_running_loop().call_later(0.05, may_end.set)
+        async with asyncio.timeout(10):
+            await worker.stop()
+        await job.refresh()
+        assert (job.state, job.return_value) == (State.COMPLETED, "done")
+
+    @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
+    async def test_a_stop_that_is_cancelled_hands_back_all_the_same(
+        self, queue: Queue, how: str
+    ) -> None:
+        """What ran must not go on beside its next run."""
+        running: list[str] = []
+        worker = Worker(queue, grace=30)
+
+        @queue.task
+        async def wait() -> None:
+            running.append("wait")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                running.remove("wait")
+
+        @queue.task
+        async def stop() -> None:
+            await worker.stop(grace=0.05)
+
+        job = await wait.enqueue()
+        await worker.start()
+        await until(lambda: running)
+        if how == "timeout":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await worker.stop()
+        elif how == "wait_for":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(worker.stop(), 0.05)
+        else:
+            await stop.enqueue()
+            await until(lambda: worker._stopping)
+        async with asyncio.timeout(10):
+            await worker.stop()
+        assert not running
+        assert (await job.refresh()).state is State.WAITING
+        assert (job.attempts_made, job.record.crashes) == (0, 0)
+
+    async def test_a_handler_that_stops_its_worker_has_used_an_attempt(self, queue: Queue) -> None:
+        """Handed back, it would stop the next worker, too, and so on."""
+        worker = Worker(queue, grace=0.05)
+
+        @queue.task
+        async def stop() -> None:
+            await worker.stop()
+
+        job = await stop.enqueue()
+        await worker.start()
+        await until(lambda: worker._stopping)
+        await worker.stop()
+        assert (await job.refresh()).state is State.FAILED
+        assert job.failed_reason == (
+            "RuntimeError: a handler cannot wait for its own worker, which is stopping now"
+        )
+
+    async def test_a_fetcher_that_fails_once_still_stores_what_ended(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settle = Worker._settle
+        failed: list[int] = []
+
+        async def fail_once(self: Worker, lane: Lane, notes: Any, outcomes: Any, claim: Any) -> Any:
+            if outcomes and not failed:
+                failed.append(1)
+                raise TypeError("a fault of ours")
+            return await settle(self, lane, notes, outcomes, claim)
+
+        monkeypatch.setattr(Worker, "_settle", fail_once)
+
+        @queue.task
+        async def run() -> str:
+            return "done"
+
+        job = await run.enqueue()
+        with pytest.raises(TypeError, match="a fault of ours"):
+            async with Worker(queue, grace=0), asyncio.timeout(10):
+                await asyncio.Event().wait()
+        assert (await job.refresh()).state is State.COMPLETED
+
+    async def test_somebody_else_s_cancellation_is_not_replaced_by_a_failure(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken(self: Worker) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        async def block() -> None:
+            async with Worker(queue):
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(Worker, "_take_back", broken)
+        task = asyncio.create_task(block())
+        monkeypatch.setattr(
+            Worker, "ask_to_stop", lambda self: task.cancel()
+        )  # in the same step as the worker's own
+        done, _ = await asyncio.wait([task], timeout=10)
+        assert done
+        assert task.cancelled()
+
+
+def test_a_worker_whose_event_loop_ended_lets_go_of_its_jobs(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was not stopped. Nothing of it goes on: no lease is renewed, no failure is logged."""
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    before = set(threading.enumerate())
+
+    async def forget_to_stop() -> None:
+        queue = Queue("mail", url)
+        started = asyncio.Event()
+
+        @queue.task
+        async def wait() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        await wait.enqueue()
+        await Worker(queue).start()
+        await started.wait()
+
+    asyncio.run(forget_to_stop())
+    deadline = time.monotonic() + 20
+    while any(t.name == "hasten leases" for t in set(threading.enumerate()) - before):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "failed for good" not in caplog.text
+
+
+async def test_a_suspect_begins_though_its_worker_s_tasks_were_cancelled(
+    queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for claims that are under way, and those were cancelled."""
+    settle = Worker._settle
+    cancelled: list[int] = []
+
+    async def cancel_second(self: Worker, lane: Lane, notes: Any, outcomes: Any, claim: Any) -> Any:
+        if self._suspects.is_waiting and not cancelled:
+            cancelled.append(1)
+            raise asyncio.CancelledError
+        return await settle(self, lane, notes, outcomes, claim)
+
+    monkeypatch.setattr(Worker, "_settle", cancel_second)
+
+    @queue.task
+    async def run() -> str:
+        return "done"
+
+    jobs = await run.enqueue_many([{}] * 4)
+    claim = Claim(4, "dead:1", "dead", lease_ms=1)
+    for _ in range(2):
+        await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
+        clock.advance(1)
+
+        async def is_reclaimed() -> bool:
+            return bool(await queue.engine.reclaim("mail", crash_limit=3, now_ms=clock.now_ms()))
+
+        await until_true(is_reclaimed)
+    async with Worker(queue, concurrency=4):
+        for job in jobs:
+            await until_done(clock, job)
+
+
+async def until_done(clock: Any, job: Job[Any]) -> None:
+    async def is_done() -> bool:
+        clock.advance(0.5)
+        return (await job.refresh()).state is State.COMPLETED
+
+    await until_true(is_done)
+
+
+async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> None:
+    """On Redis, its blocked call goes on, on the connection that it comes back to."""
+
+    @queue.task
+    async def fine() -> str:
+        return "fine"
+
+    def listeners() -> set[asyncio.Task[Any]]:
+        return {t for t in asyncio.all_tasks() if "Worker._listen" in repr(t.get_coro())}
+
+    async with Worker(queue) as worker:
+        for _ in range(3):
+            assert await (await fine.enqueue()).result(timeout=10) == "fine"
+            (listener,) = listeners()
+            listener.cancel()
+            await until(lambda gone=listener: listeners() - {gone})  # type: ignore[misc]
+        assert await (await fine.enqueue()).result(timeout=10) == "fine"
+        assert worker._failure is None
+
+
+async def test_retry_after_nothing_is_no_tight_loop(clock: Any) -> None:
+    queue = Queue("mail", "sqlite://", clock=clock)
+
+    @queue.task
+    async def ask() -> None:
+        raise RetryAfter(0)
+
+    job = await ask.enqueue()
+    async with Worker(queue):
+        await until_state(job, State.DELAYED)
+    assert job.record.delay_ms == 100
+    await queue.close()

@@ -51,7 +51,7 @@ async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
         together.set()
         for number, job in enumerate(jobs):
             if number in {3, 12}:
-                with pytest.raises(JobFailed, match="what came of it cannot be stored: it holds"):
+                with pytest.raises(JobFailed, match="its outcome cannot be stored: it holds"):
                     await job.result(timeout=10)
             else:
                 assert await job.result(timeout=10) == number
@@ -70,10 +70,10 @@ async def test_that_cannot_even_fail_is_left_to_its_lease(
 
     bad = await run.using(job_id="bad").enqueue()
     async with Worker(queue, grace=0):
-        await until(lambda: caplog.text.count("what came of it cannot be stored") == 2)
+        await until(lambda: caplog.text.count("its outcome cannot be stored") == 2)
         assert await (await run.enqueue()).result(timeout=10) == "done"
     assert (await bad.refresh()).state is State.ACTIVE
-    assert caplog.text.count("what came of it cannot be stored") == 2
+    assert caplog.text.count("its outcome cannot be stored") == 2
     assert "store unavailable" not in caplog.text
 
 
@@ -109,3 +109,30 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
     await queue.obliterate(force=True)
     await queue.close()
     client.close()
+
+
+async def test_released_jobs_keep_their_order_when_they_are_stored_alone(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something of their batch is refused, so each is handed back in a call of its own."""
+    settle = queue.engine.settle
+
+    async def one_at_a_time(
+        name: str, outcomes: Sequence[Outcome], claim: Any, *, now_ms: int
+    ) -> Any:
+        if len(outcomes) > 1:
+            raise StoreRejected(queue.engine.url, "something of it")
+        return await settle(name, outcomes, claim, now_ms=now_ms)
+
+    monkeypatch.setattr(queue.engine, "settle", one_at_a_time)
+
+    @queue.task
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    jobs = await wait.enqueue_many([{}] * 7)
+    async with Worker(queue, concurrency=5, grace=0):
+        for job in jobs[:5]:
+            await until_state(job, State.ACTIVE)
+    line = await queue.jobs(State.WAITING)
+    assert [job.id for job in line] == [job.id for job in jobs]

@@ -288,7 +288,7 @@ class TestResultOfAJobThatIsNotKept:
         async with Worker(queue):
             await until_gone(job)
         await queue.obliterate()
-        with pytest.raises(JobNotFound, match=r"no job .* not kept any more \(keep_completed, "):
+        with pytest.raises(JobNotFound, match=r"no job .* deleted by keep_completed or "):
             await job.result(timeout=5)
 
     async def test_is_not_known_where_the_job_was_removed(self, queue: Queue) -> None:

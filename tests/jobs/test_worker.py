@@ -432,7 +432,7 @@ class TestTrouble:
         await started.wait()
         async with self.locked(tmp_path), asyncio.timeout(10):
             await worker.stop()
-        assert "they run again when their leases have run out" in caplog.text
+        assert "these jobs run again when their leases expire" in caplog.text
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])

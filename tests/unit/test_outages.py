@@ -93,3 +93,20 @@ def test_errors_that_all_differ_take_no_memory(
     for number in range(3 * MAX_TEXTS):
         outage.failed("settle jobs of queue a", StoreError("redis://here", str(number)))
     assert len(outage._logged_at) <= MAX_TEXTS
+
+
+def test_an_outage_lasts_until_nobody_fails_any_more(
+    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One queue may recover while another one does not."""
+    outage.failed("settle jobs of queue a", DOWN)
+    outage.failed("settle jobs of queue b", DOWN)
+    outage.succeeded("settle jobs of queue b")
+    for _ in range(61):
+        monotonic.now += 1
+        outage.failed("settle jobs of queue a", DOWN)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    outage.succeeded("settle jobs of queue a")
+    assert (
+        caplog.messages[-1] == "redis://here: store available again after 61.0 s (failed calls: 63)"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -120,7 +120,7 @@ def _describe(job: Job[Any]) -> dict[str, object]:
         "stacktrace": record.stacktrace,
         "worker": record.worker,
         "created_at": _iso(job.created_at),
-        "due_at": record.due_ms and _iso(datetime.fromtimestamp(record.due_ms / 1000, UTC)),
+        "due_at": job.due_at and _iso(job.due_at),
         "processed_at": job.processed_at and _iso(job.processed_at),
         "finished_at": job.finished_at and _iso(job.finished_at),
     }
@@ -129,7 +129,7 @@ def _describe(job: Job[Any]) -> dict[str, object]:
 def _from_json(text: str | None) -> object:
     try:
         return None if text is None else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # another program stored something else there
 
 

@@ -7,8 +7,11 @@ in `exc_info`, where error trackers look for it. The facts are attributes of the
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import Final
+import sys
+import traceback
+from typing import Any, Final
 
 from hasten.jobs.engine import CANCELLED_REASON
 from hasten.jobs.failures import Failure, handler_trace
@@ -29,42 +32,64 @@ def attempt(
     shown = _one_line(failure.reason)
     match outcome:
         case Failed():
-            logger.error(
-                "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
+            _log(
+                logging.ERROR, "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
                 job.queue, job.id, job_name, number, attempts, shown,
-                extra=facts,
+                facts=facts,
                 exc_info=(type(error), error, handler_trace(error.__traceback__)),
             )  # fmt: skip
         case Retry(delay_ms=delay_ms):
-            logger.warning(
+            _log(
+                logging.WARNING,
                 "queue %s: job %s (%s) failed, attempt %d of %d, runs again in %g s: %s",
                 job.queue, job.id, job_name, number, attempts, delay_ms / 1000, shown,
-                extra={**facts, "retry_in": delay_ms / 1000},
+                facts={**facts, "retry_in": delay_ms / 1000},
             )  # fmt: skip
         case Postponed(delay_ms=delay_ms):
-            logger.info(
-                "queue %s: job %s (%s) asked to run again in %g s",
+            _log(
+                logging.INFO, "queue %s: job %s (%s) asked to run again in %g s",
                 job.queue, job.id, job_name, delay_ms / 1000,
-                extra={**facts, "retry_in": delay_ms / 1000},
+                facts={**facts, "retry_in": delay_ms / 1000},
             )  # fmt: skip
 
 
 def not_run(job: JobRecord, reason: str) -> None:
     """Log a job that failed for good without having run: its task is unknown, it expired, …"""
-    logger.error(
-        "queue %s: job %s (%s) failed without a run: %s",
+    _log(
+        logging.ERROR, "queue %s: job %s (%s) failed without a run: %s",
         job.queue, job.id, _one_line(job.name), _one_line(reason),
-        extra=_facts(job, reason),
+        facts=_facts(job, reason),
     )  # fmt: skip
 
 
 def cancelled(job: JobRecord) -> None:
     """Log a job that ends because somebody has cancelled it."""
-    logger.info(
-        "queue %s: job %s (%s) was cancelled",
+    _log(
+        logging.INFO, "queue %s: job %s (%s) was cancelled",
         job.queue, job.id, _one_line(job.name),
-        extra=_facts(job, CANCELLED_REASON),
+        facts=_facts(job, CANCELLED_REASON),
     )  # fmt: skip
+
+
+def not_stored(queue: str, job_id: str, reason: str) -> None:
+    """Log a job whose outcome the store refuses."""
+    facts: dict[str, object] = {"queue": queue, "job_id": job_id, "reason": reason}
+    _log(logging.ERROR, "queue %s: job %s: %s", queue, job_id, _one_line(reason), facts=facts)
+
+
+def _log(
+    level: int, message: str, *args: object, facts: dict[str, object], exc_info: Any = None
+) -> None:
+    """Log without ever raising: the job's outcome must be stored, whatever logging is set up."""
+    try:
+        try:
+            logger.log(level, message, *args, extra=facts, exc_info=exc_info)
+        except KeyError:  # a record factory of the application has one of these attributes
+            logger.log(level, message, *args, exc_info=exc_info)
+    except Exception:  # noqa: BLE001  # a filter or a handler of the application
+        with contextlib.suppress(Exception):
+            print(message % args, file=sys.stderr)  # noqa: T201
+            traceback.print_exc()
 
 
 class RemoteTraceback(Exception):

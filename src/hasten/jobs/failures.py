@@ -22,6 +22,7 @@ from hasten.jobs.steering import RetryAfter, Unrecoverable
 
 MAX_REASON: Final = 4_000  # characters
 MAX_TRACE: Final = 16_000  # characters, of its end: that is where the error is
+MIN_POSTPONE_MS: Final = 100  # no attempt is counted: a job must not run in a tight loop
 MAX_MEMBERS: Final = 10  # of an exception group are named in the reason
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
@@ -65,7 +66,11 @@ def _decide(
 ) -> Failure:
     final: tuple[type[BaseException], ...] = (Unrecoverable, UnfitResult, *give_up_on)
     members = [error] if isinstance(error, final) else _members(error)
-    delays = [member.delay_ms for member in members if isinstance(member, RetryAfter)]
+    delays = [
+        max(to_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
+        for member in members
+        if isinstance(member, RetryAfter)
+    ]
     # A group counts as one of these exceptions only if it holds nothing else.
     if len(delays) == len(members):
         return Failure(reason, trace, postpone_ms=max(delays))

@@ -106,6 +106,12 @@ class Job(Generic[T_co]):
         return _time(self.record.created_ms)
 
     @property
+    def due_at(self) -> datetime | None:
+        """When it is due, while it is delayed."""
+        ms = self.record.due_ms
+        return None if ms is None else _time(ms)
+
+    @property
     def processed_at(self) -> datetime | None:
         """When its latest run started."""
         ms = self.record.processed_ms

@@ -147,10 +147,14 @@ class Lane:
 
     def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
         """Keep what could not be stored for the next call; alone: for as many calls."""
-        self._notes[:0] = notes
-        self._outcomes[:0] = outcomes
         if alone:
             self._alone += len(notes) + len(outcomes)
+            # Each goes in front of the one before: the first in line comes last.
+            released = [outcome for outcome in outcomes if isinstance(outcome, Released)]
+            others = [outcome for outcome in outcomes if not isinstance(outcome, Released)]
+            outcomes = others + released[::-1]
+        self._notes[:0] = notes
+        self._outcomes[:0] = outcomes
         self.wake()
 
     async def pause(self) -> None:

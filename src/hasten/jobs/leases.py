@@ -85,10 +85,11 @@ class LeaseKeeper:
 
     def _for_each(self, what: str, act: Callable[[_Served, dict[str, Run]], None]) -> None:
         for served in self._queues:
+            activity = f"{what} of queue {served.queue}"
             runs = served.runs.copy()  # one step for the interpreter: the event loop goes on
             if not runs:
+                served.outage.succeeded(activity)
                 continue
-            activity = f"{what} of queue {served.queue}"
             try:
                 act(served, runs)
             except StoreError as error:

@@ -58,13 +58,16 @@ class Outage:
             )  # fmt: skip
 
     def succeeded(self, activity: str) -> None:
-        """Report a call that worked. Costs next to nothing while none fails."""
+        """Report a call that worked, or a service that has nothing to do any more.
+
+        Costs next to nothing while none fails.
+        """
         if activity not in self._failing:
             return
         with self._lock:
-            # Services that still fail add themselves again; one that has nothing to do any more
-            # must not keep the outage open.
-            self._failing.clear()
+            self._failing.discard(activity)
+            if self._failing:
+                return
             was_open, self._is_open = self._is_open, False
             calls, seconds = self._calls, self._monotonic() - self._since
         if was_open:

@@ -415,6 +415,7 @@ class Queue:
         Raises `JobNotFound`, or `WrongState` if the job's state does not allow one of the changes:
         then none was made.
         """
+        _check_id(id)
         change = Change(
             id,
             data=None if data is UNSET else self._encode_data((await self._find(id)).name, data),
@@ -430,6 +431,7 @@ class Queue:
 
     async def log(self, id: str, line: str) -> None:
         """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
+        _check_id(id)
         await self._apply(log_line(await self._find(id), line))
 
     async def _find(self, id: str) -> JobRecord:

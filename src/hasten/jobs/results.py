@@ -20,8 +20,8 @@ RESTART_SECONDS = 0.1
 ENDS = frozenset({"completed", "failed", "removed"})
 
 NOT_KEPT = (
-    "it never was, or it was removed, or it is not kept any more (keep_completed, keep_failed) and "
-    "neither are the events in which its result was"
+    "it does not exist, was removed, or was deleted by keep_completed or keep_failed, and its "
+    "result is no longer among the queue's events"
 )
 
 

@@ -77,7 +77,7 @@ class Run:
         job = self.lease.job
         if not first:
             logger.warning(
-                "job %s (%s) goes on although it was told to end (%s)",
+                "job %s (%s) is still running after being asked to stop (%s)",
                 job.id, job.name, self.stop_reason.name.lower() if self.stop_reason else "",
             )  # fmt: skip
         if self.interrupt is not None:

@@ -19,6 +19,7 @@ from hasten.jobs.options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs.processes import Processes
 from hasten.jobs.record import Completed, Failed, JobRecord, Note, Outcome, Released
 from hasten.jobs.run import Run, Stop
+from hasten.jobs.services import RESTART_SECONDS
 from hasten.jobs.steering import JobTimeout
 from hasten.jobs.threads import Threads
 
@@ -79,9 +80,11 @@ class Runner:
     def failed(self, error: BaseException, run: Run) -> Outcome | None:
         """The outcome of a run that ended with an error outside of `run`."""
         job = run.lease.job
-        return self._after_error(
-            error, self._queue.tasks.get(job.name), run, decode_options(job.opts)
-        )
+        try:
+            options = decode_options(job.opts)
+        except ValueError as exc:
+            return self._refuse(run, str(exc), DEFAULT_OPTIONS)
+        return self._after_error(error, self._queue.tasks.get(job.name), run, options)
 
     def _refuse(self, run: Run, reason: str, options: Options) -> Outcome:
         """Fail a job for good without having run it."""
@@ -183,7 +186,12 @@ class Runner:
     ) -> Outcome:
         keep = keep_or(options.keep_failed, self._keep_failed)
         outcome = failures.outcome_of(failure, run.lease, options, keep)
-        failure_log.attempt(run.lease.job, outcome, failure, options.attempts, error)
+        log = partial(failure_log.attempt, run.lease.job, outcome, failure, options.attempts, error)
+        if isinstance(error, asyncio.CancelledError):
+            # An event loop that ends cancels us, too: nothing comes of that, so nothing is logged.
+            run.loop.call_later(RESTART_SECONDS, log)
+        else:
+            log()
         return outcome
 
 

@@ -8,7 +8,8 @@ from hasten._durations import Seconds, to_ms
 class RetryAfter(Exception):
     """Run this job again after a while; no attempt is used up.
 
-    delay is seconds or a timedelta: what a server said in `Retry-After`, for instance.
+    delay is seconds or a timedelta: what a server said in `Retry-After`, for instance. Less than
+    0.1 s is taken for 0.1 s. In an exception group it counts if the group holds nothing else.
     """
 
     def __init__(self, delay: Seconds) -> None:

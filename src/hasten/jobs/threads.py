@@ -115,11 +115,11 @@ class _Guard:
         self._stopped = False
 
     def run(self, call: Callable[[], T]) -> T:
-        with self._lock:
-            if self._stopped:
-                raise Interrupted
-            self._thread = threading.get_ident()
         try:
+            with self._lock:
+                if self._stopped:
+                    raise Interrupted
+                self._thread = threading.get_ident()
             return call()
         finally:
             while True:

@@ -12,9 +12,7 @@ Theory of operation. Each queue has a lane with these tasks of the event loop:
 A worker has room for `concurrency` runs, over all its queues, and claims no job that it has no room
 for. One more task takes back what dead workers held, and a thread renews the leases (`leases.py`).
 
-The tasks named here are the worker's services. A handler may cancel any task of its event loop; a
-service that was cancelled that way starts again. One that fails with an error of ours takes the
-worker down, loudly.
+The tasks named here are the worker's services (`services.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
@@ -34,7 +32,7 @@ from typing import Any, Final, Self
 from hasten._clock import Clock
 from hasten._durations import Seconds, to_ms
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
-from hasten.jobs import engines, suspects
+from hasten.jobs import engines, failure_log, suspects
 from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs.options import (
@@ -58,6 +56,7 @@ from hasten.jobs.record import (
     Released,
 )
 from hasten.jobs.run import Run, Stop
+from hasten.jobs.services import Services
 from hasten.jobs.suspects import Suspects
 from hasten.jobs.threads import Threads
 
@@ -70,12 +69,6 @@ LOOK_ANYWAY_SECONDS: Final = 5.0
 
 # After the grace period, how long told-to-end handlers get, and then the store for the last words.
 LAST_WORDS_SECONDS: Final = 5.0
-
-# A service that a handler has cancelled starts again after this. An event loop that ends cancels
-# all its tasks, too, and is over by then.
-RESTART_SECONDS: Final = 0.1
-
-Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Worker:
@@ -126,8 +119,6 @@ class Worker:
         self._process_count = processes or os.cpu_count() or 1
         self._clock: Clock = queues[0].clock
         self._lanes: list[Lane] = []
-        self._services: set[asyncio.Task[None]] = set()
-        self._cancelled_services: list[Service] = []
         self._suspects = Suspects(crash_limit)
         self._id = secrets.token_hex(8)
         self._claims = 0
@@ -138,8 +129,8 @@ class Worker:
         self._failure: BaseException | None = None
         self._holder: asyncio.Task[Any] | None = None  # runs the `async with` block
         self._has_cancelled_holder = False
-        self._stop_task: asyncio.Task[None] | None = None
-        self._loop_has_ended = False
+        self._grace_until = 0.0  # by the clock of the event loop
+        self._grace_period: asyncio.Timeout | None = None
         self._stopped: asyncio.Event | None = None
         self._stop_asked: asyncio.Event | None = None
 
@@ -155,13 +146,14 @@ class Worker:
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
-        self._loop_life = self._until_loop_ends()
-        await anext(self._loop_life)
         self._stopped = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
         self._keeper = LeaseKeeper(self._clock, self._lease_ms)
+        # Without its event loop a worker runs nothing, and must not keep its jobs.
+        self._services = Services(self.name, failed=self._fail, loop_ended=self._keeper.stop)
+        await self._services.open()
         outages: dict[str, Outage] = {}
         for queue in self._queues:
             engine = queue.acquire_engine()  # it stays open when the queue is closed
@@ -178,58 +170,23 @@ class Worker:
                 )
             )
         for lane in self._lanes:
-            self._serve(partial(self._listen, lane))
+            self._services.start(partial(self._listen, lane))
             for _ in range(lane.engine.flights):
-                self._serve(partial(self._fetch, lane))
-        self._serve(self._take_back)
+                self._services.start(partial(self._fetch, lane))
+        self._services.start(self._take_back)
         self._keeper.start()
         logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
 
-    async def _until_loop_ends(self) -> AsyncGenerator[None, None]:
-        """An event loop that ends closes its asynchronous generators: so we notice."""
-        try:
-            yield
-        finally:
-            self._loop_has_ended = True
-
-    def _serve(self, service: Service) -> None:
-        task = self._loop.create_task(service())
-        self._services.add(task)
-        task.add_done_callback(partial(self._served, service))
-
-    def _served(self, service: Service, task: asyncio.Task[None]) -> None:
-        self._services.discard(task)
-        if task.cancelled():
-            if not self._stopping:
-                if not self._cancelled_services:
-                    self._loop.call_later(RESTART_SECONDS, self._restart_services)
-                self._cancelled_services.append(service)
-        elif (error := task.exception()) is not None:
-            self._fail(error)
-
-    def _restart_services(self) -> None:
-        services, self._cancelled_services = self._cancelled_services, []
-        if self._stopping or self._loop_has_ended:
-            return
-        logger.warning(
-            "worker %s: %d of its own tasks were cancelled, perhaps by a handler; restarting them",
-            self.name, len(services),
-        )  # fmt: skip
-        for service in services:
-            self._serve(service)
-
     def _fail(self, error: BaseException) -> None:
         """Stop after an error of ours, and let whoever holds the worker know."""
+        if self._failure is None:
+            self._failure = error
+        if not self._stopping:
+            self._begin_to_stop(self._grace)
+            self.ask_to_stop()
+            if self._holder is not None:
+                self._has_cancelled_holder = self._holder.cancel()
         logger.critical("worker %s has failed and stops", self.name, exc_info=error)
-        if self._failure is not None or self._stopping:
-            return
-        self._failure = error
-        self.ask_to_stop()
-        if self._holder is not None and not self._holder.done():
-            self._has_cancelled_holder = True
-            self._holder.cancel()
-        else:
-            self._stop_task = self._loop.create_task(self._stop(self._grace))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -245,14 +202,15 @@ class Worker:
         """Stop. Raises what the worker has failed with, which cancelled the block."""
         holder, self._holder = self._holder, None
         was_cancelled = isinstance(error, asyncio.CancelledError)
+        by_others = was_cancelled
         if self._has_cancelled_holder and holder is not None:
             if not was_cancelled:  # the block has ended before the cancellation reached it
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
-            holder.uncancel()
+            by_others = holder.uncancel() > 0
         await self._stop(self._grace)
-        # An error of the block's own is not replaced.
-        if self._failure is not None and (error is None or was_cancelled):
+        # Neither an error of the block's own nor somebody else's cancellation is replaced.
+        if self._failure is not None and (error is None or (was_cancelled and not by_others)):
             raise self._failure
 
     async def run(self) -> None:
@@ -306,33 +264,57 @@ class Worker:
     async def stop(self, grace: Seconds | None = None) -> None:
         """End gracefully; returns when all is stored or handed back. Safe to call twice.
 
-        Raises what the worker itself has failed with.
+        If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises
+        what the worker itself has failed with, and `RuntimeError` in a handler of this worker.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
             raise self._failure
 
-    async def _stop(self, grace_seconds: float) -> None:
+    async def _stop(self, grace: float) -> None:
         if self._stopped is None:
             return
-        if self._stopping:
-            await self._stopped.wait()
-            return
-        self._stopping = True
-        for lane in self._lanes:
-            lane.keep_released()
+        self._begin_to_stop(grace)
+        if asyncio.current_task() in self._running():
+            # It would be handed back, and stop the next worker, too.
+            raise RuntimeError("a handler cannot wait for its own worker, which is stopping now")
         try:
-            await self._let_finish(grace_seconds)
+            await self._stopped.wait()
+        except asyncio.CancelledError:
+            # Whoever cancels us is in a hurry; but what runs must not go on without a lease.
+            self._end_grace()
+            await self._stopped.wait()
+            raise
+
+    def _begin_to_stop(self, grace: float) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._grace_until = self._loop.time() + grace
+            for lane in self._lanes:
+                lane.keep_released()
+            self._services.start(self._shut_down)
+
+    def _end_grace(self) -> None:
+        self._grace_until = self._loop.time()
+        if self._grace_period is not None:
+            self._grace_period.reschedule(self._grace_until)
+
+    async def _shut_down(self) -> None:
+        """Stop gracefully. It may be cancelled by a handler, and begins anew then."""
+        assert self._stopped is not None
+        try:
+            await self._let_finish()
             await self._hand_back()
             await self._store_the_rest()
-        finally:
-            self._keeper.stop()
-            for service in self._services:
-                service.cancel()
+        except Exception as error:  # noqa: BLE001  # a fault of ours must not keep us from ending
+            self._fail(error)
+        self._keeper.stop()
+        try:
+            await self._services.end()
             await self._leave()
+        finally:
             self._threads.close()
             self._processes.close()
-            await self._loop_life.aclose()
             self._stopped.set()
             logger.info("worker %s has stopped", self.name)
 
@@ -344,10 +326,14 @@ class Worker:
             if run.task is not None and not run.has_ended
         ]
 
-    async def _let_finish(self, seconds: float) -> None:
+    async def _let_finish(self) -> None:
         running = self._running()
-        if running and seconds:
-            await asyncio.wait(running, timeout=seconds)
+        seconds = self._grace_until - self._loop.time()
+        if running and seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds) as self._grace_period:
+                    await asyncio.wait(running)
+        self._grace_period = None
 
     async def _hand_back(self) -> None:
         for lane in self._lanes:
@@ -362,7 +348,7 @@ class Worker:
             for run in list(lane.runs.values()):
                 if not run.has_ended:
                     logger.error(
-                        "job %s does not end; it is handed back while its handler still runs",
+                        "job %s: handler still running after being asked to stop; job handed back",
                         run.lease.job.id,
                     )
                     lane.enter(run, Released(run.lease.job.id, run.lease.token))
@@ -373,9 +359,10 @@ class Worker:
                 await asyncio.gather(*map(_store_rest, self._lanes))
         except TimeoutError:
             logger.error(
-                "worker %s could not reach its store to say how its last jobs ended; "
-                "they run again when their leases have run out",
+                "worker %s: the last outcomes were not stored within %g s; "
+                "these jobs run again when their leases expire",
                 self.name,
+                LAST_WORDS_SECONDS,
             )
 
     async def _leave(self) -> None:
@@ -383,6 +370,8 @@ class Worker:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
                     await lane.engine.leave(lane.name, self._id)
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_SECONDS):
                     await engines.release(lane.engine)
 
     # Fetching -----------------------------------------------------------------------------------
@@ -411,9 +400,10 @@ class Worker:
                     lane.unsure.update(outcome.id for outcome in outcomes)
                 lane.outage.failed(activity, error)
                 await lane.pause()
-            except asyncio.CancelledError:
-                # Whoever has cancelled us, what was asked may have been done.
+            except BaseException:
+                # We were cancelled, or this is a fault of ours. What was asked may have been done.
                 self._return_room(lane, claim)
+                self._begin_suspect()
                 lane.put_back(notes, outcomes, alone=alone)
                 lane.unsure.update(outcome.id for outcome in outcomes)
                 raise
@@ -449,11 +439,8 @@ class Worker:
     def _replace(self, lane: Lane, outcome: Outcome, error: StoreRejected) -> None:
         """Fail the job of an outcome that cannot be stored."""
         run = (outcome.id, outcome.token)
-        reason = f"what came of it cannot be stored: {error.reason}"
-        logger.error(
-            "queue %s: job %s: %s", lane.name, outcome.id, reason,
-            extra={"queue": lane.name, "job_id": outcome.id, "reason": reason},
-        )  # fmt: skip
+        reason = f"its outcome cannot be stored: {error.reason}"
+        failure_log.not_stored(lane.name, outcome.id, reason)
         if run in lane.replaced:  # that cannot be stored either: its lease runs out
             lane.replaced.discard(run)
             lane.forget(*run)
@@ -527,9 +514,9 @@ class Worker:
             lane.forget(outcome.id, outcome.token)
         for id in batch.lost:
             if id in lane.unsure:  # the first attempt may well have been the one that counts
-                logger.info("what came of job %s was stored before, or its lease was lost", id)
+                logger.info("job %s: outcome stored by an earlier call, or lease lost", id)
             else:
-                logger.warning("what came of job %s was not stored: its lease was lost", id)
+                logger.warning("job %s: outcome discarded, lease lost", id)
         if lane.replaced:
             lane.replaced.difference_update((outcome.id, outcome.token) for outcome in outcomes)
         if lane.unsure:

@@ -38,6 +38,8 @@ class Waiter:
 
     async def open(self) -> None:
         """Connect, so that the worker is known by its connection's name."""
+        if self._call is not None and not self._call.done():
+            return  # it is connected: an earlier call is still blocked there
         await self._listener.command("PING", seconds=BLOCK_SECONDS)
 
     async def until_marked(self) -> float | None:

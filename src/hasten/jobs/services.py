@@ -1,0 +1,93 @@
+"""Tasks that a worker runs for itself, in an event loop that it shares with handlers.
+
+A handler may cancel any task of the loop, and some cancel all of them to clean up. A service that
+was cancelled that way starts again. One that fails is reported, and gets a second chance: what has
+ended must still be stored while the worker stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+logger = logging.getLogger("hasten.worker")
+
+# An event loop that ends cancels all its tasks, too, and is over by then.
+RESTART_SECONDS: Final = 0.1
+
+Service = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Services:
+    """Keeps services running until `end`, or until the event loop ends."""
+
+    def __init__(
+        self,
+        worker: str,
+        *,
+        failed: Callable[[BaseException], None],
+        loop_ended: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelled: list[Service] = []
+        self._have_failed: set[Service] = set()
+        self._is_over = False
+        self._life = self._until_loop_ends(loop_ended)
+
+    async def open(self) -> None:
+        await anext(self._life)
+
+    async def _until_loop_ends(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
+        """An event loop that ends closes its asynchronous generators: so we notice."""
+        try:
+            yield
+        finally:
+            self._is_over = True
+            loop_ended()
+
+    def start(self, service: Service) -> None:
+        task = self._loop.create_task(service())
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, service))
+
+    def _ended(self, service: Service, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._is_over:
+            return
+        if task.cancelled():
+            self._start_later(service)
+        elif (error := task.exception()) is not None:
+            if service not in self._have_failed:
+                self._have_failed.add(service)
+                self._start_later(service)
+            self._failed(error)
+
+    def _start_later(self, service: Service) -> None:
+        if not self._cancelled:
+            self._loop.call_later(RESTART_SECONDS, self._restart)
+        self._cancelled.append(service)
+
+    def _restart(self) -> None:
+        services, self._cancelled = self._cancelled, []
+        if self._is_over:
+            return
+        for service in services:
+            self.start(service)
+        if cancelled := [service for service in services if service not in self._have_failed]:
+            logger.warning(
+                "worker %s: internal tasks were cancelled (%d), probably by a handler; restarted",
+                self._worker, len(cancelled),
+            )  # fmt: skip
+
+    async def end(self) -> None:
+        """Cancel all services, except the one that calls this."""
+        self._is_over = True
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        await self._life.aclose()

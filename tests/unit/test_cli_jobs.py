@@ -1,0 +1,33 @@
+"""What `hasten jobs list --json` makes of what other programs have stored."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from msgspec.structs import replace
+
+pytest.importorskip("typer")
+
+from hasten.cli.jobs import _describe
+from hasten.cli.output import print_json
+from hasten.jobs import Job, Queue, State
+from hasten.jobs.record import JobRecord
+
+RECORD: Final = JobRecord("mail", "1", "send", "{}", "{}", State.DELAYED, 0, 0, 0, 0, 0, 0)
+
+
+def describe(**stored: Any) -> dict[str, object]:
+    return _describe(Job(Queue("mail", "sqlite://"), "1", replace(RECORD, **stored)))
+
+
+def test_a_time_that_no_calendar_has_is_the_latest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json(describe(due_ms=12 * 10**18))
+    assert '"due_at": "9999-12-31' in capsys.readouterr().out
+
+
+def test_data_that_is_nested_too_deeply_is_shown_as_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_json(describe(progress="[" * 100_000))
+    assert '"progress": "[[[[' in capsys.readouterr().out
