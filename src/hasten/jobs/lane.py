@@ -93,7 +93,7 @@ class Lane:
         run.ended()
         if outcome is None:
             self.forget(run.lease.job.id, run.lease.token)
-        elif isinstance(outcome, Released) and self._released is not None:
+        elif self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
         else:
             self._outcomes.append(outcome)
