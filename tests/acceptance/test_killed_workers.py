@@ -138,7 +138,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
     site.open_gate()
     assert await job.result(timeout=10) == successor.pid
     stopped.send(signal.SIGCONT)
-    await site.until(lambda: "was lost" in stopped.log)
+    await site.until(lambda: " lost" in stopped.log)
     await job.refresh()
     assert (job.state, job.return_value, job.attempts_made) == ("completed", successor.pid, 1)
     # Nothing else came of it: the old worker goes on, and the job is told to have ended once.

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from hasten.jobs.engine import Engine, crash_reason
+from hasten.jobs.engines.redis import RedisEngine
 from hasten.jobs.options import Keep
-from hasten.jobs.record import Completed, Failed, Postponed, Released
+from hasten.jobs.record import Completed, Failed, Outcome, Postponed, Released
 from hasten.jobs.states import State
 from tests.contract.steps import (
     LEASE_MS,
@@ -39,6 +40,14 @@ async def cancelled(engine: Engine, ids: Collection[str]) -> set[str]:
 
 async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[str]:
     return await engine.reclaim(QUEUE, crash_limit=crash_limit, now_ms=now_ms)
+
+
+async def expire(engine: Engine, *ids: str) -> None:
+    """Let leases run out by the clock of the server. Elsewhere now_ms says so."""
+    if isinstance(engine, RedisEngine):
+        for id in ids:
+            lock = f"{engine._keys.base(QUEUE)}{id}:lock"
+            await engine._server.command("DEL", lock, key=lock)
 
 
 class TestReclaim:
@@ -131,6 +140,27 @@ class TestRenew:
         before = await job(engine, "a")
         await renew(engine, {"a": "t1"}, now_ms=NOW + 50)
         assert await job(engine, "a") == before
+
+    async def test_revives_a_lease_that_nobody_has_taken_back(self, engine: Engine) -> None:
+        """After an outage all leases have run out, and those who hold them are alive."""
+        await start(engine, "a", lease_ms=10)
+        await expire(engine, "a")
+        assert await renew(engine, {"a": "t1"}, now_ms=NOW + 100, lease_ms=1000) == set()
+        assert await reclaim(engine, NOW + 200) == []
+        await settled(engine, Completed("a", "t1", "1"), now_ms=NOW + 300)
+
+    async def test_is_not_needed_to_finish_what_nobody_has_taken_back(self, engine: Engine) -> None:
+        await start(engine, "a", "b", lease_ms=10)
+        await expire(engine, "a", "b")
+        outcomes: list[Outcome] = [
+            Completed("a", "t1", "1"),
+            Released("b", "t1"),
+            Completed("a", "t1", "2"),
+        ]
+        batch = await engine.settle(QUEUE, outcomes, None, now_ms=NOW + 100)
+        assert batch.lost == ["a"]  # the second time
+        assert (await job(engine, "a")).result == "1"
+        assert await ids_in(engine, State.WAITING) == ["b"]
 
     async def test_tells_which_leases_are_lost(self, engine: Engine) -> None:
         """Their handlers are stopped: what they do is done twice already."""

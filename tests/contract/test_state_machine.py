@@ -51,7 +51,7 @@ T = TypeVar("T")
 SOAK: Final = os.environ.get("HASTEN_SOAK") == "1"
 
 EFFORT: Final = settings(
-    max_examples=60 if SOAK else 50,
+    max_examples=60 if SOAK else 35,
     stateful_step_count=100 if SOAK else 40,
     deadline=None,
     report_multiple_bugs=False,

@@ -405,6 +405,7 @@ class TestTrouble:
                 await until(lambda: "store unavailable, retrying: " in caplog.text)
                 await asyncio.sleep(0.5)
             assert await job.result(timeout=10) == "done"
+            await until(lambda: "store available again" in caplog.text)
         assert runs == [1]
         assert caplog.text.count("store unavailable") == 1
         assert caplog.text.count("store available again") == 1

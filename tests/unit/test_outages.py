@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 
@@ -110,3 +111,14 @@ def test_an_outage_lasts_until_nobody_fails_any_more(
     assert (
         caplog.messages[-1] == "redis://here: store available again after 61.0 s (failed calls: 63)"
     )
+
+
+def test_it_knows_since_when_there_is_no_trouble(outage: Outage, monotonic: Monotonic) -> None:
+    assert outage.seconds_without_trouble() == math.inf
+    outage.failed("settle jobs of queue a", DOWN)
+    monotonic.now += 3
+    outage.succeeded("settle jobs of queue a")
+    assert outage.seconds_without_trouble() == 3
+    outage.was_slow()
+    monotonic.now += 2
+    assert outage.seconds_without_trouble() == 2

@@ -100,6 +100,8 @@ class Engine(Protocol):
     ) -> set[str]:
         """Let leases (job id → token) last until now_ms + lease_ms. Returns the ids that are lost.
 
+        One that has run out is not lost before `reclaim` has taken the job back.
+
         Blocks, and is called from a thread: a lease has to outlive an event loop that hangs.
         """
 
@@ -114,6 +116,12 @@ class Engine(Protocol):
 
         Each counts a crash. At crash_limit crashes the job gets a `deferred_failure`: the next
         worker to claim it fails it with that, without running it.
+        """
+
+    async def probe(self, queue: str) -> None:
+        """Return once the store takes a write. Changes nothing.
+
+        A worker asks before it takes back jobs: leases also run out when nobody can renew them.
         """
 
     async def update(

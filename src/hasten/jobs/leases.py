@@ -69,8 +69,9 @@ class LeaseKeeper:
                 return
             requests = self._take_requests()
             if requests or time.monotonic() >= renew_at:
-                renew_at = time.monotonic() + interval
-                self._for_each("renew the leases", self._renew)
+                renewed = self._for_each("renew the leases", self._renew)
+                # After an outage leases have to be renewed before others take them for dead.
+                renew_at = time.monotonic() + (interval if renewed else LOOK_SECONDS)
                 for request in requests:
                     if request.set_running_or_notify_cancel():
                         request.set_result(None)
@@ -83,7 +84,9 @@ class LeaseKeeper:
                 requests.append(self._requests.get_nowait())
         return requests
 
-    def _for_each(self, what: str, act: Callable[[_Served, dict[str, Run]], None]) -> None:
+    def _for_each(self, what: str, act: Callable[[_Served, dict[str, Run]], None]) -> bool:
+        """Act for each queue that has runs. Returns whether that worked for all."""
+        worked = True
         for served in self._queues:
             activity = f"{what} of queue {served.queue}"
             runs = served.runs.copy()  # one step for the interpreter: the event loop goes on
@@ -94,10 +97,13 @@ class LeaseKeeper:
                 act(served, runs)
             except StoreError as error:
                 served.outage.failed(activity, error)
+                worked = False
             except Exception:  # without this thread the worker would lose all it does
                 logger.exception("cannot %s", activity)
+                worked = False
             else:
                 served.outage.succeeded(activity)
+        return worked
 
     def _renew(self, served: _Served, runs: dict[str, Run]) -> None:
         tokens = {id: run.lease.token for id, run in runs.items()}

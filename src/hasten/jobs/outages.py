@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -33,12 +34,14 @@ class Outage:
         self._logged_at: dict[str, float] = {}  # by the text of the error
         self._since = 0.0
         self._calls = 0
+        self.last_trouble = -math.inf  # when a call failed, or took very long
         self._is_open = False  # the log says that the store fails, and not yet that it works again
 
     def failed(self, activity: str, error: StoreError) -> None:
         """Report a call that failed and will be repeated. activity: `settle jobs of queue mail`."""
         now, text = self._monotonic(), str(error)
         with self._lock:
+            self.last_trouble = now
             if not self._failing and not self._is_open:
                 self._since, self._calls = now, 0
             self._failing.add(activity)
@@ -56,6 +59,14 @@ class Outage:
                 "store unavailable for %.0f s (failed calls: %d), retrying: cannot %s: %s",
                 seconds, calls, activity, text,
             )  # fmt: skip
+
+    def was_slow(self) -> None:
+        """Report a call that took so long that leases may have run out meanwhile."""
+        self.last_trouble = self._monotonic()
+
+    def seconds_without_trouble(self) -> float:
+        """For how long the store has answered in time; infinity if it always has."""
+        return self._monotonic() - self.last_trouble
 
     def succeeded(self, activity: str) -> None:
         """Report a call that worked, or a service that has nothing to do any more.

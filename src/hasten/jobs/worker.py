@@ -628,18 +628,32 @@ class Worker:
         while True:
             # What we hold comes first: after the machine has slept, all leases have run out, and
             # ours must not be taken for those of the dead.
+            asked_at, now_ms = self._loop.time(), self._clock.now_ms()
             await asyncio.wrap_future(self._keeper.renew())
             for lane in self._lanes:
                 self._end_dropped(lane)
-                await self._reclaim(lane)
+                await self._reclaim(lane, asked_at, now_ms)
+                asked_at = self._loop.time()
             await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
 
-    async def _reclaim(self, lane: Lane) -> None:
+    async def _reclaim(self, lane: Lane, asked_at: float, now_ms: int) -> None:
+        """Take back the jobs of dead workers.
+
+        Not before the store has worked for as long as a lease lasts: in an outage nobody can renew
+        a lease, and live workers must have had the chance to. asked_at is since when we have waited
+        for the store, by the clock of the event loop; now_ms is before our own leases were renewed.
+        """
         activity = f"take back the jobs of dead workers of queue {lane.name}"
+        lease_seconds = self._lease_ms / 1000
         try:
-            ids = await lane.engine.reclaim(
-                lane.name, crash_limit=self._crash_limit, now_ms=self._clock.now_ms()
-            )
+            await lane.engine.probe(lane.name)
+            if self._loop.time() - asked_at > lease_seconds / RENEWALS_PER_LEASE:
+                lane.outage.was_slow()
+            ids = []
+            if lane.outage.seconds_without_trouble() >= lease_seconds:
+                ids = await lane.engine.reclaim(
+                    lane.name, crash_limit=self._crash_limit, now_ms=now_ms
+                )
         except StoreError as error:
             lane.outage.failed(activity, error)
             return

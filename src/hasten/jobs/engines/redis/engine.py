@@ -269,6 +269,10 @@ class RedisEngine:
         request = {"now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON}
         return list(map(text, await self._run("reclaim", queue, request, repeatable=True)))
 
+    async def probe(self, queue: str) -> None:
+        # What does not take writes tells so when there is something to take back.
+        await self._run("look", queue, {}, repeatable=True)
+
     async def update(
         self, queue: str, updates: Sequence[Update], *, now_ms: int
     ) -> list[State | None]:

@@ -133,6 +133,9 @@ class SqliteEngine:
         work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
         return await self._database.run(work)
 
+    async def probe(self, queue: str) -> None:
+        await self._database.run(lambda connection: None, durable=False)
+
     async def update(
         self, queue: str, updates: Sequence[Update], *, now_ms: int
     ) -> list[State | None]:

@@ -11,7 +11,9 @@ end
 -- Read with MGET: unlike GET it takes a key of another type for none.
 local held = #ids > 0 and call('MGET', unpack(lock_keys)) or {}
 for index, id in ipairs(ids) do
-  if held[index] == tokens[index] then
+  -- A lock that has run out is still its owner's while the job is in `active`: nobody has taken it back.
+  -- After an outage that is so for all locks.
+  if held[index] == tokens[index] or (not held[index] and call('LPOS', base .. 'active', id)) then
     call('SET', lock_keys[index], tokens[index], 'PX', request.lease)
     kept[#kept + 1] = id
   else

@@ -40,11 +40,12 @@ local function begin(outcome)
   local id = outcome[2]
   local job_key = q.base .. id
   local lock_key = job_key .. ':lock'
-  if held[lock_key] ~= outcome[3] then
+  -- A lock that has run out is still its owner's while the job is in `active`: nobody has taken it back.
+  if held[lock_key] and held[lock_key] ~= outcome[3] then
     lost[#lost + 1] = id
     return nil
   end
-  held[lock_key] = nil -- a second outcome for the same run finds it gone
+  held[lock_key] = 'settled' -- a second outcome for the same run finds it gone
   local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
   if not job[1] and not job[2] then
     lost[#lost + 1] = id

@@ -1,0 +1,91 @@
+"""A store that is unavailable for longer than a lease: live workers are not taken for dead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import app
+from tests.acceptance.site import Site
+from tests.servers.redis import RedisServer
+
+LEASE_SECONDS = 2.0
+
+OPTIONS = (f"--lease={LEASE_SECONDS}", "--crash-limit=1", "--concurrency=4")
+
+
+@contextlib.contextmanager
+def frozen(server: RedisServer) -> Iterator[None]:
+    """Stop the server, as a machine does that swaps, or is moved to another host."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def locked(site: Site) -> Iterator[None]:
+    """Keep the file from being written, as a long transaction of another program does."""
+    with contextlib.closing(sqlite3.connect(site.store, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+
+
+async def until_later(seconds: float) -> None:
+    """What must not happen would happen meanwhile."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("leases", [1.5, 3.0])
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("patience", [1, 30])
+async def test_what_runs_is_not_taken_back(
+    tmp_path: Path, kind: str, leases: float, patience: int
+) -> None:
+    """Also if the workers give up their calls meanwhile. One crash would fail these jobs."""
+    site = Site(tmp_path)
+    server = None
+    if kind == "redis":
+        server = RedisServer(tmp_path / "redis")
+        server.start()
+        site.use(f"{server.url}?timeout={patience}")
+    else:
+        site.use(f"{site.url}?timeout={patience}")
+    try:
+        workers = [await site.start_worker(*OPTIONS) for _ in range(2)]
+        jobs = [await site.add(app.hold, gate=str(site.gate)) for _ in range(8)]
+        for job in jobs:
+            await site.until_started(job)
+        with frozen(server) if server else locked(site):
+            await until_later(leases * LEASE_SECONDS)
+        await until_later(1.5 * LEASE_SECONDS)
+        site.open_gate()
+        await site.until_settled(8)
+        records = await site.records()
+        assert {(job.crashes, job.attempts_started) for job in records} == {(0, 1)}
+        assert {job.state for job in records} == {"completed"}
+        # A worker that is dead for sure is still found out.
+        site.gate.unlink()
+        last = await site.add(app.hold, gate=str(site.gate))
+        await site.until_started(last)
+        (start,) = site.of(last, "start")
+        os.kill(start.pid, signal.SIGKILL)
+        await site.until(lambda: any("took back 1 jobs" in worker.log for worker in workers))
+    finally:
+        await site.close()
+        if server is not None:
+            server.kill()
