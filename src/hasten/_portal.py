@@ -68,7 +68,7 @@ def _check_thread(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
     owner = "task" if owner == "Enqueuer" else owner.lower()
     instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
     if waits:
-        raise RuntimeError(f"a .sync call would block the running event loop, and wait: {instead}")
+        raise RuntimeError(f"a .sync call that waits would block the running event loop: {instead}")
     # Shown once for each line of the caller's, which is three frames above this one.
     warnings.warn(
         f"a .sync call blocks the running event loop: {instead}", RuntimeWarning, stacklevel=4

@@ -1,4 +1,4 @@
-"""A worker: takes jobs from queues, runs them, stores what came of them.
+"""A worker: claims jobs from queues, runs them and stores their outcomes.
 
 Theory of operation. Each queue has a lane with these tasks of the event loop:
 
@@ -67,7 +67,8 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # An idle lane claims this often without being told to: no lost message may leave it idle.
 LOOK_ANYWAY_SECONDS: Final = 5.0
 
-# After the grace period, how long told-to-end handlers get, and then the store for the last words.
+# After the grace period: how long cancelled handlers have to end, and then the store to accept the
+# last outcomes.
 LAST_WORDS_SECONDS: Final = 5.0
 
 
@@ -77,8 +78,8 @@ class Worker:
     Leaving the block, or `stop`, ends it gracefully: it takes no more jobs, gives the running ones
     grace to finish, and hands back the rest without using up an attempt of theirs.
 
-    lease is how long a job stays with a worker that says nothing any more; it is renewed four
-    times as often, from a thread, so that a blocked event loop loses nothing. A job whose worker
+    lease is how long a job stays with a worker that stops renewing it. It is renewed four times as
+    often, from a thread, so that a blocked event loop loses nothing. A job whose worker
     has died crash_limit times while running it fails. keep_completed and keep_failed are for jobs
     that do not say themselves (`Keep`, a count, True or False). processes is how many handlers
     with run_in="process" run at once; None means as many as there are processors. Durations are
@@ -624,7 +625,7 @@ class Worker:
     # Taking back --------------------------------------------------------------------------------
 
     async def _take_back(self) -> None:
-        """Recover the jobs of dead workers, again and again."""
+        """Recover the jobs of dead workers, for as long as the worker runs."""
         while True:
             # What we hold comes first: after the machine has slept, all leases have run out, and
             # ours must not be taken for those of the dead.
