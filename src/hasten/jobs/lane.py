@@ -13,6 +13,7 @@ from hasten.jobs.outages import Outage
 from hasten.jobs.processes import Processes
 from hasten.jobs.queue import Queue
 from hasten.jobs.record import Note, Outcome, Released
+from hasten.jobs.room import Room, Share
 from hasten.jobs.run import Run
 from hasten.jobs.runner import Runner
 from hasten.jobs.threads import Threads
@@ -30,6 +31,7 @@ class Lane:
         queue: Queue,
         engine: Engine,
         *,
+        room: Room,
         outage: Outage,
         keeper: LeaseKeeper,
         threads: Threads,
@@ -57,10 +59,10 @@ class Lane:
         self.signal = asyncio.Event()  # something to settle, or room and something to claim
         self.idle = asyncio.Event()  # nothing to claim at the last look
         self.turned = asyncio.Event()  # a fetcher has come back from the store
-        self.hungry = True
         self.next_due_ms: int | None = None
-        self.held = 0  # this lane's part of the worker's room
-        self.latest_claim = 0
+        self._room = room
+        self.share = Share(self.wake)
+        room.want(self.share)
         self.flights = 0  # fetchers that are at the store
         self.claims = 0  # claims that are under way
         self._alone = 0  # notes and outcomes that are to be stored one at a time
@@ -73,12 +75,12 @@ class Lane:
         self.signal.set()
 
     def feed(self) -> None:
-        self.hungry = True
+        self._room.want(self.share)
         self.idle.clear()
         self.wake()
 
     def sated(self, next_due_ms: int | None) -> None:
-        self.hungry = False
+        self._room.rest(self.share)
         self.next_due_ms = next_due_ms
         self.idle.set()
 

@@ -55,6 +55,7 @@ from hasten.jobs.record import (
     Postponed,
     Released,
 )
+from hasten.jobs.room import Room
 from hasten.jobs.run import Run, Stop
 from hasten.jobs.services import Services
 from hasten.jobs.suspects import Suspects
@@ -123,7 +124,6 @@ class Worker:
         self._suspects = Suspects(crash_limit)
         self._id = secrets.token_hex(8)
         self._claims = 0
-        self._busy = 0  # running, or claimed and on their way
         self._claiming = 0  # claims that are under way
         self._stopping = False
         self._handles_signals = False
@@ -149,6 +149,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._stop_asked = asyncio.Event()
+        self._room = Room(self._concurrency)
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
         self._keeper = LeaseKeeper(self._clock, self._lease_ms)
@@ -162,6 +163,7 @@ class Worker:
                 Lane(
                     queue,
                     engine,
+                    room=self._room,
                     outage=outages.setdefault(engine.url, Outage(engine.url)),
                     keeper=self._keeper,
                     threads=self._threads,
@@ -469,41 +471,21 @@ class Worker:
 
     def _next_claim(self, lane: Lane) -> Claim | None:
         """Reserve room for the next jobs of a lane, if it has jobs and there is room."""
-        if self._stopping or not lane.hungry or self._suspects.is_waiting:
+        if self._stopping or not lane.share.wants or self._suspects.is_waiting:
+            self._room.pass_on(lane.share)
             return None
-        room = min(self._room_for(lane), -(-self._concurrency // lane.engine.flights))
-        if room <= 0:
+        room = self._room.reserve(lane.share, -(-self._concurrency // lane.engine.flights))
+        if not room:
             return None
-        self._busy += room
-        lane.held += room
         self._claiming += 1
         lane.claims += 1
         self._claims += 1
-        lane.latest_claim = self._claims
         token = f"{self._id}:{self._claims}"
         return Claim(room, token, self.name, self._lease_ms)
 
-    def _room_for(self, lane: Lane) -> int:
-        """How many more runs a lane may have: a fair share if others have work, too."""
-        free = self._concurrency - self._busy
-        if len(self._lanes) == 1 or free <= 0:
-            return free
-        rivals = [other for other in self._lanes if other.hungry and other is not lane]
-        if not rivals:
-            return free
-        share = -(-self._concurrency // (len(rivals) + 1))
-        # With less room than lanes, the one that has waited longest is next.
-        waiting = [other for other in rivals if other.held < share]
-        if free <= len(waiting) and any(o.latest_claim < lane.latest_claim for o in waiting):
-            for other in waiting:
-                other.wake()
-            return 0
-        return min(free, share - lane.held)
-
     def _return_room(self, lane: Lane, claim: Claim | None) -> None:
         if claim is not None:
-            self._busy -= claim.count
-            lane.held -= claim.count
+            self._room.give_back(lane.share, claim.count)
             self._claiming -= 1
             lane.claims -= 1
 
@@ -528,7 +510,6 @@ class Worker:
         self._begin_suspect()
         if claim is not None and len(batch.leases) < claim.count:
             lane.sated(batch.next_due_ms)
-            self._wake_others(lane)  # what it leaves is theirs
 
     def _begin_suspect(self) -> None:
         """Begin with a suspect once nothing else is on its way to us that it could take along."""
@@ -541,8 +522,7 @@ class Worker:
         run = Run(lease, self._loop)
         if (older := lane.runs.get(job.id)) is not None:
             older.stop(Stop.LOST)  # its lease ran out, and the job has come back to us
-        self._busy += 1
-        lane.held += 1
+        self._room.take(lane.share)
         lane.runs[job.id] = run
         if self._stopping:  # it was on its way when the worker was told to stop
             self._end(lane, run, Released(job.id, lease.token))
@@ -574,20 +554,11 @@ class Worker:
                 self._end(lane, run, lane.runner.failed(asyncio.CancelledError(), run))
 
     def _end(self, lane: Lane, run: Run, outcome: Outcome | None) -> None:
-        self._busy -= 1
-        lane.held -= 1
+        self._room.give_back(lane.share)
         self._suspects.ended(run)
         if run.has_ended:
             return  # handed back already, when the worker stopped
         lane.enter(run, outcome)
-        self._wake_others(lane)
-
-    def _wake_others(self, lane: Lane) -> None:
-        """There is more room than before for the other lanes."""
-        if len(self._lanes) > 1:
-            for other in self._lanes:
-                if other.hungry and other is not lane:
-                    other.wake()
 
     # Listening ----------------------------------------------------------------------------------
 
