@@ -56,7 +56,7 @@ from hasten.jobs.record import (
     Released,
 )
 from hasten.jobs.run import Run, Stop
-from hasten.jobs.services import Services
+from hasten.jobs.services import Services, retrieve
 from hasten.jobs.suspects import Suspects
 from hasten.jobs.threads import Threads
 
@@ -563,6 +563,8 @@ class Worker:
             outcome = lane.runner.failed(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._handles_signals:
                 self._end(lane, run, outcome)
+                assert run.task is not None
+                run.task.add_done_callback(retrieve)  # whoever runs the event loop gets it
                 raise  # the user's Ctrl+C, perhaps
         self._end(lane, run, outcome)
 
@@ -619,6 +621,7 @@ class Worker:
                 task.result()
         finally:
             for task in tasks:
+                task.add_done_callback(retrieve)  # one error is enough
                 task.cancel()
 
     # Taking back --------------------------------------------------------------------------------
