@@ -73,14 +73,20 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
     assert "an internal task failed while the worker ended" in caplog.text
 
 
-async def test_of_the_second_wait_of_a_listener_that_fails(
+async def test_of_a_wait_of_a_listener_that_fails_when_it_is_cancelled(
     queue: Queue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the store and for the clock at once, and tells of the first failure."""
+    """It waits for the store and for the clock at once, and tells of the first failure only."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def fail(*_args: object, **_options: object) -> None:
+        await until(lambda: tasks)
+        raise OfOurs
+
+    async def fail_late(*_args: object) -> None:
         tasks.append(current_task())
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
         raise OfOurs
 
     async def sleep(*_args: object) -> None:
@@ -91,10 +97,11 @@ async def test_of_the_second_wait_of_a_listener_that_fails(
 
     await later.using(delay=60).enqueue()
     monkeypatch.setattr(type(queue.engine), "wait", fail)
-    monkeypatch.setattr(type(clock), "sleep_until", fail)
+    monkeypatch.setattr(type(clock), "sleep_until", fail_late)
     monkeypatch.setattr(type(clock), "sleep", sleep)
     with pytest.raises(OfOurs):
         async with Worker(queue):
             await asyncio.Event().wait()
-    assert len(tasks) >= 2
+    await until(tasks[0].done)
+    await asyncio.sleep(0)
     assert not unseen(tasks)
