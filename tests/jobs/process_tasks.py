@@ -309,6 +309,14 @@ def fork(how: str) -> int:
 
 
 @queue.task(run_in="process")
+def leave_a_fork(ctx: Context) -> None:
+    """Log the pid of a fork that does not end by itself, and do not end either."""
+    if other := os.fork():
+        ctx.log(str(other))
+    time.sleep(600)
+
+
+@queue.task(run_in="process")
 def log_from_a_fork(ctx: Context) -> int:
     if other := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])

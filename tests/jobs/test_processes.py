@@ -107,6 +107,24 @@ class TestWhatTheyStart:
             await until_dead(pids)
         await process_tasks.queue.close()
 
+    @pytest.mark.parametrize("how", ["time-out", "cancelled", "killed"])
+    async def test_does_not_hold_up_the_end_of_the_run_as_a_fork(self, how: str) -> None:
+        """A fork has a copy of all that its process had, and ends with it."""
+        options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
+        async with Worker(process_tasks.queue, processes=1, grace=0):
+            process = await run(process_tasks.pid)  # it has started: time is short
+            job = await process_tasks.leave_a_fork.using(**options).enqueue()
+            pids = await logged_pids(job, 1)
+            if how == "cancelled":
+                await job.cancel()
+            if how == "killed":
+                os.kill(process, signal.SIGKILL)
+            with pytest.raises(JobFailed):
+                await job.result(timeout=20)
+            await until_dead(pids)
+            assert await run(process_tasks.double, 1) == 2
+        await process_tasks.queue.close()
+
     async def test_lives_on_after_a_run_that_succeeded_until_the_process_ends(self) -> None:
         """A handler may start something for others. It does not outlive the worker."""
         async with Worker(process_tasks.queue, processes=1):
@@ -126,9 +144,9 @@ class TestWhatTheyStart:
         await until_dead(pids)
 
 
-async def logged_pids(job: Job[None]) -> list[int]:
+async def logged_pids(job: Job[None], count: int = 2) -> list[int]:
     async def are_there() -> bool:
-        return len(await job.logs()) == 2
+        return len(await job.logs()) == count
 
     await until_true(are_there)
     return [int(line) for line in await job.logs()]

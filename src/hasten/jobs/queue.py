@@ -182,6 +182,9 @@ class Queue:
         of one run, expires (fails if not started that long after it was due), delay, priority (1
         first, 2,097,151 last; 0, none, before all), lifo, keep_completed and keep_failed (`Keep`,
         a count, True or False), keep_logs (the newest lines of `ctx.log` that are kept, 1,000).
+
+        After a time-out, a thread that is in a long call in C is left behind after some seconds:
+        it may still run while the next attempt does.
         """
         caller = sys._getframe(1)
         made_in = Execution.of(caller.f_code, caller.f_globals)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Final
 
 from hasten.jobs.record import Lease
 
@@ -13,6 +14,9 @@ logger = logging.getLogger("hasten.worker")
 
 # A handler that goes on after it was told to end is told again, this often.
 INSIST_SECONDS = 2.0
+
+# Told so many times in vain, a handler that can be left behind is.
+TELL_AT_MOST: Final = 2
 
 
 class Stop(Enum):
@@ -30,6 +34,8 @@ class Run:
     __slots__ = (
         "_insisting",
         "_timer",
+        "_told",
+        "abandon",
         "has_begun",
         "has_ended",
         "interrupt",
@@ -49,9 +55,12 @@ class Run:
         self.has_ended = False  # what came of it is known, and may not be stored yet
         # How to end it: cancels the coroutine unless the handler runs elsewhere.
         self.interrupt: Callable[[], None] | None = None
+        # How to end the run though the handler does not end.
+        self.abandon: Callable[[], None] | None = None
         self.on_stop: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._insisting: asyncio.TimerHandle | None = None
+        self._told = 0
 
     def told_to_end(self) -> bool:
         return self.stop_reason is not None
@@ -71,22 +80,26 @@ class Run:
         self.stop_reason = reason
         if self.on_stop is not None:
             self.on_stop()
-        self._insist(first=True)
+        self._insist()
 
-    def _insist(self, *, first: bool = False) -> None:
+    def _insist(self) -> None:
+        # First of all: what follows may fail, for logging is the application's.
+        self._insisting = self.loop.call_later(INSIST_SECONDS, self._insist)
         job = self.lease.job
-        if not first:
+        if self.abandon is not None and self._told >= TELL_AT_MOST:
+            self.abandon()
+        elif self._told:
             logger.warning(
                 "job %s (%s) is still running after being asked to stop (%s)",
                 job.id, job.name, self.stop_reason.name.lower() if self.stop_reason else "",
             )  # fmt: skip
+        self._told += 1
         if self.interrupt is not None:
             self.interrupt()
         elif self.task is not None and self.has_begun:
             self.task.cancel()
         # A task that is cancelled before its first step never takes it, and nothing would come of
         # the run. It finds that it was told to end when it begins.
-        self._insisting = self.loop.call_later(INSIST_SECONDS, self._insist)
 
     def ended(self) -> None:
         """What came of it is known: stop the clocks."""

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hasten._clock import Clock
 from hasten.errors import JobFailed
@@ -17,7 +17,7 @@ from hasten.jobs.engine import CANCELLED_REASON, keep_or
 from hasten.jobs.failures import Failure
 from hasten.jobs.options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs.processes import Processes
-from hasten.jobs.record import Completed, Failed, JobRecord, Note, Outcome, Released
+from hasten.jobs.record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
 from hasten.jobs.run import Run, Stop
 from hasten.jobs.services import RESTART_SECONDS
 from hasten.jobs.steering import JobTimeout
@@ -26,6 +26,11 @@ from hasten.jobs.threads import Threads
 if TYPE_CHECKING:
     from hasten.jobs.queue import Queue
     from hasten.jobs.tasks import TaskCore
+
+# A job for which there is no thread keeps its place in the worker for so long, and is put back
+# for the pause then: another worker may have a thread.
+NO_THREAD_SECONDS: Final = 0.1
+NO_THREAD_PAUSE_MS: Final = 1_000
 
 
 class Runner:
@@ -67,6 +72,9 @@ class Runner:
         if reason is not None or core is None:
             return self._refuse(run, str(reason), options)
         try:
+            if core.run_in == "thread" and self._threads.is_stuck and not run.told_to_end():
+                await asyncio.sleep(NO_THREAD_SECONDS)  # or all such jobs would go round
+                return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
             result = await self._call(core, run, options)
         except BaseException as error:  # sys.exit() ends its job, not the worker
             if isinstance(error, KeyboardInterrupt) and core.run_in == "loop":
@@ -139,14 +147,15 @@ class Runner:
         return encode_result(value, self._queue.max_bytes)
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
-        def offer(interrupt: Callable[[], None]) -> None:
-            run.interrupt = interrupt
+        def offer(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:
+            run.interrupt, run.abandon = interrupt, abandon
 
-        value = await self._threads.run(call, offer)
+        job = run.lease.job
+        value = await self._threads.run(call, offer, what=f"job {job.id} ({job.name})")
         if not inspect.isawaitable(value):
             return value
         # A plain wrapper of an async function: the rest of it belongs to the event loop.
-        run.interrupt = None
+        run.interrupt = run.abandon = None
         if run.told_to_end():
             if inspect.iscoroutine(value):
                 value.close()

@@ -59,8 +59,12 @@ class Services:
     def _ended(self, service: Service, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if self._is_over:
-            return
-        if task.cancelled():
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error(
+                    "worker %s: an internal task failed while the worker ended",
+                    self._worker, exc_info=error,
+                )  # fmt: skip
+        elif task.cancelled():
             self._start_later(service)
         elif (error := task.exception()) is not None:
             if service not in self._have_failed:
@@ -91,3 +95,9 @@ class Services:
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         await self._life.aclose()
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Take the error of a task, as a callback. asyncio complains if nobody does."""
+    if not task.cancelled():
+        task.exception()

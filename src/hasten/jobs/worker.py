@@ -57,7 +57,7 @@ from hasten.jobs.record import (
 )
 from hasten.jobs.room import Room
 from hasten.jobs.run import Run, Stop
-from hasten.jobs.services import Services
+from hasten.jobs.services import Services, retrieve
 from hasten.jobs.suspects import Suspects
 from hasten.jobs.threads import Threads
 
@@ -544,6 +544,8 @@ class Worker:
             outcome = lane.runner.failed(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._handles_signals:
                 self._end(lane, run, outcome)
+                assert run.task is not None
+                run.task.add_done_callback(retrieve)  # whoever runs the event loop gets it
                 raise  # the user's Ctrl+C, perhaps
         self._end(lane, run, outcome)
 
@@ -591,6 +593,7 @@ class Worker:
                 task.result()
         finally:
             for task in tasks:
+                task.add_done_callback(retrieve)  # one error is enough
                 task.cancel()
 
     # Taking back --------------------------------------------------------------------------------

@@ -1,0 +1,232 @@
+"""Plain functions that nothing can end, because they are in a long call in C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hasten.errors import JobFailed
+from hasten.jobs import Context, Job, Queue, State, Worker
+from hasten.jobs.run import Stop
+from hasten.testing import ManualClock
+from tests.jobs.eventually import until, until_state
+
+
+class Call:
+    """Stands for a call in C: an exception that is raised in its thread waits for its end."""
+
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        self._calls = 0
+        self.running = 0
+
+    def __call__(self) -> None:
+        self._calls += 1
+        self.running += 1
+        try:
+            self._end.wait()
+        finally:
+            self.running -= 1
+
+    def end(self) -> None:
+        self._end.set()
+
+    async def has_begun(self, times: int = 1) -> None:
+        await until(lambda: self._calls == times)
+
+
+@pytest.fixture
+def call() -> Iterator[Call]:
+    call = Call()
+    yield call
+    call.end()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hasten.jobs.run.INSIST_SECONDS", 0.02)
+
+
+def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
+    """As its clock does, which might strike before the function has begun."""
+    worker._lanes[0].runs[job.id].stop(reason)
+
+
+def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == level]
+
+
+@pytest.mark.parametrize("why", ["time-out", "cancelled"])
+async def test_their_run_ends_and_gives_its_place_back(
+    queue: Queue, call: Call, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.task(timeout=60)
+    def stick() -> None:
+        call()
+
+    @queue.task
+    def meet() -> None:
+        both.wait()
+
+    both = threading.Barrier(2, timeout=10)
+    async with Worker(queue, concurrency=2) as worker:
+        job = await stick.enqueue()
+        await call.has_begun()
+        if why == "cancelled":
+            await job.cancel()
+        else:
+            stop(worker, job, Stop.TIMEOUT)
+        with pytest.raises(JobFailed, match="timed out" if why == "time-out" else "cancelled"):
+            await job.result(timeout=10)
+        others = [await meet.enqueue() for _ in range(2)]
+        await asyncio.gather(*(other.result(timeout=10) for other in others))
+        assert call.running == 1
+    told = next(text for text in messages(caplog, logging.WARNING) if "its thread goes on" in text)
+    assert told.startswith(f"job {job.id} (stick) does not end although it was told to")
+    assert "'hasten job 1', at " in told
+    assert told.endswith("threads of this worker that are stuck like this: 1")
+    assert not messages(caplog, logging.ERROR)[1:]  # the failure of the job itself
+
+
+async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -> None:
+    @queue.task
+    def stick() -> None:
+        call()
+
+    job = await stick.enqueue()
+    async with Worker(queue, concurrency=2) as worker:
+        await call.has_begun()
+        stop(worker, job, Stop.LOST)
+        await until(lambda: not worker._lanes[0].runs)
+    assert (await job.refresh()).state is State.ACTIVE  # it is another worker's
+
+
+async def test_their_jobs_are_handed_back_when_the_worker_stops(
+    queue: Queue, call: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.task
+    def stick() -> None:
+        call()
+
+    job = await stick.enqueue()
+    async with Worker(queue, grace=0):
+        await call.has_begun()
+    assert (await job.refresh()).state is State.WAITING
+    assert job.attempts_made == 0
+    assert call.running == 1
+    assert not messages(caplog, logging.ERROR)
+
+
+async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
+    queue: Queue, call: Call, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Plain functions wait until a thread has ended, and no attempt of theirs is used up."""
+    caplog.set_level(logging.INFO, "hasten.worker")
+
+    @queue.task(timeout=60)
+    def stick() -> None:
+        call()
+
+    @queue.task
+    def plain() -> str:
+        return "plain"
+
+    @queue.task
+    async def coroutine() -> str:
+        return "coroutine"
+
+    async with Worker(queue, concurrency=2) as worker:
+        stuck = [await stick.enqueue() for _ in range(2)]
+        await call.has_begun(2)
+        for job in stuck:
+            stop(worker, job, Stop.TIMEOUT)
+        for job in stuck:
+            with pytest.raises(JobFailed, match="timed out"):
+                await job.result(timeout=10)
+        told = [text for text in messages(caplog, logging.ERROR) if "stuck" in text]
+        assert len(told) == 1
+        assert told[0].startswith(
+            "as many threads of handlers are stuck as this worker may run (2): it runs no more "
+            "plain functions until one of them ends"
+        )
+        waiting = [await plain.enqueue() for _ in range(3)]
+        for later in waiting:
+            await until_state(later, State.DELAYED)
+            assert later.attempts_made == 0
+        assert await (await coroutine.enqueue()).result(timeout=10) == "coroutine"
+
+        call.end()
+        ended = "has ended in the abandoned thread"
+        await until(lambda: sum(ended in text for text in messages(caplog, logging.INFO)) == 2)
+        clock.advance(2)
+        for later in waiting:
+            assert await later.result(timeout=10) == "plain"
+    assert any(text.endswith("still stuck: 0") for text in messages(caplog, logging.INFO))
+
+
+async def _coroutine() -> str:
+    return "too late"
+
+
+@pytest.mark.parametrize("make", [lambda: "too late", _coroutine], ids=["value", "coroutine"])
+async def test_what_they_return_and_report_later_is_dropped(
+    queue: Queue, call: Call, make: Callable[[], Any]
+) -> None:
+    reported = threading.Event()
+
+    @queue.task(timeout=60, attempts=2)
+    def stick(ctx: Context) -> Any:
+        if ctx.attempt == 2:
+            return "second attempt"
+        try:
+            call()
+        except BaseException:  # noqa: BLE001  # some libraries do
+            ctx.log("too late")
+            reported.set()
+        return make()
+
+    async with Worker(queue, concurrency=2) as worker:
+        job: Job[Any] = await stick.enqueue()
+        await call.has_begun()
+        stop(worker, job, Stop.TIMEOUT)
+        assert await job.result(timeout=10) == "second attempt"
+        call.end()
+        await until(reported.is_set)
+        await until(lambda: not any(t.name == "hasten job 1" for t in threading.enumerate()))
+    assert await job.logs() == []
+    assert await job.result(timeout=10) == "second attempt"
+
+
+async def test_that_lose_their_task_to_another_handler_are_replaced(
+    queue: Queue, call: Call
+) -> None:
+    """A handler that cancels all tasks leaves the worker as many threads as before."""
+
+    @queue.task
+    def stick() -> None:
+        call()
+
+    @queue.task
+    async def cancel_runs() -> None:
+        for run in worker._lanes[0].runs.values():
+            if run.task is not None and run.task is not asyncio.current_task():
+                run.task.cancel()
+
+    @queue.task
+    def meet() -> None:
+        both.wait()
+
+    both = threading.Barrier(2, timeout=5)
+    async with Worker(queue, concurrency=2) as worker:
+        job = await stick.enqueue()
+        await call.has_begun()
+        await (await cancel_runs.enqueue()).result(timeout=10)
+        with pytest.raises(JobFailed, match="not by the worker"):
+            await job.result(timeout=10)
+        others = [await meet.enqueue() for _ in range(2)]
+        await asyncio.gather(*(other.result(timeout=10) for other in others))
