@@ -11,6 +11,9 @@ when other work of its group failed), so it must do nothing but read, write and 
 The `sqlite3` module lets go of the interpreter's lock around every step of a statement and takes it
 again afterwards. When handlers keep the interpreter busy, each taking costs up to 5 ms. Callers
 therefore use few statements for many rows, and fetch one row of JSON instead of many rows.
+
+In quiet moments the thread tidies up: it shortens the write-ahead log, and gives free pages back to
+the file system, in steps of a few milliseconds between which it looks for work.
 """
 
 from __future__ import annotations
@@ -61,6 +64,19 @@ POLL_SECONDS: Final = 0.01
 # starve one that waits so. Ours asks again every millisecond.
 RETRY_SECONDS: Final = 0.001
 
+# Tidying up begins when the thread has had no work, and the file no writer, for so long.
+QUIET_SECONDS: Final = 0.2
+TIDY_AGAIN_SECONDS: Final = 5.0  # after somebody was in the way
+
+# The write-ahead log keeps this length, to be written over. It grows beyond it in one large
+# transaction, or while a reader keeps it from being written over.
+LOG_BYTES: Final = 16 * 1024 * 1024
+
+# Free pages that a file keeps for what comes next, and how many leave it in one transaction.
+FREE_PAGES: Final = 2_048
+PAGES_AT_ONCE: Final = 256
+INCREMENTAL: Final = 2  # of PRAGMA auto_vacuum
+
 
 class Database:
     """A database file, or one in memory if path is None. Opened by the first work.
@@ -96,6 +112,8 @@ class Database:
         self._flushing = True
         self._watches: list[_Watch[Any]] = []
         self._carried: _Call[Any] | None = None
+        self._tidy_at: float | None = None  # by the monotonic clock; None: nothing to tidy up
+        self._tidied_version = 0
         with _registering:
             _databases.add(self)
 
@@ -170,6 +188,7 @@ class Database:
         self._thread = None
         self._watches = []
         self._carried = None
+        self._tidy_at = None
 
     def _put(self, item: _Call[Any] | _Watch[Any]) -> None:
         with self._lock:
@@ -193,8 +212,11 @@ class Database:
                 if group:
                     self._transact(group)
                     changed = any(call.write for call in group)
+                    self._tidy_after(changed)
                 else:
-                    changed = self._changed_by_others()
+                    changed = self._changed_by_others() if self._watches else False
+                    if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
+                        self._tidy_up()
                 del group  # its results must not live until the next one
                 if changed:
                     self._probe(self._watches)
@@ -205,7 +227,8 @@ class Database:
     def _next_group(self) -> list[_Call[Any]] | None:
         """Wait for work and take all there is, up to a weight.
 
-        Returns an empty list when it is time to look for changes, None when it is time to end.
+        Returns an empty list when it is time to look for changes or to tidy up, None when it is
+        time to end.
         """
         group: list[_Call[Any]] = []
         weight = 0
@@ -237,7 +260,11 @@ class Database:
         return group
 
     def _patience(self) -> float | None:
-        return POLL_SECONDS if self._watches and self._path is not None else None
+        if self._watches and self._path is not None:
+            return POLL_SECONDS
+        if self._tidy_at is not None:
+            return max(0.0, self._tidy_at - time.monotonic())
+        return None
 
     def _transact(self, group: list[_Call[Any]]) -> None:
         """Run the work of a group in one transaction; if one fails, each in one of its own."""
@@ -329,6 +356,52 @@ class Database:
             watch.deliver(error=error)
         self._watches = []
 
+    # Tidying up ---------------------------------------------------------------------------------
+
+    def _tidy_after(self, written: bool) -> None:
+        """Tidy up once it has been quiet, counted from now, if there was something to write."""
+        if self._path is not None and (written or self._tidy_at is not None):
+            self._tidy_at = time.monotonic() + QUIET_SECONDS
+
+    def _tidy_up(self) -> None:
+        """Do one step, and say when the next is due."""
+        wait: float | None = None
+        # What fails here, the next work meets, too, and its caller is told. A file that was moved
+        # or deleted must not come back for this.
+        if self._connection is not None and self._path and self._file == _identity(self._path):
+            try:
+                wait = self._tidy_step(self._connection, self._path)
+            except sqlite3.OperationalError:  # above all: another process is in the way
+                wait = TIDY_AGAIN_SECONDS
+            except sqlite3.Error:
+                wait = None
+        self._tidy_at = None if wait is None else time.monotonic() + wait
+
+    def _tidy_step(self, connection: sqlite3.Connection, path: Path) -> float | None:
+        """Returns after how many seconds the next step is due, None if all is done."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._tidied_version:
+            self._tidied_version = version
+            return QUIET_SECONDS  # others write: it is quiet for us alone
+        spare = _free_pages(connection) - FREE_PAGES
+        if spare > 0:
+            self._flush(connection, wanted=False)
+            # Each page is a row without columns. `execute` would end after the first.
+            pages = min(spare, PAGES_AT_ONCE)
+            connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+            return 0.0
+        log = Path(f"{path}-wal")
+        if _size(log) <= LOG_BYTES and _size(path) <= _length(connection):
+            return None
+        # Takes no lock that writers or readers wait for. It cuts the file, too, if it is complete.
+        busy, length, written = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if busy or length != written:
+            return TIDY_AGAIN_SECONDS
+        if _size(log) > LOG_BYTES:
+            # Takes all locks, waits for none, and has nothing left to do but to cut the log.
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return TIDY_AGAIN_SECONDS if busy else None
+
     # The connection -----------------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
@@ -366,12 +439,20 @@ class Database:
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
+        # Some builds of SQLite write zeros over all that is deleted, which takes several times as
+        # long, unless they are told not to.
+        connection.execute("PRAGMA secure_delete = OFF")
         if self._path is not None:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            if not pages:  # a file that has tables keeps the setting that it has
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise StoreUnavailable(
                     self._name, "it cannot have a write-ahead log: is it on a network file system?"
                 )
+            # Whoever begins the log anew cuts it to this length.
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}").fetchone()
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         self._flushing = True
         connection.execute("PRAGMA cache_size = -32768")  # KiB: an index of 200,000 jobs fits
@@ -479,6 +560,29 @@ def _check_access(name: str, path: Path) -> None:
             )
     elif not os.access(folder, os.W_OK):
         raise StoreReadOnly(name, f"it cannot be created: make the folder {folder} writable")
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    """How many pages hold nothing and can be given back."""
+    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if mode != INCREMENTAL:
+        return 0
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(pages)
+
+
+def _length(connection: sqlite3.Connection) -> int:
+    """How many bytes the database has, with what is still in its log."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

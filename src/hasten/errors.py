@@ -18,7 +18,8 @@ HastenError
 │   ├── StoreTooNew         a newer hasten wrote it: upgrade this one
 │   ├── StoreUnavailable    it cannot be reached or opened: see the reason given
 │   ├── StoreRejected       it works, but refuses this data: change the data
-│   └── StoreInterrupted    the connection broke before the answer: it was done, or it was not
+│   ├── StoreInterrupted    the connection broke before the answer: it was done, or it was not
+│   └── AddedInPart         of a large call, the first jobs were added: go on after them
 ├── JobNotFound             there is no such job, or it was removed
 ├── WrongState              the job is not in a state that allows this
 ├── JobFailed               the awaited job failed for good; its reason is in the message
@@ -240,7 +241,7 @@ class ResponseBroken(HastenError):
 class StoreError(HastenError):
     """The store did not do what was asked. Nothing of the failed step was written.
 
-    (Unless it is `StoreInterrupted`: then nobody knows.)
+    (Unless it is `StoreInterrupted`: then nobody knows; or `AddedInPart`, which says what was.)
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -288,6 +289,22 @@ class StoreInterrupted(StoreError):
 
     def __init__(self, store: str, reason: str) -> None:
         super().__init__(store, f"{reason}; what it was asked may have been done or not")
+
+
+class AddedInPart(StoreError):
+    """A call added more jobs than one transaction takes, and the store failed after the first.
+
+    ids are those of the jobs that are stored: the first ones of the call, in its order. Of the
+    others none is, unless the cause is `StoreInterrupted`: then the next transaction may be. To go
+    on, add the jobs from the place `len(error.ids)` on.
+    """
+
+    def __init__(self, cause: StoreError, ids: Sequence[str], total: int) -> None:
+        super().__init__(
+            cause.store,
+            f"the first {len(ids):,} of {total:,} jobs were added; the next failed: {cause.reason}",
+        )
+        self.ids = list(ids)
 
 
 class JobNotFound(HastenError, LookupError):

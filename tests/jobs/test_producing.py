@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 
 from hasten.errors import (
+    AddedInPart,
     InvalidArgument,
     InvalidOption,
     JobFailed,
     PayloadTooLarge,
+    StoreError,
+    StoreFull,
     StoreRejected,
 )
 from hasten.jobs import Context, Job, Queue, State, Task, Worker
@@ -206,6 +210,171 @@ class TestMany:
         assert [data["address"] for data in await waiting(queue)][1:] == [
             str(n) for n in range(200)
         ]
+
+
+class TestLargeCalls:
+    """Whatever the size of a call, the store is held up for that of one portion at a time."""
+
+    async def add_single(self, queue: Queue, jobs: Sequence[Any]) -> list[Job[Any]]:
+        return await asyncio.gather(*(queue.add(*job[:2], **dict(*job[2:])) for job in jobs))
+
+    async def add_many(self, queue: Queue, jobs: Sequence[Any]) -> list[Job[Any]]:
+        return await queue.add_many(jobs)
+
+    async def add(self, how: str, queue: Queue, jobs: Sequence[Any]) -> list[Job[Any]]:
+        return await getattr(self, how)(queue, jobs)  # type: ignore[no-any-return]
+
+    @pytest.mark.parametrize("how", ["add_single", "add_many"])
+    @pytest.mark.parametrize(("count", "sizes"), [(1000, [1000]), (2500, [1000, 1000, 500])])
+    async def test_go_in_portions_and_in_order(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch, how: str, count: int, sizes: list[int]
+    ) -> None:
+        counted = count_adds(queue, monkeypatch)
+        jobs = await self.add(how, queue, [("send", {"n": n}) for n in range(count)])
+        assert counted == sizes
+        stored = await queue.jobs(State.WAITING, count=count + 1)
+        assert [job.data["n"] for job in stored] == list(range(count))
+        assert [job.id for job in jobs] == [job.id for job in stored]
+
+    @pytest.mark.parametrize("how", ["add_single", "add_many"])
+    @pytest.mark.parametrize(
+        ("data", "options", "sizes"),
+        [
+            ({}, {"delay": 60}, [500, 500, 100]),
+            ({}, {"priority": 7}, [500, 500, 100]),
+            ("x" * 1990, {}, [1000, 100]),
+            ("x" * 19_990, {}, [100] * 11),
+            ("ж" * 9_990, {}, [100] * 11),
+        ],
+    )
+    async def test_go_in_smaller_portions_where_a_job_costs_more(
+        self,
+        queue: Queue,
+        monkeypatch: pytest.MonkeyPatch,
+        how: str,
+        data: Any,
+        options: dict[str, Any],
+        sizes: list[int],
+    ) -> None:
+        counted = count_adds(queue, monkeypatch)
+        await self.add(how, queue, [("send", data, options)] * 1100)
+        assert counted == sizes
+
+    @pytest.mark.parametrize("how", ["add_single", "add_many"])
+    async def test_take_a_job_that_is_larger_than_a_portion(
+        self, monkeypatch: pytest.MonkeyPatch, url: str, how: str
+    ) -> None:
+        queue = Queue("mail", url, max_bytes=8_000_000)
+        sizes = count_adds(queue, monkeypatch)
+        large = ("send", "x" * 4_000_000)
+        await self.add(how, queue, [("send", 1), large, large, ("send", 2)])
+        assert sizes == [1, 1, 1, 1]
+        await queue.close()
+
+    async def test_single_ones_that_come_meanwhile_come_behind(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And together, in as few portions as they fit."""
+        sizes = count_adds(queue, monkeypatch)
+        early = [asyncio.ensure_future(queue.add("send", n)) for n in range(1500)]
+        while not sizes:
+            await asyncio.sleep(0)
+        late = [asyncio.ensure_future(queue.add("send", n)) for n in range(1500, 1510)]
+        await asyncio.sleep(0)
+        late += [asyncio.ensure_future(queue.add("send", n)) for n in range(1510, 1520)]
+        await asyncio.gather(*early, *late)
+        assert sizes == [1000, 500, 20]
+        stored = await queue.jobs(State.WAITING, count=9999)
+        assert [job.data for job in stored] == list(range(1520))
+
+    async def test_of_many_say_what_was_stored_when_the_store_fails(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The rest can be added from there."""
+        specs = [("send", {"n": n}) for n in range(2500)]
+        fail_adds(queue, monkeypatch, after=2, error=StoreFull(queue.engine.url, "no space left"))
+        with pytest.raises(AddedInPart, match=r"first 2,000 of 2,500 jobs .*: no space") as caught:
+            await queue.add_many(specs)
+        assert isinstance(caught.value.__cause__, StoreFull)
+        monkeypatch.undo()
+        stored = await queue.jobs(State.WAITING, count=9999)
+        assert caught.value.ids == [job.id for job in stored]
+        await queue.add_many(specs[len(caught.value.ids) :])
+        stored = await queue.jobs(State.WAITING, count=9999)
+        assert [job.data["n"] for job in stored] == list(range(2500))
+
+    async def test_of_many_that_store_nothing_say_why(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fail_adds(queue, monkeypatch, after=0, error=StoreFull(queue.engine.url, "no space left"))
+        with pytest.raises(StoreFull):
+            await queue.add_many([("send", {})] * 2500)
+
+    async def test_of_many_are_checked_before_the_first_is_stored(self, queue: Queue) -> None:
+        with pytest.raises(InvalidArgument):
+            await queue.add_many([*([("send", {})] * 2500), ("send", object())])
+        assert await waiting(queue) == []
+
+    async def test_of_single_ones_fail_together_when_the_store_fails(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """None waits for the time-outs of those before it, one after the other."""
+        fail_adds(queue, monkeypatch, after=1, error=StoreFull(queue.engine.url, "no space left"))
+        calls = [queue.add("send", n) for n in range(3500)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(answer, Job) for answer in answers[:1000])
+        assert all(isinstance(answer, StoreFull) for answer in answers[1000:])
+        monkeypatch.undo()
+        assert len(await waiting(queue)) == 1000
+        await queue.add("send", "afterwards")
+
+    async def test_of_single_ones_lose_one_that_the_store_refuses(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And none of the others."""
+        add = queue.engine.add
+
+        async def picky(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+            if any(job.data == "1200" for job in jobs):
+                raise StoreRejected(queue.engine.url, "not this one")
+            return await add(jobs, now_ms=now_ms)
+
+        monkeypatch.setattr(queue.engine, "add", picky)
+        calls = [queue.add("send", n) for n in range(1000, 3200)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [n for n, answer in enumerate(answers, 1000) if not isinstance(answer, Job)] == [
+            1200
+        ]
+        stored = await queue.jobs(State.WAITING, count=9999)
+        assert [job.data for job in stored] == [*range(1000, 1200), *range(1201, 3200)]
+
+    async def test_of_single_ones_end_with_the_tasks_that_are_cancelled(self, queue: Queue) -> None:
+        """By somebody who cancels all: no caller waits in vain."""
+        jobs = [asyncio.ensure_future(queue.add("send", n)) for n in range(1500)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        jobs.append(asyncio.ensure_future(queue.add("send", "late")))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()} - set(jobs):
+            task.cancel()
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*jobs, return_exceptions=True)
+        assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[1000:])
+        assert (await queue.add("send", "afterwards")).id
+
+
+def fail_adds(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, *, after: int, error: StoreError
+) -> None:
+    """Let the store fail at each call of the engine's verb, after so many."""
+    add, calls = queue.engine.add, itertools.count()
+
+    async def failing(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        if next(calls) >= after:
+            raise error
+        return await add(jobs, now_ms=now_ms)
+
+    monkeypatch.setattr(queue.engine, "add", failing)
 
 
 def count_adds(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:

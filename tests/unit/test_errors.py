@@ -12,6 +12,7 @@ import pytest
 
 from hasten import errors
 from hasten.errors import (
+    AddedInPart,
     BodyRefused,
     HastenError,
     InvalidArgument,
@@ -96,6 +97,10 @@ MESSAGES = [
     (
         StoreInterrupted("redis://a", "it hung up"),
         "redis://a: it hung up; what it was asked may have been done or not",
+    ),
+    (
+        AddedInPart(StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
+        "sqlite:///a.db: the first 2 of 3,000 jobs were added; the next failed: no space left",
     ),
     (JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
     (

@@ -87,7 +87,11 @@ class Enqueuer(Generic[P, T]):
         return await queue.submit(template, data)
 
     async def enqueue_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Job[T]]:
-        """Queue a run for each mapping of arguments, all in one transaction: all or none."""
+        """Queue a run for each mapping of arguments.
+
+        Up to 1,000 are stored in one transaction: all or none. More of them, or large ones, are
+        stored in several, as `Queue.add_many` says.
+        """
         core = self._core
         template = self._template or self._timed_template()
         bound = (core.parameters.bind_mapping(call) for call in calls)
