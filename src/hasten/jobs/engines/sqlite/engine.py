@@ -246,7 +246,7 @@ class SqliteEngine:
             async for ids in self._purge(queue, state, before_ms, left):
                 purged += ids
         work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
-        await self._database.run(work, durable=False)
+        await self._database.run(work)  # makes the portions durable, too
         return purged
 
     async def _purge(
@@ -263,7 +263,7 @@ class SqliteEngine:
             found, place = await self._read(find)
             while found:
                 delete = partial(administration.purge, queue=queue, state=state, found=found)
-                ids, found = await self._database.run(delete)
+                ids, found = await self._database.run(delete, durable=False)
                 left -= len(ids)
                 yield ids
                 if found or (left and place is not None):

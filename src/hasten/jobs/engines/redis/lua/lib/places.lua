@@ -119,7 +119,7 @@ local function remove_from_list(key, id)
   searched = searched + length
   local number = tonumber(id)
   local newest, oldest = tonumber(call('LINDEX', key, 0)), tonumber(call('LINDEX', key, -1))
-  local is_old = number and newest and oldest and newest - number > number - oldest
+  local is_old = number and newest and oldest and math.abs(number - oldest) < math.abs(number - newest)
   return call('LREM', key, is_old and -1 or 1, id)
 end
 
