@@ -195,19 +195,17 @@ class Model:
             del self.jobs[id]
         return job.state
 
-    def age_ms(self, id: str) -> int:
-        return _age_ms(self.jobs[id])
-
     def purge(self, ids: list[str], state: State, before_ms: int | None, limit: int | None) -> None:
-        """Check what was purged, and forget it: all that may be, or the oldest of that.
+        """Check what was purged, and forget it: all that may be, or the first of that in line.
 
-        Which of two jobs of one age is the older is not told by every store.
+        Which of two jobs at one place is the first is not told by every store.
         """
-        found = [job for job in self.jobs.values() if job.state is state]
-        ages = [_age_ms(job) for job in found if before_ms is None or _age_ms(job) <= before_ms]
+        found = [
+            job for job in self.listed(state) if before_ms is None or _age_ms(job) <= before_ms
+        ]
         purged = [self.jobs[id] for id in ids]
         assert all(job in found for job in purged)
-        assert [_age_ms(job) for job in purged] == sorted(ages)[:limit]
+        assert [job.place for job in purged] == [job.place for job in found[:limit]]
         for id in ids:
             del self.jobs[id]
 

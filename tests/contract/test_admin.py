@@ -303,14 +303,36 @@ class TestPurge:
         assert await purge(engine, State.COMPLETED, limit=2) == ["c", "a"]
         assert await ids_in(engine, State.COMPLETED) == ["b"]
 
-    async def test_deletes_those_that_were_added_first(self, engine: Engine) -> None:
-        """Unfinished jobs are as old as their adding, wherever they stand in line."""
+    async def test_deletes_those_that_are_first_in_line(self, engine: Engine) -> None:
+        """In the order in which they would be taken, up to the limit."""
         await add(engine, "a", now_ms=NOW)
         await add(engine, "b", lifo=True, now_ms=NOW + 1)
-        assert await purge(engine, State.WAITING, limit=1) == ["a"]
+        assert await purge(engine, State.WAITING, limit=1) == ["b"]
         await add(engine, "c", delay_ms=900, now_ms=NOW + 2)
         await add(engine, "d", delay_ms=100, now_ms=NOW + 3)
-        assert await purge(engine, State.DELAYED, limit=1) == ["c"]
+        assert await purge(engine, State.DELAYED, limit=1) == ["d"]
+        await add(engine, "e", priority=2, now_ms=NOW + 4)
+        await add(engine, "f", priority=1, now_ms=NOW + 5)
+        assert await purge(engine, State.PRIORITIZED, limit=1) == ["f"]
+
+    async def test_passes_over_younger_jobs_that_stand_before_older_ones(
+        self, engine: Engine
+    ) -> None:
+        """Whatever their number, and in whichever half of the line the older ones stand."""
+        old = [str(n) for n in range(60)]
+        await add(engine, *old[:30], now_ms=NOW)
+        await add(engine, *(f"young{n}" for n in range(2_100)), lifo=True, now_ms=NOW + 9)
+        await add(engine, *old[30:], lifo=True, now_ms=NOW)
+        await add(engine, *(f"younger{n}" for n in range(600)), lifo=True, now_ms=NOW + 9)
+        purged = await purge(engine, State.WAITING, before_ms=NOW, limit=40)
+        assert purged == [*reversed(old[30:]), *old[:10]]
+        assert await purge(engine, State.WAITING, before_ms=NOW) == old[10:30]
+        assert (await counts(engine))[State.WAITING] == 2_700
+        left = await engine.page(QUEUE, State.WAITING, start=0, count=5000, newest_first=False)
+        assert [record.id for record in left] == [
+            *(f"younger{n}" for n in reversed(range(600))),
+            *(f"young{n}" for n in reversed(range(2_100))),
+        ]
 
     async def test_keeps_to_the_limit_over_several_states(self, engine: Engine) -> None:
         await add(engine, "a", "b")

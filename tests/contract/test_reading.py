@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from hasten.jobs.engine import Engine
-from hasten.jobs.record import Completed, Failed
+from hasten.jobs.record import Completed, End, Failed
 from hasten.jobs.states import State
 from tests.contract.steps import NOW, QUEUE, add, ids_in, new_job, settled, start, take
 
@@ -32,6 +32,30 @@ class TestGet:
         ids = [f"no such {n}" for n in range(40_000)] + [answer.id for answer in answers]
         found = await engine.get(QUEUE, ids)
         assert [record.id for record in found if record] == ids[40_000:]
+
+
+class TestEnds:
+    async def test_tell_the_result_or_the_reason_of_jobs_that_have_ended(
+        self, engine: Engine
+    ) -> None:
+        await start(engine, *"abc")
+        await settled(engine, Completed("a", "t1", "[1]"), Failed("b", "t1", "no"))
+        await add(engine, "d", delay_ms=1000)
+        await add(engine, "e")
+        await add(engine, "elsewhere", queue="other")
+        assert await engine.ends(QUEUE, ["e", "b", "none", "a", "c", "elsewhere", "a", "d"]) == [
+            End(State.WAITING), End(State.FAILED, "no"), None, End(State.COMPLETED, "[1]"),
+            End(State.ACTIVE), None, End(State.COMPLETED, "[1]"), End(State.DELAYED),
+        ]  # fmt: skip
+
+    async def test_are_told_in_order_for_more_jobs_than_are_read_at_once(
+        self, engine: Engine
+    ) -> None:
+        ids = [f"j{n}" for n in range(900)]
+        await start(engine, *ids)
+        await settled(engine, *(Completed(id, "t1", f'"{id}"') for id in ids))
+        ends = await engine.ends(QUEUE, ids)
+        assert [end and end.value for end in ends] == [f'"{id}"' for id in ids]
 
 
 class TestList:

@@ -317,8 +317,6 @@ class JobsMachine(RuleBasedStateMachine):
             QUEUE, [state], before_ms=before_ms, limit=limit, now_ms=self.now_ms
         )
         purged = self.run(call)
-        if limit is None:
-            purged.sort(key=self.model.age_ms)  # all of them, in any order
         self.model.purge(purged, state, before_ms, limit)
 
     def pause(self, _: st.DataObject) -> None:

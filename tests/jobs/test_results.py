@@ -7,7 +7,7 @@ import contextlib
 import gc
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from hasten.errors import (
 )
 from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
 from hasten.jobs.engines import open_engine
-from hasten.jobs.record import EventPage, NewJob
+from hasten.jobs.record import End, EventPage, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state, until_true
 
@@ -114,6 +114,32 @@ class TestResult:
             await waiting
         with pytest.raises(JobNotFound):
             await job.result(timeout=5)
+
+    async def test_of_thousands_is_looked_for_a_few_at_a_time(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All in turn, also where events come all the time."""
+        monkeypatch.setattr("hasten.jobs.results.LOOK_AGAIN_SECONDS", 0.01)
+        monkeypatch.setattr("hasten.jobs.results.LOOKS_AT_ONCE", 10)
+        looks: list[list[str]] = []
+        ends = queue.engine.ends
+
+        async def noted(name: str, ids: Sequence[str]) -> list[End | None]:
+            looks.append(list(ids))
+            return await ends(name, ids)
+
+        monkeypatch.setattr(queue.engine, "ends", noted)
+        jobs = await queue.add_many([("send", n) for n in range(35)])
+        waiting = [asyncio.create_task(job.result()) for job in jobs]
+        async with asyncio.timeout(20):
+            while len(looks) < 6:
+                await queue.add("send")  # an event
+        for wait in waiting:
+            wait.cancel()
+        first, *later = looks
+        assert sorted(first) == sorted(job.id for job in jobs)
+        assert {len(look) for look in later} == {10}
+        assert set().union(*later[:4]) == set(first)
 
     @pytest.mark.parametrize("timeout", [0, 0.05])
     async def test_is_not_waited_for_past_the_time_out_and_the_job_goes_on(

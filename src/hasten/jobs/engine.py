@@ -5,6 +5,9 @@ happen to jobs; three rules hold for all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
+  `purge` and `forget`, and on Redis `requeue`, `cancel` and `remove` of many jobs, are several
+  steps, for one would keep all others waiting: what they did before they raised is done, and
+  they may be repeated.
   `StoreRejected` means that something in the call cannot be stored: without that member, the rest
   of the batch can. Damage in what is stored of one job never fails a batch; if a queue's own keys
   are damaged on Redis, a verb may fail in the middle.
@@ -34,6 +37,7 @@ from hasten.jobs.record import (
     Added,
     Batch,
     Claim,
+    End,
     EventPage,
     JobRecord,
     NewJob,
@@ -155,6 +159,12 @@ class Engine(Protocol):
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """The jobs with these ids, in order; None where there is none."""
 
+    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
+        """How the jobs with these ids have ended, in order; None where there is no job.
+
+        For those who wait for results: it reads no more of a job than its end.
+        """
+
     async def page(
         self, queue: str, state: State, *, start: int, count: int, newest_first: bool
     ) -> list[JobRecord]:
@@ -217,10 +227,11 @@ class Engine(Protocol):
         limit: int | None,
         now_ms: int,
     ) -> list[str]:
-        """Delete the jobs in these states; with a limit, the oldest of each. Returns their ids.
+        """Delete the jobs in these states, in the order of `page`, limit at most.
 
         before_ms: only those that finished (or, unfinished, were added) at or before that time.
-        Active jobs are deleted too, if asked for; their workers find their lease lost.
+        Active jobs are deleted too, if asked for; their workers find their lease lost. Returns
+        the ids of those that are gone.
         """
 
     async def forget(self, queue: str) -> None:

@@ -536,7 +536,8 @@ class Queue:
     async def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that wait to run; also those that are delayed, if asked for.
 
-        Returns how many there were. Running and finished ones stay.
+        Returns how many there were. Running and finished ones stay. Many jobs are deleted in
+        portions; if the call fails halfway, repeat it.
         """
         states = {State.WAITING, State.PRIORITIZED} | ({State.DELAYED} if delayed else set())
         return len(await self._purge(states, None, None))
@@ -550,8 +551,10 @@ class Queue:
     ) -> list[str]:
         """Delete jobs in a state that finished (or were added) longer ago than older_than.
 
-        older_than is seconds or a timedelta. Oldest first, at most limit. Returns their ids.
-        Raises `InvalidOption` for the state active: running jobs are cancelled, not cleaned.
+        older_than is seconds or a timedelta. At most limit jobs are deleted, in the order of
+        `jobs`: finished ones from the oldest, waiting ones from the next to run. Returns their ids.
+        Many jobs are deleted in portions; if the call fails halfway, repeat it. Raises
+        `InvalidOption` for the state active: running jobs are cancelled, not cleaned.
         """
         checked = _check_state(state)
         if checked is State.ACTIVE:
@@ -573,7 +576,8 @@ class Queue:
         """Delete the queue with all its jobs, events and settings.
 
         Raises `WrongState` while jobs are running, unless force: then their workers find that
-        they have lost them.
+        they have lost them. A large queue is deleted in portions, and is paused meanwhile; if the
+        call fails halfway, repeat it.
         """
         if not force:
             running = await self.jobs(State.ACTIVE, count=1)

@@ -143,6 +143,13 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 Outcome = Completed | Failed | Retry | Postponed | Released
 
 
+class End(msgspec.Struct, frozen=True, gc=False):
+    """Whether a job has ended, and how: its state, and its result (JSON) or failure reason."""
+
+    state: State
+    value: str | None = None
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or to its queue, by BullMQ's name for it.
 

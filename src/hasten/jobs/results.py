@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 from hasten.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, StoreError
@@ -13,6 +14,10 @@ from hasten.jobs.states import State
 # Events say at once that a job has ended. Jobs that are deleted together (drained, cleaned) have
 # none of their own, so the jobs themselves are looked at this often.
 LOOK_AGAIN_SECONDS = 5.0
+
+# Of thousands that are waited for, so many at each look, in turn: a look costs the store the same,
+# however many they are.
+LOOKS_AT_ONCE = 1_000
 
 # An event loop that ends cancels all its tasks, too; it is over before this.
 RESTART_SECONDS = 0.1
@@ -101,12 +106,15 @@ class Results:
             for waiting in self._waiting.values():
                 waiting.began(self._cursor)
             await self._look(list(self._waiting))
+            loop = asyncio.get_running_loop()
+            next_look = loop.time() + LOOK_AGAIN_SECONDS
             while True:
                 try:
-                    async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                    async with asyncio.timeout_at(next_look):
                         page = await self._engine.events(self._queue, after=self._cursor)
                 except TimeoutError:
-                    await self._look(list(self._waiting))
+                    await self._look(self._next_in_turn())
+                    next_look = loop.time() + LOOK_AGAIN_SECONDS
                     continue
                 self._cursor = page.cursor
                 for event in page.events:
@@ -115,6 +123,13 @@ class Results:
             self._cursor = None
             for waiting in self._waiting.values():
                 waiting.fail(error)
+
+    def _next_in_turn(self) -> list[str]:
+        """The jobs that were not looked at for longest; they go behind the others."""
+        ids = list(itertools.islice(self._waiting, LOOKS_AT_ONCE))
+        for id in ids:
+            self._waiting[id] = self._waiting.pop(id)
+        return ids
 
     def _hear(self, event: Event) -> None:
         if event.kind == MISSED:
@@ -141,16 +156,16 @@ class Results:
 
     async def _look_at_jobs(self, ids: Sequence[str]) -> None:
         gone: list[str] = []
-        for id, record in zip(ids, await self._engine.get(self._queue, ids), strict=True):
+        for id, end in zip(ids, await self._engine.ends(self._queue, ids), strict=True):
             waiting = self._waiting.get(id)
             if waiting is None:
                 continue
-            if record is None:
+            if end is None:
                 gone.append(id)
-            elif record.state is State.COMPLETED:
-                waiting.complete(record.result)
-            elif record.state is State.FAILED:
-                waiting.fail(_failure(id, record.failed_reason))
+            elif end.state is State.COMPLETED:
+                waiting.complete(end.value)
+            elif end.state is State.FAILED:
+                waiting.fail(_failure(id, end.value))
         if gone:
             await self._look_at_events(gone)
 

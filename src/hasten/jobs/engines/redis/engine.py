@@ -55,6 +55,7 @@ from hasten.jobs.record import (
     Added,
     Batch,
     Claim,
+    End,
     Event,
     EventPage,
     Failed,
@@ -69,8 +70,7 @@ from hasten.jobs.states import State
 logger = logging.getLogger("hasten.redis")
 
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
-JOBS_AT_ONCE: Final = 1_000
-PURGED_AT_ONCE: Final = 1_000
+JOBS_AT_ONCE: Final = 500
 
 # A server breaks the connection of whoever sends more in one argument (its proto-max-bulk-len).
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
@@ -121,6 +121,29 @@ class RedisEngine:
         return await self._server.run(
             SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request), repeatable=repeatable
         )
+
+    async def _run_in_portions(
+        self,
+        verb: str,
+        queue: str,
+        lists: Mapping[str, Sequence[object]],
+        request: Mapping[str, object] | None = None,
+        *,
+        repeatable: bool = False,
+    ) -> list[Any]:
+        """Run a verb for some ids at a time. Returns its answers for all of them.
+
+        lists are "ids", and what else there is for each id. A script that has done enough answers
+        for the first ids only.
+        """
+        answers: list[Any] = []
+        while len(answers) < len(lists["ids"]):
+            portion = slice(len(answers), len(answers) + JOBS_AT_ONCE)
+            parts = {name: values[portion] for name, values in lists.items()}
+            answers += await self._run(
+                verb, queue, {**(request or {}), **parts}, repeatable=repeatable
+            )
+        return answers
 
     def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
         try:
@@ -323,15 +346,20 @@ class RedisEngine:
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        found: list[JobRecord | None] = []
-        for first in range(0, len(ids), JOBS_AT_ONCE):
-            part = ids[first : first + JOBS_AT_ONCE]
-            rows = await self._run("get", queue, {"ids": part}, repeatable=True)
-            found += [
-                None if row is None else _record(queue, id, State(text(row[0])), row[1], row[2])
-                for id, row in zip(part, rows, strict=True)
-            ]
-        return found
+        rows = await self._run_in_portions("get", queue, {"ids": ids}, repeatable=True)
+        return [
+            None if row is None else _record(queue, id, State(text(row[0])), row[1], row[2])
+            for id, row in zip(ids, rows, strict=True)
+        ]
+
+    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
+        rows = await self._run_in_portions("ends", queue, {"ids": ids}, repeatable=True)
+        return [
+            None
+            if row is None
+            else End(State(text(row[0])), None if row[1] is None else text(row[1]))
+            for row in rows
+        ]
 
     async def page(
         self, queue: str, state: State, *, start: int, count: int, newest_first: bool
@@ -437,23 +465,28 @@ class RedisEngine:
     async def requeue(
         self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
     ) -> list[State | None]:
-        answers = await self._run("requeue", queue, {"ids": ids, "source": source.value})
-        if isinstance(answers, bytes):
-            raise JobNotFound(queue, text(answers))
-        return [None if answer is None else State(text(answer)) for answer in answers]
+        answers: list[State | None] = []
+        for first in range(0, len(ids), JOBS_AT_ONCE):
+            request = {"ids": ids[first : first + JOBS_AT_ONCE], "source": source.value}
+            portion = await self._run("requeue", queue, request)
+            if isinstance(portion, bytes):
+                raise JobNotFound(queue, text(portion))
+            answers += _states(portion)
+        return answers
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
         rules = [
             requests.keep_rule(keep_or(_own_rule(record), DEFAULT_KEEP_FAILED))
             for record in await self.get(queue, ids)
         ]
-        request = {"now": now_ms, "ids": ids, "keeps": rules, "reason": CANCELLED_REASON}
-        answers = await self._run("cancel", queue, request)
+        lists = {"ids": ids, "keeps": rules}
+        request = {"now": now_ms, "reason": CANCELLED_REASON}
+        answers = await self._run_in_portions("cancel", queue, lists, request)
         _check_unarmed(queue, ids, answers, "cancelled")
         return _states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        answers = await self._run("remove", queue, {"ids": ids})
+        answers = await self._run_in_portions("remove", queue, {"ids": ids})
         _check_unarmed(queue, ids, answers, "removed")
         return _states(answers)
 
@@ -468,52 +501,27 @@ class RedisEngine:
     ) -> list[str]:
         purged: list[str] = []
         for state in (state for state in State if state in states):
-            if limit is None:
-                purged += await self._purge_all(queue, state, before_ms)
-            elif len(purged) < limit:
-                purged += await self._purge_oldest(queue, state, before_ms, limit - len(purged))
+            left = None if limit is None else limit - len(purged)
+            purged += await self._purge(queue, state, before_ms, left)
         if purged:
             await self._run("cleaned", queue, {"count": len(purged)}, repeatable=True)
         return purged
 
-    async def _purge_all(self, queue: str, state: State, before_ms: int | None) -> list[str]:
-        purged: list[str] = []
-        skip, looked_at = 0, PURGED_AT_ONCE
-        while looked_at == PURGED_AT_ONCE:
-            gone, left = await self._purge(queue, state, before_ms, PURGED_AT_ONCE, skip=skip)
-            looked_at = len(gone) + left
-            skip += left
-            purged += gone
-        return purged
-
-    async def _purge_oldest(
-        self, queue: str, state: State, before_ms: int | None, limit: int
+    async def _purge(
+        self, queue: str, state: State, before_ms: int | None, limit: int | None
     ) -> list[str]:
         purged: list[str] = []
-        while len(purged) < limit:
-            portion = min(limit - len(purged), PURGED_AT_ONCE)
-            gone, _ = await self._purge(queue, state, before_ms, portion, oldest=True)
-            purged += gone
-            if len(gone) < portion:
-                break
+        skip, is_end = 0, False
+        while not is_end and (limit is None or len(purged) < limit):
+            request = {
+                "state": STATE_KEYS[state], "before": before_ms, "skip": skip,
+                "portion": JOBS_AT_ONCE,
+                "limit": JOBS_AT_ONCE if limit is None else limit - len(purged),
+            }  # fmt: skip
+            gone, left, is_end = await self._run("purge", queue, request)
+            purged += map(text, gone)
+            skip += left
         return purged
-
-    async def _purge(
-        self,
-        queue: str,
-        state: State,
-        before_ms: int | None,
-        portion: int,
-        *,
-        skip: int = 0,
-        oldest: bool = False,
-    ) -> tuple[list[str], int]:
-        request = {
-            "state": STATE_KEYS[state], "before": before_ms, "portion": portion, "skip": skip,
-            "oldest": oldest,
-        }  # fmt: skip
-        gone, left = await self._run("purge", queue, request)
-        return list(map(text, gone)), left
 
     async def forget(self, queue: str) -> None:
         while await self._run("forget", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):

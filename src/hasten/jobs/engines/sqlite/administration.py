@@ -5,8 +5,9 @@ Job by job: these are rare, and a readable rule for one job is worth more than a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from sqlite3 import Connection
+from typing import Final
 
 from hasten.errors import JobNotFound
 from hasten.jobs.engine import CANCELLED_REASON, keep_or
@@ -17,6 +18,13 @@ from hasten.jobs.engines.sqlite.statements import execute, execute_rows
 from hasten.jobs.engines.sqlite.working import Retention
 from hasten.jobs.options import DEFAULT_KEEP_FAILED, DEFAULT_OPTIONS, Options, decode_options
 from hasten.jobs.states import FINISHED, State
+
+# A transaction keeps all other writers waiting. What deletes many jobs looks at so many rows, and
+# deletes so many, or frees so many pages (of 4 KiB, mostly), in each.
+LOOKED_AT_ONCE: Final = 2_048
+DELETED_AT_ONCE: Final = 2_048
+FREED_AT_ONCE: Final = 2_048
+MOST_IN_STATEMENT: Final = 64
 
 
 def _find(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
@@ -107,35 +115,116 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State
     return answers
 
 
-def purge(
+def find_purgeable(
     connection: Connection,
     queue: str,
-    states: Collection[State],
+    state: State,
     before_ms: int | None,
-    limit: int | None,
-) -> list[str]:
-    """See `Engine.purge`."""
-    purged: list[str] = []
+    after: tuple[int, int],
+    limit: int,
+) -> tuple[list[tuple[int, str]], tuple[int, int] | None]:
+    """Look at a portion of the jobs in a state, behind a place: rank and number.
+
+    Returns number and id of at most limit of them that may be deleted, and the place of the last
+    one that was looked at; None if there are no more.
+    """
+    rank, seq = after
+    rows = read_json(
+        connection, "read_purgeable", queue=queue, state=state, rank=rank, seq=seq,
+        limit=LOOKED_AT_ONCE,
+    )  # fmt: skip
+    found: list[tuple[int, str]] = []
+    for rank, seq, id, age_ms in rows:
+        if before_ms is None or age_ms <= before_ms:
+            found.append((seq, id))
+            if len(found) == limit:
+                return found, (rank, seq)
+    return found, (rank, seq) if len(rows) == LOOKED_AT_ONCE else None
+
+
+def purge(
+    connection: Connection, queue: str, state: State, found: list[tuple[int, str]]
+) -> tuple[list[str], list[tuple[int, str]]]:
+    """Delete a portion of the jobs that were found, if they are still in the state.
+
+    Returns the ids that are gone, and those that are left to another transaction.
+    """
+    seqs = encode([seq for seq, _ in found])
+    still = set(read_json(connection, "still_in_state", queue=queue, state=state, seqs=seqs))
+    found = [(seq, id) for seq, id in found if seq in still]
+    deleted = 0
+
+    def delete(count: int) -> int:
+        nonlocal deleted
+        portion = found[deleted : deleted + count]
+        execute(connection, "delete_jobs", seqs=encode([seq for seq, _ in portion]))
+        deleted += len(portion)
+        return len(portion)
+
     with open_ledger(connection, queue) as ledger:
-        for state in (state for state in State if state in states):
-            left = -1 if limit is None else limit - len(purged)
-            found = read_json(
-                connection, "read_purgeable", queue=queue, state=state, before=before_ms, limit=left
-            )
-            execute(connection, "delete_jobs", seqs=encode([seq for seq, _ in found]))
-            ledger.count(state, -len(found))
-            purged += [id for _, id in found]
-        ledger.tell(Group("cleaned", [""], count=len(purged)))
-    return purged
+        _delete_portion(connection, delete)
+        ledger.count(state, -deleted)
+    return [id for _, id in found[:deleted]], found[deleted:]
 
 
-def forget(connection: Connection, queue: str) -> None:
-    """See `Engine.forget`. The ledger stays, for its tickets must not be given out again."""
-    execute(connection, "forget_jobs", queue=queue)
-    execute(connection, "forget_events", queue=queue)
+def tell_cleaned(connection: Connection, queue: str, count: int) -> None:
+    """Say how many jobs a call of `Engine.purge` has deleted."""
+    with open_ledger(connection, queue) as ledger:
+        ledger.tell(Group("cleaned", [""], count=count))
+
+
+def begin_forgetting(connection: Connection, queue: str) -> None:
+    """See `Engine.forget`. Nobody takes a job of the queue any longer."""
+    with open_ledger(connection, queue) as ledger:
+        ledger.paused = True
+
+
+def forget_jobs(connection: Connection, queue: str, state: State) -> bool:
+    """Delete a portion of the jobs in a state. Returns whether there may be more."""
+    with open_ledger(connection, queue) as ledger:
+
+        def delete(count: int) -> int:
+            gone = execute(connection, "forget_jobs", queue=queue, state=state, limit=count)
+            ledger.count(state, -gone.rowcount)
+            return gone.rowcount
+
+        return _delete_portion(connection, delete)
+
+
+def forget_events(connection: Connection, queue: str) -> bool:
+    """Delete a portion of a queue's events. Returns whether there may be more."""
+
+    def delete(count: int) -> int:
+        return execute(connection, "forget_events", queue=queue, limit=count).rowcount
+
+    return _delete_portion(connection, delete)
+
+
+def end_forgetting(connection: Connection, queue: str) -> None:
+    """The ledger stays, for its tickets must not be given out again."""
     with open_ledger(connection, queue) as ledger:
         ledger.paused = False
-        ledger.finished = dict.fromkeys(ledger.finished, 0)
+
+
+def _delete_portion(connection: Connection, delete: Callable[[int], int]) -> bool:
+    """Delete rows until enough are gone, or none are left. Returns whether there may be more.
+
+    delete takes how many rows to delete at most, and returns how many it has. Rows may be large,
+    and what a deletion costs goes by the pages that become free: so it begins with few rows.
+    """
+    free = _free_pages(connection)
+    rows, count = 0, 1
+    while delete(count) == count:
+        rows += count
+        if rows >= DELETED_AT_ONCE or _free_pages(connection) - free >= FREED_AT_ONCE:
+            return True
+        count = min(2 * count, MOST_IN_STATEMENT)
+    return False
+
+
+def _free_pages(connection: Connection) -> int:
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(pages)
 
 
 def set_paused(connection: Connection, queue: str, *, paused: bool) -> None:

@@ -8,7 +8,7 @@ in `hasten._sqlite`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
-from hasten.jobs.engines.sqlite.rows import read_jobs, read_json, seqs_of
+from hasten.jobs.engines.sqlite.rows import encode, read_jobs, read_json, seqs_of
 from hasten.jobs.engines.sqlite.schema import migrate, require_existing
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import (
@@ -29,6 +29,7 @@ from hasten.jobs.record import (
     Batch,
     Change,
     Claim,
+    End,
     EventPage,
     JobRecord,
     NewJob,
@@ -40,6 +41,13 @@ from hasten.jobs.states import State
 T = TypeVar("T")
 
 NEVER: Final = 2**62  # later than any time
+
+# How many results are read in one statement. Together they stay below the largest text.
+ENDS_AT_ONCE: Final = 500
+
+# Whoever deletes many jobs waits so long after each portion, for others to write: they ask for
+# the lock every millisecond.
+YIELD_SECONDS: Final = 0.002
 
 
 class SqliteEngine:
@@ -164,6 +172,13 @@ class SqliteEngine:
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         return await self._read(partial(_get, queue=queue, ids=ids))
 
+    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
+        ends: list[End | None] = []
+        for first in range(0, len(ids), ENDS_AT_ONCE):
+            portion = ids[first : first + ENDS_AT_ONCE]
+            ends += await self._read(partial(_ends, queue=queue, ids=portion))
+        return ends
+
     async def page(
         self, queue: str, state: State, *, start: int, count: int, newest_first: bool
     ) -> list[JobRecord]:
@@ -228,13 +243,50 @@ class SqliteEngine:
         limit: int | None,
         now_ms: int,
     ) -> list[str]:
-        work = partial(
-            administration.purge, queue=queue, states=states, before_ms=before_ms, limit=limit
-        )
-        return await self._database.run(work)
+        purged: list[str] = []
+        for state in (state for state in State if state in states):
+            left = None if limit is None else limit - len(purged)
+            async for ids in self._purge(queue, state, before_ms, left):
+                purged += ids
+        work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
+        await self._database.run(work)  # makes the portions durable, too
+        return purged
+
+    async def _purge(
+        self, queue: str, state: State, before_ms: int | None, limit: int | None
+    ) -> AsyncIterator[list[str]]:
+        """Jobs are found in reading transactions, and deleted a portion at a time."""
+        left = NEVER if limit is None else limit
+        place: tuple[int, int] | None = -NEVER, 0
+        while left and place is not None:
+            find = partial(
+                administration.find_purgeable, queue=queue, state=state, before_ms=before_ms,
+                after=place, limit=left,
+            )  # fmt: skip
+            found, place = await self._read(find)
+            while found:
+                delete = partial(administration.purge, queue=queue, state=state, found=found)
+                ids, found = await self._database.run(delete, durable=False)
+                left -= len(ids)
+                yield ids
+                if found or (left and place is not None):
+                    await asyncio.sleep(YIELD_SECONDS)
 
     async def forget(self, queue: str) -> None:
-        await self._database.run(partial(administration.forget, queue=queue))
+        await self._database.run(partial(administration.begin_forgetting, queue=queue))
+        # Active ones first: no job gets into another state then.
+        for state in (State.ACTIVE, *State):
+            await self._until_done(partial(administration.forget_jobs, queue=queue, state=state))
+        await self._until_done(partial(administration.forget_events, queue=queue))
+        await self._database.run(partial(administration.end_forgetting, queue=queue))
+
+    async def _until_done(self, work: Callable[[Connection], bool]) -> None:
+        """Run work, a portion in each transaction, until it says that there is no more."""
+        is_done = False
+        while not is_done:
+            is_done = not await self._database.run(work, durable=False)
+            if not is_done:
+                await asyncio.sleep(YIELD_SECONDS)
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._database.run(partial(administration.set_paused, queue=queue, paused=True))
@@ -286,6 +338,13 @@ def _parse(url: str) -> tuple[Path | None, str, float]:
     if path in {"", "/"}:
         return None, synchronous, busy_seconds
     return Path(path.removeprefix("/")).absolute(), synchronous, busy_seconds
+
+
+def _ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:
+    seqs = encode(seqs_of(connection, queue, ids))
+    rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
+    found = {id: End(State(state), value) for id, state, value in rows}
+    return [found.get(id) for id in ids]
 
 
 def _get(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:

@@ -30,7 +30,7 @@ for _, run in ipairs(request.runs) do
     at, number = at + 1, number + 1
     local id = ids and ids[index] or string.format('%.0f', number)
     if ids and call('EXISTS', q.base .. id) == 1 then
-      local state, due = state_but_waiting(q, id)
+      local state, due = state_of(q, id)
       local fields = exists(q, id) and call('HGETALL', q.base .. id) or {}
       existed[#existed + 1] = { at, state or 'waiting', due or false, fields }
       tell(q, 'duplicated', 'jobId', id)

@@ -1,9 +1,10 @@
 -- uses: finishing
 -- cancel: fail jobs that have not started, and ask for running ones to be stopped.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, ids = {…}, keep = {{count, age in ms}, …}: for each id, reason}
+-- ARGV  1 {now, ids = {…}, keeps = {{count, age in ms}, …}: for each id, reason}
 -- Returns for each id the state in which it was found, false if there is no such job; "armed" for
--- the pending iteration of a scheduler, which goes with its scheduler.
+-- the pending iteration of a scheduler, which goes with its scheduler. Where many have to be searched for
+-- in a long list, for the first ids only: the others were not cancelled.
 local q = open(KEYS[1])
 local now, reason = request.now, request.reason
 begin_writing(q)
@@ -27,6 +28,9 @@ for index, id in ipairs(request.ids) do
     if keep[1] ~= 0 then
       retain(q, 'failed', keep[1], keep[2], now)
     end
+  end
+  if has_searched_enough() then
+    break
   end
 end
 close_all()

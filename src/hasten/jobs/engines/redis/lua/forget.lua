@@ -53,6 +53,6 @@ for _, name in ipairs({
   'metrics:failed', 'metrics:completed:data', 'metrics:failed:data', 'hasten:cancelled',
   'hasten:large',
 }) do
-  call('DEL', base .. name)
+  call('UNLINK', base .. name) -- the memory of many events is freed in the background
 end
 return 0

@@ -2,16 +2,24 @@
 -- get: jobs by their ids.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
--- Returns for each id {state, due in ms or false, {field, value, …}}; false if there is no such job.
+-- Returns for each id {state, due in ms or false, {field, value, …}}; false if there is no such job. Where
+-- the jobs are large, for the first ids only.
 local q = open(KEYS[1])
-local found = {}
+local found, read_bytes = {}, 0
 for index, id in ipairs(request.ids) do
   found[index] = false
   if exists(q, id) then
     local state, due = state_of(q, id)
     if state then
-      found[index] = { state, due or false, call('HGETALL', q.base .. id) }
+      local fields = call('HGETALL', q.base .. id)
+      found[index] = { state, due or false, fields }
+      for place = 2, #fields, 2 do
+        read_bytes = read_bytes + #fields[place]
+      end
     end
+  end
+  if read_bytes >= BYTES_AT_ONCE then
+    break
   end
 end
 return found

@@ -1,22 +1,24 @@
 -- uses: deleting
--- purge: delete jobs in one state. The pending iterations of schedulers are spared.
+-- purge: delete jobs in one state, a portion of them. The pending iterations of schedulers are spared.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {state: the name of its key, before in ms or nil, portion, skip, oldest}
---         With oldest: those that are the oldest of all, portion of them at most. To find them takes
---         a look at every job in the state. Without: a portion is looked at, from where they stand
---         first, behind the first skip ones, and deleted as far as it may be.
--- Returns {the ids that are gone, how many were looked at and left}.
+-- ARGV  1 {state: the name of its key, before in ms or nil, skip, portion, limit}
+--         The portion behind the first skip jobs is looked at, in the order in which they would be taken,
+--         or have finished, until limit of them are deleted.
+-- Returns {the ids that are gone, how many were looked at and left, 1 if the portion was not full}.
 local q = open(KEYS[1])
-local key, before, portion, skip = q.base .. request.state, request.before, request.portion, request.skip
+local key, before, skip, portion = q.base .. request.state, request.before, request.skip, request.portion
 local is_finished = request.state == 'completed' or request.state == 'failed'
 local is_list = request.state == 'wait' or request.state == 'paused' or request.state == 'active'
+local PURGED = '0:purged' -- as the ids that workers pass over
 
--- In the order in which they would be taken, or have finished; last is -1 for all.
-local function ids_from(first, last)
-  if not is_list then
-    return call('ZRANGE', key, first, last)
+-- A list is taken from its right end.
+local function ids_in_portion()
+  if is_finished then
+    return call('ZRANGEBYSCORE', key, '-inf', before or '+inf', 'LIMIT', skip, portion)
+  elseif not is_list then
+    return call('ZRANGE', key, skip, skip + portion - 1)
   end
-  local from_right = call('LRANGE', key, last < 0 and 0 or -last - 1, -first - 1)
+  local from_right = call('LRANGE', key, -skip - portion, -skip - 1)
   local ids = {}
   for index = #from_right, 1, -1 do
     ids[#ids + 1] = from_right[index]
@@ -24,70 +26,47 @@ local function ids_from(first, last)
   return ids
 end
 
-local armed
-local function is_armed(id)
-  if not armed then
-    armed = {}
-    local schedulers = call('ZRANGE', q.base .. 'repeat', 0, -1, 'WITHSCORES')
-    for index = 1, #schedulers, 2 do
-      armed['repeat:' .. schedulers[index] .. ':' .. schedulers[index + 1]] = true
-    end
+local function is_spared(id)
+  if string.sub(id, 1, 7) == 'repeat:' and is_armed(q, id) then
+    return true
   end
-  return armed[id]
+  return before and not is_finished and whole(read_field(q.base .. id, 'timestamp')) > before
 end
 
-local function age_of(id)
-  if is_finished then
-    return whole(call('ZSCORE', key, id))
-  end
-  return whole(read_field(q.base .. id, 'timestamp'))
-end
-
+-- The ids to delete, their places in the portion, and how many are left before the last of them.
 local function choose(ids)
-  local chosen, ages, left = {}, {}, 0
+  local chosen, places, left = {}, {}, 0
   for place, id in ipairs(ids) do
-    local age = (before or request.oldest) and age_of(id)
-    if is_armed(id) or (before and age > before) then
+    if #chosen == request.limit then
+      break
+    elseif is_spared(id) then
       left = left + 1
     else
       chosen[#chosen + 1] = id
-      ages[id] = { age, place }
+      places[#places + 1] = place
     end
   end
-  return chosen, ages, left
+  return chosen, places, left
 end
 
-local function oldest_of_all()
-  if is_finished then
-    return call('ZRANGEBYSCORE', key, '-inf', before or '+inf', 'LIMIT', 0, portion)
+-- Out of a list by place: it is searched once for all of them, from the end that is nearer.
+local function remove_places(places)
+  for _, place in ipairs(places) do
+    call('LSET', key, -skip - place, PURGED)
   end
-  local chosen, ages = choose(ids_from(0, -1))
-  table.sort(chosen, function(a, b)
-    local one, other = ages[a], ages[b]
-    if one[1] ~= other[1] then
-      return one[1] < other[1]
-    end
-    return one[2] < other[2]
-  end)
-  return { unpack(chosen, 1, math.min(#chosen, portion)) }
+  local is_far = skip > call('LLEN', key) / 2
+  call('LREM', key, is_far and #places or -#places, PURGED)
 end
 
 begin_writing(q)
-local purged, left
-if request.oldest then
-  purged, left = oldest_of_all(), 0
-else
-  local chosen, _, spared = choose(ids_from(skip, skip + portion - 1))
-  purged, left = chosen, spared
-end
+local ids = ids_in_portion()
+local purged, places, left = choose(ids)
 if not is_list then
   in_portions('ZREM', key, purged)
-elseif skip == 0 and left == 0 and not request.oldest then
+elseif skip == 0 and left == 0 then
   call('LTRIM', key, 0, -#purged - 1)
-else
-  for _, id in ipairs(purged) do
-    call('LREM', key, -1, id)
-  end
+elseif #purged > 0 then
+  remove_places(places)
 end
 for _, id in ipairs(purged) do
   release_deduplication(q, id)
@@ -97,4 +76,4 @@ for _, id in ipairs(purged) do
   delete_job(q, id)
 end
 close_all()
-return { purged, left }
+return { purged, left, #ids < portion and 1 or 0 }

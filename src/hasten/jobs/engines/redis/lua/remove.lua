@@ -3,7 +3,8 @@
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
 -- Returns for each id the state in which it was found, false if there is no such job; "armed" for
--- the pending iteration of a scheduler, which is not removed.
+-- the pending iteration of a scheduler, which is not removed. Where many have to be searched for in a long
+-- list, for the first ids only: the others were not removed.
 local q = open(KEYS[1])
 
 local CHILDREN = { dependencies = 'SMEMBERS', processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE' }
@@ -71,6 +72,9 @@ for index, id in ipairs(request.ids) do
     if state then
       remove(q.base, id)
     end
+  end
+  if has_searched_enough() then
+    break
   end
 end
 close_all()

@@ -1,2 +1,3 @@
--- Delete the jobs of a queue.
-DELETE FROM hasten_jobs WHERE queue = :queue
+-- Delete :limit jobs in :state.
+DELETE FROM hasten_jobs WHERE seq IN
+    (SELECT seq FROM hasten_jobs WHERE queue = :queue AND state = :state LIMIT :limit)

@@ -62,47 +62,71 @@ local function due_of(score)
   return whole(tonumber(score) / 4096)
 end
 
--- The state of a job by where its id is, and when it is due, if it is delayed; false if it does not
--- stand in any, or waits: `wait` may be long, and has to be searched.
-local FINISHED_FIRST = { 'completed', 'failed' }
-local function state_but_waiting(q, id)
-  for _, state in ipairs(FINISHED_FIRST) do
-    if call('ZSCORE', q.base .. state, id) then
-      return state
-    end
-  end
+-- The state of a job, and when it is due, if it is delayed; false if it is in none. `wait` may be long, so
+-- a job is not looked for there: it waits if it is nowhere else. A hash that does not read like that of an
+-- unfinished job is damaged, or no job's: for such an id only the ends of the list are searched.
+local SORTED_STATES = { 'completed', 'failed', 'prioritized', 'waiting-children' }
+local SEARCHED_ENDS = 1000
+
+local function is_near_an_end(key, id)
+  return call('LPOS', key, id, 'MAXLEN', SEARCHED_ENDS)
+    or call('LPOS', key, id, 'RANK', -1, 'MAXLEN', SEARCHED_ENDS)
+end
+
+local function state_of(q, id)
   local score = call('ZSCORE', q.base .. 'delayed', id)
   if score then
     return 'delayed', due_of(score)
   end
-  if call('ZSCORE', q.base .. 'prioritized', id) then
-    return 'prioritized'
+  for _, state in ipairs(SORTED_STATES) do
+    if call('ZSCORE', q.base .. state, id) then
+      return state
+    end
   end
-  if call('LPOS', q.base .. 'active', id) then
+  local fields = read_fields(q.base .. id, 'timestamp', 'processedOn', 'finishedOn')
+  local started = fields[2] or call('EXISTS', q.base .. id .. ':lock') == 1
+  if started and call('LPOS', q.base .. 'active', id) then
     return 'active'
   end
-  if call('ZSCORE', q.base .. 'waiting-children', id) then
-    return 'waiting-children'
-  end
-  return false
-end
-
-local function state_of(q, id)
-  local state, due = state_but_waiting(q, id)
-  if not state and (call('LPOS', q.base .. 'wait', id) or call('LPOS', q.base .. 'paused', id)) then
+  if fields[1] and not fields[3] then
     return 'waiting'
   end
-  return state, due
+  if is_near_an_end(q.base .. 'wait', id) or is_near_an_end(q.base .. 'paused', id) then
+    return 'waiting'
+  end
+  return false
 end
 
 local function exists(q, id)
   return call('TYPE', q.base .. id).ok == 'hash'
 end
 
+-- A list can only be searched for what is to be removed. It begins at the end that is nearer to the id, if
+-- ids are numbers. `searched` is how many elements were looked at, at most: a script that takes out many
+-- jobs ends early when it `has_searched_enough`, and its caller goes on with the rest.
+local SEARCHED_AT_ONCE = 200000
+local searched = 0
+
+local function has_searched_enough()
+  return searched >= SEARCHED_AT_ONCE
+end
+
+local function remove_from_list(key, id)
+  local length = call('LLEN', key)
+  if length == 0 then
+    return 0
+  end
+  searched = searched + length
+  local number = tonumber(id)
+  local newest, oldest = tonumber(call('LINDEX', key, 0)), tonumber(call('LINDEX', key, -1))
+  local is_old = number and newest and oldest and math.abs(number - oldest) < math.abs(number - newest)
+  return call('LREM', key, is_old and -1 or 1, id)
+end
+
 -- Out of the state it was found in. Returns whether it was there.
 local function take_out(q, id, state)
   if state == 'waiting' then
-    return call('LREM', q.base .. 'wait', 1, id) + call('LREM', q.base .. 'paused', 1, id) > 0
+    return remove_from_list(q.base .. 'wait', id) + remove_from_list(q.base .. 'paused', id) > 0
   elseif state == 'active' then
     return call('LREM', q.base .. 'active', -1, id) > 0
   end

@@ -172,6 +172,9 @@ local function close_all()
   end
 end
 
+-- A script that answers with more than this leaves the rest to the next call.
+local BYTES_AT_ONCE = 4194304
+
 -- Lists of arguments have to stay below the limit of Lua's stack.
 local function in_portions(command, key, members)
   for first = 1, #members, 1000 do
