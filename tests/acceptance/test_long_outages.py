@@ -50,9 +50,8 @@ async def until_later(seconds: float) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("leases", [1.5, 3.0])
+@pytest.mark.parametrize(("leases", "patience"), [(1.5, 30), (3.0, 1)])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-@pytest.mark.parametrize("patience", [1, 30])
 async def test_what_runs_is_not_taken_back(
     tmp_path: Path, kind: str, leases: float, patience: int
 ) -> None:
