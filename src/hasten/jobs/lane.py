@@ -69,6 +69,7 @@ class Lane:
         self.replaced: set[tuple[str, str]] = set()  # runs whose outcome the store has rejected
         self.unsure: set[str] = set()  # jobs whose end may have been stored, or not
         self.noting = asyncio.Lock()  # held while notes are on their way
+        self.in_order = asyncio.Lock()  # held while something is stored alone
         self._pause = FIRST_PAUSE_SECONDS
 
     def wake(self) -> None:

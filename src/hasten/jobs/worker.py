@@ -391,7 +391,9 @@ class Worker:
                 continue
             lane.flights += 1
             try:
-                batch = await self._settle(lane, notes, outcomes, claim)
+                # Two fetchers that store one thing each must not overtake each other.
+                async with lane.in_order if alone else contextlib.nullcontext():
+                    batch = await self._settle(lane, notes, outcomes, claim)
             except StoreError as error:
                 self._return_room(lane, claim)
                 self._begin_suspect()
@@ -413,7 +415,7 @@ class Worker:
             else:
                 lane.recovered()
                 lane.outage.succeeded(activity)
-                self._return_room(lane, claim)
+                self._return_room(lane, claim, used=len(batch.leases))
                 self._take_in(lane, outcomes, claim, batch)
             finally:
                 lane.flights -= 1
@@ -483,11 +485,16 @@ class Worker:
         token = f"{self._id}:{self._claims}"
         return Claim(room, token, self.name, self._lease_ms)
 
-    def _return_room(self, lane: Lane, claim: Claim | None) -> None:
-        if claim is not None:
-            self._room.give_back(lane.share, claim.count)
-            self._claiming -= 1
-            lane.claims -= 1
+    def _return_room(self, lane: Lane, claim: Claim | None, used: int = 0) -> None:
+        """Give back the places of a claim, except those that its jobs use."""
+        if claim is None:
+            return
+        self._claiming -= 1
+        lane.claims -= 1
+        if used < claim.count:
+            self._room.give_back(lane.share, claim.count - used)
+        elif used > claim.count:  # an earlier claim, whose answer was lost, brought some of them
+            self._room.take(lane.share, used - claim.count)
 
     def _take_in(
         self, lane: Lane, outcomes: Sequence[Outcome], claim: Claim | None, batch: Batch
@@ -522,7 +529,6 @@ class Worker:
         run = Run(lease, self._loop)
         if (older := lane.runs.get(job.id)) is not None:
             older.stop(Stop.LOST)  # its lease ran out, and the job has come back to us
-        self._room.take(lane.share)
         lane.runs[job.id] = run
         if self._stopping:  # it was on its way when the worker was told to stop
             self._end(lane, run, Released(job.id, lease.token))
