@@ -406,7 +406,7 @@ class Worker:
                 lane.outage.failed(activity, error)
                 await lane.pause()
             except BaseException:
-                # We were cancelled, or this is a fault of ours. What was asked may have been done.
+                # Cancelled, or a fault of ours: the store may or may not have applied the call.
                 self._return_room(lane, claim)
                 self._begin_suspect()
                 lane.put_back(notes, outcomes, alone=alone)
