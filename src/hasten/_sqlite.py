@@ -14,7 +14,8 @@ therefore use few statements for many rows, and fetch one row of JSON instead of
 
 Whoever waits for a change names its topic (`until`), and so does whoever writes (`run`). After a
 commit of ours the thread asks those that wait for its topics, and no others. The topics that other
-processes have changed are found with one statement.
+processes have changed are found with one statement. On Linux the file system tells that they write;
+elsewhere the thread looks every few milliseconds.
 
 In quiet moments the thread tidies up: it shortens the write-ahead log, and gives free pages back to
 the file system, in steps of a few milliseconds between which it looks for work.
@@ -38,6 +39,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from hasten._inbox import FileWatch, Inbox
 from hasten.errors import (
     StoreBusy,
     StoreCorrupt,
@@ -65,8 +67,17 @@ MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM 
 # than one that does not.
 GROUP_WEIGHT: Final = 256
 
-# How often to look whether another process has committed, while somebody waits for a change.
+# How often at most to look whether other processes have committed, while somebody waits for that.
 POLL_SECONDS: Final = 0.01
+
+# A commit can be seen only some time after it was written. From when a write was noticed, the
+# pauses between two looks grow: each is twice as long as the one before.
+FIRST_PAUSE_SECONDS: Final = 0.0005
+LONGEST_PAUSE_SECONDS: Final = 0.25
+
+# After so many commits in a row of which nothing was noticed, the file system is taken for one that
+# tells of no writes, and we look as often as we may.
+UNNOTICED_COMMITS: Final = 10
 
 # SQLite's own waiting for a lock backs off to 100 ms; a process that commits all the time would
 # starve one that waits so. Ours asks again every millisecond.
@@ -112,7 +123,7 @@ class Database:
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
         self._read_marks = marks
-        self._inbox: queue.SimpleQueue[_Call[Any] | _Watch[Any] | None] = queue.SimpleQueue()
+        self._inbox: Inbox[_Call[Any] | _Watch[Any] | None] = Inbox()
         self._lock = threading.Lock()
         self._at_work = threading.Lock()  # held while the connection is in use
         self._thread: threading.Thread | None = None
@@ -125,6 +136,11 @@ class Database:
         self._watches: dict[str, list[_Watch[Any]]] = {}  # by topic
         self._marks: dict[str, int] = {}  # of topics that are watched, as of the last look
         self._look_at = 0.0  # by the monotonic clock: when to look for commits of others
+        self._looked_at = 0.0
+        self._pause = POLL_SECONDS
+        self._file_watch: FileWatch | None = None
+        self._is_armed = False
+        self._unnoticed = 0  # commits in a row
         self._carried: _Call[Any] | None = None
         self._tidy_at: float | None = None  # by the monotonic clock; None: nothing to tidy up
         self._tidied_version = 0
@@ -207,7 +223,8 @@ class Database:
 
     def after_fork_in_child(self) -> None:
         """Begin with a thread of one's own; what waits in the inbox is the parent's."""
-        self._inbox = queue.SimpleQueue()
+        self._inbox = Inbox()
+        self._stop_watching()  # what is watched is the parent's
         self._lock = threading.Lock()
         self._at_work = threading.Lock()
         self._thread = None
@@ -230,12 +247,17 @@ class Database:
     # The thread ---------------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        if self._path is not None:
+            with contextlib.suppress(OSError):  # not on this system, or too many
+                self._file_watch = FileWatch()
         while True:
             group = self._next_group()
             if group is None:
                 break
             with self._at_work:
                 if group:
+                    self._is_armed = False  # it would notice what we write
+                    self._look_at = min(self._look_at, self._looked_at + POLL_SECONDS)
                     self._transact(group)
                     topics = {call.topic for call in group if call.write}
                     del group  # its results must not live until the next one
@@ -246,6 +268,7 @@ class Database:
                 self._look_for_others()
         self._fail_watches(StoreUnavailable(self._name, "it has been closed"))
         self._disconnect()
+        self._stop_watching()
 
     def _next_group(self) -> list[_Call[Any]] | None:
         """Wait for work and take all there is, up to a weight.
@@ -259,9 +282,12 @@ class Database:
             group, weight, self._carried = [self._carried], self._carried.weight, None
         while weight < GROUP_WEIGHT:
             try:
-                item = (
-                    self._inbox.get_nowait() if group else self._inbox.get(timeout=self._patience())
-                )
+                if group:
+                    item = self._inbox.get_nowait()
+                else:
+                    item = self._inbox.get(
+                        self._patience(), self._file_watch if self._is_armed else None
+                    )
             except queue.Empty:
                 break
             match item:
@@ -341,21 +367,65 @@ class Database:
 
     def _look_for_others(self) -> None:
         """Now and then, see whether other processes have committed something that is waited for."""
-        if not self._watches or self._path is None or time.monotonic() < self._look_at:
+        if not self._watches or self._path is None:
             return
+        now = time.monotonic()
+        if self._has_noticed():
+            self._pause = FIRST_PAUSE_SECONDS
+            self._unnoticed = 0
+        elif now < self._look_at:
+            return
+        changed = self._look()
+        if changed and self._is_armed and not self._has_noticed():
+            self._unnoticed += 1
+            if self._unnoticed == UNNOTICED_COMMITS:
+                self._stop_watching()
+        if not changed and self._pause >= POLL_SECONDS and not self._is_armed and self._arm():
+            changed = self._look()  # something may have come before the file was watched
+        if changed or (self._pause >= POLL_SECONDS and not self._is_armed):
+            self._pause = POLL_SECONDS
+        self._looked_at, self._look_at = now, now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def _has_noticed(self) -> bool:
+        if self._is_armed and self._file_watch is not None and self._file_watch.noticed():
+            self._is_armed = False
+            return True
+        return False
+
+    def _arm(self) -> bool:
+        """Have the next write to the log noticed, if that is possible here."""
+        if self._file_watch is not None:
+            try:
+                self._file_watch.arm(Path(f"{self._path}-wal"))
+                self._is_armed = True
+            except FileNotFoundError:
+                self._is_armed = False  # nothing was ever written
+            except OSError:
+                self._stop_watching()
+        return self._is_armed
+
+    def _stop_watching(self) -> None:
+        if self._file_watch is not None:
+            self._file_watch.close()
+        self._file_watch, self._is_armed = None, False
+
+    def _look(self) -> bool:
+        """Ask the watches of what other processes have changed. Returns whether there is any."""
         try:
             with self._errors_translated():
                 connection = self._connect()
                 (version,) = connection.execute("PRAGMA data_version").fetchone()
-                if version != self._data_version:
-                    marks = self._read_marks(connection, list(self._watches))
-                    before, self._marks, self._data_version = self._marks, marks, version
-                    self._probe([t for t in self._watches if marks.get(t) != before.get(t)])
+                if version == self._data_version:
+                    return False
+                marks = self._read_marks(connection, list(self._watches))
+                before, self._marks, self._data_version = self._marks, marks, version
+                self._probe([t for t in self._watches if marks.get(t) != before.get(t)])
         except StoreBusy:
-            pass  # whoever holds it will have changed something by the next look
+            return False  # whoever holds it will have changed something by the next look
         except StoreError as error:
             self._fail_watches(error)
-        self._look_at = time.monotonic() + POLL_SECONDS
+        return True
 
     def _probe(self, topics: Iterable[str | None]) -> None:
         """Ask the watches of some topics for their condition, and drop those that are answered."""

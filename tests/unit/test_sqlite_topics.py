@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hasten import _sqlite
+from hasten._inbox import FileWatch
 from hasten._sqlite import Database
 
 TOPICS = [f"topic {number}" for number in range(50)]
@@ -129,3 +132,98 @@ async def test_those_that_gave_up_are_forgotten(waiting: Waiting) -> None:
     await waiting.database.run(lambda connection: None, write=False)
     assert waiting.asked == {topic: 1}
     assert len(waiting.database._watches[topic]) == 1
+
+
+def commit_twice(path: Path, topic: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        write(topic)(other)
+        write(topic)(other)
+
+
+class TestWithoutPolling:
+    """Linux tells that the file was written to."""
+
+    @pytest.fixture(autouse=True)
+    def no_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_sqlite, "POLL_SECONDS", 3600.0)
+        monkeypatch.setattr(_sqlite, "LONGEST_PAUSE_SECONDS", 3600.0)
+
+    async def test_a_commit_of_another_process_is_noticed(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        await until_armed(waiting.database)
+        commit_twice(tmp_path / "topics.db", TOPICS[7])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+
+    async def test_a_commit_is_noticed_that_was_written_long_before(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        """A large transaction goes to the log in parts; the last one makes it visible."""
+        await until_armed(waiting.database)
+        path = tmp_path / "topics.db"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("PRAGMA cache_size = 1")
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(1000):
+                write(f"other topic {number}")(other)
+            await until_armed(waiting.database)
+            write(TOPICS[7])(other)
+            write(TOPICS[7])(other)
+            other.execute("COMMIT")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+
+    async def test_a_child_after_a_fork_leaves_its_parents_file_alone(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        await until_armed(waiting.database)
+        child = os.fork()
+        if not child:
+            os._exit(waiting.database._file_watch is not None)
+        assert os.waitpid(child, 0)[1] == 0
+        commit_twice(tmp_path / "topics.db", TOPICS[7])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+
+    async def test_a_thread_that_watches_wakes_for_work(self, waiting: Waiting) -> None:
+        await until_armed(waiting.database)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.database.run(lambda connection: 7, write=False) == 7
+
+
+async def until_armed(database: Database) -> None:
+    """Wait until the thread of a database waits for its file."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not database._is_armed or database._inbox._waker is None:
+            database._look_at = 0.0  # look now, and again
+            await database.run(lambda connection: None, write=False)
+            await asyncio.sleep(0.001)
+
+
+async def test_commits_are_seen_where_the_file_system_tells_of_no_writes(
+    tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileWatch, "noticed", lambda watch: False)
+    path = tmp_path / "topics.db"
+    for topic in TOPICS[: _sqlite.UNNOTICED_COMMITS + 2]:
+        commit_twice(path, topic)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[topic] == 2
+
+
+async def test_commits_are_seen_where_no_file_can_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(watch: FileWatch) -> None:
+        raise OSError("too many")
+
+    monkeypatch.setattr(FileWatch, "__init__", fail)
+    waiting = Waiting(tmp_path / "topics.db")
+    await waiting.begin()
+    commit_twice(tmp_path / "topics.db", TOPICS[7])
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await waiting.tasks.pop(TOPICS[7]) == 2
+    for task in waiting.tasks.values():
+        task.cancel()
+    await asyncio.to_thread(waiting.database.close)
