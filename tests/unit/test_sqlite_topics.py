@@ -134,10 +134,12 @@ async def test_those_that_gave_up_are_forgotten(waiting: Waiting) -> None:
     assert len(waiting.database._watches[topic]) == 1
 
 
-def commit_twice(path: Path, topic: str) -> None:
+def write_twice(path: Path, topic: str) -> None:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         write(topic)(other)
         write(topic)(other)
+        other.execute("COMMIT")
 
 
 class TestWithoutPolling:
@@ -152,7 +154,7 @@ class TestWithoutPolling:
         self, tmp_path: Path, waiting: Waiting
     ) -> None:
         await until_armed(waiting.database)
-        commit_twice(tmp_path / "topics.db", TOPICS[7])
+        write_twice(tmp_path / "topics.db", TOPICS[7])
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
@@ -182,7 +184,7 @@ class TestWithoutPolling:
         if not child:
             os._exit(waiting.database._file_watch is not None)
         assert os.waitpid(child, 0)[1] == 0
-        commit_twice(tmp_path / "topics.db", TOPICS[7])
+        write_twice(tmp_path / "topics.db", TOPICS[7])
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
@@ -207,7 +209,7 @@ async def test_commits_are_seen_where_the_file_system_tells_of_no_writes(
     monkeypatch.setattr(FileWatch, "noticed", lambda watch: False)
     path = tmp_path / "topics.db"
     for topic in TOPICS[: _sqlite.UNNOTICED_COMMITS + 2]:
-        commit_twice(path, topic)
+        write_twice(path, topic)
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[topic] == 2
 
@@ -221,7 +223,7 @@ async def test_commits_are_seen_where_no_file_can_be_watched(
     monkeypatch.setattr(FileWatch, "__init__", fail)
     waiting = Waiting(tmp_path / "topics.db")
     await waiting.begin()
-    commit_twice(tmp_path / "topics.db", TOPICS[7])
+    write_twice(tmp_path / "topics.db", TOPICS[7])
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert await waiting.tasks.pop(TOPICS[7]) == 2
     for task in waiting.tasks.values():
