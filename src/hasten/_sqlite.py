@@ -12,6 +12,11 @@ The `sqlite3` module lets go of the interpreter's lock around every step of a st
 again afterwards. When handlers keep the interpreter busy, each taking costs up to 5 ms. Callers
 therefore use few statements for many rows, and fetch one row of JSON instead of many rows.
 
+Whoever waits for a change names its topic (`until`), and so does whoever writes (`run`). After a
+commit of ours the thread asks those that wait for its topics, and no others. The topics that other
+processes have changed are found with one statement. On Linux the file system tells that they write;
+elsewhere the thread looks every few milliseconds.
+
 In quiet moments the thread tidies up: it shortens the write-ahead log, and gives free pages back to
 the file system, in steps of a few milliseconds between which it looks for work.
 """
@@ -29,11 +34,12 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from hasten._inbox import FileWatch, Inbox
 from hasten.errors import (
     StoreBusy,
     StoreCorrupt,
@@ -50,6 +56,10 @@ T = TypeVar("T")
 
 Work = Callable[[sqlite3.Connection], T]
 
+Deliver = Callable[[T | None, Exception | None], None]
+
+Marks = Callable[[sqlite3.Connection, list[str]], dict[str, int]]
+
 MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM came before
 
 # A transaction takes in no more work than this (in rows, roughly): beyond some hundred rows the
@@ -57,8 +67,17 @@ MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM 
 # than one that does not.
 GROUP_WEIGHT: Final = 256
 
-# How often to look whether another process has committed, while somebody waits for a change.
+# How often at most to look whether other processes have committed, while somebody waits for that.
 POLL_SECONDS: Final = 0.01
+
+# A commit can be seen only some time after it was written. From when a write was noticed, the
+# pauses between two looks grow: each is twice as long as the one before.
+FIRST_PAUSE_SECONDS: Final = 0.0005
+LONGEST_PAUSE_SECONDS: Final = 0.25
+
+# After so many commits in a row of which nothing was noticed, the file system is taken for one that
+# tells of no writes, and we look as often as we may.
+UNNOTICED_COMMITS: Final = 10
 
 # SQLite's own waiting for a lock backs off to 100 ms; a process that commits all the time would
 # starve one that waits so. Ours asks again every millisecond.
@@ -84,6 +103,8 @@ class Database:
     prepare is run on each new connection, to migrate the schema; it raises `StoreError`.
     synchronous is SQLite's setting: FULL survives a power cut, NORMAL may lose the last commits.
     With FULL, a group of which no work is `durable` is not flushed: the next one takes it along.
+    marks returns, for each of some topics, a number that every commit about this topic changes; it
+    is needed by those who call `until`.
     """
 
     def __init__(
@@ -94,13 +115,15 @@ class Database:
         prepare: Callable[[sqlite3.Connection], None],
         synchronous: str = "FULL",
         busy_seconds: float = 10.0,
+        marks: Marks = lambda connection, topics: {},
     ) -> None:
         self._path = path
         self._name = name
         self._prepare = prepare
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
-        self._inbox: queue.SimpleQueue[_Call[Any] | _Watch[Any] | None] = queue.SimpleQueue()
+        self._read_marks = marks
+        self._inbox: Inbox[_Call[Any] | _Watch[Any] | None] = Inbox()
         self._lock = threading.Lock()
         self._at_work = threading.Lock()  # held while the connection is in use
         self._thread: threading.Thread | None = None
@@ -110,7 +133,14 @@ class Database:
         self._file: tuple[int, int] | None = None  # device and inode of what is open
         self._data_version = 0
         self._flushing = True
-        self._watches: list[_Watch[Any]] = []
+        self._watches: dict[str, list[_Watch[Any]]] = {}  # by topic
+        self._marks: dict[str, int] = {}  # of topics that are watched, as of the last look
+        self._look_at = 0.0  # by the monotonic clock: when to look for commits of others
+        self._looked_at = 0.0
+        self._pause = POLL_SECONDS
+        self._file_watch: FileWatch | None = None
+        self._is_armed = False
+        self._unnoticed = 0  # commits in a row
         self._carried: _Call[Any] | None = None
         self._tidy_at: float | None = None  # by the monotonic clock; None: nothing to tidy up
         self._tidied_version = 0
@@ -118,42 +148,53 @@ class Database:
             _databases.add(self)
 
     async def run(
-        self, work: Work[T], *, write: bool = True, durable: bool = True, weight: int = 1
+        self,
+        work: Work[T],
+        *,
+        write: bool = True,
+        durable: bool = True,
+        weight: int = 1,
+        topic: str | None = None,
     ) -> T:
-        """Run work in a transaction and return what it returned, once that is committed."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(_Call(work, write, durable, weight, partial(_deliver, loop, future)))
-        return await future
+        """Run work in a transaction and return what it returned, once that is committed.
 
-    def call(self, work: Work[T], *, write: bool = True, durable: bool = True) -> T:
-        """As `run`, for a thread: blocks."""
-        return self.submit(work, write=write, durable=durable).result()
-
-    def submit(
-        self, work: Work[T], *, write: bool = True, durable: bool = True
-    ) -> concurrent.futures.Future[T]:
-        """As `run`, without waiting. It is run before all work that is put in later."""
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._put(_Call(work, write, durable, 1, partial(_resolve, future)))
-        return future
-
-    def post(self, work: Work[None]) -> None:
-        """As `run`, behind all that was put in before, without waiting for the end."""
-        self._put(_Call(work, write=True, durable=False, weight=1, deliver=self._posted))
-
-    def _posted(self, result: object = None, error: Exception | None = None) -> None:
-        if error is not None:
-            logger.error("%s: work in the background failed: %s", self._name, error)
-
-    async def until(self, probe: Work[T | None]) -> T:
-        """Run probe now and after every change of the database, until it returns something.
-
-        Changes of this process are seen at once, those of others within `POLL_SECONDS`.
+        topic is what it may change; None: anything.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(_Watch(probe, partial(_deliver, loop, future), future.done))
+        self._put(_Call(work, write, durable, weight, topic, loop, partial(_set, future)))
+        return await future
+
+    def call(
+        self, work: Work[T], *, write: bool = True, durable: bool = True, topic: str | None = None
+    ) -> T:
+        """As `run`, for a thread: blocks."""
+        return self.submit(work, write=write, durable=durable, topic=topic).result()
+
+    def submit(
+        self, work: Work[T], *, write: bool = True, durable: bool = True, topic: str | None = None
+    ) -> concurrent.futures.Future[T]:
+        """As `run`, without waiting. It is run before all work that is put in later."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._put(_Call(work, write, durable, 1, topic, None, partial(_set, future)))
+        return future
+
+    def post(self, work: Work[None], *, topic: str | None = None) -> None:
+        """As `run`, behind all that was put in before, without waiting for the end."""
+        self._put(_Call(work, True, False, 1, topic, None, self._posted))
+
+    def _posted(self, _result: object, error: Exception | None) -> None:
+        if error is not None:
+            logger.error("%s: work in the background failed: %s", self._name, error)
+
+    async def until(self, topic: str, probe: Work[T | None]) -> T:
+        """Run probe now and after every commit about topic, until it returns something.
+
+        Commits of this process are seen at once, those of others within `POLL_SECONDS`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Watch(topic, probe, loop, partial(_set, future), future.done))
         return await future
 
     def close(self) -> None:
@@ -182,11 +223,13 @@ class Database:
 
     def after_fork_in_child(self) -> None:
         """Begin with a thread of one's own; what waits in the inbox is the parent's."""
-        self._inbox = queue.SimpleQueue()
+        self._inbox = Inbox()
+        self._stop_watching()  # what is watched is the parent's
         self._lock = threading.Lock()
         self._at_work = threading.Lock()
         self._thread = None
-        self._watches = []
+        self._watches = {}
+        self._marks = {}
         self._carried = None
         self._tidy_at = None
 
@@ -204,25 +247,28 @@ class Database:
     # The thread ---------------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        if self._path is not None:
+            with contextlib.suppress(OSError):  # not on this system, or too many
+                self._file_watch = FileWatch()
         while True:
             group = self._next_group()
             if group is None:
                 break
             with self._at_work:
                 if group:
+                    self._is_armed = False  # it would notice what we write
+                    self._look_at = min(self._look_at, self._looked_at + POLL_SECONDS)
                     self._transact(group)
-                    changed = any(call.write for call in group)
-                    self._tidy_after(changed)
-                else:
-                    changed = self._changed_by_others() if self._watches else False
-                    if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
-                        self._tidy_up()
-                del group  # its results must not live until the next one
-                if changed:
-                    self._probe(self._watches)
-        for watch in self._watches:
-            watch.deliver(error=StoreUnavailable(self._name, "it has been closed"))
+                    topics = {call.topic for call in group if call.write}
+                    del group  # its results must not live until the next one
+                    self._tidy_after(bool(topics))
+                    self._probe(topics if None not in topics else self._watches)
+                elif self._tidy_at is not None and time.monotonic() >= self._tidy_at:
+                    self._tidy_up()
+                self._look_for_others()
+        self._fail_watches(StoreUnavailable(self._name, "it has been closed"))
         self._disconnect()
+        self._stop_watching()
 
     def _next_group(self) -> list[_Call[Any]] | None:
         """Wait for work and take all there is, up to a weight.
@@ -236,9 +282,12 @@ class Database:
             group, weight, self._carried = [self._carried], self._carried.weight, None
         while weight < GROUP_WEIGHT:
             try:
-                item = (
-                    self._inbox.get_nowait() if group else self._inbox.get(timeout=self._patience())
-                )
+                if group:
+                    item = self._inbox.get_nowait()
+                else:
+                    item = self._inbox.get(
+                        self._patience(), self._file_watch if self._is_armed else None
+                    )
             except queue.Empty:
                 break
             match item:
@@ -248,9 +297,12 @@ class Database:
                 case None:
                     return None
                 case _Watch():
-                    self._watches.append(item)
                     with self._at_work:
-                        self._probe([item])
+                        if self._ask([item]):
+                            waiting = self._watches.get(item.topic, [])
+                            self._watches[item.topic] = [w for w in waiting if not w.done()] + [
+                                item
+                            ]
                 case _Call() if group and weight + item.weight > GROUP_WEIGHT:
                     self._carried = item
                     break
@@ -260,11 +312,10 @@ class Database:
         return group
 
     def _patience(self) -> float | None:
+        times = [] if self._tidy_at is None else [self._tidy_at]
         if self._watches and self._path is not None:
-            return POLL_SECONDS
-        if self._tidy_at is not None:
-            return max(0.0, self._tidy_at - time.monotonic())
-        return None
+            times.append(self._look_at)
+        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _transact(self, group: list[_Call[Any]]) -> None:
         """Run the work of a group in one transaction; if one fails, each in one of its own."""
@@ -273,14 +324,12 @@ class Database:
         except Exception as error:  # noqa: BLE001  # its caller is told
             concerns_all = isinstance(error, StoreError) and not isinstance(error, StoreRejected)
             if concerns_all or len(group) == 1:
-                for call in group:
-                    call.deliver(error=error)
+                _deliver([(call, None, error) for call in group])
             else:
                 for call in group:
                     self._transact([call])
         else:
-            for call, result in zip(group, results, strict=True):
-                call.deliver(result)
+            _deliver([(call, result, None) for call, result in zip(group, results, strict=True)])
 
     def _attempt(self, group: list[_Call[Any]]) -> list[Any]:
         begin = "BEGIN IMMEDIATE" if any(call.write for call in group) else "BEGIN"
@@ -316,45 +365,105 @@ class Database:
 
     # Watching -----------------------------------------------------------------------------------
 
-    def _changed_by_others(self) -> bool:
+    def _look_for_others(self) -> None:
+        """Now and then, see whether other processes have committed something that is waited for."""
+        if not self._watches or self._path is None:
+            return
+        now = time.monotonic()
+        if self._has_noticed():
+            self._pause = FIRST_PAUSE_SECONDS
+            self._unnoticed = 0
+        elif now < self._look_at:
+            return
+        changed = self._look()
+        if changed and self._is_armed and not self._has_noticed():
+            self._unnoticed += 1
+            if self._unnoticed == UNNOTICED_COMMITS:
+                self._stop_watching()
+        if not changed and self._pause >= POLL_SECONDS and not self._is_armed and self._arm():
+            changed = self._look()  # something may have come before the file was watched
+        if changed or (self._pause >= POLL_SECONDS and not self._is_armed):
+            self._pause = POLL_SECONDS
+        self._looked_at, self._look_at = now, now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def _has_noticed(self) -> bool:
+        if self._is_armed and self._file_watch is not None and self._file_watch.noticed():
+            self._is_armed = False
+            return True
+        return False
+
+    def _arm(self) -> bool:
+        """Have the next write to the log noticed, if that is possible here."""
+        if self._file_watch is not None:
+            try:
+                self._file_watch.arm(Path(f"{self._path}-wal"))
+                self._is_armed = True
+            except FileNotFoundError:
+                self._is_armed = False  # nothing was ever written
+            except OSError:
+                self._stop_watching()
+        return self._is_armed
+
+    def _stop_watching(self) -> None:
+        if self._file_watch is not None:
+            self._file_watch.close()
+        self._file_watch, self._is_armed = None, False
+
+    def _look(self) -> bool:
+        """Ask the watches of what other processes have changed. Returns whether there is any."""
         try:
             with self._errors_translated():
-                (version,) = self._connect().execute("PRAGMA data_version").fetchone()
+                connection = self._connect()
+                (version,) = connection.execute("PRAGMA data_version").fetchone()
+                if version == self._data_version:
+                    return False
+                marks = self._read_marks(connection, list(self._watches))
+                before, self._marks, self._data_version = self._marks, marks, version
+                self._probe([t for t in self._watches if marks.get(t) != before.get(t)])
         except StoreBusy:
             return False  # whoever holds it will have changed something by the next look
         except StoreError as error:
-            self._fail_watches(self._watches, error)
-            return False
-        changed = bool(version != self._data_version)
-        self._data_version = version
-        return changed
+            self._fail_watches(error)
+        return True
 
-    def _probe(self, watches: list[_Watch[Any]]) -> None:
-        """Ask the watches for their condition and take away those that are answered."""
-        answered: list[_Watch[Any]] = []
+    def _probe(self, topics: Iterable[str | None]) -> None:
+        """Ask the watches of some topics for their condition, and drop those that are answered."""
+        for topic in [topic for topic in topics if topic in self._watches]:
+            assert topic is not None
+            unanswered = self._ask(self._watches[topic])
+            if unanswered:
+                self._watches[topic] = unanswered
+            else:
+                del self._watches[topic]
+
+    def _ask(self, watches: list[_Watch[Any]]) -> list[_Watch[Any]]:
+        """Answer the watches whose condition is met; returns the others."""
+        answers: list[_Answer] = []
+        unanswered: list[_Watch[Any]] = []
         for watch in watches:
             if watch.done():
-                answered.append(watch)
                 continue
             try:
                 with self._errors_translated():
                     result = watch.probe(self._connect())
             except StoreBusy:
-                continue
+                unanswered.append(watch)
+                self._data_version = -1  # look again
+                self._marks.pop(watch.topic, None)
             except Exception as error:  # noqa: BLE001  # its caller is told
-                watch.deliver(error=error)
+                answers.append((watch, None, error))
             else:
                 if result is None:
-                    continue
-                watch.deliver(result)
-            answered.append(watch)
-        if answered:
-            self._watches = [watch for watch in self._watches if watch not in answered]
+                    unanswered.append(watch)
+                else:
+                    answers.append((watch, result, None))
+        _deliver(answers)
+        return unanswered
 
-    def _fail_watches(self, watches: list[_Watch[Any]], error: StoreError) -> None:
-        for watch in watches:
-            watch.deliver(error=error)
-        self._watches = []
+    def _fail_watches(self, error: StoreError) -> None:
+        _deliver([(watch, None, error) for group in self._watches.values() for watch in group])
+        self._watches = {}
 
     # Tidying up ---------------------------------------------------------------------------------
 
@@ -481,9 +590,9 @@ class Database:
 
 
 class _Call(Generic[T]):
-    """Work, and how to hand over what came of it."""
+    """Work, what it may change, and who is told what came of it: deliver, called in loop if any."""
 
-    __slots__ = ("deliver", "durable", "weight", "work", "write")
+    __slots__ = ("deliver", "durable", "loop", "topic", "weight", "work", "write")
 
     def __init__(
         self,
@@ -491,51 +600,67 @@ class _Call(Generic[T]):
         write: bool,
         durable: bool,
         weight: int,
-        deliver: Callable[..., None],
+        topic: str | None,
+        loop: asyncio.AbstractEventLoop | None,
+        deliver: Deliver[T],
     ) -> None:
         self.work = work
         self.write = write
         self.durable = durable
         self.weight = weight
+        self.topic = topic
+        self.loop = loop
         self.deliver = deliver
 
 
 class _Watch(Generic[T]):
     """A condition that somebody waits for; done says that nobody does any more."""
 
-    __slots__ = ("deliver", "done", "probe")
+    __slots__ = ("deliver", "done", "loop", "probe", "topic")
 
     def __init__(
-        self, probe: Work[T | None], deliver: Callable[..., None], done: Callable[[], bool]
-    ):
+        self,
+        topic: str,
+        probe: Work[T | None],
+        loop: asyncio.AbstractEventLoop,
+        deliver: Deliver[T],
+        done: Callable[[], bool],
+    ) -> None:
+        self.topic = topic
         self.probe = probe
+        self.loop = loop
         self.deliver = deliver
         self.done = done
 
 
-def _deliver(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[T],
-    result: T | None = None,
-    error: Exception | None = None,
+_Answer = tuple[_Call[Any] | _Watch[Any], Any, Exception | None]
+
+
+def _deliver(answers: Sequence[_Answer]) -> None:
+    """Hand over results and errors. Each event loop is woken once, however many are for it."""
+    for_loops: dict[asyncio.AbstractEventLoop, list[tuple[Deliver[Any], Any, Any]]] = {}
+    for asked, result, error in answers:
+        if asked.loop is None:
+            asked.deliver(result, error)
+        else:
+            for_loops.setdefault(asked.loop, []).append((asked.deliver, result, error))
+    for loop, deliveries in for_loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+            loop.call_soon_threadsafe(_deliver_in_loop, deliveries)
+
+
+def _deliver_in_loop(deliveries: Sequence[tuple[Deliver[Any], Any, Exception | None]]) -> None:
+    for deliver, result, error in deliveries:
+        deliver(result, error)
+
+
+def _set(
+    future: asyncio.Future[T] | concurrent.futures.Future[T],
+    result: Any,
+    error: Exception | None,
 ) -> None:
-    """Hand a result from the database's thread to a future of an event loop."""
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-        loop.call_soon_threadsafe(_set, future, result, error)
-
-
-def _set(future: asyncio.Future[T], result: Any, error: Exception | None) -> None:
     if future.done():
         return  # the waiting task was cancelled
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
-
-
-def _resolve(
-    future: concurrent.futures.Future[T], result: Any = None, error: Exception | None = None
-) -> None:
     if error is None:
         future.set_result(result)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.jobs.room import Room, Share
+from hasten.jobs.room import LONGEST_TURN, SHORT_SECONDS, Room, Share
 
 
 class Lanes:
@@ -13,7 +13,8 @@ class Lanes:
 
     def __init__(self, size: int, count: int) -> None:
         self.size = size
-        self.room = Room(size)
+        self.now = 0.0
+        self.room = Room(size, clock=lambda: self.now)
         self.awake: set[Share] = set()
         self.shares = [self._share() for _ in range(count)]
 
@@ -33,21 +34,32 @@ class Lanes:
             if not share.wants:
                 self.room.pass_on(share)
             elif self.room.reserve(share, at_most):
+                self.room.begin(share)
                 self.awake.add(share)  # it has been at the store, and asks again
         raise AssertionError("they wake each other without end")
 
     def check(self) -> None:
         held = sum(share.held for share in self.shares)
         assert held == self.room._busy <= self.size
-        assert not self.room._turns
+        assert not self.room._kept
         wanting = [share for share in self.shares if share.wants]
         if wanting and held < self.size:
             limit = self.size if len(wanting) == 1 else -(-self.size // len(wanting))
             assert all(share.held >= limit for share in wanting), "free places, and nobody asks"
 
+    def end(self, share: Share, amount: int, seconds: float) -> None:
+        """Let jobs of a queue end that have run for so long."""
+        self.now += seconds
+        self.room.give_back(share, amount)
+        self.awake.add(share)
+
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["end", "rest", "want"]), st.integers(0, 7), st.integers(1, 5)),
+    st.tuples(
+        st.sampled_from(["end", "end at once", "rest", "want"]),
+        st.integers(0, 7),
+        st.integers(1, 5),
+    ),
     max_size=60,
 )
 
@@ -64,8 +76,9 @@ def test_no_place_is_free_while_a_queue_waits_for_one(
         share = lanes.shares[number % count]
         match what:
             case "end" if share.held:
-                lanes.room.give_back(share, min(amount, share.held))
-                lanes.awake.add(share)
+                lanes.end(share, min(amount, share.held), SHORT_SECONDS)
+            case "end at once" if share.held:
+                lanes.end(share, min(amount, share.held), 0.0)
             case "rest":
                 lanes.room.rest(share)
             case "want":
@@ -83,8 +96,7 @@ def test_whoever_has_waited_longest_is_next() -> None:
     for ended in range(13):
         before = {share for share in lanes.shares if share.held}
         share = lanes.shares[order[ended]]
-        lanes.room.give_back(share)
-        lanes.awake.add(share)
+        lanes.end(share, 1, SHORT_SECONDS)
         lanes.ask(1)
         (begun,) = {share for share in lanes.shares if share.held} - before
         order.append(lanes.shares.index(begun))
@@ -97,3 +109,30 @@ def test_a_queue_alone_has_all_of_it() -> None:
         lanes.room.rest(share)
     lanes.ask(10)
     assert lanes.shares[0].held == 10
+
+
+def test_a_queue_with_short_jobs_takes_several_places_in_its_turn() -> None:
+    """All that end together; the queues still take turns, one after the other."""
+    lanes = Lanes(LONGEST_TURN, 3 * LONGEST_TURN)
+    lanes.ask(LONGEST_TURN)
+    turns: list[tuple[int, int]] = []
+    for _ in range(8 * len(lanes.shares)):
+        holders = [share for share in lanes.shares if share.held]
+        before = {share: share.held for share in holders}
+        for share in holders:
+            lanes.end(share, before[share], 0.0)
+        lanes.ask(LONGEST_TURN)
+        turns += [(lanes.shares.index(s), s.held) for s in lanes.shares if s.held]
+    count = len(lanes.shares)
+    round_before, last_round = turns[-2 * count : -count], turns[-count:]
+    assert last_round == round_before
+    assert sorted(last_round) == [(number, LONGEST_TURN) for number in range(count)]
+
+
+def test_a_queue_whose_jobs_become_long_takes_one_place_again() -> None:
+    lanes = Lanes(4, 8)
+    lanes.ask(4)
+    share = lanes.shares[0]
+    for seconds, turn in ((0.0, 2), (0.0, 4), (SHORT_SECONDS, 1)):
+        lanes.end(share, 0, seconds)
+        assert share.turn == turn

@@ -104,7 +104,7 @@ class TestLog:
     ) -> None:
         """As an idle worker does."""
         waiting = asyncio.ensure_future(
-            database.until(lambda connection: count(connection) > 2000 or None)
+            database.until("t", lambda connection: count(connection) > 2000 or None)
         )
         await database.run(store)
         await until(lambda: log_of(path) <= LOG_BYTES)

@@ -491,6 +491,8 @@ class Worker:
             return
         self._claiming -= 1
         lane.claims -= 1
+        if used:
+            self._room.begin(lane.share)
         if used < claim.count:
             self._room.give_back(lane.share, claim.count - used)
         elif used > claim.count:  # an earlier claim, whose answer was lost, brought some of them

@@ -72,6 +72,7 @@ class SqliteEngine:
             prepare=partial(migrate, self._url),
             synchronous=synchronous,
             busy_seconds=busy_seconds,
+            marks=_read_marks,
         )
         self._retention = working.Retention()
 
@@ -86,7 +87,9 @@ class SqliteEngine:
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         work = partial(producing.add, jobs=jobs, now_ms=now_ms)
-        return await self._database.run(work, weight=len(jobs))
+        queues = {job.queue for job in jobs}
+        topic = queues.pop() if len(queues) == 1 else None
+        return await self._database.run(work, weight=len(jobs), topic=topic)
 
     # Working ------------------------------------------------------------------------------------
 
@@ -107,7 +110,7 @@ class SqliteEngine:
         )
         # A claim alone is not flushed: a power cut that takes it leaves the job waiting, as the
         # recovery of its lease would. What came of a run is.
-        run = partial(self._database.run, weight=weight, durable=bool(outcomes))
+        run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=queue)
         try:
             return await run(partial(settle, careful=False))
         except working.LeaseMismatch:
@@ -122,7 +125,8 @@ class SqliteEngine:
                         token=claim.token,
                         retention=self._retention,
                         now_ms=now_ms,
-                    )
+                    ),
+                    topic=queue,
                 )
             raise
 
@@ -130,7 +134,7 @@ class SqliteEngine:
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
         work = partial(working.renew, queue=queue, leases=leases, lease_ms=lease_ms, now_ms=now_ms)
-        return self._database.call(work, durable=False)
+        return self._database.call(work, durable=False, topic=queue)
 
     def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
@@ -139,10 +143,10 @@ class SqliteEngine:
         if not await self._read(partial(working.has_expired, queue=queue, now_ms=now_ms)):
             return []
         work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
-        return await self._database.run(work)
+        return await self._database.run(work, topic=queue)
 
     async def probe(self, queue: str) -> None:
-        await self._database.run(lambda connection: None, durable=False)
+        await self._database.run(lambda connection: None, durable=False, topic=queue)
 
     async def update(
         self, queue: str, updates: Sequence[Update], *, now_ms: int
@@ -150,7 +154,7 @@ class SqliteEngine:
         work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
         # Progress and log lines need not outlive a power cut.
         durable = any(isinstance(update, Change) for update in updates)
-        return await self._database.run(work, durable=durable)
+        return await self._database.run(work, durable=durable, topic=queue)
 
     async def enter(self, queue: str, worker: str, *, name: str) -> None:
         """A worker holds nothing here but its leases."""
@@ -165,7 +169,7 @@ class SqliteEngine:
             row = execute(connection, "has_ready", queue=queue, next_due=next_due).fetchone()
             return None if row is None else True
 
-        await self._database.until(has_ready)
+        await self._database.until(queue, has_ready)
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -211,7 +215,7 @@ class SqliteEngine:
         read = partial(events.read_after, queue=queue, cursor=after)
         if not wait:
             return await self._read(read) or EventPage([], after)
-        return await self._database.until(read)
+        return await self._database.until(queue, read)
 
     def begin_events(self, queue: str) -> Future[str]:
         newest_cursor = partial(events.newest_cursor, queue=queue)
@@ -223,16 +227,20 @@ class SqliteEngine:
         self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
     ) -> list[State | None]:
         return await self._database.run(
-            partial(administration.requeue, queue=queue, ids=ids, source=source)
+            partial(administration.requeue, queue=queue, ids=ids, source=source),
+            topic=queue,
         )
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
         return await self._database.run(
-            partial(administration.cancel, queue=queue, ids=ids, now_ms=now_ms)
+            partial(administration.cancel, queue=queue, ids=ids, now_ms=now_ms),
+            topic=queue,
         )
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        return await self._database.run(partial(administration.remove, queue=queue, ids=ids))
+        return await self._database.run(
+            partial(administration.remove, queue=queue, ids=ids), topic=queue
+        )
 
     async def purge(
         self,
@@ -249,7 +257,7 @@ class SqliteEngine:
             async for ids in self._purge(queue, state, before_ms, left):
                 purged += ids
         work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
-        await self._database.run(work)  # makes the portions durable, too
+        await self._database.run(work, topic=queue)  # makes the portions durable, too
         return purged
 
     async def _purge(
@@ -266,33 +274,39 @@ class SqliteEngine:
             found, place = await self._read(find)
             while found:
                 delete = partial(administration.purge, queue=queue, state=state, found=found)
-                ids, found = await self._database.run(delete, durable=False)
+                ids, found = await self._database.run(delete, durable=False, topic=queue)
                 left -= len(ids)
                 yield ids
                 if found or (left and place is not None):
                     await asyncio.sleep(YIELD_SECONDS)
 
     async def forget(self, queue: str) -> None:
-        await self._database.run(partial(administration.begin_forgetting, queue=queue))
+        await self._database.run(partial(administration.begin_forgetting, queue=queue), topic=queue)
         # Active ones first: no job gets into another state then.
         for state in (State.ACTIVE, *State):
-            await self._until_done(partial(administration.forget_jobs, queue=queue, state=state))
-        await self._until_done(partial(administration.forget_events, queue=queue))
-        await self._database.run(partial(administration.end_forgetting, queue=queue))
+            await self._until_done(
+                queue, partial(administration.forget_jobs, queue=queue, state=state)
+            )
+        await self._until_done(queue, partial(administration.forget_events, queue=queue))
+        await self._database.run(partial(administration.end_forgetting, queue=queue), topic=queue)
 
-    async def _until_done(self, work: Callable[[Connection], bool]) -> None:
+    async def _until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
         """Run work, a portion in each transaction, until it says that there is no more."""
         is_done = False
         while not is_done:
-            is_done = not await self._database.run(work, durable=False)
+            is_done = not await self._database.run(work, durable=False, topic=queue)
             if not is_done:
                 await asyncio.sleep(YIELD_SECONDS)
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
-        await self._database.run(partial(administration.set_paused, queue=queue, paused=True))
+        await self._database.run(
+            partial(administration.set_paused, queue=queue, paused=True), topic=queue
+        )
 
     async def resume(self, queue: str, *, now_ms: int) -> None:
-        await self._database.run(partial(administration.set_paused, queue=queue, paused=False))
+        await self._database.run(
+            partial(administration.set_paused, queue=queue, paused=False), topic=queue
+        )
 
     async def is_paused(self, queue: str) -> bool:
         def read(connection: Connection) -> bool:
@@ -338,6 +352,12 @@ def _parse(url: str) -> tuple[Path | None, str, float]:
     if path in {"", "/"}:
         return None, synchronous, busy_seconds
     return Path(path.removeprefix("/")).absolute(), synchronous, busy_seconds
+
+
+def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:
+    """For each queue a number that changes when it has more jobs or events, or goes on."""
+    marks: dict[str, int] = read_json(connection, "read_marks", queues=encode(queues))
+    return marks
 
 
 def _ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:

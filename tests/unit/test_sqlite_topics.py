@@ -1,0 +1,232 @@
+"""Who is asked again when a database has changed: those that wait for the topic, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from hasten import _sqlite
+from hasten._inbox import FileWatch
+from hasten._sqlite import Database
+
+TOPICS = [f"topic {number}" for number in range(50)]
+DEADLINE_SECONDS = 20.0
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS marks (topic TEXT PRIMARY KEY, mark INTEGER)")
+
+
+def write(topic: str) -> Callable[[sqlite3.Connection], None]:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO marks VALUES (?, 1) ON CONFLICT DO UPDATE SET mark = mark + 1", (topic,)
+        )
+
+    return work
+
+
+def mark_of(connection: sqlite3.Connection, topic: str) -> int:
+    row = connection.execute("SELECT mark FROM marks WHERE topic = ?", (topic,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+class Waiting:
+    """Somebody waits for each topic until it has been written twice; asked counts the questions."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked: Counter[str] = Counter()
+        self.mark_reads = 0
+        self.database = Database(path, name="topics", prepare=prepare, marks=self._read_marks)
+        self.tasks: dict[str, asyncio.Task[int]] = {}
+
+    def _read_marks(self, connection: sqlite3.Connection, topics: list[str]) -> dict[str, int]:
+        self.mark_reads += 1
+        return {topic: mark_of(connection, topic) for topic in topics}
+
+    def wait(self, topic: str) -> asyncio.Task[int]:
+        def probe(connection: sqlite3.Connection) -> int | None:
+            self.asked[topic] += 1
+            mark = mark_of(connection, topic)
+            return mark if mark >= 2 else None
+
+        return asyncio.ensure_future(self.database.until(topic, probe))
+
+    async def begin(self) -> None:
+        self.tasks = {topic: self.wait(topic) for topic in TOPICS}
+        await asyncio.sleep(0)
+        await self.database.run(lambda connection: None, write=False)
+        self.asked.clear()
+
+
+@pytest.fixture
+async def waiting(tmp_path: Path) -> AsyncIterator[Waiting]:
+    waiting = Waiting(tmp_path / "topics.db")
+    await waiting.begin()
+    yield waiting
+    for task in waiting.tasks.values():
+        task.cancel()
+    await asyncio.to_thread(waiting.database.close)
+
+
+async def test_a_commit_of_ours_asks_those_that_wait_for_its_topic(waiting: Waiting) -> None:
+    await waiting.database.run(write(TOPICS[7]), topic=TOPICS[7])
+    await waiting.database.run(write(TOPICS[7]), topic=TOPICS[7])
+    assert await waiting.tasks[TOPICS[7]] == 2
+    assert waiting.asked == {TOPICS[7]: 2}
+
+
+async def test_a_commit_without_a_topic_asks_all(waiting: Waiting) -> None:
+    await waiting.database.run(write(TOPICS[7]))
+    await waiting.database.run(lambda connection: None, write=False)  # the questions are over
+    assert waiting.asked == dict.fromkeys(TOPICS, 1)
+
+
+async def test_a_commit_of_another_process_asks_those_whose_mark_has_changed(
+    tmp_path: Path, waiting: Waiting
+) -> None:
+    """The marks are read in one go. Before the first one nothing is known of them."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
+        write(TOPICS[1])(other)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while waiting.asked[TOPICS[1]] < 1:
+                await asyncio.sleep(0)
+        await waiting.database.run(lambda connection: None, write=False)  # the look is over
+        waiting.asked.clear()
+        write(TOPICS[7])(other)
+        write(TOPICS[7])(other)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+    assert set(waiting.asked) == {TOPICS[7]}
+    assert waiting.mark_reads <= 3
+
+
+async def test_others_are_heard_by_a_process_that_writes_all_the_time(
+    tmp_path: Path, waiting: Waiting
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
+        write(TOPICS[7])(other)
+        write(TOPICS[7])(other)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not waiting.tasks[TOPICS[7]].done():
+                await waiting.database.run(write(TOPICS[1]), topic=TOPICS[1])
+
+
+async def test_those_that_gave_up_are_forgotten(waiting: Waiting) -> None:
+    """Also where nobody ever writes: an idle worker asks anew every few seconds."""
+    topic = TOPICS[7]
+    for _ in range(10):
+        waiting.tasks[topic].cancel()
+        await asyncio.wait([waiting.tasks[topic]])
+        waiting.tasks[topic] = waiting.wait(topic)
+        await asyncio.sleep(0)
+        await waiting.database.run(lambda connection: None, write=False)
+    waiting.asked.clear()
+    await waiting.database.run(write(topic), topic=topic)
+    await waiting.database.run(lambda connection: None, write=False)
+    assert waiting.asked == {topic: 1}
+    assert len(waiting.database._watches[topic]) == 1
+
+
+def write_twice(path: Path, topic: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        write(topic)(other)
+        write(topic)(other)
+        other.execute("COMMIT")
+
+
+class TestWithoutPolling:
+    """Linux tells that the file was written to."""
+
+    @pytest.fixture(autouse=True)
+    def no_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_sqlite, "POLL_SECONDS", 3600.0)
+        monkeypatch.setattr(_sqlite, "LONGEST_PAUSE_SECONDS", 3600.0)
+
+    async def test_a_commit_of_another_process_is_noticed(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        await until_armed(waiting.database)
+        write_twice(tmp_path / "topics.db", TOPICS[7])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+
+    async def test_a_commit_is_noticed_that_was_written_long_before(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        """A large transaction goes to the log in parts; the last one makes it visible."""
+        await until_armed(waiting.database)
+        path = tmp_path / "topics.db"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("PRAGMA cache_size = 1")
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(1000):
+                write(f"other topic {number}")(other)
+            await until_armed(waiting.database)
+            write(TOPICS[7])(other)
+            write(TOPICS[7])(other)
+            other.execute("COMMIT")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+
+    async def test_a_child_after_a_fork_leaves_its_parents_file_alone(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        await until_armed(waiting.database)
+        child = os.fork()
+        if not child:
+            os._exit(waiting.database._file_watch is not None)
+        assert os.waitpid(child, 0)[1] == 0
+        write_twice(tmp_path / "topics.db", TOPICS[7])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[TOPICS[7]] == 2
+
+    async def test_a_thread_that_watches_wakes_for_work(self, waiting: Waiting) -> None:
+        await until_armed(waiting.database)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.database.run(lambda connection: 7, write=False) == 7
+
+
+async def until_armed(database: Database) -> None:
+    """Wait until the thread of a database waits for its file."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not database._is_armed or database._inbox._waker is None:
+            database._look_at = 0.0  # look now, and again
+            await database.run(lambda connection: None, write=False)
+            await asyncio.sleep(0.001)
+
+
+async def test_commits_are_seen_where_the_file_system_tells_of_no_writes(
+    tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileWatch, "noticed", lambda watch: False)
+    path = tmp_path / "topics.db"
+    for topic in TOPICS[: _sqlite.UNNOTICED_COMMITS + 2]:
+        write_twice(path, topic)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting.tasks[topic] == 2
+
+
+async def test_commits_are_seen_where_no_file_can_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(watch: FileWatch) -> None:
+        raise OSError("too many")
+
+    monkeypatch.setattr(FileWatch, "__init__", fail)
+    waiting = Waiting(tmp_path / "topics.db")
+    await waiting.begin()
+    write_twice(tmp_path / "topics.db", TOPICS[7])
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await waiting.tasks.pop(TOPICS[7]) == 2
+    for task in waiting.tasks.values():
+        task.cancel()
+    await asyncio.to_thread(waiting.database.close)
