@@ -94,6 +94,25 @@ class RedisOnTestTime(RedisEngine):
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
 
 
+async def event_bytes(engine: Engine, queue: str) -> int:
+    """How many bytes the store holds in the events of a queue."""
+    match engine:
+        case SqliteEngine():
+            size = "SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM hasten_events"
+
+            def read(connection: sqlite3.Connection) -> int:
+                (size_of_all,) = connection.execute(f"{size} WHERE queue = ?", [queue]).fetchone()
+                return int(size_of_all)
+
+            return await engine._database.run(read, write=False)
+        case RedisEngine():
+            key = f"{engine._keys.base(queue)}events"
+            entries = await engine._server.command("XRANGE", key, "-", "+", key=key)
+            return sum(len(part) for _, fields in entries for part in fields)
+        case _:
+            raise LookupError(engine)
+
+
 def orphans(engine: Engine, place: Path) -> list[str]:
     """What the store holds of jobs that are gone: always nothing."""
     match engine:

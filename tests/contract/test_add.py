@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from hasten.errors import HastenError
 from hasten.jobs.engine import Engine
+from hasten.jobs.engines.redis import RedisEngine, requests
+from hasten.jobs.engines.redis.fields import decode_added, pair
 from hasten.jobs.options import KEEP_NONE
 from hasten.jobs.record import Added, Completed, Failed, JobRecord
 from hasten.jobs.states import State
+from tests.contract.engines import open_for_test
 from tests.contract.steps import (
     NOW,
     QUEUE,
@@ -261,3 +265,21 @@ class TestAllOrNothing:
         assert not isinstance(b, BaseException)
         assert was_added([*a, *b]) == [("a", True), ("b", True)]
         assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]
+
+
+async def test_the_answer_that_redis_remembers_has_no_data_of_jobs_that_exist(
+    tmp_path: Path,
+) -> None:
+    """A producer that may ask again (`?wait=`) gets the same answer, with the jobs as they are."""
+    async with open_for_test("redis", tmp_path) as engine:
+        assert isinstance(engine, RedisEngine)
+        await add(engine, "large", data='"' + "x" * 100_000 + '"')
+        jobs = [new_job("large"), new_job("new", data="1"), new_job(data="2")]
+        request = requests.add(jobs, NOW, ("m", 60_000))
+        first, second = [await engine._run("add", QUEUE, request) for _ in range(2)]
+        assert decode_added(first) == decode_added(second)
+        ((place, state, _, fields),) = decode_added(first).existing
+        assert (place, state, len(pair(fields)["data"])) == (1, "waiting", 100_002)
+        assert await counts(engine) == {State.WAITING: 3}
+        key = f"{engine._keys.base(QUEUE)}hasten:added:m"
+        assert await engine._server.command("STRLEN", key, key=key) < 1_000

@@ -14,12 +14,29 @@ from pathlib import Path
 import pytest
 
 from hasten import _portal
-from hasten.jobs.engine import CANCELLED_REASON, EVENT_BYTES, Engine
+from hasten.jobs.engine import (
+    BRIEFLY_MS,
+    CANCELLED_REASON,
+    EVENT_BYTES,
+    FEW_KEPT,
+    VALUE_BYTES,
+    Engine,
+)
 from hasten.jobs.engines.sqlite import SqliteEngine
 from hasten.jobs.engines.sqlite.statements import MIGRATIONS
-from hasten.jobs.options import KEEP_NONE
-from hasten.jobs.record import Completed, Event, Failed, Postponed, Progress, Released, Retry
+from hasten.jobs.options import KEEP_ALL, KEEP_NONE, Keep
+from hasten.jobs.record import (
+    Change,
+    Completed,
+    Event,
+    Failed,
+    Postponed,
+    Progress,
+    Released,
+    Retry,
+)
 from hasten.jobs.states import State
+from tests.contract.engines import event_bytes
 from tests.contract.steps import (
     NOW,
     QUEUE,
@@ -347,13 +364,16 @@ class TestBeginning:
         assert await soon(asyncio.wrap_future(beginning)) == "0-0"
 
 
-async def tell_progress(engine: Engine, count: int, *, size: int = 0) -> None:
-    """Events of the running job a, with values of that many bytes: numbers from 0 on."""
-    at_once = 16 if size else 500
-    for first in range(0, count, at_once):
-        numbers = range(first, min(first + at_once, count))
-        updates = [Progress("a", f"{n:0{size}}") for n in numbers]
-        await engine.update(QUEUE, updates, now_ms=NOW)
+async def tell_progress(engine: Engine, count: int) -> None:
+    """Events of the running job a: numbers from 0 on."""
+    for first in range(0, count, 500):
+        numbers = range(first, min(first + 500, count))
+        await engine.update(QUEUE, [Progress("a", str(n)) for n in numbers], now_ms=NOW)
+
+
+def text_of(size: int) -> str:
+    """JSON of that many bytes."""
+    return f'"{"x" * (size - 2)}"'
 
 
 class TestKeeping:
@@ -369,15 +389,18 @@ class TestKeeping:
 
     async def test_keeps_large_values_up_to_a_limit(self, engine: Engine) -> None:
         """Results of a megabyte each would fill the store long before there are ten thousand."""
-        await start(engine, "a")
         beginning = await cursor(engine)
-        size, total = 1_000_000, 64
-        await tell_progress(engine, total, size=size)
+        size, total, at_once = 1_000_000, 64, 8
+        for first in range(0, total, at_once):
+            ids = [f"j{n}" for n in range(first, first + at_once)]
+            await start(engine, *ids)
+            await settled(engine, *(Completed(id, "t1", text_of(size), KEEP_NONE) for id in ids))
         missed, *found = await happened(engine, beginning)
         assert missed.kind == "missed"
-        values = [int((event.value or "")[-9:]) for event in found]
-        assert values == list(range(values[0], total))
-        assert EVENT_BYTES // 2 <= len(values) * size <= EVENT_BYTES + 32 * size
+        ids = [event.job_id for event in found if event.kind == "completed"]
+        assert ids == [f"j{n}" for n in range(total - len(ids), total)]
+        assert EVENT_BYTES // 2 <= len(ids) * size <= EVENT_BYTES + 2 * at_once * size
+        assert await event_bytes(engine, QUEUE) <= EVENT_BYTES + 2 * at_once * size
 
     async def test_keeps_all_that_one_call_has_stored(self, engine: Engine) -> None:
         """However large: nobody could have read it before."""
@@ -385,10 +408,10 @@ class TestKeeping:
         ids = [f"j{n}" for n in range(EVENT_BYTES // size + 8)]
         await start(engine, *ids)
         now = await cursor(engine)
-        await settled(engine, *(Completed(id, "t1", '"' + size * "x" + '"') for id in ids))
+        await settled(engine, *(Completed(id, "t1", text_of(size), KEEP_NONE) for id in ids))
         found = [event for event in await happened(engine, now) if event.kind == "completed"]
         assert [event.job_id for event in found] == ids
-        assert {len(event.value or "") for event in found} == {size + 2}
+        assert {len(event.value or "") for event in found} == {size}
 
     async def test_keeps_those_of_each_queue(self, engine: Engine) -> None:
         """A busy queue does not push out the events of a quiet one."""
@@ -397,6 +420,88 @@ class TestKeeping:
         await start(engine, "a")
         await tell_progress(engine, 20_000)
         assert await happened(engine, quiet, "quiet") == [ADDED, event("waiting", "a")]
+
+
+class TestLargeValues:
+    """One that its job has is not stored twice; one that no job has is, within bounds."""
+
+    async def test_of_kept_jobs_stay_with_them(self, engine: Engine) -> None:
+        """The event has the size instead. A reader can tell that from a result that is None."""
+        await start(engine, "fits", "large", "umlauts", "none")
+        now = await cursor(engine)
+        results = {
+            "fits": text_of(VALUE_BYTES),
+            "large": text_of(VALUE_BYTES + 1),
+            "umlauts": f'"{"ü" * (VALUE_BYTES // 2)}"',
+            "none": "null",
+        }
+        await settled(engine, *(Completed(id, "t1", value) for id, value in results.items()))
+        found = [event for event in await happened(engine, now) if event.kind == "completed"]
+        assert found == [
+            event("completed", "fits", value=results["fits"], previous="active"),
+            event("completed", "large", omitted_bytes=VALUE_BYTES + 1, previous="active"),
+            event("completed", "umlauts", omitted_bytes=VALUE_BYTES + 2, previous="active"),
+            event("completed", "none", value="null", previous="active"),
+        ]
+        assert {id: (await job(engine, id)).result for id in results} == results
+
+    async def test_of_progress_stay_with_the_job(self, engine: Engine) -> None:
+        """From a handler and from outside."""
+        await start(engine, "a")
+        now = await cursor(engine)
+        value = text_of(VALUE_BYTES + 1)
+        await engine.update(QUEUE, [Progress("a", value), Change("a", progress=value)], now_ms=NOW)
+        told = event("progress", "a", omitted_bytes=VALUE_BYTES + 1)
+        assert await happened_to(engine, "a", now) == [told, told]
+        assert (await job(engine, "a")).progress == value
+
+    @pytest.mark.parametrize(
+        ("keep", "is_in_event"),
+        [
+            (KEEP_NONE, True),
+            (Keep(count=FEW_KEPT - 1), True),
+            (Keep(age=BRIEFLY_MS / 1000 - 1), True),
+            (Keep(count=FEW_KEPT), False),
+            (Keep(age=BRIEFLY_MS / 1000), False),
+            (KEEP_ALL, False),
+        ],
+    )
+    async def test_are_in_the_event_where_the_job_may_be_gone(
+        self, engine: Engine, keep: Keep, is_in_event: bool
+    ) -> None:
+        """Before those who wait for its result can read it."""
+        await start(engine, "a")
+        now = await cursor(engine)
+        value = text_of(VALUE_BYTES + 1)
+        await settled(engine, Completed("a", "t1", value, keep))
+        (told,) = await happened_to(engine, "a", now)
+        expected = (value, None) if is_in_event else (None, VALUE_BYTES + 1)
+        assert (told.value, told.omitted_bytes) == expected
+
+    async def test_are_nowhere_if_neither_a_job_nor_the_events_can_hold_them(
+        self, engine: Engine
+    ) -> None:
+        await start(engine, "a")
+        now = await cursor(engine)
+        await settled(engine, Completed("a", "t1", text_of(EVENT_BYTES + 1), KEEP_NONE))
+        (told,) = await happened_to(engine, "a", now)
+        assert (told.value, told.omitted_bytes) == (None, EVENT_BYTES + 1)
+
+    async def test_take_no_more_room_the_larger_they_are(self, engine: Engine) -> None:
+        """Results and progress of kept jobs."""
+        sizes = []
+        for size in (100_000, 900_000):
+            queue = f"q{size}"
+            ids = [f"{size}-{n}" for n in range(12)]
+            await add(engine, *ids, queue=queue)
+            await engine.claim(queue, claim(12), now_ms=NOW)
+            updates = [Progress(id, text_of(size)) for id in ids]
+            await engine.update(queue, updates, now_ms=NOW)
+            ends = [Completed(id, "t1", text_of(size)) for id in ids]
+            await engine.settle(queue, ends, None, now_ms=NOW)
+            sizes.append(await event_bytes(engine, queue))
+        small, large = sizes
+        assert small == large < 10_000
 
 
 class TestMissed:

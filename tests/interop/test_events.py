@@ -136,6 +136,29 @@ async def test_node_goes_on_listening_through_thousands_of_ours(shared: SharedQu
     assert await shared.peer.ask("errors") == []
 
 
+async def test_node_goes_on_listening_where_a_large_value_is_left_out(shared: SharedQueue) -> None:
+    """It hears null and the size, and the job has the value; or the event, if no job is kept."""
+    events = await shared.node_events()
+    text = "x" * 100_000
+    await shared.queue.add("echo", {"value": text}, job_id="kept")
+    await shared.queue.add("echo", {"value": text}, job_id="gone", keep_completed=0)
+    await shared.queue.add("report", {"progress": text, "lines": []}, job_id="said")
+    await shared.python_worker(idle=False)
+    heard = await shared.until_heard(events, "completed", 3)
+    told = {(each["event"], each["jobId"]): each for each in heard if "jobId" in each}
+    assert told["completed", "kept"] == {
+        "event": "completed", "jobId": "kept", "returnvalue": None, "hasten:omitted": "100002",
+        "prev": "active",
+    }  # fmt: skip
+    assert told["completed", "gone"]["returnvalue"] == text
+    assert told["progress", "said"]["data"] is None
+    assert told["progress", "said"]["hasten:omitted"] == "100002"
+    assert told["completed", "said"]["returnvalue"] == "reported"
+    job = await shared.node("getJob", "kept")
+    assert job["returnvalue"] == text
+    assert await shared.peer.ask("errors") == []
+
+
 async def test_the_stream_is_cut_at_the_length_that_node_has_set(shared: SharedQueue) -> None:
     """About there: Redis cuts whole nodes of about a hundred entries."""
     await shared.peer.make(

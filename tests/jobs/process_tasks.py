@@ -86,8 +86,8 @@ async def swap(point: Point) -> Point:
 
 
 @queue.task(run_in="process")
-def report(ctx: Context) -> int:
-    ctx.progress({"done": 0.5})
+def report(ctx: Context, size: int = 0) -> int:
+    ctx.progress({"done": 0.5} if not size else "x" * size)
     ctx.log("half")
     return os.getpid()
 

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -286,6 +287,15 @@ class TestLargeCalls:
         assert sizes == [1000, 500, 20]
         stored = await queue.jobs(State.WAITING, count=9999)
         assert [job.data for job in stored] == list(range(1520))
+
+    async def test_leave_no_more_events_than_are_kept(self, queue: Queue) -> None:
+        """Though no worker runs: two for each job would be more."""
+        await queue.add_many([("send", None)] * 9_000)
+        read = partial(queue.engine.events, queue.name, wait=False)
+        left, page = 0, await read(after="0-0")
+        while page.events:
+            left, page = left + len(page.events), await read(after=page.cursor)
+        assert 10_000 <= left <= 13_000
 
     async def test_of_many_say_what_was_stored_when_the_store_fails(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch

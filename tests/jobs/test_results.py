@@ -24,6 +24,7 @@ from hasten.errors import (
     StoreUnavailable,
 )
 from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
+from hasten.jobs.engine import EVENT_BYTES
 from hasten.jobs.engines import open_engine
 from hasten.jobs.record import End, EventPage, NewJob
 from hasten.testing import ManualClock
@@ -347,6 +348,60 @@ class TestResultOfAJobThatIsNotKept:
         heard.set()
         with pytest.raises(JobCancelled):
             await result
+
+
+class TestLargeResult:
+    """More than an event holds: the job has it, or the event of a job that is not kept."""
+
+    @pytest.mark.parametrize("keep", [None, True, 0, 1], ids=str)
+    async def test_is_found_while_one_waits_and_afterwards(
+        self, queue: Queue, keep: bool | int | None
+    ) -> None:
+        """Whether or not the jobs are kept until somebody looks at them."""
+
+        @queue.task(keep_completed=keep)
+        async def repeat(number: int) -> str:
+            return str(number) * 300_000
+
+        jobs = await repeat.enqueue_many({"number": n} for n in range(6))
+        waits = [asyncio.create_task(job.result(timeout=10)) for job in jobs]
+        await settle_waiting()
+        async with Worker(queue, concurrency=3):
+            results = await asyncio.gather(*waits)
+            assert results == [str(n) * 300_000 for n in range(6)]
+        assert await jobs[0].result(timeout=10) == "0" * 300_000
+        assert await asyncio.to_thread(jobs[5].sync.result, 10) == "5" * 300_000
+
+    async def test_is_lost_with_the_job_that_has_it(self, queue: Queue) -> None:
+        """And whoever waits for it is told why, with its size and what to do."""
+
+        @queue.task
+        async def repeat() -> str:
+            return "x" * 99_998
+
+        job = await repeat.enqueue()
+        async with Worker(queue):
+            await job.result(timeout=10)
+        await queue.clean("completed")
+        with pytest.raises(JobNotFound, match=r"100,000 bytes was too large .* keep_completed"):
+            await job.result(timeout=10)
+
+    async def test_is_lost_where_nothing_can_hold_it(self, url: str, clock: ManualClock) -> None:
+        """Above 32 MiB, of a job that is not kept. Nobody waits for it for ever."""
+        queue = Queue("mail", url, max_bytes=64 * 1024 * 1024, clock=clock)
+
+        @queue.task(keep_completed=0)
+        async def repeat() -> str:
+            return "x" * (EVENT_BYTES - 1)
+
+        job = await repeat.enqueue()
+        waiting = asyncio.create_task(job.result(timeout=20))
+        await settle_waiting()
+        async with Worker(queue):
+            for wait in (waiting, asyncio.create_task(job.result(timeout=20))):
+                with pytest.raises(JobNotFound, match=r"33,554,433 bytes was too large .* return"):
+                    await wait
+        await queue.close()
 
 
 async def until_gone(job: Job[Any]) -> None:

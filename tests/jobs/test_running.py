@@ -313,6 +313,27 @@ class TestContext:
             await job.result(timeout=5)
         assert len(refusals) == 1
 
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_progress_of_too_many_bytes_is_refused_where_it_is_said(
+        self, queue: Queue, where: str
+    ) -> None:
+        """With its size, the limit and what to do. The progress from before stays."""
+
+        def say(ctx: Context) -> None:
+            ctx.progress("begun")
+            ctx.progress("x" * 10_000_000)
+
+        async def say_in_loop(ctx: Context) -> None:
+            say(ctx)
+
+        job = await queue.task(say_in_loop if where == "loop" else say).enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed) as caught:
+                await job.result(timeout=5)
+        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.reason
+        assert "or raise Queue(max_bytes=…)" in caught.value.reason
+        assert (await job.refresh()).progress == "begun"
+
     async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
         """A long function may ask, and return what it has."""
 
@@ -359,6 +380,11 @@ class TestInProcesses:
         assert pids != {os.getpid()}
         assert (await jobs[0].refresh()).progress == {"done": 0.5}
         assert await jobs[0].logs() == ["half"]
+
+    async def test_they_cannot_tell_progress_of_too_many_bytes(self, worker: Worker) -> None:
+        job = await process_tasks.report.enqueue(2_000_000)
+        with pytest.raises(JobFailed, match=r"at most 1,048,576 bytes .*2,000,002"):
+            await job.result(timeout=20)
 
     @pytest.mark.parametrize(
         ("how", "reason", "attempts"),

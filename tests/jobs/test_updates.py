@@ -106,7 +106,7 @@ class TestUpdate:
             ({"delay": "soon"}, "delay='soon': expected seconds"),
             ({"progress": {1, object()}}, "expected a value that JSON has"),
             ({"progress": float("nan")}, "progress=nan: expected a value that JSON has"),
-            ({"progress": "x" * 2000}, r"expected at most 1,000 bytes of JSON \(it has 2,002\)"),
+            ({"progress": "x" * 2000}, r"expected at most 1,000 bytes of JSON \(it has 2,002\)\. "),
         ],
     )
     async def test_refuses_wrong_values(
@@ -175,6 +175,24 @@ class TestLog:
         assert await other.logs() == ["1", "2", "3", "4"]
         await job.log("by hand")
         assert await job.logs() == ["3", "4", "by hand"]
+
+    async def test_cuts_a_line_of_too_many_bytes(self, queue: Queue) -> None:
+        """A thousand of them must not fill the store. It says that it was cut, and never fails."""
+
+        @queue.task
+        async def say(ctx: Context) -> None:
+            ctx.log("x" * 65_536)
+            ctx.log("x" + "ü" * 40_000)
+
+        job = await say.enqueue()
+        async with Worker(queue):
+            await job.result(timeout=10)
+        await job.log("y" * 1_000_000)
+        assert await job.logs() == [
+            "x" * 65_536,
+            "x" + "ü" * 32_767 + "… (cut: it had 80,001 bytes)",
+            "y" * 65_536 + "… (cut: it had 1,000,000 bytes)",
+        ]
 
     async def test_keeps_a_thousand_lines_where_the_job_says_nothing(self, queue: Queue) -> None:
         @queue.task

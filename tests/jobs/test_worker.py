@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from hasten.errors import InvalidOption, JobCancelled
-from hasten.jobs import Job, Queue, State, Worker
-from hasten.jobs.lane import Lane
-from hasten.jobs.record import Claim
+from hasten.jobs import Context, Job, Queue, State, Worker
+from hasten.jobs.lane import CHARACTERS_AT_ONCE, Lane
+from hasten.jobs.record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs.run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -434,6 +434,51 @@ class TestTrouble:
         async with self.locked(tmp_path), asyncio.timeout(10):
             await worker.stop()
         assert "these jobs run again when their leases expire" in caplog.text
+
+
+async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of the store holds up all others, and many jobs may end at once."""
+    size, count = 900_000, 12
+    noted: dict[str, list[int]] = {"progress": [], "results": []}
+    engine, running = queue.engine, []
+    settle, update = engine.settle, engine.update
+    all_run = asyncio.Event()
+
+    async def note_settle(
+        name: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+    ) -> Batch:
+        results = [len(end.result) for end in outcomes if isinstance(end, Completed)]
+        noted["results"].append(sum(results))
+        return await settle(name, outcomes, claim, now_ms=now_ms)
+
+    async def note_update(
+        name: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        values = [len(each.value) for each in updates if isinstance(each, Progress)]
+        noted["progress"].append(sum(values))
+        return await update(name, updates, now_ms=now_ms)
+
+    monkeypatch.setattr(engine, "settle", note_settle)
+    monkeypatch.setattr(engine, "update", note_update)
+
+    @queue.task(keep_completed=0)
+    async def repeat(ctx: Context) -> str:
+        running.append(1)
+        if len(running) == count:
+            all_run.set()
+        await all_run.wait()
+        ctx.progress("p" * size)
+        return "r" * size
+
+    jobs = await repeat.enqueue_many({} for _ in range(count))
+    async with Worker(queue, concurrency=count):
+        for job in jobs:
+            assert await job.result(timeout=20) == "r" * size
+    for sizes in noted.values():
+        assert sum(sizes) == count * (size + 2)
+        assert max(sizes) <= CHARACTERS_AT_ONCE + size + 2
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])

@@ -243,7 +243,9 @@ def _receive(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
 def _carry_out(order: Order, upstream: _Upstream) -> Returned | Raised:
     job = order.job
     core: TaskCore | None = None
-    context = Context(job, lambda note: upstream.send(_said(order, note)))
+    context = Context(
+        job, lambda note: upstream.send(_said(order, note)), max_bytes=order.max_bytes
+    )
     try:
         core = _find(order)
         try:

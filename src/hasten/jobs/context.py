@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
+from hasten.errors import InvalidOption
 from hasten.jobs.encoding import encode_json
 from hasten.jobs.options import read_keep_logs
 from hasten.jobs.record import JobRecord, LogLine, Note, Progress
 
 logger = logging.getLogger("hasten.worker")
+
+MAX_LINE_BYTES: Final = 64 * 1024
 
 
 class Context:
@@ -21,11 +25,12 @@ class Context:
     warning is logged.
     """
 
-    __slots__ = ("_closed", "_dropped", "_job", "_note", "_stopping", "attempt")
+    __slots__ = ("_closed", "_dropped", "_job", "_max_bytes", "_note", "_stopping", "attempt")
 
-    def __init__(self, job: JobRecord, note: Callable[[Note], None]) -> None:
+    def __init__(self, job: JobRecord, note: Callable[[Note], None], *, max_bytes: int) -> None:
         self._job = job
         self._note = note
+        self._max_bytes = max_bytes
         self._stopping = False
         self._closed = False
         self._dropped = False
@@ -54,13 +59,19 @@ class Context:
         self._closed = True
 
     def progress(self, value: object) -> None:
-        """Store how far the job is: any JSON value. Raises `TypeError` or `ValueError` if not."""
-        self._report(Progress(self._job.id, encode_json(value).decode()))
+        """Store how far the job is: any JSON value. Raises `TypeError` or `ValueError` if not.
+
+        And `InvalidOption`, a `ValueError`, for one of more bytes than the queue's max_bytes. More
+        than 64 KiB are stored with the job, but not in the event that tells of it.
+        """
+        text = check_progress(value, encode_json(value), self._max_bytes)
+        self._report(Progress(self._job.id, text))
 
     def log(self, line: str) -> None:
         """Keep a line with the job, as long as the job is kept.
 
-        The newest 1,000 lines are kept, or as many as the job's option keep_logs says.
+        The newest 1,000 lines are kept, or as many as the job's option keep_logs says. A line of
+        more than 64 KiB is cut, and ends with the number of bytes that it had.
         """
         self._report(log_line(self._job, line))
 
@@ -76,7 +87,22 @@ class Context:
             )  # fmt: skip
 
 
+def check_progress(value: object, encoded: bytes, max_bytes: int) -> str:
+    """The text of a progress value's JSON. Raises `InvalidOption` if it has too many bytes."""
+    if len(encoded) > max_bytes:
+        raise InvalidOption(
+            "progress",
+            value,
+            f"at most {max_bytes:,} bytes of JSON (it has {len(encoded):,}). Store the data "
+            "elsewhere and report a reference, or raise Queue(max_bytes=…)",
+        )
+    return encoded.decode()
+
+
 def log_line(job: JobRecord, line: str) -> LogLine:
     """A line for a job's log. It keeps as many as its options say."""
-    line = str(line).encode("utf-8", "replace").decode()
-    return LogLine(job.id, line, read_keep_logs(job.opts))
+    encoded = str(line).encode("utf-8", "replace")
+    text = encoded[:MAX_LINE_BYTES].decode(errors="ignore")
+    if len(encoded) > MAX_LINE_BYTES:
+        text += f"… (cut: it had {len(encoded):,} bytes)"
+    return LogLine(job.id, text, read_keep_logs(job.opts))

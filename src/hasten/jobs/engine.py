@@ -50,6 +50,23 @@ from hasten.jobs.states import State
 # fill a server with what nobody reads.
 EVENT_BYTES: Final = 32 * 1024 * 1024
 
+# How much one value may take in an event. A larger one stays with its job, and readers ask there.
+VALUE_BYTES: Final = 64 * 1024
+
+# A reader cannot ask for a job that is deleted at once, nor for one that is kept only until as many
+# others have finished as have room in the events, or for less than a minute. The result of such a
+# job is in its event, up to `EVENT_BYTES`.
+FEW_KEPT: Final = EVENT_BYTES // VALUE_BYTES
+BRIEFLY_MS: Final = 60_000
+
+
+def most_in_event(keep: Keep) -> int:
+    """How many bytes the result of a job may have to be in its event, by the rule for the job."""
+    is_brief = (keep.count is not None and keep.count < FEW_KEPT) or (
+        keep.age_ms is not None and keep.age_ms < BRIEFLY_MS
+    )
+    return EVENT_BYTES if is_brief else VALUE_BYTES
+
 
 class Engine(Protocol):
     """Storage for jobs. One object may be used from several threads and event loops."""
@@ -187,6 +204,8 @@ class Engine(Protocol):
         are kept, unless their values take more than `EVENT_BYTES`; but always those that one call
         has stored. A reader that falls further behind gets an event "missed" first. An entry that
         cannot be read is skipped. Raises `InvalidOption` for what is no cursor.
+
+        A result or progress of more than `VALUE_BYTES` is not in the event: see `most_in_event`.
         """
 
     def begin_events(self, queue: str) -> Future[str]:

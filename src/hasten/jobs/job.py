@@ -141,6 +141,7 @@ class Job(Generic[T_co]):
 
         The result of a job that is not kept (`keep_completed=0`) is in the queue's events only. It
         is found there for as long as they are kept, by the `Job` that `enqueue` or `add` returned.
+        Beyond 32 MiB it is not there either: `JobNotFound` says so.
         """
         seconds = None if timeout is None else to_seconds("timeout", timeout)
         text = await self.queue.results.wait(self.id, seconds, since=self._since)

@@ -12,7 +12,7 @@ from hasten.jobs.options import Keep
 from hasten.jobs.outages import Outage
 from hasten.jobs.processes import Processes
 from hasten.jobs.queue import Queue
-from hasten.jobs.record import Note, Outcome, Released
+from hasten.jobs.record import Completed, LogLine, Note, Outcome, Released
 from hasten.jobs.room import Room, Share
 from hasten.jobs.run import Run
 from hasten.jobs.runner import Runner
@@ -21,6 +21,9 @@ from hasten.jobs.threads import Threads
 # Pauses between attempts to reach a store that fails: each twice as long as the one before.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
+
+# A call of the store holds up all others. Results and notes of more characters go in several.
+CHARACTERS_AT_ONCE: Final = 4 * 1024 * 1024
 
 
 class Lane:
@@ -145,7 +148,11 @@ class Lane:
             if self._outcomes:
                 return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
-        outcomes, self._outcomes = self._outcomes, []
+        notes, later = _portion_of_notes(notes)
+        if later:  # no job may end before what it has said is stored
+            self._notes[:0] = later
+            return notes, [], False
+        outcomes, self._outcomes = _portion(self._outcomes)
         return notes, outcomes, False
 
     def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
@@ -167,3 +174,32 @@ class Lane:
 
     def recovered(self) -> None:
         self._pause = FIRST_PAUSE_SECONDS
+
+
+def _portion(outcomes: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Divide outcomes into those to be stored next and results that are left to a later call."""
+    size = sum([len(outcome.result) for outcome in outcomes if type(outcome) is Completed])
+    if size <= CHARACTERS_AT_ONCE:
+        return outcomes, []
+    now: list[Outcome] = []
+    later: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        if type(outcome) is not Completed:
+            now.append(outcome)  # small, and released jobs stay together
+        elif size < CHARACTERS_AT_ONCE:
+            now.append(outcome)
+            size += len(outcome.result)
+        else:
+            later.append(outcome)
+    return now, later
+
+
+def _portion_of_notes(notes: list[Note]) -> tuple[list[Note], list[Note]]:
+    """Divide notes, in their order, into those to be stored next and the rest."""
+    size = 0
+    for index, note in enumerate(notes, 1):
+        size += len(note.line) if isinstance(note, LogLine) else len(note.value)
+        if size >= CHARACTERS_AT_ONCE:
+            return notes[:index], notes[index:]
+    return notes, []

@@ -35,7 +35,7 @@ from hasten.errors import (
 )
 from hasten.jobs import engines
 from hasten.jobs.backoff import BackoffFunction
-from hasten.jobs.context import Context, log_line
+from hasten.jobs.context import Context, check_progress, log_line
 from hasten.jobs.definitions import Execution
 from hasten.jobs.encoding import NotStorable, encode_json
 from hasten.jobs.engine import Engine
@@ -94,8 +94,8 @@ class Queue:
     environment variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first
     use.
 
-    max_bytes limits the JSON of a job's data, and of its result. options hold for all its tasks
-    that do not set them themselves.
+    max_bytes limits the JSON of a job's data, of its result and of its progress. options hold for
+    all its tasks that do not set them themselves.
 
     A queue may be used from several event loops and threads, and after a fork.
     """
@@ -409,7 +409,8 @@ class Queue:
 
         after is the `cursor` of the last event that was seen; None starts now, at the call. See
         `QueueEvents`. At least the newest 10,000 events are kept, but of large results, reasons
-        and progress no more than 32 MiB.
+        and progress no more than 32 MiB. A value of more than 64 KiB stays with its job: the event
+        has its size in `omitted_bytes`, and no value.
         """
         return QueueEvents(self, after)
 
@@ -440,7 +441,8 @@ class Queue:
         data takes the place of the arguments by parameter name; a run that has begun goes on with
         those it has. priority puts a job that waits behind those that have it already, and holds
         for later attempts; no finished job has one. delay, of a delayed job, counts from now;
-        a job that expires does so when it would have. progress is any JSON value.
+        a job that expires does so when it would have. progress is any JSON value of up to the
+        queue's max_bytes.
 
         Raises `JobNotFound`, or `WrongState` if the job's state does not allow one of the changes:
         then none was made.
@@ -483,10 +485,7 @@ class Queue:
             text = encode_json(progress)
         except Exception as exc:
             raise InvalidOption("progress", progress, f"a value that JSON has: {exc}") from exc
-        if len(text) > self.max_bytes:
-            expected = f"at most {self.max_bytes:,} bytes of JSON (it has {len(text):,})"
-            raise InvalidOption("progress", progress, expected)
-        return text.decode()
+        return check_progress(progress, text, self.max_bytes)
 
     async def retry(self, *ids: str) -> None:
         """Run failed jobs again, with a full set of attempts; completed ones, too.

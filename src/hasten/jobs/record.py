@@ -159,6 +159,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     missed, with job_id "", is of hasten alone: events that the reader has not read yet are no
     longer kept, for it fell behind. They would have come in place of this one.
+
+    A result or progress of more than 64 KiB is stored with its job only: value is None then, and
+    omitted_bytes is its size. Read the job to get it. (A handler that returned None has the value
+    "null".) The result of a job that is not kept, or only briefly, is in the event up to 32 MiB.
     """
 
     cursor: str  # its place in the stream: "n-n", in order; later ones are read "after" it
@@ -169,6 +173,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     previous: str | None = None  # the state it came from
     due_ms: int | None = None  # of delayed
     count: int | None = None  # of cleaned
+    omitted_bytes: int | None = None  # the size of a value that is too large for an event
     details: dict[str, str] = {}
 
 

@@ -24,6 +24,11 @@ RESTART_SECONDS = 0.1
 
 ENDS = frozenset({"completed", "failed", "removed"})
 
+TOO_LARGE = (
+    "its result of {:,} bytes was too large for the queue's events, and the job is gone: let "
+    "keep_completed keep it for longer, or store the result elsewhere and return a reference"
+)
+
 NOT_KEPT = (
     "it does not exist, was removed, or was deleted by keep_completed or keep_failed, and its "
     "result is no longer among the queue's events"
@@ -138,6 +143,8 @@ class Results:
         if waiting is None:
             return
         match event.kind:
+            case "completed" if event.omitted_bytes is not None:
+                self._look_soon([event.job_id])  # the job has it
             case "completed":
                 waiting.complete(event.value)
             case "failed":
@@ -185,10 +192,14 @@ class Results:
             ends.update((event.job_id, event) for event in page.events if event.kind in ENDS)
             cursor = page.cursor
         for id, waiting in waits.items():
-            if id in ends:
-                self._hear(ends[id])
-            else:
+            end = ends.get(id)
+            if end is None:
                 waiting.fail(JobNotFound(self._queue, id, NOT_KEPT))
+            elif end.omitted_bytes is not None:
+                reason = TOO_LARGE.format(end.omitted_bytes)
+                waiting.fail(JobNotFound(self._queue, id, reason))
+            else:
+                self._hear(end)
 
 
 class _Waiting:

@@ -129,7 +129,7 @@ class Runner:
             )
         context = None
         if core.parameters.wants_context:
-            context = Context(job, self._note)
+            context = Context(job, self._note, max_bytes=self._queue.max_bytes)
             run.on_stop = context.stop
         try:
             args, kwargs = core.parameters.decode(job.data, context)

@@ -102,6 +102,9 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
             due_ms = whole(details.pop("delay", None))
         case "cleaned":
             count = whole(details.pop("count", None))
+    omitted_bytes = whole(details.pop("hasten:omitted", None))
+    if omitted_bytes is not None:
+        value = None
     previous = fields.get("prev")
     return Event(
         cursor=cursor,
@@ -112,6 +115,7 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
         previous="waiting" if previous == "wait" else previous,
         due_ms=due_ms,
         count=count,
+        omitted_bytes=omitted_bytes,
         details=details,
     )
 

@@ -11,13 +11,13 @@ reader that had not come so far finds in their place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import Final
 
 import msgspec
 
-from hasten.jobs.engine import EVENT_BYTES
+from hasten.jobs.engine import EVENT_BYTES, VALUE_BYTES
 from hasten.jobs.engines.sqlite.rows import halving
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import MISSED, Event, EventPage
@@ -35,7 +35,8 @@ class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
 
     kind: str
     ids: list[str]
-    values: list[str] | None = None
+    values: list[str] | None = None  # "null" for one that is omitted
+    omitted: list[int] | None = None  # how many bytes each value has that is too large; else 0
     reasons: list[str] | None = None
     previous: str | None = None
     dues: list[int] | None = None
@@ -43,16 +44,39 @@ class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
 
     def unfold(self, row: int, place: int) -> Iterator[Event]:
         for index, id in enumerate(self.ids):
+            omitted = None if self.omitted is None else self.omitted[index] or None
             yield Event(
                 f"{row}-{place + index}",
                 self.kind,
                 id,
-                value=None if self.values is None else self.values[index],
+                value=None if self.values is None or omitted else self.values[index],
                 reason=None if self.reasons is None else self.reasons[index],
                 previous=self.previous,
                 due_ms=None if self.dues is None else self.dues[index],
                 count=self.count,
+                omitted_bytes=omitted,
             )
+
+
+def with_values(
+    kind: str,
+    ids: list[str],
+    values: list[str],
+    most: Callable[[int], int],
+    previous: str | None = None,
+) -> Group:
+    """Events with values. most tells, by the place, how many bytes each of them may have."""
+    # A character has up to four bytes. Mostly all are far below the limit.
+    if max(map(len, values), default=0) <= VALUE_BYTES // 4:
+        return Group(kind, ids, values=values, previous=previous)
+    sizes = [len(value.encode()) for value in values]
+    omitted = [
+        size if size > VALUE_BYTES and size > most(place) else 0 for place, size in enumerate(sizes)
+    ]
+    if not any(omitted):
+        return Group(kind, ids, values=values, previous=previous)
+    left = ["null" if size else value for size, value in zip(omitted, values, strict=True)]
+    return Group(kind, ids, values=left, omitted=omitted, previous=previous)
 
 
 _rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from hasten.jobs.engines.sqlite.events import Group
+from hasten.jobs.engine import VALUE_BYTES
+from hasten.jobs.engines.sqlite.events import Group, with_values
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
 from hasten.jobs.engines.sqlite.rows import ready_place, seqs_of
 from hasten.jobs.engines.sqlite.statements import execute
@@ -34,7 +35,7 @@ def _apply(
             row = execute(connection, "set_progress", **job, value=value).fetchone()
             if row is None:
                 return None
-            ledger.tell(Group("progress", [id], values=[value]))
+            ledger.tell(_progress(id, value))
             return State(row[0])
         case LogLine(_, line, keep):
             row = execute(connection, "next_log_line", **job).fetchone()
@@ -64,8 +65,12 @@ def _change(
         rank = now_ms + change.delay_ms
         ledger.tell(Group("delayed", [change.id], dues=[rank]))
     if change.progress is not None:
-        ledger.tell(Group("progress", [change.id], values=[change.progress]))
+        ledger.tell(_progress(change.id, change.progress))
     execute(
         connection, "change", seq=seq, data=change.data, priority=change.priority,
         delay=change.delay_ms, progress=change.progress, state=state, rank=rank,
     )  # fmt: skip
+
+
+def _progress(id: str, value: str) -> Group:
+    return with_values("progress", [id], [value], most=lambda _: VALUE_BYTES)

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten.jobs.engine import crash_reason
-from hasten.jobs.engines.sqlite.events import Group
+from hasten.jobs.engine import crash_reason, most_in_event
+from hasten.jobs.engines.sqlite.events import Group, with_values
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
 from hasten.jobs.engines.sqlite.rows import encode, halving, read_json, ready_place, seqs_of
 from hasten.jobs.engines.sqlite.statements import execute, execute_rows
@@ -125,7 +125,12 @@ def _store_completed(
     rules.update({(State.COMPLETED, keep) for keep in {end.keep for _, end in kept}})
     ledger.count(State.COMPLETED, len(kept))
     ids, results = [end.id for _, end in pairs], [end.result for _, end in pairs]
-    ledger.tell(Group("completed", ids, values=results, previous=State.ACTIVE))
+    ledger.tell(
+        with_values(
+            "completed", ids, results,
+            most=lambda place: most_in_event(pairs[place][1].keep), previous=State.ACTIVE,
+        )
+    )  # fmt: skip
     return _keep_completed(connection, ledger, kept, now_ms) + _discard(connection, ledger, pairs)
 
 

@@ -3,8 +3,8 @@
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {now, count, memo or nil, runs = {…}}: jobs that follow each other and are alike but for data
 --         and id are one run: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
---         memo is {name, ms}: the answer is kept under it for that long, and is all that a second
---         call with the same name brings.
+--         memo is {name, ms}: what was added is kept under it for that long, and a second call with the
+--         same name adds nothing. Of jobs that existed their ids are kept: they may be large.
 -- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}: the ids
 -- of jobs without one of their own are the numbers from the first on, each job's by its place in the
 -- call; n are the places of jobs that existed, with those jobs as they are; the cursor is the first event
@@ -12,15 +12,27 @@
 local q = open(KEYS[1])
 local now = request.now
 local memo = request.memo and q.base .. 'hasten:added:' .. request.memo[1]
-local answered = memo and call('GET', memo)
-if answered then
-  return answered
+
+-- found: {{n, id}, …}
+local function pack_answer(first, found, cursor)
+  local existed = {}
+  for index, each in ipairs(found) do
+    local state, due = state_of(q, each[2])
+    local fields = exists(q, each[2]) and call('HGETALL', q.base .. each[2]) or {}
+    existed[index] = { each[1], state or 'waiting', due or false, fields }
+  end
+  return cmsgpack.pack({ first, existed, cursor })
+end
+
+local added = memo and call('GET', memo)
+if added then
+  return pack_answer(unpack(cmsgpack.unpack(added)))
 end
 
 -- The counter advances for each job, with an id of its own or not, as in BullMQ. This is the first
 -- write, and one that memory which is full refuses: what adds must not go on then.
 local number = call('INCRBY', q.base .. 'id', request.count) - request.count
-local first, existed, at = number + 1, {}, 0
+local first, found, at = number + 1, {}, 0
 
 for _, run in ipairs(request.runs) do
   local name, opts, delay, priority, lifo, datas, ids = unpack(run, 1, 7)
@@ -30,9 +42,7 @@ for _, run in ipairs(request.runs) do
     at, number = at + 1, number + 1
     local id = ids and ids[index] or string.format('%.0f', number)
     if ids and call('EXISTS', q.base .. id) == 1 then
-      local state, due = state_of(q, id)
-      local fields = exists(q, id) and call('HGETALL', q.base .. id) or {}
-      existed[#existed + 1] = { at, state or 'waiting', due or false, fields }
+      found[#found + 1] = { at, id }
       tell(q, 'duplicated', 'jobId', id)
     else
       store(q, id, name, data, opts, now, delay, priority)
@@ -51,8 +61,7 @@ for _, run in ipairs(request.runs) do
 end
 
 close_all()
-local answer = cmsgpack.pack({ first, existed, q.told })
-if memo and #existed < request.count then -- else nothing was added: a second call may look again
-  call('SET', memo, answer, 'PX', request.memo[2])
+if memo and #found < request.count then -- else nothing was added: a second call may look again
+  call('SET', memo, cmsgpack.pack({ first, found, q.told }), 'PX', request.memo[2])
 end
-return answer
+return pack_answer(first, found, q.told)

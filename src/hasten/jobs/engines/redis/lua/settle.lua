@@ -65,6 +65,14 @@ local function begin(outcome)
   return job
 end
 
+-- A job that is kept for long enough to be read has its result. The others have theirs in the event only.
+local FEW = EVENT_BYTES / VALUE_BYTES -- as many values as the events hold
+local BRIEFLY = 60000 -- ms
+local function most_in_event(keep)
+  local is_brief = (keep[1] >= 0 and keep[1] < FEW) or (keep[2] >= 0 and keep[2] < BRIEFLY)
+  return is_brief and EVENT_BYTES or VALUE_BYTES
+end
+
 local function complete(outcome, job)
   local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
   local job_key = q.base .. id
@@ -84,7 +92,7 @@ local function complete(outcome, job)
     rules.completed = rules.completed or {}
     rules.completed[outcome[5]] = keep
   end
-  tell_value(q, value, 'completed', 'jobId', id, 'returnvalue', value, 'prev', 'active')
+  tell_value(q, 'completed', id, 'returnvalue', value, most_in_event(keep), 'prev', 'active')
 end
 
 local function trace_of(job_key, trace)

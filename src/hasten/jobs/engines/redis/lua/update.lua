@@ -33,7 +33,7 @@ end
 
 local function set_progress(id, value)
   call('HSET', q.base .. id, 'progress', value)
-  tell_value(q, value, 'progress', 'jobId', id, 'data', value)
+  tell_value(q, 'progress', id, 'data', value, VALUE_BYTES)
 end
 
 local function change(id, state, data, priority, delay, progress)

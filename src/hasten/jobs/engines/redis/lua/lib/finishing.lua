@@ -118,7 +118,7 @@ local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now
     end
     delete_keys(job_key)
   end
-  tell_value(q, reason, 'failed', 'jobId', id, 'failedReason', reason, 'prev', previous)
+  tell_value(q, 'failed', id, 'failedReason', reason, EVENT_BYTES, 'prev', previous)
 end
 
 local function tell_if_drained(q)

@@ -103,14 +103,21 @@ end
 -- An event with a value: a result, a reason, progress. The list `hasten:large` has the large ones, oldest
 -- first: "id total", the total being the bytes of all large values up to this one.
 local EVENT_BYTES = 33554432 -- how much large values may take
+local VALUE_BYTES = 65536 -- how much a value may take that its job has, too
 local LARGE = 1024
 
 local function total_of(large)
   return tonumber(string.match(large or '', ' (%d+)$')) or 0
 end
 
-local function tell_value(q, value, ...)
-  local id = tell(q, ...)
+-- A value of more than `most` bytes stays out of the event, which has its size instead. The field is there
+-- nevertheless: BullMQ's QueueEvents ends at one that is no JSON.
+local function tell_value(q, kind, job_id, field, value, most, ...)
+  if #value > most then
+    tell(q, kind, 'jobId', job_id, field, 'null', 'hasten:omitted', #value, ...)
+    return
+  end
+  local id = tell(q, kind, 'jobId', job_id, field, value, ...)
   if #value > LARGE then
     local key = q.base .. 'hasten:large'
     if not q.large then
