@@ -34,7 +34,7 @@ class CompressionMiddleware:
     - flush: "auto" sends each event of a live stream (SSE, NDJSON and the like) at once, and other
       streams when their producer pauses for 5 ms; a number is that pause in seconds; "message"
       sends every message at once; "never" leaves it to the compressor. An empty body message with
-      more_body flushes, too.
+      more_body flushes, too, if anything came before it.
     - stream_encodings, stream_memory: for live streams, the order of preference, and about how much
       memory the compressor of each may take.
     - max_streams: how many streams may be coded at once; the next ones are sent as they are.

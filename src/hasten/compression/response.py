@@ -8,7 +8,8 @@
                   └──────────────▸ STREAMING ─▸ ENDED
 
 The head is held back until the first of the body has come, for only that tells whether coding
-pays; that of a live stream (events, lines) leaves at once. A stream is flushed when its producer
+pays; that of a live stream (events, lines) leaves with the first event or in the first pause. An
+empty piece is no beginning of a body. A stream is flushed when its producer
 pauses. That is done by a task of its own, so a lock keeps what it sends and what the application
 sends apart. Whatever ends a response early (an exception, a cancellation, a client that has gone)
 leaves the coded stream without its end, so that nobody takes a part for the whole.
@@ -246,6 +247,9 @@ class Response:
 
     async def _on_live_start(self) -> None:
         self._open()
+        if self._settings.pauses_are_short:
+            self._pause.restart()  # it may end without an event
+            return
         async with self._lock:
             self._begin_step()
             await self._begin_stream()
@@ -273,7 +277,7 @@ class Response:
             raise ResponseBroken(_CUT_SHORT) from self._pause.failure
         self._is_broken = True
 
-    async def _on_chunk(self, body: bytes, *, more: bool) -> None:
+    async def _on_chunk(self, body: bytes, *, more: bool, in_pause: bool = False) -> None:
         self._size += len(body)
         newest = body
         if self._state is PEEKING:
@@ -282,7 +286,7 @@ class Response:
                 self._pause.stop()
                 await self._send_whole(self._take_held())
                 return
-            if not self._is_decided(body):
+            if not in_pause and not self._is_decided(body):
                 self._pause.restart()
                 return
             await self._begin_stream()
@@ -315,12 +319,15 @@ class Response:
 
     def _is_decided(self, newest: bytes) -> bool:
         """Will it be coded, whatever comes next? Too small a beginning may be all there is."""
-        return (
-            self._size >= self._settings.threshold
+        settings = self._settings
+        return self._size > 0 and (
+            self._size >= settings.threshold
             or self._declared is not None
             or self._must
-            or not newest  # an explicit flush
-            or self._settings.flushes_messages
+            or self._is_live
+            or settings.flushes_messages
+            # An explicit flush. It is of use only before a pause, which may be soon enough.
+            or (not newest and not settings.pauses_are_short)
         )
 
     async def _on_pause(self) -> None:
@@ -328,8 +335,8 @@ class Response:
             if self._is_broken:
                 return
             self._is_broken = True
-            if self._held:
-                await self._on_chunk(b"", more=True)  # an explicit flush, so to say
+            if self._state is PEEKING and (self._size or self._is_live):
+                await self._on_chunk(b"", more=True, in_pause=True)
             elif self._stream is not None:
                 await self._stream.flush()
             self._is_broken = False
@@ -475,6 +482,7 @@ class Response:
             return
         codec = settings.codecs[self._coding]
         if self._is_live:
+            self._pause.stop()  # it may run for the first event, and each event is flushed
             codec = codec.live
             encoder = codec.live_encoder(codec.effort.live, settings.stream_memory)
             level = codec.effort.live
