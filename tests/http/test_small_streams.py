@@ -100,6 +100,13 @@ async def test_an_empty_stream_is_not_coded_with_any_option(options: dict[str, A
     expect.plain(await wrap(app, **options).get(accept), b"")
 
 
+@behaviour(needs=Can.RAW, codings=CODINGS)
+async def test_a_live_stream_is_coded_though_an_unknown_message_comes_first(site: Site) -> None:
+    novel: Message = {"type": "http.response.novel"}
+    response = await site.client(sends(start_message(200, SSE), novel, body())).get(site.coding)
+    expect.coded(response, site.coding, ORDERS)
+
+
 @pytest.mark.parametrize("flush", ["auto", "never", "message", 3600])
 async def test_an_empty_piece_with_nothing_before_it_sends_nothing(flush: Any) -> None:
     app = Steps()

@@ -18,6 +18,7 @@ leaves the coded stream without its end, so that nobody takes a part for the who
 from __future__ import annotations
 
 import asyncio
+import os
 from enum import Enum
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -509,6 +510,11 @@ class Response:
         if kind in _BESIDE or self._state is NEW or self._state is ENDED:
             await self._send(message)
         elif self._state is HELD:
+            if kind == "http.response.pathsend":
+                if self._settings.pool.is_full and not self._must:
+                    reason = "busy"
+                elif await self._send_path(message):
+                    return
             self._state = PASSING
             self.is_open = False
             await self._send(self._uncoded(reason))
@@ -518,13 +524,39 @@ class Response:
         else:
             async with self._lock:
                 self._begin_step()
-                if self._state is PEEKING:
+                if self._state is PEEKING and self._is_live:
+                    await self._begin_stream()
+                elif self._state is PEEKING:
                     await self._let_go(reason)
-                if self._stream is not None and kind in _BY_THE_SERVER:
-                    await self._on_file(self._stream, message)
-                else:
-                    await self._send(message)
+                await self._in_stream(message)
                 self._is_broken = False
+
+    async def _send_path(self, message: Message) -> bool:
+        """Code a whole file. False if it cannot be read: the server knows what to say then."""
+        try:
+            body = await self._settings.pool.run(_read_unless_large, message["path"])
+        except OSError:
+            return False
+        if body is not None:
+            self.is_open = False
+            await self._send_whole(body)
+            return True
+        self._open()
+        async with self._lock:
+            self._begin_step()
+            await self._begin_stream()
+            await self._in_stream(message)
+            self._is_broken = False
+        return True
+
+    async def _in_stream(self, message: Message) -> None:
+        if self._stream is None:  # it was let go, uncoded
+            await self._send(message)
+            self._state = PASSING
+        elif message["type"] in _BY_THE_SERVER:
+            await self._on_file(self._stream, message)
+        else:
+            await self._send(message)
 
     async def _on_file(self, stream: CodedStream, message: Message) -> None:
         """The server was to send it by itself. What has begun coded goes on so."""
@@ -533,6 +565,12 @@ class Response:
         if not more:
             self._end_stream()
         await stream.write(b"", more=more)
+
+
+def _read_unless_large(path: str) -> bytes | None:
+    with open(path, "rb") as file:  # noqa: PTH123 - as cheaply as it goes
+        is_large = os.fstat(file.fileno()).st_size > SLICED_ABOVE_BYTES
+        return None if is_large else file.read()
 
 
 class _Whole(NamedTuple):
