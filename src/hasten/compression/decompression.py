@@ -6,14 +6,15 @@ more than a piece at a time, and what goes too far is refused in the middle.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._durations import Seconds, to_seconds
+from hasten._loops import result_of
 from hasten.compression import decoders
 from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding, coding_name
@@ -162,7 +163,7 @@ class _Request:
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
-        self._work: asyncio.Future[tuple[bytes, float]] | None = None
+        self._work: Future[tuple[bytes, float]] | None = None
         self._refusal: BodyRefused | None = None
         self._has_answered = False
         self._buffered: Message | None = None
@@ -254,10 +255,9 @@ class _Request:
             # The first piece of some input is quick; what keeps coming is large, or a bomb.
             if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
                 return self._account(self._timed(data))
-            self._work = asyncio.ensure_future(self._limits.pool.run(self._timed, data))
-            self._work.add_done_callback(_look_at)
+            self._work = self._limits.pool.submit(self._timed, data)
         # Who reads may be cancelled and read again: what is under way is not to be lost then.
-        done = await asyncio.shield(self._work)
+        done = await result_of(self._work)
         self._work = None
         return self._account(done)
 
@@ -309,12 +309,6 @@ class _Chain:
 
 def _chain(stages: Sequence[Decoder], most_between: int) -> Decoder:
     return stages[0] if len(stages) == 1 else _Chain(stages, most_between)
-
-
-def _look_at(work: asyncio.Future[Any]) -> None:
-    """Nobody may be left to be told of an error."""
-    if not work.cancelled():
-        work.exception()
 
 
 def _comes_from(error: BaseException | None, cause: BaseException) -> bool:

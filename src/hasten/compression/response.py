@@ -24,6 +24,7 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
+from hasten._loops import is_asyncio, make_lock
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import DCZ, DCZ_LEVEL
 from hasten.compression.events import Coded
@@ -68,9 +69,9 @@ class Response:
     """The `send` that the application is given."""
 
     __slots__ = (
-        "_asked", "_coding", "_declared", "_head", "_held", "_is_broken", "_is_live", "_lock",
-        "_message", "_must", "_pause", "_place", "_scope", "_send", "_settings", "_size", "_state",
-        "_stream", "_vary", "is_open",
+        "_asked", "_awaits_pauses", "_coding", "_declared", "_flushes", "_head", "_held",
+        "_is_broken", "_is_live", "_lock", "_message", "_must", "_pause", "_place", "_scope",
+        "_send", "_settings", "_size", "_state", "_stream", "_vary", "is_open",
     )  # fmt: skip
 
     # Set when they are needed, which for most responses is never. From HELD on:
@@ -80,7 +81,9 @@ class Response:
     # From PEEKING and STREAMING on:
     _held: list[bytes]
     _size: int
-    _lock: asyncio.Lock
+    _lock: asyncio.Lock  # or one of trio's
+    _awaits_pauses: bool
+    _flushes: bool
     _pause: Pause
     _stream: CodedStream | None
     _is_broken: bool
@@ -248,7 +251,7 @@ class Response:
 
     async def _on_live_start(self) -> None:
         self._open()
-        if self._settings.pauses_are_short:
+        if self._awaits_pauses:
             self._pause.restart()  # it may end without an event
             return
         async with self._lock:
@@ -260,13 +263,20 @@ class Response:
 
     def _open(self) -> None:
         """Begin to take the body in pieces."""
-        self._state = PEEKING
+        settings = self._settings
+        self._lock = make_lock()
+        has_timer = is_asyncio()
+        self._pause = Pause(settings.idle_seconds if has_timer else None, self._on_pause)
+        self._awaits_pauses = settings.pauses_are_short and has_timer
+        # Where nothing can notice a pause, each message may be the last one before it.
+        self._flushes = settings.flushes_messages or (
+            settings.idle_seconds is not None and not has_timer
+        )
         self._held = []
         self._size = 0
-        self._lock = asyncio.Lock()
-        self._pause = Pause(self._settings.idle_seconds, self._on_pause)
         self._stream = None
         self._is_broken = False
+        self._state = PEEKING
 
     def _begin_step(self) -> None:
         """Under the lock: what does not come to its end leaves the response broken.
@@ -326,9 +336,9 @@ class Response:
             or self._declared is not None
             or self._must
             or self._is_live
-            or settings.flushes_messages
+            or self._flushes
             # An explicit flush. It is of use only before a pause, which may be soon enough.
-            or (not newest and not settings.pauses_are_short)
+            or (not newest and not self._awaits_pauses)
         )
 
     async def _on_pause(self) -> None:
@@ -490,7 +500,7 @@ class Response:
         else:
             level = codec.effort.streaming
             encoder = codec.encoder(level)
-        flushes = settings.flushes_messages or (self._is_live and settings.flushes_live)
+        flushes = self._flushes or (self._is_live and settings.flushes_live)
         self._state = STREAMING
         self._stream = CodedStream(settings, self._send, codec, level, encoder, flushes=flushes)
         await self._send(self._coded_start(codec.coding, None, None))

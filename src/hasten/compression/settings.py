@@ -159,6 +159,8 @@ class Settings:
         """What a request asks for, where that matters."""
         if self.cache is None and self.dictionaries is None:
             return None
+        if self.cache is not None:
+            self.cache.check_loop()
         return place_of(scope)
 
     def vary(self, place: Place | None) -> bytes:
