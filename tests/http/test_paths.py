@@ -79,7 +79,7 @@ async def test_what_coding_is_of_no_use_for_is_left_to_the_server(tmp_path: Path
 
 async def test_a_file_that_cannot_be_read_is_left_to_the_server(tmp_path: Path) -> None:
     """It answers as it would without the middleware."""
-    for path in (tmp_path / "missing.json", tmp_path):
+    for path in (tmp_path / "missing.json", tmp_path, Path("/null\0byte")):
         found = await get(app_of(path))
         assert is_by_the_server(found)
         assert found.coding is None
