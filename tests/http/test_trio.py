@@ -259,6 +259,11 @@ class TestLimits:
             with pytest.raises(AsyncioRequired, match="use store='memory://'"):
                 ask(app)
 
+    def test_of_other_things_elsewhere_are_refused(self, tmp_path: Path) -> None:
+        limiter = Limiter("1/m", store=f"sqlite:///{tmp_path}/limits.db")
+        with pytest.raises(AsyncioRequired, match="leave store out"):
+            trio.run(limiter.hit, "ada")
+
     def test_of_other_things_hold_but_cannot_be_waited_for(self) -> None:
         limiter = Limiter("1/m")
         assert trio.run(limiter.hit, "ada").ok

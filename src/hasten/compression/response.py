@@ -7,11 +7,12 @@
                   │          └───────┐
                   └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first of the body has come, for only that tells whether coding
-pays; that of a live stream (events, lines) leaves with the first event or in the first pause. An
-empty piece is no beginning of a body. A stream is flushed when its producer pauses. That is done by
-a task of its own, so a lock keeps what it sends and what the application sends apart. Whatever ends a response early (an exception, a cancellation, a client that has gone)
-leaves the coded stream without its end, so that nobody takes a part for the whole.
+The head is held back until the first of the body has come, for only that tells whether coding pays;
+that of a live stream (events, lines) leaves with the first event or in the first pause. An empty
+piece is no beginning of a body. A stream is flushed when its producer pauses. That is done by a
+task of its own, so a lock keeps what it sends and what the application sends apart. Whatever ends a
+response early (an exception, a cancellation, a client that has gone) leaves the coded stream
+without its end, so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations

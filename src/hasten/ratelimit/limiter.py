@@ -94,6 +94,9 @@ class Limiter:
         group = self._group(key, cost)
         if self._hit_one is not None:
             return _decision(self._hit_one(group[0]))
+        if self._guard.immediate is None:
+            name = type(self._guard.store).__name__
+            require_asyncio(f"Limiter with {name}", "leave store out, or use asyncio")
         [outcomes] = await self._guard.hit([group])
         return _decision(shown(outcomes))
 
