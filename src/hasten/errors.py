@@ -2,6 +2,7 @@
 
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
+├── AsyncioRequired         another event loop runs: see the remedy     (also RuntimeError)
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
 │   └── InvalidLimit        a limit of requests is: fix the call
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
@@ -68,6 +69,15 @@ class MissingExtra(HastenError):
         )
         self.module = module
         self.extra = extra
+
+
+class AsyncioRequired(HastenError, RuntimeError):
+    """Something was used on an event loop other than asyncio's, such as trio's."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"{what} needs asyncio, and another event loop runs: {instead}")
+        self.what = what
+        self.instead = instead
 
 
 class InvalidOption(HastenError, ValueError):

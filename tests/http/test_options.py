@@ -718,7 +718,7 @@ def plain_app(answer: Answer) -> App:
 START = {"type": "http.response.start", "status": 200, "headers": list(JSON)}
 FOREIGN = [(b"cookie", b"a=b"), (b"sec-fetch-site", b"cross-site")]
 SIGNED = (b"signature-input", b'sig=("content-length");created=1')
-PATHSEND = {"type": "http.response.pathsend", "path": __file__}
+PATHSEND = {"type": "http.response.pathsend", "path": "/missing.json"}
 UNKNOWN = {"type": "http.response.novelty"}
 END = {"type": "http.response.body", "body": ORDERS}
 

@@ -17,6 +17,7 @@ MODULES = (
     "eligibility",
     "metadata",
     "negotiation",
+    "small_streams",
     "streaming",
 )
 for module in MODULES:

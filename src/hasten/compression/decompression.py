@@ -6,18 +6,19 @@ more than a piece at a time, and what goes too far is refused in the middle.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._durations import Seconds, to_seconds
+from hasten._loops import result_of
 from hasten.compression import decoders
 from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding, coding_name
-from hasten.compression.options import Size, to_bytes, to_codings, to_count
+from hasten.compression.options import Size, to_bytes, to_codings, to_count, to_flag
 from hasten.compression.pool import Pool
 from hasten.errors import BodyRefused
 
@@ -43,8 +44,10 @@ _ABOUT_THE_CODED: Final = {*_TOLD, b"repr-digest", b"digest", b"content-md5"}
 class DecompressionMiddleware:
     """Decode the bodies of requests that have a Content-Encoding, for any ASGI application.
 
-    The application sees a plain body of unknown length. Content-Encoding, Content-Length and
-    Content-Digest as they came are in ``scope["extensions"]["hasten.decompression"]``.
+    The application sees a plain body of unknown length. Once it has read the body to its end, the
+    headers in the scope have the Content-Length of the decoded body. Content-Encoding,
+    Content-Length and Content-Digest as they came are in
+    ``scope["extensions"]["hasten.decompression"]``.
 
     - encodings: what is understood. Any other is answered with 415 and what would do, before the
       application is called (RFC 9110, sections 12.5.3 and 15.5.16).
@@ -53,6 +56,9 @@ class DecompressionMiddleware:
     - max_codings: how many may lie on top of each other. Beyond it: 415.
     - max_seconds: of decoding, for one body. Beyond it: 413.
     - offload_after, workers: what takes longer (seconds, estimated) is done by so many threads.
+    - buffered: decode the whole body before the application is called. Then the Content-Length of
+      the decoded body is there from the start: for WSGI applications behind a2wsgi, which see an
+      empty body otherwise. Each body is kept in memory, up to max_size.
 
     A body that is broken, cut off or empty is answered with 400. All of these answers are given
     even if the framework has an answer of its own to what its reading raised, unless the response
@@ -71,8 +77,10 @@ class DecompressionMiddleware:
         max_seconds: Seconds = 10,
         offload_after: Seconds = 250e-6,
         workers: int | None = None,
+        buffered: bool = False,
     ) -> None:
         self.app = app
+        self.buffered = to_flag("buffered", buffered)
         self.max_bytes = to_bytes("max_size", max_size, at_least=1)
         self.max_ratio = to_count("max_ratio", max_ratio, at_least=1)
         self.max_codings = to_count("max_codings", max_codings, at_least=1)
@@ -105,9 +113,9 @@ class DecompressionMiddleware:
             await _answer(send, 413, self._too_large())
             return
         decoder = _chain([make() for make in decoders], self.max_coded_bytes)
-        request = _Request(self, decoder, receive, send)
+        request = _Request(self, decoder, scope, receive, send)
         with _decoded(scope):
-            await request.run(self.app, scope)
+            await request.run(self.app)
 
     def check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
         """Raises `BodyRefused` with 413 if that is too much for one body."""
@@ -136,10 +144,16 @@ class _Request:
     """One request whose body is decoded as it is read."""
 
     def __init__(
-        self, limits: DecompressionMiddleware, decoder: Decoder, receive: Receive, send: Send
+        self,
+        limits: DecompressionMiddleware,
+        decoder: Decoder,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         self._limits = limits
         self._decoder = decoder
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._input = memoryview(b"")
@@ -149,13 +163,16 @@ class _Request:
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
-        self._work: asyncio.Future[tuple[bytes, float]] | None = None
+        self._work: Future[tuple[bytes, float]] | None = None
         self._refusal: BodyRefused | None = None
         self._has_answered = False
+        self._buffered: Message | None = None
 
-    async def run(self, app: ASGIApp, scope: Scope) -> None:
+    async def run(self, app: ASGIApp) -> None:
         try:
-            await app(scope, self.receive, self.send)
+            if self._limits.buffered:
+                self._buffered = await self._read_all()
+            await app(self._scope, self.receive, self.send)
         except Exception as error:
             if self._refusal is None or self._has_started:
                 raise
@@ -165,7 +182,21 @@ class _Request:
         if self._refusal is not None and not self._has_started:
             await self._answer(self._refusal)
 
+    async def _read_all(self) -> Message:
+        """The whole body as one message, or the message that came instead of its end."""
+        parts: list[bytes] = []
+        while True:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                return message
+            parts.append(message["body"])
+            if not message["more_body"]:
+                return {**message, "body": b"".join(parts)}
+
     async def receive(self) -> Message:
+        if self._buffered is not None:
+            message, self._buffered = self._buffered, None
+            return message
         if self._is_done:
             return await self._receive()
         try:
@@ -207,6 +238,7 @@ class _Request:
                 if not self._decoder.at_end:
                     raise BadData("it ends too early")
                 self._is_done = True
+                _set_length(self._scope, self._bytes_out)
                 return {"type": "http.request", "body": plain, "more_body": False}
             if plain:
                 return {"type": "http.request", "body": plain, "more_body": True}
@@ -223,10 +255,9 @@ class _Request:
             # The first piece of some input is quick; what keeps coming is large, or a bomb.
             if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
                 return self._account(self._timed(data))
-            self._work = asyncio.ensure_future(self._limits.pool.run(self._timed, data))
-            self._work.add_done_callback(_look_at)
+            self._work = self._limits.pool.submit(self._timed, data)
         # Who reads may be cancelled and read again: what is under way is not to be lost then.
-        done = await asyncio.shield(self._work)
+        done = await result_of(self._work)
         self._work = None
         return self._account(done)
 
@@ -280,12 +311,6 @@ def _chain(stages: Sequence[Decoder], most_between: int) -> Decoder:
     return stages[0] if len(stages) == 1 else _Chain(stages, most_between)
 
 
-def _look_at(work: asyncio.Future[Any]) -> None:
-    """Nobody may be left to be told of an error."""
-    if not work.cancelled():
-        work.exception()
-
-
 def _comes_from(error: BaseException | None, cause: BaseException) -> bool:
     """Did the framework make its error of ours?"""
     while error is not None and error is not cause:
@@ -321,6 +346,20 @@ def _decoded(scope: Scope) -> Iterator[None]:
     finally:
         scope.pop("extensions")
         scope.update(before)
+
+
+def _set_length(scope: Scope, length: int) -> None:
+    """Describe a body that was read to its end as one of known length. RFC 9112, section 7.1.3.
+
+    Django and WSGI adapters look at the headers after they have read the body, and parse no form
+    without a Content-Length. The list itself is changed, so that copies of the scope show it.
+    """
+    lines = [line for line in scope["headers"] if line[0] != b"transfer-encoding"]
+    lines.append((b"content-length", b"%d" % length))
+    if isinstance(scope["headers"], list):
+        scope["headers"][:] = lines
+    else:
+        scope["headers"] = lines
 
 
 async def _answer(send: Send, status: int, reason: str, extra: Headers | None = None) -> None:

@@ -49,7 +49,7 @@ Reason = Literal[
     "not-smaller",
     "wrong-length",  # the body is not as long as its Content-Length
     "busy",  # too many bodies wait for a thread, or too many streams are open
-    "unbuffered",  # sent by the server itself: pathsend, zerocopysend
+    "unbuffered",  # sent by the server itself: zerocopysend, or a path that cannot be read here
     "unknown-message",
     "unfinished",  # the application returned before the body
 ]

@@ -20,8 +20,8 @@ _CONDITIONS = frozenset({b"if-none-match", b"if-match"})
 class CompressionMiddleware:
     """Compress what any ASGI application answers, where that pays: ``app.add_middleware(...)``.
 
-    The defaults are meant to be left alone. It runs on asyncio. Place it outside of what caches
-    bodies, and inside of what signs or digests them.
+    The defaults are meant to be left alone. Place it outside of what caches bodies, and inside of
+    what signs or digests them.
 
     - encodings: what is offered; the order decides between equal wishes. "deflate" is there, too.
       What is not installed is left out: the extra ``compression`` brings all.
@@ -33,8 +33,9 @@ class CompressionMiddleware:
       codes it whatever its type, None is no opinion.
     - flush: "auto" sends each event of a live stream (SSE, NDJSON and the like) at once, and other
       streams when their producer pauses for 5 ms; a number is that pause in seconds; "message"
-      sends every message at once; "never" leaves it to the compressor. An empty body message with
-      more_body flushes, too.
+      sends every message at once; "never" leaves it to the compressor. On trio, where there is no
+      timer, "auto" and numbers send every message at once, too. An empty body message with
+      more_body flushes, too, if anything came before it.
     - stream_encodings, stream_memory: for live streams, the order of preference, and about how much
       memory the compressor of each may take.
     - max_streams: how many streams may be coded at once; the next ones are sent as they are.

@@ -18,7 +18,8 @@ class Pause:
     def __init__(self, seconds: float | None, action: Callable[[], Awaitable[None]]) -> None:
         self._seconds = seconds
         self._action = action
-        self._loop = asyncio.get_running_loop()
+        if seconds is not None:
+            self._loop = asyncio.get_running_loop()
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
+
+from hasten._loops import result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +47,16 @@ class Pool:
         return self._unfinished >= self.workers + self.max_queue
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do it in a thread. Cancelled, it is done all the same, and nobody learns the result."""
+        """Do it in a thread. Cancelled, it is not begun, or ends and nobody learns the result."""
+        future = self.submit(work, *args, **kwargs)
+        try:
+            return await result_of(future)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Do it in a thread, without waiting for it."""
         if self._process != os.getpid():
             self._start()  # we have been forked, and threads are not taken along
         with self._lock:
@@ -57,7 +67,7 @@ class Pool:
             self._finished(None)
             raise
         future.add_done_callback(self._finished)
-        return await asyncio.wrap_future(future)
+        return future
 
     def _finished(self, _: Future[T] | None) -> None:
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import mimetypes
 import os
 from collections.abc import Collection
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
+from hasten._loops import in_thread
 from hasten.compression.head import Head
 from hasten.compression.negotiation import MAX_HEADER_BYTES, NO_WISHES, Coding, chooser
 from hasten.compression.options import to_codings
@@ -59,7 +59,7 @@ class Precompressed:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        found = await asyncio.to_thread(self._find, _path_below_mount(scope))
+        found = await in_thread(self._find, _path_below_mount(scope))
         if not found:
             await self.app(scope, receive, send)
             return

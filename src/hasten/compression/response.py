@@ -7,21 +7,24 @@
                   │          └───────┐
                   └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first of the body has come, for only that tells whether coding
-pays; that of a live stream (events, lines) leaves at once. A stream is flushed when its producer
-pauses. That is done by a task of its own, so a lock keeps what it sends and what the application
-sends apart. Whatever ends a response early (an exception, a cancellation, a client that has gone)
-leaves the coded stream without its end, so that nobody takes a part for the whole.
+The head is held back until the first of the body has come, for only that tells whether coding pays;
+that of a live stream (events, lines) leaves with the first event or in the first pause. An empty
+piece is no beginning of a body. A stream is flushed when its producer pauses. That is done by a
+task of its own, so a lock keeps what it sends and what the application sends apart. Whatever ends a
+response early (an exception, a cancellation, a client that has gone) leaves the coded stream
+without its end, so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from enum import Enum
 from time import perf_counter
 from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
+from hasten._loops import is_asyncio, make_lock
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import DCZ, DCZ_LEVEL
 from hasten.compression.events import Coded
@@ -66,9 +69,9 @@ class Response:
     """The `send` that the application is given."""
 
     __slots__ = (
-        "_asked", "_coding", "_declared", "_head", "_held", "_is_broken", "_is_live", "_lock",
-        "_message", "_must", "_pause", "_place", "_scope", "_send", "_settings", "_size", "_state",
-        "_stream", "_vary", "is_open",
+        "_asked", "_awaits_pauses", "_coding", "_declared", "_flushes", "_head", "_held",
+        "_is_broken", "_is_live", "_lock", "_message", "_must", "_pause", "_place", "_scope",
+        "_send", "_settings", "_size", "_state", "_stream", "_vary", "is_open",
     )  # fmt: skip
 
     # Set when they are needed, which for most responses is never. From HELD on:
@@ -78,7 +81,9 @@ class Response:
     # From PEEKING and STREAMING on:
     _held: list[bytes]
     _size: int
-    _lock: asyncio.Lock
+    _lock: asyncio.Lock  # or one of trio's
+    _awaits_pauses: bool
+    _flushes: bool
     _pause: Pause
     _stream: CodedStream | None
     _is_broken: bool
@@ -246,6 +251,9 @@ class Response:
 
     async def _on_live_start(self) -> None:
         self._open()
+        if self._awaits_pauses:
+            self._pause.restart()  # it may end without an event
+            return
         async with self._lock:
             self._begin_step()
             await self._begin_stream()
@@ -255,13 +263,20 @@ class Response:
 
     def _open(self) -> None:
         """Begin to take the body in pieces."""
-        self._state = PEEKING
+        settings = self._settings
+        self._lock = make_lock()
+        has_timer = is_asyncio()
+        self._pause = Pause(settings.idle_seconds if has_timer else None, self._on_pause)
+        self._awaits_pauses = settings.pauses_are_short and has_timer
+        # Where nothing can notice a pause, each message may be the last one before it.
+        self._flushes = settings.flushes_messages or (
+            settings.idle_seconds is not None and not has_timer
+        )
         self._held = []
         self._size = 0
-        self._lock = asyncio.Lock()
-        self._pause = Pause(self._settings.idle_seconds, self._on_pause)
         self._stream = None
         self._is_broken = False
+        self._state = PEEKING
 
     def _begin_step(self) -> None:
         """Under the lock: what does not come to its end leaves the response broken.
@@ -273,7 +288,7 @@ class Response:
             raise ResponseBroken(_CUT_SHORT) from self._pause.failure
         self._is_broken = True
 
-    async def _on_chunk(self, body: bytes, *, more: bool) -> None:
+    async def _on_chunk(self, body: bytes, *, more: bool, in_pause: bool = False) -> None:
         self._size += len(body)
         newest = body
         if self._state is PEEKING:
@@ -282,7 +297,7 @@ class Response:
                 self._pause.stop()
                 await self._send_whole(self._take_held())
                 return
-            if not self._is_decided(body):
+            if not in_pause and not self._is_decided(body):
                 self._pause.restart()
                 return
             await self._begin_stream()
@@ -315,12 +330,15 @@ class Response:
 
     def _is_decided(self, newest: bytes) -> bool:
         """Will it be coded, whatever comes next? Too small a beginning may be all there is."""
-        return (
-            self._size >= self._settings.threshold
+        settings = self._settings
+        return self._size > 0 and (
+            self._size >= settings.threshold
             or self._declared is not None
             or self._must
-            or not newest  # an explicit flush
-            or self._settings.flushes_messages
+            or self._is_live
+            or self._flushes
+            # An explicit flush. It is of use only before a pause, which may be soon enough.
+            or (not newest and not self._awaits_pauses)
         )
 
     async def _on_pause(self) -> None:
@@ -328,8 +346,8 @@ class Response:
             if self._is_broken:
                 return
             self._is_broken = True
-            if self._held:
-                await self._on_chunk(b"", more=True)  # an explicit flush, so to say
+            if self._state is PEEKING and (self._size or self._is_live):
+                await self._on_chunk(b"", more=True, in_pause=True)
             elif self._stream is not None:
                 await self._stream.flush()
             self._is_broken = False
@@ -475,13 +493,14 @@ class Response:
             return
         codec = settings.codecs[self._coding]
         if self._is_live:
+            self._pause.stop()  # it may run for the first event, and each event is flushed
             codec = codec.live
             encoder = codec.live_encoder(codec.effort.live, settings.stream_memory)
             level = codec.effort.live
         else:
             level = codec.effort.streaming
             encoder = codec.encoder(level)
-        flushes = settings.flushes_messages or (self._is_live and settings.flushes_live)
+        flushes = self._flushes or (self._is_live and settings.flushes_live)
         self._state = STREAMING
         self._stream = CodedStream(settings, self._send, codec, level, encoder, flushes=flushes)
         await self._send(self._coded_start(codec.coding, None, None))
@@ -501,6 +520,11 @@ class Response:
         if kind in _BESIDE or self._state is NEW or self._state is ENDED:
             await self._send(message)
         elif self._state is HELD:
+            if kind == "http.response.pathsend":
+                if self._settings.pool.is_full and not self._must:
+                    reason = "busy"
+                elif await self._send_path(message):
+                    return
             self._state = PASSING
             self.is_open = False
             await self._send(self._uncoded(reason))
@@ -510,13 +534,39 @@ class Response:
         else:
             async with self._lock:
                 self._begin_step()
-                if self._state is PEEKING:
+                if self._state is PEEKING and self._is_live:
+                    await self._begin_stream()
+                elif self._state is PEEKING:
                     await self._let_go(reason)
-                if self._stream is not None and kind in _BY_THE_SERVER:
-                    await self._on_file(self._stream, message)
-                else:
-                    await self._send(message)
+                await self._in_stream(message)
                 self._is_broken = False
+
+    async def _send_path(self, message: Message) -> bool:
+        """Code a whole file. False if it cannot be read: the server knows what to say then."""
+        try:
+            body = await self._settings.pool.run(_read_unless_large, message["path"])
+        except (OSError, ValueError):  # ValueError: a null byte in the path
+            return False
+        if body is not None:
+            self.is_open = False
+            await self._send_whole(body)
+            return True
+        self._open()
+        async with self._lock:
+            self._begin_step()
+            await self._begin_stream()
+            await self._in_stream(message)
+            self._is_broken = False
+        return True
+
+    async def _in_stream(self, message: Message) -> None:
+        if self._stream is None:  # it was let go, uncoded
+            await self._send(message)
+            self._state = PASSING
+        elif message["type"] in _BY_THE_SERVER:
+            await self._on_file(self._stream, message)
+        else:
+            await self._send(message)
 
     async def _on_file(self, stream: CodedStream, message: Message) -> None:
         """The server was to send it by itself. What has begun coded goes on so."""
@@ -525,6 +575,12 @@ class Response:
         if not more:
             self._end_stream()
         await stream.write(b"", more=more)
+
+
+def _read_unless_large(path: str) -> bytes | None:
+    with open(path, "rb") as file:  # noqa: PTH123 - as cheaply as it goes
+        is_large = os.fstat(file.fileno()).st_size > SLICED_ABOVE_BYTES
+        return None if is_large else file.read()
 
 
 class _Whole(NamedTuple):

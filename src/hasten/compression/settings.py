@@ -103,6 +103,7 @@ class Settings:
         self.filter = to_callable("filter", filter)
         self.flushes_messages, self.idle_seconds = _to_flush(flush)
         self.flushes_live = flush != "never"
+        self.pauses_are_short = self.idle_seconds is not None and self.idle_seconds <= IDLE_SECONDS
         self.stream_memory = to_bytes("stream_memory", stream_memory)
         self.max_streams = to_count("max_streams", max_streams, at_least=0)
         self.offload_after = to_seconds("offload_after", offload_after)
@@ -158,6 +159,8 @@ class Settings:
         """What a request asks for, where that matters."""
         if self.cache is None and self.dictionaries is None:
             return None
+        if self.cache is not None:
+            self.cache.check_loop()
         return place_of(scope)
 
     def vary(self, place: Place | None) -> bytes:

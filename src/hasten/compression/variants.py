@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Headers, header_values
+from hasten._loops import is_asyncio, require_asyncio
 from hasten.compression.codecs import Codec
 from hasten.compression.head import Head
 from hasten.compression.negotiation import Coding
@@ -69,6 +70,8 @@ class Variants:
     With upgrade, what was asked for three times more is compressed once again, as small as it gets,
     in a thread that is idle. So the bytes of a coding change, which only a weak validator allows:
     it goes with etag="weaken" and "drop".
+
+    On trio each request compresses for itself, and upgrade raises `AsyncioRequired`.
     """
 
     def __init__(self, max_size: Size = "64mb", *, upgrade: bool = False) -> None:
@@ -81,6 +84,11 @@ class Variants:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def check_loop(self) -> None:
+        """Raises `AsyncioRequired` if what was asked for needs it."""
+        if self.upgrade:
+            require_asyncio("Variants(upgrade=True)", "leave upgrade out, or serve with asyncio")
 
     def find(
         self, key: Key, codec: Codec, body: bytes, compress_idly: CompressIdly
@@ -101,6 +109,8 @@ class Variants:
 
         Returns whether somebody else had asked for it, too.
         """
+        if not is_asyncio():
+            return await self._make(key, compress), False
         here = (asyncio.get_running_loop(), key)
         task = self._under_way.get(here)
         if task is None:

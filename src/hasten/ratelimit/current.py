@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from hasten._loops import is_running, run_on
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.exchange import Exchange, Taken, current
 from hasten.ratelimit.rates import to_limit
@@ -88,7 +88,7 @@ class CurrentLimit:
 class SyncCurrentLimit:
     """The same as `CurrentLimit`, for handlers that do not wait: in a thread, or in memory."""
 
-    def __init__(self, current: CurrentLimit, loop: AbstractEventLoop) -> None:
+    def __init__(self, current: CurrentLimit, loop: AbstractEventLoop | Any) -> None:
         self._current = current
         self._loop = loop
 
@@ -101,13 +101,13 @@ class SyncCurrentLimit:
         finish_now(self._current.reset(), self._loop)
 
 
-def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop) -> T:
+def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop | Any) -> T:
     """The result for a caller that cannot await, in a thread or on the event loop itself.
 
     Raises `InvalidLimit` if there is something to wait for, and nobody but the event loop to do so.
     """
-    if not _is_on_loop():
-        return asyncio.run_coroutine_threadsafe(work, loop).result()
+    if not is_running():
+        return run_on(loop, work)
     try:
         work.send(None)
     except StopIteration as end:
@@ -120,14 +120,6 @@ def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop) -> T:
         "elsewhere",
         "an async def handler, or one that runs in a thread: the store has to be waited for",
     )
-
-
-def _is_on_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def current_limit(name: str) -> CurrentLimit:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
+from hasten._loops import trio_token
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.fields import NAMES, State
 from hasten.ratelimit.limit import Limit, OrAwaitable
@@ -115,7 +117,10 @@ class Exchange:
         self.denied: Taken | None = None
         """The limit that refuses it, once one does."""
         self.has_started = False
-        self.loop: Final = asyncio.get_running_loop()
+        try:
+            self.loop: AbstractEventLoop | Any = asyncio.get_running_loop()
+        except RuntimeError:
+            self.loop = trio_token()
         self.make_fields: Callable[[Sequence[Outcome]], Headers] | None = None
         """What tells of what was taken, if that is all of what a plan tells of."""
         self.hand_on = send

@@ -168,11 +168,14 @@ class Guard:
 
     def _let_go(self, bucket: str, key: bytes) -> None:
         self._denials.forget(bucket, key)
-        if (leases := self._leases.get(asyncio.get_running_loop())) is not None:
+        if self._leases and (leases := self._leases.get(asyncio.get_running_loop())) is not None:
             leases.forget(bucket, key)
 
     async def aclose(self) -> None:
         """Finish what has begun, and let go of the store. Safe to call twice."""
+        if self.immediate is not None:
+            await self.store.aclose()
+            return
         loop = asyncio.get_running_loop()
         if (leases := self._leases.get(loop)) is not None:
             await leases.give_back()

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from hasten import _portal
 from hasten._durations import Seconds, to_us
+from hasten._loops import require_asyncio
 from hasten.errors import InvalidOption
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
@@ -93,6 +94,9 @@ class Limiter:
         group = self._group(key, cost)
         if self._hit_one is not None:
             return _decision(self._hit_one(group[0]))
+        if self._guard.immediate is None:
+            name = type(self._guard.store).__name__
+            require_asyncio(f"Limiter with {name}", "leave store out, or use asyncio")
         [outcomes] = await self._guard.hit([group])
         return _decision(shown(outcomes))
 
@@ -103,6 +107,7 @@ class Limiter:
         """
         if cost > self._capacity:
             raise InvalidOption("cost", cost, f"at most {self._capacity}: more never fits")
+        require_asyncio("Limiter.wait", "use hit, and wait for retry_after seconds yourself")
         loop = asyncio.get_running_loop()
         ends_at = None if timeout is None else loop.time() + to_us("timeout", timeout) / 1_000_000
         while True:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._durations import Seconds
+from hasten._loops import require_asyncio
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import routes
 from hasten.ratelimit.addresses import Addresses
@@ -139,6 +140,11 @@ class RateLimitMiddleware:
 
     def _join(self, scope: Scope) -> None:
         """Count together with those that were made by the same definition, if there are any."""
+        if self._enabled and self.guard.immediate is None:
+            require_asyncio(
+                f"RateLimitMiddleware with {type(self.guard.store).__name__}",
+                "use store='memory://', or serve with asyncio",
+            )
         first = first_of(scope, self, (self._name, self.limits))
         self._is_alone = first is self
         if first is not self:

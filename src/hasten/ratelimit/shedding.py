@@ -7,7 +7,6 @@ out by how long requests take (`gradient`); nothing has to be configured, and no
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -20,6 +19,7 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
 from hasten._durations import Seconds, to_us
+from hasten._loops import call_next_turn
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
 from hasten.ratelimit.context import Context
@@ -285,8 +285,7 @@ class Lag:
         now = self._clock()
         if self._asked_at is None and (now - self._answered_at) * 1_000_000 >= LAG_EVERY_US:
             self._asked_at = now
-            # Not call_soon, which may still come into this turn.
-            asyncio.get_running_loop().call_later(0, self._answer)
+            call_next_turn(self._answer)
 
     def worst(self) -> int:
         """The worst since this was asked for last, in µs."""

@@ -15,6 +15,8 @@ from sqlalchemy import ClauseElement, Connection, Executable, Result
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
+from hasten._loops import require_asyncio
+
 T = TypeVar("T")
 
 Executor: TypeAlias = Session | Connection
@@ -79,6 +81,9 @@ def run(executor: Executor, steps: Steps[T]) -> T:
 async def run_async(executor: AsyncExecutor, steps: Steps[T]) -> T:
     """The same, where results are awaited."""
     try:
+        require_asyncio(
+            f"{type(executor).__name__} of SQLAlchemy", "use page_sync or one_sync in a thread"
+        )
         step = next(steps)
         while True:
             if isinstance(step, Call):
