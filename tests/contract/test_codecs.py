@@ -179,7 +179,7 @@ class TestStreamed:
 
 
 class TestWindow:
-    """T12: RFC 9659, section 3."""
+    """RFC 9659, section 3."""
 
     def test_of_a_whole_body(self) -> None:
         codec = make("zstd")

@@ -88,7 +88,7 @@ def of_entities(database: str, model: type[BaseModel], statement: Any) -> bytes:
 
 
 class TestSameBytes:
-    def test_79_each_type_as_its_model_writes_it(self, database: str) -> None:
+    def test_every_type_is_written_as_its_model_writes_it(self, database: str) -> None:
         statement = select(Thing).order_by(Thing.id)
         fields = Fields(ThingOut, model=Thing)
         assert read(database, fields, statement) == of_entities(database, ThingOut, statement)
@@ -100,12 +100,14 @@ class TestSameBytes:
         expected = of_entities("sqlite", of(info.annotation, name), statement)
         assert read("sqlite", Fields(ThingOut, model=Thing), statement, name) == expected
 
-    def test_76_77_aliases_and_computed_fields(self, database: str) -> None:
+    def test_aliases_and_computed_fields_are_written_as_the_model_writes_them(
+        self, database: str
+    ) -> None:
         statement = select(User).order_by(User.id).limit(5)
         fields = Fields(FussyOut, model=User, needs={"fullName": ("first", "last")})
         assert read(database, fields, statement) == of_entities(database, FussyOut, statement)
 
-    def test_79_not_asked_is_absent_and_null_is_null(self) -> None:
+    def test_an_unselected_field_is_absent_and_a_null_is_null(self) -> None:
         fields = Fields(UserOut, model=User, default=["id", "email"])
         body = read("sqlite", fields, select(User).where(User.id == 5))
         assert body == b'[{"id":5,"email":null}]'
@@ -114,7 +116,7 @@ class TestSameBytes:
 class TestComputed:
     fields = Fields(FussyOut, model=User, needs={"fullName": ("first", "last")})
 
-    def test_77_its_columns_are_selected_and_not_shown(self, database: str) -> None:
+    def test_a_computed_field_selects_its_columns_without_showing_them(self, database: str) -> None:
         with statements_of(engine(database)) as log:
             body = read(database, self.fields, select(User).where(User.id == 3), "fullName")
         assert body == b'[{"fullName":"first3 last3"}]'
@@ -122,7 +124,7 @@ class TestComputed:
         assert "f_users.first" in log[0]
         assert "f_users.name" not in log[0]
 
-    def test_77_a_function_may_make_it(self, database: str) -> None:
+    def test_a_function_can_compute_a_field(self, database: str) -> None:
         def initials(first: str, last: str) -> str:
             return first[:1] + last[:1]
 
@@ -136,12 +138,12 @@ class TestComputed:
         body = read(database, fields, statement, "author(initials),id")
         assert body == b'[{"id":1,"author":{"initials":"fl"}}]'
 
-    def test_77_nobody_says_how_to_make_it(self) -> None:
+    def test_a_computed_field_without_a_function_is_refused(self) -> None:
         user = Allowed(["id", "initials"], needs={"initials": ("first", "last")})
         with pytest.raises(InvalidOption, match=r"compute=\{'initials': function\}"):
             Fields(user, model=User)
 
-    def test_77_what_it_does_not_say_that_it_needs_is_missed(self) -> None:
+    def test_a_computed_field_that_reads_an_undeclared_field_raises_an_error(self) -> None:
         class Polite(FussyOut):
             title: str = "Dr"
 
@@ -155,7 +157,7 @@ class TestComputed:
         with pytest.raises(AttributeError, match="title"):
             read("sqlite", Fields(source, model=User), select(User), "address")
 
-    def test_77_a_serializer_that_looks_at_others_needs_them(self, database: str) -> None:
+    def test_a_serializer_gets_the_other_fields_it_needs(self, database: str) -> None:
         class Both(BaseModel):
             first: str
             last: str
@@ -168,7 +170,7 @@ class TestComputed:
         body = read(database, fields, select(User).where(User.id == 1), "last")
         assert body == b'[{"last":"last1, first1"}]'
 
-    def test_77_the_model_lacks_what_it_needs(self) -> None:
+    def test_a_model_without_the_needed_fields_is_refused(self) -> None:
         class Lacking(BaseModel):
             @computed_field  # type: ignore[prop-decorator]
             @property
@@ -240,7 +242,7 @@ class TestOwnWay:
             of(Annotated[EmailStr, Field()], "email"),
         ],
     )
-    def test_76_it_is_what_the_model_makes_of_it(self, model: type[BaseModel]) -> None:
+    def test_a_custom_type_is_written_as_its_model_writes_it(self, model: type[BaseModel]) -> None:
         statement = select(User).where(User.id == 1)
         assert read("sqlite", Fields(model, model=User), statement) == of_entities(
             "sqlite", model, statement
@@ -296,7 +298,7 @@ class TestOtherModels:
         with pytest.raises(InvalidOption, match="a BaseModel: a dataclass makes 'name' with all"):
             Fields(Loud, model=User)
 
-    def test_76_msgspec(self, database: str) -> None:
+    def test_a_msgspec_model_is_written_with_its_renamed_fields(self, database: str) -> None:
         class Camel(msgspec.Struct, rename="camel"):
             id: int
             created: datetime

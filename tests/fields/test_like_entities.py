@@ -37,9 +37,9 @@ def of_entity(entity: Any, chosen: FieldSet) -> dict[str, object]:
     return made
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(25))
 @pytest.mark.filterwarnings("ignore:Multiple rows returned with uselist=False")
-def test_70_83_the_same_rows_in_fewer_statements(database: str, seed: int) -> None:
+def test_any_selection_equals_the_entities_in_few_statements(database: str, seed: int) -> None:
     dice = random.Random(seed)
     chosen = Users.parse([("fields", path) for path in dice.sample(PATHS, dice.randint(1, 12))])
     statement = select(User).order_by(User.id)

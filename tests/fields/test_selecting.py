@@ -68,7 +68,7 @@ def by_id(*ids: int) -> Select[Any]:
 
 
 class TestColumns:
-    def test_61_absent_is_the_default(self, database: str) -> None:
+    def test_no_parameter_selects_the_default_fields(self, database: str) -> None:
         rows, log = ask_and_log(database, None, by_id(1))
         assert rows == [{"id": 1, "name": "user01", "email": "1@example.org"}]
         assert len(log) == 1
@@ -84,7 +84,7 @@ class TestColumns:
         ],
     )
     @pytest.mark.parametrize("limit", [None, 3])
-    def test_64_unasked_columns_never_leave(
+    def test_unselected_columns_are_never_read(
         self, database: str, text: str, limit: int | None
     ) -> None:
         _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
@@ -93,29 +93,29 @@ class TestColumns:
         assert [statement for statement in log if "settings" in statement] == []
 
     @pytest.mark.parametrize("text", ["password_hash", "nothing", "team(secret)", "posts.draft"])
-    def test_63_64_71_82_what_is_refused_asks_no_database(self, database: str, text: str) -> None:
+    def test_a_refused_selection_sends_no_statement(self, database: str, text: str) -> None:
         with statements_of(engine(database)) as log, pytest.raises(InvalidParameter) as caught:
             ask(database, text, by_id(10**6))
         assert (caught.value.status, log) == (422, [])
 
-    def test_67_the_order_is_that_of_the_model(self, database: str) -> None:
+    def test_the_fields_are_in_the_order_of_the_model(self, database: str) -> None:
         (row,), log = ask_and_log(database, "email,name,id", by_id(1))
         assert list(row) == ["id", "name", "email"]
         assert ([row], log) == ask_and_log(database, "id,email,name", by_id(1))
 
-    def test_75_a_hybrid_is_a_column(self, database: str) -> None:
+    def test_a_hybrid_is_selected_like_a_column(self, database: str) -> None:
         assert ask(database, "shouted", by_id(1)) == [{"shouted": "user01!"}]
 
-    def test_78_what_is_selected_for_the_work_is_not_shown(self, database: str) -> None:
+    def test_a_column_that_only_the_join_needs_is_not_shown(self, database: str) -> None:
         (row,), log = ask_and_log(database, "team(name)", by_id(1))
         assert row == {"team": {"name": "team2"}}
         assert "f_users.team_id" in log[0]
 
-    def test_79_null_is_there_and_what_is_not_asked_for_is_not(self, database: str) -> None:
+    def test_a_null_is_shown_and_an_unselected_field_is_not(self, database: str) -> None:
         assert ask(database, "email,team(name)", by_id(20)) == [{"email": None, "team": None}]
 
     @pytest.mark.parametrize("text", ["id", "name,team(name)", "posts(id),boss(boss(name))"])
-    def test_81_which_rows_come_does_not_depend_on_fields(self, database: str, text: str) -> None:
+    def test_fields_do_not_change_which_rows_are_returned(self, database: str, text: str) -> None:
         statement = (
             select(User)
             .join(User.team)
@@ -129,7 +129,7 @@ class TestColumns:
         rows = ask(database, f"id,{text}", statement.limit(5).offset(2))
         assert [row["id"] for row in rows] == expected[2:7]
 
-    def test_81_distinct_rows_stay_distinct_rows(self, database: str) -> None:
+    def test_fields_do_not_change_the_number_of_distinct_rows(self, database: str) -> None:
         joined = select(User).join(User.posts).distinct().order_by(User.id)
         with Session(engine(database)) as session:
             expected = len(session.scalars(_without_json(joined)).all())
@@ -151,7 +151,7 @@ class TestColumns:
 
     @pytest.mark.parametrize("also_aliases", [False, True])
     @pytest.mark.parametrize("limit", [None, 4])
-    def test_81_criteria_for_all_selects_hold(
+    def test_criteria_added_to_every_select_apply(
         self, database: str, also_aliases: bool, limit: int | None
     ) -> None:
         """A tenant's filter must not be lost with the entities that it was written for."""
@@ -245,16 +245,16 @@ def selected(statement: str) -> list[str]:
 
 
 class TestToOne:
-    def test_69_alone_it_is_its_default(self, database: str) -> None:
+    def test_a_relation_named_alone_has_its_default_fields(self, database: str) -> None:
         fields = Fields(UserOut, model=User, expand={"team": Allowed(TeamOut, default=["name"])})
         assert ask(database, "team", by_id(1), fields) == [{"team": {"name": "team2"}}]
 
-    def test_70_two_ways_of_asking_are_one_statement(self, database: str) -> None:
+    def test_dots_and_parentheses_make_the_same_statement(self, database: str) -> None:
         rows, log = ask_and_log(database, "team(name)", by_id(1, 2))
         assert len(log) == 1
         assert (rows, log) == ask_and_log(database, "team.name", by_id(1, 2))
 
-    def test_70_within_each_other_they_are_one_statement(self, database: str) -> None:
+    def test_nested_relations_to_one_take_one_statement(self, database: str) -> None:
         rows, log = ask_and_log(database, "id,boss(boss(name,team(name)),team(id))", by_id(9, 10))
         first = {"name": "user01", "team": {"name": "team2"}}
         assert len(log) == 1
@@ -263,7 +263,7 @@ class TestToOne:
             {"id": 10, "boss": {"team": {"id": 1}, "boss": first}},
         ]
 
-    def test_70_a_page_is_limited_before_it_is_joined(self, database: str) -> None:
+    def test_a_page_is_limited_before_it_is_joined(self, database: str) -> None:
         _, log = ask_and_log(database, "team(name)", select(User).order_by(User.name).limit(3))
         assert re.search(r"LIMIT.*LEFT OUTER JOIN", log[0], re.DOTALL)
         assert len(log) == 1
@@ -287,7 +287,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class TestToMany:
-    def test_83_it_is_capped_for_each_and_says_so(self, database: str) -> None:
+    def test_a_relation_to_many_is_capped_for_each_row_and_marked(self, database: str) -> None:
         (first, second), log = ask_and_log(database, "id,posts(id)", by_id(1, 2))
         assert first == {
             "id": 1,
@@ -298,20 +298,22 @@ class TestToMany:
         assert len(log) == 2
 
     @pytest.mark.parametrize("cap", [POSTS_OF_FIRST - 1, POSTS_OF_FIRST, POSTS_OF_FIRST + 1])
-    def test_83_at_the_cap_there_is_no_more(self, database: str, cap: int) -> None:
+    def test_a_relation_to_many_with_exactly_the_cap_is_not_marked(
+        self, database: str, cap: int
+    ) -> None:
         fields = Fields(UserOut, model=User, many={"posts": cap}, more="More")
         (row,) = ask(database, "posts(id)", by_id(1), fields)
         posts: Any = row["posts"]
         assert len(posts) == min(cap, POSTS_OF_FIRST)
         assert row.get("postsMore") == (True if cap < POSTS_OF_FIRST else None)
 
-    def test_83_the_database_caps(self, database: str) -> None:
+    def test_the_database_caps_a_relation_to_many(self, database: str) -> None:
         fields = Fields(UserOut, model=User, many=2)
         _, log = ask_and_log(database, "posts(id)", by_id(1, 2), fields)
         assert "row_number() OVER" in log[1]
         assert ("LATERAL" in log[1]) == (database == "postgresql")
 
-    def test_83_postgresql_stops_at_the_cap(self) -> None:
+    def test_postgresql_stops_reading_at_the_cap(self) -> None:
         """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
         fields = Fields(UserOut, model=User, many=2)
         chosen = fields.parse("fields=posts(title)")
@@ -344,18 +346,18 @@ class TestToMany:
             ("id,badge(text),posts(author(badge(text)))", 4),
         ],
     )
-    def test_83_statements_do_not_depend_on_rows(
+    def test_the_number_of_statements_does_not_depend_on_rows(
         self, database: str, text: str, count: int
     ) -> None:
         for limit in (1, 2, 10, USERS):
             _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
             assert len(log) == count
 
-    def test_83_without_owners_nothing_more_is_read(self, database: str) -> None:
+    def test_no_rows_cause_no_further_statement(self, database: str) -> None:
         rows, log = ask_and_log(database, "posts(id)", by_id(10**6))
         assert (rows, len(log)) == ([], 1)
 
-    def test_70_many_to_many(self, database: str) -> None:
+    def test_a_many_to_many_relation_is_read(self, database: str) -> None:
         (row,) = ask(database, "posts(id,tags(name))", by_id(2))
         red, green, blue = ({"name": name} for name in ("red", "green", "blue"))
         assert row == {
@@ -385,7 +387,7 @@ class TestToMany:
         monkeypatch.setattr("hasten.fields.sql.shapes.MAX_KEYS", 7)
         assert ask(database, "id,posts(id)", everybody) == expected
 
-    def test_85_few_texts_for_any_number_of_owners(self, database: str) -> None:
+    def test_any_number_of_owners_makes_few_statement_texts(self, database: str) -> None:
         texts = set()
         for limit in range(1, USERS + 1):
             _, log = ask_and_log(database, "posts(id)", select(User).order_by(User.id).limit(limit))
@@ -426,7 +428,7 @@ class TestWhatIsKept:
                 fields.one_sync(session, select(User).where(User.id == n), chosen)
         assert len(set(log)) == 1
 
-    def test_81_criteria_of_the_select_hold_for_what_it_leads_to(self, database: str) -> None:
+    def test_criteria_of_the_select_apply_to_its_relations(self, database: str) -> None:
         """They are of this request: the next one brings others."""
         fields = Users.parse("fields=id,team(id),posts(id)")
         with Session(engine(database)) as session:
@@ -458,7 +460,7 @@ class TestWhatIsKept:
 
 
 class TestShapes:
-    def test_85_all_sets_keep_a_bounded_memory(self) -> None:
+    def test_the_memory_for_all_selections_is_bounded(self) -> None:
         names = [name for name, field in Users.allowed.fields.items() if not field.relation]
         fields = Fields(UserOut, model=User)
         statement = select(User)
@@ -467,7 +469,7 @@ class TestShapes:
             fields.shape(statement, fields.parse([("fields", asked)])).statement(statement)
         assert fields._table().count == 256
 
-    def test_85_one_shape_for_all_ways_of_writing_a_set(self) -> None:
+    def test_equal_selections_share_one_shape(self) -> None:
         fields = Fields(UserOut, model=User)
         shapes = {
             fields.shape(select(User), fields.parse([("fields", text)]))
@@ -475,7 +477,7 @@ class TestShapes:
         }
         assert len(shapes) == 1
 
-    def test_78_apart_it_joins_nothing(self, database: str) -> None:
+    def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
         shape = Users.shape(statement, fields, apart=True)
@@ -486,7 +488,7 @@ class TestShapes:
         assert len(log) == 4
         assert rows == ask(database, str(fields), statement)
 
-    def test_85_a_shape_has_one_text(self) -> None:
+    def test_a_shape_has_one_statement_text(self) -> None:
         fields = Fields(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
@@ -519,7 +521,7 @@ class TestExecutors:
             async with made.connect() as connection:
                 assert await Users.one(connection, by_id(2), self.chosen) == self.expected
 
-    async def test_82_a_row_that_is_not_there(self, database: str) -> None:
+    async def test_a_missing_row_is_a_404_problem(self, database: str) -> None:
         with async_engine(database) as made:
             async with made.connect() as connection:
                 with pytest.raises(RowNotFound) as caught:
@@ -573,7 +575,7 @@ class TestInheritance:
 
 
 class TestRoles:
-    def test_80_a_field_that_a_role_lacks_is_unknown(self, database: str) -> None:
+    def test_a_removed_field_is_unknown(self, database: str) -> None:
         public = Users.without("email", "team.members")
         assert ask(database, None, by_id(1), public) == [{"id": 1, "name": "user01"}]
         with pytest.raises(InvalidParameter) as caught:
@@ -583,7 +585,7 @@ class TestRoles:
         assert str(caught.value).replace("email", "liame") == str(other.value)
         assert ask(database, "email", by_id(1)) == [{"email": "1@example.org"}]
 
-    def test_80_what_was_said_of_a_lost_field_is_no_mistake(self) -> None:
+    def test_a_removed_field_may_have_options(self) -> None:
         fields = Fields(UserOut, model=User, many={"posts": 3})
         assert "posts" not in fields.without("posts").allowed.fields
 
@@ -606,7 +608,7 @@ class TestStartUp:
             ({"team": Allowed(["nickname"])}, r"model=<class '.*Team'>: .*'nickname'"),
         ],
     )  # fmt: skip
-    def test_76_a_name_that_is_not_mapped(self, source: Any, remedy: str) -> None:
+    def test_a_name_that_is_not_mapped_is_refused(self, source: Any, remedy: str) -> None:
         with pytest.raises(InvalidOption, match=remedy):
             Fields(source, model=User)
 
@@ -634,13 +636,13 @@ class TestStartUp:
         with pytest.raises(InvalidOption, match="the other options of an Allowed in itself"):
             Fields(Allowed(UserOut), model=User, default=["id"])
 
-    def test_83_a_marker_with_the_name_of_a_field(self) -> None:
+    def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match="another end than 'posts_id' has"):
             Fields({"posts": [TagOut], "posts_id": "id"}, model=User, more="_id")
 
 
 class TestQueries:
-    def test_66_a_query_may_be_text_or_pairs_or_what_a_framework_made(self) -> None:
+    def test_a_query_can_be_text_pairs_or_parameters_of_a_framework(self) -> None:
         from starlette.datastructures import QueryParams
 
         text = "?fields=name,team(id)&page=2&fields=id"
@@ -650,7 +652,7 @@ class TestQueries:
         assert Users.parse(pairs) == expected
         assert Users.parse(QueryParams(text.removeprefix("?"))) == expected
 
-    def test_62_empty_is_not_absent(self) -> None:
+    def test_an_empty_parameter_is_refused(self) -> None:
         with pytest.raises(InvalidParameter, match="empty"):
             Users.parse("fields=")
 

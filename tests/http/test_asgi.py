@@ -1,5 +1,4 @@
-"""What else an ASGI application may do: A1 to A10, and L1."""
-# ruff: noqa: N802 - the names carry the ids
+"""What else an ASGI application may do."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ def body(data: bytes = ORDERS, more: bool = False) -> Message:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_A1_trailers_follow_the_body(site: Site) -> None:
+async def test_trailers_follow_the_body(site: Site) -> None:
     length = (b"content-length", str(len(ORDERS)).encode())
     trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
     start = {**start_message(200, (*JSON, length)), "trailers": True}
@@ -48,7 +47,7 @@ async def test_A1_trailers_follow_the_body(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A2_a_path_is_sent_by_the_server(site: Site) -> None:
+async def test_the_server_sends_a_path(site: Site) -> None:
     start = start_message(200, (*JSON, (b"content-length", b"12345"), (b"etag", b'"abc"')))
     pathsend = {"type": "http.response.pathsend", "path": "/srv/orders.json"}
     app = sends(start, pathsend)
@@ -61,7 +60,7 @@ async def test_A2_a_path_is_sent_by_the_server(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A3_a_file_descriptor_is_sent_by_the_server(site: Site) -> None:
+async def test_the_server_sends_a_file_descriptor(site: Site) -> None:
     """Or its extension is hidden, so that the application sends the body."""
     zerocopy = {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 12345}
 
@@ -80,7 +79,7 @@ async def test_A3_a_file_descriptor_is_sent_by_the_server(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_A3_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
+async def test_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
     """And messages may follow it: the end, where that has not been, and trailers."""
     trailers = {"type": "http.response.trailers", "headers": [(b"x-one", b"1")]}
     start = {**start_message(200, JSON), "trailers": True}
@@ -103,7 +102,7 @@ async def test_A3_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A4_unknown_messages_pass(site: Site) -> None:
+async def test_unknown_messages_pass(site: Site) -> None:
     """Where they stand: before the start, after it, and within the body."""
     debug = {"type": "http.response.debug", "info": {"template": "a.html"}}
     novel = {"type": "http.response.novel", "x": 1}
@@ -126,7 +125,7 @@ async def test_A4_unknown_messages_pass(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A5_early_hints_are_early(site: Site) -> None:
+async def test_early_hints_are_sent_at_once(site: Site) -> None:
     hint = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]}
     seen: list[list[Message]] = []
 
@@ -144,7 +143,7 @@ async def test_A5_early_hints_are_early(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_A6_headers_may_be_any_iterable(site: Site) -> None:
+async def test_headers_may_be_any_iterable(site: Site) -> None:
     pairs = [[b"Content-Type", b"application/json"], [b"x-one", b"\xe9"], [b"ETag", b'"abc"']]
     for headers in (tuple(map(tuple, pairs)), pairs, (tuple(pair) for pair in pairs)):
         app = sends({"type": "http.response.start", "status": 200, "headers": headers}, body())
@@ -155,7 +154,7 @@ async def test_A6_headers_may_be_any_iterable(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A6_headers_may_be_any_iterable_of_plain_answers_too(site: Site) -> None:
+async def test_headers_of_a_plain_response_may_be_any_iterable(site: Site) -> None:
     pairs = [(b"content-type", b"image/png"), (b"x-one", b"1")]
     app = sends({"type": "http.response.start", "status": 200, "headers": iter(pairs)}, body())
     response = await site.client(app).get(site.coding)
@@ -164,7 +163,7 @@ async def test_A6_headers_may_be_any_iterable_of_plain_answers_too(site: Site) -
 
 
 @behaviour(needs=Can.RAW)
-async def test_A7_headers_may_be_missing(site: Site) -> None:
+async def test_headers_may_be_missing(site: Site) -> None:
     response = await site.client(sends({"type": "http.response.start", "status": 200}, body())).get(
         site.coding
     )
@@ -174,7 +173,7 @@ async def test_A7_headers_may_be_missing(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A8_other_scopes_are_handed_on(site: Site) -> None:
+async def test_other_scopes_are_passed_on(site: Site) -> None:
     """The very objects: nothing is wrapped, nothing is looked at."""
     calls: list[tuple[object, object, object]] = []
 
@@ -195,7 +194,7 @@ async def test_A8_other_scopes_are_handed_on(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_A9_what_the_application_owns_is_not_changed(site: Site) -> None:
+async def test_objects_of_the_application_are_not_changed(site: Site) -> None:
     """Applications keep messages and header lists, and send them again."""
     headers = [(b"content-type", b"application/json"), (b"etag", b'"abc"'), (b"vary", b"Origin")]
     start = {"type": "http.response.start", "status": 200, "headers": headers}
@@ -211,7 +210,7 @@ async def test_A9_what_the_application_owns_is_not_changed(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_A10_the_application_sees_the_request_as_it_is(site: Site) -> None:
+async def test_the_application_sees_the_request_unchanged(site: Site) -> None:
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -227,7 +226,7 @@ async def test_A10_the_application_sees_the_request_as_it_is(site: Site) -> None
 
 
 @behaviour(needs=Can.RAW)
-async def test_A10_accept_encoding_can_be_hidden(site: Site) -> None:
+async def test_accept_encoding_can_be_hidden_from_the_application(site: Site) -> None:
     """From an application that codes by itself, or asks others for it."""
     seen: list[Scope] = []
 
@@ -247,7 +246,7 @@ async def test_A10_accept_encoding_can_be_hidden(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_L1_the_loop_goes_on_while_a_large_body_is_coded(site: Site) -> None:
+async def test_the_event_loop_runs_while_a_large_body_is_coded(site: Site) -> None:
     """Whoever compresses on the loop holds it for nearly as long as the response takes."""
     large = orders(80_000) * 5
     assert len(large) > 32_000_000

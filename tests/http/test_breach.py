@@ -1,5 +1,4 @@
 """Secrets in compressed bodies: RFC 9110, section 17.6."""
-# ruff: noqa: N802 - the names carry the ids
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ async def is_coded(site: Site, headers: Headers, **options: object) -> bool:
 
 
 @behaviour()
-async def test_G1_other_sites_with_cookies_get_it_plain(site: Site) -> None:
+async def test_a_request_with_cookies_from_another_site_is_answered_plain(site: Site) -> None:
     assert not await is_coded(site, [COOKIE, CROSS_SITE])
     assert await is_coded(site, [CROSS_SITE])
     assert await is_coded(site, [COOKIE, (b"sec-fetch-site", b"same-origin")])
@@ -39,8 +38,8 @@ async def test_G1_other_sites_with_cookies_get_it_plain(site: Site) -> None:
     assert await is_coded(site, [COOKIE])
 
 
-@behaviour()
-async def test_G2_a_visit_by_a_link_is_coded(site: Site) -> None:
+@behaviour(once=True)
+async def test_a_visit_by_a_link_is_coded(site: Site) -> None:
     """If the user clicked: a script that navigates can do so a thousand times."""
     assert await is_coded(site, [COOKIE, CROSS_SITE, *VISIT])
     for missing in VISIT:
@@ -48,8 +47,8 @@ async def test_G2_a_visit_by_a_link_is_coded(site: Site) -> None:
         assert not await is_coded(site, [COOKIE, CROSS_SITE, *rest])
 
 
-@behaviour()
-async def test_G3_old_browsers_are_known_by_origin_and_referer(site: Site) -> None:
+@behaviour(once=True)
+async def test_origin_and_referer_identify_the_site_in_old_browsers(site: Site) -> None:
     assert not await is_coded(site, [COOKIE, (b"origin", b"https://evil.example")])
     assert not await is_coded(site, [COOKIE, (b"origin", b"null")])
     assert not await is_coded(site, [COOKIE, (b"referer", b"https://evil.example/x")])
@@ -57,8 +56,8 @@ async def test_G3_old_browsers_are_known_by_origin_and_referer(site: Site) -> No
     assert await is_coded(site, [COOKIE, (b"referer", b"https://example.org/page")])
 
 
-@behaviour()
-async def test_G4_sites_can_be_trusted_or_distrusted(site: Site) -> None:
+@behaviour(once=True)
+async def test_a_site_can_be_trusted_or_distrusted(site: Site) -> None:
     from hasten.compression import Guard
 
     trusting = Guard(trusted_origins=("https://app.example",))
@@ -71,8 +70,8 @@ async def test_G4_sites_can_be_trusted_or_distrusted(site: Site) -> None:
     assert await is_coded(site, [COOKIE, CROSS_SITE], breach="off")
 
 
-@behaviour(codings=("gzip", "zstd"))
-async def test_G5_padding_blurs_the_length(site: Site) -> None:
+@behaviour(codings=("gzip", "zstd"), once=True)
+async def test_padding_hides_the_length(site: Site) -> None:
     """The same body has the same length, so that asking again tells nothing more.
 
     Brotli has no room for padding.

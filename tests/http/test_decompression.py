@@ -1,5 +1,4 @@
-"""Requests with a coded body: Q1 to Q11."""
-# ruff: noqa: N802 - the names carry the ids
+"""Requests with a coded body."""
 
 from __future__ import annotations
 
@@ -56,7 +55,7 @@ def bomb(coding: str, megabytes: int) -> bytes:
 
 
 @behaviour(codings=CODINGS)
-async def test_Q1_the_application_reads_the_plain_body(site: Site) -> None:
+async def test_the_application_reads_the_plain_body(site: Site) -> None:
     echo = Echo()
     body = encode(site.coding, ORDERS)
     digest = (b"content-digest", b"sha-256=:AAAA:")
@@ -77,8 +76,8 @@ async def test_Q1_the_application_reads_the_plain_body(site: Site) -> None:
     }
 
 
-@behaviour()
-async def test_Q1_digests_of_what_came_are_gone(site: Site) -> None:
+@behaviour(once=True)
+async def test_digests_of_the_coded_body_are_removed(site: Site) -> None:
     """Of the decoded body they would be false: RFC 9530, sections 2 and 3."""
     echo = Echo()
     body = encode(site.coding, ORDERS)
@@ -95,8 +94,8 @@ async def test_Q1_digests_of_what_came_are_gone(site: Site) -> None:
     assert headers["x-one"] == "1"
 
 
-@behaviour()
-async def test_Q1_names_of_codings_are_as_in_responses(site: Site) -> None:
+@behaviour(once=True)
+async def test_names_of_codings_have_no_case_and_x_gzip_is_gzip(site: Site) -> None:
     """No case, and x-gzip is gzip: RFC 9110, sections 8.4.1 and 8.4.1.3."""
     for name in ("GZip", "x-gzip", " gzip "):
         echo = Echo()
@@ -106,7 +105,7 @@ async def test_Q1_names_of_codings_are_as_in_responses(site: Site) -> None:
 
 
 @behaviour()
-async def test_Q1_a_plain_body_is_left_alone(site: Site) -> None:
+async def test_a_plain_body_is_not_changed(site: Site) -> None:
     """Though it is larger than the limit: that is for what was made larger here."""
     echo = Echo()
     length = (b"content-length", str(len(ORDERS)).encode())
@@ -117,8 +116,8 @@ async def test_Q1_a_plain_body_is_left_alone(site: Site) -> None:
     assert "hasten.decompression" not in echo.scopes[0].get("extensions", {})
 
 
-@behaviour(codings=CODINGS)
-async def test_Q1_the_pieces_may_be_cut_anywhere(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_the_body_may_be_cut_anywhere(site: Site) -> None:
     for size in (1, 7, 100_000):
         echo = Echo()
         body = encode(site.coding, ORDERS)
@@ -128,8 +127,8 @@ async def test_Q1_the_pieces_may_be_cut_anywhere(site: Site) -> None:
         assert echo.seen == [ORDERS]
 
 
-@behaviour()
-async def test_Q2_an_unknown_coding_is_415(site: Site) -> None:
+@behaviour(once=True)
+async def test_an_unknown_coding_is_415(site: Site) -> None:
     """And the answer says which ones would do: RFC 9110, section 12.5.3."""
     echo = Echo()
     for name in ("compress", "x-unheard-of", "deflate"):
@@ -143,8 +142,8 @@ async def test_Q2_an_unknown_coding_is_415(site: Site) -> None:
     assert echo.scopes == []
 
 
-@behaviour()
-async def test_Q3_more_codings_than_allowed_are_415(site: Site) -> None:
+@behaviour(once=True)
+async def test_more_codings_than_allowed_are_415(site: Site) -> None:
     echo = Echo()
     twice = encode("gzip", encode("gzip", ORDERS))
     for headers in ([b"gzip, gzip"], [b"gzip", b"gzip"], [b"gzip," * 5000]):
@@ -159,7 +158,7 @@ async def test_Q3_more_codings_than_allowed_are_415(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_Q4_a_body_that_becomes_too_large_is_413(site: Site) -> None:
+async def test_a_body_that_becomes_too_large_is_413(site: Site) -> None:
     """Even where the framework swallows what receive() raises."""
     body = encode(site.coding, noise(60_000))
     await refused(site, 413, site.coding, body, max_size=50_000)
@@ -170,7 +169,7 @@ async def test_Q4_a_body_that_becomes_too_large_is_413(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_Q4_a_bomb_takes_no_memory(site: Site) -> None:
+async def test_a_bomb_takes_no_memory(site: Site) -> None:
     """Nor is more of it read than it takes to see what it is."""
     read = 0
 
@@ -201,8 +200,8 @@ async def test_Q4_a_bomb_takes_no_memory(site: Site) -> None:
     assert exchange.receives < len(parts)
 
 
-@behaviour(codings=CODINGS)
-async def test_Q5_a_suspicious_ratio_is_413(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_a_suspicious_ratio_is_413(site: Site) -> None:
     """Beyond the first megabyte, as small bodies of zeros are nobody's harm."""
     await refused(site, 413, site.coding, bomb(site.coding, 4), max_size="64mb")
     echo = Echo()
@@ -214,28 +213,28 @@ async def test_Q5_a_suspicious_ratio_is_413(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_Q6_a_truncated_body_is_400(site: Site) -> None:
+async def test_a_truncated_body_is_400(site: Site) -> None:
     body = encode(site.coding, ORDERS)
     for length in (1, len(body) // 2, len(body) - 1):
         await refused(site, 400, site.coding, body[:length])
 
 
-@behaviour(codings=CODINGS)
-async def test_Q6_garbage_is_400(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_garbage_is_400(site: Site) -> None:
     body = encode(site.coding, ORDERS)
     await refused(site, 400, site.coding, ORDERS)
     await refused(site, 400, site.coding, body + b"garbage")
 
 
-@behaviour()
-async def test_Q6_a_wrong_checksum_is_400(site: Site) -> None:
+@behaviour(once=True)
+async def test_a_wrong_checksum_is_400(site: Site) -> None:
     body = bytearray(encode("gzip", ORDERS))
     body[-5] ^= 1  # in the checksum
     await refused(site, 400, "gzip", bytes(body))
 
 
-@behaviour(codings=("gzip", "zstd"))
-async def test_Q7_members_follow_each_other(site: Site) -> None:
+@behaviour(codings=("gzip", "zstd"), once=True)
+async def test_several_members_are_one_body(site: Site) -> None:
     """RFC 1952, section 2.2, and RFC 8878, section 3.1."""
     echo = Echo()
     body = encode(site.coding, ORDERS) + encode(site.coding, b"tail")
@@ -245,8 +244,8 @@ async def test_Q7_members_follow_each_other(site: Site) -> None:
     await refused(site, 413, site.coding, encode(site.coding, noise(9000)) * 4, max_size=30_000)
 
 
-@behaviour(codings=("zstd",))
-async def test_Q8_a_huge_window_is_refused(site: Site) -> None:
+@behaviour(codings=("zstd",), once=True)
+async def test_a_huge_window_is_refused(site: Site) -> None:
     """Its memory would be taken before the first byte is read: RFC 9659, section 3."""
     echo = Echo()
     response = await upload(site.echo(echo), "zstd", zstd_with_window(ORDERS, 27))
@@ -256,13 +255,13 @@ async def test_Q8_a_huge_window_is_refused(site: Site) -> None:
     assert response.status == 200
 
 
-@behaviour(codings=CODINGS)
-async def test_Q9_nothing_is_not_a_coded_body(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_an_empty_coded_body_is_400(site: Site) -> None:
     await refused(site, 400, site.coding, b"")
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_Q10_a_disconnect_is_handed_on(site: Site) -> None:
+async def test_a_disconnect_is_passed_on(site: Site) -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -290,7 +289,7 @@ async def test_Q10_a_disconnect_is_handed_on(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_Q11_nothing_is_read_before_the_application_asks(site: Site) -> None:
+async def test_nothing_is_read_before_the_application_reads(site: Site) -> None:
     """Reading is what makes a server send 100 Continue: the application may refuse before."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -320,7 +319,7 @@ def answers_first(finish: bool) -> App:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_Q6_after_the_start_the_error_is_raised(site: Site) -> None:
+async def test_after_the_start_of_the_response_the_error_is_raised(site: Site) -> None:
     """There is nothing else to say it with: the response ends broken."""
     for body in (b"garbage", encode(site.coding, noise(9000))[:-3]):
         client = site.client(answers_first(finish=True))
@@ -332,7 +331,7 @@ async def test_Q6_after_the_start_the_error_is_raised(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_Q6_an_error_of_the_applications_own_is_raised_on(site: Site) -> None:
+async def test_an_error_of_the_application_is_raised_after_a_refusal(site: Site) -> None:
     """The client is told of its body, and whoever looks after the application of its error."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,5 +1,4 @@
-"""Which responses may be coded: E1 to E23."""
-# ruff: noqa: N802 - the names carry the ids
+"""Which responses may be coded."""
 
 from __future__ import annotations
 
@@ -51,19 +50,19 @@ async def untouched(site: Site, answer: Answer, **request: object) -> None:
 
 
 @behaviour()
-async def test_E1_statuses_without_a_body_are_untouched(site: Site) -> None:
+async def test_statuses_without_a_body_are_not_changed(site: Site) -> None:
     for status in (204, 205):
         await untouched(site, Answer(b"", (*JSON, (b"etag", b'"abc"')), status))
 
 
 @behaviour(needs=Can.RAW)
-async def test_E1_interim_statuses_are_untouched(site: Site) -> None:
+async def test_interim_statuses_are_not_changed(site: Site) -> None:
     for status in (100, 102, 103):
         await untouched(site, Answer(b"", ((b"link", b"</a.css>"),), status))
 
 
 @behaviour()
-async def test_E2_a_304_has_no_body_and_varies_as_the_200_would(site: Site) -> None:
+async def test_a_304_has_no_body_and_varies_like_the_200(site: Site) -> None:
     answer = Answer(b"", ((b"etag", b'W/"abc"'), *JSON, (b"vary", b"Origin")), 304)
     response = await site.serve(answer).get(site.coding)
     assert response.status == 304
@@ -74,7 +73,7 @@ async def test_E2_a_304_has_no_body_and_varies_as_the_200_would(site: Site) -> N
 
 
 @behaviour(needs=Can.UNTYPED)
-async def test_E2_a_304_without_a_type_varies_too(site: Site) -> None:
+async def test_a_304_without_a_type_varies(site: Site) -> None:
     """Most frameworks leave the type out: nobody knows that the 200 would not be coded."""
     response = await site.serve(Answer(b"", ((b"etag", b'"abc"'),), 304)).get(site.coding)
     assert response.get("etag") == '"abc"'
@@ -82,12 +81,12 @@ async def test_E2_a_304_without_a_type_varies_too(site: Site) -> None:
 
 
 @behaviour()
-async def test_E2_a_304_of_an_image_does_not_vary(site: Site) -> None:
+async def test_a_304_of_an_image_does_not_vary(site: Site) -> None:
     await untouched(site, Answer(b"", ((b"etag", b'"abc"'), *of_type("image/png")), 304))
 
 
 @behaviour()
-async def test_E3_parts_are_untouched(site: Site) -> None:
+async def test_partial_content_is_not_changed(site: Site) -> None:
     """A range is of the plain body: coding the part would hand out bytes of no representation."""
     one = (*JSON, (b"content-range", b"bytes 0-11999/99999"), (b"etag", b'"abc"'))
     await untouched(site, Answer(ORDERS, one, 206))
@@ -96,7 +95,7 @@ async def test_E3_parts_are_untouched(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_E4_head_with_length_and_no_body(site: Site) -> None:
+async def test_head_with_a_length_and_no_body_loses_the_length(site: Site) -> None:
     headers = (*JSON, (b"content-length", b"12345"), (b"etag", b'"abc"'))
     response = await site.serve(Answer(b"", headers)).head(site.coding)
     assert response.status == 200
@@ -108,7 +107,7 @@ async def test_E4_head_with_length_and_no_body(site: Site) -> None:
 
 
 @behaviour()
-async def test_E5_head_is_described_and_not_compressed(site: Site) -> None:
+async def test_head_is_described_and_not_compressed(site: Site) -> None:
     """As the framework answers it: with the body of GET, or without."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     response = await site.serve(answer).head(site.coding)
@@ -121,12 +120,12 @@ async def test_E5_head_is_described_and_not_compressed(site: Site) -> None:
 
 
 @behaviour()
-async def test_E5_head_of_what_is_never_coded_keeps_its_length(site: Site) -> None:
+async def test_head_of_an_uncodable_type_keeps_its_length(site: Site) -> None:
     await untouched(site, Answer(noise(9000), of_type("image/png")), method="HEAD")
 
 
 @behaviour()
-async def test_E6_what_is_coded_already_is_untouched(site: Site) -> None:
+async def test_a_coded_response_is_not_changed(site: Site) -> None:
     for coding in ("br", "gzip", "x-unheard-of"):
         body = encode("br", ORDERS)
         headers = (*JSON, (b"content-encoding", coding.encode()), (b"etag", b'"abc"'))
@@ -134,63 +133,63 @@ async def test_E6_what_is_coded_already_is_untouched(site: Site) -> None:
 
 
 @behaviour()
-async def test_E7_no_transform_is_obeyed(site: Site) -> None:
+async def test_no_transform_is_obeyed(site: Site) -> None:
     for directives in (b"public, no-transform", b"No-Transform", b"max-age=60,no-transform"):
         await untouched(site, Answer(ORDERS, (*JSON, (b"cache-control", directives))))
     similar = Answer(ORDERS, (*JSON, (b"cache-control", b"public, x-no-transform")))
     expect.coded(await site.serve(similar).get(site.coding), site.coding, ORDERS)
 
 
-@behaviour()
-async def test_E8_packed_types_are_untouched(site: Site) -> None:
+@behaviour(once=True)
+async def test_packed_types_are_not_changed(site: Site) -> None:
     """Though this body could be made smaller: the type decides."""
     for content_type in PACKED_TYPES:
         await untouched(site, Answer(ORDERS, of_type(content_type)))
 
 
-@behaviour()
-async def test_E9_images_and_fonts_that_are_not_packed_are_coded(site: Site) -> None:
+@behaviour(once=True)
+async def test_unpacked_images_and_fonts_are_coded(site: Site) -> None:
     for content_type in PACKABLE_TYPES:
         response = await site.serve(Answer(ORDERS, of_type(content_type))).get(site.coding)
         expect.coded(response, site.coding, ORDERS)
 
 
-@behaviour()
-async def test_E10_types_are_known_by_their_structure(site: Site) -> None:
+@behaviour(once=True)
+async def test_the_structure_of_a_type_decides(site: Site) -> None:
     for content_type in STRUCTURED_TYPES:
         response = await site.serve(Answer(ORDERS, of_type(content_type))).get(site.coding)
         expect.coded(response, site.coding, ORDERS)
 
 
 @behaviour()
-async def test_E11_types_have_no_case_and_may_have_parameters(site: Site) -> None:
+async def test_types_have_no_case_and_may_have_parameters(site: Site) -> None:
     for content_type in ("Application/JSON; charset=utf-8", "TEXT/HTML;charset=utf-8"):
         response = await site.serve(Answer(ORDERS, of_type(content_type))).get(site.coding)
         expect.coded(response, site.coding, ORDERS)
     await untouched(site, Answer(ORDERS, of_type("Image/PNG; x=text/html")))
 
 
-@behaviour()
-async def test_E12_sequences_of_json_are_coded(site: Site) -> None:
+@behaviour(once=True)
+async def test_sequences_of_json_are_coded(site: Site) -> None:
     for content_type in ("application/x-ndjson", "application/jsonl", "application/json-seq"):
         response = await site.serve(Answer(ORDERS, of_type(content_type))).get(site.coding)
         assert response.coding == site.coding
         assert response.decoded() == ORDERS
 
 
-@behaviour()
-async def test_E13_unknown_bytes_are_untouched(site: Site) -> None:
+@behaviour(once=True)
+async def test_unknown_types_are_not_changed(site: Site) -> None:
     for content_type in ("application/octet-stream", "application/x-unheard-of", "nonsense"):
         await untouched(site, Answer(ORDERS, of_type(content_type)))
 
 
 @behaviour(needs=Can.UNTYPED)
-async def test_E13_bytes_without_a_type_are_untouched(site: Site) -> None:
+async def test_a_response_without_a_type_is_not_changed(site: Site) -> None:
     await untouched(site, Answer(ORDERS, ((b"x-kind", b"none"),)))
 
 
-@behaviour()
-async def test_E13_types_can_be_added_and_taken_away(site: Site) -> None:
+@behaviour(once=True)
+async def test_types_can_be_added_and_removed(site: Site) -> None:
     from hasten.compression import default_types
 
     types = (default_types | {"application/x-tiles"}) - {"text/csv"}
@@ -203,22 +202,22 @@ async def test_E13_types_can_be_added_and_taken_away(site: Site) -> None:
     expect.coded(await called.get(site.coding), site.coding, ORDERS)
 
 
-@behaviour()
-async def test_E14_grpc_is_untouched(site: Site) -> None:
+@behaviour(once=True)
+async def test_grpc_is_not_changed(site: Site) -> None:
     """It frames and compresses its messages by itself."""
     for content_type in ("application/grpc", "application/grpc+proto", "application/grpc+json"):
         await untouched(site, Answer(ORDERS, of_type(content_type)))
 
 
 @behaviour(codings=CODINGS)
-async def test_E15_small_bodies_stay_plain(site: Site) -> None:
+async def test_small_bodies_stay_plain(site: Site) -> None:
     response = await site.serve(Answer(SMALL)).get(site.coding)
     expect.plain(response, SMALL)
     assert response.get("content-length") == str(len(SMALL))
 
 
-@behaviour(codings=CODINGS)
-async def test_E15_the_threshold_can_be_moved(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_the_threshold_can_be_changed(site: Site) -> None:
     lower = site.serve(Answer(SMALL), threshold=100)
     expect.coded(await lower.get(site.coding), site.coding, SMALL)
     higher = site.serve(Answer(ORDERS), threshold="20kb")
@@ -229,13 +228,13 @@ async def test_E15_the_threshold_can_be_moved(site: Site) -> None:
 
 
 @behaviour()
-async def test_E16_small_bodies_vary_too(site: Site) -> None:
+async def test_small_bodies_vary(site: Site) -> None:
     """The same URL may be large tomorrow."""
     expect.varies(await site.serve(Answer(SMALL)).get(site.coding))
 
 
-@behaviour(codings=CODINGS)
-async def test_E17_what_does_not_get_smaller_stays_plain(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_a_body_that_does_not_get_smaller_stays_plain(site: Site) -> None:
     body = noise(4096)
     response = await site.serve(Answer(body, TEXT)).get(site.coding)
     expect.plain(response, body)
@@ -244,7 +243,7 @@ async def test_E17_what_does_not_get_smaller_stays_plain(site: Site) -> None:
 
 
 @behaviour()
-async def test_E18_errors_are_coded(site: Site) -> None:
+async def test_errors_are_coded(site: Site) -> None:
     for status in (400, 404, 422, 500, 503):
         response = await site.serve(Answer(ORDERS, status=status)).get(site.coding)
         assert response.status == status
@@ -252,7 +251,7 @@ async def test_E18_errors_are_coded(site: Site) -> None:
 
 
 @behaviour()
-async def test_E19_identity_in_the_response_opts_out(site: Site) -> None:
+async def test_identity_in_the_response_opts_out(site: Site) -> None:
     """It belongs into Accept-Encoding only, so it does not leave the server."""
     for value in (b"identity", b"", b"Identity"):
         answer = Answer(ORDERS, (*JSON, (b"content-encoding", value), (b"etag", b'"abc"')))
@@ -263,23 +262,23 @@ async def test_E19_identity_in_the_response_opts_out(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_E20_tunnels_and_upgrades_are_untouched(site: Site) -> None:
+async def test_tunnels_and_upgrades_are_not_changed(site: Site) -> None:
     await untouched(site, Answer(ORDERS), method="CONNECT")
     await untouched(site, Answer(b"", (*JSON, (b"upgrade", b"x")), 101))
 
 
-@behaviour()
-async def test_E21_pictures_that_replace_each_other_are_untouched(site: Site) -> None:
+@behaviour(once=True)
+async def test_multipart_replacements_are_not_changed(site: Site) -> None:
     await untouched(site, Answer(ORDERS, of_type("multipart/x-mixed-replace; boundary=b")))
 
 
 @behaviour()
-async def test_E22_an_unsatisfiable_range_is_untouched(site: Site) -> None:
+async def test_an_unsatisfiable_range_is_not_changed(site: Site) -> None:
     await untouched(site, Answer(ORDERS, (*JSON, (b"content-range", b"bytes */12345")), 416))
 
 
 @behaviour(needs=Can.ENDPOINT)
-async def test_E23_an_endpoint_can_opt_out(site: Site) -> None:
+async def test_an_endpoint_can_opt_out(site: Site) -> None:
     from hasten.compression import no_compression
 
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')), decorate=no_compression)
@@ -289,7 +288,7 @@ async def test_E23_an_endpoint_can_opt_out(site: Site) -> None:
 
 
 @behaviour()
-async def test_E23_a_filter_decides(site: Site) -> None:
+async def test_a_filter_decides(site: Site) -> None:
     """True and False are final, None is the usual rule."""
     asked: list[tuple[int, bool]] = []
 
@@ -310,7 +309,7 @@ async def test_E23_a_filter_decides(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_E23_an_endpoint_that_the_router_finds_late(site: Site) -> None:
+async def test_an_endpoint_that_the_router_finds_late_can_opt_out(site: Site) -> None:
     """Routers put it into the scope when they match, in a copy of it or in place."""
     from hasten.compression import no_compression
 

@@ -1,5 +1,4 @@
-"""What the headers say about a response: V1 to V3 and T1 to T14."""
-# ruff: noqa: N802 - the names carry the ids
+"""What the headers say about a response."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ def request_header(scope: Scope, name: bytes) -> bytes | None:
 
 
 @behaviour()
-async def test_V1_vary_is_completed(site: Site) -> None:
+async def test_vary_is_completed(site: Site) -> None:
     for body in (ORDERS, SMALL):
         answer = Answer(body, (*JSON, (b"vary", b"Origin")))
         response = await site.serve(answer).get(site.coding)
@@ -39,14 +38,14 @@ async def test_V1_vary_is_completed(site: Site) -> None:
 
 
 @behaviour()
-async def test_V2_vary_by_everything_stays_so(site: Site) -> None:
+async def test_vary_by_everything_is_kept(site: Site) -> None:
     response = await site.serve(Answer(ORDERS, (*JSON, (b"vary", b"*")))).get(site.coding)
     assert response.coding == site.coding
     assert response.all("vary") == ["*"]
 
 
 @behaviour()
-async def test_V3_vary_names_it_once(site: Site) -> None:
+async def test_vary_names_accept_encoding_once(site: Site) -> None:
     for value in (b"accept-encoding", b"ACCEPT-Encoding", b"Origin, Accept-Encoding , Cookie"):
         answer = Answer(ORDERS, (*JSON, (b"vary", value)))
         response = await site.serve(answer).get(site.coding)
@@ -57,7 +56,7 @@ async def test_V3_vary_names_it_once(site: Site) -> None:
 
 
 @behaviour(needs=Can.REPEAT)
-async def test_V3_vary_in_several_lines_names_it_once(site: Site) -> None:
+async def test_vary_in_several_lines_names_accept_encoding_once(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"vary", b"Accept-Encoding"), (b"vary", b"Origin")))
     response = await site.serve(answer).get(site.coding)
     expect.coded(response, site.coding, ORDERS)
@@ -65,7 +64,7 @@ async def test_V3_vary_in_several_lines_names_it_once(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_T1_a_strong_etag_is_weakened(site: Site) -> None:
+async def test_a_strong_etag_is_weakened(site: Site) -> None:
     """The coded bytes are others than the plain ones: RFC 9110, section 8.8.1."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     response = await site.serve(answer).get(site.coding)
@@ -76,14 +75,14 @@ async def test_T1_a_strong_etag_is_weakened(site: Site) -> None:
 
 
 @behaviour()
-async def test_T2_a_weak_etag_stays(site: Site) -> None:
+async def test_a_weak_etag_is_kept(site: Site) -> None:
     response = await site.serve(Answer(ORDERS, (*JSON, (b"etag", b'W/"abc"')))).get(site.coding)
     expect.coded(response, site.coding, ORDERS)
     assert response.all("etag") == ['W/"abc"']
 
 
-@behaviour()
-async def test_T2_other_ways_with_etags(site: Site) -> None:
+@behaviour(once=True)
+async def test_an_etag_can_be_kept_dropped_or_given_a_suffix(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     kept = await site.serve(answer, etag="keep").get(site.coding)
     assert kept.all("etag") == ['"abc"']
@@ -97,7 +96,7 @@ async def test_T2_other_ways_with_etags(site: Site) -> None:
 
 
 @behaviour()
-async def test_T3_ranges_are_not_promised_of_coded_bodies(site: Site) -> None:
+async def test_a_coded_response_does_not_accept_ranges(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"accept-ranges", b"bytes")))
     response = await site.serve(answer).get(site.coding)
     expect.coded(response, site.coding, ORDERS)
@@ -105,8 +104,8 @@ async def test_T3_ranges_are_not_promised_of_coded_bodies(site: Site) -> None:
     assert (await site.serve(answer).get()).get("accept-ranges") == "bytes"
 
 
-@behaviour(codings=CODINGS)
-async def test_T4_digests_are_of_what_is_sent(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_digests_match_the_bytes_that_are_sent(site: Site) -> None:
     digest = base64.b64encode(hashlib.sha256(ORDERS).digest())
     md5 = base64.b64encode(hashlib.md5(ORDERS).digest())
     digests = (
@@ -128,7 +127,7 @@ async def test_T4_digests_are_of_what_is_sent(site: Site) -> None:
 
 
 @behaviour()
-async def test_T5_other_headers_stay_in_their_order(site: Site) -> None:
+async def test_other_headers_keep_their_order(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"x-one", b"1"), (b"x-two", b"2"), (b"x-three", b"3")))
     response = await site.serve(answer).get(site.coding)
     expect.coded(response, site.coding, ORDERS)
@@ -138,7 +137,7 @@ async def test_T5_other_headers_stay_in_their_order(site: Site) -> None:
 
 
 @behaviour(needs=Can.REPEAT)
-async def test_T5_cookies_are_kept_in_order(site: Site) -> None:
+async def test_cookies_keep_their_order(site: Site) -> None:
     cookies = ((b"set-cookie", b"b=2; Path=/"), (b"set-cookie", b"a=1"))
     response = await site.serve(Answer(ORDERS, (*JSON, *cookies))).get(site.coding)
     expect.coded(response, site.coding, ORDERS)
@@ -146,7 +145,7 @@ async def test_T5_cookies_are_kept_in_order(site: Site) -> None:
 
 
 @behaviour()
-async def test_T6_not_modified_has_the_tag_of_the_200(site: Site) -> None:
+async def test_a_304_has_the_etag_of_the_200(site: Site) -> None:
     """The application compares weakly, so our weak tag matches; it answers with its own."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     client = site.serve(answer)
@@ -181,7 +180,7 @@ def ranged(body: bytes) -> App:
 
 
 @behaviour(needs=Can.RAW)
-async def test_T7_if_range_with_our_tag_gets_the_whole(site: Site) -> None:
+async def test_if_range_with_a_weakened_etag_gets_the_whole_body(site: Site) -> None:
     client = site.client(ranged(ORDERS))
     tag = (await client.get(site.coding)).get("etag") or ""
     headers = [(b"range", b"bytes=0-99"), (b"if-range", tag.encode())]
@@ -196,7 +195,7 @@ async def test_T7_if_range_with_our_tag_gets_the_whole(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_T8_if_match_with_our_tag_fails(site: Site) -> None:
+async def test_if_match_with_a_weakened_etag_fails(site: Site) -> None:
     """A writer must have seen the plain body: If-Match compares strongly."""
     client = site.client(ranged(ORDERS))
     tag = (await client.get(site.coding)).get("etag") or ""
@@ -208,15 +207,15 @@ async def test_T8_if_match_with_our_tag_fails(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_T9_the_server_frames_streams(site: Site) -> None:
+async def test_the_server_frames_streams(site: Site) -> None:
     answer = Answer(chunked(ORDERS, ORDERS), JSON)
     response = await site.serve(answer).get(site.coding)
     expect.coded(response, site.coding, ORDERS * 2)
     assert response.get("transfer-encoding") is None
 
 
-@behaviour()
-async def test_T10_what_is_signed_stays_as_it_was_signed(site: Site) -> None:
+@behaviour(once=True)
+async def test_a_signed_response_is_not_changed(site: Site) -> None:
     """RFC 9421: a signature over what we would change would no longer be valid."""
     for covered in (
         b'"content-digest"',
@@ -233,8 +232,8 @@ async def test_T10_what_is_signed_stays_as_it_was_signed(site: Site) -> None:
         expect.untouched(response, await site.bare(answer).get(site.coding))
 
 
-@behaviour(codings=CODINGS)
-async def test_T11_the_same_body_gives_the_same_bytes(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_equal_bodies_give_equal_bytes(site: Site) -> None:
     """Caches and tests compare. So gzip carries neither a time nor a name."""
     # At a level of its own gzip is zlib's. isal's bytes may differ from one time to the next.
     options: dict[str, Any] = {"level": {"gzip": 6}} if site.coding == "gzip" else {}
@@ -249,8 +248,8 @@ async def test_T11_the_same_body_gives_the_same_bytes(site: Site) -> None:
             assert body[4:8] == bytes(4)  # no time
 
 
-@behaviour(codings=("zstd",))
-async def test_T12_browsers_can_decode_every_window(site: Site) -> None:
+@behaviour(codings=("zstd",), once=True)
+async def test_browsers_can_decode_every_zstd_window(site: Site) -> None:
     """They refuse windows of more than 8 MB: RFC 9659, section 3."""
     for level in (1, 3, 9, 19, 20, 22):
         try:
@@ -268,8 +267,8 @@ async def test_T12_browsers_can_decode_every_window(site: Site) -> None:
     assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
 
 
-@behaviour()
-async def test_T13_the_previous_answer_is_a_dictionary(site: Site) -> None:
+@behaviour(once=True)
+async def test_the_previous_response_is_a_dictionary(site: Site) -> None:
     """RFC 9842: a client that shows that it has the last answer gets the difference."""
     from hasten.compression import Dictionaries
 
@@ -296,8 +295,8 @@ async def test_T13_the_previous_answer_is_a_dictionary(site: Site) -> None:
     assert len(second.body) < len(plain.body) / 4
 
 
-@behaviour()
-async def test_T13_a_dictionary_is_used_only_if_both_have_it(site: Site) -> None:
+@behaviour(once=True)
+async def test_a_dictionary_is_used_only_if_both_sides_have_it(site: Site) -> None:
     from hasten.compression import Dictionaries
 
     fresh = (*JSON, (b"cache-control", b"max-age=60"))
@@ -317,8 +316,8 @@ async def test_T13_a_dictionary_is_used_only_if_both_have_it(site: Site) -> None
         expect.coded(response, "gzip", ORDERS)
 
 
-@behaviour()
-async def test_T14_all_variants_of_a_url_vary_alike(site: Site) -> None:
+@behaviour(once=True)
+async def test_all_variants_of_a_url_have_the_same_vary(site: Site) -> None:
     headers = (*JSON, (b"vary", b"Origin"), (b"etag", b'"abc"'))
     requests = [
         (Answer(ORDERS, headers), "GET", "gzip"),

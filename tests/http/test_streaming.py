@@ -1,5 +1,4 @@
-"""Bodies that come in pieces: S1 to S16."""
-# ruff: noqa: N802 - the names carry the ids
+"""Bodies that come in pieces."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def leftovers() -> set[str]:
 
 
 @behaviour(codings=CODINGS)
-async def test_S1_each_event_is_decodable_when_its_send_returns(site: Site) -> None:
+async def test_each_event_is_decodable_when_its_send_returns(site: Site) -> None:
     read: list[bytes] = []
 
     async def events() -> AsyncIterator[bytes]:
@@ -62,7 +61,7 @@ async def test_S1_each_event_is_decodable_when_its_send_returns(site: Site) -> N
 
 
 @behaviour(codings=CODINGS)
-async def test_S2_the_start_of_events_does_not_wait_for_the_first(site: Site) -> None:
+async def test_the_start_of_an_event_stream_is_sent_at_once(site: Site) -> None:
     """The browser's `open` event, and every timeout on the way, hang on it."""
 
     async def events() -> AsyncIterator[bytes]:
@@ -77,8 +76,8 @@ async def test_S2_the_start_of_events_does_not_wait_for_the_first(site: Site) ->
     expect.varies(response)
 
 
-@behaviour(codings=CODINGS)
-async def test_S3_events_are_compressed_well(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_events_are_compressed_well(site: Site) -> None:
     """One stream of the coding, so that an event refers to those before it."""
     events = tokens(400)
 
@@ -93,7 +92,7 @@ async def test_S3_events_are_compressed_well(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_S4_each_line_is_decodable_before_the_next_comes(site: Site) -> None:
+async def test_each_line_is_decodable_before_the_next_comes(site: Site) -> None:
     async def lines() -> AsyncIterator[bytes]:
         for line, so_far in zip(LINES, beginnings(LINES), strict=True):
             yield line
@@ -106,7 +105,7 @@ async def test_S4_each_line_is_decodable_before_the_next_comes(site: Site) -> No
 
 
 @behaviour(codings=CODINGS)
-async def test_S5_a_pause_sends_what_there_is(site: Site) -> None:
+async def test_a_pause_flushes_the_stream(site: Site) -> None:
     """The browser draws the head of a page while the rest is being computed."""
     parts = [ORDERS, b"<p>two</p>" * 9, b"<p>three</p>"]
 
@@ -121,7 +120,7 @@ async def test_S5_a_pause_sends_what_there_is(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_S5_a_pause_sends_even_a_small_beginning(site: Site) -> None:
+async def test_a_pause_flushes_even_a_small_beginning(site: Site) -> None:
     """However little there is, coded or not: nobody knows whether more will come."""
 
     async def page() -> AsyncIterator[bytes]:
@@ -134,8 +133,8 @@ async def test_S5_a_pause_sends_even_a_small_beginning(site: Site) -> None:
     assert response.decoded() == b"<p>one</p>" + ORDERS
 
 
-@behaviour(codings=CODINGS)
-async def test_S6_chunks_back_to_back_are_as_small_as_one_piece(site: Site) -> None:
+@behaviour(codings=CODINGS, once=True)
+async def test_chunks_without_a_pause_compress_like_one_body(site: Site) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(ORDERS), 64):
             yield ORDERS[start : start + 64]
@@ -147,7 +146,7 @@ async def test_S6_chunks_back_to_back_are_as_small_as_one_piece(site: Site) -> N
 
 
 @behaviour(codings=CODINGS)
-async def test_S7_a_small_body_in_pieces_is_plain(site: Site) -> None:
+async def test_a_small_body_in_pieces_is_plain(site: Site) -> None:
     async def tiny() -> AsyncIterator[bytes]:
         yield b'{"a":1}'
 
@@ -157,7 +156,7 @@ async def test_S7_a_small_body_in_pieces_is_plain(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_S7_a_small_body_behind_a_middleware_of_starlette_is_plain(site: Site) -> None:
+async def test_a_small_body_behind_a_middleware_of_starlette_is_plain(site: Site) -> None:
     """BaseHTTPMiddleware turns every body into a stream."""
     from starlette.applications import Starlette
     from starlette.middleware.base import BaseHTTPMiddleware
@@ -172,7 +171,7 @@ async def test_S7_a_small_body_behind_a_middleware_of_starlette_is_plain(site: S
 
 
 @behaviour(codings=CODINGS)
-async def test_S8_empty_chunks_are_harmless(site: Site) -> None:
+async def test_empty_chunks_are_harmless(site: Site) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b""
         yield ORDERS
@@ -186,7 +185,7 @@ async def test_S8_empty_chunks_are_harmless(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S8_messages_may_lack_what_has_a_default(site: Site) -> None:
+async def test_messages_may_lack_keys_that_have_a_default(site: Site) -> None:
     """`body` is b"" and `more_body` is False where they are left out."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,7 +201,7 @@ async def test_S8_messages_may_lack_what_has_a_default(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S8_bodies_may_be_any_bytes(site: Site) -> None:
+async def test_bodies_may_be_any_bytes(site: Site) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, JSON))
         for part in (bytearray(ORDERS), memoryview(ORDERS)):
@@ -213,7 +212,7 @@ async def test_S8_bodies_may_be_any_bytes(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S8_the_application_may_use_its_buffer_again(site: Site) -> None:
+async def test_the_application_may_reuse_its_buffer(site: Site) -> None:
     """What it sent is sent, even what is held back until there is more."""
     parts = [b"first " * 10, *(bytes([65 + number]) * 3000 for number in range(3)), b"last"]
 
@@ -231,7 +230,7 @@ async def test_S8_the_application_may_use_its_buffer_again(site: Site) -> None:
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_S8_a_chunk_is_not_kept_for_the_life_of_the_stream(coding: str) -> None:
+async def test_a_chunk_is_not_kept_for_the_life_of_the_stream(coding: str) -> None:
     kept: list[int] = []
 
     def parts() -> Iterator[bytes]:
@@ -258,7 +257,7 @@ async def test_S8_a_chunk_is_not_kept_for_the_life_of_the_stream(coding: str) ->
 
 
 @behaviour(codings=CODINGS)
-async def test_S9_a_declared_length_does_not_survive(site: Site) -> None:
+async def test_a_coded_stream_has_no_declared_length(site: Site) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield ORDERS[:6000]
         yield ORDERS[6000:]
@@ -269,7 +268,7 @@ async def test_S9_a_declared_length_does_not_survive(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S9_a_body_of_another_length_than_declared_does_not_end_well(site: Site) -> None:
+async def test_a_body_of_another_length_than_declared_breaks_the_response(site: Site) -> None:
     """Without the middleware the server sees that, and the client, too."""
     whole, more, end = ([ORDERS[:3000]], [ORDERS[:1500], ORDERS[1500:3000]], b"")
     for declared in (b"100000", b"2000"):
@@ -299,7 +298,7 @@ async def test_S9_a_body_of_another_length_than_declared_does_not_end_well(site:
 
 
 @behaviour(codings=CODINGS)
-async def test_S10_a_declared_small_length_stays_plain(site: Site) -> None:
+async def test_a_declared_small_length_stays_plain(site: Site) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield SMALL[:100]
         await exchange.until_read(SMALL[:100])
@@ -314,7 +313,7 @@ async def test_S10_a_declared_small_length_stays_plain(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_S11_an_empty_chunk_flushes(site: Site) -> None:
+async def test_an_empty_chunk_flushes(site: Site) -> None:
     """For those who know better than the pause when a part is complete."""
     read: list[bytes] = []
 
@@ -331,7 +330,7 @@ async def test_S11_an_empty_chunk_flushes(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_S11_flush_can_be_set(site: Site) -> None:
+async def test_flush_can_be_set(site: Site) -> None:
     read: list[bytes] = []
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -361,7 +360,7 @@ def endless(scope_headers: Headers, part: bytes) -> App:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S12_a_send_that_fails_reaches_the_application(site: Site) -> None:
+async def test_a_failed_send_raises_in_the_application(site: Site) -> None:
     for headers, part in ((SSE, EVENTS[0]), (JSON, ORDERS), (JSON, noise(9000))):
         client = site.client(endless(headers, part))
         async with client.open(site.coding, raises_when_gone=True) as exchange:
@@ -378,7 +377,7 @@ async def test_S12_a_send_that_fails_reaches_the_application(site: Site) -> None
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S12_the_disconnect_reaches_the_application(site: Site) -> None:
+async def test_the_application_receives_the_disconnect(site: Site) -> None:
     """And what the application raises because of it reaches the server."""
 
     class Gone(Exception):
@@ -401,7 +400,7 @@ async def test_S12_the_disconnect_reaches_the_application(site: Site) -> None:
 
 
 @behaviour(needs=Can.CANCEL, codings=CODINGS)
-async def test_S12_cancelling_leaves_nothing_behind(site: Site) -> None:
+async def test_cancelling_leaves_nothing_behind(site: Site) -> None:
     async def stuck() -> AsyncIterator[bytes]:
         yield ORDERS
         await asyncio.Event().wait()
@@ -416,7 +415,7 @@ async def test_S12_cancelling_leaves_nothing_behind(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S12_cancelling_while_the_client_takes_nothing(site: Site) -> None:
+async def test_cancelling_while_the_client_is_blocked_leaves_nothing_behind(site: Site) -> None:
     """The flush after a pause waits in a task of its own: it must not outlive the request."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -443,7 +442,7 @@ async def breaks_for_good(send: Send) -> None:
 @pytest.mark.parametrize("headers", [JSON, SSE])
 @pytest.mark.parametrize("waits_for", ["a thread", "the client"])
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_S12_a_send_that_was_cancelled_leaves_no_gap(
+async def test_a_cancelled_send_leaves_no_gap(
     coding: str, waits_for: str, headers: Headers
 ) -> None:
     """What it was to send is lost, and nothing may be sent as if it were not."""
@@ -480,7 +479,7 @@ async def test_S12_a_send_that_was_cancelled_leaves_no_gap(
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_S12_a_large_body_whose_send_was_cancelled_leaves_no_gap(coding: str) -> None:
+async def test_a_cancelled_send_of_a_large_body_leaves_no_gap(coding: str) -> None:
     """It leaves in slices: some are there, and some are lost."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -503,7 +502,7 @@ async def test_S12_a_large_body_whose_send_was_cancelled_leaves_no_gap(coding: s
 
 @pytest.mark.parametrize("first", [ORDERS, b"<p>one</p>"])
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_S12_a_pause_whose_send_failed_leaves_no_gap(coding: str, first: bytes) -> None:
+async def test_a_failed_flush_leaves_no_gap(coding: str, first: bytes) -> None:
     """It failed once; the server would take what comes after it."""
     has_failed = asyncio.Event()
 
@@ -534,7 +533,7 @@ class Broken(Exception):
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S13_after_an_early_exception_nothing_was_sent(site: Site) -> None:
+async def test_an_early_exception_sends_nothing(site: Site) -> None:
     """So that who is outside can still answer 500."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -548,7 +547,7 @@ async def test_S13_after_an_early_exception_nothing_was_sent(site: Site) -> None
 
 
 @behaviour(needs=Can.EARLY_ERRORS)
-async def test_S13_the_framework_answers_500(site: Site) -> None:
+async def test_the_framework_answers_an_early_exception_with_500(site: Site) -> None:
     async def broken() -> AsyncIterator[bytes]:
         empty: list[bytes] = []
         for part in empty:
@@ -564,7 +563,7 @@ async def test_S13_the_framework_answers_500(site: Site) -> None:
 
 
 @behaviour(needs=Can.LATE_ERRORS, codings=CODINGS)
-async def test_S14_a_broken_stream_is_not_finished(site: Site) -> None:
+async def test_a_broken_stream_is_not_finished(site: Site) -> None:
     """Or the client takes what it has for the whole, and caches may keep it."""
     for headers, parts in ((JSON, [ORDERS] * 2), (SSE, EVENTS), (JSON, [noise(9000)] * 2)):
 
@@ -582,7 +581,7 @@ async def test_S14_a_broken_stream_is_not_finished(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S14_a_body_that_is_never_finished_is_not_finished(site: Site) -> None:
+async def test_a_body_without_an_end_is_not_finished(site: Site) -> None:
     """An application that returns too early has failed, too."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -596,7 +595,7 @@ async def test_S14_a_body_that_is_never_finished_is_not_finished(site: Site) -> 
 
 
 @behaviour(codings=CODINGS)
-async def test_S15_requests_do_not_mix(site: Site) -> None:
+async def test_concurrent_requests_do_not_mix(site: Site) -> None:
     """Two streams take turns, chunk by chunk."""
     turns = [asyncio.Event() for _ in range(7)]
     bodies: list[list[bytes]] = [[ORDERS, b'"a"', ORDERS], [ORDERS[::-1], b'"b"', ORDERS[::-1]]]
@@ -620,7 +619,7 @@ async def test_S15_requests_do_not_mix(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
-async def test_S16_a_slow_client_slows_the_application(site: Site) -> None:
+async def test_a_slow_client_slows_the_application(site: Site) -> None:
     """At most one message is taken that the client has not, and what the coder holds back."""
     for headers, part in ((SSE, EVENTS[0]), (TEXT, noise(500_000)), (JSON, ORDERS * 40)):
         taken: list[int] = []
@@ -651,7 +650,7 @@ async def test_S16_a_slow_client_slows_the_application(site: Site) -> None:
 
 
 @behaviour(codings=CODINGS)
-async def test_S16_a_slow_client_gets_everything(site: Site) -> None:
+async def test_a_slow_client_gets_everything(site: Site) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield ORDERS

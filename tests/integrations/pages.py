@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final
 import httpx
 from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Double, ForeignKey, delete, event, func, insert, select
+from sqlalchemy import BigInteger, Double, ForeignKey, delete, event, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, joinedload, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 
 from hasten.fields import FieldSet
@@ -184,21 +184,6 @@ Notes = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, max_offse
 Walk = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="cursor", secret=SECRET)
 Both = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="both", secret=SECRET)
 Some = Paginate(NoteOut, model=Note, sort=SORTS, count=Capped(10))
-Guessed = Paginate(NoteOut, model=Note, sort=SORTS, count="estimated")
-Owners = Paginate(OwnerOut, model=Owner, sort=("id",))
-
-_busy = select(Note.owner_id).group_by(Note.owner_id).having(func.count() > 3)
-_few = select(Note).where(Note.id < 9).union_all(select(Note).where(Note.id > 35)).subquery()
-_cte = select(Note.id).where(Note.id % 2 == 0).cte("even")
-
-SELECTS: Final[dict[str, Any]] = {
-    "having": select(Note).where(Note.owner_id.in_(_busy)),
-    "grouped": select(Note).outerjoin(Note.owner).group_by(Note.id).having(func.count() > 0),
-    "union": select(aliased(Note, _few)),
-    "cte": select(Note).join(_cte, _cte.c.id == Note.id),
-    "distinct": select(Note).distinct(),
-}
-"""Selects of notes whose rows are not simply those of a table."""
 
 
 def application(driver: str) -> FastAPI:
@@ -252,38 +237,9 @@ async def some(db: DB, q: Annotated[PageParams, Depends(Some.params)]) -> Page[N
     return await Some.page(db, select(Note), q)
 
 
-@router.get("/guessed")
-async def guessed(db: DB, q: Annotated[PageParams, Depends(Guessed.params)]) -> Page[NoteOut]:
-    return await Guessed.page(db, select(Note), q)
-
-
-@router.get("/empty")
-async def empty(db: DB, q: Annotated[PageParams, Depends(Notes.params)]) -> Page[NoteOut]:
-    return await Notes.page(db, select(Note).where(Note.id < 0), q)
-
-
 @router.get("/grouped")
 async def grouped(db: DB, q: Annotated[PageParams, Depends(Notes.params)]) -> Page[NoteOut]:
     return await Notes.page(db, select(Note.title).group_by(Note.title), q)
-
-
-@router.get("/joined")
-async def joined(db: DB, q: Annotated[PageParams, Depends(Owners.params)]) -> Page[OwnerOut]:
-    """Owners of some note: a join to many."""
-    return await Owners.page(db, select(Owner).join(Owner.notes).where(Note.id > 8), q)
-
-
-@router.get("/eager")
-async def eager(db: DB, q: Annotated[PageParams, Depends(Owners.params)]) -> Page[OwnerOut]:
-    statement = select(Owner).outerjoin(Owner.notes.and_(Note.id < 0))
-    return await Owners.page(db, statement.options(joinedload(Owner.notes)), q)
-
-
-@router.get("/selects/{kind}")
-async def selects(
-    kind: str, db: DB, q: Annotated[PageParams, Depends(Notes.params)]
-) -> Page[NoteOut]:
-    return await Notes.page(db, SELECTS[kind], q)
 
 
 @router.get("/notes/{id}", response_model=None)

@@ -125,7 +125,7 @@ def test_the_route_says_what_it_is_for(option: str) -> None:
         RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 
-def test_48_openapi_has_the_refusals_of_what_is_covered(app: FastAPI) -> None:
+def test_openapi_describes_the_refusals_of_every_limited_route(app: FastAPI) -> None:
     paths: dict[str, Any] = app.openapi()["paths"]
     refusal = paths["/api/covered"]["get"]["responses"]["429"]
     assert refusal["description"] == "Too many requests: 100-in-15min."

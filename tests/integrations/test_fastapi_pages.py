@@ -155,7 +155,7 @@ async def test_refused_in_the_shape_of_fastapi(query: str, parameter: str, code:
     assert (detail["type"], detail["loc"]) == (code, ["query", parameter])
 
 
-async def test_44_48_a_cursor_that_is_not_of_this_query_is_400() -> None:
+async def test_a_cursor_of_another_query_is_refused_with_400() -> None:
     for query in ("cursor=junk", f"sort=-grade&cursor={await a_token()}"):
         answer = await get(f"/api/items?{query}")
         assert answer.status_code == 400
@@ -174,7 +174,7 @@ async def test_fields_of_one_row() -> None:
     assert (await get("/api/authors/99?fields=email")).status_code == 422
 
 
-def test_84_openapi_describes_parameters_and_answer() -> None:
+def test_openapi_describes_parameters_and_responses() -> None:
     schema = app.openapi()
     described = parameters(schema, "/api/posts")
     assert list(described) == ["page", "limit", "sort"]
@@ -195,7 +195,7 @@ def test_84_openapi_describes_parameters_and_answer() -> None:
     assert statuses(schema, "/api/authors/{id}") == {"200", "404", "422"}
 
 
-def test_84_what_may_be_missing_is_not_required() -> None:
+def test_openapi_requires_no_field_that_may_be_missing() -> None:
     schema = app.openapi()
     author = answered(schema, "/api/authors/{id}")
     assert "required" not in author
@@ -246,7 +246,7 @@ async def test_the_client_chooses_fields_of_pages() -> None:
     assert (await get("/api/chosen?fields=email")).status_code == 422
 
 
-async def test_88_what_the_client_has_is_not_sent_again() -> None:
+async def test_a_matching_etag_gets_304() -> None:
     first = await get("/api/items?limit=2")
     again = await get("/api/items?limit=2", {"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -281,7 +281,7 @@ async def test_lists_and_sources_are_answers_too() -> None:
     }
 
 
-def test_84_a_computed_field_is_described_as_any_other() -> None:
+def test_openapi_describes_a_computed_field() -> None:
     class Inner(BaseModel):
         side: int
 
@@ -308,7 +308,7 @@ def test_84_a_computed_field_is_described_as_any_other() -> None:
     assert "required" not in schema
 
 
-def test_87_90_what_browsers_need_to_know_is_written_down() -> None:
+def test_the_how_to_tells_what_browsers_need() -> None:
     docs = Path(__file__).parents[2] / "docs" / "howto"
     assert "Access-Control-Expose-Headers: Link, ETag" in (docs / "pages.md").read_text()
     assert "2⁵³" in (docs / "fields.md").read_text()

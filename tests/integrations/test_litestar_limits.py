@@ -10,7 +10,7 @@ from litestar import Litestar, get
 from hasten.ratelimit import Limit, RateLimitMiddleware, limit
 
 
-async def test_13_an_application_may_be_wrapped() -> None:
+async def test_a_whole_application_can_be_wrapped() -> None:
     @get("/a", sync_to_thread=True)
     @limit("1/m")
     def a() -> str:

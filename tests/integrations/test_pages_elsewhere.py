@@ -171,7 +171,7 @@ async def test_pages(app: Any) -> None:
     ]  # fmt: skip
 
 
-async def test_21_head_is_the_same_without_a_body(app: Any) -> None:
+async def test_head_gets_the_same_headers_without_a_body(app: Any) -> None:
     whole = await ask(app, "/items?limit=2")
     head = await ask(app, "/items?limit=2", "HEAD")
     assert head.content == b""
@@ -180,7 +180,7 @@ async def test_21_head_is_the_same_without_a_body(app: Any) -> None:
         assert head.headers[name] == whole.headers[name]
 
 
-async def test_88_what_the_client_has_is_not_sent_again(app: Any) -> None:
+async def test_a_matching_etag_gets_304(app: Any) -> None:
     whole = await ask(app, "/items?limit=2")
     again = await ask(app, "/items?limit=2", if_none_match=whole.headers["etag"])
     assert (again.status_code, again.content) == (304, b"")
@@ -210,7 +210,7 @@ async def test_what_is_refused_is_a_problem(
     assert (problem["status"], problem["parameter"]) == (status, parameter)
 
 
-async def test_82_one_row_or_none(app: Any) -> None:
+async def test_a_missing_row_is_404_and_an_unknown_field_422(app: Any) -> None:
     assert (await ask(app, "/items/7")).json() == {"id": 7}
     assert (await ask(app, "/items/999")).status_code == 404
     assert (await ask(app, "/items/999?fields=state")).status_code == 422

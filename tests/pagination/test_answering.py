@@ -61,7 +61,7 @@ def answered(
     return found
 
 
-def test_86_an_answer_has_its_links(session: Session) -> None:
+def test_a_response_has_links(session: Session) -> None:
     items = Paginate(ItemOut, model=Item)
     found = answered(session, items, "page=2&limit=5&q=%26")
     assert json.loads(found.body)["pagination"] == {"page": 2, "limit": 5, "total": 180}
@@ -70,12 +70,12 @@ def test_86_an_answer_has_its_links(session: Session) -> None:
     assert set(found.headers) == {"content-type", "link"}
 
 
-def test_89_nothing_is_said_of_caches(session: Session) -> None:
+def test_no_cache_control_is_sent(session: Session) -> None:
     items = Paginate(ItemOut, model=Item, etag=True)
     assert set(answered(session, items, "").headers) == {"content-type", "link", "etag"}
 
 
-def test_88_who_has_the_bytes_gets_304_with_the_links(session: Session) -> None:
+def test_a_matching_etag_gets_304_with_the_links(session: Session) -> None:
     items = Paginate(ItemOut, model=Item, etag=True)
     first = answered(session, items, "limit=3")
     tag = first.headers["etag"]
@@ -87,7 +87,7 @@ def test_88_who_has_the_bytes_gets_304_with_the_links(session: Session) -> None:
     assert answered(session, items, "limit=3", tag).status == 200
 
 
-def test_88_it_is_of_what_was_asked_for(session: Session) -> None:
+def test_the_etag_depends_on_the_selected_fields(session: Session) -> None:
     items = Paginate(Partial[ItemOut], model=Item, etag=True)
     queries = ("", "fields=id", "fields=grade", "fields=grade,id", "fields=id,grade")
     tags = [answered(session, items, query).headers["etag"] for query in queries]

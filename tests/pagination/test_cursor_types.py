@@ -39,7 +39,7 @@ Slots = Paginate(
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("sort", [*SORTS, *[f"-{name}" for name in SORTS], "role,-created"])
-def test_56_every_type_walks_forward_and_back(database: str, sort: str) -> None:
+def test_a_walk_goes_forward_and_back_by_every_type(database: str, sort: str) -> None:
     with Session(engine(database)) as session:
         seen = walk(session, Users, User, sort)
         assert len(seen) == len({row["id"] for row in seen}) == 30
@@ -99,7 +99,7 @@ class Reversed(TypeDecorator[str]):
         return value and value[::-1]
 
 
-def test_56_types_of_the_application_s_own() -> None:
+def test_a_walk_goes_by_a_type_of_the_application() -> None:
     class Own(DeclarativeBase):
         pass
 
@@ -152,7 +152,7 @@ class ThingOut(BaseModel):
     color: Color
 
 
-def test_52_a_token_of_a_member_that_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cursor_with_a_removed_enum_member_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     things = Paginate(
         ThingOut,
         model=Thing,
@@ -175,7 +175,7 @@ def test_52_a_token_of_a_member_that_is_gone_is_refused(monkeypatch: pytest.Monk
     made.dispose()
 
 
-def test_13_too_high_a_limit_may_be_taken_for_the_highest() -> None:
+def test_a_limit_over_the_maximum_can_be_clamped() -> None:
     things = Paginate(
         object,
         model=User,

@@ -107,7 +107,7 @@ async def walk(driver: str, order: Order) -> list[int]:
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("values", [LAST, FIRST, LAST + FIRST])
-async def test_57_the_first_and_the_last_date_are_no_infinities(
+async def test_the_first_and_the_last_date_are_not_infinities(
     database: Connection, values: list[str], driver: str
 ) -> None:
     fill(database, values)
@@ -115,7 +115,7 @@ async def test_57_the_first_and_the_last_date_are_no_infinities(
         assert await walk(driver, order) == full(database, order)
 
 
-async def test_57_infinities_that_asyncpg_reads_as_dates_have_their_place(
+async def test_infinities_that_asyncpg_reads_as_dates_keep_their_order(
     database: Connection,
 ) -> None:
     fill(database, ENDLESS)
@@ -124,14 +124,16 @@ async def test_57_infinities_that_asyncpg_reads_as_dates_have_their_place(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_57_infinities_are_refused_by_psycopg(database: Connection, order: Order) -> None:
+async def test_infinities_are_refused_with_psycopg(database: Connection, order: Order) -> None:
     fill(database, ENDLESS)
     with pytest.raises(DBAPIError, match=r"too (large|small)"):
         await walk("psycopg", order)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_57_both_in_one_column_are_refused(database: Connection, order: Order) -> None:
+async def test_infinities_beside_extreme_dates_are_refused(
+    database: Connection, order: Order
+) -> None:
     """No page is better than a wrong one."""
     fill(database, LAST + FIRST + ENDLESS)
     with pytest.raises(DBAPIError, match="not to be told from infinity"):

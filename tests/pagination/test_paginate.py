@@ -151,7 +151,7 @@ class TestPages:
             async with AsyncSession(made) if kind == "session" else made.connect() as db:
                 assert await Items.page(db, EVERY, q) == expected
 
-    def test_1_nothing_is_page_1_of_20(self, session: Session) -> None:
+    def test_no_parameters_return_the_first_page_of_20(self, session: Session) -> None:
         found = page(session, "")
         assert (found.page, found.limit, found.total) == (1, 20, 180)
         assert ids(found) == list(range(1, 21))
@@ -166,7 +166,7 @@ class TestPages:
             "sort=dataset", "sort=id,id", "sort=id,(case when 1 then 1 end)", "cursor=abc",
         ],
     )  # fmt: skip
-    def test_2_to_16_and_33_to_36_are_refused_before_any_sql(
+    def test_an_invalid_parameter_is_refused_before_any_statement(
         self, sqlite: Session, query: str
     ) -> None:
         with asked(sqlite) as seen, pytest.raises(InvalidParameter) as caught:
@@ -174,52 +174,37 @@ class TestPages:
         assert caught.value.status == 422
         assert seen == []
 
-    def test_8_past_the_end_is_an_empty_page(self, session: Session) -> None:
+    def test_a_page_past_the_end_is_empty_and_has_the_total(self, session: Session) -> None:
         found = page(session, "page=999")
         assert (list(found.data), found.total, found.has_more) == ([], 180, False)
 
-    def test_9_past_the_end_no_page_is_read(self, session: Session) -> None:
+    def test_a_page_past_the_end_takes_one_statement(self, session: Session) -> None:
         with asked(session) as seen:
             assert page(session, "page=999&limit=100").total == 180
         assert len(seen) == 1
 
-    def test_10_max_offset(self) -> None:
+    def test_an_offset_over_the_maximum_is_refused(self) -> None:
         shallow = Paginate(ItemOut, model=Item, max_offset=100)
         assert "page" in str(refused(shallow, "page=7&limit=20"))
         assert shallow.parse("page=6&limit=20").offset == 100
 
-    def test_12_the_message_names_the_maximum(self) -> None:
-        error = refused(Items, "limit=101")
-        assert (error.parameter, error.maximum) == ("limit", 100)
-        assert "1 to 100" in str(error)
-
-    def test_14_limit_may_be_the_maximum(self, session: Session) -> None:
+    def test_the_maximum_limit_is_accepted(self, session: Session) -> None:
         assert len(page(session, "limit=100").data) == 100
 
-    def test_16_page_and_cursor_together(self) -> None:
-        assert refused(Both, "page=1&cursor=").code == "conflict"
-
-    def test_17_an_exact_multiple_has_no_more(self, session: Session) -> None:
+    def test_a_full_last_page_has_no_next_page(self, session: Session) -> None:
         query = "page=2&limit=20"
         found = page(session, query, Posts, select(Post))
         assert (len(found.data), found.has_more) == (20, False)
         assert "next" not in (Posts.link(found, Posts.parse(query)) or "")
 
-    def test_18_nothing_at_all(self, session: Session) -> None:
+    def test_an_empty_table_has_an_empty_page(self, session: Session) -> None:
         found = page(session, "", statement=EVERY.where(Item.id < 0))
         assert json.loads(Items.encode(found)) == {
             "data": [],
             "pagination": {"page": 1, "limit": 20, "total": 0},
         }
 
-    def test_22_other_parameters_stay_in_links(self, sqlite: Session) -> None:
-        query = "q=a%26b&page=2&limit=5"
-        found = page(sqlite, query)
-        link = Items.link(found, Items.parse(query))
-        assert link is not None
-        assert '<?q=a%26b&limit=5&page=3>; rel="next"' in link
-
-    def test_20_page_and_total_are_one_statement(self, session: Session) -> None:
+    def test_page_and_total_take_one_statement(self, session: Session) -> None:
         with asked(session) as seen:
             page(session, "page=2")
         assert len(seen) == 1
@@ -248,10 +233,10 @@ class TestPages:
         assert [set(row) for row in found.data] == [{"id", "state"}] * 3
         assert "made" not in seen[0]
 
-    def test_23_without_an_order_it_is_the_primary_key(self, session: Session) -> None:
+    def test_the_default_order_is_the_primary_key(self, session: Session) -> None:
         assert ids(page(session, "page=2&limit=3")) == [4, 5, 6]
 
-    def test_24_ties_are_broken_by_the_primary_key(self, session: Session) -> None:
+    def test_the_primary_key_breaks_ties(self, session: Session) -> None:
         rows = session.scalars(EVERY.order_by(Item.state.desc(), Item.id.desc())).all()
         pages = [ids(page(session, f"sort=-state&limit=50&page={n}")) for n in range(1, 5)]
         assert [each for some in pages for each in some] == [row.id for row in rows]
@@ -261,12 +246,12 @@ class TestPages:
         assert ids(page(session, "limit=2", statement=statement)) == [180, 179]
         assert ids(page(session, "limit=2&sort=id", statement=statement)) == [1, 2]
 
-    def test_27_a_join_to_many_repeats_no_row(self, session: Session) -> None:
+    def test_a_join_to_many_repeats_no_row(self, session: Session) -> None:
         statement = select(Post).join(Post.tags).where(Tag.name.in_(["red", "green"]))
         found = page(session, "limit=100", Posts, statement)
         assert found.total == len(found.data) == len(set(ids(found))) == 30
 
-    def test_28_what_entities_would_load_is_left_out(self, session: Session) -> None:
+    def test_joined_loading_does_not_change_the_page(self, session: Session) -> None:
         statement = select(Post).options(joinedload(Post.tags))
         found = page(session, "limit=7", Posts, statement)
         assert (len(found.data), found.total) == (7, 40)
@@ -276,7 +261,7 @@ class TestPages:
         found = page(session, "sort=title&limit=2", Posts, select(other).where(other.id > 5))
         assert [row["title"] for row in found.data] == ["t0", "t0"]
 
-    def test_31_a_capped_total_says_so(self, session: Session) -> None:
+    def test_a_capped_total_is_marked_and_links_no_last_page(self, session: Session) -> None:
         capped = Paginate(ItemOut, model=Item, count=Capped(50))
         found = page(session, "", capped)
         assert found.pagination() == {
@@ -291,7 +276,7 @@ class TestPages:
         assert found.pagination() == {"page": 1, "limit": 20, "has_more": True}
         assert "count(" not in seen[0]
 
-    def test_32_an_estimate_never_denies_a_page(self, session: Session) -> None:
+    def test_an_estimated_total_never_contradicts_the_page(self, session: Session) -> None:
         guess = Paginate(ItemOut, model=Item, count="estimated")
         found = page(session, "limit=100&page=2", guess)
         assert (len(found.data), found.total) == (80, 180)
@@ -300,7 +285,7 @@ class TestPages:
 class TestCursors:
     @pytest.mark.parametrize("sort", ["", "state", "-grade", "grade,-label", "-label,made", "-id"])
     @pytest.mark.parametrize("dataset", [0, 1, 2])
-    def test_37_38_43_every_row_once(self, session: Session, sort: str, dataset: int) -> None:
+    def test_a_walk_returns_every_row_once(self, session: Session, sort: str, dataset: int) -> None:
         statement = EVERY.where(Item.dataset == dataset)
         query = f"limit=7&sort={sort}" if sort else "limit=7"
         pages = walk(session, query, statement=statement)
@@ -330,7 +315,7 @@ class TestCursors:
                     token = found.next_cursor
         assert len(seen) == len({row["id"] for row in seen}) == 60
 
-    def test_39_40_writers_move_nothing(self, session: Session) -> None:
+    def test_a_walk_returns_the_rows_that_stay_while_others_change(self, session: Session) -> None:
         """Rows before and after the position come, and the row at it goes."""
         before = [row["id"] for each in walk(session, "sort=state&limit=9") for row in each.data]
         first = stretch(session, "sort=state&limit=9")
@@ -347,7 +332,9 @@ class TestCursors:
         assert len(seen) == len(before) + 1
 
     @pytest.mark.parametrize("sort", ["id", "-grade,label", "state"])
-    def test_42_back_again(self, session: Session, sort: str) -> None:
+    def test_a_walk_forward_and_back_returns_every_row_once(
+        self, session: Session, sort: str
+    ) -> None:
         query = f"limit=7&sort={sort}"
         forward = walk(session, query)
         back = [forward[-1]]
@@ -368,19 +355,6 @@ class TestCursors:
         back = stretch(session, f"limit=50&sort=id&cursor={empty.prev_cursor}")
         assert back.data == first.data
 
-    @pytest.mark.parametrize("token", ["junk", "anVuaw", "%00", "a" * 3000, "é", "i:5"])
-    def test_44_47_54_what_is_not_ours_is_refused(self, token: str) -> None:
-        assert refused(Walk, f"cursor={token}", 400).code == "invalid_cursor"
-
-    def test_45_not_a_byte_may_differ(self, sqlite: Session) -> None:
-        token = stretch(sqlite, "limit=5").next_cursor
-        assert token is not None
-        for place in range(len(token)):
-            other = "A" if token[place] != "A" else "B"
-            refused(Walk, f"cursor={token[:place]}{other}{token[place + 1 :]}", 400)
-        refused(Walk, f"cursor={token[:-1]}", 400)
-        refused(Walk, f"cursor={token}A", 400)
-
     @pytest.mark.parametrize(
         ("query", "statement"),
         [
@@ -393,7 +367,7 @@ class TestCursors:
             ("sort=grade", FIRST.where(Item.state == "new")),
         ],
     )
-    def test_48_49_of_another_query_is_refused_before_any_sql(
+    def test_a_cursor_of_another_query_is_refused_before_any_statement(
         self, session: Session, query: str, statement: Any
     ) -> None:
         token = stretch(session, "sort=grade&limit=5").next_cursor
@@ -402,7 +376,7 @@ class TestCursors:
         assert (caught.value.status, caught.value.code) == (400, "cursor_mismatch")
         assert seen == []
 
-    def test_49_of_another_model_or_scope_is_refused(self, sqlite: Session) -> None:
+    def test_a_cursor_of_another_model_or_scope_is_refused(self, sqlite: Session) -> None:
         token = stretch(sqlite, "limit=5", statement=EVERY).next_cursor
         authors = Paginate(AuthorId, model=Author, mode="cursor", secret=SECRET)
         with pytest.raises(InvalidParameter, match="another query"):
@@ -414,34 +388,34 @@ class TestCursors:
         with pytest.raises(InvalidParameter, match="another query"):
             Walk.page_sync(sqlite, EVERY, q, scope="tenant 2")
 
-    def test_50_51_other_limits_and_fields_are_allowed(self, session: Session) -> None:
+    def test_a_cursor_accepts_another_limit_and_other_fields(self, session: Session) -> None:
         first = stretch(session, "sort=grade&limit=5")
         q = Walk.parse(f"sort=grade&limit=9&cursor={first.next_cursor}")
         found = Walk.page_sync(session, FIRST, q, Walk.fields.parse("fields=state"))
         assert [set(row) for row in found.data] == [{"state"}] * 9
 
-    def test_53_secrets_rotate(self, sqlite: Session) -> None:
+    def test_secrets_can_be_rotated(self, sqlite: Session) -> None:
         token = stretch(sqlite, "limit=5").next_cursor
         new = Paginate(ItemOut, model=Item, mode="cursor", secret=[OTHER, SECRET])
         assert len(stretch(sqlite, f"limit=5&cursor={token}", new).data) == 5
         gone = Paginate(ItemOut, model=Item, mode="cursor", secret=OTHER)
         refused(gone, f"cursor={token}", 400)
 
-    def test_55_a_cursor_shows_fields_of_the_answer_alone(self, sqlite: Session) -> None:
+    def test_a_cursor_contains_only_public_fields(self, sqlite: Session) -> None:
         titles = Paginate(TitleOut, model=Post, mode="cursor", secret=SECRET)
         with asked(sqlite) as seen, pytest.raises(InvalidOption, match=r"posts\.id"):
             stretch(sqlite, "", titles, select(Post))
         assert seen == []
 
-    def test_58_an_empty_cursor_is_the_first_page(self, session: Session) -> None:
+    def test_an_empty_cursor_selects_the_first_page(self, session: Session) -> None:
         assert stretch(session, "cursor=&limit=5") == stretch(session, "limit=5")
 
-    def test_60_no_secret_no_cursors(self) -> None:
+    def test_cursors_need_a_secret(self) -> None:
         for mode in ("cursor", "both"):
             with pytest.raises(InvalidOption, match="secret"):
                 Paginate(ItemOut, model=Item, mode=mode)  # type: ignore[call-overload]
 
-    def test_60_a_secret_of_the_process_by_its_name(self, sqlite: Session) -> None:
+    def test_a_secret_per_process_must_be_asked_for_by_name(self, sqlite: Session) -> None:
         one, other = (
             Paginate(ItemOut, model=Item, mode="cursor", secret=PER_PROCESS) for _ in range(2)
         )
@@ -548,7 +522,7 @@ class TestInMemory:
         assert [row["grade"] for row in found.data] == [2] * 8 + [1] * 9 + [None] * 8
         assert ids(found)[:3] == [2, 5, 8]
 
-    def test_12_what_an_orm_loaded_is_refused(self, sqlite: Session) -> None:
+    def test_rows_of_a_database_are_refused_as_a_list(self, sqlite: Session) -> None:
         for items in (
             sqlite.execute(EVERY),
             sqlite.scalars(EVERY).all(),
@@ -586,7 +560,7 @@ class TestOptions:
             Paginate(ItemOut, **{"model": Item, **options})
         assert caught.value.option == named
 
-    def test_33_a_relation_is_no_name_to_sort_by(self) -> None:
+    def test_a_relation_is_refused_as_a_sort_key(self) -> None:
         with pytest.raises(InvalidOption, match="plain fields"):
             Paginate(PostOut, model=Post, sort=("author",))
 

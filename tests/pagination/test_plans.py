@@ -334,7 +334,7 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: 
 
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("offset", [0, 900, ROWS, ROWS + 1_000_000])
-def test_9_a_page_past_the_end_is_not_looked_for(
+def test_a_page_past_the_end_is_not_searched_for(
     connection: Connection, kind: str, offset: int
 ) -> None:
     """A page and its total cost little more than the total; past the end, no more at all."""
@@ -352,7 +352,7 @@ def test_9_a_page_past_the_end_is_not_looked_for(
     assert total - alone <= (0 if offset >= ROWS else {"postgresql": 1000, "sqlite": 6000}[dialect])
 
 
-def test_9_past_the_end_of_a_short_list_of_columns_is_one_statement(postgres: Connection) -> None:
+def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: Connection) -> None:
     reading = read(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
     keys = resolve(reading, (Key("id"),), COLUMNS)
     alone = buffers(postgres, count(reading))
@@ -363,7 +363,7 @@ def test_9_past_the_end_of_a_short_list_of_columns_is_one_statement(postgres: Co
     assert total <= alone + 5
 
 
-def test_31_a_capped_total_does_not_depend_on_the_size_of_the_table(
+def test_a_capped_total_costs_less_than_an_exact_one(
     postgres: Connection,
 ) -> None:
     reading = read(select(wide))
@@ -376,7 +376,7 @@ def test_31_a_capped_total_does_not_depend_on_the_size_of_the_table(
     assert few < exact / 5
 
 
-def test_31_a_table_that_has_grown_costs_no_more(connection: Connection) -> None:
+def test_a_capped_total_costs_the_same_when_the_table_has_grown(connection: Connection) -> None:
     """To count up to the cap, and to read a page beside that, in a piece of the table and in all.
 
     SQLite counts a bare table to its end, by one instruction.
@@ -404,7 +404,7 @@ def test_31_a_table_that_has_grown_costs_no_more(connection: Connection) -> None
     assert spent[ROWS] <= 1.1 * spent[20_000]
 
 
-def test_31_a_whole_table_of_sqlite_is_counted_by_one_instruction(sqlite: Connection) -> None:
+def test_sqlite_counts_a_whole_table_in_one_instruction(sqlite: Connection) -> None:
     reading = read(select(wide))
     assert steps(sqlite, count(reading, cap=10_000, dialect="sqlite")) < 20
     filtered = read(select(wide).where(wide.c.status == "live"))
@@ -412,7 +412,7 @@ def test_31_a_whole_table_of_sqlite_is_counted_by_one_instruction(sqlite: Connec
     assert steps(sqlite, capped) < 20_000 < steps(sqlite, count(filtered))
 
 
-def test_32_estimates_come_from_the_catalogue_or_the_planner(postgres: Connection) -> None:
+def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: Connection) -> None:
     of = Statements(read(select(Wide)), ())
     whole = run(postgres, total_of(of, dialect="postgresql", count="estimated"))
     assert whole == (ROWS, "estimate")
@@ -423,7 +423,7 @@ def test_32_estimates_come_from_the_catalogue_or_the_planner(postgres: Connectio
     assert "pg_class" in str(estimate(read(select(Wide))))
 
 
-def test_32_what_was_never_analyzed_is_counted(postgres: Connection) -> None:
+def test_a_table_that_was_never_analyzed_is_counted(postgres: Connection) -> None:
     """Up to the cap, if there is one: nobody asked for more than a guess."""
     fresh = Table("Fresh", MetaData(), Column("id", Integer, primary_key=True))
     fresh.create(postgres)

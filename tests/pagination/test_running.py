@@ -154,7 +154,7 @@ class TestStatements:
             ("sqlite", True, 0, "estimated", 2),
         ],
     )
-    def test_9_by_number(
+    def test_a_page_by_number_takes_few_statements(
         self, database: str, is_entity: bool, offset: int, count: Counted, statements: int
     ) -> None:
         reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
@@ -194,7 +194,7 @@ class TestStatements:
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("is_entity", [True, False])
-def test_8_18_past_the_end_and_of_nothing_there_is_a_total(database: str, is_entity: bool) -> None:
+def test_a_page_past_the_end_or_of_no_rows_has_a_total(database: str, is_entity: bool) -> None:
     reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
     nothing, its_keys = plan(of_entities(77) if is_entity else of_columns(77), ())
     with Session(engine(database)) as session:
@@ -214,7 +214,7 @@ def test_8_18_past_the_end_and_of_nothing_there_is_a_total(database: str, is_ent
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("is_entity", [True, False])
-def test_31_a_page_beyond_the_cap_is_still_a_page(database: str, is_entity: bool) -> None:
+def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> None:
     reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
     with Session(engine(database)) as session:
         for cap, total, relation in ((59, 59, "gte"), (60, 60, "eq"), (7, 7, "gte")):
@@ -279,7 +279,7 @@ def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
     assert not can_defer(read(select(Post.id).group_by(Post.id)))
 
 
-def test_31_32_totals_say_how_they_stand_to_the_truth() -> None:
+def test_a_total_tells_how_exact_it_is() -> None:
     assert as_total(5, None) == (5, "eq")
     assert as_total(5, 5) == (5, "eq")
     assert as_total(6, 5) == (5, "gte")

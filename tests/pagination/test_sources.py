@@ -111,7 +111,7 @@ class TestLists:
         st.sampled_from(["first", "last"]),
         st.integers(1, 7),
     )
-    def test_59_a_walk_is_the_whole_list_in_order(
+    def test_a_walk_over_a_list_returns_the_whole_list_in_order(
         self, values: list[Any], sort: list[Any], nulls: Any, limit: int
     ) -> None:
         items = [Book(n, grade, f"t{title}") for n, (grade, title) in enumerate(values)]
@@ -136,7 +136,7 @@ class TestLists:
     @pytest.mark.parametrize("number", [float, Decimal])
     @pytest.mark.parametrize("sort", ["grade", "-grade", "grade,-id"])
     @pytest.mark.parametrize("limit", [1, 2, 3])
-    def test_57_no_number_is_above_all_numbers(
+    def test_nan_is_sorted_above_all_numbers(
         self, number: Callable[[str], Any], sort: str, limit: int
     ) -> None:
         """Python would leave such a list unsorted, and a walk over it would not end."""
@@ -151,7 +151,9 @@ class TestLists:
 
     @pytest.mark.parametrize("sort", ["at", "-at"])
     @pytest.mark.parametrize("limit", [1, 2, 3])
-    def test_59_the_hour_that_a_clock_shows_twice(self, sort: str, limit: int) -> None:
+    def test_a_walk_keeps_instants_in_order_when_the_clock_is_set_back(
+        self, sort: str, limit: int
+    ) -> None:
         """Summer time ends in Berlin at 1:00 UTC, and the clock goes from 3:00 back to 2:00."""
         start = datetime(2026, 10, 24, 23, tzinfo=UTC)
         times = [start + timedelta(minutes=30 * n) for n in range(10)]
@@ -167,7 +169,7 @@ class TestLists:
         ids = [row["id"] for page in pages for row in page.data]
         assert ids == (list(range(12)) if sort == "at" else list(range(11, -1, -1)))
 
-    def test_48_a_cursor_of_another_order_or_scope_is_refused(self) -> None:
+    def test_a_cursor_of_another_order_or_scope_is_refused(self) -> None:
         books = Paginate(BookOut, key=("id",), sort=("grade",), mode="cursor", secret=SECRET)
         items = [Book(n) for n in range(5)]
         token = books.of(items, books.parse("limit=2"), scope="mine").next_cursor

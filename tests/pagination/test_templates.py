@@ -533,7 +533,7 @@ class TestWhatIsNotInTheKey:
             plain.close()
         made.dispose()
 
-    def test_49_a_cursor_knows_its_criteria(self, database: str) -> None:
+    def test_a_cursor_belongs_to_its_loader_criteria(self, database: str) -> None:
         pages = paginate()
         with Session(engine(database)) as session:
             one, two = (select(Item).options(lambda_criteria(tenant)) for tenant in (0, 1))
@@ -567,7 +567,7 @@ def test_what_is_executed_has_the_values_of_its_request_by_name_alone(database: 
                 session.execute(statement)
 
 
-def test_85_no_more_is_kept_than_so_much() -> None:
+def test_at_most_256_plans_are_kept() -> None:
     pages = paginate()
     with Session(engine("sqlite")) as session:
         for number in range(300):

@@ -103,7 +103,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", list(table.c.keys())[1:])
-async def test_56_a_value_finds_its_place_again(
+async def test_a_walk_continues_after_a_value_of_any_type(
     database: str, column: str, descending: bool
 ) -> None:
     """Row values and ranges, by both drivers."""

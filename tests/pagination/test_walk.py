@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import count
 from random import Random
 from typing import Any, Final
 
@@ -22,7 +21,6 @@ from sqlalchemy import (
     MetaData,
     Numeric,
     Table,
-    delete,
     func,
     insert,
     select,
@@ -103,11 +101,13 @@ def of_columns(dataset: int) -> Selection:
     return select(Item.id, Item.label).where(Item.dataset == dataset)
 
 
-@pytest.mark.parametrize("select_items", [of_entities, of_columns])
-@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize(
+    ("database", "select_items"),
+    [("sqlite", of_entities), ("sqlite", of_columns), ("postgresql", of_columns)],
+)
 @QUICK
 @given(order=orders, dataset=datasets, limit=limits)
-def test_37_38_a_walk_is_a_full_read_forwards_and_backwards(
+def test_a_walk_equals_a_full_read_in_both_directions(
     database: str,
     select_items: Callable[[int], Selection],
     order: Order,
@@ -138,7 +138,7 @@ def test_37_38_a_walk_is_a_full_read_forwards_and_backwards(
 @pytest.mark.parametrize("database", DATABASES)
 @settings(QUICK, max_examples=25)
 @given(order=orders, dataset=datasets, limit=limits)
-def test_37_38_a_walk_by_the_asynchronous_driver_too(
+def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
     database: str, order: Order, dataset: int, limit: int
 ) -> None:
     async def walk() -> None:
@@ -164,7 +164,7 @@ def test_37_38_a_walk_by_the_asynchronous_driver_too(
 @pytest.mark.parametrize("database", DATABASES)
 @QUICK
 @given(order=orders, dataset=datasets, limit=limits, data=st.data())
-def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
+def test_the_page_before_a_page_is_the_one_that_preceded_it(
     database: str, order: Order, dataset: int, limit: int, data: st.DataObject
 ) -> None:
     reading, keys = plan(of_columns(dataset), order)
@@ -194,65 +194,8 @@ def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
             page = following
 
 
-@pytest.mark.parametrize("select_items", [of_entities, of_columns])
 @pytest.mark.parametrize("database", DATABASES)
-@settings(QUICK, max_examples=25)
-@given(
-    order=orders,
-    dataset=datasets,
-    limit=st.integers(1, 12),
-    backwards=st.booleans(),
-    seed=st.integers(0, 2**32),
-)
-def test_39_40_rows_that_stay_are_seen_once_while_others_come_and_go(
-    database: str,
-    select_items: Callable[[int], Selection],
-    order: Order,
-    dataset: int,
-    limit: int,
-    backwards: bool,
-    seed: int,
-) -> None:
-    """The row at the position may itself be gone."""
-    random = Random(seed)
-    reading, keys = plan(select_items(dataset), order)
-    with Session(engine(database)) as session:
-        connection = session.connection()
-        before = {row.id for row in everything(connection, dataset)}
-        gone: set[int] = set()
-        new_ids = count(10_000)
-        seen: list[int] = []
-        position, has_more = None, True
-        while has_more:
-            page = run(
-                session,
-                stretch(
-                    Statements(reading, keys),
-                    position,
-                    limit=limit,
-                    dialect=database,
-                    backwards=backwards,
-                ),
-            )
-            found = ids(page.rows)
-            seen += reversed(found) if backwards else found
-            position, has_more = (page.first if backwards else page.last), page.has_more
-            out = set(found[-1:] if seed % 2 else [])
-            if 2 * len(gone) < len(before):
-                out |= set(random.sample(sorted(before - gone), 2))
-            gone |= out
-            connection.execute(delete(Item).where(Item.id.in_(out)))
-            # SQLite would give the id of a row that is gone once more.
-            new = [next(new_ids), next(new_ids)] if len(seen) < len(before) else []
-            if new:
-                connection.execute(insert(Item), [item(random, dataset, id=id) for id in new])
-        assert len(seen) == len(set(seen))
-        assert before - gone <= set(seen)
-        session.rollback()
-
-
-@pytest.mark.parametrize("database", DATABASES)
-def test_43_the_first_page_has_nothing_before_it_and_the_last_nothing_after(database: str) -> None:
+def test_no_page_precedes_the_first_or_follows_the_last(database: str) -> None:
     reading, keys = plan(of_columns(0), (Key("made"),))
     with engine(database).connect() as connection:
         first = run(
@@ -278,7 +221,7 @@ def test_43_the_first_page_has_nothing_before_it_and_the_last_nothing_after(data
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("backwards", [False, True])
-def test_17_a_page_that_ends_with_the_last_row_has_no_more(database: str, backwards: bool) -> None:
+def test_a_full_last_page_has_no_next_page(database: str, backwards: bool) -> None:
     reading, keys = plan(of_columns(0), (Key("made"),))
     with engine(database).connect() as connection:
         for limit, has_more in ((59, True), (60, False), (61, False)):
@@ -295,7 +238,7 @@ def test_17_a_page_that_ends_with_the_last_row_has_no_more(database: str, backwa
             assert (len(page.rows), page.has_more) == (min(limit, 60), has_more)
 
 
-def test_57_infinities_and_nan_have_their_place_in_postgresql() -> None:
+def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
     """SQLite stores NaN as NULL."""
     with Session(engine("postgresql")) as session:
         session.execute(
@@ -351,7 +294,7 @@ def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
     assert "UNION ALL" in text("postgresql", Key("grade"))
 
 
-def test_38_nulls_are_placed_by_a_key_of_their_own_where_the_dialect_has_no_words_for_it() -> None:
+def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
     def text(dialect: str, nulls: Any, *, descending: bool) -> str:
         reading, keys = plan(of_columns(0), (Key("grade", descending, nulls=nulls), Key("id")))
         # Behind a range of another key, so that the order of this one is left to the database.
@@ -371,7 +314,7 @@ def test_38_nulls_are_placed_by_a_key_of_their_own_where_the_dialect_has_no_word
 
 @QUICK
 @given(order=orders, dataset=datasets, limit=limits)
-def test_38_the_emulation_sorts_as_the_words_do(order: Order, dataset: int, limit: int) -> None:
+def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit: int) -> None:
     """SQLite is like MySQL in where it puts NULLs, and understands the emulation as well."""
     reading, keys = plan(of_columns(dataset), order)
     with engine("sqlite").connect() as connection:
@@ -387,19 +330,19 @@ def test_38_the_emulation_sorts_as_the_words_do(order: Order, dataset: int, limi
 
 
 class TestPositions:
-    def test_47_a_position_has_one_value_per_key(self) -> None:
+    def test_a_position_has_one_value_per_key(self) -> None:
         reading, keys = plan(of_columns(0), (Key("made"),))
         with pytest.raises(ValueError, match=r"position=\[1\]: expected 2 values, one per key"):
             after(reading, keys, [1], limit=5, dialect="sqlite")
 
-    def test_47_a_key_that_is_never_null_has_a_value(self) -> None:
+    def test_a_key_that_is_never_null_needs_a_value(self) -> None:
         reading, keys = plan(of_columns(0), (Key("made"),))
         with pytest.raises(ValueError, match=r"expected a value for items.made, which is never"):
             after(reading, keys, [None, 1], limit=5, dialect="sqlite")
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_59_text_is_compared_by_the_database_alone(database: str) -> None:
+def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
     """An order by an expression of the caller's, here without regard to case."""
     reading = read(of_columns(0))
     columns = {"label": func.lower(Item.label), "id": Item.id}
@@ -418,7 +361,7 @@ def test_59_text_is_compared_by_the_database_alone(database: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Enum("z", "a", name="letters"), Float(), Float(24)])
-def test_57_what_mysql_does_not_compare_as_it_sorts_is_refused(kind: TypeEngine[Any]) -> None:
+def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeEngine[Any]) -> None:
     """It sorts an ENUM by place and compares it as text, and shows six digits of a FLOAT."""
     reading, keys = of_kind(kind)
     for dialect in ("mysql", "mariadb"):
@@ -431,7 +374,7 @@ def test_57_what_mysql_does_not_compare_as_it_sorts_is_refused(kind: TypeEngine[
 @pytest.mark.parametrize(
     "kind", [Enum("z", "a", native_enum=False), Double(), REAL(), Float(53), Numeric(5, 2)]
 )
-def test_57_and_what_it_does_is_not(kind: TypeEngine[Any]) -> None:
+def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any]) -> None:
     assert after(*of_kind(kind), None, limit=5, dialect="mysql")
 
 

@@ -233,7 +233,7 @@ def before_statements(database: str, work: Callable[[], None], session: Session)
     backwards=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_19_39_40_41_rows_that_stay_are_seen_once_and_in_order(
+def test_rows_that_stay_are_seen_once_and_in_order(
     database: str, kind: str, order: Order, nulls: float, limit: int, backwards: bool, seed: int
 ) -> None:
     """The writer commits before each statement, so between the ranges of one page, too."""
@@ -263,7 +263,7 @@ def test_19_39_40_41_rows_that_stay_are_seen_once_and_in_order(
     ],
 )
 @pytest.mark.parametrize("database", DATABASES)
-def test_19_39_40_41_also_while_a_thread_writes_without_a_pause(
+def test_rows_that_stay_are_seen_once_while_a_thread_writes(
     database: str, order: Order, backwards: bool, kind: str
 ) -> None:
     with engine(database).connect() as other:

@@ -1,7 +1,7 @@
 """What the two limits of a usual application do, in every framework and on every store.
 
 "General" is 100 in 15 minutes on /api/, "login" 5 an hour on POST /api/auth/login, where those that
-succeed do not count. The numbers in the names are those of the behaviours.
+succeed do not count.
 """
 
 from __future__ import annotations
@@ -86,14 +86,16 @@ def left(answer: Response, name: str = "100-in-15min") -> int:
 
 
 class TestInEveryFramework:
-    """91: the same module passes under all of them."""
+    """Each framework limits requests in the same way."""
 
-    async def test_1_the_first_request_passes(self, serve: Serve, framework: str) -> None:
+    async def test_a_response_tells_how_much_of_the_limit_is_left(
+        self, serve: Serve, framework: str
+    ) -> None:
         answer = await serve(framework).ask()
         assert (answer.status, left(answer)) == (200, 99)
         assert answer.get("retry-after") is None
 
-    async def test_2_3_39_45_one_more_than_the_limit_is_refused(
+    async def test_a_request_over_the_limit_is_refused_and_told_when_to_retry(
         self, serve: Serve, framework: str, clock: Clock
     ) -> None:
         site = serve(framework)
@@ -107,7 +109,9 @@ class TestInEveryFramework:
         assert answer.get("x-ratelimit-reset") == str((clock.now_us + 889_500_000) // 1_000_000)
         assert len(site.site.calls) == 100
 
-    async def test_9_29_what_no_limit_is_for(self, serve: Serve, framework: str) -> None:
+    async def test_a_path_or_method_without_a_limit_gets_no_headers(
+        self, serve: Serve, framework: str
+    ) -> None:
         site = serve(framework)
         for path in ("/", "/apix", "/health"):
             answer = await site.ask(path)
@@ -115,12 +119,12 @@ class TestInEveryFramework:
         answer = await site.ask(LOGIN, "HEAD")
         assert "5-in-1hr" not in str(answer.get("ratelimit"))
 
-    async def test_10_12_16_paths(self, serve: Serve, framework: str) -> None:
+    async def test_spellings_of_a_path_share_one_count(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         for number, path in enumerate(("/api", "/api/", "/api/x", "//api/x", "/api//x")):
             assert left(await site.ask(path)) == 99 - number
 
-    async def test_14_head_counts_and_is_refused_without_a_body(
+    async def test_a_head_request_counts_and_is_refused_without_a_body(
         self, serve: Serve, framework: str
     ) -> None:
         site = serve(framework, limits=[Limit("1/m")])
@@ -128,7 +132,7 @@ class TestInEveryFramework:
         answer = await site.ask(method="HEAD")
         assert (answer.status, answer.body, answer.get("retry-after")) == (429, b"", "60")
 
-    async def test_21_34_failed_logins(self, serve: Serve, framework: str) -> None:
+    async def test_only_failed_logins_count(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         good = await site.ask(LOGIN, "POST")
         assert (good.status, left(good, "5-in-1hr")) == (200, 5)
@@ -138,7 +142,9 @@ class TestInEveryFramework:
         answer = await site.ask(LOGIN, "POST")
         assert (answer.status, answer.get("retry-after")) == (429, "3600")
 
-    async def test_24_25_many_logins_at_once(self, serve: Serve, framework: str) -> None:
+    async def test_parallel_failures_are_capped_and_parallel_successes_are_refunded(
+        self, serve: Serve, framework: str
+    ) -> None:
         site = serve(framework)
         bad = await site.at_once(30, LOGIN, "POST", status="401")
         assert sorted(bad) == [401] * 5 + [429] * 25
@@ -147,7 +153,7 @@ class TestInEveryFramework:
         assert good.count(200) >= 5
         assert left(await site.ask(LOGIN, "POST"), "5-in-1hr") == 5
 
-    async def test_28_what_raises_has_failed(
+    async def test_a_request_whose_handler_raises_counts_as_failed(
         self, serve: Serve, framework: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         site = serve(framework)
@@ -155,7 +161,7 @@ class TestInEveryFramework:
             await exchange.ended()
         assert left(await site.ask(LOGIN, "POST"), "5-in-1hr") == 4
 
-    async def test_31_what_raises_is_a_500(
+    async def test_an_exception_counts_as_status_500(
         self, serve: Serve, framework: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Wherever it is that a framework makes it one: an outage must lock nobody out."""
@@ -165,7 +171,7 @@ class TestInEveryFramework:
         answer = await site.ask(status="404")
         assert (left(answer, "5-in-1hr"), left(answer, "7-in-1hr")) == (5, 6)
 
-    async def test_28_who_leaves_before_the_answer_is_counted(
+    async def test_a_client_that_disconnects_before_the_response_is_counted(
         self, serve: Serve, framework: str
     ) -> None:
         site = serve(framework)
@@ -178,7 +184,9 @@ class TestInEveryFramework:
         site.site.gate.set()
         assert left(await site.ask(LOGIN, "POST"), "5-in-1hr") == 4
 
-    async def test_33_the_handler_has_the_last_word(self, serve: Serve, framework: str) -> None:
+    async def test_a_handler_can_fail_refund_charge_and_reset_its_limit(
+        self, serve: Serve, framework: str
+    ) -> None:
         site = serve(framework)
         kept = await site.ask(LOGIN, "POST", say="5-in-1hr:fail")
         assert left(kept, "5-in-1hr") == 4
@@ -200,7 +208,7 @@ class TestInEveryFramework:
             assert left(await site.ask(path), "a") == 8 - number
 
     @pytest.mark.parametrize("path", ["/limited", "/limited-sync"])
-    async def test_89_limits_of_a_route(self, serve: Serve, framework: str, path: str) -> None:
+    async def test_a_route_has_its_own_limit(self, serve: Serve, framework: str, path: str) -> None:
         site = serve(framework)
         answers = [await site.ask(path) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
@@ -212,7 +220,7 @@ class TestInEveryFramework:
         assert (await site.ask(other)).status == 200
         assert (await site.ask("/")).get("ratelimit") is None
 
-    async def test_15_preflights_are_not_counted(self, serve: Serve, framework: str) -> None:
+    async def test_a_preflight_is_not_counted(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         asks = [(b"origin", b"https://x"), (b"access-control-request-method", b"PUT")]
         async with site.open(method="OPTIONS", headers=asks) as exchange:
@@ -224,40 +232,15 @@ class TestInEveryFramework:
 
 
 class TestOnEveryStore:
-    async def test_4_5_6_the_window_begins_with_the_first_request(
-        self, on_store: Served, clock: Clock
-    ) -> None:
-        await on_store.ask()
-        clock.advance(890)
-        assert await on_store.statuses(99) == [200] * 99
-        clock.advance(9.9)
-        denied = [await on_store.ask() for _ in range(20)]
-        assert {(answer.status, left(answer)) for answer in denied} == {(429, 0)}
-        assert denied[-1].get("retry-after") == "1"
-        clock.advance(0.1)
-        assert left(await on_store.ask()) == 99
-
-    async def test_8_clients_are_told_apart(self, on_store: Served) -> None:
-        await on_store.statuses(3)
-        assert left(await on_store.ask(peer="198.51.100.1")) == 99
-
-    async def test_22_logins_that_succeed_never_count(self, on_store: Served) -> None:
-        assert await on_store.statuses(100, LOGIN, "POST") == [200] * 100
-        answer = await on_store.ask(LOGIN, "POST")
-        assert (answer.status, answer.body.decode()) == (429, MESSAGE)
-
-    async def test_23_a_success_gives_back_itself_alone(self, on_store: Served) -> None:
+    async def test_a_successful_login_refunds_only_itself(self, on_store: Served) -> None:
         assert await on_store.statuses(4, LOGIN, "POST", status="401") == [401] * 4
         assert (await on_store.ask(LOGIN, "POST")).status == 200
         assert (await on_store.ask(LOGIN, "POST", status="401")).status == 401
         assert (await on_store.ask(LOGIN, "POST", status="401")).status == 429
 
-    async def test_24_30_bad_logins_at_once(self, on_store: Served) -> None:
-        bad = await on_store.at_once(30, LOGIN, "POST", status="401")
-        assert sorted(bad) == [401] * 5 + [429] * 25
-        assert len(on_store.site.calls) == 5
-
-    async def test_26_others_under_way_are_in_the_way_for_a_moment(self, on_store: Served) -> None:
+    async def test_pending_requests_block_others_only_until_they_end(
+        self, on_store: Served
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             slow = [group.create_task(on_store.ask(LOGIN, "POST", wait="1")) for _ in range(5)]
             await until(lambda: on_store.site.under_way == 5, "five to be under way")
@@ -267,7 +250,9 @@ class TestOnEveryStore:
         assert [task.result().status for task in slow] == [200] * 5
         assert (await on_store.ask(LOGIN, "POST")).status == 200
 
-    async def test_27_a_refund_knows_its_window(self, on_store: Served, clock: Clock) -> None:
+    async def test_a_late_refund_does_not_change_the_next_window(
+        self, on_store: Served, clock: Clock
+    ) -> None:
         async with on_store.open(LOGIN, "POST", wait="1") as exchange:
             await until(lambda: on_store.site.under_way == 1, "it to be under way")
             clock.advance(3700)
@@ -276,7 +261,9 @@ class TestOnEveryStore:
             await exchange.response()
         assert left(await on_store.ask(LOGIN, "POST", status="401"), "5-in-1hr") == 3
 
-    async def test_35_what_is_before_a_refusal_stays_charged(self, on_store: Served) -> None:
+    async def test_a_refusal_keeps_the_charge_of_the_limits_before_it(
+        self, on_store: Served
+    ) -> None:
         await on_store.statuses(6, LOGIN, "POST", status="401")
         assert left(await on_store.ask()) == 93
         await on_store.statuses(93)
@@ -284,7 +271,7 @@ class TestOnEveryStore:
 
 
 class TestOutcomes:
-    async def test_30_what_success_is_can_be_said(self, serve: Serve) -> None:
+    async def test_a_limit_can_define_success(self, serve: Serve) -> None:
         site = serve(limits=[Limit("5/h", skip_successful=True)])
         assert left(await site.ask(status="302"), "5-in-1hr") == 5
 
@@ -295,12 +282,12 @@ class TestOutcomes:
         site = serve(limits=limits, store="memory://")
         assert left(await site.ask(status="302"), "5-in-1hr") == 4
 
-    async def test_31_only_these_statuses(self, serve: Serve) -> None:
+    async def test_only_the_given_statuses_count(self, serve: Serve) -> None:
         site = serve(limits=[Limit("5/h", counts={401})])
         for status, remaining in (("422", 5), ("500", 5), ("200", 5), ("401", 4)):
             assert left(await site.ask(status=status), "5-in-1hr") == remaining
 
-    async def test_32_failures_may_be_free(self, serve: Serve) -> None:
+    async def test_skip_failed_refunds_failed_and_cancelled_requests(self, serve: Serve) -> None:
         outer = Limit("5/h", skip_failed=True)
         inner = Limit("1/h", path="/api/y", name="inner")
         site = serve(limits=[outer, inner])
@@ -315,7 +302,7 @@ class TestOutcomes:
 
 
 class TestAnswers:
-    async def test_37_two_limits_in_the_newest_draft(self, serve: Serve) -> None:
+    async def test_the_newest_draft_lists_both_limits(self, serve: Serve) -> None:
         answer = await serve().ask(LOGIN, "POST", status="401")
         policy = '"100-in-15min";q=100;w=900, "5-in-1hr";q=5;w=3600'
         assert answer.get("ratelimit-policy") == policy
@@ -344,7 +331,7 @@ class TestAnswers:
             ),
         ],
     )
-    async def test_38_older_drafts(
+    async def test_the_family_of_headers_can_be_chosen(
         self, serve: Serve, family: str, expected: dict[str, str]
     ) -> None:
         answer = await serve(headers=[family]).ask(LOGIN, "POST", status="401")
@@ -353,14 +340,14 @@ class TestAnswers:
         }
         assert told == expected
 
-    async def test_41_without_fields_a_refusal_still_says_when(self, serve: Serve) -> None:
+    async def test_a_refusal_without_limit_headers_keeps_retry_after(self, serve: Serve) -> None:
         site = serve(limits=[Limit("1/m")], headers=())
         assert await site.statuses(1) == [200]
         answer = await site.ask()
         assert answer.get("retry-after") == "60"
         assert not any(b"ratelimit" in name for name, _ in answer.headers)
 
-    async def test_43_messages(self, serve: Serve) -> None:
+    async def test_a_message_can_be_text_json_or_a_function(self, serve: Serve) -> None:
         async def late(context: Any) -> dict[str, str]:
             return {"path": context.path}
 
@@ -376,14 +363,14 @@ class TestAnswers:
             text = answer.body.decode()
             assert (json.loads(text) if isinstance(body, dict) else text) == body
 
-    async def test_43_44_a_problem_by_default(self, serve: Serve) -> None:
+    async def test_the_default_refusal_is_a_problem_document(self, serve: Serve) -> None:
         answer = await serve(limits=[Limit("0/m", status=503)]).ask()
         assert (answer.status, answer.get("content-type")) == (503, "application/problem+json")
         problem = json.loads(answer.body)
         assert problem["type"].endswith("#quota-exceeded")
         assert (problem["status"], problem["violated-policies"]) == (503, ["0-in-1min"])
 
-    async def test_46_fields_of_the_application_are_replaced(self, clock: Clock) -> None:
+    async def test_limit_headers_of_the_application_are_replaced(self, clock: Clock) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             headers = [(b"X-RateLimit-Limit", b"1"), (b"x-other", b"2")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -404,11 +391,11 @@ class TestAnswers:
 
 
 class TestLimits:
-    async def test_7_none_and_one(self, serve: Serve) -> None:
+    async def test_a_limit_may_be_zero_or_one(self, serve: Serve) -> None:
         assert await serve(limits=[Limit("0/m")]).statuses(2) == [429] * 2
         assert await serve(limits=[Limit("1/m")]).statuses(2) == [200, 429]
 
-    async def test_60_a_key_of_ones_own(self, serve: Serve) -> None:
+    async def test_a_key_function_decides_who_shares_a_count(self, serve: Serve) -> None:
         async def user(context: Any) -> str | None:
             name = context.header("x-user")
             if name == "broken":
@@ -426,7 +413,7 @@ class TestLimits:
         assert await site("allow").statuses(2, user="broken") == [200, 200]
         assert await site("deny").statuses(1, user="broken") == [503]
 
-    async def test_61_62_any_key(self, serve: Serve) -> None:
+    async def test_any_text_can_be_a_key(self, serve: Serve) -> None:
         keys = [":", "/", "{", "a" * 1_000_000, "a", "\n", "é"]
         order = iter(itertools.cycle(keys))
         limits = [Limit("1/m", key=lambda _: next(order), name=name) for name in ("a", "b")]
@@ -434,14 +421,14 @@ class TestLimits:
         assert await site.statuses(7) == [200] * 7
         assert await site.statuses(7) == [429] * 7
 
-    async def test_80_costs(self, serve: Serve) -> None:
+    async def test_a_request_can_cost_more_than_one(self, serve: Serve) -> None:
         site = serve(limits=[Limit("8/m", cost=lambda context: int(context.header("x-cost") or 1))])
         assert left(await site.ask(cost="5"), "8-in-1min") == 3
         denied = await site.ask(cost="5")
         assert (denied.status, left(denied, "8-in-1min")) == (429, 3)
         assert left(await site.ask(cost="3"), "8-in-1min") == 0
 
-    async def test_81_several_rates_hold_together(self, serve: Serve, clock: Clock) -> None:
+    async def test_several_rates_hold_together(self, serve: Serve, clock: Clock) -> None:
         site = serve(limits=[Limit("2/s, 3/m")])
         assert await site.statuses(3) == [200, 200, 429]
         clock.advance(1)
@@ -450,14 +437,14 @@ class TestLimits:
         assert policy == '"2-in-1sec";q=2;w=1, "3-in-1min";q=3;w=60'
         assert json.loads((await site.ask()).body)["violated-policies"] == ["3-in-1min"]
 
-    async def test_81_rates_of_one_name_have_names_of_their_own(self, serve: Serve) -> None:
+    async def test_several_rates_of_a_named_limit_get_distinct_names(self, serve: Serve) -> None:
         site = serve(limits=[Limit("1/s, 9/m", name="search")])
         await site.ask()
         denied = await site.ask()
         assert json.loads(denied.body)["violated-policies"] == ["search-1-in-1sec"]
         assert (denied.get("ratelimit") or "").startswith('"search-1-in-1sec";r=0;t=1, "search-9')
 
-    async def test_82_a_rate_by_request(self, serve: Serve) -> None:
+    async def test_a_rate_can_depend_on_the_request(self, serve: Serve) -> None:
         async def rate(context: Any) -> str:
             return "3/h" if context.header("x-pro") else "1/h"
 
@@ -465,7 +452,9 @@ class TestLimits:
         assert await site.statuses(2) == [200, 429]
         assert await site.statuses(4, pro="1") == [200, 200, 200, 429]
 
-    async def test_83_so_many_at_once(self, serve: Serve) -> None:
+    async def test_a_concurrency_limit_releases_a_slot_however_its_request_ends(
+        self, serve: Serve
+    ) -> None:
         site = serve(limits=[Limit.concurrency(2)])
         async with site.open(wait="1") as one, site.open(wait="1") as two:
             await until(lambda: site.site.under_way == 2, "two to be under way")
@@ -480,7 +469,7 @@ class TestLimits:
             await broken.ended()
         assert await site.statuses(3) == [200] * 3
 
-    async def test_86_a_shadow_denies_nobody(self, serve: Serve) -> None:
+    async def test_a_shadow_limit_refuses_nothing_and_is_reported(self, serve: Serve) -> None:
         seen: list[str] = []
         decided: list[Any] = []
         limits = [
@@ -495,7 +484,7 @@ class TestLimits:
         assert (counters["shadow"].shadow, counters["real"].limited) == (4, 2)
         assert [each.ok for each in decided[:4]] == [True, True, False, True]
 
-    async def test_87_what_is_skipped_is_not_told_of(self, serve: Serve) -> None:
+    async def test_a_skipped_request_has_no_key_and_no_headers(self, serve: Serve) -> None:
         keys: list[str] = []
 
         def key(context: Any) -> str:
@@ -508,7 +497,7 @@ class TestLimits:
         assert [(each.status, each.get("ratelimit")) for each in answers] == [(200, None)] * 3
         assert keys == []
 
-    async def test_88_switched_off(self, serve: Serve) -> None:
+    async def test_a_disabled_middleware_limits_nothing(self, serve: Serve) -> None:
         site = serve(limits=[Limit("0/m")], enabled=False)
         answer = await site.ask()
         assert (answer.status, answer.get("ratelimit")) == (200, None)
@@ -529,12 +518,12 @@ class TestLimits:
 
 
 class TestInstallation:
-    async def test_16_behind_a_root_path(self, serve: Serve) -> None:
+    async def test_a_root_path_is_not_part_of_the_path(self, serve: Serve) -> None:
         site = serve()
         assert left(await site.ask("/v1/api/x", root_path="/v1")) == 99
         assert left(await site.ask("/api/x", root_path="/v1")) == 98
 
-    async def test_18_twice_is_counted_once(
+    async def test_two_equal_middlewares_count_once(
         self, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         inner = Served("asgi", limits=[Limit("5/m")])
@@ -545,7 +534,7 @@ class TestInstallation:
         assert left(await served.ask(), "5-in-1min") == 3
         assert caplog.text.count("DOUBLE_COUNT") == 1
 
-    async def test_20_what_is_no_request_passes(self) -> None:
+    async def test_scopes_that_are_no_requests_pass(self) -> None:
         seen: list[str] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -556,7 +545,7 @@ class TestInstallation:
             await middleware({"type": kind}, None, None)  # type: ignore[arg-type]
         assert seen == ["lifespan", "unknown"]
 
-    async def test_47_inside_cors_a_refusal_can_be_read(self, serve: Serve) -> None:
+    async def test_a_refusal_inside_cors_has_cors_headers(self, serve: Serve) -> None:
         from starlette.middleware.cors import CORSMiddleware
 
         site = serve(limits=[Limit("0/m")])
@@ -564,7 +553,7 @@ class TestInstallation:
         answer = await site.ask(headers=[(b"origin", b"https://x")])
         assert (answer.status, answer.get("access-control-allow-origin")) == (429, "*")
 
-    async def test_59_no_client_is_one_client(
+    async def test_requests_without_an_address_share_one_count(
         self, serve: Serve, caplog: pytest.LogCaptureFixture
     ) -> None:
         site = serve(limits=[Limit("1/m")])
@@ -572,7 +561,9 @@ class TestInstallation:
         assert await site.statuses(1, peer="") == [429]
         assert caplog.text.count("NO_CLIENT") == 1
 
-    async def test_49_50_proxies(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
+        self, serve: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
         plain = serve(limits=[Limit("2/m")], store="memory://")
         for number in range(3):
             header = (b"x-forwarded-for", b"198.51.100.%d" % number)
@@ -627,14 +618,16 @@ class TestMistakes:
             (lambda: with_limits(ipv6_prefix=16), "IPV6_PREFIX"),
         ],
     )
-    def test_90_are_found_when_it_is_made(self, make: Callable[[], object], code: str) -> None:
+    def test_an_invalid_option_is_refused_at_construction(
+        self, make: Callable[[], object], code: str
+    ) -> None:
         from hasten.errors import InvalidLimit
 
         with pytest.raises(InvalidLimit, match=rf"\[{code}\]") as caught:
             make()
         assert caught.value.code == code
 
-    def test_90_an_unknown_option_is_a_type_error(self) -> None:
+    def test_an_unknown_option_is_a_type_error(self) -> None:
         with pytest.raises(TypeError):
             Limit("1/m", limit=5)  # type: ignore[call-arg]
 
@@ -678,7 +671,7 @@ class TestWebSockets:
             await send({"type": "websocket.send", "text": message["text"]})
         scope["tests.codes"].append(message.get("code"))
 
-    async def test_84_handshakes(self) -> None:
+    async def test_a_handshake_over_the_limit_is_refused(self) -> None:
         middleware = RateLimitMiddleware(self.echo, limits=[Limit("1/m")])
         gone = {"type": "websocket.disconnect", "code": 1000}
         assert (await self.talk(middleware, [gone]))[0]["type"] == "websocket.accept"
@@ -688,7 +681,7 @@ class TestWebSockets:
         assert (b"retry-after", b"60") in start["headers"]
         assert body["type"] == "websocket.http.response.body"
 
-    async def test_85_messages(self) -> None:
+    async def test_a_message_over_the_limit_closes_the_connection(self) -> None:
         middleware = RateLimitMiddleware(self.echo, limits=[Limit("2/m", per="message")])
         messages = [{"type": "websocket.receive", "text": str(number)} for number in range(3)]
         sent = await self.talk(middleware, messages)

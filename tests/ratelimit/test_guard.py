@@ -90,14 +90,16 @@ async def until_back(guard: Guard, clock: Clock) -> None:
 
 
 class TestAway:
-    async def test_67_local_keeps_limiting(self, guard: Guard, server: RedisServer) -> None:
+    async def test_limits_hold_locally_while_the_store_is_down(
+        self, guard: Guard, server: RedisServer
+    ) -> None:
         server.kill()
         await until_away(guard)
         outcomes = [(await hit(guard, check(3)))[0] for _ in range(5)]
         assert [o.ok for o in outcomes] == [True, True, True, False, False]
         assert not any(o.unavailable for o in outcomes)
 
-    async def test_67_each_of_several_instances_allows_its_share(
+    async def test_each_of_several_instances_allows_its_share_while_the_store_is_down(
         self, server: RedisServer, clock: Clock
     ) -> None:
         guard = Guard(RedisStore(server.url), clock_ns=clock.ns, instances=4)
@@ -107,7 +109,7 @@ class TestAway:
         assert (await guard.peek([check(10)]))[0].limit == 3
         await guard.aclose()
 
-    async def test_67_allow_lets_pass_and_deny_denies(
+    async def test_allow_passes_and_deny_refuses_while_the_store_is_down(
         self, guard: Guard, server: RedisServer
     ) -> None:
         server.kill()
@@ -121,7 +123,7 @@ class TestAway:
         [first, second] = await hit(guard, check(3), check(3, on_error="deny"))
         assert (first.ok, second.ok) == (True, False)
 
-    async def test_67_the_requests_that_notice_are_answered_as_well(
+    async def test_requests_that_notice_the_outage_are_counted_locally(
         self, guard: Guard, server: RedisServer
     ) -> None:
         await hit(guard, check(3))
@@ -130,7 +132,7 @@ class TestAway:
         assert sum(outcome.ok for [outcome] in answers) == 3
         assert guard.counts.without_store == 10
 
-    async def test_68_a_hanging_store_is_waited_for_once(
+    async def test_a_hanging_store_delays_only_one_request(
         self, guard: Guard, server: RedisServer, clock: Clock
     ) -> None:
         await hit(guard, check(1000))
@@ -146,7 +148,7 @@ class TestAway:
         server.go_on()
         await until_back(guard, clock)
 
-    async def test_68_one_that_was_late_for_a_moment_is_asked_again(
+    async def test_a_late_answer_ends_the_outage(
         self, guard: Guard, server: RedisServer, clock: Clock
     ) -> None:
         """Its late answer tells that it is there; no probe is due, for the clock stands."""
@@ -163,7 +165,7 @@ class TestAway:
         # What came late is charged: nobody knows which of the two answers the client had.
         assert (await hit(guard, check(5)))[0].remaining == 2
 
-    async def test_68_what_a_late_answer_reserved_is_given_back(
+    async def test_a_reservation_of_a_late_answer_is_refunded(
         self, guard: Guard, server: RedisServer
     ) -> None:
         await hit(guard, check(5))
@@ -176,7 +178,7 @@ class TestAway:
 
         await until(is_given_back)
 
-    async def test_68_an_event_loop_that_was_late_itself_blames_nobody(self, guard: Guard) -> None:
+    async def test_a_busy_event_loop_is_not_an_error_of_the_store(self, guard: Guard) -> None:
         await hit(guard, check(5))
         asking = asyncio.ensure_future(hit(guard, check(5)))
         for _ in range(5):
@@ -187,7 +189,7 @@ class TestAway:
         assert (await asking)[0].remaining == 3
         assert guard.counts.errors == 0
 
-    async def test_69_it_may_start_before_its_store(self, tmp_path: Path, clock: Clock) -> None:
+    async def test_a_process_can_start_before_its_store(self, tmp_path: Path, clock: Clock) -> None:
         server = RedisServer(tmp_path / "later")
         guard = Guard(RedisStore(server.url), clock_ns=clock.ns)
         for _ in range(5):
@@ -299,7 +301,7 @@ class TestAway:
 
 
 class TestDenials:
-    async def test_70_a_denial_is_repeated_without_a_command(
+    async def test_a_certain_denial_is_repeated_without_a_command(
         self, guard: Guard, server: RedisServer, clock: Clock
     ) -> None:
         one = check(1)
@@ -317,7 +319,7 @@ class TestDenials:
         await hit(guard, one)
         assert commands(server) == before + 1
 
-    async def test_70_what_comes_before_it_is_still_taken(
+    async def test_limits_before_a_repeated_denial_are_still_charged(
         self, guard: Guard, server: RedisServer
     ) -> None:
         general, login = check(4, name="general"), check(1, name="login")
@@ -328,19 +330,19 @@ class TestDenials:
         assert [o.ok for o in await hit(guard, general, login)] == [False]
         assert (await guard.peek([check(9, name="last")]))[0].remaining == 8
 
-    async def test_70_a_smaller_cost_is_asked_for(self, guard: Guard) -> None:
+    async def test_a_smaller_cost_than_the_denied_one_asks_the_store(self, guard: Guard) -> None:
         await hit(guard, check(3))
         assert not (await hit(guard, check(3)._replace(cost=3)))[0].ok
         assert (await hit(guard, check(3)._replace(cost=2)))[0].ok
 
-    async def test_70_a_denial_that_is_uncertain_is_not_repeated(self, guard: Guard) -> None:
+    async def test_an_uncertain_denial_is_not_repeated(self, guard: Guard) -> None:
         [reserved] = await hit(guard, check(1, later=True))
         assert not (await hit(guard, check(1)))[0].ok
         assert reserved.token is not None
         guard.settle_soon([Settlement(reserved.token)])
         assert (await hit(guard, check(1)))[0].ok
 
-    async def test_71_reset_forgets_it(self, guard: Guard) -> None:
+    async def test_a_reset_removes_a_repeated_denial(self, guard: Guard) -> None:
         for _ in range(2):
             await hit(guard, check(1))
         await guard.reset("api", ADA)
@@ -394,7 +396,7 @@ checks = st.builds(
     )
 )
 @settings(deadline=None, max_examples=150)
-def test_70_a_repeated_denial_is_what_the_store_would_say(
+def test_a_repeated_denial_equals_the_answer_of_the_store(
     steps: list[tuple[list[Check], int, int]],
 ) -> None:
     """Whatever was reserved and refunded in between."""

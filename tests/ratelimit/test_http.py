@@ -51,7 +51,7 @@ def left(answer: Any) -> list[int]:
 
 
 class TestResponses:
-    async def test_19_a_stream_goes_through_as_it_is_made(self) -> None:
+    async def test_a_stream_passes_through_chunk_by_chunk(self) -> None:
         may_go_on = asyncio.Event()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ class TestResponses:
         kinds = [message["type"] for message in exchange.messages]
         assert kinds == ["http.response.start", *["http.response.body"] * 3]
 
-    async def test_83_a_place_is_free_once_the_answer_has_ended(self) -> None:
+    async def test_a_slot_is_released_when_the_response_ends(self) -> None:
         """Whatever the application does after it."""
         after = asyncio.Event()
 
@@ -89,7 +89,7 @@ class TestResponses:
                 await seen(exchange, b"ok")
             after.set()
 
-    async def test_83_a_stream_that_breaks_frees_its_place(self) -> None:
+    async def test_a_broken_stream_releases_its_slot(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"a", "more_body": True})
@@ -106,26 +106,26 @@ class TestResponses:
                 assert exchange.so_far().status == 200
                 await exchange.cancel()
 
-    async def test_13_what_is_not_found_counts(self) -> None:
+    async def test_a_path_that_is_not_found_counts(self) -> None:
         app = Starlette(routes=[Route("/api/x", lambda request: PlainTextResponse("x"))])
         limited = RateLimitMiddleware(app, limits=[Limit("2/m", path="/api/")])
         statuses = [(await ask(limited, "/api/none")).status for _ in range(3)]
         assert statuses == [404, 404, 429]
         assert (await ask(limited, "/api/x")).status == 429
 
-    async def test_17_a_mounted_application_is_counted_once(self) -> None:
+    async def test_a_request_to_a_mounted_application_counts_once(self) -> None:
         inner = Starlette(routes=[Route("/x", lambda request: PlainTextResponse("x"))])
         app = Starlette(routes=[Mount("/api/sub", inner)])
         limited = RateLimitMiddleware(app, limits=[Limit("5/m", path="/api/")])
         assert left(await ask(limited, "/api/sub/x")) == [4]
 
-    async def test_17_within_a_mounted_application_paths_are_its_own(self) -> None:
+    async def test_limits_inside_a_mounted_application_match_its_own_paths(self) -> None:
         inner = Starlette(routes=[Route("/x", lambda request: PlainTextResponse("x"))])
         inner.add_middleware(RateLimitMiddleware, limits=[Limit("5/m", path="/x")])
         app = Starlette(routes=[Mount("/api/sub", inner)])
         assert left(await ask(app, "/api/sub/x")) == [4]
 
-    async def test_11_what_the_server_decodes_is_one_path(self) -> None:
+    async def test_encodings_of_a_path_share_one_count(self) -> None:
         limited = RateLimitMiddleware(ok, limits=[Limit("5/m", path="/api/")])
         for number, raw in enumerate((b"/api/x", b"/api%2Fx", b"/%61pi/x")):
             assert left(await ask(limited, "/api/x", raw_path=raw)) == [4 - number]
@@ -187,7 +187,7 @@ async def _whole(exchange: Exchange) -> None:
 
 
 class TestMessages:
-    async def test_43_a_response_of_ones_own(self) -> None:
+    async def test_a_message_can_be_a_response(self) -> None:
         async def message(context: Any) -> Response:
             headers = {"x-own": "1", "Retry-After": "1", "X-RateLimit-Limit": "7"}
             return PlainTextResponse(context.path, 420, headers)
@@ -275,7 +275,7 @@ class TestHandlers:
         with pytest.raises(LookupError, match="there is no request"):
             current_limit("a")
 
-    async def test_33_what_comes_too_late_is_told(self) -> None:
+    async def test_an_outcome_given_after_the_response_began_is_an_error(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             found = current_limit("a")
             await ok(scope, receive, send)
@@ -396,7 +396,7 @@ def text(number: int) -> Message:
 
 
 class TestWebSockets:
-    async def test_85_who_was_cut_off_is_gone(self) -> None:
+    async def test_a_closed_connection_receives_only_disconnects(self) -> None:
         """An application that goes on reading and sending does no harm."""
         received: list[Message] = []
 
@@ -415,7 +415,7 @@ class TestWebSockets:
         assert [each.get("code") for each in received] == [None, None, 1008, 1008, 1008]
 
     @pytest.mark.parametrize("denies_with_http", [True, False])
-    async def test_84_a_handler_s_own_limit(self, denies_with_http: bool) -> None:
+    async def test_a_handler_s_own_limit_refuses_handshakes(self, denies_with_http: bool) -> None:
         @limit("1/m")
         async def handler(socket: WebSocket) -> None:
             await socket.accept()
@@ -434,7 +434,7 @@ class TestWebSockets:
         else:
             assert kinds == ["websocket.close"]
 
-    async def test_84_a_dependency_of_fastapi(self) -> None:
+    async def test_a_fastapi_dependency_refuses_handshakes(self) -> None:
         from fastapi import FastAPI
 
         from hasten.integrations.fastapi import RateLimited
@@ -450,7 +450,7 @@ class TestWebSockets:
         assert await Socket(limited).run() == ["websocket.accept", "websocket.close"]
         assert await Socket(limited).run() == ["websocket.close"]
 
-    async def test_84_a_message_of_ones_own_refuses_a_handshake(self) -> None:
+    async def test_a_message_of_the_application_refuses_handshakes(self) -> None:
         refused = Limit("0/m", message=lambda context: PlainTextResponse("no"), name="own")
         limited = RateLimitMiddleware(ok, limits=[refused])
         socket = Socket(limited, extensions={"websocket.http.response": {}})
@@ -515,7 +515,7 @@ class TestAnything:
         st.text(max_size=5),
         st.sampled_from(["GET", "HEAD", "OPTIONS", "POST", "WEBSOCKET", "\n"]),
     )
-    def test_49_a_stranger_is_one_client(
+    def test_no_header_changes_which_client_an_untrusted_peer_is(
         self,
         options: dict[str, Any],
         headers: list[tuple[bytes, bytes]],

@@ -54,7 +54,7 @@ async def remaining(server: RedisServer, check: Check) -> int:
 
 
 @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-async def test_74_together_they_admit_no_more_than_the_limit(
+async def test_workers_together_admit_no_more_than_the_limit(
     workers: list[Leases], algorithm: Algorithm
 ) -> None:
     async def client(worker: Leases) -> int:
@@ -69,7 +69,9 @@ async def test_74_together_they_admit_no_more_than_the_limit(
     assert 900 <= sum(passed) <= 1_000 + (algorithm == "gcra")
 
 
-async def test_74_what_was_not_spent_comes_back(workers: list[Leases], server: RedisServer) -> None:
+async def test_an_unspent_lease_is_returned_when_its_worker_closes(
+    workers: list[Leases], server: RedisServer
+) -> None:
     for _ in range(37):
         for worker in workers[:3]:
             await worker.hit([[check()]])
@@ -79,7 +81,7 @@ async def test_74_what_was_not_spent_comes_back(workers: list[Leases], server: R
     assert await remaining(server, check()) == 1_000 - 3 * 37
 
 
-async def test_74_it_comes_back_when_the_lease_ends(
+async def test_an_unspent_lease_is_returned_when_it_expires(
     workers: list[Leases], server: RedisServer
 ) -> None:
     short = check(1_000, per=2)  # a lease of a tenth of a second
@@ -92,7 +94,7 @@ async def test_74_it_comes_back_when_the_lease_ends(
     await until(is_back)
 
 
-async def test_74_many_hits_are_few_commands(workers: list[Leases], server: RedisServer) -> None:
+async def test_many_hits_take_few_commands(workers: list[Leases], server: RedisServer) -> None:
     clock = Clock()
     worker = Leases(RedisStore(server.url), clock_ns=clock.ns)
     before = commands(server)

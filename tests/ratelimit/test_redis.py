@@ -54,7 +54,7 @@ def commands(server: RedisServer) -> int:
 
 
 class TestCommands:
-    async def test_63_one_command_for_all_policies_of_a_request(
+    async def test_all_policies_of_a_request_take_one_command(
         self, server: RedisServer, own: RedisStore
     ) -> None:
         await own.hit(groups())
@@ -63,7 +63,7 @@ class TestCommands:
             assert len(await own.hit(groups())) == 3
         assert commands(server) - before == 10
 
-    async def test_63_one_command_for_fifty_requests_of_a_tick(
+    async def test_fifty_requests_of_one_tick_take_one_command(
         self, server: RedisServer, own: RedisStore
     ) -> None:
         await own.hit(groups())
@@ -73,7 +73,7 @@ class TestCommands:
         assert commands(server) - before == 3
 
     @pytest.mark.parametrize("command", ["flush", "restart"])
-    async def test_64_a_server_that_forgot_the_script_is_told_again(
+    async def test_a_server_that_lost_the_script_gets_it_again(
         self, server: RedisServer, own: RedisStore, command: str
     ) -> None:
         await own.hit(groups())
@@ -116,7 +116,7 @@ class TestCommands:
 
 class TestKeys:
     @pytest.mark.parametrize("kind", ["redis", "redis-cluster"])
-    def test_65_every_key_has_a_time_to_live(self, kind: str, tmp_path: Path) -> None:
+    def test_every_key_expires(self, kind: str, tmp_path: Path) -> None:
         """After whatever was asked."""
         rules = [
             rule_of(Rate(3, 2)), rule_of(Rate(300, 2), "sliding"), rule_of(Rate(3, 2), "sliding"),
@@ -157,7 +157,7 @@ class TestKeys:
             runner.run(opening.__aexit__(None, None, None))
         client.close()
 
-    async def test_36_a_refund_makes_no_key(self, server: RedisServer, own: RedisStore) -> None:
+    async def test_a_refund_creates_no_key(self, server: RedisServer, own: RedisStore) -> None:
         for rule in (*POLICIES, concurrency_rule(2, 60)):
             check = Check(rule.id, digest("ada"), rule, counted_later=True)
             [[outcome]] = await own.hit([[check]])
@@ -167,7 +167,7 @@ class TestKeys:
                 await own.settle([Settlement(outcome.token)])
                 assert client.dbsize() == 0
 
-    async def test_61_keys_are_of_constant_size_and_tell_nothing(
+    async def test_keys_have_a_constant_size_and_do_not_contain_the_client(
         self, server: RedisServer, own: RedisStore
     ) -> None:
         rule = POLICIES[0]
@@ -191,7 +191,9 @@ class TestKeys:
             assert client.memory_usage(runs) <= 3_072
             assert client.memory_usage(window) <= 160
 
-    async def test_73_a_cluster_is_asked_once_for_each_client(self, tmp_path: Path) -> None:
+    async def test_policies_on_different_nodes_of_a_cluster_keep_their_order(
+        self, tmp_path: Path
+    ) -> None:
         """Policies that go by different clients are on different nodes, and keep their order."""
         async with open_for_test("redis-cluster", tmp_path) as store:
             one = rule_of(Rate(1, 900))
@@ -216,7 +218,7 @@ class TestRaces:
 
 
 class TestClocks:
-    async def test_66_the_clocks_of_processes_do_not_matter(
+    async def test_the_clock_of_the_server_decides(
         self, server: RedisServer, own: RedisStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whatever the time is here, it is the server's that counts."""

@@ -99,7 +99,7 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
-async def test_11_12_no_way_of_writing_a_path_is_a_way_around(http: str) -> None:
+async def test_encodings_and_slashes_of_a_path_share_one_count(http: str) -> None:
     paths = ["/api/x", "/api%2Fx", "/%61pi/x", "//api/x", "/api//x", "/api/x?y=1", "/api", "/api/"]
     limited = RateLimitMiddleware(app, limits=[Limit("100/m", path="/api/")])
     async with serving(limited, http=http) as port:
@@ -121,7 +121,7 @@ async def test_a_refusal_does_not_wait_for_the_body(http: str) -> None:
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
-async def test_14_refusals_leave_the_connection_in_order(http: str) -> None:
+async def test_a_refusal_leaves_the_connection_usable(http: str) -> None:
     limited = RateLimitMiddleware(app, limits=[Limit("0/m", path="/api")])
     async with serving(limited, http=http) as port, connected(port) as connection:
         for _ in range(2):
@@ -132,7 +132,7 @@ async def test_14_refusals_leave_the_connection_in_order(http: str) -> None:
             assert (await connection.ask("/free")).status == 200
 
 
-async def test_83_who_hangs_up_frees_a_place() -> None:
+async def test_a_client_that_hangs_up_releases_its_slot() -> None:
     limited = RateLimitMiddleware(app, limits=[Limit.concurrency(1)])
     async with serving(limited) as port:
         for _ in range(3):
@@ -156,7 +156,7 @@ UPGRADE: Final = (
 )  # fmt: skip
 
 
-async def test_84_a_handshake_is_refused_with_429() -> None:
+async def test_a_handshake_over_the_limit_is_answered_with_429() -> None:
     limited = RateLimitMiddleware(app, limits=[Limit("1/m")])
     async with serving(limited) as port:
         async with connected(port) as connection:
@@ -169,7 +169,7 @@ async def test_84_a_handshake_is_refused_with_429() -> None:
             assert refused.headers["ratelimit"] == '"1-in-1min";r=0;t=60'
 
 
-async def test_85_one_message_too_many_is_the_end() -> None:
+async def test_a_message_over_the_limit_closes_the_connection() -> None:
     limited = RateLimitMiddleware(app, limits=[Limit("2/m", per="message")])
     async with serving(limited) as port, connected(port) as connection:
         connection.send("/ws", "GET", *UPGRADE)

@@ -340,7 +340,7 @@ async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Ti
 
 
 @pytest.mark.parametrize("framework", sites.FRAMEWORKS)
-async def test_91_in_every_framework(framework: str) -> None:
+async def test_every_framework_sheds_load_while_a_handler_runs(framework: str) -> None:
     """Also where one listens for the client's leaving while its handler is at work."""
     site = sites.Site()
     shedders: list[LoadShedder] = []
@@ -361,7 +361,7 @@ async def test_91_in_every_framework(framework: str) -> None:
     assert sum(each.in_flight for each in shedders) == 0
 
 
-async def test_91_litestar_has_one_for_all_of_its_routes() -> None:
+async def test_all_routes_of_litestar_share_one_shedder() -> None:
     """It makes one for each."""
     site = sites.Site()
     app = sites.FRAMEWORKS["litestar"](site, partial(LoadShedder, least=1))

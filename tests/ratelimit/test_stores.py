@@ -76,7 +76,7 @@ class TestCancelling:
 
 
 class TestHit:
-    async def test_2_as_many_as_the_limit_pass(self, store: Store) -> None:
+    async def test_as_many_hits_pass_as_the_limit_allows(self, store: Store) -> None:
         outcomes = [await hit(store, check(3)) for _ in range(4)]
         assert [(o.ok, o.remaining) for o in outcomes] == [
             (True, 2), (True, 1), (True, 0), (False, 0),
@@ -84,7 +84,7 @@ class TestHit:
         assert outcomes[0] == Outcome(True, 3, 2, 60 * SECOND)
         assert outcomes[3] == Outcome(False, 3, 0, 60 * SECOND, 60 * SECOND, certain=True)
 
-    async def test_4_the_window_begins_with_the_first_hit(self, store: Store, clock: Clock) -> None:
+    async def test_the_window_begins_with_the_first_hit(self, store: Store, clock: Clock) -> None:
         await hit(store, check(2))
         clock.advance(59)
         assert (await hit(store, check(2))).reset_us == SECOND
@@ -93,7 +93,9 @@ class TestHit:
         clock.advance(0.000_001)
         assert await hit(store, check(2)) == Outcome(True, 2, 1, 60 * SECOND)
 
-    async def test_5_denials_neither_count_nor_prolong(self, store: Store, clock: Clock) -> None:
+    async def test_denials_neither_count_nor_prolong_the_window(
+        self, store: Store, clock: Clock
+    ) -> None:
         await hit(store, check(1))
         for _ in range(50):
             clock.advance(1)
@@ -102,19 +104,21 @@ class TestHit:
         assert (await hit(store, check(1))).ok
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_7_a_limit_of_nothing(self, store: Store, algorithm: Algorithm) -> None:
+    async def test_a_limit_of_zero_denies_everything(
+        self, store: Store, algorithm: Algorithm
+    ) -> None:
         assert await hit(store, check(0, 60, algorithm)) == Outcome(
             False, 0, 0, 60 * SECOND, 60 * SECOND, certain=True
         )
 
-    async def test_8_clients_and_buckets_are_apart(self, store: Store) -> None:
+    async def test_clients_and_buckets_are_counted_separately(self, store: Store) -> None:
         assert (await hit(store, check(1))).ok
         assert (await hit(store, check(1, key=BOB))).ok
         assert (await hit(store, check(1, name="other"))).ok
         assert (await hit(store, check(2))).ok
         assert not (await hit(store, check(1))).ok
 
-    async def test_61_names_of_any_kind_are_apart(self, store: Store) -> None:
+    async def test_any_text_can_name_a_bucket(self, store: Store) -> None:
         names = [
             "a",
             "a:b",
@@ -134,7 +138,7 @@ class TestHit:
             assert not (await hit(store, check(1, name=name))).ok
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_80_a_cost_that_does_not_fit_takes_nothing(
+    async def test_a_cost_that_does_not_fit_takes_nothing(
         self, store: Store, algorithm: Algorithm
     ) -> None:
         await hit(store, check(8, 60, algorithm, cost=5))
@@ -157,7 +161,9 @@ class TestHit:
 
 
 class TestGroups:
-    async def test_81_a_group_takes_all_or_nothing(self, store: Store, clock: Clock) -> None:
+    async def test_the_rates_of_a_group_take_all_or_nothing(
+        self, store: Store, clock: Clock
+    ) -> None:
         quick, slow = check(2, 1), check(3, 60)
         for _ in range(2):
             [outcomes] = await store.hit([[quick, slow]])
@@ -171,7 +177,7 @@ class TestGroups:
         assert [(o.ok, o.remaining) for o in outcomes] == [(True, 1), (False, 0)]
 
     @pytest.mark.parametrize("other", [ADA, BOB])
-    async def test_35_the_first_denied_group_ends_it(self, store: Store, other: bytes) -> None:
+    async def test_the_first_denied_group_ends_the_hit(self, store: Store, other: bytes) -> None:
         """Groups before it stay taken, those behind it are untouched."""
         general, login = check(3, name="general"), check(1, name="login", key=other)
         last = check(9, name="last")
@@ -187,7 +193,7 @@ class TestGroups:
         answer = await store.hit([[check(3)], [check(3)], [check(3)], [check(3)]])
         assert [o.remaining for [o] in answer] == [2, 1, 0, 0]
 
-    async def test_86_a_shadow_denies_nothing_and_takes_nothing(self, store: Store) -> None:
+    async def test_a_shadow_check_denies_nothing_and_takes_nothing(self, store: Store) -> None:
         shadow, real = check(1, name="shadow")._replace(shadow=True), check(5)
         for left in (4, 3, 2):
             [[watched], [outcome]] = await store.hit([[shadow], [real]])
@@ -203,9 +209,7 @@ class TestGroups:
 
 class TestSettle:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_24_parallel_failures_are_capped(
-        self, store: Store, algorithm: Algorithm
-    ) -> None:
+    async def test_parallel_failures_are_capped(self, store: Store, algorithm: Algorithm) -> None:
         login = check(5, 3600, algorithm, later=True)
         outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
         assert sum(o.ok for o in outcomes) == 5
@@ -215,7 +219,7 @@ class TestSettle:
         assert not (await hit(store, login)).ok
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_25_parallel_successes_leave_nothing(
+    async def test_parallel_successes_leave_nothing_counted(
         self, store: Store, algorithm: Algorithm, clock: Clock
     ) -> None:
         login = check(5, 3600, algorithm, later=True)
@@ -225,7 +229,7 @@ class TestSettle:
         assert (await peek(store, login))[:3] == (True, 5, 5)
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_26_only_those_under_way_stand_in_the_way(
+    async def test_reservations_block_others_only_until_they_are_settled(
         self, store: Store, algorithm: Algorithm
     ) -> None:
         login = check(2, 3600, algorithm, later=True)
@@ -236,7 +240,7 @@ class TestSettle:
         assert (await hit(store, login)).ok
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_27_and_36_a_late_refund_changes_nothing(
+    async def test_a_refund_after_its_window_changes_nothing(
         self, store: Store, algorithm: Algorithm, clock: Clock
     ) -> None:
         login = check(5, 60, algorithm)
@@ -299,7 +303,7 @@ class TestConcurrency:
         rule: Rule = concurrency_rule(count, 60)
         return Check(bucket_of("slots", rule), key, rule)
 
-    async def test_83_slots_are_taken_and_freed(self, store: Store) -> None:
+    async def test_slots_are_taken_and_released(self, store: Store) -> None:
         slots = self.slots(2)
         token = (await hit(store, slots)).token  # it needs no asking for
         assert token is not None
@@ -333,7 +337,7 @@ class TestTheRest:
         outcomes = await store.peek([check(3), check(3, key=BOB), check(7)])
         assert [o.remaining for o in outcomes] == [3, 2, 7]
 
-    async def test_71_reset(self, store: Store) -> None:
+    async def test_a_reset_removes_counts_and_blocks(self, store: Store) -> None:
         one = check(1)
         await hit(store, one)
         await store.block(one.bucket, one.key, 60 * SECOND)

@@ -57,7 +57,7 @@ async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> N
     await guard.aclose()
 
 
-async def test_73_a_client_that_is_moved_to_another_node_keeps_its_count(tmp_path: Path) -> None:
+async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_path: Path) -> None:
     cluster = shared_cluster()
     store = RedisStore(url_of("redis-cluster", tmp_path))
     one = check(5)

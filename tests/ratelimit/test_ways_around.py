@@ -22,7 +22,7 @@ AFTER: Final = ("", "/", "//", "/.", "/..", "/../limited", "#", "?", "%00", "\n"
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_11_12_who_is_answered_by_a_handler_is_under_its_limit(framework: str) -> None:
+async def test_no_spelling_of_a_path_reaches_a_handler_without_its_limit(framework: str) -> None:
     """The handler's own limit tells that it was reached; that of the path has to be there, too."""
     site = Served(framework, limits=[Limit("1000000/m", path="/limited", name="path")])
     reached = 0

@@ -42,7 +42,7 @@ def test_a_tag_is_found_by_the_weak_comparison(given: str | None, known: bool) -
     assert names_tag(given, "W/" + TAG) is known
 
 
-def test_88_what_a_client_has_is_304_with_the_headers_but_of_the_content() -> None:
+def test_a_matching_etag_gets_304_without_headers_of_the_content() -> None:
     given = answer(etag=TAG, link="<?page=2>", vary="accept")
     assert given.to(Request(if_none_match=TAG)) == Answer(
         b"", 304, {"etag": TAG, "link": "<?page=2>", "vary": "accept"}
@@ -53,7 +53,7 @@ def test_88_what_a_client_has_is_304_with_the_headers_but_of_the_content() -> No
     assert given._replace(status=404).to(Request(if_none_match=TAG)).status == 404
 
 
-def test_21_head_has_the_same_headers_and_no_body() -> None:
+def test_head_gets_the_same_headers_without_a_body() -> None:
     found = answer(etag=TAG).to(Request("HEAD"))
     assert (found.body, found.status) == (b"", 200)
     assert found.headers == answer(etag=TAG).headers | {"content-length": "4"}

@@ -62,14 +62,14 @@ def refusal(allowed: Allowed, *texts: str) -> InvalidParameter:
 
 
 class TestChoosing:
-    def test_61_absent_is_the_default(self) -> None:
+    def test_no_parameter_selects_the_default_fields(self) -> None:
         assert USERS.parse([]).names == ("id", "name", "email")
         assert str(POSTS.parse([])) == "id,title"
 
-    def test_62_empty_is_not_absent(self) -> None:
+    def test_an_empty_parameter_is_refused(self) -> None:
         assert refusal(USERS, "").code == "empty_name"
 
-    def test_63_an_unknown_name_is_refused_with_those_that_there_are(self) -> None:
+    def test_an_unknown_name_is_refused_with_the_allowed_ones(self) -> None:
         assert refusal(USERS, "id,nope,name,nor_this").problem() == {
             "type": "about:blank",
             "title": "Unprocessable Content",
@@ -81,7 +81,7 @@ class TestChoosing:
             "allowed": ["id", "name", "email", "bio", "team"],
         }
 
-    def test_63_a_refusal_shows_fifty_names_and_ten_mistakes(self) -> None:
+    def test_a_refusal_lists_at_most_fifty_names_and_ten_mistakes(self) -> None:
         many = Allowed([f"f{n}" for n in range(60)])
         error = refusal(many, ",".join(f"x{n}" for n in range(11)))
         assert error.allowed == tuple(f"f{n}" for n in range(50))
@@ -91,7 +91,7 @@ class TestChoosing:
     @pytest.mark.parametrize(
         "text", ["{}", "id,{}", "{}(id)", "team({})", "team.{}.id", "team(members({}))"]
     )
-    def test_64_71_a_hidden_name_is_refused_as_if_there_were_none(self, text: str) -> None:
+    def test_a_hidden_name_is_refused_like_an_unknown_one(self, text: str) -> None:
         hidden, absent = (
             refusal(USERS, text.format(name)) for name in ("password_hash", "passwodr_hash")
         )
@@ -99,7 +99,7 @@ class TestChoosing:
         assert said[0].replace(b"password_hash", b"passwodr_hash") == said[1]
         assert hidden.code == "unknown_name"
 
-    def test_65_66_67_the_order_of_names_is_nothing(self) -> None:
+    def test_the_order_of_names_does_not_matter(self) -> None:
         """The model's order, so that caches and validators agree."""
         one = USERS.parse(["email,id"])
         assert one.names == ("id", "email")
@@ -107,24 +107,24 @@ class TestChoosing:
             assert USERS.parse(texts) == one
             assert hash(USERS.parse(texts)) == hash(one)
 
-    def test_68_a_star_is_unknown_unless_it_is_allowed(self) -> None:
+    def test_a_star_is_an_unknown_name_by_default(self) -> None:
         assert refusal(USERS, "*").code == "unknown_name"
         assert refusal(POSTS, "author(*)").code == "unknown_name"
 
-    def test_68_a_star_is_every_plain_value_of_the_list(self) -> None:
+    def test_a_star_selects_all_plain_fields_if_allowed(self) -> None:
         posts = Allowed(Post, wildcard=True)
         assert str(posts.parse(["*"])) == "id,title"
         assert str(posts.parse(["*,author.*"])) == "id,title,author(id,name,email,bio)"
         assert refusal(posts, "*.id").code == "unknown_name"
         assert refusal(posts, "*(id)").code == "unknown_name"
 
-    def test_69_a_relation_alone_is_its_default(self) -> None:
+    def test_a_relation_named_alone_has_its_default_fields(self) -> None:
         assert str(POSTS.parse(["author"])) == "author(id,name,email,bio)"
 
-    def test_69_alone_and_with_more_is_both(self) -> None:
+    def test_a_relation_named_alone_and_with_fields_has_both(self) -> None:
         assert str(POSTS.parse(["author,author.team.id"])) == ("author(id,name,email,bio,team(id))")
 
-    def test_70_two_ways_of_asking_for_one_thing(self) -> None:
+    def test_dots_and_parentheses_select_the_same_fields(self) -> None:
         assert POSTS.parse(["author(name)"]) == POSTS.parse(["author.name"])
         asked = POSTS.parse(["comments(id,author.name),title"])
         assert str(asked) == "title,comments(id,author(name))"
@@ -138,7 +138,7 @@ class TestChoosing:
         assert (author.attribute, author.many) == ("author", False)
 
     @pytest.mark.parametrize("text", ["author.name.x", "author(name(x))", "id,author(id,name.x)"])
-    def test_72_a_plain_value_has_no_fields(self, text: str) -> None:
+    def test_a_plain_field_has_no_fields_of_its_own(self, text: str) -> None:
         error = refusal(POSTS, text)
         assert error.code == "not_expandable"
         assert str(error) == (
@@ -151,18 +151,18 @@ class TestChoosing:
                 POSTS.parse([text], parameter="fields[posts]")
             assert info.value.parameter == "fields[posts]"
 
-    def test_73_the_depth_may_be_another(self) -> None:
+    def test_the_maximum_depth_and_number_of_names_can_be_changed(self) -> None:
         with pytest.raises(InvalidParameter):
             POSTS.parse(["author.name"], max_depth=1)
         with pytest.raises(InvalidParameter):
             POSTS.parse(["id,id"], max_names=1)
         assert str(POSTS.parse(["author.team.members.name"], max_depth=4))
 
-    def test_73_a_ring_of_models_ends_at_the_depth(self) -> None:
+    def test_cyclic_models_end_at_the_maximum_depth(self) -> None:
         assert str(USERS.parse(["team(members(name))"])) == "team(members(name))"
         assert refusal(USERS, "team(members(team(title)))").code == "too_deep"
 
-    def test_73_a_relation_alone_is_as_deep_as_its_default(self) -> None:
+    def test_the_default_fields_of_a_relation_count_for_the_depth(self) -> None:
         """Else the short form would give what the long one is refused."""
         assert str(USERS.parse(["team.members"])) == "team(members(id,name,email))"
         for text in ("team.members.team", "team.members.team.id", "team(members(team,team.id))"):
@@ -171,21 +171,21 @@ class TestChoosing:
     @pytest.mark.parametrize(
         "name", ["id;drop table users", "'", '"', "--", "\0", "__class__", "_sa_instance_state"]
     )
-    def test_75_names_that_are_none(self, name: str) -> None:
+    def test_special_names_are_unknown_names(self, name: str) -> None:
         assert refusal(USERS, name).code == "unknown_name"
         assert refusal(USERS, f"id,{name}").allowed == ("id", "name", "email", "bio", "team")
 
-    def test_79_what_was_not_asked_for_is_not_in_it(self) -> None:
+    def test_only_the_named_fields_are_selected(self) -> None:
         assert "bio" not in USERS.parse(["id"]).names
         assert USERS.parse(["bio"]).names == ("bio",)
 
-    def test_85_a_set_is_a_key_of_a_cache(self) -> None:
+    def test_equal_selections_are_one_key_of_a_cache(self) -> None:
         shapes = {USERS.parse([text]) for text in ("id,name", "name,id", "id", "id,id")}
         assert len(shapes) == 2
 
 
 class TestPydantic:
-    def test_76_an_alias_is_the_name(self) -> None:
+    def test_an_alias_is_the_public_name(self) -> None:
         class Out(BaseModel):
             model_config = pydantic.ConfigDict(alias_generator=to_camel)
             created_at: datetime
@@ -202,7 +202,7 @@ class TestPydantic:
         ]
         assert refusal(allowed, "created_at").code == "unknown_name"
 
-    def test_77_a_computed_field_needs_others(self) -> None:
+    def test_a_computed_field_selects_the_fields_it_needs(self) -> None:
         class Out(BaseModel):
             id: int
             first: str = pydantic.Field(exclude=True)
@@ -220,7 +220,7 @@ class TestPydantic:
         with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' is made of"):
             Allowed(Out)
 
-    def test_77_what_several_need_is_selected_once(self) -> None:
+    def test_a_field_that_several_need_is_selected_once(self) -> None:
         allowed = Allowed(
             {"id": "id", "name": "name", "label": "label"}, needs={"label": ("name", "id", "x")}
         )
@@ -296,7 +296,7 @@ class Row(TypedDict):
 
 
 class TestOtherModels:
-    def test_76_a_rename_of_msgspec_is_the_name(self) -> None:
+    def test_a_renamed_field_of_msgspec_has_its_public_name(self) -> None:
         allowed = Allowed(Article)
         assert str(allowed.parse(["createdAt,author,others(fullName)"])) == (
             "createdAt,author(id,fullName),others(fullName)"
@@ -305,7 +305,7 @@ class TestOtherModels:
         assert allowed.fields["others"].many
         assert not allowed.fields["author"].many
 
-    def test_69_what_an_annotation_leads_to(self) -> None:
+    def test_an_annotation_decides_what_is_a_relation(self) -> None:
         fields = Allowed(Thing).fields
         leads = {name: field.many for name, field in fields.items() if field.relation}
         assert leads == {"tag": False, "tags": True, "noted": True, "nested": True}
@@ -333,7 +333,7 @@ class DataSecret(MappedAsDataclass, Base):
 
 class TestTables:
     @pytest.mark.parametrize("table", [Secret, DataSecret])
-    def test_64_a_table_never_shows_all_its_columns(self, table: type) -> None:
+    def test_a_mapped_table_is_refused_as_a_source(self, table: type) -> None:
         """Also if it is a dataclass, or hidden in one."""
         with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
             Allowed(table)
@@ -344,7 +344,7 @@ class TestTables:
         "source",
         [Secret.__table__, Secret.__table__.columns, [Secret.id], "id", int, None, {"a": 1}],
     )
-    def test_64_nor_does_anything_else_that_names_nothing(self, source: object) -> None:
+    def test_a_source_without_named_fields_is_refused(self, source: object) -> None:
         with pytest.raises(InvalidOption, match="source"):
             Allowed(source)
 
@@ -353,11 +353,11 @@ class TestWrittenDown:
     def test_names(self) -> None:
         assert str(Allowed(["id", "name"]).parse(["name,id"])) == "id,name"
 
-    def test_76_names_of_attributes(self) -> None:
+    def test_a_mapping_names_the_attribute_of_each_field(self) -> None:
         allowed = Allowed({"id": "id", "createdAt": "created_at"})
         assert allowed.parse(["createdAt"]).needs == ("created_at",)
 
-    def test_69_relations(self) -> None:
+    def test_a_mapping_can_hold_relations(self) -> None:
         allowed = Allowed({"id": "id", "author": USERS, "tags": [Tag], "more": [USERS]})
         assert str(allowed.parse(["author,tags,more(id)"])) == (
             "author(id,name,email),tags(label),more(id)"
@@ -367,16 +367,16 @@ class TestWrittenDown:
 
 
 class TestOptions:
-    def test_61_a_default_may_hold_relations(self) -> None:
+    def test_a_default_may_contain_relations(self) -> None:
         posts = Allowed(Post, default=["id", "author(name)"])
         assert str(posts.default) == "id,author(name)"
         assert str(Allowed(Post, default="title,id").default) == "id,title"
 
-    def test_69_a_relation_may_have_a_list_of_its_own(self) -> None:
+    def test_expand_gives_a_relation_its_own_fields(self) -> None:
         posts = Allowed(Post, expand={"author": USERS})
         assert str(posts.parse(["author"])) == "author(id,name,email)"
 
-    def test_80_and_then_has_it_by_every_way(self) -> None:
+    def test_expand_removes_a_field_on_every_path(self) -> None:
         """What was taken from an author is not given by the comments of the author."""
         posts = Allowed(Post, expand={"author": USERS.without("email", "team")})
         for text in ("author.email", "comments.author.email", "comments(author(email))"):
@@ -412,26 +412,26 @@ class TestOptions:
 
 
 class TestRoles:
-    def test_80_a_field_that_a_role_lacks_is_unknown(self) -> None:
+    def test_a_removed_field_is_unknown(self) -> None:
         guests = USERS.without("email", "bio")
         assert guests.default.names == ("id", "name")
         error = refusal(guests, "email")
         assert str(error).replace("email", "nope") == str(refusal(guests, "nope"))
         assert USERS.parse(["email"]).names == ("email",)
 
-    def test_80_it_lacks_it_by_every_way(self) -> None:
+    def test_a_removed_field_is_unknown_on_every_path(self) -> None:
         """A ring of models leads back to where the field was taken away."""
         guests = USERS.without("email")
         assert refusal(guests, "team.members.email").code == "unknown_name"
         assert str(guests.parse(["team.members"])) == "team(members(id,name))"
 
-    def test_80_also_within_a_relation(self) -> None:
+    def test_a_field_within_a_relation_can_be_removed(self) -> None:
         posts = POSTS.without("author.email", "author.team")
         assert refusal(posts, "author.email").allowed == ("id", "name", "bio")
         assert refusal(posts, "comments.author.email").code == "unknown_name"
         assert str(posts.parse(["author"])) == "author(id,name,bio)"
 
-    def test_80_a_default_loses_what_is_taken(self) -> None:
+    def test_a_removed_field_leaves_the_default(self) -> None:
         posts = Allowed(Post, default=["id", "author(name,email)"])
         assert str(posts.without("author.email").default) == "id,author(name)"
         assert str(posts.without("author").default) == "id"
@@ -443,7 +443,7 @@ class TestRoles:
 
 
 class TestPaths:
-    def test_84_all_that_may_be_asked_for(self) -> None:
+    def test_paths_lists_everything_that_can_be_selected(self) -> None:
         assert list(Allowed(Article).paths()) == [
             "id",
             "createdAt",
@@ -457,7 +457,7 @@ class TestPaths:
         assert list(USERS.paths(1)) == ["id", "name", "email", "bio"]
 
     @given(st.sampled_from([*POSTS.paths(3)]))
-    def test_84_each_of_them_is_understood(self, path: str) -> None:
+    def test_every_listed_path_can_be_selected(self, path: str) -> None:
         assert POSTS.parse([path]).names == (path.partition(".")[0],)
 
 
@@ -468,7 +468,7 @@ class TestPaths:
         max_size=3,
     )
 )
-def test_63_whatever_comes_is_understood_or_refused(texts: list[str]) -> None:
+def test_any_text_is_parsed_or_refused(texts: list[str]) -> None:
     try:
         asked = POSTS.parse(texts)
     except InvalidParameter as refused:

@@ -12,17 +12,17 @@ from hasten.pagination.counts import NOT_COUNTED, Capped, Count, Relation, to_co
 
 class TestCapped:
     @pytest.mark.parametrize("found", [0, 1, 9_999, 10_000])
-    def test_31_up_to_the_cap_it_is_exact(self, found: int) -> None:
+    def test_a_count_up_to_the_cap_is_exact(self, found: int) -> None:
         assert Capped(10_000).count(found) == Count(found, "eq")
 
-    def test_31_beyond_the_cap_it_says_or_more(self) -> None:
+    def test_a_count_beyond_the_cap_is_a_lower_bound(self) -> None:
         assert Capped(10_000).count(10_001) == Count(10_000, "gte")
 
-    def test_31_and_stays_so_on_a_page_within_the_cap(self) -> None:
+    def test_a_page_within_the_cap_does_not_change_the_count(self) -> None:
         count = Count(10_000, "gte")
         assert count.with_page(40, 20, has_more=True) == count
 
-    def test_31_a_page_beyond_the_cap_shows_more(self) -> None:
+    def test_a_page_beyond_the_cap_raises_the_count(self) -> None:
         count = Count(10_000, "gte").with_page(20_000, 20, has_more=True)
         assert count == Count(20_021, "gte")
 
@@ -33,34 +33,34 @@ class TestCapped:
 
 
 class TestEstimated:
-    def test_32_an_estimate_below_what_was_seen_is_raised(self) -> None:
+    def test_an_estimate_below_the_rows_seen_is_raised(self) -> None:
         assert Count(7, "estimate").with_page(40, 20, has_more=True) == Count(61, "estimate")
 
-    def test_32_an_estimate_above_it_stays(self) -> None:
+    def test_an_estimate_above_the_rows_seen_is_kept(self) -> None:
         assert Count(999, "estimate").with_page(40, 20, has_more=True) == Count(999, "estimate")
 
-    def test_32_a_table_that_was_never_analysed_is_guessed_at_minus_one(self) -> None:
+    def test_the_estimate_of_an_unanalysed_table_is_raised_to_the_rows_seen(self) -> None:
         assert Count(-1, "estimate").with_page(20, 20, has_more=True) == Count(41, "estimate")
         assert Count(-1, "estimate").with_page(20, 0, has_more=False) == Count(0, "estimate")
 
     @pytest.mark.parametrize("relation", ["estimate", "gte"])
-    def test_32_the_page_that_shows_the_end_knows_the_total(self, relation: Relation) -> None:
+    def test_the_last_page_makes_the_total_exact(self, relation: Relation) -> None:
         assert Count(999, relation).with_page(40, 3, has_more=False) == Count(43)
         assert Count(999, relation).with_page(0, 0, has_more=False) == Count(0)
 
 
 class TestExact:
-    def test_18_an_empty_table_has_a_total(self) -> None:
+    def test_an_empty_table_has_a_total_of_zero(self) -> None:
         assert Count(0).with_page(0, 0, has_more=False) == Count(0)
 
-    def test_8_past_the_end_the_total_is_real(self) -> None:
+    def test_an_exact_total_is_kept_past_the_end(self) -> None:
         assert Count(43).with_page(1_000, 0, has_more=False) == Count(43)
 
-    def test_20_rows_deleted_between_count_and_page(self) -> None:
+    def test_rows_deleted_between_count_and_page_lower_the_total(self) -> None:
         assert Count(43).with_page(40, 1, has_more=False) == Count(41)
         assert Count(43).with_page(40, 0, has_more=False) == Count(40)
 
-    def test_20_rows_added_between_count_and_page(self) -> None:
+    def test_rows_added_between_count_and_page_raise_the_total(self) -> None:
         assert Count(40).with_page(20, 20, has_more=True) == Count(41)
 
     def test_who_did_not_count_does_not_know(self) -> None:
@@ -74,7 +74,7 @@ class TestExact:
     st.integers(0, 30),
     st.booleans(),
 )
-def test_32_what_was_seen_is_never_denied(
+def test_a_total_never_contradicts_the_rows_seen(
     total: int, relation: Relation, offset: int, rows: int, has_more: bool
 ) -> None:
     count = Count(total, relation).with_page(offset, rows, has_more=has_more)
@@ -90,13 +90,13 @@ class TestLastPage:
     @pytest.mark.parametrize(
         ("total", "last"), [(0, 1), (1, 1), (20, 1), (21, 2), (40, 2), (41, 3)]
     )
-    def test_17_is_known_of_an_exact_total(self, total: int, last: int) -> None:
+    def test_an_exact_total_has_a_last_page(self, total: int, last: int) -> None:
         assert Count(total).last_page(20) == last
 
     @pytest.mark.parametrize(
         "count", [NOT_COUNTED, Count(10_000, "gte"), Count(10_000, "estimate")]
     )
-    def test_31_of_no_other(self, count: Count) -> None:
+    def test_an_inexact_total_has_no_last_page(self, count: Count) -> None:
         assert count.last_page(20) is None
 
 

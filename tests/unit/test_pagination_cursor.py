@@ -79,7 +79,7 @@ def signed(body: bytes) -> str:
 
 class TestRoundTrip:
     @given(st.lists(SCALARS, max_size=4), st.booleans())
-    def test_56_values_come_back_exactly(self, values: list[object], backwards: bool) -> None:
+    def test_any_values_come_back_unchanged(self, values: list[object], backwards: bool) -> None:
         cursor = Cursor(tuple(values), backwards)
         twin = KEYS.verify(KEYS.sign(cursor, QUERY), QUERY)
         assert twin == cursor
@@ -90,7 +90,7 @@ class TestRoundTrip:
         "value",
         [True, False, 0, 1, -1, 127, 128, -128, -129, 2**63, -(2**63) - 1, 10**400, 0.0, -0.0],
     )
-    def test_56_numbers_at_the_edges(self, value: object) -> None:
+    def test_numbers_at_the_edges_of_their_types_come_back_unchanged(self, value: object) -> None:
         [twin] = KEYS.verify(KEYS.sign(Cursor((value,)), QUERY), QUERY).values
         assert (type(twin), repr(twin)) == (type(value), repr(value))
 
@@ -118,16 +118,16 @@ class TestRoundTrip:
             timedelta(days=-1, microseconds=1),
         ],
     )
-    def test_56_what_peers_have_lost(self, value: object) -> None:
+    def test_values_of_every_type_come_back_unchanged(self, value: object) -> None:
         [twin] = KEYS.verify(KEYS.sign(Cursor((value,)), QUERY), QUERY).values
         assert (type(twin), repr(twin)) == (type(value), repr(value))
 
     @pytest.mark.parametrize("member", [Colour.RED, Rank.HIGH, Word.YES])
-    def test_56_a_member_of_an_enum_comes_back_as_its_value(self, member: Enum) -> None:
+    def test_an_enum_member_comes_back_as_its_value(self, member: Enum) -> None:
         [twin] = KEYS.verify(KEYS.sign(Cursor((member,)), QUERY), QUERY).values
         assert (type(twin), twin) == (type(member.value), member.value)
 
-    def test_57_no_number_comes_back_as_no_number(self) -> None:
+    def test_nan_and_infinity_come_back_unchanged(self) -> None:
         values = KEYS.verify(KEYS.sign(Cursor((math.nan, math.inf)), QUERY), QUERY).values
         assert list(map(str, values)) == ["nan", "inf"]
 
@@ -146,36 +146,36 @@ class TestWhatIsNotOurs:
         "token",
         ["", "x", "%%%", "é", "\udc80", "null", "=", "a" * 2048, text(b"junk"), text(b"\1" * 100)],
     )
-    def test_44_junk_is_refused(self, token: str) -> None:
+    def test_junk_is_refused(self, token: str) -> None:
         assert refusal(token).code == "invalid_cursor"
 
     @given(st.text(max_size=200) | st.binary(max_size=200).map(text))
-    def test_44_any_junk_is_refused(self, token: str) -> None:
+    def test_random_junk_is_refused(self, token: str) -> None:
         assert refusal(token).code == "invalid_cursor"
 
     @given(st.integers(0, len(TOKEN) - 1), st.characters())
-    def test_45_a_changed_character_is_refused(self, at: int, character: str) -> None:
+    def test_a_changed_character_is_refused(self, at: int, character: str) -> None:
         token = TOKEN[:at] + character + TOKEN[at + 1 :]
         if token != TOKEN:
             assert refusal(token).code == "invalid_cursor"
 
-    def test_45_every_flipped_bit_is_refused(self) -> None:
+    def test_a_flipped_bit_is_refused(self) -> None:
         whole = raw(TOKEN)
         for bit in range(len(whole) * 8):
             changed = bytearray(whole)
             changed[bit // 8] ^= 1 << bit % 8
             assert refusal(text(bytes(changed))).code == "invalid_cursor"
 
-    def test_45_every_truncation_is_refused(self) -> None:
+    def test_a_truncated_token_is_refused(self) -> None:
         for size in range(len(TOKEN)):
             assert refusal(TOKEN[:size]).code == "invalid_cursor"
 
     @given(st.text(min_size=1, max_size=20))
-    def test_45_whatever_is_appended_or_put_before_is_refused(self, more: str) -> None:
+    def test_a_token_with_text_before_or_after_it_is_refused(self, more: str) -> None:
         assert refusal(TOKEN + more).code == "invalid_cursor"
         assert refusal(more + TOKEN).code == "invalid_cursor"
 
-    def test_45_one_position_has_one_token(self) -> None:
+    def test_a_position_has_exactly_one_token(self) -> None:
         """Padding, the other alphabet and the unused last bits: decoders let them all pass."""
         token = next(
             made for n in range(3) if len(made := KEYS.sign(Cursor((b"x" * n,)), QUERY)) % 4 == 2
@@ -189,7 +189,7 @@ class TestWhatIsNotOurs:
     @pytest.mark.parametrize(
         "forged", ["42", "not a date", "\0", 10**26, None, Decimal("NaN")], ids=repr
     )
-    def test_46_47_a_forged_value_is_refused(self, forged: object) -> None:
+    def test_a_value_signed_with_another_secret_is_refused(self, forged: object) -> None:
         """Peers have sent these to the database: 500, or an empty page."""
         stranger = Keys(b"another secret, of a stranger")
         assert refusal(stranger.sign(Cursor((forged,)), QUERY)).code == "invalid_cursor"
@@ -199,11 +199,11 @@ class TestWhatIsNotOurs:
         [b"x", b"x\0", b"f\1a", b"m\1a", b"d\3abc", b"u\1a", b"D\1x", b"s\1\xff", b"i\xff", b"t\0"],
         ids=repr,
     )
-    def test_46_47_a_damaged_value_under_our_own_signature_is_refused(self, values: bytes) -> None:
+    def test_a_damaged_value_under_our_signature_is_refused(self, values: bytes) -> None:
         assert refusal(signed(b"\1\0" + QUERY + values)).code == "invalid_cursor"
 
     @given(st.binary(max_size=60))
-    def test_46_47_no_signed_bytes_do_worse_than_400(self, values: bytes) -> None:
+    def test_no_signed_bytes_raise_another_error(self, values: bytes) -> None:
         token = signed(b"\1\0" + QUERY + values)
         try:
             KEYS.verify(token, QUERY)
@@ -217,7 +217,7 @@ class TestWhatIsNotOurs:
 
 
 class TestWhatItBelongsTo:
-    def test_48_the_cursor_of_another_sort_is_refused(self) -> None:
+    def test_a_cursor_of_another_sort_is_refused(self) -> None:
         error = refusal(TOKEN, fingerprint("posts", "title,id"))
         assert error.code == "cursor_mismatch"
         assert str(error) == (
@@ -236,7 +236,7 @@ class TestWhatItBelongsTo:
             (([],), ([[]],)),
         ],
     )
-    def test_49_the_cursor_of_another_filter_is_refused(
+    def test_a_cursor_of_another_filter_is_refused(
         self, one: tuple[object, ...], other: tuple[object, ...]
     ) -> None:
         token = KEYS.sign(CURSOR, fingerprint(*one))
@@ -257,14 +257,14 @@ class TestWhatItBelongsTo:
 
 
 class TestAges:
-    def test_52_another_version_has_expired(self) -> None:
+    def test_a_cursor_of_another_version_has_expired(self) -> None:
         error = refusal(signed(b"\2" + b"whatever it holds, it is ours"))
         assert error.code == "cursor_expired"
 
-    def test_52_another_version_of_a_stranger_was_never_ours(self) -> None:
+    def test_an_unsigned_cursor_of_another_version_is_invalid(self) -> None:
         assert refusal(text(b"\2" + b"x" * 60)).code == "invalid_cursor"
 
-    def test_53_secrets_rotate(self) -> None:
+    def test_secrets_can_be_rotated(self) -> None:
         """The first signs, each verifies; a dropped one opens nothing."""
         old, new = "the old secret, long enough", "the new secret, long enough"
         both = Keys([new, old])
@@ -274,13 +274,13 @@ class TestAges:
 
 
 class TestSize:
-    def test_54_a_long_token_is_refused_before_it_is_decoded(
+    def test_a_long_token_is_refused_before_it_is_decoded(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr("hasten.pagination.cursor._from_base64")
         assert str(refusal("a" * (MAX_CHARS + 1))).startswith("cursor: it has more than 2048 char")
 
-    def test_54_no_token_is_written_that_would_be_refused(self) -> None:
+    def test_a_token_that_would_be_refused_is_never_made(self) -> None:
         longest = (MAX_CHARS * 3 // 4) - 18 - 16 - 3
         cursor = Cursor(("x" * longest,))
         assert KEYS.verify(KEYS.sign(cursor, QUERY), QUERY) == cursor
@@ -298,16 +298,16 @@ class TestSize:
 
 class TestSecrets:
     @pytest.mark.parametrize("secret", ["", "short", b"x" * 15, ["long enough, this one", "not"]])
-    def test_60_a_short_one_is_refused(self, secret: str | bytes | list[str]) -> None:
+    def test_a_short_secret_is_refused(self, secret: str | bytes | list[str]) -> None:
         with pytest.raises(InvalidOption, match="at least 16 random bytes") as info:
             Keys(secret)
         assert "short" not in str(info.value)
 
     @pytest.mark.parametrize("secret", [[], None, [None]])
-    def test_60_none_is_refused(self, secret: list[str]) -> None:
+    def test_a_missing_secret_is_refused(self, secret: list[str]) -> None:
         with pytest.raises(InvalidOption, match="at least 16 random bytes"):
             Keys(secret)
 
-    def test_60_they_are_not_shown(self) -> None:
+    def test_the_secret_is_not_shown(self) -> None:
         assert "0123" not in repr(KEYS)
         assert not hasattr(KEYS, "__dict__")

@@ -25,37 +25,37 @@ def numbers(page: int, count: Count, *, has_more: bool) -> dict[Rel, str]:
 
 
 class TestPages:
-    def test_86_all_around_one_in_the_middle(self) -> None:
+    def test_a_page_in_the_middle_has_all_four_links(self) -> None:
         found = numbers(2, Count(100), has_more=True)
         assert found == {"first": "1", "prev": "1", "next": "3", "last": "5"}
 
-    def test_86_the_first_page_has_none_before(self) -> None:
+    def test_the_first_page_has_no_previous_link(self) -> None:
         assert numbers(1, Count(41), has_more=True) == {"first": "1", "next": "2", "last": "3"}
 
-    def test_17_the_last_page_has_none_after(self) -> None:
+    def test_the_last_page_has_no_next_link(self) -> None:
         found = numbers(2, Count(40), has_more=False)
         assert found == {"first": "1", "prev": "1", "last": "2"}
 
-    def test_86_a_page_alone_has_none(self) -> None:
+    def test_a_single_page_has_no_links(self) -> None:
         assert numbers(1, Count(20), has_more=False) == {}
 
     @pytest.mark.parametrize(
         "count", [NOT_COUNTED, Count(10_000, "gte"), Count(10_000, "estimate")]
     )
-    def test_31_the_last_one_is_linked_only_if_known(self, count: Count) -> None:
+    def test_the_last_page_is_linked_only_if_the_total_is_exact(self, count: Count) -> None:
         assert numbers(3, count, has_more=True) == {"first": "1", "prev": "2", "next": "4"}
 
     @pytest.mark.parametrize(("total", "last"), [(0, "1"), (41, "3")])
-    def test_8_past_the_end_the_way_back_is_the_last_page(self, total: int, last: str) -> None:
+    def test_past_the_end_the_previous_link_is_the_last_page(self, total: int, last: str) -> None:
         found = numbers(50, Count(total), has_more=False)
         assert found == {"first": "1", "prev": last, "last": last}
 
-    def test_8_past_the_end_without_a_count(self) -> None:
+    def test_past_the_end_the_previous_link_needs_no_count(self) -> None:
         assert numbers(50, NOT_COUNTED, has_more=False) == {"first": "1", "prev": "49"}
 
 
 class TestCursors:
-    def test_86_both_ways(self) -> None:
+    def test_a_page_by_cursor_links_in_both_directions(self) -> None:
         links = cursor_links(at(None, ("cursor", "b")), prev_cursor="a", next_cursor="c")
         assert links == {
             "first": (("cursor", ""),),
@@ -63,14 +63,14 @@ class TestCursors:
             "next": (("cursor", "c"),),
         }
 
-    def test_43_at_the_ends_one_is_absent(self) -> None:
+    def test_a_page_by_cursor_at_an_end_has_one_link_less(self) -> None:
         assert set(cursor_links(at(None), prev_cursor=None, next_cursor="c")) == {"first", "next"}
         assert set(cursor_links(at(None), prev_cursor="a", next_cursor=None)) == {"first", "prev"}
         assert cursor_links(at(None), prev_cursor=None, next_cursor=None) == {}
 
 
 class TestHeader:
-    def test_86_is_written_as_rfc_8288_says(self) -> None:
+    def test_the_header_follows_rfc_8288(self) -> None:
         links = page_links(at(2, ("sort", "-created_at")), Count(60), has_more=True)
         assert link_header(links) == (
             '<?sort=-created_at&page=1>; rel="first", '
@@ -79,10 +79,10 @@ class TestHeader:
             '<?sort=-created_at&page=3>; rel="last"'
         )
 
-    def test_86_without_links_there_is_none(self) -> None:
+    def test_no_links_make_no_header(self) -> None:
         assert link_header({}) is None
 
-    def test_22_86_the_other_parameters_are_kept_and_quoted(self) -> None:
+    def test_other_parameters_are_kept_and_quoted(self) -> None:
         pairs = (("q", 'a b>; rel="x", <é'), ("tag", "1"), ("tag", "2"), ("page", "1"), ("e", ""))
         links = page_links(at(1, *pairs), NOT_COUNTED, has_more=True)
         header = link_header({"next": links["next"]})
@@ -93,31 +93,31 @@ class TestHeader:
         kept = [pair for pair in pairs if pair[0] != "page"]
         assert parse_qsl(query, keep_blank_values=True) == [*kept, ("page", "2")]
 
-    def test_86_they_are_relative_to_the_request(self) -> None:
+    def test_links_are_relative_to_the_request(self) -> None:
         """The prefix that a proxy has taken off is still there, and Host is not asked."""
         request = "https://api.example.org/behind/a/proxy/posts?page=1"
         target = (link_header(LINKS) or "").partition(">")[0].removeprefix("<")
         assert urljoin(request, target) == "https://api.example.org/behind/a/proxy/posts?page=2"
 
-    def test_86_a_path_has_its_root(self) -> None:
+    def test_a_path_in_a_link_is_quoted(self) -> None:
         assert link_header(LINKS, path="/root/é, <x>/%41") == (
             '</root/%C3%A9%2C%20%3Cx%3E/%2541?page=2>; rel="next"'
         )
 
-    def test_86_an_origin_makes_them_absolute(self) -> None:
+    def test_an_origin_makes_links_absolute(self) -> None:
         assert link_header(LINKS, path="/posts", origin="https://api.example.org") == (
             '<https://api.example.org/posts?page=2>; rel="next"'
         )
 
     @pytest.mark.parametrize("path", ["//evil.example/posts", "///evil.example", "//"])
-    def test_86_no_path_is_a_host(self, path: str) -> None:
+    def test_no_path_can_be_read_as_a_host(self, path: str) -> None:
         target = (link_header(LINKS, path=path) or "").partition(">")[0].removeprefix("<")
         joined = urlsplit(urljoin("https://api.example.org/posts", target))
         assert joined.hostname == "api.example.org"
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=5), st.text())
-def test_86_a_header_is_ascii_without_line_breaks(pairs: list[tuple[str, str]], path: str) -> None:
+def test_a_header_is_printable_ascii(pairs: list[tuple[str, str]], path: str) -> None:
     links = page_links(at(2, *pairs), Count(100), has_more=True)
     header = link_header(links, path=path) or ""
     assert header.isascii()

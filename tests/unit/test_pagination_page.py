@@ -16,19 +16,19 @@ def page(count: Count, *, has_more: bool = True) -> Page[dict[str, int]]:
 
 
 class TestPage:
-    def test_1_by_default_exactly_this(self) -> None:
+    def test_the_default_envelope_has_data_and_pagination(self) -> None:
         answer = Envelope().wrap(page(Count(42)))
         assert answer == {"data": ROWS, "pagination": {"page": 1, "limit": 20, "total": 42}}
         assert list(answer) == ["data", "pagination"]
 
-    def test_18_an_empty_one_too(self) -> None:
+    def test_an_empty_page_has_the_same_envelope(self) -> None:
         empty: Page[object] = Page([], page=1, limit=20, count=Count(0), has_more=False)
         assert Envelope().wrap(empty) == {
             "data": [],
             "pagination": {"page": 1, "limit": 20, "total": 0},
         }
 
-    def test_31_a_capped_total_says_so(self) -> None:
+    def test_a_capped_total_is_marked_gte(self) -> None:
         assert page(Count(10_000, "gte")).pagination() == {
             "page": 1,
             "limit": 20,
@@ -36,7 +36,7 @@ class TestPage:
             "total_relation": "gte",
         }
 
-    def test_32_an_estimated_total_says_so(self) -> None:
+    def test_an_estimated_total_is_marked_estimate(self) -> None:
         about = page(Count(10_000, "estimate")).pagination()
         assert about["total_relation"] == "estimate"
 
@@ -53,7 +53,7 @@ class TestPage:
 
 
 class TestCursorPage:
-    def test_43_at_the_ends_the_cursors_are_null(self) -> None:
+    def test_the_cursors_are_null_at_the_ends(self) -> None:
         first: CursorPage[object] = CursorPage(ROWS, 20, next_cursor="n", prev_cursor=None)
         assert Envelope().wrap(first) == {
             "data": ROWS,

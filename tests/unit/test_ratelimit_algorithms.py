@@ -73,7 +73,7 @@ everything = st.one_of(
 
 class TestBounds:
     @given(rates, steps)
-    def test_76_sliding_admits_no_more_than_its_limit_in_any_window(
+    def test_sliding_admits_at_most_its_limit_in_any_window(
         self, rate: Rate, steps: list[tuple[int, int]]
     ) -> None:
         asker = Client([rule_of(rate, "sliding")])
@@ -86,7 +86,7 @@ class TestBounds:
                 assert sum(c for at, c in taken if at > since) <= rate.limit
 
     @given(st.integers(1, 128), st.lists(pauses, max_size=150))
-    def test_76_sliding_is_exact_up_to_128(self, limit: int, steps: list[int]) -> None:
+    def test_sliding_is_exact_up_to_128(self, limit: int, steps: list[int]) -> None:
         """It lets through all that a list of times would."""
         asker = client(limit, 1, "sliding")
         taken: list[int] = []
@@ -99,7 +99,7 @@ class TestBounds:
                 taken.append(asker.now_us)
 
     @given(st.integers(129, 5_000), st.lists(pauses, min_size=50, max_size=150))
-    def test_76_sliding_keeps_few_runs(self, limit: int, steps: list[int]) -> None:
+    def test_sliding_keeps_few_runs(self, limit: int, steps: list[int]) -> None:
         asker = client(limit, 1, "sliding")
         for pause in steps:
             asker.now_us += pause
@@ -107,7 +107,7 @@ class TestBounds:
             assert len(asker.states[0]) <= 1 + 3 * 130
 
     @given(rates, steps)
-    def test_77_fixed_admits_less_than_twice_its_limit(
+    def test_fixed_admits_less_than_twice_its_limit_in_any_window(
         self, rate: Rate, steps: list[tuple[int, int]]
     ) -> None:
         asker = Client([rule_of(rate)])
@@ -119,7 +119,7 @@ class TestBounds:
                 since = asker.now_us - rate.window_us
                 assert len([at for at in taken if at > since]) <= max(1, 2 * rate.limit - 1)
 
-    def test_77_the_seam_of_two_windows(self) -> None:
+    def test_fixed_admits_its_full_limit_on_both_sides_of_a_seam(self) -> None:
         asker = client(100, 1)
         asker.ask()
         asker.now_us += SECOND - 1
@@ -127,7 +127,7 @@ class TestBounds:
         asker.now_us += 1
         assert [asker.ask().ok for _ in range(101)] == [True] * 100 + [False]
 
-    def test_78_gcra_lets_a_burst_through_and_then_an_even_flow(self) -> None:
+    def test_gcra_admits_a_burst_and_then_an_even_flow(self) -> None:
         asker = client(10, 1, burst=20)
         assert [asker.ask().ok for _ in range(21)] == [True] * 20 + [False]
         for _ in range(30):
@@ -139,7 +139,7 @@ class TestBounds:
             assert asker.ask().ok
 
     @given(rates, st.integers(1, 50), steps)
-    def test_78_gcra_admits_no_more_than_burst_and_rate(
+    def test_gcra_admits_at_most_burst_and_rate(
         self, rate: Rate, burst: int, steps: list[tuple[int, int]]
     ) -> None:
         asker = Client([rule_of(Rate(rate.limit, rate.per, burst))])
@@ -152,7 +152,7 @@ class TestBounds:
                 assert (total - burst) * rate.window_us <= elapsed * rate.limit
 
     @given(everything, steps, st.integers(1, 3))
-    def test_79_waiting_exactly_as_told_always_succeeds(
+    def test_a_retry_after_the_given_wait_succeeds(
         self, rule: Rule, steps: list[tuple[int, int]], cost: int
     ) -> None:
         asker = Client([rule])
@@ -166,7 +166,9 @@ class TestBounds:
             assert asker.ask(cost).ok
 
     @given(everything.filter(lambda rule: rule.kind != "concurrency"), steps)
-    def test_79_and_nothing_sooner_does(self, rule: Rule, steps: list[tuple[int, int]]) -> None:
+    def test_a_retry_before_the_given_wait_is_denied(
+        self, rule: Rule, steps: list[tuple[int, int]]
+    ) -> None:
         """A denial that is certain can be repeated without asking until the time it told."""
         asker = Client([rule])
         for pause, cost in steps:
@@ -179,7 +181,7 @@ class TestBounds:
                 assert not asker.ask(cost).ok
 
     @given(everything, steps)
-    def test_40_more_is_left_no_later_than_a_retry_succeeds(
+    def test_the_reset_is_never_later_than_the_retry(
         self, rule: Rule, steps: list[tuple[int, int]]
     ) -> None:
         asker = Client([rule])
@@ -190,16 +192,8 @@ class TestBounds:
             assert outcome.reset_us >= 0
             assert outcome.ok or outcome.retry_us >= outcome.reset_us >= 1
 
-    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_80_a_cost_that_does_not_fit_takes_nothing(self, algorithm: Algorithm) -> None:
-        asker = client(8, 3600, algorithm)
-        assert asker.ask(5).remaining == 3
-        assert asker.ask(5)[:3] == (False, 8, 3)
-        assert asker.ask(9)[:3] == (False, 8, 3)  # it never fits
-        assert asker.ask(3)[:3] == (True, 8, 0)
-
     @given(st.lists(pauses, max_size=80), st.integers(1, 12), st.integers(1, 30))
-    def test_81_a_denial_by_one_of_several_takes_of_none(
+    def test_a_denial_by_one_rate_takes_from_none(
         self, steps: list[int], quick: int, slow: int
     ) -> None:
         asker = Client([rule_of(Rate(quick, 1)), rule_of(Rate(slow, 60), "sliding")])
@@ -214,13 +208,15 @@ class TestBounds:
                 assert asker.states != before
 
     @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_7_a_limit_of_nothing(self, algorithm: Algorithm) -> None:
+    def test_a_limit_of_zero_denies_even_a_cost_of_zero(self, algorithm: Algorithm) -> None:
         asker = client(0, 60, algorithm)
         for cost in (0, 1):
             assert asker.ask(cost) == Outcome(False, 0, 0, 60 * SECOND, 60 * SECOND, True)
 
     @given(everything, steps)
-    def test_5_denials_leave_no_trace(self, rule: Rule, steps: list[tuple[int, int]]) -> None:
+    def test_a_denial_leaves_the_state_unchanged(
+        self, rule: Rule, steps: list[tuple[int, int]]
+    ) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -246,36 +242,7 @@ class TestBounds:
 class TestOutcomesDecide:
     """What is counted by how it ends is reserved first, and nobody slips through."""
 
-    def test_24_parallel_failures_are_capped(self) -> None:
-        asker = client(5, 3600)
-        outcomes = [asker.ask(later=True) for _ in range(30)]
-        assert sum(outcome.ok for outcome in outcomes) == 5
-        for outcome in outcomes[:5]:
-            assert outcome.token is not None
-            asker.settle(outcome.token, keep=1)
-        assert asker.peek().retry_us == 3600 * SECOND
-
-    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_25_parallel_successes_leave_nothing(self, algorithm: Algorithm) -> None:
-        asker = client(5, 3600, algorithm)
-        tokens = [outcome.token for _ in range(30) if (outcome := asker.ask(later=True)).ok]
-        asker.now_us += SECOND
-        for token in tokens:
-            assert token is not None
-            asker.settle(token)
-        assert asker.peek()[:3] == (True, 5, 5)
-
-    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_26_only_those_under_way_stand_in_the_way(self, algorithm: Algorithm) -> None:
-        asker = client(5, 3600, algorithm)
-        tokens = [asker.reserve() for _ in range(5)]
-        denied = asker.ask(later=True)
-        assert denied == Outcome(False, 5, 0, SECOND, SECOND, certain=False)
-        for token in tokens:
-            asker.settle(token)
-        assert asker.ask(later=True).ok
-
-    def test_26_of_a_full_window_a_denial_is_certain_all_the_same(self) -> None:
+    def test_a_denial_is_certain_if_no_refund_can_change_it(self) -> None:
         asker = client(5, 3600)
         token = asker.reserve()
         asker.ask(4)
@@ -285,7 +252,9 @@ class TestOutcomesDecide:
         assert asker.peek().certain
 
     @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_27_a_refund_after_its_window_changes_nothing(self, algorithm: Algorithm) -> None:
+    def test_a_refund_after_its_window_leaves_the_state_unchanged(
+        self, algorithm: Algorithm
+    ) -> None:
         asker = client(5, 60, algorithm)
         token = asker.reserve()
         asker.now_us += 60 * SECOND
@@ -297,7 +266,7 @@ class TestOutcomesDecide:
         assert asker.states == [before]
 
     @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_36_a_refund_of_what_was_reset_changes_nothing(self, algorithm: Algorithm) -> None:
+    def test_a_refund_after_a_reset_leaves_the_state_unchanged(self, algorithm: Algorithm) -> None:
         asker = client(500, 60, algorithm)
         token = asker.reserve()
         asker.states = [()]
@@ -430,17 +399,6 @@ class TestOutcomesDecide:
         [state], [outcome] = algorithms.hit([check], [()], 0)
         assert (outcome.ok, outcome.remaining) == (False, 0)
         assert state[2] == 5
-
-
-class TestConcurrency:
-    def test_83_slots_are_freed(self) -> None:
-        asker = Client([concurrency_rule(2, 60)])
-        first, _ = asker.reserve(), asker.reserve()
-        denied = asker.ask()
-        assert (denied.ok, denied.retry_us, denied.certain) == (False, SECOND, False)
-        asker.settle(first, keep=1)
-        assert asker.ask().ok
-        assert not asker.ask().ok
 
 
 class TestBlocks:

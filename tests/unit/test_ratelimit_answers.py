@@ -30,7 +30,7 @@ def media_type(accept: str | None) -> str:
         "text/plain;format=flowed", "*/*;q=0.5, application/*;q=0.1",
     ],
 )  # fmt: skip
-def test_43_text_for_who_wants_it_more(accept: str) -> None:
+def test_text_is_sent_to_clients_that_prefer_it(accept: str) -> None:
     assert media_type(accept) == TEXT
 
 
@@ -43,29 +43,29 @@ def test_43_text_for_who_wants_it_more(accept: str) -> None:
         "text/plain" + " " * MAX_ACCEPT_CHARS, "text/plain;q=٠.٥",
     ],
 )  # fmt: skip
-def test_43_a_problem_for_everyone_else(accept: str | None) -> None:
+def test_a_problem_document_is_sent_to_all_other_clients(accept: str | None) -> None:
     assert media_type(accept) == PROBLEM
 
 
 @given(st.one_of(st.text(max_size=60), st.text("text/plain*;q=.01, ", max_size=60)))
-def test_43_whatever_is_accepted_there_is_an_answer(accept: str) -> None:
+def test_any_accept_header_gets_a_media_type(accept: str) -> None:
     assert media_type(accept) in {TEXT, PROBLEM}
 
 
 @pytest.mark.parametrize("prefix", [56.0, 56.5, "56", None, [56], True, 31, 129])
-def test_57_a_prefix_is_a_whole_number(prefix: Any) -> None:
+def test_an_ipv6_prefix_must_be_a_whole_number(prefix: Any) -> None:
     """Found when it is made, not with the first IPv6 client."""
     with pytest.raises(InvalidLimit, match="IPV6_PREFIX"):
         Addresses(prefix)
 
 
 @pytest.mark.parametrize("families", [True, None, 5, "legacy", ["draft-9"], [["legacy"]]])
-def test_41_families_are_several_names(families: Any) -> None:
+def test_families_of_headers_must_be_a_list_of_known_names(families: Any) -> None:
     with pytest.raises(InvalidLimit, match="HEADERS"):
         Fields(families, lambda: 0.0)
 
 
-def test_38_older_drafts_tell_each_set_of_limits_as_it_is() -> None:
+def test_draft_7_describes_exactly_the_limits_of_the_request() -> None:
     """Lines that are made once are those of their own limits."""
     fields = Fields(["draft-7"], lambda: 0.0)
     short, at_once = Policy("a", 3, 1_500_000), Policy("b", 20, None, "concurrent-requests")

@@ -29,22 +29,22 @@ class TestAddresses:
             "2002:cb00:7107::1", " 203.0.113.7\t", "0:0:0:0:0:ffff:203.0.113.7%eth0",
         ],
     )  # fmt: skip
-    def test_52_55_one_ipv4_client_however_it_is_written(self, text: str) -> None:
+    def test_every_spelling_of_an_ipv4_address_is_one_client(self, text: str) -> None:
         assert key(text) == "203.0.113.7"
 
-    def test_56_mapped_addresses_are_told_apart(self) -> None:
+    def test_different_mapped_addresses_are_different_clients(self) -> None:
         assert key("::ffff:1.2.3.4") != key("::ffff:9.9.9.9")
 
-    def test_57_an_ipv6_client_is_a_network(self) -> None:
+    def test_an_ipv6_client_is_identified_by_its_network(self) -> None:
         assert key("2001:db8:0:1::1") == key("2001:db8:0:1:ffff::9") == "2001:db8::/56"
         assert key("2001:db8:0:100::1") != key("2001:db8:0:1::1")
         assert key("2001:db8:0:1::1", 64) != key("2001:db8:0:2::1", 64)
         assert key("2001:db8::1", 128) != key("2001:db8::2", 128)
 
-    def test_58_what_ends_like_ipv4_need_not_be_it(self) -> None:
+    def test_an_ipv6_address_may_end_like_ipv4(self) -> None:
         assert key("2001:db8:1234:5678::1.2.3.4") == "2001:db8:1234:5600::/56"
 
-    def test_59_the_zone_does_not_matter(self) -> None:
+    def test_the_zone_of_an_address_is_ignored(self) -> None:
         assert key("fe80::1%eth0") == key("fe80::1")
 
     @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ TRUSTING = Proxies(["10.0.0.0/8", "2001:db8::/32"])
 
 
 class TestProxies:
-    def test_49_strangers_are_not_believed(self) -> None:
+    def test_forwarded_addresses_of_untrusted_peers_are_ignored(self) -> None:
         assert client(TRUSTING, "203.0.113.5", (XFF, "1.1.1.1")) == "203.0.113.5"
         assert client(Proxies(), "10.0.0.1", (XFF, "1.1.1.1")) == "10.0.0.1"
 
-    def test_50_51_from_the_right_to_the_first_stranger(self) -> None:
+    def test_the_client_is_the_last_untrusted_address(self) -> None:
         whole = (XFF, "6.6.6.6, 203.0.113.9, 10.1.1.1")
         split = (XFF, "6.6.6.6, 203.0.113.9"), (XFF, "10.1.1.1")
         assert client(TRUSTING, "10.0.0.1", whole) == "203.0.113.9"
@@ -109,16 +109,16 @@ class TestProxies:
     @pytest.mark.parametrize(
         "element", ["203.0.113.9:51234", "[2001:db9::1]:443", "2001:db9::1", " 203.0.113.9 "]
     )
-    def test_52_ports_and_brackets(self, element: str) -> None:
+    def test_a_forwarded_address_may_have_a_port_and_brackets(self, element: str) -> None:
         found = client(TRUSTING, "10.0.0.1", (XFF, element))
         assert found in {"203.0.113.9", "2001:db9::1"}
 
     @pytest.mark.parametrize("junk", ["unknown", "_hidden", "", "1.2.3.4.5", "<script>"])
-    def test_53_at_junk_it_ends(self, junk: str) -> None:
+    def test_an_invalid_address_ends_the_search(self, junk: str) -> None:
         found = TRUSTING.client(scope("10.0.0.1", (XFF, f"9.9.9.9, {junk}, 10.1.1.1")))
         assert found == ("10.1.1.1", "FORWARDED_BROKEN")
 
-    def test_54_hops(self) -> None:
+    def test_hops_count_proxies_from_the_right(self) -> None:
         two = Proxies(hops=2)
         assert client(two, "10.0.0.1", (XFF, "6.6.6.6, 203.0.113.9, 10.1.1.1")) == "203.0.113.9"
         assert client(two, "10.0.0.1", (XFF, "6.6.6.6")) == "10.0.0.1"
@@ -139,7 +139,9 @@ class TestProxies:
         assert client(TRUSTING, "10.0.0.1", (XFF, "10.0.0.3, 10.0.0.2")) == "10.0.0.3"
 
     @given(st.text(max_size=40), st.sampled_from([XFF, "forwarded", "x-real-ip", "via"]))
-    def test_49_whatever_a_stranger_sends(self, value: str, name: str) -> None:
+    def test_no_header_changes_the_address_of_an_untrusted_peer(
+        self, value: str, name: str
+    ) -> None:
         lines = (name, value.encode("utf-8", "replace").decode("latin-1"))
         for proxies in (TRUSTING, Proxies(), Proxies(["10.0.0.0/8"], header="forwarded")):
             assert client(proxies, "203.0.113.5", lines) == "203.0.113.5"
@@ -148,7 +150,9 @@ class TestProxies:
         st.text(st.characters(max_codepoint=255), max_size=60),
         st.sampled_from([XFF, "forwarded"]),
     )
-    def test_50_what_is_put_in_front_changes_nothing(self, junk: str, name: str) -> None:
+    def test_text_in_front_of_the_proxies_addresses_changes_nothing(
+        self, junk: str, name: str
+    ) -> None:
         """The client writes the left end of the header; its proxies write the right one."""
         proxies = Proxies(["10.0.0.0/8"], header=name)
         true = "203.0.113.9, 10.1.1.1" if name == XFF else "for=203.0.113.9, for=10.1.1.1"
@@ -159,20 +163,20 @@ class TestProxies:
         ['for=6.6.6.6;x="', 'for=6.6.6.6, for="', 'for="6.6.6.6', 'for=6.6.6.6;x="\\', '"'],
     )
     @pytest.mark.parametrize("true", ["for=203.0.113.9", 'for="203.0.113.9:80";by="a,b"'])
-    def test_50_a_quote_that_a_client_opens_hides_nothing(self, forged: str, true: str) -> None:
+    def test_a_quote_that_a_client_opens_hides_no_address(self, forged: str, true: str) -> None:
         proxies = Proxies(["10.0.0.0/8"], header="forwarded")
         assert client(proxies, "10.0.0.1", ("forwarded", f"{forged}, {true}")) == "203.0.113.9"
         assert client(proxies, "10.0.0.1", ("forwarded", f"{forged},{true}")) == "203.0.113.9"
 
     @given(st.text('for="\\;,. 1=\t', max_size=60))
-    def test_50_no_quoting_of_a_client_hides_its_address(self, junk: str) -> None:
+    def test_no_quoting_by_a_client_hides_its_address(self, junk: str) -> None:
         proxies = Proxies(["10.0.0.0/8"], header="forwarded")
         for true in ("for=203.0.113.9", 'for="203.0.113.9:80"', 'for="203.0.113.9";by="a,b"'):
             value = f"{junk}, {true}, for=10.1.1.1"
             assert client(proxies, "10.0.0.1", ("forwarded", value)) == "203.0.113.9"
 
     @given(st.binary(max_size=200), st.integers(0, 5))
-    def test_53_nothing_raises(self, value: bytes, hops: int) -> None:
+    def test_no_header_raises_an_error(self, value: bytes, hops: int) -> None:
         for header in (XFF, "forwarded", "cf-connecting-ip"):
             proxies = Proxies(hops=hops, header=header) if hops else Proxies(["10.0.0.0/8"])
             asked = {"client": ("10.0.0.1", 1), "headers": [(header.encode(), value)]}

@@ -59,7 +59,7 @@ states = st.builds(State, policies, st.integers(0, 2**31), st.integers(0, 10**14
 
 
 @given(st.lists(states, min_size=1, max_size=4))
-def test_37_39_42_the_newest_draft_can_be_parsed(given_states: list[State]) -> None:
+def test_the_newest_draft_parses_as_structured_fields(given_states: list[State]) -> None:
     told = lines(["draft-10"], *given_states)
     for (name, parameters), state in zip(parse(told["ratelimit"]), given_states, strict=True):
         assert name == state.policy.name
@@ -84,14 +84,14 @@ def test_limits_that_are_known_before_are_told_the_same(told: list[State], famil
 
 
 @given(st.integers(0, 10**14), st.integers(0, 10**14))
-def test_40_nobody_is_told_to_come_too_early(retry_us: int, reset_us: int) -> None:
+def test_retry_after_is_never_too_short(retry_us: int, reset_us: int) -> None:
     """What is waited for is never less than what it takes."""
     assert retry_after(retry_us) >= 1
     assert retry_after(retry_us) * 1_000_000 >= retry_us
     assert retry_after(max(retry_us, reset_us)) >= seconds(reset_us)
 
 
-def test_38_two_limits_in_each_family() -> None:
+def test_each_family_of_headers_shows_both_limits() -> None:
     two = State(GENERAL, 99, 900_000_000), State(LOGIN, 4, 3_600_000_000)
     structured = {
         "ratelimit-policy": '"100-in-15min";q=100;w=900, "5-in-1hr";q=5;w=3600',

@@ -46,7 +46,7 @@ class TestReading:
             "5/m burst 0", "99999999999/s", "1/99999999999999999999d", "٣/m", "5/month",
         ],
     )  # fmt: skip
-    def test_90_a_mistake_is_named(self, text: str) -> None:
+    def test_an_invalid_rate_is_refused_with_an_example(self, text: str) -> None:
         with pytest.raises(InvalidOption) as caught:
             parse_rates(text)
         assert str(caught.value).startswith(f"rate={text!r}: expected a rate such as '100/15m'")
