@@ -255,6 +255,7 @@ class _Node:
         self._relations: dict[Field, _Joined | _Further] = {}
         self._relations.update({each.field: each for each in self.joined})
         self._relations.update({each.field: each for each in self.further})
+        self._parts = [(each, self._relations.get(each)) for each in dict(chosen.members)]
         self._make = self._maker()
 
     # Selecting
@@ -323,10 +324,10 @@ class _Node:
         if not self._relations:
             return made
         built: dict[str, object] = {}
-        for each, _ in self._chosen.members:
-            to = self._relations.get(each)
+        for each, to in self._parts:
             if to is None:
-                built[each.name] = made[each.name]
+                if each.name in made:
+                    built[each.name] = made[each.name]
             elif isinstance(to, _Joined):
                 built[each.name] = to.build(row, related)
             else:
@@ -359,7 +360,11 @@ class _Node:
 
         def make_row(row: Any) -> dict[str, object]:
             special = make({name: row[place] for name, place in needs})
-            return {name: row[plain[name]] if name in plain else special[name] for name in order}
+            return {
+                name: row[plain[name]] if name in plain else special[name]
+                for name in order
+                if name in plain or name in special
+            }
 
         return make_row
 
