@@ -113,7 +113,7 @@ class TestRefusals:
         ],
     )
     def test_26_what_cannot_be_told_apart(self, statement: Selection, message: str) -> None:
-        with pytest.raises(InvalidOption, match=rf"{message}.*key=\[…\]: the columns that tell"):
+        with pytest.raises(InvalidOption, match=f"{message}.*a class that is mapped to them"):
             read(statement)
 
     def test_26_a_select_that_is_cut_already(self) -> None:
@@ -121,7 +121,7 @@ class TestRefusals:
             read(select(Post).limit(5))
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
             read(select(Post).fetch(5))
-        with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*from its subquery"):
+        with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*subquery\(\)"):
             read(distinct_on(select(Post), Post.title))
 
     def test_29_a_union_is_read_through_a_select(self) -> None:

@@ -29,7 +29,14 @@ from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.rows import Compute
 from hasten.fields.sql.entities import Entity, Link, resolve
 from hasten.fields.sql.running import Found, Rows, Step, Steps
-from hasten.fields.sql.statements import Selection, entity_of, is_cut, narrowed, sorted_by
+from hasten.fields.sql.statements import (
+    Selection,
+    each_once,
+    entity_of,
+    is_cut,
+    narrowed,
+    sorted_by,
+)
 from hasten.fields.sql.templates import Templates
 
 Cap: TypeAlias = Callable[[Field], int]
@@ -146,7 +153,10 @@ class Shapes:
     def fetch(
         self, statement: Selection, chosen: FieldSet, dialect: str, *, most: int | None = None
     ) -> Steps[list[dict[str, object]]]:
-        """All rows of a select of the entity, or so many at most, as what was asked for."""
+        """All rows of a select of the entity, as what was asked for.
+
+        With most, so many at most, in no order: a join to many does not repeat them.
+        """
         entity_of(statement, self.mapper)
         select, own = self._selects.of(statement, chosen, most, self.context(chosen))
         result = yield from own.bind(_executed(select.statement))
@@ -156,6 +166,8 @@ class Shapes:
         self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
     ) -> _Select:
         shape = self.of(statement, chosen)
+        if most is not None:
+            statement = each_once(statement, self.mapper)
         narrow = shape.statement(statement)
         if most is not None and not is_cut(narrow):
             narrow = narrow.limit(most)

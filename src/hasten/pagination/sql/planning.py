@@ -281,7 +281,10 @@ class Plan:
         if self.own.parameters is None:
             compiled = self.outline.from_only(self.own).compile()
             return str(compiled), [_plain(value) for _, value in sorted(compiled.params.items())]
-        values = [_plain(each.effective_value) for each in self.own.parameters]
+        found = [each.effective_value for each in self.own.parameters]
+        if self.outline.advisor is not None:
+            self.outline.advisor.on_filter(found)
+        values = [_plain(each) for each in found]
         return self.outline.text(self.own), values
 
     def _advise(self, dialect: str) -> None:
