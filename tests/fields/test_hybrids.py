@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, create_model
 from sqlalchemy import ForeignKey, create_engine, func, literal, select
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, synonym
 
 from hasten.errors import InvalidOption
 from hasten.fields import Fields
@@ -60,6 +60,9 @@ class Person(Base):
     def number(self) -> int:
         return LETTERS[self.name]
 
+    quiet: Mapped[str] = synonym("initial")
+    title: Mapped[str] = synonym("name")
+
     @hybrid_property
     def nothing(self) -> None:
         return None
@@ -74,7 +77,7 @@ def nested(name: str) -> type[BaseModel]:
     return create_model("Outer", id=int, boss=boss | None)
 
 
-PYTHON_ONLY = ["initial", "shout", "greeting", "is_named", "number", "nothing"]
+PYTHON_ONLY = ["initial", "shout", "greeting", "is_named", "number", "nothing", "quiet"]
 
 
 @pytest.mark.parametrize("name", PYTHON_ONLY)
@@ -89,7 +92,7 @@ def test_without_sql_it_is_refused(name: str, model: Callable[[str], type[BaseMo
 
 def test_with_sql_it_is_served() -> None:
     """One that looks at who is asking need not have SQL before somebody does."""
-    of_hybrids = Fields(["id", "loud", "own"], model=Person)
+    of_hybrids = Fields(["id", "loud", "own", "title"], model=Person)
     computed = Fields(
         out("initial"),
         model=Person,
@@ -104,6 +107,6 @@ def test_with_sql_it_is_served() -> None:
         session.flush()
         asking.set("ada")
         row = of_hybrids.one_sync(session, select(Person), of_hybrids.parse(""))
-        assert row == {"id": 1, "loud": "ADA", "own": True}
+        assert row == {"id": 1, "loud": "ADA", "own": True, "title": "ada"}
         page = pages.page_sync(session, select(Person), pages.parse(""))
         assert page.data == [{"id": 1, "initial": "a"}]

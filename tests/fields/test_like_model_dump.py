@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import Enum, Flag, IntEnum
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypeVar
 from uuid import UUID
 
 import pydantic.dataclasses
@@ -226,6 +226,12 @@ class Computed(BaseModel):
         return f"{span.total_seconds() / 3600} h"
 
 
+class Place(TypedDict):
+    town: str
+    street: NotRequired[str]
+    zip: NotRequired[int]
+
+
 class Zoo(BaseModel):
     best: Cat | Dog = Field(discriminator="kind")
     all: list[Annotated[Cat | Dog, Field(discriminator="kind")]]
@@ -238,6 +244,8 @@ class Zoo(BaseModel):
     gaps: list[Tag | None] = []
     pairs: list[list[Tag]] = []
     tag: Tag
+    place: Place = {"town": "t"}
+    places: list[Place] = []
 
 
 class Box(BaseModel, Generic[T]):
@@ -281,6 +289,7 @@ INSTANCES = [
         best=Cat(lives=9), all=[Dog(age=timedelta(1)), Cat(lives=3)], by_name={"a": Cat(lives=9)},
         mixed="cat", words=Words(["a"]), any=Tag(name="t"), cats=[Cat(lives=9), Cat(lives=1)],
         gaps=[None, Tag(name="g")], pairs=[[Tag(name="p")]], tag=Tag(name="t", weight=1),
+        places=[{"town": "u", "street": "s"}, {"town": "v", "zip": 7}],
     ),
     Box[Tag](content=Tag(name="t"), more=[Tag(name="u")]),
     Box[int](content=1),

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, cast
 
 from hasten.fields.allowed import Allowed, Field, FieldSet
-from hasten.fields.rows import Compute, Make, Making, Values, making, stated_kinds
+from hasten.fields.rows import Compute, Make, Making, Values, making, optional_keys, stated_kinds
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
 
@@ -35,7 +35,11 @@ class Items:
 
     def row(self, item: object, chosen: FieldSet) -> Values:
         """What was asked for of one item."""
-        how, make, is_flat = self._maker(chosen)
+        how, make, is_flat, optional = self._maker(chosen)
+        if optional and isinstance(item, Mapping) and not optional <= item.keys():
+            lacking = optional - item.keys()
+            given = [each for each in chosen.members if each[0].name not in lacking]
+            return self.row(item, FieldSet(tuple(given), chosen.allowed))
         if make is not None:
             made = self._made(item, chosen, how, make)
         else:
@@ -99,11 +103,14 @@ class Items:
             if field.relation is not None:
                 self._add(field.relation)
 
-    def _make(self, chosen: FieldSet) -> tuple[Making, Make | None, bool]:
-        """How the plain fields of a set are made, and whether there are no others."""
+    def _make(self, chosen: FieldSet) -> tuple[Making, Make | None, bool, frozenset[str]]:
+        """How the plain fields of a set are made, whether there are no others, and which of all
+        its fields an item may lack.
+        """
         fields = [field for field, inner in chosen.members if inner is None]
         how = self._makings[chosen.allowed]
-        return how, how.maker(fields), len(fields) == len(chosen.members)
+        optional = optional_keys(chosen.allowed.model) & set(chosen.names)
+        return how, how.maker(fields), len(fields) == len(chosen.members), optional
 
 
 def value_of(item: object, name: str, attribute: str) -> object:

@@ -21,6 +21,7 @@ from typing import (
     Any,
     Final,
     Literal,
+    NotRequired,
     Protocol,
     Union,
     get_args,
@@ -398,6 +399,16 @@ def annotations_of(model: Any) -> dict[str, Any]:
         **{name: Annotated[info.annotation, info] for name, info in _infos(model).items()},
         **{name: each.info.return_type for name, each in computed.items()},
     }
+
+
+def optional_keys(model: Any) -> frozenset[str]:
+    """The keys that a dict of this TypedDict may lack."""
+    if not hasattr(model, "__optional_keys__"):
+        return frozenset()
+    hints = get_type_hints(model, include_extras=True)
+    # Python overlooks the mark in annotations that are texts.
+    marked = {name for name, kind in hints.items() if get_origin(kind) is NotRequired}
+    return frozenset(model.__optional_keys__ | marked)
 
 
 def stated_kinds(model: Any) -> dict[str, type | None]:

@@ -107,10 +107,12 @@ def _resolve(allowed: Allowed, mapper: Mapper[Any], compute: Compute, known: _Kn
 
 
 def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
-    if attribute in mapper.column_attrs or attribute in mapper.synonyms:
+    if attribute in mapper.column_attrs:
         return
     found = mapper.all_orm_descriptors.get(attribute)
-    if found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
+    if attribute in mapper.synonyms:
+        pass  # of whatever has SQL
+    elif found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
         what = "there is none" if found is None else "it is something else"
         raise InvalidOption(
             "model",
