@@ -565,6 +565,11 @@ class ConfiguredKey(TypedDict):
     span: timedelta
 
 
+@with_config(ConfigDict(alias_generator=to_camel))
+class AliasedKey(TypedDict):
+    first_name: str
+
+
 @dataclasses.dataclass
 class Upper:
     name: Annotated[str, StringConstraints(to_upper=True)]
@@ -579,7 +584,7 @@ class Loud:
     "model",
     [
         ExcludedByDefault, ExcludedByAnnotation, Masked, OfWords, SerializedKey, ConfiguredKey,
-        Upper, Loud,
+        AliasedKey, Upper, Loud,
     ],
 )  # fmt: skip
 def test_what_another_class_says_to_pydantic_is_not_passed_over(model: type) -> None:

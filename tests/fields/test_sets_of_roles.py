@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import httpx
 import pytest
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from sqlalchemy import select
@@ -167,3 +169,19 @@ def test_fastapi_says_the_same() -> None:
         assert page.data[0] == {"id": 1}
         with pytest.raises(RequestValidationError):
             pages.page_sync(session, FEW, pages.parse("sort=email"), Guests.parse(""))
+
+
+async def test_the_parameters_of_a_role_are_its_own() -> None:
+    """Those of the list that it was made from may have been in use before."""
+    members = fastapi.Fields(UserOut, model=User)
+    app = FastAPI()
+    app.get("/members")(lambda fields=Depends(members.params): str(fields))  # noqa: B008
+    guests = members.without("email")
+    app.get("/guests")(lambda fields=Depends(guests.params): str(fields))  # noqa: B008
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/members?fields=email")).json() == "email"
+        assert (await client.get("/guests?fields=email")).status_code == 422
+    paths = app.openapi()["paths"]
+    asked = paths["/guests"]["get"]["parameters"][0]["schema"]["items"]["enum"]
+    assert "email" not in asked

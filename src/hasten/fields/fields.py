@@ -164,8 +164,12 @@ class Fields(Generic[T]):
         these fields, and to pages that have them. Raises `InvalidOption` for one that is not there.
         """
         less = Fields.__new__(type(self))
-        less.__dict__.update(self.__dict__)
-        less.__dict__.pop("_items", None)
+        # What was worked out from the fields has to be worked out again.
+        less.__dict__.update(
+            (name, value)
+            for name, value in self.__dict__.items()
+            if not isinstance(getattr(type(self), name, None), cached_property)
+        )
         less._fill(self.allowed.without(*paths), strict=False)
         return less
 

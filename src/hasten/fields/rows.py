@@ -217,7 +217,9 @@ def _rules_for_all(model: Any) -> Iterator[str]:
 def _check_no_pydantic(model: Any, allowed: Allowed) -> None:
     """What is written for pydantic has no effect in a model that is not read by it."""
     hints = get_type_hints(model, include_extras=True)
-    config = set(getattr(model, "__pydantic_config__", ())) - _MATTERS_NOT
+    config = getattr(model, "__pydantic_config__", {})
+    matters = config.get("extra") == "allow" or config.keys() - _MATTERS_NOT
+    matters = matters or "alias_generator" in config
     defaults = getattr(model, "__dataclass_fields__", {})
     for field in allowed.fields.values():
         marks = [*_marks(hints.get(field.attribute))]
@@ -226,7 +228,7 @@ def _check_no_pydantic(model: Any, allowed: Allowed) -> None:
             marks += _marks(default)
         if field.relation is None:
             marks += _leaf_types(hints.get(field.attribute))
-        if config or any(map(_acts, marks)):
+        if matters or any(map(_acts, marks)):
             raise InvalidOption(
                 "source",
                 model,
