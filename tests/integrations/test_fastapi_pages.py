@@ -180,8 +180,9 @@ def test_openapi_describes_parameters_and_responses() -> None:
     assert list(described) == ["page", "limit", "sort"]
     assert described["limit"]["required"] is False
     assert described["limit"]["schema"] | {"title": ""} == {
-        "type": "integer", "minimum": 1, "maximum": 100, "title": "",
+        "type": "integer", "minimum": 1, "maximum": 100, "title": "", "default": 20,
     }  # fmt: skip
+    assert described["page"]["schema"]["default"] == 1
     assert described["sort"]["schema"]["items"]["enum"] == ["id", "-id", "title", "-title"]
     assert list(parameters(schema, "/api/items")) == ["limit", "sort", "cursor"]
     answer = answered(schema, "/api/posts")
@@ -193,6 +194,19 @@ def test_openapi_describes_parameters_and_responses() -> None:
     assert statuses(schema, "/api/posts") == {"200", "422"}
     assert statuses(schema, "/api/items") == {"200", "304", "400", "422"}
     assert statuses(schema, "/api/authors/{id}") == {"200", "404", "422"}
+
+
+def test_a_client_that_fills_in_defaults_may_move_by_cursor() -> None:
+    """A page beside a cursor is refused, so of that there is no default where both are taken."""
+    both = Paginate(
+        AuthorOut, key=("id",), mode="both", secret="a secret of 16 bytes", default_limit=7
+    )
+    other = FastAPI()
+
+    other.get("/authors")(lambda q=Depends(both.params): q)  # noqa: B008
+    described = parameters(other.openapi(), "/authors")
+    assert described["limit"]["schema"]["default"] == 7
+    assert "default" not in described["page"]["schema"]
 
 
 def test_openapi_requires_no_field_that_may_be_missing() -> None:

@@ -160,16 +160,20 @@ class Paginate(_pagination.Paginate[P]):
             "P", (_PageAnswer if isinstance(page, Page) else _CursorPageAnswer)(page, answer)
         )
 
-    def _described(self) -> dict[str, Schema]:
+    def _described(self) -> Mapping[str, Schema]:
         limits = self.limits
-        about: dict[str, Schema] = {}
+        about: dict[str, dict[str, Any]] = {}
         if limits.mode != "cursor":
             about["page"] = {
                 "type": "integer", "minimum": 1,
                 "description": "The number of the page; the first one if left out.",
             }  # fmt: skip
+        if limits.mode == "page":
+            # With mode="both" a page beside a cursor is refused, so no client may fill it in.
+            about["page"]["default"] = 1
         about["limit"] = {
             "type": "integer", "minimum": 1, "maximum": limits.max_limit,
+            "default": limits.default_limit,
             "description": f"How many rows a page has; {limits.default_limit} if left out.",
         }  # fmt: skip
         if self.sorts:
@@ -314,18 +318,22 @@ _ETAG: Final = _header("The version of the answer. RFC 9110, section 8.8.3.")
 _NOT_MODIFIED: Final = {"description": "The client has this version already."}
 
 
-def _choice(names: Sequence[str], description: str) -> Schema:
+def _choice(names: Sequence[str], description: str) -> dict[str, Any]:
     """Several of some names, as one list with commas or as several parameters."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
 
-def _described_fields(fields: _fields.Fields[Any]) -> Schema:
+def _described_fields(fields: _fields.Fields[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
     return _choice(
         list(fields.allowed.paths(fields.max_depth)),
         f"What to answer with; {default} if left out. Several with commas, nested ones as a(b,c).",
     )
+
+
+_BESIDE: Final = ("default", "description")
+"""What FastAPI takes from a parameter itself, not from its schema."""
 
 
 def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
@@ -345,11 +353,11 @@ def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Ca
                 Parameter(
                     name,
                     Parameter.KEYWORD_ONLY,
-                    default=None,
+                    default=schema.get("default"),
                     annotation=Annotated[
                         str | None,
                         WithJsonSchema(
-                            {key: said for key, said in schema.items() if key != "description"}
+                            {key: said for key, said in schema.items() if key not in _BESIDE}
                         ),
                         Query(description=schema["description"]),
                     ],

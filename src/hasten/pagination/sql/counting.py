@@ -7,18 +7,20 @@ Unused outer joins are left in: PostgreSQL drops them where a unique key proves 
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Executable,
     Integer,
     Select,
     String,
+    Table,
     cast,
     column,
     func,
-    literal,
     literal_column,
     select,
     table,
@@ -28,6 +30,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten.pagination.sql.keyset import Amount, layout, order_by
 from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, around, only
@@ -86,15 +89,9 @@ def estimate(reading: Reading) -> Executable:
     """What PostgreSQL expects without counting. `read_estimate` reads its one value."""
     if reading.table is None:
         return _Explain(_whole(reading))
-    name = cast(_quoted(reading), REGCLASS)
+    name = cast(_Name(reading.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
-
-
-def _quoted(reading: Reading) -> Any:
-    assert reading.table is not None
-    parts = [part for part in (reading.table.schema, reading.table.name) if part]
-    return literal(".".join('"' + part.replace('"', '""') + '"' for part in parts), String)
 
 
 def read_estimate(value: object) -> Total | None:
@@ -105,6 +102,29 @@ def read_estimate(value: object) -> Total | None:
         return int(value[0]["Plan"]["Plan Rows"]), "estimate"
     assert value is None or isinstance(value, int)
     return None if value is None or value < 0 else (value, "estimate")
+
+
+_QUOTE: Final = f"$hasten_{secrets.token_hex(8)}$"
+"""Around a text that may hold quotes of its own. What it holds cannot guess it."""
+
+
+class _Name(ColumnElement[str]):
+    """The name of a table as a text, with the schema that schema_translate_map stands for.
+
+    SQLAlchemy writes that into the statement when it is executed, so it cannot be a parameter.
+    """
+
+    inherit_cache = True
+    _traverse_internals = [("table_named", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+
+    def __init__(self, table_named: Table) -> None:
+        self.table_named = table_named
+        self.type = String()
+
+
+@compiles(_Name)
+def _name(element: _Name, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+    return _QUOTE + compiler.preparer.format_table(element.table_named) + _QUOTE
 
 
 class _Explain(Executable, ClauseElement):
