@@ -40,13 +40,9 @@ Total: TypeAlias = tuple[int, Relation]
 HERE: Final = "hasten_here"
 
 
-def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Select[int]:
-    """A select of the number of rows. With a cap, counting ends at the row after it.
-
-    A bare table of SQLite is counted whole all the same: it has an instruction for that, which is
-    cheaper than reading up to the cap.
-    """
-    if cap is not None and not (dialect == "sqlite" and reading.table is not None):
+def count(reading: Reading, *, cap: int | None = None) -> Select[int]:
+    """A select of the number of rows. With a cap, counting ends at the row after it."""
+    if cap is not None:
         some = only(reading.statement, literal_column("1")).limit(cap + 1)
         if reading.is_grouped or reading.is_distinct:
             some = _whole(reading).limit(cap + 1)
