@@ -33,14 +33,15 @@ class _Record:
     """The version that it was read as, where one was asked for."""
     not_modified: bool
     """The client has that version already: nothing was read, and the answer is 304."""
-    _answer: Callable[[], Answer] | None
+    _answer: Callable[[Any], Answer] | None
+    """Makes its answer, of what it holds by then."""
 
     def response(self, request: Asked | None = None) -> Answer:
         """The answer as JSON, with its headers; with the request, 304 if the client has it already.
 
         Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
         """
-        answer = self._answer() if self._answer else _plain_answer(self)
+        answer = self._answer(self) if self._answer else _plain_answer(self)
         return answer if request is None else answer.to(request)
 
     def __eq__(self, other: object) -> bool:
