@@ -6,7 +6,7 @@ it is news: how a total is meant that is not exact, and whether there is more wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
@@ -18,8 +18,8 @@ from hasten.pagination.counts import NOT_COUNTED, Count, Relation
 
 T = TypeVar("T")
 
-Rows: TypeAlias = Sequence[Mapping[str, object]]
-"""By public name, ready to be written."""
+Rows: TypeAlias = list[dict[str, object]]
+"""By public name, ready to be written; what is changed in them until then is written, too."""
 
 
 class _Record:

@@ -349,6 +349,10 @@ class Paginate(Generic[P]):
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
         chosen = self._chosen(q, fields)
         plan = self._plans.of(statement, chosen, q.order)
+        if q.page is None or self._version or self._remembered:
+            # Whose rows these are: what the caller says, and the schemas that they come from.
+            schemas = self._running.schemas_of(db, plan.reading, plan.own.execution_options)
+            scope = [scope, schemas] if schemas else scope
         signer = None
         if q.page is None:
             plan.check_shown()
