@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    case,
     cast,
     column,
     func,
@@ -40,8 +41,10 @@ Total: TypeAlias = tuple[int, Relation]
 HERE: Final = "hasten_here"
 
 
-def count(reading: Reading, *, cap: int | None = None) -> Select[int]:
+def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Select[int]:
     """A select of the number of rows. With a cap, counting ends at the row after it."""
+    if cap is not None and dialect == "sqlite" and reading.table is not None:
+        return _of_table(reading, cap)
     if cap is not None:
         some = only(reading.statement, literal_column("1")).limit(cap + 1)
         if reading.is_grouped or reading.is_distinct:
@@ -56,6 +59,20 @@ def count(reading: Reading, *, cap: int | None = None) -> Select[int]:
 
 def _of_all(rows: Selection) -> Select[int]:
     found: Any = around(select(func.count()).select_from(rows.subquery()), rows)
+    counted: Select[int] = found
+    return counted
+
+
+def _of_table(reading: Reading, cap: int) -> Select[int]:
+    """The same of a whole table of SQLite, at less than half of what counting row by row takes.
+
+    It looks whether there is a row behind the cap, for to skip one is cheaper than to count it. If
+    there is none, the table is short, and is counted by one instruction that reads all its pages.
+    """
+    row = only(reading.statement, literal_column("1")).correlate(None)
+    whole: Any = only(reading.statement, func.count()).correlate(None)
+    is_longer = row.limit(1).offset(cap).exists()
+    found: Any = around(select(case((is_longer, cap + 1), else_=whole.scalar_subquery())), row)
     counted: Select[int] = found
     return counted
 

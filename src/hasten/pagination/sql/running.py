@@ -180,7 +180,7 @@ def total_of(
         if found is not None:
             return found
     cap = cap if count != "exact" else None
-    result = yield Step(statements.count(cap))
+    result = yield Step(statements.count(dialect, cap))
     return counting.as_total(int(result.scalar_one()), cap)
 
 
@@ -207,7 +207,7 @@ def _together(
     result = yield Step(statement, numbers(limit=limit + 1, offset=offset, cap=cap))
     rows = list(_unique(statements.reading, result).all())
     if not rows and offset:
-        result = yield Step(statements.count(cap))
+        result = yield Step(statements.count(dialect, cap))
         number = int(result.scalar_one())  # past the end: no row came that could have brought it
     else:
         number = int(rows[0][-1]) if rows else 0

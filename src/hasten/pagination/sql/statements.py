@@ -62,8 +62,8 @@ class Statements:
     def is_lateral(self, dialect: str) -> bool:
         return dialect == "postgresql" and not self.reading.holds_entities
 
-    def count(self, cap: int | None) -> Select[int]:
-        found: Select[int] = self._made(_count, cap)
+    def count(self, dialect: str, cap: int | None) -> Select[int]:
+        found: Select[int] = self._made(_count, dialect, cap)
         return found
 
     def estimate(self) -> Executable:
@@ -119,7 +119,7 @@ def _page(
 def _page_and_count(reading: Reading, keys: Keys, dialect: str, cap: int | None) -> Selection:
     is_lateral = dialect == "postgresql" and not reading.holds_entities
     page = _page(reading, keys, dialect, defer=False, backwards=False, keyed=is_lateral)
-    counted = counting.count(reading, cap=cap)
+    counted = counting.count(reading, cap=cap, dialect=dialect)
     if dialect != "postgresql":
         return counting.beside(page, counted)
     if reading.holds_entities:
@@ -127,8 +127,8 @@ def _page_and_count(reading: Reading, keys: Keys, dialect: str, cap: int | None)
     return counting.lateral(reading, page, counted, keys, offset=_KNOWN, dialect=dialect)
 
 
-def _count(reading: Reading, keys: Keys, cap: int | None) -> Select[int]:  # noqa: ARG001
-    return counting.count(reading, cap=cap)
+def _count(reading: Reading, keys: Keys, dialect: str, cap: int | None) -> Select[int]:  # noqa: ARG001
+    return counting.count(reading, cap=cap, dialect=dialect)
 
 
 def _estimate(reading: Reading, keys: Keys) -> Executable:  # noqa: ARG001
