@@ -566,6 +566,7 @@ class Database:
         self._flushing = True
         connection.execute("PRAGMA cache_size = -32768")  # KiB: an index of 200,000 jobs fits
         self._prepare(connection)
+        _forget_statistics(connection)
         (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
 
     def _disconnect(self) -> None:
@@ -722,6 +723,23 @@ def _cause(error: UnicodeEncodeError | OverflowError) -> str:
     if isinstance(error, OverflowError):
         return "a number has more than 64 bits"
     return f"{error.object[:100]!r} is no valid Unicode (it holds a lone surrogate)"
+
+
+def _forget_statistics(connection: sqlite3.Connection) -> None:
+    """Delete what ANALYZE has noted about our tables; of other tables it stays.
+
+    They grow and shrink within minutes: a table that was analyzed while it was empty would be
+    scanned for every row when it is full. Our statements are written for a planner without
+    statistics.
+    """
+    known = "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')"
+    deleted = 0
+    for (table,) in connection.execute(known).fetchall():
+        ours = f"FROM {table} WHERE tbl GLOB 'hasten_*'"
+        if connection.execute(f"SELECT 1 {ours} LIMIT 1").fetchone():
+            deleted += connection.execute(f"DELETE {ours}").rowcount
+    if deleted:
+        connection.execute("PRAGMA writable_schema = RESET")  # reads the schema anew
 
 
 def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreError:

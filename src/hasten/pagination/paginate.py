@@ -312,21 +312,28 @@ class Paginate(Generic[P]):
 
     def answer(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> Answer:
         """The whole answer: the JSON, its Link header, and its ETag if there is to be one."""
+        status, headers = self._head(page, q)
+        body = b"" if page.not_modified else self.encode(page)
+        if self._etag and page.etag is None:
+            headers["etag"] = etag_of(body)
+        return Answer(body, status, headers)
+
+    def _head(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> tuple[int, dict[str, str]]:
+        """The status of an answer, and those of its headers that are not made of its body."""
+        if page.not_modified:
+            assert page.etag is not None
+            return 304, {"etag": page.etag}
         headers = {"content-type": "application/json"}
         link = self.link(page, q)
         if link is not None:
             headers["link"] = link
-        body = self.encode(page)
-        if page.etag is not None or self._etag:
-            headers["etag"] = page.etag or etag_of(body)
-        return Answer(body, 200, headers)
+        if page.etag is not None:
+            headers["etag"] = page.etag
+        return 200, headers
 
     def _answering(self, page: Any, q: PageParams) -> P:
         """The page, which knows how it is answered."""
-        if page.not_modified:
-            page._answer = partial(Answer, b"", 304, {"etag": page.etag})
-        else:
-            page._answer = partial(self.answer, page, q)
+        page._answer = partial(self.answer, q=q)
         return cast("P", page)
 
     # Reading a database --------------------------------------------------------------------------
@@ -343,6 +350,10 @@ class Paginate(Generic[P]):
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
         chosen, allowed = self._chosen(q, fields)
         plan = self._plans.of(statement, chosen, q.order)
+        if q.page is None or self._version or self._remembered:
+            # Whose rows these are: what the caller says, and the schemas that they come from.
+            schemas = self._running.schemas_of(db, plan.reading, plan.own.execution_options)
+            scope = [scope, schemas] if schemas else scope
         signer = None
         if q.page is None:
             plan.check_shown(allowed)

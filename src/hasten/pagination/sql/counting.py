@@ -18,6 +18,7 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    case,
     cast,
     column,
     func,
@@ -44,12 +45,10 @@ HERE: Final = "hasten_here"
 
 
 def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Select[int]:
-    """A select of the number of rows. With a cap, counting ends at the row after it.
-
-    A bare table of SQLite is counted whole all the same: it has an instruction for that, which is
-    cheaper than reading up to the cap.
-    """
-    if cap is not None and not (dialect == "sqlite" and reading.table is not None):
+    """A select of the number of rows. With a cap, counting ends at the row after it."""
+    if cap is not None and dialect == "sqlite" and reading.table is not None:
+        return _of_table(reading, cap)
+    if cap is not None:
         some = only(reading.statement, literal_column("1")).limit(cap + 1)
         if reading.is_grouped or reading.is_distinct:
             some = _whole(reading).limit(cap + 1)
@@ -63,6 +62,20 @@ def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Sel
 
 def _of_all(rows: Selection) -> Select[int]:
     found: Any = around(select(func.count()).select_from(rows.subquery()), rows)
+    counted: Select[int] = found
+    return counted
+
+
+def _of_table(reading: Reading, cap: int) -> Select[int]:
+    """The same of a whole table of SQLite, at less than half of what counting row by row takes.
+
+    It looks whether there is a row behind the cap, for to skip one is cheaper than to count it. If
+    there is none, the table is short, and is counted by one instruction that reads all its pages.
+    """
+    row = only(reading.statement, literal_column("1")).correlate(None)
+    whole: Any = only(reading.statement, func.count()).correlate(None)
+    is_longer = row.limit(1).offset(cap).exists()
+    found: Any = around(select(case((is_longer, cap + 1), else_=whole.scalar_subquery())), row)
     counted: Select[int] = found
     return counted
 
