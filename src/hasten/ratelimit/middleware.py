@@ -27,11 +27,11 @@ from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.fields import Fields
 from hasten.ratelimit.limit import Limit, one_of
-from hasten.ratelimit.paths import plain
 from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.refusals import Refusals
+from hasten.ratelimit.root_paths import RootPaths, is_mounted
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
@@ -97,8 +97,9 @@ class RateLimitMiddleware:
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
         self.fields: Final = Fields(headers, clock or time.time)
-        self._plans = Plans(limits, self.fields, on_store_error)
         self._oddities = Oddities()
+        self._plans = Plans(limits, self.fields, on_store_error, RootPaths(app), self._oddities)
+        self._plan_of = self._plans.of_request
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self._clients = Clients(proxies, Addresses(ipv6_prefix), self._oddities)
         self._decisions = Decisions(limits, on_decision)
@@ -128,7 +129,7 @@ class RateLimitMiddleware:
         if self._is_alone is None and kind in _KINDS:
             self._join(scope)
         if self._enabled and kind == "http":
-            plan = self._plans.of_request(scope)
+            plan = self._plan_of(scope)
             if (plan is not None or routes.in_use) and not self._is_inside_itself(scope):
                 await self._http(plan, scope, receive, send)
                 return
@@ -143,10 +144,12 @@ class RateLimitMiddleware:
         self._is_alone = first is self
         if first is not self:
             self.guard, self._hit_one = first.guard, first._hit_one
-            self._plans, self._clients, self._oddities = (
-                first._plans, first._clients, first._oddities,
-            )  # fmt: skip
+            self._clients, self._oddities = first._clients, first._oddities
             self._decisions, self._refusals = first._decisions, first._refusals
+        if is_mounted(scope):
+            self._plan_of = self._plans.of_mounted_request
+        elif first is not self:
+            self._plans, self._plan_of = first._plans, first._plans.of_request
 
     async def _http(self, plan: Plan | None, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope, send)
@@ -295,7 +298,7 @@ class RateLimitMiddleware:
         if limit.key == "global":
             return "global"
         if limit.key == "route":
-            return f"{context.client} {plain(context.path)}"
+            return f"{context.client} {self._plans.route_of(context.scope)}"
         try:
             key = await answer_of(limit.key(context))
         except Exception:

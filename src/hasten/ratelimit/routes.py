@@ -16,6 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.exchange import Exchange, current
 from hasten.ratelimit.limit import AnyRate, Limit, RouteOptions
+from hasten.ratelimit.root_paths import framework_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,11 +102,10 @@ def _placeholder(exchange: Exchange, args: tuple[object, ...]) -> object:
     """A response that the framework understands. It is replaced before it is sent."""
     if args and type(args[0]).__module__.startswith("django."):
         return _of("django.http", "HttpResponse")()
-    framework = type(exchange.scope.get("app")).__module__.partition(".")[0]
-    match framework:
+    match framework_of(exchange.scope.get("app")):
         case "litestar":
             return _of("litestar", "Response")(b"")
-        case "fastapi" | "starlette":
+        case "starlette":
             return _of("starlette.responses", "Response")()
     # Quart and Flask take a tuple; whatever else there is takes what it can.
     return b"", 429
