@@ -222,6 +222,16 @@ class Limit:
         return bool(self.rules) and self.rules[0].kind == "concurrency"
 
     @property
+    def definition(self) -> tuple[object, ...]:
+        """Equal for limits that count the same requests in the same way."""
+        return (
+            self.bucket, self.rules, self.rate_of, self.algorithm, self.paths, self.methods,
+            self.key, self.cost, self.skip, self.skip_successful, self.skip_failed,
+            self.successful, self.counts, self.shadow, self.block_us, self.on_store_error,
+            self.approximate, self.per,
+        )  # fmt: skip
+
+    @property
     def is_plain(self) -> bool:
         """Whether a client's address tells all that is to be known before the store is asked."""
         is_simple = self.key in ("ip", "global") and isinstance(self.cost, int)

@@ -23,7 +23,7 @@ from hasten.ratelimit.clients import Clients, Oddities
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.current import finish_now
 from hasten.ratelimit.decisions import Counters, Decided, Decisions
-from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
+from hasten.ratelimit.exchange import Exchange, SocketExchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.fields import Fields
 from hasten.ratelimit.limit import Limit, one_of
@@ -60,7 +60,7 @@ class RateLimitMiddleware:
     - on_decision: called with a `Decided` for each limit of each request.
     - enabled: False lets everything through, untouched.
     - clock: for tests: gives the time in seconds since the epoch.
-    - name: two of one name count a request once.
+    - name: of two middlewares of one name around a request, equal limits count it once.
 
     Raises `InvalidLimit`.
     """
@@ -105,7 +105,7 @@ class RateLimitMiddleware:
         self._decisions = Decisions(limits, on_decision)
         self._refusals = Refusals()
         self._enabled = enabled
-        self._name = name
+        self.name: Final = name
         self._mark = frozenset({name})
         self._is_alone: bool | None = None
         """Whether it has made its parts itself; None before the first request."""
@@ -130,17 +130,22 @@ class RateLimitMiddleware:
             self._join(scope)
         if self._enabled and kind == "http":
             plan = self._plan_of(scope)
-            if (plan is not None or routes.in_use) and not self._is_inside_itself(scope):
-                await self._http(plan, scope, receive, send)
-                return
-        elif self._enabled and kind == "websocket" and not self._is_inside_itself(scope):
+            if plan is not None or routes.in_use:
+                if not self._is_inside_another(scope):
+                    await self._http(plan, scope, receive, send)
+                    return
+                plan = self._uncounted(plan)
+                if plan is not None:
+                    await self._http(plan, scope, receive, send)
+                    return
+        elif self._enabled and kind == "websocket":
             await self._websocket(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
     def _join(self, scope: Scope) -> None:
         """Count together with those that were made by the same definition, if there are any."""
-        first = first_of(scope, self, (self._name, self.limits))
+        first = first_of(scope, self, (self.name, self.limits))
         self._is_alone = first is self
         if first is not self:
             self.guard, self._hit_one = first.guard, first._hit_one
@@ -177,15 +182,16 @@ class RateLimitMiddleware:
             await self._refusals.refuse(exchange, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._exchange(scope, send)
-        plan = self._plans.of_handshake(scope)
+        plan, of_messages = self._plans.of_handshake(scope), self._plans.of_messages(scope)
+        if self._is_inside_another(scope):
+            plan, of_messages = self._uncounted(plan), self._uncounted(of_messages)
+        exchange = SocketExchange(self, self._context(scope), send, current.get(), of_messages)
         if plan is not None:
             await self._take(exchange, plan)
             if exchange.denied is not None:
                 await receive()  # the handshake itself, which comes first
                 await self._refusals.refuse_handshake(exchange, send)
                 return
-        of_messages = self._plans.of_messages(scope)
         takes = None if of_messages is None else partial(self._take_message, exchange, of_messages)
         connection = Connection(exchange, takes, receive)
         token = current.set(exchange)
@@ -202,22 +208,35 @@ class RateLimitMiddleware:
             await self._refusals.refuse_handshake(exchange, send)
 
     def _exchange(self, scope: Scope, send: Send) -> Exchange:
-        context = Context(scope, self._clients.of(scope))
-        if scope[_MARK] is self._mark or scope["type"] != "http":
+        context = self._context(scope)
+        if scope[_MARK] is self._mark:
             return Exchange(self, context, send)
         return Exchange(self, context, send, outer=current.get())
 
-    def _is_inside_itself(self, scope: Scope) -> bool:
+    def _context(self, scope: Scope) -> Context:
+        return Context(scope, self._clients.of(scope))
+
+    def _is_inside_another(self, scope: Scope) -> bool:
         """Whether another one of this name has the request already. Marks that this one has."""
         marks = scope.get(_MARK)
         if marks is None:
             scope[_MARK] = self._mark
             return False
-        if self._name in marks:
-            self._oddities.say("DOUBLE_COUNT")
-            return True
         scope[_MARK] = marks | self._mark
-        return False
+        return self.name in marks
+
+    def _uncounted(self, plan: Plan | None) -> Plan | None:
+        """The limits of a plan that no middleware of this name around this one has counted."""
+        around = current.get()
+        if plan is None or around is None:
+            return plan
+        counted = [each.definition for each in around.counted_by(self.name)]
+        left = tuple(limit for limit in plan.limits if limit.definition not in counted)
+        if len(left) == len(plan.limits):
+            return plan
+        twice = ", ".join(limit.name for limit in plan.limits if limit not in left)
+        self._oddities.say("DOUBLE_COUNT", twice)
+        return self._plans.of(left) if left else None
 
     # Taking ---------------------------------------------------------------------------------------
 
