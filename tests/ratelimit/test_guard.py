@@ -61,7 +61,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def guard(server: RedisServer, clock: Clock) -> AsyncIterator[Guard]:
     """In front of a server of its own. Its clock stands; the budget is of real time."""
-    guard = Guard(RedisStore(server.url, budget=0.25), clock_ns=clock.ns)
+    guard = Guard(RedisStore(server.url, budget=0.25), clock=clock)
     yield guard
     await guard.aclose()
 
@@ -100,7 +100,7 @@ class TestAway:
     async def test_67_each_of_several_instances_allows_its_share(
         self, server: RedisServer, clock: Clock
     ) -> None:
-        guard = Guard(RedisStore(server.url), clock_ns=clock.ns, instances=4)
+        guard = Guard(RedisStore(server.url), clock=clock, instances=4)
         server.kill()
         await until_away(guard)
         assert [(await hit(guard, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
@@ -189,7 +189,7 @@ class TestAway:
 
     async def test_69_it_may_start_before_its_store(self, tmp_path: Path, clock: Clock) -> None:
         server = RedisServer(tmp_path / "later")
-        guard = Guard(RedisStore(server.url), clock_ns=clock.ns)
+        guard = Guard(RedisStore(server.url), clock=clock)
         for _ in range(5):
             await hit(guard, check(2))
         assert guard.is_away
@@ -235,7 +235,7 @@ class TestAway:
                 self.hit = Slow().hit
 
         slow: Any = Hanging()
-        guard = Guard(slow, budget=0.01, clock_ns=clock.ns)
+        guard = Guard(slow, budget=0.01, clock=clock)
         assert (await hit(guard, check(3)))[0].ok
         assert guard.is_away
 
@@ -399,7 +399,7 @@ def test_70_a_repeated_denial_is_what_the_store_would_say(
 ) -> None:
     """Whatever was reserved and refunded in between."""
     clock = Clock()
-    guard, plain = Guard(Oracle(clock), clock_ns=clock.ns), Oracle(clock)
+    guard, plain = Guard(Oracle(clock), clock=clock), Oracle(clock)
     tokens: list[tuple[Token, Token]] = []
 
     async def walk() -> None:

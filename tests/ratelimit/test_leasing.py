@@ -94,7 +94,7 @@ async def test_74_it_comes_back_when_the_lease_ends(
 
 async def test_74_many_hits_are_few_commands(workers: list[Leases], server: RedisServer) -> None:
     clock = Clock()
-    worker = Leases(RedisStore(server.url), clock_ns=clock.ns)
+    worker = Leases(RedisStore(server.url), clock=clock)
     before = commands(server)
     for passed in range(1, 501):
         [[outcome]] = await worker.hit([[check(10_000)]])

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds, to_us
 from hasten.errors import StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
@@ -67,7 +67,7 @@ class Guard:
     """A store that always answers, and soon. May be used from several event loops.
 
     instances is how many processes share the store: where each has to count for itself, it allows
-    its share. budget, in seconds, is for stores that keep to none of their own.
+    its share. budget, in seconds, is for stores that keep to none of their own. clock is for tests.
     """
 
     def __init__(
@@ -76,16 +76,17 @@ class Guard:
         *,
         instances: int = 1,
         budget: Seconds = BUDGET,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock: Clock | None = None,
     ) -> None:
         self.store = store
+        self.clock = clock
         self.immediate = store if isinstance(store, ImmediateStore) else None
         """The store itself, if it answers at once: then it needs no guarding."""
         self.counts = GuardCounts()
         self._instances = to_limit("instances", instances, at_least=1)
         self._budget_us = to_us("budget", budget, at_least_us=1)
-        self._clock_ns = clock_ns
-        self._local = MemoryStore(clock_ns=clock_ns)
+        self._clock_ns = now_ns_of(clock)
+        self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
         self._breaker = Breaker()
         self._denials = Denials()
@@ -208,7 +209,7 @@ class Guard:
                 loop = asyncio.get_running_loop()
                 leases = self._leases.get(loop)
                 if leases is None:
-                    leases = self._leases[loop] = Leases(self.store, clock_ns=self._clock_ns)
+                    leases = self._leases[loop] = Leases(self.store, clock=self.clock)
                 return leases
         return self.store
 

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit import routes
 from hasten.ratelimit.addresses import Addresses
 from hasten.ratelimit.breaker import PAUSE_US
@@ -35,7 +36,7 @@ from hasten.ratelimit.root_paths import RootPaths, is_mounted
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
-from hasten.ratelimit.stores import MemoryStore, open_store
+from hasten.ratelimit.stores import MemoryStore, store_and_clock
 
 logger = logging.getLogger("hasten.ratelimit")
 
@@ -59,7 +60,8 @@ class RateLimitMiddleware:
       them, or none: Retry-After is part of every refusal.
     - on_decision: called with a `Decided` for each limit of each request.
     - enabled: False lets everything through, untouched.
-    - clock: for tests: gives the time in seconds since the epoch.
+    - clock: for tests: `hasten.testing.ManualClock`. A store that is given as an object has to be
+      made with the same clock.
     - name: of two middlewares of one name around a request, equal limits count it once.
 
     Raises `InvalidLimit`.
@@ -82,7 +84,7 @@ class RateLimitMiddleware:
         on_decision: Callable[[Decided], object] | None = None,
         enabled: bool = True,
         name: str = "default",
-        clock: Callable[[], float] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         _check_limits(limits)
         one_of("on_store_error", on_store_error, ON_ERROR)
@@ -90,13 +92,14 @@ class RateLimitMiddleware:
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)
         self.on_store_error: Final = on_store_error
-        if store is None or isinstance(store, str):
-            store = open_store(store or "memory://", budget=budget)
-        clock_ns = time.monotonic_ns if clock is None else _in_ns(clock)
-        self.guard = Guard(store, instances=instances, budget=budget, clock_ns=clock_ns)
+        try:
+            store, clock = store_and_clock(store, clock, budget)
+            self.guard = Guard(store, instances=instances, budget=budget, clock=clock)
+        except InvalidOption as error:
+            raise InvalidLimit.of(error.option.upper(), error) from None
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
-        self.fields: Final = Fields(headers, clock or time.time)
+        self.fields: Final = Fields(headers, _seconds_of(clock))
         self._oddities = Oddities()
         self._plans = Plans(limits, self.fields, on_store_error, RootPaths(app), self._oddities)
         self._plan_of = self._plans.of_request
@@ -353,8 +356,12 @@ _ON_KEY_ERROR: Final[Mapping[str, str]] = {
 }
 
 
-def _in_ns(clock: Callable[[], float]) -> Callable[[], int]:
-    return lambda: round(clock() * 1_000_000_000)
+def _seconds_of(clock: Clock | None) -> Callable[[], float]:
+    """Tells the time in seconds since the epoch."""
+    if clock is None:
+        return time.time
+    now_ns = now_ns_of(clock)
+    return lambda: now_ns() / 1_000_000_000
 
 
 async def _tell_limited(limit: Limit, context: Context) -> None:

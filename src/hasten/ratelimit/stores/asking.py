@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import ClassVar, Final
 
+from hasten._clock import Clock, check_clock
 from hasten._coalescing import Coalescer
 from hasten._durations import Seconds, to_us
 from hasten.errors import StoreError
@@ -32,8 +33,9 @@ class AskingStore(ABC):
     at_once: ClassVar[int | None] = None
     """So many requests are one exchange at most; None for all of a tick."""
 
-    def __init__(self, url: str, budget: Seconds | None) -> None:
+    def __init__(self, url: str, budget: Seconds | None, clock: Clock | None) -> None:
         self.url = url
+        self.clock: Final = None if clock is None else check_clock(clock)
         self.on_late: Callable[[], None] | None = None
         self._budget_us = None if budget is None else to_us("budget", budget, at_least_us=1)
         self._late: set[asyncio.Future[list[Answer]]] = set()

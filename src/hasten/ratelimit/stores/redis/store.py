@@ -12,12 +12,13 @@ Times are the server's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import groupby
 from typing import ClassVar, Final
 from urllib.parse import quote
 
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
 from hasten._redis.address import parse_url
 from hasten._redis.server import Script, Server
@@ -45,7 +46,7 @@ class RedisStore(AskingStore):
 
     Options in the URL beside the driver's: `?prefix=hasten:limit` (what all keys begin with).
     budget is how long requests wait for an answer; without one it is the URL's `timeout` (1 s).
-    clock_us is for tests: the time to go by, in microseconds since the epoch.
+    clock is for tests: `ManualClock`; else the time is the server's.
     """
 
     # With one call for a whole tick, client and server take turns; with several they work side by
@@ -57,13 +58,13 @@ class RedisStore(AskingStore):
         url: str,
         *,
         budget: Seconds | None = None,
-        clock_us: Callable[[], int] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         address = parse_url(url, known={"prefix"}, timeout=TIMEOUT_SECONDS)
-        super().__init__(address.shown, budget)
+        super().__init__(address.shown, budget, clock)
         self._prefix = address.options.get("prefix", DEFAULT_PREFIX)
         self._server = Server(address, may_evict=True)
-        self._clock_us = clock_us
+        self._now_ns = None if clock is None else now_ns_of(clock)
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
@@ -89,7 +90,7 @@ class RedisStore(AskingStore):
         await self._server.close()
 
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
-        now_us = None if self._clock_us is None else self._clock_us()
+        now_us = None if self._now_ns is None else self._now_ns() // 1000
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
         for places in self._batches(requests):
