@@ -14,6 +14,7 @@ from hasten._redis.address import Address
 from hasten._redis.channel import Channel, NotSent
 from hasten._redis.connections import Link, Part, Place, Pool
 from hasten._redis.topology import topology
+from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
 
 logger = logging.getLogger("hasten.redis")
@@ -119,7 +120,7 @@ class Client:
             link = Link(self._address, place)
             channel = self._channels[place] = Channel(link, self.inspect)
         try:
-            async with asyncio.timeout(self._address.timeout):
+            async with LoopTimeout(self._address.timeout):
                 answers = await channel.request(commands)
         except StoreError as error:  # of a server that is not fit for us
             return [error] * len(commands)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from hasten.ratelimit.store import Check, Outcome, Settlement, shown
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
     from hasten.ratelimit.plans import Plan
-
-logger = logging.getLogger("hasten.ratelimit")
 
 T = TypeVar("T")
 
@@ -224,8 +221,9 @@ class Exchange:
             return status < 400
         try:
             return bool(await answer_of(limit.successful(self.context)))
-        except Exception:
-            logger.exception("%s: successful failed; the request is counted", limit.name)
+        except Exception:  # noqa: BLE001  # of the application's own function
+            what = f"{limit.name}: successful failed; the request is counted"
+            self.middleware.errors.exception(what)
             return limit.skip_failed
 
 

@@ -1,9 +1,10 @@
 """What stands between limits and a store, so that neither a dead nor a busy one harms requests.
 
 - A denial that is certain is repeated from memory: the store hears nothing of who keeps asking.
-- A store that misses its budget once, or fails some times in a row, is not asked for a while: the
-  request goes on at once, by the rule of each check:
-  "local" counts in this process, "allow" lets pass, "deny" denies.
+- A store that fails or misses its budget some times in a row is not asked for a while: the request
+  goes on at once, by the rule of each check: "local" counts in this process, "allow" lets pass,
+  "deny" denies. One slow answer is not an outage, and time for which this process's own event loop
+  was late is not the store's.
 - Now and then the store is asked again, by nobody's request; once it answers, it decides again,
   and what was counted meanwhile is dropped. Reservations that ended meanwhile are settled then.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
@@ -20,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds, to_us
+from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
 from hasten.ratelimit.denials import Denials
@@ -47,6 +50,9 @@ BUDGET: Final = 0.05
 
 # So many settlements are kept for a store that is away; what they would give back goes in time.
 MAX_OWED: Final = 10_000
+
+LOGGED_EVERY_S: Final = 60.0
+"""An outage that begins sooner after the last one that was logged is not logged."""
 
 
 @dataclass(slots=True)
@@ -97,7 +103,14 @@ class Guard:
         )
         self._is_timed = isinstance(store, TimedStore)
         if isinstance(store, TimedStore):
-            store.on_late = self._back
+            store.on_late = self._probe_late
+        self._questions = 0
+        self._doubted: Check | None = None
+        """What the store was asked when it failed last: it is probed with that."""
+        self._is_probing = False
+        self._logged_at_s = float("-inf")
+        self._is_logged = False
+        """Whether the log says that the store is away."""
 
     @property
     def is_away(self) -> bool:
@@ -148,10 +161,11 @@ class Guard:
         """As `Store.peek`; never raises `StoreError`."""
         if self._breaker.is_open:
             return self._local.peek_now([self._share(check) for check in checks])
+        question = self._next_question()
         try:
             return await self._within_budget(self._asked([checks]).peek(checks))
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, question)
             return self._local.peek_now([self._share(check) for check in checks])
 
     async def reset(self, bucket: str, key: bytes) -> None:
@@ -192,10 +206,12 @@ class Guard:
                 self._spawn(self._probe(groups[0][0]))
             return self._without_store(groups)
         self.counts.asked += 1
+        question = self._next_question()
         try:
             answer = await self._within_budget(self._asked(groups).hit(groups))
         except StoreError as error:
-            self._failed(error)
+            self._doubted = groups[0][0]
+            self._failed(error, question)
             return self._without_store(groups)
         if self._breaker.succeeded():
             self._welcome()
@@ -217,34 +233,48 @@ class Guard:
         if self._is_timed:
             return await asking
         try:
-            async with asyncio.timeout(self._budget_us / 1_000_000):
+            async with LoopTimeout(self._budget_us / 1_000_000):
                 return await asking
         except TimeoutError as exc:
             raise OverBudget(type(self.store).__name__, self._budget_us) from exc
 
-    def _failed(self, error: StoreError) -> None:
+    def _next_question(self) -> int:
+        self._questions += 1
+        return self._questions
+
+    def _failed(self, error: StoreError, question: int) -> None:
         self.counts.errors += 1
-        # One that says nothing has cost a request its budget: the next ones are spared that. If it
-        # was late by a moment only, its answer makes it welcome again in another moment.
-        is_silent = isinstance(error, OverBudget)
-        if self._breaker.failed(self._now_us(), conclusive=is_silent):
-            logger.warning("limits are kept without their store until it answers again: %s", error)
+        if self._breaker.failed(self._now_us(), question=question, newest=self._questions):
+            # A store that comes and goes must not fill the log.
+            self._is_logged = time.monotonic() - self._logged_at_s >= LOGGED_EVERY_S
+            if self._is_logged:
+                self._logged_at_s = time.monotonic()
+                logger.warning(
+                    "limits are kept without their store until it answers again: %s", error
+                )
+
+    def _probe_late(self) -> None:
+        """The store has answered, too late: it may be in time again."""
+        if self._breaker.is_open and self._doubted is not None and not self._is_probing:
+            self._spawn(self._probe(self._doubted))
 
     async def _probe(self, check: Check) -> None:
+        self._is_probing = True
+        question = self._next_question()
         try:
             await self._within_budget(self.store.peek([check]))
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, question)
         else:
-            self._back()
-
-    def _back(self) -> None:
-        if self._breaker.succeeded():
-            self._welcome()
+            if self._breaker.succeeded():
+                self._welcome()
+        finally:
+            self._is_probing = False
 
     def _welcome(self) -> None:
         """The store is back. What was counted without it is its own no more."""
-        logger.warning("the store of limits answers again")
+        if self._is_logged:
+            logger.warning("the store of limits answers again")
         self._local.clear()
         if self._owed:
             owed = list(self._owed)
@@ -252,10 +282,11 @@ class Guard:
             self.settle_soon(owed)
 
     async def _settled(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
+        question = self._next_question()
         try:
             await self._within_budget(settling)
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, question)
             self._owed.extend(settlements)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

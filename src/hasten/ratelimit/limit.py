@@ -180,6 +180,8 @@ class Limit:
         self._is_named = name is not None
         self.name: Final = _name(name) or self._default_name()
         self.bucket = name or self._default_bucket()
+        self.strictest: tuple[Rule, ...] = ()
+        """Of the rates that a function has returned: what holds where it fails."""
         self._rules_of = lru_cache(256)(self._make_rules)
         self.policies: Final = lru_cache(256)(self._policy)
         """What answers say of a rule."""
@@ -266,9 +268,9 @@ class Limit:
             for rule in rules
         ]
 
-    def rules_for(self, rate: Rated) -> tuple[Rule, ...]:
+    def rules_for(self, rate: object) -> tuple[Rule, ...]:
         """The rules of a rate that a function gave. Raises `InvalidLimit`."""
-        return self._rules_of(rate)
+        return self._rules_of(tuple(rate) if isinstance(rate, list) else rate)
 
     def keeps(self, status: int | None, is_success: bool) -> bool:
         """Whether a request that ended so stays counted. status is None if there is no answer."""
@@ -282,9 +284,11 @@ class Limit:
 
     # Making --------------------------------------------------------------------------------------
 
-    def _make_rules(self, rate: Rated) -> tuple[Rule, ...]:
+    def _make_rules(self, rate: object) -> tuple[Rule, ...]:
         rules = tuple(_rule(each, self.algorithm) for each in _rates(rate))
         self._check_block(rules)
+        if not self.strictest or _per_us(rules) < _per_us(self.strictest):
+            self.strictest = rules
         return rules
 
     def _policy(self, rule: Rule) -> Policy:
@@ -370,6 +374,11 @@ def _rule(rate: Rate, algorithm: Algorithm | None) -> Rule:
         return rule_of(rate, algorithm)
     except InvalidOption as error:
         raise InvalidLimit.of("ALGORITHM", error) from None
+
+
+def _per_us(rules: Sequence[Rule]) -> float:
+    """How much rates that hold together let pass in the long run."""
+    return min(rule.limit / rule.window_us for rule in rules)
 
 
 def _limit(option: str, value: object) -> int:

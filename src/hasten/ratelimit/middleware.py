@@ -7,11 +7,10 @@ the first that refuses: those before it stay charged, those behind it are not to
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._clock import Clock, now_ns_of
@@ -32,13 +31,13 @@ from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.refusals import Refusals
+from hasten.ratelimit.repeated import RepeatedErrors
 from hasten.ratelimit.root_paths import RootPaths, is_mounted
+from hasten.ratelimit.rules import Rule
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
 from hasten.ratelimit.stores import MemoryStore, store_and_clock
-
-logger = logging.getLogger("hasten.ratelimit")
 
 _MARK: Final = "hasten.ratelimit"
 
@@ -105,7 +104,8 @@ class RateLimitMiddleware:
         self._plan_of = self._plans.of_request
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self._clients = Clients(proxies, Addresses(ipv6_prefix), self._oddities)
-        self._decisions = Decisions(limits, on_decision)
+        self.errors = RepeatedErrors()
+        self._decisions = Decisions(limits, on_decision, self.errors)
         self._refusals = Refusals()
         self._enabled = enabled
         self.name: Final = name
@@ -154,6 +154,7 @@ class RateLimitMiddleware:
             self.guard, self._hit_one = first.guard, first._hit_one
             self._clients, self._oddities = first._clients, first._oddities
             self._decisions, self._refusals = first._decisions, first._refusals
+            self.errors = first.errors
         if is_mounted(scope):
             self._plan_of = self._plans.of_mounted_request
         elif first is not self:
@@ -276,7 +277,7 @@ class RateLimitMiddleware:
         else:
             try:
                 limits, groups = await self._groups(exchange.context, plan)
-            except _KeyFailed as failed:
+            except _FunctionFailed as failed:
                 exchange.denied = Taken(failed.limit, (), (_UNAVAILABLE,))
                 return
             if not groups:
@@ -293,7 +294,14 @@ class RateLimitMiddleware:
             if self._decisions.refuses(taken):
                 exchange.denied = taken
             if limit.on_limited is not None and taken.is_denied:
-                await _tell_limited(limit, exchange.context)
+                await self._tell_limited(limit, exchange.context)
+
+    async def _tell_limited(self, limit: Limit, context: Context) -> None:
+        assert limit.on_limited is not None
+        try:
+            await answer_of(limit.on_limited(context))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self.errors.exception(f"{limit.name}: on_limited failed")
 
     async def _groups(
         self, context: Context, plan: Plan
@@ -301,15 +309,17 @@ class RateLimitMiddleware:
         limits: list[Limit] = []
         groups: list[Sequence[Check]] = []
         for limit in plan.limits:
-            if limit.skip is not None and await answer_of(limit.skip(context)):
+            if limit.skip is not None and await self._is_skipped(context, limit):
                 continue
             key = await self._key(context, limit)
             if key is None:
                 continue
-            rules: Sequence[Any] = limit.rules
+            rules: Sequence[Rule] = limit.rules
             if limit.rate_of is not None:
-                rules = limit.rules_for(await answer_of(limit.rate_of(context)))
-            cost = limit.cost if isinstance(limit.cost, int) else await _cost(limit, context)
+                rules = await self._rules(context, limit)
+                if not rules:
+                    continue
+            cost = limit.cost if isinstance(limit.cost, int) else await self._cost(context, limit)
             limits.append(limit)
             groups.append(limit.checks(key, cost, rules, self.on_store_error))
         return limits, groups
@@ -323,22 +333,53 @@ class RateLimitMiddleware:
             return f"{context.client} {self._plans.route_of(context.scope)}"
         try:
             key = await answer_of(limit.key(context))
-        except Exception:
+            if key is None:
+                return None
+            text = _text_of(key)
+        except Exception:  # noqa: BLE001  # of the application's own function
             # Whom to count it for is unknown, which must not be a way around the limit.
-            how = limit.on_store_error or self.on_store_error
-            logger.exception("%s: its key failed; %s", limit.name, _ON_KEY_ERROR[how])
-            if how == "deny":
-                raise _KeyFailed(limit) from None
+            how = self._on_failure(limit, "key", _ON_KEY_ERROR)
             return context.client if how == "local" else None
-        if key is None:
-            return None
-        if key != context.client and key == (context.scope.get("client") or (None,))[0]:
+        if text != context.client and text == (context.scope.get("client") or (None,))[0]:
             self._oddities.say("KEY_ADDRESS", limit.name)
-        return str(key)
+        return text
+
+    async def _is_skipped(self, context: Context, limit: Limit) -> bool:
+        assert limit.skip is not None
+        try:
+            return bool(await answer_of(limit.skip(context)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self.errors.exception(f"{limit.name}: its skip failed; the request is counted")
+            return False
+
+    async def _rules(self, context: Context, limit: Limit) -> Sequence[Rule]:
+        """Those of a rate that a function returns; none if the request is not counted."""
+        assert limit.rate_of is not None
+        try:
+            return limit.rules_for(await answer_of(limit.rate_of(context)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            how = self._on_failure(limit, "rate", _ON_RATE_ERROR)
+            return limit.strictest if how == "local" else ()
+
+    async def _cost(self, context: Context, limit: Limit) -> int:
+        assert callable(limit.cost)
+        try:
+            return to_limit("cost", await answer_of(limit.cost(context)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self.errors.exception(f"{limit.name}: its cost failed; the request costs 1")
+            return 1
+
+    def _on_failure(self, limit: Limit, function: str, says: Mapping[str, str]) -> OnError:
+        """What becomes of a request whose key or rate is unknown: as without a store."""
+        how = limit.on_store_error or self.on_store_error
+        self.errors.exception(f"{limit.name}: its {function} failed; {says[how]}")
+        if how == "deny":
+            raise _FunctionFailed(limit)
+        return how
 
 
-class _KeyFailed(Exception):
-    """The key of a limit raised, and it says to refuse then."""
+class _FunctionFailed(Exception):
+    """A function of a limit raised, and the limit says to refuse then."""
 
     def __init__(self, limit: Limit) -> None:
         super().__init__(limit.name)
@@ -355,6 +396,23 @@ _ON_KEY_ERROR: Final[Mapping[str, str]] = {
     "deny": "the request is refused",
 }
 
+_ON_RATE_ERROR: Final[Mapping[str, str]] = {
+    "local": "the lowest rate that it has returned holds, if there is one",
+    "allow": "the request is not counted",
+    "deny": "the request is refused",
+}
+
+
+def _text_of(key: object) -> str:
+    """The text of a key. Raises `TypeError` for an object that has none of its own."""
+    if isinstance(key, str):
+        return key
+    kind = type(key)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        # It would be another one for each request.
+        raise TypeError(f"a key is a text or a number, not {key!r}")
+    return str(key)
+
 
 def _seconds_of(clock: Clock | None) -> Callable[[], float]:
     """Tells the time in seconds since the epoch."""
@@ -362,18 +420,6 @@ def _seconds_of(clock: Clock | None) -> Callable[[], float]:
         return time.time
     now_ns = now_ns_of(clock)
     return lambda: now_ns() / 1_000_000_000
-
-
-async def _tell_limited(limit: Limit, context: Context) -> None:
-    try:
-        await answer_of(limit.on_limited(context))
-    except Exception:
-        logger.exception("%s: on_limited failed", limit.name)
-
-
-async def _cost(limit: Limit, context: Context) -> int:
-    assert callable(limit.cost)
-    return to_limit("cost", await answer_of(limit.cost(context)))
 
 
 def _check_limits(limits: object) -> None:

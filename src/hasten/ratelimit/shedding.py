@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import random
 import time
@@ -26,9 +25,8 @@ from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
 from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.repeated import RepeatedErrors
 from hasten.ratelimit.sharing import first_of
-
-logger = logging.getLogger("hasten.ratelimit")
 
 LEAST: Final = 20
 MOST: Final = 200
@@ -120,6 +118,7 @@ class LoadShedder:
         self._retry_after = max(1, math.ceil(retry_us / 1_000_000))
         self._message = message
         self._on_shed = on_shed
+        self._errors = RepeatedErrors()
         self._clock = time.monotonic if clock is None else _seconds_of(clock)
         self._lag = Lag(self._clock)
         self._window = _Samples(self._clock())
@@ -161,8 +160,8 @@ class LoadShedder:
             return False
         try:
             return bool(self._critical(_context_of(scope)))
-        except Exception:
-            logger.exception("critical failed; the request is not critical")
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception("critical failed; the request is not critical")
             return False
 
     async def _run(self, work: _Work, scope: Scope) -> None:
@@ -186,8 +185,8 @@ class LoadShedder:
             return
         try:
             self._on_shed(context)
-        except Exception:
-            logger.exception("on_shed failed")
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception("on_shed failed")
 
     # What is measured -----------------------------------------------------------------------------
 
