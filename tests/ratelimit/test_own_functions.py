@@ -78,13 +78,17 @@ async def test_a_rate_that_fails_leaves_the_lowest_that_it_has_returned() -> Non
 
 
 async def test_several_rates_may_come_as_a_list() -> None:
-    site = Served("asgi", limits=[Limit(lambda context: [Rate(1, 60), Rate(9, 3600)])])
+    def rates(context: Context) -> Any:
+        return [Rate(1, 60), Rate(9, 3600)]
+
+    site = Served("asgi", limits=[Limit(rates)])
     assert await site.statuses(2) == [200, 429]
 
 
 async def test_a_key_that_is_another_for_each_request_is_none() -> None:
     """An object without a text of its own has its place in memory for one."""
-    for key in (lambda context: object(), lambda context: Broken(), fails_later):
+    keys: list[Any] = [lambda context: object(), lambda context: Broken(), fails_later]
+    for key in keys:
         site = Served("asgi", limits=[Limit("1/h", key=key)])
         assert await site.statuses(2) == [200, 429]
 
@@ -123,7 +127,7 @@ class TestTheLog:
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [1000.0]
-        monkeypatch.setattr(repeated.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr("hasten.ratelimit.repeated.monotonic", lambda: now[0])
         limits = [Limit(fails, name="a", cost=fails, skip=fails, key=fails), Limit("9/s")]
         site = Served("asgi", limits=limits, on_decision=fails)
         await site.statuses(5)

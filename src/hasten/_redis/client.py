@@ -153,14 +153,14 @@ class Client:
 
     async def place_of(self, key: Part) -> Place:
         try:
-            async with asyncio.timeout(self._address.timeout):
+            async with LoopTimeout(self._address.timeout):
                 return await self._topology.place_of(key)
         except troubles.FOREIGN as error:
             raise self._unreachable(error) from error
 
     async def places(self) -> list[Place]:
         try:
-            async with asyncio.timeout(self._address.timeout):
+            async with LoopTimeout(self._address.timeout):
                 return await self._topology.places()
         except troubles.FOREIGN as error:
             raise self._unreachable(error) from error
@@ -174,7 +174,7 @@ class Client:
     async def _send(self, pool: Pool, parts: tuple[Part, ...]) -> Any:
         sent = False
         try:
-            async with asyncio.timeout(self._address.timeout), pool.borrow() as link:
+            async with LoopTimeout(self._address.timeout), pool.borrow() as link:
                 await link.open()
                 if link.place not in self._inspected:
                     await self.inspect(link)

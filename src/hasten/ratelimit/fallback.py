@@ -18,12 +18,13 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds, to_us
 from hasten._timeouts import LoopTimeout
-from hasten.errors import StoreError
+from hasten.errors import InvalidLimit, StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
 from hasten.ratelimit.denials import Denials
 from hasten.ratelimit.leasing import Leases
@@ -53,6 +54,10 @@ MAX_OWED: Final = 10_000
 
 LOGGED_EVERY_S: Final = 60.0
 """An outage that begins sooner after the last one that was logged is not logged."""
+
+
+_guards: Final[weakref.WeakSet[Guard]] = weakref.WeakSet()
+"""All of this process, which hear of what is reset in their stores."""
 
 
 @dataclass(slots=True)
@@ -102,6 +107,7 @@ class Guard:
             weakref.WeakKeyDictionary()
         )
         self._is_timed = isinstance(store, TimedStore)
+        _guards.add(self)
         if isinstance(store, TimedStore):
             store.on_late = self._probe_late
         self._questions = 0
@@ -169,11 +175,8 @@ class Guard:
             return self._local.peek_now([self._share(check) for check in checks])
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """As `Store.reset`. Other processes repeat denials that they know of until their time."""
-        self._let_go(bucket, key)
-        self._local.reset_now(bucket, key)
-        await self.store.reset(bucket, key)
-        self._denials.forget(bucket, key)  # it may have been denied once more meanwhile
+        """As `Store.reset`. Other processes ask the store again within a second."""
+        await reset_key(self.store, bucket, key)
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
         """As `Store.block`; holds in this process even if the store is away."""
@@ -185,6 +188,16 @@ class Guard:
         self._denials.forget(bucket, key)
         if (leases := self._leases.get(asyncio.get_running_loop())) is not None:
             leases.forget(bucket, key)
+
+    def _forget(self, bucket: str, key: bytes) -> None:
+        self._let_go(bucket, key)
+        self._local.reset_now(bucket, key)
+
+    async def _forget_all(self) -> None:
+        self._denials.clear()
+        self._local.clear()
+        if (leases := self._leases.get(asyncio.get_running_loop())) is not None:
+            await leases.give_back()
 
     async def aclose(self) -> None:
         """Finish what has begun, and let go of the store. Safe to call twice."""
@@ -307,6 +320,9 @@ class Guard:
         return answer
 
     def _group_without_store(self, group: Group) -> list[Outcome]:
+        known = self._denials.find((group,), self._now_us(), may_ask=False)
+        if known is not None:
+            return known[1]
         match group[0].on_error:
             case "allow":
                 return [_allowed(check) for check in group]
@@ -335,6 +351,41 @@ class Guard:
 
     def _now_us(self) -> int:
         return self._clock_ns() // 1000
+
+
+async def reset_key(store: Store, bucket: str, key: bytes) -> None:
+    """Forget all of a key in a store, and in all that stands before it in this process.
+
+    Raises `StoreError`.
+    """
+    guards = _guards_of(store)
+    for guard in guards:
+        guard._forget(bucket, key)
+    await store.reset(bucket, key)
+    for guard in guards:
+        guard._denials.forget(bucket, key)  # it may have been denied once more meanwhile
+
+
+async def clear_store(store: Store) -> None:
+    """Forget all keys of a store, and of all that stands before it in this process.
+
+    Raises `StoreError`, and `InvalidLimit` for a store of the application's own without `clear`.
+    """
+    clear: Any = getattr(store, "clear", None)
+    if clear is None:
+        raise InvalidLimit("RESET", "store", store, "a store that has clear()")
+    guards = _guards_of(store)
+    for guard in guards:
+        await guard._forget_all()
+    cleared = clear()
+    if isawaitable(cleared):
+        await cleared
+    for guard in guards:
+        guard._denials.clear()
+
+
+def _guards_of(store: Store) -> list[Guard]:
+    return [guard for guard in list(_guards) if guard.store is store]
 
 
 def _ends(groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> bool:

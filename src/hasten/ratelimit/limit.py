@@ -176,7 +176,7 @@ class Limit:
         self.approximate: Final = _limit("approximate", approximate)
         self.per: Final = one_of("per", per, get_args(Per))
         self._check_outcome()
-        self.rules: tuple[Rule, ...] = tuple(_rule(each, algorithm) for each in self.rates)
+        self.rules: tuple[Rule, ...] = self.rules_of(self.rates) if self.rates else ()
         self._is_named = name is not None
         self.name: Final = _name(name) or self._default_name()
         self.bucket = name or self._default_bucket()
@@ -272,6 +272,10 @@ class Limit:
         """The rules of a rate that a function gave. Raises `InvalidLimit`."""
         return self._rules_of(tuple(rate) if isinstance(rate, list) else rate)
 
+    def rules_of(self, rate: object) -> tuple[Rule, ...]:
+        """The rules of a rate. Raises `InvalidLimit`."""
+        return tuple(_rule(each, self.algorithm) for each in _rates(rate))
+
     def keeps(self, status: int | None, is_success: bool) -> bool:
         """Whether a request that ended so stays counted. status is None if there is no answer."""
         if self.is_concurrency:
@@ -285,7 +289,7 @@ class Limit:
     # Making --------------------------------------------------------------------------------------
 
     def _make_rules(self, rate: object) -> tuple[Rule, ...]:
-        rules = tuple(_rule(each, self.algorithm) for each in _rates(rate))
+        rules = self.rules_of(rate)
         self._check_block(rules)
         if not self.strictest or _per_us(rules) < _per_us(self.strictest):
             self.strictest = rules
@@ -351,6 +355,17 @@ class Limit:
                 raise InvalidLimit(
                     "COST", "cost", self.cost, f"at most {most}: a request would never pass"
                 )
+
+
+def text_of(key: object) -> str:
+    """The text of a key. Raises `TypeError` for an object that has none of its own."""
+    if isinstance(key, str):
+        return key
+    kind = type(key)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        # It would be another one for each request.
+        raise TypeError(f"a key is a text or a number, not {key!r}")
+    return str(key)
 
 
 # Options ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit import routes
-from hasten.ratelimit.addresses import Addresses
+from hasten.ratelimit.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit.breaker import PAUSE_US
 from hasten.ratelimit.clients import Clients, Oddities
 from hasten.ratelimit.context import Context
@@ -26,7 +26,8 @@ from hasten.ratelimit.decisions import Counters, Decided, Decisions
 from hasten.ratelimit.exchange import Exchange, SocketExchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.fields import Fields
-from hasten.ratelimit.limit import Limit, one_of
+from hasten.ratelimit.limit import Limit, Rated, one_of, text_of
+from hasten.ratelimit.limits import Limits
 from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
@@ -37,7 +38,6 @@ from hasten.ratelimit.rules import Rule
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
-from hasten.ratelimit.stores import MemoryStore, store_and_clock
 
 _MARK: Final = "hasten.ratelimit"
 
@@ -45,7 +45,8 @@ _MARK: Final = "hasten.ratelimit"
 class RateLimitMiddleware:
     """``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m", path="/api/")])``
 
-    - limits: each is for its paths and methods; those of one request are asked for together.
+    - limits: each is for its paths and methods; those of one request are asked for together. A
+      list, or `Limits`, which has their store as well.
     - store: where counts are kept: a URL ("redis://…", "sqlite:///…"), a store, or None for the
       memory of this process.
     - trusted_proxies: addresses and ranges whose X-Forwarded-For is believed; hops: or so many
@@ -75,7 +76,7 @@ class RateLimitMiddleware:
         trusted_proxies: Collection[str] = (),
         hops: int = 0,
         proxy_header: str = "x-forwarded-for",
-        ipv6_prefix: int = 56,
+        ipv6_prefix: int | None = None,
         on_store_error: OnError = "local",
         budget: Seconds = BUDGET,
         instances: int = 1,
@@ -85,25 +86,34 @@ class RateLimitMiddleware:
         name: str = "default",
         clock: Clock | None = None,
     ) -> None:
-        _check_limits(limits)
+        if isinstance(limits, Limits):
+            own_budget = None if budget == BUDGET else budget
+            _check_given(store=store, clock=clock, ipv6_prefix=ipv6_prefix, budget=own_budget)
+        else:
+            ipv6_prefix = DEFAULT_PREFIX if ipv6_prefix is None else ipv6_prefix
+            limits = Limits(
+                limits, store=store, clock=clock, ipv6_prefix=ipv6_prefix, budget=budget
+            )
         one_of("on_store_error", on_store_error, ON_ERROR)
         self.app = app
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)
         self.on_store_error: Final = on_store_error
         try:
-            store, clock = store_and_clock(store, clock, budget)
-            self.guard = Guard(store, instances=instances, budget=budget, clock=clock)
+            self.guard = Guard(
+                limits.store, instances=instances, budget=limits.budget, clock=limits.clock
+            )
         except InvalidOption as error:
             raise InvalidLimit.of(error.option.upper(), error) from None
+        self._all = limits
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
-        self.fields: Final = Fields(headers, _seconds_of(clock))
+        self.fields: Final = Fields(headers, _seconds_of(limits.clock))
         self._oddities = Oddities()
         self._plans = Plans(limits, self.fields, on_store_error, RootPaths(app), self._oddities)
         self._plan_of = self._plans.of_request
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
-        self._clients = Clients(proxies, Addresses(ipv6_prefix), self._oddities)
+        self._clients = Clients(proxies, Addresses(limits.ipv6_prefix), self._oddities)
         self.errors = RepeatedErrors()
         self._decisions = Decisions(limits, on_decision, self.errors)
         self._refusals = Refusals()
@@ -118,10 +128,17 @@ class RateLimitMiddleware:
         """What each limit has done so far, by its name."""
         return self._decisions.counters
 
-    async def reset(self) -> None:
-        """Forget all counts that are in the memory of this process: for tests."""
-        if isinstance(self.guard.store, MemoryStore):
-            self.guard.store.clear()
+    async def reset(
+        self, name: str | None = None, key: object = None, *, rate: Rated | None = None
+    ) -> None:
+        """Let one client go, as `Limits.reset`.
+
+        Without a name, forget all counts of the store, also those of others that use it: for tests.
+        """
+        if name is None:
+            await self._all.clear()
+        else:
+            await self._all.reset(name, key, rate=rate)
 
     async def aclose(self) -> None:
         """Let go of the store. Safe to call twice."""
@@ -335,7 +352,7 @@ class RateLimitMiddleware:
             key = await answer_of(limit.key(context))
             if key is None:
                 return None
-            text = _text_of(key)
+            text = text_of(key)
         except Exception:  # noqa: BLE001  # of the application's own function
             # Whom to count it for is unknown, which must not be a way around the limit.
             how = self._on_failure(limit, "key", _ON_KEY_ERROR)
@@ -403,15 +420,11 @@ _ON_RATE_ERROR: Final[Mapping[str, str]] = {
 }
 
 
-def _text_of(key: object) -> str:
-    """The text of a key. Raises `TypeError` for an object that has none of its own."""
-    if isinstance(key, str):
-        return key
-    kind = type(key)
-    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
-        # It would be another one for each request.
-        raise TypeError(f"a key is a text or a number, not {key!r}")
-    return str(key)
+def _check_given(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            expected = f"no {name} beside Limits(…), which has it"
+            raise InvalidLimit("LIMITS", name, value, expected)
 
 
 def _seconds_of(clock: Clock | None) -> Callable[[], float]:
@@ -420,20 +433,3 @@ def _seconds_of(clock: Clock | None) -> Callable[[], float]:
         return time.time
     now_ns = now_ns_of(clock)
     return lambda: now_ns() / 1_000_000_000
-
-
-def _check_limits(limits: object) -> None:
-    if isinstance(limits, Limit) or not isinstance(limits, Sequence):
-        raise InvalidLimit("LIMITS", "limits", limits, "a list of Limit(…)")
-    buckets: set[str] = set()
-    for limit in limits:
-        if not isinstance(limit, Limit):
-            raise InvalidLimit("LIMITS", "limits", limit, "a list of Limit(…)")
-        if limit.bucket in buckets:
-            raise InvalidLimit(
-                "SHARED",
-                "limits",
-                limit.name,
-                "a name of its own for each: name=…, or they would share one count",
-            )
-        buckets.add(limit.bucket)

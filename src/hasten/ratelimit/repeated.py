@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
+from time import monotonic
 from typing import Final
 
 logger = logging.getLogger("hasten.ratelimit")
@@ -20,7 +20,7 @@ class RepeatedErrors:
 
     def exception(self, what: str) -> None:
         """Log what failed, with the exception that is being handled."""
-        now = time.monotonic()
+        now = monotonic()
         logged_at, missed = self._seen.get(what, (float("-inf"), 0))
         if now - logged_at < EVERY_SECONDS:
             self._seen[what] = logged_at, missed + 1

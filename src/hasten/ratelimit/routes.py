@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
@@ -22,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MARK: Final = "__hasten_limits__"
+
+_known: Final[weakref.WeakSet[Limit]] = weakref.WeakSet()
 
 in_use = False
 """Whether any handler is limited: only then the middleware looks after requests that none of its
@@ -40,6 +43,7 @@ def limit(
 
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:
         own = route_limit(rate, f"{handler.__module__}.{handler.__qualname__}", **options)
+        remember(own)
         if iscoroutinefunction(handler):
             waits = cast("Callable[P, Awaitable[Any]]", handler)
 
@@ -82,6 +86,16 @@ def route_limit(rate: AnyRate, route: str, **options: Unpack[RouteOptions]) -> L
     if "name" not in options:
         found.bucket = f"{found.name}@{route}"
     return found
+
+
+def remember(own: Limit) -> None:
+    """Let it be found by its name, as long as a handler has it."""
+    _known.add(own)
+
+
+def known() -> list[Limit]:
+    """The limits of routes whose counts any process can find."""
+    return list(_known)
 
 
 def _marked(handler: Callable[P, R], own: Limit) -> Callable[P, R]:

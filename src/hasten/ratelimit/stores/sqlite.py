@@ -94,6 +94,10 @@ class SqliteStore(AskingStore):
         work = partial(_carry_out, requests=requests, now_ns=self._now_ns)
         return await self._database.run(work, durable=False, weight=len(requests))
 
+    async def clear(self) -> None:
+        """Forget all keys of the file."""
+        await self._database.run(_clear, durable=False)
+
     async def aclose(self) -> None:
         self._database.close()
 
@@ -101,6 +105,10 @@ class SqliteStore(AskingStore):
 def _prepare(connection: Connection) -> None:
     connection.execute(CREATE)
     connection.execute(CREATE_INDEX)
+
+
+def _clear(connection: Connection) -> None:
+    connection.execute("DELETE FROM hasten_limits")
 
 
 def _carry_out(

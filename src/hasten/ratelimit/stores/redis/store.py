@@ -12,6 +12,8 @@ Times are the server's.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import groupby
@@ -39,6 +41,8 @@ SCRIPT: Final = Script.of(
 
 # Where a test brings its own time, keys must not go by the server's.
 LINGER_MS: Final = 600_000
+
+DELETED_AT_ONCE: Final = 100
 
 
 class RedisStore(AskingStore):
@@ -86,6 +90,15 @@ class RedisStore(AskingStore):
         answers = [self._put(Peek([check])) for check in checks]
         return [value_of(await answer)[0][0] for answer in answers]
 
+    async def clear(self) -> None:
+        """Forget all keys with the prefix of this store."""
+        names = await self._server.scan(f"{_literal(self._prefix)}:*")
+        for start in range(0, len(names), DELETED_AT_ONCE):
+            some = names[start : start + DELETED_AT_ONCE]
+            await asyncio.gather(
+                *(self._server.command("UNLINK", name, key=name.decode()) for name in some)
+            )
+
     async def aclose(self) -> None:
         await self._server.close()
 
@@ -131,3 +144,8 @@ class RedisStore(AskingStore):
                 self._names.clear()
             self._names[bucket] = start
         return start + key.hex().encode() + b"}"
+
+
+def _literal(text: str) -> str:
+    """The pattern of SCAN that nothing but this text matches."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
