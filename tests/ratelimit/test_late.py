@@ -44,14 +44,14 @@ async def late(seconds: float) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 async def test_an_event_loop_that_is_always_late_blames_no_store(kind: str, tmp_path: Path) -> None:
-    """Each turn takes longer than the budget, so each answer is read too late."""
-    limiter = Limiter("1000/h", store=url_of(kind, tmp_path), budget=0.02)
+    """Many requests are under way, and an answer needs turns to reach the one it is for."""
+    limiter = Limiter("1000000/h", store=url_of(kind, tmp_path), budget=0.05)
     guard = limiter._guard
     await limiter.hit("ada")
     before = guard.counts.errors  # opening a file may take its time
-    async with late(0.04):
-        for _ in range(3):
-            await limiter.hit("ada")
+    async with late(0.01):
+        for _ in range(2):
+            await asyncio.gather(*(limiter.hit(f"client {number}") for number in range(1500)))
     assert guard.counts.errors == before
     await limiter.aclose()
 
@@ -71,18 +71,18 @@ async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
 
 
 async def test_a_timeout_ends_all_the_same() -> None:
-    """Not before its time, and on a late event loop after as many turns as it has slices."""
+    """Not before its time, and also where the event loop is never on time."""
     for lateness in (0.0, 0.01):
         async with late(lateness):
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             began = time.monotonic()
-            assert not await done_within(never, 0.05)
-            assert time.monotonic() - began >= 0.05
+            assert not await done_within(never, 0.02)
+            assert time.monotonic() - began >= 0.02
             began = time.monotonic()
             with pytest.raises(TimeoutError):
-                async with LoopTimeout(0.05):
+                async with LoopTimeout(0.02):
                     await never
-            assert time.monotonic() - began >= 0.05
+            assert time.monotonic() - began >= 0.02
 
 
 class Moody(Oracle):
