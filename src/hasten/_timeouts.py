@@ -14,7 +14,7 @@ from typing import Any, Final
 
 SLICES: Final = 10
 
-MOST: Final = 20
+MOST: Final = 40
 
 # A slice ends on time if it is late by less than this part of its length.
 ON_TIME: Final = 0.25
