@@ -21,7 +21,7 @@ import msgspec
 from msgspec import UNSET
 
 from hasten import _portal
-from hasten._clock import SYSTEM_CLOCK, Clock
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._coalescing import Coalescer, portions
 from hasten._durations import Seconds, to_ms
 from hasten.errors import (
@@ -111,7 +111,7 @@ class Queue:
     ) -> None:
         self.name = _check_name("queue", name)
         self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
-        self.clock = clock
+        self.clock = check_clock(clock)
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
