@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from hasten.jobs.engine import Engine
 from hasten.jobs.leases import LeaseKeeper
@@ -12,15 +13,22 @@ from hasten.jobs.options import Keep
 from hasten.jobs.outages import Outage
 from hasten.jobs.processes import Processes
 from hasten.jobs.queue import Queue
-from hasten.jobs.record import Note, Outcome, Released
+from hasten.jobs.record import Completed, LogLine, Note, Outcome, Released
 from hasten.jobs.room import Room, Share
 from hasten.jobs.run import Run
 from hasten.jobs.runner import Runner
 from hasten.jobs.threads import Threads
 
+Item = TypeVar("Item")
+
 # Pauses between attempts to reach a store that fails: each twice as long as the one before.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
+
+# How much is settled, noted or claimed in one call of the store, which keeps all its other users
+# waiting meanwhile: so many jobs or notes, and for each so many bytes as are like another one.
+SETTLED_AT_ONCE: Final = 250
+BYTES_LIKE_A_JOB: Final = 10_000
 
 
 class Lane:
@@ -56,6 +64,8 @@ class Lane:
         self._notes: list[Note] = []
         self._outcomes: list[Outcome] = []
         self._released: list[Released] | None = None  # kept together while the worker stops
+        self._handed_back: list[Released] = []
+        self._heavy: dict[str, int] = {}  # what ends of jobs weigh that hold much, by job
         self.signal = asyncio.Event()  # something to settle, or room and something to claim
         self.idle = asyncio.Event()  # nothing to claim at the last look
         self.turned = asyncio.Event()  # a fetcher has come back from the store
@@ -99,6 +109,11 @@ class Lane:
         elif self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
         else:
+            size = len(run.lease.job.data)
+            if isinstance(outcome, Completed):
+                size += len(outcome.result)
+            if size > BYTES_LIKE_A_JOB:
+                self._heavy[outcome.id] = 1 + size // BYTES_LIKE_A_JOB
             self._outcomes.append(outcome)
         self.wake()
 
@@ -107,14 +122,14 @@ class Lane:
         self._released = []
 
     def hand_back(self) -> None:
-        """Let the released jobs go back to the front of their queue, in one call of the store.
+        """Let the released jobs go back to the front of their queue.
 
-        In the order in which they were claimed: of two calls, the second would put its jobs in
-        front of those of the first.
+        In the order in which they were claimed. Of two calls, the second puts its jobs in front of
+        those of the first: so the ones that were claimed last go first.
         """
         released, self._released = self._released or [], None
         place = {id: number for number, id in enumerate(self.runs)}
-        self._outcomes += sorted(released, key=lambda outcome: place.get(outcome.id, 0))
+        self._handed_back = sorted(released, key=lambda outcome: place.get(outcome.id, 0))
         self.wake()
 
     def forget(self, id: str, token: str) -> None:
@@ -122,6 +137,8 @@ class Lane:
         run = self.runs.get(id)
         if run is not None and run.lease.token == token:
             del self.runs[id]
+            if self._heavy:
+                self._heavy.pop(id, None)
 
     async def until_claimed(self) -> None:
         """Wait until no claim is under way."""
@@ -131,13 +148,16 @@ class Lane:
 
     async def until_settled(self) -> None:
         """Wait until all that has come of runs is stored."""
-        while self._notes or self._outcomes or self.flights:
+        while self._notes or self._outcomes or self._handed_back or self.flights:
             self.turned.clear()
             self.wake()
             await self.turned.wait()
 
     def take(self) -> tuple[list[Note], list[Outcome], bool]:
-        """What is to be stored next, and whether it has to be stored alone."""
+        """What is to be stored next, and whether it has to be stored alone.
+
+        What one call should not store is left to the next one.
+        """
         if self._alone:
             self._alone -= 1
             if self._notes:
@@ -145,8 +165,20 @@ class Lane:
             if self._outcomes:
                 return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
+        if left := _cut(notes, _weight_of_note):
+            self._notes[:0] = left
+            return notes, [], False  # they come before the ends of the jobs that they are about
+        if self._handed_back and not self._outcomes:
+            handed_back: list[Outcome] = [*self._handed_back[-SETTLED_AT_ONCE:]]
+            del self._handed_back[-SETTLED_AT_ONCE:]
+            return notes, handed_back, False
         outcomes, self._outcomes = self._outcomes, []
+        if self._heavy or len(outcomes) > SETTLED_AT_ONCE:
+            self._outcomes = _cut(outcomes, self._weight)
         return notes, outcomes, False
+
+    def _weight(self, outcome: Outcome) -> int:
+        return self._heavy.get(outcome.id, 1)
 
     def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
         """Keep what could not be stored for the next call; alone: for as many calls."""
@@ -167,3 +199,19 @@ class Lane:
 
     def recovered(self) -> None:
         self._pause = FIRST_PAUSE_SECONDS
+
+
+def _cut(items: list[Item], weigh: Callable[[Item], int]) -> list[Item]:
+    """Take from items what one call should not store. Returns it."""
+    weight = 0
+    for end, item in enumerate(items):
+        weight += weigh(item)
+        if weight > SETTLED_AT_ONCE and end:
+            left = items[end:]
+            del items[end : end + len(left)]  # what a thread adds at this moment stays
+            return left
+    return []
+
+
+def _weight_of_note(note: Note) -> int:
+    return 1 + len(note.line if isinstance(note, LogLine) else note.value) // BYTES_LIKE_A_JOB

@@ -8,6 +8,8 @@ in `hasten._sqlite`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -21,6 +23,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
+from hasten.jobs.engines.sqlite.portions import MOVED_AT_ONCE
 from hasten.jobs.engines.sqlite.rows import encode, read_jobs, read_json, seqs_of
 from hasten.jobs.engines.sqlite.schema import migrate, require_existing
 from hasten.jobs.engines.sqlite.statements import execute
@@ -129,17 +132,30 @@ class SqliteEngine:
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
-        work = partial(working.renew, queue=queue, leases=leases, lease_ms=lease_ms, now_ms=now_ms)
-        return self._database.call(work, durable=False)
+        lost: set[str] = set()
+        ids = list(leases)
+        for first in range(0, len(ids), MOVED_AT_ONCE):
+            portion = {id: leases[id] for id in ids[first : first + MOVED_AT_ONCE]}
+            work = partial(
+                working.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
+            )
+            lost |= self._database.call(work, durable=False)
+        return lost
 
     def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        if not await self._read(partial(working.has_expired, queue=queue, now_ms=now_ms)):
-            return []
-        work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
-        return await self._database.run(work)
+        seqs = await self._read(partial(working.find_expired, queue=queue, now_ms=now_ms))
+        ids: list[str] = []
+        # The oldest come last, and in front of the others.
+        for first in range(0, len(seqs), MOVED_AT_ONCE):
+            portion = seqs[first : first + MOVED_AT_ONCE]
+            work = partial(
+                working.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
+            )
+            ids[:0] = await self._run_portion(work, is_next=first > 0)
+        return ids
 
     async def probe(self, queue: str) -> None:
         await self._database.run(lambda connection: None, durable=False)
@@ -222,17 +238,33 @@ class SqliteEngine:
     async def requeue(
         self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
     ) -> list[State | None]:
-        return await self._database.run(
-            partial(administration.requeue, queue=queue, ids=ids, source=source)
-        )
+        work = partial(administration.requeue, queue=queue, source=source)
+        return await self._run_in_portions(work, ids)
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        return await self._database.run(
-            partial(administration.cancel, queue=queue, ids=ids, now_ms=now_ms)
-        )
+        work = partial(administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms)
+        return await self._run_in_portions(work, ids)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        return await self._database.run(partial(administration.remove, queue=queue, ids=ids))
+        return await self._run_in_portions(partial(administration.remove, queue=queue), ids)
+
+    async def _run_in_portions(
+        self, work: Callable[..., list[State | None]], ids: Sequence[str]
+    ) -> list[State | None]:
+        """Run work for some ids at a time. It answers for the first ids only if it did enough."""
+        answers: list[State | None] = []
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
+            answers += await self._run_portion(partial(work, ids=portion), is_next=bool(answers))
+        return answers
+
+    async def _run_portion(
+        self, work: Callable[[Connection], T], *, is_next: bool, durable: bool = True
+    ) -> T:
+        """Run one of several transactions. Before the next one others may write."""
+        if is_next:
+            await asyncio.sleep(YIELD_SECONDS)
+        return await self._database.run(work, durable=durable)
 
     async def purge(
         self,
@@ -248,8 +280,9 @@ class SqliteEngine:
             left = None if limit is None else limit - len(purged)
             async for ids in self._purge(queue, state, before_ms, left):
                 purged += ids
+        await self._flush()
         work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
-        await self._database.run(work)  # makes the portions durable, too
+        await self._database.run(work)
         return purged
 
     async def _purge(
@@ -258,6 +291,7 @@ class SqliteEngine:
         """Jobs are found in reading transactions, and deleted a portion at a time."""
         left = NEVER if limit is None else limit
         place: tuple[int, int] | None = -NEVER, 0
+        is_next = False
         while left and place is not None:
             find = partial(
                 administration.find_purgeable, queue=queue, state=state, before_ms=before_ms,
@@ -266,11 +300,10 @@ class SqliteEngine:
             found, place = await self._read(find)
             while found:
                 delete = partial(administration.purge, queue=queue, state=state, found=found)
-                ids, found = await self._database.run(delete, durable=False)
+                ids, found = await self._run_portion(delete, is_next=is_next, durable=False)
+                is_next = True
                 left -= len(ids)
                 yield ids
-                if found or (left and place is not None):
-                    await asyncio.sleep(YIELD_SECONDS)
 
     async def forget(self, queue: str) -> None:
         await self._database.run(partial(administration.begin_forgetting, queue=queue))
@@ -278,15 +311,20 @@ class SqliteEngine:
         for state in (State.ACTIVE, *State):
             await self._until_done(partial(administration.forget_jobs, queue=queue, state=state))
         await self._until_done(partial(administration.forget_events, queue=queue))
+        await self._flush()
         await self._database.run(partial(administration.end_forgetting, queue=queue))
 
     async def _until_done(self, work: Callable[[Connection], bool]) -> None:
         """Run work, a portion in each transaction, until it says that there is no more."""
-        is_done = False
-        while not is_done:
-            is_done = not await self._database.run(work, durable=False)
-            if not is_done:
-                await asyncio.sleep(YIELD_SECONDS)
+        is_next = False
+        while await self._run_portion(work, is_next=is_next, durable=False):
+            is_next = True
+
+    async def _flush(self) -> None:
+        """Flush what portions have written, so that the commit that follows is short."""
+        if self._path is not None:
+            log = f"{self._path}-wal"
+            await self._read(lambda connection: _flush_file(log))
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._database.run(partial(administration.set_paused, queue=queue, paused=True))
@@ -338,6 +376,15 @@ def _parse(url: str) -> tuple[Path | None, str, float]:
     if path in {"", "/"}:
         return None, synchronous, busy_seconds
     return Path(path.removeprefix("/")).absolute(), synchronous, busy_seconds
+
+
+def _flush_file(path: str) -> None:
+    with contextlib.suppress(OSError):  # what is wrong with the file, the commit tells
+        file = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:

@@ -89,18 +89,32 @@ local function schedule_after(q, record, scheduler, now, crons)
   end
 end
 
--- Jobs that an earlier claim leased whose answer never arrived: nobody knows that they run.
+-- Jobs that an earlier claim leased whose answer never arrived: nobody knows that they run. They are looked for
+-- among those that started last.
+local NEWEST_STARTED = 5000
+
 local function hand_back_strays(q, tokens)
   local is_stray = {}
   for _, token in ipairs(tokens) do
     is_stray[token] = true
   end
-  for _, id in ipairs(call('LRANGE', q.base .. 'active', 0, -1)) do
-    local token = call('MGET', q.base .. id .. ':lock')[1] -- unlike GET it takes other types for none
+  local newest = call('LRANGE', q.base .. 'active', 0, NEWEST_STARTED - 1)
+  local held = {}
+  for first = 1, #newest, 1000 do
+    local locks = {}
+    for index = first, math.min(first + 999, #newest) do
+      locks[#locks + 1] = q.base .. newest[index] .. ':lock'
+    end
+    for offset, token in ipairs(call('MGET', unpack(locks))) do -- unlike GET it takes other types for none
+      held[newest[first + offset - 1]] = token
+    end
+  end
+  for _, id in ipairs(newest) do
+    local token = held[id]
     if token and is_stray[token] then
       call('DEL', q.base .. id .. ':lock')
       call('SREM', q.base .. 'stalled', id)
-      call('LREM', q.base .. 'active', -1, id)
+      call('LREM', q.base .. 'active', 1, id)
       make_ready(q, id, priority_of(read_field(q.base .. id, 'priority')), true)
       tell_waiting(q, id, 'active')
     end
