@@ -18,7 +18,7 @@ from sqlite3 import Connection
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hasten._sqlite import Database
+from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten.errors import InvalidOption
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
@@ -32,6 +32,7 @@ from hasten.jobs.record import (
     Batch,
     Change,
     Claim,
+    Completed,
     End,
     EventPage,
     JobRecord,
@@ -48,7 +49,10 @@ NEVER: Final = 2**62  # later than any time
 # How many results are read in one statement. Together they stay below the largest text.
 ENDS_AT_ONCE: Final = 500
 
-# Whoever deletes many jobs waits so long after each portion, for others to write: they ask for
+# What it costs to write so many bytes is what a row costs.
+BYTES_LIKE_A_ROW: Final = 10_000
+
+# Whoever changes many jobs waits so long after each portion, for others to write: they ask for
 # the lock every millisecond.
 YIELD_SECONDS: Final = 0.002
 
@@ -89,7 +93,8 @@ class SqliteEngine:
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         work = partial(producing.add, jobs=jobs, now_ms=now_ms)
-        return await self._database.run(work, weight=len(jobs))
+        size = sum(len(job.data) for job in jobs)
+        return await self._database.run(work, weight=len(jobs) + size // BYTES_LIKE_A_ROW)
 
     # Working ------------------------------------------------------------------------------------
 
@@ -99,7 +104,8 @@ class SqliteEngine:
     async def settle(
         self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
     ) -> Batch:
-        weight = len(outcomes) + (claim.count if claim else 0)
+        size = sum(len(end.result) for end in outcomes if type(end) is Completed)
+        weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
         settle = partial(
             working.settle,
             queue=queue,
@@ -154,7 +160,7 @@ class SqliteEngine:
             work = partial(
                 working.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
             )
-            ids[:0] = await self._run_portion(work, is_next=first > 0)
+            ids[:0] = await self._run_portion(work, is_next=first > 0, weight=len(portion))
         return ids
 
     async def probe(self, queue: str) -> None:
@@ -255,16 +261,23 @@ class SqliteEngine:
         answers: list[State | None] = []
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
-            answers += await self._run_portion(partial(work, ids=portion), is_next=bool(answers))
+            answers += await self._run_portion(
+                partial(work, ids=portion), is_next=bool(answers), weight=len(portion)
+            )
         return answers
 
     async def _run_portion(
-        self, work: Callable[[Connection], T], *, is_next: bool, durable: bool = True
+        self,
+        work: Callable[[Connection], T],
+        *,
+        is_next: bool,
+        durable: bool = True,
+        weight: int = GROUP_WEIGHT,
     ) -> T:
         """Run one of several transactions. Before the next one others may write."""
         if is_next:
             await asyncio.sleep(YIELD_SECONDS)
-        return await self._database.run(work, durable=durable)
+        return await self._database.run(work, durable=durable, weight=weight)
 
     async def purge(
         self,

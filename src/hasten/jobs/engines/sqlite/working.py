@@ -31,6 +31,10 @@ from hasten.jobs.states import State
 
 PROMOTE_AT_ONCE: Final = 1000  # delayed jobs made ready by one claim
 
+# What a claim reads, about. Jobs of less than so many bytes are leased all at once.
+BYTES_AT_ONCE: Final = 4_000_000
+SMALL: Final = 10_000
+
 _records: Final = msgspec.json.Decoder(list[JobRecord])
 
 Row = tuple[Any, ...]
@@ -65,7 +69,7 @@ def settle(
             _store(connection, ledger, pairs, retention, now_ms)
         batch = Batch([], None, lost)
         if wish is not None:
-            batch = _claim(connection, ledger, wish, lost, now_ms)
+            batch = _claim(connection, ledger, wish, lost, retention.sizes, now_ms)
         if outcomes and not batch.leases and _is_drained(connection, queue):
             ledger.tell(Group("drained", [""]))
     return batch
@@ -236,6 +240,7 @@ class Retention:
     def __init__(self) -> None:
         self._oldest_ms: dict[tuple[str, State], int] = {}
         self._first: dict[str, int] = {}  # how many jobs of a queue to begin with: they are small
+        self.sizes: dict[str, int] = {}  # bytes of a job, by queue, as the last claim found them
 
     def apply(
         self,
@@ -297,15 +302,18 @@ class _Trim:
 
 
 def _claim(
-    connection: Connection, ledger: Ledger, wish: Claim, lost: list[str], now_ms: int
+    connection: Connection,
+    ledger: Ledger,
+    wish: Claim,
+    lost: list[str],
+    sizes: dict[str, int],
+    now_ms: int,
 ) -> Batch:
     if ledger.has_due:
         _promote_due(connection, ledger, now_ms)
     leases: list[Lease] = []
     if not ledger.paused:
-        for state in (State.WAITING, State.PRIORITIZED):
-            if len(leases) < wish.count:
-                leases += _lease(connection, ledger.name, state, wish, len(leases), now_ms)
+        leases = _lease_some(connection, ledger.name, wish, sizes, now_ms)
     if leases:
         ids = [lease.job.id for lease in leases]
         ledger.tell(Group("active", ids, previous=State.WAITING))
@@ -315,9 +323,34 @@ def _claim(
     return Batch(leases, next_due_ms, lost)
 
 
-def _lease(
-    connection: Connection, queue: str, state: State, wish: Claim, have: int, now_ms: int
+def _lease_some(
+    connection: Connection, queue: str, wish: Claim, sizes: dict[str, int], now_ms: int
 ) -> list[Lease]:
+    """Lease jobs until there are enough of them, or enough bytes.
+
+    All at once, if those that the queue had lately were small.
+    """
+    leases: list[Lease] = []
+    size = 0
+    is_small = sizes.get(queue, SMALL) < SMALL
+    for state in (State.WAITING, State.PRIORITIZED):
+        limit = wish.count if is_small else 1
+        while (left := wish.count - len(leases)) and size < BYTES_AT_ONCE:
+            some, length = _lease(connection, queue, state, wish, min(limit, left), now_ms)
+            leases += some
+            size += length
+            if len(some) < min(limit, left):
+                break
+            limit *= 2
+    if leases:
+        sizes[queue] = size // len(leases)
+    return leases
+
+
+def _lease(
+    connection: Connection, queue: str, state: State, wish: Claim, count: int, now_ms: int
+) -> tuple[list[Lease], int]:
+    """Lease up to count jobs. Returns them, and how much was read."""
     which = {"queue": queue, "state": state, "now": now_ms, "worker": wish.worker}
 
     def read(limit: int) -> str:
@@ -325,12 +358,12 @@ def _lease(
         text: str = execute(connection, "read_ready", **which).fetchone()[0]
         return text
 
-    text = halving(read, wish.count - have)
+    text = halving(read, count)
     leases = [Lease(record, wish.token) for record in _records.decode(text)]
     if leases:
         until_ms, length_ms = now_ms + wish.lease_ms, wish.lease_ms
         execute(connection, "claim", **which, token=wish.token, until=until_ms, length=length_ms)
-    return leases
+    return leases, len(text)
 
 
 def _promote_due(connection: Connection, ledger: Ledger, now_ms: int) -> None:

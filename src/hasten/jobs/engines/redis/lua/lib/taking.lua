@@ -133,18 +133,24 @@ local function take(q, wish, now)
     allowed = math.min(allowed, q.concurrency - call('LLEN', q.base .. 'active'))
   end
   if not q.paused and allowed > 0 then
-    local tokens = 0
-    for _, id in ipairs(take_ids(q, allowed)) do
-      local record, scheduler = lease(q, id, wish, now)
-      if record then
-        records[#records + 1] = record
-        tokens = tokens + (record[13] == NONE and 1 or 0)
-        if scheduler then
-          attempt(id, schedule_after, q, record, scheduler, now, crons)
-          next_score = nil
+    local tokens, read_bytes, portion = 0, 0, 4
+    repeat
+      local count = math.min(portion, allowed)
+      local ids = take_ids(q, count)
+      for _, id in ipairs(ids) do
+        local record, scheduler = lease(q, id, wish, now)
+        if record then
+          records[#records + 1] = record
+          read_bytes = read_bytes + #record[4]
+          tokens = tokens + (record[13] == NONE and 1 or 0)
+          if scheduler then
+            attempt(id, schedule_after, q, record, scheduler, now, crons)
+            next_score = nil
+          end
         end
       end
-    end
+      allowed, portion = allowed - count, portion * 4
+    until allowed == 0 or #ids < count or read_bytes >= BYTES_AT_ONCE
     use_tokens(q, tokens)
   end
   local next_due = false
