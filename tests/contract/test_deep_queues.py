@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -20,6 +20,7 @@ from hasten.jobs.options import KEEP_ALL, Keep
 from hasten.jobs.record import Completed, Failed
 from hasten.jobs.states import State
 from tests.contract.engines import open_for_test
+from tests.contract.measured import Measured, measure, measured_connections
 from tests.contract.steps import (
     LEASE_MS,
     NOW,
@@ -292,41 +293,11 @@ async def test_a_script_runs_few_commands(redis: Engine, verb: Verb) -> None:
     await verb(redis)
 
 
-class Measured(sqlite3.Connection):
-    """Notes of each transaction how many rows it has changed, and how many pages it has freed."""
-
-    rows: list[int] = []  # noqa: RUF012
-    pages: list[int] = []  # noqa: RUF012
-
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        if sql.startswith("BEGIN"):
-            self.begun = self.total_changes, self._free()
-        elif sql == "COMMIT":
-            changes, free = self.begun
-            Measured.rows.append(self.total_changes - changes)
-            Measured.pages.append(self._free() - free)
-        return super().execute(sql, *parameters)
-
-    def _free(self) -> int:
-        (pages,) = super().execute("PRAGMA freelist_count").fetchone()
-        return int(pages)
-
-
 @pytest.fixture
-async def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    connect = sqlite3.connect
-
-    def connect_measured(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        return connect(*arguments, factory=Measured, **options)
-
-    monkeypatch.setattr(sqlite3, "connect", connect_measured)
-    async with open_for_test("sqlite-file", tmp_path) as engine:
-        yield engine
-
-
-def measure() -> None:
-    Measured.rows.clear()
-    Measured.pages.clear()
+async def sqlite(tmp_path: Path) -> AsyncIterator[Engine]:
+    with measured_connections():
+        async with open_for_test("sqlite-file", tmp_path) as engine:
+            yield engine
 
 
 async def obliterate(engine: Engine) -> None:
@@ -472,6 +443,20 @@ async def test_a_transaction_that_removes_large_jobs_frees_few_pages(sqlite: Eng
     assert await sqlite.remove(QUEUE, ids, now_ms=NOW) == [State.WAITING] * 40
     assert sum(Measured.pages) > 9_000
     assert max(Measured.pages) < 5_000
+
+
+@pytest.mark.parametrize("empty", [obliterate, drain])
+async def test_what_portions_wrote_is_flushed_before_the_last_commit(
+    sqlite: Engine, empty: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would hold the lock while the disk takes it all."""
+    await add(sqlite, *map(str, range(3_000)))
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(len(Measured.rows)))
+    measure()
+    await empty(sqlite)
+    # It is flushed in a transaction that reads. One more follows.
+    assert flushed == [len(Measured.rows) - 2]
 
 
 async def test_an_obliteration_that_was_broken_off_can_be_repeated(

@@ -239,7 +239,8 @@ class TestStopping:
         assert {job.attempts_made for job in line} == {0}
         assert {job.record.crashes for job in line} == {0}
 
-    async def test_hands_back_many_jobs_in_their_order(self, queue: Queue, calls: Calls) -> None:
+    async def test_hands_back_many_jobs_in_their_order(self, queue: Queue) -> None:
+        """At once: of several calls, the last would put its jobs in front of all."""
         started: list[int] = []
 
         @queue.task
@@ -250,7 +251,6 @@ class TestStopping:
         jobs = await run.enqueue_many([{}] * 620)
         async with Worker(queue, concurrency=600, grace=0):
             await until(lambda: len(started) == 600)
-        assert max(calls.outcomes) <= 250
         line = await queue.jobs(State.WAITING, count=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 

@@ -64,7 +64,6 @@ class Lane:
         self._notes: list[Note] = []
         self._outcomes: list[Outcome] = []
         self._released: list[Released] | None = None  # kept together while the worker stops
-        self._handed_back: list[Released] = []
         self._heavy: dict[str, int] = {}  # what ends of jobs weigh that hold much, by job
         self.signal = asyncio.Event()  # something to settle, or room and something to claim
         self.idle = asyncio.Event()  # nothing to claim at the last look
@@ -122,14 +121,14 @@ class Lane:
         self._released = []
 
     def hand_back(self) -> None:
-        """Let the released jobs go back to the front of their queue.
+        """Let the released jobs go back to the front of their queue, in one call of the store.
 
-        In the order in which they were claimed. Of two calls, the second puts its jobs in front of
-        those of the first: so the ones that were claimed last go first.
+        In the order in which they were claimed: of two calls, the second would put its jobs in
+        front of those of the first.
         """
         released, self._released = self._released or [], None
         place = {id: number for number, id in enumerate(self.runs)}
-        self._handed_back = sorted(released, key=lambda outcome: place.get(outcome.id, 0))
+        self._outcomes += sorted(released, key=lambda outcome: place.get(outcome.id, 0))
         self.wake()
 
     def forget(self, id: str, token: str) -> None:
@@ -148,7 +147,7 @@ class Lane:
 
     async def until_settled(self) -> None:
         """Wait until all that has come of runs is stored."""
-        while self._notes or self._outcomes or self._handed_back or self.flights:
+        while self._notes or self._outcomes or self.flights:
             self.turned.clear()
             self.wake()
             await self.turned.wait()
@@ -168,16 +167,14 @@ class Lane:
         if left := _cut(notes, _weight_of_note):
             self._notes[:0] = left
             return notes, [], False  # they come before the ends of the jobs that they are about
-        if self._handed_back and not self._outcomes:
-            handed_back: list[Outcome] = [*self._handed_back[-SETTLED_AT_ONCE:]]
-            del self._handed_back[-SETTLED_AT_ONCE:]
-            return notes, handed_back, False
         outcomes, self._outcomes = self._outcomes, []
         if self._heavy or len(outcomes) > SETTLED_AT_ONCE:
             self._outcomes = _cut(outcomes, self._weight)
         return notes, outcomes, False
 
     def _weight(self, outcome: Outcome) -> int:
+        if isinstance(outcome, Released):
+            return 0  # they stay together, see `hand_back`
         return self._heavy.get(outcome.id, 1)
 
     def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
