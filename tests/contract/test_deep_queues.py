@@ -445,16 +445,16 @@ async def test_a_transaction_that_removes_large_jobs_frees_few_pages(sqlite: Eng
     assert max(Measured.pages) < 5_000
 
 
-@pytest.mark.parametrize("empty", [obliterate, drain])
-async def test_what_portions_wrote_is_flushed_before_the_last_commit(
-    sqlite: Engine, empty: Verb, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("write", [obliterate, drain, requeue], ids=lambda write: write.__name__)
+async def test_what_portions_wrote_is_flushed_once_before_the_last_commit(
+    sqlite: Engine, write: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which would hold the lock while the disk takes it all."""
-    await add(sqlite, *map(str, range(3_000)))
+    await add(sqlite, *MANY, delay_ms=1_000)
     flushed: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(len(Measured.rows)))
     measure()
-    await empty(sqlite)
+    await write(sqlite)
     # It is flushed in a transaction that reads. One more follows.
     assert flushed == [len(Measured.rows) - 2]
 

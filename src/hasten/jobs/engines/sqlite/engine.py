@@ -80,6 +80,7 @@ class SqliteEngine:
             synchronous=synchronous,
             busy_seconds=busy_seconds,
         )
+        self._flushes = path is not None and synchronous == "FULL"
         self._retention = working.Retention()
 
     @property
@@ -160,7 +161,12 @@ class SqliteEngine:
             work = partial(
                 working.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
             )
-            ids[:0] = await self._run_portion(work, is_next=first > 0, weight=len(portion))
+            ids[:0] = await self._run_portion(
+                work,
+                is_next=first > 0,
+                is_last=first + MOVED_AT_ONCE >= len(seqs),
+                weight=len(portion),
+            )
         return ids
 
     async def probe(self, queue: str) -> None:
@@ -262,7 +268,10 @@ class SqliteEngine:
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
             answers += await self._run_portion(
-                partial(work, ids=portion), is_next=bool(answers), weight=len(portion)
+                partial(work, ids=portion),
+                is_next=bool(answers),
+                is_last=len(answers) + len(portion) == len(ids),
+                weight=len(portion),
             )
         return answers
 
@@ -271,13 +280,20 @@ class SqliteEngine:
         work: Callable[[Connection], T],
         *,
         is_next: bool,
-        durable: bool = True,
+        is_last: bool = False,
         weight: int = GROUP_WEIGHT,
     ) -> T:
-        """Run one of several transactions. Before the next one others may write."""
+        """Run one of several transactions. Before the next one others may write.
+
+        The last one makes all of them durable. What the others have written is flushed before, so
+        that its commit does not hold the lock while the disk takes all of that.
+        """
         if is_next:
             await asyncio.sleep(YIELD_SECONDS)
-        return await self._database.run(work, durable=durable, weight=weight)
+            if is_last and self._flushes:
+                log = f"{self._path}-wal"
+                await self._read(lambda connection: _flush_file(log))
+        return await self._database.run(work, durable=is_last, weight=weight)
 
     async def purge(
         self,
@@ -293,9 +309,8 @@ class SqliteEngine:
             left = None if limit is None else limit - len(purged)
             async for ids in self._purge(queue, state, before_ms, left):
                 purged += ids
-        await self._flush()
         work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
-        await self._database.run(work)
+        await self._run_portion(work, is_next=bool(purged), is_last=True, weight=1)
         return purged
 
     async def _purge(
@@ -313,7 +328,7 @@ class SqliteEngine:
             found, place = await self._read(find)
             while found:
                 delete = partial(administration.purge, queue=queue, state=state, found=found)
-                ids, found = await self._run_portion(delete, is_next=is_next, durable=False)
+                ids, found = await self._run_portion(delete, is_next=is_next)
                 is_next = True
                 left -= len(ids)
                 yield ids
@@ -324,20 +339,14 @@ class SqliteEngine:
         for state in (State.ACTIVE, *State):
             await self._until_done(partial(administration.forget_jobs, queue=queue, state=state))
         await self._until_done(partial(administration.forget_events, queue=queue))
-        await self._flush()
-        await self._database.run(partial(administration.end_forgetting, queue=queue))
+        end = partial(administration.end_forgetting, queue=queue)
+        await self._run_portion(end, is_next=True, is_last=True)
 
     async def _until_done(self, work: Callable[[Connection], bool]) -> None:
         """Run work, a portion in each transaction, until it says that there is no more."""
         is_next = False
-        while await self._run_portion(work, is_next=is_next, durable=False):
+        while await self._run_portion(work, is_next=is_next):
             is_next = True
-
-    async def _flush(self) -> None:
-        """Flush what portions have written, so that the commit that follows is short."""
-        if self._path is not None:
-            log = f"{self._path}-wal"
-            await self._read(lambda connection: _flush_file(log))
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._database.run(partial(administration.set_paused, queue=queue, paused=True))
