@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import Final
 
 # Jobs that are moved, with some statements for each.
-MOVED_AT_ONCE: Final = 512
+MOVED_AT_ONCE: Final = 256
 
 # Jobs that are looked at, and that are deleted. Rows may be large, and what a deletion costs goes
 # by the pages (of 4 KiB, mostly) that become free.
