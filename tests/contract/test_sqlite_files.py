@@ -19,7 +19,6 @@ from hasten.jobs.engines.sqlite.statements import MIGRATIONS
 from hasten.jobs.record import Completed, Failed, Progress, Retry
 from hasten.jobs.states import State
 from tests.contract.engines import open_for_test
-from tests.contract.measured import Measured, measure, measured_connections
 from tests.contract.steps import (
     NOW,
     QUEUE,
@@ -68,34 +67,6 @@ class TestOlderFiles:
             assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW - 5000) == []
             assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW - 4900) == ["1"]
             assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW + 100) == ["2"]
-
-    async def test_with_many_events_are_opened_in_small_transactions(self, tmp_path: Path) -> None:
-        """They were kept without a bound in bytes. Readers learn that they have missed some."""
-        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
-            for migration in MIGRATIONS[:2]:
-                connection.executescript(migration)
-            connection.execute("INSERT INTO hasten_meta VALUES ('schema', 2)")
-            connection.execute("INSERT INTO hasten_queues VALUES (?, 0, 0, 0, 3000)", [QUEUE])
-            connection.executemany(
-                "INSERT INTO hasten_events (queue, seq, amount, body) VALUES (?, ?, 1, ?)",
-                [
-                    (QUEUE, seq, '[{"k":"waiting","i":["a"]}]' + " " * (100_000 * (seq > 2_900)))
-                    for seq in range(1, 3_001)
-                ],
-            )
-        with measured_connections():
-            async with open_for_test("sqlite-file", tmp_path) as engine:
-                measure()
-                page = await engine.events(QUEUE, after="2000-0")
-                assert [event.kind for event in page.events] == ["missed"]
-                assert max(Measured.rows) < 2_200
-                assert max(Measured.pages) < 3_000
-                await add(engine, "b")
-                page = await engine.events(QUEUE, after=page.cursor)
-                assert [event.kind for event in page.events] == ["added", "waiting"]
-        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection:
-            tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-            assert "hasten_events_old" not in {name for (name,) in tables}
 
 
 class TestDamage:

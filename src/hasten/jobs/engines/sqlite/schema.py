@@ -4,71 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Final
 
 from hasten.errors import StoreTooNew, StoreUnavailable
-from hasten.jobs.engines.sqlite.portions import Portion
-from hasten.jobs.engines.sqlite.statements import MIGRATIONS, execute
-
-# How long others may write after each portion of what a migration has put aside is deleted.
-YIELD_SECONDS: Final = 0.002
+from hasten.jobs.engines.sqlite.statements import MIGRATIONS
 
 
 def migrate(url: str, connection: Connection) -> None:
-    """Bring the schema up to date; several processes may try at once."""
-    if _schema_version(connection) != len(MIGRATIONS):
-        with _transaction(connection):
-            _apply_migrations(url, connection)
-    while _exists(connection, "hasten_events_old"):
-        with _transaction(connection):
-            _delete_old_events(connection)
-        time.sleep(YIELD_SECONDS)
-
-
-@contextlib.contextmanager
-def _transaction(connection: Connection) -> Iterator[None]:
+    """Bring the schema up to date, in one transaction; several processes may try at once."""
+    if _schema_version(connection) == len(MIGRATIONS):
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        found = _schema_version(connection)
+        if found > len(MIGRATIONS):
+            raise StoreTooNew(
+                url,
+                f"a newer hasten has written it (schema {found}, this one knows "
+                f"{len(MIGRATIONS)}): upgrade hasten, or name another file",
+            )
+        for migration in MIGRATIONS[found:]:
+            for statement in _statements(migration):
+                connection.execute(statement)
+        connection.execute(
+            "INSERT INTO hasten_meta VALUES ('schema', ?) "
+            "ON CONFLICT DO UPDATE SET value = excluded.value",
+            (len(MIGRATIONS),),
+        )
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _apply_migrations(url: str, connection: Connection) -> None:
-    found = _schema_version(connection)
-    if found > len(MIGRATIONS):
-        raise StoreTooNew(
-            url,
-            f"a newer hasten has written it (schema {found}, this one knows "
-            f"{len(MIGRATIONS)}): upgrade hasten, or name another file",
-        )
-    for migration in MIGRATIONS[found:]:
-        for statement in _statements(migration):
-            connection.execute(statement)
-    connection.execute(
-        "INSERT INTO hasten_meta VALUES ('schema', ?) "
-        "ON CONFLICT DO UPDATE SET value = excluded.value",
-        (len(MIGRATIONS),),
-    )
-
-
-def _delete_old_events(connection: Connection) -> None:
-    """Delete a portion of them, and in the end their table."""
-    if not _exists(connection, "hasten_events_old"):
-        return  # another process was faster
-
-    def delete(count: int) -> int:
-        return execute(connection, "forget_old_events", limit=count).rowcount
-
-    if not Portion(connection).delete(delete):
-        connection.execute("DROP TABLE hasten_events_old")
 
 
 def require_existing(url: str, path: Path | None) -> None:
@@ -102,15 +71,11 @@ def _why_not_ours(path: Path) -> str | None:
 
 
 def _schema_version(connection: Connection) -> int:
-    if not _exists(connection, "hasten_meta"):
+    table = "SELECT 1 FROM sqlite_schema WHERE name = 'hasten_meta'"
+    if connection.execute(table).fetchone() is None:
         return 0
     row = connection.execute("SELECT value FROM hasten_meta WHERE name = 'schema'").fetchone()
     return 0 if row is None else int(row[0])
-
-
-def _exists(connection: Connection, table: str) -> bool:
-    sql = "SELECT 1 FROM sqlite_schema WHERE name = ?"
-    return connection.execute(sql, [table]).fetchone() is not None
 
 
 def _statements(script: str) -> Iterator[str]:
