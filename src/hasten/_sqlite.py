@@ -67,6 +67,9 @@ MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM 
 # than one that does not.
 GROUP_WEIGHT: Final = 256
 
+# It also takes in no more once it has changed so many rows: what follows goes into another one.
+GROUP_ROWS: Final = 2_048
+
 # How often at most to look whether other processes have committed, while somebody waits for that.
 POLL_SECONDS: Final = 0.01
 
@@ -329,7 +332,9 @@ class Database:
                 for call in group:
                     self._transact([call])
         else:
-            _deliver([(call, result, None) for call, result in zip(group, results, strict=True)])
+            _deliver([(call, result, None) for call, result in zip(group, results, strict=False)])
+            if len(results) < len(group):
+                self._transact(group[len(results) :])
 
     def _attempt(self, group: list[_Call[Any]]) -> list[Any]:
         begin = "BEGIN IMMEDIATE" if any(call.write for call in group) else "BEGIN"
@@ -343,12 +348,18 @@ class Database:
             time.sleep(RETRY_SECONDS)
 
     def _commit(self, begin: str, group: list[_Call[Any]]) -> list[Any]:
+        """Returns the results of the first ones, where they have changed enough."""
         with self._errors_translated():
             connection = self._connect()
             self._flush(connection, any(call.durable and call.write for call in group))
             try:
                 connection.execute(begin)
-                results = [call.work(connection) for call in group]
+                enough = connection.total_changes + GROUP_ROWS
+                results: list[Any] = []
+                for call in group:
+                    results.append(call.work(connection))
+                    if connection.total_changes >= enough:
+                        break
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
