@@ -1,7 +1,43 @@
 """What comes before all tests."""
 
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from pathlib import Path
+
 import pytest
+
+from tests.servers.reaper import Reaper, watch_all
 
 # They assert, and are imported by tests of several folders: before all of them, so that what was
 # compared is shown.
 pytest.register_assert_rewrite("tests.http.client", "tests.http.codings", "tests.http.expect")
+
+REAPER = pytest.StashKey[Reaper]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever ends this process, its children end with it, and no file of the tests is left."""
+    reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
+    watch_all(reaper)
+    # The processes of a run have to agree on the order of sets: tests are parametrized with some.
+    os.environ.setdefault("PYTHONHASHSEED", str(random.SystemRandom().randrange(2**32)))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[REAPER].reap()
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of the processes among which a run shares out its tests."""
+    return hasattr(config, "workerinput")
+
+
+def temporary_folder() -> Path:
+    """Make the folder in which the temporary files of this run are, those of its children too."""
+    folder = Path(tempfile.mkdtemp(prefix="hasten-"))
+    folder.chmod(0o711)  # PostgreSQL and some workers run as another user
+    tempfile.tempdir = os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
+    return folder
