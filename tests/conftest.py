@@ -8,12 +8,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from tests.effort import effort
 from tests.servers.reaper import Reaper, watch_all
 
 # They assert, and are imported by tests of several folders: before all of them, so that what was
 # compared is shown.
 pytest.register_assert_rewrite("tests.http.client", "tests.http.codings", "tests.http.expect")
+
+settings.register_profile("hasten", effort(40))
+settings.load_profile("hasten")
 
 REAPER = pytest.StashKey[Reaper]()
 

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 import requests
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.core import transport
@@ -25,6 +25,7 @@ from schemathesis.core import transport
 from examples.send_email import mail
 from examples.send_email.app import app
 from examples.send_email.smtp import Mailbox, smtp_server
+from tests.effort import effort
 from tests.http.client import Exchange, Headers, Response
 
 # All in one event loop: that of the application.
@@ -41,17 +42,6 @@ STATUSES: Final = {200, 202, 304, 400, 401, 404, 422}
 
 CLIENTS: Final = IPv4Network("10.0.0.0/8").hosts()
 """Each request is one of another client: limits are not what this is about."""
-
-
-def bounded(examples: int) -> settings:
-    """The same examples in every run, none of them kept."""
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +105,7 @@ REQUESTS: Final = [
 
 
 @pytest.mark.parametrize(("operation", "mode"), REQUESTS)
-@bounded(40)
+@effort(15)
 @given(data=st.data())
 async def test_requests_made_from_its_openapi(
     operation: Any, mode: GenerationMode, data: st.DataObject
@@ -221,7 +211,7 @@ async def cursor(started: None) -> bytes:
     return token.encode()
 
 
-@bounded(300)
+@effort(60)
 @given(query=queries)
 async def test_any_query_of_posts(cursor: bytes, query: bytes) -> None:
     response = await answer_to(b"/api/posts?" + query.replace(CURSOR, cursor))
@@ -238,7 +228,7 @@ async def test_any_query_of_posts(cursor: bytes, query: bytes) -> None:
             assert set(answer["detail"][0]) >= {"type", "loc", "msg"}
 
 
-@bounded(300)
+@effort(60)
 @given(query=queries)
 async def test_any_query_of_a_user(query: bytes) -> None:
     response = await answer_to(b"/api/users/1?" + query)
@@ -253,7 +243,7 @@ async def test_any_query_of_a_user(query: bytes) -> None:
 slashes = st.sampled_from([b"", b"/", b"1/", b"1%2f", b"1//", b"/1", b"..", b"%2e%2e%2fposts"])
 
 
-@bounded(150)
+@effort(40)
 @given(id=slashes | written)
 async def test_any_id_of_a_user(id: bytes) -> None:
     response = await answer_to(b"/api/users/" + id)

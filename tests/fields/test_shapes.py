@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapper, Session
 
 from hasten.fields import Allowed, Fields, FieldSet
 from hasten.pagination import Paginate
+from tests.effort import effort
 from tests.fields.databases import (
     DATABASES,
     Base,
@@ -132,7 +133,7 @@ def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
 
 @pytest.mark.parametrize("how", ["one", "many", "page", "cursor"])
 @pytest.mark.parametrize("database", DATABASES)
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@effort(10)
 @given(asked=texts_of(Users), sort=st.sampled_from([*SORTS, *(f"-{name}" for name in SORTS)]))
 def test_64_77_78_no_statement_names_a_column_that_nobody_asked_for(
     database: str, how: str, asked: str, sort: str

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, computed_field, field_serializer
 from sqlalchemy import Column, Engine, ForeignKey, Integer, Table, create_engine, select, text
@@ -28,6 +28,7 @@ from sqlalchemy.pool import NullPool
 from hasten.fields import FieldSet, Partial
 from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import CursorPage, Page, PageParams
+from tests.effort import effort
 from tests.fields.databases import DATABASES, DRIVERS, statements_of
 from tests.servers.postgres import shared_postgres
 
@@ -245,10 +246,6 @@ sorts: Final = st.lists(
     st.tuples(st.sampled_from(SORTS), st.booleans()), max_size=2, unique_by=lambda each: each[0]
 )
 
-QUICK: Final = settings(
-    max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
-
 
 def columns_of(paths: Iterable[str]) -> set[str]:
     """What may be named for these paths, with what leads there."""
@@ -310,7 +307,7 @@ def query(paths: Sequence[str], sort: Sequence[tuple[str, bool]] = ()) -> str:
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(12)
 @given(paths=masks)
 def test_64_77_78_of_one_row(database: str, paths: list[str]) -> None:
     found, log = asyncio.run(ask(database, f"/toys/7?{query(paths)}"))
@@ -319,7 +316,7 @@ def test_64_77_78_of_one_row(database: str, paths: list[str]) -> None:
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(12)
 @given(paths=masks, sort=sorts, page=st.integers(1, 4))
 def test_64_77_78_of_pages(
     database: str, paths: list[str], sort: list[tuple[str, bool]], page: int
@@ -331,7 +328,7 @@ def test_64_77_78_of_pages(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@settings(QUICK, max_examples=20)
+@effort(10)
 @given(paths=masks, sort=sorts)
 def test_64_77_78_of_a_walk(database: str, paths: list[str], sort: list[tuple[str, bool]]) -> None:
     async def there_and_back() -> None:

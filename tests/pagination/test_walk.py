@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import (
     REAL,
@@ -36,16 +36,13 @@ from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.keyset import after
 from hasten.pagination.sql.reading import Keys, Reading, Selection, read, resolve
 from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
+from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
 
 COLUMNS: Final = {
     name: getattr(Item, name) for name in ("id", "grade", "label", "weight", "state", "made")
 }
 NULLABLE: Final = ("grade", "label", "weight")
-
-QUICK: Final = settings(
-    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
 
 orders = st.lists(
     st.builds(
@@ -105,7 +102,7 @@ def of_columns(dataset: int) -> Selection:
 
 @pytest.mark.parametrize("select_items", [of_entities, of_columns])
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_37_38_a_walk_is_a_full_read_forwards_and_backwards(
     database: str,
@@ -136,7 +133,7 @@ def test_37_38_a_walk_is_a_full_read_forwards_and_backwards(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@settings(QUICK, max_examples=25)
+@effort(10)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_37_38_a_walk_by_the_asynchronous_driver_too(
     database: str, order: Order, dataset: int, limit: int
@@ -162,7 +159,7 @@ def test_37_38_a_walk_by_the_asynchronous_driver_too(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=limits, data=st.data())
 def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
     database: str, order: Order, dataset: int, limit: int, data: st.DataObject
@@ -196,7 +193,7 @@ def test_42_the_page_before_a_page_is_the_one_that_came_before_it(
 
 @pytest.mark.parametrize("select_items", [of_entities, of_columns])
 @pytest.mark.parametrize("database", DATABASES)
-@settings(QUICK, max_examples=25)
+@effort(10)
 @given(
     order=orders,
     dataset=datasets,
@@ -320,7 +317,7 @@ def test_57_infinities_and_nan_have_their_place_in_postgresql() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mysql"])
-@QUICK
+@effort(15)
 @given(order=orders, data=st.data())
 def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
     dialect: str, order: Order, data: st.DataObject
@@ -369,7 +366,7 @@ def test_38_nulls_are_placed_by_a_key_of_their_own_where_the_dialect_has_no_word
     assert text("postgresql", "last", descending=True) == "id ASC, grade DESC NULLS LAST"
 
 
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_38_the_emulation_sorts_as_the_words_do(order: Order, dataset: int, limit: int) -> None:
     """SQLite is like MySQL in where it puts NULLs, and understands the emulation as well."""

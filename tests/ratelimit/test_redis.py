@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, StoreError
@@ -17,6 +17,7 @@ from hasten.ratelimit.rules import RUNS, bucket_of, concurrency_rule, rule_of
 from hasten.ratelimit.store import Check, Settlement, digest
 from hasten.ratelimit.stores import open_store
 from hasten.ratelimit.stores.redis import RedisStore
+from tests.effort import effort
 from tests.ratelimit.stores import SECOND, client_of, open_for_test, prefix_of
 from tests.servers.redis import RedisServer
 
@@ -149,7 +150,7 @@ class TestKeys:
             store = runner.run(opening.__aenter__())
 
             @given(steps)
-            @settings(deadline=None, suppress_health_check=list(HealthCheck))
+            @effort(30)
             def fuzz(steps: list[tuple[Check, str]]) -> None:
                 runner.run(walk(store, steps))
 
