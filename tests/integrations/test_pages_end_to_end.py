@@ -40,6 +40,14 @@ def api(request: pytest.FixtureRequest) -> Iterator[Application]:
         yield made
 
 
+@pytest.fixture
+def before_sql() -> Iterator[Application]:
+    """For what is refused before any driver is asked: on one of them."""
+    made = Application("aiosqlite")
+    with made.logging():
+        yield made
+
+
 def ids(answer: Any) -> list[int]:
     return [row["id"] for row in answer["data"]]
 
@@ -64,29 +72,31 @@ class TestNumbers:
         assert list(answer) == ["data", "pagination"]
 
     @pytest.mark.parametrize("number", ["0", "-1"])
-    async def test_2_below_one(self, api: Application, number: str) -> None:
-        error = await api.refused(f"/notes?page={number}")
+    async def test_2_below_one(self, before_sql: Application, number: str) -> None:
+        error = await before_sql.refused(f"/notes?page={number}")
         assert error["loc"] == ["query", "page"]
         assert "from 1" in error["msg"]
 
     @pytest.mark.parametrize("number", ["abc", "1.5", "1e3", ""])
-    async def test_3_no_whole_number(self, api: Application, number: str) -> None:
-        assert (await api.refused(f"/notes?page={number}"))["type"] == "not_a_number"
+    async def test_3_no_whole_number(self, before_sql: Application, number: str) -> None:
+        assert (await before_sql.refused(f"/notes?page={number}"))["type"] == "not_a_number"
 
     @pytest.mark.parametrize("number", ["1_0", "%201", "%2B1", "+1"])
     async def test_4_what_python_would_read_as_a_number(
-        self, api: Application, number: str
+        self, before_sql: Application, number: str
     ) -> None:
-        assert (await api.refused(f"/notes?page={number}"))["type"] == "not_a_number"
+        assert (await before_sql.refused(f"/notes?page={number}"))["type"] == "not_a_number"
 
     @pytest.mark.parametrize("number", ["\u0661", "\uff11"])
-    async def test_5_digits_of_other_scripts(self, api: Application, number: str) -> None:
-        assert (await api.refused(f"/notes?page={quote(number)}"))["type"] == "not_a_number"
+    async def test_5_digits_of_other_scripts(self, before_sql: Application, number: str) -> None:
+        assert (await before_sql.refused(f"/notes?page={quote(number)}"))["type"] == "not_a_number"
 
-    async def test_6_a_page_beyond_int64(self, api: Application) -> None:
-        error = await api.refused("/walk?limit=99999999999999999999999")
+    async def test_6_a_page_beyond_int64(self, before_sql: Application) -> None:
+        error = await before_sql.refused("/walk?limit=99999999999999999999999")
         assert error["loc"] == ["query", "limit"]
-        assert (await api.refused("/some?page=99999999999999999999999"))["type"] == "out_of_range"
+        assert (await before_sql.refused("/some?page=99999999999999999999999"))[
+            "type"
+        ] == "out_of_range"
 
     async def test_7_an_offset_beyond_int64_by_multiplication(self, api: Application) -> None:
         assert (await api.refused("/some?page=92233720368547759&limit=100"))["loc"][1] == "page"
@@ -109,21 +119,21 @@ class TestNumbers:
         assert (await api.json("/notes?page=501"))["data"] == []
 
     @pytest.mark.parametrize("limit", ["0", "-5", "abc"])
-    async def test_11_a_limit_that_is_none(self, api: Application, limit: str) -> None:
-        assert (await api.refused(f"/notes?limit={limit}"))["loc"] == ["query", "limit"]
+    async def test_11_a_limit_that_is_none(self, before_sql: Application, limit: str) -> None:
+        assert (await before_sql.refused(f"/notes?limit={limit}"))["loc"] == ["query", "limit"]
 
-    async def test_12_a_limit_over_the_maximum_by_number(self, api: Application) -> None:
-        assert "100" in (await api.refused("/notes?limit=101"))["msg"]
+    async def test_12_a_limit_over_the_maximum_by_number(self, before_sql: Application) -> None:
+        assert "100" in (await before_sql.refused("/notes?limit=101"))["msg"]
 
-    async def test_13_a_limit_over_the_maximum_by_cursor(self, api: Application) -> None:
-        assert "100" in (await api.refused("/walk?limit=101"))["msg"]
+    async def test_13_a_limit_over_the_maximum_by_cursor(self, before_sql: Application) -> None:
+        assert "100" in (await before_sql.refused("/walk?limit=101"))["msg"]
 
     async def test_14_a_limit_of_the_maximum(self, api: Application) -> None:
         assert len((await api.json("/notes?limit=100"))["data"]) == NOTES
 
     @pytest.mark.parametrize("query", ["page=1&page=2", "limit=5&limit=5", "sort=id&sort=id"])
-    async def test_15_twice(self, api: Application, query: str) -> None:
-        assert (await api.refused(f"/notes?{query}"))["type"] == "duplicate"
+    async def test_15_twice(self, before_sql: Application, query: str) -> None:
+        assert (await before_sql.refused(f"/notes?{query}"))["type"] == "duplicate"
 
     async def test_16_page_and_cursor(self, api: Application) -> None:
         token = (await api.json("/both?cursor=&limit=5"))["pagination"]["next_cursor"]
@@ -269,19 +279,19 @@ class TestOrders:
 
     @pytest.mark.parametrize("name", ["owner", "metadata", "__table__", "owner.email", "made"])
     async def test_34_no_attribute_of_the_class_is_a_name(
-        self, api: Application, name: str
+        self, before_sql: Application, name: str
     ) -> None:
-        assert (await api.refused(f"/notes?sort={name}"))["type"] == "unknown_name"
+        assert (await before_sql.refused(f"/notes?sort={name}"))["type"] == "unknown_name"
 
     @pytest.mark.parametrize(
         "text", ["id desc", "id asc,(case when 1=1 then 1 end)", "id;--", "id'", "--id", "%2Bid"]
     )
-    async def test_35_a_direction_is_no_text(self, api: Application, text: str) -> None:
-        assert (await api.refused(f"/notes?sort={quote(text)}"))["loc"] == ["query", "sort"]
+    async def test_35_a_direction_is_no_text(self, before_sql: Application, text: str) -> None:
+        assert (await before_sql.refused(f"/notes?sort={quote(text)}"))["loc"] == ["query", "sort"]
 
     @pytest.mark.parametrize("text", ["id,id", "id,-id", "title,id,title"])
-    async def test_36_a_key_named_twice(self, api: Application, text: str) -> None:
-        assert (await api.refused(f"/notes?sort={text}"))["type"] == "duplicate"
+    async def test_36_a_key_named_twice(self, before_sql: Application, text: str) -> None:
+        assert (await before_sql.refused(f"/notes?sort={text}"))["type"] == "duplicate"
 
 
 class TestCursors:
@@ -344,8 +354,8 @@ class TestCursors:
         assert back.json()["pagination"]["prev_cursor"] is None
 
     @pytest.mark.parametrize("token", ["%25", "junk", "a===", unpadded(b"\x00" * 50), "%F0%9F%98"])
-    async def test_44_junk(self, api: Application, token: str) -> None:
-        assert (await api.refused(f"/walk?cursor={token}", 400))["type"] == "invalid_cursor"
+    async def test_44_junk(self, before_sql: Application, token: str) -> None:
+        assert (await before_sql.refused(f"/walk?cursor={token}", 400))["type"] == "invalid_cursor"
 
     async def test_45_changed_cut_and_continued(self, api: Application) -> None:
         token = cursor_of(await api.json("/walk?limit=5"))
@@ -400,8 +410,8 @@ class TestCursors:
         assert error["type"] == "cursor_expired"
         assert "start from the first page" in error["msg"]
 
-    async def test_54_over_two_kilobytes(self, api: Application) -> None:
-        error = await api.refused(f"/walk?cursor={'A' * 2049}", 400)
+    async def test_54_over_two_kilobytes(self, before_sql: Application) -> None:
+        error = await before_sql.refused(f"/walk?cursor={'A' * 2049}", 400)
         assert "2048" in error["msg"]
 
     async def test_55_of_a_secret_nothing_is_in_a_token(self, api: Application) -> None:
@@ -452,12 +462,12 @@ class TestFields:
         assert await api.json("/notes/1") == {"id": 1, "title": "t1"}
 
     @pytest.mark.parametrize("text", ["", "id,,title", "id,", ",", "owner()", "owner(id,)"])
-    async def test_62_an_empty_name(self, api: Application, text: str) -> None:
-        error = await api.refused(f"/notes/1?fields={quote(text)}")
+    async def test_62_an_empty_name(self, before_sql: Application, text: str) -> None:
+        error = await before_sql.refused(f"/notes/1?fields={quote(text)}")
         assert "empty" in error["msg"]
 
-    async def test_63_unknown_names(self, api: Application) -> None:
-        error = await api.refused("/notes/1?fields=id,bogus,title,owner(fake)")
+    async def test_63_unknown_names(self, before_sql: Application) -> None:
+        error = await before_sql.refused("/notes/1?fields=id,bogus,title,owner(fake)")
         assert "bogus" in error["msg"]
         assert "owner.fake" in error["msg"]
         assert "madeAt" in error["msg"]
@@ -481,9 +491,9 @@ class TestFields:
         assert one.content == other.content
         assert list(one.json()) == ["id", "title", "size"]
 
-    async def test_68_a_star(self, api: Application) -> None:
-        await api.refused("/notes/1?fields=*")
-        await api.refused("/notes/1?fields=owner(*)")
+    async def test_68_a_star(self, before_sql: Application) -> None:
+        await before_sql.refused("/notes/1?fields=*")
+        await before_sql.refused("/notes/1?fields=owner(*)")
 
     async def test_69_a_relation_alone(self, api: Application) -> None:
         answer = await api.json("/notes/1?fields=owner")
@@ -495,12 +505,12 @@ class TestFields:
         assert one == await api.json("/notes/1?fields=id,owner.email")
 
     @pytest.mark.parametrize("text", ["owner(password_hash)", "team", "owner.password_hash"])
-    async def test_71_within_a_relation(self, api: Application, text: str) -> None:
-        assert (await api.refused(f"/notes/1?fields={text}"))["type"] == "unknown_name"
+    async def test_71_within_a_relation(self, before_sql: Application, text: str) -> None:
+        assert (await before_sql.refused(f"/notes/1?fields={text}"))["type"] == "unknown_name"
 
-    async def test_72_of_a_plain_value(self, api: Application) -> None:
-        await api.refused("/notes/1?fields=title(first)")
-        await api.refused("/notes/1?fields=title.first")
+    async def test_72_of_a_plain_value(self, before_sql: Application) -> None:
+        await before_sql.refused("/notes/1?fields=title(first)")
+        await before_sql.refused("/notes/1?fields=title.first")
 
     async def test_73_too_deep(self, api: Application) -> None:
         assert await api.json("/notes/1?fields=owner(notes(id))")
@@ -518,16 +528,16 @@ class TestFields:
             "x" * 2049,
         ],
     )  # fmt: skip
-    async def test_74_too_much_or_not_balanced(self, api: Application, text: str) -> None:
-        await api.refused(f"/notes/1?fields={text}")
+    async def test_74_too_much_or_not_balanced(self, before_sql: Application, text: str) -> None:
+        await before_sql.refused(f"/notes/1?fields={text}")
 
     @pytest.mark.parametrize(
         "text",
         ["id;drop table e_notes", "'", '"', "id--", "id\0", "__class__", "_sa_instance_state",
          "metadata", "registry"],
     )  # fmt: skip
-    async def test_75_names_are_no_text_of_sql(self, api: Application, text: str) -> None:
-        await api.refused(f"/notes/1?fields={quote(text)}")
+    async def test_75_names_are_no_text_of_sql(self, before_sql: Application, text: str) -> None:
+        await before_sql.refused(f"/notes/1?fields={quote(text)}")
 
     async def test_76_the_public_name(self, api: Application) -> None:
         answer = await api.json("/notes/1?fields=madeAt")
