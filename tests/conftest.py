@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.effort import effort
-from tests.servers.reaper import Reaper, watch_all
+from tests.servers.reaper import Reaper
 
 # They assert, and are imported by tests of several folders: before all of them, so that what was
 # compared is shown.
@@ -27,7 +27,7 @@ REAPER = pytest.StashKey[Reaper]()
 def pytest_configure(config: pytest.Config) -> None:
     """Whatever ends this process, its children end with it, and no file of the tests is left."""
     reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
-    watch_all(reaper)
+    reaper.watch_children()
     # The processes of a run have to agree on the order of sets: tests are parametrized with some.
     os.environ.setdefault("PYTHONHASHSEED", str(random.SystemRandom().randrange(2**32)))
 

@@ -430,6 +430,7 @@ class TestCursors:
     ) -> None:
         """SQLite keeps no NaN: it writes NULL."""
         values = {1: "nan", 2: "inf", 3: "-inf", 4: "nan", 5: "inf", 6: "-inf"}
+        api.write(delete(Note).where(Note.id > 10))
         for id, value in values.items():
             api.write(update(Note).where(Note.id == id).values(ratio=float(value)))
         for sort in ("ratio", "-ratio"):
