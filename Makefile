@@ -6,6 +6,9 @@ PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 # How many processes share the tests: more than there are processors, since many tests wait.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n + n / 2 + 1)))
 
+# How many times as many examples the tests on random input try in `make soak` as in `make test`.
+SOAK ?= 20
+
 # The tests start Python hundreds of times: it should compile hasten once.
 unexport PYTHONDONTWRITEBYTECODE
 WHAT ?= jobs
@@ -39,8 +42,8 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 bench: $(VENV)/.bench $(NEEDS_$(FOLDER))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
 	@$(VENV)/bin/python -m benchmarks.$(FOLDER) $(ARGS)
 
-soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests that take minutes, and those on random input for long
-	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "soak or hypothesis" -o faulthandler_timeout=0 -n $(JOBS) --dist worksteal $(ARGS)
+soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests that take minutes; SOAK=20 times as many random examples
+	@HASTEN_SOAK=$(SOAK) $(VENV)/bin/python -m pytest -m "soak or hypothesis" -o faulthandler_timeout=0 -n $(JOBS) --dist worksteal $(ARGS)
 
 clean:  ## Remove what the other targets installed
 	rm -rf $(VENV)
