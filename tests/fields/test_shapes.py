@@ -170,6 +170,7 @@ class TestShapes:
 
     def test_85_caches_stay_within_their_bounds(self, database: str) -> None:
         own = Fields(Users, model=User, max_depth=3, compute=fields._compute)
+        engine(database)  # fills it
         made: Engine = create_engine(url(database, 0), query_cache_size=100)
         assert len(SETS) > 256
         with Session(made) as session, statements_of(made) as log:
