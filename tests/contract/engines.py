@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -100,11 +101,15 @@ def orphans(engine: Engine, place: Path) -> list[str]:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
         case RedisEngine():
-            shared = shared_cluster() if "+cluster" in engine.url else shared_redis()
-            with shared.client() as client:
-                return _redis_orphans(client, _prefix(place))
+            return _redis_orphans(_client("+cluster" in engine.url), _prefix(place))
         case _:
             raise LookupError(engine)
+
+
+@functools.cache
+def _client(is_cluster: bool) -> Any:
+    """One for all looks: that of a cluster learns first what is where."""
+    return (shared_cluster() if is_cluster else shared_redis()).client()
 
 
 def _sqlite_orphans(path: Path) -> list[str]:
