@@ -38,15 +38,20 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         case "sqlite-file":
             engine = SqliteEngine(f"sqlite:///{place / 'jobs.db'}")
         case "redis":
-            engine = RedisOnTestTime(shared_redis().url + f"?prefix={_prefix(place)}")
+            engine = RedisOnTestTime(f"{shared_redis().url}?{_options(place)}")
         case "redis-cluster":
-            engine = RedisOnTestTime(shared_cluster().url + f"?prefix={_prefix(place)}")
+            engine = RedisOnTestTime(f"{shared_cluster().url}?{_options(place)}")
         case _:
             raise LookupError(kind)
     try:
         yield engine
     finally:
         await engine.close()
+
+
+def _options(place: Path) -> str:
+    """On a busy machine a server may take seconds to answer."""
+    return f"prefix={_prefix(place)}&timeout=30"
 
 
 def _prefix(place: Path) -> str:

@@ -18,7 +18,7 @@ from hasten.ratelimit.store import Check, Settlement, digest
 from hasten.ratelimit.stores import open_store
 from hasten.ratelimit.stores.redis import RedisStore
 from tests.effort import effort
-from tests.ratelimit.stores import SECOND, client_of, open_for_test, prefix_of
+from tests.ratelimit.stores import PATIENT, SECOND, client_of, open_for_test, prefix_of
 from tests.servers.redis import RedisServer
 
 POLICIES = [
@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def own(server: RedisServer) -> AsyncIterator[RedisStore]:
     """A store on a server that this test has for itself."""
-    store = RedisStore(server.url)
+    store = RedisStore(f"{server.url}?{PATIENT}")
     yield store
     await store.aclose()
 
