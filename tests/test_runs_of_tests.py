@@ -26,11 +26,11 @@ from tests.servers.redis import shared_redis
 def test_that_is_busy(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     pathlib.Path(tempfile.mkdtemp(), "file").touch()
-    started = [
-        shared_redis().pid,
-        subprocess.Popen(["sh", "-c", "trap '' INT; while :; do sleep 600; done"]).pid,
-        subprocess.Popen(["sleep", "600"], start_new_session=True).pid,
-    ]
+    shell = subprocess.Popen(
+        ["sh", "-c", "trap '' INT; sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True
+    )
+    sleep = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    started = [shared_redis().pid, shell.pid, int(shell.stdout.readline()), sleep.pid]
     fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
     fork.start()
     told = pathlib.Path(os.environ["TOLD"])

@@ -40,6 +40,8 @@ class Reaper:
 
         class Popen(subprocess.Popen[Any]):
             def __init__(self, *args: Any, **options: Any) -> None:
+                if not options.get("start_new_session"):
+                    options.setdefault("process_group", 0)  # to be stopped with its children
                 super().__init__(*args, **options)
                 reaper._watch(self.pid)
 
@@ -57,6 +59,7 @@ class Reaper:
 
     def _in_fork(self) -> None:
         """A fork of the test process is to be stopped as well, and must not hold the pipe open."""
+        os.setpgid(0, 0)
         self._watch(os.getpid())
         self._close()
 
@@ -74,18 +77,19 @@ def main() -> None:
 
 
 def _stop(births: dict[int, str]) -> None:
+    running = [pid for pid, birth in births.items() if _birth(pid) == birth]
     # By SIGTERM, PostgreSQL would wait until its clients have gone.
-    for number in (signal.SIGINT, signal.SIGKILL):
-        for pid, birth in births.items():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if _birth(pid) == birth:
-                    leads_a_group = os.getpgid(pid) == pid
-                    (os.killpg if leads_a_group else os.kill)(pid, number)
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline:
-            if all(_birth(pid) != birth for pid, birth in births.items()):
-                return
-            time.sleep(0.01)
+    _send(signal.SIGINT, running)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline and any(_birth(pid) == births[pid] for pid in running):
+        time.sleep(0.01)
+    _send(signal.SIGKILL, running)  # also to what the first of a group has left behind
+
+
+def _send(number: signal.Signals, pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
 
 
 def _birth(pid: int) -> str | None:
