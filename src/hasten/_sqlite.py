@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import os
 import queue
 import re
@@ -40,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from hasten._inbox import FileWatch, Inbox
+from hasten._logs import get_logger
 from hasten.errors import (
     StoreBusy,
     StoreCorrupt,
@@ -50,7 +50,7 @@ from hasten.errors import (
     StoreUnavailable,
 )
 
-logger = logging.getLogger("hasten.sqlite")
+logger = get_logger("hasten.sqlite")
 
 T = TypeVar("T")
 

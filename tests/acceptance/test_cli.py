@@ -44,6 +44,10 @@ def sleep_in_thread() -> None:
 def read_input() -> str:
     return input()
 
+@mail.task
+async def echo(text: str) -> None:
+    raise ValueError(text)
+
 @mail.task(keep_failed=True)
 async def fail() -> None:
     raise LookupError("[bold]no such address[/bold]")
@@ -118,7 +122,7 @@ class TestOneProcess:
         assert (await job.refresh()).record.worker == "postman"
         store = place.folder / "hasten.db"
         assert (
-            "serving queue mail (fail, hold, pid, read_input, sleep_in_thread) "
+            "serving queue mail (echo, fail, hold, pid, read_input, sleep_in_thread) "
             f"in sqlite:///{store}\n" in worker.log
         )
         assert "up to 7 jobs at once" in worker.log
@@ -165,14 +169,12 @@ class TestOneProcess:
         assert "new store" not in again.log
 
     async def test_control_characters_are_escaped_in_its_log(self, place: Place) -> None:
-        (place.folder / "odd.py").write_text(
-            "from hasten.jobs import Queue\nmail = Queue('\\x1b[2J')\n", encoding="utf-8"
-        )
-        command = Command(place.folder, "worker", "odd:mail")
-        place.commands.append(command)
-        await command.until_logged("worker .* serves")
-        assert "\x1b" not in command.log
-        assert r"serving queue \x1b[2J (" in command.log
+        """And no text of an error looks like a line of the log."""
+        await place.mail.add("echo", {"text": "\x1b[2J\x9b31m\u202e\r\nERROR forged"})
+        worker = await place.worker()
+        await worker.until_logged("failed for good")
+        await worker.until_logged("ValueError.*\n +ERROR forged")
+        assert not re.search("[\x1b\x9b\u202e]|^ERROR forged", worker.log, re.MULTILINE)
 
 
 class TestSeveralProcesses:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hasten.cli.escapes import printable
+from hasten._escapes import printable
 from hasten.cli.output import is_terminal, print_json, print_lines, print_table
 from hasten.cli.target import load, load_one
 from hasten.errors import JobNotFound, WrongState

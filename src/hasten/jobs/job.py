@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from hasten import _portal
 from hasten._durations import Seconds, to_seconds
+from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs.record import JobRecord, NewJob
 from hasten.jobs.states import State
@@ -123,7 +124,7 @@ class Job(Generic[T_co]):
         return None if ms is None else _time(ms)
 
     def __repr__(self) -> str:
-        return f"<Job {self.id} {self.name} of {self.queue.name}>"
+        return printable(f"<Job {self.id} {self.name} of {self.queue.name}>")
 
     async def refresh(self) -> Job[T_co]:
         """Read it again, and return it. Raises `JobNotFound` once it has been removed."""

@@ -19,12 +19,17 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._durations import MAX_MS, MAX_SECONDS, Seconds, to_ms
+from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
 from hasten.jobs.functions import is_async, is_generator
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512
+MAX_NAME: Final = 255
+PRINTABLE_TEXT: Final = (
+    "valid text without control characters and invisible ones, such as marks of direction"
+)
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count exactly
 DEFAULT_KEEP_LOGS: Final = 1_000
@@ -251,8 +256,8 @@ def check_job_id(value: object) -> str:
         expected = "an id that is not a number: numbers are given out by the queue"
     elif ":" in value:
         expected = "an id without ':', which separates the names of a store's keys"
-    elif "\0" in value or not _is_unicode(value):
-        expected = "valid text without NUL characters"
+    elif not is_printable(value):
+        expected = PRINTABLE_TEXT
     elif value in RESERVED_IDS:
         expected = "an id that the store does not use itself"
     else:
@@ -260,12 +265,15 @@ def check_job_id(value: object) -> str:
     raise InvalidOption("job_id", value, expected)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
+def check_name(what: str, name: object) -> str:
+    """Check the name of a queue, a task or a worker."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
+        raise InvalidOption(f"{what} name", name, f"a text of 1 to {MAX_NAME} characters")
+    if not is_printable(name):
+        raise InvalidOption(f"{what} name", name, PRINTABLE_TEXT)
+    if what == "queue" and ":" in name:
+        raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
+    return name
 
 
 def _epoch_ms(option: str, value: object) -> int:

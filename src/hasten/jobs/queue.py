@@ -48,6 +48,7 @@ from hasten.jobs.options import (
     Options,
     TaskOptions,
     check_job_options,
+    check_name,
     check_task_options,
     check_whole,
     encode_options,
@@ -109,7 +110,7 @@ class Queue:
         clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[TaskOptions],
     ) -> None:
-        self.name = _check_name("queue", name)
+        self.name = check_name("queue", name)
         self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
         self.clock = clock
         self.tasks: dict[str, TaskCore] = {}
@@ -225,7 +226,7 @@ class Queue:
         core = TaskCore(
             self,
             function,
-            _check_name("task", name),
+            check_name("task", name),
             check_task_options(options, self._options),
             run_in=run_in,
             give_up_on=give_up_on,
@@ -289,7 +290,7 @@ class Queue:
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
         )
         text = self._encode_data(name, data)
-        return self.template(_check_name("task", name), options), text
+        return self.template(check_name("task", name), options), text
 
     def _encode_data(self, name: str, data: object) -> str:
         """The JSON of the data of a task's job. Raises `InvalidArgument` or `PayloadTooLarge`."""
@@ -732,16 +733,6 @@ def _unpack(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
 def _function_of(options: Mapping[str, Any]) -> BackoffFunction | None:
     backoff: BackoffFunction | None = options.get("backoff")
     return backoff if callable(backoff) else None
-
-
-def _check_name(what: str, name: object) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= 255:
-        raise InvalidOption(f"{what} name", name, "a text of 1 to 255 characters")
-    if "\0" in name or any(0xD800 <= ord(character) <= 0xDFFF for character in name):
-        raise InvalidOption(f"{what} name", name, "valid text without NUL characters")
-    if what == "queue" and ":" in name:
-        raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
-    return name
 
 
 def _check_id(id: object) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from hasten._logs import get_logger
 from hasten.ratelimit.exchange import Taken
 from hasten.ratelimit.limit import Limit
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 NEAR: Final = 0.8
 """From this share of a limit on, a client is near it."""

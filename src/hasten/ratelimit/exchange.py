@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -12,6 +11,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
+from hasten._logs import get_logger
 from hasten._loops import trio_token
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.fields import NAMES, State
@@ -21,7 +21,7 @@ from hasten.ratelimit.store import Check, Outcome, Settlement, shown
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import weakref
 from collections import deque
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from hasten._durations import Seconds, to_us
+from hasten._logs import get_logger
 from hasten.errors import StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
 from hasten.ratelimit.denials import Denials
@@ -41,7 +41,7 @@ from hasten.ratelimit.stores.memory import MemoryStore
 
 T = TypeVar("T")
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 BUDGET: Final = 0.05
 

@@ -7,7 +7,6 @@ the first that refuses: those before it stay charged, those behind it are not to
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._durations import Seconds
+from hasten._logs import get_logger
 from hasten._loops import require_asyncio
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import routes
@@ -38,7 +38,7 @@ from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
 from hasten.ratelimit.stores import MemoryStore, open_store
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 _MARK: Final = "hasten.ratelimit"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
+from hasten._logs import get_logger
 from hasten.ratelimit.answers import CAPACITY, QUOTA, refusal, wants_text
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.exchange import Exchange, Taken, answer_of
@@ -14,7 +14,7 @@ from hasten.ratelimit.fields import NAMES, retry_after
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.sockets import POLICY_VIOLATION
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 MAX_KNOWN: Final = 1_000
 

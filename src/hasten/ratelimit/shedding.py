@@ -8,7 +8,6 @@ out by how long requests take (`gradient`); nothing has to be configured, and no
 from __future__ import annotations
 
 import json
-import logging
 import math
 import random
 import time
@@ -19,6 +18,7 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
 from hasten._durations import Seconds, to_us
+from hasten._logs import get_logger
 from hasten._loops import call_next_turn
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
@@ -27,7 +27,7 @@ from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.sharing import first_of
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 LEAST: Final = 20
 MOST: Final = 200

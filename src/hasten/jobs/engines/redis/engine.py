@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import weakref
@@ -20,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from hasten import _portal
+from hasten._logs import get_logger
 from hasten._redis.address import parse_url
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
@@ -67,7 +67,7 @@ from hasten.jobs.record import (
 )
 from hasten.jobs.states import State
 
-logger = logging.getLogger("hasten.redis")
+logger = get_logger("hasten.redis")
 
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
 JOBS_AT_ONCE: Final = 500

@@ -10,19 +10,19 @@ reader that had not come so far finds in their place.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import Final
 
 import msgspec
 
+from hasten._logs import get_logger
 from hasten.jobs.engine import EVENT_BYTES, VALUE_BYTES
 from hasten.jobs.engines.sqlite.rows import halving
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import MISSED, Event, EventPage
 
-logger = logging.getLogger("hasten.sqlite")
+logger = get_logger("hasten.sqlite")
 
 KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
 ROWS_AT_ONCE: Final = 100

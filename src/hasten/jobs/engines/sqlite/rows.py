@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
@@ -10,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from hasten._logs import get_logger
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.options import MAX_PRIORITY
 from hasten.jobs.record import JobRecord
@@ -17,7 +17,7 @@ from hasten.jobs.states import State
 
 T = TypeVar("T")
 
-logger = logging.getLogger("hasten.sqlite")
+logger = get_logger("hasten.sqlite")
 
 STACKTRACE: Final = JobRecord.__struct_fields__.index("stacktrace")
 
