@@ -624,7 +624,7 @@ class TestDecodeWhatNodeWrites:
             ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': expected a number"),
             ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: expected a number"),
             ('{"hasten":5}', r"\$\.hasten"),
-            ('{"x":' + "[" * 100_000, "recursion"),
+            ('{"x":' + "[" * 100_000, "it is nested too deeply"),
         ],
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:

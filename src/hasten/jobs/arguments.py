@@ -24,12 +24,15 @@ from hasten.errors import InvalidArgument, PayloadTooLarge
 from hasten.jobs import functions
 from hasten.jobs.annotations import Annotation, examine, find_change, is_pydantic
 from hasten.jobs.encoding import (
+    UNDECODABLE,
     NotStorable,
+    decode_json,
     encode,
     encode_json,
     is_plain,
     refuse_lost_keys,
     refuse_non_finite,
+    why_undecodable,
 )
 
 POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -285,8 +288,8 @@ class Parameters:
     def _decode(self, data: str) -> Any:
         try:
             return self._decoder.decode(data)
-        except (ValueError, TypeError, RecursionError) as exc:  # msgspec's and pydantic's, too
-            raise ValueError(str(exc)) from exc
+        except (*UNDECODABLE, TypeError) as exc:  # msgspec's and pydantic's, too
+            raise ValueError(why_undecodable(exc)) from exc
 
     @functools.cached_property
     def _result_decoder(self) -> msgspec.json.Decoder[Any]:
@@ -298,8 +301,8 @@ class Parameters:
     def decode_result(self, text: str) -> Any:
         try:
             return self._result_decoder.decode(text)
-        except (ValueError, TypeError):  # a run of an older version, or in another language
-            return msgspec.json.decode(text)
+        except (*UNDECODABLE, TypeError):  # a run of an older version, or in another language
+            return decode_json(text)
 
 
 class UnfitResult(Exception):

@@ -7,7 +7,6 @@ a back-off) is in a member `hasten` of its own, which Node stores and ignores.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import math
@@ -18,10 +17,12 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
+from hasten._caches import remembered
 from hasten._durations import MAX_MS, MAX_SECONDS, Seconds, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
+from hasten.jobs.encoding import UNDECODABLE, why_undecodable
 from hasten.jobs.functions import is_async, is_generator
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
@@ -367,7 +368,7 @@ _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
 # Jobs of one task share their options' text: most workers decode each text once.
-@functools.lru_cache(maxsize=1024)
+@remembered(1024)
 def decode_options(text: str) -> Options:
     """Read options as Node or we wrote them; what neither of us knows is ignored.
 
@@ -376,8 +377,8 @@ def decode_options(text: str) -> Options:
     """
     try:
         return _read_options(_decode(text))
-    except (ValueError, RecursionError) as exc:
-        raise ValueError(f"its options cannot be read: {exc}") from exc
+    except UNDECODABLE as exc:
+        raise ValueError(f"its options cannot be read: {why_undecodable(exc)}") from exc
 
 
 def _decode(text: str) -> _WireOptions:

@@ -17,7 +17,6 @@ from collections.abc import (
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-import msgspec
 from msgspec import UNSET
 
 from hasten import _portal
@@ -37,7 +36,7 @@ from hasten.jobs import engines
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context, check_progress, log_line
 from hasten.jobs.definitions import Execution
-from hasten.jobs.encoding import NotStorable, encode_json
+from hasten.jobs.encoding import NotStorable, decode_json, encode_json
 from hasten.jobs.engine import Engine
 from hasten.jobs.events import QueueEvents
 from hasten.jobs.functions import describe
@@ -256,9 +255,12 @@ class Queue:
             core.check()
 
     def decode_result(self, task: str, text: str) -> Any:
-        """A stored result as the task's own return type, where the task is known here."""
+        """A stored result as the task's own return type, where the task is known here.
+
+        Raises `ValueError` if it is no JSON.
+        """
         core = self.tasks.get(task)
-        return core.parameters.decode_result(text) if core else msgspec.json.decode(text)
+        return core.parameters.decode_result(text) if core else decode_json(text)
 
     # Producing ----------------------------------------------------------------------------------
 

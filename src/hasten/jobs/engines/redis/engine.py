@@ -33,6 +33,7 @@ from hasten.errors import (
     WrongState,
 )
 from hasten.jobs.cron import next_match_ms
+from hasten.jobs.encoding import UNDECODABLE
 from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, check_cursor, keep_or
 from hasten.jobs.engines.redis import requests
 from hasten.jobs.engines.redis.fields import (
@@ -250,7 +251,7 @@ class RedisEngine:
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
                 await self._run("iterate", queue, request, repeatable=True)
-            except (ValueError, ArithmeticError, RecursionError, HastenError) as error:
+            except (*UNDECODABLE, ArithmeticError, HastenError) as error:
                 # The job itself has been taken, and runs. Without us its schedule would end here.
                 logger.error(
                     "scheduler %s of queue %s: its next run cannot be added: %s",
