@@ -8,14 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import sysconfig
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from hasten.jobs import Job, Queue, State
-from tests.acceptance.commands import DEADLINE_SECONDS, Command, run
+from tests.acceptance.commands import DEADLINE_SECONDS, HASTEN, Command, environment, run
 
 APP: Final = """
 import asyncio, os, time
@@ -53,6 +54,7 @@ async def fail() -> None:
     raise LookupError("[bold]no such address[/bold]")
 """
 
+SCRIPTS: Final = Path(sysconfig.get_path("scripts"))
 SERVING: Final = r"worker \S+ serves mail"
 
 
@@ -305,6 +307,28 @@ class TestWrongUse:
         done = place.hasten("worker", "wrong:mail")
         assert done.returncode == 1
         assert done.stderr.startswith("hasten: url='ftp://x': expected sqlite:///")
+
+    @pytest.mark.parametrize(
+        "program", [HASTEN, [sys.executable, "-m", "hasten"], [SCRIPTS / "hasten"]]
+    )
+    async def test_files_in_the_folder_do_not_stand_in_for_packages(
+        self, place: Place, program: Sequence[str]
+    ) -> None:
+        """Neither for ours nor for those that the application imports."""
+        for name in ("json", "logging", "msgspec", "redis", "rich", "typer"):
+            (place.folder / f"{name}.py").write_text("raise SystemExit('taken')", encoding="utf-8")
+        done = subprocess.run(
+            [*program, "jobs", "counts", "app:mail"],
+            cwd=place.folder,
+            env=environment(HASTEN_URL="redis://127.0.0.1:1/0?timeout=5"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "taken" not in done.stderr
+        assert done.stderr.startswith(
+            "hasten: redis://127.0.0.1:1/0?timeout=5: it cannot be reached"
+        )
 
     async def test_without_the_extra_it_says_how_to_get_it(self, place: Place) -> None:
         program = "import sys; sys.modules['typer'] = None; import hasten.cli; hasten.cli.main()"
