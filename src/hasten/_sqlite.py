@@ -772,7 +772,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _cause(error: UnicodeEncodeError | OverflowError) -> str:
     if isinstance(error, OverflowError):
         return "a number has more than 64 bits"
-    return f"{error.object[:100]!r} is no valid Unicode (it holds a lone surrogate)"
+    return f"a text is no valid Unicode: it holds a lone surrogate at {error.start}"
 
 
 def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreError:

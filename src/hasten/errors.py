@@ -89,10 +89,16 @@ class AsyncioRequired(HastenError, RuntimeError):
 
 
 class InvalidOption(HastenError, ValueError):
-    """An option has a value that it cannot have."""
+    """An option has a value that it cannot have.
 
-    def __init__(self, option: str, value: object, expected: str) -> None:
-        super().__init__(f"{option}={_shown(value)}: expected {expected}")
+    Of a value that is_private, such as the data of a job, the message has the type alone.
+    """
+
+    def __init__(
+        self, option: str, value: object, expected: str, *, is_private: bool = False
+    ) -> None:
+        shown = f"<{type(value).__name__}>" if is_private else _shown(value)
+        super().__init__(f"{option}={shown}: expected {expected}")
         self.option = option
         self.value = value
 

@@ -95,6 +95,7 @@ def check_progress(value: object, encoded: bytes, max_bytes: int) -> str:
             value,
             f"at most {max_bytes:,} bytes of JSON (it has {len(encoded):,}). Store the data "
             "elsewhere and report a reference, or raise Queue(max_bytes=…)",
+            is_private=True,
         )
     return encoded.decode()
 

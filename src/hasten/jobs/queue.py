@@ -94,8 +94,9 @@ class Queue:
     environment variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first
     use.
 
-    max_bytes limits the JSON of a job's data, of its result and of its progress. options hold for
-    all its tasks that do not set them themselves.
+    max_bytes limits the JSON of a job's data, of its result and of its progress. show_values is
+    whether the reasons why data does not fit a task may repeat its values: they are stored and
+    logged. options hold for all its tasks that do not set them themselves.
 
     A queue may be used from several event loops and threads, and after a fork.
     """
@@ -106,11 +107,15 @@ class Queue:
         url: str | None = None,
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        show_values: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = check_name("queue", name)
         self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
+        if not isinstance(show_values, bool):
+            raise InvalidOption("show_values", show_values, "True or False")
+        self.show_values = show_values
         self.clock = clock
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
@@ -487,7 +492,8 @@ class Queue:
         try:
             text = encode_json(progress)
         except Exception as exc:
-            raise InvalidOption("progress", progress, f"a value that JSON has: {exc}") from exc
+            expected = f"a value that JSON has: {exc}"
+            raise InvalidOption("progress", progress, expected, is_private=True) from exc
         return check_progress(progress, text, self.max_bytes)
 
     async def retry(self, *ids: str) -> None:
@@ -729,7 +735,7 @@ def _unpack(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
             return name, data, {}
         case (str() as name, data, Mapping() as options):
             return name, data, options
-    raise InvalidOption("jobs", job, "(name, data) or (name, data, options)")
+    raise InvalidOption("jobs", job, "(name, data) or (name, data, options)", is_private=True)
 
 
 def _function_of(options: Mapping[str, Any]) -> BackoffFunction | None:
