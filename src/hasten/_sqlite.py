@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import os
 import queue
 import re
@@ -692,8 +693,13 @@ def _check_access(name: str, path: Path) -> None:
     _refuse_links(name, path)
     if not path.exists():
         # For this user alone. SQLite gives its two files beside it the same mode.
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass  # another process was faster
+        except OSError as exc:
+            kind = StoreFull if exc.errno in {errno.ENOSPC, errno.EDQUOT} else StoreUnavailable
+            raise kind(name, f"it cannot be created: {exc.strerror}") from exc
 
 
 def _refuse_links(name: str, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten.errors import StoreCorrupt, StoreUnavailable
+from hasten.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.ratelimit import Rate
 from hasten.ratelimit.rules import rule_of
@@ -68,6 +69,24 @@ def _usual_umask() -> Iterator[None]:
 async def test_a_new_file_is_for_its_user_alone(use: Use, tmp_path: Path) -> None:
     await use(tmp_path / "hasten.db")
     assert mode_of(tmp_path / "hasten.db") == 0o600
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, StoreFull), (errno.EIO, StoreUnavailable)]
+)
+async def test_a_file_that_cannot_be_created_is_named(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StoreError]
+) -> None:
+    real = os.open
+
+    def fail(path: str, *args: int) -> int:
+        if str(path).endswith("hasten.db"):
+            raise OSError(number, "so it is")
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(kind, match=r"hasten\.db: it cannot be created: so it is"):
+        await use(tmp_path / "hasten.db")
 
 
 async def test_a_file_keeps_the_mode_that_its_user_gave_it(use: Use, tmp_path: Path) -> None:
