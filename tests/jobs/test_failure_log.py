@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hasten.errors import JobFailed
-from hasten.jobs import Queue, RetryAfter, State, Worker
+from hasten.jobs import Queue, RetryAfter, State, Worker, failure_log
+from hasten.jobs.failure_log import RemoteTraceback
 from hasten.jobs.record import NewJob
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until_state
@@ -211,6 +212,15 @@ async def test_one_failure_is_one_line_without_control_characters(
     shown = logging.Formatter().format(failed)
     assert shown.replace("\n", "").isprintable()
     assert "\nERROR" not in shown
+
+
+def test_the_traceback_of_another_process_is_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    error = JobFailed("7", "boom")
+    error.__cause__ = RemoteTraceback("Traceback\nValueError: \x1b[2J\nERROR forged")
+    failure_log.logger.error("failed", exc_info=error)
+    shown = logging.Formatter().format(caplog.records[-1])
+    assert shown.replace("\n", "").isprintable()
+    assert "\n    ERROR forged" in shown
 
 
 async def test_ids_and_names_of_other_programs_are_escaped(
