@@ -39,6 +39,7 @@ FLOORS: Final = {
     "hasten.jobs.arguments": 1,
     "hasten.jobs.encoding": 1,
     "hasten.jobs.functions": 1,
+    "hasten.jobs.reasons": 1,
     "hasten.jobs.context": 1,
     "hasten.jobs.cron": 1,
     "hasten.jobs.steering": 1,

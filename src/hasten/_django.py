@@ -12,7 +12,9 @@ import os
 import sys
 from typing import Any
 
-logger = logging.getLogger("hasten.worker")
+from hasten._logs import get_logger
+
+logger = get_logger("hasten.worker")
 
 
 def settings_module() -> str | None:

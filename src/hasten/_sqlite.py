@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
+import errno
 import os
 import queue
 import re
@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from hasten._inbox import FileWatch, Inbox
+from hasten._logs import get_logger
 from hasten.errors import (
     StoreBusy,
     StoreCorrupt,
@@ -50,7 +51,7 @@ from hasten.errors import (
     StoreUnavailable,
 )
 
-logger = logging.getLogger("hasten.sqlite")
+logger = get_logger("hasten.sqlite")
 
 T = TypeVar("T")
 
@@ -93,6 +94,8 @@ TIDY_AGAIN_SECONDS: Final = 5.0  # after somebody was in the way
 # The write-ahead log keeps this length, to be written over. It grows beyond it in one large
 # transaction, or while a reader keeps it from being written over.
 LOG_BYTES: Final = 16 * 1024 * 1024
+
+OWN_TABLES: Final = "hasten_"  # what the names of our tables begin with
 
 # Free pages that a file keeps for what comes next, and how many leave it in one transaction.
 FREE_PAGES: Final = 2_048
@@ -540,6 +543,7 @@ class Database:
             )
         if self._path is not None:
             _check_access(self._name, self._path)
+            _refuse_foreign(self._name, self._path)
         connection = sqlite3.connect(
             ":memory:" if self._path is None else self._path,
             timeout=0,
@@ -563,6 +567,7 @@ class Database:
         # long, unless they are told not to.
         connection.execute("PRAGMA secure_delete = OFF")
         if self._path is not None:
+            _check_tables(self._name, connection)  # what could not be read without a lock
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             if not pages:  # a file that has tables keeps the setting that it has
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -697,6 +702,58 @@ def _check_access(name: str, path: Path) -> None:
             )
     elif not os.access(folder, os.W_OK):
         raise StoreReadOnly(name, f"it cannot be created: make the folder {folder} writable")
+    _refuse_links(name, path)
+    if not path.exists():
+        # For this user alone. SQLite gives its two files beside it the same mode.
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass  # another process was faster
+        except OSError as exc:
+            kind = StoreFull if exc.errno in {errno.ENOSPC, errno.EDQUOT} else StoreUnavailable
+            raise kind(name, f"it cannot be created: {exc.strerror}") from exc
+
+
+def _refuse_links(name: str, path: Path) -> None:
+    """Refuse links that would make us write to a file that somebody else has chosen."""
+    if path.is_symlink() and not _size(path):
+        raise StoreUnavailable(
+            name, "it is a symbolic link that leads to no store: name the file, or remove the link"
+        )
+    for suffix in ("-wal", "-shm", "-journal"):
+        beside = Path(os.path.realpath(path) + suffix)
+        if beside.is_symlink():
+            raise StoreUnavailable(
+                name, f"{beside} is a symbolic link, where SQLite keeps a file: remove the link"
+            )
+
+
+def read_only_address(path: Path) -> str:
+    """The URI to read a database without a change to it, or to the files beside it."""
+    # Of a database whose log is gone, SQLite would make a new log.
+    immutable = "" if Path(f"{path}-wal").exists() else "&immutable=1"
+    return f"{path.absolute().as_uri()}?mode=ro{immutable}"
+
+
+def _refuse_foreign(name: str, path: Path) -> None:
+    # Errors come again, and are translated, when the database is opened to write.
+    with contextlib.suppress(sqlite3.Error):
+        address = read_only_address(path)
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
+            _check_tables(name, connection)
+
+
+def _check_tables(name: str, connection: sqlite3.Connection) -> None:
+    """Raise `StoreCorrupt` for a database that has tables, and none of ours among them."""
+    rows = connection.execute("SELECT name FROM sqlite_schema")
+    names = [found for (found,) in rows if not found.startswith("sqlite_")]
+    if names and not any(found.startswith(OWN_TABLES) for found in names):
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise StoreCorrupt(
+            name,
+            f"it is a database of another program ({shown}), and was not touched: "
+            "name another file",
+        )
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:
@@ -733,7 +790,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _cause(error: UnicodeEncodeError | OverflowError) -> str:
     if isinstance(error, OverflowError):
         return "a number has more than 64 bits"
-    return f"{error.object[:100]!r} is no valid Unicode (it holds a lone surrogate)"
+    return f"a text is no valid Unicode: it holds a lone surrogate at {error.start}"
 
 
 def _forget_statistics(connection: sqlite3.Connection) -> None:

@@ -39,10 +39,18 @@ import json
 from collections.abc import Collection, Sequence
 
 from hasten._answers import Answer
+from hasten._escapes import printable
 
 
 class HastenError(Exception):
-    """The root of the tree: catch it to catch everything that hasten raises on purpose."""
+    """The root of the tree: catch it to catch everything that hasten raises on purpose.
+
+    Control characters of texts from outside are escaped in the message; attributes have the texts
+    as they are.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n\t")
 
     def __reduce__(self) -> tuple[object, ...]:
         # The default calls the class with the message alone. These errors have to come back from
@@ -81,10 +89,16 @@ class AsyncioRequired(HastenError, RuntimeError):
 
 
 class InvalidOption(HastenError, ValueError):
-    """An option has a value that it cannot have."""
+    """An option has a value that it cannot have.
 
-    def __init__(self, option: str, value: object, expected: str) -> None:
-        super().__init__(f"{option}={_shown(value)}: expected {expected}")
+    Of a value that is_private, such as the data of a job, the message has the type alone.
+    """
+
+    def __init__(
+        self, option: str, value: object, expected: str, *, is_private: bool = False
+    ) -> None:
+        shown = f"<{type(value).__name__}>" if is_private else _shown(value)
+        super().__init__(f"{option}={shown}: expected {expected}")
         self.option = option
         self.value = value
 
@@ -343,7 +357,7 @@ class JobFailed(HastenError):
     """The job whose result was awaited has failed for good."""
 
     def __init__(self, job_id: str, reason: str) -> None:
-        super().__init__(f"job {job_id!r} failed: {reason}")
+        super().__init__(f"job {job_id!r} failed: {printable(reason)}")
         self.job_id = job_id
         self.reason = reason
 

@@ -8,14 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import sysconfig
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from hasten.jobs import Job, Queue, State
-from tests.acceptance.commands import DEADLINE_SECONDS, Command, run
+from tests.acceptance.commands import DEADLINE_SECONDS, HASTEN, Command, environment, run
 
 APP: Final = """
 import asyncio, os, time
@@ -44,11 +45,16 @@ def sleep_in_thread() -> None:
 def read_input() -> str:
     return input()
 
+@mail.task
+async def echo(text: str) -> None:
+    raise ValueError(text)
+
 @mail.task(keep_failed=True)
 async def fail() -> None:
     raise LookupError("[bold]no such address[/bold]")
 """
 
+SCRIPTS: Final = Path(sysconfig.get_path("scripts"))
 SERVING: Final = r"worker \S+ serves mail"
 
 
@@ -118,7 +124,7 @@ class TestOneProcess:
         assert (await job.refresh()).record.worker == "postman"
         store = place.folder / "hasten.db"
         assert (
-            "serving queue mail (fail, hold, pid, read_input, sleep_in_thread) "
+            "serving queue mail (echo, fail, hold, pid, read_input, sleep_in_thread) "
             f"in sqlite:///{store}\n" in worker.log
         )
         assert "up to 7 jobs at once" in worker.log
@@ -165,14 +171,12 @@ class TestOneProcess:
         assert "new store" not in again.log
 
     async def test_control_characters_are_escaped_in_its_log(self, place: Place) -> None:
-        (place.folder / "odd.py").write_text(
-            "from hasten.jobs import Queue\nmail = Queue('\\x1b[2J')\n", encoding="utf-8"
-        )
-        command = Command(place.folder, "worker", "odd:mail")
-        place.commands.append(command)
-        await command.until_logged("worker .* serves")
-        assert "\x1b" not in command.log
-        assert r"serving queue \x1b[2J (" in command.log
+        """And no text of an error looks like a line of the log."""
+        await place.mail.add("echo", {"text": "\x1b[2J\x9b31m\u202e\r\nERROR forged"})
+        worker = await place.worker()
+        await worker.until_logged("failed for good")
+        await worker.until_logged("ValueError.*\n +ERROR forged")
+        assert not re.search("[\x1b\x9b\u202e]|^ERROR forged", worker.log, re.MULTILINE)
 
 
 class TestSeveralProcesses:
@@ -303,6 +307,28 @@ class TestWrongUse:
         done = place.hasten("worker", "wrong:mail")
         assert done.returncode == 1
         assert done.stderr.startswith("hasten: url='ftp://x': expected sqlite:///")
+
+    @pytest.mark.parametrize(
+        "program", [HASTEN, [sys.executable, "-m", "hasten"], [SCRIPTS / "hasten"]]
+    )
+    async def test_files_in_the_folder_do_not_stand_in_for_packages(
+        self, place: Place, program: Sequence[str]
+    ) -> None:
+        """Neither for ours nor for those that the application imports."""
+        for name in ("json", "logging", "msgspec", "redis", "rich", "typer"):
+            (place.folder / f"{name}.py").write_text("raise SystemExit('taken')", encoding="utf-8")
+        done = subprocess.run(
+            [*program, "jobs", "counts", "app:mail"],
+            cwd=place.folder,
+            env=environment(HASTEN_URL="redis://127.0.0.1:1/0?timeout=5"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "taken" not in done.stderr
+        assert done.stderr.startswith(
+            "hasten: redis://127.0.0.1:1/0?timeout=5: it cannot be reached"
+        )
 
     async def test_without_the_extra_it_says_how_to_get_it(self, place: Place) -> None:
         program = "import sys; sys.modules['typer'] = None; import hasten.cli; hasten.cli.main()"

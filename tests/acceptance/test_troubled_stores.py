@@ -257,12 +257,12 @@ class TestOthers:
         assert last.endswith("upgrade hasten, or name another file")
         assert site.store.read_bytes() == before
 
-    async def test_an_application_s_own_database_can_hold_the_jobs_too(self, site: Site) -> None:
+    async def test_a_store_can_hold_the_tables_of_an_application_too(self, site: Site) -> None:
         """One file to back up: the tables of both live side by side."""
-        query(site, "CREATE TABLE users (name TEXT)")
-        query(site, "INSERT INTO users VALUES ('Ada')")
         worker = await site.start_worker()
         await prove_it_works(site, worker)
+        query(site, "CREATE TABLE users (name TEXT)")
+        query(site, "INSERT INTO users VALUES ('Ada')")
         with transaction(site) as connection:
             connection.execute("INSERT INTO users VALUES ('Grace')")
         await prove_it_works(site, worker)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from hasten.errors import JobFailed
-from hasten.jobs import Queue, RetryAfter, State, Worker
+from hasten.jobs import Queue, RetryAfter, State, Worker, failure_log
+from hasten.jobs.failure_log import RemoteTraceback
+from hasten.jobs.record import NewJob
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until_state
 
@@ -194,7 +196,7 @@ async def test_one_failure_is_one_line_without_control_characters(
 ) -> None:
     """Nobody forges a line of the log, or clears a terminal, by the text of an error."""
 
-    @queue.task(name="fail\nit")
+    @queue.task
     async def fail_it() -> None:
         raise ValueError("a\nERROR forged\x1b[2J" + "x" * 10_000)
 
@@ -204,9 +206,38 @@ async def test_one_failure_is_one_line_without_control_characters(
     (failed,) = records(caplog, job.id)
     message = failed.getMessage()
     assert message.isprintable()
-    assert "(fail it)" in message
-    assert "ValueError: a ERROR forged [2J" in message
+    assert r"ValueError: a ERROR forged\x1b[2J" in message
     assert len(message) < 700
+    # The log of any application, whatever its formatter.
+    shown = logging.Formatter().format(failed)
+    assert shown.replace("\n", "").isprintable()
+    assert "\nERROR" not in shown
+
+
+def test_the_traceback_of_another_process_is_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    error = JobFailed("7", "boom")
+    error.__cause__ = RemoteTraceback("Traceback\nValueError: \x1b[2J\nERROR forged")
+    failure_log.logger.error("failed", exc_info=error)
+    shown = logging.Formatter().format(caplog.records[-1])
+    assert shown.replace("\n", "").isprintable()
+    assert "\n    ERROR forged" in shown
+
+
+async def test_ids_and_names_of_other_programs_are_escaped(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = "\x1b[2J\u202eodd\n"
+    await queue.engine.add([NewJob("mail", odd, "{}", "{}", odd)], now_ms=queue.clock.now_ms())
+    job = await queue.get(odd)
+    assert job is not None
+    assert (job.id, job.name, repr(job).isprintable()) == (odd, odd, True)
+    async with Worker(queue, grace=0):
+        with pytest.raises(JobFailed) as failed:
+            await job.result(timeout=10)
+    assert str(failed.value).isprintable()
+    (record,) = records(caplog, odd)
+    assert record.getMessage().isprintable()
+    assert r"job \x1b[2J\u202eodd\n (\x1b[2J\u202eodd)" in record.getMessage()
 
 
 async def test_the_log_survives_an_error_that_cannot_be_shown(

@@ -658,7 +658,7 @@ class TestDeclaring:
             ({"attempts": 0}, "attempts=0: expected a whole number from 1"),
             ({"job_id": "a"}, "one of the options attempts, backoff"),
             ({"colour": "red"}, "colour='red': expected one of the options"),
-            ({"name": "a\0b"}, "task name=.*without NUL"),
+            ({"name": "a\0b"}, "task name=.*without control"),
         ],
     )
     def test_wrong_options_are_refused_at_once(

@@ -24,14 +24,44 @@ from hasten.jobs.states import READY
         (None, "a text of 1 to 255 characters"),
         (7, "a text of 1 to 255 characters"),
         ("a:b", "a name without ':', which separates keys"),
-        ("a\0b", "valid text without NUL characters"),
-        ("\ud800", "valid text without NUL characters"),
+        ("a\0b", "valid text without control characters"),
+        ("\ud800", "valid text without control characters"),
+        ("a\x1b[2J", "valid text without control characters"),
+        ("a\u202eb", "and invisible ones, such as marks of direction"),
     ],
 )
 def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
     """When the queue is made."""
     with pytest.raises(InvalidOption, match=complaint):
         Queue(name, "sqlite://")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x9b31m", "a\u2066b", "\ufeffa"])
+async def test_names_and_ids_that_could_control_a_terminal_are_refused(
+    queue: Queue, name: str
+) -> None:
+    """At every entry point. What other programs have stored is still found."""
+
+    @queue.task
+    async def send() -> None: ...
+
+    complaint = "valid text without control characters and invisible ones"
+    with pytest.raises(InvalidOption, match=complaint):
+        queue.task(name=name)(send)
+    with pytest.raises(InvalidOption, match=complaint):
+        await queue.add(name)
+    with pytest.raises(InvalidOption, match=complaint):
+        await queue.add_many([("send", {}), (name, {})])
+    with pytest.raises(InvalidOption, match=complaint):
+        await queue.add("send", job_id=name)
+    with pytest.raises(InvalidOption, match=complaint):
+        await queue.add_many([("send", {}, {"job_id": name})])
+    with pytest.raises(InvalidOption, match=complaint):
+        send.using(job_id=name)
+    with pytest.raises(InvalidOption, match=complaint):
+        Worker(queue, name=name)
+    assert await queue.get(name) is None
+    assert not await queue.cancel(name)
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,11 @@ class TestUpdate:
             ({"delay": 1e300}, r"delay=1e\+300: expected seconds"),
             ({"delay": "soon"}, "delay='soon': expected seconds"),
             ({"progress": {1, object()}}, "expected a value that JSON has"),
-            ({"progress": float("nan")}, "progress=nan: expected a value that JSON has"),
-            ({"progress": "x" * 2000}, r"expected at most 1,000 bytes of JSON \(it has 2,002\)\. "),
+            ({"progress": float("nan")}, "progress=<float>: expected a value that JSON has"),
+            (
+                {"progress": "x" * 2000},
+                "^progress=<str>: expected at most 1,000 bytes of JSON",
+            ),
         ],
     )
     async def test_refuses_wrong_values(

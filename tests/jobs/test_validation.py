@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sqlite3
+import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import msgspec
 import pydantic
 import pytest
 
-from hasten.errors import JobFailed
+from hasten.errors import InvalidArgument, InvalidOption, JobFailed, StoreRejected
 from hasten.jobs import Queue, State, Worker
 
 
@@ -141,8 +142,103 @@ WRONG: dict[str, tuple[dict[str, Any], object, str]] = {
     "struct": ({"i": Item}, {"i": {"sku": "a", "amount": 0}}, "Expected `int` >= 1"),
     "pydantic": ({"u": User}, {"u": {"name": "Ada"}}, "born"),
     "date": ({"d": datetime}, {"d": "yesterday"}, "Invalid RFC3339"),
-    "enum": ({"c": Colour}, {"c": "blue"}, "Invalid enum value 'blue'"),
+    "enum": ({"c": Colour}, {"c": "blue"}, "Invalid enum value - at `$.c`"),
 }
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+class Card(pydantic.BaseModel):
+    number: int
+    owner: User | None = None
+
+
+class Small(pydantic.BaseModel):
+    kind: Literal["small"]
+
+
+class Large(pydantic.BaseModel):
+    kind: Literal["large"]
+
+
+class Box(pydantic.BaseModel):
+    size: Annotated[Small | Large, pydantic.Field(discriminator="kind")]
+
+
+# Data with a SECRET, the reason without it, and whether the reason with values has it.
+PRIVATE: dict[str, tuple[object, object, str]] = {
+    "pydantic": (
+        Card,
+        {"number": "SECRET", "owner": {"name": "Ada"}},
+        "unable to parse string as an integer; owner.born: Field required - at `$.value`",
+    ),
+    "inside": (list[Card], [{"number": "SECRET"}], "unable to parse string as an integer"),
+    "tag of a model": (
+        Box,
+        {"size": {"kind": "SECRET"}},
+        "Box: size: Input tag does not match any of the expected tags",
+    ),
+    "enum": (Colour, "SECRET' - at `$.x`", "Invalid enum value - at `$.value`"),
+    "literal": (Literal["a", "b"], "SECRET\n", "Invalid enum value - at `$.value`"),
+    "tag": (Cat | Dog, {"type": "SECRET", "name": "x"}, "Invalid value - at `$.value.type`"),
+}
+
+
+class TestValues:
+    """Of data that does not fit: they are the data's, not for logs and error trackers."""
+
+    @pytest.mark.parametrize("show_values", [False, True])
+    @pytest.mark.parametrize("kind", PRIVATE)
+    async def test_are_in_no_reason_unless_a_queue_shows_them(
+        self, kind: str, show_values: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        annotation, value, reason = PRIVATE[kind]
+        queue = Queue("private", "sqlite://", show_values=show_values)
+        elsewhere = Queue("private", "sqlite://")
+
+        async def handler(value: Any) -> None: ...
+
+        handler.__annotations__["value"] = annotation
+        queue.task(handler)
+        with pytest.raises(InvalidArgument) as refused:
+            await queue.add("handler", {"value": value})
+        job = await elsewhere.add("handler", {"value": value})
+        async with Worker(queue, grace=0):
+            with pytest.raises(JobFailed) as failed:
+                await job.result(timeout=5)
+        for shown in (str(refused.value), failed.value.reason):
+            assert ("SECRET" in shown) is show_values
+            assert (reason in shown) is not show_values or kind == "inside"
+        whole = "".join(traceback.format_exception(refused.value))
+        assert ("SECRET" in whole + caplog.text) is show_values
+        await queue.close()
+        await elsewhere.close()
+
+    async def test_of_progress_and_of_jobs_are_in_no_error(self, queue: Queue) -> None:
+        job = await queue.add("send", {"to": "ada"})
+        for progress in ({"SECRET": object()}, {"to": "SECRET" * 1_000_000}):
+            with pytest.raises(InvalidOption, match=r"^progress=<dict>: expected") as caught:
+                await job.update(progress=progress)
+            assert "SECRET" not in str(caught.value)
+        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: expected \(name, data\)"):
+            await queue.add_many([("send", {"to": "SECRET"}, "oops")])  # type: ignore[list-item]
+
+    async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:
+        queue = Queue("mail", f"sqlite:///{tmp_path}/jobs.db")
+        with pytest.raises(StoreRejected, match="holds a lone surrogate at 6") as caught:
+            await queue.engine.get("mail", ["SECRET\ud800"])
+        assert "SECRET" not in str(caught.value)
+        await queue.close()
+
+    def test_of_show_values_are_checked(self) -> None:
+        with pytest.raises(InvalidOption, match="show_values='no': expected True or False"):
+            Queue("mail", "sqlite://", show_values="no")  # type: ignore[arg-type]
 
 
 class TestWrongData:

@@ -78,6 +78,11 @@ class TestLoad:
         """A worker serves a queue or does not."""
         assert names("shop:mail", "shop:also_mail", "shop") == ["mail", "reports"]
 
+    def test_installed_modules_come_before_those_of_the_folder(self, folder: Path) -> None:
+        """The folder may be one where others can write, and its files none of the application."""
+        load(["shop:mail"])
+        assert sys.path[-1] == str(folder)
+
 
 class TestOneQueue:
     def test_is_the_one_that_is_named(self) -> None:

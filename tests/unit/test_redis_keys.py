@@ -83,3 +83,12 @@ class TestEvents:
         assert (
             event("1-0", {"event": "removed", "jobId": "1", "prev": "wait"}).previous == "waiting"
         )
+
+
+def test_names_that_others_invent_are_not_remembered_for_ever() -> None:
+    keys = Keys("bull", tagged=False)
+    for number in range(3_000):
+        keys.base(f"mail-{number}")
+    keys.base("x" * 10_000)
+    assert len(keys._bases) <= 1_000
+    assert max(map(len, keys._bases)) < 100

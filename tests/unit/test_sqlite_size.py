@@ -36,7 +36,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("CREATE TABLE IF NOT EXISTS things (id INTEGER PRIMARY KEY, value BLOB)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS hasten_things (id INTEGER PRIMARY KEY, value BLOB)"
+    )
 
 
 @contextlib.contextmanager
@@ -61,15 +63,15 @@ def other_program(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def store(connection: sqlite3.Connection, *, kib: int = 2000) -> None:
-    connection.executemany("INSERT INTO things (value) VALUES (zeroblob(1024))", [()] * kib)
+    connection.executemany("INSERT INTO hasten_things (value) VALUES (zeroblob(1024))", [()] * kib)
 
 
 def delete(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM things")
+    connection.execute("DELETE FROM hasten_things")
 
 
 def count(connection: sqlite3.Connection) -> int:
-    (number,) = connection.execute("SELECT count(*) FROM things").fetchone()
+    (number,) = connection.execute("SELECT count(*) FROM hasten_things").fetchone()
     return int(number)
 
 

@@ -21,20 +21,23 @@ DEADLINE_SECONDS = 20.0
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("CREATE TABLE IF NOT EXISTS marks (topic TEXT PRIMARY KEY, mark INTEGER)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS hasten_marks (topic TEXT PRIMARY KEY, mark INTEGER)"
+    )
 
 
 def write(topic: str) -> Callable[[sqlite3.Connection], None]:
     def work(connection: sqlite3.Connection) -> None:
         connection.execute(
-            "INSERT INTO marks VALUES (?, 1) ON CONFLICT DO UPDATE SET mark = mark + 1", (topic,)
+            "INSERT INTO hasten_marks VALUES (?, 1) ON CONFLICT DO UPDATE SET mark = mark + 1",
+            (topic,),
         )
 
     return work
 
 
 def mark_of(connection: sqlite3.Connection, topic: str) -> int:
-    row = connection.execute("SELECT mark FROM marks WHERE topic = ?", (topic,)).fetchone()
+    row = connection.execute("SELECT mark FROM hasten_marks WHERE topic = ?", (topic,)).fetchone()
     return 0 if row is None else int(row[0])
 
 

@@ -86,6 +86,9 @@ def parse_url(url: str, *, known: Collection[str] = (), timeout: float = 5.0) ->
         raise InvalidOption("url", without_password(url), FORMS)
     kind, encrypted = SCHEMES[scheme]
     location, _, query = rest.partition("?")
+    if "@" in query:  # or is it the end of a password with a "?"?
+        expected = "a '?' in a user or password as %3F, and an '@' in an option as %40"
+        raise InvalidOption("url", without_password(url), expected)
     given = _read_query(url, query, known)
     credentials, at, place = location.rpartition("@")
     username, password = _read_credentials(credentials) if at else (None, None)

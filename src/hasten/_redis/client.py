@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any, Final, Protocol
 
+from hasten._logs import get_logger
 from hasten._redis import troubles
 from hasten._redis.address import Address
 from hasten._redis.channel import Channel, NotSent
@@ -17,7 +17,7 @@ from hasten._redis.topology import topology
 from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
 
-logger = logging.getLogger("hasten.redis")
+logger = get_logger("hasten.redis")
 
 OLDEST_VERSION: Final = (6, 2)  # the first with "RPOP key count"
 

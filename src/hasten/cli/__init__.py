@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from hasten._extras import require
-from hasten.cli.escapes import printable
 from hasten.errors import HastenError
 
 __all__ = ["main"]
@@ -31,4 +30,4 @@ def main(
 
         run(arguments, name, launch)
     except HastenError as error:
-        sys.exit(name + ": " + printable(str(error), keep="\n\t"))
+        sys.exit(f"{name}: {error}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 import hasten
+from hasten._logs import get_logger
 from hasten.cli import jobs, logs
 from hasten.cli.output import allow_any_text
 from hasten.cli.serve import describe, serve, take_leash
@@ -17,7 +17,7 @@ from hasten.cli.target import load
 from hasten.errors import StoreUnavailable
 from hasten.jobs import Queue, Worker
 
-logger = logging.getLogger("hasten.cli")
+logger = get_logger("hasten.cli")
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hasten.cli.escapes import printable
+from hasten._escapes import printable
 from hasten.cli.output import is_terminal, print_json, print_lines, print_table
 from hasten.cli.target import load, load_one
 from hasten.errors import JobNotFound, WrongState
 from hasten.jobs import Job, Queue, State
+from hasten.jobs.encoding import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ def _describe(job: Job[Any]) -> dict[str, object]:
 def _from_json(text: str | None) -> object:
     try:
         return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
+    except UNDECODABLE:
         return text  # another program stored something else there
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hasten.cli.escapes import printable, printable_json
+from hasten._escapes import printable, printable_json
 
 
 def allow_any_text() -> None:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from hasten._logs import get_logger
 from hasten.jobs import Queue, Worker
 
-logger = logging.getLogger("hasten.cli")
+logger = get_logger("hasten.cli")
 
 # Jobs have been handed back by then; a thread that does not end is no reason to stay.
 LEAVE_ANYWAY_SECONDS: Final = 3.0

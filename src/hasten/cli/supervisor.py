@@ -17,7 +17,9 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, Final
 
-logger = logging.getLogger("hasten.cli")
+from hasten._logs import get_logger
+
+logger = get_logger("hasten.cli")
 
 LOOK_SECONDS: Final = 0.1
 

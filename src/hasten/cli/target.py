@@ -22,12 +22,13 @@ def load(targets: Sequence[str]) -> list[Queue]:
     """The queues that are named, each once. Raises `TargetError`.
 
     `module:queue` is one queue, `module:name.queue` one that is further inside, `module` alone
-    all that are at the top of the module. Modules are looked for in the working directory first.
-    If DJANGO_SETTINGS_MODULE is set, Django is set up before.
+    all that are at the top of the module. Modules are looked for among the installed ones, then in
+    the working directory: a file redis.py there is not imported in place of the package. If
+    DJANGO_SETTINGS_MODULE is set, Django is set up before.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
     _set_up_django()
     return list(dict.fromkeys(queue for target in targets for queue in _find(target)))
 

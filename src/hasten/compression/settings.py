@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from enum import Enum
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Final, cast
 
 from hasten._asgi import Headers, Scope, header_values
 from hasten._durations import Seconds, to_seconds
+from hasten._logs import get_logger
 from hasten.compression import codecs
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import Dictionaries
@@ -38,7 +38,7 @@ from hasten.compression.pool import Pool
 from hasten.compression.variants import Variants
 from hasten.errors import InvalidOption
 
-logger = logging.getLogger("hasten.compression")
+logger = get_logger("hasten.compression")
 
 Filter = Callable[[Scope, int, Headers], bool | None]
 OnEvent = Callable[[Event], None]

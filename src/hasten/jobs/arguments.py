@@ -24,13 +24,17 @@ from hasten.errors import InvalidArgument, PayloadTooLarge
 from hasten.jobs import functions
 from hasten.jobs.annotations import Annotation, examine, find_change, is_pydantic
 from hasten.jobs.encoding import (
+    UNDECODABLE,
     NotStorable,
+    decode_json,
     encode,
     encode_json,
     is_plain,
     refuse_lost_keys,
     refuse_non_finite,
+    why_undecodable,
 )
+from hasten.jobs.reasons import validate, without_values
 
 POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -42,14 +46,24 @@ class UnresolvedAnnotation(TypeError):
 class Parameters:
     """The parameters of one task. injected is the type whose parameters the worker fills in.
 
+    show_values is whether the reasons why data does not fit have its values.
+
     Raises `TypeError` for parameters whose arguments cannot be stored. Annotations may name what is
     defined further down: those are examined on first use, or by `check`.
     """
 
-    def __init__(self, function: Callable[..., Any], task: str, injected: type) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        task: str,
+        injected: type,
+        *,
+        show_values: bool = False,
+    ) -> None:
         self._function = function
         self._task = task
         self._injected = injected
+        self._show_values = show_values
         try:
             self._all = inspect.signature(function)
         except ValueError as exc:
@@ -229,7 +243,7 @@ class Parameters:
         try:
             self._decode(text)
         except ValueError as exc:
-            raise InvalidArgument(self._task, "data", f"does not fit the task: {exc}") from exc
+            raise InvalidArgument(self._task, "data", f"does not fit the task: {exc}") from None
         if isinstance(data, Mapping):
             self._refuse_changes(data)
 
@@ -244,7 +258,14 @@ class Parameters:
                 make = functools.partial(_identity, parameter.default)
                 fields.append((name, annotation, msgspec.field(default_factory=make)))
         shape = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        return msgspec.json.Decoder(shape, dec_hook=_from_builtins)
+        return msgspec.json.Decoder(shape, dec_hook=self._from_builtins)
+
+    def _from_builtins(self, annotation: Any, value: Any) -> Any:
+        if is_pydantic(annotation):
+            return validate(annotation, value, show_values=self._show_values)
+        if annotation is object:
+            return value
+        raise TypeError(f"a parameter of type {annotation!r} cannot be made from JSON")
 
     @functools.cached_property
     def _call(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -279,27 +300,30 @@ class Parameters:
         try:
             decoded = self._decode(data)
         except ValueError as exc:
-            raise ValueError(f"its data does not fit the task {self._task!r}: {exc}") from exc
+            raise ValueError(f"its data does not fit the task {self._task!r}: {exc}") from None
         return self._call(decoded, context)
 
     def _decode(self, data: str) -> Any:
         try:
             return self._decoder.decode(data)
-        except (ValueError, TypeError, RecursionError) as exc:  # msgspec's and pydantic's, too
-            raise ValueError(str(exc)) from exc
+        except (*UNDECODABLE, TypeError) as exc:  # msgspec's and pydantic's, too
+            reason = why_undecodable(exc)
+        raise ValueError(reason if self._show_values else without_values(reason))
 
     @functools.cached_property
     def _result_decoder(self) -> msgspec.json.Decoder[Any]:
         try:
-            return msgspec.json.Decoder(self._hints.get("return", Any), dec_hook=_from_builtins)
+            return msgspec.json.Decoder(
+                self._hints.get("return", Any), dec_hook=self._from_builtins
+            )
         except TypeError:  # a type that JSON cannot be turned into: hand out what JSON says
             return msgspec.json.Decoder()
 
     def decode_result(self, text: str) -> Any:
         try:
             return self._result_decoder.decode(text)
-        except (ValueError, TypeError):  # a run of an older version, or in another language
-            return msgspec.json.decode(text)
+        except (*UNDECODABLE, TypeError):  # a run of an older version, or in another language
+            return decode_json(text)
 
 
 class UnfitResult(Exception):
@@ -320,14 +344,6 @@ def encode_result(value: object, max_bytes: int) -> str:
             "are allowed. Store it elsewhere and return a reference"
         )
     return data.decode()
-
-
-def _from_builtins(annotation: Any, value: Any) -> Any:
-    if is_pydantic(annotation):
-        return annotation.model_validate(value)
-    if annotation is object:
-        return value
-    raise TypeError(f"a parameter of type {annotation!r} cannot be made from JSON")
 
 
 # The same few texts in all of a program's tasks: to compile them takes longer than all the rest.

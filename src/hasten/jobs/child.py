@@ -20,7 +20,6 @@ import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Awaitable
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import msgspec
 
 from hasten import _django
+from hasten._logs import format_traceback
 from hasten.jobs import failures
 from hasten.jobs.arguments import encode_result
 from hasten.jobs.context import Context
@@ -106,11 +106,11 @@ def serve(pipe: Connection) -> None:
                 return  # the handler has forked, and this is the fork: it ends as a program does
             _django.close_old_connections()
             upstream.send(answer)
-    except BaseException:
+    except BaseException as error:
         if upstream.is_forked:
             raise
         with contextlib.suppress(Exception):  # a handler may have closed it
-            traceback.print_exc()
+            print(format_traceback(error), file=sys.stderr)  # noqa: T201
         os._exit(1)  # at once: threads that handlers have left behind would delay an exit
 
 

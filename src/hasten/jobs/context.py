@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
+from hasten._logs import get_logger
 from hasten.errors import InvalidOption
 from hasten.jobs.encoding import encode_json
 from hasten.jobs.options import read_keep_logs
 from hasten.jobs.record import JobRecord, LogLine, Note, Progress
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 MAX_LINE_BYTES: Final = 64 * 1024
 
@@ -95,6 +95,7 @@ def check_progress(value: object, encoded: bytes, max_bytes: int) -> str:
             value,
             f"at most {max_bytes:,} bytes of JSON (it has {len(encoded):,}). Store the data "
             "elsewhere and report a reference, or raise Queue(max_bytes=…)",
+            is_private=True,
         )
     return encoded.decode()
 

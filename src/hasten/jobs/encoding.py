@@ -13,6 +13,27 @@ from typing import Any, Final
 
 import msgspec
 
+UNDECODABLE: Final = (ValueError, RecursionError, MemoryError)
+"""What decoding raises for a text that another program has stored."""
+
+
+def decode_json(text: str) -> Any:
+    """Decode JSON that any program may have stored. Raises `ValueError` and nothing else."""
+    try:
+        return _decode(text)
+    except UNDECODABLE as exc:
+        raise ValueError(why_undecodable(exc)) from exc
+
+
+def why_undecodable(error: Exception) -> str:
+    """The reason of an error of decoding, in words."""
+    match error:
+        case RecursionError():
+            return "it is nested too deeply"
+        case MemoryError():
+            return "decoding it takes more memory than there is"
+    return str(error)
+
 
 class NotStorable(ValueError):
     """Part of a value would be changed by JSON. path leads to it, such as `.lines[2].price`."""

@@ -3,6 +3,7 @@
 An attempt that will be retried is a WARNING, a job that failed for good an ERROR with the traceback
 in `exc_info`, where error trackers look for it. The facts are attributes of the record, too:
 `queue`, `task`, `job_id`, `attempt`, `attempts`, `reason` and, of a retry, `retry_in` (seconds).
+These are as they are stored; the message and the traceback are escaped (`hasten._logs`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import traceback
 from typing import Any, Final
 
+from hasten._escapes import printable
+from hasten._logs import format_traceback, get_logger
 from hasten.jobs.engine import CANCELLED_REASON
 from hasten.jobs.failures import Failure, handler_trace
 from hasten.jobs.record import Failed, JobRecord, Outcome, Postponed, Retry
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 MAX_SHOWN: Final = 500  # characters of a reason in a line of the log
 
@@ -86,10 +88,10 @@ def _log(
             logger.log(level, message, *args, extra=facts, exc_info=exc_info)
         except KeyError:  # a record factory of the application has one of these attributes
             logger.log(level, message, *args, exc_info=exc_info)
-    except Exception:  # noqa: BLE001  # a filter or a handler of the application
+    except Exception as error:  # noqa: BLE001  # a filter or a handler of the application
         with contextlib.suppress(Exception):
-            print(message % args, file=sys.stderr)  # noqa: T201
-            traceback.print_exc()
+            print(printable(message % args), file=sys.stderr)  # noqa: T201
+            print(format_traceback(error), file=sys.stderr)  # noqa: T201
 
 
 class RemoteTraceback(Exception):
@@ -108,7 +110,6 @@ def _facts(job: JobRecord, reason: str) -> dict[str, object]:
 
 
 def _one_line(text: str) -> str:
-    """Text of a user's on one line of a log, without control characters."""
-    shown = text[: MAX_SHOWN + 1]
-    line = " ".join("".join(c if c.isprintable() else " " for c in shown).split())
-    return line if len(text) <= MAX_SHOWN else line[:MAX_SHOWN] + "…"
+    """A text of others on one line of a log: its control characters are escaped."""
+    line = printable(" ".join(text[:MAX_SHOWN].split()))
+    return line if len(text) <= MAX_SHOWN else line + "…"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-import msgspec
 from msgspec import UNSET
 
 from hasten import _portal
 from hasten._durations import Seconds, to_seconds
+from hasten._escapes import printable
 from hasten.errors import JobNotFound
+from hasten.jobs.encoding import decode_json
 from hasten.jobs.record import JobRecord, NewJob
 from hasten.jobs.states import State
 
@@ -68,7 +69,7 @@ class Job(Generic[T_co]):
     @property
     def data(self) -> Any:
         """Its arguments by parameter name, as JSON says them."""
-        return msgspec.json.decode(self.record.data)
+        return decode_json(self.record.data)
 
     @property
     def return_value(self) -> T_co | None:
@@ -90,7 +91,7 @@ class Job(Generic[T_co]):
     def progress(self) -> Any:
         """What its handler last said of its progress; None if nothing."""
         text = self.record.progress
-        return None if text is None else msgspec.json.decode(text)
+        return None if text is None else decode_json(text)
 
     @property
     def priority(self) -> int:
@@ -123,7 +124,7 @@ class Job(Generic[T_co]):
         return None if ms is None else _time(ms)
 
     def __repr__(self) -> str:
-        return f"<Job {self.id} {self.name} of {self.queue.name}>"
+        return printable(f"<Job {self.id} {self.name} of {self.queue.name}>")
 
     async def refresh(self) -> Job[T_co]:
         """Read it again, and return it. Raises `JobNotFound` once it has been removed."""

@@ -7,7 +7,6 @@ jobs for that. The same thread asks for cancellations, so that a handler that bl
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
 from hasten._clock import Clock
+from hasten._logs import get_logger
 from hasten.errors import StoreError
 from hasten.jobs.engine import Engine
 from hasten.jobs.outages import Outage
 from hasten.jobs.run import Run, Stop
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 LOOK_SECONDS: Final = 0.2  # how soon a cancellation from elsewhere is noticed
 RENEWALS_PER_LEASE: Final = 4

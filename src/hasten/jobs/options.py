@@ -7,7 +7,6 @@ a back-off) is in a member `hasten` of its own, which Node stores and ignores.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import math
@@ -18,13 +17,20 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
+from hasten._caches import remembered
 from hasten._durations import MAX_MS, MAX_SECONDS, Seconds, to_ms
+from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
+from hasten.jobs.encoding import UNDECODABLE, why_undecodable
 from hasten.jobs.functions import is_async, is_generator
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512
+MAX_NAME: Final = 255
+PRINTABLE_TEXT: Final = (
+    "valid text without control characters and invisible ones, such as marks of direction"
+)
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count exactly
 DEFAULT_KEEP_LOGS: Final = 1_000
@@ -251,8 +257,8 @@ def check_job_id(value: object) -> str:
         expected = "an id that is not a number: numbers are given out by the queue"
     elif ":" in value:
         expected = "an id without ':', which separates the names of a store's keys"
-    elif "\0" in value or not _is_unicode(value):
-        expected = "valid text without NUL characters"
+    elif not is_printable(value):
+        expected = PRINTABLE_TEXT
     elif value in RESERVED_IDS:
         expected = "an id that the store does not use itself"
     else:
@@ -260,12 +266,15 @@ def check_job_id(value: object) -> str:
     raise InvalidOption("job_id", value, expected)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
+def check_name(what: str, name: object) -> str:
+    """Check the name of a queue, a task or a worker."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
+        raise InvalidOption(f"{what} name", name, f"a text of 1 to {MAX_NAME} characters")
+    if not is_printable(name):
+        raise InvalidOption(f"{what} name", name, PRINTABLE_TEXT)
+    if what == "queue" and ":" in name:
+        raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
+    return name
 
 
 def _epoch_ms(option: str, value: object) -> int:
@@ -359,7 +368,7 @@ _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
 # Jobs of one task share their options' text: most workers decode each text once.
-@functools.lru_cache(maxsize=1024)
+@remembered(1024)
 def decode_options(text: str) -> Options:
     """Read options as Node or we wrote them; what neither of us knows is ignored.
 
@@ -368,8 +377,8 @@ def decode_options(text: str) -> Options:
     """
     try:
         return _read_options(_decode(text))
-    except (ValueError, RecursionError) as exc:
-        raise ValueError(f"its options cannot be read: {exc}") from exc
+    except UNDECODABLE as exc:
+        raise ValueError(f"its options cannot be read: {why_undecodable(exc)}") from exc
 
 
 def _decode(text: str) -> _WireOptions:

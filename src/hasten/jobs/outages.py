@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from hasten._logs import get_logger
 from hasten.errors import StoreError
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 REMIND_SECONDS: Final = 60.0
 """The same error is logged again after this long, with the number of calls that failed."""

@@ -17,7 +17,6 @@ from collections.abc import (
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-import msgspec
 from msgspec import UNSET
 
 from hasten import _portal
@@ -37,7 +36,7 @@ from hasten.jobs import engines
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context, check_progress, log_line
 from hasten.jobs.definitions import Execution
-from hasten.jobs.encoding import NotStorable, encode_json
+from hasten.jobs.encoding import NotStorable, decode_json, encode_json
 from hasten.jobs.engine import Engine
 from hasten.jobs.events import QueueEvents
 from hasten.jobs.functions import describe
@@ -48,6 +47,7 @@ from hasten.jobs.options import (
     Options,
     TaskOptions,
     check_job_options,
+    check_name,
     check_task_options,
     check_whole,
     encode_options,
@@ -94,8 +94,9 @@ class Queue:
     environment variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first
     use.
 
-    max_bytes limits the JSON of a job's data, of its result and of its progress. options hold for
-    all its tasks that do not set them themselves.
+    max_bytes limits the JSON of a job's data, of its result and of its progress. show_values is
+    whether the reasons why data does not fit a task may repeat its values: they are stored and
+    logged. options hold for all its tasks that do not set them themselves.
 
     A queue may be used from several event loops and threads, and after a fork.
     """
@@ -106,11 +107,15 @@ class Queue:
         url: str | None = None,
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        show_values: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[TaskOptions],
     ) -> None:
-        self.name = _check_name("queue", name)
+        self.name = check_name("queue", name)
         self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
+        if not isinstance(show_values, bool):
+            raise InvalidOption("show_values", show_values, "True or False")
+        self.show_values = show_values
         self.clock = check_clock(clock)
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
@@ -225,7 +230,7 @@ class Queue:
         core = TaskCore(
             self,
             function,
-            _check_name("task", name),
+            check_name("task", name),
             check_task_options(options, self._options),
             run_in=run_in,
             give_up_on=give_up_on,
@@ -255,9 +260,12 @@ class Queue:
             core.check()
 
     def decode_result(self, task: str, text: str) -> Any:
-        """A stored result as the task's own return type, where the task is known here."""
+        """A stored result as the task's own return type, where the task is known here.
+
+        Raises `ValueError` if it is no JSON.
+        """
         core = self.tasks.get(task)
-        return core.parameters.decode_result(text) if core else msgspec.json.decode(text)
+        return core.parameters.decode_result(text) if core else decode_json(text)
 
     # Producing ----------------------------------------------------------------------------------
 
@@ -289,7 +297,7 @@ class Queue:
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
         )
         text = self._encode_data(name, data)
-        return self.template(_check_name("task", name), options), text
+        return self.template(check_name("task", name), options), text
 
     def _encode_data(self, name: str, data: object) -> str:
         """The JSON of the data of a task's job. Raises `InvalidArgument` or `PayloadTooLarge`."""
@@ -485,7 +493,8 @@ class Queue:
         try:
             text = encode_json(progress)
         except Exception as exc:
-            raise InvalidOption("progress", progress, f"a value that JSON has: {exc}") from exc
+            expected = f"a value that JSON has: {exc}"
+            raise InvalidOption("progress", progress, expected, is_private=True) from exc
         return check_progress(progress, text, self.max_bytes)
 
     async def retry(self, *ids: str) -> None:
@@ -728,22 +737,12 @@ def _unpack(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
             return name, data, {}
         case (str() as name, data, Mapping() as options):
             return name, data, options
-    raise InvalidOption("jobs", job, "(name, data) or (name, data, options)")
+    raise InvalidOption("jobs", job, "(name, data) or (name, data, options)", is_private=True)
 
 
 def _function_of(options: Mapping[str, Any]) -> BackoffFunction | None:
     backoff: BackoffFunction | None = options.get("backoff")
     return backoff if callable(backoff) else None
-
-
-def _check_name(what: str, name: object) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= 255:
-        raise InvalidOption(f"{what} name", name, "a text of 1 to 255 characters")
-    if "\0" in name or any(0xD800 <= ord(character) <= 0xDFFF for character in name):
-        raise InvalidOption(f"{what} name", name, "valid text without NUL characters")
-    if what == "queue" and ":" in name:
-        raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
-    return name
 
 
 def _check_id(id: object) -> str:

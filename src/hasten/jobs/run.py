@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
+from hasten._logs import get_logger
 from hasten.jobs.record import Lease
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 # A handler that goes on after it was told to end is told again, this often.
 INSIST_SECONDS = 2.0

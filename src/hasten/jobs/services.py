@@ -8,12 +8,13 @@ ended must still be stored while the worker stops.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-logger = logging.getLogger("hasten.worker")
+from hasten._logs import get_logger
+
+logger = get_logger("hasten.worker")
 
 # An event loop that ends cancels all its tasks, too, and is over by then.
 RESTART_SECONDS: Final = 0.1

@@ -50,7 +50,7 @@ class TaskCore:
         self.run_in = _check_run_in(name, function, run_in)
         self.give_up_on = _check_give_up_on(give_up_on)
         self.backoff_function = backoff_function
-        self.parameters = Parameters(function, name, Context)
+        self.parameters = Parameters(function, name, Context, show_values=queue.show_values)
         self.definition = Definition.of(function, made_in)
 
     def check(self) -> None:

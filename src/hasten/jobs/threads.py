@@ -19,7 +19,6 @@ import contextlib
 import contextvars
 import ctypes
 import inspect
-import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -27,8 +26,9 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from hasten import _django
+from hasten._logs import get_logger
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 T = TypeVar("T")
 

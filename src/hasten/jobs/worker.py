@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import signal
@@ -31,6 +30,7 @@ from typing import Any, Final, Self
 
 from hasten._clock import Clock
 from hasten._durations import Seconds, to_ms
+from hasten._logs import get_logger
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
 from hasten.jobs import engines, failure_log, suspects
 from hasten.jobs.lane import SETTLED_AT_ONCE, Lane
@@ -40,6 +40,7 @@ from hasten.jobs.options import (
     DEFAULT_KEEP_FAILED,
     Keep,
     check_keep,
+    check_name,
     check_whole,
 )
 from hasten.jobs.outages import Outage
@@ -61,7 +62,7 @@ from hasten.jobs.services import Services, retrieve
 from hasten.jobs.suspects import Suspects
 from hasten.jobs.threads import Threads
 
-logger = logging.getLogger("hasten.worker")
+logger = get_logger("hasten.worker")
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -108,7 +109,7 @@ class Worker:
             check_whole(option, value, 1)
         if processes is not None:
             check_whole("processes", processes, 1)
-        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency
         self._lease_ms = to_ms("lease", lease, at_least_ms=1000)

@@ -37,6 +37,8 @@ class Addresses:
 
     def key(self, text: str) -> str:
         """The key for an address; what is none stands for itself (a socket, a test's client)."""
+        if len(text) > MAX_CHARS:
+            return text  # no address, and not to be remembered
         key = self._known.get(text)
         if key is None:
             if len(self._known) >= MAX_KNOWN:

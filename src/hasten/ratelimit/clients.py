@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Final
 
 from hasten._asgi import Scope
+from hasten._logs import get_logger
 from hasten.ratelimit.addresses import Addresses, is_private
 from hasten.ratelimit.proxies import Proxies
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 UNKNOWN: Final = "unknown"
 """The address of clients that have none: behind a Unix socket, in a test."""

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import weakref
 from collections import deque
@@ -23,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds, to_us
+from hasten._logs import get_logger
 from hasten._timeouts import LoopTimeout
 from hasten.errors import InvalidLimit, StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
@@ -45,7 +45,7 @@ from hasten.ratelimit.stores.memory import MemoryStore
 
 T = TypeVar("T")
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 BUDGET: Final = 0.05
 

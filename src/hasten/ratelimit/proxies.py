@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Scope, header_values
 from hasten.errors import InvalidLimit
+from hasten.ratelimit.addresses import MAX_CHARS as ADDRESS_CHARS
 from hasten.ratelimit.addresses import Address, parse
 from hasten.ratelimit.rates import to_limit
 
@@ -147,6 +148,8 @@ class Proxies:
             yield from reversed(text.split(","))
 
     def _is_trusted(self, text: str) -> bool:
+        if len(text) > ADDRESS_CHARS:
+            return False  # no address, and not to be remembered
         known = self._known.get(text)
         if known is None:
             address = parse(text)

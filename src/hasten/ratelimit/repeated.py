@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from time import monotonic
 from typing import Final
 
-logger = logging.getLogger("hasten.ratelimit")
+from hasten._logs import get_logger
+
+logger = get_logger("hasten.ratelimit")
 
 EVERY_SECONDS: Final = 60.0
 

@@ -11,20 +11,20 @@ their names do.
 
 from __future__ import annotations
 
-import logging
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from hasten._clock import Clock, check_clock, now_ns_of
+from hasten._logs import get_logger
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.rules import Rule
 from hasten.ratelimit.store import Check, Group, Outcome, Settlement, is_denied
 
-logger = logging.getLogger("hasten.ratelimit")
+logger = get_logger("hasten.ratelimit")
 
 MAX_KEYS: Final = 100_000
 

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
 from hasten._sqlite import Database
+from hasten._urls import without_password
 from hasten.errors import InvalidOption
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
@@ -221,5 +222,6 @@ def _text(bucket: str) -> str:
 def _parse(url: str) -> Path:
     parts = urlsplit(url)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parse_qsl(parts.query):
-        raise InvalidOption("store", url, "sqlite:///path/to/file.db, with no options")
+        expected = "sqlite:///path/to/file.db, with no options"
+        raise InvalidOption("store", without_password(url), expected)
     return Path(unquote(parts.path[1:]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import weakref
@@ -20,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from hasten import _portal
+from hasten._logs import get_logger
 from hasten._redis.address import parse_url
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
@@ -33,6 +33,7 @@ from hasten.errors import (
     WrongState,
 )
 from hasten.jobs.cron import next_match_ms
+from hasten.jobs.encoding import UNDECODABLE
 from hasten.jobs.engine import CANCELLED_REASON, CRASH_REASON, check_cursor, keep_or
 from hasten.jobs.engines.redis import requests
 from hasten.jobs.engines.redis.fields import (
@@ -67,7 +68,7 @@ from hasten.jobs.record import (
 )
 from hasten.jobs.states import State
 
-logger = logging.getLogger("hasten.redis")
+logger = get_logger("hasten.redis")
 
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
 JOBS_AT_ONCE: Final = 250
@@ -250,7 +251,7 @@ class RedisEngine:
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
                 await self._run("iterate", queue, request, repeatable=True)
-            except (ValueError, ArithmeticError, RecursionError, HastenError) as error:
+            except (*UNDECODABLE, ArithmeticError, HastenError) as error:
                 # The job itself has been taken, and runs. Without us its schedule would end here.
                 logger.error(
                     "scheduler %s of queue %s: its next run cannot be added: %s",

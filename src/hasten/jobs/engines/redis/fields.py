@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from hasten.jobs.encoding import UNDECODABLE
 from hasten.jobs.engine import CANCELLED_REASON
 from hasten.jobs.options import MAX_COUNT, MAX_PRIORITY
 from hasten.jobs.record import Event, JobRecord
@@ -79,7 +80,7 @@ def _stacktrace(stored: str | None) -> list[str]:
         return []
     try:
         traces = json.loads(stored)
-    except (ValueError, RecursionError):
+    except UNDECODABLE:
         return []
     return [trace for trace in traces if isinstance(trace, str)] if isinstance(traces, list) else []
 

@@ -6,9 +6,11 @@ from base64 import b64encode
 from typing import Final
 
 from hasten.errors import InvalidOption
+from hasten.jobs.options import MAX_NAME
 from hasten.jobs.states import State
 
 DEFAULT_PREFIX: Final = "bull"
+MAX_KNOWN: Final = 1_000  # queues whose keys are remembered
 
 # The keys that hold the ids of a state. `waiting` is the one whose key has another name.
 STATE_KEYS: Final = {state: state.value for state in State} | {State.WAITING: "wait"}
@@ -38,7 +40,12 @@ class Keys:
             if self._tagged and queue.startswith("}"):
                 expected = "another first character: such a name cannot be the hash tag of a key"
                 raise InvalidOption("queue", queue, expected)
-            base = self._bases[queue] = f"{self.prefix}:{self.wire_name(queue)}:"
+            base = f"{self.prefix}:{self.wire_name(queue)}:"
+            # Also of queues that others have named, as a listing finds them.
+            if len(queue) <= MAX_NAME:
+                if len(self._bases) >= MAX_KNOWN:
+                    self._bases.clear()
+                self._bases[queue] = base
         return base
 
     def wire_name(self, queue: str) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Final
 
+from hasten._logs import get_logger
 from hasten._redis.listener import Listener, closed
 from hasten._redis.server import Server
 from hasten.errors import StoreError
 
-logger = logging.getLogger("hasten.redis")
+logger = get_logger("hasten.redis")
 
 # A call that is blocked for longer than this without an answer shows that the server hangs.
 BLOCK_SECONDS: Final = 10.0

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hasten._sqlite import GROUP_WEIGHT, Database
+from hasten._urls import without_password
 from hasten.errors import InvalidOption
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
@@ -393,24 +394,26 @@ class SqliteEngine:
 
 
 def _parse(url: str) -> tuple[Path | None, str, float]:
-    parts = urlsplit(url)
+    parts, shown = urlsplit(url), without_password(url)
     if parts.scheme != "sqlite" or parts.netloc or parts.fragment:
         raise InvalidOption(
-            "url", url, "sqlite:///file.db (three slashes; four for an absolute path) or sqlite://"
+            "url",
+            shown,
+            "sqlite:///file.db (three slashes; four for an absolute path) or sqlite://",
         )
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     synchronous = options.pop("synchronous", "full").upper()
     if synchronous not in {"OFF", "NORMAL", "FULL", "EXTRA"}:
-        raise InvalidOption("url", url, "synchronous=full, normal, extra or off")
+        raise InvalidOption("url", shown, "synchronous=full, normal, extra or off")
     timeout = options.pop("timeout", "10")
     try:
         busy_seconds = float(timeout)
     except ValueError:
         busy_seconds = -1
     if not 0 <= busy_seconds < float("inf"):
-        raise InvalidOption("url", url, "timeout=seconds")
+        raise InvalidOption("url", shown, "timeout=seconds")
     if options:
-        raise InvalidOption("url", url, "no options but synchronous and timeout")
+        raise InvalidOption("url", shown, "no options but synchronous and timeout")
     path = unquote(parts.path)
     if path in {"", "/"}:
         return None, synchronous, busy_seconds

@@ -10,19 +10,21 @@ reader that had not come so far finds in their place.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from sqlite3 import Connection
 from typing import Final
 
 import msgspec
 
+from hasten._logs import get_logger
+from hasten.jobs.encoding import UNDECODABLE, why_undecodable
 from hasten.jobs.engine import EVENT_BYTES, VALUE_BYTES
 from hasten.jobs.engines.sqlite.rows import halving
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.record import MISSED, Event, EventPage
 
-logger = logging.getLogger("hasten.sqlite")
+logger = get_logger("hasten.sqlite")
 
 KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
 ROWS_AT_ONCE: Final = 100
@@ -80,7 +82,7 @@ def with_values(
 
 
 _rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])
-_raw_rows: Final = msgspec.json.Decoder(list[tuple[int, msgspec.Raw]])
+_text_rows: Final = msgspec.json.Decoder(list[tuple[int, str]])
 _group_decoder: Final = msgspec.json.Decoder(list[Group])
 _encoder: Final = msgspec.json.Encoder()
 
@@ -126,13 +128,17 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     """The events after a cursor; None if there are none yet."""
     row, _, place = cursor.partition("-")
 
-    def read(limit: int) -> tuple[int, str]:
-        of = {"queue": queue, "first": int(row), "limit": limit}
+    def read(limit: int, *, as_text: bool = False) -> tuple[int, str]:
+        of = {"queue": queue, "first": int(row), "limit": limit, "as_text": as_text}
         return limit, execute(connection, "read_events", **of).fetchone()[0]
 
     limit, text = halving(read, ROWS_AT_ONCE)
     found: list[Event] = []
-    rows = _decode(text)
+    try:
+        rows = _rows.decode(text)
+    except UNDECODABLE:  # one of them: see which
+        limit, text = halving(partial(read, as_text=True), ROWS_AT_ONCE)
+        rows = [(seq, _groups(seq, body)) for seq, body in _text_rows.decode(text)]
     for seq, groups in rows:
         seen = int(place) if seq == int(row) else 0
         if groups and groups[0].kind == MISSED:
@@ -145,18 +151,11 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == limit else None
 
 
-def _decode(text: str) -> list[tuple[int, list[Group]]]:
-    try:
-        return _rows.decode(text)
-    except msgspec.ValidationError:
-        return [(seq, _groups(seq, body)) for seq, body in _raw_rows.decode(text)]
-
-
-def _groups(seq: int, body: msgspec.Raw) -> list[Group]:
+def _groups(seq: int, body: str) -> list[Group]:
     try:
         return _group_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        logger.warning("events %d cannot be read: %s", seq, error)
+    except UNDECODABLE as error:
+        logger.warning("events %d cannot be read: %s", seq, why_undecodable(error))
         return []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
@@ -10,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from hasten._logs import get_logger
 from hasten.jobs.engines.sqlite.statements import execute
 from hasten.jobs.options import MAX_PRIORITY
 from hasten.jobs.record import JobRecord
@@ -17,7 +17,7 @@ from hasten.jobs.states import State
 
 T = TypeVar("T")
 
-logger = logging.getLogger("hasten.sqlite")
+logger = get_logger("hasten.sqlite")
 
 STACKTRACE: Final = JobRecord.__struct_fields__.index("stacktrace")
 
@@ -77,18 +77,28 @@ def halving(read: Callable[[int], T], count: int) -> T:
         count //= 2
 
 
-def read_jobs(connection: Connection, seqs: Sequence[int]) -> dict[int, JobRecord]:
+def read_jobs(
+    connection: Connection, seqs: Sequence[int], *, traces: bool = True
+) -> dict[int, JobRecord]:
     """The jobs with these numbers, in this order; without those that there are not.
 
-    And without those that cannot be read, which a log tells of.
+    And without those that cannot be read, which a log tells of. Traces that are nested too deeply
+    are left out.
     """
     try:
-        (text,) = execute(connection, "read_jobs", seqs=encode(seqs)).fetchone()
-    except sqlite3.DataError:  # see `halving`
-        if len(seqs) < 2:
+        (text,) = execute(connection, "read_jobs", seqs=encode(seqs), traces=traces).fetchone()
+        return _decode_jobs(text)
+    except (sqlite3.DataError, RecursionError, MemoryError) as error:  # see `halving`
+        if len(seqs) > 1:
+            middle = len(seqs) // 2
+            return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
+        if not traces or isinstance(error, sqlite3.DataError):
             raise
-        middle = len(seqs) // 2
-        return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
+    # All but the traces are texts, which are not decoded here.
+    return read_jobs(connection, seqs, traces=False)
+
+
+def _decode_jobs(text: str) -> dict[int, JobRecord]:
     try:
         return dict(_numbered_records.decode(text))
     except msgspec.ValidationError:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Connection
 
+from hasten._sqlite import read_only_address
 from hasten.errors import StoreTooNew, StoreUnavailable
 from hasten.jobs.engines.sqlite.statements import MIGRATIONS
 
@@ -62,9 +63,8 @@ def _why_not_ours(path: Path) -> str | None:
         return "there is no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
-    address = f"{path.as_uri()}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(read_only_address(path), uri=True)) as connection:
             return None if _schema_version(connection) else "this database has no tables of hasten"
     except sqlite3.Error:
         return None  # opening it for work fails in the same way and reports the reason

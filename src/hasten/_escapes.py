@@ -1,7 +1,7 @@
 """Texts that cannot control a terminal.
 
 Names, reasons and data in a store were written by other programs. An escape sequence in them could
-clear the screen, forge lines or fill the clipboard of whoever looks at the store.
+clear the screen, forge lines or fill the clipboard of whoever looks at the store or at a log.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return _escape(text, keep, lambda character: character.encode("unicode_escape").decode())
 
 
+def is_printable(text: str) -> bool:
+    """Return whether `printable` would return the text unchanged."""
+    return text.isprintable() or not any(map(_is_escaped, text))
+
+
 def printable_json(value: object) -> str:
     """Return JSON in lines, in which only such characters are escaped: the value is the same."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
@@ -32,8 +37,10 @@ def _escape(text: str, keep: str, escape: Callable[[str], str]) -> str:
     if text.isprintable():
         return text
     return "".join(
-        escape(character)
-        if unicodedata.category(character) in _ESCAPED and character not in keep + _JOINERS
-        else character
+        escape(character) if _is_escaped(character) and character not in keep else character
         for character in text
     )
+
+
+def _is_escaped(character: str) -> bool:
+    return unicodedata.category(character) in _ESCAPED and character not in _JOINERS

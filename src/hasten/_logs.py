@@ -1,0 +1,81 @@
+"""Loggers whose records cannot control a terminal or forge lines of a log.
+
+Reasons, names and ids come from a store or from clients. Each logger of hasten escapes them before
+a handler sees the record, so that this holds for whatever logging an application sets up. What the
+record has beside its message (`extra`) stays as it is: it is for programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final
+
+from hasten._escapes import printable
+
+_INDENT: Final = "    "
+_HEADING: Final = "Traceback (most recent call last):\n"
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of this name. All loggers of hasten are made here."""
+    logger = logging.getLogger(name)
+    if _escape not in logger.filters:
+        logger.addFilter(_escape)
+    return logger
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_printable_argument, record.args))
+    # isinstance: exc_info is (None, None, None) where there is no exception.
+    if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
+        with contextlib.suppress(Exception):  # of the exception's own methods; handlers report it
+            plain, safe = _tracebacks(record.exc_info)
+            if safe != plain:
+                # A formatter takes this text instead of making one; exc_info stays.
+                record.exc_text = safe
+    return True
+
+
+def _printable_argument(argument: object) -> object:
+    if not isinstance(argument, str | BaseException):
+        return argument
+    text = str(argument)
+    safe = printable(text)
+    return argument if safe == text else safe
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return the traceback of an error, in which its text can forge neither lines nor frames."""
+    return _tracebacks((type(error), error, error.__traceback__))[1]
+
+
+def _tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
+    """The traceback as Python writes it, and as it may be shown."""
+    chunks = list(traceback.TracebackException(*exc_info).format())
+    plain, safe = "".join(chunks), "".join(_printable_chunks(chunks))
+    return plain.removesuffix("\n"), safe.removesuffix("\n")
+
+
+def _printable_chunks(chunks: Iterable[str]) -> Iterator[str]:
+    """Escape the chunks of a traceback: headings, frames, the texts of exceptions, their notes.
+
+    The further lines of a text and its notes are indented, so that none looks like a line of the
+    log.
+    """
+    is_note = False
+    for chunk in chunks:
+        shown = printable(chunk, keep="\n\t")
+        if chunk.startswith((" ", "\n")) or chunk == _HEADING:
+            is_note = False
+            yield shown
+        else:
+            indented = shown.removesuffix("\n").replace("\n", f"\n{_INDENT}")
+            yield f"{_INDENT if is_note else ''}{indented}\n"
+            is_note = True

@@ -1,0 +1,154 @@
+"""JSON that is nested so deeply that it cannot be decoded: it fails its own job, and no other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten.errors import JobFailed
+from hasten.jobs import Job, Queue, State, Worker, options
+from hasten.jobs.options import decode_options
+from hasten.jobs.record import Claim, Completed, Failed, NewJob, Progress
+from hasten.ratelimit.addresses import Addresses
+from hasten.ratelimit.proxies import Proxies
+from tests.servers.redis import shared_redis
+
+DEEP = "[" * 5_000 + "]" * 5_000
+
+# Some of these are valid to SQLite and too deep for Python.
+DEPTHS = range(900, 1_010, 10)
+
+
+async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
+    """Add a job as another program does."""
+    new = NewJob("mail", "send", data, opts)
+    (added,) = await queue.engine.add([new], now_ms=queue.clock.now_ms())
+    job = await queue.get(added.id)
+    assert job is not None
+    return job
+
+
+async def run(queue: Queue, job: Job[Any]) -> str:
+    """Run a job beside one that is all right. Returns the reason of its failure."""
+
+    @queue.task
+    async def send(to: object = None) -> None: ...
+
+    healthy = await send.enqueue()
+    async with Worker(queue, grace=0):
+        with pytest.raises(JobFailed) as failed:
+            await job.result(timeout=10)
+        await healthy.result(timeout=10)
+    assert (await job.refresh()).record.attempts_started == 1
+    return failed.value.reason
+
+
+async def test_options_fail_their_job_once(queue: Queue) -> None:
+    job = await add(queue, opts='{"hasten":' + DEEP + "}")
+    assert await run(queue, job) == "its options cannot be read: it is nested too deeply"
+
+
+async def test_data_fails_its_job_once(queue: Queue) -> None:
+    job = await add(queue, '{"to":' + DEEP + "}")
+    reason = await run(queue, job)
+    assert reason == "its data does not fit the task 'send': it is nested too deeply"
+
+
+async def test_what_takes_too_much_memory_fails_its_job_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Decoder:
+        def decode(self, text: str) -> object:
+            if "large" in text:
+                raise MemoryError
+            return real.decode(text)
+
+    real = options._decoder
+    monkeypatch.setattr(options, "_decoder", Decoder())
+    job = await add(queue, opts='{"large":1}')
+    reason = await run(queue, job)
+    assert reason == "its options cannot be read: decoding it takes more memory than there is"
+
+
+async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None:
+    job = await add(queue, DEEP)
+    now_ms = queue.clock.now_ms()
+    await queue.engine.claim("mail", Claim(1, "t", "w", 60_000), now_ms=now_ms)
+    await queue.engine.update("mail", [Progress(job.id, DEEP)], now_ms=now_ms)
+    await queue.engine.settle("mail", [Completed(job.id, "t", DEEP)], None, now_ms=now_ms)
+    await job.refresh()
+    for name in ("data", "progress", "return_value"):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            getattr(job, name)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        await job.result(timeout=10)
+
+    @queue.task
+    async def send() -> list[int]:  # its type is known now
+        return []
+
+    with pytest.raises(ValueError, match="nested too deeply"):
+        await job.result(timeout=10)
+
+
+async def fail_all(queue: Queue, count: int) -> list[str]:
+    """Returns the ids of so many jobs that have failed."""
+    ids = [(await add(queue)).id for _ in range(count)]
+    now_ms = queue.clock.now_ms()
+    await queue.engine.claim("mail", Claim(count, "t", "w", 60_000), now_ms=now_ms)
+    failures = [Failed(id, "t", "no", "trace") for id in ids]
+    await queue.engine.settle("mail", failures, None, now_ms=now_ms)
+    return ids
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+async def test_traces_on_redis_are_left_out(queue: Queue, url: str) -> None:
+    ids = await fail_all(queue, len(DEPTHS) + 1)
+    with shared_redis().client() as client:
+        for id, depth in zip(ids[1:], DEPTHS, strict=True):
+            key = f"{url.partition('prefix=')[2]}:mail:{id}"
+            client.hset(key, "stacktrace", "[" * depth + "]" * depth)
+    listed = await queue.jobs(State.FAILED)
+    assert [job.stacktrace for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
+
+
+async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
+    queue = Queue("mail", f"sqlite:///{tmp_path}/jobs.db")
+    start = (await queue.engine.events("mail", after=None)).cursor
+    ids = await fail_all(queue, len(DEPTHS) + 1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
+        events = connection.execute("SELECT seq FROM hasten_events ORDER BY seq").fetchall()
+        for id, depth, (seq,) in zip(ids[1:], DEPTHS, events, strict=False):
+            deep = "[" * depth + "]" * depth
+            connection.execute("UPDATE hasten_jobs SET stacktrace = ? WHERE seq = ?", (deep, id))
+            body = json.dumps([["added", ["7"]]])
+            connection.execute(
+                "UPDATE hasten_events SET body = ? WHERE seq = ?",
+                (body.replace('"7"', deep), seq),
+            )
+    listed = await queue.jobs(State.FAILED)
+    assert [job.stacktrace for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
+    page = await queue.engine.events("mail", after=start)
+    assert [event.job_id for event in page.events if event.kind == "failed"] == ids
+    await queue.close()
+
+
+def test_long_texts_are_not_remembered() -> None:
+    """A store or a client may invent any number of them."""
+    tracemalloc.start()
+    addresses, proxies = Addresses(), Proxies(["10.0.0.0/8"])
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(200):
+        text = f"{number}" + "x" * 20_000
+        decode_options(json.dumps({"jobId": text}))
+        assert addresses.key(text) == text
+        assert not proxies._is_trusted(text)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 500_000
