@@ -65,6 +65,7 @@ FLOORS: Final = {
     "hasten.ratelimit.addresses": 1,
     "hasten.ratelimit.proxies": 1,
     "hasten.ratelimit.paths": 1,
+    "hasten.ratelimit.root_paths": 1,
     "hasten.ratelimit.fields": 1,
     "hasten.ratelimit.gradient": 1,
     "hasten.ratelimit.sharing": 1,

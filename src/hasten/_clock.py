@@ -1,16 +1,21 @@
 """Where the time comes from.
 
 Shells ask a `Clock`; everything below them is handed the time as an argument. Times are whole
-milliseconds since the epoch. `hasten.testing.ManualClock` is the clock that tests move by hand.
+milliseconds since the epoch. `hasten.testing.ManualClock` is the clock that tests move by hand; the
+same object works for queues, limits, load shedding and stores.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, runtime_checkable
+
+from hasten.errors import InvalidOption
 
 
+@runtime_checkable
 class Clock(Protocol):
     def now_ms(self) -> int: ...
 
@@ -19,6 +24,13 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after this much time has passed, however the wall clock is set meanwhile."""
+
+
+@runtime_checkable
+class FineClock(Clock, Protocol):
+    """A clock that knows the time more exactly than by the millisecond, for limits."""
+
+    def now_ns(self) -> int: ...
 
 
 class SystemClock:
@@ -35,3 +47,26 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
+
+
+def check_clock(clock: object) -> Clock:
+    """Return the clock if it is one. Raises `InvalidOption`."""
+    expected = (
+        "an object with now_ms(), the whole milliseconds since the epoch, sleep_until() and "
+        "sleep(), such as hasten.testing.ManualClock()"
+    )
+    if isinstance(clock, type) or not isinstance(clock, Clock):
+        raise InvalidOption("clock", clock, expected)
+    now_ms: object = clock.now_ms()
+    if isinstance(now_ms, bool) or not isinstance(now_ms, int):
+        raise InvalidOption("clock", clock, f"{expected}; its now_ms() returns {now_ms!r}")
+    return clock
+
+
+def now_ns_of(clock: Clock | None) -> Callable[[], int]:
+    """Tells the time of a clock in nanoseconds; without one that of a timer never set back."""
+    if clock is None:
+        return time.monotonic_ns
+    if isinstance(clock, FineClock):
+        return clock.now_ns
+    return lambda: clock.now_ms() * 1_000_000

@@ -67,6 +67,9 @@ MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM 
 # than one that does not.
 GROUP_WEIGHT: Final = 256
 
+# It also takes in no more once it has changed so many rows: what follows goes into another one.
+GROUP_ROWS: Final = 2_048
+
 # How often at most to look whether other processes have committed, while somebody waits for that.
 POLL_SECONDS: Final = 0.01
 
@@ -329,7 +332,9 @@ class Database:
                 for call in group:
                     self._transact([call])
         else:
-            _deliver([(call, result, None) for call, result in zip(group, results, strict=True)])
+            _deliver([(call, result, None) for call, result in zip(group, results, strict=False)])
+            if len(results) < len(group):
+                self._transact(group[len(results) :])
 
     def _attempt(self, group: list[_Call[Any]]) -> list[Any]:
         begin = "BEGIN IMMEDIATE" if any(call.write for call in group) else "BEGIN"
@@ -343,12 +348,18 @@ class Database:
             time.sleep(RETRY_SECONDS)
 
     def _commit(self, begin: str, group: list[_Call[Any]]) -> list[Any]:
+        """Returns the results of the first ones, where they have changed enough."""
         with self._errors_translated():
             connection = self._connect()
             self._flush(connection, any(call.durable and call.write for call in group))
             try:
                 connection.execute(begin)
-                results = [call.work(connection) for call in group]
+                enough = connection.total_changes + GROUP_ROWS
+                results: list[Any] = []
+                for call in group:
+                    results.append(call.work(connection))
+                    if connection.total_changes >= enough:
+                        break
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -566,6 +577,7 @@ class Database:
         self._flushing = True
         connection.execute("PRAGMA cache_size = -32768")  # KiB: an index of 200,000 jobs fits
         self._prepare(connection)
+        _forget_statistics(connection)
         (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
 
     def _disconnect(self) -> None:
@@ -722,6 +734,23 @@ def _cause(error: UnicodeEncodeError | OverflowError) -> str:
     if isinstance(error, OverflowError):
         return "a number has more than 64 bits"
     return f"{error.object[:100]!r} is no valid Unicode (it holds a lone surrogate)"
+
+
+def _forget_statistics(connection: sqlite3.Connection) -> None:
+    """Delete what ANALYZE has noted about our tables; of other tables it stays.
+
+    They grow and shrink within minutes: a table that was analyzed while it was empty would be
+    scanned for every row when it is full. Our statements are written for a planner without
+    statistics.
+    """
+    known = "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')"
+    deleted = 0
+    for (table,) in connection.execute(known).fetchall():
+        ours = f"FROM {table} WHERE tbl GLOB 'hasten_*'"
+        if connection.execute(f"SELECT 1 {ours} LIMIT 1").fetchone():
+            deleted += connection.execute(f"DELETE {ours}").rowcount
+    if deleted:
+        connection.execute("PRAGMA writable_schema = RESET")  # reads the schema anew
 
 
 def _store_error(name: str, exc: sqlite3.Error, busy_seconds: float) -> StoreError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.figures import Figures
 from tests.acceptance.site import Site
 from tests.servers.redis import shared_redis
 
@@ -20,6 +21,26 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         site.use(f"{shared_redis().url}?prefix=test-{uuid.uuid4().hex[:12]}")
     yield site
     await site.close()
+
+
+_figures = pytest.StashKey[Figures]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_figures] = Figures(config)
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Where a scenario tells how far it is, and what it has measured."""
+    return request.config.stash[_figures]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash[_figures].table():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

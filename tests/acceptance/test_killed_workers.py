@@ -13,10 +13,12 @@ from hasten.errors import JobFailed
 from hasten.jobs import Job
 from hasten.jobs.states import State
 from tests.acceptance import app
+from tests.acceptance.figures import SCALE, Figures
 from tests.acceptance.site import AnyTask, Runs, Site, is_alive, random_moments
 
 
-async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> None:
+async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> int:
+    """Returns how many runs there were beside those that completed their job."""
     random = random_moments()
     await site.queue.add_many([(app.step.name, {"seconds": 0.05})] * jobs)
     options = "--lease=1", "--concurrency=20", f"--crash-limit={rounds + 1}"
@@ -32,7 +34,9 @@ async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> None:
     await site.until_settled(jobs)
     finished = await site.records()
     assert len(finished) == jobs
-    Runs(site, died_ns).check(finished)
+    runs = Runs(site, died_ns)
+    runs.check(finished)
+    return sum(runs.starts(job.id) for job in finished) - jobs
 
 
 async def test_kill_9_under_load_loses_no_job_and_repeats_only_running_ones(site: Site) -> None:
@@ -45,6 +49,19 @@ async def test_kill_9_under_load_loses_no_job_and_repeats_only_running_ones(site
 async def test_kill_9_many_times_loses_no_job(site: Site, again: int) -> None:
     """Rare moments need many kills."""
     await kill_again_and_again(site, jobs=2000, rounds=20)
+
+
+@pytest.mark.soak
+async def test_a_hundred_kills_lose_no_job_and_complete_none_twice(
+    site: Site, figures: Figures
+) -> None:
+    kills = max(2, round(100 * SCALE))
+    jobs, engine = 40 * kills, site.url.partition(":")[0]
+    figures.progress(f"{kills} workers killed, {jobs:,} jobs, {engine}")
+    repeated = await kill_again_and_again(site, jobs=jobs, rounds=kills)
+    scenario = f"{kills} × kill -9, {jobs:,} jobs"
+    figures.add(scenario, engine, "lost, completed twice", "0, 0")
+    figures.add(scenario, engine, "runs that were repeated", f"{repeated:,}")
 
 
 async def test_jobs_of_a_killed_worker_start_again_within_two_leases(site: Site) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import app
+from tests.acceptance.figures import SCALE, Figures
 from tests.acceptance.site import Site
 from tests.servers.redis import RedisServer
 
@@ -56,10 +57,29 @@ async def test_what_runs_is_not_taken_back(
     tmp_path: Path, kind: str, leases: float, patience: int
 ) -> None:
     """Also if the workers give up their calls meanwhile. One crash would fail these jobs."""
-    site = Site(tmp_path)
+    await live_through(tmp_path, kind, leases, patience)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("leases", "patience"), [(1.5, 30), (1.5, 1), (3.0, 30), (3.0, 1)])
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_outages_that_follow_each_other_count_no_crash(
+    tmp_path: Path, kind: str, leases: float, patience: int, figures: Figures
+) -> None:
+    outages = max(1, round(10 * SCALE))
+    figures.progress(f"{outages} outages of {leases} leases, {kind}, patience {patience} s")
+    await live_through(tmp_path, kind, leases, patience, outages=outages)
+    scenario = f"{outages} outages of {leases} leases, patience {patience} s"
+    figures.add(scenario, kind, "crashes counted", "0")
+
+
+async def live_through(
+    folder: Path, kind: str, leases: float, patience: int, *, outages: int = 1
+) -> None:
+    site = Site(folder)
     server = None
     if kind == "redis":
-        server = RedisServer(tmp_path / "redis")
+        server = RedisServer(folder / "redis")
         server.start()
         site.use(f"{server.url}?timeout={patience}")
     else:
@@ -69,9 +89,10 @@ async def test_what_runs_is_not_taken_back(
         jobs = [await site.add(app.hold, gate=str(site.gate)) for _ in range(8)]
         for job in jobs:
             await site.until_started(job)
-        with frozen(server) if server else locked(site):
-            await until_later(leases * LEASE_SECONDS)
-        await until_later(1.5 * LEASE_SECONDS)
+        for _ in range(outages):
+            with frozen(server) if server else locked(site):
+                await until_later(leases * LEASE_SECONDS)
+            await until_later(1.5 * LEASE_SECONDS)
         site.open_gate()
         await site.until_settled(8)
         records = await site.records()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +14,25 @@ import pytest
 
 from hasten.errors import StoreUnavailable
 from hasten.jobs.engine import Engine
+from hasten.jobs.engines.redis import RedisEngine
 from hasten.jobs.engines.sqlite import administration
+from hasten.jobs.options import KEEP_ALL, Keep
 from hasten.jobs.record import Completed, Failed
 from hasten.jobs.states import State
 from tests.contract.engines import open_for_test
-from tests.contract.steps import NOW, QUEUE, add, counts, new_job, settled, start, take
+from tests.contract.measured import Measured, measure, measured_connections
+from tests.contract.steps import (
+    LEASE_MS,
+    NOW,
+    QUEUE,
+    add,
+    counts,
+    ids_in,
+    new_job,
+    settled,
+    start,
+    take,
+)
 from tests.servers.redis import shared_redis
 
 Verb = Callable[[Engine], Awaitable[Any]]
@@ -119,6 +135,22 @@ async def test_a_script_answers_with_few_large_results(redis: Engine, verb: str)
     assert [one.result if verb == "get" else one.value for one in found] == [value] * 12
 
 
+@pytest.mark.parametrize("kind", ["redis", "sqlite-file"])
+async def test_a_claim_takes_few_large_jobs(kind: str, tmp_path: Path) -> None:
+    """Whoever gets fewer than it asked for looks for more."""
+    data = '"' + "x" * 1_000_000 + '"'
+    async with open_for_test(kind, tmp_path) as engine:
+        for first in range(0, 60, 10):
+            ids = [f"j{n}" for n in range(first, first + 10)]
+            await engine.add([new_job(id, data=data) for id in ids], now_ms=NOW)
+        await add(engine, "small", priority=1)
+        found = await take(engine, 60)
+        assert 4 <= len(found) <= 20
+        while some := await take(engine, 60):
+            found += some
+    assert found == [*(f"j{n}" for n in range(60)), "small"]
+
+
 async def test_an_unlimited_clean_goes_through_a_state_in_portions(redis: Engine) -> None:
     await add(redis, *(str(n) for n in range(1_700)))
     await add(redis, *(f"young{n}" for n in range(20)), lifo=True, now_ms=NOW + 1)
@@ -135,41 +167,137 @@ async def test_an_unlimited_clean_goes_through_a_state_in_portions(redis: Engine
     assert commands["cmdstat_lrem"] <= commands["cmdstat_evalsha"]
 
 
-class Measured(sqlite3.Connection):
-    """Notes of each transaction how many rows it has changed, and how many pages it has freed."""
+DEEP: Final = [f"j{n}" for n in range(2_000)]
+KEEP_ONE: Final = Keep(count=1, age=None)
 
-    rows: list[int] = []  # noqa: RUF012
-    pages: list[int] = []  # noqa: RUF012
 
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        if sql.startswith("BEGIN"):
-            self.begun = self.total_changes, self._free()
-        elif sql == "COMMIT":
-            changes, free = self.begun
-            Measured.rows.append(self.total_changes - changes)
-            Measured.pages.append(self._free() - free)
-        return super().execute(sql, *parameters)
+async def redis_requeue(engine: Engine) -> None:
+    await add(engine, *DEEP, delay_ms=1_000)
+    commands = await commands_of(engine.requeue(QUEUE, DEEP, State.DELAYED, now_ms=NOW))
+    check_scripts(commands, at_least=8)
 
-    def _free(self) -> int:
-        (pages,) = super().execute("PRAGMA freelist_count").fetchone()
-        return int(pages)
+
+async def redis_cancel(engine: Engine) -> None:
+    await add(engine, *DEEP, priority=1)
+    check_scripts(await commands_of(engine.cancel(QUEUE, DEEP, now_ms=NOW)), at_least=8)
+
+
+async def redis_remove(engine: Engine) -> None:
+    await add(engine, *DEEP, priority=1)
+    check_scripts(await commands_of(engine.remove(QUEUE, DEEP, now_ms=NOW)), at_least=8)
+
+
+async def redis_page(engine: Engine) -> None:
+    await add(engine, *DEEP)
+    found: list[str] = []
+
+    async def page() -> None:
+        page = await engine.page(QUEUE, State.WAITING, start=1, count=9_999, newest_first=False)
+        found.extend(record.id for record in page)
+
+    check_scripts(await commands_of(page()), at_least=8)
+    assert found == DEEP[1:]
+
+
+async def redis_promote(engine: Engine) -> None:
+    """The first claim after many have come due."""
+    await add(engine, *DEEP, delay_ms=1_000)
+    check_scripts(await commands_of(take(engine, now_ms=NOW + 1_000)), at_least=1)
+
+
+async def redis_take_back(engine: Engine) -> None:
+    await start(engine, *DEEP)
+    taken_back: list[str] = []
+
+    async def reclaim() -> None:
+        taken_back.extend(await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW + LEASE_MS))
+
+    check_scripts(await commands_of(reclaim()), at_least=8)
+    assert taken_back == DEEP
+    assert await take(engine, 2_000, now_ms=NOW + LEASE_MS) == DEEP
+
+
+async def redis_renew_after_an_outage(engine: Engine) -> None:
+    """All locks are gone, and each job is looked for among those that run."""
+    await start(engine, *DEEP)
+    with shared_redis().client() as client:
+        client.delete(*(f"{base_of(engine)}{id}:lock" for id in DEEP))
+    work = partial(engine.renew, QUEUE, dict.fromkeys(DEEP, "t1"), lease_ms=LEASE_MS, now_ms=NOW)
+    commands = await commands_of(asyncio.to_thread(work))
+    check_scripts(commands, at_least=20)
+    assert commands["cmdstat_lpos"] == 2_000
+
+
+async def redis_look_for_cancelled(engine: Engine) -> None:
+    await start(engine, *DEEP)
+    await engine.cancel(QUEUE, DEEP, now_ms=NOW)
+    work = partial(engine.cancelled, QUEUE, DEEP[:100])
+    commands = await commands_of(asyncio.to_thread(work))
+    check_scripts(commands, at_least=1)
+    assert commands.total() < 50
+
+
+async def redis_keep_less(engine: Engine) -> None:
+    await start(engine, *DEEP)
+    await settled(engine, *(Completed(id, "t1", "1", KEEP_ALL) for id in DEEP[:-5]))
+    for id in DEEP[-5:-1]:
+        last = engine.settle(QUEUE, [Completed(id, "t1", "1", KEEP_ONE)], None, now_ms=NOW)
+        check_scripts(await commands_of(last), at_least=1)
+    assert (await counts(engine))[State.COMPLETED] == 1
+
+
+async def redis_resume(engine: Engine) -> None:
+    """What BullMQ 5 has put aside comes back in its order, before any of it is taken."""
+    await add(engine, *DEEP)
+    with shared_redis().client() as client:
+        base = base_of(engine)
+        client.rename(base + "wait", base + "paused")
+    await engine.pause(QUEUE, now_ms=NOW)
+    await add(engine, "last")
+    check_scripts(await commands_of(engine.resume(QUEUE, now_ms=NOW)), at_least=2)
+    assert await take(engine, 2_001) == [*DEEP, "last"]
+
+
+async def redis_obliterate(engine: Engine) -> None:
+    """Schedulers are as many as somebody has made."""
+    await add(engine, *DEEP[:300])
+    with shared_redis().client() as client:
+        base = base_of(engine)
+        client.zadd(base + "repeat", dict.fromkeys(DEEP, 1))
+        check_scripts(await commands_of(engine.forget(QUEUE)), at_least=9)
+        assert list(client.scan_iter(base + "*", count=10_000)) == []
+
+
+def base_of(engine: Engine) -> str:
+    """What the keys of the queue begin with."""
+    assert isinstance(engine, RedisEngine)
+    return engine._keys.base(QUEUE)
+
+
+def check_scripts(commands: Counter[str], *, at_least: int) -> None:
+    """A script that runs 8,000 commands takes some 5 ms."""
+    scripts = commands["cmdstat_evalsha"] + commands["cmdstat_eval"]
+    assert scripts >= at_least
+    assert commands.total() / scripts < 8_000
+
+
+REDIS_WRITES: Final = (
+    redis_requeue, redis_cancel, redis_remove, redis_page, redis_promote, redis_take_back,
+    redis_renew_after_an_outage, redis_look_for_cancelled, redis_keep_less, redis_resume,
+    redis_obliterate,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", REDIS_WRITES, ids=lambda verb: verb.__name__)
+async def test_a_script_runs_few_commands(redis: Engine, verb: Verb) -> None:
+    await verb(redis)
 
 
 @pytest.fixture
-async def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    connect = sqlite3.connect
-
-    def connect_measured(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        return connect(*arguments, factory=Measured, **options)
-
-    monkeypatch.setattr(sqlite3, "connect", connect_measured)
-    async with open_for_test("sqlite-file", tmp_path) as engine:
-        yield engine
-
-
-def measure() -> None:
-    Measured.rows.clear()
-    Measured.pages.clear()
+async def sqlite(tmp_path: Path) -> AsyncIterator[Engine]:
+    with measured_connections():
+        async with open_for_test("sqlite-file", tmp_path) as engine:
+            yield engine
 
 
 async def obliterate(engine: Engine) -> None:
@@ -206,6 +334,129 @@ async def test_a_transaction_frees_few_pages(sqlite: Engine, empty: Verb) -> Non
     assert sum(Measured.pages) > 14_000
     assert max(Measured.pages) < 5_000
     assert await counts(sqlite) == {}
+
+
+MANY: Final = [f"d{n}" for n in range(3_000)]
+
+
+async def requeue(engine: Engine) -> None:
+    assert await engine.requeue(QUEUE, MANY, State.DELAYED, now_ms=NOW) == [None] * 3_000
+
+
+async def cancel(engine: Engine) -> None:
+    assert await engine.cancel(QUEUE, MANY, now_ms=NOW) == [State.DELAYED] * 3_000
+
+
+async def remove(engine: Engine) -> None:
+    assert await engine.remove(QUEUE, MANY, now_ms=NOW) == [State.DELAYED] * 3_000
+
+
+async def cancel_by_many_calls(engine: Engine) -> None:
+    """Callers whose transactions are one, mostly."""
+    of_each = [MANY[first : first + 15] for first in range(0, 3_000, 15)]
+    calls = (engine.cancel(QUEUE, ids, now_ms=NOW) for ids in of_each)
+    assert list(await asyncio.gather(*calls)) == [[State.DELAYED] * 15] * 200
+
+
+async def add_large_jobs_by_many_calls(engine: Engine) -> None:
+    data = '"' + "x" * 400_000 + '"'
+    calls = (engine.add([new_job(f"large{n}", data=data)], now_ms=NOW) for n in range(60))
+    await asyncio.gather(*calls)
+    assert len(Measured.rows) > 5
+
+
+async def promote(engine: Engine) -> None:
+    """The first claim after many have come due."""
+    assert len(await take(engine, now_ms=NOW + 1_000)) == 1
+
+
+async def start_many(engine: Engine) -> None:
+    for _ in range(6):
+        assert len(await take(engine, 500, now_ms=NOW + 1_000)) == 500
+    measure()
+
+
+async def renew(engine: Engine) -> None:
+    await start_many(engine)
+    leases = dict.fromkeys(MANY, "t1")
+    work = partial(engine.renew, QUEUE, leases, lease_ms=LEASE_MS, now_ms=NOW)
+    assert await asyncio.to_thread(work) == set()
+
+
+async def take_back(engine: Engine) -> None:
+    await start_many(engine)
+    later = NOW + 1_000 + LEASE_MS
+    assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=later) == MANY
+    page = await engine.page(QUEUE, State.WAITING, start=0, count=3_000, newest_first=False)
+    assert [record.id for record in page] == MANY
+
+
+async def take_back_after_the_clock_was_set_back(engine: Engine) -> None:
+    await start_many(engine)
+    assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW - LEASE_MS) == []
+
+
+async def keep_less(engine: Engine) -> None:
+    await start_many(engine)
+    await settled(engine, *(Completed(id, "t1", "1", KEEP_ALL) for id in MANY[:-2]))
+    measure()
+    await settled(engine, Completed("d2998", "t1", "1", KEEP_ONE))
+    await settled(engine, Completed("d2999", "t1", "1", KEEP_ONE))
+    assert await ids_in(engine, State.COMPLETED) == ["d2999"]
+
+
+WRITES: Final = (
+    requeue, cancel, cancel_by_many_calls, remove, add_large_jobs_by_many_calls, promote, renew,
+    take_back, take_back_after_the_clock_was_set_back, keep_less,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
+async def test_a_transaction_changes_few_jobs(sqlite: Engine, write: Verb) -> None:
+    await add(sqlite, *MANY, delay_ms=1_000)
+    measure()
+    await write(sqlite)
+    assert 0 < max(Measured.rows) < 2_200
+
+
+@pytest.mark.parametrize("age", [0, None])
+async def test_a_transaction_that_keeps_less_frees_few_pages(
+    sqlite: Engine, age: int | None
+) -> None:
+    value = '"' + "x" * 1_000_000 + '"'
+    for first in range(0, 40, 10):
+        ids = [f"j{n}" for n in range(first, first + 10)]
+        await start(sqlite, *ids)
+        await settled(sqlite, *(Completed(id, "t1", value, KEEP_ALL) for id in ids))
+    await start(sqlite, "last")
+    measure()
+    keep = Keep(count=1 if age is None else None, age=age)
+    await settled(sqlite, Completed("last", "t1", value, keep), now_ms=NOW + 1)
+    assert 0 < max(Measured.pages) < 5_000
+
+
+async def test_a_transaction_that_removes_large_jobs_frees_few_pages(sqlite: Engine) -> None:
+    data = '{"text":"' + "x" * 1_000_000 + '"}'
+    ids = [f"j{n}" for n in range(40)]
+    await sqlite.add([new_job(id, data=data) for id in ids], now_ms=NOW)
+    measure()
+    assert await sqlite.remove(QUEUE, ids, now_ms=NOW) == [State.WAITING] * 40
+    assert sum(Measured.pages) > 9_000
+    assert max(Measured.pages) < 5_000
+
+
+@pytest.mark.parametrize("write", [obliterate, drain, requeue], ids=lambda write: write.__name__)
+async def test_what_portions_wrote_is_flushed_once_before_the_last_commit(
+    sqlite: Engine, write: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would hold the lock while the disk takes it all."""
+    await add(sqlite, *MANY, delay_ms=1_000)
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(len(Measured.rows)))
+    measure()
+    await write(sqlite)
+    # It is flushed in a transaction that reads. One more follows.
+    assert flushed == [len(Measured.rows) - 2]
 
 
 async def test_an_obliteration_that_was_broken_off_can_be_repeated(

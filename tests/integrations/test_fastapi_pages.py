@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, TypeAdapter, computed_field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from hasten.fields import FieldSet, Partial
 from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
+from hasten.pagination.counts import Count
 from tests.pagination.databases import Author, Item, Post, async_engine
 
 
@@ -37,13 +40,15 @@ class ItemOut(BaseModel):
     made: datetime
 
 
+SECRET: Final = "a secret of more than 16 bytes"
+
 Posts = Paginate(PostOut, model=Post, sort=("id", "title"), default_sort="-id")
 Items = Paginate(
     ItemOut,
     model=Item,
     sort=("grade",),
     mode="cursor",
-    secret="a secret of more than 16 bytes",
+    secret=SECRET,
     etag=True,
     advise=False,
 )
@@ -180,8 +185,9 @@ def test_openapi_describes_parameters_and_responses() -> None:
     assert list(described) == ["page", "limit", "sort"]
     assert described["limit"]["required"] is False
     assert described["limit"]["schema"] | {"title": ""} == {
-        "type": "integer", "minimum": 1, "maximum": 100, "title": "",
+        "type": "integer", "minimum": 1, "maximum": 100, "title": "", "default": 20,
     }  # fmt: skip
+    assert described["page"]["schema"]["default"] == 1
     assert described["sort"]["schema"]["items"]["enum"] == ["id", "-id", "title", "-title"]
     assert list(parameters(schema, "/api/items")) == ["limit", "sort", "cursor"]
     answer = answered(schema, "/api/posts")
@@ -193,6 +199,19 @@ def test_openapi_describes_parameters_and_responses() -> None:
     assert statuses(schema, "/api/posts") == {"200", "422"}
     assert statuses(schema, "/api/items") == {"200", "304", "400", "422"}
     assert statuses(schema, "/api/authors/{id}") == {"200", "404", "422"}
+
+
+def test_a_client_that_fills_in_defaults_may_move_by_cursor() -> None:
+    """A page beside a cursor is refused, so of that there is no default where both are taken."""
+    both = Paginate(
+        AuthorOut, key=("id",), mode="both", secret="a secret of 16 bytes", default_limit=7
+    )
+    other = FastAPI()
+
+    other.get("/authors")(lambda q=Depends(both.params): q)  # noqa: B008
+    described = parameters(other.openapi(), "/authors")
+    assert described["limit"]["schema"]["default"] == 7
+    assert "default" not in described["page"]["schema"]
 
 
 def test_openapi_requires_no_field_that_may_be_missing() -> None:
@@ -279,6 +298,206 @@ async def test_lists_and_sources_are_answers_too() -> None:
         "data": [{"id": 2, "name": "b"}],
         "pagination": {"page": 2, "limit": 1, "total": 2},
     }
+
+
+class Priced(BaseModel):
+    id: int
+    price: Decimal
+    note: str | None = None
+
+
+PRICED: Final = [{"id": 1, "price": Decimal("1.10"), "note": "secret"}]
+Prices = Paginate(Priced, key=("id",), mode="both", secret=SECRET, etag=True)
+PriceFields = Fields(Priced, etag=True)
+
+
+async def ask(handler: Any, query: str = "", **options: Any) -> httpx.Response:
+    """What an application with this one handler answers."""
+    other = FastAPI()
+    headers = options.pop("headers", {})
+    other.get("/", **options)(handler)
+    transport = httpx.ASGITransport(app=other)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(f"/{query}", headers=headers)
+
+
+Asked = Annotated[PageParams, Depends(Prices.params)]
+AskedFields = Annotated[FieldSet, Depends(PriceFields.params)]
+
+
+class TestWhatAHandlerChanges:
+    """It is sent as it is when the handler returns it, as without FastAPI."""
+
+    @pytest.mark.parametrize("query", ["", "?cursor="])
+    async def test_in_the_rows_of_a_page(self, query: str) -> None:
+        def handler(q: Asked) -> Any:
+            page: Any = Prices.of(PRICED, q)
+            for row in page.data:
+                row["note"] = "***"
+            page.data.append({"id": 2})
+            return page
+
+        assert (await ask(handler, query)).json()["data"] == [
+            {"id": 1, "price": "1.10", "note": "***"}, {"id": 2},
+        ]  # fmt: skip
+
+    async def test_in_a_page(self) -> None:
+        def handler(q: Asked) -> Any:
+            page: Any = Prices.of(PRICED, q)
+            page.data = []
+            page.count = Count(7)
+            page.headers["x-more"] = "1"
+            page.status_code = 206
+            return page
+
+        answer = await ask(handler)
+        assert answer.json() == {
+            "data": [], "pagination": {"page": 1, "limit": 20, "total": 7},
+        }  # fmt: skip
+        assert (answer.status_code, answer.headers["x-more"]) == (206, "1")
+
+    async def test_in_a_row(self) -> None:
+        async def handler(fields: AskedFields) -> Any:
+            row = PriceFields.of(PRICED[0], fields)
+            del row["note"]
+            row["extra"] = True
+            return row
+
+        answer = await ask(handler)
+        assert answer.json() == {"id": 1, "price": "1.10", "extra": True}
+
+    async def test_is_what_an_etag_is_of(self) -> None:
+        def handler(q: Asked) -> Any:
+            page: Any = Prices.of([dict(row) for row in PRICED], q)
+            page.data[0]["note"] = note
+            return page
+
+        tags = []
+        for note in ("a", "b", "b"):  # noqa: B007  # the handler reads it
+            answer = await ask(handler)
+            assert answer.headers["content-length"] == str(len(answer.content))
+            tags.append(answer.headers["etag"])
+        assert tags[0] != tags[1] == tags[2]
+        again = await ask(handler, headers={"if-none-match": tags[1]})
+        assert (again.status_code, again.content) == (304, b"")
+
+    async def test_can_be_seen_by_a_route_of_ones_own(self) -> None:
+        """One that logs answers, or changes them: FastAPI's own way to do that."""
+        seen = []
+
+        class Logging(APIRoute):
+            def get_route_handler(self) -> Any:
+                original = super().get_route_handler()
+
+                async def handle(request: Request) -> Response:
+                    response: Response = await original(request)
+                    seen.append((bytes(response.body), response.headers["content-type"]))
+                    response.body = b"[]"
+                    return response
+
+                return handle
+
+        other = FastAPI()
+        other.router.route_class = Logging
+
+        @other.get("/")
+        def handler(q: Asked) -> Any:
+            return Prices.of(PRICED, q)
+
+        transport = httpx.ASGITransport(app=other)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            assert (await client.get("/")).content == b"[]"
+        assert [kind for _, kind in seen] == ["application/json"]
+        assert seen[0][0].startswith(b'{"data":[{"id":1')
+
+
+class TestWhatDependenciesSet:
+    @staticmethod
+    def told(response: Response) -> None:
+        response.set_cookie("session", "new")
+        response.headers["Cache-Control"] = "private"
+
+    @pytest.mark.parametrize("kind", ["page", "cursor", "row"])
+    async def test_headers_and_cookies_are_sent(self, kind: str) -> None:
+        def page(q: Asked) -> Any:
+            return Prices.of(PRICED, q)
+
+        def row(fields: AskedFields) -> Any:
+            return PriceFields.of(PRICED[0], fields)
+
+        answer = await ask(
+            row if kind == "row" else page,
+            "?cursor=" if kind == "cursor" else "",
+            dependencies=[Depends(self.told)],
+            status_code=203,
+        )
+        assert (answer.status_code, answer.headers["cache-control"]) == (203, "private")
+        assert answer.cookies["session"] == "new"
+        assert answer.headers["content-type"] == "application/json"
+
+    async def test_headers_are_sent_with_304_too(self) -> None:
+        def handler(q: Asked) -> Any:
+            return Prices.of(PRICED, q)
+
+        tag = (await ask(handler)).headers["etag"]
+        again = await ask(
+            handler, dependencies=[Depends(self.told)], headers={"if-none-match": tag}
+        )
+        assert (again.status_code, again.cookies["session"]) == (304, "new")
+
+    async def test_a_status_and_an_etag_win(self) -> None:
+        def told(response: Response) -> None:
+            response.status_code = 202
+            response.headers["ETag"] = '"mine"'
+
+        def handler(q: Asked) -> Any:
+            return Prices.of(PRICED, q)
+
+        answer = await ask(handler, dependencies=[Depends(told)], status_code=203)
+        assert (answer.status_code, answer.headers["etag"]) == (202, '"mine"')
+
+    async def test_of_another_request_is_not_sent(self) -> None:
+        """What it was is kept with the request, for tests and servers may share a task."""
+
+        def handler(request: Request) -> Any:
+            return Prices.of(PRICED, Prices.parse(request.query_params))
+
+        def page(q: Asked) -> Any:
+            return Prices.of(PRICED, q)
+
+        assert "session" in (await ask(page, dependencies=[Depends(self.told)])).cookies
+        assert "session" not in (await ask(handler)).cookies
+
+
+class Both(BaseModel):
+    page: Page[Priced]
+    total: int
+
+
+class TestInsideOfAnotherAnswer:
+    expected: Final = {
+        "data": [{"id": 1, "price": "1.10", "note": "secret"}],
+        "pagination": {"page": 1, "limit": 20, "total": 1},
+    }
+
+    @pytest.mark.parametrize("annotation", [None, Any, dict[str, Any], Both])
+    async def test_a_page_is_what_it_is_alone(self, annotation: Any) -> None:
+        def handler(q: Asked):  # type: ignore[no-untyped-def]
+            return {"page": Prices.of(PRICED, q), "total": 1}
+
+        if annotation is not None:
+            handler.__annotations__["return"] = annotation
+        answer = await ask(handler)
+        assert answer.json() == {"page": self.expected, "total": 1}
+
+    async def test_a_page_has_its_own_envelope(self) -> None:
+        items = Paginate(Priced, envelope=Envelope(data="items"))
+
+        def handler(q: Asked) -> Any:
+            return [Listed.of([], q), items.of(PRICED, q)]
+
+        one, other = (await ask(handler, response_model=None)).json()
+        assert (one["data"], other["items"][0]["price"]) == ([], "1.10")
 
 
 def test_openapi_describes_a_computed_field() -> None:

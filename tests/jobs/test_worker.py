@@ -17,8 +17,8 @@ import pytest
 
 from hasten.errors import InvalidOption, JobCancelled
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs.lane import CHARACTERS_AT_ONCE, Lane
-from hasten.jobs.record import Batch, Claim, Completed, Outcome, Progress, Update
+from hasten.jobs.lane import BYTES_LIKE_A_JOB, SETTLED_AT_ONCE, Lane
+from hasten.jobs.record import Batch, Claim, Completed, Note, Outcome, Progress, Update
 from hasten.jobs.run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -109,6 +109,91 @@ class TestConcurrency:
         await other.close()
 
 
+class Calls:
+    """What the calls of a store by a worker carried."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.outcomes: list[int] = []
+        self.bytes: list[int] = []
+        self.claims: list[int] = []
+        self.notes: list[int] = []
+        settle = Worker._settle
+
+        async def watched(
+            worker: Worker,
+            lane: Lane,
+            notes: list[Note],
+            outcomes: Sequence[Outcome],
+            claim: Claim | None,
+        ) -> Any:
+            self.notes.append(len(notes))
+            self.outcomes.append(len(outcomes))
+            self.bytes.append(sum(len(getattr(end, "result", "")) for end in outcomes))
+            self.claims.append(claim.count if claim else 0)
+            return await settle(worker, lane, notes, outcomes, claim)
+
+        monkeypatch.setattr(Worker, "_settle", watched)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+class TestCalls:
+    """One call of a store keeps its other users waiting, so it carries a bounded amount."""
+
+    async def test_settle_and_claim_few_jobs_at_a_time(self, queue: Queue, calls: Calls) -> None:
+        running: list[int] = []
+        may_end = asyncio.Event()
+
+        @queue.task
+        async def run() -> None:
+            running.append(1)
+            await may_end.wait()
+
+        await run.enqueue_many([{}] * 900)
+        async with Worker(queue, concurrency=900):
+            await until(lambda: len(running) == 900)
+            may_end.set()
+            await until(lambda: sum(calls.outcomes) >= 900)
+        assert max(calls.claims) <= 250
+        assert max(calls.outcomes) <= 250
+        assert (await queue.counts())[State.COMPLETED] == 900
+
+    async def test_settle_few_large_results_at_a_time(self, queue: Queue, calls: Calls) -> None:
+        running: list[int] = []
+        may_end = asyncio.Event()
+
+        @queue.task
+        async def run() -> str:
+            running.append(1)
+            await may_end.wait()
+            return "x" * 900_000
+
+        await run.enqueue_many([{}] * 12)
+        async with Worker(queue, concurrency=12):
+            await until(lambda: len(running) == 12)
+            may_end.set()
+            await until(lambda: sum(calls.outcomes) >= 12)
+        assert max(calls.bytes) < 3_000_000
+        assert (await queue.counts())[State.COMPLETED] == 12
+
+    async def test_note_little_at_a_time_and_all_before_the_end(
+        self, queue: Queue, calls: Calls
+    ) -> None:
+        @queue.task
+        async def run(ctx: Context) -> None:
+            for number in range(600):
+                ctx.log(str(number))
+
+        job = await run.enqueue()
+        async with Worker(queue, keep_completed=True):
+            await job.result(timeout=10)
+        assert max(calls.notes) <= 250
+        assert await job.logs() == [str(number) for number in range(600)]
+
+
 class TestStopping:
     async def test_waits_for_running_jobs_and_takes_no_more(self, queue: Queue) -> None:
         started, may_end = asyncio.Event(), asyncio.Event()
@@ -153,6 +238,21 @@ class TestStopping:
         assert [job.id for job in line] == [job.id for job in jobs]
         assert {job.attempts_made for job in line} == {0}
         assert {job.record.crashes for job in line} == {0}
+
+    async def test_hands_back_many_jobs_in_their_order(self, queue: Queue) -> None:
+        """At once: of several calls, the last would put its jobs in front of all."""
+        started: list[int] = []
+
+        @queue.task
+        async def run() -> None:
+            started.append(1)
+            await asyncio.Event().wait()
+
+        jobs = await run.enqueue_many([{}] * 620)
+        async with Worker(queue, concurrency=600, grace=0):
+            await until(lambda: len(started) == 600)
+        line = await queue.jobs(State.WAITING, count=1000)
+        assert [job.id for job in line] == [job.id for job in jobs]
 
     async def test_hands_back_what_leaves_in_two_claims_in_its_order(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
@@ -478,7 +578,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= CHARACTERS_AT_ONCE + size + 2
+        assert max(sizes) <= SETTLED_AT_ONCE * BYTES_LIKE_A_JOB + size + 2
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])

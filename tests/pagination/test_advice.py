@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
 import pytest
@@ -27,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_col
 
 from hasten.errors import PaginationWarning
 from hasten.integrations import fastapi
-from hasten.pagination import Capped, Key, Paginate
+from hasten.pagination import Cached, Capped, Key, Paginate
 from hasten.pagination.sql import advice
 from tests.pagination.databases import url
 
@@ -299,6 +300,48 @@ class TestJoins:
 
     def test_any_repeats_nothing(self, session: Session) -> None:
         assert told_of(session, "", select(Event).where(Event.notes.any(Note.text == "x"))) == []
+
+
+NOW: Final[dict[str, Callable[[], Any]]] = {
+    "now": lambda: select(Event).where(Event.made <= datetime.now()),  # noqa: DTZ005
+    "in UTC": lambda: select(Event).where(Event.made <= datetime.now(UTC).replace(tzinfo=None)),
+    "a zone": lambda: select(Event).where(Event.made <= datetime.now(timezone(timedelta(hours=5)))),
+    "a week ago": lambda: select(Event).where(
+        Event.made >= datetime.now() - timedelta(days=7)  # noqa: DTZ005
+    ),
+    "seconds": lambda: select(Event).where(Event.size <= time.time()),
+    "whole milliseconds": lambda: select(Event).where(Event.size <= int(time.time() * 1000)),
+}
+
+NOT_NOW: Final[dict[str, Callable[[], Any]]] = {
+    "of the database": lambda: select(Event).where(Event.made <= func.now()),
+    "written down": lambda: select(Event).where(Event.made <= datetime(2026, 1, 1, 0, 0, 0, 7)),  # noqa: DTZ001
+    "without a time": lambda: select(Event).where(Event.size <= 5),
+}
+
+
+class TestFilters:
+    """The time of a request makes its filter another one than that of every other request."""
+
+    @pytest.mark.parametrize("statement", NOW)
+    def test_a_cursor_of_now_is_told_of(self, sqlite: Session, statement: str) -> None:
+        pages = events(mode="cursor", secret=SECRET)
+        (said,) = told_of(sqlite, "sort=id", NOW[statement](), pages)
+        assert "cursors are refused" in said
+        assert "func.now()" in said
+
+    def test_so_are_totals_and_versions_that_are_never_found_again(self, sqlite: Session) -> None:
+        for pages in (events(count=Cached("exact", 30)), events(etag=func.max(Event.id))):
+            (said,) = told_of(sqlite, "sort=id", NOW["now"](), pages)
+            assert "totals and versions are not found again" in said
+
+    def test_a_page_by_number_compares_no_filters(self, sqlite: Session) -> None:
+        assert told_of(sqlite, "sort=id", NOW["now"]()) == []
+
+    @pytest.mark.parametrize("statement", NOT_NOW)
+    def test_any_other_value_is_not(self, sqlite: Session, statement: str) -> None:
+        pages = events(mode="cursor", secret=SECRET)
+        assert told_of(sqlite, "sort=id", NOT_NOW[statement](), pages) == []
 
 
 class TestWhenAndWhere:

@@ -1,7 +1,7 @@
 """What a page of `Paginate` costs: the same at any depth, and a capped total at any table's size.
 
-All statements of a request are measured: PostgreSQL says how many buffers it touched, SQLite how
-many instructions it ran. `test_plans` looks at single statements.
+All statements of a request are measured: PostgreSQL says how many buffers it touched, for SQLite
+see `costs`. `test_plans` looks at single statements.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from hasten.pagination import Capped, CursorPage, Page, Paginate
 from hasten.pagination.cursor import Cursor, Keys
 from hasten.pagination.sql import paging
+from tests.pagination import costs
 from tests.pagination.databases import DATABASES, statements_of, url
 
 # Which index an order has is not what this is about.
@@ -119,25 +121,28 @@ def _fill_sqlite(connection: Connection, table: str, rows: int) -> None:
 
 
 @contextmanager
-def filled(database: str) -> Iterator[Connection]:
+def filled(database: str, folder: Path) -> Iterator[Connection]:
     if database == "postgresql":
         engine = create_engine(url(database, 0), isolation_level="AUTOCOMMIT")
     else:
-        engine = create_engine("sqlite://")
+        engine = costs.file_engine(folder)
     with engine.connect() as connection:
         Base.metadata.drop_all(connection)
         Base.metadata.create_all(connection)
         fill = _fill_postgresql if database == "postgresql" else _fill_sqlite
         fill(connection, Big.__tablename__, BIG)
         fill(connection, Small.__tablename__, SMALL)
+        connection.commit()
         yield connection
         Base.metadata.drop_all(connection)
     engine.dispose()
 
 
 @pytest.fixture(scope="module", params=DATABASES)
-def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
-    with filled(request.param) as connection:
+def connection(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Connection]:
+    with filled(request.param, tmp_path_factory.mktemp("deep")) as connection:
         yield connection
 
 
@@ -152,7 +157,7 @@ class Spent:
 @contextmanager
 def measured(connection: Connection) -> Iterator[Spent]:
     """All that is executed within: known when it ends."""
-    measure = _buffers if connection.dialect.name == "postgresql" else _steps
+    measure = _buffers if connection.dialect.name == "postgresql" else _work
     spent = Spent()
     with statements_of(connection.engine) as seen, measure(connection, spent):
         yield spent
@@ -160,18 +165,10 @@ def measured(connection: Connection) -> Iterator[Spent]:
 
 
 @contextmanager
-def _steps(connection: Connection, spent: Spent) -> Iterator[None]:
-    driver: Any = connection.connection.driver_connection
-
-    def note() -> int:
-        spent.cost += 1
-        return 0
-
-    driver.set_progress_handler(note, 1)
-    try:
+def _work(connection: Connection, spent: Spent) -> Iterator[None]:
+    with costs.counting(connection) as cost:
         yield
-    finally:
-        driver.set_progress_handler(None, 1)
+    spent.cost = cost()
 
 
 @contextmanager
@@ -273,7 +270,9 @@ def test_a_page_of_rare_values_costs_what_others_do(
     near = cost_at(connection, sort, 30 if backwards else 10, backwards=backwards)
     far = cost_at(connection, sort, depth, backwards=backwards)
     print(f"{connection.dialect.name}: {sort}: {near}, {far} at {depth}")
-    assert far <= 2 * near
+    # In SQLite rare rows lie on pages of their own, where its common ones share some.
+    apart = 20 * costs.STEPS_OF_A_PAGE if connection.dialect.name == "sqlite" else 0
+    assert far <= 2 * near + apart
 
 
 # Numbers ----------------------------------------------------------------------------------------
@@ -292,7 +291,7 @@ def test_a_capped_total_costs_the_same_on_a_table_of_any_size(
         with measured(connection) as measuring:
             found = paginate.page_sync(connection, statement, q)
         assert isinstance(found, Page)
-        assert found.total_relation == "gte" or connection.dialect.name == "sqlite"
+        assert found.total_relation == "gte"
         assert len(found.data) == 20
         spent[model] = measuring.cost
     print(f"{connection.dialect.name}: page {number}: {list(spent.values())}")
@@ -327,7 +326,7 @@ def test_a_deep_page_by_number_skips_in_the_index(
     assert found.data == same.data
     assert len(found.data) == 20
     print(f"{connection.dialect.name}: {plain.cost}, deferred {deferred.cost}")
-    # SQLite seeks for what it fetches only, so that it runs hardly fewer instructions.
+    # SQLite seeks for what it fetches only: it reads as many pages, but runs fewer instructions.
     assert deferred.cost <= plain.cost / (10 if connection.dialect.name == "postgresql" else 1)
 
 

@@ -115,7 +115,7 @@ class TestRefusals:
     def test_rows_that_no_key_identifies_are_refused(
         self, statement: Selection, message: str
     ) -> None:
-        with pytest.raises(InvalidOption, match=rf"{message}.*key=\[…\]: the columns that tell"):
+        with pytest.raises(InvalidOption, match=f"{message}.*a class that is mapped to them"):
             read(statement)
 
     def test_a_select_with_a_limit_of_its_own_is_refused(self) -> None:
@@ -123,7 +123,7 @@ class TestRefusals:
             read(select(Post).limit(5))
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
             read(select(Post).fetch(5))
-        with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*from its subquery"):
+        with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*subquery\(\)"):
             read(distinct_on(select(Post), Post.title))
 
     def test_a_union_is_refused_with_advice_to_select_from_it(self) -> None:

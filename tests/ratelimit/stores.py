@@ -31,11 +31,17 @@ class Clock:
     def advance(self, seconds: float) -> None:
         self.now_us += round(seconds * SECOND)
 
-    def us(self) -> int:
-        return self.now_us
-
-    def ns(self) -> int:
+    def now_ns(self) -> int:
         return self.now_us * 1_000
+
+    def now_ms(self) -> int:
+        return self.now_us // 1_000
+
+    async def sleep_until(self, due_ms: int) -> None:
+        raise NotImplementedError
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
 
 
 @contextlib.asynccontextmanager
@@ -52,14 +58,13 @@ async def open_for_test(kind: str, place: Path, clock: Clock | None = None) -> A
 
 
 def _open(kind: str, place: Path, clock: Clock | None) -> Store:
-    us = None if clock is None else clock.us
     match kind:
         case "memory":
-            return MemoryStore() if clock is None else MemoryStore(clock_ns=clock.ns)
+            return MemoryStore(clock=clock)
         case "sqlite":
-            return SqliteStore(url_of(kind, place), clock_us=us)
+            return SqliteStore(url_of(kind, place), clock=clock)
         case "redis" | "redis-cluster":
-            return RedisStore(url_of(kind, place), clock_us=us)
+            return RedisStore(url_of(kind, place), clock=clock)
     raise LookupError(kind)
 
 

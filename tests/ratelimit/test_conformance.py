@@ -53,7 +53,7 @@ async def serve(clock: Clock, tmp_path: Path) -> AsyncIterator[Serve]:
             def make(framework: str = "asgi", **options: Any) -> Served:
                 options.setdefault("limits", two_limits())
                 options.setdefault("store", memory)
-                options.setdefault("clock", lambda: clock.now_us / 1_000_000)
+                options.setdefault("clock", clock)
                 made.append(Served(framework, **options))
                 return made[-1]
 
@@ -71,7 +71,7 @@ async def on_store(kind: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Ser
             limits=two_limits(),
             store=store,
             budget=10,
-            clock=lambda: clock.now_us / 1_000_000,
+            clock=clock,
         )
         yield served
         await served.close()

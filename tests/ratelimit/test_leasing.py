@@ -96,7 +96,7 @@ async def test_an_unspent_lease_is_returned_when_it_expires(
 
 async def test_many_hits_take_few_commands(workers: list[Leases], server: RedisServer) -> None:
     clock = Clock()
-    worker = Leases(RedisStore(server.url), clock_ns=clock.ns)
+    worker = Leases(RedisStore(server.url), clock=clock)
     before = commands(server)
     for passed in range(1, 501):
         [[outcome]] = await worker.hit([[check(10_000)]])

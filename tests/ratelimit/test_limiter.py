@@ -43,7 +43,7 @@ class TestLimiter:
 
     async def test_peek_reset_block(self) -> None:
         clock = Clock()
-        limiter = Limiter("1/h, 9/d", store=MemoryStore(clock_ns=clock.ns))
+        limiter = Limiter("1/h, 9/d", store=MemoryStore(clock=clock))
         assert await limiter.peek("ada")
         assert await limiter.hit("ada")
         assert not await limiter.peek("ada")

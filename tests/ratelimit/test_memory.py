@@ -30,7 +30,7 @@ class TestRoom:
     def test_a_flood_of_new_keys_does_not_evict_denied_clients(
         self, clock: Clock, algorithm: Algorithm
     ) -> None:
-        store = MemoryStore(max_keys=1_000, clock_ns=clock.ns)
+        store = MemoryStore(max_keys=1_000, clock=clock)
         victim, near = check("victim", 5, algorithm), check("near", 5, algorithm)
         for _ in range(5):
             store.hit_one(victim)
@@ -45,7 +45,7 @@ class TestRoom:
         assert store.hit_one(near).remaining == 0
 
     def test_a_store_keeps_100_000_keys_and_the_denied_ones_among_them(self, clock: Clock) -> None:
-        store = MemoryStore(clock_ns=clock.ns)
+        store = MemoryStore(clock=clock)
         for _ in range(6):
             store.hit_one(check("victim"))
         rule = check("").rule
@@ -55,7 +55,7 @@ class TestRoom:
         assert not store.hit_one(check("victim")).ok
 
     def test_what_is_over_makes_room_first(self, clock: Clock) -> None:
-        store = MemoryStore(max_keys=100, clock_ns=clock.ns)
+        store = MemoryStore(max_keys=100, clock=clock)
         for number in range(100):
             store.hit_one(check(f"old {number}"))
         clock.advance(59)
@@ -68,7 +68,7 @@ class TestRoom:
         assert all(store.peek_now([check(f"new {n}")])[0].remaining == 4 for n in range(99))
 
     def test_what_is_over_goes_while_there_is_room(self, clock: Clock) -> None:
-        store = MemoryStore(clock_ns=clock.ns)
+        store = MemoryStore(clock=clock)
         for number in range(2_000):
             store.hit_one(check(f"old {number}"))
         clock.advance(60)
@@ -79,7 +79,7 @@ class TestRoom:
     def test_where_all_are_hot_new_ones_share_a_count(
         self, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        store = MemoryStore(max_keys=10, clock_ns=clock.ns)
+        store = MemoryStore(max_keys=10, clock=clock)
         for number in range(10):
             for _ in range(5):
                 store.hit_one(check(f"hot {number}"))
@@ -93,7 +93,7 @@ class TestRoom:
         assert store.hit_one(check("new 9")).remaining == 4
 
     def test_the_one_with_the_most_left_goes(self, clock: Clock) -> None:
-        store = MemoryStore(max_keys=4, clock_ns=clock.ns)
+        store = MemoryStore(max_keys=4, clock=clock)
         for name, hits in (("a", 3), ("b", 1), ("c", 2), ("d", 3)):
             for _ in range(hits):
                 store.hit_one(check(name))

@@ -23,8 +23,17 @@ class Time:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def __call__(self) -> float:
-        return self.now
+    def now_ns(self) -> int:
+        return round(self.now * 1_000_000_000)
+
+    def now_ms(self) -> int:
+        return round(self.now * 1_000)
+
+    async def sleep_until(self, due_ms: int) -> None:
+        raise NotImplementedError
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
 
 
 class Site:

@@ -32,7 +32,7 @@ def sentinels(tmp_path: Path) -> Iterator[SentinelPair]:
 
 async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> None:
     clock = Clock()
-    guard = Guard(RedisStore(sentinels.url, budget=1.0), clock_ns=clock.ns)
+    guard = Guard(RedisStore(sentinels.url, budget=1.0), clock=clock)
     for _ in range(5):
         [[outcome]] = await guard.hit([[check(5)]])
         assert outcome.ok

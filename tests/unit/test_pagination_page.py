@@ -8,7 +8,7 @@ from hasten.errors import InvalidOption
 from hasten.pagination.counts import NOT_COUNTED, Count
 from hasten.pagination.page import CursorPage, Envelope, Page
 
-ROWS = [{"id": 1}]
+ROWS: list[dict[str, object]] = [{"id": 1}]
 
 
 def page(count: Count, *, has_more: bool = True) -> Page[dict[str, int]]:

@@ -14,6 +14,7 @@ from hasten._redis.address import Address
 from hasten._redis.channel import Channel, NotSent
 from hasten._redis.connections import Link, Part, Place, Pool
 from hasten._redis.topology import topology
+from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
 
 logger = logging.getLogger("hasten.redis")
@@ -119,7 +120,7 @@ class Client:
             link = Link(self._address, place)
             channel = self._channels[place] = Channel(link, self.inspect)
         try:
-            async with asyncio.timeout(self._address.timeout):
+            async with LoopTimeout(self._address.timeout):
                 answers = await channel.request(commands)
         except StoreError as error:  # of a server that is not fit for us
             return [error] * len(commands)
@@ -152,14 +153,14 @@ class Client:
 
     async def place_of(self, key: Part) -> Place:
         try:
-            async with asyncio.timeout(self._address.timeout):
+            async with LoopTimeout(self._address.timeout):
                 return await self._topology.place_of(key)
         except troubles.FOREIGN as error:
             raise self._unreachable(error) from error
 
     async def places(self) -> list[Place]:
         try:
-            async with asyncio.timeout(self._address.timeout):
+            async with LoopTimeout(self._address.timeout):
                 return await self._topology.places()
         except troubles.FOREIGN as error:
             raise self._unreachable(error) from error
@@ -173,7 +174,7 @@ class Client:
     async def _send(self, pool: Pool, parts: tuple[Part, ...]) -> Any:
         sent = False
         try:
-            async with asyncio.timeout(self._address.timeout), pool.borrow() as link:
+            async with LoopTimeout(self._address.timeout), pool.borrow() as link:
                 await link.open()
                 if link.place not in self._inspected:
                     await self.inspect(link)

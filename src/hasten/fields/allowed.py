@@ -54,6 +54,8 @@ class Field:
     """What may be asked of what it leads to; None for a plain value."""
     many: bool = False
     """It leads to a list."""
+    is_conditional: bool = False
+    """Whether a row shows it depends on its value: pydantic's ``exclude_if``."""
 
     @property
     def is_computed(self) -> bool:
@@ -70,6 +72,8 @@ class FieldSet:
 
     members: tuple[tuple[Field, FieldSet | None], ...]
     """Each field with what is asked of it, None for a plain value."""
+    allowed: Allowed = dataclasses.field(compare=False, repr=False)
+    """The list that the fields are of."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ class Allowed:
     - wildcard: ``*`` asks for all plain values.
     """
 
-    __slots__ = ("_default", "_fields", "_model", "_wildcard")
+    __slots__ = ("_default", "_fields", "_model", "_origin", "_wildcard")
 
     def __init__(
         self,
@@ -187,6 +191,13 @@ class Allowed:
             gone.setdefault(where, set()).add(name)
         return self._copied_without(gone)
 
+    def is_made_from(self, other: Allowed) -> bool:
+        """Whether it is the other list, or was made from it by `without`."""
+        one: Allowed | None = self
+        while one is not None and one is not other:
+            one = one._origin
+        return one is other
+
     def paths(self, max_depth: int = 2) -> Iterator[str]:
         """All that may be asked for, no deeper than this: ``id``, ``author``, ``author.name``."""
         for field in self._fields.values():
@@ -210,6 +221,7 @@ class Allowed:
     ) -> None:
         # Known before it is complete: models that lead to each other are a ring of lists.
         known[id(source)] = self
+        self._origin: Allowed | None = None
         self._wildcard = wildcard
         self._model = source if isinstance(source, type) else None
         self._fields: dict[str, Field] = {}
@@ -237,11 +249,13 @@ class Allowed:
                 )
             else:
                 wanted = (part.attribute,)
-            self._fields[part.name] = Field(part.name, part.attribute, wanted, relation, many)
+            self._fields[part.name] = Field(
+                part.name, part.attribute, wanted, relation, many, part.is_conditional
+            )
 
     def _plain(self) -> FieldSet:
         return FieldSet(
-            tuple((field, None) for field in self._fields.values() if field.relation is None)
+            tuple((field, None) for field in self._fields.values() if field.relation is None), self
         )
 
     def _resolve_default(self, default: Iterable[str]) -> FieldSet:
@@ -261,6 +275,7 @@ class Allowed:
                 twins[one] = Allowed.__new__(Allowed)
                 rest += [field.relation for field in one._fields.values() if field.relation]
         for one, twin in twins.items():
+            twin._origin = one
             twin._wildcard = one._wildcard
             twin._model = one._model
             twin._fields = {
@@ -269,7 +284,7 @@ class Allowed:
                 if name not in gone.get(one, ())
             }
         for one, twin in twins.items():
-            twin._default = _narrow(one._default, twin)
+            twin._default = moved(one._default, twin)
         return twins[self]
 
     # Choosing ------------------------------------------------------------------------------------
@@ -302,7 +317,7 @@ class Allowed:
                 )
             elif inner is not None or every:
                 chosen.append((field, None))
-        return FieldSet(tuple(chosen))
+        return FieldSet(tuple(chosen), self)
 
     def _choose_within(self, mask: Mask, request: _Request, path: tuple[str, ...]) -> FieldSet:
         if not mask.whole:
@@ -324,7 +339,7 @@ class Allowed:
                     members.append((field, field.relation._united(first, second)))
                 else:
                     members.append((field, first or second))
-        return FieldSet(tuple(members))
+        return FieldSet(tuple(members), self)
 
 
 def _nested_list(to: type | Allowed | None, wildcard: bool, known: _Known) -> Allowed | None:
@@ -338,15 +353,15 @@ def _nested_list(to: type | Allowed | None, wildcard: bool, known: _Known) -> Al
     return nested
 
 
-def _narrow(chosen: FieldSet, allowed: Allowed) -> FieldSet:
-    """What is left of a set in a list that lacks some of it."""
+def moved(chosen: FieldSet, allowed: Allowed) -> FieldSet:
+    """The same set in the fields of another list, without those that it lacks."""
     members: list[tuple[Field, FieldSet | None]] = []
     for field, inner in chosen.members:
         kept = allowed.fields.get(field.name)
         if kept is not None:
-            left = _narrow(inner, kept.relation) if kept.relation and inner is not None else None
+            left = moved(inner, kept.relation) if kept.relation and inner is not None else None
             members.append((kept, left))
-    return FieldSet(tuple(members))
+    return FieldSet(tuple(members), allowed)
 
 
 def _refused(parameter: str, unknown: Sequence[tuple[str, Allowed]]) -> InvalidParameter:
@@ -407,6 +422,7 @@ class _Said(NamedTuple):
     attribute: str
     kind: Any
     is_computed: bool = False
+    is_conditional: bool = False
 
 
 class Member(NamedTuple):
@@ -475,10 +491,25 @@ def _read_pydantic(model: Any) -> Iterator[_Said]:
     fields = getattr(model, "__pydantic_fields__", None) or model.model_fields
     for name, info in fields.items():
         # What the model keeps out of its JSON is none of the client's business.
-        if info.exclude is not True:
-            yield _Said(info.serialization_alias or name, name, info.annotation)
+        if info.exclude is not True and not getattr(info, "init_var", None):
+            public = info.serialization_alias or name
+            yield _Said(public, name, info.annotation, is_conditional=is_conditional(info))
     for name, computed in model.__pydantic_decorators__.computed_fields.items():
-        yield _Said(computed.info.alias or name, name, None, is_computed=True)
+        info = computed.info
+        yield _Said(
+            info.alias or name, name, None, is_computed=True, is_conditional=is_conditional(info)
+        )
+
+
+def is_shown(name: str, allowed: Allowed) -> bool:
+    """Whether each row may show the value of this field."""
+    field = allowed.fields.get(name)
+    return field is not None and not field.is_conditional
+
+
+def is_conditional(info: Any) -> bool:
+    # From pydantic 2.12 on; of computed fields later still.
+    return getattr(info, "exclude_if", None) is not None
 
 
 def _read_msgspec(model: Any) -> Iterator[_Said]:
@@ -552,13 +583,15 @@ def _nested(kind: Any) -> _Lead:
         case [one]:
             return _nested(one)._replace(many=True)
         case type() if get_origin(kind) is None:
-            is_model = _reader(kind) and not getattr(kind, "__pydantic_root_model__", False)
-            return _Lead(kind, many=False) if is_model else _NOWHERE
+            # Neither one value of pydantic's, nor what all of its models are.
+            is_model = not getattr(kind, "__pydantic_root_model__", False) and _reader(kind)
+            is_base = kind.__module__ == "pydantic.main"
+            return _Lead(kind, many=False) if is_model and not is_base else _NOWHERE
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _nested(arguments[0])
     if origin in (Union, types.UnionType):
-        leads = {lead for lead in map(_nested, arguments) if lead.to is not None}
+        leads = {_nested(each) for each in arguments if each is not types.NoneType}
         return leads.pop() if len(leads) == 1 else _NOWHERE
     of_one_kind = [each for each in arguments if each is not Ellipsis]
     if origin in _LISTS and len(of_one_kind) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,7 +19,7 @@ from typing import (
 
 from hasten._queries import Query, pairs_of
 from hasten.errors import InvalidOption, RowNotFound
-from hasten.fields.allowed import Allowed, Field, FieldSet
+from hasten.fields.allowed import Allowed, Field, FieldSet, moved
 from hasten.fields.items import Items
 from hasten.fields.mask import MAX_NAMES
 from hasten.fields.partial import Partial
@@ -34,6 +34,9 @@ Row: TypeAlias = dict[str, object]
 
 MAX_DEPTH: Final = 2
 MAX_MANY: Final = 20
+
+MAX_MOVED: Final = 256
+"""So many sets of lists that `Fields.without` made are remembered."""
 
 
 class Options(TypedDict, total=False):
@@ -125,6 +128,7 @@ class Fields(Generic[T]):
 
     def _fill(self, allowed: Allowed, *, strict: bool = True) -> None:
         self.allowed = allowed
+        self._moved = lru_cache(MAX_MOVED)(partial(moved, allowed=allowed))
         caps = self._caps(strict)
         compute = dict(_by_path("compute", allowed, self._compute, strict=strict))
         _check_markers(allowed, self._more)
@@ -156,14 +160,33 @@ class Fields(Generic[T]):
     def without(self, *paths: str) -> Self:
         """The same without these fields, as if there were none: for a role that sees less.
 
-        To be made when the application starts, once for each role. Raises `InvalidOption` for one
-        that is not there.
+        To be made when the application starts, once for each role: what it parses may be given to
+        these fields, and to pages that have them. Raises `InvalidOption` for one that is not there.
         """
         less = Fields.__new__(type(self))
-        less.__dict__.update(self.__dict__)
-        less.__dict__.pop("_items", None)
+        # What was worked out from the fields has to be worked out again.
+        less.__dict__.update(
+            (name, value)
+            for name, value in self.__dict__.items()
+            if not isinstance(getattr(type(self), name, None), cached_property)
+        )
         less._fill(self.allowed.without(*paths), strict=False)
         return less
+
+    def own(self, fields: FieldSet) -> FieldSet:
+        """The same set in the fields of this list.
+
+        Raises `InvalidOption` unless it is of this list, or of one that `without` made from it.
+        """
+        if fields.allowed is self.allowed:
+            return fields
+        if not fields.allowed.is_made_from(self.allowed):
+            raise InvalidOption(
+                "fields",
+                str(fields),
+                "a set that was parsed by the same Fields, or by what its without() made",
+            )
+        return self._moved(fields)
 
     def parse(self, query: Query) -> FieldSet:
         """What a request asks for; the default if it does not choose. Raises `InvalidParameter`.
@@ -197,11 +220,12 @@ class Fields(Generic[T]):
 
     def of(self, item: object, fields: FieldSet) -> Partial[T]:
         """The row of an item in memory: a dict by public name, or an object by attribute."""
-        return self._partial(self._items.row(item, fields))
+        return self._partial(self._items.row(item, self.own(fields)))
 
     def items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
         """The rows of several items in memory."""
-        return [self._items.row(item, fields) for item in items]
+        own = self.own(fields)
+        return [self._items.row(item, own) for item in items]
 
     def shape(self, statement: Selection, fields: FieldSet, *, apart: bool = False) -> Shape:
         """What is selected for a set, and how its rows are read: for who runs it on their own.
@@ -209,11 +233,11 @@ class Fields(Generic[T]):
         apart is without any join, so that the select can be cut into pages: what it leads to is
         read by further statements.
         """
-        return self._table().of(statement, fields, apart=apart)
+        return self._table().of(statement, self.own(fields), apart=apart)
 
     def context(self, fields: FieldSet) -> Hashable:
         """What a shape depends on besides its set: it is for as long as this stays equal."""
-        return self._table().context(fields)
+        return self._table().context(self.own(fields))
 
     def _fetch(
         self,
@@ -224,7 +248,7 @@ class Fields(Generic[T]):
     ) -> Steps[list[Row]]:
         table = self._table()
         dialect = self._sql.dialect_of(db, table.mapper)
-        return table.fetch(statement, fields, dialect, most=most)
+        return table.fetch(statement, self.own(fields), dialect, most=most)
 
     def _table(self) -> Shapes:
         if self._shapes is None:

@@ -6,14 +6,14 @@ be written so, and through the model's own validators and serializers where it h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Final, cast
 
 from hasten.fields.allowed import Allowed, Field, FieldSet
-from hasten.fields.rows import Compute, Making, Values, making, stated_kinds
+from hasten.fields.rows import Compute, Make, Making, Values, making, optional_keys, stated_kinds
 
-Make: TypeAlias = Callable[[Values], Values]
+_LISTS: Final = frozenset({list, tuple, set, frozenset})
 
 
 class Items:
@@ -35,40 +35,63 @@ class Items:
 
     def row(self, item: object, chosen: FieldSet) -> Values:
         """What was asked for of one item."""
-        made = self._own(item, chosen)
+        how, make, is_flat, optional = self._maker(chosen)
+        if optional and isinstance(item, Mapping) and not optional <= item.keys():
+            lacking = optional - item.keys()
+            given = [each for each in chosen.members if each[0].name not in lacking]
+            return self.row(item, FieldSet(tuple(given), chosen.allowed))
+        if make is not None:
+            made = self._made(item, chosen, how, make)
+        else:
+            made = {
+                field.name: value_of(item, field.name, field.attribute)
+                for field, inner in chosen.members
+                if inner is None
+            }
+            if is_flat:
+                return made
         row: Values = {}
         for field, inner in chosen.members:
             if inner is None:
-                row[field.name] = made[field.name]
+                if field.name in made:
+                    row[field.name] = made[field.name]
                 continue
             value: Any = value_of(item, field.name, field.attribute)
             if field.many:
                 self._fill(row, field, value, inner)
             else:
-                row[field.name] = None if value is None else self.row(value, inner)
+                row[field.name] = self._one(value, inner)
         return row
 
-    def _own(self, item: object, chosen: FieldSet) -> Values:
-        allowed, make = self._maker(chosen)
-        if make is None:
-            return {
-                field.name: value_of(item, field.name, field.attribute)
-                for field, inner in chosen.members
-                if inner is None
-            }
-        names = {field.attribute: field.name for field in allowed.fields.values()}
-        values = {need: value_of(item, names.get(need, need), need) for need in chosen.needs}
-        special = make(values)
-        return {
-            field.name: special[field.name] if field.name in special else values[field.attribute]
-            for field, inner in chosen.members
-            if inner is None
-        }
+    def _one(self, value: object, inner: FieldSet) -> object:
+        """What is asked for of one of the values that a field leads to, or of a list of them."""
+        if value is None:
+            return None
+        if type(value) in _LISTS:
+            return [self._one(each, inner) for each in cast("Iterable[object]", value)]
+        return self.row(value, inner)
 
-    def _fill(self, row: Values, field: Field, value: Sequence[object], inner: FieldSet) -> None:
+    def _made(self, item: object, chosen: FieldSet, how: Making, make: Make) -> Values:
+        names = {field.attribute: field.name for field in chosen.allowed.fields.values()}
+        values = {need: value_of(item, names.get(need, need), need) for need in chosen.needs}
+        is_valid = how.model is not None and isinstance(item, how.model)
+        made = make(values, item) if is_valid else make(values)
+        made |= {
+            field.name: values[field.attribute]
+            for field, inner in chosen.members
+            if inner is None and how.is_plain(field)
+        }
+        return made
+
+    def _fill(
+        self, row: Values, field: Field, value: Sequence[object] | None, inner: FieldSet
+    ) -> None:
         cap = self._cap(field)
-        items = list(value or ())
-        row[field.name] = [self.row(each, inner) for each in items[:cap]]
+        if value is None:
+            row[field.name] = None
+            return
+        items = list(value)
+        row[field.name] = [self._one(each, inner) for each in items[:cap]]
         if len(items) > cap:
             row[field.name + self._more] = True
 
@@ -80,12 +103,14 @@ class Items:
             if field.relation is not None:
                 self._add(field.relation)
 
-    def _make(self, chosen: FieldSet) -> tuple[Allowed, Make | None]:
+    def _make(self, chosen: FieldSet) -> tuple[Making, Make | None, bool, frozenset[str]]:
+        """How the plain fields of a set are made, whether there are no others, and which of all
+        its fields an item may lack.
+        """
         fields = [field for field, inner in chosen.members if inner is None]
-        for allowed, how in self._makings.items():
-            if all(allowed.fields.get(field.name) is field for field, _ in chosen.members):
-                return allowed, how.maker(fields)
-        raise TypeError("fields: a set of another allow-list")
+        how = self._makings[chosen.allowed]
+        optional = optional_keys(chosen.allowed.model) & set(chosen.names)
+        return how, how.maker(fields), len(fields) == len(chosen.members), optional
 
 
 def value_of(item: object, name: str, attribute: str) -> object:

@@ -12,23 +12,45 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NotRequired,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 from uuid import UUID
 
 import msgspec
 
 from hasten.errors import InvalidOption
-from hasten.fields.allowed import Allowed, Field
+from hasten.fields.allowed import Allowed, Field, is_conditional
 
 Values = dict[str, object]
 """Attributes of one row, or the fields made of them."""
 
 Compute = Mapping[Field, Callable[..., object]]
 """How fields that are no attributes are made, of their needs, in that order."""
+
+
+class Make(Protocol):
+    """Makes fields, by public name, of the attributes of a row.
+
+    instance is what the row was read of, if that is an instance of the model: it is valid already.
+    A field that the model leaves out of its JSON is missing in the result.
+    """
+
+    def __call__(self, row: Values, instance: object = None, /) -> Values: ...
+
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -52,11 +74,8 @@ class Making:
         """The value goes as it comes."""
         return field not in self.own_way and field not in self.computed
 
-    def maker(self, fields: Collection[Field]) -> Callable[[Values], Values] | None:
-        """What makes these fields, by public name, of the attributes of a row.
-
-        None if all are plain, and there is nothing to make.
-        """
+    def maker(self, fields: Collection[Field]) -> Make | None:
+        """What makes these fields. None if all are plain, and there is nothing to make."""
         own_way = [field for field in fields if field in self.own_way]
         computed = [
             (field.name, field.needs, self.computed[field])
@@ -67,8 +86,8 @@ class Making:
             return None
         through = _through(self.model, own_way, self._checked()) if own_way else None
 
-        def make(row: Values) -> Values:
-            made = through(row) if through else {}
+        def make(row: Values, instance: object = None, /) -> Values:
+            made = through(row, instance) if through else {}
             for name, needs, function in computed:
                 made[name] = function(*[row[need] for need in needs])
             return made
@@ -88,6 +107,8 @@ def making(allowed: Allowed, kinds: Mapping[str, type | None], computed: Compute
     own_computed = {field: computed[field] for field in fields if field in computed}
     model: Any = allowed.model
     if model is None or not hasattr(model, "__pydantic_decorators__"):
+        if model is not None:
+            _check_no_pydantic(model, allowed)
         for field in fields:
             if field.is_computed and field not in own_computed:
                 raise InvalidOption(
@@ -112,9 +133,7 @@ def making(allowed: Allowed, kinds: Mapping[str, type | None], computed: Compute
 # The model's own way ------------------------------------------------------------------------------
 
 
-def _through(
-    model: Any, fields: Sequence[Field], checked: frozenset[str]
-) -> Callable[[Values], Values]:
+def _through(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Make:
     order = list(_infos(model))
     needs = {need for field in fields for need in field.needs}
     attributes = [(name, name in checked) for name in order if name in needs]
@@ -122,7 +141,10 @@ def _through(
     check = model.__pydantic_validator__.validate_assignment
     dump = model.__pydantic_serializer__.to_python
 
-    def make(row: Values) -> Values:
+    def make(row: Values, instance: object = None, /) -> Values:
+        if instance is not None:
+            found: Values = dump(instance, mode="json", by_alias=True, include=asked)
+            return found
         one = model.model_construct()
         # Without defaults: what is made of an attribute that was not selected is no answer.
         one.__dict__.clear()
@@ -139,24 +161,118 @@ def _through(
 
 def _check_divisible(model: Any, allowed: Allowed) -> None:
     """A rule for the model as a whole has nothing to say of a part of it."""
-    decorators = model.__pydantic_decorators__
-    for kind in ("model_validators", "root_validators", "model_serializers"):
-        for name in getattr(decorators, kind):
-            raise InvalidOption(
-                "source",
-                model,
-                f"a model without {name!r}: a rule for all fields at once cannot be kept where "
-                "some are asked for; field_validator, field_serializer and computed_field can",
-            )
+    for name in _rules_for_all(model):
+        raise InvalidOption(
+            "source",
+            model,
+            f"a model without {name!r}: a rule for all fields at once cannot be kept where "
+            "some are asked for; field_validator, field_serializer and computed_field can",
+        )
+    config = _config(model)
+    if getattr(model, "__pydantic_root_model__", False):
+        raise InvalidOption("source", model, "a model with fields: a RootModel is one value")
+    if config.get("extra") == "allow":
+        raise InvalidOption(
+            "source",
+            model,
+            "a model that names all of its fields: set extra='ignore' in its model_config",
+        )
+    if config.get("ser_json_inf_nan", "null") != "null":
+        raise InvalidOption(
+            "source", model, "a model without ser_json_inf_nan: NaN and infinity are null in JSON"
+        )
+    if config.get("polymorphic_serialization"):
+        raise InvalidOption(
+            "source",
+            model,
+            "a model without polymorphic_serialization: the fields of subclasses are not listed",
+        )
     told = _told(model)
     for field in allowed.fields.values():
-        if field.relation is not None and field.attribute in told:
+        if field.relation is None:
+            continue
+        info = _infos(model).get(field.attribute)
+        acts = any(_acts(mark) for mark in _marks(info) if mark is not info)
+        if field.attribute in told or field.is_conditional or acts:
             raise InvalidOption(
                 "source",
                 model,
-                f"no validator or serializer for {field.name!r}, which is read in parts: "
-                f"opaque=({field.name!r},) makes it one value",
+                f"no validator, serializer or exclude_if for {field.name!r}, which is read in "
+                f"parts: opaque=({field.name!r},) makes it one value",
             )
+
+
+def _rules_for_all(model: Any) -> Iterator[str]:
+    """The names of what a model says of all its fields at once."""
+    decorators = model.__pydantic_decorators__
+    for kind in ("model_validators", "root_validators", "model_serializers"):
+        yield from getattr(decorators, kind)
+    for name in ("model_post_init", "__get_pydantic_core_schema__"):
+        # pydantic has functions of its own by these names, also for private attributes.
+        found = getattr(model, name, None)
+        if found is not None and not found.__module__.startswith("pydantic."):
+            yield name
+
+
+def _check_no_pydantic(model: Any, allowed: Allowed) -> None:
+    """What is written for pydantic has no effect in a model that is not read by it."""
+    hints = get_type_hints(model, include_extras=True)
+    config = getattr(model, "__pydantic_config__", {})
+    matters = config.get("extra") == "allow" or config.keys() - _MATTERS_NOT
+    matters = matters or "alias_generator" in config
+    defaults = getattr(model, "__dataclass_fields__", {})
+    for field in allowed.fields.values():
+        marks = [*_marks(hints.get(field.attribute))]
+        default = getattr(defaults.get(field.attribute), "default", None)
+        if _is_field_info(default):
+            marks += _marks(default)
+        if field.relation is None:
+            marks += _leaf_types(hints.get(field.attribute))
+        if matters or any(map(_acts, marks)):
+            raise InvalidOption(
+                "source",
+                model,
+                f"a pydantic BaseModel: how pydantic would write {field.name!r} is not known of "
+                "any other class",
+            )
+
+
+def _marks(said: Any) -> Iterator[object]:
+    """All that stands beside types in an annotation, and in pydantic's own note of a field."""
+    if _is_field_info(said):
+        yield said
+        yield from said.metadata
+        said = said.annotation
+    said = getattr(said, "__value__", said)  # type Name = ...
+    if get_origin(said) is Annotated:
+        for mark in said.__metadata__:
+            yield from _marks(mark) if _is_field_info(mark) else (mark,)
+    for inner in get_args(said):
+        if get_origin(inner) is not None or hasattr(inner, "__value__"):
+            yield from _marks(inner)
+
+
+def _is_field_info(said: object) -> bool:
+    return type(said).__name__ == "FieldInfo" and type(said).__module__ == "pydantic.fields"
+
+
+def _leaf_types(annotation: Any) -> Iterator[type]:
+    annotation = getattr(annotation, "__value__", annotation)
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _leaf_types(inner)
+
+
+def _acts(mark: Any) -> bool:
+    """Whether it may change a value, or keep it out of the JSON."""
+    if _is_field_info(mark):
+        return bool(mark.exclude or is_conditional(mark) or mark.serialization_alias)
+    if hasattr(mark, "__is_annotated_types_grouped_metadata__"):
+        return any(map(_acts, mark))
+    if type(mark).__name__ == "_PydanticGeneralMetadata":
+        return not _is_constraint(mark)
+    return hasattr(mark, "__get_pydantic_core_schema__")
 
 
 def _check_needs(model: Any, own_way: Collection[Field]) -> None:
@@ -235,8 +351,10 @@ def _is_plain(
     if field.attribute in told or not _MATTERS_NOT.issuperset(_config(model)):
         return False
     info = _infos(model)[field.attribute]
-    return all(map(_is_constraint, info.metadata)) and _agree(
-        info.annotation, kinds.get(field.attribute)
+    return (
+        not field.is_conditional
+        and all(map(_is_constraint, info.metadata))
+        and _agree(info.annotation, kinds.get(field.attribute))
     )
 
 
@@ -269,7 +387,9 @@ def _agree(annotation: Any, kind: type | None) -> bool:
 
 
 def _is_plain_enum(kind: type) -> bool:
-    return issubclass(kind, enum.Enum) and all(type(each.value) in (str, int) for each in kind)
+    if not issubclass(kind, enum.Enum) or hasattr(kind, "__get_pydantic_core_schema__"):
+        return False
+    return all(type(each.value) in (str, int) for each in kind)
 
 
 def annotations_of(model: Any) -> dict[str, Any]:
@@ -281,6 +401,16 @@ def annotations_of(model: Any) -> dict[str, Any]:
         **{name: Annotated[info.annotation, info] for name, info in _infos(model).items()},
         **{name: each.info.return_type for name, each in computed.items()},
     }
+
+
+def optional_keys(model: Any) -> frozenset[str]:
+    """The keys that a dict of this TypedDict may lack."""
+    if not hasattr(model, "__optional_keys__"):
+        return frozenset()
+    hints = get_type_hints(model, include_extras=True)
+    # Python overlooks the mark in annotations that are texts.
+    marked = {name for name, kind in hints.items() if get_origin(kind) is NotRequired}
+    return frozenset(model.__optional_keys__ | marked)
 
 
 def stated_kinds(model: Any) -> dict[str, type | None]:
@@ -300,4 +430,5 @@ def _stated(annotation: Any) -> type | None:
     if origin is Literal:
         return type(arguments[0])
     kind = origin or annotation
-    return kind if isinstance(kind, type) else None
+    # What stands in a dict in memory need not be JSON: a model, bytes, a set.
+    return kind if isinstance(kind, type) and kind is not dict else None

@@ -5,9 +5,10 @@ happen to jobs; three rules hold for all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
-  `purge` and `forget`, and on Redis `requeue`, `cancel` and `remove` of many jobs, are several
+  `purge`, `forget`, `requeue`, `cancel`, `remove`, `reclaim` and `renew` of many jobs are several
   steps, for one would keep all others waiting: what they did before they raised is done, and
-  they may be repeated.
+  they may be repeated. `add`, `settle` and `update` are one step, and whoever calls them with
+  much does so in portions.
   `StoreRejected` means that something in the call cannot be stored: without that member, the rest
   of the batch can. Damage in what is stored of one job never fails a batch; if a queue's own keys
   are damaged on Redis, a verb may fail in the middle.
@@ -101,8 +102,9 @@ class Engine(Protocol):
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
         """Move up to count ready jobs to active and lease them to the caller.
 
-        Delayed jobs that are due are made ready first. Never returns a job twice before its
-        lease has run out and `reclaim` has taken it back. A paused queue gives nothing.
+        Where they are large it moves fewer, and `wait` tells that there are more. Delayed jobs that
+        are due are made ready first. Never returns a job twice before its lease has run out and
+        `reclaim` has taken it back. A paused queue gives nothing.
         """
 
     async def settle(
@@ -187,7 +189,8 @@ class Engine(Protocol):
     ) -> list[JobRecord]:
         """A page of the jobs in a state, in the order in which they would be taken.
 
-        Delayed: by due time. Active: by start. Finished: by finish.
+        Delayed: by due time. Active: by start. Finished: by finish. Jobs that move while a long
+        page is read may be missing.
         """
 
     async def count(self, queue: str) -> dict[State, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from hasten.jobs.engine import Engine
 from hasten.jobs.leases import LeaseKeeper
@@ -18,12 +19,16 @@ from hasten.jobs.run import Run
 from hasten.jobs.runner import Runner
 from hasten.jobs.threads import Threads
 
+Item = TypeVar("Item")
+
 # Pauses between attempts to reach a store that fails: each twice as long as the one before.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
-# A call of the store holds up all others. Results and notes of more characters go in several.
-CHARACTERS_AT_ONCE: Final = 4 * 1024 * 1024
+# How much is settled, noted or claimed in one call of the store, which keeps all its other users
+# waiting meanwhile: so many jobs or notes, and for each so many bytes as are like another one.
+SETTLED_AT_ONCE: Final = 250
+BYTES_LIKE_A_JOB: Final = 10_000
 
 
 class Lane:
@@ -59,6 +64,7 @@ class Lane:
         self._notes: list[Note] = []
         self._outcomes: list[Outcome] = []
         self._released: list[Released] | None = None  # kept together while the worker stops
+        self._heavy: dict[str, int] = {}  # what ends of jobs weigh that hold much, by job
         self.signal = asyncio.Event()  # something to settle, or room and something to claim
         self.idle = asyncio.Event()  # nothing to claim at the last look
         self.turned = asyncio.Event()  # a fetcher has come back from the store
@@ -102,6 +108,11 @@ class Lane:
         elif self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
         else:
+            size = len(run.lease.job.data)
+            if isinstance(outcome, Completed):
+                size += len(outcome.result)
+            if size > BYTES_LIKE_A_JOB:
+                self._heavy[outcome.id] = 1 + size // BYTES_LIKE_A_JOB
             self._outcomes.append(outcome)
         self.wake()
 
@@ -125,6 +136,8 @@ class Lane:
         run = self.runs.get(id)
         if run is not None and run.lease.token == token:
             del self.runs[id]
+            if self._heavy:
+                self._heavy.pop(id, None)
 
     async def until_claimed(self) -> None:
         """Wait until no claim is under way."""
@@ -140,7 +153,10 @@ class Lane:
             await self.turned.wait()
 
     def take(self) -> tuple[list[Note], list[Outcome], bool]:
-        """What is to be stored next, and whether it has to be stored alone."""
+        """What is to be stored next, and whether it has to be stored alone.
+
+        What one call should not store is left to the next one.
+        """
         if self._alone:
             self._alone -= 1
             if self._notes:
@@ -148,12 +164,18 @@ class Lane:
             if self._outcomes:
                 return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
-        notes, later = _portion_of_notes(notes)
-        if later:  # no job may end before what it has said is stored
-            self._notes[:0] = later
-            return notes, [], False
-        outcomes, self._outcomes = _portion(self._outcomes)
+        if left := _cut(notes, _weight_of_note):
+            self._notes[:0] = left
+            return notes, [], False  # they come before the ends of the jobs that they are about
+        outcomes, self._outcomes = self._outcomes, []
+        if self._heavy or len(outcomes) > SETTLED_AT_ONCE:
+            self._outcomes = _cut(outcomes, self._weight)
         return notes, outcomes, False
+
+    def _weight(self, outcome: Outcome) -> int:
+        if isinstance(outcome, Released):
+            return 0  # they stay together, see `hand_back`
+        return self._heavy.get(outcome.id, 1)
 
     def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
         """Keep what could not be stored for the next call; alone: for as many calls."""
@@ -176,30 +198,17 @@ class Lane:
         self._pause = FIRST_PAUSE_SECONDS
 
 
-def _portion(outcomes: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """Divide outcomes into those to be stored next and results that are left to a later call."""
-    size = sum([len(outcome.result) for outcome in outcomes if type(outcome) is Completed])
-    if size <= CHARACTERS_AT_ONCE:
-        return outcomes, []
-    now: list[Outcome] = []
-    later: list[Outcome] = []
-    size = 0
-    for outcome in outcomes:
-        if type(outcome) is not Completed:
-            now.append(outcome)  # small, and released jobs stay together
-        elif size < CHARACTERS_AT_ONCE:
-            now.append(outcome)
-            size += len(outcome.result)
-        else:
-            later.append(outcome)
-    return now, later
+def _cut(items: list[Item], weigh: Callable[[Item], int]) -> list[Item]:
+    """Take from items what one call should not store. Returns it."""
+    weight = 0
+    for end, item in enumerate(items):
+        weight += weigh(item)
+        if weight > SETTLED_AT_ONCE and end:
+            left = items[end:]
+            del items[end : end + len(left)]  # what a thread adds at this moment stays
+            return left
+    return []
 
 
-def _portion_of_notes(notes: list[Note]) -> tuple[list[Note], list[Note]]:
-    """Divide notes, in their order, into those to be stored next and the rest."""
-    size = 0
-    for index, note in enumerate(notes, 1):
-        size += len(note.line) if isinstance(note, LogLine) else len(note.value)
-        if size >= CHARACTERS_AT_ONCE:
-            return notes[:index], notes[index:]
-    return notes, []
+def _weight_of_note(note: Note) -> int:
+    return 1 + len(note.line if isinstance(note, LogLine) else note.value) // BYTES_LIKE_A_JOB

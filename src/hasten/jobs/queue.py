@@ -21,7 +21,7 @@ import msgspec
 from msgspec import UNSET
 
 from hasten import _portal
-from hasten._clock import SYSTEM_CLOCK, Clock
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._coalescing import Coalescer, portions
 from hasten._durations import Seconds, to_ms
 from hasten.errors import (
@@ -111,7 +111,7 @@ class Queue:
     ) -> None:
         self.name = _check_name("queue", name)
         self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
-        self.clock = clock
+        self.clock = check_clock(clock)
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
@@ -389,7 +389,8 @@ class Queue:
     ) -> list[Job[Any]]:
         """A page of the jobs in a state, in the order in which they would be taken.
 
-        Delayed ones by due time, active ones by start, finished ones by finish.
+        Delayed ones by due time, active ones by start, finished ones by finish. On Redis a long
+        page is read in portions: jobs that move meanwhile may be missing.
         """
         records = await self.engine.page(
             self.name,
@@ -492,7 +493,7 @@ class Queue:
 
         Raises `JobNotFound` for an unknown id, and then moves none. Raises `WrongState` for the
         first job in another state, which somebody else may have retried just now, and moves the
-        others.
+        others. Many jobs are moved in portions; if the call fails halfway, repeat it.
         """
         await self._requeue(ids, (State.FAILED, State.COMPLETED))
 
@@ -517,7 +518,8 @@ class Queue:
             moved_on = zip(of_state, answers, strict=True)
             elsewhere += [(id, state) for id, state in moved_on if state is not None]
         if elsewhere:
-            id, state = min(elsewhere, key=lambda found: ids.index(found[0]))
+            place = {id: number for number, id in enumerate(ids)}
+            id, state = min(elsewhere, key=lambda found: place[found[0]])
             raise WrongState(self.name, id, state, sources)
 
     async def remove(self, id: str) -> bool:

@@ -168,6 +168,16 @@ def _refused(reason: str, code: str) -> InvalidParameter:
     return InvalidParameter(PARAMETER, None, f"{reason}; {_START_AGAIN}", code=code, status=400)
 
 
+def in_cursor(key: str) -> InvalidOption:
+    """The refusal of a key whose values a client may not see: a cursor is not encrypted."""
+    return InvalidOption(
+        "sort",
+        key,
+        "fields that each row may show, because a client can read the values in a cursor: "
+        "show it as a field, or use mode='page'",
+    )
+
+
 def expired() -> InvalidParameter:
     """The refusal of a token of ours that stands for nothing any more."""
     return _refused("it is of an earlier version of this list", "cursor_expired")

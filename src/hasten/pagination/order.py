@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -55,14 +55,25 @@ def parse_sort(value: str, allowed: Mapping[str, Key], *, parameter: str = "sort
     return tuple(order.values())
 
 
+def check_sort(order: Order, allowed: Collection[str], *, parameter: str = "sort") -> None:
+    """Raise `InvalidParameter` for a key that is not among these, as `parse_sort` does."""
+    for key in order:
+        if key.name not in allowed:
+            raise _refused(key.name, allowed, parameter)
+
+
 def _parse_key(text: str, allowed: Mapping[str, Key], parameter: str) -> Key:
     name = text.removeprefix("-")
     if name in allowed:
         return replace(allowed[name], descending=text != name)
+    raise _refused(name, allowed, parameter)
+
+
+def _refused(name: str, allowed: Collection[str], parameter: str) -> InvalidParameter:
     if not name:
         reason, code = f"a name is empty; leave {parameter} out for the usual order", "empty_name"
     elif not allowed:
         reason, code = "there is one order only; leave it out", "unknown_name"
     else:
         reason, code = f"not a name to sort by: these are {', '.join(allowed)}", "unknown_name"
-    raise InvalidParameter(parameter, name, reason, code=code, allowed=list(allowed))
+    return InvalidParameter(parameter, name, reason, code=code, allowed=list(allowed))

@@ -6,7 +6,7 @@ it is news: how a total is meant that is not exact, and whether there is more wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
@@ -18,8 +18,8 @@ from hasten.pagination.counts import NOT_COUNTED, Count, Relation
 
 T = TypeVar("T")
 
-Rows: TypeAlias = Sequence[Mapping[str, object]]
-"""By public name, ready to be written."""
+Rows: TypeAlias = list[dict[str, object]]
+"""By public name, ready to be written; what is changed in them until then is written, too."""
 
 
 class _Record:
@@ -33,14 +33,15 @@ class _Record:
     """The version that it was read as, where one was asked for."""
     not_modified: bool
     """The client has that version already: nothing was read, and the answer is 304."""
-    _answer: Callable[[], Answer] | None
+    _answer: Callable[[Any], Answer] | None
+    """Makes its answer, of what it holds by then."""
 
     def response(self, request: Asked | None = None) -> Answer:
         """The answer as JSON, with its headers; with the request, 304 if the client has it already.
 
         Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
         """
-        answer = self._answer() if self._answer else _plain_answer(self)
+        answer = self._answer(self) if self._answer else _plain_answer(self)
         return answer if request is None else answer.to(request)
 
     def __eq__(self, other: object) -> bool:

@@ -23,16 +23,16 @@ from typing import (
 from hasten._answers import Answer, etag_of, names_tag
 from hasten._queries import Query, pairs_of
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields.allowed import Allowed, FieldSet
+from hasten.fields.allowed import Allowed, FieldSet, is_shown
 from hasten.fields.fields import Fields
 from hasten.fields.items import value_of
 from hasten.fields.partial import is_partial, whole_of
 from hasten.fields.rows import encode
 from hasten.pagination import params, sources
 from hasten.pagination.counts import NOT_COUNTED, Cached, Count, Counting, Uncached, to_counting
-from hasten.pagination.cursor import Cursor, Keys, fingerprint
+from hasten.pagination.cursor import Cursor, Keys, fingerprint, in_cursor
 from hasten.pagination.links import cursor_links, link_header, page_links
-from hasten.pagination.order import Key, Order, parse_sort
+from hasten.pagination.order import Key, Order, check_sort, parse_sort
 from hasten.pagination.page import CursorPage, Envelope, Page
 from hasten.pagination.params import Limits, Mode, PageParams
 from hasten.pagination.remembered import Remembered
@@ -229,7 +229,8 @@ class Paginate(Generic[P]):
     ) -> P:
         """The page of a select: ``select(Post).where(Post.published)``.
 
-        fields is what each row holds, of `fields` (None: what q says, or its default). scope is
+        fields is what each row holds, parsed by `fields` or by what its `without` made, which then
+        says what may be sorted by, too (None: what q says, or its default). scope is
         whose rows these are, where the select does not say it: a cursor of one scope is refused in
         every other. Raises `InvalidParameter` (400) for a cursor of another query, before any SQL;
         and `InvalidOption` for a select that cannot be paged.
@@ -311,21 +312,28 @@ class Paginate(Generic[P]):
 
     def answer(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> Answer:
         """The whole answer: the JSON, its Link header, and its ETag if there is to be one."""
+        status, headers = self._head(page, q)
+        body = b"" if page.not_modified else self.encode(page)
+        if self._etag and page.etag is None:
+            headers["etag"] = etag_of(body)
+        return Answer(body, status, headers)
+
+    def _head(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> tuple[int, dict[str, str]]:
+        """The status of an answer, and those of its headers that are not made of its body."""
+        if page.not_modified:
+            assert page.etag is not None
+            return 304, {"etag": page.etag}
         headers = {"content-type": "application/json"}
         link = self.link(page, q)
         if link is not None:
             headers["link"] = link
-        body = self.encode(page)
-        if page.etag is not None or self._etag:
-            headers["etag"] = page.etag or etag_of(body)
-        return Answer(body, 200, headers)
+        if page.etag is not None:
+            headers["etag"] = page.etag
+        return 200, headers
 
     def _answering(self, page: Any, q: PageParams) -> P:
         """The page, which knows how it is answered."""
-        if page.not_modified:
-            page._answer = partial(Answer, b"", 304, {"etag": page.etag})
-        else:
-            page._answer = partial(self.answer, page, q)
+        page._answer = partial(self.answer, q=q)
         return cast("P", page)
 
     # Reading a database --------------------------------------------------------------------------
@@ -340,11 +348,15 @@ class Paginate(Generic[P]):
     ) -> Steps[Page[Any] | CursorPage[Any]]:
         if self.model is None:
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
-        chosen = self._chosen(q, fields)
+        chosen, allowed = self._chosen(q, fields)
         plan = self._plans.of(statement, chosen, q.order)
+        if q.page is None or self._version or self._remembered:
+            # Whose rows these are: what the caller says, and the schemas that they come from.
+            schemas = self._running.schemas_of(db, plan.reading, plan.own.execution_options)
+            scope = [scope, schemas] if schemas else scope
         signer = None
         if q.page is None:
-            plan.check_shown()
+            plan.check_shown(allowed)
             mark = fingerprint("cursor", self.model.__name__, scope, plan.parts())
             signer = self._signer(q, mark)
         dialect = self._running.dialect_of(db, plan.reading)
@@ -426,13 +438,16 @@ class Paginate(Generic[P]):
     def _reading(
         self, name: str, q: PageParams, fields: FieldSet | None, scope: object
     ) -> Reading[Page[Any] | CursorPage[Any]]:
-        chosen = self._chosen(q, fields)
+        chosen, allowed = self._chosen(q, fields)
         order = self._total_order(q.order)
         window = Window(order, q.limit, q.offset, None, chosen)
         if q.page is not None:
             return self._numbered_of(q, window, chosen)
         if not self._key:
             raise InvalidOption("key", (), "the names of fields that tell items apart: ('id',)")
+        for key in order:
+            if not is_shown(key.name, allowed):
+                raise in_cursor(key.name)
         said = [[key.name, key.descending, key.nulls] for key in order]
         signer = self._signer(q, fingerprint("source", name, scope, said))
         return self._stretch_of(q, window, chosen, signer)
@@ -469,8 +484,20 @@ class Paginate(Generic[P]):
 
     # Pages ---------------------------------------------------------------------------------------
 
-    def _chosen(self, q: PageParams, fields: FieldSet | None) -> FieldSet:
-        return fields or q.fields or self.fields.allowed.default
+    def _chosen(self, q: PageParams, fields: FieldSet | None) -> tuple[FieldSet, Allowed]:
+        """What each row holds, in fields of this list, and the list that was chosen from.
+
+        Raises `InvalidParameter` if the request sorts by a field that is not in that list.
+        """
+        chosen = fields or q.fields or self.fields.allowed.default
+        if chosen.allowed is self.fields.allowed:
+            return chosen, chosen.allowed
+        own = self.fields.own(chosen)
+        # The order of the developer's choice is nothing that a client has asked for.
+        if q.order is not self._default_order:
+            shown = [name for name in self._sorts if name in chosen.allowed.fields]
+            check_sort(q.order, shown)
+        return own, chosen.allowed
 
     def _page(self, q: PageParams, rows: Any, count: Count, *, has_more: bool) -> Page[Any]:
         assert q.page is not None
@@ -556,6 +583,9 @@ class Paginate(Generic[P]):
     def _check_in_cursor(self) -> None:
         if self._keys is None:
             return
+        for name in [*self._sorts, *(key.name for key in self._default_order), *self._key]:
+            if not is_shown(name, self.fields.allowed):
+                raise in_cursor(name)
         if self.model is None:
             if not self._key:
                 raise InvalidOption(

@@ -5,6 +5,7 @@ from hasten.ratelimit.current import CurrentLimit, SyncCurrentLimit, current_lim
 from hasten.ratelimit.decisions import Counters, Decided
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
+from hasten.ratelimit.limits import Limits, SyncLimits
 from hasten.ratelimit.middleware import RateLimitMiddleware
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.routes import limit
@@ -19,6 +20,7 @@ __all__ = [
     "Decision",
     "Limit",
     "Limiter",
+    "Limits",
     "LoadShedder",
     "MemoryStore",
     "Rate",
@@ -26,6 +28,7 @@ __all__ = [
     "Shed",
     "SyncCurrentLimit",
     "SyncLimiter",
+    "SyncLimits",
     "current_limit",
     "limit",
     "open_store",

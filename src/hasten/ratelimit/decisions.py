@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from hasten.ratelimit.exchange import Taken
 from hasten.ratelimit.limit import Limit
-
-logger = logging.getLogger("hasten.ratelimit")
+from hasten.ratelimit.repeated import RepeatedErrors
 
 NEAR: Final = 0.8
 """From this share of a limit on, a client is near it."""
@@ -48,8 +46,12 @@ class Decisions:
     """Counts them, by the names of limits, and tells on_decision."""
 
     def __init__(
-        self, limits: Iterable[Limit], on_decision: Callable[[Decided], object] | None
+        self,
+        limits: Iterable[Limit],
+        on_decision: Callable[[Decided], object] | None,
+        errors: RepeatedErrors,
     ) -> None:
+        self._errors = errors
         self.counters: Final[dict[str, Counters]] = {each.name: Counters() for each in limits}
         self._on_decision = on_decision
 
@@ -74,8 +76,7 @@ class Decisions:
             self._tell(self._on_decision, taken)
         return refuses
 
-    @staticmethod
-    def _tell(on_decision: Callable[[Decided], object], taken: Taken) -> None:
+    def _tell(self, on_decision: Callable[[Decided], object], taken: Taken) -> None:
         limit, told = taken.limit, taken.told
         retry_after = told.retry_us / 1_000_000
         decided = Decided(
@@ -83,5 +84,5 @@ class Decisions:
         )
         try:
             on_decision(decided)
-        except Exception:
-            logger.exception("%s: on_decision failed", limit.name)
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception(f"{limit.name}: on_decision failed")

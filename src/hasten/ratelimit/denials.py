@@ -1,7 +1,9 @@
 """Denials that need no asking.
 
 Nothing but a reset lets a check pass before the time that a certain denial tells. So whoever keeps
-asking is answered from here, and costs the store nothing, which is when it matters.
+asking is answered from here, and costs the store next to nothing, which is when it matters. Once a
+second the store is asked again: another process may have reset the key. While the store is not
+available a denial is repeated until its time.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from typing import Final, NamedTuple
 from hasten.ratelimit.store import Check, Group, Outcome, is_denied
 
 MAX_DENIALS: Final = 10_000
+
+TRUSTED_US: Final = 1_000_000
+"""For so long a denial is repeated without asking a store that is available."""
 
 
 class Denial(NamedTuple):
@@ -40,6 +45,8 @@ class Denials:
         self, groups: Sequence[Group], answer: Sequence[Sequence[Outcome]], asked_us: int
     ) -> None:
         """Keep what a store has answered to what it was asked then, if it is a certain denial."""
+        if self._denials:
+            self._forget_passed(groups, answer)
         group, outcomes = groups[len(answer) - 1], answer[-1]
         if not is_denied(group, outcomes):
             return
@@ -49,6 +56,15 @@ class Denials:
                 denial = Denial(asked_us + outcome.retry_us, check.cost, asked_us, list(outcomes))
                 self._keep(check, denial)
 
+    def _forget_passed(self, groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> None:
+        """What passes was reset."""
+        for group, outcomes in zip(groups, answer, strict=False):
+            for check, outcome in zip(group, outcomes, strict=True):
+                if outcome.ok:
+                    denial = self._denials.get((check.bucket, check.key))
+                    if denial is not None and denial.cost <= check.cost:
+                        del self._denials[check.bucket, check.key]
+
     def _keep(self, check: Check, denial: Denial) -> None:
         if len(self._denials) >= self._max:
             now_us = denial.asked_us
@@ -57,13 +73,20 @@ class Denials:
             self._denials = dict(alive[max(0, len(alive) - self._max // 2) :])
         self._denials[check.bucket, check.key] = denial
 
-    def find(self, groups: Sequence[Group], now_us: int) -> tuple[int, list[Outcome]] | None:
-        """The first group that is known to be denied, by its place, and its outcomes now."""
+    def find(
+        self, groups: Sequence[Group], now_us: int, *, may_ask: bool = True
+    ) -> tuple[int, list[Outcome]] | None:
+        """The first group that is known to be denied, by its place, and its outcomes now.
+
+        may_ask: whether the store is available, so that what was denied long ago is left to it.
+        """
         if self._denials:
             for place, group in enumerate(groups):
                 for check in group:
                     denial = self._denials.get((check.bucket, check.key))
                     if denial is None or check.cost != denial.cost or check.forced or check.shadow:
+                        continue
+                    if may_ask and now_us - denial.asked_us >= TRUSTED_US:
                         continue
                     if denial.until_us > now_us and len(group) == len(denial.outcomes):
                         return place, _told_now(denial, now_us - denial.asked_us)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -20,8 +19,7 @@ from hasten.ratelimit.store import Check, Outcome, Settlement, shown
 
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
-
-logger = logging.getLogger("hasten.ratelimit")
+    from hasten.ratelimit.plans import Plan
 
 T = TypeVar("T")
 
@@ -216,6 +214,11 @@ class Exchange:
         if settlements:
             self.middleware.guard.settle_soon(settlements)
 
+    def counted_by(self, name: str) -> list[Limit]:
+        """The limits that middlewares of this name have counted here and around it."""
+        found = [each.limit for each in self.taken] if self.middleware.name == name else []
+        return found if self.outer is None else found + self.outer.counted_by(name)
+
     async def _is_success(self, limit: Limit, status: int | None) -> bool:
         if status is None:
             return False
@@ -223,9 +226,38 @@ class Exchange:
             return status < 400
         try:
             return bool(await answer_of(limit.successful(self.context)))
-        except Exception:
-            logger.exception("%s: successful failed; the request is counted", limit.name)
+        except Exception:  # noqa: BLE001  # of the application's own function
+            what = f"{limit.name}: successful failed; the request is counted"
+            self.middleware.errors.exception(what)
             return limit.skip_failed
+
+
+class SocketExchange(Exchange):
+    """A WebSocket that some limits are for. of_messages are those of its messages.
+
+    Nothing replaces the headers of what the application sends, so a middleware inside this one
+    tells of its limits by itself: around is not `outer`.
+    """
+
+    __slots__ = ("_around", "_of_messages")
+
+    def __init__(
+        self,
+        middleware: RateLimitMiddleware,
+        context: Context,
+        send: Send,
+        around: Exchange | None,
+        of_messages: Plan | None,
+    ) -> None:
+        super().__init__(middleware, context, send)
+        self._around = around
+        self._of_messages = of_messages
+
+    def counted_by(self, name: str) -> list[Limit]:
+        found = super().counted_by(name)
+        if self._of_messages is not None and self.middleware.name == name:
+            found += self._of_messages.limits
+        return found if self._around is None else found + self._around.counted_by(name)
 
 
 def is_last(message: Message) -> bool:

@@ -1,9 +1,10 @@
 """What stands between limits and a store, so that neither a dead nor a busy one harms requests.
 
 - A denial that is certain is repeated from memory: the store hears nothing of who keeps asking.
-- A store that misses its budget once, or fails some times in a row, is not asked for a while: the
-  request goes on at once, by the rule of each check:
-  "local" counts in this process, "allow" lets pass, "deny" denies.
+- A store that fails or misses its budget some times in a row is not asked for a while: the request
+  goes on at once, by the rule of each check: "local" counts in this process, "allow" lets pass,
+  "deny" denies. One slow answer is not an outage, and time for which this process's own event loop
+  was late is not the store's.
 - Now and then the store is asked again, by nobody's request; once it answers, it decides again,
   and what was counted meanwhile is dropped. Reservations that ended meanwhile are settled then.
 """
@@ -15,12 +16,15 @@ import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds, to_us
-from hasten.errors import StoreError
+from hasten._timeouts import LoopTimeout
+from hasten.errors import InvalidLimit, StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
 from hasten.ratelimit.denials import Denials
 from hasten.ratelimit.leasing import Leases
@@ -48,6 +52,13 @@ BUDGET: Final = 0.05
 # So many settlements are kept for a store that is away; what they would give back goes in time.
 MAX_OWED: Final = 10_000
 
+LOGGED_EVERY_S: Final = 60.0
+"""An outage that begins sooner after the last one that was logged is not logged."""
+
+
+_guards: Final[weakref.WeakSet[Guard]] = weakref.WeakSet()
+"""All of this process, which hear of what is reset in their stores."""
+
 
 @dataclass(slots=True)
 class GuardCounts:
@@ -67,7 +78,7 @@ class Guard:
     """A store that always answers, and soon. May be used from several event loops.
 
     instances is how many processes share the store: where each has to count for itself, it allows
-    its share. budget, in seconds, is for stores that keep to none of their own.
+    its share. budget, in seconds, is for stores that keep to none of their own. clock is for tests.
     """
 
     def __init__(
@@ -76,16 +87,17 @@ class Guard:
         *,
         instances: int = 1,
         budget: Seconds = BUDGET,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock: Clock | None = None,
     ) -> None:
         self.store = store
+        self.clock = clock
         self.immediate = store if isinstance(store, ImmediateStore) else None
         """The store itself, if it answers at once: then it needs no guarding."""
         self.counts = GuardCounts()
         self._instances = to_limit("instances", instances, at_least=1)
         self._budget_us = to_us("budget", budget, at_least_us=1)
-        self._clock_ns = clock_ns
-        self._local = MemoryStore(clock_ns=clock_ns)
+        self._clock_ns = now_ns_of(clock)
+        self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
         self._breaker = Breaker()
         self._denials = Denials()
@@ -95,8 +107,16 @@ class Guard:
             weakref.WeakKeyDictionary()
         )
         self._is_timed = isinstance(store, TimedStore)
+        _guards.add(self)
         if isinstance(store, TimedStore):
-            store.on_late = self._back
+            store.on_late = self._probe_late
+        self._questions = 0
+        self._doubted: Check | None = None
+        """What the store was asked when it failed last: it is probed with that."""
+        self._is_probing = False
+        self._logged_at_s = float("-inf")
+        self._is_logged = False
+        """Whether the log says that the store is away."""
 
     @property
     def is_away(self) -> bool:
@@ -147,18 +167,16 @@ class Guard:
         """As `Store.peek`; never raises `StoreError`."""
         if self._breaker.is_open:
             return self._local.peek_now([self._share(check) for check in checks])
+        question = self._next_question()
         try:
             return await self._within_budget(self._asked([checks]).peek(checks))
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, question)
             return self._local.peek_now([self._share(check) for check in checks])
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """As `Store.reset`. Other processes repeat denials that they know of until their time."""
-        self._let_go(bucket, key)
-        self._local.reset_now(bucket, key)
-        await self.store.reset(bucket, key)
-        self._denials.forget(bucket, key)  # it may have been denied once more meanwhile
+        """As `Store.reset`. Other processes ask the store again within a second."""
+        await reset_key(self.store, bucket, key)
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
         """As `Store.block`; holds in this process even if the store is away."""
@@ -170,6 +188,16 @@ class Guard:
         self._denials.forget(bucket, key)
         if self._leases and (leases := self._leases.get(asyncio.get_running_loop())) is not None:
             leases.forget(bucket, key)
+
+    def _forget(self, bucket: str, key: bytes) -> None:
+        self._let_go(bucket, key)
+        self._local.reset_now(bucket, key)
+
+    async def _forget_all(self) -> None:
+        self._denials.clear()
+        self._local.clear()
+        if (leases := self._leases.get(asyncio.get_running_loop())) is not None:
+            await leases.give_back()
 
     async def aclose(self) -> None:
         """Finish what has begun, and let go of the store. Safe to call twice."""
@@ -194,10 +222,12 @@ class Guard:
                 self._spawn(self._probe(groups[0][0]))
             return self._without_store(groups)
         self.counts.asked += 1
+        question = self._next_question()
         try:
             answer = await self._within_budget(self._asked(groups).hit(groups))
         except StoreError as error:
-            self._failed(error)
+            self._doubted = groups[0][0]
+            self._failed(error, question)
             return self._without_store(groups)
         if self._breaker.succeeded():
             self._welcome()
@@ -211,7 +241,7 @@ class Guard:
                 loop = asyncio.get_running_loop()
                 leases = self._leases.get(loop)
                 if leases is None:
-                    leases = self._leases[loop] = Leases(self.store, clock_ns=self._clock_ns)
+                    leases = self._leases[loop] = Leases(self.store, clock=self.clock)
                 return leases
         return self.store
 
@@ -219,34 +249,48 @@ class Guard:
         if self._is_timed:
             return await asking
         try:
-            async with asyncio.timeout(self._budget_us / 1_000_000):
+            async with LoopTimeout(self._budget_us / 1_000_000):
                 return await asking
         except TimeoutError as exc:
             raise OverBudget(type(self.store).__name__, self._budget_us) from exc
 
-    def _failed(self, error: StoreError) -> None:
+    def _next_question(self) -> int:
+        self._questions += 1
+        return self._questions
+
+    def _failed(self, error: StoreError, question: int) -> None:
         self.counts.errors += 1
-        # One that says nothing has cost a request its budget: the next ones are spared that. If it
-        # was late by a moment only, its answer makes it welcome again in another moment.
-        is_silent = isinstance(error, OverBudget)
-        if self._breaker.failed(self._now_us(), conclusive=is_silent):
-            logger.warning("limits are kept without their store until it answers again: %s", error)
+        if self._breaker.failed(self._now_us(), question=question, newest=self._questions):
+            # A store that comes and goes must not fill the log.
+            self._is_logged = time.monotonic() - self._logged_at_s >= LOGGED_EVERY_S
+            if self._is_logged:
+                self._logged_at_s = time.monotonic()
+                logger.warning(
+                    "limits are kept without their store until it answers again: %s", error
+                )
+
+    def _probe_late(self) -> None:
+        """The store has answered, too late: it may be in time again."""
+        if self._breaker.is_open and self._doubted is not None and not self._is_probing:
+            self._spawn(self._probe(self._doubted))
 
     async def _probe(self, check: Check) -> None:
+        self._is_probing = True
+        question = self._next_question()
         try:
             await self._within_budget(self.store.peek([check]))
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, question)
         else:
-            self._back()
-
-    def _back(self) -> None:
-        if self._breaker.succeeded():
-            self._welcome()
+            if self._breaker.succeeded():
+                self._welcome()
+        finally:
+            self._is_probing = False
 
     def _welcome(self) -> None:
         """The store is back. What was counted without it is its own no more."""
-        logger.warning("the store of limits answers again")
+        if self._is_logged:
+            logger.warning("the store of limits answers again")
         self._local.clear()
         if self._owed:
             owed = list(self._owed)
@@ -254,10 +298,11 @@ class Guard:
             self.settle_soon(owed)
 
     async def _settled(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
+        question = self._next_question()
         try:
             await self._within_budget(settling)
         except StoreError as error:
-            self._failed(error)
+            self._failed(error, question)
             self._owed.extend(settlements)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -278,6 +323,9 @@ class Guard:
         return answer
 
     def _group_without_store(self, group: Group) -> list[Outcome]:
+        known = self._denials.find((group,), self._now_us(), may_ask=False)
+        if known is not None:
+            return known[1]
         match group[0].on_error:
             case "allow":
                 return [_allowed(check) for check in group]
@@ -306,6 +354,41 @@ class Guard:
 
     def _now_us(self) -> int:
         return self._clock_ns() // 1000
+
+
+async def reset_key(store: Store, bucket: str, key: bytes) -> None:
+    """Forget all of a key in a store, and in all that stands before it in this process.
+
+    Raises `StoreError`.
+    """
+    guards = _guards_of(store)
+    for guard in guards:
+        guard._forget(bucket, key)
+    await store.reset(bucket, key)
+    for guard in guards:
+        guard._denials.forget(bucket, key)  # it may have been denied once more meanwhile
+
+
+async def clear_store(store: Store) -> None:
+    """Forget all keys of a store, and of all that stands before it in this process.
+
+    Raises `StoreError`, and `InvalidLimit` for a store of the application's own without `clear`.
+    """
+    clear: Any = getattr(store, "clear", None)
+    if clear is None:
+        raise InvalidLimit("RESET", "store", store, "a store that has clear()")
+    guards = _guards_of(store)
+    for guard in guards:
+        await guard._forget_all()
+    cleared = clear()
+    if isawaitable(cleared):
+        await cleared
+    for guard in guards:
+        guard._denials.clear()
+
+
+def _guards_of(store: Store) -> list[Guard]:
+    return [guard for guard in list(_guards) if guard.store is store]
 
 
 def _ends(groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> bool:

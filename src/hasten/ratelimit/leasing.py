@@ -12,10 +12,10 @@ limits that are counted by outcome, and those that hold together with others.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
+from hasten._clock import Clock, now_ns_of
 from hasten.errors import StoreError
 from hasten.ratelimit.store import (
     Check,
@@ -56,9 +56,9 @@ class Leases:
     Belongs to one event loop.
     """
 
-    def __init__(self, store: Store, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
         self._store = store
-        self._clock_ns = clock_ns
+        self._clock_ns = now_ns_of(clock)
         self._leases: dict[tuple[str, bytes], _Lease] = {}
         self._asking: dict[tuple[str, bytes], asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -176,10 +176,12 @@ class Limit:
         self.approximate: Final = _limit("approximate", approximate)
         self.per: Final = one_of("per", per, get_args(Per))
         self._check_outcome()
-        self.rules: tuple[Rule, ...] = tuple(_rule(each, algorithm) for each in self.rates)
+        self.rules: tuple[Rule, ...] = self.rules_of(self.rates) if self.rates else ()
         self._is_named = name is not None
         self.name: Final = _name(name) or self._default_name()
         self.bucket = name or self._default_bucket()
+        self.strictest: tuple[Rule, ...] = ()
+        """Of the rates that a function has returned: what holds where it fails."""
         self._rules_of = lru_cache(256)(self._make_rules)
         self.policies: Final = lru_cache(256)(self._policy)
         """What answers say of a rule."""
@@ -222,6 +224,16 @@ class Limit:
         return bool(self.rules) and self.rules[0].kind == "concurrency"
 
     @property
+    def definition(self) -> tuple[object, ...]:
+        """Equal for limits that count the same requests in the same way."""
+        return (
+            self.bucket, self.rules, self.rate_of, self.algorithm, self.paths, self.methods,
+            self.key, self.cost, self.skip, self.skip_successful, self.skip_failed,
+            self.successful, self.counts, self.shadow, self.block_us, self.on_store_error,
+            self.approximate, self.per,
+        )  # fmt: skip
+
+    @property
     def is_plain(self) -> bool:
         """Whether a client's address tells all that is to be known before the store is asked."""
         is_simple = self.key in ("ip", "global") and isinstance(self.cost, int)
@@ -256,9 +268,13 @@ class Limit:
             for rule in rules
         ]
 
-    def rules_for(self, rate: Rated) -> tuple[Rule, ...]:
+    def rules_for(self, rate: object) -> tuple[Rule, ...]:
         """The rules of a rate that a function gave. Raises `InvalidLimit`."""
-        return self._rules_of(rate)
+        return self._rules_of(tuple(rate) if isinstance(rate, list) else rate)
+
+    def rules_of(self, rate: object) -> tuple[Rule, ...]:
+        """The rules of a rate. Raises `InvalidLimit`."""
+        return tuple(_rule(each, self.algorithm) for each in _rates(rate))
 
     def keeps(self, status: int | None, is_success: bool) -> bool:
         """Whether a request that ended so stays counted. status is None if there is no answer."""
@@ -272,9 +288,11 @@ class Limit:
 
     # Making --------------------------------------------------------------------------------------
 
-    def _make_rules(self, rate: Rated) -> tuple[Rule, ...]:
-        rules = tuple(_rule(each, self.algorithm) for each in _rates(rate))
+    def _make_rules(self, rate: object) -> tuple[Rule, ...]:
+        rules = self.rules_of(rate)
         self._check_block(rules)
+        if not self.strictest or _per_us(rules) < _per_us(self.strictest):
+            self.strictest = rules
         return rules
 
     def _policy(self, rule: Rule) -> Policy:
@@ -339,6 +357,17 @@ class Limit:
                 )
 
 
+def text_of(key: object) -> str:
+    """The text of a key. Raises `TypeError` for an object that has none of its own."""
+    if isinstance(key, str):
+        return key
+    kind = type(key)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        # It would be another one for each request.
+        raise TypeError(f"a key is a text or a number, not {key!r}")
+    return str(key)
+
+
 # Options ------------------------------------------------------------------------------------------
 
 
@@ -360,6 +389,11 @@ def _rule(rate: Rate, algorithm: Algorithm | None) -> Rule:
         return rule_of(rate, algorithm)
     except InvalidOption as error:
         raise InvalidLimit.of("ALGORITHM", error) from None
+
+
+def _per_us(rules: Sequence[Rule]) -> float:
+    """How much rates that hold together let pass in the long run."""
+    return min(rule.limit / rule.window_us for rule in rules)
 
 
 def _limit(option: str, value: object) -> int:

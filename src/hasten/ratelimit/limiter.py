@@ -6,6 +6,7 @@ import asyncio
 from typing import Final, NamedTuple
 
 from hasten import _portal
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds, to_us
 from hasten._loops import require_asyncio
 from hasten.errors import InvalidOption
@@ -13,7 +14,7 @@ from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
 from hasten.ratelimit.rules import Algorithm, bucket_of, check_block, rule_of
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store, digest, shown
-from hasten.ratelimit.stores import open_store
+from hasten.ratelimit.stores import store_and_clock
 
 MAX_KNOWN_KEYS: Final = 10_000
 
@@ -43,7 +44,8 @@ class Limiter:
     and store share their counts. on_store_error: where the store does not answer, "local" counts
     in this process, "allow" lets pass, "deny" denies. block_for: how long a key is denied once it
     asked for too much. approximate: by how many processes the limit is shared, if it may be counted
-    approximately (`leasing`). `limiter.sync` has the same for code without an event loop.
+    approximately (`leasing`). clock is for tests: `hasten.testing.ManualClock`. `limiter.sync` has
+    the same for code without an event loop.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Limiter:
         approximate: int = 0,
         instances: int = 1,
         budget: Seconds = BUDGET,
+        clock: Clock | None = None,
     ) -> None:
         if on_store_error not in ON_ERROR:
             expected = f"one of {', '.join(map(repr, ON_ERROR))}"
@@ -80,9 +83,10 @@ class Limiter:
             )
             for rule in rules
         ]
-        if store is None or isinstance(store, str):
-            store = open_store(store or "memory://", budget=budget)
-        self._guard = Guard(store, instances=instances, budget=budget)
+        store, clock = store_and_clock(store, clock, budget)
+        self._guard = Guard(store, instances=instances, budget=budget, clock=clock)
+        self._now_ns = now_ns_of(clock)
+        self._sleep = asyncio.sleep if clock is None else clock.sleep
         immediate = self._guard.immediate if len(rules) == 1 else None
         # What most limiters are: one rate, and a store that answers at once.
         self._hit_one = immediate.hit_one if immediate is not None else None
@@ -108,15 +112,16 @@ class Limiter:
         if cost > self._capacity:
             raise InvalidOption("cost", cost, f"at most {self._capacity}: more never fits")
         require_asyncio("Limiter.wait", "use hit, and wait for retry_after seconds yourself")
-        loop = asyncio.get_running_loop()
-        ends_at = None if timeout is None else loop.time() + to_us("timeout", timeout) / 1_000_000
+        timeout_s = None if timeout is None else to_us("timeout", timeout) / 1_000_000
+        since_ns = self._now_ns()
         while True:
             decision = await self.hit(key, cost)
             if decision.ok:
                 return decision
-            if ends_at is not None and loop.time() + decision.retry_after > ends_at:
+            waited_s = (self._now_ns() - since_ns) / 1_000_000_000
+            if timeout_s is not None and waited_s + decision.retry_after > timeout_s:
                 return decision
-            await asyncio.sleep(decision.retry_after)
+            await self._sleep(decision.retry_after)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """What `hit` would say, taking nothing."""

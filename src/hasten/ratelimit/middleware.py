@@ -7,38 +7,38 @@ the first that refuses: those before it stay charged, those behind it are not to
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
 from hasten._loops import require_asyncio
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit import routes
-from hasten.ratelimit.addresses import Addresses
+from hasten.ratelimit.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit.breaker import PAUSE_US
 from hasten.ratelimit.clients import Clients, Oddities
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.current import finish_now
 from hasten.ratelimit.decisions import Counters, Decided, Decisions
-from hasten.ratelimit.exchange import Exchange, Taken, answer_of, current
+from hasten.ratelimit.exchange import Exchange, SocketExchange, Taken, answer_of, current
 from hasten.ratelimit.fallback import BUDGET, Guard
 from hasten.ratelimit.fields import Fields
-from hasten.ratelimit.limit import Limit, one_of
-from hasten.ratelimit.paths import plain
+from hasten.ratelimit.limit import Limit, Rated, one_of, text_of
+from hasten.ratelimit.limits import Limits
 from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.refusals import Refusals
+from hasten.ratelimit.repeated import RepeatedErrors
+from hasten.ratelimit.root_paths import RootPaths, is_mounted
+from hasten.ratelimit.rules import Rule
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
 from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
-from hasten.ratelimit.stores import MemoryStore, open_store
-
-logger = logging.getLogger("hasten.ratelimit")
 
 _MARK: Final = "hasten.ratelimit"
 
@@ -46,7 +46,8 @@ _MARK: Final = "hasten.ratelimit"
 class RateLimitMiddleware:
     """``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m", path="/api/")])``
 
-    - limits: each is for its paths and methods; those of one request are asked for together.
+    - limits: each is for its paths and methods; those of one request are asked for together. A
+      list, or `Limits`, which has their store as well.
     - store: where counts are kept: a URL ("redis://…", "sqlite:///…"), a store, or None for the
       memory of this process.
     - trusted_proxies: addresses and ranges whose X-Forwarded-For is believed; hops: or so many
@@ -60,8 +61,9 @@ class RateLimitMiddleware:
       them, or none: Retry-After is part of every refusal.
     - on_decision: called with a `Decided` for each limit of each request.
     - enabled: False lets everything through, untouched.
-    - clock: for tests: gives the time in seconds since the epoch.
-    - name: two of one name count a request once.
+    - clock: for tests: `hasten.testing.ManualClock`. A store that is given as an object has to be
+      made with the same clock.
+    - name: of two middlewares of one name around a request, equal limits count it once.
 
     Raises `InvalidLimit`.
     """
@@ -75,7 +77,7 @@ class RateLimitMiddleware:
         trusted_proxies: Collection[str] = (),
         hops: int = 0,
         proxy_header: str = "x-forwarded-for",
-        ipv6_prefix: int = 56,
+        ipv6_prefix: int | None = None,
         on_store_error: OnError = "local",
         budget: Seconds = BUDGET,
         instances: int = 1,
@@ -83,29 +85,41 @@ class RateLimitMiddleware:
         on_decision: Callable[[Decided], object] | None = None,
         enabled: bool = True,
         name: str = "default",
-        clock: Callable[[], float] | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        _check_limits(limits)
+        if isinstance(limits, Limits):
+            own_budget = None if budget == BUDGET else budget
+            _check_given(store=store, clock=clock, ipv6_prefix=ipv6_prefix, budget=own_budget)
+        else:
+            ipv6_prefix = DEFAULT_PREFIX if ipv6_prefix is None else ipv6_prefix
+            limits = Limits(
+                limits, store=store, clock=clock, ipv6_prefix=ipv6_prefix, budget=budget
+            )
         one_of("on_store_error", on_store_error, ON_ERROR)
         self.app = app
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)
         self.on_store_error: Final = on_store_error
-        if store is None or isinstance(store, str):
-            store = open_store(store or "memory://", budget=budget)
-        clock_ns = time.monotonic_ns if clock is None else _in_ns(clock)
-        self.guard = Guard(store, instances=instances, budget=budget, clock_ns=clock_ns)
+        try:
+            self.guard = Guard(
+                limits.store, instances=instances, budget=limits.budget, clock=limits.clock
+            )
+        except InvalidOption as error:
+            raise InvalidLimit.of(error.option.upper(), error) from None
+        self._all = limits
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
-        self.fields: Final = Fields(headers, clock or time.time)
-        self._plans = Plans(limits, self.fields, on_store_error)
+        self.fields: Final = Fields(headers, _seconds_of(limits.clock))
         self._oddities = Oddities()
+        self._plans = Plans(limits, self.fields, on_store_error, RootPaths(app), self._oddities)
+        self._plan_of = self._plans.of_request
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
-        self._clients = Clients(proxies, Addresses(ipv6_prefix), self._oddities)
-        self._decisions = Decisions(limits, on_decision)
+        self._clients = Clients(proxies, Addresses(limits.ipv6_prefix), self._oddities)
+        self.errors = RepeatedErrors()
+        self._decisions = Decisions(limits, on_decision, self.errors)
         self._refusals = Refusals()
         self._enabled = enabled
-        self._name = name
+        self.name: Final = name
         self._mark = frozenset({name})
         self._is_alone: bool | None = None
         """Whether it has made its parts itself; None before the first request."""
@@ -115,10 +129,17 @@ class RateLimitMiddleware:
         """What each limit has done so far, by its name."""
         return self._decisions.counters
 
-    async def reset(self) -> None:
-        """Forget all counts that are in the memory of this process: for tests."""
-        if isinstance(self.guard.store, MemoryStore):
-            self.guard.store.clear()
+    async def reset(
+        self, name: str | None = None, key: object = None, *, rate: Rated | None = None
+    ) -> None:
+        """Let one client go, as `Limits.reset`.
+
+        Without a name, forget all counts of the store, also those of others that use it: for tests.
+        """
+        if name is None:
+            await self._all.clear()
+        else:
+            await self._all.reset(name, key, rate=rate)
 
     async def aclose(self) -> None:
         """Let go of the store. Safe to call twice."""
@@ -129,11 +150,16 @@ class RateLimitMiddleware:
         if self._is_alone is None and kind in _KINDS:
             self._join(scope)
         if self._enabled and kind == "http":
-            plan = self._plans.of_request(scope)
-            if (plan is not None or routes.in_use) and not self._is_inside_itself(scope):
-                await self._http(plan, scope, receive, send)
-                return
-        elif self._enabled and kind == "websocket" and not self._is_inside_itself(scope):
+            plan = self._plan_of(scope)
+            if plan is not None or routes.in_use:
+                if not self._is_inside_another(scope):
+                    await self._http(plan, scope, receive, send)
+                    return
+                plan = self._uncounted(plan)
+                if plan is not None:
+                    await self._http(plan, scope, receive, send)
+                    return
+        elif self._enabled and kind == "websocket":
             await self._websocket(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -145,14 +171,17 @@ class RateLimitMiddleware:
                 f"RateLimitMiddleware with {type(self.guard.store).__name__}",
                 "use store='memory://', or serve with asyncio",
             )
-        first = first_of(scope, self, (self._name, self.limits))
+        first = first_of(scope, self, (self.name, self.limits))
         self._is_alone = first is self
         if first is not self:
             self.guard, self._hit_one = first.guard, first._hit_one
-            self._plans, self._clients, self._oddities = (
-                first._plans, first._clients, first._oddities,
-            )  # fmt: skip
+            self._clients, self._oddities = first._clients, first._oddities
             self._decisions, self._refusals = first._decisions, first._refusals
+            self.errors = first.errors
+        if is_mounted(scope):
+            self._plan_of = self._plans.of_mounted_request
+        elif first is not self:
+            self._plans, self._plan_of = first._plans, first._plans.of_request
 
     async def _http(self, plan: Plan | None, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope, send)
@@ -180,15 +209,16 @@ class RateLimitMiddleware:
             await self._refusals.refuse(exchange, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._exchange(scope, send)
-        plan = self._plans.of_handshake(scope)
+        plan, of_messages = self._plans.of_handshake(scope), self._plans.of_messages(scope)
+        if self._is_inside_another(scope):
+            plan, of_messages = self._uncounted(plan), self._uncounted(of_messages)
+        exchange = SocketExchange(self, self._context(scope), send, current.get(), of_messages)
         if plan is not None:
             await self._take(exchange, plan)
             if exchange.denied is not None:
                 await receive()  # the handshake itself, which comes first
                 await self._refusals.refuse_handshake(exchange, send)
                 return
-        of_messages = self._plans.of_messages(scope)
         takes = None if of_messages is None else partial(self._take_message, exchange, of_messages)
         connection = Connection(exchange, takes, receive)
         token = current.set(exchange)
@@ -205,22 +235,35 @@ class RateLimitMiddleware:
             await self._refusals.refuse_handshake(exchange, send)
 
     def _exchange(self, scope: Scope, send: Send) -> Exchange:
-        context = Context(scope, self._clients.of(scope))
-        if scope[_MARK] is self._mark or scope["type"] != "http":
+        context = self._context(scope)
+        if scope[_MARK] is self._mark:
             return Exchange(self, context, send)
         return Exchange(self, context, send, outer=current.get())
 
-    def _is_inside_itself(self, scope: Scope) -> bool:
+    def _context(self, scope: Scope) -> Context:
+        return Context(scope, self._clients.of(scope))
+
+    def _is_inside_another(self, scope: Scope) -> bool:
         """Whether another one of this name has the request already. Marks that this one has."""
         marks = scope.get(_MARK)
         if marks is None:
             scope[_MARK] = self._mark
             return False
-        if self._name in marks:
-            self._oddities.say("DOUBLE_COUNT")
-            return True
         scope[_MARK] = marks | self._mark
-        return False
+        return self.name in marks
+
+    def _uncounted(self, plan: Plan | None) -> Plan | None:
+        """The limits of a plan that no middleware of this name around this one has counted."""
+        around = current.get()
+        if plan is None or around is None:
+            return plan
+        counted = [each.definition for each in around.counted_by(self.name)]
+        left = tuple(limit for limit in plan.limits if limit.definition not in counted)
+        if len(left) == len(plan.limits):
+            return plan
+        twice = ", ".join(limit.name for limit in plan.limits if limit not in left)
+        self._oddities.say("DOUBLE_COUNT", twice)
+        return self._plans.of(left) if left else None
 
     # Taking ---------------------------------------------------------------------------------------
 
@@ -257,7 +300,7 @@ class RateLimitMiddleware:
         else:
             try:
                 limits, groups = await self._groups(exchange.context, plan)
-            except _KeyFailed as failed:
+            except _FunctionFailed as failed:
                 exchange.denied = Taken(failed.limit, (), (_UNAVAILABLE,))
                 return
             if not groups:
@@ -274,7 +317,14 @@ class RateLimitMiddleware:
             if self._decisions.refuses(taken):
                 exchange.denied = taken
             if limit.on_limited is not None and taken.is_denied:
-                await _tell_limited(limit, exchange.context)
+                await self._tell_limited(limit, exchange.context)
+
+    async def _tell_limited(self, limit: Limit, context: Context) -> None:
+        assert limit.on_limited is not None
+        try:
+            await answer_of(limit.on_limited(context))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self.errors.exception(f"{limit.name}: on_limited failed")
 
     async def _groups(
         self, context: Context, plan: Plan
@@ -282,15 +332,17 @@ class RateLimitMiddleware:
         limits: list[Limit] = []
         groups: list[Sequence[Check]] = []
         for limit in plan.limits:
-            if limit.skip is not None and await answer_of(limit.skip(context)):
+            if limit.skip is not None and await self._is_skipped(context, limit):
                 continue
             key = await self._key(context, limit)
             if key is None:
                 continue
-            rules: Sequence[Any] = limit.rules
+            rules: Sequence[Rule] = limit.rules
             if limit.rate_of is not None:
-                rules = limit.rules_for(await answer_of(limit.rate_of(context)))
-            cost = limit.cost if isinstance(limit.cost, int) else await _cost(limit, context)
+                rules = await self._rules(context, limit)
+                if not rules:
+                    continue
+            cost = limit.cost if isinstance(limit.cost, int) else await self._cost(context, limit)
             limits.append(limit)
             groups.append(limit.checks(key, cost, rules, self.on_store_error))
         return limits, groups
@@ -301,25 +353,56 @@ class RateLimitMiddleware:
         if limit.key == "global":
             return "global"
         if limit.key == "route":
-            return f"{context.client} {plain(context.path)}"
+            return f"{context.client} {self._plans.route_of(context.scope)}"
         try:
             key = await answer_of(limit.key(context))
-        except Exception:
+            if key is None:
+                return None
+            text = text_of(key)
+        except Exception:  # noqa: BLE001  # of the application's own function
             # Whom to count it for is unknown, which must not be a way around the limit.
-            how = limit.on_store_error or self.on_store_error
-            logger.exception("%s: its key failed; %s", limit.name, _ON_KEY_ERROR[how])
-            if how == "deny":
-                raise _KeyFailed(limit) from None
+            how = self._on_failure(limit, "key", _ON_KEY_ERROR)
             return context.client if how == "local" else None
-        if key is None:
-            return None
-        if key != context.client and key == (context.scope.get("client") or (None,))[0]:
+        if text != context.client and text == (context.scope.get("client") or (None,))[0]:
             self._oddities.say("KEY_ADDRESS", limit.name)
-        return str(key)
+        return text
+
+    async def _is_skipped(self, context: Context, limit: Limit) -> bool:
+        assert limit.skip is not None
+        try:
+            return bool(await answer_of(limit.skip(context)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self.errors.exception(f"{limit.name}: its skip failed; the request is counted")
+            return False
+
+    async def _rules(self, context: Context, limit: Limit) -> Sequence[Rule]:
+        """Those of a rate that a function returns; none if the request is not counted."""
+        assert limit.rate_of is not None
+        try:
+            return limit.rules_for(await answer_of(limit.rate_of(context)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            how = self._on_failure(limit, "rate", _ON_RATE_ERROR)
+            return limit.strictest if how == "local" else ()
+
+    async def _cost(self, context: Context, limit: Limit) -> int:
+        assert callable(limit.cost)
+        try:
+            return to_limit("cost", await answer_of(limit.cost(context)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self.errors.exception(f"{limit.name}: its cost failed; the request costs 1")
+            return 1
+
+    def _on_failure(self, limit: Limit, function: str, says: Mapping[str, str]) -> OnError:
+        """What becomes of a request whose key or rate is unknown: as without a store."""
+        how = limit.on_store_error or self.on_store_error
+        self.errors.exception(f"{limit.name}: its {function} failed; {says[how]}")
+        if how == "deny":
+            raise _FunctionFailed(limit)
+        return how
 
 
-class _KeyFailed(Exception):
-    """The key of a limit raised, and it says to refuse then."""
+class _FunctionFailed(Exception):
+    """A function of a limit raised, and the limit says to refuse then."""
 
     def __init__(self, limit: Limit) -> None:
         super().__init__(limit.name)
@@ -336,35 +419,23 @@ _ON_KEY_ERROR: Final[Mapping[str, str]] = {
     "deny": "the request is refused",
 }
 
-
-def _in_ns(clock: Callable[[], float]) -> Callable[[], int]:
-    return lambda: round(clock() * 1_000_000_000)
-
-
-async def _tell_limited(limit: Limit, context: Context) -> None:
-    try:
-        await answer_of(limit.on_limited(context))
-    except Exception:
-        logger.exception("%s: on_limited failed", limit.name)
+_ON_RATE_ERROR: Final[Mapping[str, str]] = {
+    "local": "the lowest rate that it has returned holds, if there is one",
+    "allow": "the request is not counted",
+    "deny": "the request is refused",
+}
 
 
-async def _cost(limit: Limit, context: Context) -> int:
-    assert callable(limit.cost)
-    return to_limit("cost", await answer_of(limit.cost(context)))
+def _check_given(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            expected = f"no {name} beside Limits(…), which has it"
+            raise InvalidLimit("LIMITS", name, value, expected)
 
 
-def _check_limits(limits: object) -> None:
-    if isinstance(limits, Limit) or not isinstance(limits, Sequence):
-        raise InvalidLimit("LIMITS", "limits", limits, "a list of Limit(…)")
-    buckets: set[str] = set()
-    for limit in limits:
-        if not isinstance(limit, Limit):
-            raise InvalidLimit("LIMITS", "limits", limit, "a list of Limit(…)")
-        if limit.bucket in buckets:
-            raise InvalidLimit(
-                "SHARED",
-                "limits",
-                limit.name,
-                "a name of its own for each: name=…, or they would share one count",
-            )
-        buckets.add(limit.bucket)
+def _seconds_of(clock: Clock | None) -> Callable[[], float]:
+    """Tells the time in seconds since the epoch."""
+    if clock is None:
+        return time.time
+    now_ns = now_ns_of(clock)
+    return lambda: now_ns() / 1_000_000_000

@@ -24,20 +24,20 @@ class Paths:
             None if paths is None else tuple({plain(path) for path in paths}) for paths in patterns
         ]
 
-    def match(self, path: str, root_path: str = "") -> tuple[int, ...]:
-        """The places of the limits that a request is under, in their order.
-
-        path holds root_path, as ASGI 3 has it; where a server has taken it off, it is not missed.
-        """
-        inside = _without_root(plain(path), plain(root_path))
+    def match(self, *paths: str) -> tuple[int, ...]:
+        """The places of the limits that are for any of these paths, in their order."""
+        found = [plain(path) for path in paths]
         return tuple(
             place
             for place, prefixes in enumerate(self._prefixes)
-            if prefixes is None or any(_is_below(inside, prefix) for prefix in prefixes)
+            if prefixes is None
+            or any(_is_below(path, prefix) for path in found for prefix in prefixes)
         )
 
 
-def _without_root(path: str, root_path: str) -> str:
+def without_root(path: str, root_path: str) -> str:
+    """The plain path without the root path, if it begins with it."""
+    path, root_path = plain(path), plain(root_path)
     return path[len(root_path) :] if _is_below(path, root_path) else path
 
 

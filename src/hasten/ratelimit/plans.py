@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hasten._asgi import Headers, Scope
+from hasten.ratelimit.clients import Oddities
 from hasten.ratelimit.fields import Fields
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.paths import Paths
+from hasten.ratelimit.root_paths import RootPaths
 from hasten.ratelimit.store import Check, OnError, Outcome
 
 MAX_KNOWN: Final = 10_000
@@ -51,13 +53,22 @@ class Plan:
 class Plans:
     """The plans for all requests. fields tell of them, on_error is for limits without their own."""
 
-    def __init__(self, limits: Sequence[Limit], fields: Fields, on_error: OnError) -> None:
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        fields: Fields,
+        on_error: OnError,
+        root_paths: RootPaths,
+        oddities: Oddities,
+    ) -> None:
         self._limits = tuple(limits)
         self._fields = fields
         self._on_error: OnError = on_error
         self._paths = Paths([limit.paths for limit in limits])
         self._plans: dict[tuple[Limit, ...], Plan] = {}
-        self._of_requests: dict[tuple[str, str, str], Plan | None] = {}
+        self._root_paths = root_paths
+        self._oddities = oddities
+        self._of_requests: dict[tuple[str, str, object], Plan | None] = {}
         self._has_messages = any(limit.per == "message" for limit in limits)
 
     def of_request(self, scope: Scope) -> Plan | None:
@@ -66,25 +77,32 @@ class Plans:
         try:
             plan = self._of_requests[asked]
         except KeyError:
-            # In capitals, as Django and Quart read it, however it was sent.
-            plan = self._find(asked[0], asked[1].upper(), asked[2], "request")
-            if len(asked[0]) <= MAX_KNOWN_CHARS:
-                if len(self._of_requests) >= MAX_KNOWN:
-                    self._of_requests.clear()
-                self._of_requests[asked] = plan
+            plan = self._remember(asked, scope)
+        if plan is not None and asked[1] == "OPTIONS" and _is_preflight(scope):
+            return None
+        return plan
+
+    def of_mounted_request(self, scope: Scope) -> Plan | None:
+        """The same where Litestar has removed the path of a mount: it is one more thing to know."""
+        place = scope.get("root_path", ""), self._root_paths.mounts_of(scope)
+        asked = (scope["path"], scope["method"], place)
+        known = self._of_requests
+        plan = known[asked] if asked in known else self._remember(asked, scope)
         if plan is not None and asked[1] == "OPTIONS" and _is_preflight(scope):
             return None
         return plan
 
     def of_handshake(self, scope: Scope) -> Plan | None:
         """For a WebSocket that begins, which is a GET."""
-        return self._find(scope["path"], "GET", scope.get("root_path", ""), "request")
+        return self._find(scope, "GET", "request")
 
     def of_messages(self, scope: Scope) -> Plan | None:
         """For each message that comes over it."""
-        if not self._has_messages:
-            return None
-        return self._find(scope["path"], "GET", scope.get("root_path", ""), "message")
+        return self._find(scope, "GET", "message") if self._has_messages else None
+
+    def route_of(self, scope: Scope) -> str:
+        """The path of a request, the same for all spellings of it that reach one handler."""
+        return self._root_paths.forms(scope).route
 
     def of(self, limits: tuple[Limit, ...]) -> Plan:
         plan = self._plans.get(limits)
@@ -92,10 +110,24 @@ class Plans:
             plan = self._plans[limits] = Plan(limits, self._fields, self._on_error)
         return plan
 
-    def _find(self, path: str, method: str, root_path: str, per: str) -> Plan | None:
+    def _remember(self, asked: tuple[str, str, object], scope: Scope) -> Plan | None:
+        # In capitals, as Django and Quart read it, however it was sent.
+        plan = self._find(scope, asked[1].upper(), "request")
+        if len(asked[0]) <= MAX_KNOWN_CHARS:
+            if len(self._of_requests) >= MAX_KNOWN:
+                self._of_requests.clear()
+            self._of_requests[asked] = plan
+        return plan
+
+    def _find(self, scope: Scope, method: str, per: str) -> Plan | None:
+        forms = self._root_paths.forms(scope)
+        places = self._paths.match(*forms.paths)
+        if any(self._paths.match(*reading) != places for reading in forms.readings):
+            code = "MOUNT_PATH" if self._root_paths.mounts_of(scope) else "ROOT_PATH"
+            self._oddities.say(code, f"of {scope['path']!r}")
         found = tuple(
             limit
-            for limit in (self._limits[place] for place in self._paths.match(path, root_path))
+            for limit in (self._limits[place] for place in places)
             if limit.per == per and (limit.methods is None or method in limit.methods)
         )
         return self.of(found) if found else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -13,8 +12,6 @@ from hasten.ratelimit.exchange import Exchange, Taken, answer_of
 from hasten.ratelimit.fields import NAMES, retry_after
 from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.sockets import POLICY_VIOLATION
-
-logger = logging.getLogger("hasten.ratelimit")
 
 MAX_KNOWN: Final = 1_000
 
@@ -41,7 +38,7 @@ class Refusals:
         assert denied is not None
         limit, is_away, names = denied.limit, denied.told.unavailable, denied.violated
         if callable(limit.message):
-            message = await _message(limit, exchange.context)
+            message = await _message(limit, exchange)
             if callable(message):
                 await _refuse_by(cast("ASGIApp", message), exchange, denied, send)
                 return
@@ -98,11 +95,11 @@ def _make(
     return Refusal(answer.status, headers, answer.body)
 
 
-async def _message(limit: Limit, context: Context) -> object:
+async def _message(limit: Limit, exchange: Exchange) -> object:
     try:
-        return await answer_of(limit.message(context))
-    except Exception:
-        logger.exception("%s: its message failed", limit.name)
+        return await answer_of(limit.message(exchange.context))
+    except Exception:  # noqa: BLE001  # of the application's own function
+        exchange.middleware.errors.exception(f"{limit.name}: its message failed")
         return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
@@ -16,11 +17,14 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.exchange import Exchange, current
 from hasten.ratelimit.limit import AnyRate, Limit, RouteOptions
+from hasten.ratelimit.root_paths import framework_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _MARK: Final = "__hasten_limits__"
+
+_known: Final[weakref.WeakSet[Limit]] = weakref.WeakSet()
 
 in_use = False
 """Whether any handler is limited: only then the middleware looks after requests that none of its
@@ -39,6 +43,7 @@ def limit(
 
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:
         own = route_limit(rate, f"{handler.__module__}.{handler.__qualname__}", **options)
+        remember(own)
         if iscoroutinefunction(handler):
             waits = cast("Callable[P, Awaitable[Any]]", handler)
 
@@ -83,6 +88,16 @@ def route_limit(rate: AnyRate, route: str, **options: Unpack[RouteOptions]) -> L
     return found
 
 
+def remember(own: Limit) -> None:
+    """Let it be found by its name, as long as a handler has it."""
+    _known.add(own)
+
+
+def known() -> list[Limit]:
+    """The limits of routes whose counts any process can find."""
+    return list(_known)
+
+
 def _marked(handler: Callable[P, R], own: Limit) -> Callable[P, R]:
     setattr(handler, _MARK, (*limits_of(handler), own))
     return handler
@@ -101,11 +116,10 @@ def _placeholder(exchange: Exchange, args: tuple[object, ...]) -> object:
     """A response that the framework understands. It is replaced before it is sent."""
     if args and type(args[0]).__module__.startswith("django."):
         return _of("django.http", "HttpResponse")()
-    framework = type(exchange.scope.get("app")).__module__.partition(".")[0]
-    match framework:
+    match framework_of(exchange.scope.get("app")):
         case "litestar":
             return _of("litestar", "Response")(b"")
-        case "fastapi" | "starlette":
+        case "starlette":
             return _of("starlette.responses", "Response")()
     # Quart and Flask take a tuple; whatever else there is takes what it can.
     return b"", 429

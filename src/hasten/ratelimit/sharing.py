@@ -10,6 +10,7 @@ from collections import deque
 from typing import Final, TypeVar
 
 from hasten._asgi import Scope
+from hasten.ratelimit.root_paths import framework_of
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ _firsts: Final[deque[tuple[object, object, object]]] = deque(maxlen=16)
 def first_of(scope: Scope, own: T, definition: object) -> T:
     """The first that was made by this definition for the application of a request: own, mostly."""
     app = scope.get("app")
-    if not type(app).__module__.startswith("litestar."):
+    if framework_of(app) != "litestar":
         return own
     for known_app, known_definition, first in _firsts:
         if known_app is app and known_definition == definition and isinstance(first, type(own)):

@@ -8,7 +8,6 @@ out by how long requests take (`gradient`); nothing has to be configured, and no
 from __future__ import annotations
 
 import json
-import logging
 import math
 import random
 import time
@@ -18,6 +17,7 @@ from inspect import iscoroutinefunction
 from typing import Final
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
+from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._durations import Seconds, to_us
 from hasten._loops import call_next_turn
 from hasten.errors import InvalidLimit, InvalidOption
@@ -25,9 +25,8 @@ from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
 from hasten.ratelimit.rates import to_limit
+from hasten.ratelimit.repeated import RepeatedErrors
 from hasten.ratelimit.sharing import first_of
-
-logger = logging.getLogger("hasten.ratelimit")
 
 LEAST: Final = 20
 MOST: Final = 200
@@ -72,7 +71,7 @@ class LoadShedder:
       up to twice as long, so that they do not come back all at once.
     - message: the body of a refusal: a text, or a dict for JSON; without one it is problem+json.
     - on_shed: a function of the request, called for each refusal; like critical it cannot wait.
-    - clock: for tests: gives seconds, and is never set back.
+    - clock: for tests: `hasten.testing.ManualClock`.
 
     What counts is what is under way in the application itself: from when a request comes until its
     answer begins, without the time in which the body of the request is waited for. So slow clients
@@ -92,18 +91,19 @@ class LoadShedder:
         retry_after: Seconds = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
         on_shed: Callable[[Context], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         try:
             most = to_limit("most", most, at_least=1)
             least = to_limit("least", min(LEAST, most) if least is None else least, at_least=1)
             max_lag_us = to_us("max_lag", max_lag, at_least_us=1)
             retry_us = to_us("retry_after", retry_after)
+            clock = clock if clock is None else check_clock(clock)
         except InvalidOption as error:
             raise InvalidLimit.of(error.option.upper(), error) from None
         if least > most:
             raise InvalidLimit("LEAST", "least", least, f"no more than most, which is {most}")
-        _check(adaptive, reserved, message, clock)
+        _check(adaptive, reserved, message)
         _check_function("critical", critical)
         _check_function("on_shed", on_shed)
         self.app = app
@@ -118,9 +118,10 @@ class LoadShedder:
         self._retry_after = max(1, math.ceil(retry_us / 1_000_000))
         self._message = message
         self._on_shed = on_shed
-        self._clock = clock
-        self._lag = Lag(clock)
-        self._window = _Samples(clock())
+        self._errors = RepeatedErrors()
+        self._clock = time.monotonic if clock is None else _seconds_of(clock)
+        self._lag = Lag(self._clock)
+        self._window = _Samples(self._clock())
         self._definition = self._bounds, critical, reserved, adaptive
         self._first: LoadShedder | None = None
         """The one that measures for all of its kind; None before the first request."""
@@ -159,8 +160,8 @@ class LoadShedder:
             return False
         try:
             return bool(self._critical(_context_of(scope)))
-        except Exception:
-            logger.exception("critical failed; the request is not critical")
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception("critical failed; the request is not critical")
             return False
 
     async def _run(self, work: _Work, scope: Scope) -> None:
@@ -184,8 +185,8 @@ class LoadShedder:
             return
         try:
             self._on_shed(context)
-        except Exception:
-            logger.exception("on_shed failed")
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception("on_shed failed")
 
     # What is measured -----------------------------------------------------------------------------
 
@@ -304,15 +305,18 @@ def _context_of(scope: Scope) -> Context:
     return Context(scope, client[0] if client else "unknown")
 
 
-def _check(adaptive: object, reserved: object, message: object, clock: object) -> None:
+def _check(adaptive: object, reserved: object, message: object) -> None:
     if not isinstance(adaptive, bool):
         raise InvalidLimit("ADAPTIVE", "adaptive", adaptive, "True or False")
     if not _is_share(reserved):
         raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
     if not (message is None or isinstance(message, str) or _is_json(message)):
         raise InvalidLimit("MESSAGE", "message", message, "a text, or a dict for JSON")
-    if not callable(clock):
-        raise InvalidLimit("CLOCK", "clock", clock, "a function that gives seconds")
+
+
+def _seconds_of(clock: Clock) -> Callable[[], float]:
+    now_ns = now_ns_of(clock)
+    return lambda: now_ns() / 1_000_000_000
 
 
 def _check_function(option: str, function: object) -> None:

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import ColumnClause, ColumnElement, TypeDecorator, UniqueConstraint, inspect
+from sqlalchemy import (
+    ClauseElement,
+    ColumnClause,
+    ColumnElement,
+    TypeDecorator,
+    UniqueConstraint,
+    inspect,
+)
 from sqlalchemy.ext.hybrid import HybridExtensionType
 from sqlalchemy.orm import MANYTOONE, Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
@@ -100,10 +107,12 @@ def _resolve(allowed: Allowed, mapper: Mapper[Any], compute: Compute, known: _Kn
 
 
 def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
-    if attribute in mapper.column_attrs or attribute in mapper.synonyms:
+    if attribute in mapper.column_attrs:
         return
     found = mapper.all_orm_descriptors.get(attribute)
-    if found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
+    if attribute in mapper.synonyms:
+        pass  # of whatever has SQL
+    elif found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
         what = "there is none" if found is None else "it is something else"
         raise InvalidOption(
             "model",
@@ -111,6 +120,28 @@ def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
             f"a column or hybrid {attribute!r} for the field {field.name!r}, but {what}: "
             f"map it, say what it is made of by needs={{{field.name!r}: (…)}}, or leave it out",
         )
+    _check_has_sql(mapper, attribute, field)
+
+
+def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
+    """A hybrid that works on objects alone would fail at each request."""
+    try:
+        clause: object = getattr(mapper.class_, attribute).__clause_element__()
+    except Exception as exc:  # noqa: BLE001  # whatever it does with a class as if it were an object
+        if type(exc) in (LookupError, RuntimeError):
+            return  # it looks at a context variable or the like, which only a request sets
+        reason = f"{type(exc).__name__}: {exc}"
+    else:
+        if isinstance(clause, ClauseElement):
+            return
+        reason = f"it returns {type(clause).__name__} {clause!r}"[:200]
+    raise InvalidOption(
+        "model",
+        mapper.class_,
+        f"SQL for the hybrid {attribute!r} ({reason}): add @{attribute}.inplace.expression, or "
+        f"say how to make the field by needs={{{field.name!r}: (…)}} and "
+        f"compute={{{field.name!r}: function}}",
+    )
 
 
 def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:

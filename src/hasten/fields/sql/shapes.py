@@ -29,7 +29,14 @@ from hasten.fields.allowed import Allowed, Field, FieldSet
 from hasten.fields.rows import Compute
 from hasten.fields.sql.entities import Entity, Link, resolve
 from hasten.fields.sql.running import Found, Rows, Step, Steps
-from hasten.fields.sql.statements import Selection, entity_of, is_cut, narrowed, sorted_by
+from hasten.fields.sql.statements import (
+    Selection,
+    each_once,
+    entity_of,
+    is_cut,
+    narrowed,
+    sorted_by,
+)
 from hasten.fields.sql.templates import Templates
 
 Cap: TypeAlias = Callable[[Field], int]
@@ -146,7 +153,10 @@ class Shapes:
     def fetch(
         self, statement: Selection, chosen: FieldSet, dialect: str, *, most: int | None = None
     ) -> Steps[list[dict[str, object]]]:
-        """All rows of a select of the entity, or so many at most, as what was asked for."""
+        """All rows of a select of the entity, as what was asked for.
+
+        With most, so many at most, in no order: a join to many does not repeat them.
+        """
         entity_of(statement, self.mapper)
         select, own = self._selects.of(statement, chosen, most, self.context(chosen))
         result = yield from own.bind(_executed(select.statement))
@@ -156,6 +166,8 @@ class Shapes:
         self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
     ) -> _Select:
         shape = self.of(statement, chosen)
+        if most is not None:
+            statement = each_once(statement, self.mapper)
         narrow = shape.statement(statement)
         if most is not None and not is_cut(narrow):
             narrow = narrow.limit(most)
@@ -255,6 +267,7 @@ class _Node:
         self._relations: dict[Field, _Joined | _Further] = {}
         self._relations.update({each.field: each for each in self.joined})
         self._relations.update({each.field: each for each in self.further})
+        self._parts = [(each, self._relations.get(each)) for each in dict(chosen.members)]
         self._make = self._maker()
 
     # Selecting
@@ -323,10 +336,10 @@ class _Node:
         if not self._relations:
             return made
         built: dict[str, object] = {}
-        for each, _ in self._chosen.members:
-            to = self._relations.get(each)
+        for each, to in self._parts:
             if to is None:
-                built[each.name] = made[each.name]
+                if each.name in made:
+                    built[each.name] = made[each.name]
             elif isinstance(to, _Joined):
                 built[each.name] = to.build(row, related)
             else:
@@ -359,7 +372,11 @@ class _Node:
 
         def make_row(row: Any) -> dict[str, object]:
             special = make({name: row[place] for name, place in needs})
-            return {name: row[plain[name]] if name in plain else special[name] for name in order}
+            return {
+                name: row[plain[name]] if name in plain else special[name]
+                for name in order
+                if name in plain or name in special
+            }
 
         return make_row
 

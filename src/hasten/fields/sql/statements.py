@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import FromClause, Select, asc, desc, inspect, nulls_first, nulls_last
+from sqlalchemy import (
+    FromClause,
+    Select,
+    asc,
+    desc,
+    inspect,
+    nulls_first,
+    nulls_last,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import LoaderCriteriaOption, Mapper, UserDefinedOption
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
@@ -54,8 +64,16 @@ def narrowed(statement: Selection, entity: Any) -> Selection:
     """The select, ready to get other columns.
 
     It loses the options that say how to load entities; those that filter stay. A name to sort by
-    becomes the attribute of that name: what it stood for may not be selected any more.
+    becomes the attribute of that name: what it stood for may not be selected any more. Raises
+    `InvalidOption` for a select that locks its rows.
     """
+    if statement._for_update_arg is not None:
+        raise InvalidOption(
+            "statement",
+            "a select with FOR UPDATE",
+            "one without with_for_update(): pages and fields are read with joins and totals, which "
+            "databases do not lock; lock the rows by a select of your own",
+        )
     plain = statement
     if statement._with_options:
         plain = statement.where()
@@ -78,6 +96,26 @@ def is_cut(statement: Selection) -> bool:
         or statement._distinct
         or statement._group_by_clauses
     )
+
+
+def each_once(statement: Selection, mapper: Mapper[Any]) -> Selection:
+    """The same rows in no order, each once: a join to many repeats them.
+
+    What says itself which of the rows it selects stays as it is.
+    """
+    entity = entity_of(statement, mapper)
+    is_joined = (
+        statement._setup_joins or statement._from_obj or len(statement.get_final_froms()) > 1
+    )
+    if is_cut(statement) or not is_joined:
+        return statement
+    names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    keys = [getattr(entity, name) for name in names]
+    plain = narrowed(statement, entity)
+    inside = plain.order_by(None).with_only_columns(*keys, maintain_column_froms=True)
+    key = keys[0] if len(keys) == 1 else tuple_(*keys)
+    found: Selection = select(entity).where(key.in_(inside.correlate(None)))
+    return found
 
 
 class SortedBy(NamedTuple):

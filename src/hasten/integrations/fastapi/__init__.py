@@ -7,7 +7,8 @@
         return await Posts.page(db, select(Post), q)
 
 What a client did not mean is refused in the shape of FastAPI's own errors. The page or row that a
-handler gets is a response already, so FastAPI sends its bytes and its headers as they are.
+handler gets is a response already: FastAPI does not validate it again. It is encoded when it is
+sent, so what a handler changes in it counts.
 """
 
 from hasten._extras import require

@@ -15,7 +15,7 @@ from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit.exchange import current
 from hasten.ratelimit.limit import AnyRate, RouteOptions
 from hasten.ratelimit.paths import Paths
-from hasten.ratelimit.routes import limits_of, route_limit
+from hasten.ratelimit.routes import limits_of, remember, route_limit
 
 
 class RateLimited(Depends):
@@ -35,6 +35,8 @@ class _Limited:
         self._rate = rate
         self._options = options
         self.limit: Final = route_limit(rate, "", **options)
+        if "name" in options:  # else each route has a count of its own, under a name of its own
+            remember(self.limit)
         self._limits: dict[str, Limit] = {}
 
     async def __call__(self, connection: HTTPConnection) -> None:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Unpac
 
 from fastapi import HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from msgspec import json
 from pydantic import WithJsonSchema
+from pydantic_core import SchemaSerializer, core_schema
 
 from hasten import fields as _fields
 from hasten import pagination as _pagination
-from hasten._answers import Answer, send_answer
-from hasten._asgi import Receive, Scope, Send
+from hasten._answers import etag_of, send_answer
+from hasten._asgi import Headers, Receive, Scope, Send, header_values
 from hasten.errors import InvalidParameter, RowNotFound
-from hasten.fields import FieldSet, Partial
-from hasten.pagination import CursorPage, Page, PageParams, Source
+from hasten.fields import FieldSet, Partial, encode
+from hasten.pagination import CursorPage, Envelope, Page, PageParams, Source
 from hasten.pagination.page import described_in
 
 if TYPE_CHECKING:
@@ -155,21 +157,26 @@ class Paginate(_pagination.Paginate[P]):
             return super().of(items, q, fields, scope=scope)
 
     def _answering(self, page: Any, q: PageParams) -> P:
-        answer = super()._answering(page, q).response()  # type: ignore[attr-defined]
-        return cast(
-            "P", (_PageAnswer if isinstance(page, Page) else _CursorPageAnswer)(page, answer)
-        )
+        super()._answering(page, q)
+        answer = _PageAnswer(page) if isinstance(page, Page) else _CursorPageAnswer(page)
+        answer._begin(*self._head(page, q), has_etag=self._etag)
+        answer._envelope = self.envelope
+        return cast("P", answer)
 
-    def _described(self) -> dict[str, Schema]:
+    def _described(self) -> Mapping[str, Schema]:
         limits = self.limits
-        about: dict[str, Schema] = {}
+        about: dict[str, dict[str, Any]] = {}
         if limits.mode != "cursor":
             about["page"] = {
                 "type": "integer", "minimum": 1,
                 "description": "The number of the page; the first one if left out.",
             }  # fmt: skip
+        if limits.mode == "page":
+            # With mode="both" a page beside a cursor is refused, so no client may fill it in.
+            about["page"]["default"] = 1
         about["limit"] = {
             "type": "integer", "minimum": 1, "maximum": limits.max_limit,
+            "default": limits.default_limit,
             "description": f"How many rows a page has; {limits.default_limit} if left out.",
         }  # fmt: skip
         if self.sorts:
@@ -225,37 +232,100 @@ class Fields(_fields.Fields[T]):
 
 # Answers ------------------------------------------------------------------------------------------
 
+_OF_DEPENDENCIES: Final = "hasten.fastapi.response"
+"""Where in the scope the response is that the dependencies of a route set headers of."""
+
+_ONLY_ONCE: Final = frozenset({b"content-type", b"content-length", b"etag"})
+
 
 class _Response(Response):
-    """A response that a client may have already."""
+    """A response that is encoded when it is sent: what a handler changes before that counts."""
 
-    def _fill(self, answer: Answer) -> None:
-        Response.__init__(self, answer.body, answer.status, answer.headers)
+    def _begin(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
+        """Instead of the constructor, which would need the body. has_etag is of its bytes."""
+        self.status_code = status
+        self.background = None
+        self.raw_headers = [
+            (key.encode(), value.encode("latin-1")) for key, value in headers.items()
+        ]
+        self._has_etag = has_etag
+        self._body: bytes | memoryview | None = None
+
+    def _encoded(self) -> bytes:
+        raise NotImplementedError
+
+    @property
+    def body(self) -> bytes | memoryview:
+        return self._encoded() if self._body is None else self._body
+
+    @body.setter
+    def body(self, body: bytes | memoryview) -> None:
+        self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_answer(scope, send, self.status_code, self.raw_headers, bytes(self.body))
+        status, headers = self.status_code, self.raw_headers
+        body = bytes(self.body)
+        if self._has_etag and header_values(headers, b"etag") is None:
+            headers = [*headers, (b"etag", etag_of(body).encode())]
+        # What FastAPI does with all that is no response.
+        others: Response | None = scope.get(_OF_DEPENDENCIES)
+        if status == 200:
+            of_route = getattr(scope.get("route"), "status_code", None)
+            status = (others and others.status_code) or of_route or 200
+        if others is not None and others.raw_headers:
+            headers = _with_others(headers, others.raw_headers)
+        await send_answer(scope, send, status, headers, body)
         if self.background is not None:
             await self.background()
 
 
-class _PageAnswer(Page[Any], _Response):
+def _with_others(own: Headers, others: Headers) -> Headers:
+    """Both, but those that may be there only once as others say."""
+    instead = _ONLY_ONCE.intersection(name for name, _ in others)
+    return [*(each for each in own if each[0] not in instead), *others]
+
+
+class _AnyPage(_Response):
+    _envelope: Envelope
+    not_modified: bool
+
+    def _encoded(self) -> bytes:
+        return b"" if self.not_modified else encode(self._wrapped())
+
+    def _wrapped(self) -> dict[str, object]:
+        page: Any = self
+        return self._envelope.wrap(page)
+
+    # What FastAPI finds inside of an answer of its own it makes a dict of, by these two; or, where
+    # the handler is annotated with Any, pydantic does.
+
+    __pydantic_serializer__ = SchemaSerializer(
+        core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(dict))
+    )
+
+    def keys(self) -> Sequence[str]:
+        return self._envelope.data, self._envelope.pagination
+
+    def __getitem__(self, key: str) -> object:
+        return json.decode(encode(self._wrapped()[key]))
+
+
+class _PageAnswer(Page[Any], _AnyPage):
     """A page that is its own response."""
 
-    def __init__(self, page: Page[Any], answer: Answer) -> None:
+    def __init__(self, page: Page[Any]) -> None:
         Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
         _told(self, page)
-        self._fill(answer)
 
 
-class _CursorPageAnswer(CursorPage[Any], _Response):
+class _CursorPageAnswer(CursorPage[Any], _AnyPage):
     """The same between two positions."""
 
-    def __init__(self, page: CursorPage[Any], answer: Answer) -> None:
+    def __init__(self, page: CursorPage[Any]) -> None:
         CursorPage.__init__(
             self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
         )
         _told(self, page)
-        self._fill(answer)
 
 
 class _RowAnswer(Partial[Any], _Response):
@@ -267,7 +337,13 @@ class _RowAnswer(Partial[Any], _Response):
     def __init__(self, row: Partial[Any]) -> None:
         Partial.__init__(self, row)
         self.has_etag = row.has_etag
-        self._fill(row.response())
+        self._begin(200, _JSON, has_etag=row.has_etag)
+
+    def _encoded(self) -> bytes:
+        return encode(self)
+
+
+_JSON: Final = {"content-type": "application/json"}
 
 
 def _told(answer: Any, page: Any) -> None:
@@ -314,18 +390,22 @@ _ETAG: Final = _header("The version of the answer. RFC 9110, section 8.8.3.")
 _NOT_MODIFIED: Final = {"description": "The client has this version already."}
 
 
-def _choice(names: Sequence[str], description: str) -> Schema:
+def _choice(names: Sequence[str], description: str) -> dict[str, Any]:
     """Several of some names, as one list with commas or as several parameters."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
 
-def _described_fields(fields: _fields.Fields[Any]) -> Schema:
+def _described_fields(fields: _fields.Fields[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
     return _choice(
         list(fields.allowed.paths(fields.max_depth)),
         f"What to answer with; {default} if left out. Several with commas, nested ones as a(b,c).",
     )
+
+
+_BESIDE: Final = ("default", "description")
+"""What FastAPI takes from a parameter itself, not from its schema."""
 
 
 def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
@@ -334,22 +414,24 @@ def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Ca
     FastAPI would take the last of two equal ones, and "1_0" for 10.
     """
 
-    async def params(request: Request, **_: object) -> Any:
+    async def params(request: Request, response: Response, **_: object) -> Any:
+        request.scope[_OF_DEPENDENCIES] = response
         with answering():
             return read(request)
 
     params.__signature__ = Signature(  # type: ignore[attr-defined]
         [
             Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request),
+            Parameter("response", Parameter.POSITIONAL_OR_KEYWORD, annotation=Response),
             *(
                 Parameter(
                     name,
                     Parameter.KEYWORD_ONLY,
-                    default=None,
+                    default=schema.get("default"),
                     annotation=Annotated[
                         str | None,
                         WithJsonSchema(
-                            {key: said for key, said in schema.items() if key != "description"}
+                            {key: said for key, said in schema.items() if key not in _BESIDE}
                         ),
                         Query(description=schema["description"]),
                     ],

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any, Final
 
@@ -50,6 +51,7 @@ class Advisor:
         self._ruled = ruled
         self._has_seen_it = False
         self._has_seen_many = False
+        self._has_seen_filter = False
 
     def on_query(self, dialect: str) -> None:
         """When it is executed for the first time, on this kind of database."""
@@ -68,10 +70,46 @@ class Advisor:
                 'says that there are more; count="estimated" asks the planner of PostgreSQL'
             )
 
+    def on_filter(self, values: Iterable[object]) -> None:
+        """When its filter is compared with that of other requests for the first time."""
+        if self._has_seen_filter:
+            return
+        self._has_seen_filter = True
+        now = datetime.now(UTC)
+        for value in values:
+            if _is_of_now(value, now):
+                _warn(
+                    f"{self._mapper.class_.__name__}: a filter holds the time of the request "
+                    f"({value}), so it is another filter in each request: cursors are refused, and "
+                    "totals and versions are not found again. Use func.now(), which the database "
+                    "evaluates"
+                )
+
     def _of_query(self, dialect: str) -> Iterator[str]:
         yield from _of_joins(self._mapper.class_.__name__, self._reading)
         yield from _of_nulls(self._mapper, self._keys, self._order, self._ruled)
         yield from _of_indexes(self._mapper, self._reading, self._keys, dialect)
+
+
+def _is_of_now(value: object, now: datetime) -> bool:
+    """Whether it seems to have been computed from the clock within the last second."""
+    match value:
+        case bool():
+            return False
+        case int() | float():
+            seconds = now.timestamp()
+            return any(0 <= seconds * unit - value < unit for unit in (1, 1_000))
+        case datetime() if value.microsecond:
+            clocks = [now]
+            if value.tzinfo is None:
+                clocks = [now.replace(tzinfo=None), now.astimezone().replace(tzinfo=None)]
+            # Or so many minutes before or after it.
+            return any((clock - value) % _MINUTES < _SECOND for clock in clocks)
+    return False
+
+
+_MINUTES: Final = timedelta(minutes=5)
+_SECOND: Final = timedelta(seconds=1)
 
 
 def _warn(text: str) -> None:

@@ -7,18 +7,21 @@ Unused outer joins are left in: PostgreSQL drops them where a unique key proves 
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Executable,
     Integer,
     Select,
     String,
+    Table,
+    case,
     cast,
     column,
     func,
-    literal,
     literal_column,
     select,
     table,
@@ -28,6 +31,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten.pagination.sql.keyset import Amount, layout, order_by
 from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, around, only
@@ -41,12 +45,10 @@ HERE: Final = "hasten_here"
 
 
 def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Select[int]:
-    """A select of the number of rows. With a cap, counting ends at the row after it.
-
-    A bare table of SQLite is counted whole all the same: it has an instruction for that, which is
-    cheaper than reading up to the cap.
-    """
-    if cap is not None and not (dialect == "sqlite" and reading.table is not None):
+    """A select of the number of rows. With a cap, counting ends at the row after it."""
+    if cap is not None and dialect == "sqlite" and reading.table is not None:
+        return _of_table(reading, cap)
+    if cap is not None:
         some = only(reading.statement, literal_column("1")).limit(cap + 1)
         if reading.is_grouped or reading.is_distinct:
             some = _whole(reading).limit(cap + 1)
@@ -60,6 +62,20 @@ def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Sel
 
 def _of_all(rows: Selection) -> Select[int]:
     found: Any = around(select(func.count()).select_from(rows.subquery()), rows)
+    counted: Select[int] = found
+    return counted
+
+
+def _of_table(reading: Reading, cap: int) -> Select[int]:
+    """The same of a whole table of SQLite, at less than half of what counting row by row takes.
+
+    It looks whether there is a row behind the cap, for to skip one is cheaper than to count it. If
+    there is none, the table is short, and is counted by one instruction that reads all its pages.
+    """
+    row = only(reading.statement, literal_column("1")).correlate(None)
+    whole: Any = only(reading.statement, func.count()).correlate(None)
+    is_longer = row.limit(1).offset(cap).exists()
+    found: Any = around(select(case((is_longer, cap + 1), else_=whole.scalar_subquery())), row)
     counted: Select[int] = found
     return counted
 
@@ -86,15 +102,9 @@ def estimate(reading: Reading) -> Executable:
     """What PostgreSQL expects without counting. `read_estimate` reads its one value."""
     if reading.table is None:
         return _Explain(_whole(reading))
-    name = cast(_quoted(reading), REGCLASS)
+    name = cast(_Name(reading.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
-
-
-def _quoted(reading: Reading) -> Any:
-    assert reading.table is not None
-    parts = [part for part in (reading.table.schema, reading.table.name) if part]
-    return literal(".".join('"' + part.replace('"', '""') + '"' for part in parts), String)
 
 
 def read_estimate(value: object) -> Total | None:
@@ -105,6 +115,29 @@ def read_estimate(value: object) -> Total | None:
         return int(value[0]["Plan"]["Plan Rows"]), "estimate"
     assert value is None or isinstance(value, int)
     return None if value is None or value < 0 else (value, "estimate")
+
+
+_QUOTE: Final = f"$hasten_{secrets.token_hex(8)}$"
+"""Around a text that may hold quotes of its own. What it holds cannot guess it."""
+
+
+class _Name(ColumnElement[str]):
+    """The name of a table as a text, with the schema that schema_translate_map stands for.
+
+    SQLAlchemy writes that into the statement when it is executed, so it cannot be a parameter.
+    """
+
+    inherit_cache = True
+    _traverse_internals = [("table_named", InternalTraversal.dp_clauseelement)]  # noqa: RUF012
+
+    def __init__(self, table_named: Table) -> None:
+        self.table_named = table_named
+        self.type = String()
+
+
+@compiles(_Name)
+def _name(element: _Name, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+    return _QUOTE + compiler.preparer.format_table(element.table_named) + _QUOTE
 
 
 class _Explain(Executable, ClauseElement):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import and_
+from sqlalchemy import UnaryExpression, and_
+from sqlalchemy.sql import operators
 
 from hasten.pagination.sql.keyset import Amount, check_distinct, order_by, with_keys
-from hasten.pagination.sql.reading import Keys, Reading, Selection, only
+from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, only
 
 DEFER_FROM: Final = 1_000
 """From this offset on a join with the primary keys costs less than whole rows do."""
@@ -42,8 +43,20 @@ def page(
     identity = [key.column for key in reading.identity]
     found = only(reading.statement, *identity).order_by(*order).limit(limit).offset(offset)
     narrow = found.subquery("hasten_found")
-    same = [one == other for one, other in zip(identity, narrow.c, strict=True)]
+    same = [
+        one == (_not_indexed(other) if dialect == "sqlite" else other)
+        for one, other in zip(identity, narrow.c, strict=True)
+    ]
     return statement.join(narrow, and_(*same)).order_by(*order)
+
+
+def _not_indexed(column: Expression) -> Expression:
+    """`+column`: the same value, which SQLite looks up in no index, nor makes one for it.
+
+    So the few keys that were found stay the outer loop. SQLite 3.46 would rather walk the whole
+    table in its order, and look each row up in an index of the keys that it makes for that.
+    """
+    return UnaryExpression(column, operator=operators.custom_op("+"), type_=column.type)
 
 
 def can_defer(reading: Reading) -> bool:

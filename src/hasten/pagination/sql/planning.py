@@ -7,11 +7,11 @@ object of the ORM, and a column that nobody asked for stays where it is.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
@@ -19,13 +19,13 @@ from sqlalchemy import ColumnElement, Enum, Select, TypeDecorator, inspect, lite
 from sqlalchemy.orm import Mapper
 
 from hasten.errors import InvalidOption
-from hasten.fields.allowed import FieldSet
+from hasten.fields.allowed import Allowed, FieldSet, is_shown
 from hasten.fields.sql.running import Call, Step
 from hasten.fields.sql.shapes import Shape, is_hybrid, state_of
 from hasten.fields.sql.statements import entity_of
 from hasten.fields.sql.templates import Own, Templates, filters
 from hasten.pagination.counts import Capped, Count, CountFunction, Relation, Uncached
-from hasten.pagination.cursor import expired
+from hasten.pagination.cursor import expired, in_cursor
 from hasten.pagination.order import Order
 from hasten.pagination.sources import to_count
 from hasten.pagination.sql.advice import Advisor
@@ -47,6 +47,9 @@ from hasten.pagination.sql.running import total_of as _total_of
 
 Row = dict[str, object]
 
+_MAX_LISTS: Final = 16
+"""For so many lists of allowed fields it is remembered whether they show the keys of an order."""
+
 Version: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 """What tells versions of the rows of a select apart."""
 
@@ -66,23 +69,24 @@ class Outline:
         reading: Reading,
         keys: Keys,
         shape: Shape,
-        columns: Iterable[Expression],
+        columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
-        """columns are those that a client can read, order is what was asked for by name."""
+        """columns are those of the plain fields, order is what was asked for by name."""
         self.order: Final = order
         self.advisor: Advisor | None = None
         self.reading: Final = reading
         self.keys: Final = keys
         self.shape: Final = shape
         self.statements: Final = Statements(reading, keys)
-        self._columns = list(columns)
+        self._columns = dict(columns)
+        self.hidden: Final = lru_cache(_MAX_LISTS)(self._hidden)
 
-    @cached_property
-    def hidden(self) -> SortKey | None:
-        """A key that no client can read, if there is one."""
+    def _hidden(self, allowed: Allowed) -> SortKey | None:
+        """A key that not every row of this list may show, if there is one."""
+        shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
         for key in self.keys:
-            if not any(is_same(key.column, each) for each in self._columns):
+            if not any(is_same(key.column, each) for each in shown):
                 return key
         return None
 
@@ -185,7 +189,7 @@ class Plans:
             holds_entities=False,
             table=None if is_filtered else whole.table,
         )
-        return Outline(reading, keys, shape, columns.values(), order)
+        return Outline(reading, keys, shape, columns, order)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,15 +266,11 @@ class Plan:
             )
         return self.own.bind(_version(reading, expressions))
 
-    def check_shown(self) -> None:
-        """Raise `InvalidOption` if a cursor would show what no field does: it is not encrypted."""
-        if self.outline.hidden is not None:
-            raise InvalidOption(
-                "sort",
-                str(self.outline.hidden.column),
-                "fields of the answer alone, because a client can read the values in a cursor: "
-                "show it as a field, or use mode='page'",
-            )
+    def check_shown(self, allowed: Allowed) -> None:
+        """Raise `InvalidOption` if a cursor would show what no field of this list does."""
+        hidden = self.outline.hidden(allowed)
+        if hidden is not None:
+            raise in_cursor(str(hidden.column))
 
     def parts(self) -> list[object]:
         """What tells this query from every other one, in plain values."""
@@ -281,7 +281,10 @@ class Plan:
         if self.own.parameters is None:
             compiled = self.outline.from_only(self.own).compile()
             return str(compiled), [_plain(value) for _, value in sorted(compiled.params.items())]
-        values = [_plain(each.effective_value) for each in self.own.parameters]
+        found = [each.effective_value for each in self.own.parameters]
+        if self.outline.advisor is not None:
+            self.outline.advisor.on_filter(found)
+        values = [_plain(each) for each in found]
         return self.outline.text(self.own), values
 
     def _advise(self, dialect: str) -> None:

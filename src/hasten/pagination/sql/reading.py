@@ -233,8 +233,8 @@ def around(outer: Selection, inner: Selection) -> Selection:
 
 
 NAME_THE_KEY: Final = (
-    "the primary key in what it selects or groups by, "
-    "or key=[…]: the columns that tell its rows apart"
+    "the primary key in what it selects or groups by; for other rows, a class that is mapped to "
+    "them, as to a view"
 )
 
 
@@ -255,7 +255,9 @@ def _check_kind(statement: Selection) -> None:
     extension = getattr(statement, "_pre_columns_clause", None)
     if statement._distinct_on or extension is not None:
         raise InvalidOption(
-            "statement", "a select with DISTINCT ON", "a select from its subquery(), with key=[…]"
+            "statement",
+            "a select with DISTINCT ON",
+            "a select of aliased(…, statement.subquery()), which has its rows",
         )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Session
 
 from hasten.fields.sql.running import (
     AsyncExecutor,
@@ -30,6 +34,7 @@ __all__ = [
     "numbered",
     "run",
     "run_async",
+    "schemas_of",
     "stretch",
     "total_of",
 ]
@@ -62,6 +67,46 @@ class Stretch:
 def dialect_of(executor: Executor | AsyncExecutor, reading: Reading) -> str:
     """The name of the dialect that a statement would meet."""
     return _dialect_of(executor, reading.mapper, reading.statement)
+
+
+def schemas_of(
+    executor: Executor | AsyncExecutor, reading: Reading, own: Mapping[str, Any]
+) -> list[list[str | None]]:
+    """The schemas that a statement with these options of its own would find its tables in.
+
+    They are those of ``schema_translate_map``, by the name that the mapping has for each; empty
+    where nothing is translated. What a listener of the session changes is not seen.
+    """
+    if isinstance(executor, Connection | AsyncConnection):
+        found = _translated(executor)
+    else:
+        session = _session_of(executor)
+        bind = session.get_bind(mapper=reading.mapper, clause=reading.statement)
+        # The connection that it has for this transaction, or else what it would take it of.
+        known = getattr(session.get_transaction(), "_connections", {}).get(bind)
+        found = _translated(bind if known is None else known[0])
+        if _TRANSLATE not in own:
+            # In SQLAlchemy 2.1 a session has some, too: they come before those of its connection.
+            found = getattr(session, "execution_options", {}).get(_TRANSLATE) or found
+    found = found or own.get(_TRANSLATE)
+    return sorted(([k, v] for k, v in found.items()), key=repr) if found else []
+
+
+_TRANSLATE: Final = "schema_translate_map"
+
+
+def _session_of(executor: Any) -> Session:
+    """The session inside of one that waits, or of one that is scoped."""
+    if hasattr(executor, "registry"):
+        executor = executor.registry()
+    session: Session = getattr(executor, "sync_session", executor)
+    return session
+
+
+def _translated(connection: Any) -> Mapping[str | None, str | None] | None:
+    sync = getattr(connection, "sync_connection", None) or connection
+    found: Mapping[str | None, str | None] | None = sync.get_execution_options().get(_TRANSLATE)
+    return found
 
 
 # What can be done ---------------------------------------------------------------------------------

@@ -13,17 +13,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import ClassVar, Final
 
+from hasten._clock import Clock, check_clock
 from hasten._coalescing import Coalescer
 from hasten._durations import Seconds, to_us
+from hasten._timeouts import done_within
 from hasten.errors import StoreError
 from hasten.ratelimit.store import Check, Group, Outcome, OverBudget, Settlement
 from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 Answer = list[list[Outcome]] | StoreError
 """Outcomes of a hit, by groups; of a peek, as one group; of anything else none."""
-
-# If it was this event loop that was late, the answer is here, and only has to be read.
-GRACE_TURNS: Final = 4
 
 
 class AskingStore(ABC):
@@ -32,8 +31,9 @@ class AskingStore(ABC):
     at_once: ClassVar[int | None] = None
     """So many requests are one exchange at most; None for all of a tick."""
 
-    def __init__(self, url: str, budget: Seconds | None) -> None:
+    def __init__(self, url: str, budget: Seconds | None, clock: Clock | None) -> None:
         self.url = url
+        self.clock: Final = None if clock is None else check_clock(clock)
         self.on_late: Callable[[], None] | None = None
         self._budget_us = None if budget is None else to_us("budget", budget, at_least_us=1)
         self._late: set[asyncio.Future[list[Answer]]] = set()
@@ -92,7 +92,7 @@ class AskingStore(ABC):
         if self._budget_us is None:
             return await self._exchange(requests)
         exchange = asyncio.ensure_future(self._exchange(requests))
-        if await _is_done_within(exchange, self._budget_us):
+        if await done_within(exchange, self._budget_us / 1_000_000):
             return exchange.result()
         # Not cancelled, which would break the connection for the sake of a moment.
         self._late.add(exchange)
@@ -125,15 +125,6 @@ def value_of(answer: Answer) -> list[list[Outcome]]:
     if isinstance(answer, StoreError):
         raise answer
     return answer
-
-
-async def _is_done_within(future: asyncio.Future[list[Answer]], budget_us: int) -> bool:
-    await asyncio.wait({future}, timeout=budget_us / 1_000_000)
-    for _ in range(GRACE_TURNS):
-        if future.done():
-            break
-        await asyncio.sleep(0)
-    return future.done()
 
 
 async def _all_done(answers: Sequence[asyncio.Future[Answer]]) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
+from hasten._clock import Clock, check_clock, now_ns_of
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
 from hasten.ratelimit.rates import to_limit
@@ -49,15 +49,13 @@ _new: Final = tuple.__new__  # a named tuple's own costs twice the time
 class MemoryStore:
     """A store that answers at once, to any thread.
 
-    max_keys is how many keys each bucket may have. clock_ns is for tests: a clock that is never set
-    back, in nanoseconds.
+    max_keys is how many keys each bucket may have. clock is for tests: `ManualClock`.
     """
 
-    def __init__(
-        self, *, max_keys: int = MAX_KEYS, clock_ns: Callable[[], int] = time.monotonic_ns
-    ) -> None:
+    def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
         self._max_keys = to_limit("max_keys", max_keys, at_least=1)
-        self._clock_ns = clock_ns
+        self.clock: Final = None if clock is None else check_clock(clock)
+        self._clock_ns = now_ns_of(clock)
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
 

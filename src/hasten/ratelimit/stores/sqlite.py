@@ -19,6 +19,7 @@ from sqlite3 import Connection
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
 from hasten._sqlite import Database
 from hasten.errors import InvalidOption
@@ -67,8 +68,8 @@ class SqliteStore(AskingStore):
     """`sqlite:///file.db` (relative to the working directory), `sqlite:////absolute/file.db`.
 
     A file of jobs may be named; but then each waits for the other's transactions. budget is how
-    long requests wait for an answer, None for as long as it takes. clock_us is for tests: the time
-    to go by, in microseconds since the epoch.
+    long requests wait for an answer, None for as long as it takes. clock is for tests:
+    `ManualClock`.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class SqliteStore(AskingStore):
         url: str,
         *,
         budget: Seconds | None = None,
-        clock_us: Callable[[], int] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         path = _parse(url)
-        super().__init__(f"sqlite:///{path}", budget)
-        self._clock_us = clock_us or (lambda: time.time_ns() // 1000)
+        super().__init__(f"sqlite:///{path}", budget, clock)
+        self._now_ns = time.time_ns if clock is None else now_ns_of(clock)
         self._database = Database(
             path,
             name=self.url,
@@ -90,8 +91,12 @@ class SqliteStore(AskingStore):
         )
 
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
-        work = partial(_carry_out, requests=requests, clock_us=self._clock_us)
+        work = partial(_carry_out, requests=requests, now_ns=self._now_ns)
         return await self._database.run(work, durable=False, weight=len(requests))
+
+    async def clear(self) -> None:
+        """Forget all keys of the file."""
+        await self._database.run(_clear, durable=False)
 
     async def aclose(self) -> None:
         self._database.close()
@@ -102,11 +107,15 @@ def _prepare(connection: Connection) -> None:
     connection.execute(CREATE_INDEX)
 
 
+def _clear(connection: Connection) -> None:
+    connection.execute("DELETE FROM hasten_limits")
+
+
 def _carry_out(
-    connection: Connection, requests: Sequence[Request], clock_us: Callable[[], int]
+    connection: Connection, requests: Sequence[Request], now_ns: Callable[[], int]
 ) -> list[Answer]:
     # The time is read here, where nobody else writes: it may not go back from one to the next.
-    page = _Page(clock_us())
+    page = _Page(now_ns() // 1000)
     page.read(connection, requests)
     answers: list[Answer] = [page.carry_out(request) for request in requests]
     page.write(connection)

@@ -70,7 +70,7 @@ from hasten.jobs.states import State
 logger = logging.getLogger("hasten.redis")
 
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
-JOBS_AT_ONCE: Final = 500
+JOBS_AT_ONCE: Final = 250
 
 # A server breaks the connection of whoever sends more in one argument (its proto-max-bulk-len).
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
@@ -278,19 +278,36 @@ class RedisEngine:
     ) -> set[str]:
         lost: set[str] = set()
         ids, tokens = list(leases), list(leases.values())
-        for first in range(0, len(ids), JOBS_AT_ONCE):
-            part = slice(first, first + JOBS_AT_ONCE)
+        done = 0
+        while done < len(ids):
+            part = slice(done, done + JOBS_AT_ONCE)
             request = {"lease": lease_ms, "ids": ids[part], "tokens": tokens[part]}
-            lost.update(map(text, self._run_blocking("renew", queue, request)))
+            lost_now, looked = self._run_blocking("renew", queue, request)
+            lost.update(map(text, lost_now))
+            done += looked
         return lost
 
     def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        asked = map(text, self._run_blocking("cancelled", queue, {}))
-        return set(asked).intersection(ids)
+        asked: set[str] = set()
+        running = list(ids)
+        for first in range(0, len(running), JOBS_AT_ONCE):
+            request = {"ids": running[first : first + JOBS_AT_ONCE]}
+            asked.update(map(text, self._run_blocking("cancelled", queue, request)))
+        return asked
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        request = {"now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON}
-        return list(map(text, await self._run("reclaim", queue, request, repeatable=True)))
+        request = {
+            "now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON,
+            "portion": JOBS_AT_ONCE,
+        }  # fmt: skip
+        ids: list[str] = []
+        last: int | None = None
+        while last != 0:
+            taken_back, last = await self._run(
+                "reclaim", queue, {**request, "last": last}, repeatable=True
+            )
+            ids += map(text, taken_back)
+        return ids[::-1]
 
     async def probe(self, queue: str) -> None:
         # What does not take writes tells so when there is something to take back.
@@ -364,14 +381,21 @@ class RedisEngine:
     async def page(
         self, queue: str, state: State, *, start: int, count: int, newest_first: bool
     ) -> list[JobRecord]:
-        request = {
-            "state": STATE_KEYS[state],
-            "first": start,
-            "count": count,
-            "newest_first": newest_first,
-        }
-        rows = await self._run("page", queue, request, repeatable=True)
-        return [_record(queue, text(id), state, due, fields) for id, due, fields in rows]
+        found: dict[str, JobRecord] = {}  # each once: jobs may move between two calls
+        looked, is_end = 0, False
+        while looked < count and not is_end:
+            request = {
+                "state": STATE_KEYS[state],
+                "first": start + looked,
+                "count": min(count - looked, JOBS_AT_ONCE),
+                "newest_first": newest_first,
+            }
+            rows, looked_at, is_end = await self._run("page", queue, request, repeatable=True)
+            looked += looked_at
+            for row in rows:
+                id = text(row[0])
+                found[id] = _record(queue, id, state, row[1], row[2])
+        return list(found.values())
 
     async def count(self, queue: str) -> dict[State, int]:
         counted = await self._run("count", queue, {}, repeatable=True)
@@ -534,7 +558,8 @@ class RedisEngine:
         await self._run("pause", queue, {}, repeatable=True)
 
     async def resume(self, queue: str, *, now_ms: int) -> None:
-        await self._run("resume", queue, {}, repeatable=True)
+        while await self._run("resume", queue, {}, repeatable=True):
+            pass
 
     async def is_paused(self, queue: str) -> bool:
         key = self._keys.base(queue) + "meta"

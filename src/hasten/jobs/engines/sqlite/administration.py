@@ -5,26 +5,25 @@ Job by job: these are rare, and a readable rule for one job is worth more than a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from sqlite3 import Connection
-from typing import Final
 
 from hasten.errors import JobNotFound
 from hasten.jobs.engine import CANCELLED_REASON, keep_or
 from hasten.jobs.engines.sqlite.events import Group
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
+from hasten.jobs.engines.sqlite.portions import LOOKED_AT_ONCE, Portion
 from hasten.jobs.engines.sqlite.rows import encode, read_json, ready_place, seqs_of
 from hasten.jobs.engines.sqlite.statements import execute, execute_rows
 from hasten.jobs.engines.sqlite.working import Retention
-from hasten.jobs.options import DEFAULT_KEEP_FAILED, DEFAULT_OPTIONS, Options, decode_options
+from hasten.jobs.options import (
+    DEFAULT_KEEP_FAILED,
+    DEFAULT_OPTIONS,
+    Keep,
+    Options,
+    decode_options,
+)
 from hasten.jobs.states import FINISHED, State
-
-# A transaction keeps all other writers waiting. What deletes many jobs looks at so many rows, and
-# deletes so many, or frees so many pages (of 4 KiB, mostly), in each.
-LOOKED_AT_ONCE: Final = 2_048
-DELETED_AT_ONCE: Final = 2_048
-FREED_AT_ONCE: Final = 2_048
-MOST_IN_STATEMENT: Final = 64
 
 
 def _find(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
@@ -64,10 +63,12 @@ def requeue(
 
 
 def cancel(
-    connection: Connection, queue: str, ids: Sequence[str], now_ms: int
+    connection: Connection, queue: str, ids: Sequence[str], retention: Retention, now_ms: int
 ) -> list[State | None]:
-    """See `Engine.cancel`."""
+    """See `Engine.cancel`. Answers for the first ids only, where it has deleted much."""
     answers: list[State | None] = []
+    rules: set[tuple[State, Keep]] = set()
+    portion = Portion(connection)
     with open_ledger(connection, queue) as ledger:
         for id in ids:
             seq, state, _, opts = _find(connection, queue, id)
@@ -75,22 +76,26 @@ def cancel(
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, reason=CANCELLED_REASON)
             elif state is not None and state not in FINISHED:
-                _fail_unstarted(connection, ledger, seq, opts, now_ms)
+                keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
+                _fail_unstarted(connection, ledger, seq, keep, now_ms)
                 ledger.tell(Group("failed", [id], reasons=[CANCELLED_REASON], previous=state))
+                if not keep.nothing:
+                    rules.add((State.FAILED, keep))
+                elif portion.is_full:
+                    break
+        retention.apply(connection, ledger, rules, now_ms)
     return answers
 
 
 def _fail_unstarted(
-    connection: Connection, ledger: Ledger, seq: int, opts: str, now_ms: int
+    connection: Connection, ledger: Ledger, seq: int, keep: Keep, now_ms: int
 ) -> None:
-    keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
     if keep.nothing:
         execute(connection, "delete_job", seq=seq)
         return
     rank = ledger.take_one()
     execute(connection, "cancel_unstarted", seq=seq, reason=CANCELLED_REASON, rank=rank, now=now_ms)
     ledger.count(State.FAILED, 1)
-    Retention().apply(connection, ledger, [(State.FAILED, keep)], now_ms)
 
 
 def _options(opts: str) -> Options:
@@ -101,8 +106,9 @@ def _options(opts: str) -> Options:
 
 
 def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State | None]:
-    """See `Engine.remove`."""
+    """See `Engine.remove`. Answers for the first ids only, where it has deleted much."""
     answers: list[State | None] = []
+    portion = Portion(connection)
     with open_ledger(connection, queue) as ledger:
         for id in ids:
             seq, state, _, _ = _find(connection, queue, id)
@@ -112,6 +118,8 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State
             execute(connection, "delete_job", seq=seq)
             ledger.count(state, -1)
             ledger.tell(Group("removed", [id], previous=state))
+            if portion.is_full:
+                break
     return answers
 
 
@@ -162,7 +170,7 @@ def purge(
         return len(portion)
 
     with open_ledger(connection, queue) as ledger:
-        _delete_portion(connection, delete)
+        Portion(connection).delete(delete)
         ledger.count(state, -deleted)
     return [id for _, id in found[:deleted]], found[deleted:]
 
@@ -188,7 +196,7 @@ def forget_jobs(connection: Connection, queue: str, state: State) -> bool:
             ledger.count(state, -gone.rowcount)
             return gone.rowcount
 
-        return _delete_portion(connection, delete)
+        return Portion(connection).delete(delete)
 
 
 def forget_events(connection: Connection, queue: str) -> bool:
@@ -197,34 +205,13 @@ def forget_events(connection: Connection, queue: str) -> bool:
     def delete(count: int) -> int:
         return execute(connection, "forget_events", queue=queue, limit=count).rowcount
 
-    return _delete_portion(connection, delete)
+    return Portion(connection).delete(delete)
 
 
 def end_forgetting(connection: Connection, queue: str) -> None:
     """The ledger stays, for its tickets must not be given out again."""
     with open_ledger(connection, queue) as ledger:
         ledger.paused = False
-
-
-def _delete_portion(connection: Connection, delete: Callable[[int], int]) -> bool:
-    """Delete rows until enough are gone, or none are left. Returns whether there may be more.
-
-    delete takes how many rows to delete at most, and returns how many it has. Rows may be large,
-    and what a deletion costs goes by the pages that become free: so it begins with few rows.
-    """
-    free = _free_pages(connection)
-    rows, count = 0, 1
-    while delete(count) == count:
-        rows += count
-        if rows >= DELETED_AT_ONCE or _free_pages(connection) - free >= FREED_AT_ONCE:
-            return True
-        count = min(2 * count, MOST_IN_STATEMENT)
-    return False
-
-
-def _free_pages(connection: Connection) -> int:
-    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-    return int(pages)
 
 
 def set_paused(connection: Connection, queue: str, *, paused: bool) -> None:

@@ -8,6 +8,8 @@ in `hasten._sqlite`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -16,11 +18,12 @@ from sqlite3 import Connection
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hasten._sqlite import Database
+from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten.errors import InvalidOption
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
+from hasten.jobs.engines.sqlite.portions import MOVED_AT_ONCE
 from hasten.jobs.engines.sqlite.rows import encode, read_jobs, read_json, seqs_of
 from hasten.jobs.engines.sqlite.schema import migrate, require_existing
 from hasten.jobs.engines.sqlite.statements import execute
@@ -29,6 +32,7 @@ from hasten.jobs.record import (
     Batch,
     Change,
     Claim,
+    Completed,
     End,
     EventPage,
     JobRecord,
@@ -45,7 +49,10 @@ NEVER: Final = 2**62  # later than any time
 # How many results are read in one statement. Together they stay below the largest text.
 ENDS_AT_ONCE: Final = 500
 
-# Whoever deletes many jobs waits so long after each portion, for others to write: they ask for
+# What it costs to write so many bytes is what a row costs.
+BYTES_LIKE_A_ROW: Final = 10_000
+
+# Whoever changes many jobs waits so long after each portion, for others to write: they ask for
 # the lock every millisecond.
 YIELD_SECONDS: Final = 0.002
 
@@ -74,6 +81,7 @@ class SqliteEngine:
             busy_seconds=busy_seconds,
             marks=_read_marks,
         )
+        self._flushes = path is not None and synchronous == "FULL"
         self._retention = working.Retention()
 
     @property
@@ -87,9 +95,13 @@ class SqliteEngine:
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         work = partial(producing.add, jobs=jobs, now_ms=now_ms)
+        size = sum(len(job.data) for job in jobs)
         queues = {job.queue for job in jobs}
-        topic = queues.pop() if len(queues) == 1 else None
-        return await self._database.run(work, weight=len(jobs), topic=topic)
+        return await self._database.run(
+            work,
+            weight=len(jobs) + size // BYTES_LIKE_A_ROW,
+            topic=queues.pop() if len(queues) == 1 else None,
+        )
 
     # Working ------------------------------------------------------------------------------------
 
@@ -99,7 +111,8 @@ class SqliteEngine:
     async def settle(
         self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
     ) -> Batch:
-        weight = len(outcomes) + (claim.count if claim else 0)
+        size = sum(len(end.result) for end in outcomes if type(end) is Completed)
+        weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
         settle = partial(
             working.settle,
             queue=queue,
@@ -133,17 +146,36 @@ class SqliteEngine:
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
-        work = partial(working.renew, queue=queue, leases=leases, lease_ms=lease_ms, now_ms=now_ms)
-        return self._database.call(work, durable=False, topic=queue)
+        lost: set[str] = set()
+        ids = list(leases)
+        for first in range(0, len(ids), MOVED_AT_ONCE):
+            portion = {id: leases[id] for id in ids[first : first + MOVED_AT_ONCE]}
+            work = partial(
+                working.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
+            )
+            lost |= self._database.call(work, durable=False, topic=queue)
+        return lost
 
     def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        if not await self._read(partial(working.has_expired, queue=queue, now_ms=now_ms)):
-            return []
-        work = partial(working.reclaim, queue=queue, crash_limit=crash_limit, now_ms=now_ms)
-        return await self._database.run(work, topic=queue)
+        seqs = await self._read(partial(working.find_expired, queue=queue, now_ms=now_ms))
+        ids: list[str] = []
+        # The oldest come last, and in front of the others.
+        for first in range(0, len(seqs), MOVED_AT_ONCE):
+            portion = seqs[first : first + MOVED_AT_ONCE]
+            work = partial(
+                working.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
+            )
+            ids[:0] = await self._run_portion(
+                queue,
+                work,
+                is_next=first > 0,
+                is_last=first + MOVED_AT_ONCE >= len(seqs),
+                weight=len(portion),
+            )
+        return ids
 
     async def probe(self, queue: str) -> None:
         await self._database.run(lambda connection: None, durable=False, topic=queue)
@@ -226,21 +258,53 @@ class SqliteEngine:
     async def requeue(
         self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
     ) -> list[State | None]:
-        return await self._database.run(
-            partial(administration.requeue, queue=queue, ids=ids, source=source),
-            topic=queue,
-        )
+        work = partial(administration.requeue, queue=queue, source=source)
+        return await self._run_in_portions(queue, work, ids)
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        return await self._database.run(
-            partial(administration.cancel, queue=queue, ids=ids, now_ms=now_ms),
-            topic=queue,
-        )
+        work = partial(administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms)
+        return await self._run_in_portions(queue, work, ids)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        return await self._database.run(
-            partial(administration.remove, queue=queue, ids=ids), topic=queue
-        )
+        work = partial(administration.remove, queue=queue)
+        return await self._run_in_portions(queue, work, ids)
+
+    async def _run_in_portions(
+        self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
+    ) -> list[State | None]:
+        """Run work for some ids at a time. It answers for the first ids only if it did enough."""
+        answers: list[State | None] = []
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
+            answers += await self._run_portion(
+                queue,
+                partial(work, ids=portion),
+                is_next=bool(answers),
+                is_last=len(answers) + len(portion) == len(ids),
+                weight=len(portion),
+            )
+        return answers
+
+    async def _run_portion(
+        self,
+        queue: str,
+        work: Callable[[Connection], T],
+        *,
+        is_next: bool,
+        is_last: bool = False,
+        weight: int = GROUP_WEIGHT,
+    ) -> T:
+        """Run one of several transactions. Before the next one others may write.
+
+        The last one makes all of them durable. What the others have written is flushed before, so
+        that its commit does not hold the lock while the disk takes all of that.
+        """
+        if is_next:
+            await asyncio.sleep(YIELD_SECONDS)
+            if is_last and self._flushes:
+                log = f"{self._path}-wal"
+                await self._read(lambda connection: _flush_file(log))
+        return await self._database.run(work, durable=is_last, weight=weight, topic=queue)
 
     async def purge(
         self,
@@ -257,7 +321,7 @@ class SqliteEngine:
             async for ids in self._purge(queue, state, before_ms, left):
                 purged += ids
         work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
-        await self._database.run(work, topic=queue)  # makes the portions durable, too
+        await self._run_portion(queue, work, is_next=bool(purged), is_last=True, weight=1)
         return purged
 
     async def _purge(
@@ -266,6 +330,7 @@ class SqliteEngine:
         """Jobs are found in reading transactions, and deleted a portion at a time."""
         left = NEVER if limit is None else limit
         place: tuple[int, int] | None = -NEVER, 0
+        is_next = False
         while left and place is not None:
             find = partial(
                 administration.find_purgeable, queue=queue, state=state, before_ms=before_ms,
@@ -274,11 +339,10 @@ class SqliteEngine:
             found, place = await self._read(find)
             while found:
                 delete = partial(administration.purge, queue=queue, state=state, found=found)
-                ids, found = await self._database.run(delete, durable=False, topic=queue)
+                ids, found = await self._run_portion(queue, delete, is_next=is_next)
+                is_next = True
                 left -= len(ids)
                 yield ids
-                if found or (left and place is not None):
-                    await asyncio.sleep(YIELD_SECONDS)
 
     async def forget(self, queue: str) -> None:
         await self._database.run(partial(administration.begin_forgetting, queue=queue), topic=queue)
@@ -288,15 +352,14 @@ class SqliteEngine:
                 queue, partial(administration.forget_jobs, queue=queue, state=state)
             )
         await self._until_done(queue, partial(administration.forget_events, queue=queue))
-        await self._database.run(partial(administration.end_forgetting, queue=queue), topic=queue)
+        end = partial(administration.end_forgetting, queue=queue)
+        await self._run_portion(queue, end, is_next=True, is_last=True)
 
     async def _until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
         """Run work, a portion in each transaction, until it says that there is no more."""
-        is_done = False
-        while not is_done:
-            is_done = not await self._database.run(work, durable=False, topic=queue)
-            if not is_done:
-                await asyncio.sleep(YIELD_SECONDS)
+        is_next = False
+        while await self._run_portion(queue, work, is_next=is_next):
+            is_next = True
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._database.run(
@@ -358,6 +421,15 @@ def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:
     """For each queue a number that changes when it has more jobs or events, or goes on."""
     marks: dict[str, int] = read_json(connection, "read_marks", queues=encode(queues))
     return marks
+
+
+def _flush_file(path: str) -> None:
+    with contextlib.suppress(OSError):  # what is wrong with the file, the commit tells
+        file = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:

@@ -11,6 +11,7 @@ import msgspec
 from hasten.jobs.engine import crash_reason, most_in_event
 from hasten.jobs.engines.sqlite.events import Group, with_values
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
+from hasten.jobs.engines.sqlite.portions import DELETED_AT_ONCE, MOST_IN_STATEMENT, Portion
 from hasten.jobs.engines.sqlite.rows import encode, halving, read_json, ready_place, seqs_of
 from hasten.jobs.engines.sqlite.statements import execute, execute_rows
 from hasten.jobs.options import Keep
@@ -28,7 +29,11 @@ from hasten.jobs.record import (
 )
 from hasten.jobs.states import State
 
-PROMOTE_AT_ONCE: Final = 1000  # delayed jobs made ready by one claim, as in BullMQ
+PROMOTE_AT_ONCE: Final = 1000  # delayed jobs made ready by one claim
+
+# What a claim reads, about. Jobs of less than so many bytes are leased all at once.
+BYTES_AT_ONCE: Final = 4_000_000
+SMALL: Final = 10_000
 
 _records: Final = msgspec.json.Decoder(list[JobRecord])
 
@@ -64,7 +69,7 @@ def settle(
             _store(connection, ledger, pairs, retention, now_ms)
         batch = Batch([], None, lost)
         if wish is not None:
-            batch = _claim(connection, ledger, wish, lost, now_ms)
+            batch = _claim(connection, ledger, wish, lost, retention.sizes, now_ms)
         if outcomes and not batch.leases and _is_drained(connection, queue):
             ledger.tell(Group("drained", [""]))
     return batch
@@ -230,7 +235,7 @@ _STORE: Final[Mapping[type[Outcome], Callable[..., int]]] = {
 
 
 class Retention:
-    """Deletes the finished jobs that the rules do not keep.
+    """Deletes the finished jobs that the rules do not keep, a portion of them in each transaction.
 
     It remembers since when the oldest jobs have been finished: until those come of age there is
     nothing to look for. What is remembered may be too early, never too late but for a rollback,
@@ -239,6 +244,8 @@ class Retention:
 
     def __init__(self) -> None:
         self._oldest_ms: dict[tuple[str, State], int] = {}
+        self._first: dict[str, int] = {}  # how many jobs of a queue to begin with: they are small
+        self.sizes: dict[str, int] = {}  # bytes of a job, by queue, as the last claim found them
 
     def apply(
         self,
@@ -247,40 +254,71 @@ class Retention:
         rules: Iterable[tuple[State, Keep]],
         now_ms: int,
     ) -> None:
+        trim = _Trim(connection, ledger, self._first.get(ledger.name, 1))
         for state, keep in rules:
             if keep.age_ms is not None:
-                self._by_age(connection, ledger, state, keep.age_ms, now_ms)
+                self._by_age(trim, state, keep.age_ms, now_ms)
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
-                trimmed = execute(
-                    connection, "trim_by_count", queue=ledger.name, state=state, count=excess
-                )
-                ledger.count(state, -trimmed.rowcount)
+                trim.run("trim_by_count", state, excess)
+        if trim.portion is not None and trim.portion.rows:
+            is_small = trim.portion.freed <= trim.portion.rows
+            self._first[ledger.name] = MOST_IN_STATEMENT if is_small else 1
 
-    def _by_age(
-        self, connection: Connection, ledger: Ledger, state: State, age_ms: int, now_ms: int
-    ) -> None:
-        key, cut_off_ms = (ledger.name, state), now_ms - age_ms
+    def _by_age(self, trim: _Trim, state: State, age_ms: int, now_ms: int) -> None:
+        key, cut_off_ms = (trim.ledger.name, state), now_ms - age_ms
         # One in the future has finished before the clock was set back: look whether others are old.
         if cut_off_ms < self._oldest_ms.get(key, cut_off_ms) <= now_ms:
             return
-        of = {"queue": ledger.name, "state": state}
-        trimmed = execute(connection, "trim_by_age", **of, cut_off=cut_off_ms)
-        ledger.count(state, -trimmed.rowcount)
-        oldest = execute(connection, "oldest_finished", **of).fetchone()
+        trim.run("trim_by_age", state, cut_off=cut_off_ms)
+        of = {"queue": trim.ledger.name, "state": state}
+        oldest = execute(trim.connection, "oldest_finished", **of).fetchone()
         if oldest is not None:
             self._oldest_ms[key] = min(oldest[0], now_ms)
 
 
+class _Trim:
+    """The deletions of one call, which are one portion together."""
+
+    def __init__(self, connection: Connection, ledger: Ledger, first: int) -> None:
+        self.connection = connection
+        self.ledger = ledger
+        self.portion: Portion | None = None  # nothing has been deleted
+        self._first = first
+
+    def run(
+        self, statement: str, state: State, most: int = DELETED_AT_ONCE, **parameters: Any
+    ) -> None:
+        left = most
+
+        def delete(count: int) -> int:
+            nonlocal left
+            limit = min(count, left)
+            deleted = execute(
+                self.connection, statement, queue=self.ledger.name, state=state, limit=limit,
+                **parameters,
+            ).rowcount  # fmt: skip
+            left -= deleted
+            self.ledger.count(state, -deleted)
+            return deleted if left else 0
+
+        if self.portion is None:
+            self.portion = Portion(self.connection)
+        self.portion.delete(delete, first=self._first)
+
+
 def _claim(
-    connection: Connection, ledger: Ledger, wish: Claim, lost: list[str], now_ms: int
+    connection: Connection,
+    ledger: Ledger,
+    wish: Claim,
+    lost: list[str],
+    sizes: dict[str, int],
+    now_ms: int,
 ) -> Batch:
     if ledger.has_due:
         _promote_due(connection, ledger, now_ms)
     leases: list[Lease] = []
     if not ledger.paused:
-        for state in (State.WAITING, State.PRIORITIZED):
-            if len(leases) < wish.count:
-                leases += _lease(connection, ledger.name, state, wish, len(leases), now_ms)
+        leases = _lease_some(connection, ledger.name, wish, sizes, now_ms)
     if leases:
         ids = [lease.job.id for lease in leases]
         ledger.tell(Group("active", ids, previous=State.WAITING))
@@ -290,9 +328,34 @@ def _claim(
     return Batch(leases, next_due_ms, lost)
 
 
-def _lease(
-    connection: Connection, queue: str, state: State, wish: Claim, have: int, now_ms: int
+def _lease_some(
+    connection: Connection, queue: str, wish: Claim, sizes: dict[str, int], now_ms: int
 ) -> list[Lease]:
+    """Lease jobs until there are enough of them, or enough bytes.
+
+    All at once, if those that the queue had lately were small.
+    """
+    leases: list[Lease] = []
+    size = 0
+    is_small = sizes.get(queue, SMALL) < SMALL
+    for state in (State.WAITING, State.PRIORITIZED):
+        limit = wish.count if is_small else 1
+        while (left := wish.count - len(leases)) and size < BYTES_AT_ONCE:
+            some, length = _lease(connection, queue, state, wish, min(limit, left), now_ms)
+            leases += some
+            size += length
+            if len(some) < min(limit, left):
+                break
+            limit *= 2
+    if leases:
+        sizes[queue] = size // len(leases)
+    return leases
+
+
+def _lease(
+    connection: Connection, queue: str, state: State, wish: Claim, count: int, now_ms: int
+) -> tuple[list[Lease], int]:
+    """Lease up to count jobs. Returns them, and how much was read."""
     which = {"queue": queue, "state": state, "now": now_ms, "worker": wish.worker}
 
     def read(limit: int) -> str:
@@ -300,12 +363,12 @@ def _lease(
         text: str = execute(connection, "read_ready", **which).fetchone()[0]
         return text
 
-    text = halving(read, wish.count - have)
+    text = halving(read, count)
     leases = [Lease(record, wish.token) for record in _records.decode(text)]
     if leases:
         until_ms, length_ms = now_ms + wish.lease_ms, wish.lease_ms
         execute(connection, "claim", **which, token=wish.token, until=until_ms, length=length_ms)
-    return leases
+    return leases, len(text)
 
 
 def _promote_due(connection: Connection, ledger: Ledger, now_ms: int) -> None:
@@ -352,15 +415,19 @@ def cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[s
     return set(asked).intersection(ids)
 
 
-def has_expired(connection: Connection, queue: str, now_ms: int) -> bool:
-    """Whether `reclaim` has anything to do."""
-    return execute(connection, "has_expired", queue=queue, now=now_ms).fetchone() is not None
+def find_expired(connection: Connection, queue: str, now_ms: int) -> list[int]:
+    """The numbers of the jobs that `reclaim` has to look at, the one that started last in front."""
+    seqs: list[int] = read_json(connection, "find_expired", queue=queue, now=now_ms)
+    return seqs
 
 
-def reclaim(connection: Connection, queue: str, crash_limit: int, now_ms: int) -> list[str]:
-    """See `Engine.reclaim`."""
-    execute(connection, "shorten_leases", queue=queue, now=now_ms)
-    found = read_json(connection, "read_expired", queue=queue, now=now_ms)
+def reclaim(
+    connection: Connection, queue: str, seqs: Sequence[int], crash_limit: int, now_ms: int
+) -> list[str]:
+    """See `Engine.reclaim`. Takes back those of these jobs whose lease has run out still."""
+    of = {"queue": queue, "seqs": encode(seqs), "now": now_ms}
+    execute(connection, "shorten_leases", **of)
+    found = read_json(connection, "read_expired", **of)
     with open_ledger(connection, queue) as ledger:
         # The last ticket is the place nearest to the front: that is for the oldest job.
         tickets = reversed(ledger.take(len(found)))

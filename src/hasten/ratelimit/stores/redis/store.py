@@ -12,12 +12,15 @@ Times are the server's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import groupby
 from typing import ClassVar, Final
 from urllib.parse import quote
 
+from hasten._clock import Clock, now_ns_of
 from hasten._durations import Seconds
 from hasten._redis.address import parse_url
 from hasten._redis.server import Script, Server
@@ -39,13 +42,15 @@ SCRIPT: Final = Script.of(
 # Where a test brings its own time, keys must not go by the server's.
 LINGER_MS: Final = 600_000
 
+DELETED_AT_ONCE: Final = 100
+
 
 class RedisStore(AskingStore):
     """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
 
     Options in the URL beside the driver's: `?prefix=hasten:limit` (what all keys begin with).
     budget is how long requests wait for an answer; without one it is the URL's `timeout` (1 s).
-    clock_us is for tests: the time to go by, in microseconds since the epoch.
+    clock is for tests: `ManualClock`; else the time is the server's.
     """
 
     # With one call for a whole tick, client and server take turns; with several they work side by
@@ -57,13 +62,13 @@ class RedisStore(AskingStore):
         url: str,
         *,
         budget: Seconds | None = None,
-        clock_us: Callable[[], int] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         address = parse_url(url, known={"prefix"}, timeout=TIMEOUT_SECONDS)
-        super().__init__(address.shown, budget)
+        super().__init__(address.shown, budget, clock)
         self._prefix = address.options.get("prefix", DEFAULT_PREFIX)
         self._server = Server(address, may_evict=True)
-        self._clock_us = clock_us
+        self._now_ns = None if clock is None else now_ns_of(clock)
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
@@ -85,11 +90,20 @@ class RedisStore(AskingStore):
         answers = [self._put(Peek([check])) for check in checks]
         return [value_of(await answer)[0][0] for answer in answers]
 
+    async def clear(self) -> None:
+        """Forget all keys with the prefix of this store."""
+        names = await self._server.scan(f"{_literal(self._prefix)}:*")
+        for start in range(0, len(names), DELETED_AT_ONCE):
+            some = names[start : start + DELETED_AT_ONCE]
+            await asyncio.gather(
+                *(self._server.command("UNLINK", name, key=name.decode()) for name in some)
+            )
+
     async def aclose(self) -> None:
         await self._server.close()
 
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
-        now_us = None if self._clock_us is None else self._clock_us()
+        now_us = None if self._now_ns is None else self._now_ns() // 1000
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
         for places in self._batches(requests):
@@ -130,3 +144,8 @@ class RedisStore(AskingStore):
                 self._names.clear()
             self._names[bucket] = start
         return start + key.hex().encode() + b"}"
+
+
+def _literal(text: str) -> str:
+    """The pattern of SCAN that nothing but this text matches."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)

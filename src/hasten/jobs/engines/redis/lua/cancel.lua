@@ -9,6 +9,7 @@ local q = open(KEYS[1])
 local now, reason = request.now, request.reason
 begin_writing(q)
 local answers = {}
+local rules = {} -- the keep rules that have been used
 for index, id in ipairs(request.ids) do
   local job_key = q.base .. id
   local state = exists(q, id) and state_of(q, id)
@@ -26,12 +27,15 @@ for index, id in ipairs(request.ids) do
     take_out(q, id, state)
     fail(q, id, fields, reason, {}, whole(job[4]), keep[1] ~= 0, now, state)
     if keep[1] ~= 0 then
-      retain(q, 'failed', keep[1], keep[2], now)
+      rules[keep[1] .. ' ' .. keep[2]] = keep
     end
   end
   if has_searched_enough() then
     break
   end
+end
+for _, keep in pairs(rules) do
+  retain(q, 'failed', keep[1], keep[2], now)
 end
 close_all()
 return answers

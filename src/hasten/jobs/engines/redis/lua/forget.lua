@@ -16,7 +16,7 @@ for _, state in ipairs(STATES) do
   local kind = call('TYPE', key).ok
   local is_list = kind == 'list'
   if not is_list and kind ~= 'zset' then
-    call('DEL', key) -- missing, or nothing that lists jobs
+    call('UNLINK', key) -- missing, or nothing that lists jobs
   end
   while left > 0 do
     local id
@@ -43,8 +43,13 @@ for _, state in ipairs(STATES) do
     return 1
   end
 end
-for _, scheduler in ipairs(read('ZRANGE', base .. 'repeat', 0, -1)) do
+for _, scheduler in ipairs(read('ZRANGE', base .. 'repeat', 0, left - 1)) do
   call('DEL', base .. 'repeat:' .. scheduler)
+  call('ZREM', base .. 'repeat', scheduler)
+  left = left - 1
+end
+if left == 0 then
+  return 1
 end
 queues[base] = nil -- nothing is owed to what is gone
 close_all()

@@ -2,14 +2,13 @@
 -- page: a page of the jobs in one state.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {state, first, count, newest_first}: state is the name of its key
--- Returns for each job {id, due in ms or false, {field, value, …}}.
+-- Returns {for each job {id, due in ms or false, {field, value, …}}, how many were looked at, 1 if these were
+-- the last ones}. Where the jobs are large, those are the first of the page only.
 local base, state = KEYS[1], request.state
 local key = base .. state
 local first, last = request.first, request.first + request.count - 1
 local ids
-if request.count == 0 then
-  return {}
-elseif state ~= 'wait' and state ~= 'active' then
+if state ~= 'wait' and state ~= 'active' then
   ids = call(request.newest_first and 'ZREVRANGE' or 'ZRANGE', key, first, last)
 elseif request.newest_first then
   ids = call('LRANGE', key, first, last)
@@ -20,12 +19,19 @@ else -- the next to be taken, or the one that started first, is at the right end
     ids[#ids + 1] = from_right[index]
   end
 end
-local found = {}
-for _, id in ipairs(ids) do
+local found, looked, read_bytes = {}, 0, 0
+for index, id in ipairs(ids) do
   local fields = read('HGETALL', base .. id)
   if #fields > 0 then
     local due = state == 'delayed' and due_of(call('ZSCORE', key, id))
     found[#found + 1] = { id, due or false, fields }
+    for place = 2, #fields, 2 do
+      read_bytes = read_bytes + #fields[place]
+    end
+  end
+  looked = index
+  if read_bytes >= BYTES_AT_ONCE then
+    break
   end
 end
-return found
+return { found, looked, #ids < request.count and looked == #ids and 1 or 0 }

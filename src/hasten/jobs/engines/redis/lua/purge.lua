@@ -9,7 +9,6 @@ local q = open(KEYS[1])
 local key, before, skip, portion = q.base .. request.state, request.before, request.skip, request.portion
 local is_finished = request.state == 'completed' or request.state == 'failed'
 local is_list = request.state == 'wait' or request.state == 'paused' or request.state == 'active'
-local PURGED = '0:purged' -- as the ids that workers pass over
 
 -- A list is taken from its right end.
 local function ids_in_portion()
@@ -33,7 +32,7 @@ local function is_spared(id)
   return before and not is_finished and whole(read_field(q.base .. id, 'timestamp')) > before
 end
 
--- The ids to delete, their places in the portion, and how many are left before the last of them.
+-- The ids to delete, their places, and how many are left before the last of them.
 local function choose(ids)
   local chosen, places, left = {}, {}, 0
   for place, id in ipairs(ids) do
@@ -43,19 +42,10 @@ local function choose(ids)
       left = left + 1
     else
       chosen[#chosen + 1] = id
-      places[#places + 1] = place
+      places[#places + 1] = skip + place
     end
   end
   return chosen, places, left
-end
-
--- Out of a list by place: it is searched once for all of them, from the end that is nearer.
-local function remove_places(places)
-  for _, place in ipairs(places) do
-    call('LSET', key, -skip - place, PURGED)
-  end
-  local is_far = skip > call('LLEN', key) / 2
-  call('LREM', key, is_far and #places or -#places, PURGED)
 end
 
 begin_writing(q)
@@ -66,7 +56,7 @@ if not is_list then
 elseif skip == 0 and left == 0 then
   call('LTRIM', key, 0, -#purged - 1)
 elseif #purged > 0 then
-  remove_places(places)
+  remove_places(key, places)
 end
 for _, id in ipairs(purged) do
   release_deduplication(q, id)

@@ -1,36 +1,41 @@
 -- uses: places
--- reclaim: take back the active jobs whose lock is gone. Their worker is, too: a worker renews its
--- locks, and takes them out when it lets go of a job.
+-- reclaim: take back the active jobs whose lock is gone, of a portion. Their worker is, too: a worker renews
+-- its locks, and takes them out when it lets go of a job.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, crash_limit, reason: "{}" stands for the number of crashes}
--- Returns their ids, the one that started first in front.
+-- ARGV  1 {now, crash_limit, reason: "{}" stands for the number of crashes, portion, last or nil}
+--         The portion is that of the jobs before place last, counted from the one that started first; nil
+--         is the end. So those that started first come in the last call, and to stand in front of the others.
+-- Returns {their ids, the one that started last in front, last for the next call: 0 if there is none}.
 local q = open(KEYS[1])
-local active = call('LRANGE', q.base .. 'active', 0, -1)
-local expired = {} -- the one that started last in front
-
-for first = 1, #active, 500 do
-  local locks = {}
-  for index = first, math.min(first + 499, #active) do
-    locks[#locks + 1] = q.base .. active[index] .. ':lock'
-  end
-  if call('EXISTS', unpack(locks)) < #locks then
-    for offset, lock_key in ipairs(locks) do
-      if call('EXISTS', lock_key) == 0 then
-        expired[#expired + 1] = active[first + offset - 1]
-      end
-    end
-  end
+local key = q.base .. 'active'
+local last = math.min(request.last or math.huge, call('LLEN', key))
+local first = math.max(0, last - request.portion)
+if last == 0 then
+  return { {}, 0 }
 end
-if #expired == 0 then
-  return {}
+local ids = call('LRANGE', key, -last, -first - 1) -- the one that started last in front
+
+local locks = {}
+for index, id in ipairs(ids) do
+  locks[index] = q.base .. id .. ':lock'
+end
+if call('EXISTS', unpack(locks)) == #locks then
+  return { {}, first }
+end
+local expired, places = {}, {}
+for index, id in ipairs(ids) do
+  if call('EXISTS', locks[index]) == 0 then
+    expired[#expired + 1] = id
+    table.insert(places, 1, last - index + 1)
+  end
 end
 
 begin_writing(q)
+remove_places(key, places)
+in_portions('SREM', q.base .. 'stalled', expired)
 local taken_back = {}
 for _, id in ipairs(expired) do
   local job_key = q.base .. id
-  call('LREM', q.base .. 'active', -1, id)
-  call('SREM', q.base .. 'stalled', id)
   local job = read_fields(job_key, 'name', 'data', 'priority', 'stc', 'defa', 'rjk')
   if job[1] or job[2] then
     local crashes = whole(job[4]) + 1
@@ -43,8 +48,8 @@ for _, id in ipairs(expired) do
     make_ready(q, id, priority_of(job[3]), true)
     tell_waiting(q, id, 'active')
     tell(q, 'stalled', 'jobId', id)
-    table.insert(taken_back, 1, id)
+    taken_back[#taken_back + 1] = id
   end
 end
 close_all()
-return taken_back
+return { taken_back, first }

@@ -136,14 +136,18 @@ local function retry(outcome, job)
   put_back(outcome[2], outcome[6])
 end
 
--- Where jobs that are released stand in `active`: the one that was claimed last in front.
+-- Where jobs that are released stand in `active`: the one that was claimed last in front. Those that are not
+-- among the newest were claimed before them, in the order of the outcomes.
+local NEWEST = 10000
 local started = {}
-for _, outcome in ipairs(outcomes) do
+for place, outcome in ipairs(outcomes) do
   if outcome[1] == RELEASED then
-    for index, id in ipairs(call('LRANGE', q.base .. 'active', 0, -1)) do
-      started[id] = index
+    if not next(started) then
+      for index, id in ipairs(call('LRANGE', q.base .. 'active', 0, NEWEST - 1)) do
+        started[id] = index
+      end
     end
-    break
+    started[outcome[2]] = started[outcome[2]] or NEWEST + #outcomes - place
   end
 end
 

@@ -1,5 +1,5 @@
 -- Complete jobs that are kept, a row each: seq, token, result, rank, now; then the queue.
-UPDATE hasten_jobs
+UPDATE hasten_jobs NOT INDEXED
 SET state = 'completed', rank = outcome.rank, result = outcome.result,
     finished_ms = outcome.now_ms, token = NULL, lease_ms = NULL,
     attempts_made = attempts_made + 1, deferred_failure = NULL, cancel_requested = 0

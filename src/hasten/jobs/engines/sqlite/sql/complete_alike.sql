@@ -1,6 +1,6 @@
 -- Complete jobs of one claim that returned the same, are kept, and ended in the order of their
 -- numbers, which so decide between equal ranks. :seqs is a JSON array.
-UPDATE hasten_jobs
+UPDATE hasten_jobs NOT INDEXED
 SET state = 'completed', rank = :rank, result = :result, finished_ms = :now, token = NULL,
     lease_ms = NULL, attempts_made = attempts_made + 1, deferred_failure = NULL,
     cancel_requested = 0

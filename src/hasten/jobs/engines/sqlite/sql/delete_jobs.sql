@@ -1,2 +1,2 @@
 -- Delete the jobs in :seqs, a JSON array.
-DELETE FROM hasten_jobs WHERE seq IN (SELECT value FROM json_each(:seqs))
+DELETE FROM hasten_jobs NOT INDEXED WHERE seq IN (SELECT value FROM json_each(:seqs))

@@ -1,3 +1,5 @@
 -- Delete finished jobs that are not kept, a row each: seq, token; then the queue.
-DELETE FROM hasten_jobs
-WHERE state = 'active' AND (seq, token) IN (VALUES {(?, ?)}) AND queue = ?
+DELETE FROM hasten_jobs WHERE seq IN
+    (WITH row (seq, token) AS (VALUES {(?, ?)})
+     SELECT row.seq FROM row CROSS JOIN hasten_jobs AS job NOT INDEXED ON job.seq = row.seq
+     WHERE job.state = 'active' AND job.token = row.token AND job.queue = ?)

@@ -1,5 +1,5 @@
 -- Fail jobs for good that are kept, a row each: seq, token, reason, trace, counts, rank, now; then the queue.
-UPDATE hasten_jobs
+UPDATE hasten_jobs NOT INDEXED
 SET state = 'failed', rank = outcome.rank, failed_reason = outcome.reason,
     stacktrace = CASE WHEN outcome.trace IS NULL THEN stacktrace
         ELSE json_insert(CASE WHEN NOT json_valid(stacktrace) THEN '[]'

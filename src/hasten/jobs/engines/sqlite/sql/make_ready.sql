@@ -1,5 +1,5 @@
 -- Put jobs into a ready state, a row each: seq, state, rank.
-UPDATE hasten_jobs
+UPDATE hasten_jobs NOT INDEXED
 SET state = place.state, rank = place.rank, delay_ms = 0
 FROM (WITH row (seq, state, rank)
       AS (VALUES {(?, ?, ?)}) SELECT * FROM row) AS place

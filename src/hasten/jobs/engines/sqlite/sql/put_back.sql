@@ -1,6 +1,6 @@
 -- End runs without finishing the job, a row each: seq, token, kind, reason, trace, delay, ticket, now; then the queue.
 -- kind 'retry' counts an attempt; 'postpone' and 'release' do not; 'release' goes to the front.
-UPDATE hasten_jobs
+UPDATE hasten_jobs NOT INDEXED
 SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
                  WHEN priority > 0 THEN 'prioritized' ELSE 'waiting' END,
     rank = CASE WHEN outcome.delay_ms > 0 THEN outcome.now_ms + outcome.delay_ms

@@ -3,4 +3,4 @@
 SELECT json_group_array(json_array(
     coalesce(custom_id, CAST(seq AS TEXT)), state,
     CASE state WHEN 'completed' THEN result WHEN 'failed' THEN failed_reason END))
-FROM hasten_jobs WHERE seq IN (SELECT value FROM json_each(:seqs)) AND queue = :queue
+FROM hasten_jobs NOT INDEXED WHERE seq IN (SELECT value FROM json_each(:seqs)) AND queue = :queue

@@ -8,4 +8,4 @@ SELECT json_group_array(json_array(
         json(CASE WHEN json_valid(stacktrace) THEN stacktrace ELSE '[]' END),
         json(CASE cancel_requested WHEN 0 THEN 'false' ELSE 'true' END)
     )))
-FROM (SELECT hasten_jobs.* FROM json_each(:seqs) JOIN hasten_jobs ON seq = value ORDER BY key)
+FROM (SELECT hasten_jobs.* FROM json_each(:seqs) CROSS JOIN hasten_jobs ON seq = value ORDER BY key)

@@ -1,3 +1,3 @@
--- Delete the oldest finished jobs, :count of them.
+-- Delete the oldest :limit finished jobs.
 DELETE FROM hasten_jobs WHERE seq IN
-    (SELECT seq FROM hasten_jobs WHERE queue = :queue AND state = :state ORDER BY rank, seq LIMIT :count)
+    (SELECT seq FROM hasten_jobs WHERE queue = :queue AND state = :state ORDER BY rank, seq LIMIT :limit)

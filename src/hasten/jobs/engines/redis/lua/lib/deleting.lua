@@ -1,8 +1,8 @@
 -- uses: flows
 -- Deleting a job is deleting all of its keys. Its lock is none of them: it has been released, or
--- runs out.
+-- runs out. The memory of a long log, or of many children, is freed in the background.
 local function delete_keys(job_key)
-  call('DEL', job_key, job_key .. ':logs', job_key .. ':dependencies', job_key .. ':processed',
+  call('UNLINK', job_key, job_key .. ':logs', job_key .. ':dependencies', job_key .. ':processed',
     job_key .. ':failed', job_key .. ':unsuccessful')
 end
 

@@ -66,24 +66,29 @@ local function end_deduplication(q, id, deduplication, now)
   call('DEL', next_job)
 end
 
--- Delete the finished jobs that a rule does not keep: by age in ms, by count; -1 is no limit.
+-- Delete the finished jobs that a rule does not keep: by age in ms, by count; -1 is no limit. A script deletes
+-- so many of them, more than it finishes; what is left goes with the jobs that finish next.
+local RETAINED_AT_ONCE = 500
+local deleted = 0
+
+local function delete_finished(q, finished, old)
+  for _, id in ipairs(old) do
+    delete_job(q, id)
+  end
+  in_portions('ZREM', finished, old)
+  deleted = deleted + #old
+end
+
 local function retain(q, state, count, age, now)
   local finished = q.base .. state
   if age >= 0 then
-    local old = call('ZRANGEBYSCORE', finished, '-inf', now - age, 'LIMIT', 0, 1000)
-    for _, id in ipairs(old) do
-      delete_job(q, id)
-    end
-    in_portions('ZREM', finished, old)
+    local left = RETAINED_AT_ONCE - deleted
+    delete_finished(q, finished, call('ZRANGEBYSCORE', finished, '-inf', now - age, 'LIMIT', 0, left))
   end
   if count >= 0 then
-    local excess = call('ZCARD', finished) - count
+    local excess = math.min(call('ZCARD', finished) - count, RETAINED_AT_ONCE - deleted)
     if excess > 0 then
-      local old = call('ZRANGE', finished, 0, math.min(excess, 1000) - 1)
-      for _, id in ipairs(old) do
-        delete_job(q, id)
-      end
-      in_portions('ZREM', finished, old)
+      delete_finished(q, finished, call('ZRANGE', finished, 0, excess - 1))
     end
   end
 end

@@ -36,7 +36,10 @@ local function tell_waiting(q, id, previous)
   end
 end
 
--- A promoted job does not honour lifo. Returns the score of the first one that stays delayed.
+-- A promoted job does not honour lifo. Returns the score of the first one that stays delayed, or is left to the
+-- next call.
+local PROMOTED_AT_ONCE = 500
+
 local function promote_due(q, now)
   local delayed = q.base .. 'delayed'
   local head = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
@@ -44,7 +47,7 @@ local function promote_due(q, now)
   if not head[2] or tonumber(head[2]) > due_score then
     return head[2]
   end
-  local ids = call('ZRANGEBYSCORE', delayed, '-inf', due_score, 'LIMIT', 0, 1000)
+  local ids = call('ZRANGEBYSCORE', delayed, '-inf', due_score, 'LIMIT', 0, PROMOTED_AT_ONCE)
   call('ZREM', delayed, unpack(ids))
   for _, id in ipairs(ids) do
     local fields = read_fields(q.base .. id, 'priority', 'name')
@@ -121,6 +124,23 @@ local function remove_from_list(key, id)
   local newest, oldest = tonumber(call('LINDEX', key, 0)), tonumber(call('LINDEX', key, -1))
   local is_old = number and newest and oldest and math.abs(number - oldest) < math.abs(number - newest)
   return call('LREM', key, is_old and -1 or 1, id)
+end
+
+local function is_in_list(key, id)
+  searched = searched + call('LLEN', key)
+  return call('LPOS', key, id)
+end
+
+-- Out of a list by place, counted from its right end, the lowest first: it is searched once for all of them,
+-- from the end that is nearer.
+local PURGED = '0:purged' -- as the ids that workers pass over
+
+local function remove_places(key, places)
+  for _, place in ipairs(places) do
+    call('LSET', key, -place, PURGED)
+  end
+  local is_far = places[1] > call('LLEN', key) / 2
+  call('LREM', key, is_far and #places or -#places, PURGED)
 end
 
 -- Out of the state it was found in. Returns whether it was there.

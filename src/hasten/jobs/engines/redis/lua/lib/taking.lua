@@ -89,18 +89,32 @@ local function schedule_after(q, record, scheduler, now, crons)
   end
 end
 
--- Jobs that an earlier claim leased whose answer never arrived: nobody knows that they run.
+-- Jobs that an earlier claim leased whose answer never arrived: nobody knows that they run. They are looked for
+-- among those that started last.
+local NEWEST_STARTED = 5000
+
 local function hand_back_strays(q, tokens)
   local is_stray = {}
   for _, token in ipairs(tokens) do
     is_stray[token] = true
   end
-  for _, id in ipairs(call('LRANGE', q.base .. 'active', 0, -1)) do
-    local token = call('MGET', q.base .. id .. ':lock')[1] -- unlike GET it takes other types for none
+  local newest = call('LRANGE', q.base .. 'active', 0, NEWEST_STARTED - 1)
+  local held = {}
+  for first = 1, #newest, 1000 do
+    local locks = {}
+    for index = first, math.min(first + 999, #newest) do
+      locks[#locks + 1] = q.base .. newest[index] .. ':lock'
+    end
+    for offset, token in ipairs(call('MGET', unpack(locks))) do -- unlike GET it takes other types for none
+      held[newest[first + offset - 1]] = token
+    end
+  end
+  for _, id in ipairs(newest) do
+    local token = held[id]
     if token and is_stray[token] then
       call('DEL', q.base .. id .. ':lock')
       call('SREM', q.base .. 'stalled', id)
-      call('LREM', q.base .. 'active', -1, id)
+      call('LREM', q.base .. 'active', 1, id)
       make_ready(q, id, priority_of(read_field(q.base .. id, 'priority')), true)
       tell_waiting(q, id, 'active')
     end
@@ -119,18 +133,24 @@ local function take(q, wish, now)
     allowed = math.min(allowed, q.concurrency - call('LLEN', q.base .. 'active'))
   end
   if not q.paused and allowed > 0 then
-    local tokens = 0
-    for _, id in ipairs(take_ids(q, allowed)) do
-      local record, scheduler = lease(q, id, wish, now)
-      if record then
-        records[#records + 1] = record
-        tokens = tokens + (record[13] == NONE and 1 or 0)
-        if scheduler then
-          attempt(id, schedule_after, q, record, scheduler, now, crons)
-          next_score = nil
+    local tokens, read_bytes, portion = 0, 0, 4
+    repeat
+      local count = math.min(portion, allowed)
+      local ids = take_ids(q, count)
+      for _, id in ipairs(ids) do
+        local record, scheduler = lease(q, id, wish, now)
+        if record then
+          records[#records + 1] = record
+          read_bytes = read_bytes + #record[4]
+          tokens = tokens + (record[13] == NONE and 1 or 0)
+          if scheduler then
+            attempt(id, schedule_after, q, record, scheduler, now, crons)
+            next_score = nil
+          end
         end
       end
-    end
+      allowed, portion = allowed - count, portion * 4
+    until allowed == 0 or #ids < count or read_bytes >= BYTES_AT_ONCE
     use_tokens(q, tokens)
   end
   local next_due = false

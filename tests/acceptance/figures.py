@@ -1,0 +1,52 @@
+"""What the scenarios that take minutes measure: shown as they run, and as a table at the end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+
+# The size of the scenarios, as a share of the whole: HASTEN_SCALE=0.01 takes seconds.
+SCALE: Final = float(os.environ.get("HASTEN_SCALE", "1"))
+
+
+def scaled(number: int) -> int:
+    """That many, at the full size."""
+    return max(100, round(number * SCALE))
+
+
+class Figures:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._rows: list[tuple[str, str, str, str]] = []
+
+    def progress(self, text: str) -> None:
+        """Say how far a scenario is, while pytest captures what is printed."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(f"  {time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    def add(self, scenario: str, engine: str, what: str, value: str) -> None:
+        self._rows.append((scenario, engine, what, value))
+        self.progress(f"{scenario}, {engine}: {what}: {value}")
+
+    @contextmanager
+    def timed(self, scenario: str, engine: str, what: str, count: int) -> Iterator[None]:
+        """Measure how long it takes to do something with so many jobs."""
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.add(scenario, engine, what, f"{seconds:,.1f} s, {count / seconds:,.0f} jobs/s")
+
+    def table(self) -> list[str]:
+        """Lines of Markdown; none if nothing was measured."""
+        if not self._rows:
+            return []
+        head = ("scenario", "store", "what", "measured")
+        rows = [head, ("---",) * 4, *self._rows]
+        return ["", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,0 +1,162 @@
+"""A store is not to blame for a moment, nor for an event loop that comes late itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten._timeouts import LoopTimeout, done_within
+from hasten.errors import StoreUnavailable
+from hasten.ratelimit import Limiter, open_store
+from hasten.ratelimit.breaker import FAILURES
+from hasten.ratelimit.fallback import Guard
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit.store import Check, Group, Outcome, digest
+from tests.ratelimit.eventually import until
+from tests.ratelimit.stores import Clock, Oracle, url_of
+from tests.servers.redis import RedisServer
+
+CHECK = Check("api", digest("ada"), rule_of(Rate(1000, 3600)))
+
+
+@contextlib.asynccontextmanager
+async def late(seconds: float) -> AsyncIterator[None]:
+    """Each turn of the event loop takes so long."""
+
+    async def work() -> None:
+        while True:
+            time.sleep(seconds)
+            await asyncio.sleep(0)
+
+    working = asyncio.ensure_future(work())
+    try:
+        yield
+    finally:
+        working.cancel()
+
+
+@pytest.mark.parametrize(
+    ("kind", "clients", "lateness"), [("sqlite", 1500, 0.01), ("redis", 300, 0.03)]
+)
+async def test_an_event_loop_that_is_always_late_blames_no_store(
+    kind: str, clients: int, lateness: float, tmp_path: Path
+) -> None:
+    """Many requests are under way, and an answer needs turns to reach the one it is for."""
+    limiter = Limiter("1000000/h", store=url_of(kind, tmp_path), budget=0.05)
+    guard = limiter._guard
+    await limiter.hit("ada")
+    before = guard.counts.errors  # opening a file may take its time
+    async with late(lateness):
+        for _ in range(2):
+            await asyncio.gather(*(limiter.hit(f"client {number}") for number in range(clients)))
+    assert guard.counts.errors == before
+    await limiter.aclose()
+
+
+async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
+    class Slow(Oracle):
+        async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+            for _ in range(4):
+                await asyncio.sleep(0)
+            return await super().hit(groups)
+
+    store: Any = Slow(Clock())
+    guard = Guard(store, budget=0.02)
+    async with late(0.04):
+        await guard.hit([[CHECK]])
+    assert guard.counts.errors == 0
+
+
+async def test_a_timeout_ends_all_the_same() -> None:
+    """Not before its time, and also where the event loop is never on time."""
+    for lateness in (0.0, 0.01):
+        async with late(lateness):
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            began = time.monotonic()
+            assert not await done_within(never, 0.02)
+            assert time.monotonic() - began >= 0.02
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with LoopTimeout(0.02):
+                    await never
+            assert time.monotonic() - began >= 0.02
+
+
+class Moody(Oracle):
+    """A store that fails when it is told to."""
+
+    fails = False
+
+    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        self._raise()
+        return await super().hit(groups)
+
+    async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        self._raise()
+        return await super().peek(checks)
+
+    def _raise(self) -> None:
+        if self.fails:
+            raise StoreUnavailable("moody", "it says so")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Any:
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.kill()
+
+
+async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
+    """However many requests are under way in it."""
+    store = open_store(server.url, budget=0.2)
+    guard = Guard(store)
+    await guard.hit([[CHECK]])
+    server.pause()
+    asking = []
+    for _ in range(3 * FAILURES):
+        asking += [asyncio.ensure_future(guard.hit([[CHECK]])) for _ in range(10)]
+        await asyncio.sleep(0)
+    answers = await asyncio.gather(*asking)
+    assert all(outcome.ok for [[outcome]] in answers)
+    assert guard.counts.errors == len(asking)
+    assert not guard.is_away
+    server.go_on()
+
+    async def is_up_to_date() -> bool:
+        [outcome] = await store.peek([CHECK])
+        return outcome.remaining == 999 - len(asking)
+
+    await until(is_up_to_date)  # what came late is charged
+    await guard.aclose()
+
+
+async def test_a_store_that_comes_and_goes_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    store: Any = Moody(clock)
+    guard = Guard(store, clock=clock)
+
+    async def is_back() -> bool:
+        clock.advance(1)
+        await guard.hit([[CHECK]])
+        return not guard.is_away
+
+    for _ in range(5):
+        store.fails = True
+        while not guard.is_away:
+            await guard.hit([[CHECK]])
+        store.fails = False
+        await until(is_back)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].startswith("limits are kept without their store until it answers again: ")
+    assert lines[1] == "the store of limits answers again"

@@ -1,0 +1,166 @@
+"""What becomes of a request where a function of a limit raises, or returns what makes no sense."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import pytest
+
+from hasten.ratelimit import Context, Limit, LoadShedder, Rate, RateLimitMiddleware, limit, repeated
+from hasten.ratelimit.store import OnError
+from tests.http.client import Client
+from tests.ratelimit.sites import FRAMEWORKS, Served
+
+
+class Broken:
+    """An object that says nothing of itself, not even whether it is true."""
+
+    def __bool__(self) -> bool:
+        raise ValueError
+
+
+def fails(context: Context) -> Any:
+    raise RuntimeError("no database")
+
+
+async def fails_later(context: Context) -> Any:
+    raise RuntimeError("no database")
+
+
+BAD_SKIPS: Final = [fails, fails_later, lambda context: Broken()]
+BAD_COSTS: Final = [
+    fails, fails_later, lambda context: "2", lambda context: -1, lambda context: 1.5,
+    lambda context: True, lambda context: None, lambda context: 2**40,
+]  # fmt: skip
+BAD_RATES: Final = [
+    fails, fails_later, lambda context: "many", lambda context: None, lambda context: 5,
+    lambda context: [], lambda context: ["1/h"], lambda context: {"1/h": 1},
+    lambda context: "5/h burst 3",  # the algorithm has no burst
+]  # fmt: skip
+
+
+async def test_a_skip_that_fails_counts_the_request() -> None:
+    for skip in BAD_SKIPS:
+        site = Served("asgi", limits=[Limit("1/h", skip=skip)])
+        assert await site.statuses(2) == [200, 429]
+
+
+async def test_a_cost_that_fails_is_1() -> None:
+    for cost in BAD_COSTS:
+        site = Served("asgi", limits=[Limit("2/h", cost=cost)])
+        assert await site.statuses(3) == [200, 200, 429]
+
+
+@pytest.mark.parametrize(
+    ("on_store_error", "statuses"),
+    [("local", [200, 200, 200]), ("allow", [200, 200, 200]), ("deny", [503, 503, 503])],
+)
+async def test_a_rate_that_never_worked_follows_what_holds_without_a_store(
+    on_store_error: OnError, statuses: list[int]
+) -> None:
+    for rate in BAD_RATES:
+        limits = [Limit(rate, algorithm="sliding"), Limit("9/h", name="other")]
+        site = Served("asgi", limits=limits, on_store_error=on_store_error)
+        assert await site.statuses(3) == statuses
+
+
+async def test_a_rate_that_fails_leaves_the_lowest_that_it_has_returned() -> None:
+    """Whoever can make it fail gains nothing by that."""
+
+    def rate(context: Context) -> Any:
+        return context.header("x-rate")
+
+    site = Served("asgi", limits=[Limit(rate, name="plan")])
+    for known in ("1000/h", "2/h", "5/m"):
+        assert (await site.ask(rate=known)).status == 200
+    assert await site.statuses(2) == [200, 429]  # one of two was used before
+
+
+async def test_several_rates_may_come_as_a_list() -> None:
+    def rates(context: Context) -> Any:
+        return [Rate(1, 60), Rate(9, 3600)]
+
+    site = Served("asgi", limits=[Limit(rates)])
+    assert await site.statuses(2) == [200, 429]
+
+
+async def test_a_key_that_is_another_for_each_request_is_none() -> None:
+    """An object without a text of its own has its place in memory for one."""
+    keys: list[Any] = [lambda context: object(), lambda context: Broken(), fails_later]
+    for key in keys:
+        site = Served("asgi", limits=[Limit("1/h", key=key)])
+        assert await site.statuses(2) == [200, 429]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_no_framework_makes_a_500_of_it(framework: str) -> None:
+    limits = [
+        Limit("9/h", name="skip", skip=fails),
+        Limit("9/h", name="cost", cost=fails_later),
+        Limit(fails, name="rate"),
+    ]
+    site = Served(framework, limits=limits)
+    assert await site.statuses(2) == [200, 200]
+    await site.close()
+
+
+async def test_limits_of_routes_follow_the_same_rules() -> None:
+    @limit("2/h", cost=fails, skip=fails_later)
+    async def handler() -> None: ...
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await handler()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limited = RateLimitMiddleware(app)
+    statuses = []
+    for _ in range(3):
+        async with Client(limited).open(headers=[], scheme="http") as exchange:
+            statuses.append((await exchange.response()).status)
+    assert statuses == [200, 200, 429]
+
+
+class TestTheLog:
+    async def test_has_one_line_for_many_requests(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [1000.0]
+        monkeypatch.setattr("hasten.ratelimit.repeated.monotonic", lambda: now[0])
+        limits = [Limit(fails, name="a", cost=fails, skip=fails, key=fails), Limit("9/s")]
+        site = Served("asgi", limits=limits, on_decision=fails)
+        await site.statuses(5)
+        lines = sorted(record.getMessage() for record in caplog.records)
+        assert lines == [
+            "9-in-1sec: on_decision failed",
+            "a: its key failed; the client's address stands for it",
+            "a: its rate failed; the lowest rate that it has returned holds, if there is one",
+            "a: its skip failed; the request is counted",
+        ]
+        assert all(record.exc_info for record in caplog.records)
+        caplog.clear()
+        now[0] += repeated.EVERY_SECONDS
+        await site.statuses(2)
+        assert "a: its skip failed; the request is counted (and 4 times since the last line)" in [
+            record.getMessage() for record in caplog.records
+        ]
+        assert len(caplog.records) == 4
+
+    async def test_has_one_line_of_what_fails_with_each_refusal(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site = Served("asgi", limits=[Limit("0/h", message=fails, on_limited=fails)])
+        assert await site.statuses(3) == [429] * 3
+        shedder = LoadShedder(None, least=5, most=5, critical=fails, on_shed=fails)  # type: ignore[arg-type]
+        shedder.in_flight = 4
+        for _ in range(3):
+            async with Client(shedder).open(headers=[], scheme="http") as exchange:
+                assert (await exchange.response()).status == 503
+        errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+        assert sorted(errors) == [
+            "0-in-1hr: its message failed",
+            "0-in-1hr: on_limited failed",
+            "critical failed; the request is not critical",
+            "on_shed failed",
+        ]

@@ -1,0 +1,219 @@
+"""A client is let go from outside of a request, in every process and store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten.errors import InvalidLimit, StoreUnavailable
+from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware, limit
+from hasten.ratelimit.denials import TRUSTED_US
+from hasten.ratelimit.fallback import Guard
+from hasten.ratelimit.rates import Rate
+from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit.store import Check, OnError, digest
+from hasten.testing import ManualClock
+from tests.ratelimit.sites import FRAMEWORKS, PEER, Served
+from tests.ratelimit.stores import SECOND, Clock, client_of, open_for_test, prefix_of, url_of
+from tests.ratelimit.test_late import Moody
+
+
+def url(kind: str, place: Path) -> str:
+    return "memory://" if kind == "memory" else url_of(kind, place)
+
+
+async def test_a_client_is_let_go_by_the_name_of_the_limit(kind: str, tmp_path: Path) -> None:
+    limits = Limits(
+        [Limit("1/h", block_for=7200), Limit("9/h, 99/d", name="all")],
+        store=url(kind, tmp_path),
+        budget=10,
+        clock=ManualClock(),
+    )
+    site = Served("asgi", limits=limits)
+    other = await site.statuses(2, peer="203.0.113.8")
+    assert await site.statuses(2) == [200, 429]
+    await limits.reset("1-in-1hr", PEER)
+    assert await site.statuses(2) == [200, 429]
+    assert other == [200, 429]
+    assert (await site.ask(peer="203.0.113.8")).status == 429
+    await limits.reset("all", PEER)
+    answer = await site.ask()
+    assert answer.status == 429
+    await limits.reset("1-in-1hr", PEER)
+    assert '"all-9-in-1hr";r=8' in str((await site.ask()).get("ratelimit"))
+    await site.close()
+
+
+@pytest.mark.parametrize("approximate", [0, 2])
+@pytest.mark.parametrize("shared", ["sqlite", "redis"])
+async def test_other_processes_hear_of_it_within_a_second(
+    shared: str, approximate: int, tmp_path: Path, clock: Clock
+) -> None:
+    """They refuse from memory what they know, also of portions that they have taken."""
+    limits = [Limit("40/h", approximate=approximate, name="api")]
+    async with (
+        open_for_test(shared, tmp_path, clock) as store,
+        open_for_test(shared, tmp_path, clock) as elsewhere,
+    ):
+        site = Served("asgi", limits=limits, store=store)
+        statuses = await site.statuses(41)
+        assert statuses == [200] * 40 + [429]
+        guard = site.middleware[0].guard
+        await Limits(limits, store=elsewhere).reset("api", PEER)
+        asked = guard.counts.asked
+        assert (await site.ask()).status == 429
+        assert guard.counts.asked == asked
+        clock.advance(1)
+        assert (await site.ask()).status == 200
+        assert (await site.ask()).status == 200
+
+
+@pytest.mark.parametrize("on_error", ["local", "allow", "deny"])
+async def test_what_is_denied_stays_denied_while_the_store_is_away(
+    on_error: OnError, clock: Clock
+) -> None:
+    """Though nobody can be asked whether it was reset."""
+    store: Any = Moody(clock)
+    guard = Guard(store, clock=clock)
+    check = Check("api", digest("ada"), rule_of(Rate(1, 3600)), on_error=on_error)
+    assert [(await guard.hit([[check]]))[0][0].ok for _ in range(2)] == [True, False]
+    store.fails = True
+    for _ in range(9):
+        clock.advance(2 * TRUSTED_US / SECOND)
+        [[outcome]] = await guard.hit([[check]])
+        assert (outcome.ok, outcome.unavailable) == (False, False)
+    assert guard.is_away
+    clock.advance(3600)
+    assert (await guard.hit([[check]]))[0][0].ok is (on_error != "deny")
+
+
+async def test_what_a_key_is_depends_on_the_limit() -> None:
+    def user(context: Any) -> Any:
+        return context.header("x-user")
+
+    class Plain(dict[str, str]):
+        pass
+
+    limits = Limits(
+        [
+            Limit("1/h", name="ip", path="/ip"),
+            Limit("1/h", name="route", key="route", path="/route"),
+            Limit("1/h", name="global", key="global", path="/global"),
+            Limit("1/h", name="user", key=user, path="/user"),
+            Limit(lambda context: context.header("x-rate"), name="plan", path="/plan"),  # type: ignore[arg-type, return-value]
+            Limit.concurrency(1, name="places", path="/places"),
+        ],
+        ipv6_prefix=64,
+    )
+    site = Served("asgi", limits=limits)
+    peer = "2001:db8::1"
+    said = {"user": "7", "rate": "1/h", "peer": peer}
+    for path, key, options in (
+        ("/ip", "2001:db8::ffff", {}),
+        ("/ip", "2001:db8::/64", {}),
+        ("/route", f"{peer} //route/", {}),
+        ("/global", None, {}),
+        ("/user", 7, {}),
+        ("/plan", peer, {"rate": "1/h"}),
+    ):
+        await site.ask(path, **said)
+        assert (await site.ask(path, **said)).status == 429, path
+        await limits.reset(path[1:], key, **options)
+        assert (await site.ask(path, **said)).status == 200, path
+    async with site.open("/places", wait="1", peer=peer):
+        while not site.site.under_way:
+            await site.ask("/other")
+        assert (await site.ask("/places", **said)).status == 429
+        await limits.reset("places", peer)
+        assert (await site.ask("/places", **said)).status == 200
+        site.site.gate.set()
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_limits_of_routes_have_names_as_well(framework: str) -> None:
+    limits = Limits([])
+    site = Served(framework, limits=limits)
+    assert await site.statuses(3, "/limited") == [200, 200, 429]
+    await limits.reset("2-in-1min", PEER)
+    assert (await site.ask("/limited")).status == 200
+    await site.close()
+
+
+async def test_what_cannot_be_reset_is_refused_with_what_is_missing() -> None:
+    @limit("3/h", name="of a route")
+    async def handler() -> None: ...
+
+    limits = Limits([Limit("5/h"), Limit(lambda context: "1/h", name="plan")])
+    with pytest.raises(InvalidLimit, match=r"name='6-in-1hr'.*'5-in-1hr'.*'of a route'.*RESET"):
+        await limits.reset("6-in-1hr", PEER)
+    with pytest.raises(InvalidLimit, match="key=None: expected what the limit '5-in-1hr' counts"):
+        await limits.reset("5-in-1hr")
+    with pytest.raises(InvalidLimit, match="rate=None: expected the rate of this client"):
+        await limits.reset("plan", PEER)
+    with pytest.raises(InvalidLimit, match="rate='many'"):
+        await limits.reset("plan", PEER, rate="many")
+    for option in ({"store": "memory://"}, {"clock": ManualClock()}, {"budget": 1}):
+        with pytest.raises(InvalidLimit, match=r"beside Limits\(…\), which has it"):
+            RateLimitMiddleware(None, limits=limits, **option)  # type: ignore[arg-type]
+    with pytest.raises(InvalidLimit, match="limits"):
+        Limits(Limit("5/h"))  # type: ignore[arg-type]
+
+
+async def test_a_store_that_is_away_cannot_be_reset() -> None:
+    limits = Limits([Limit("5/h")], store="redis://127.0.0.1:1/0?timeout=0.2", budget=1)
+    with pytest.raises(StoreUnavailable):
+        await limits.reset("5-in-1hr", PEER)
+    await limits.aclose()
+
+
+def test_without_an_event_loop(tmp_path: Path) -> None:
+    limits = Limits([Limit("1/h", name="api")], store=url_of("sqlite", tmp_path), budget=10)
+    limiter = Limiter("1/h", store=limits.store, name="api")
+    assert [limiter.sync.hit(PEER).ok for _ in range(2)] == [True, False]
+    limits.sync.reset("api", PEER)
+    assert limiter.sync.hit(PEER).ok
+    limits.sync.close()
+
+
+async def test_reset_of_a_test_clears_every_store(kind: str, tmp_path: Path) -> None:
+    clock = ManualClock()
+    limits: Sequence[Limit] = [
+        Limit("1/h", block_for=7200), Limit("40/h", name="portions", approximate=2),
+    ]  # fmt: skip
+    site = Served("asgi", limits=limits, store=url(kind, tmp_path), clock=clock, budget=10)
+    for _ in range(2):
+        assert await site.statuses(2) == [200, 429]
+        assert (await site.ask(peer="203.0.113.8")).status == 200
+        await site.middleware[0].reset()
+    await site.close()
+
+
+async def test_it_clears_nothing_that_has_another_prefix(tmp_path: Path) -> None:
+    prefix = prefix_of(tmp_path)
+    server = url_of("redis", tmp_path).partition("?")[0]
+    with client_of("redis") as client:
+        client.set(f"{prefix}:other", "kept", ex=600)
+        middleware = RateLimitMiddleware(
+            None,  # type: ignore[arg-type]
+            limits=[Limit("1/h")],
+            store=f"{server}?prefix={prefix}[*]",
+            budget=10,
+        )
+        check = Check("api", digest("ada"), rule_of(Rate(1, 3600)))
+        await middleware.guard.hit([[check]])
+        await middleware.reset()
+        assert client.get(f"{prefix}:other") == b"kept"
+        assert (await middleware.guard.hit([[check]]))[0][0].ok
+        await middleware.aclose()
+
+
+async def test_a_store_without_clear_says_so() -> None:
+    store: Any = Moody(Clock())
+    middleware = RateLimitMiddleware(None, store=store)  # type: ignore[arg-type]
+    with pytest.raises(InvalidLimit, match=r"a store that has clear\(\)"):
+        await middleware.reset()
+    shared = MemoryStore()
+    await RateLimitMiddleware(None, store=shared).reset()  # type: ignore[arg-type]
