@@ -2,6 +2,15 @@
 
 VENV := .venv
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
+
+# How many processes share the tests: more than there are processors, since many tests wait.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n + n / 2 + 1)))
+
+# How many times as many examples the tests on random input try in `make soak` as in `make test`.
+SOAK ?= 20
+
+# The tests start Python hundreds of times: it should compile hasten once.
+unexport PYTHONDONTWRITEBYTECODE
 WHAT ?= jobs
 
 # WHAT names a folder in benchmarks/. Some need more than others: NEEDS_ is followed by the folder.
@@ -22,8 +31,8 @@ help:  ## List the targets
 demo: $(VENV)/.demo  ## Send mail and turn pages in a web application; ONCE=1 ends after the tour, PORT=8001 moves it
 	@$(VENV)/bin/python -m examples.send_email $(if $(ONCE),--once)
 
-test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests; ARGS="-k lease -x" goes to pytest
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests in JOBS=4 processes; ARGS="-k lease -x" goes to pytest
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev  ## Lint, check the format and the types
 	@$(VENV)/bin/ruff check
@@ -33,8 +42,8 @@ check: $(VENV)/.dev  ## Lint, check the format and the types
 bench: $(VENV)/.bench $(NEEDS_$(FOLDER))  ## Measure against the rivals; WHAT=jobs is the folder in benchmarks/
 	@$(VENV)/bin/python -m benchmarks.$(FOLDER) $(ARGS)
 
-soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests that take minutes
-	@HASTEN_SOAK=1 $(VENV)/bin/python -m pytest -m "" -o faulthandler_timeout=0 tests/acceptance tests/contract/test_state_machine.py $(ARGS)
+soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests that take minutes; SOAK=20 times as many random examples
+	@HASTEN_SOAK=$(SOAK) $(VENV)/bin/python -m pytest -m "soak or hypothesis" -o faulthandler_timeout=0 -n $(JOBS) --dist worksteal $(ARGS)
 
 clean:  ## Remove what the other targets installed
 	rm -rf $(VENV)

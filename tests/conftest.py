@@ -1,7 +1,66 @@
 """What comes before all tests."""
 
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
 import pytest
+from hypothesis import settings
+
+from tests.effort import effort
+from tests.servers.reaper import Reaper
 
 # They assert, and are imported by tests of several folders: before all of them, so that what was
 # compared is shown.
 pytest.register_assert_rewrite("tests.http.client", "tests.http.codings", "tests.http.expect")
+
+settings.register_profile("hasten", effort(40))
+settings.load_profile("hasten")
+
+REAPER = pytest.StashKey[Reaper]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever ends this process, its children end with it, and no file of the tests is left."""
+    reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
+    reaper.watch_children()
+    # The processes of a run have to agree on the order of sets: tests are parametrized with some.
+    os.environ.setdefault("PYTHONHASHSEED", str(random.SystemRandom().randrange(2**32)))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[REAPER].reap()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    """A process of the run sends its reports as UTF-8; what a test prints may be none."""
+    return _encodable((yield))
+
+
+def _encodable(value: object) -> object:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: _encodable(each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(map(_encodable, value))
+    return value
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of the processes among which a run shares out its tests."""
+    return hasattr(config, "workerinput")
+
+
+def temporary_folder() -> Path:
+    """Make the folder in which the temporary files of this run are, those of its children too."""
+    folder = Path(tempfile.mkdtemp(prefix="hasten-"))
+    folder.chmod(0o711)  # PostgreSQL and some workers run as another user
+    tempfile.tempdir = os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
+    return folder

@@ -7,6 +7,7 @@ functions too. One below TYPE_CHECKING may close a ring (a job knows its queue),
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -164,27 +165,27 @@ Tree = Mapping[str, Imports]
 
 
 def test_every_module_has_a_floor() -> None:
-    assert [name for name in read_tree(SRC) if floor(name) is None] == []
+    assert [name for name in source() if floor(name) is None] == []
 
 
 def test_imports_never_go_up() -> None:
-    assert upward(read_tree(SRC)) == []
+    assert upward(source()) == []
 
 
 def test_imports_form_no_ring() -> None:
-    assert ring(read_tree(SRC)) == []
+    assert ring(source()) == []
 
 
 def test_pure_rules_touch_nothing() -> None:
-    assert impure(read_tree(SRC)) == []
+    assert impure(source()) == []
 
 
 def test_http_capabilities_never_import_jobs() -> None:
-    assert into_jobs(read_tree(SRC)) == []
+    assert into_jobs(source()) == []
 
 
 def test_foreign_packages_come_in_at_their_doors() -> None:
-    assert past_doors(read_tree(SRC)) == []
+    assert past_doors(source()) == []
 
 
 @pytest.mark.parametrize(
@@ -342,6 +343,11 @@ def edges(tree: Tree) -> Iterator[tuple[str, str]]:
 
 def packages(imports: Imports) -> set[str]:
     return {target.partition(".")[0] for target in imports.all}
+
+
+@functools.cache
+def source() -> Tree:
+    return read_tree(SRC)
 
 
 def read_tree(src: Path) -> Tree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,15 +38,20 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         case "sqlite-file":
             engine = SqliteEngine(f"sqlite:///{place / 'jobs.db'}")
         case "redis":
-            engine = RedisOnTestTime(shared_redis().url + f"?prefix={_prefix(place)}")
+            engine = RedisOnTestTime(f"{shared_redis().url}?{_options(place)}")
         case "redis-cluster":
-            engine = RedisOnTestTime(shared_cluster().url + f"?prefix={_prefix(place)}")
+            engine = RedisOnTestTime(f"{shared_cluster().url}?{_options(place)}")
         case _:
             raise LookupError(kind)
     try:
         yield engine
     finally:
         await engine.close()
+
+
+def _options(place: Path) -> str:
+    """On a busy machine a server may take seconds to answer."""
+    return f"prefix={_prefix(place)}&timeout=30"
 
 
 def _prefix(place: Path) -> str:
@@ -119,11 +125,15 @@ def orphans(engine: Engine, place: Path) -> list[str]:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
         case RedisEngine():
-            shared = shared_cluster() if "+cluster" in engine.url else shared_redis()
-            with shared.client() as client:
-                return _redis_orphans(client, _prefix(place))
+            return _redis_orphans(_client("+cluster" in engine.url), _prefix(place))
         case _:
             raise LookupError(engine)
+
+
+@functools.cache
+def _client(is_cluster: bool) -> Any:
+    """One for all looks: that of a cluster learns first what is where."""
+    return (shared_cluster() if is_cluster else shared_redis()).client()
 
 
 def _sqlite_orphans(path: Path) -> list[str]:

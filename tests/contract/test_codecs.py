@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten import _extras
@@ -23,6 +23,7 @@ from hasten.compression import codecs, decoders, libraries
 from hasten.compression.codecs import Codec, Encoder
 from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding
+from tests.effort import effort
 from tests.http.bodies import ORDERS, noise, tokens
 from tests.http.codings import decode, decode_beginning, encode, zstd_window_bytes, zstd_with_window
 
@@ -37,11 +38,7 @@ MAX_WINDOW_BYTES = 8 << 20
 KIB = 1024
 
 # A codec outlives the examples of one test, as it outlives the responses of an application.
-lasting = settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+lasting = effort(20)
 
 pieces = st.lists(
     st.one_of(
@@ -452,7 +449,7 @@ class TestBadData:
         assert ORDERS.startswith(drain(decoder, cut(part, places)))
         assert not decoder.at_end
 
-    @settings(lasting, max_examples=150)
+    @effort(50)
     @given(
         flips=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 7)), min_size=1),
         places=st.lists(st.integers(0, 1 << 20), max_size=3),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -56,6 +57,10 @@ from tests.contract.steps import (
 
 ADDED = event("added", "a")
 ACTIVE = event("active", "a", previous="waiting")
+
+
+ONE_OF_EACH: Final = ("sqlite-memory", "redis")
+"""Tens of thousands of events take long, and a file or a cluster keeps them by the same code."""
 
 
 class TestOfAdding:
@@ -376,6 +381,7 @@ def text_of(size: int) -> str:
     return f'"{"x" * (size - 2)}"'
 
 
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
 class TestKeeping:
     async def test_keeps_ten_thousand_at_least_and_not_for_ever(self, engine: Engine) -> None:
         """A reader may fall behind a little, and a store must not fill with what nobody reads."""
@@ -504,6 +510,7 @@ class TestLargeValues:
         assert small == large < 10_000
 
 
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
 class TestMissed:
     """A reader that has fallen behind what is kept is told so, once, and goes on from there."""
 

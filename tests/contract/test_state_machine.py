@@ -1,21 +1,20 @@
 """Random verbs on every engine, side by side with the model.
 
 After each verb the answers are the same, and so is all that can be read: which job is in which
-state, in which order, with which numbers. `HASTEN_SOAK=1` looks for much longer.
+state, in which order, with which numbers. `make soak` looks for much longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -45,19 +44,12 @@ from hasten.jobs.states import FINISHED, State
 from tests.contract.engines import KINDS, open_for_test, orphans
 from tests.contract.model import Job, Model
 from tests.contract.steps import NOW, QUEUE, new_job
+from tests.effort import effort
 
 T = TypeVar("T")
 
-SOAK: Final = os.environ.get("HASTEN_SOAK") == "1"
-
-EFFORT: Final = settings(
-    max_examples=60 if SOAK else 35,
-    stateful_step_count=100 if SOAK else 40,
-    deadline=None,
-    report_multiple_bugs=False,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES: Final = {"sqlite-memory": 12, "sqlite-file": 12, "redis": 12, "redis-cluster": 4}
+"""A step on a cluster costs several times as much, and runs the scripts that one on Redis runs."""
 
 # Read of a job and compared after each verb.
 FACTS: Final = (
@@ -389,10 +381,10 @@ def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
     return st.lists(st.sampled_from(items), unique=True, min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("turn", range(20 if SOAK else 1))  # so that a single one takes no minutes
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
 def test_engine_does_what_the_model_does(
-    kind: str, turn: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is done in whatever order."""
     # A failing run is made shorter for as long as pytest lets a single test last, not for minutes.
@@ -404,4 +396,9 @@ def test_engine_does_what_the_model_does(
 
     Machine.kind = kind
     Machine.places = (tmp_path / str(n) for n in itertools.count())
-    run_state_machine_as_test(Machine, settings=EFFORT)
+    walk = settings(
+        effort(EXAMPLES[kind], steps=40),
+        report_multiple_bugs=False,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    )
+    run_state_machine_as_test(Machine, settings=walk)

@@ -26,6 +26,7 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     computed_field,
+    create_model,
     field_serializer,
     field_validator,
     model_serializer,
@@ -211,8 +212,8 @@ class ReadOnly(BaseModel):
 
 
 def of(annotation: Any, attribute: str = "name", **config: Any) -> type[BaseModel]:
-    body = {"__annotations__": {attribute: annotation}, "model_config": config}
-    return type("Made", (BaseModel,), body)
+    fields: dict[str, Any] = {attribute: (annotation, ...)}
+    return create_model("Made", __config__=ConfigDict(**config), **fields)  # type: ignore[typeddict-item]
 
 
 class TestOwnWay:

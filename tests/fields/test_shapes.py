@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapper, Session
 
 from hasten.fields import Allowed, Fields, FieldSet
 from hasten.pagination import Paginate
+from tests.effort import effort
 from tests.fields.databases import (
     DATABASES,
     Base,
@@ -132,7 +133,7 @@ def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
 
 @pytest.mark.parametrize("how", ["one", "many", "page", "cursor"])
 @pytest.mark.parametrize("database", DATABASES)
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@effort(10)
 @given(asked=texts_of(Users), sort=st.sampled_from([*SORTS, *(f"-{name}" for name in SORTS)]))
 def test_no_statement_names_an_unselected_column(
     database: str, how: str, asked: str, sort: str
@@ -169,6 +170,7 @@ class TestShapes:
 
     def test_the_caches_of_statements_stay_within_their_bounds(self, database: str) -> None:
         own = Fields(Users, model=User, max_depth=3, compute=fields._compute)
+        engine(database)  # fills it
         made: Engine = create_engine(url(database, 0), query_cache_size=100)
         assert len(SETS) > 256
         with Session(made) as session, statements_of(made) as log:

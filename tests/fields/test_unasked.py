@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, computed_field, field_serializer
 from sqlalchemy import Engine, ForeignKey, create_engine, select
@@ -28,6 +28,7 @@ from sqlalchemy.pool import NullPool
 from hasten.fields import FieldSet, Partial
 from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import CursorPage, Page, PageParams
+from tests.effort import effort
 from tests.fields.databases import DATABASES, DRIVERS, statements_of
 from tests.servers.postgres import shared_postgres
 
@@ -230,10 +231,6 @@ sorts: Final = st.lists(
     st.tuples(st.sampled_from(SORTS), st.booleans()), max_size=2, unique_by=lambda each: each[0]
 )
 
-QUICK: Final = settings(
-    max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
-
 
 def columns_of(paths: Iterable[str]) -> set[str]:
     """What may be named for these paths, with what leads there."""
@@ -295,7 +292,7 @@ def query(paths: Sequence[str], sort: Sequence[tuple[str, bool]] = ()) -> str:
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-@QUICK
+@effort(12)
 @given(paths=masks)
 def test_one_row_reads_no_unselected_column(database: str, paths: list[str]) -> None:
     found, log = asyncio.run(ask(database, f"/toys/7?{query(paths)}"))
@@ -304,7 +301,7 @@ def test_one_row_reads_no_unselected_column(database: str, paths: list[str]) -> 
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(12)
 @given(paths=masks, sort=sorts, page=st.integers(1, 4))
 def test_a_page_reads_no_unselected_column(
     database: str, paths: list[str], sort: list[tuple[str, bool]], page: int
@@ -316,7 +313,7 @@ def test_a_page_reads_no_unselected_column(
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-@settings(QUICK, max_examples=20)
+@effort(10)
 @given(paths=masks, sort=sorts)
 def test_a_walk_by_cursor_reads_no_unselected_column(
     database: str, paths: list[str], sort: list[tuple[str, bool]]

@@ -29,7 +29,7 @@ BODILESS = frozenset({204, 205, 304})
 class Patience:
     """How long a condition may take to come true: far longer than it should."""
 
-    seconds = 10.0
+    seconds = 60.0
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:

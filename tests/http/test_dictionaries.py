@@ -7,11 +7,12 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.compression import CompressionMiddleware, Dictionaries
 from hasten.compression.dictionaries import _named_dictionary
+from tests.effort import effort
 from tests.http import expect
 from tests.http.bodies import JSON, ORDERS, orders
 from tests.http.client import Client, Headers, Response
@@ -179,7 +180,7 @@ class TestWhoGetsIt:
         name, value = shown(ORDERS)
         expect.coded(await feed.get((name, change(value))), "gzip", NEXT)
 
-    @settings(deadline=None)
+    @effort(50)
     @given(
         st.binary(max_size=60) | st.binary(min_size=44, max_size=44).map(lambda b: b":" + b + b":")
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.compression import CompressionMiddleware
+from tests.effort import effort
 from tests.http.bodies import ORDERS
 from tests.http.client import App, Client, Exchange, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS
@@ -63,7 +64,7 @@ def accepts(wish: dict[str, float | None], coding: str) -> bool:
     return weight is None or weight > 0
 
 
-@settings(max_examples=300, deadline=None)
+@effort(60)
 @given(
     chunks=chunkings(),
     wish=wishes,
@@ -130,7 +131,7 @@ request_values = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@effort(80)
 @given(headers=st.lists(st.tuples(request_names, request_values), max_size=8), path=st.text())
 def test_no_request_header_breaks_it(headers: list[tuple[bytes, bytes]], path: str) -> None:
     app = CompressionMiddleware(serve([ORDERS], [(b"content-type", b"application/json")]))

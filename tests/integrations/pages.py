@@ -88,6 +88,10 @@ def rows() -> Iterator[dict[str, object]]:
         }
 
 
+_filled: Final[set[str]] = set()
+"""The databases that nothing has changed since they were filled."""
+
+
 class Application:
     """What a client and the other writer do to one database."""
 
@@ -129,6 +133,7 @@ class Application:
 
     def write(self, *statements: Any) -> None:
         """Commit on another connection."""
+        _filled.discard(self.database)
         with databases.engine(self.database).begin() as connection:
             for statement in statements:
                 connection.execute(statement)
@@ -138,6 +143,9 @@ class Application:
             return list(connection.execute(statement))
 
     def fill(self) -> None:
+        """Have the rows of `rows` in the tables, and no others."""
+        if self.database in _filled:
+            return
         self.write(
             delete(Note),
             delete(Owner),
@@ -152,6 +160,7 @@ class Application:
             ),
             insert(Note).values(list(rows())),
         )  # fmt: skip
+        _filled.add(self.database)
 
     @contextmanager
     def logging(self) -> Iterator[None]:

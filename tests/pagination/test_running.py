@@ -26,6 +26,7 @@ from hasten.pagination.sql.running import (
     run_async,
     stretch,
 )
+from tests.effort import effort
 from tests.pagination.databases import (
     DATABASES,
     Author,
@@ -37,7 +38,6 @@ from tests.pagination.databases import (
 )
 from tests.pagination.test_walk import (
     COLUMNS,
-    QUICK,
     datasets,
     everything,
     expected,
@@ -49,7 +49,7 @@ from tests.pagination.test_walk import (
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=st.integers(1, 25), offset=st.integers(0, 70))
 def test_deferred_and_reversed_pages_are_the_same_pages(
     database: str, order: Order, dataset: int, limit: int, offset: int

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import (
@@ -46,6 +46,7 @@ from sqlalchemy.pool import StaticPool
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginate
 from hasten.pagination.sql import paging
+from tests.effort import effort
 from tests.pagination.databases import (
     DATABASES,
     Author,
@@ -199,10 +200,6 @@ def everything(session: Session, statement: Select[Any]) -> list[int]:
     return sorted({row.id for row in session.scalars(statement)})
 
 
-QUICK: Final = settings(
-    max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
-
 KEPT: Final = {
     (mode, count): paginate(count=count)
     for mode in ("page", "deep")
@@ -227,7 +224,7 @@ def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return name
 
 
-@QUICK
+@effort(12)
 @given(
     entity=st.sampled_from(ENTITIES),
     filters=st.lists(st.sampled_from(sorted(FILTERS)), max_size=3, unique=True),
@@ -264,7 +261,7 @@ def test_a_page_is_of_the_values_of_its_request(
             assert found.has_more == (start + limit < len(wanted))
 
 
-@QUICK
+@effort(12)
 @given(
     entity=st.sampled_from(ENTITIES),
     filters=st.lists(st.sampled_from(sorted(FILTERS)), max_size=3, unique=True),
@@ -304,7 +301,7 @@ def test_walks_of_several_tenants_in_turn_do_not_meet(
 
 
 @pytest.mark.parametrize("count", ["exact", Capped(7), "none"])
-@settings(QUICK, max_examples=15)
+@effort(8)
 @given(
     entity=st.sampled_from(ENTITIES),
     filters=st.lists(st.sampled_from(sorted(FILTERS)), max_size=3, unique=True),

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import (
     REAL,
@@ -34,16 +34,13 @@ from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.keyset import after
 from hasten.pagination.sql.reading import Keys, Reading, Selection, read, resolve
 from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
+from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
 
 COLUMNS: Final = {
     name: getattr(Item, name) for name in ("id", "grade", "label", "weight", "state", "made")
 }
 NULLABLE: Final = ("grade", "label", "weight")
-
-QUICK: Final = settings(
-    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
 
 orders = st.lists(
     st.builds(
@@ -105,7 +102,7 @@ def of_columns(dataset: int) -> Selection:
     ("database", "select_items"),
     [("sqlite", of_entities), ("sqlite", of_columns), ("postgresql", of_columns)],
 )
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_a_walk_equals_a_full_read_in_both_directions(
     database: str,
@@ -136,7 +133,7 @@ def test_a_walk_equals_a_full_read_in_both_directions(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@settings(QUICK, max_examples=25)
+@effort(10)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
     database: str, order: Order, dataset: int, limit: int
@@ -162,7 +159,7 @@ def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=limits, data=st.data())
 def test_the_page_before_a_page_is_the_one_that_preceded_it(
     database: str, order: Order, dataset: int, limit: int, data: st.DataObject
@@ -263,7 +260,7 @@ def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mysql"])
-@QUICK
+@effort(15)
 @given(order=orders, data=st.data())
 def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
     dialect: str, order: Order, data: st.DataObject
@@ -312,7 +309,7 @@ def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
     assert text("postgresql", "last", descending=True) == "id ASC, grade DESC NULLS LAST"
 
 
-@QUICK
+@effort(15)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit: int) -> None:
     """SQLite is like MySQL in where it puts NULLs, and understands the emulation as well."""

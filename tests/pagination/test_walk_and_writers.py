@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import (
     REAL,
@@ -38,6 +38,7 @@ from hasten.pagination.order import Key, Order
 from hasten.pagination.sql.reading import Selection, read, resolve
 from hasten.pagination.sql.running import run, stretch
 from hasten.pagination.sql.statements import Statements
+from tests.effort import effort
 from tests.pagination.databases import DATABASES, url
 from tests.pagination.test_walk import expected
 
@@ -225,7 +226,7 @@ def before_statements(database: str, work: Callable[[], None], session: Session)
 
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("database", DATABASES)
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@effort(15)
 @given(
     order=orders,
     nulls=st.sampled_from([0.0, 0.3, 0.9]),

@@ -21,6 +21,9 @@ KINDS: Final = ("memory", "sqlite", "redis", "redis-cluster")
 
 SECOND: Final = 1_000_000
 
+PATIENT: Final = "timeout=30"
+"""Of a store's URL: on a busy machine a server may take seconds to answer."""
+
 
 class Clock:
     """A time that tests move by hand, in microseconds. It begins at the present."""
@@ -74,9 +77,9 @@ def url_of(kind: str, place: Path) -> str:
         case "sqlite":
             return f"sqlite:///{place / 'limits.db'}"
         case "redis":
-            return f"{shared_redis().url}?prefix={prefix_of(place)}"
+            return f"{shared_redis().url}?prefix={prefix_of(place)}&{PATIENT}"
         case "redis-cluster":
-            return f"{shared_cluster().url}?prefix={prefix_of(place)}"
+            return f"{shared_cluster().url}?prefix={prefix_of(place)}&{PATIENT}"
     raise LookupError(kind)
 
 

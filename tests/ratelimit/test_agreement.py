@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import Rule, concurrency_rule, rule_of
 from hasten.ratelimit.store import Check, Outcome, Settlement, Store, Token, digest
+from tests.effort import effort
 from tests.ratelimit.stores import KINDS, SECOND, Clock, Oracle, open_for_test
 
 RULES: Final[list[Rule]] = [
@@ -85,11 +86,7 @@ numbers = itertools.count()
 
 
 @given(steps=steps)
-@settings(
-    max_examples=200,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    deadline=None,
-)
+@effort(50)
 def test_a_store_does_what_the_algorithms_do(
     world: tuple[asyncio.Runner, Store, Clock], steps: list[tuple[str, Any]]
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import StoreUnavailable
@@ -20,6 +20,7 @@ from hasten.ratelimit.rules import rule_of
 from hasten.ratelimit.store import Check, Group, OnError, Outcome, Settlement, Token, digest
 from hasten.ratelimit.stores.memory import MemoryStore
 from hasten.ratelimit.stores.redis import RedisStore
+from tests.effort import effort
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import SECOND, Clock, Oracle
 from tests.ratelimit.test_redis import commands
@@ -403,7 +404,7 @@ checks = st.builds(
         max_size=60,
     )
 )
-@settings(deadline=None, max_examples=150)
+@effort(50)
 def test_a_repeated_denial_equals_the_answer_of_the_store(
     steps: list[tuple[list[Check], int, int]],
 ) -> None:

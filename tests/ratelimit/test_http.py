@@ -7,7 +7,7 @@ import json
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from hasten.errors import InvalidLimit
 from hasten.ratelimit import Limit, RateLimitMiddleware, current_limit, limit
+from tests.effort import effort
 from tests.http.client import App, Client, Exchange, Message, Receive, Scope, Send, until
 
 PEER: Final = ("203.0.113.7", 4711)
@@ -508,7 +509,7 @@ class TestAnything:
             {"trusted_proxies": ["10.0.0.0/8"], "proxy_header": "cf-connecting-ip"},
         ],
     )
-    @settings(max_examples=60)
+    @effort(30)
     @given(
         st.lists(st.tuples(HEADERS, st.binary(max_size=60)), max_size=5),
         st.text(max_size=20),

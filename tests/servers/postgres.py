@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -73,7 +72,6 @@ class PostgresServer:
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, user=user, extra_groups=_none(user),
             )  # fmt: skip
-        atexit.register(self.stop)
         self.until_ready()
         return self
 
@@ -99,7 +97,6 @@ class PostgresServer:
             self._process.send_signal(_IMMEDIATE)
             self._process.wait()
             self._process = None
-            atexit.unregister(self.stop)
 
 
 _IMMEDIATE: Final = 3  # SIGQUIT: PostgreSQL's immediate shutdown, which also ends its children
@@ -122,6 +119,5 @@ def _none(user: str | None) -> list[int] | None:
 @functools.cache
 def shared_postgres() -> PostgresServer:
     """One for all tests of this process that keep to tables of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="hasten-postgres-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     return PostgresServer(folder).start()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
-import shutil
+import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,15 +22,25 @@ START_SECONDS: Final = 20.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on; a cluster's node wants the one 10,000 above it, too."""
+    """A port that nobody listens on, and that no other test process gets while this one runs.
+
+    A cluster's node wants the one 10,000 above it, too. Both are below those that the system gives
+    to connections: a client of a server that is down could otherwise be given the server's port.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 50_000:
-            with socket.socket() as bus, contextlib.suppress(OSError):
-                bus.bind(("127.0.0.1", port + 10_000))
-                return port
+        port = _random.randrange(11_000, 21_000)
+        mark = socket.socket(type=socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError), mark, socket.socket() as server, socket.socket() as bus:
+            server.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            # The same number in UDP, which no server uses, is taken until this process ends.
+            mark.bind(("127.0.0.1", port))
+            os.dup(mark.fileno())
+            return port
+
+
+# Not the one that hypothesis seeds.
+_random: Final = random.SystemRandom()
 
 
 class RedisServer:
@@ -65,7 +75,6 @@ class RedisServer:
                 stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        atexit.register(self.kill)
         if wait:
             self.until_ready()
         return self
@@ -114,7 +123,6 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
-            atexit.unregister(self.kill)
 
     def restart(self) -> None:
         self.kill()
@@ -131,6 +139,5 @@ class RedisServer:
 @functools.cache
 def shared_redis() -> RedisServer:
     """One for all tests of this process that keep to a prefix of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="hasten-redis-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="redis-"))
     return RedisServer(folder).start()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -103,8 +101,7 @@ class RedisCluster:
 @functools.cache
 def shared_cluster() -> RedisCluster:
     """One for all tests of this process that keep to a prefix of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="hasten-cluster-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="cluster-"))
     return RedisCluster(folder).start()
 
 

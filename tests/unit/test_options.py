@@ -617,7 +617,8 @@ class TestDecodeWhatNodeWrites:
             ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': expected a number"),
             ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: expected a number"),
             ('{"hasten":5}', r"\$\.hasten"),
-            ('{"x":' + "[" * 100_000, "recursion"),
+            # Python 3.14 counts bytes of the stack, not levels: there may be room for all of them.
+            ('{"x":' + "[" * 100_000, "(recursion|Input data was truncated)"),
         ],
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
