@@ -44,7 +44,7 @@ NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
 FOR_HASTEN_ITSELF: Final = set(
     "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
     "Queue.template Queue.submit Queue.submit_many Queue.results DecompressionMiddleware.check "
-    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement "
+    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.owner "
     "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
     "Variants.make".split()
 )

@@ -264,6 +264,7 @@ class Client:
         headers: Headers = (),
         method: str = "GET",
         path: str = "/",
+        query: bytes = b"",
         body: Iterable[bytes] = (b"",),
         scheme: str = "https",
         extensions: dict[str, Any] | None = None,
@@ -279,7 +280,7 @@ class Client:
             "scheme": scheme,
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query,
             "root_path": "",
             "headers": [
                 (b"host", b"example.org"),

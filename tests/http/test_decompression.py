@@ -483,23 +483,165 @@ async def test_decoding_takes_no_longer_than_allowed(monkeypatch: pytest.MonkeyP
     assert echo.seen == []
 
 
-@pytest.mark.parametrize(
-    ("coding", "empty"),
-    [
-        ("gzip", encode("gzip", b"")),
-        ("zstd", encode("zstd", b"")),
-        ("zstd", b"\x50\x2a\x4d\x18" + bytes(4)),
-    ],
-    ids=["gzip", "zstd", "zstd-skippable"],
-)
-async def test_a_body_of_empty_members_is_400_before_long(coding: str, empty: bytes) -> None:
-    """Each of them costs time, and none of the other limits counts them."""
+EMPTY_FRAME = b"\x50\x2a\x4d\x18" + bytes(4)  # of zstd, to be skipped
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await read_body(receive)
+TINY_PARTS = {
+    "gzip-empty": ("gzip", [encode("gzip", b"")]),
+    "gzip-byte": ("gzip", [encode("gzip", b"a")]),
+    "gzip-mixed": ("gzip", [encode("gzip", b"a"), *[encode("gzip", b"")] * 99]),
+    "zstd-empty": ("zstd", [encode("zstd", b"")]),
+    "zstd-byte": ("zstd", [encode("zstd", b"a")]),
+    "zstd-mixed": ("zstd", [encode("zstd", b"a"), *[encode("zstd", b"")] * 99]),
+    "zstd-skippable": ("zstd", [encode("zstd", b"a"), *[EMPTY_FRAME] * 99]),
+}
 
-    middleware, made = watched(app)
-    response = await upload(Client(middleware), coding, empty * 20_000)
-    assert response.status == 400
-    [decoder] = made
-    assert decoder.calls < 1000
+
+class Work:
+    """What one body cost: steps of the decoder, turns of the event loop and changes of thread."""
+
+    def __init__(self, app: App, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        self.middleware, self.made = watched(app, **options)
+        self.thread_changes = 0
+        self.submit = self.middleware.pool.submit
+        monkeypatch.setattr(self.middleware.pool, "submit", self._submit)
+
+    def _submit(self, *args: Any) -> Any:
+        self.thread_changes += 1
+        return self.submit(*args)
+
+    @property
+    def steps(self) -> int:
+        return sum(decoder.calls for decoder in self.made)
+
+
+async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
+    body = await read_body(receive)
+    await send(start_message(200, JSON))
+    await send({"type": "http.response.body", "body": body})
+
+
+class TestBodiesOfManyParts:
+    """Members of gzip and frames of zstd: each costs time, and may be tiny and yield nothing."""
+
+    @pytest.mark.parametrize("size", [65_536, 4096, 30, 7])
+    @pytest.mark.parametrize("kind", TINY_PARTS)
+    @pytest.mark.parametrize("offload_after", [0, 1])
+    async def test_too_many_for_the_size_are_400_before_long(
+        self, kind: str, size: int, offload_after: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        coding, parts = TINY_PARTS[kind]
+        body = b"".join(parts * (20_000 // len(parts)))
+        work = Work(reads_all, monkeypatch, offload_after=offload_after)
+        response = await Client(work.middleware).post(
+            pieces(body, size), headers=coded(coding, body)
+        )
+        assert response.status == 400
+        assert b"parts" in response.body
+        messages = len(body) // size
+        assert work.steps < 300 + min(messages, 600)
+        assert work.thread_changes < 10 + (min(messages, 600) if offload_after == 0 else 0)
+
+    @pytest.mark.parametrize("size", [65_536, 3, 1])
+    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
+    async def test_a_hundred_are_taken_wherever_they_are_cut(self, coding: str, size: int) -> None:
+        body = b"".join(encode(coding, b"%d" % (number % 10)) for number in range(100))
+        client = Client(DecompressionMiddleware(reads_all))
+        response = await client.post(pieces(body, size), headers=coded(coding, body))
+        assert response.status == 200
+        assert response.body == b"0123456789" * 10
+
+    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
+    async def test_those_of_some_size_change_threads_by_input_not_by_part(
+        self, coding: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = noise(600)
+        body = encode(coding, plain) * 1000
+        work = Work(reads_all, monkeypatch)
+        response = await Client(work.middleware).post(
+            pieces(body, 65_536), headers=coded(coding, body)
+        )
+        assert response.status == 200
+        assert response.body == plain * 1000
+        assert work.thread_changes <= 1 + len(body) // 16_384
+
+    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
+    async def test_only_a_few_are_decoded_in_one_turn_of_the_event_loop(
+        self, coding: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So many frames as fit into 16 kB would hold it up for 10 ms."""
+        body = encode(coding, b"a") * 90
+        turns: list[int] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            more = True
+            while more:
+                before = (work.steps, work.thread_changes)
+                more = (await receive())["more_body"]
+                if work.thread_changes == before[1]:
+                    turns.append(work.steps - before[0])
+            await send(start_message(200, JSON))
+            await send({"type": "http.response.body", "body": b"{}"})
+
+        work = Work(app, monkeypatch)
+        response = await Client(work.middleware).post([body], headers=coded(coding, body))
+        assert response.status == 200
+        assert turns == [16]
+        assert work.thread_changes == 1
+
+    @pytest.mark.parametrize("inner", ["gzip-empty", "gzip-byte", "zstd-empty", "zstd-byte"])
+    @pytest.mark.parametrize("outer", ["gzip", "br"])
+    async def test_those_below_another_coding_count_by_what_was_received(
+        self, inner: str, outer: str
+    ) -> None:
+        coding, parts = TINY_PARTS[inner]
+        body = encode(outer, b"".join(parts * 20_000))
+        assert len(body) < 5000
+        made: list[Watched] = []
+        middleware, made = watched(reads_all, max_codings=2)
+        response = await upload(Client(middleware), f"{coding}, {outer}", body)
+        assert response.status == 400
+        assert sum(decoder.calls for decoder in made) < 300
+
+    async def test_only_one_piece_between_two_codings_is_decoded_on_the_event_loop(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        frame = EMPTY_FRAME[:4] + (60_000).to_bytes(4, "little") + bytes(60_000)
+        body = encode("gzip", frame * 12 + encode("zstd", b"a"))
+        on_loop: list[Watched] = []
+        decode = Watched.decode
+
+        def noted(decoder: Watched, data: bytes, at_most: int) -> bytes:
+            if threading.current_thread() is threading.main_thread():
+                on_loop.append(decoder)
+            return decode(decoder, data, at_most)
+
+        monkeypatch.setattr(Watched, "decode", noted)
+        middleware, made = watched(reads_all, max_codings=2)
+        response = await upload(Client(middleware), "zstd, gzip", body)
+        assert response.body == b"a"
+        assert on_loop == made
+
+    async def test_a_coding_between_two_may_not_be_a_bomb(self) -> None:
+        """What it stands for is decoded, too, though nothing may come of that."""
+        frames = (EMPTY_FRAME[:4] + (60_000).to_bytes(4, "little") + bytes(60_000)) * 80
+        body = encode("gzip", frames)
+        middleware, _ = watched(reads_all, max_codings=2)
+        response = await upload(Client(middleware), "zstd, gzip", body)
+        assert response.status == 413
+
+    async def test_the_time_of_all_of_them_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not only of those that are decoded on the event loop."""
+        now = 0.0
+
+        class Slow(Watched):
+            def decode(self, data: bytes, at_most: int) -> bytes:
+                nonlocal now
+                now += 1
+                return super().decode(data, at_most)
+
+        monkeypatch.setattr(decompression, "perf_counter", lambda: now)
+        monkeypatch.setattr("tests.http.test_decompression.Watched", Slow)
+        middleware, _ = watched(reads_all, max_seconds=50)
+        response = await upload(Client(middleware), "zstd", encode("zstd", b"a") * 60)
+        assert response.status == 413
+        assert b"takes more than 50 s" in response.body

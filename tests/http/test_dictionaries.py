@@ -19,7 +19,8 @@ from tests.http.client import Client, Headers, Response
 from tests.http.codings import DCZ_MAGIC, decode_dcz
 from tests.http.hosts import Answer, Installed, Raw
 
-FRESH: Headers = (*JSON, (b"cache-control", b"max-age=60"))
+FRESH: Headers = (*JSON, (b"cache-control", b"public, max-age=60"))
+PRIVATE: Headers = (*JSON, (b"cache-control", b"private, max-age=60"))
 NEXT = ORDERS.replace(b'"open"', b'"paid"', 3)
 
 
@@ -189,7 +190,126 @@ class TestWhoGetsIt:
         assert named is None or 31 <= len(named) <= 33
 
 
+def certificate(name: str) -> dict[str, Any]:
+    return {"extensions": {"tls": {"client_cert_name": f"CN={name}", "client_cert_chain": [name]}}}
+
+
+class TestOwner:
+    """A difference confirms a guess of a whole answer, so others must not get it."""
+
+    @staticmethod
+    async def confirms(
+        feed: Feed, mine: dict[str, Any], other: dict[str, Any] | None = None
+    ) -> bool:
+        """Is the answer to one request the dictionary of another?"""
+        await feed.get(*mine.get("headers", ()), **_beside_headers(mine))
+        feed.answer.body = NEXT
+        asking = mine if other is None else other
+        response = await feed.get(
+            shown(ORDERS), *asking.get("headers", ()), **_beside_headers(asking)
+        )
+        feed.answer.body = ORDERS
+        assert response.coding in {"dcz", "gzip"}
+        return response.coding == "dcz"
+
+    ALICE: tuple[dict[str, Any], ...] = (
+        {"headers": [(b"x-api-key", b"alice")]},
+        {"query": b"token=alice"},
+        {},
+    )
+
+    @pytest.mark.parametrize("request_", ALICE, ids=["header", "query", "nothing"])
+    @pytest.mark.parametrize(
+        "cache_control", [b"private, max-age=5", b"max-age=5", b"no-cache", b"public, private"]
+    )
+    async def test_is_not_known_without_a_credential_that_was_named(
+        self, cache_control: bytes, request_: dict[str, Any]
+    ) -> None:
+        feed = Feed()
+        feed.answer.headers = (*JSON, (b"cache-control", cache_control))
+        response = await feed.get(*request_.get("headers", ()), **_beside_headers(request_))
+        assert response.get("use-as-dictionary") is None
+        assert not await self.confirms(feed, request_)
+        assert feed.dictionaries.bytes == 0
+
+    @pytest.mark.parametrize("name", ["X-API-Key", "Authorization", "Cookie", "Client-Cert"])
+    async def test_is_who_sends_the_same_credential(self, name: str) -> None:
+        feed = Feed(Dictionaries(["/feed*"], credential_headers=[name]))
+        feed.answer.headers = PRIVATE
+        alice, mallory = [
+            {"headers": [(name.lower().encode(), user)]} for user in (b"alice", b"mallory")
+        ]
+        assert not await self.confirms(feed, alice, mallory)
+        assert not await self.confirms(feed, alice, {})
+        assert await self.confirms(feed, alice)
+
+    async def test_is_not_known_by_another_credential_than_those_that_were_named(self) -> None:
+        """A cookie may be that of a load balancer, which many share."""
+        feed = Feed(Dictionaries(["/feed*"], credential_headers=["x-api-key"]))
+        feed.answer.headers = PRIVATE
+        balanced = (b"cookie", b"balancer=1")
+        assert not await self.confirms(feed, {"headers": [balanced]})
+        alice = {"headers": [balanced, (b"x-api-key", b"alice")]}
+        assert await self.confirms(feed, alice)
+        assert not await self.confirms(feed, alice, {"headers": [(b"x-api-key", b"alice")]})
+
+    async def test_is_not_known_by_an_empty_credential(self) -> None:
+        feed = Feed()
+        feed.answer.headers = PRIVATE
+        assert not await self.confirms(feed, {"headers": [(b"authorization", b"")]})
+
+    @pytest.mark.parametrize("headers", [PRIVATE, FRESH], ids=["private", "public"])
+    async def test_has_the_same_query(self, headers: Headers) -> None:
+        feed = Feed()
+        feed.answer.headers = headers
+        cookie = [(b"cookie", b"a=b")]
+        alice, mallory = [
+            {"headers": cookie, "query": b"token=" + user} for user in (b"alice", b"mallory")
+        ]
+        assert not await self.confirms(feed, alice, mallory)
+        assert await self.confirms(feed, alice)
+
+    async def test_has_the_same_client_certificate(self) -> None:
+        feed = Feed()
+        feed.answer.headers = PRIVATE
+        assert not await self.confirms(feed, certificate("alice"), certificate("mallory"))
+        assert not await self.confirms(feed, certificate("alice"), {})
+        assert await self.confirms(feed, certificate("alice"))
+        nobody: dict[str, Any] = {
+            "extensions": {"tls": {"client_cert_name": None, "client_cert_chain": []}}
+        }
+        assert not await self.confirms(feed, nobody)
+
+    @pytest.mark.parametrize("named", [b"X-User", b"Accept-Encoding, x-user"])
+    async def test_has_what_the_answer_varies_by(self, named: bytes) -> None:
+        feed = Feed()
+        feed.answer.headers = (*FRESH, (b"vary", named))
+        alice, mallory = [{"headers": [(b"x-user", user)]} for user in (b"alice", b"mallory")]
+        assert not await self.confirms(feed, alice, mallory)
+        assert await self.confirms(feed, alice)
+
+    @pytest.mark.parametrize("more", [(b"vary", b"*"), (b"set-cookie", b"session=alice")])
+    async def test_is_not_everybody_if_the_answer_is_for_one(
+        self, more: tuple[bytes, bytes]
+    ) -> None:
+        feed = Feed()
+        feed.answer.headers = (*FRESH, more)
+        assert not await self.confirms(feed, {})
+
+
+def _beside_headers(request: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if name != "headers"}
+
+
 class TestWhatIsRemembered:
+    async def test_nothing_so_small_that_its_entry_takes_more(self) -> None:
+        """With strict=True a client can have the smallest of answers coded."""
+        feed = Feed(strict=True)
+        feed.answer.body = ORDERS[:400]
+        response = await feed.get(accept="dcz, gzip, identity;q=0")
+        assert response.coding == "gzip"
+        assert feed.dictionaries.bytes == 0
+
     @pytest.mark.parametrize(
         "directives", [b"no-store", b"private, No-Store", b"max-age=5,no-store"]
     )

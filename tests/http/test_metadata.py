@@ -273,7 +273,7 @@ async def test_the_previous_response_is_a_dictionary(site: Site) -> None:
     from hasten.compression import Dictionaries
 
     before, after = ORDERS, ORDERS.replace(b'"open"', b'"paid"', 3)
-    fresh = (*JSON, (b"cache-control", b"max-age=60"))
+    fresh = (*JSON, (b"cache-control", b"public, max-age=60"))
     answer = Answer(before, fresh)
     client = site.serve(answer, dictionaries=Dictionaries(delta=["/api/feed*"]))
     first = await client.get("gzip, dcz", path="/api/feed")

@@ -159,6 +159,30 @@ class TestApart:
                     assert isinstance(event, Coded)
                     assert event.cached == bool(turn)
 
+    @pytest.mark.parametrize("size", [12_000, 300_000])
+    async def test_what_one_validator_names_for_several_users(self, size: int) -> None:
+        """A strong ETag may be the version of a row, of which each user sees another part."""
+        bodies = {user: (user + ORDERS * 30)[:size] for user in (b"alice", b"mallory")}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(start_message(200, SHARED))
+            body = bodies[dict(scope["headers"])[b"x-api-key"]]
+            await send({"type": "http.response.body", "body": body})
+
+        events: list[Event] = []
+        cache = Variants()
+        client = Client(CompressionMiddleware(app, cache=cache, on_event=events.append))
+        for _ in range(2):
+            together = [client.get("gzip", headers=[(b"x-api-key", user)]) for user in bodies]
+            for body, response in zip(
+                bodies.values(), await asyncio.gather(*together), strict=True
+            ):
+                expect.coded(response, "gzip", body)
+        assert len(cache) == 2
+        assert [event.cached for event in events if isinstance(event, Coded)] == [
+            False, False, True, True,
+        ]  # fmt: skip
+
     async def test_what_is_mounted_below_other_paths(self) -> None:
         """Some routers take the mount off the path of the very scope that they are given."""
         bodies = {"/a": b"1" + ORDERS[1:], "/b": b"2" + ORDERS[1:]}

@@ -195,6 +195,11 @@ class TestParts:
         error = refuses(Dictionaries, "delta", value)
         assert (error.option, error.value) == ("delta", value)
 
+    @pytest.mark.parametrize("value", ["x-api-key", ["x api key"], [""], ["é"], 5, [5], None])
+    def test_of_dictionaries_credentials(self, value: Any) -> None:
+        error = refuses(lambda **given: Dictionaries([], **given), "credential_headers", value)
+        assert (error.option, error.value) == ("credential_headers", value)
+
     @pytest.mark.parametrize("value", NO_SIZES)
     def test_of_dictionaries_size(self, value: Any) -> None:
         error = refuses(lambda **given: Dictionaries([], **given), "max_size", value)

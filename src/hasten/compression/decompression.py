@@ -36,6 +36,15 @@ RATIO_COUNTS_FROM_BYTES: Final = 1024 * 1024
 NS_PER_BYTE: Final = 3
 """About what decoding costs, by byte of output, for the slowest of the codings."""
 
+STEPS_ON_LOOP: Final = 16
+"""Steps in one turn of the event loop: some 100 µs of zstd frames. A thread does the others."""
+
+# How many steps one body may take. To begin a member of gzip or a frame of zstd costs up to 10 µs,
+# and a frame of 9 bytes may yield nothing.
+FREE_STEPS: Final = 100
+BYTES_PER_STEP: Final = 512
+OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
+
 # What no longer holds for the decoded body, and what of that is told.
 _TOLD: Final = (b"content-encoding", b"content-length", b"content-digest")
 _ABOUT_THE_CODED: Final = {*_TOLD, b"repr-digest", b"digest", b"content-md5"}
@@ -60,7 +69,9 @@ class DecompressionMiddleware:
       the decoded body is there from the start: for WSGI applications behind a2wsgi, which see an
       empty body otherwise. Each body is kept in memory, up to max_size.
 
-    A body that is broken, cut off or empty is answered with 400. All of these answers are given
+    A body that is broken, cut off or empty is answered with 400, and so is one of too many parts:
+    a body may have 100 members of gzip or frames of zstd, and one more for each 512 bytes
+    received. All of these answers are given
     even if the framework has an answer of its own to what its reading raised, unless the response
     had begun by then: then `BodyRefused` is raised. Bodies without a Content-Encoding are
     left alone: how large they may be is for others to say. Raises `InvalidOption`.
@@ -112,7 +123,7 @@ class DecompressionMiddleware:
         if length.isdigit() and (len(length) > 18 or int(length) > self.max_coded_bytes):
             await _answer(send, 413, self._too_large())
             return
-        decoder = _chain([make() for make in decoders], self.max_coded_bytes)
+        decoder = _chain([make() for make in decoders], self.max_coded_bytes, self.max_ratio)
         request = _Request(self, decoder, scope, receive, send)
         with _decoded(scope):
             await request.run(self.app)
@@ -153,6 +164,8 @@ class _Request:
     ) -> None:
         self._limits = limits
         self._decoder = decoder
+        # A step of several codings may decode a piece between them and yield nothing.
+        self._steps_on_loop = 1 if isinstance(decoder, _Chain) else STEPS_ON_LOOP
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -160,6 +173,7 @@ class _Request:
         self._bytes_in = 0
         self._bytes_out = 0
         self._seconds = 0.0
+        self._steps = 0
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
@@ -254,8 +268,8 @@ class _Request:
             data = self._take_input() if is_fresh else b""
             # The first piece of some input is quick; what keeps coming is large, or a bomb.
             if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
-                return self._account(self._timed(data))
-            self._work = self._limits.pool.submit(self._timed, data)
+                return self._account(self._decode_piece(data, self._steps_on_loop))
+            self._work = self._limits.pool.submit(self._decode_piece, data, INPUT_BYTES)
         # Who reads may be cancelled and read again: what is under way is not to be lost then.
         done = await result_of(self._work)
         self._work = None
@@ -267,11 +281,41 @@ class _Request:
         self._bytes_in += len(data)
         return data
 
-    def _timed(self, data: bytes) -> tuple[bytes, float]:
-        """Decode. Returns the seconds, too: those of waiting for a thread are nobody's fault."""
+    def _decode_piece(self, data: bytes, most_steps: int) -> tuple[bytes, float]:
+        """Decode until a piece is full, the input is used up or these steps are done.
+
+        Returns the seconds, too: those of waiting for a thread are nobody's fault.
+        """
         start = perf_counter()
-        plain = self._decoder.decode(data, PIECE_BYTES)
+        decoder = self._decoder
+        if decoder.at_end if data else decoder.has_more:
+            self._count_step(self._bytes_out)
+        plain = decoder.decode(data, PIECE_BYTES)
+        if decoder.has_more and len(plain) < PIECE_BYTES:
+            plain = self._decode_more(plain, most_steps - 1)
         return plain, perf_counter() - start
+
+    def _decode_more(self, plain: bytes, most_steps: int) -> bytes:
+        """Fill a piece that has begun with what needs no more input."""
+        parts = [plain]
+        size = len(plain)
+        for _ in range(most_steps):
+            self._count_step(self._bytes_out + size)
+            parts.append(self._decoder.decode(b"", PIECE_BYTES - size))
+            size += len(parts[-1])
+            if size >= PIECE_BYTES or not self._decoder.has_more:
+                break
+        return b"".join(parts)
+
+    def _count_step(self, bytes_out: int) -> None:
+        """Count a step that no message paid for: another member or frame, or more output.
+
+        Raises `BadData` if there are too many for what was received and what came of it.
+        """
+        self._steps += 1
+        allowed = self._bytes_in // BYTES_PER_STEP + bytes_out // OUTPUT_BYTES_PER_STEP
+        if self._steps > FREE_STEPS + allowed:
+            raise BadData("it consists of too many parts for its size")
 
     def _account(self, done: tuple[bytes, float]) -> bytes:
         plain, seconds = done
@@ -283,9 +327,12 @@ class _Request:
 class _Chain:
     """Several codings, one in the other."""
 
-    def __init__(self, stages: Sequence[Decoder], most_between: int) -> None:
+    def __init__(self, stages: Sequence[Decoder], most_between: int, max_ratio: int) -> None:
         self._stages = stages
-        self._left_between = most_between
+        self._most_between = most_between
+        self._max_ratio = max_ratio
+        self._received = 0
+        self._between = 0
 
     @property
     def has_more(self) -> bool:
@@ -296,19 +343,21 @@ class _Chain:
         return all(stage.at_end for stage in self._stages)
 
     def decode(self, data: bytes, at_most: int) -> bytes:
+        self._received += len(data)
         # What is furthest on its way goes first, so that no stage gets input before its time.
         waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
         for stage in self._stages[waiting[-1] if waiting else 0 :]:
             data = stage.decode(data, at_most)
             if stage is not self._stages[-1]:
-                self._left_between -= len(data)
-        if self._left_between < 0:
+                self._between += len(data)
+        most = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
+        if self._between > min(most, self._most_between):
             raise BodyRefused(413, "one of its codings hides too much")
         return data
 
 
-def _chain(stages: Sequence[Decoder], most_between: int) -> Decoder:
-    return stages[0] if len(stages) == 1 else _Chain(stages, most_between)
+def _chain(stages: Sequence[Decoder], most_between: int, max_ratio: int) -> Decoder:
+    return stages[0] if len(stages) == 1 else _Chain(stages, most_between, max_ratio)
 
 
 def _comes_from(error: BaseException | None, cause: BaseException) -> bool:

@@ -1,15 +1,17 @@
 """An earlier answer as the dictionary of the next one: RFC 9842, content coding dcz. Experimental.
 
 Clients that poll get most of what they have already. They say which answer that is, by its hash,
-and get the difference to it. That an answer is known tells whoever can guess it, so a dictionary is
-used for those only who sent the same cookies and Authorization, over HTTPS and from the same origin
-(RFC 9842, section 9).
+and get the difference to it. A difference confirms a guess of the whole earlier answer. So an
+answer is a dictionary only for its owner: for requests with the same credentials and the same
+query, over HTTPS and from the same origin (RFC 9842, section 9). An answer to a request without
+credentials is a dictionary only if it is public.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
@@ -17,9 +19,9 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Final
 
-from hasten._asgi import Headers, header_values
+from hasten._asgi import Headers, Scope, header_values
 from hasten.compression import codecs
-from hasten.compression.head import Head
+from hasten.compression.head import Head, is_shared
 from hasten.compression.negotiation import parse_weights
 from hasten.compression.options import Size, to_bytes, to_names
 from hasten.compression.place import Place
@@ -32,6 +34,17 @@ DCZ_LEVEL: Final = 3
 # A skippable frame with the hash of the dictionary comes first. RFC 9842, section 5.
 _MAGIC: Final = b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"
 
+MIN_BYTES: Final = 512
+"""A smaller answer is not remembered: it saves little, and its entry takes as much memory."""
+
+CREDENTIAL_HEADERS: Final = ("authorization", "cookie", "client-cert")
+"""The headers that say who the user is by RFC 9110, RFC 6265 and RFC 9440."""
+
+# What a Vary names that tells nothing of the user.
+_ABOUT_CODING: Final = frozenset({b"accept-encoding", b"available-dictionary"})
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
 # A page of another site may not measure the differences. RFC 9842, section 9.
 _FRIENDLY: Final = frozenset({b"same-origin", b"none"})
 
@@ -43,16 +56,37 @@ class Dictionaries:
     cacheable by the browser, at least for a moment. Up to max_size bytes of answers are remembered
     in this process; where several share the load, only the one that gave an answer can send the
     difference to it.
+
+    credential_headers names the request headers that tell one user from another. Name yours if
+    users authenticate by another one: ``["x-api-key"]``. An answer is a dictionary for requests
+    with the same query, the same client certificate (TLS extension of ASGI) and the same values of
+    these headers, of Authorization, Cookie and Client-Cert, and of what the answer's Vary names. A
+    request with none of credential_headers and no certificate gets a difference only if the answer
+    is public: with ``public`` or ``s-maxage`` in Cache-Control, and without Set-Cookie.
+
+    Raises `InvalidOption`.
     """
 
-    def __init__(self, delta: Collection[str], *, max_size: Size = "16mb") -> None:
+    def __init__(
+        self,
+        delta: Collection[str],
+        *,
+        credential_headers: Collection[str] = CREDENTIAL_HEADERS,
+        max_size: Size = "16mb",
+    ) -> None:
         expected = "a list of paths such as '/api/feed*'"
         self.paths = tuple(to_names("delta", delta, expected))
         if not all(path.startswith("/") for path in self.paths):
             raise InvalidOption("delta", delta, expected)
+        expected = "a list of request headers such as 'x-api-key'"
+        names = to_names("credential_headers", credential_headers, expected)
+        if not all(map(_TOKEN.fullmatch, names)):
+            raise InvalidOption("credential_headers", credential_headers, expected)
+        self._credential_headers = frozenset(name.lower().encode() for name in names)
+        self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
         self.max_bytes = to_bytes("max_size", max_size)
         self.bytes = 0
-        self._answers: OrderedDict[tuple[Place, bytes], bytes] = OrderedDict()
+        self._answers: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def path_of(self, place: Place) -> str | None:
@@ -61,16 +95,40 @@ class Dictionaries:
             return None
         return next((path for path in self.paths if fnmatchcase(place.path, path)), None)
 
-    def announcement(self, place: Place | None) -> Headers:
+    def owner(self, place: Place | None, scope: Scope, asked: Headers, head: Head) -> bytes | None:
+        """A digest of what a request must have in common to share the dictionaries of this one.
+
+        None if the answer is no dictionary for anybody, or nobody knows for whom.
+        """
+        found = head.found
+        cache_control = found.get(b"cache-control", b"")
+        path = place and self.path_of(place)
+        if place is None or path is None or head.status != 200:
+            return None
+        vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
+        if b"no-store" in cache_control.lower() or b"*" in vary:
+            return None
+        certificate = _client_certificate(scope)
+        has_credential = certificate or any(
+            header_values(asked, name) for name in self._credential_headers
+        )
+        if not has_credential and (b"set-cookie" in found or not is_shared(cache_control)):
+            return None
+        names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
+        values = [(name, header_values(asked, name)) for name in names]
+        return sha256(repr((place._replace(path=path), certificate, values)).encode()).digest()
+
+    def announcement(self, place: Place | None, owner: bytes | None) -> Headers:
         """The header that makes a client keep an answer as a dictionary."""
         path = place and self.path_of(place)
-        return [] if path is None else [(b"use-as-dictionary", f'match="{path}"'.encode())]
+        if path is None or owner is None:
+            return []
+        return [(b"use-as-dictionary", f'match="{path}"'.encode())]
 
     async def difference(
         self,
-        place: Place | None,
+        owner: bytes,
         asked: Headers,
-        head: Head,
         body: bytes,
         run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
@@ -78,13 +136,6 @@ class Dictionaries:
 
         The body is remembered as the dictionary of later ones. run is given what takes long.
         """
-        cache_control = head.found.get(b"cache-control", b"").lower()
-        path = place and self.path_of(place)
-        if place is None or path is None:
-            return None
-        if head.status != 200 or b"no-store" in cache_control:
-            return None
-        owner = place._replace(path=path, query=_credentials(asked))
         named = _named_dictionary(asked)
         dictionary = self._answers.get((owner, named)) if named else None
         body = bytes(body)
@@ -99,11 +150,11 @@ class Dictionaries:
 
         return await run(work)
 
-    def _remember(self, key: tuple[Place, bytes], body: bytes) -> None:
+    def _remember(self, key: tuple[bytes, bytes], body: bytes) -> None:
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
-            elif len(body) <= self.max_bytes:
+            elif MIN_BYTES <= len(body) <= self.max_bytes:
                 self._answers[key] = body
                 self.bytes += len(body)
                 while self.bytes > self.max_bytes:
@@ -111,11 +162,11 @@ class Dictionaries:
                     self.bytes -= len(oldest)
 
 
-def _credentials(headers: Headers) -> bytes:
-    """What tells one user from another, as a hash."""
-    cookie = header_values(headers, b"cookie") or b""
-    authorization = header_values(headers, b"authorization") or b""
-    return sha256(b"%d,%s%s" % (len(cookie), cookie, authorization)).digest()
+def _client_certificate(scope: Scope) -> tuple[object, ...]:
+    """The certificate that the client has shown to the server, () if none: ASGI, TLS extension."""
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    shown = (tls.get("client_cert_name"), *(tls.get("client_cert_chain") or ()))
+    return shown if any(shown) else ()
 
 
 def _named_dictionary(headers: Headers) -> bytes | None:

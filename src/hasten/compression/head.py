@@ -171,6 +171,15 @@ def forbids_transform(cache_control: bytes) -> bool:
     )
 
 
+def is_shared(cache_control: bytes) -> bool:
+    """Does a Cache-Control value let shared caches store the answer? RFC 9111, section 5.2.2."""
+    directives = {part.partition(b"=")[0].strip().lower() for part in cache_control.split(b",")}
+    return bool(directives & {b"public", b"s-maxage"}) and not directives & {
+        b"private",
+        b"no-store",
+    }
+
+
 def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
     """The validator of the coded variant. A strong one names exact bytes: RFC 9110, 8.8.1."""
     if not _TAG.fullmatch(tag) or tag.startswith(b"W/"):

@@ -35,7 +35,7 @@ from hasten.compression.pause import Pause
 from hasten.compression.place import Place
 from hasten.compression.settings import ACCEPT_ENCODING, SLICED_ABOVE_BYTES, Kind, Settings
 from hasten.compression.stream import SLICE_BYTES, CodedStream, End
-from hasten.compression.variants import Key, key_of
+from hasten.compression.variants import HASHED_AT_ONCE_BYTES, Key, key_of, may_be_kept
 from hasten.errors import ResponseBroken
 
 # Messages that say nothing of this response's head and body: they need not wait for them.
@@ -223,7 +223,7 @@ class Response:
     def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
         headers = []
         if self._settings.dictionaries is not None:
-            headers += self._settings.dictionaries.announcement(self._place)
+            headers += self._settings.dictionaries.announcement(self._place, self._owner())
         if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
@@ -384,7 +384,7 @@ class Response:
     async def _send_slowly(self, codec: Codec, level: int, body: bytes) -> None:
         settings = self._settings
         start = perf_counter()
-        key = self._key(codec, body)
+        key = await self._key(codec, body)
         whole = self._find_coded(key, codec, body)
         if whole is None and not settings.is_quick(codec, level, len(body)):
             if settings.pool.is_full and not self._must:
@@ -416,11 +416,25 @@ class Response:
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    def _key(self, codec: Codec, body: bytes) -> Key | None:
+    async def _key(self, codec: Codec, body: bytes) -> Key | None:
         """Where the coded body is kept, None if nowhere."""
-        if self._settings.cache is None or self._place is None:
+        place, pool = self._place, self._settings.pool
+        if self._settings.cache is None or place is None or len(body) > SLICED_ABOVE_BYTES:
             return None
-        return key_of(self._place, self._asked, self._head, codec.coding, body)
+        if not may_be_kept(place, self._asked, self._head):
+            return None
+        if len(body) <= HASHED_AT_ONCE_BYTES:
+            return key_of(place, self._head, codec.coding, body)
+        if pool.is_full:
+            return None
+        return await pool.run(key_of, place, self._head, codec.coding, body)
+
+    def _owner(self) -> bytes | None:
+        """Whose dictionaries this answer belongs to, None if to nobody's."""
+        dictionaries = self._settings.dictionaries
+        if dictionaries is None:
+            return None
+        return dictionaries.owner(self._place, self._scope, self._asked, self._head)
 
     def _find_coded(self, key: Key | None, codec: Codec, body: bytes) -> _Whole | None:
         """What was kept of an earlier answer."""
@@ -434,9 +448,10 @@ class Response:
 
     async def _code_whole(self, key: Key | None, codec: Codec, level: int, body: bytes) -> _Whole:
         settings = self._settings
-        if settings.dictionaries is not None:
+        owner = self._owner()
+        if settings.dictionaries is not None and owner is not None:
             delta = await settings.dictionaries.difference(
-                self._place, self._asked, self._head, body, settings.pool.run
+                owner, self._asked, body, settings.pool.run
             )
             if delta is not None:
                 return _Whole(delta, DCZ, DCZ_LEVEL)
