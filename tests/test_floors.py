@@ -119,12 +119,13 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 DOORS: Final = {
     "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*", "hasten.ratelimit.stores.sqlite"),
     "msgspec": (
-        "hasten._json",
         "hasten.jobs.*",
         "hasten.fields.rows",
+        "hasten.integrations.fastapi.pages",
         "hasten.ratelimit.stores.redis.batch",
     ),
     "pydantic": ("hasten.jobs.*", "hasten.integrations.fastapi.*"),
+    "pydantic_core": ("hasten.integrations.fastapi.pages",),
     "django": ("hasten._django", "hasten.integrations.django.*"),
     "fastapi": ("hasten.integrations.fastapi", "hasten.integrations.fastapi.*"),
     "redis": ("hasten._redis", "hasten._redis.*"),

@@ -13,6 +13,7 @@ import pytest
 from hasten import errors
 from hasten.errors import (
     AddedInPart,
+    AsyncioRequired,
     BodyRefused,
     HastenError,
     InvalidArgument,
@@ -56,6 +57,10 @@ MESSAGES = [
     (
         InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
         "attempts=0: expected a whole number from 1 to 1,000,000",
+    ),
+    (
+        AsyncioRequired("Limiter.wait", "use hit"),
+        "Limiter.wait needs asyncio, and another event loop runs: use hit",
     ),
     (
         InvalidLimit("STATUS", "status", 200, "a status from 400 to 599"),

@@ -7,12 +7,6 @@ local key = q.base .. 'hasten:cancelled'
 if call('EXISTS', key) == 0 then
   return {}
 end
-local asked = {}
-for index, is_asked in ipairs(call('SMISMEMBER', key, unpack(request.ids))) do
-  if is_asked == 1 then
-    asked[#asked + 1] = request.ids[index]
-  end
-end
 
 -- BullMQ, which may have ended or deleted such a job, does not know of the list: some of those that do not
 -- run are struck off.
@@ -22,6 +16,13 @@ for _, id in ipairs(call('SRANDMEMBER', key, 10)) do
   end
   if has_searched_enough() then
     break
+  end
+end
+
+local asked = {}
+for index, is_asked in ipairs(call('SMISMEMBER', key, unpack(request.ids))) do
+  if is_asked == 1 then
+    asked[#asked + 1] = request.ids[index]
   end
 end
 return asked
