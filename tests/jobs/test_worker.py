@@ -17,7 +17,7 @@ import pytest
 
 from hasten.errors import InvalidOption, JobCancelled
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs.lane import BYTES_LIKE_A_JOB, SETTLED_AT_ONCE, Lane
+from hasten.jobs.lane import BYTES_LIKE_A_JOB, Lane
 from hasten.jobs.record import Batch, Claim, Completed, Note, Outcome, Progress, Update
 from hasten.jobs.run import Run, Stop
 from hasten.testing import ManualClock
@@ -578,7 +578,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= SETTLED_AT_ONCE * BYTES_LIKE_A_JOB + size + 2
+        assert max(sizes) <= engine.at_once * BYTES_LIKE_A_JOB + size + 2
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])

@@ -80,6 +80,10 @@ class Engine(Protocol):
     def flights(self) -> int:
         """How many `settle` a worker should have under way at once, to keep the store busy."""
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs a worker should settle, and claim, in one call: others wait meanwhile."""
+
     def require_existing(self) -> None:
         """Raise `StoreUnavailable` if the store would have to be created. Changes nothing.
 

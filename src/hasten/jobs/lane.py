@@ -25,9 +25,8 @@ Item = TypeVar("Item")
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
-# How much is settled, noted or claimed in one call of the store, which keeps all its other users
-# waiting meanwhile: so many jobs or notes, and for each so many bytes as are like another one.
-SETTLED_AT_ONCE: Final = 250
+# One call of the store keeps all its other users waiting. In it are as many jobs or notes as the
+# engine likes at once, and for each so many bytes as are like another one.
 BYTES_LIKE_A_JOB: Final = 10_000
 
 
@@ -109,7 +108,7 @@ class Lane:
             self._released.append(outcome)
         else:
             size = len(run.lease.job.data)
-            if isinstance(outcome, Completed):
+            if type(outcome) is Completed:
                 size += len(outcome.result)
             if size > BYTES_LIKE_A_JOB:
                 self._heavy[outcome.id] = 1 + size // BYTES_LIKE_A_JOB
@@ -164,12 +163,12 @@ class Lane:
             if self._outcomes:
                 return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
-        if left := _cut(notes, _weight_of_note):
+        if left := _cut(notes, _weight_of_note, self.engine.at_once):
             self._notes[:0] = left
             return notes, [], False  # they come before the ends of the jobs that they are about
         outcomes, self._outcomes = self._outcomes, []
-        if self._heavy or len(outcomes) > SETTLED_AT_ONCE:
-            self._outcomes = _cut(outcomes, self._weight)
+        if self._heavy or len(outcomes) > self.engine.at_once:
+            self._outcomes = _cut(outcomes, self._weight, self.engine.at_once)
         return notes, outcomes, False
 
     def _weight(self, outcome: Outcome) -> int:
@@ -198,12 +197,12 @@ class Lane:
         self._pause = FIRST_PAUSE_SECONDS
 
 
-def _cut(items: list[Item], weigh: Callable[[Item], int]) -> list[Item]:
+def _cut(items: list[Item], weigh: Callable[[Item], int], most: int) -> list[Item]:
     """Take from items what one call should not store. Returns it."""
     weight = 0
     for end, item in enumerate(items):
         weight += weigh(item)
-        if weight > SETTLED_AT_ONCE and end:
+        if weight > most and end:
             left = items[end:]
             del items[end : end + len(left)]  # what a thread adds at this moment stays
             return left

@@ -103,8 +103,9 @@ class Room:
     def give_back(self, share: Share, amount: int = 1) -> None:
         self._busy -= amount
         share.held -= amount
-        is_short = self._clock() - share.began_at < SHORT_SECONDS
-        share.turn = min(2 * share.turn, LONGEST_TURN) if is_short else 1
+        if self._wanting > 1:
+            is_short = self._clock() - share.began_at < SHORT_SECONDS
+            share.turn = min(2 * share.turn, LONGEST_TURN) if is_short else 1
         self._full.pop(share, None)
         self._offer()
 

@@ -33,7 +33,7 @@ from hasten._durations import Seconds, to_ms
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
 from hasten.jobs import engines, failure_log, suspects
-from hasten.jobs.lane import SETTLED_AT_ONCE, Lane
+from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs.options import (
     DEFAULT_KEEP_COMPLETED,
@@ -477,7 +477,7 @@ class Worker:
         if self._stopping or not lane.share.wants or self._suspects.is_waiting:
             self._room.pass_on(lane.share)
             return None
-        at_most = min(-(-self._concurrency // lane.engine.flights), SETTLED_AT_ONCE)
+        at_most = min(-(-self._concurrency // lane.engine.flights), lane.engine.at_once)
         room = self._room.reserve(lane.share, at_most)
         if not room:
             return None

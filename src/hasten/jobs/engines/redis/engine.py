@@ -94,6 +94,7 @@ class RedisEngine:
     """
 
     flights = 2  # one is at the server while what the other one brought is run
+    at_once = JOBS_AT_ONCE
 
     def __init__(self, url: str) -> None:
         address = parse_url(url, known={"prefix"})

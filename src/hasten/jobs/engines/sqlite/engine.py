@@ -67,6 +67,7 @@ class SqliteEngine:
     """
 
     flights = 1
+    at_once = 500
 
     def __init__(self, url: str) -> None:
         path, synchronous, busy_seconds = _parse(url)
