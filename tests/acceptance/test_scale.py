@@ -112,6 +112,13 @@ async def until_all(ran: bytearray, figures: Figures) -> None:
             figures.progress(f"{len(ran) - left:,} of {len(ran):,} have run")
 
 
+async def until_stored(queue: Queue) -> None:
+    """Wait until no job runs."""
+    async with asyncio.timeout(60):
+        while (await queue.counts())[State.ACTIVE]:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_million_jobs_pass_through(queue: Queue, store: Store, figures: Figures) -> None:
     count = scaled(1_000_000)
     scenario = f"{count:,} jobs"
@@ -303,6 +310,7 @@ async def test_large_results_leave_no_more_than_the_events_keep(
     ):
         async with Worker(queue, keep_completed=False):
             await until_all(ran, figures)
+            await until_stored(queue)
     assert ran == bytearray([1]) * count
     assert sum((await queue.counts()).values()) == 0
     if store.server is not None:

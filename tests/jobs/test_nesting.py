@@ -19,7 +19,7 @@ from hasten.ratelimit.addresses import Addresses
 from hasten.ratelimit.proxies import Proxies
 from tests.servers.redis import shared_redis
 
-DEEP = "[" * 5_000 + "]" * 5_000
+DEEP = "[" * 100_000 + "]" * 100_000
 
 # Some of these are valid to SQLite and too deep for Python.
 DEPTHS = range(900, 1_010, 10)

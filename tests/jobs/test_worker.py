@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import operator
 import sqlite3
 import threading
 from collections import Counter
@@ -152,14 +154,14 @@ class TestCalls:
             running.append(1)
             await may_end.wait()
 
-        await run.enqueue_many([{}] * 900)
-        async with Worker(queue, concurrency=900):
-            await until(lambda: len(running) == 900)
+        await run.enqueue_many([{}] * 950)
+        async with Worker(queue, concurrency=950):
+            await until(lambda: len(running) == 950)
             may_end.set()
-            await until(lambda: sum(calls.outcomes) >= 900)
-        assert max(calls.claims) <= 250
-        assert max(calls.outcomes) <= 250
-        assert (await queue.counts())[State.COMPLETED] == 900
+            await until(lambda: sum(calls.outcomes) >= 950)
+        assert max(calls.claims) <= queue.engine.at_once
+        assert max(calls.outcomes) <= queue.engine.at_once
+        assert (await queue.counts())[State.COMPLETED] == 950
 
     async def test_settle_few_large_results_at_a_time(self, queue: Queue, calls: Calls) -> None:
         running: list[int] = []
@@ -176,8 +178,24 @@ class TestCalls:
             await until(lambda: len(running) == 12)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= 12)
-        assert max(calls.bytes) < 3_000_000
+        assert max(calls.bytes) < queue.engine.at_once * BYTES_LIKE_A_JOB + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
+
+    async def test_take_no_more_jobs_while_results_wait_to_be_stored(
+        self, queue: Queue, calls: Calls
+    ) -> None:
+        """They would fill the memory: results come faster than they are stored."""
+
+        @queue.task
+        async def run() -> str:
+            return "x" * 900_000
+
+        await run.enqueue_many([{}] * 120)
+        async with Worker(queue, concurrency=20, keep_completed=0):
+            await until(lambda: sum(calls.outcomes) >= 120)
+        claimed = itertools.accumulate(calls.claims)
+        settled = itertools.accumulate(calls.outcomes)
+        assert max(map(operator.sub, claimed, settled)) <= 3 * 20
 
     async def test_note_little_at_a_time_and_all_before_the_end(
         self, queue: Queue, calls: Calls
@@ -190,7 +208,7 @@ class TestCalls:
         job = await run.enqueue()
         async with Worker(queue, keep_completed=True):
             await job.result(timeout=10)
-        assert max(calls.notes) <= 250
+        assert max(calls.notes) <= queue.engine.at_once
         assert await job.logs() == [str(number) for number in range(600)]
 
 

@@ -171,6 +171,11 @@ class Lane:
             self._outcomes = _cut(outcomes, self._weight, self.engine.at_once)
         return notes, outcomes, False
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether outcomes are left to a later call: more jobs would fill the memory with them."""
+        return bool(self._outcomes)
+
     def _weight(self, outcome: Outcome) -> int:
         if isinstance(outcome, Released):
             return 0  # they stay together, see `hand_back`

@@ -474,7 +474,7 @@ class Worker:
 
     def _next_claim(self, lane: Lane) -> Claim | None:
         """Reserve room for the next jobs of a lane, if it has jobs and there is room."""
-        if self._stopping or not lane.share.wants or self._suspects.is_waiting:
+        if self._stopping or not lane.share.wants or lane.is_behind or self._suspects.is_waiting:
             self._room.pass_on(lane.share)
             return None
         at_most = min(-(-self._concurrency // lane.engine.flights), lane.engine.at_once)
