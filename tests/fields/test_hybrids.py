@@ -110,3 +110,4 @@ def test_with_sql_it_is_served() -> None:
         assert row == {"id": 1, "loud": "ADA", "own": True, "title": "ada"}
         page = pages.page_sync(session, select(Person), pages.parse(""))
         assert page.data == [{"id": 1, "initial": "a"}]
+    engine.dispose()

@@ -40,6 +40,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.pool import NullPool
 from typing_extensions import TypedDict
 
 from hasten.errors import InvalidOption
@@ -405,6 +406,7 @@ def test_rows_of_a_database_are_what_their_entities_would_be() -> None:
             {"id": 8, "lives": 8, "owner": {"id": 1}},
             {"id": 9, "owner": {"id": 2, "email": "a@b"}},
         ]  # fmt: skip
+    engine.dispose()
 
 
 class TestInCursors:
@@ -422,7 +424,7 @@ class TestInCursors:
 
     def test_nor_by_a_select(self) -> None:
         pages = Paginate(OnlyOwner, model=Owner, mode="cursor", secret=SECRET, advise=False)
-        engine = create_engine("sqlite://")
+        engine = create_engine("sqlite://", poolclass=NullPool)
         with Session(engine) as session, pytest.raises(InvalidOption, match="a cursor"):
             pages.page_sync(session, select(Owner).order_by(Owner.email), pages.parse(""))
 

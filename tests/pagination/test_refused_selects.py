@@ -28,7 +28,7 @@ class AuthorOut(BaseModel):
 def test_rows_are_not_locked(count: Literal["exact", "none"], query: str) -> None:
     pages = Paginate(AuthorOut, model=Author, count=count, mode="both", secret=SECRET, advise=False)
     statement = select(Author).with_for_update(skip_locked=True)
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite://", poolclass=NullPool)
     words = r"one without with_for_update\(\)"
     with Session(engine) as session, pytest.raises(InvalidOption, match=words):
         pages.page_sync(session, statement, pages.parse(query))
@@ -39,7 +39,7 @@ def test_no_remedy_is_an_option_that_is_refused_in_turn() -> None:
     statement = select(Author).group_by(Author.name)
     words = "GROUP BY without the primary key"
     with (
-        Session(create_engine("sqlite://")) as session,
+        Session(create_engine("sqlite://", poolclass=NullPool)) as session,
         pytest.raises(InvalidOption, match=words) as refused,
     ):
         pages.page_sync(session, statement, pages.parse(""))
