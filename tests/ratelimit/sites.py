@@ -168,7 +168,9 @@ def litestar(site: Site, middleware: Install) -> App:
         site.calls.append(request.scope["path"])
         return ASGIResponse(body=b"ok", status_code=200)
 
-    for handler in (anything, limited, limited_sync):
+    of_route, of_sync_route = limit(ROUTE_RATE)(limited), limit(ROUTE_RATE)(limited_sync)
+    # From Python 3.14 on a wrapper does not take over annotations that were assigned.
+    for handler in (anything, limited, limited_sync, of_route, of_sync_route):
         handler.__annotations__ = {"request": litestar.Request, "return": ASGIResponse}
     methods: Any = [method for method in METHODS if method != "OPTIONS"]
 
@@ -178,8 +180,8 @@ def litestar(site: Site, middleware: Install) -> App:
     app: Any = litestar.Litestar(
         [
             route(["/", "/{path:path}"], anything),
-            route("/limited", limit(ROUTE_RATE)(limited)),
-            route("/limited-sync", limit(ROUTE_RATE)(limited_sync), sync_to_thread=True),
+            route("/limited", of_route),
+            route("/limited-sync", of_sync_route, sync_to_thread=True),
         ],
         middleware=[DefineMiddleware(middleware)],
         openapi_config=None,
