@@ -78,7 +78,7 @@ async def test_jobs_of_a_killed_worker_start_again_within_two_leases(site: Site)
     leases = (again.at_ns - died_ns) / 1e9 / lease
     assert 0.25 < leases < 2.0
     site.open_gate()
-    assert await job.result(timeout=10) == again.pid
+    assert await job.result(timeout=30) == again.pid
 
 
 async def poison(site: Site, *options: str) -> list[Job[Any]]:
@@ -153,7 +153,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
     successor = await site.start_worker("--lease=1")
     await site.until(lambda: len(site.of(job, "start")) == 2)
     site.open_gate()
-    assert await job.result(timeout=10) == successor.pid
+    assert await job.result(timeout=30) == successor.pid
     stopped.send(signal.SIGCONT)
     await site.until(lambda: " lost" in stopped.log)
     await job.refresh()
@@ -161,7 +161,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
     # Nothing else came of it: the old worker goes on, and the job is told to have ended once.
     successor.kill()
     another = await site.add(app.step)
-    assert await another.result(timeout=10) == stopped.pid
+    assert await another.result(timeout=30) == stopped.pid
     assert len(site.of(job, "start")) == 2
 
 

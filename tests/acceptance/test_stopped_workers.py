@@ -10,18 +10,20 @@ from hasten.jobs.states import State
 from tests.acceptance import app
 from tests.acceptance.site import Site
 
-SHORT = (app.step, app.step_in_thread, app.step_in_process)
-LONG = (app.hold, app.hold_in_thread, app.hold_in_process)
+HELD = (app.hold, app.hold_in_thread, app.hold_in_process)
 
 
 async def test_sigterm_lets_short_jobs_finish_and_hands_back_long_ones(site: Site) -> None:
     """A deployment costs no job an attempt, and none its place in the line."""
-    short = [await site.add(task, seconds=1.0) for task in SHORT]
-    long = [await site.add(task, gate=str(site.gate)) for task in LONG]
-    worker = await site.start_worker("--concurrency=6", "--grace=2")
+    soon = site.gate.with_name("soon")
+    short = [await site.add(task, gate=str(soon)) for task in HELD]
+    long = [await site.add(task, gate=str(site.gate)) for task in HELD]
+    worker = await site.start_worker("--concurrency=6", "--grace=4")
     await site.until_started(*short, *long)
     later = await site.add(app.step)
     worker.send(signal.SIGTERM)
+    await site.until(lambda: "a second signal ends it at once" in worker.log)
+    soon.touch()
     await site.until_ended(worker)
     assert worker.status == 0
     assert [(await job.refresh()).state for job in short] == ["completed"] * 3

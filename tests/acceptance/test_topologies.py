@@ -133,7 +133,7 @@ class TestSentinel:
                 while job is None:
                     with contextlib.suppress(StoreError):
                         job = await site.add(app.step)
-                await job.result(timeout=10)
+                await job.result(timeout=30)
                 assert time.monotonic() - began < 10
                 await site.until_true(lambda: _all_completed(site))
                 finished = {one.id: one for one in await site.records()}

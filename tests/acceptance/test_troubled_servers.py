@@ -276,7 +276,7 @@ class TestRefusing:
         server.start()
         worker = await site.start_worker()
         job = await site.add(app.step)
-        await job.result(timeout=10)
+        await job.result(timeout=30)
         with server.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             with pytest.raises(StoreReadOnly, match="read-only replica: name its master"):
@@ -296,7 +296,7 @@ class TestRefusing:
             assert (await site.queue.counts())[State.WAITING] == 50
             worker = await site.start_worker()
             for job in waiting:
-                await job.result(timeout=10)
+                await job.result(timeout=30)
             assert await site.queue.clean(State.COMPLETED, limit=10)
             client.config_set("maxmemory", "0")
         await prove_it_works(site, worker)
@@ -350,7 +350,7 @@ class TestIdle:
             for n in range(4):
                 await stack.enter_async_context(Worker(*queues, name=f"w{n}"))
             jobs = [await queue.add("noop") for queue in queues for _ in range(100)]
-            await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+            await asyncio.gather(*(job.result(timeout=30) for job in jobs))
             with server.client() as client:
                 connected = [c for c in client.client_list() if int(c["id"]) != client.client_id()]
             named = [c["name"] for c in connected if ":w:" in c["name"]]

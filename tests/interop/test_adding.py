@@ -150,7 +150,7 @@ class TestPythonAdds:
     async def test_awaits_what_node_returns(self, shared: SharedQueue) -> None:
         await shared.node_worker()
         job = await shared.queue.add("echo", {"value": ODD_DATA})
-        assert await job.result(timeout=10) == ODD_DATA
+        assert await job.result(timeout=30) == ODD_DATA
 
 
 class TestNodeAdds:

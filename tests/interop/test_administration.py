@@ -100,7 +100,7 @@ class TestChangingFromNode:
         job = await shared.queue.add("echo", {"value": "old"})
         await shared.node.job(job.id, "updateData", {"value": "new"})
         await shared.python_worker(idle=False)
-        assert await job.result(timeout=10) == "new"
+        assert await job.result(timeout=30) == "new"
 
     async def test_new_progress_is_read(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("echo")
@@ -335,7 +335,7 @@ class TestRemoving:
         shared.release(job.id)
         await shared.node("resume")
         again = await shared.queue.add("echo", {"value": 2})
-        assert await again.result(timeout=10) == 2
+        assert await again.result(timeout=30) == 2
         assert await shared.queue.get(job.id) is None or job.id == again.id
 
 

@@ -254,7 +254,7 @@ async def test_python_awaits_a_job_that_node_fails(shared: SharedQueue) -> None:
     job = await shared.queue.add("fail", {"message": "not today"})
     await start(shared, "node")
     with pytest.raises(JobFailed, match="not today"):
-        await job.result(timeout=10)
+        await job.result(timeout=30)
     read: Job[Any] = await job.refresh()
     assert "Error: not today" in read.stacktrace[0]
 

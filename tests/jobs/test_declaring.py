@@ -196,7 +196,7 @@ class TestContext:
         job = await memory.task(function).enqueue("ada")
         assert job.data == {"to": "ada"}
         async with Worker(memory):
-            assert await job.result(timeout=5) == "name ada"
+            assert await job.result(timeout=30) == "name ada"
 
     def test_has_no_alternative_but_none(self, memory: Queue) -> None:
         with pytest.raises(TypeError, match=r"data cannot be decoded to .*Context \| int"):
@@ -289,7 +289,7 @@ class TestWhatCanBeATask:
         job = await task.enqueue(name="ada")
         assert job.data == {"name": "ada"}
         async with Worker(memory):
-            assert await job.result(timeout=5) == "Hi, ada"
+            assert await job.result(timeout=30) == "Hi, ada"
 
     async def test_is_a_task_of_another_queue_too(self, memory: Queue) -> None:
         other = Queue("other", "sqlite://")
@@ -300,7 +300,7 @@ class TestWhatCanBeATask:
             return number
 
         async with Worker(other):
-            assert await (await both.enqueue(7)).result(timeout=5) == 7
+            assert await (await both.enqueue(7)).result(timeout=30) == 7
         await other.close()
 
     async def test_a_coroutine_of_a_wrapper_ends_at_its_timeout(self, memory: Queue) -> None:
@@ -318,7 +318,7 @@ class TestWhatCanBeATask:
         job = await hang.enqueue()
         async with Worker(memory):
             with pytest.raises(JobFailed, match="JobTimeout"):
-                await job.result(timeout=10)
+                await job.result(timeout=30)
         assert ended == ["cancelled"]
 
     async def test_a_coroutine_of_a_wrapper_is_not_begun_after_its_end(self, memory: Queue) -> None:

@@ -31,7 +31,7 @@ def _everything(caplog: pytest.LogCaptureFixture) -> None:
 
 async def fail(job: Any) -> None:
     with pytest.raises(JobFailed):
-        await job.result(timeout=10)
+        await job.result(timeout=30)
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -233,7 +233,7 @@ async def test_ids_and_names_of_other_programs_are_escaped(
     assert (job.id, job.name, repr(job).isprintable()) == (odd, odd, True)
     async with Worker(queue, grace=0):
         with pytest.raises(JobFailed) as failed:
-            await job.result(timeout=10)
+            await job.result(timeout=30)
     assert str(failed.value).isprintable()
     (record,) = records(caplog, odd)
     assert record.getMessage().isprintable()

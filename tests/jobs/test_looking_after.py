@@ -25,9 +25,9 @@ async def fill(queue: Queue) -> dict[State, Job[Any]]:
 
     completed, failed = await end.enqueue(False), await end.enqueue(True)
     async with Worker(queue):
-        await completed.result(timeout=5)
+        await completed.result(timeout=30)
         with pytest.raises(JobFailed):
-            await failed.result(timeout=5)
+            await failed.result(timeout=30)
     return {
         State.COMPLETED: completed,
         State.FAILED: failed,
@@ -123,7 +123,7 @@ class TestCancel:
         assert (job.state, job.failed_reason) == (State.FAILED, "cancelled")
         assert (job.attempts_made, job.processed_at) == (0, None)
         with pytest.raises(JobCancelled):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
     async def test_stops_a_running_job(self, queue: Queue, where: str) -> None:
@@ -149,7 +149,7 @@ class TestCancel:
             await until_state(job, State.ACTIVE)
             assert await job.cancel()
             with pytest.raises(JobCancelled):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert ended.is_set()
         assert (await job.refresh()).state is State.FAILED
 
@@ -185,11 +185,11 @@ class TestPause:
             assert await queue.is_paused()
             second = await run.enqueue(2)
             may_end.set()
-            await first.result(timeout=5)
+            await first.result(timeout=30)
             assert (await second.refresh()).state is State.WAITING
             await queue.resume()
             await queue.resume()
-            await second.result(timeout=5)
+            await second.result(timeout=30)
         assert ran == [1, 2]
         assert not await queue.is_paused()
 
@@ -276,7 +276,7 @@ class TestRemove:
             with pytest.raises(WrongState, match="is active"):
                 await job.remove()
             may_end.set()
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
 
 class TestDeletingMany:
@@ -346,4 +346,4 @@ class TestDeletingMany:
                 await queue.obliterate()
             await queue.obliterate(force=True)
             await until(lambda: ended)
-            assert await (await fine.enqueue()).result(timeout=5) == "fine"
+            assert await (await fine.enqueue()).result(timeout=30) == "fine"

@@ -171,7 +171,7 @@ class TestValuesThatJsonLoses:
 
         async with Worker(memory):
             with pytest.raises(JobFailed) as caught:
-                await (await make.enqueue()).result(timeout=5)
+                await (await make.enqueue()).result(timeout=30)
         why = f"{inside.removeprefix('.') or 'the value'} {complaint}"
         assert caught.value.reason == (
             "UnfitResult: what it returned cannot be stored as JSON: "
@@ -189,7 +189,7 @@ class TestValuesThatJsonLoses:
                 ctx.progress({1: 1, "1": 2})
 
         async with Worker(memory):
-            await (await report.enqueue()).result(timeout=5)
+            await (await report.enqueue()).result(timeout=30)
 
     @pytest.mark.parametrize(
         ("annotation", "value"),
@@ -213,7 +213,7 @@ class TestValuesThatJsonLoses:
         keep.__annotations__ = {"value": annotation, "return": annotation}
         job = await memory.task(keep).enqueue(value)
         async with Worker(memory):
-            assert str(await job.result(timeout=5)) == str(value)
+            assert str(await job.result(timeout=30)) == str(value)
 
     async def test_are_looked_for_around_raw_json(self, memory: Queue) -> None:
         @memory.task
@@ -332,7 +332,7 @@ class TestTypesThatJsonChanges:
     ) -> None:
         job = await untyped(queue, annotation).enqueue(value)
         async with Worker(queue):
-            result = await job.result(timeout=5)
+            result = await job.result(timeout=30)
         assert result == msgspec.json.decode(msgspec.json.encode(value))
 
 
@@ -382,5 +382,5 @@ class TestDataOfKnownTasks:
             [("send", {"to": "ada", "when": DAY, "times": 2}), ("send", Call("bob", DAY))]
         )
         async with Worker(queue):
-            results = [await job.result(timeout=5) for job in jobs]
+            results = [await job.result(timeout=30) for job in jobs]
         assert results == ["ada 2030 2", "bob 2030 1"]

@@ -43,8 +43,8 @@ async def run(queue: Queue, job: Job[Any]) -> str:
     healthy = await send.enqueue()
     async with Worker(queue, grace=0):
         with pytest.raises(JobFailed) as failed:
-            await job.result(timeout=10)
-        await healthy.result(timeout=10)
+            await job.result(timeout=30)
+        await healthy.result(timeout=30)
     assert (await job.refresh()).record.attempts_started == 1
     return failed.value.reason
 
@@ -87,14 +87,14 @@ async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None
         with pytest.raises(ValueError, match="nested too deeply"):
             getattr(job, name)
     with pytest.raises(ValueError, match="nested too deeply"):
-        await job.result(timeout=10)
+        await job.result(timeout=30)
 
     @queue.task
     async def send() -> list[int]:  # its type is known now
         return []
 
     with pytest.raises(ValueError, match="nested too deeply"):
-        await job.result(timeout=10)
+        await job.result(timeout=30)
 
 
 async def fail_all(queue: Queue, count: int) -> list[str]:

@@ -81,7 +81,7 @@ THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
 async def fails_after(job: Job[Any], attempts: int) -> str:
     """The reason with which a job has failed; its attempts are what was expected."""
     with pytest.raises(JobFailed) as caught:
-        await job.result(timeout=10)
+        await job.result(timeout=30)
     await job.refresh()
     assert job.attempts_made == job.record.attempts_started == attempts
     return caught.value.reason
@@ -164,7 +164,7 @@ class TestWhatHandlersRaise:
 
         job = await cancel_and_return.enqueue()
         async with Worker(queue, grace=0):
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
 
     async def test_an_interrupt_under_our_own_signal_handlers_is_the_handler_s(
         self, queue: Queue
@@ -263,7 +263,7 @@ class TestGroups:
         task = clockless.task(name="ask")(ask.core.function)
         job = await task.enqueue()
         async with Worker(clockless):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         await job.refresh()
         assert (job.attempts_made, job.record.delay_ms, len(runs)) == (1, 0, 2)
         await clockless.close()
@@ -334,11 +334,11 @@ class TestCancellingAllTasks:
             return "fine"
 
         async with Worker(queue, grace=0):
-            assert await (await fine.enqueue()).result(timeout=10) == "fine"
+            assert await (await fine.enqueue()).result(timeout=30) == "fine"
             for _ in range(3):
                 # Whoever waits for a result goes on waiting, too.
-                await (await tidy.enqueue()).result(timeout=10)
-                assert await (await fine.enqueue()).result(timeout=10) == "fine"
+                await (await tidy.enqueue()).result(timeout=30)
+                assert await (await fine.enqueue()).result(timeout=30) == "fine"
         assert "internal tasks were cancelled" in caplog.text
 
     async def test_runs_that_are_cancelled_count_as_attempts(self, queue: Queue) -> None:
@@ -360,7 +360,7 @@ class TestCancellingAllTasks:
         job = await wait.enqueue()
         async with Worker(queue, grace=0, lease=1):
             for after in (1, 2):
-                await (await tidy.enqueue(after)).result(timeout=10)
+                await (await tidy.enqueue(after)).result(timeout=30)
             await until_state(job, State.FAILED)
         assert job.attempts_made == 2
 
@@ -387,7 +387,7 @@ class TestCancellingAllTasks:
         async with Worker(queue, concurrency=1):
             await until(lambda: cancelled)
             await until_advancing(clock, lambda: cancelled[0].has_ended)
-            assert await job.result(timeout=10) == "fine"
+            assert await job.result(timeout=30) == "fine"
         assert (await job.refresh()).attempts_made == 2
 
     async def test_calls_that_were_on_their_way_to_the_store_do_not_hang(
@@ -496,7 +496,7 @@ class TestClosingTheQueue:
 
         async with Worker(queue):
             await queue.close()
-            assert await (await fine.enqueue()).result(timeout=10) == "fine"
+            assert await (await fine.enqueue()).result(timeout=30) == "fine"
 
     async def test_by_a_handler_does_not_stop_it(self, queue: Queue) -> None:
         @queue.task
@@ -504,8 +504,8 @@ class TestClosingTheQueue:
             await queue.close()
 
         async with Worker(queue):
-            await (await close.enqueue()).result(timeout=10)
-            await (await close.enqueue()).result(timeout=10)
+            await (await close.enqueue()).result(timeout=30)
+            await (await close.enqueue()).result(timeout=30)
 
 
 async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -> None:
@@ -521,7 +521,7 @@ async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -
     job = await busy.enqueue()
     async with Worker(queue, grace=0):
         with pytest.raises(JobFailed, match="timed out"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
     assert entered.is_set()
 
 
@@ -566,7 +566,7 @@ class TestLoggingThatIsBroken:
         async with Worker(queue, grace=0):
             assert await fails_after(job, 2) == "ValueError: no"
             with pytest.raises(JobFailed, match="knows no task"):
-                await unknown.result(timeout=10)
+                await unknown.result(timeout=30)
 
     @pytest.mark.parametrize("kind", ["handler"])
     @pytest.mark.usefixtures("broken")
@@ -792,11 +792,11 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
 
     async with Worker(queue) as worker:
         for _ in range(3):
-            assert await (await fine.enqueue()).result(timeout=10) == "fine"
+            assert await (await fine.enqueue()).result(timeout=30) == "fine"
             (listener,) = listeners()
             listener.cancel()
             await until(lambda gone=listener: listeners() - {gone})  # type: ignore[misc]
-        assert await (await fine.enqueue()).result(timeout=10) == "fine"
+        assert await (await fine.enqueue()).result(timeout=30) == "fine"
         assert worker._failure is None
 
 

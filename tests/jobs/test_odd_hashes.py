@@ -64,7 +64,7 @@ async def three(queue: Queue, **options: Any) -> list[Job[Any]]:
 async def run_all(queue: Queue, jobs: list[Job[Any]]) -> list[Any]:
     """Have a worker take them all at once. Returns what came of each: a result or an error."""
     async with Worker(queue, grace=0):
-        results = (job.result(timeout=10) for job in jobs)
+        results = (job.result(timeout=30) for job in jobs)
         return await asyncio.gather(*results, return_exceptions=True)
 
 
@@ -345,9 +345,9 @@ async def test_an_odd_due_time_stops_neither_a_worker_nor_a_listing(
     assert [job.id for job in await queue.jobs(State.DELAYED)] == [later.id]
     assert (await later.refresh()).record.due_ms is not None
     async with Worker(queue, grace=0):
-        assert [await job.result(timeout=10) for job in jobs] == [0, 2, 4]
+        assert [await job.result(timeout=30) for job in jobs] == [0, 2, 4]
         keys.redis.zadd(keys("marker"), {"1": score})
-        assert await (await queue.add("double", {"number": 5})).result(timeout=10) == 10
+        assert await (await queue.add("double", {"number": 5})).result(timeout=30) == 10
 
 
 async def test_a_lock_of_another_type_loses_no_other_lease(queue: Queue, keys: Keys) -> None:

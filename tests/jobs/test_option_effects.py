@@ -43,10 +43,10 @@ class TestDelay:
         async with Worker(queue):
             clock.advance(3599.999)
             marker = await note.enqueue()
-            await marker.result(timeout=5)
+            await marker.result(timeout=30)
             assert (await job.refresh()).state is State.DELAYED
             clock.advance(0.001)
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         assert ran == [due_ms - 1, due_ms]
 
     async def test_a_time_that_has_passed_means_now(self, queue: Queue, clock: ManualClock) -> None:
@@ -78,7 +78,7 @@ async def order_of_runs(queue: Queue, *added: tuple[str, dict[str, Any]]) -> lis
 
     jobs = [await note.using(**options).enqueue(name) for name, options in added]
     async with Worker(queue, concurrency=1):
-        await asyncio.gather(*(job.result(timeout=5) for job in jobs))
+        await asyncio.gather(*(job.result(timeout=30) for job in jobs))
     return ran
 
 
@@ -110,7 +110,7 @@ class TestAttempts:
         job = await fail.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match="ValueError: run 3"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         await job.refresh()
         assert (len(runs), job.attempts_made, job.failed_reason) == (3, 3, "ValueError: run 3")
         assert [f"run {n + 1}" in trace for n, trace in enumerate(job.stacktrace)] == [True] * 3
@@ -129,7 +129,7 @@ class TestAttempts:
 
         job = await fail_once.enqueue()
         async with Worker(queue):
-            assert await job.result(timeout=5) == "done"
+            assert await job.result(timeout=30) == "done"
         await job.refresh()
         assert (job.attempts_made, len(job.stacktrace)) == (2, 1)
 
@@ -169,7 +169,7 @@ class TestBackoff:
                 clock.advance(0.001)
                 await until_longer(times, before)
             with pytest.raises(JobFailed):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert [(b - a) / 1000 for a, b in pairwise(times)] == waits
 
     async def test_jitter_shortens_a_wait_by_at_most_its_share(
@@ -204,7 +204,7 @@ class TestBackoff:
         job = await fail.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert seen == [(1, "no"), (2, "no")]
 
     async def test_a_function_that_fails_hides_no_error(self, queue: Queue) -> None:
@@ -221,7 +221,7 @@ class TestBackoff:
         reason = r"ValueError: no \(and its backoff function failed: LookupError: oops\)"
         async with Worker(queue):
             with pytest.raises(JobFailed, match=reason):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert (await job.refresh()).attempts_made == 2
 
 
@@ -240,7 +240,7 @@ class TestTimeout:
         job = await hang.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.05 s"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert ended == ["cleaned up"]
         assert (await job.refresh()).attempts_made == 1
 
@@ -259,7 +259,7 @@ class TestTimeout:
         job = await hang.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.05 s"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert ended == ["cleaned up"]
 
     async def test_ends_a_process_whatever_it_does(self) -> None:
@@ -284,7 +284,7 @@ class TestTimeout:
 
         job = await hang_once.enqueue()
         async with Worker(queue):
-            assert await job.result(timeout=5) == "done"
+            assert await job.result(timeout=30) == "done"
 
     async def test_a_time_out_of_the_handler_s_own_is_an_error_like_others(
         self, queue: Queue
@@ -299,7 +299,7 @@ class TestTimeout:
         job = await wait.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match="failed: TimeoutError"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
 
 
 class TestExpires:
@@ -319,8 +319,8 @@ class TestExpires:
         clock.advance(0.001)
         async with Worker(queue):
             with pytest.raises(JobFailed, match=r"expired: .* in time, by 0\.001 s"):
-                await late.result(timeout=5)
-            await just.result(timeout=5)
+                await late.result(timeout=30)
+            await just.result(timeout=30)
         assert ran == [2]
         assert (await late.refresh()).attempts_made == 0
 
@@ -333,7 +333,7 @@ class TestExpires:
         job = await note.enqueue()
         clock.advance(3660)
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
     async def test_it_does_not_concern_later_attempts(
         self, queue: Queue, clock: ManualClock
@@ -351,7 +351,7 @@ class TestExpires:
         async with Worker(queue):
             await until_state(job, State.DELAYED)
             clock.advance(3600)
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
 
 async def finish(queue: Queue, count: int, **options: Any) -> list[Job[Any]]:
@@ -417,7 +417,7 @@ class TestKeep:
         async with Worker(queue, keep_completed=1, concurrency=1):
             for _ in range(4):
                 job = await end.enqueue()
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert (await queue.counts())[State.COMPLETED] == 1
 
     async def test_the_result_of_a_job_that_is_not_kept_still_reaches_who_waits(
@@ -430,7 +430,7 @@ class TestKeep:
             return 42
 
         job = await answer.enqueue()
-        waiting = asyncio.create_task(job.result(timeout=5))
+        waiting = asyncio.create_task(job.result(timeout=30))
         await asyncio.sleep(0.05)  # the waiter's way to the store has no end that tells of itself
         async with Worker(queue):
             assert await waiting == 42

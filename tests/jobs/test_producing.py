@@ -434,7 +434,7 @@ class TestJobId:
         task = queue.task(send)
         job = await task.using(job_id="a").enqueue("first")
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         again = await task.using(job_id="a").enqueue("second")
         assert (again.state, again.return_value) == (State.COMPLETED, "Hello, first")
 
@@ -467,7 +467,7 @@ class TestJobId:
         await first.using(job_id="a").enqueue()
         job = await second.using(job_id="a").enqueue()
         async with Worker(queue):
-            assert await job.result(timeout=5) == timedelta(seconds=1)
+            assert await job.result(timeout=30) == timedelta(seconds=1)
 
     async def test_no_job_that_was_read_is_a_duplicate(self, queue: Queue) -> None:
         await queue.add("send", job_id="a")
@@ -499,9 +499,9 @@ class TestJobId:
         task = queue.task(send)
         job = await task.using(job_id="once").enqueue("a")
         async with Worker(queue):
-            assert await job.result(timeout=5) == "Hello, a"
+            assert await job.result(timeout=30) == "Hello, a"
             again = await task.using(job_id="once").enqueue("b")
-            assert await again.result(timeout=5) == "Hello, a"
+            assert await again.result(timeout=30) == "Hello, a"
 
     async def test_concurrent_calls_make_one_job(self, queue: Queue) -> None:
         once = queue.task(send).using(job_id="once")
@@ -588,8 +588,8 @@ class TestSync:
         async with Worker(queue):
             job = await in_loop.enqueue()
             with pytest.raises(JobFailed, match=r"RuntimeError: .* use 'await job\.result\("):
-                await job.result(timeout=10)
-            assert await (await in_thread.enqueue()).result(timeout=10) == "Hello, thread"
+                await job.result(timeout=30)
+            assert await (await in_thread.enqueue()).result(timeout=30) == "Hello, thread"
 
     async def test_waits_for_a_result_beside_a_worker(self, queue: Queue) -> None:
         """In a thread, while the loop is at work."""
@@ -692,7 +692,7 @@ class TestDeclaring:
         job = await declared.enqueue(7)
         assert job.data == {"number": 7}
         async with Worker(queue):
-            assert await job.result(timeout=5) == f"7 {job.id}"
+            assert await job.result(timeout=30) == f"7 {job.id}"
 
 
 async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(

@@ -287,7 +287,7 @@ FORGETFUL = """if True:
 
     async def main() -> None:
         async with Worker(queue):
-            print(await (await double.enqueue(21)).result(timeout=10))
+            print(await (await double.enqueue(21)).result(timeout=30))
 
     double.sync.enqueue(1)
     asyncio.run(main())

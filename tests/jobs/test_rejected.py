@@ -52,9 +52,9 @@ async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
         for number, job in enumerate(jobs):
             if number in {3, 12}:
                 with pytest.raises(JobFailed, match="its outcome cannot be stored: it holds"):
-                    await job.result(timeout=10)
+                    await job.result(timeout=30)
             else:
-                assert await job.result(timeout=10) == number
+                assert await job.result(timeout=30) == number
     assert {(await job.refresh()).attempts_made for job in jobs} == {1}
 
 
@@ -71,7 +71,7 @@ async def test_that_cannot_even_fail_is_left_to_its_lease(
     bad = await run.using(job_id="bad").enqueue()
     async with Worker(queue, grace=0):
         await until(lambda: caplog.text.count("its outcome cannot be stored") == 2)
-        assert await (await run.enqueue()).result(timeout=10) == "done"
+        assert await (await run.enqueue()).result(timeout=30) == "done"
     assert (await bad.refresh()).state is State.ACTIVE
     assert caplog.text.count("its outcome cannot be stored") == 2
     assert "store unavailable" not in caplog.text
@@ -99,7 +99,7 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
         for job in jobs:
             await until_state(job, State.ACTIVE)
         together.set()
-        assert [await job.result(timeout=10) for job in jobs] == [0, 1, 2, 3, 4]
+        assert [await job.result(timeout=30) for job in jobs] == [0, 1, 2, 3, 4]
     for job in jobs:
         assert (await job.refresh()).progress == await job.result()
     assert [await job.logs() for job in jobs if job is not jobs[2]] == [

@@ -57,8 +57,8 @@ class TestResult:
 
         job = await answer.enqueue()
         async with Worker(queue):
-            assert await job.result(timeout=5) == 42
-        assert await job.result(timeout=5) == 42
+            assert await job.result(timeout=30) == 42
+        assert await job.result(timeout=30) == 42
 
     async def test_none_is_a_result_too(self, queue: Queue) -> None:
         @queue.task
@@ -66,7 +66,7 @@ class TestResult:
 
         job = await answer.enqueue()
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         assert (await job.refresh()).record.result == "null"
 
     async def test_of_a_failed_job_is_its_reason(self, queue: Queue) -> None:
@@ -80,7 +80,7 @@ class TestResult:
         async with Worker(queue):
             for _ in range(2):
                 with pytest.raises(JobFailed, match="failed: ValueError: bad luck") as caught:
-                    await job.result(timeout=5)
+                    await job.result(timeout=30)
                 assert (caught.value.job_id, caught.value.reason) == (
                     job.id,
                     "ValueError: bad luck",
@@ -102,7 +102,7 @@ class TestResult:
         """At once where an event names the job, else at the next look."""
         monkeypatch.setattr("hasten.jobs.results.LOOK_AGAIN_SECONDS", 0.1)
         job = await queue.add("send")
-        waiting = asyncio.create_task(job.result(timeout=5))
+        waiting = asyncio.create_task(job.result(timeout=30))
         await settle_waiting()
         match how:
             case "remove":
@@ -114,7 +114,7 @@ class TestResult:
         with pytest.raises(JobNotFound):
             await waiting
         with pytest.raises(JobNotFound):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
     async def test_of_thousands_is_looked_for_a_few_at_a_time(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
@@ -157,7 +157,7 @@ class TestResult:
         assert isinstance(caught.value, TimeoutError)
         assert (await job.refresh()).state is State.WAITING
         async with Worker(queue):
-            assert await job.result(timeout=5) == 42
+            assert await job.result(timeout=30) == 42
 
     @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(milliseconds=50)])
     async def test_is_waited_for_in_seconds_or_a_timedelta(
@@ -189,7 +189,7 @@ class TestResult:
             return 2 * number
 
         jobs = await double.enqueue_many({"number": n} for n in range(50))
-        waits = [asyncio.create_task(job.result(timeout=10)) for job in jobs for _ in range(4)]
+        waits = [asyncio.create_task(job.result(timeout=30)) for job in jobs for _ in range(4)]
         await settle_waiting()
         waits[0].cancel()
         async with Worker(queue):
@@ -207,7 +207,7 @@ class TestResult:
         async with Worker(queue):
             for number in range(5):
                 job = await double.enqueue(number)
-                assert await job.result(timeout=5) == 2 * number
+                assert await job.result(timeout=30) == 2 * number
 
     async def test_follows_a_job_through_its_attempts(
         self, queue: Queue, clock: ManualClock
@@ -223,7 +223,7 @@ class TestResult:
             return "done"
 
         job = await fail_once.enqueue()
-        waiting = asyncio.create_task(job.result(timeout=10))
+        waiting = asyncio.create_task(job.result(timeout=30))
         async with Worker(queue):
             await until_state(job, State.DELAYED)
             assert not waiting.done()
@@ -255,11 +255,11 @@ class TestResultOfAJobThatIsNotKept:
             odd = await halve.enqueue(1)
             for job in (*jobs, odd):
                 await until_gone(job)
-            assert [await job.result(timeout=5) for job in jobs] == list(range(7))
+            assert [await job.result(timeout=30) for job in jobs] == list(range(7))
             assert await asyncio.to_thread(jobs[1].sync.result, 5) == 1
             for _ in range(2):
                 with pytest.raises(JobFailed, match="ValueError: odd"):
-                    await odd.result(timeout=5)
+                    await odd.result(timeout=30)
 
     async def test_is_found_by_one_who_added_it_a_second_time(self, queue: Queue) -> None:
         @queue.task(keep_completed=0)
@@ -271,7 +271,7 @@ class TestResultOfAJobThatIsNotKept:
         async with Worker(queue):
             await until_gone(first)
         assert again.is_duplicate
-        assert await again.result(timeout=5) == 42
+        assert await again.result(timeout=30) == 42
 
     async def test_is_heard_by_all_who_wait_while_jobs_come_and_go(self, queue: Queue) -> None:
         """A job may end between any two looks at it."""
@@ -281,7 +281,7 @@ class TestResultOfAJobThatIsNotKept:
             return 2 * number
 
         async def ask(number: int) -> int:
-            return await (await double.enqueue(number)).result(timeout=10)
+            return await (await double.enqueue(number)).result(timeout=30)
 
         async with Worker(queue):
             for _ in range(5):
@@ -304,7 +304,7 @@ class TestResultOfAJobThatIsNotKept:
             await until_state(job, State.FAILED)
             await job.retry()
             await until_gone(job)
-        assert await job.result(timeout=5) == 1
+        assert await job.result(timeout=30) == 1
 
     async def test_is_lost_with_the_events(self, queue: Queue) -> None:
         @queue.task(keep_completed=0)
@@ -316,13 +316,13 @@ class TestResultOfAJobThatIsNotKept:
             await until_gone(job)
         await queue.obliterate()
         with pytest.raises(JobNotFound, match=r"no job .* deleted by keep_completed or "):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
     async def test_is_not_known_where_the_job_was_removed(self, queue: Queue) -> None:
         job = await queue.add("send")
         await job.remove()
         with pytest.raises(JobNotFound, match="it was removed"):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
 
     async def test_of_a_reader_that_missed_events_is_looked_for_at_once(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
@@ -342,7 +342,7 @@ class TestResultOfAJobThatIsNotKept:
             return EventPage([Event(now, "missed", "")], now)
 
         monkeypatch.setattr(queue.engine, "events", miss)
-        result = asyncio.create_task(job.result(timeout=10))
+        result = asyncio.create_task(job.result(timeout=30))
         await waiting.wait()
         await job.cancel()
         heard.set()
@@ -364,12 +364,12 @@ class TestLargeResult:
             return str(number) * 300_000
 
         jobs = await repeat.enqueue_many({"number": n} for n in range(6))
-        waits = [asyncio.create_task(job.result(timeout=10)) for job in jobs]
+        waits = [asyncio.create_task(job.result(timeout=30)) for job in jobs]
         await settle_waiting()
         async with Worker(queue, concurrency=3):
             results = await asyncio.gather(*waits)
             assert results == [str(n) * 300_000 for n in range(6)]
-        assert await jobs[0].result(timeout=10) == "0" * 300_000
+        assert await jobs[0].result(timeout=30) == "0" * 300_000
         assert await asyncio.to_thread(jobs[5].sync.result, 10) == "5" * 300_000
 
     async def test_is_lost_with_the_job_that_has_it(self, queue: Queue) -> None:
@@ -381,10 +381,10 @@ class TestLargeResult:
 
         job = await repeat.enqueue()
         async with Worker(queue):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         await queue.clean("completed")
         with pytest.raises(JobNotFound, match=r"100,000 bytes was too large .* keep_completed"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
 
     async def test_is_lost_where_nothing_can_hold_it(self, url: str, clock: ManualClock) -> None:
         """Above 32 MiB, of a job that is not kept. Nobody waits for it for ever."""
@@ -441,7 +441,7 @@ class TestEvents:
         page = await queue.engine.events(queue.name, after=None)
         job = await answer.enqueue()
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         events = await collect(queue, 5, after=page.cursor)
         assert kinds(events, job) == ["added", "waiting", "active", "progress", "completed"]
         assert (events[3].value, events[4].value) == ("0.5", "42")

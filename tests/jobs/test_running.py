@@ -41,7 +41,7 @@ class TestWhere:
 
         jobs = [await in_loop.enqueue(), await in_thread.enqueue()]
         async with Worker(queue):
-            loop, thread = [await job.result(timeout=5) for job in jobs]
+            loop, thread = [await job.result(timeout=30) for job in jobs]
         assert loop == threading.get_ident() != thread
 
     async def test_threads_run_as_many_at_once_as_the_worker_does(self, queue: Queue) -> None:
@@ -54,7 +54,7 @@ class TestWhere:
 
         jobs = [await meet.enqueue() for _ in range(24)]
         async with Worker(queue, concurrency=8):
-            await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+            await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
     async def test_context_variables_do_not_pass_from_one_job_to_the_next(
         self, queue: Queue
@@ -77,7 +77,7 @@ class TestWhere:
 
         jobs = [await task.enqueue(str(n)) for n in range(5) for task in (in_loop, in_thread)]
         async with Worker(queue, concurrency=1):
-            seen = [await job.result(timeout=5) for job in jobs]
+            seen = [await job.result(timeout=30) for job in jobs]
         assert seen == ["nothing"] * 10
 
 
@@ -131,9 +131,9 @@ class TestErrors:
 
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
             assert caught.value.reason.startswith(reason)
-            assert await (await fine.enqueue()).result(timeout=5) == "fine"
+            assert await (await fine.enqueue()).result(timeout=30) == "fine"
 
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
         """Whatever attempts are left."""
@@ -145,7 +145,7 @@ class TestErrors:
         job = await fail.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match="Unrecoverable: the account is gone"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert (await job.refresh()).attempts_made == 1
 
     @pytest.mark.parametrize("kinds", [LookupError, (KeyError, ValueError)])
@@ -163,7 +163,7 @@ class TestErrors:
         job = await fail.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match="KeyError: 'gone'"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert (await job.refresh()).attempts_made == 2
 
     async def test_retry_after_waits_and_uses_up_no_attempt(
@@ -187,7 +187,7 @@ class TestErrors:
                 count = len(runs)
                 clock.advance(30)
                 await until_longer(runs, count)
-            assert await job.result(timeout=5) == 4
+            assert await job.result(timeout=30) == 4
         assert [b - a for a, b in pairwise(runs)] == [30_000] * 3
         assert (await job.refresh()).attempts_made == 1
 
@@ -201,7 +201,7 @@ class TestErrors:
         job = await fail.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert len(caught.value.reason) <= 4001
         assert len((await job.refresh()).stacktrace[0]) <= 16_001
 
@@ -215,7 +215,7 @@ class TestErrors:
         job = await give_in.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match="CancelledError"):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
 
 
 class TestContext:
@@ -232,7 +232,7 @@ class TestContext:
 
         job = await look.enqueue(7)
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         assert seen == [(job.id, 1), (job.id, 2)]
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -261,7 +261,7 @@ class TestContext:
             assert (await job.refresh()).progress == 0.5
             assert job.state is State.ACTIVE
             seen.set()
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         assert (await job.refresh()).progress == {"page": 3}
         assert await job.logs() == ["half", "?", "done"]
 
@@ -284,12 +284,12 @@ class TestContext:
         queue.task(name="act")(in_loop if where == "loop" else act)
         job = await queue.add("act", attempts=2)
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
             for ctx in contexts:
                 await asyncio.to_thread(ctx.log, "too late")
                 ctx.progress("too late")
             after = await queue.add("act", attempts=2)
-            await after.result(timeout=5)
+            await after.result(timeout=30)
         assert await job.logs() == await after.logs() == ["in time"] * 2
         assert (await job.refresh()).progress is None
         warning = f"job {job.id} (act): its handler has ended"
@@ -310,7 +310,7 @@ class TestContext:
 
         job = await say.enqueue()
         async with Worker(queue):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
         assert len(refusals) == 1
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -329,7 +329,7 @@ class TestContext:
         job = await queue.task(say_in_loop if where == "loop" else say).enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.reason
         assert "or raise Queue(max_bytes=…)" in caught.value.reason
         assert (await job.refresh()).progress == "begun"
@@ -351,7 +351,7 @@ class TestContext:
             await until_state(job, State.ACTIVE)
             await job.cancel()
             with pytest.raises(JobFailed):
-                await job.result(timeout=5)
+                await job.result(timeout=30)
 
 
 class TestInProcesses:
@@ -447,7 +447,7 @@ async def test_a_handler_that_swallows_a_cancellation_is_told_again(
         await until_state(job, State.ACTIVE)
         await job.cancel()
         with pytest.raises(JobFailed, match="cancelled"):
-            await job.result(timeout=5)
+            await job.result(timeout=30)
     assert len(swallowed) == 2
 
 
@@ -470,7 +470,7 @@ async def test_a_handler_that_finishes_in_spite_of_its_cancellation_has_finished
     async with Worker(queue):
         await entered.wait()
         await job.cancel()
-        assert await job.result(timeout=5) == "done anyway"
+        assert await job.result(timeout=30) == "done anyway"
     assert (await job.refresh()).state in FINISHED
 
 
@@ -508,7 +508,7 @@ async def test_what_a_failed_handler_held_is_freed_without_the_garbage_collector
     try:
         async with Worker(queue):
             with pytest.raises(JobFailed):
-                await (await task.enqueue()).result(timeout=10)
+                await (await task.enqueue()).result(timeout=30)
             await until(lambda: held[0]() is None)
     finally:
         gc.enable()

@@ -82,9 +82,9 @@ async def test_their_run_ends_and_gives_its_place_back(
         else:
             stop(worker, job, Stop.TIMEOUT)
         with pytest.raises(JobFailed, match="timed out" if why == "time-out" else "cancelled"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         others = [await meet.enqueue() for _ in range(2)]
-        await asyncio.gather(*(other.result(timeout=10) for other in others))
+        await asyncio.gather(*(other.result(timeout=30) for other in others))
         assert call.running == 1
     told = next(text for text in messages(caplog, logging.WARNING) if "its thread goes on" in text)
     assert told.startswith(f"job {job.id} (stick) does not end although it was told to")
@@ -147,7 +147,7 @@ async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
             stop(worker, job, Stop.TIMEOUT)
         for job in stuck:
             with pytest.raises(JobFailed, match="timed out"):
-                await job.result(timeout=10)
+                await job.result(timeout=30)
         told = [text for text in messages(caplog, logging.ERROR) if "stuck" in text]
         assert len(told) == 1
         assert told[0].startswith(
@@ -158,14 +158,14 @@ async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
         for later in waiting:
             await until_state(later, State.DELAYED)
             assert later.attempts_made == 0
-        assert await (await coroutine.enqueue()).result(timeout=10) == "coroutine"
+        assert await (await coroutine.enqueue()).result(timeout=30) == "coroutine"
 
         call.end()
         ended = "has ended in the abandoned thread"
         await until(lambda: sum(ended in text for text in messages(caplog, logging.INFO)) == 2)
         clock.advance(2)
         for later in waiting:
-            assert await later.result(timeout=10) == "plain"
+            assert await later.result(timeout=30) == "plain"
     assert any(text.endswith("still stuck: 0") for text in messages(caplog, logging.INFO))
 
 
@@ -194,12 +194,12 @@ async def test_what_they_return_and_report_later_is_dropped(
         job: Job[Any] = await stick.enqueue()
         await call.has_begun()
         stop(worker, job, Stop.TIMEOUT)
-        assert await job.result(timeout=10) == "second attempt"
+        assert await job.result(timeout=30) == "second attempt"
         call.end()
         await until(reported.is_set)
         await until(lambda: not any(t.name == "hasten job 1" for t in threading.enumerate()))
     assert await job.logs() == []
-    assert await job.result(timeout=10) == "second attempt"
+    assert await job.result(timeout=30) == "second attempt"
 
 
 async def test_that_lose_their_task_to_another_handler_are_replaced(
@@ -225,8 +225,8 @@ async def test_that_lose_their_task_to_another_handler_are_replaced(
     async with Worker(queue, concurrency=2) as worker:
         job = await stick.enqueue()
         await call.has_begun()
-        await (await cancel_runs.enqueue()).result(timeout=10)
+        await (await cancel_runs.enqueue()).result(timeout=30)
         with pytest.raises(JobFailed, match="not by the worker"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         others = [await meet.enqueue() for _ in range(2)]
-        await asyncio.gather(*(other.result(timeout=10) for other in others))
+        await asyncio.gather(*(other.result(timeout=30) for other in others))

@@ -265,7 +265,7 @@ class TestOneTask:
         older = namespace["send"]
         exec(compile(SEND.replace("first", "second"), "<cell 2>", "exec"), namespace)
         async with Worker(queue):
-            assert await (await older.enqueue("ada")).result(timeout=5) == "second"
+            assert await (await older.enqueue("ada")).result(timeout=30) == "second"
         await queue.close()
 
 

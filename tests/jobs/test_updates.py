@@ -58,7 +58,7 @@ class TestUpdate:
             await until_state(job, State.ACTIVE)
             await job.update(data={"n": 2})
             go_on.set()
-            assert await job.result(timeout=10) == 2
+            assert await job.result(timeout=30) == 2
         assert seen == [1, 2]
 
     async def test_of_nothing_finds_out_whether_there_is_a_job(self, queue: Queue) -> None:
@@ -89,7 +89,7 @@ class TestUpdate:
 
         job = await end.enqueue()
         async with Worker(queue):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         await job.update(data={}, progress=100)
         with pytest.raises(WrongState, match="is completed: this needs it to be waiting or "):
             await job.update(priority=1)
@@ -172,8 +172,8 @@ class TestLog:
         job = await queue.add("say")
         other = await queue.add("say", keep_logs=4)
         async with Worker(queue):
-            await job.result(timeout=10)
-            await other.result(timeout=10)
+            await job.result(timeout=30)
+            await other.result(timeout=30)
         assert await job.logs() == ["2", "3", "4"]
         assert await other.logs() == ["1", "2", "3", "4"]
         await job.log("by hand")
@@ -189,7 +189,7 @@ class TestLog:
 
         job = await say.enqueue()
         async with Worker(queue):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         await job.log("y" * 1_000_000)
         assert await job.logs() == [
             "x" * 65_536,
@@ -205,6 +205,6 @@ class TestLog:
 
         job = await say.enqueue()
         async with Worker(queue):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         logs = await job.logs()
         assert (len(logs), logs[0]) == (1000, "1")

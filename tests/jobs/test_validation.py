@@ -100,7 +100,7 @@ class TestTypes:
         echo.__annotations__ = {"value": annotation, "return": annotation}
         job = await queue.task(echo).enqueue(value)
         async with Worker(queue):
-            result = await job.result(timeout=5)
+            result = await job.result(timeout=30)
         assert seen == [value]
         assert type(seen[0]) is type(value)
         assert result == value
@@ -116,7 +116,7 @@ class TestTypes:
         value = {"a": [1, "b", {}], "c": None, "d": 1.0, "e": True}
         job = await queue.task(echo).enqueue(value)
         async with Worker(queue):
-            result = await job.result(timeout=5)
+            result = await job.result(timeout=30)
         assert result == value
         assert type(result["d"]) is float
 
@@ -129,7 +129,7 @@ class TestTypes:
 
         job = await lie.enqueue()
         async with Worker(queue):
-            assert await job.result(timeout=5) == "text"  # type: ignore[comparison-overlap]
+            assert await job.result(timeout=30) == "text"  # type: ignore[comparison-overlap]
 
 
 WRONG: dict[str, tuple[dict[str, Any], object, str]] = {
@@ -211,7 +211,7 @@ class TestValues:
         job = await elsewhere.add("handler", {"value": value})
         async with Worker(queue, grace=0):
             with pytest.raises(JobFailed) as failed:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         for shown in (str(refused.value), failed.value.reason):
             assert ("SECRET" in shown) is show_values
             assert (reason in shown) is not show_values or kind == "inside"
@@ -258,7 +258,7 @@ class TestWrongData:
         job = await elsewhere.add("handler", data, attempts=5, backoff=60)
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert "its data does not fit the task 'handler'" in caught.value.reason
         assert why in caught.value.reason
         assert (await job.refresh()).stacktrace in ([], [""])
@@ -273,8 +273,8 @@ class TestWrongData:
         async with Worker(queue):
             why = r"this worker knows no task 'unknown' \(it knows: known\)"
             with pytest.raises(JobFailed, match=why):
-                await job.result(timeout=5)
-            await (await known.enqueue()).result(timeout=5)
+                await job.result(timeout=30)
+            await (await known.enqueue()).result(timeout=30)
         assert (await job.refresh()).attempts_made == 0
 
     @pytest.mark.parametrize(
@@ -304,9 +304,9 @@ class TestWrongData:
             connection.execute(f"UPDATE hasten_jobs SET {column} = ?", (text,))
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
             assert why in caught.value.reason
-            assert await (await known.enqueue()).result(timeout=5) == "ran"
+            assert await (await known.enqueue()).result(timeout=30) == "ran"
         assert (await queue.counts())[State.FAILED] == 1
         await queue.close()
 
@@ -336,7 +336,7 @@ class TestResults:
         job = await answer.enqueue()
         async with Worker(queue):
             with pytest.raises(JobFailed, match="UnfitResult: what it returned") as caught:
-                await job.result(timeout=5)
+                await job.result(timeout=30)
         assert why in caught.value.reason
         assert len(runs) == 1
         await queue.close()

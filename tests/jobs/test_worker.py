@@ -71,7 +71,7 @@ class TestConcurrency:
             counts = await queue.counts()
             assert (counts[State.ACTIVE], counts[State.WAITING]) == (5, 15)
             may_end.set()
-            await asyncio.gather(*(job.result(timeout=5) for job in jobs))
+            await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
     @pytest.mark.parametrize("limit", [1, 2, 10])
     async def test_is_shared_fairly_by_full_queues(
@@ -107,7 +107,7 @@ class TestConcurrency:
 
         jobs = await run.enqueue_many([{}] * 10)
         async with Worker(other, queue, concurrency=10):
-            await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+            await asyncio.gather(*(job.result(timeout=30) for job in jobs))
         await other.close()
 
 
@@ -207,7 +207,7 @@ class TestCalls:
 
         job = await run.enqueue()
         async with Worker(queue, keep_completed=True):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         assert max(calls.notes) <= queue.engine.at_once
         assert await job.logs() == [str(number) for number in range(600)]
 
@@ -233,7 +233,7 @@ class TestStopping:
         may_end.set()
         await stopping
         await again
-        assert await first.result(timeout=5) == "done"
+        assert await first.result(timeout=30) == "done"
         assert (await second.refresh()).state is State.WAITING
 
     async def test_hands_back_what_outlasts_its_grace(self, queue: Queue) -> None:
@@ -372,7 +372,7 @@ class TestStopping:
         job = await answer.enqueue()
         worker = Worker(queue)
         running = asyncio.create_task(worker.run())
-        assert await job.result(timeout=5) == 42
+        assert await job.result(timeout=30) == 42
         worker.ask_to_stop()
         await running
 
@@ -415,7 +415,7 @@ async def test_the_same_queue_twice_is_one(queue: Queue) -> None:
 
     job = await run.enqueue()
     async with Worker(queue, queue):
-        await job.result(timeout=5)
+        await job.result(timeout=30)
     assert ran == [1]
 
 
@@ -453,7 +453,7 @@ async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
             clock.advance(3600)
             await asyncio.sleep(0.1)  # for whoever would take it away
         may_end.set()
-        await job.result(timeout=5)
+        await job.result(timeout=30)
     assert runs == [1]
     assert (await job.refresh()).record.crashes == 0
 
@@ -475,7 +475,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
     clock.advance(1)
     try:
         async with Worker(queue):
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
     finally:
         may_end.set()
         await blocked
@@ -522,7 +522,7 @@ class TestTrouble:
                 may_end.set()
                 await until(lambda: "store unavailable, retrying: " in caplog.text)
                 await asyncio.sleep(0.5)
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
             await until(lambda: "store available again" in caplog.text)
         assert runs == [1]
         assert caplog.text.count("store unavailable") == 1
@@ -623,10 +623,10 @@ async def test_a_run_that_is_told_to_end_before_it_begins_takes_no_room_for_ever
     async with Worker(queue, concurrency=1):
         await until(lambda: told)
         second = await noop.enqueue()
-        await second.result(timeout=10)
+        await second.result(timeout=30)
         assert told[0].has_ended
         if reason is Stop.CANCELLED:
             with pytest.raises(JobCancelled):
-                await first.result(timeout=10)
+                await first.result(timeout=30)
         elif reason is Stop.RELEASED:
-            await first.result(timeout=10)
+            await first.result(timeout=30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -64,9 +65,11 @@ async def test_workers_together_admit_no_more_than_the_limit(
             passed += outcome.ok
         return passed
 
+    began = time.monotonic()
     passed = await asyncio.gather(*(client(worker) for worker in workers for _ in range(2)))
-    # An arrival moves on while they ask, and what lies unused elsewhere may be denied.
-    assert 900 <= sum(passed) <= 1_000 + (algorithm == "gcra")
+    # gcra admits one more in each 3.6 s. What lies unused elsewhere may be denied.
+    more = 1 + int((time.monotonic() - began) / 3.6) if algorithm == "gcra" else 0
+    assert 900 <= sum(passed) <= 1_000 + more
 
 
 async def test_an_unspent_lease_is_returned_when_its_worker_closes(

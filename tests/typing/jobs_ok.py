@@ -201,7 +201,7 @@ def sync() -> None:
 async def results() -> None:
     job = await send.enqueue(ada)
     assert_type(await job.result(), int)
-    assert_type(await job.result(timeout=10), int)
+    assert_type(await job.result(timeout=30), int)
     assert_type(job.return_value, int | None)
     assert_type(await job.refresh(), Job[int])
     assert_type(job.state, State)
