@@ -30,8 +30,7 @@ class Inbox(Generic[T]):
         self._items.put(item)
         waker = self._waker
         if waker is not None:
-            with contextlib.suppress(OSError):  # closed meanwhile: the thread is awake
-                os.eventfd_write(waker, 1)
+            os.eventfd_write(waker, 1)
 
     def get(self, timeout: float | None, watch: FileWatch | None = None) -> T:
         """The next item. Raises `queue.Empty` after timeout seconds, or when watch has noticed
@@ -89,5 +88,6 @@ class FileWatch:
             os.eventfd_read(self.waker)
 
     def close(self) -> None:
+        """Nobody may be about to write to `waker`: its number may soon be another file's."""
         os.close(self._files)
         os.close(self.waker)

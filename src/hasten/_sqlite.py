@@ -230,8 +230,8 @@ class Database:
     def after_fork_in_child(self) -> None:
         """Begin with a thread of one's own; what waits in the inbox is the parent's."""
         self._inbox = Inbox()
-        self._stop_watching()  # what is watched is the parent's
         self._lock = threading.Lock()
+        self._stop_watching()  # what is watched is the parent's
         self._at_work = threading.Lock()
         self._thread = None
         self._watches = {}
@@ -420,9 +420,10 @@ class Database:
         return self._is_armed
 
     def _stop_watching(self) -> None:
-        if self._file_watch is not None:
-            self._file_watch.close()
-        self._file_watch, self._is_armed = None, False
+        watch, self._file_watch, self._is_armed = self._file_watch, None, False
+        if watch is not None:
+            with self._lock:  # whoever puts something in may be about to wake it
+                watch.close()
 
     def _look(self) -> bool:
         """Ask the watches of what other processes have changed. Returns whether there is any."""
