@@ -186,7 +186,7 @@ class Site:
                     # Another process's doings: there is nothing here to wait for but time.
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            raise AssertionError(f"not within {seconds:g} s\n{self._story()}") from None
+            raise AssertionError(f"not within {seconds:g} s\n{self.story()}") from None
 
     async def until_started(self, *jobs: Job[Any]) -> None:
         """Wait until runs of all these jobs have started."""
@@ -214,7 +214,8 @@ class Site:
         """All jobs in a state."""
         return [job.record for job in await self.queue.jobs(state, count=1_000_000)]
 
-    def _story(self) -> str:
+    def story(self) -> str:
+        """What its programs have logged, and the end of the ledger."""
         logs = (f"{one.pid} (status {one.status}):\n{one.log}" for one in self.programs)
         return "\n".join([*logs, f"ledger: {self.entries()[-20:]}"])
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hasten.jobs import Queue, State
+from hasten.jobs.record import Claim
 from tests.acceptance import app
 from tests.acceptance.figures import SCALE, Figures
 from tests.acceptance.site import Site
@@ -60,6 +62,32 @@ async def test_what_runs_is_not_taken_back(
     await live_through(tmp_path, kind, leases, patience)
 
 
+async def test_a_call_that_a_stopped_server_has_carried_out_late_takes_nothing_back(
+    tmp_path: Path,
+) -> None:
+    """It was sent while all was well. Meanwhile the leases have run out, and their owners live."""
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    queue = Queue("late", server.url)
+    try:
+        await queue.add("hold", {})
+        claim = Claim(1, "token", "worker", lease_ms=1000)
+        await queue.engine.claim("late", claim, now_ms=queue.clock.now_ms())
+        await queue.engine.probe("late")
+        with frozen(server):
+            now_ms = queue.clock.now_ms()
+            late = asyncio.ensure_future(queue.engine.reclaim("late", crash_limit=1, now_ms=now_ms))
+            await until_later(1.2)
+        assert await late == []
+        assert (await queue.counts())[State.ACTIVE] == 1
+        await queue.engine.probe("late")
+        taken = await queue.engine.reclaim("late", crash_limit=1, now_ms=queue.clock.now_ms())
+        assert taken == ["1"]  # nobody has renewed it
+    finally:
+        await queue.close()
+        server.kill()
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(("leases", "patience"), [(1.5, 30), (1.5, 1), (3.0, 30), (3.0, 1)])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
@@ -96,7 +124,8 @@ async def live_through(
         site.open_gate()
         await site.until_settled(8)
         records = await site.records()
-        assert {(job.crashes, job.attempts_started) for job in records} == {(0, 1)}
+        crashes = {(job.crashes, job.attempts_started) for job in records}
+        assert crashes == {(0, 1)}, site.story()
         assert {job.state for job in records} == {"completed"}
         # A worker that is dead for sure is still found out.
         site.gate.unlink()

@@ -73,6 +73,11 @@ logger = get_logger("hasten.redis")
 # A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
 JOBS_AT_ONCE: Final = 250
 
+# So long after a probe, by the server's clock, jobs are no longer taken back. A server that was
+# stopped with such a call in its socket carries it out when it goes on, before any worker has
+# renewed its leases. The shortest lease is a second, and was renewed in the last quarter of it.
+RECLAIM_MS: Final = 500
+
 # A server breaks the connection of whoever sends more in one argument (its proto-max-bulk-len).
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
 
@@ -103,6 +108,7 @@ class RedisEngine:
         self._keys = Keys(prefix, tagged=self._server.is_cluster)
         self._url = address.shown
         self._strays = _Strays()
+        self._probed_ms: dict[str, int] = {}  # by queue: when the server answered, by its clock
         self._beginning: dict[Future[str], int] = {}  # `begin_events` under way, with their process
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
             weakref.WeakKeyDictionary()
@@ -302,6 +308,8 @@ class RedisEngine:
             "now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON,
             "portion": JOBS_AT_ONCE,
         }  # fmt: skip
+        if (probed_ms := self._probed_ms.pop(queue, None)) is not None:
+            request["deadline"] = probed_ms + RECLAIM_MS
         ids: list[str] = []
         last: int | None = None
         while last != 0:
@@ -313,7 +321,8 @@ class RedisEngine:
 
     async def probe(self, queue: str) -> None:
         # What does not take writes tells so when there is something to take back.
-        await self._run("look", queue, {}, repeatable=True)
+        *_, server_ms = await self._run("look", queue, {}, repeatable=True)
+        self._probed_ms[queue] = server_ms
 
     async def update(
         self, queue: str, updates: Sequence[Update], *, now_ms: int
@@ -337,7 +346,7 @@ class RedisEngine:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
-        ready, due_ms, limited_ms = await self._run("look", queue, {}, repeatable=True)
+        ready, due_ms, limited_ms, _ = await self._run("look", queue, {}, repeatable=True)
         if limited_ms:
             # The marker stays for those who do not know of the limit yet: whoever popped it now
             # would claim in vain and put it back, again and again.

@@ -2,12 +2,16 @@
 -- reclaim: take back the active jobs whose lock is gone, of a portion. Their worker is, too: a worker renews
 -- its locks, and takes them out when it lets go of a job.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, crash_limit, reason: "{}" stands for the number of crashes, portion, last or nil}
+-- ARGV  1 {now, crash_limit, reason: "{}" stands for the number of crashes, portion, last or nil,
+--         deadline in ms of the server's clock, or nil: later nothing is taken back}
 --         The portion is that of the jobs before place last, counted from the one that started first; nil
 --         is the end. So those that started first come in the last call, and to stand in front of the others.
 -- Returns {their ids, the one that started last in front, last for the next call: 0 if there is none}.
 local q = open(KEYS[1])
 local key = q.base .. 'active'
+if request.deadline and server_time() > request.deadline then
+  return { {}, 0 }
+end
 local last = math.min(request.last or math.huge, call('LLEN', key))
 local first = math.max(0, last - request.portion)
 if last == 0 then

@@ -100,6 +100,11 @@ local function tell(q, ...)
   return id
 end
 
+local function server_time() -- in ms
+  local now = call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
 -- An event with a value: a result, a reason, progress. The list `hasten:large` has the large ones, oldest
 -- first: "id total", the total being the bytes of all large values up to this one.
 local EVENT_BYTES = 33554432 -- how much large values may take
