@@ -196,7 +196,8 @@ class Database:
     async def until(self, topic: str, probe: Work[T | None]) -> T:
         """Run probe now and after every commit about topic, until it returns something.
 
-        Commits of this process are seen at once, those of others within `POLL_SECONDS`.
+        Commits of this process are seen at once. Those of others are seen when the file system
+        tells of them, or within `POLL_SECONDS` where it cannot.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()

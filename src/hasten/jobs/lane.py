@@ -25,8 +25,8 @@ Item = TypeVar("Item")
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
-# One call of the store keeps all its other users waiting. In it are as many jobs or notes as the
-# engine likes at once, and for each so many bytes as are like another one.
+# One call keeps all other users of the store waiting. It carries no more jobs or notes than the
+# engine's `at_once`; a large one counts as one more for each so many bytes.
 BYTES_LIKE_A_JOB: Final = 10_000
 
 
