@@ -11,7 +11,8 @@ import pytest
 from hasten.errors import InvalidOption
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import Algorithm, rule_of
-from hasten.ratelimit.store import Check, digest
+from hasten.ratelimit.store import Check, Settlement, digest
+from hasten.ratelimit.stores import memory
 from hasten.ratelimit.stores.memory import MemoryStore
 from tests.ratelimit.stores import SECOND, Clock
 
@@ -23,6 +24,14 @@ def check(name: str, limit: int = 5, algorithm: Algorithm | None = None) -> Chec
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+def full_store(clock: Clock, max_keys: int, algorithm: Algorithm | None = None) -> MemoryStore:
+    """A store that has no room: each key has used up its limit."""
+    store = MemoryStore(max_keys=max_keys, clock=clock)
+    for number in range(max_keys):
+        store.hit_one(check(f"hot {number}", 5, algorithm)._replace(cost=5))
+    return store
 
 
 class TestRoom:
@@ -76,21 +85,81 @@ class TestRoom:
             store.hit_one(check(f"new {number}"))
         assert len(store) < 2_500
 
-    def test_where_all_are_hot_new_ones_share_a_count(
+    def test_where_all_are_hot_new_ones_share_counts(
         self, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        store = MemoryStore(max_keys=10, clock=clock)
-        for number in range(10):
-            for _ in range(5):
-                store.hit_one(check(f"hot {number}"))
+        store = full_store(clock, max_keys=10)
         with caplog.at_level(logging.WARNING, "hasten.ratelimit"):
             passed = [store.hit_one(check(f"new {number}")).ok for number in range(8)]
         assert passed == [True] * 5 + [False] * 3
         assert caplog.messages == [
-            "api: each of its 10 keys has nearly used up its limit: new clients share one count"
+            "api: each of its 10 keys has nearly used up its limit: new clients share 1 counts"
         ]
         clock.advance(60)
         assert store.hit_one(check("new 9")).remaining == 4
+
+    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
+    def test_one_newcomer_of_a_full_store_hardly_hinders_others(
+        self, clock: Clock, algorithm: Algorithm
+    ) -> None:
+        store = full_store(clock, max_keys=8_000, algorithm=algorithm)
+        for _ in range(1_000):  # one entry of 1,000 is used up, how often ever it is tried
+            store.hit_one(check("greedy", 5, algorithm))
+        honest = [store.hit_one(check(f"honest {n}", 5, algorithm)).ok for n in range(500)]
+        assert honest.count(False) <= 10
+
+    def test_which_names_share_a_count_is_not_to_be_foretold(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def sharing_with_first() -> set[int]:
+            store = full_store(clock, max_keys=64)
+            for _ in range(5):
+                store.hit_one(check("first"))
+            return {n for n in range(100) if not store.peek_now([check(f"new {n}")])[0].ok}
+
+        before = sharing_with_first()
+        monkeypatch.setattr(memory, "_SECRET", b"another")
+        assert before != sharing_with_first()
+
+    def test_shared_counts_end_as_all_others(self, clock: Clock) -> None:
+        store = full_store(clock, max_keys=800)
+        for number in range(1_000):
+            store.hit_one(check(f"new {number}"))
+        assert 800 < len(store) <= 900
+        clock.advance(60)
+        for number in range(500):
+            assert store.hit_one(check(f"later {number}")).remaining == 4
+            assert len(store) <= 900
+
+    def test_a_client_who_shares_a_count_can_be_let_go(self, clock: Clock) -> None:
+        store = full_store(clock, max_keys=10)
+        for _ in range(6):
+            store.hit_one(check("new"))
+        assert not store.peek_now([check("new")])[0].ok
+        store.reset_now("api", digest("new"))
+        assert store.hit_one(check("new")).remaining == 4
+
+    def test_a_client_who_shares_a_count_gets_a_refund(self, clock: Clock) -> None:
+        store = full_store(clock, max_keys=10)
+        outcome = store.hit_one(check("new")._replace(counted_later=True))
+        assert outcome.token is not None
+        store.settle_now([Settlement(outcome.token)])
+        assert store.peek_now([check("new")])[0].remaining == 5
+
+    def test_a_block_finds_room_in_a_full_store_and_blocks_nobody_else(self, clock: Clock) -> None:
+        store = full_store(clock, max_keys=10)
+        store.block_now("api", digest("blocked"), 600 * SECOND)
+        assert not store.hit_one(check("blocked")).ok
+        assert store.hit_one(check("new")).ok
+
+    def test_a_denial_blocks_nobody_else(self, clock: Clock) -> None:
+        store = full_store(clock, max_keys=10)
+        for _ in range(6):
+            store.hit_one(check("new")._replace(block_us=600 * SECOND))
+        for _ in range(6):
+            store.hit_now([[check("new")._replace(block_us=600 * SECOND)] * 2])
+        clock.advance(60)
+        assert store.hit_one(check("other")).ok
 
     def test_the_one_with_the_most_left_goes(self, clock: Clock) -> None:
         store = MemoryStore(max_keys=4, clock=clock)

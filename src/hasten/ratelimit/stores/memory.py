@@ -3,7 +3,9 @@
 Each bucket is a table with room for so many keys. Whoever sends from many addresses must not be
 able to push out what is known of others, so what makes room is chosen: first what is over, then
 the one with the most left among some. A key that is blocked, or has little left, keeps its place
-as long as that is so. Where all are like this, new keys share one entry.
+as long as that is so. Where all are like this, new keys share entries: each key one of many, which
+nobody outside can foretell. So to have a newcomer refused, somebody must use up the limit in that
+newcomer's entry, and of n entries used up one newcomer in (entries / n) feels it.
 
 What is known of a key is kept as small as it can be (`_pack`): a million keys take as little as
 their names do.
@@ -11,9 +13,11 @@ their names do.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Final, TypeAlias
 
 from hasten._clock import Clock, check_clock, now_ns_of
@@ -28,8 +32,11 @@ logger = get_logger("hasten.ratelimit")
 
 MAX_KEYS: Final = 100_000
 
-OVERFLOW: Final = b""
-"""The key of those for whom there is no room; real ones have 16 bytes."""
+KEYS_PER_SHARED_ENTRY: Final = 8
+"""Where there is no room, there is one more entry, to be shared, for so many keys."""
+
+KEY_BYTES: Final = 16
+"""The size of a key. Those of shared entries are shorter."""
 
 # With each new key so many old ones are looked at, whether they are over.
 LOOKED_AT: Final = 2
@@ -43,13 +50,16 @@ MASK: Final = (1 << BITS) - 1
 
 Packed: TypeAlias = "int | array[int]"
 
+_SECRET: Final = secrets.token_bytes(16)
+
 _new: Final = tuple.__new__  # a named tuple's own costs twice the time
 
 
 class MemoryStore:
     """A store that answers at once, to any thread.
 
-    max_keys is how many keys each bucket may have. clock is for tests: `ManualClock`.
+    max_keys is how many keys each bucket may have, besides an eighth as many that new keys share
+    where there is no room. clock is for tests: `ManualClock`.
     """
 
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
@@ -73,6 +83,9 @@ class MemoryStore:
             packed = table.entries.get(key)
             if packed is None:
                 key = table.place(key, now_us)
+                if len(key) < KEY_BYTES:
+                    check = _for_shared_entry(check)
+                    block_us = 0
                 packed = table.entries.get(key)
             # What most requests are, without the general case's steps. The tests hold it to them.
             if cost and not (counted_later or block_us or forced):
@@ -109,6 +122,10 @@ class MemoryStore:
             keys = [
                 table.place(check.key, now_us) for table, check in zip(tables, group, strict=True)
             ]
+            group = [
+                check if len(key) == KEY_BYTES else _for_shared_entry(check)
+                for check, key in zip(group, keys, strict=True)
+            ]
             stored = [table.read(key) for table, key in zip(tables, keys, strict=True)]
             states, outcomes = algorithms.hit(group, stored, now_us)
             for table, key, state in zip(tables, keys, states, strict=True):
@@ -122,7 +139,7 @@ class MemoryStore:
                 table = self._tables.get(token.bucket)
                 if table is None:
                     continue
-                key = token.key if token.key in table.entries else OVERFLOW
+                key = table.find(token.key)
                 if key in table.entries:
                     table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
 
@@ -131,23 +148,25 @@ class MemoryStore:
             now_us = self._now_us()
             outcomes = []
             for check in checks:
-                state = self._table(check.bucket, check.rule).read(check.key)
+                table = self._table(check.bucket, check.rule)
+                state = table.read(table.find(check.key))
                 outcomes.append(algorithms.peek(check, state, now_us))
             return outcomes
 
     def reset_now(self, bucket: str, key: bytes) -> None:
         with self._lock:
             if bucket in self._tables:
-                self._tables[bucket].entries.pop(key, None)
+                table = self._tables[bucket]
+                table.entries.pop(table.find(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
         with self._lock:
             table, now_us = self._table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            place = table.place(key, now_us)
-            if place == key:  # else it would block others, too
-                table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
+            if table.place(key, now_us) != key:  # a shared entry would block others, too
+                table.make_room(now_us, hot_too=True)
+            table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
 
     def clear(self) -> None:
         """Forget all keys."""
@@ -191,13 +210,16 @@ class MemoryStore:
 class _Table:
     """The keys of one bucket. rule is None until the first check; only blocks are known then."""
 
-    __slots__ = ("_hand", "_max_keys", "_name", "_overflowed", "entries", "rule")
+    __slots__ = (
+        "_hand", "_max_keys", "_name", "_overflowed", "_shared_entries", "entries", "rule"
+    )  # fmt: skip
 
     def __init__(self, name: str, max_keys: int) -> None:
         self.entries: dict[bytes, Packed] = {}
         self.rule: Rule | None = None
         self._name = name
         self._max_keys = max_keys
+        self._shared_entries = max(1, max_keys // KEYS_PER_SHARED_ENTRY)
         self._hand: list[bytes] = []  # the keys that are to be looked at, the next one last
         self._overflowed = False
 
@@ -228,8 +250,15 @@ class _Table:
             return _passed(rule, remaining, reset_us)
         return _denied(rule, remaining, reset_us, after_us - tolerance_us)
 
+    def find(self, key: bytes) -> bytes:
+        """Where a key is, or would be: the key itself, or its shared entry if that is there."""
+        if key in self.entries or not self._overflowed:
+            return key
+        shared = self._shared(key)
+        return shared if shared in self.entries else key
+
     def place(self, key: bytes, now_us: int) -> bytes:
-        """The key itself if it has an entry or there is room for one; else `OVERFLOW`."""
+        """The key itself if it has an entry or there is room for one; else a shared entry's."""
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
@@ -237,17 +266,17 @@ class _Table:
                 if self._heat(candidate, now_us) is None:
                     del self.entries[candidate]
             return key
-        if self._make_room(now_us):
+        if self.make_room(now_us):
             return key
         if not self._overflowed:
             self._overflowed = True
             logger.warning(
-                "%s: each of its %d keys has nearly used up its limit: new clients share one count",
-                self._name, self._max_keys,
+                "%s: each of its %d keys has nearly used up its limit: new clients share %d counts",
+                self._name, self._max_keys, self._shared_entries,
             )  # fmt: skip
-        return OVERFLOW
+        return self._shared(key)
 
-    def _make_room(self, now_us: int) -> bool:
+    def make_room(self, now_us: int, *, hot_too: bool = False) -> bool:
         """Delete an entry that is over, or else the coldest of some. False if all are hot."""
         coldest: tuple[float, bytes] | None = None
         cold = 0
@@ -256,7 +285,7 @@ class _Table:
             if heat is None:
                 del self.entries[candidate]
                 return True
-            if heat < HOT:
+            if (heat < HOT or hot_too) and len(candidate) == KEY_BYTES:
                 cold += 1
                 if coldest is None or heat < coldest[0]:
                     coldest = heat, candidate
@@ -267,6 +296,11 @@ class _Table:
         del self.entries[coldest[1]]
         return True
 
+    def _shared(self, key: bytes) -> bytes:
+        # Keyed with a secret: else a client could choose names that share the entry of another.
+        number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
+        return (number % self._shared_entries).to_bytes(8, "big")
+
     def _walk(self, count: int) -> Iterator[bytes]:
         """The next keys in a walk around the table, which ends and begins again."""
         for _ in range(min(count, len(self.entries))):
@@ -274,7 +308,7 @@ class _Table:
                 self._hand = list(self.entries)
                 self._hand.reverse()  # the oldest entries first
             key = self._hand.pop()
-            if key in self.entries and key != OVERFLOW:
+            if key in self.entries:
                 yield key
 
     def _heat(self, key: bytes, now_us: int) -> float | None:
@@ -297,6 +331,11 @@ class _Table:
 
 HOT: Final = 0.8
 """Above this share of its limit a key is not forgotten before its time."""
+
+
+def _for_shared_entry(check: Check) -> Check:
+    """The same without a block, which others would feel for longer than the limit says."""
+    return check._replace(block_us=0)
 
 
 def _passed(rule: Rule, remaining: int, reset_us: int) -> Outcome:
