@@ -55,6 +55,8 @@ class Link:
     """Those of the target."""
     is_joined: bool
     """It leads to one row at most, by a key that is unique: a join repeats no owner."""
+    is_indexed: bool
+    """As far as the tables say, an index finds the rows of one owner, each once."""
 
     @property
     def attribute(self) -> str:
@@ -167,10 +169,11 @@ def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Li
     _check_order(relationship)
     is_joined = relationship.direction is MANYTOONE and _is_unique(relationship)
     if not is_joined:
-        return Link(relationship, target, (), (), is_joined=False)
+        is_indexed = _is_indexed(relationship)
+        return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
     local = tuple(_looked_at(relationship, mapper))
     remote = tuple(_looked_at(relationship, relationship.mapper))
-    return Link(relationship, target, local, remote, is_joined=True)
+    return Link(relationship, target, local, remote, is_joined=True, is_indexed=True)
 
 
 def _looked_at(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
@@ -202,6 +205,23 @@ def _is_unique(relationship: Relationship) -> bool:
     keys += [set(index.columns) for index in getattr(table, "indexes", ()) if index.unique]
     equated: set[Any] = {remote for _, remote in relationship.local_remote_pairs or ()}
     return any(key and key <= equated for key in keys)
+
+
+def _is_indexed(relationship: Relationship) -> bool:
+    columns = {column for _, column in relationship.synchronize_pairs}
+    tables = {column.table for column in columns}
+    if len(tables) != 1:
+        return False
+    (table,) = tables
+    if relationship.secondary is not None:
+        pairs = relationship.secondary_synchronize_pairs or ()
+        if set(table.primary_key) != columns | {column for _, column in pairs}:
+            return False  # it may hold a pair twice
+    indexes = [list(table.primary_key), *[list(each.columns) for each in table.indexes]]
+    indexes += [
+        list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)
+    ]
+    return any(set(index[: len(columns)]) == columns for index in indexes)
 
 
 def _check_order(relationship: Relationship) -> None:

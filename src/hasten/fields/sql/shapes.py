@@ -432,7 +432,7 @@ class _Further:
         self._node = _Node(link.target, chosen, cap, more, keyed=False, start=self._width)
 
     def read(self, keys: Sequence[_Key], dialect: str) -> Steps[Mapping[_Key, _Found]]:
-        statement = self._lateral if dialect == "postgresql" else self._window
+        statement = self._statement(dialect)
         values = list(keys) if self._width > 1 else [key[0] for key in keys]
         found: dict[_Key, list[Any]] = {}
         for start in range(0, len(values), MAX_KEYS):
@@ -447,17 +447,48 @@ class _Further:
             for key, rows in found.items()
         }
 
+    def _statement(self, dialect: str) -> Selection:
+        if dialect == "postgresql":
+            return self._lateral
+        return self._picked if dialect == "sqlite" and self._link.is_indexed else self._window
+
     @cached_property
     def _window(self) -> Selection:
         """The rows of all owners, numbered for each."""
+
+        def all_of_them(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
+            return statement.join(getattr(owner, self._link.attribute))
+
+        return self._numbered(all_of_them)
+
+    @cached_property
+    def _picked(self) -> Selection:
+        """The same without LATERAL: only the rows that are shown are numbered, found by their keys.
+
+        SQLite asks for the keys once for each owner, and stops at the cap where an index has them
+        in order. Without an index of the owner it would scan the table for each.
+        """
+        target: Any = self._link.target.mapper.class_
+        key = [getattr(target, name) for name in self._link.target.primary_key]
+
+        def shown(statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
+            few = (
+                self._of_one(select(*key), owner, keys)
+                .order_by(*self._order)
+                .limit(self._most)
+                .correlate(owner)
+            )
+            return statement.join(target, (tuple_(*key) if len(key) > 1 else key[0]).in_(few))
+
+        return self._numbered(shown)
+
+    def _numbered(self, joined: Callable[[Selection, Any, Sequence[Any]], Selection]) -> Selection:
         owner, keys, one_of = self._owners()
         number = func.row_number().over(partition_by=keys, order_by=self._order).label(_NUMBER)
         labels = [key.label(f"hasten_key_{place}") for place, key in enumerate(keys)]
         own = self._node.own_columns(self._link.target.mapper.class_)
         related = (
-            select(*labels, *own, number)
-            .select_from(owner)
-            .join(getattr(owner, self._link.attribute))
+            joined(select(*labels, *own, number).select_from(owner), owner, keys)
             .where(one_of)
             .subquery("hasten_related")
         )
