@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
 
 from hasten.errors import InvalidLimit
 from hasten.integrations.fastapi import RateLimited, document_rate_limits
@@ -95,6 +96,59 @@ async def test_routers_that_are_included_twice_have_two_counts() -> None:
     for prefix in ("/b", "/b/outer/a", "/mounted"):
         statuses = [(await get(app, f"{prefix}/{number}")).status_code for number in (1, 2)]
         assert statuses == [200, 429], prefix
+
+
+async def test_a_route_with_several_methods_has_one_count() -> None:
+    app = FastAPI()
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+    @app.api_route("/all", methods=methods, dependencies=[RateLimited("3/m")])
+    async def everything() -> None: ...
+
+    app.add_middleware(RateLimitMiddleware)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        statuses = [(await client.request(method, "/all")).status_code for method in methods]
+    assert statuses == [200, 200, 200, 429, 429]
+
+
+IS_JSON = {"content-type": "application/json"}
+
+
+class Item(BaseModel):
+    name: str
+
+
+async def test_a_body_that_cannot_be_read_is_counted_by_the_limit_of_its_route() -> None:
+    app = FastAPI()
+    router = APIRouter(prefix="/api")
+
+    @router.post("/dependency", dependencies=[RateLimited("3/m")])
+    async def by_dependency(item: Item) -> None: ...
+
+    @router.post("/parameter")
+    async def by_parameter(item: Item, _: Annotated[None, RateLimited("3/m")]) -> None: ...
+
+    @router.post("/decorated")
+    @limit("3/m")
+    async def by_decorator(item: Item) -> None: ...
+
+    app.include_router(router)
+    outer = FastAPI()
+    outer.add_middleware(RateLimitMiddleware, limits=[Limit("100/m", name="all")])
+    outer.mount("/mounted", app)
+    app.add_middleware(RateLimitMiddleware, name="inner")
+    bodies = [b"{", b'{"name": 1}', b'{"name": "ada"}', b"{", b'{"name": "ada"}']
+    transport = httpx.ASGITransport(app=outer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/dependency", "/parameter", "/decorated"):
+            statuses = [
+                (
+                    await client.post(f"/mounted/api{path}", content=body, headers=IS_JSON)
+                ).status_code
+                for body in bodies
+            ]
+            assert statuses == [422, 422, 200, 429, 429], path
 
 
 async def test_costs_and_messages(app: FastAPI) -> None:

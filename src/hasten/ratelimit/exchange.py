@@ -139,9 +139,12 @@ class Exchange:
         if message["type"] == "http.response.start" and not self.has_started:
             if self.denied is not None:
                 return  # a refusal is sent in the place of whatever the framework makes of it
+            status = message["status"]
+            if status >= 400 and not await self.middleware.take_missed(self, status):
+                return
             self.has_started = True
             if self.middleware.settles:
-                await self.settle(message["status"])
+                await self.settle(status)
             fields = self.fields()
             if fields:
                 headers = message.get("headers", ())

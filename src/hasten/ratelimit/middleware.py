@@ -277,6 +277,15 @@ class RateLimitMiddleware:
         """The same for a handler that does not wait, in a thread or on the event loop."""
         return finish_now(self.take(exchange, limit), exchange.loop)
 
+    async def take_missed(self, exchange: Exchange, status: int) -> bool:
+        """Take what the limits of a route were not asked for, as it could not read a body."""
+        if routes.in_use and current.get() is exchange:
+            taken = [each.limit for each in exchange.taken]
+            for limit in routes.missed(exchange.scope, status, taken):
+                if not await self.take(exchange, limit):
+                    return False
+        return True
+
     async def _take_message(self, exchange: Exchange, plan: Plan) -> bool:
         message = Exchange(self, exchange.context, exchange.hand_on)
         await self._take(message, plan)

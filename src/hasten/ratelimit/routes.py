@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
+from hasten._asgi import Scope
 from hasten.errors import InvalidLimit
 from hasten.ratelimit.exchange import Exchange, current
 from hasten.ratelimit.limit import AnyRate, Limit, RouteOptions
@@ -23,6 +24,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MARK: Final = "__hasten_limits__"
+
+_BODY_REFUSED: Final = frozenset({400, 422})
+"""With these frameworks refuse a body that they cannot read, before the handler is called."""
 
 _known: Final[weakref.WeakSet[Limit]] = weakref.WeakSet()
 
@@ -66,6 +70,24 @@ def limit(
         return _marked(limited_sync, own)
 
     return decorate
+
+
+def missed(scope: Scope, status: int, taken: Collection[Limit]) -> list[Limit]:
+    """The limits of a route that has answered without asking them, since it could not read a body.
+
+    They count such a request as well: reading it had its cost.
+    """
+    if status not in _BODY_REFUSED:
+        return []
+    handler = scope.get("endpoint") or getattr(scope.get("route_handler"), "fn", None)
+    found = [*limits_of(handler)]
+    for find in finders:
+        found += find(scope)
+    return [limit for limit in found if limit not in taken]
+
+
+finders: Final[list[Callable[[Scope], Iterable[Limit]]]] = []
+"""What else knows limits of the route of a request."""
 
 
 def limits_of(handler: object) -> tuple[Limit, ...]:

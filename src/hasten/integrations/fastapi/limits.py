@@ -15,7 +15,7 @@ from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit.exchange import current
 from hasten.ratelimit.limit import AnyRate, RouteOptions
 from hasten.ratelimit.paths import Paths
-from hasten.ratelimit.routes import limits_of, remember, route_limit
+from hasten.ratelimit.routes import finders, limits_of, remember, route_limit
 
 
 class RateLimited(Depends):
@@ -48,12 +48,13 @@ class _Limited:
                 self.limit.name,
                 "RateLimitMiddleware around the application",
             )
-        if not await exchange.middleware.take(exchange, self._limit(connection)):
+        if not await exchange.middleware.take(exchange, self.limit_of(connection.scope)):
             # The middleware answers in the place of this.
             raise HTTPException(exchange.denied.limit.status if exchange.denied else 429)
 
-    def _limit(self, connection: HTTPConnection) -> Limit:
-        route = _route_of(connection.scope)
+    def limit_of(self, scope: Scope) -> Limit:
+        """The limit of the route that a request has led to."""
+        route = _route_of(scope)
         limit = self._limits.get(route)
         if limit is None:
             limit = self._limits[route] = route_limit(self._rate, route, **self._options)
@@ -72,7 +73,25 @@ def _route_of(scope: Scope) -> str:
     path = getattr(included, "path", None) or getattr(route, "path", "")
     endpoint = scope.get("endpoint")
     name = f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', '')}"
-    return f"{scope.get('method', 'WEBSOCKET')} {path} {name}"
+    methods = ",".join(sorted(getattr(route, "methods", None) or ["WEBSOCKET"]))
+    return f"{methods} {path} {name}"
+
+
+def _limits_of_dependencies(scope: Scope) -> Iterator[Limit]:
+    route = scope.get("route")
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    for called in _dependencies(getattr(included, "dependant", getattr(route, "dependant", None))):
+        if isinstance(called, _Limited):
+            yield called.limit_of(scope)
+
+
+def _dependencies(dependant: Any) -> Iterator[object]:
+    for each in getattr(dependant, "dependencies", ()):
+        yield each.call
+        yield from _dependencies(each)
+
+
+finders.append(_limits_of_dependencies)
 
 
 # OpenAPI ------------------------------------------------------------------------------------------
