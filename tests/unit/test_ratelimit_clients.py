@@ -25,12 +25,22 @@ class TestAddresses:
         "text",
         [
             "203.0.113.7", "203.0.113.7:4711", "::ffff:203.0.113.7", "::ffff:cb00:7107",
-            "[::ffff:203.0.113.7]:443", "::FFFF:CB00:7107", "64:ff9b::203.0.113.7",
-            "2002:cb00:7107::1", " 203.0.113.7\t", "0:0:0:0:0:ffff:203.0.113.7%eth0",
+            "[::ffff:203.0.113.7]:443", "::FFFF:CB00:7107",
+            " 203.0.113.7\t", "0:0:0:0:0:ffff:203.0.113.7%eth0",
         ],
     )  # fmt: skip
     def test_every_spelling_of_an_ipv4_address_is_one_client(self, text: str) -> None:
         assert key(text) == "203.0.113.7"
+
+    @pytest.mark.parametrize("text", ["64:ff9b::9.9.9.9", "2002:909:909::1", "9.9.9.9"])
+    def test_what_translators_write_is_the_same_client(self, text: str) -> None:
+        assert key(text) == "9.9.9.9"
+
+    @pytest.mark.parametrize("inner", ["10.0.0.1", "127.0.0.1", "169.254.1.1", "192.168.0.1"])
+    def test_translators_do_not_write_private_addresses(self, inner: str) -> None:
+        number = int(IPv4Address(inner))
+        assert key(f"64:ff9b::{inner}") != inner
+        assert key(str(IPv6Address(0x2002 << 112 | number << 80 | 1))) != inner
 
     def test_different_mapped_addresses_are_different_clients(self) -> None:
         assert key("::ffff:1.2.3.4") != key("::ffff:9.9.9.9")
@@ -117,6 +127,18 @@ class TestProxies:
     def test_an_invalid_address_ends_the_search(self, junk: str) -> None:
         found = TRUSTING.client(scope("10.0.0.1", (XFF, f"9.9.9.9, {junk}, 10.1.1.1")))
         assert found == ("10.1.1.1", "FORWARDED_BROKEN")
+
+    @pytest.mark.parametrize("written", ["64:ff9b::{}", "2002:{:x}:{:x}::1"])
+    @pytest.mark.parametrize("proxy", ["10.0.0.9", "9.9.9.9"])
+    def test_what_translators_write_is_no_proxy(self, written: str, proxy: str) -> None:
+        number = int(IPv4Address(proxy))
+        peer = written.format(*([proxy] if "ff9b" in written else divmod(number, 1 << 16)))
+        proxies = Proxies(["10.0.0.0/8", "9.9.9.9"])
+        assert client(proxies, proxy, (XFF, "1.1.1.1")) == "1.1.1.1"
+        assert client(proxies, peer, (XFF, "1.1.1.1")) == peer
+        found = client(proxies, "10.0.0.1", (XFF, f"1.1.1.1, {peer}"))
+        assert found is not None
+        assert parse(found) == parse(peer)
 
     def test_hops_count_proxies_from_the_right(self) -> None:
         two = Proxies(hops=2)

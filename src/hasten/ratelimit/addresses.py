@@ -56,10 +56,11 @@ class Addresses:
         return str(network)
 
 
-def parse(text: str) -> Address | None:
+def parse(text: str, *, translated: bool = True) -> Address | None:
     """The address in a text, without port, brackets and zone; None if there is none.
 
-    What stands for an IPv4 address is one.
+    What stands for an IPv4 address is one: mapped, as a socket for both versions writes it, and if
+    translated is true also by 6to4 and NAT64.
     """
     if len(text) > MAX_CHARS:
         return None
@@ -71,7 +72,7 @@ def parse(text: str) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except (ValueError, AddressValueError):
         return None
-    return address if isinstance(address, IPv4Address) else _embedded(address)
+    return address if isinstance(address, IPv4Address) else _embedded(address, translated)
 
 
 def is_private(text: str | None) -> bool:
@@ -86,12 +87,16 @@ def _prefix(value: object) -> int:
     raise InvalidLimit("IPV6_PREFIX", "ipv6_prefix", value, "a whole number from 32 to 128")
 
 
-def _embedded(address: IPv6Address) -> Address:
+def _embedded(address: IPv6Address, translated: bool) -> Address:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
+    if translated:
+        inner = address.sixtofour
+        if address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        # For private ones neither exists (RFC 3056, section 2; RFC 6052, section 3.1): whoever
+        # writes one wants to be taken for a machine within.
+        if inner is not None and inner.is_global:
+            return inner
     # The zone says which interface of ours, not which client.
     return IPv6Address(int(address))

@@ -111,7 +111,7 @@ class Proxies:
                 # Whatever stands left of it, nobody whom we trust has vouched for.
                 return Found(last or peer, "FORWARDED_BROKEN")
             last = str(address)
-            if not self._is_trusted(last):
+            if not self._is_trusted(element):
                 return Found(last)
         if last is None:
             return Found(peer, self._oddity_of_none(scope))
@@ -152,7 +152,8 @@ class Proxies:
             return False  # no address, and not to be remembered
         known = self._known.get(text)
         if known is None:
-            address = parse(text)
+            # Somebody else's translator may stand behind what looks like the address of a proxy.
+            address = parse(text, translated=False)
             known = address is not None and any(_holds(each, address) for each in self._trusted)
             if len(self._known) >= 10_000:
                 self._known.clear()
