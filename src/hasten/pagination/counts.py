@@ -39,8 +39,9 @@ CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | C
 class Cached:
     """Count as said, and remember it for so many seconds: ``Cached("exact", 30)``.
 
-    Each process remembers on its own, and for each select, its values and its scope apart. A page
-    that shows more than the remembered total corrects it.
+    Each process remembers on its own: one total for each database, select, values and scope. If a
+    setting of the session decides which rows there are (row level security), pass ``scope=`` to say
+    whose they are. A page that shows more than the remembered total corrects it.
     """
 
     how: Plain | Capped | CountFunction

@@ -12,6 +12,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NamedTuple,
     TypeAlias,
     TypedDict,
     TypeVar,
@@ -97,8 +98,8 @@ class Paginate(Generic[P]):
       ``func.max(Post.updated_at)``, or several, is asked before anything else: a client that has
       that version already gets 304, and no page is read. Mind what it does not see: rows that are
       deleted (count them, too), and other tables.
-    - advise: to warn (`PaginationWarning`), once for each query, where no index has its order and
-      of other things that will matter once the table is large.
+    - advise: to warn (`PaginationWarning`), once for each of the first 100 queries, where no index
+      has its order and of other things that will matter once the table is large.
 
     Raises `InvalidOption` when it is made, for all that could not be kept when a request comes.
     """
@@ -360,7 +361,10 @@ class Paginate(Generic[P]):
             mark = fingerprint("cursor", self.model.__name__, scope, plan.parts())
             signer = self._signer(q, mark)
         dialect = self._running.dialect_of(db, plan.reading)
-        return self._read(plan, statement, dialect, q, chosen, scope, signer)
+        origin = _Origin(scope, [], 0)
+        if self._version or self._remembered:
+            origin = _Origin(scope, *self._running.database_of(db, plan.reading))
+        return self._read(plan, statement, dialect, q, chosen, origin, signer)
 
     def _read(
         self,
@@ -369,17 +373,17 @@ class Paginate(Generic[P]):
         dialect: str,
         q: PageParams,
         chosen: FieldSet,
-        scope: object,
+        origin: _Origin,
         signer: _Signer | None,
     ) -> Steps[Page[Any] | CursorPage[Any]]:
         tag: str | None = None
         if self._version:
             values = yield from plan.version(self._version)
-            tag = _tag_of(plan, q, chosen, scope, values)
+            tag = _tag_of(plan, q, chosen, origin, values)
             if names_tag(q.if_none_match, tag):
                 return _not_modified(q, tag)
         how = self._count_pages if signer is None else self._count_stretches
-        count = yield from self._counted(plan, statement, dialect, scope, how)
+        count = yield from self._counted(plan, statement, dialect, origin, how)
         found: Page[Any] | CursorPage[Any]
         if signer is None:
             found = yield from self._numbered(plan, dialect, q, count)
@@ -417,13 +421,13 @@ class Paginate(Generic[P]):
         return self._cursor_page(q, found.rows, ends, count, signer, has_more=found.has_more)
 
     def _counted(
-        self, plan: Plan, statement: Selection, dialect: str, scope: object, how: Counting
+        self, plan: Plan, statement: Selection, dialect: str, origin: _Origin, how: Counting
     ) -> Steps[Count | Uncached]:
         """The total if it is known already, or else how the page is to count it."""
         if not isinstance(how, Cached):
             return how if not callable(how) else (yield from self._planning.counted(how, statement))
         assert self._remembered is not None
-        key = fingerprint("count", self.model and self.model.__name__, scope, plan.parts())
+        key = fingerprint("count", _name_of(self.model), *origin, plan.parts())
         known = self._remembered.get(key)
         if known is None:
             if callable(how.how):
@@ -646,6 +650,16 @@ def _name_of(model: type | None) -> str:
     return "no model" if model is None else model.__name__
 
 
+class _Origin(NamedTuple):
+    """Whose rows they are: what the caller says, and where they come from."""
+
+    scope: object
+    database: list[str | None]
+    """What each process calls it."""
+    engine: int
+    """In this process, also where two databases are called the same."""
+
+
 # Versions -----------------------------------------------------------------------------------------
 
 
@@ -660,11 +674,12 @@ def _to_version(etag: object) -> tuple[Any, ...]:
 
 
 def _tag_of(
-    plan: Plan, q: PageParams, chosen: FieldSet, scope: object, values: Sequence[object]
+    plan: Plan, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
 ) -> str:
     """Of the versions of what is selected, and of all that the request asks for of it."""
     asked = [[name, value] for name, value in q.query]
-    parts = fingerprint("etag", scope, plan.parts(), asked, str(chosen), list(values))
+    of = [origin.scope, origin.database]
+    parts = fingerprint("etag", of, plan.parts(), asked, str(chosen), list(values))
     return etag_of(parts, weak=True)
 
 

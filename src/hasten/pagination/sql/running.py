@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +32,7 @@ __all__ = [
     "Statements",
     "Steps",
     "Stretch",
+    "database_of",
     "dialect_of",
     "numbered",
     "run",
@@ -93,6 +96,32 @@ def schemas_of(
 
 
 _TRANSLATE: Final = "schema_translate_map"
+
+
+def database_of(
+    executor: Executor | AsyncExecutor, reading: Reading
+) -> tuple[list[str | None], int]:
+    """The database that a statement would be executed on.
+
+    First what any process calls it: the name of the database, that of the user (who may have tables
+    of its own) and the options of the URL. Then a number of its engine, within this process:
+    databases with one name may be on several servers.
+    """
+    if isinstance(executor, Connection | AsyncConnection):
+        bind: Any = executor
+    else:
+        bind = _session_of(executor).get_bind(mapper=reading.mapper, clause=reading.statement)
+    bind = getattr(bind, "sync_connection", None) or bind
+    engine = bind.engine
+    url = engine.url
+    options = sorted(f"{name}={value}" for name, value in url.query.items())
+    number = _numbers.setdefault(engine.pool, next(_counter))
+    return [url.database, url.username, *options], number
+
+
+_numbers: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
+# By pool, which an engine shares with those that execution_options() has made of it.
+_counter: Final = count(1)
 
 
 def _session_of(executor: Any) -> Session:
