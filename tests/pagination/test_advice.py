@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import permutations
 from typing import Any, Final
 
 import pytest
@@ -29,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_col
 from hasten.errors import PaginationWarning
 from hasten.integrations import fastapi
 from hasten.pagination import Cached, Capped, Key, Paginate
-from hasten.pagination.sql import advice
+from hasten.pagination.sql import advice, planning
 from tests.pagination.databases import url
 
 SECRET: Final = "a secret of more than 16 bytes"
@@ -374,3 +375,15 @@ class TestWhenAndWhere:
                 await pages.page(db, select(Event), pages.parse("sort=kind"))
         await made.dispose()
         assert {each.filename for each in caught} == {__file__}
+
+
+def test_what_clients_ask_for_is_spoken_of_so_often_only(
+    sqlite: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python keeps the text of each warning for good, and a client may invent orders."""
+    monkeypatch.setattr(planning, "MAX_ADVISED", 3)
+    paginate = events()
+    with told() as texts:
+        for order in permutations(("kind", "score", "size", "ended"), 2):
+            paginate.page_sync(sqlite, select(Event), paginate.parse(f"sort={','.join(order)}"))
+    assert 0 < len({text.partition(":")[0] for text in texts}) <= 3

@@ -212,7 +212,7 @@ class TestLists:
             "from hasten.pagination import Paginate\n"
             "@dataclass\n"
             "class Out: id: int\n"
-            "p = Paginate(Out, key=('id',), mode='cursor', secret='x' * 16)\n"
+            "p = Paginate(Out, key=('id',), mode='cursor', secret='0f1e2d3c4b5a6978')\n"
             "assert p.of([{'id': 1}], p.parse('')).data == [{'id': 1}]\n"
             "print('sqlalchemy' in sys.modules)"
         )

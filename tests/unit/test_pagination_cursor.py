@@ -11,13 +11,13 @@ from enum import Enum, IntEnum, StrEnum
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination.cursor import MAX_CHARS, Cursor, Keys, fingerprint
 
-SECRET = b"0123456789abcdef"
+SECRET = b"0f1e2d3c4b5a6978"
 KEYS = Keys(SECRET)
 QUERY = fingerprint("posts", "-created_at,id")
 CURSOR = Cursor((datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None, 42, "Zoë"), backwards=True)
@@ -302,6 +302,24 @@ class TestSecrets:
         with pytest.raises(InvalidOption, match="at least 16 random bytes") as info:
             Keys(secret)
         assert "short" not in str(info.value)
+
+    @pytest.mark.parametrize(
+        "secret",
+        [
+            b"x" * 40, "secretsecretsecret", "0123456789abcdef", "abcdefghijklmnop",
+            "ChangeMe, please, soon", "change-this-in-production", "aaaabbbbccccdddd",
+            bytes(range(32)),
+        ],
+    )  # fmt: skip
+    def test_a_secret_that_can_be_guessed_is_refused(self, secret: str | bytes) -> None:
+        with pytest.raises(InvalidOption, match="can be guessed") as caught:
+            Keys(secret)
+        assert str(secret) not in str(caught.value)
+
+    @given(st.binary(min_size=16, max_size=16).map(bytes.hex) | st.uuids().map(str))
+    def test_random_secrets_are_taken(self, secret: str) -> None:
+        assume(len(set(secret)) > 8)  # nearly all; what is not is what hypothesis likes to try
+        Keys(secret)
 
     @pytest.mark.parametrize("secret", [[], None, [None]])
     def test_a_missing_secret_is_refused(self, secret: list[str]) -> None:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.pagination.counts import NOT_COUNTED, Count
-from hasten.pagination.links import Query, Rel, cursor_links, link_header, page_links
+from hasten.pagination.links import (
+    MAX_LINK_BYTES,
+    Query,
+    Rel,
+    cursor_links,
+    link_header,
+    page_links,
+)
 from hasten.pagination.params import PageParams
 
 LINKS: dict[Rel, Query] = {"next": (("page", "2"),)}
@@ -108,6 +115,26 @@ class TestHeader:
         assert link_header(LINKS, path="/posts", origin="https://api.example.org") == (
             '<https://api.example.org/posts?page=2>; rel="next"'
         )
+
+    def test_a_long_query_makes_no_long_header(self) -> None:
+        """A proxy refuses an answer whose headers are longer than its buffer."""
+        links = page_links(at(2, ("q", "x" * 60_000)), Count(60), has_more=True)
+        assert link_header(links) is None
+        links = page_links(at(2, ("q", "é" * 250)), Count(60), has_more=True)
+        assert link_header(links, path="/posts") == ", ".join(
+            f'</posts?q={"%C3%A9" * 250}&page={page}>; rel="{rel}"'
+            for rel, page in (("prev", 1), ("next", 3))
+        )
+
+    @given(st.integers(0, 5_000), st.integers(0, 5_000))
+    def test_what_fits_is_kept(self, query: int, path: int) -> None:
+        links = page_links(at(2, ("q", "x" * query)), Count(60), has_more=True)
+        header = link_header(links, path="/" * min(path, 1) + "p" * path)
+        assert len(header or "") <= MAX_LINK_BYTES
+        if query + path < MAX_LINK_BYTES // 4 - 50:
+            assert header is not None
+            assert header.count("rel=") == 4
+        assert header is None or 'rel="next"' in header
 
     @pytest.mark.parametrize("path", ["//evil.example/posts", "///evil.example", "//"])
     def test_no_path_can_be_read_as_a_host(self, path: str) -> None:

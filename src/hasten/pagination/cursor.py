@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,6 +39,11 @@ _MAC_BYTES: Final = 16
 _FINGERPRINT_BYTES: Final = 16
 _HEAD_BYTES: Final = 2 + _FINGERPRINT_BYTES
 _MIN_SECRET_BYTES: Final = 16
+
+# What makes a secret guessable. Sixteen random digits of hex have ten different ones on average.
+_MIN_DIFFERENT: Final = 6
+_MAX_EVEN_STEPS: Final = 2
+_PLACEHOLDER: Final = re.compile(rb"change[-_ ]?(me|this|it)|placeholder", re.IGNORECASE)
 
 # The same secret may sign other things elsewhere: none of them is a cursor.
 _PURPOSE: Final = b"hasten.pagination.cursor\0"
@@ -161,7 +168,25 @@ def _to_secret(secret: object) -> bytes:
     if not isinstance(raw, bytes) or len(raw) < _MIN_SECRET_BYTES:
         # What it is must not end in a log.
         raise InvalidOption("secret", "***", "a secret of at least 16 random bytes")
+    if _is_guessable(raw):
+        raise InvalidOption(
+            "secret",
+            "***",
+            "random bytes: this one can be guessed. "
+            "python -c 'import secrets; print(secrets.token_hex())' prints one",
+        )
     return raw
+
+
+def _is_guessable(secret: bytes) -> bool:
+    """What repeats itself, goes through an alphabet or says that it is to be changed."""
+    steps = {(after - before) % 256 for before, after in pairwise(secret)}
+    return (
+        len(set(secret)) < _MIN_DIFFERENT
+        or len(steps) <= _MAX_EVEN_STEPS
+        or secret in (secret + secret)[1:-1]
+        or _PLACEHOLDER.search(secret) is not None
+    )
 
 
 def _refused(reason: str, code: str) -> InvalidParameter:

@@ -17,6 +17,11 @@ Rel = Literal["first", "prev", "next", "last"]
 
 Query = tuple[tuple[str, str], ...]
 
+MAX_LINK_BYTES: Final = 4_096
+"""So long is a Link header at most: common proxies have 4 or 8 KiB for all headers of an answer."""
+
+_KEPT_FIRST: Final[tuple[Rel, ...]] = ("next", "prev", "first", "last")
+
 _MOVES: Final = ("page", "cursor")
 
 # RFC 3986, section 3.3, without what ends a link or parts two of them.
@@ -59,12 +64,21 @@ def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "")
     """The value of the Link header, None without links.
 
     path is decoded, with the root path of the application before it; "" for the path of the
-    request itself. origin ("https://api.example.org") makes the links absolute.
+    request itself. origin ("https://api.example.org") makes the links absolute. Links repeat the
+    query of the request, which a client may make as long as it likes: of those that do not fit into
+    `MAX_LINK_BYTES` together "next" and "prev" are kept first, and the body still says all of it.
     """
-    if not links:
-        return None
     start = origin + _quoted(path)
-    return ", ".join(f'<{start}?{_encoded(query)}>; rel="{rel}"' for rel, query in links.items())
+    written: dict[Rel, str] = {}
+    room = MAX_LINK_BYTES
+    for rel in sorted(links, key=_KEPT_FIRST.index):
+        query = links[rel]
+        if sum([len(name) + len(value) for name, value in query]) < room:  # not shorter if encoded
+            link = f'<{start}?{_encoded(query)}>; rel="{rel}"'
+            if len(link) + 2 <= room:
+                written[rel] = link
+                room -= len(link) + 2
+    return ", ".join([written[rel] for rel in links if rel in written]) or None
 
 
 def _moved(params: PageParams, name: str, value: str) -> Query:

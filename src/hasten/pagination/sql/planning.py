@@ -61,6 +61,10 @@ class Shaping(Protocol):
     def context(self, fields: FieldSet) -> Hashable: ...
 
 
+MAX_ADVISED: Final = 100
+"""So many different queries are looked at for what a developer should know of them."""
+
+
 class Outline:
     """What selects of one structure have in common, without their values."""
 
@@ -126,7 +130,7 @@ class Plans:
         """attributes are those that may be sorted by, by public name.
 
         ruled are the names of which somebody has said where NULLs stand. advise is to warn of what
-        a developer should know, once for each outline that is kept.
+        a developer should know, once for each of the first `MAX_ADVISED` outlines that are kept.
         """
         self._ruled = ruled
         self._mapper = mapper
@@ -140,6 +144,7 @@ class Plans:
         # What is planned anew for each request is not advised on: it would be for each of them.
         kept = self._appoint if advise else None
         self._outlines: Templates[Outline] = Templates(self._outline, kept=kept)
+        self._advised = 0
 
     def of(self, statement: Selection, chosen: FieldSet, order: Order) -> Plan:
         """The plan of a select. Raises `InvalidOption` for one that cannot be paged."""
@@ -156,6 +161,10 @@ class Plans:
         return self._outlines.count
 
     def _appoint(self, outline: Outline) -> None:
+        # Clients choose orders, and Python keeps the text of each warning for good.
+        self._advised += 1
+        if self._advised > MAX_ADVISED:
+            return
         outline.advisor = Advisor(
             self._mapper, outline.reading, outline.keys, outline.order, self._ruled
         )
