@@ -9,6 +9,9 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n + n / 2 + 1)))
 # How many times as many examples the tests on random input try in `make soak` as in `make test`.
 SOAK ?= 20
 
+# How long `make fuzz` tries each parser.
+SECONDS ?= 60
+
 # The tests start Python hundreds of times: it should compile hasten once.
 unexport PYTHONDONTWRITEBYTECODE
 WHAT ?= jobs
@@ -23,7 +26,7 @@ NEEDS_ratelimit := $(VENV)/.servers $(VENV)/.bench-node-ratelimit
 NEEDS_pagination := $(VENV)/.postgres
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test check bench soak fuzz clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +47,9 @@ bench: $(VENV)/.bench $(NEEDS_$(FOLDER))  ## Measure against the rivals; WHAT=jo
 
 soak: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests that take minutes; SOAK=20 times as many random examples
 	@HASTEN_SOAK=$(SOAK) $(VENV)/bin/python -m pytest -m "soak or hypothesis" -o faulthandler_timeout=0 -n $(JOBS) --dist worksteal $(ARGS)
+
+fuzz: $(VENV)/.dev $(VENV)/.fuzz  ## Fuzz the parsers of untrusted input for SECONDS=60 each; TARGET=cursor is one of them
+	@$(VENV)/bin/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
 
 clean:  ## Remove what the other targets installed
 	rm -rf $(VENV)
