@@ -25,8 +25,8 @@ from typer.testing import CliRunner
 import hasten.compression
 import hasten.compression.head
 import hasten.errors
+import hasten.fastapi
 import hasten.fields
-import hasten.integrations.fastapi
 import hasten.jobs
 import hasten.pagination
 import hasten.ratelimit
@@ -59,7 +59,7 @@ def pages() -> dict[str, str]:
             "hasten.pagination", _module(hasten.pagination, hasten.pagination.__all__)
         ),
         "fields.md": _page("hasten.fields", _module(hasten.fields, hasten.fields.__all__)),
-        "fastapi.md": _page("hasten.integrations.fastapi", _fastapi()),
+        "fastapi.md": _page("hasten.fastapi", _fastapi()),
         "ratelimit.md": _page(
             "hasten.ratelimit", _module(hasten.ratelimit, hasten.ratelimit.__all__)
         ),
@@ -87,7 +87,7 @@ def _compression() -> Iterator[str]:
 
 def _fastapi() -> Iterator[str]:
     """What is there beside the classes of the same names that know no framework."""
-    module = hasten.integrations.fastapi
+    module = hasten.fastapi
     yield _prose(inspect.getdoc(module) or "")
     for name in ("Fields", "Paginate", "RateLimited"):
         kind = getattr(module, name)

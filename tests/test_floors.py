@@ -106,8 +106,10 @@ FLOORS: Final = {
     "hasten.cli": 5,
     "hasten.cli.*": 5,
     "hasten.testing": 5,
-    "hasten.integrations": 5,
-    "hasten.integrations.*": 5,
+    "hasten.fastapi": 5,
+    "hasten.fastapi.*": 5,
+    "hasten.django": 5,
+    "hasten.django.*": 5,
     "hasten.dashboard": 5,
     "hasten.dashboard.*": 5,
 }
@@ -121,13 +123,13 @@ DOORS: Final = {
     "msgspec": (
         "hasten.jobs.*",
         "hasten.fields.rows",
-        "hasten.integrations.fastapi.pages",
+        "hasten.fastapi.pages",
         "hasten.ratelimit.stores.redis.batch",
     ),
-    "pydantic": ("hasten.jobs.*", "hasten.integrations.fastapi.*"),
-    "pydantic_core": ("hasten.integrations.fastapi.pages",),
-    "django": ("hasten._django", "hasten.integrations.django.*"),
-    "fastapi": ("hasten.integrations.fastapi", "hasten.integrations.fastapi.*"),
+    "pydantic": ("hasten.jobs.*", "hasten.fastapi.*"),
+    "pydantic_core": ("hasten.fastapi.pages",),
+    "django": ("hasten._django", "hasten.django.*"),
+    "fastapi": ("hasten.fastapi", "hasten.fastapi.*"),
     "redis": ("hasten._redis", "hasten._redis.*"),
     "croniter": ("hasten.jobs.cron",),
     "backports": ("hasten.compression.libraries",),
@@ -193,7 +195,7 @@ def test_foreign_packages_come_in_at_their_doors() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("hasten", {"sqlite3", "asyncio", "msgspec", "hasten.jobs"}),
+        ("hasten", {"sqlite3", "msgspec", "hasten.jobs"}),
         ("hasten.jobs", {"redis", "typer", "rich", "pydantic"}),
         *[
             (f"hasten.{name}", {"sqlite3", "redis", "sqlalchemy", "hasten.jobs"})

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from examples.send_email import accounts, blog, mail
 from hasten.compression import CompressionMiddleware
-from hasten.integrations.fastapi import document_rate_limits
+from hasten.fastapi import document_rate_limits
 from hasten.ratelimit import Limit, RateLimitMiddleware
 
 # One address for each thing: with a slash at its end it is another one, and not there.

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from examples.send_email.seed import POSTS, seed
 from examples.send_email.tables import Post, User
-from hasten.integrations.fastapi import (
+from hasten.fastapi import (
     CursorPage,
     Fields,
     FieldSet,

@@ -1,20 +1,30 @@
-"""Public durations are seconds or timedeltas; inside they are whole ms or µs."""
+"""Public durations are seconds, timedeltas or texts; inside they are whole ms or µs."""
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten.errors import InvalidOption
 
-Seconds = int | float | timedelta
+Duration: TypeAlias = float | timedelta | str
+"""Seconds as a number, a timedelta, or a text such as ``"15m"``, ``"1h30m"`` or ``"500ms"``.
+
+The units are ms, s, m (minutes), h, d and w.
+"""
 
 MAX_SECONDS: Final = 100 * 366 * 24 * 3600
 """A hundred years: a longer one is a mistake (milliseconds given for seconds, mostly)."""
 
 MAX_MS: Final = MAX_SECONDS * 1000
 
-_EXPECTED: Final = "seconds (a number) or a timedelta"
+_EXPECTED: Final = "seconds (a number), a timedelta or a text such as '15m'"
+
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_PIECE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
+_TEXT: Final = re.compile(rf"\s*(?:{_PIECE.pattern})+", re.ASCII)
+_MAX_CHARS: Final = 100
 
 
 def to_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
@@ -56,4 +66,6 @@ def _seconds_of(value: object) -> int | float | None:
         return value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
+    if isinstance(value, str) and len(value) <= _MAX_CHARS and _TEXT.fullmatch(value):
+        return sum(float(number) * _UNITS[unit] for number, unit in _PIECE.findall(value))
     return None

@@ -23,7 +23,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Final
 
-from hasten._durations import Seconds, to_ms
+from hasten._durations import Duration, to_ms
 
 __all__ = ["ManualClock"]
 
@@ -62,7 +62,7 @@ class ManualClock:
         """The time, in UTC: for what takes a datetime, such as the option `at`."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
-    def advance(self, seconds: Seconds) -> None:
+    def advance(self, seconds: Duration) -> None:
         """Let time pass: seconds, or a timedelta. Whoever sleeps until then wakes up.
 
         They run when their event loop comes to it, not before this returns: await what they lead

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     "project/settings.py": """
 from pathlib import Path
 SECRET_KEY = "not secret"
-INSTALLED_APPS = ["shop", "hasten.integrations.django"]
+INSTALLED_APPS = ["shop", "hasten.django"]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from hasten import fastapi
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import Fields, Partial
-from hasten.integrations import fastapi
 from hasten.pagination import Paginate, Window
 from tests.fields.databases import User, engine
 

@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 
+from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, Partial
-from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import CursorPage, Page, PageParams
 from tests.effort import effort
 from tests.fields.databases import DATABASES, DRIVERS, statements_of

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 
+from hasten.fastapi import Fields, Paginate, answering
 from hasten.fields import FieldSet
-from hasten.integrations.fastapi import Fields, Paginate, answering
 from hasten.pagination import Capped, CursorPage, Page, PageParams
 from tests.pagination import databases
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 from hasten.errors import InvalidLimit
-from hasten.integrations.fastapi import RateLimited, document_rate_limits
+from hasten.fastapi import RateLimited, document_rate_limits
 from hasten.ratelimit import Limit, RateLimitMiddleware, limit
 
 

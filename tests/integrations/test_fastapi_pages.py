@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, TypeAdapter, computed_field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, Partial
-from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
 from hasten.pagination.counts import Count
 from tests.pagination.databases import Author, Item, Post, async_engine

@@ -27,8 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, relationship
 
+from hasten import fastapi
 from hasten.errors import PaginationWarning
-from hasten.integrations import fastapi
 from hasten.pagination import Cached, Capped, Key, Paginate
 from hasten.pagination.sql import advice, planning
 from tests.pagination.databases import url

@@ -438,7 +438,7 @@ class TestWebSockets:
     async def test_a_fastapi_dependency_refuses_handshakes(self) -> None:
         from fastapi import FastAPI
 
-        from hasten.integrations.fastapi import RateLimited
+        from hasten.fastapi import RateLimited
 
         app = FastAPI()
 

@@ -111,7 +111,7 @@ WRONG: Final = {
     "the class": ManualClock,
     "a number": 5,
     "a clock in seconds": type(
-        "Seconds", (), {"now_ms": time.time, "sleep": None, "sleep_until": None}
+        "Duration", (), {"now_ms": time.time, "sleep": None, "sleep_until": None}
     )(),
 }
 

@@ -71,7 +71,7 @@ async def enqueueing(ctx: Context) -> None:
 
 async def using() -> None:
     send.using(dealy=60)  # type: ignore[call-arg]
-    send.using(delay="60")  # type: ignore[arg-type]
+    send.using(delay=[60])  # type: ignore[arg-type]
     send.using(at=60)  # type: ignore[arg-type]
     send.using(priority=1.5)  # type: ignore[arg-type]
     send.using(attempts=None)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ async def using() -> None:
 
 def sync() -> None:
     send.sync.enqueue(1)  # type: ignore[arg-type]
-    send.sync.using(delay="1")  # type: ignore[arg-type]
+    send.sync.using(delay=[1])  # type: ignore[arg-type]
     send.using(delay=1).sync.enqueue()  # type: ignore[call-arg]
     mail.sync.add("send", dealy=1)  # type: ignore[call-arg]
 
@@ -95,7 +95,7 @@ async def results(job: Job[int]) -> None:
     text: str = await job.result()  # type: ignore[assignment]
     narrow: Job[bool] = job  # type: ignore[assignment]
     number: int = job.return_value  # type: ignore[assignment]  # None until it has completed
-    await job.result(timeout="1")  # type: ignore[arg-type]
+    await job.result(timeout=[1])  # type: ignore[arg-type]
     job.state = "completed"  # type: ignore[misc, assignment]
     print(text, narrow, number)
 
@@ -117,10 +117,10 @@ async def queues() -> None:
     await mail.add_many([("send", {}, {"dealy": 1})])  # type: ignore[typeddict-unknown-key]
     await mail.clean(older_than=datetime.now())  # type: ignore[arg-type]  # noqa: DTZ005
     mail.task(run_in="thread pool")  # type: ignore[call-overload]
-    mail.task(delay="1")  # type: ignore[call-overload]
+    mail.task(delay=[1])  # type: ignore[call-overload]
     mail.task(job_id="a")  # type: ignore[call-overload]  # of one job, not of all
     mail.task(7)  # type: ignore[call-overload]
-    Fixed("2")  # type: ignore[arg-type]
+    Fixed([2])  # type: ignore[arg-type]
 
 
 async def working() -> None:

@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
+from hasten import fastapi
 from hasten.fields import Fields, Partial
-from hasten.integrations import fastapi
 from hasten.pagination import Cached, Capped, CursorPage, Page, Paginate, Window
 from tests.pagination.databases import Post
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 
-from hasten.integrations.fastapi import RateLimited
+from hasten.fastapi import RateLimited
 from hasten.ratelimit import (
     Context,
     Decided,

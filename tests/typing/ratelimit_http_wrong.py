@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hasten.integrations.fastapi import RateLimited
+from hasten.fastapi import RateLimited
 from hasten.ratelimit import Context, Limit, LoadShedder, RateLimitMiddleware, limit
 from tests.typing.ratelimit_http_ok import app, search
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._durations import to_seconds
+from hasten._sizes import to_bytes
 from hasten.compression import (
     CompressionMiddleware,
     Counters,
@@ -26,7 +27,6 @@ from hasten.compression import (
 from hasten.compression.head import ETagPolicy
 from hasten.compression.options import (
     to_breach,
-    to_bytes,
     to_choice,
     to_codings,
     to_count,

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hasten._durations import MAX_MS, to_ms
 from hasten.errors import InvalidOption
 
-BELOW_ZERO_OR_TOO_LONG = (
-    "expected seconds (a number) or a timedelta, not negative, and less than a hundred years"
-)
+A_DURATION = "seconds (a number), a timedelta or a text such as '15m'"
+BELOW_ZERO_OR_TOO_LONG = f"expected {A_DURATION}, not negative, and less than a hundred years"
 
 
 class TestToMs:
@@ -27,6 +26,13 @@ class TestToMs:
             (0.0006, 1),
             (timedelta(minutes=1, milliseconds=5), 60_005),
             (MAX_MS // 1000, MAX_MS),
+            ("15m", 900_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            (" 2 d ", 172_800_000),
+            ("500ms", 500),
+            ("1.5s", 1_500),
+            ("1w", 604_800_000),
         ],
     )
     def test_rounds_to_whole_milliseconds(self, value: object, ms: int) -> None:
@@ -38,11 +44,13 @@ class TestToMs:
         assert to_ms("delay", ms / 1000) == ms
         assert to_ms("delay", timedelta(milliseconds=ms)) == ms
 
-    @pytest.mark.parametrize("value", [None, True, "5", b"5", 1j, [1]])
+    @pytest.mark.parametrize(
+        "value", [None, True, "5", b"5", 1j, [1], "", "m", "5 minutes", "-5m", "5M", "1m" * 60]
+    )
     def test_refuses_what_is_no_duration(self, value: object) -> None:
         with pytest.raises(InvalidOption) as caught:
             to_ms("delay", value)
-        assert str(caught.value) == f"delay={value!r}: expected seconds (a number) or a timedelta"
+        assert str(caught.value) == f"delay={value!r}: expected {A_DURATION}"
 
     @pytest.mark.parametrize(
         "value",
@@ -72,6 +80,5 @@ class TestToMs:
         with pytest.raises(InvalidOption) as caught:
             to_ms("timeout", 0, at_least_ms=1)
         assert str(caught.value) == (
-            "timeout=0: expected seconds (a number) or a timedelta, at least 0.001 s, "
-            "and less than a hundred years"
+            f"timeout=0: expected {A_DURATION}, at least 0.001 s, and less than a hundred years"
         )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._redis.address import Kind, parse_url
+from hasten._redis_address import Kind, parse_url
 from hasten._urls import without_password
 from hasten.errors import InvalidOption
 from hasten.jobs.engines import open_engine

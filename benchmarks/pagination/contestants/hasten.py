@@ -12,8 +12,8 @@ from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NEWEST, ORDERS, TABLES, MarkOut, Post, PostOut, PostTable
 from benchmarks.pagination.site import Site
+from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, encode
-from hasten.integrations.fastapi import Fields, Paginate
 from hasten.pagination import Capped, Key, PageParams
 from hasten.pagination.counts import Counting
 
@@ -31,7 +31,7 @@ Few = Paginate(PostOut, model=Post, default_sort=NEWEST.sort(), count="none", fi
 
 class Hasten(Contestant):
     title = "hasten"
-    remark = "Paginate and Fields of hasten.integrations.fastapi, given a session"
+    remark = "Paginate and Fields of hasten.fastapi, given a session"
     packages = ("hasten",)
     counts = frozenset(COUNTS)
     orders = frozenset(ORDERS)

@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 from hasten._logs import get_logger
 from hasten._redis import troubles
-from hasten._redis.address import Address
 from hasten._redis.channel import Channel, NotSent
 from hasten._redis.connections import Link, Part, Place, Pool
 from hasten._redis.topology import topology
+from hasten._redis_address import Address
 from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
 

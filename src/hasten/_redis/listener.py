@@ -10,9 +10,9 @@ from typing import Any
 from redis import exceptions as foreign
 
 from hasten._redis import troubles
-from hasten._redis.address import Address
 from hasten._redis.client import Client
 from hasten._redis.connections import Link, Part
+from hasten._redis_address import Address
 from hasten.errors import StoreError, StoreUnavailable
 
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from hasten import _portal
 from hasten._redis import troubles
-from hasten._redis.address import Address, Kind
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener, closed
+from hasten._redis_address import Address, Kind
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
 # Pauses between attempts to reach a server: each twice as long as the one before.

@@ -16,8 +16,8 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from hasten._redis.address import Address, Kind
 from hasten._redis.connections import Part, Place
+from hasten._redis_address import Address, Kind
 
 
 class Topology(Protocol):

@@ -13,12 +13,17 @@ from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
-from hasten._durations import Seconds, to_seconds
+from hasten._durations import Duration, to_seconds
 from hasten._loops import result_of
+from hasten._sizes import Size, to_bytes
 from hasten.compression import decoders
 from hasten.compression.decoders import BadData, Decoder
 from hasten.compression.negotiation import Coding, coding_name
-from hasten.compression.options import Size, to_bytes, to_codings, to_count, to_flag
+from hasten.compression.options import (
+    to_codings,
+    to_count,
+    to_flag,
+)
 from hasten.compression.pool import Pool
 from hasten.errors import BodyRefused
 
@@ -85,8 +90,8 @@ class DecompressionMiddleware:
         max_size: Size = "10mb",
         max_ratio: int = 200,
         max_codings: int = 1,
-        max_seconds: Seconds = 10,
-        offload_after: Seconds = 250e-6,
+        max_seconds: Duration = 10,
+        offload_after: Duration = 250e-6,
         workers: int | None = None,
         buffered: bool = False,
     ) -> None:

@@ -20,10 +20,13 @@ from hashlib import sha256
 from typing import Final
 
 from hasten._asgi import Headers, Scope, header_values
+from hasten._sizes import Size, to_bytes
 from hasten.compression import codecs
 from hasten.compression.head import Head, is_shared
 from hasten.compression.negotiation import parse_weights
-from hasten.compression.options import Size, to_bytes, to_names
+from hasten.compression.options import (
+    to_names,
+)
 from hasten.compression.place import Place
 from hasten.errors import InvalidOption
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from hasten._asgi import ASGIApp, Headers, Receive, Scope, Send
-from hasten._durations import Seconds
+from hasten._durations import Duration
+from hasten._sizes import Size
 from hasten.compression.dictionaries import Dictionaries
 from hasten.compression.head import ETagPolicy, without_suffixes
 from hasten.compression.media_types import default_types
-from hasten.compression.options import Breach, Flush, Level, Size
+from hasten.compression.options import (
+    Breach,
+    Flush,
+    Level,
+)
 from hasten.compression.response import Response
 from hasten.compression.settings import Filter, OnEvent, Settings
 from hasten.compression.variants import Variants
@@ -70,7 +75,7 @@ class CompressionMiddleware:
         stream_encodings: Collection[str] = ("gzip", "zstd", "br"),
         stream_memory: Size = "32kb",
         max_streams: int = 1024,
-        offload_after: Seconds = 250e-6,
+        offload_after: Duration = 250e-6,
         workers: int | None = None,
         max_queue: int | None = None,
         etag: ETagPolicy = "weaken",

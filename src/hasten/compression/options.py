@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from decimal import Decimal
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from hasten._durations import Seconds
+from hasten._durations import Duration
 from hasten.compression.breach import Guard, Padding
 from hasten.compression.effort import LEVELS
 from hasten.compression.negotiation import Coding
 from hasten.errors import InvalidOption
 
-Size = int | str
-"""Bytes, or a text such as "64kb" or "10mb" (1 kb is 1,024 bytes)."""
-
 Level = Literal["auto"] | Mapping[str, int]
 
-Flush = Literal["auto", "message", "never"] | Seconds
+Flush = Literal["auto", "message", "never"] | Duration
 
 Breach = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
 
 F = TypeVar("F")
 T = TypeVar("T")
-
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)?", re.IGNORECASE | re.ASCII)
-_UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
-
-
-def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
-    expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
-    if isinstance(value, str) and (parts := _SIZE.fullmatch(value.strip())):
-        size = int(Decimal(parts[1]) * _UNITS[parts[2] and parts[2].lower()])
-    elif isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    else:
-        raise InvalidOption(option, value, expected)
-    if not at_least <= size < 1 << 63:
-        raise InvalidOption(option, value, f"{expected}, at least {at_least}")
-    return size
 
 
 def to_count(option: str, value: object, *, at_least: int) -> int:

@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Final, cast
 
 from hasten._asgi import Headers, Scope, header_values
-from hasten._durations import Seconds, to_seconds
+from hasten._durations import Duration, to_seconds
 from hasten._logs import get_logger
+from hasten._sizes import Size, to_bytes
 from hasten.compression import codecs
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import Dictionaries
@@ -21,9 +22,7 @@ from hasten.compression.options import (
     Breach,
     Flush,
     Level,
-    Size,
     to_breach,
-    to_bytes,
     to_callable,
     to_choice,
     to_codings,
@@ -76,7 +75,7 @@ class Settings:
         stream_encodings: Collection[str],
         stream_memory: Size,
         max_streams: int,
-        offload_after: Seconds,
+        offload_after: Duration,
         workers: int | None,
         max_queue: int | None,
         etag: str,

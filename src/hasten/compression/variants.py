@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Headers, header_values
 from hasten._loops import is_asyncio, require_asyncio
+from hasten._sizes import Size, to_bytes
 from hasten.compression.codecs import Codec
 from hasten.compression.head import Head, is_shared
 from hasten.compression.negotiation import Coding
-from hasten.compression.options import Size, to_bytes
 from hasten.compression.place import Place
 
 CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from hasten._durations import MAX_MS, Seconds, to_ms
+from hasten._durations import MAX_MS, Duration, to_ms
 from hasten.errors import InvalidOption
 
 DEFAULT_CAP: Final = 3600.0
@@ -25,7 +25,7 @@ class Fixed:
     one of 5 to 10 s. It spreads the retries of jobs that failed together.
     """
 
-    delay: Seconds
+    delay: Duration
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
@@ -40,8 +40,8 @@ class Exponential:
     delay and cap are seconds or timedeltas; no cap if None. jitter as in `Fixed`.
     """
 
-    delay: Seconds = 1.0
-    cap: Seconds | None = DEFAULT_CAP
+    delay: Duration = 1.0
+    cap: Duration | None = DEFAULT_CAP
     jitter: float = 0.5
 
     def __post_init__(self) -> None:

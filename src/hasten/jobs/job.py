@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from msgspec import UNSET
 
 from hasten import _portal
-from hasten._durations import Seconds, to_seconds
+from hasten._durations import Duration, to_seconds
 from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs.encoding import decode_json
@@ -134,7 +134,7 @@ class Job(Generic[T_co]):
         self._record = record
         return self
 
-    async def result(self, timeout: Seconds | None = None) -> T_co:
+    async def result(self, timeout: Duration | None = None) -> T_co:
         """Wait until it has finished, and return what its handler returned.
 
         timeout is seconds or a timedelta; None waits for ever. Raises `ResultTimeout` (the job goes
@@ -161,7 +161,7 @@ class Job(Generic[T_co]):
         *,
         data: object = UNSET,
         priority: int | None = None,
-        delay: Seconds | None = None,
+        delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
         """See `Queue.update`. The attributes are as before; `refresh` reads the new ones."""
@@ -205,7 +205,7 @@ class SyncJob(Generic[T_co]):
     def refresh(self) -> Job[T_co]:
         return _portal.call(self._job.refresh())
 
-    def result(self, timeout: Seconds | None = None) -> T_co:
+    def result(self, timeout: Duration | None = None) -> T_co:
         return _portal.call(self._job.result(timeout), waits=True)
 
     def logs(self) -> list[str]:
@@ -219,7 +219,7 @@ class SyncJob(Generic[T_co]):
         *,
         data: object = UNSET,
         priority: int | None = None,
-        delay: Seconds | None = None,
+        delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
         _portal.call(self._job.update(data=data, priority=priority, delay=delay, progress=progress))

@@ -18,7 +18,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import remembered
-from hasten._durations import MAX_MS, MAX_SECONDS, Seconds, to_ms
+from hasten._durations import MAX_MS, MAX_SECONDS, Duration, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
@@ -58,7 +58,7 @@ class Keep:
     """
 
     count: int | None = None
-    age: Seconds | None = None
+    age: Duration | None = None
 
     def __post_init__(self) -> None:
         if self.count is not None:
@@ -86,13 +86,13 @@ DEFAULT_KEEP_FAILED: Final = Keep(count=10_000, age=14 * 24 * 3600)
 class TaskOptions(TypedDict, total=False):
     """What a task may set for all its jobs, and a call for one."""
 
-    delay: Seconds
+    delay: Duration
     priority: int
     lifo: bool
     attempts: int
-    backoff: Backoff | str | Seconds | BackoffFunction | None
-    timeout: Seconds | None
-    expires: Seconds | None
+    backoff: Backoff | str | Duration | BackoffFunction | None
+    timeout: Duration | None
+    expires: Duration | None
     keep_completed: Keep | bool | int | None
     keep_failed: Keep | bool | int | None
     keep_logs: int
@@ -324,7 +324,7 @@ def encode_options(options: Options) -> str:
     return msgspec.json.encode(wire).decode()
 
 
-def _wire_backoff(kind: str, delay: Seconds, jitter: float) -> dict[str, Any]:
+def _wire_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
     wire: dict[str, Any] = {"type": kind, "delay": to_ms("backoff", delay)}
     if jitter:
         wire["jitter"] = jitter

@@ -22,7 +22,7 @@ from msgspec import UNSET
 from hasten import _portal
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._coalescing import Coalescer, portions
-from hasten._durations import Seconds, to_ms
+from hasten._durations import Duration, to_ms
 from hasten.errors import (
     AddedInPart,
     InvalidArgument,
@@ -442,7 +442,7 @@ class Queue:
         *,
         data: object = UNSET,
         priority: int | None = None,
-        delay: Seconds | None = None,
+        delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
         """Change a job: what is given, all at once.
@@ -556,7 +556,7 @@ class Queue:
         self,
         state: State | str = State.COMPLETED,
         *,
-        older_than: Seconds = 0,
+        older_than: Duration = 0,
         limit: int | None = None,
     ) -> list[str]:
         """Delete jobs in a state that finished (or were added) longer ago than older_than.
@@ -649,7 +649,7 @@ class SyncQueue:
         *,
         data: object = UNSET,
         priority: int | None = None,
-        delay: Seconds | None = None,
+        delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
         _portal.call(
@@ -675,7 +675,7 @@ class SyncQueue:
         self,
         state: State | str = State.COMPLETED,
         *,
-        older_than: Seconds = 0,
+        older_than: Duration = 0,
         limit: int | None = None,
     ) -> list[str]:
         return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hasten._durations import Seconds, to_ms
+from hasten._durations import Duration, to_ms
 
 
 class RetryAfter(Exception):
@@ -12,7 +12,7 @@ class RetryAfter(Exception):
     0.1 s is taken for 0.1 s. In an exception group it counts if the group holds nothing else.
     """
 
-    def __init__(self, delay: Seconds) -> None:
+    def __init__(self, delay: Duration) -> None:
         self.delay_ms = to_ms("RetryAfter", delay)
         super().__init__(f"try again after {self.delay_ms / 1000:g} s")
 

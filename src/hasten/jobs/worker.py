@@ -29,7 +29,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from hasten._clock import Clock
-from hasten._durations import Seconds, to_ms
+from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
 from hasten.jobs import engines, failure_log, suspects
@@ -93,8 +93,8 @@ class Worker:
         *queues: Queue,
         concurrency: int = 100,
         name: str | None = None,
-        lease: Seconds = 10.0,
-        grace: Seconds = 15.0,
+        lease: Duration = 10.0,
+        grace: Duration = 15.0,
         crash_limit: int = 3,
         keep_completed: Keep | bool | int = DEFAULT_KEEP_COMPLETED,
         keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
@@ -265,7 +265,7 @@ class Worker:
             logger.info("worker %s stops; a second signal ends it at once", self.name)
             self._stop_asked.set()
 
-    async def stop(self, grace: Seconds | None = None) -> None:
+    async def stop(self, grace: Duration | None = None) -> None:
         """End gracefully; returns when all is stored or handed back. Safe to call twice.
 
         If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
 Relation = Literal["eq", "gte", "estimate"]
@@ -45,7 +45,7 @@ class Cached:
     """
 
     how: Plain | Capped | CountFunction
-    seconds: Seconds
+    seconds: Duration
     max_entries: int = 1024
     """So many totals are remembered; beyond, the one that was not asked for the longest is lost."""
     ttl: float = field(init=False)

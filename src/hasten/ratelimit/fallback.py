@@ -21,7 +21,7 @@ from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
 from hasten._clock import Clock, now_ns_of
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
 from hasten._timeouts import LoopTimeout
 from hasten.errors import InvalidLimit, StoreError
@@ -86,7 +86,7 @@ class Guard:
         store: Store,
         *,
         instances: int = 1,
-        budget: Seconds = BUDGET,
+        budget: Duration = BUDGET,
         clock: Clock | None = None,
     ) -> None:
         self.store = store

@@ -10,7 +10,7 @@ from inspect import signature
 from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 from hasten._asgi import ASGIApp
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.context import Context
 from hasten.ratelimit.fields import Policy
@@ -72,7 +72,7 @@ class RouteOptions(TypedDict, total=False):
     on_limited: Callable[[Context], OrAwaitable[object]] | None
     shadow: bool
     headers: bool
-    block_for: Seconds
+    block_for: Duration
     on_store_error: OnError | None
     approximate: int
 
@@ -147,7 +147,7 @@ class Limit:
         on_limited: Callable[[Context], OrAwaitable[object]] | None = None,
         shadow: bool = False,
         headers: bool = True,
-        block_for: Seconds = 0,
+        block_for: Duration = 0,
         on_store_error: OnError | None = None,
         approximate: int = 0,
         per: Per = "request",
@@ -190,7 +190,7 @@ class Limit:
 
     @classmethod
     def concurrency(
-        cls, limit: int, *, lease: Seconds = DEFAULT_LEASE, **options: Unpack[PlaceOptions]
+        cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[PlaceOptions]
     ) -> Limit:
         """So many requests under way at once, for each key.
 

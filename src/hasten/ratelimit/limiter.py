@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from hasten import _portal
 from hasten._clock import Clock, now_ns_of
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten._loops import require_asyncio
 from hasten.errors import InvalidOption
 from hasten.ratelimit.fallback import BUDGET, Guard
@@ -56,10 +56,10 @@ class Limiter:
         name: str = "limiter",
         algorithm: Algorithm | None = None,
         on_store_error: OnError = "local",
-        block_for: Seconds = 0,
+        block_for: Duration = 0,
         approximate: int = 0,
         instances: int = 1,
-        budget: Seconds = BUDGET,
+        budget: Duration = BUDGET,
         clock: Clock | None = None,
     ) -> None:
         if on_store_error not in ON_ERROR:
@@ -104,7 +104,7 @@ class Limiter:
         [outcomes] = await self._guard.hit([group])
         return _decision(shown(outcomes))
 
-    async def wait(self, key: str, timeout: Seconds | None = None, cost: int = 1) -> Decision:
+    async def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
         """Take the cost as soon as it may be taken.
 
         If that is not before the timeout, in seconds, ends, it takes nothing, and says so at once.
@@ -132,7 +132,7 @@ class Limiter:
         for check in self._group(key, 0):
             await self._guard.reset(check.bucket, check.key)
 
-    async def block(self, key: str, seconds: Seconds) -> None:
+    async def block(self, key: str, seconds: Duration) -> None:
         """Deny a key everything for so long; 0 ends it. Raises `StoreError`."""
         for_us = to_us("seconds", seconds)
         for check in self._group(key, 0):
@@ -163,7 +163,7 @@ class SyncLimiter:
     def hit(self, key: str, cost: int = 1) -> Decision:
         return _portal.call(self._limiter.hit(key, cost))
 
-    def wait(self, key: str, timeout: Seconds | None = None, cost: int = 1) -> Decision:
+    def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
         return _portal.call(self._limiter.wait(key, timeout, cost), waits=True)
 
     def peek(self, key: str, cost: int = 1) -> Decision:
@@ -172,7 +172,7 @@ class SyncLimiter:
     def reset(self, key: str) -> None:
         _portal.call(self._limiter.reset(key))
 
-    def block(self, key: str, seconds: Seconds) -> None:
+    def block(self, key: str, seconds: Duration) -> None:
         _portal.call(self._limiter.block(key, seconds))
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final, overload
 
 from hasten import _portal
 from hasten._clock import Clock
-from hasten._durations import Seconds
+from hasten._durations import Duration
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit import routes
 from hasten.ratelimit.addresses import DEFAULT_PREFIX, Addresses
@@ -37,7 +37,7 @@ class Limits(Sequence[Limit]):
         *,
         store: str | Store | None = None,
         ipv6_prefix: int = DEFAULT_PREFIX,
-        budget: Seconds = BUDGET,
+        budget: Duration = BUDGET,
         clock: Clock | None = None,
     ) -> None:
         check_limits(limits)

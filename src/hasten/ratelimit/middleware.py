@@ -14,7 +14,7 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._clock import Clock, now_ns_of
-from hasten._durations import Seconds
+from hasten._durations import Duration
 from hasten._loops import require_asyncio
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit import routes
@@ -79,7 +79,7 @@ class RateLimitMiddleware:
         proxy_header: str = "x-forwarded-for",
         ipv6_prefix: int | None = None,
         on_store_error: OnError = "local",
-        budget: Seconds = BUDGET,
+        budget: Duration = BUDGET,
         instances: int = 1,
         headers: Collection[str] = ("draft-10", "legacy"),
         on_decision: Callable[[Decided], object] | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
 MAX_LIMIT: Final = 2**31 - 1
@@ -44,7 +44,7 @@ class Rate:
     """
 
     limit: int
-    per: Seconds
+    per: Duration
     burst: int | None = None
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from hasten._durations import MAX_SECONDS, Seconds, to_us
+from hasten._durations import MAX_SECONDS, Duration, to_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit.rates import Rate, to_limit
 
@@ -97,7 +97,7 @@ def _gcra_rule(rate: Rate) -> Rule:
     return rule
 
 
-def concurrency_rule(limit: int, lease: Seconds) -> Rule:
+def concurrency_rule(limit: int, lease: Duration) -> Rule:
     """The rule for so many at once. Raises `InvalidOption`.
 
     lease, in seconds, is after how long one that has not ended is taken for lost: longer than

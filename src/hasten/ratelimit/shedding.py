@@ -18,7 +18,7 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
 from hasten._clock import Clock, check_clock, now_ns_of
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten._loops import call_next_turn
 from hasten.errors import InvalidLimit, InvalidOption
 from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
@@ -32,7 +32,7 @@ LEAST: Final = 20
 MOST: Final = 200
 
 MAX_LAG: Final = 0.2
-"""Seconds: who has to wait so long for a turn of the event loop waits for each of its steps."""
+"""Duration: who has to wait so long for a turn of the event loop waits for each of its steps."""
 
 RESERVED: Final = 0.2
 """The share of the limit that only what is critical may use."""
@@ -87,8 +87,8 @@ class LoadShedder:
         most: int = MOST,
         critical: Callable[[Context], bool] | None = None,
         reserved: float = RESERVED,
-        max_lag: Seconds = MAX_LAG,
-        retry_after: Seconds = RETRY_AFTER,
+        max_lag: Duration = MAX_LAG,
+        retry_after: Duration = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
         on_shed: Callable[[Context], object] | None = None,
         clock: Clock | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hasten._clock import Clock, check_clock
-from hasten._durations import Seconds
+from hasten._durations import Duration
 from hasten._urls import without_password
 from hasten.errors import InvalidOption
 from hasten.ratelimit.store import Store
@@ -12,7 +12,7 @@ from hasten.ratelimit.stores.memory import MemoryStore
 __all__ = ["MemoryStore", "open_store", "store_and_clock"]
 
 
-def open_store(url: str, *, budget: Seconds | None = None, clock: Clock | None = None) -> Store:
+def open_store(url: str, *, budget: Duration | None = None, clock: Clock | None = None) -> Store:
     """Make a store for a URL. Nothing is opened before it is first used. Raises `InvalidOption`.
 
     budget, in seconds, is how long a hit waits for a store that is elsewhere. clock is for tests:
@@ -38,7 +38,7 @@ def open_store(url: str, *, budget: Seconds | None = None, clock: Clock | None =
 
 
 def store_and_clock(
-    store: str | Store | None, clock: Clock | None, budget: Seconds
+    store: str | Store | None, clock: Clock | None, budget: Duration
 ) -> tuple[Store, Clock | None]:
     """The store that the options `store` and `clock` name, and the clock that both go by.
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 from hasten._clock import Clock, check_clock
 from hasten._coalescing import Coalescer
-from hasten._durations import Seconds, to_us
+from hasten._durations import Duration, to_us
 from hasten._timeouts import done_within
 from hasten.errors import StoreError
 from hasten.ratelimit.store import Check, Group, Outcome, OverBudget, Settlement
@@ -31,7 +31,7 @@ class AskingStore(ABC):
     at_once: ClassVar[int | None] = None
     """So many requests are one exchange at most; None for all of a tick."""
 
-    def __init__(self, url: str, budget: Seconds | None, clock: Clock | None) -> None:
+    def __init__(self, url: str, budget: Duration | None, clock: Clock | None) -> None:
         self.url = url
         self.clock: Final = None if clock is None else check_clock(clock)
         self.on_late: Callable[[], None] | None = None

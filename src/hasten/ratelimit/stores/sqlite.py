@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hasten._clock import Clock, now_ns_of
-from hasten._durations import Seconds
+from hasten._durations import Duration
 from hasten._sqlite import Database
 from hasten._urls import without_password
 from hasten.errors import InvalidOption
@@ -77,7 +77,7 @@ class SqliteStore(AskingStore):
         self,
         url: str,
         *,
-        budget: Seconds | None = None,
+        budget: Duration | None = None,
         clock: Clock | None = None,
     ) -> None:
         path = _parse(url)

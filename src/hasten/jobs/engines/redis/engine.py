@@ -20,10 +20,10 @@ import msgspec
 
 from hasten import _portal
 from hasten._logs import get_logger
-from hasten._redis.address import parse_url
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
+from hasten._redis_address import parse_url
 from hasten.errors import (
     HastenError,
     JobNotFound,

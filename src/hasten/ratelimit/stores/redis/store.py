@@ -21,9 +21,9 @@ from typing import ClassVar, Final
 from urllib.parse import quote
 
 from hasten._clock import Clock, now_ns_of
-from hasten._durations import Seconds
-from hasten._redis.address import parse_url
+from hasten._durations import Duration
 from hasten._redis.server import Script, Server
+from hasten._redis_address import parse_url
 from hasten.errors import StoreError
 from hasten.ratelimit.store import Check, Group, Outcome, is_denied
 from hasten.ratelimit.stores.asking import Answer, AskingStore, value_of
@@ -61,7 +61,7 @@ class RedisStore(AskingStore):
         self,
         url: str,
         *,
-        budget: Seconds | None = None,
+        budget: Duration | None = None,
         clock: Clock | None = None,
     ) -> None:
         address = parse_url(url, known={"prefix"}, timeout=TIMEOUT_SECONDS)

@@ -15,12 +15,12 @@ from hasten._extras import require
 
 require("fastapi", extra="fastapi")
 
-from hasten.fields import FieldSet, Partial  # noqa: E402
-from hasten.integrations.fastapi.limits import (  # noqa: E402
+from hasten.fastapi.limits import (  # noqa: E402
     RateLimited,
     document_rate_limits,
 )
-from hasten.integrations.fastapi.pages import Fields, Paginate, answering  # noqa: E402
+from hasten.fastapi.pages import Fields, Paginate, answering  # noqa: E402
+from hasten.fields import FieldSet, Partial  # noqa: E402
 from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
 
 __all__ = [

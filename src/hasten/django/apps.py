@@ -6,5 +6,5 @@ from django.apps import AppConfig
 
 
 class HastenConfig(AppConfig):  # type: ignore[misc]  # Django has no types
-    name = "hasten.integrations.django"
+    name = "hasten.django"
     label = "hasten"

@@ -1,0 +1,29 @@
+"""Public sizes are bytes or texts; inside they are whole bytes."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+from hasten.errors import InvalidOption
+
+Size: TypeAlias = int | str
+"""Bytes as a number, or a text such as ``"64kb"`` or ``"10mb"``. 1 kb is 1,024 bytes."""
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)?", re.IGNORECASE | re.ASCII)
+_UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
+    """Convert a size to bytes. Raises `InvalidOption`."""
+    expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
+    if isinstance(value, str) and (parts := _SIZE.fullmatch(value.strip())):
+        size = int(Decimal(parts[1]) * _UNITS[parts[2] and parts[2].lower()])
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    else:
+        raise InvalidOption(option, value, expected)
+    if not at_least <= size < 1 << 63:
+        raise InvalidOption(option, value, f"{expected}, at least {at_least}")
+    return size

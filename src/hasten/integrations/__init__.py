@@ -1,1 +1,0 @@
-"""What fits hasten into other frameworks: one module for each."""

@@ -1,0 +1,179 @@
+"""What a store is made of: a URL, a clock, a time-out, a prefix, and parts with one life."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from hasten import Store
+from hasten._redis_address import Address
+from hasten._store import File, to_store
+from hasten.errors import InvalidOption
+from hasten.testing import ManualClock
+
+
+class Recorded:
+    """A part that notes what happens to it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+    def close_now(self) -> None:
+        self.closed += 100
+
+
+class TestUrl:
+    def test_memory(self) -> None:
+        assert Store("memory://").location == File(None)
+        assert Store("sqlite://").location == File(None)
+
+    def test_a_file_is_relative_to_the_working_directory_or_absolute(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert Store("sqlite:///a%20b.db").location == File(tmp_path / "a b.db")
+        assert Store("sqlite:////var/a.db?synchronous=normal").location == File(
+            Path("/var/a.db"), "NORMAL"
+        )
+
+    @pytest.mark.parametrize("url", ["redis://host:1234/2", "rediss://host", "unix:///run/r.sock"])
+    def test_a_server(self, url: str) -> None:
+        assert isinstance(Store(url).location, Address)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "", "mysql://host", "hasten.db", "memory:///file", "sqlite://file.db", "memory://?x=1",
+            "sqlite:///a.db?prefix=x", "sqlite:///a.db?timeout=soon", "sqlite:///a.db?timeout=-1",
+            "sqlite:///a.db?synchronous=maybe", "redis://host?colour=red", None, 5, Path("a.db"),
+        ],
+    )  # fmt: skip
+    def test_what_is_no_url_of_a_store_is_refused(self, url: str) -> None:
+        with pytest.raises(InvalidOption, match="expected"):
+            Store(url)
+
+    def test_no_password_is_shown(self) -> None:
+        store = Store("redis://ada:secret@host")
+        assert store.url == "redis://ada@host"
+        assert repr(store) == "Store('redis://ada@host')"
+
+    def test_the_environment_names_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HASTEN_URL", raising=False)
+        assert Store.from_env().url == "sqlite:///hasten.db"
+        assert Store.from_env("memory://").url == "memory://"
+        monkeypatch.setenv("HASTEN_URL", "redis://host")
+        assert Store.from_env("memory://", timeout=2).timeout == 2
+        assert Store.from_env().url == "redis://host"
+
+
+class TestOptions:
+    def test_a_time_out_is_one_for_all_stores(self) -> None:
+        urls = ("memory://", "sqlite:///a.db", "redis://host")
+        assert {Store(url).timeout for url in urls} == {5.0}
+        assert {Store(f"{url}?timeout=2.5").timeout for url in urls} == {2.5}
+        assert Store("memory://", timeout="2m").timeout == 120
+        assert Store("memory://", timeout=timedelta(seconds=3)).timeout == 3
+
+    def test_an_option_is_given_once(self) -> None:
+        with pytest.raises(InvalidOption, match="beside the one in the URL"):
+            Store("redis://host?timeout=2", timeout=3)
+        with pytest.raises(InvalidOption, match="beside the one in the URL"):
+            Store("redis://host?prefix=a", prefix="b")
+
+    def test_a_prefix_is_for_redis(self) -> None:
+        assert Store("redis://host").prefix is None
+        assert Store("redis://host", prefix="shop").prefix == "shop"
+        assert Store("redis://host?prefix=shop").prefix == "shop"
+        for url in ("memory://", "sqlite:///a.db"):
+            with pytest.raises(InvalidOption, match="own tables"):
+                Store(url, prefix="shop")
+        with pytest.raises(InvalidOption, match="not empty"):
+            Store("redis://host", prefix="")
+
+    def test_a_clock_is_checked_when_it_is_given(self) -> None:
+        clock = ManualClock()
+        assert Store("memory://", clock=clock).clock is clock
+        with pytest.raises(InvalidOption, match="clock"):
+            Store("memory://", clock=object())  # type: ignore[arg-type]
+
+    def test_a_url_becomes_a_store_and_a_store_stays_itself(self) -> None:
+        store = Store("memory://")
+        assert to_store(store) is store
+        assert to_store("memory://").url == "memory://"
+
+
+class TestParts:
+    async def test_a_part_is_made_once_and_closed_with_the_store(self) -> None:
+        async with Store("memory://") as store:
+            part = store.part("jobs", Recorded)
+            assert store.part("jobs", Recorded) is part
+            assert store.part("limits", Recorded) is not part
+            assert part.store is store
+        assert part.closed == 1
+        await store.aclose()
+        assert part.closed == 1
+        assert store.part("jobs", Recorded) is not part
+
+    async def test_all_parts_are_closed_though_one_cannot_be(self) -> None:
+        class Broken(Recorded):
+            async def aclose(self) -> None:
+                raise RuntimeError("broken")
+
+        store = Store("memory://")
+        store.part("jobs", Broken)
+        part = store.part("limits", Recorded)
+        with pytest.raises(RuntimeError, match="broken"):
+            await store.aclose()
+        assert part.closed == 1
+
+    def test_what_is_open_at_the_end_of_the_process_is_closed(self) -> None:
+        program = (
+            "from hasten import Store\n"
+            "class Part:\n"
+            "    def __init__(self, store): pass\n"
+            "    async def aclose(self): pass\n"
+            "    def close_now(self): print('closed')\n"
+            "store = Store('memory://'); store.part('jobs', Part)\n"
+        )
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "closed\n"
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+    def test_it_can_be_used_after_a_fork_that_met_it_locked(self) -> None:
+        program = (
+            "import os\n"
+            "from hasten import Store\n"
+            "class Part:\n"
+            "    def __init__(self, store): pass\n"
+            "    def close_now(self): pass\n"
+            "store = Store('memory://')\n"
+            "store._lock.acquire()\n"
+            "child = os.fork()\n"
+            "if child == 0:\n"
+            "    store.part('jobs', Part); os._exit(7)\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        )
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout == "7\n"
+
+
+def test_nothing_of_a_capability_is_imported_with_it() -> None:
+    program = (
+        "import sys, hasten; hasten.Store('sqlite:///a.db')\n"
+        "print([m for m in sys.modules if m.startswith(('hasten.jobs', 'hasten.ratelimit'))])\n"
+        "print('sqlite3' in sys.modules, 'redis' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nFalse False\n"
