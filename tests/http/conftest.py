@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 
+from tests.http.codings import CODINGS
 from tests.http.hosts import HOSTS
 from tests.http.site import BEHAVIOURS, Site
 
@@ -28,4 +31,7 @@ def site(request: pytest.FixtureRequest) -> Site:
 
     subject, name, coding = request.param
     host = next(host for host in HOSTS if host.name == name)
-    return Site(host, getattr(compression, subject), coding)
+    middleware = getattr(compression, subject)
+    if subject == "DecompressionMiddleware":  # of all that there are, not only of the usual ones
+        middleware = functools.partial(middleware, encodings=CODINGS)
+    return Site(host, middleware, coding)

@@ -35,7 +35,7 @@ PIECE_BYTES: Final = 64 * 1024
 INPUT_BYTES: Final = 16 * 1024
 """What a decoder gets at a time. It copies what it has not used for each piece that it gives."""
 
-RATIO_COUNTS_FROM_BYTES: Final = 1024 * 1024
+RATIO_COUNTS_FROM_BYTES: Final = 512 * 1024
 """Until then any ratio is harmless: a small body may well be all zeros."""
 
 NS_PER_BYTE: Final = 3
@@ -64,9 +64,11 @@ class DecompressionMiddleware:
     ``scope["extensions"]["hasten.decompression"]``.
 
     - encodings: what is understood. Any other is answered with 415 and what would do, before the
-      application is called (RFC 9110, sections 12.5.3 and 15.5.16).
+      application is called (RFC 9110, sections 12.5.3 and 15.5.16). "br" is not among them unless
+      you add it: its decoder fills a window of up to 16 MB before it returns the first byte, so
+      that 30 bytes cost some 10 ms.
     - max_size: of a decoded body, in bytes or as "10mb". Beyond it: 413, with no more read.
-    - max_ratio: of decoded to coded bytes, once a megabyte has been decoded. Beyond it: 413.
+    - max_ratio: of decoded to coded bytes, once 512 kB have been decoded. Beyond it: 413.
     - max_codings: how many may lie on top of each other. Beyond it: 415.
     - max_seconds: of decoding, for one body. Beyond it: 413.
     - offload_after, workers: what takes longer (seconds, estimated) is done by so many threads.
@@ -86,9 +88,9 @@ class DecompressionMiddleware:
         self,
         app: ASGIApp,
         *,
-        encodings: Collection[str] = ("gzip", "zstd", "br"),
+        encodings: Collection[str] = ("gzip", "zstd"),
         max_size: Size = "10mb",
-        max_ratio: int = 200,
+        max_ratio: int = 100,
         max_codings: int = 1,
         max_seconds: Duration = 10,
         offload_after: Duration = 250e-6,
