@@ -43,10 +43,7 @@ NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
     "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
-    "Queue.template Queue.submit Queue.submit_many Queue.results DecompressionMiddleware.check "
-    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.owner "
-    "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
-    "Variants.make".split()
+    "Queue.template Queue.submit Queue.submit_many Queue.results".split()
 )
 
 
@@ -75,10 +72,10 @@ def _page(title: str, parts: Iterator[str]) -> str:
 
 def _compression() -> Iterator[str]:
     yield from _module(hasten.compression, hasten.compression.__all__)
-    yield "## Reason"
+    yield "## SkipReason"
     yield "Why an answer was not coded, in `Skipped.reason`:"
     source = inspect.getsource(hasten.compression.head)
-    values = source.partition("Reason = Literal[")[2].partition("]")[0]
+    values = source.partition("SkipReason = Literal[")[2].partition("]")[0]
     yield "\n".join(
         f"- `{found[1]}`{': ' if found[2] else ''}{found[2] or ''}"
         for found in re.finditer(r'"([a-z-]+)",(?:  # (.+))?', values)
