@@ -15,6 +15,7 @@ from hasten._asgi import Headers
 from hasten.compression.negotiation import Coding
 
 ETagPolicy = Literal["weaken", "suffix", "drop", "keep"]
+"""What happens to a strong validator of a response that is compressed."""
 
 # Of the coded bytes they would say something false: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
 _REPLACED: Final = frozenset(

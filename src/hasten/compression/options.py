@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from inspect import iscoroutinefunction
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from hasten._asgi import Headers, Scope
 from hasten._durations import Duration
 from hasten.compression.breach import Guard, Padding
 from hasten.compression.effort import LEVELS
@@ -22,7 +21,9 @@ FlushPolicy: TypeAlias = Literal["auto", "message", "never"] | Duration
 BreachPolicy: TypeAlias = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
 """What is done against BREACH: `Guard`, `Padding`, both in a tuple, or nothing."""
 
-ResponseFilter: TypeAlias = Callable[[Scope, int, Headers], bool | None]
+ResponseFilter: TypeAlias = Callable[
+    [MutableMapping[str, Any], int, list[tuple[bytes, bytes]]], bool | None
+]
 """Called with ASGI scope, status and headers of a response.
 
 Returns True to compress it whatever its media type, False to leave it alone, None to decide
