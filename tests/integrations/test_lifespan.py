@@ -252,6 +252,16 @@ async def test_jobs_run_while_the_application_does(make_app: Any) -> None:
     assert (await late.refresh()).state == "waiting"
 
 
+async def test_a_worker_that_fails_ends_the_application_with_its_error() -> None:
+    log: list[str] = []
+    worker = Worker(Queue("mail", "sqlite://"))
+    app = fastapi_app(lifespan(Resource("store", log), worker))
+    with pytest.raises(StartupFailed, match="broken"):
+        async with running(app):
+            worker._fail(RuntimeError("broken"))
+    assert log == ["open store", "close store"]
+
+
 async def test_a_function_makes_a_worker_for_each_start() -> None:
     """Tests start an application several times; a worker starts once."""
     log: list[str] = []
