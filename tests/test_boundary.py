@@ -158,13 +158,13 @@ def unexported(module: ModuleType) -> set[str]:
     return {
         name
         for export in exports(module)
-        for home, annotation in annotations(getattr(module, export))
+        for home, annotation in annotations_of(getattr(module, export))
         for name in names_in(annotation)
         if is_ours(home, name) and name not in all_exports() | STANDARD
     }
 
 
-def annotations(value: Any) -> Iterator[tuple[ModuleType, str]]:
+def annotations_of(value: Any) -> Iterator[tuple[ModuleType, str]]:
     """Those of a function, or of the fields and public methods of a class, with their module."""
     if inspect.isclass(value):
         for ancestor in value.__mro__:
