@@ -5,22 +5,18 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, ParamSpec, TypeVar
 
 import pytest
 
 import hasten
-
-ROOT: Final = Path(__file__).parent.parent
-REFERENCE: Final = ROOT / "docs" / "reference"
+from tests.docs.generator import load_generator
 
 # A program and its parts: what it offers is the command line.
 NO_API: Final = {"cli"}
@@ -36,6 +32,8 @@ PACKAGES: Final = [
 
 # ASGI's own words.
 STANDARD: Final = {"ASGIApp", "Scope", "Message", "Receive", "Send"}
+
+GENERATOR: Final = load_generator()
 
 each_package = pytest.mark.parametrize("name", PACKAGES)
 
@@ -64,7 +62,7 @@ def test_no_export_has_the_name_of_a_module(name: str) -> None:
 def test_the_reference_describes_every_export(name: str) -> None:
     module = importlib.import_module(name)
     exported = {each for each in exports(module) if not each.startswith("__")}
-    page = REFERENCE / f"{name.removeprefix('hasten.')}.md"
+    page = GENERATOR.FOLDER / f"{name.removeprefix('hasten.')}.md"
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     headings = set(re.findall(r"^## (\w+)$", text, re.MULTILINE))
     elsewhere = set(re.findall(r"\[`(\w+)`\]\(\w+\.md#\w+\)", text))
@@ -103,18 +101,18 @@ PENDING: Final = {
         AnyRate Asked AsyncExecutor Counting Cursor Executor Mode Order Query Relation RouteOptions
         Rows Secret Selection Shape Version
     """.split(),
-    "hasten.fields": "Asked AsyncExecutor Executor Query Selection Shape".split(),
+    "hasten.fields": "Asked AsyncExecutor Executor Query Selection Shape _Headers".split(),
     "hasten.jobs": """
-        Engine Enqueuer JobOptions JobRecord JobSpec NewJob Note Options Results RunIn SyncEnqueuer
-        SyncJob SyncQueue TaskCore TaskOptions Template
+        Engine Enqueuer JobOptions JobRecord JobSpec RunIn SyncEnqueuer SyncJob SyncQueue
+        TaskOptions
     """.split(),
     "hasten.pagination": """
         Asked AsyncExecutor CountFunction Counting Cursor Executor Mode Nulls Order Plain Query
-        Relation Rows Secret Selection Version
+        Relation Rows Secret Selection Version _Headers
     """.split(),
     "hasten.ratelimit": """
-        Algorithm AnyRate Check Exchange Group OnError OrAwaitable Outcome Per PlaceOptions Rated
-        Rates RouteOptions Rule Settlement Taken limit
+        Algorithm AnyRate Check Exchange Group Key Kind OnError OrAwaitable Outcome Per PlaceOptions
+        Rated Rates RouteOptions Rule Settlement Taken limit
     """.split(),
 }
 
@@ -175,10 +173,18 @@ def annotations_of(value: Any) -> Iterator[tuple[ModuleType, str]]:
                 fields = vars(ancestor).get("__annotations__", {})
                 yield from ((home, str(a)) for n, a in fields.items() if not n.startswith("_"))
             for name, member in vars(ancestor).items():
-                if name == "__init__" or not name.startswith("_"):
+                if is_shown(value, name):
                     yield from of_function(member)
     else:
         yield from of_function(value)
+
+
+def is_shown(kind: type, member: str) -> bool:
+    """Is it in the reference?"""
+    if member == "__init__":
+        return kind not in GENERATOR.NOT_MADE_BY_USERS
+    hidden = f"{kind.__name__}.{member}" in GENERATOR.FOR_HASTEN_ITSELF
+    return not hidden and not member.startswith("_")
 
 
 def of_function(member: Any) -> Iterator[tuple[ModuleType, str]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Final, Literal
 
 import pytest
 
 import hasten.errors
+from tests.docs.generator import load_generator
 from tests.docs.markdown import ROOT
 
 DEFAULT_TEXT: Final = "x"
@@ -20,16 +19,7 @@ DEFAULT_TEXT: Final = "x"
 REFERENCE: Final = ROOT / "docs" / "reference"
 
 
-def _load_generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATOR: Final = _load_generator()
+GENERATOR: Final = load_generator()
 
 PAGES: Final[dict[str, str]] = GENERATOR.pages()
 
