@@ -170,7 +170,7 @@ def annotations_of(value: Any) -> Iterator[tuple[ModuleType, str]]:
                 continue
             home = importlib.import_module(ancestor.__module__)
             if dataclasses.is_dataclass(ancestor) or hasattr(ancestor, "__struct_fields__"):
-                fields = vars(ancestor).get("__annotations__", {})
+                fields = inspect.get_annotations(ancestor)
                 yield from ((home, str(a)) for n, a in fields.items() if not n.startswith("_"))
             for name, member in vars(ancestor).items():
                 if is_shown(value, name):
