@@ -34,18 +34,24 @@ import hasten.pagination
 import hasten.ratelimit
 import hasten.testing
 from hasten.cli.commands import app
-from hasten.jobs import Context, Event, Job, QueueEvents, Task
 
 FOLDER: Final = Path(__file__).parent / "reference"
 
 NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change those, then run it. -->"
 
-NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
+NOT_MADE_BY_USERS: Final = set("Arguments Context Event Job QueueEvents Task".split())
 
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
-    "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
-    "Queue.template Queue.submit Queue.submit_many Queue.results".split()
+    """
+    Capped.count Count.with_page Context.close Context.stop Keep.nothing Keep.age_ms
+    Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
+    Limit.checks Limit.keeps Limit.rules_for Limit.rules_of Limit.is_settled Limit.is_concurrency
+    Limit.definition Limit.is_plain Limit.is_told Limit.is_plainest Limits.counters Limits.clock
+    MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now
+    MemoryStore.reset_now MemoryStore.block_now RateLimitMiddleware.take
+    RateLimitMiddleware.take_sync RateLimitMiddleware.take_missed RateLimitStats.of
+    """.split()
 )
 
 
@@ -253,7 +259,7 @@ def _constructor(name: str, kind: type) -> str:
     ours = [each for each in kind.__mro__ if each.__module__.startswith("hasten")]
     maker = next((each for each in ours if "__init__" in vars(each)), None)
     is_protocol = getattr(kind, "_is_protocol", False)
-    if kind in NOT_MADE_BY_USERS or is_protocol or maker is None:
+    if kind.__name__ in NOT_MADE_BY_USERS or is_protocol or maker is None:
         return f"class {name}"
     make = vars(maker)["__init__"]
     if make.__code__.co_filename == "<string>":  # a dataclass made it of its fields

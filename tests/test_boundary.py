@@ -182,7 +182,7 @@ def annotations_of(value: Any) -> Iterator[tuple[ModuleType, str]]:
 def is_shown(kind: type, member: str) -> bool:
     """Is it in the reference?"""
     if member == "__init__":
-        return kind not in GENERATOR.NOT_MADE_BY_USERS
+        return kind.__name__ not in GENERATOR.NOT_MADE_BY_USERS
     hidden = f"{kind.__name__}.{member}" in GENERATOR.FOR_HASTEN_ITSELF
     return not hidden and not member.startswith("_")
 
