@@ -199,6 +199,9 @@ def _attributes(kind: type) -> Iterator[str]:
     """The fields of a record, and what `__init__` sets and describes by a text below it."""
     for name in getattr(kind, "__struct_fields__", ()):
         yield f"- `{name}: {kind.__annotations__[name]}`"
+    if typing.is_typeddict(kind):
+        for name, annotation in kind.__annotations__.items():
+            yield f"- `{name}: {getattr(annotation, '__forward_arg__', annotation)}`"
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
     if dataclasses.is_dataclass(kind):

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 import pytest
 
@@ -90,6 +90,11 @@ class Record:
     text: str = DEFAULT_TEXT
 
 
+class Options(TypedDict, total=False):
+    size: int | str
+    text: str
+
+
 class TestWhatAClassLooksLike:
     def test_signatures_are_as_they_are_written(self) -> None:
         example = GENERATOR._signature("class Example", Example.__init__, skip=1, returns=False)
@@ -115,6 +120,9 @@ class TestWhatAClassLooksLike:
             "table: dict[str, int] = {}",
             'text: str = "x"',
         ]
+
+    def test_option_dictionaries_show_their_keys(self) -> None:
+        assert list(GENERATOR._attributes(Options)) == ["- `size: int | str`", "- `text: str`"]
 
     def test_examples_keep_their_indentation(self) -> None:
         assert GENERATOR._prose(inspect.getdoc(Example)) == (
