@@ -5,6 +5,7 @@ import functools
 import pytest
 
 from tests.http.codings import CODINGS
+from hasten.compression.pool import Pool
 from tests.http.hosts import HOSTS
 from tests.http.site import BEHAVIOURS, Site
 
@@ -23,6 +24,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for host, coding in behaviour.cases()
     ]
     metafunc.parametrize("site", cases, indirect=True)
+
+
+@pytest.fixture
+def all_work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every body leaves the event loop, however small it is."""
+    monkeypatch.setattr(Pool, "offload_after", 0)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from hasten.compression import DecompressionMiddleware, decompression
 from hasten.compression.decoders import Decoder
+from hasten.compression.pool import Pool
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window
@@ -152,7 +153,7 @@ async def test_more_codings_than_allowed_are_415(site: Site) -> None:
         assert response.status == 415
     assert echo.scopes == []
     mixed = encode("br", encode("gzip", ORDERS))
-    response = await upload(site.echo(echo, max_codings=2), "gzip, br", mixed)
+    response = await upload(site.echo(echo, max_encodings=2), "gzip, br", mixed)
     assert response.status == 200
     assert echo.seen == [ORDERS]
 
@@ -409,9 +410,10 @@ def watched(app: App, **options: Any) -> tuple[DecompressionMiddleware, list[Wat
     return middleware, made
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_reading_may_be_cancelled_at_any_point(coding: str, workers: int) -> None:
+@pytest.mark.usefixtures("all_work_in_threads")
+async def test_reading_may_be_cancelled_at_any_point(coding: str, threads: int) -> None:
     """As by asyncio.wait_for: who reads again gets what comes next, and all of it."""
     cancelled = 0
     read: list[bytes] = []
@@ -448,7 +450,7 @@ async def test_reading_may_be_cancelled_at_any_point(coding: str, workers: int) 
 
     whole = noise(600_000) + ORDERS * 40
     body = encode(coding, whole)
-    middleware, made = watched(app, offload_after=0, workers=workers)
+    middleware, made = watched(app, threads=threads)
     response = await upload(Client(middleware), coding, body)
     assert response.status == 200
     assert b"".join(read) == whole
@@ -456,6 +458,7 @@ async def test_reading_may_be_cancelled_at_any_point(coding: str, workers: int) 
     assert [decoder.overlaps for decoder in made] == [0]
 
 
+@pytest.mark.usefixtures("all_work_in_threads")
 async def test_waiting_for_a_thread_is_not_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(decompression, "perf_counter", lambda: now)
@@ -467,12 +470,12 @@ async def test_waiting_for_a_thread_is_not_decoding(monkeypatch: pytest.MonkeyPa
         await send(start_message(200, JSON))
         await send({"type": "http.response.body", "body": b"{}"})
 
-    middleware = DecompressionMiddleware(app, max_seconds=5, offload_after=0, workers=1)
+    middleware = DecompressionMiddleware(app, max_time=5, threads=1)
     body = encode("gzip", ORDERS)
     request: Any = {"method": "POST", "body": [body], "headers": coded("gzip", body)}
-    occupied = asyncio.ensure_future(middleware.pool.run(gate.wait, 10))
+    occupied = asyncio.ensure_future(middleware._pool.run(gate.wait, 10))
     async with Client(middleware).open(None, **request) as exchange:
-        await exchange.until(lambda: middleware.pool.waiting, "the body to wait")
+        await exchange.until(lambda: middleware._pool.waiting, "the body to wait")
         now = 3600.0
         gate.set()
         response = await exchange.response()
@@ -489,7 +492,7 @@ async def test_decoding_takes_no_longer_than_allowed(monkeypatch: pytest.MonkeyP
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         echo.seen.append(await read_body(receive))
 
-    middleware = DecompressionMiddleware(app, max_seconds=5)
+    middleware = DecompressionMiddleware(app, max_time=5)
     response = await upload(Client(middleware), "gzip", encode("gzip", noise(100_000)))
     assert response.status == 413
     assert echo.seen == []
@@ -514,8 +517,8 @@ class Work:
     def __init__(self, app: App, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.middleware, self.made = watched(app, **options)
         self.thread_changes = 0
-        self.submit = self.middleware.pool.submit
-        monkeypatch.setattr(self.middleware.pool, "submit", self._submit)
+        self.submit = self.middleware._pool.submit
+        monkeypatch.setattr(self.middleware._pool, "submit", self._submit)
 
     def _submit(self, *args: Any) -> Any:
         self.thread_changes += 1
@@ -543,7 +546,8 @@ class TestBodiesOfManyParts:
     ) -> None:
         coding, parts = TINY_PARTS[kind]
         body = b"".join(parts * (20_000 // len(parts)))
-        work = Work(reads_all, monkeypatch, offload_after=offload_after)
+        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        work = Work(reads_all, monkeypatch)
         response = await Client(work.middleware).post(
             pieces(body, size), headers=coded(coding, body)
         )
@@ -609,7 +613,7 @@ class TestBodiesOfManyParts:
         body = encode(outer, b"".join(parts * 20_000))
         assert len(body) < 5000
         made: list[Watched] = []
-        middleware, made = watched(reads_all, max_codings=2)
+        middleware, made = watched(reads_all, max_encodings=2)
         response = await upload(Client(middleware), f"{coding}, {outer}", body)
         assert response.status == 400
         assert sum(decoder.calls for decoder in made) < 300
@@ -628,7 +632,7 @@ class TestBodiesOfManyParts:
             return decode(decoder, data, at_most)
 
         monkeypatch.setattr(Watched, "decode", noted)
-        middleware, made = watched(reads_all, max_codings=2)
+        middleware, made = watched(reads_all, max_encodings=2)
         response = await upload(Client(middleware), "zstd, gzip", body)
         assert response.body == b"a"
         assert on_loop == made
@@ -637,7 +641,7 @@ class TestBodiesOfManyParts:
         """What it stands for is decoded, too, though nothing may come of that."""
         frames = (EMPTY_FRAME[:4] + (60_000).to_bytes(4, "little") + bytes(60_000)) * 80
         body = encode("gzip", frames)
-        middleware, _ = watched(reads_all, max_codings=2)
+        middleware, _ = watched(reads_all, max_encodings=2)
         response = await upload(Client(middleware), "zstd, gzip", body)
         assert response.status == 413
 
@@ -653,7 +657,7 @@ class TestBodiesOfManyParts:
 
         monkeypatch.setattr(decompression, "perf_counter", lambda: now)
         monkeypatch.setattr("tests.http.test_decompression.Watched", Slow)
-        middleware, _ = watched(reads_all, max_seconds=50)
+        middleware, _ = watched(reads_all, max_time=50)
         response = await upload(Client(middleware), "zstd", encode("zstd", b"a") * 60)
         assert response.status == 413
         assert b"takes more than 50 s" in response.body
