@@ -38,7 +38,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from hasten._answers import Answer
+from hasten._answers import EncodedResponse
 from hasten._escapes import printable
 
 
@@ -211,7 +211,7 @@ class InvalidParameter(HastenError, ValueError):
             problem["allowed"] = list(self.allowed)
         return problem
 
-    def response(self) -> Answer:
+    def response(self) -> EncodedResponse:
         """The whole answer, which any ASGI framework can return."""
         return _answer(self.status, self.problem())
 
@@ -242,7 +242,7 @@ class RowNotFound(HastenError, LookupError):
             "code": "not_found",
         }
 
-    def response(self) -> Answer:
+    def response(self) -> EncodedResponse:
         """The whole answer, which any ASGI framework can return."""
         return _answer(self.status, self.problem())
 
@@ -375,7 +375,7 @@ class ResultTimeout(HastenError, TimeoutError):
         self.seconds = seconds
 
 
-def _answer(status: int, problem: dict[str, object]) -> Answer:
+def _answer(status: int, problem: dict[str, object]) -> EncodedResponse:
     # Escaped to ASCII: what a client sent may hold what no encoding has.
     body = json.dumps(problem).encode()
-    return Answer(body, status, {"content-type": "application/problem+json"})
+    return EncodedResponse(body, status, {"content-type": "application/problem+json"})

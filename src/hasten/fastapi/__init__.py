@@ -19,7 +19,7 @@ from hasten.fastapi.limits import (  # noqa: E402
     RateLimited,
     document_rate_limits,
 )
-from hasten.fastapi.pages import Fields, Paginate, answering  # noqa: E402
+from hasten.fastapi.pages import Fields, Paginate, http_errors  # noqa: E402
 from hasten.fields import FieldSet, Partial  # noqa: E402
 from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
 
@@ -32,6 +32,6 @@ __all__ = [
     "Paginate",
     "Partial",
     "RateLimited",
-    "answering",
     "document_rate_limits",
+    "http_errors",
 ]
