@@ -9,7 +9,7 @@ HastenError
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
-├── RowNotFound             a request is for a row that is not there: answer its status
+├── RowNotFound             a requested row is not there: answer its status  (also LookupError)
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
@@ -248,9 +248,9 @@ class RowNotFound(HastenError, LookupError):
 
 
 class PaginationWarning(UserWarning):
-    """A query is right, but slow on a large table, or not clear; the text names the remedy.
+    """A query is right, but slow on a large table, or ambiguous; the text names the remedy.
 
-    ``Paginate(…, advise=False)`` issues none.
+    Issued in development only, unless ``advise=`` says otherwise.
     """
 
 

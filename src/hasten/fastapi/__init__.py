@@ -1,4 +1,4 @@
-"""Pages, fields and limits as FastAPI knows them: typed, described, and without an app-wide hook.
+"""Pages, fields and limits for FastAPI: typed, and described in OpenAPI.
 
     Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
 
@@ -6,9 +6,9 @@
     async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page[PostOut]:
         return await Posts.page(db, select(Post), q)
 
-What a client did not mean is refused in the shape of FastAPI's own errors. The page or row that a
-handler gets is a response already: FastAPI does not validate it again. It is encoded when it is
-sent, so what a handler changes in it counts.
+A wrong parameter is refused in the shape of FastAPI's own errors. The page or row that a handler
+gets is a response already: FastAPI does not validate it again. It is encoded when it is sent, so
+what a handler changes in it counts.
 """
 
 from hasten._extras import require
