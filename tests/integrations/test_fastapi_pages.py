@@ -199,6 +199,7 @@ class TestUnknownParameters:
         q: Annotated[PageParams, Depends(Strict.params)],
         author: Annotated[int, Query(alias="authorId")] = 0,
         _search: Annotated[str, Depends(search)] = "",
+        _internal: Annotated[str, Query(alias="internal", include_in_schema=False)] = "",
         _key: Annotated[str | None, Depends(APIKeyQuery(name="token", auto_error=False))] = None,
     ) -> Page[AuthorOut]:
         return Strict.from_items([{"id": author, "name": "a"}], q)
@@ -241,10 +242,16 @@ class TestUnknownParameters:
         assert (detail["type"], detail["loc"]) == ("unknown_parameter", ["query", parameter])
         assert f"did you mean {nearest}?" in detail["msg"]
 
+    async def test_those_that_openapi_does_not_show_are_not_shown(self) -> None:
+        (detail,) = (await self.get("/strict?intern=1")).json()["detail"]
+        assert detail["msg"] == (
+            "intern='1': no such parameter; expected page, limit, sort, authorId, q, token"
+        )
+
     @pytest.mark.parametrize(
         "path",
         [
-            "/strict?page=1&limit=2&authorId=3&q=x&token=y",
+            "/strict?page=1&limit=2&authorId=3&q=x&token=y&internal=1",
             "/filtered?type=a&min_price=3&page=1",
             "/row?fields=id&lang=de",
             "/v1/routed?q=x&lang=de",

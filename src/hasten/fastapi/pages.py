@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from inspect import Parameter, Signature
@@ -425,34 +425,55 @@ def _bounds(error: InvalidParameter) -> dict[str, Any]:
 # Routes -------------------------------------------------------------------------------------------
 
 
-def _names_of_route(request: Request) -> frozenset[str]:
-    """The query parameters that a route and its dependencies declare."""
+class _Names(Collection[str]):
+    """The query parameters of a route. Those that OpenAPI hides are known, but not shown."""
+
+    def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
+        self._is_shown = dict(declared)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._is_shown
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, is_shown in self._is_shown.items() if is_shown)
+
+    def __len__(self) -> int:
+        return len(self._is_shown)
+
+
+def _names_of_route(request: Request) -> _Names:
+    """The names that a route and its dependencies declare."""
     # An included router is not copied: what its route has besides is in the scope alone.
     included = request.scope.get("fastapi", {}).get("effective_route_context")
     own = getattr(request.scope.get("route"), "dependant", None)
     dependant = getattr(included, "dependant", own)
-    return frozenset() if dependant is None else frozenset(_declared(dependant))
+    return _Names(() if dependant is None else _declared(dependant))
 
 
-def _declared(dependant: Any) -> Iterator[str]:
+def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
+    """Each name, and whether it is shown."""
     for field in dependant.query_params:
-        yield field.alias
-        yield from _names_in_model(field.field_info.annotation)
+        for name in _names_in(field.field_info.annotation) or [field.alias]:
+            yield name, getattr(field.field_info, "include_in_schema", True)
     if isinstance(dependant.call, APIKeyQuery):
-        yield dependant.call.model.name
+        yield dependant.call.model.name, True
     for each in dependant.dependencies:
         yield from _declared(each)
 
 
-def _names_in_model(annotation: Any) -> Iterator[str]:
+def _names_in(annotation: Any) -> list[str]:
     """Of a model whose fields are query parameters: ``Annotated[Filter, Query()]``."""
+    found: list[str] = []
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
+            config = kind.model_config
+            by_name = config.get("populate_by_name") or config.get("validate_by_name")
             for name, info in kind.model_fields.items():
-                yield name
-                alias = info.validation_alias
-                choices = alias.choices if isinstance(alias, AliasChoices) else (alias, info.alias)
-                yield from (each for each in choices if isinstance(each, str))
+                given = info.validation_alias
+                aliases = given.choices if isinstance(given, AliasChoices) else [given]
+                texts = [alias for alias in aliases if isinstance(alias, str)]
+                found += [*texts, name] if by_name or not texts else texts
+    return found
 
 
 # Descriptions -------------------------------------------------------------------------------------

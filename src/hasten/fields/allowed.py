@@ -204,7 +204,7 @@ class AllowedFields:
             gone.setdefault(where, set()).add(name)
         return self._copied_without(gone)
 
-    def is_made_from(self, other: AllowedFields) -> bool:
+    def _is_made_from(self, other: AllowedFields) -> bool:
         """Whether it is the other list, or was made from it by `without`."""
         one: AllowedFields | None = self
         while one is not None:

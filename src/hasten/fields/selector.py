@@ -192,7 +192,7 @@ class FieldSelector(Generic[T]):
         """
         if fields.allowed is self.allowed:
             return fields
-        if not fields.allowed.is_made_from(self.allowed):
+        if not fields.allowed._is_made_from(self.allowed):
             raise InvalidOption(
                 "fields",
                 str(fields),
