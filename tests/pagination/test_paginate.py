@@ -570,6 +570,15 @@ class TestOptions:
         with pytest.raises(InvalidOption, match="plain fields"):
             Paginator(PostOut, model=Post, sort=("author",))
 
+    def test_a_key_says_no_direction(self) -> None:
+        with pytest.raises(InvalidOption, match="no descending=: the client chooses"):
+            Paginator(ItemOut, model=Item, sort=(SortKey("grade", descending=True),))
+
+    @pytest.mark.parametrize("count", [False, None])
+    def test_not_to_count_has_a_name(self, count: Any) -> None:
+        with pytest.raises(InvalidOption, match=f"count={count}: expected 'none' to not count"):
+            Paginator(ItemOut, model=Item, count=count)
+
     def test_a_key_says_where_nulls_stand(self, session: Session) -> None:
         first = Paginator(
             ItemOut, model=Item, sort=(SortKey("grade", nulls="first"),), advise=False

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten._durations import Duration
 from hasten.errors import InvalidOption
-from hasten.pagination.counts import NOT_COUNTED, Capped, Count, Relation, to_counting
+from hasten.pagination.counts import (
+    NOT_COUNTED,
+    Cached,
+    Capped,
+    Count,
+    Relation,
+    to_counting,
+)
+from hasten.pagination.remembered import Remembered
 
 
 class TestCapped:
@@ -109,3 +121,24 @@ class TestCounting:
     def test_there_are_no_others(self, value: object) -> None:
         with pytest.raises(InvalidOption, match=r"count=.*: expected 'none' to not count, 'exact'"):
             to_counting(value)
+
+
+class TestCached:
+    @pytest.mark.parametrize("ttl", [30, "30s", timedelta(seconds=30)])
+    def test_a_ttl_is_any_duration(self, ttl: Duration) -> None:
+        now = 0.0
+        remembered = Remembered(Cached("exact", ttl), lambda: now)
+        remembered.put(b"key", Count(7))
+        now = 29.9
+        assert remembered.get(b"key") == Count(7)
+        now = 30.0
+        assert remembered.get(b"key") is None
+
+    @pytest.mark.parametrize("ttl", [0, -1, "soon", None])
+    def test_no_time_is_refused(self, ttl: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"Cached\(ttl\)=.*: expected seconds"):
+            Cached("exact", ttl)
+
+    def test_what_is_cached_cannot_be_cached(self) -> None:
+        with pytest.raises(InvalidOption, match=r"Cached\(count\)=.*: expected what is not cached"):
+            Cached(Cached("exact", 30), 30)  # type: ignore[arg-type]
