@@ -54,6 +54,7 @@ FLOORS: Final = {
     "hasten.fields.allowed": 1,
     "hasten.fields.rows": 1,
     "hasten.fields.partial": 1,
+    "hasten.fields.names": 1,
     "hasten.fields.items": 1,
     "hasten.compression.negotiation": 1,
     "hasten.compression.media_types": 1,

@@ -3,13 +3,13 @@
 They are in a SQLite file that is made anew at each start, in a temporary folder that goes when the
 application ends.
 
-Cursors are signed with CURSOR_SECRET, 16 characters or more. Without it a process makes up a
-secret of its own, which does for one process; after its next start, and in any other process, the
-cursors that it gave out are answered with 400.
+Cursors are signed with CURSOR_SECRET, 16 characters or more. Without it each process makes a random
+one: after its next start, and in any other process, its cursors are refused with 400.
 """
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,7 +66,7 @@ Posts = Paginate(
     sort=("created_at", "title"),
     default_sort="-created_at",
     mode="both",
-    secret=os.environ.get("CURSOR_SECRET") or "per-process",
+    secret=os.environ.get("CURSOR_SECRET") or secrets.token_bytes(32),
     etag=True,
 )
 

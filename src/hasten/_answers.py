@@ -1,4 +1,4 @@
-"""Whole answers of HTTP, that any framework can send, and what a client has of them already."""
+"""Whole HTTP responses that any framework can send, and 304 for what a client has already."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from hasten._asgi import Headers, Receive, Scope, Send, header_values
 
 
-class Asked(Protocol):
+class RequestLike(Protocol):
     """A request as Starlette, Litestar, Quart, Flask and Django have it."""
 
     @property
@@ -25,10 +25,10 @@ class _Headers(Protocol):
     def get(self, name: str, /) -> str | None: ...
 
 
-class Answer(NamedTuple):
-    """An answer in one piece: an ASGI application, and the tuple that Quart and Flask take.
+class EncodedResponse(NamedTuple):
+    """A whole response: an ASGI application, and the tuple that Quart and Flask take.
 
-    In Django it is ``HttpResponse(answer.body, status=answer.status, headers=answer.headers)``.
+    For Django it is ``HttpResponse(found.body, status=found.status, headers=found.headers)``.
     As an application it answers 304 by itself where the client has it already, and leaves the
     body out for HEAD; for others `to` does that.
     """
@@ -37,14 +37,18 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
 
-    def to(self, request: Asked) -> Answer:
-        """The same for this request: 304 if it names this ETag, no body for HEAD."""
+    def __repr__(self) -> str:
+        return f"EncodedResponse({self.status}, {len(self.body):,} bytes, {self.headers!r})"
+
+    def to(self, request: RequestLike) -> EncodedResponse:
+        """Return the same for this request: 304 if it names this ETag, no body for HEAD."""
         tag = self.headers.get("etag")
         if _is_known(request.method, self.status, tag, request.headers.get("if-none-match")):
             kept = {key: value for key, value in self.headers.items() if key not in _OF_CONTENT}
-            return Answer(b"", 304, kept)
+            return EncodedResponse(b"", 304, kept)
         if request.method == "HEAD":
-            return Answer(b"", self.status, self.headers | {"content-length": str(len(self.body))})
+            headers = self.headers | {"content-length": str(len(self.body))}
+            return EncodedResponse(b"", self.status, headers)
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

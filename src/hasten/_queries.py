@@ -27,11 +27,11 @@ class _Items(Protocol):
     def items(self) -> Iterable[tuple[str, str]]: ...
 
 
-Query: TypeAlias = str | Iterable[tuple[str, str]] | _MultiItems | _Lists | _Items
-"""The text of a query, its pairs, or what a framework made of it."""
+QueryLike: TypeAlias = str | Iterable[tuple[str, str]] | _MultiItems | _Lists | _Items
+"""The query of a URL: its text, its pairs, or the object of a framework."""
 
 
-def pairs_of(query: Query) -> Pairs:
+def pairs_of(query: QueryLike) -> Pairs:
     """The names and values, decoded; those of one name in their order."""
     if isinstance(query, str):
         return parse_qsl(query.removeprefix("?"), keep_blank_values=True)

@@ -9,7 +9,7 @@ HastenError
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
-├── RowNotFound             a request is for a row that is not there: answer its status
+├── RowNotFound             a requested row is not there: answer its status  (also LookupError)
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do what was asked; nothing was half-written
 │   ├── StoreBusy           another process kept it locked for too long: try again
@@ -38,7 +38,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from hasten._answers import Answer
+from hasten._answers import EncodedResponse
 from hasten._escapes import printable
 
 
@@ -211,7 +211,7 @@ class InvalidParameter(HastenError, ValueError):
             problem["allowed"] = list(self.allowed)
         return problem
 
-    def response(self) -> Answer:
+    def response(self) -> EncodedResponse:
         """The whole answer, which any ASGI framework can return."""
         return _answer(self.status, self.problem())
 
@@ -242,15 +242,15 @@ class RowNotFound(HastenError, LookupError):
             "code": "not_found",
         }
 
-    def response(self) -> Answer:
+    def response(self) -> EncodedResponse:
         """The whole answer, which any ASGI framework can return."""
         return _answer(self.status, self.problem())
 
 
 class PaginationWarning(UserWarning):
-    """A query is right, but slow on a large table, or not clear; the text names the remedy.
+    """A query is right, but slow on a large table, or ambiguous; the text names the remedy.
 
-    ``Paginate(…, advise=False)`` issues none.
+    Issued in development only, unless ``advise=`` says otherwise.
     """
 
 
@@ -375,7 +375,7 @@ class ResultTimeout(HastenError, TimeoutError):
         self.seconds = seconds
 
 
-def _answer(status: int, problem: dict[str, object]) -> Answer:
+def _answer(status: int, problem: dict[str, object]) -> EncodedResponse:
     # Escaped to ASCII: what a client sent may hold what no encoding has.
     body = json.dumps(problem).encode()
-    return Answer(body, status, {"content-type": "application/problem+json"})
+    return EncodedResponse(body, status, {"content-type": "application/problem+json"})

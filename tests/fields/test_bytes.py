@@ -36,7 +36,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hasten.errors import InvalidOption
-from hasten.fields import Allowed, Fields, encode
+from hasten.fields import AllowedFields, FieldSelector, encode
 from tests.fields.databases import Post, Role, Thing, User, engine, statements_of
 from tests.fields.models import FussyOut, ThingOut, UserOut
 
@@ -72,10 +72,12 @@ def test_a_large_float_is_the_same_number(value: float) -> None:
     assert str(json.loads(encode(value))) == str(json.loads(TypeAdapter(float).dump_json(value)))
 
 
-def read(database: str, fields: Fields[Any], statement: Any, text: str | None = None) -> bytes:
+def read(
+    database: str, fields: FieldSelector[Any], statement: Any, text: str | None = None
+) -> bytes:
     query = [("fields", text)] if text is not None else []
     with Session(engine(database)) as session:
-        return encode(fields.many_sync(session, statement, fields.parse(query)))
+        return encode(fields.sync.many(session, statement, fields.parse(query)))
 
 
 def of_entities(database: str, model: type[BaseModel], statement: Any) -> bytes:
@@ -91,7 +93,7 @@ def of_entities(database: str, model: type[BaseModel], statement: Any) -> bytes:
 class TestSameBytes:
     def test_every_type_is_written_as_its_model_writes_it(self, database: str) -> None:
         statement = select(Thing).order_by(Thing.id)
-        fields = Fields(ThingOut, model=Thing)
+        fields = FieldSelector(ThingOut, model=Thing)
         assert read(database, fields, statement) == of_entities(database, ThingOut, statement)
 
     @pytest.mark.parametrize("name", list(ThingOut.model_fields))
@@ -99,23 +101,23 @@ class TestSameBytes:
         statement = select(Thing).order_by(Thing.id)
         info = ThingOut.model_fields[name]
         expected = of_entities("sqlite", of(info.annotation, name), statement)
-        assert read("sqlite", Fields(ThingOut, model=Thing), statement, name) == expected
+        assert read("sqlite", FieldSelector(ThingOut, model=Thing), statement, name) == expected
 
     def test_aliases_and_computed_fields_are_written_as_the_model_writes_them(
         self, database: str
     ) -> None:
         statement = select(User).order_by(User.id).limit(5)
-        fields = Fields(FussyOut, model=User, needs={"fullName": ("first", "last")})
+        fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
         assert read(database, fields, statement) == of_entities(database, FussyOut, statement)
 
     def test_an_unselected_field_is_absent_and_a_null_is_null(self) -> None:
-        fields = Fields(UserOut, model=User, default=["id", "email"])
+        fields = FieldSelector(UserOut, model=User, default=["id", "email"])
         body = read("sqlite", fields, select(User).where(User.id == 5))
         assert body == b'[{"id":5,"email":null}]'
 
 
 class TestComputed:
-    fields = Fields(FussyOut, model=User, needs={"fullName": ("first", "last")})
+    fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
 
     def test_a_computed_field_selects_its_columns_without_showing_them(self, database: str) -> None:
         with statements_of(engine(database)) as log:
@@ -129,8 +131,8 @@ class TestComputed:
         def initials(first: str, last: str) -> str:
             return first[:1] + last[:1]
 
-        user = Allowed(["id", "initials"], needs={"initials": ("first", "last")})
-        fields = Fields(
+        user = AllowedFields(["id", "initials"], needs={"initials": ("first", "last")})
+        fields = FieldSelector(
             {"id": "id", "author": user},
             model=Post,
             compute={"author.initials": initials},
@@ -140,9 +142,9 @@ class TestComputed:
         assert body == b'[{"id":1,"author":{"initials":"fl"}}]'
 
     def test_a_computed_field_without_a_function_is_refused(self) -> None:
-        user = Allowed(["id", "initials"], needs={"initials": ("first", "last")})
+        user = AllowedFields(["id", "initials"], needs={"initials": ("first", "last")})
         with pytest.raises(InvalidOption, match=r"compute=\{'initials': function\}"):
-            Fields(user, model=User)
+            FieldSelector(user, model=User)
 
     def test_a_computed_field_that_reads_an_undeclared_field_raises_an_error(self) -> None:
         class Polite(FussyOut):
@@ -154,9 +156,9 @@ class TestComputed:
                 return f"{self.title} {self.last}"
 
         needs = {"fullName": ("first", "last"), "address": ("last",)}
-        source = Allowed(Polite, needs=needs).without("title")
+        source = AllowedFields(Polite, needs=needs).without("title")
         with pytest.raises(AttributeError, match="title"):
-            read("sqlite", Fields(source, model=User), select(User), "address")
+            read("sqlite", FieldSelector(source, model=User), select(User), "address")
 
     def test_a_serializer_gets_the_other_fields_it_needs(self, database: str) -> None:
         class Both(BaseModel):
@@ -167,7 +169,7 @@ class TestComputed:
             def with_first(self, last: str) -> str:
                 return f"{last}, {self.first}"
 
-        fields = Fields(Both, model=User, needs={"last": ("last", "first")})
+        fields = FieldSelector(Both, model=User, needs={"last": ("last", "first")})
         body = read(database, fields, select(User).where(User.id == 1), "last")
         assert body == b'[{"last":"last1, first1"}]'
 
@@ -179,7 +181,7 @@ class TestComputed:
                 return ""
 
         with pytest.raises(InvalidOption, match=r"add first to it as Field\(exclude=True\)"):
-            Fields(Lacking, model=User, needs={"full_name": ["first"]})
+            FieldSelector(Lacking, model=User, needs={"full_name": ["first"]})
 
 
 class Checked(BaseModel):
@@ -245,20 +247,20 @@ class TestOwnWay:
     )
     def test_a_custom_type_is_written_as_its_model_writes_it(self, model: type[BaseModel]) -> None:
         statement = select(User).where(User.id == 1)
-        assert read("sqlite", Fields(model, model=User), statement) == of_entities(
+        assert read("sqlite", FieldSelector(model, model=User), statement) == of_entities(
             "sqlite", model, statement
         )
 
     def test_a_model_that_refuses_a_value_is_heard(self) -> None:
         with pytest.raises(ValueError, match="Input should be a valid integer"):
-            read("sqlite", Fields(of(int), model=User), select(User))
+            read("sqlite", FieldSelector(of(int), model=User), select(User))
 
     def test_a_frozen_model_cannot_be_asked(self) -> None:
         with pytest.raises(InvalidOption, match="frozen"):
-            Fields(ReadOnly, model=User)
+            FieldSelector(ReadOnly, model=User)
 
     def test_only_those_fields_go_that_way(self) -> None:
-        fields = Fields(FussyOut, model=User, needs={"fullName": ("first", "last")})
+        fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
         making = fields._table().entity.making
         assert {field.name for field in making.own_way} == {"created", "fullName"}
 
@@ -269,7 +271,7 @@ class TestOwnWay:
 
         whole = type("Whole", (Checked,), {"all_of_it": decorate(all_of_it)})
         with pytest.raises(InvalidOption, match="without 'all_of_it'"):
-            Fields(whole, model=User)
+            FieldSelector(whole, model=User)
 
     def test_a_rule_for_a_relation_is_refused(self) -> None:
         class Told(BaseModel):
@@ -280,7 +282,7 @@ class TestOwnWay:
                 return boss.name
 
         with pytest.raises(InvalidOption, match=r"opaque=\('boss',\)"):
-            Fields(Told, model=User)
+            FieldSelector(Told, model=User)
 
 
 class TestOtherModels:
@@ -295,9 +297,12 @@ class TestOtherModels:
             name: Annotated[str, AfterValidator(str.upper)]
 
         statement = select(User).where(User.id == 1)
-        assert read(database, Fields(Quiet, model=User), statement) == b'[{"id":1,"role":"admin"}]'
+        assert (
+            read(database, FieldSelector(Quiet, model=User), statement)
+            == b'[{"id":1,"role":"admin"}]'
+        )
         with pytest.raises(InvalidOption, match="a BaseModel: a dataclass makes 'name' with all"):
-            Fields(Loud, model=User)
+            FieldSelector(Loud, model=User)
 
     def test_a_msgspec_model_is_written_with_its_renamed_fields(self, database: str) -> None:
         class Camel(msgspec.Struct, rename="camel"):
@@ -305,7 +310,7 @@ class TestOtherModels:
             created: datetime
             team_id: int | None
 
-        fields = Fields(Camel, model=User)
+        fields = FieldSelector(Camel, model=User)
         body = read(database, fields, select(User).where(User.id == 4))
         assert msgspec.json.decode(body, type=list[Camel])[0].team_id is None
         assert list(json.loads(body)[0]) == ["id", "created", "teamId"]
@@ -317,6 +322,9 @@ class TestOtherModels:
             role: Role
 
         statement = select(User).where(User.id == 1)
-        assert read(database, Fields(Plain, model=User), statement) == b'[{"id":1,"role":"admin"}]'
-        named = Fields({"Id": "id", "who": "name"}, model=User)
+        assert (
+            read(database, FieldSelector(Plain, model=User), statement)
+            == b'[{"id":1,"role":"admin"}]'
+        )
+        named = FieldSelector({"Id": "id", "who": "name"}, model=User)
         assert read(database, named, statement) == b'[{"Id":1,"who":"user01"}]'

@@ -13,8 +13,8 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, synonym
 
 from hasten.errors import InvalidOption
-from hasten.fields import Fields
-from hasten.pagination import Paginate
+from hasten.fields import FieldSelector
+from hasten.pagination import Paginator
 
 asking: ContextVar[str] = ContextVar("asking")
 
@@ -85,29 +85,29 @@ PYTHON_ONLY = ["initial", "shout", "greeting", "is_named", "number", "nothing", 
 def test_without_sql_it_is_refused(name: str, model: Callable[[str], type[BaseModel]]) -> None:
     words = f"SQL for the hybrid '{name}'.*add @{name}.inplace.expression.*compute="
     with pytest.raises(InvalidOption, match=words):
-        Fields(model(name), model=Person)
+        FieldSelector(model(name), model=Person)
     with pytest.raises(InvalidOption, match=words):
-        Paginate(model(name), model=Person)
+        Paginator(model(name), model=Person)
 
 
 def test_with_sql_it_is_served() -> None:
     """One that looks at who is asking need not have SQL before somebody does."""
-    of_hybrids = Fields(["id", "loud", "own", "title"], model=Person)
-    computed = Fields(
+    of_hybrids = FieldSelector(["id", "loud", "own", "title"], model=Person)
+    computed = FieldSelector(
         out("initial"),
         model=Person,
         needs={"initial": ("name",)},
         compute={"initial": lambda name: name[0]},
     )
-    pages = Paginate(out("initial"), model=Person, fields=computed)
+    pages = Paginator(out("initial"), model=Person, fields=computed)
     engine = create_engine("sqlite://")
     Base.metadata.create_all(engine)
     with Session(engine) as session:
         session.add(Person(id=1, name="ada"))
         session.flush()
         asking.set("ada")
-        row = of_hybrids.one_sync(session, select(Person), of_hybrids.parse(""))
+        row = of_hybrids.sync.one(session, select(Person), of_hybrids.parse(""))
         assert row == {"id": 1, "loud": "ADA", "own": True, "title": "ada"}
-        page = pages.page_sync(session, select(Person), pages.parse(""))
+        page = pages.sync.page(session, select(Person), pages.parse(""))
         assert page.data == [{"id": 1, "initial": "a"}]
     engine.dispose()

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hasten.fields import Fields, FieldSet
-from hasten.fields.fields import MAX_MANY
+from hasten.fields import FieldSelector, FieldSet
+from hasten.fields.selector import MAX_RELATED
 from tests.fields.databases import User, engine, statements_of
 from tests.fields.models import UserOut
 
-Users = Fields(UserOut, model=User, max_depth=4)
+Users = FieldSelector(UserOut, model=User, max_depth=4)
 PATHS = list(Users.allowed.paths(4))
 
 
@@ -31,8 +31,8 @@ def of_entity(entity: Any, chosen: FieldSet) -> dict[str, object]:
             rows = sorted(value, key=lambda one: one.id)
             if field.attribute == "members":
                 rows.sort(key=lambda one: one.name, reverse=True)
-            made[field.name] = [of_entity(one, inner) for one in rows[:MAX_MANY]]
-            if len(rows) > MAX_MANY:
+            made[field.name] = [of_entity(one, inner) for one in rows[:MAX_RELATED]]
+            if len(rows) > MAX_RELATED:
                 made[f"{field.name}_has_more"] = True
     return made
 
@@ -48,7 +48,7 @@ def test_any_selection_equals_the_entities_in_few_statements(database: str, seed
     with Session(engine(database)) as session:
         expected = [of_entity(one, chosen) for one in session.scalars(statement)]
         with statements_of(engine(database)) as log:
-            rows = Users.many_sync(session, statement, chosen)
+            rows = Users.sync.many(session, statement, chosen)
     assert rows == expected
     assert [list(row) for row in rows] == [list(row) for row in expected]
     assert len(log) <= 1 + str(chosen).count("posts") + sum(

@@ -44,8 +44,8 @@ from sqlalchemy.pool import NullPool
 from typing_extensions import TypedDict
 
 from hasten.errors import InvalidOption
-from hasten.fields import Allowed, Fields, encode
-from hasten.pagination import Paginate
+from hasten.fields import AllowedFields, FieldSelector, encode
+from hasten.pagination import Paginator
 
 T = TypeVar("T")
 
@@ -304,9 +304,11 @@ NEEDS: Mapping[type[BaseModel], Mapping[str, Sequence[str]]] = {
 }
 
 
-def all_of(model: type[BaseModel]) -> Fields[Any]:
-    allowed = Allowed(model, needs=NEEDS.get(model))
-    return Fields(Allowed(model, needs=NEEDS.get(model), default=tuple(allowed.fields)))
+def all_of(model: type[BaseModel]) -> FieldSelector[Any]:
+    allowed = AllowedFields(model, needs=NEEDS.get(model))
+    return FieldSelector(
+        AllowedFields(model, needs=NEEDS.get(model), default=tuple(allowed.fields))
+    )
 
 
 def in_json(instance: BaseModel) -> Any:
@@ -325,7 +327,7 @@ every_instance = pytest.mark.parametrize(
 @every_instance
 def test_an_instance_is_written_as_it_dumps_itself(instance: BaseModel) -> None:
     fields = all_of(type(instance))
-    row = fields.of(instance, fields.allowed.default)
+    row = fields.from_item(instance, fields.allowed.default)
     assert json.loads(encode(row)) == in_json(instance)
     assert list(row) == list(instance.model_dump(mode="json", by_alias=True))
 
@@ -335,7 +337,7 @@ def test_each_field_alone_is_what_it_is_among_the_others(instance: BaseModel) ->
     fields = all_of(type(instance))
     together = in_json(instance)
     for name in fields.allowed.fields:
-        row = json.loads(encode(fields.of(instance, fields.parse([("fields", name)]))))
+        row = json.loads(encode(fields.from_item(instance, fields.parse([("fields", name)]))))
         expected = {name: together[name]} if name in together else {}
         assert row == expected or fields.allowed.fields[name].relation is not None
 
@@ -346,13 +348,13 @@ def test_so_is_any_object_with_its_attributes(instance: BaseModel) -> None:
         return  # its validator does something else the second time
     fields = all_of(type(instance))
     copied = SimpleNamespace(**dict(instance))
-    assert json.loads(encode(fields.of(copied, fields.allowed.default))) == in_json(instance)
+    assert json.loads(encode(fields.from_item(copied, fields.allowed.default))) == in_json(instance)
 
 
 def test_a_page_of_a_list_has_the_same_rows() -> None:
     instances = [Conditional(id=n, email="a@internal" if n % 2 else "a@b") for n in range(4)]
-    pages = Paginate(Conditional, key=("id",))
-    page = pages.of(instances, pages.parse(""))
+    pages = Paginator(Conditional, unique=("id",))
+    page = pages.from_items(instances, pages.parse(""))
     assert page.data == [each.model_dump(mode="json") for each in instances]
 
 
@@ -398,8 +400,8 @@ def test_rows_of_a_database_are_what_their_entities_would_be() -> None:
         session.add_all(Owner(id=n, email="a@internal" if n % 2 else "a@b") for n in (1, 2))
         session.add_all(Pet(id=n, lives=n, owner_id=n % 2 + 1) for n in (8, 9))
         session.flush()
-        pages = Paginate(PetOut, model=Pet, advise=False)
-        rows = pages.page_sync(session, select(Pet), pages.parse("")).data
+        pages = Paginator(PetOut, model=Pet, advise=False)
+        rows = pages.sync.page(session, select(Pet), pages.parse("")).data
         entities = session.scalars(select(Pet).order_by(Pet.id)).all()
         expected = [PetOut.model_validate(each).model_dump(mode="json") for each in entities]
         assert rows == expected == [
@@ -414,19 +416,19 @@ class TestInCursors:
 
     def test_a_field_that_a_row_may_hide_is_not_sorted_by(self) -> None:
         keyed: list[dict[str, Any]] = [
-            {"key": ("id",), "sort": ("email",)},
-            {"key": ("id",), "default_sort": "email"},
-            {"key": ("email",)},
+            {"unique": ("id",), "sort": ("email",)},
+            {"unique": ("id",), "default_sort": "email"},
+            {"unique": ("email",)},
         ]
         for options in keyed:
             with pytest.raises(InvalidOption, match="a client can read the values in a cursor"):
-                Paginate(Conditional, mode="cursor", secret=SECRET, **options)
+                Paginator(Conditional, mode="cursor", secret=SECRET, **options)
 
     def test_nor_by_a_select(self) -> None:
-        pages = Paginate(OnlyOwner, model=Owner, mode="cursor", secret=SECRET, advise=False)
+        pages = Paginator(OnlyOwner, model=Owner, mode="cursor", secret=SECRET, advise=False)
         engine = create_engine("sqlite://", poolclass=NullPool)
         with Session(engine) as session, pytest.raises(InvalidOption, match="a cursor"):
-            pages.page_sync(session, select(Owner).order_by(Owner.email), pages.parse(""))
+            pages.sync.page(session, select(Owner).order_by(Owner.email), pages.parse(""))
 
 
 # What is refused ----------------------------------------------------------------------------------
@@ -506,7 +508,7 @@ def holding(annotation: Any) -> type[BaseModel]:
     ],
 )
 def test_what_cannot_be_kept_is_refused(model: type[BaseModel], words: str) -> None:
-    for make in (Fields, lambda source: Paginate(source, key=())):
+    for make in (FieldSelector, lambda source: Paginator(source, unique=())):
         with pytest.raises(InvalidOption, match=words):
             make(model)
 
@@ -526,15 +528,15 @@ def test_as_one_value_it_is_kept(annotation: Any) -> None:
         mass: int = 7
 
     model = pydantic.create_model("Holding", tag=annotation)
-    fields = Fields(model, opaque=("tag",))
-    values = (Whole(id=1), Extra(id=1, more="x"), Heavy(name="t"))  # type: ignore[call-arg]
+    fields = FieldSelector(model, opaque=("tag",))
+    values = (Whole(id=1), Extra(id=1, more_suffix="x"), Heavy(name="t"))  # type: ignore[call-arg]
     for value in values:
         try:
             instance = model(tag=value)
         except pydantic.ValidationError:
             continue
         dumped = instance.model_dump(mode="json", by_alias=True)
-        assert fields.of(instance, fields.parse("")) == dumped
+        assert fields.from_item(instance, fields.parse("")) == dumped
 
 
 @dataclasses.dataclass
@@ -591,9 +593,9 @@ class Loud:
 )  # fmt: skip
 def test_what_another_class_says_to_pydantic_is_not_passed_over(model: type) -> None:
     with pytest.raises(InvalidOption, match=r"a (pydantic )?BaseModel"):
-        Fields(model)
+        FieldSelector(model)
     with pytest.raises(InvalidOption, match=r"a (pydantic )?BaseModel"):
-        Fields(holding(model))
+        FieldSelector(holding(model))
 
 
 def test_constraints_change_nothing() -> None:
@@ -602,5 +604,5 @@ def test_constraints_change_nothing() -> None:
         name: Annotated[str, StringConstraints(max_length=9), Field(min_length=1)]
         tag: Annotated[Tag | None, Field(description="one")] = None
 
-    fields = Fields(Short)
-    assert fields.of(Short("ada"), fields.parse("")) == {"name": "ada"}
+    fields = FieldSelector(Short)
+    assert fields.from_item(Short("ada"), fields.parse("")) == {"name": "ada"}

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import Column, Engine, ForeignKey, Table, event, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from hasten.fields import Fields
+from hasten.fields import FieldSelector
 from tests.pagination.costs import counting, file_engine
 
 FEW, MANY = 50, 2_000
@@ -88,7 +88,7 @@ class OwnerOut(BaseModel):
     repeated: list[Row]
 
 
-FIELDS = Fields(OwnerOut, model=Owner, many=3)
+FIELDS = FieldSelector(OwnerOut, model=Owner, max_related=3)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def read(engine: Engine, wanted: str, owner: int) -> tuple[object, int]:
     """What is answered, and what it costs the second time."""
     with Session(engine) as session:
         of_one = select(Owner).where(Owner.id == owner)
-        answer = FIELDS.one_sync(session, of_one, FIELDS.parse(f"fields={wanted}"))
+        answer = FIELDS.sync.one(session, of_one, FIELDS.parse(f"fields={wanted}"))
         with counting(session.connection()) as cost:
-            FIELDS.one_sync(session, of_one, FIELDS.parse(f"fields={wanted}"))
+            FIELDS.sync.one(session, of_one, FIELDS.parse(f"fields={wanted}"))
         return answer, cost()
 
 

@@ -10,12 +10,12 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, aliased, contains_eager, with_loader_criteria
 
 from hasten.errors import InvalidOption, RowNotFound
-from hasten.fields import Allowed, Fields
+from hasten.fields import AllowedFields, FieldSelector
 from tests.fields.databases import Post, Slot, Tag, User, Visit, async_engine, engine
 from tests.fields.models import UserOut
 
-Users = Fields(UserOut, model=User, default=("id", "name"))
-Slots = Fields({"day": "day", "visits": [Allowed(["id"])]}, model=Slot)
+Users = FieldSelector(UserOut, model=User, default=("id", "name"))
+Slots = FieldSelector({"day": "day", "visits": [AllowedFields(["id"])]}, model=Slot)
 Second: Any = aliased(User)
 
 ROWS: dict[str, Callable[[], Select[Any]]] = {
@@ -38,28 +38,28 @@ def test_a_join_to_many_repeats_no_row(database: str, rows: str) -> None:
     fields = Users.parse("fields=id,team(id),posts(id)")
     with Session(engine(database)) as session:
         assert len(session.execute(statement).unique().all()) == 1
-        expected = Users.one_sync(session, select(User).where(User.id == 1), fields)
-        assert Users.one_sync(session, statement, fields) == expected
+        expected = Users.sync.one(session, select(User).where(User.id == 1), fields)
+        assert Users.sync.one(session, statement, fields) == expected
         with pytest.raises(InvalidOption, match="a WHERE that finds one"):
-            Users.one_sync(session, ROWS[rows]().where(User.id < 4), fields)
+            Users.sync.one(session, ROWS[rows]().where(User.id < 4), fields)
         with pytest.raises(RowNotFound):
-            Users.one_sync(session, ROWS[rows]().where(User.id > 4000), fields)
+            Users.sync.one(session, ROWS[rows]().where(User.id > 4000), fields)
 
 
 def test_criteria_hold_for_what_is_joined(database: str) -> None:
     none = with_loader_criteria(Post, Post.id < 0)
     statement = select(User).join(User.posts).where(User.id == 1).options(none)
     with Session(engine(database)) as session, pytest.raises(RowNotFound):
-        Users.one_sync(session, statement, Users.parse(""))
+        Users.sync.one(session, statement, Users.parse(""))
 
 
 def test_an_alias_and_a_key_of_two_columns(database: str) -> None:
     with Session(engine(database)) as session:
         statement = select(Second).join(Second.posts).where(Second.id == 1)
-        assert Users.one_sync(session, statement, Users.parse("fields=id")) == {"id": 1}
+        assert Users.sync.one(session, statement, Users.parse("fields=id")) == {"id": 1}
         day, hour = session.execute(select(Visit.day, Visit.hour).limit(1)).one()
         slot = select(Slot).join(Slot.visits).where(Slot.day == day, Slot.hour == hour)
-        found = Slots.one_sync(session, slot, Slots.parse("fields=day"))
+        found = Slots.sync.one(session, slot, Slots.parse("fields=day"))
         assert found == {"day": day}
 
 
@@ -67,7 +67,7 @@ def test_what_is_limited_stays_as_it_is(database: str) -> None:
     statement = select(User).join(User.posts).order_by(User.id.desc()).limit(1)
     with Session(engine(database)) as session:
         newest = session.scalars(statement).one()
-        assert Users.one_sync(session, statement, Users.parse("fields=id")) == {"id": newest.id}
+        assert Users.sync.one(session, statement, Users.parse("fields=id")) == {"id": newest.id}
 
 
 async def test_where_results_are_awaited(database: str) -> None:
@@ -80,6 +80,6 @@ async def test_where_results_are_awaited(database: str) -> None:
 @pytest.mark.parametrize("query", ["fields=id", "fields=id,team(id)"])
 def test_what_locks_is_refused(query: str) -> None:
     with Session(engine("sqlite")) as session:
-        for read in (Users.one_sync, Users.many_sync):
+        for read in (Users.sync.one, Users.sync.many):
             with pytest.raises(InvalidOption, match=r"one without with_for_update\(\)"):
                 read(session, select(User).with_for_update(), Users.parse(query))

@@ -21,7 +21,7 @@ from sqlalchemy.orm import (
 )
 
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
-from hasten.fields import Allowed, Fields
+from hasten.fields import AllowedFields, FieldSelector
 from hasten.fields.sql import run
 from hasten.fields.sql.running import Step
 from tests.fields.databases import (
@@ -42,25 +42,27 @@ from tests.fields.databases import (
 )
 from tests.fields.models import PostOut, TagOut, TeamOut, UserOut
 
-Users = Fields(UserOut, model=User, default=("id", "name", "email"), max_depth=4)
-Slots = Fields({"day": "day", "visits": [Allowed(["id"])]}, model=Slot)
+Users = FieldSelector(UserOut, model=User, default=("id", "name", "email"), max_depth=4)
+Slots = FieldSelector({"day": "day", "visits": [AllowedFields(["id"])]}, model=Slot)
 
 Rows = list[dict[str, object]]
 
 SECRETS = re.compile(r"password_hash|secret|draft|\*")
 
 
-def ask(database: str, text: str | None, statement: Any, fields: Fields[Any] = Users) -> Rows:
+def ask(
+    database: str, text: str | None, statement: Any, fields: FieldSelector[Any] = Users
+) -> Rows:
     rows, _ = ask_and_log(database, text, statement, fields)
     return rows
 
 
 def ask_and_log(
-    database: str, text: str | None, statement: Any, fields: Fields[Any] = Users
+    database: str, text: str | None, statement: Any, fields: FieldSelector[Any] = Users
 ) -> tuple[Rows, list[str]]:
     query = [("fields", text)] if text is not None else []
     with Session(engine(database)) as session, statements_of(engine(database)) as log:
-        return fields.many_sync(session, statement, fields.parse(query)), log
+        return fields.sync.many(session, statement, fields.parse(query)), log
 
 
 def by_id(*ids: int) -> Select[Any]:
@@ -173,7 +175,7 @@ class TestColumns:
             event.listen(session, "do_orm_execute", only_some)
             fields = Users.parse("fields=id,team(id),posts(id)")
             statement = select(User).where(User.id.in_([1, 2, 5, 6])).order_by(User.id)
-            rows = Users.many_sync(session, statement.limit(limit), fields)
+            rows = Users.sync.many(session, statement.limit(limit), fields)
         assert [row["id"] for row in rows] == [1, 2, 6]
         assert [row["team"] for row in rows] == [{"id": 2}, None, {"id": 1}]
         posts: Any = rows[0]["posts"]
@@ -215,8 +217,8 @@ class TestColumns:
                 lambda state: seen.append((state.is_orm_statement, state.is_select)),
             )
             fields = Users.parse("fields=id,team(id),posts(id,author(id)),badge")
-            Users.many_sync(session, select(User).limit(2), fields)
-            Users.many_sync(session, select(User), fields)
+            Users.sync.many(session, select(User).limit(2), fields)
+            Users.sync.many(session, select(User), fields)
         assert seen == [(True, True)] * 6
 
     @pytest.mark.parametrize(
@@ -246,7 +248,9 @@ def selected(statement: str) -> list[str]:
 
 class TestToOne:
     def test_a_relation_named_alone_has_its_default_fields(self, database: str) -> None:
-        fields = Fields(UserOut, model=User, expand={"team": Allowed(TeamOut, default=["name"])})
+        fields = FieldSelector(
+            UserOut, model=User, expand={"team": AllowedFields(TeamOut, default=["name"])}
+        )
         assert ask(database, "team", by_id(1), fields) == [{"team": {"name": "team2"}}]
 
     def test_dots_and_parentheses_make_the_same_statement(self, database: str) -> None:
@@ -274,7 +278,7 @@ class TestToOne:
         assert len(log) == 2
 
     def test_by_a_key_of_two_columns(self, database: str) -> None:
-        fields = Fields({"id": "id", "slot": Allowed(["day", "hour"])}, model=Visit)
+        fields = FieldSelector({"id": "id", "slot": AllowedFields(["day", "hour"])}, model=Visit)
         rows = ask(database, "id,slot", select(Visit).order_by(Visit.id), fields)
         assert rows[0] == {"id": 1, "slot": {"day": 2, "hour": 2}}
         assert rows[-1] == {"id": 8, "slot": None}
@@ -301,21 +305,21 @@ class TestToMany:
     def test_a_relation_to_many_with_exactly_the_cap_is_not_marked(
         self, database: str, cap: int
     ) -> None:
-        fields = Fields(UserOut, model=User, many={"posts": cap}, more="More")
+        fields = FieldSelector(UserOut, model=User, max_related={"posts": cap}, more_suffix="More")
         (row,) = ask(database, "posts(id)", by_id(1), fields)
         posts: Any = row["posts"]
         assert len(posts) == min(cap, POSTS_OF_FIRST)
         assert row.get("postsMore") == (True if cap < POSTS_OF_FIRST else None)
 
     def test_the_database_caps_a_relation_to_many(self, database: str) -> None:
-        fields = Fields(UserOut, model=User, many=2)
+        fields = FieldSelector(UserOut, model=User, max_related=2)
         _, log = ask_and_log(database, "posts(id)", by_id(1, 2), fields)
         assert "row_number() OVER" in log[1]
         assert ("LATERAL" in log[1]) == (database == "postgresql")
 
     def test_postgresql_stops_reading_at_the_cap(self) -> None:
         """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
-        fields = Fields(UserOut, model=User, many=2)
+        fields = FieldSelector(UserOut, model=User, max_related=2)
         chosen = fields.parse("fields=posts(title)")
         steps = fields._table().fetch(select(User), chosen, "postgresql")
         made = engine("postgresql")
@@ -405,27 +409,27 @@ class TestWhatIsKept:
 
     @pytest.mark.parametrize("text", ["id", "id,team(id)", "id,posts(id)", "id,posts(id,tags(id))"])
     def test_requests_in_turn_get_their_own_rows(self, database: str, text: str) -> None:
-        fields = Fields(UserOut, model=User, max_depth=3)
+        fields = FieldSelector(UserOut, model=User, max_depth=3)
         chosen = fields.parse([("fields", text)])
         with Session(engine(database)) as session:
             for n in (1, 2, 7, 1, 30, 2):
                 one = select(User).where(User.id == n)
-                assert fields.one_sync(session, one, chosen)["id"] == n
+                assert fields.sync.one(session, one, chosen)["id"] == n
                 some = select(User).where(User.id.in_(range(n, n + 3)), User.name != f"user{n:02}")
                 statement = some.order_by(User.id).limit(n).offset(n % 2)
                 wanted = [user.id for user in session.scalars(statement)]
-                found = fields.many_sync(session, statement, chosen)
+                found = fields.sync.many(session, statement, chosen)
                 assert [row["id"] for row in found] == wanted
                 hidden = select(User).where(_is(n))
-                assert [row["id"] for row in fields.many_sync(session, hidden, chosen)] == [n]
+                assert [row["id"] for row in fields.sync.many(session, hidden, chosen)] == [n]
         assert fields._table()._selects.count == 3
 
     def test_one_text_for_all_rows(self, database: str) -> None:
-        fields = Fields(UserOut, model=User)
+        fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             for n in range(1, 9):
-                fields.one_sync(session, select(User).where(User.id == n), chosen)
+                fields.sync.one(session, select(User).where(User.id == n), chosen)
         assert len(set(log)) == 1
 
     def test_criteria_of_the_select_apply_to_its_relations(self, database: str) -> None:
@@ -437,7 +441,7 @@ class TestWhatIsKept:
                     with_loader_criteria(Team, Team.secret != secret),
                     with_loader_criteria(Post, Post.draft != draft),
                 )
-                rows = Users.many_sync(session, statement, fields)
+                rows = Users.sync.many(session, statement, fields)
                 teams = [{"id": 2}, {"id": 3}, {"id": 1}]
                 wanted: list[Any] = [None if f"s{team['id']}" == secret else team for team in teams]
                 assert [row["team"] for row in rows] == wanted
@@ -455,24 +459,24 @@ class TestWhatIsKept:
             )
             for tenant in ("a", "b"):
                 statement = by_id(1).execution_options(tenant=tenant)
-                Users.many_sync(session, statement, Users.parse("fields=id,posts(id,tags(id))"))
+                Users.sync.many(session, statement, Users.parse("fields=id,posts(id,tags(id))"))
         assert seen == ["a"] * 3 + ["b"] * 3
 
 
 class TestShapes:
     def test_the_memory_for_all_selections_is_bounded(self) -> None:
         names = [name for name, field in Users.allowed.fields.items() if not field.relation]
-        fields = Fields(UserOut, model=User)
+        fields = FieldSelector(UserOut, model=User)
         statement = select(User)
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
-            fields.shape(statement, fields.parse([("fields", asked)])).statement(statement)
+            fields._shape(statement, fields.parse([("fields", asked)])).statement(statement)
         assert fields._table().count == 256
 
     def test_equal_selections_share_one_shape(self) -> None:
-        fields = Fields(UserOut, model=User)
+        fields = FieldSelector(UserOut, model=User)
         shapes = {
-            fields.shape(select(User), fields.parse([("fields", text)]))
+            fields._shape(select(User), fields.parse([("fields", text)]))
             for text in ("id,name", "name,id", " id, name,id")
         }
         assert len(shapes) == 1
@@ -480,7 +484,7 @@ class TestShapes:
     def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
-        shape = Users.shape(statement, fields, apart=True)
+        shape = Users._shape(statement, fields, apart=True)
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             found = session.execute(shape.statement(statement)).all()
             rows = run(session, shape.read(found, session.get_bind().dialect.name))
@@ -489,10 +493,10 @@ class TestShapes:
         assert rows == ask(database, str(fields), statement)
 
     def test_a_shape_has_one_statement_text(self) -> None:
-        fields = Fields(UserOut, model=User)
+        fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
-            str(fields.shape(statement, chosen).statement(statement))
+            str(fields._shape(statement, chosen).statement(statement))
             for statement in (select(User).limit(number) for number in (5, 10))
         }
         assert len(texts) == 1
@@ -506,10 +510,10 @@ class TestExecutors:
 
     def test_session_and_connection(self, database: str) -> None:
         with Session(engine(database)) as session:
-            assert Users.one_sync(session, by_id(2), self.chosen) == self.expected
+            assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         with engine(database).connect() as connection:
-            assert Users.one_sync(connection, by_id(2), self.chosen) == self.expected
-            assert Users.many_sync(connection, by_id(2), self.chosen) == [self.expected]
+            assert Users.sync.one(connection, by_id(2), self.chosen) == self.expected
+            assert Users.sync.many(connection, by_id(2), self.chosen) == [self.expected]
 
     async def test_asynchronous_ones(self, database: str) -> None:
         from sqlalchemy.ext.asyncio import AsyncSession
@@ -541,12 +545,12 @@ class TestExecutors:
             statements_of(engine(database)) as log,
             pytest.raises(InvalidOption, match="a WHERE that finds one"),
         ):
-            Users.one_sync(connection, select(User), Users.parse(""))
+            Users.sync.one(connection, select(User), Users.parse(""))
         assert "LIMIT" in log[0]
 
     def test_a_scoped_session_is_one(self, database: str) -> None:
         session: Any = scoped_session(sessionmaker(engine(database)))
-        assert Users.one_sync(session, by_id(2), self.chosen) == self.expected
+        assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         session.remove()
 
 
@@ -555,20 +559,22 @@ class TestInheritance:
 
     @pytest.mark.parametrize("kind", [Car, Bike])
     def test_columns_of_both(self, database: str, kind: Any) -> None:
-        fields = Fields({"id": "id", "own": kind.own.key, "owner": Allowed(["name"])}, model=kind)
+        fields = FieldSelector(
+            {"id": "id", "own": kind.own.key, "owner": AllowedFields(["name"])}, model=kind
+        )
         rows = ask(database, "own,owner", select(kind), fields)
         assert rows == [{"own": kind.__name__, "owner": {"name": "user03"}}]
         rows = ask(database, "owner", select(kind).limit(1), fields)
         assert rows == [{"owner": {"name": "user03"}}]
 
     def test_a_relation_leads_to_one_class_alone(self, database: str) -> None:
-        garage = Fields({"cars": [Allowed(["id", "own"])]}, model=User)
-        bikes = Fields({"bikes": [Allowed(["id", "own"])]}, model=User)
+        garage = FieldSelector({"cars": [AllowedFields(["id", "own"])]}, model=User)
+        bikes = FieldSelector({"bikes": [AllowedFields(["id", "own"])]}, model=User)
         assert ask(database, "cars", by_id(3), garage) == [{"cars": [{"id": 1, "own": "Car"}]}]
         assert ask(database, "bikes", by_id(3), bikes) == [{"bikes": [{"id": 2, "own": "Bike"}]}]
 
     def test_a_select_of_a_class_below(self, database: str) -> None:
-        fields = Fields({"id": "id", "owner": Allowed(["id"])}, model=Vehicle)
+        fields = FieldSelector({"id": "id", "owner": AllowedFields(["id"])}, model=Vehicle)
         assert ask(database, "id", select(Bike), fields) == [{"id": 2}]
         statement = select(Car).order_by(Car.own).limit(3)
         assert ask(database, "id,owner", statement, fields) == [{"id": 1, "owner": {"id": 3}}]
@@ -586,7 +592,7 @@ class TestRoles:
         assert ask(database, "email", by_id(1)) == [{"email": "1@example.org"}]
 
     def test_a_removed_field_may_have_options(self) -> None:
-        fields = Fields(UserOut, model=User, many={"posts": 3})
+        fields = FieldSelector(UserOut, model=User, max_related={"posts": 3})
         assert "posts" not in fields.without("posts").allowed.fields
 
 
@@ -594,34 +600,34 @@ class TestStartUp:
     """What cannot be kept when a request comes is refused when the application starts."""
 
     @pytest.mark.parametrize(
-        ("source", "remedy"),
+        ("schema", "remedy"),
         [
             (["id", "nickname"], r"'nickname'.* 'nickname', but there is none: .*needs"),
             (["id", "posts"], r"'posts' for the field 'posts', but it is something else"),
             (["id", "metadata"], r"'metadata'.* there is none"),
             (["id", "__table__"], "there is none"),
             (["id", "first_tags"], "it is something else"),
-            ({"x": Allowed(["id"])}, r"a relationship 'x' for the field 'x'"),
-            ({"name": Allowed(["id"])}, r"a relationship 'name'.*opaque"),
-            ({"team": [Allowed(["id"])]}, r"'team' that leads to many"),
-            ({"posts": Allowed(["id"])}, r"'posts' that leads to one"),
-            ({"team": Allowed(["nickname"])}, r"model=<class '.*Team'>: .*'nickname'"),
+            ({"x": AllowedFields(["id"])}, r"a relationship 'x' for the field 'x'"),
+            ({"name": AllowedFields(["id"])}, r"a relationship 'name'.*opaque"),
+            ({"team": [AllowedFields(["id"])]}, r"'team' that leads to many"),
+            ({"posts": AllowedFields(["id"])}, r"'posts' that leads to one"),
+            ({"team": AllowedFields(["nickname"])}, r"model=<class '.*Team'>: .*'nickname'"),
         ],
     )  # fmt: skip
-    def test_a_name_that_is_not_mapped_is_refused(self, source: Any, remedy: str) -> None:
+    def test_a_name_that_is_not_mapped_is_refused(self, schema: Any, remedy: str) -> None:
         with pytest.raises(InvalidOption, match=remedy):
-            Fields(source, model=User)
+            FieldSelector(schema, model=User)
 
     def test_a_class_that_is_not_mapped(self) -> None:
         with pytest.raises(InvalidOption, match="a class that is mapped to a table"):
-            Fields(UserOut, model=UserOut)
+            FieldSelector(UserOut, model=UserOut)
 
     @pytest.mark.parametrize(
         "options",
         [
-            {"many": 0},
-            {"many": {"posts": True}},
-            {"many": {"nothing": 3}},
+            {"max_related": 0},
+            {"max_related": {"posts": True}},
+            {"max_related": {"nothing": 3}},
             {"max_depth": 0},
             {"max_names": "9"},
             {"compute": {"nothing": len}},
@@ -630,15 +636,15 @@ class TestStartUp:
     )
     def test_options_that_cannot_be(self, options: dict[str, Any]) -> None:
         with pytest.raises(InvalidOption):
-            Fields(UserOut, model=User, **options)
+            FieldSelector(UserOut, model=User, **options)
 
     def test_an_allowed_has_its_options_already(self) -> None:
-        with pytest.raises(InvalidOption, match="the other options of an Allowed in itself"):
-            Fields(Allowed(UserOut), model=User, default=["id"])
+        with pytest.raises(InvalidOption, match="the other options in AllowedFields itself"):
+            FieldSelector(AllowedFields(UserOut), model=User, default=["id"])
 
     def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match="another end than 'posts_id' has"):
-            Fields({"posts": [TagOut], "posts_id": "id"}, model=User, more="_id")
+        with pytest.raises(InvalidOption, match="one without a field 'posts_id'"):
+            FieldSelector({"posts": [TagOut], "posts_id": "id"}, model=User, more_suffix="_id")
 
 
 class TestQueries:
@@ -657,5 +663,5 @@ class TestQueries:
             Users.parse("fields=")
 
     def test_the_parameter_may_have_another_name(self) -> None:
-        fields = Fields(PostOut, model=Post, parameter="only")
+        fields = FieldSelector(PostOut, model=Post, parameter="only")
         assert fields.parse("only=title&fields=x").names == ("title",)

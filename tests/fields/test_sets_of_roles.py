@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from hasten import fastapi
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields import Fields, Partial
-from hasten.pagination import Paginate, Window
+from hasten.fields import FieldSelector, Partial
+from hasten.pagination import Paginator, Window
 from tests.fields.databases import User, engine
 
 SECRET: Final = "a secret of more than 16 bytes"
@@ -40,10 +40,10 @@ class UserOut(BaseModel):
     posts: list[PostOut]
 
 
-Users: Final[Fields[Any]] = Fields(UserOut, model=User, many=2)
+Users: Final[FieldSelector[Any]] = FieldSelector(UserOut, model=User, max_related=2)
 Guests: Final = Users.without("email", "team.name", "posts.id")
 OfGuests: Final = Guests.without("posts")
-Strangers: Final[Fields[Any]] = Fields(UserOut, model=User)
+Strangers: Final[FieldSelector[Any]] = FieldSelector(UserOut, model=User)
 
 ASKED: Final = "id,name,team(id),posts(title)"
 ITEMS: Final = [
@@ -55,14 +55,14 @@ ITEMS: Final = [
 ]  # fmt: skip
 
 SORTS: Final = ("id", "name", "email")
-Pages: Final = Paginate(Partial[UserOut], model=User, sort=SORTS, fields=Users, advise=False)
-Walk: Final = Paginate(
+Pages: Final = Paginator(Partial[UserOut], model=User, sort=SORTS, fields=Users, advise=False)
+Walk: Final = Paginator(
     Partial[UserOut], model=User, sort=SORTS, fields=Users, mode="cursor", secret=SECRET,
     advise=False,
 )  # fmt: skip
-InMemory: Final[Fields[Any]] = Fields(UserOut)
-Lists: Final = Paginate(
-    Partial[UserOut], key=("id",), sort=SORTS, fields=InMemory, mode="both", secret=SECRET
+InMemory: Final[FieldSelector[Any]] = FieldSelector(UserOut)
+Lists: Final = Paginator(
+    Partial[UserOut], unique=("id",), sort=SORTS, fields=InMemory, mode="both", secret=SECRET
 )
 FEW: Final = select(User).where(User.id < 9)
 
@@ -81,15 +81,15 @@ def test_what_without_made_is_read_by_what_it_was_made_from(database: str) -> No
     own, role = Users.parse(f"fields={ASKED}"), Guests.parse(f"fields={ASKED}")
     with Session(engine(database)) as session:
         one = select(User).where(User.id == 3)
-        assert Users.one_sync(session, one, role) == Users.one_sync(session, one, own)
-        assert Users.many_sync(session, FEW, role) == Users.many_sync(session, FEW, own)
+        assert Users.sync.one(session, one, role) == Users.sync.one(session, one, own)
+        assert Users.sync.many(session, FEW, role) == Users.sync.many(session, FEW, own)
         for pages in (Pages, Walk):
             q = pages.parse("limit=3&sort=-name")
-            of_role, of_own = (pages.page_sync(session, FEW, q, each) for each in (role, own))
+            of_role, of_own = (pages.sync.page(session, FEW, q, each) for each in (role, own))
             assert of_role.data == of_own.data
             assert set(of_role.data[0]) - {"posts_has_more"} == {"id", "name", "team", "posts"}
         twice = OfGuests.parse("")
-        assert Pages.page_sync(session, FEW, Pages.parse(""), twice).data[0].keys() == {
+        assert Pages.sync.page(session, FEW, Pages.parse(""), twice).data[0].keys() == {
             "id", "name",
         }  # fmt: skip
 
@@ -97,35 +97,39 @@ def test_what_without_made_is_read_by_what_it_was_made_from(database: str) -> No
 async def test_so_it_is_of_what_is_in_memory() -> None:
     own = InMemory.parse(f"fields={ASKED}")
     role = InMemory.without("email", "team.name").parse(f"fields={ASKED}")
-    assert InMemory.of(ITEMS[0], role) == InMemory.of(ITEMS[0], own)
-    assert InMemory.items(ITEMS, role) == InMemory.items(ITEMS, own)
+    assert InMemory.from_item(ITEMS[0], role) == InMemory.from_item(ITEMS[0], own)
+    assert InMemory.from_items(ITEMS, role) == InMemory.from_items(ITEMS, own)
     for query in ("limit=2&sort=-name", "limit=2&cursor="):
         q = Lists.parse(query)
-        assert Lists.of(ITEMS, q, role).data == Lists.of(ITEMS, q, own).data
+        assert Lists.from_items(ITEMS, q, role).data == Lists.from_items(ITEMS, q, own).data
     page = await Lists.from_source(Source(), Lists.parse(""), role)
-    assert page.data == InMemory.items(ITEMS, own)
+    assert page.data == InMemory.from_items(ITEMS, own)
 
 
 @pytest.mark.parametrize(
     ("fields", "other"), [(Users, Strangers), (Guests, Users), (Guests, Users.without("team"))]
 )
 @pytest.mark.parametrize("asked", ["id", "id,posts(title)"])
-def test_an_unrelated_set_is_refused(fields: Fields[Any], other: Fields[Any], asked: str) -> None:
+def test_an_unrelated_set_is_refused(
+    fields: FieldSelector[Any], other: FieldSelector[Any], asked: str
+) -> None:
     chosen = other.parse(f"fields={asked}")
-    pages = Paginate(Partial[UserOut], model=User, fields=fields, advise=False)
+    pages = Paginator(Partial[UserOut], model=User, fields=fields, advise=False)
     with Session(engine("sqlite")) as session:
         calls: list[Callable[[], object]] = [
-            lambda: fields.one_sync(session, select(User).where(User.id == 1), chosen),
-            lambda: fields.many_sync(session, FEW, chosen),
-            lambda: fields.of(ITEMS[0], chosen),
-            lambda: fields.items(ITEMS, chosen),
-            lambda: fields.shape(FEW, chosen),
-            lambda: pages.page_sync(session, FEW, pages.parse(""), chosen),
-            lambda: Lists.of(ITEMS, Lists.parse(""), chosen),
-            lambda: Lists.of(ITEMS, Lists.parse("cursor="), chosen),
+            lambda: fields.sync.one(session, select(User).where(User.id == 1), chosen),
+            lambda: fields.sync.many(session, FEW, chosen),
+            lambda: fields.from_item(ITEMS[0], chosen),
+            lambda: fields.from_items(ITEMS, chosen),
+            lambda: fields._shape(FEW, chosen),
+            lambda: pages.sync.page(session, FEW, pages.parse(""), chosen),
+            lambda: Lists.from_items(ITEMS, Lists.parse(""), chosen),
+            lambda: Lists.from_items(ITEMS, Lists.parse("cursor="), chosen),
         ]
         for call in calls:
-            with pytest.raises(InvalidOption, match=r"fields='id.*the same Fields, or by what its"):
+            with pytest.raises(
+                InvalidOption, match=r"fields='id.*the same FieldSelector parsed, or one that its"
+            ):
                 call()
 
 
@@ -134,22 +138,22 @@ def test_it_says_what_may_be_sorted_by() -> None:
     with Session(engine("sqlite")) as session:
         for pages in (Pages, Walk):
             with pytest.raises(InvalidParameter, match="these are id, name") as refused:
-                pages.page_sync(session, FEW, pages.parse("sort=-email"), role)
+                pages.sync.page(session, FEW, pages.parse("sort=-email"), role)
             assert "email" not in refused.value.allowed
             assert (refused.value.parameter, refused.value.status) == ("sort", 422)
     role = InMemory.without("email").parse("")
     for query in ("sort=email", "sort=email&cursor="):
         with pytest.raises(InvalidParameter, match="these are id, name"):
-            Lists.of(ITEMS, Lists.parse(query), role)
+            Lists.from_items(ITEMS, Lists.parse(query), role)
 
 
 def test_it_says_what_a_cursor_may_hold() -> None:
     options: dict[str, Any] = {"mode": "both", "secret": SECRET, "advise": False}
-    by_email = Paginate(UserOut, model=User, fields=Users, default_sort="email", **options)
-    by_id: Any = Paginate(UserOut, model=User, fields=Users, **options)
+    by_email = Paginator(UserOut, model=User, fields=Users, default_sort="email", **options)
+    by_id: Any = Paginator(UserOut, model=User, fields=Users, **options)
     with Session(engine("sqlite")) as session:
         # The order that the developer chose shows nothing of a row.
-        page = by_email.page_sync(session, FEW, by_email.parse("limit=2"), Guests.parse(""))
+        page = by_email.sync.page(session, FEW, by_email.parse("limit=2"), Guests.parse(""))
         assert "email" not in page.data[0]
         for pages, role, statement in (
             (by_email, Guests, FEW),
@@ -157,18 +161,18 @@ def test_it_says_what_a_cursor_may_hold() -> None:
             (by_id, Users.without("id"), FEW),
         ):
             with pytest.raises(InvalidOption, match="a client can read the values in a cursor"):
-                pages.page_sync(session, statement, pages.parse("cursor="), role.parse(""))
+                pages.sync.page(session, statement, pages.parse("cursor="), role.parse(""))
     with pytest.raises(InvalidOption, match="a client can read the values in a cursor"):
-        Lists.of(ITEMS, Lists.parse("cursor="), InMemory.without("id").parse(""))
+        Lists.from_items(ITEMS, Lists.parse("cursor="), InMemory.without("id").parse(""))
 
 
 def test_fastapi_says_the_same() -> None:
     pages = fastapi.Paginate(Partial[UserOut], model=User, sort=SORTS, fields=Users, advise=False)
     with Session(engine("sqlite")) as session:
-        page = pages.page_sync(session, FEW, pages.parse(""), Guests.parse("fields=id"))
+        page = pages.sync.page(session, FEW, pages.parse(""), Guests.parse("fields=id"))
         assert page.data[0] == {"id": 1}
         with pytest.raises(RequestValidationError):
-            pages.page_sync(session, FEW, pages.parse("sort=email"), Guests.parse(""))
+            pages.sync.page(session, FEW, pages.parse("sort=email"), Guests.parse(""))
 
 
 async def test_the_parameters_of_a_role_are_its_own() -> None:

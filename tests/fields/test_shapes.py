@@ -18,8 +18,8 @@ from sqlalchemy import Engine, create_engine, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Mapper, Session
 
-from hasten.fields import Allowed, Fields, FieldSet
-from hasten.pagination import Paginate
+from hasten.fields import AllowedFields, FieldSelector, FieldSet
+from hasten.pagination import Paginator
 from tests.effort import effort
 from tests.fields.databases import (
     DATABASES,
@@ -37,15 +37,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning
 
 INITIALS: Final = {"initials": ("first", "last")}
 
-Tags: Final = Allowed({"id": "id", "name": "name"})
-Bosses: Final = Allowed({"id": "id", "email": "email", "initials": "initials"}, needs=INITIALS)
-Posts: Final = Allowed({"id": "id", "title": "title", "tags": [Tags], "author": Bosses})
-Teams: Final = Allowed({"id": "id", "name": "name", "members": [Bosses]})
-Users: Final = Allowed(
+Tags: Final = AllowedFields({"id": "id", "name": "name"})
+Bosses: Final = AllowedFields(
+    {"id": "id", "email": "email", "initials": "initials"}, needs=INITIALS
+)
+Posts: Final = AllowedFields({"id": "id", "title": "title", "tags": [Tags], "author": Bosses})
+Teams: Final = AllowedFields({"id": "id", "name": "name", "members": [Bosses]})
+Users: Final = AllowedFields(
     {
         "id": "id", "name": "name", "email": "email", "made": "created", "balance": "balance",
         "role": "role", "settings": "settings", "shouted": "shouted", "initials": "initials",
-        "team": Teams, "boss": Bosses, "posts": [Posts], "badge": Allowed({"text": "text"}),
+        "team": Teams, "boss": Bosses, "posts": [Posts], "badge": AllowedFields({"text": "text"}),
     },
     needs=INITIALS,
 )  # fmt: skip
@@ -56,19 +58,26 @@ def initials(first: str, last: str) -> str:
     return first[0] + last[0]
 
 
-fields: Final = Fields(
+fields: Final = FieldSelector(
     Users,
     model=User,
     max_depth=3,
-    many=2,
+    max_related=2,
     compute=dict.fromkeys(
         ("initials", "boss.initials", "team.members.initials", "posts.author.initials"), initials
     ),
 )
-Pages = Paginate(object, model=User, fields=fields, sort=tuple(SORTS), mode="both", secret="0f1e2d3c4b5a6978")
+Pages = Paginator(
+    object,
+    model=User,
+    fields=fields,
+    sort=tuple(SORTS),
+    mode="both",
+    secret="a secret of more than 16 bytes",
+)
 
 
-def texts_of(allowed: Allowed) -> st.SearchStrategy[str]:
+def texts_of(allowed: AllowedFields) -> st.SearchStrategy[str]:
     """What a request may say of a list: some of its names, with some of theirs."""
     plain = [name for name, field in allowed.fields.items() if field.relation is None]
     nested = [
@@ -114,19 +123,19 @@ def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
     """Ask in one way. The names of the attributes that are sorted by."""
     match how:
         case "one":
-            fields.one_sync(session, select(User).where(User.id == 1), chosen)
+            fields.sync.one(session, select(User).where(User.id == 1), chosen)
             return set()
         case "many":
-            fields.many_sync(session, select(User).limit(4), chosen)
+            fields.sync.many(session, select(User).limit(4), chosen)
             return set()
         case "page":
             q = Pages.parse(f"page=2&limit=4&sort={sort}")
-            Pages.page_sync(session, select(User), q, chosen)
+            Pages.sync.page(session, select(User), q, chosen)
         case "cursor":
             token = ""
             for _ in range(3):
                 q = Pages.parse(f"limit=4&sort={sort}&cursor={token}")
-                found: Any = Pages.page_sync(session, select(User), q, chosen)
+                found: Any = Pages.sync.page(session, select(User), q, chosen)
                 token = found.next_cursor
     return {SORTS[sort.removeprefix("-")]}
 
@@ -169,13 +178,13 @@ class TestShapes:
     """As many sets of fields as there may be, again and again, on one connection."""
 
     def test_the_caches_of_statements_stay_within_their_bounds(self, database: str) -> None:
-        own = Fields(Users, model=User, max_depth=3, compute=fields._compute)
+        own = FieldSelector(Users, model=User, max_depth=3, compute=fields._compute)
         engine(database)  # fills it
         made: Engine = create_engine(url(database, 0), query_cache_size=100)
         assert len(SETS) > 256
         with Session(made) as session, statements_of(made) as log:
             for asked in [*SETS, *SETS[:10]]:
-                own.one_sync(
+                own.sync.one(
                     session, select(User).where(User.id == 1), own.parse(f"fields={asked}")
                 )
             # Of the second time, a text is the one of the first.
@@ -209,13 +218,13 @@ class TestShapes:
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             for number in range(1, 9):
                 q = Pages.parse(f"page={number}&limit=4&sort=name")
-                Pages.page_sync(session, select(User), q, chosen)
+                Pages.sync.page(session, select(User), q, chosen)
             by_number = len(set(log))
             log.clear()
             token: str | None = ""
             while token is not None:
                 q = Pages.parse(f"limit=4&sort=name&cursor={token}")
-                found: Any = Pages.page_sync(session, select(User), q, chosen)
+                found: Any = Pages.sync.page(session, select(User), q, chosen)
                 token = found.next_cursor
         assert by_number <= 8
         assert len(set(log)) <= 8

@@ -21,13 +21,13 @@ from hasten.compression.dictionaries import _named_dictionary
 from hasten.compression.head import ETagPolicy, Head
 from hasten.compression.negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields import Fields
+from hasten.fields import FieldSelector
 from hasten.jobs.encoding import decode_json
 from hasten.jobs.engines.redis.fields import decode_added, decode_answer, event, job_record
 from hasten.jobs.options import decode_options, read_keep_logs
 from hasten.jobs.states import State
-from hasten.pagination import Paginate
-from hasten.pagination.cursor import Cursor, Keys, _mac, _to_base64
+from hasten.pagination import Paginator
+from hasten.pagination.cursor import Cursor, SigningKeys, _mac, _to_base64
 from hasten.ratelimit.addresses import Addresses
 from hasten.ratelimit.proxies import Proxies
 from hasten.ratelimit.rates import parse_rates
@@ -90,7 +90,7 @@ def _proxies(header: str) -> Target:
 
 
 def cursor() -> Target:
-    keys = Keys(SECRET)
+    keys = SigningKeys(SECRET)
 
     def parse(data: bytes) -> None:
         with contextlib.suppress(InvalidParameter):
@@ -106,7 +106,7 @@ def cursor() -> Target:
 
 
 def fields() -> Target:
-    fields = Fields(User)
+    fields = FieldSelector(User)
 
     def parse(data: bytes) -> None:
         text = data.decode("utf-8", "replace")
@@ -120,7 +120,7 @@ def fields() -> Target:
 
 
 def sort() -> Target:
-    pages: Any = Paginate(User, key=("id",), sort=("id", "name"), mode="both", secret=SECRET)
+    pages: Any = Paginator(User, unique=("id",), sort=("id", "name"), mode="both", secret=SECRET)
 
     def parse(data: bytes) -> None:
         text = data.decode("utf-8", "replace")

@@ -4,8 +4,8 @@ import functools
 
 import pytest
 
-from tests.http.codings import CODINGS
 from hasten.compression.pool import Pool
+from tests.http.codings import CODINGS
 from tests.http.hosts import HOSTS
 from tests.http.site import BEHAVIOURS, Site
 

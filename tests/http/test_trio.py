@@ -24,7 +24,7 @@ from hasten.compression import (
 )
 from hasten.compression.pool import Pool
 from hasten.errors import AsyncioRequired
-from hasten.pagination import Paginate, Window
+from hasten.pagination import Paginator, Window
 from hasten.ratelimit import (
     Limit,
     Limiter,
@@ -331,15 +331,15 @@ class TestPages:
                 return 1
 
         async def main() -> None:
-            items = Paginate(Item)
+            items = Paginator(Item)
             q = items.parse("")
-            assert items.of([{"id": 1}], q).total == 1
+            assert items.from_items([{"id": 1}], q).total == 1
             assert (await items.from_source(Numbers(), q)).total == 1
 
         trio.run(main)
 
     def test_of_sessions_that_need_asyncio_are_refused(self) -> None:
-        rows = Paginate(Item, model=Row, sort=("id",))
+        rows = Paginator(Item, model=Row, sort=("id",))
 
         async def main() -> None:
             session = AsyncSession(create_async_engine("sqlite+aiosqlite://"))

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 
-from hasten.fastapi import Fields, Paginate, answering
+from hasten.fastapi import Fields, Paginate, http_errors
 from hasten.fields import FieldSet
 from hasten.pagination import Capped, CursorPage, Page, PageParams
 from tests.pagination import databases
@@ -184,7 +184,7 @@ def engine(driver: str) -> AsyncEngine:
 
 
 NoteFields = Fields(NoteOut, model=Note, default=("id", "title"), max_depth=3)
-OwnerFields = Fields(OwnerOut, model=Owner, default=("id",), many=3, max_depth=3)
+OwnerFields = Fields(OwnerOut, model=Owner, default=("id",), max_related=3, max_depth=3)
 EditorFields = Fields(NoteOut, model=Note)
 ReaderFields = EditorFields.without("size", "owner.email")
 SORTS: Final = ("id", "title", "rank", "ratio", "madeAt")
@@ -262,7 +262,7 @@ async def note(
 async def read(id: int, db: DB, request: Request) -> dict[str, object]:
     """What a reader may see."""
     fields = ReaderFields if request.headers.get("role") != "editor" else EditorFields
-    with answering():
+    with http_errors():
         chosen = fields.parse(request.query_params)
     return await fields.one(db, select(Note).where(Note.id == id), chosen)
 

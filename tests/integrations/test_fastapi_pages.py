@@ -10,8 +10,9 @@ from typing import Annotated, Any, Final
 
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Query, Request, Response
 from fastapi.routing import APIRoute
+from fastapi.security import APIKeyQuery
 from pydantic import BaseModel, Field, TypeAdapter, computed_field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -100,7 +101,7 @@ async def renamed(db: DB, q: Annotated[PageParams, Depends(Renamed.params)]) -> 
 
 @app.get("/api/listed")
 async def listed(q: Annotated[PageParams, Depends(Listed.params)]) -> Page[AuthorOut]:
-    return Listed.of([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], q)
+    return Listed.from_items([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], q)
 
 
 async def get(path: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -143,21 +144,121 @@ async def test_cursors_walk_to_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "parameter", "code"),
+    ("query", "parameter", "code", "bounds"),
     [
-        ("page=0", "page", "out_of_range"),
-        ("page=1_0", "page", "not_a_number"),
-        ("page=1&page=2", "page", "duplicate"),
-        ("limit=101", "limit", "out_of_range"),
-        ("sort=password_hash", "sort", "unknown_name"),
+        ("page=0", "page", "out_of_range", {"ge": 1, "le": (2**63 - 22) // 20 + 1}),
+        ("page=1_0", "page", "not_a_number", {"ge": 1, "le": (2**63 - 22) // 20 + 1}),
+        ("page=1&page=2", "page", "duplicate", None),
+        ("limit=101", "limit", "out_of_range", {"ge": 1, "le": 100}),
+        ("sort=password_hash", "sort", "unknown_name", {"expected": "'id' or 'title'"}),
+        (f"sort={'id,' * 9}", "sort", "too_many", {"max_length": 8}),
     ],
 )
-async def test_refused_in_the_shape_of_fastapi(query: str, parameter: str, code: str) -> None:
+async def test_refused_in_the_shape_of_fastapi(
+    query: str, parameter: str, code: str, bounds: dict[str, Any] | None
+) -> None:
     answer = await get(f"/api/posts?{query}")
     assert answer.status_code == 422
     (detail,) = answer.json()["detail"]
-    assert set(detail) == {"type", "loc", "msg", "input"}
+    assert detail.keys() - {"ctx"} == {"type", "loc", "msg", "input"}
     assert (detail["type"], detail["loc"]) == (code, ["query", parameter])
+    assert detail.get("ctx") == bounds
+
+
+class Filter(BaseModel):
+    min_price: int = 0
+    kind: str = Field("", alias="type")
+
+
+def search(q: str = "") -> str:
+    return q
+
+
+def locale(lang: str = "") -> str:
+    return lang
+
+
+Strict = Paginate(AuthorOut, unknown="refuse")
+StrictFields = Fields(AuthorOut, unknown="refuse")
+
+
+class TestUnknownParameters:
+    app = FastAPI()
+    router = APIRouter(dependencies=[Depends(search)])
+
+    @router.get("/routed")
+    @staticmethod
+    async def routed(q: Annotated[PageParams, Depends(Strict.params)]) -> Page[AuthorOut]:
+        return Strict.from_items([], q)
+
+    app.include_router(router, prefix="/v1", dependencies=[Depends(locale)])
+
+    @app.get("/strict")
+    @staticmethod
+    async def strict(
+        q: Annotated[PageParams, Depends(Strict.params)],
+        author: Annotated[int, Query(alias="authorId")] = 0,
+        _search: Annotated[str, Depends(search)] = "",
+        _internal: Annotated[str, Query(alias="internal", include_in_schema=False)] = "",
+        _key: Annotated[str | None, Depends(APIKeyQuery(name="token", auto_error=False))] = None,
+    ) -> Page[AuthorOut]:
+        return Strict.from_items([{"id": author, "name": "a"}], q)
+
+    @app.get("/filtered")
+    @staticmethod
+    async def filtered(
+        where: Annotated[Filter, Query()], q: Annotated[PageParams, Depends(Strict.params)]
+    ) -> Page[AuthorOut]:
+        return Strict.from_items([{"id": where.min_price, "name": where.kind}], q)
+
+    @app.get("/row")
+    @staticmethod
+    async def row(
+        fields: Annotated[FieldSet, Depends(StrictFields.params)], lang: str = ""
+    ) -> Partial[AuthorOut]:
+        return StrictFields.from_item({"id": 1, "name": lang}, fields)
+
+    async def get(self, path: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(path)
+
+    @pytest.mark.parametrize(
+        ("path", "parameter", "nearest"),
+        [
+            ("/strict?pgae=2", "pgae", "page"),
+            ("/strict?authorid=2", "authorid", "authorId"),
+            ("/filtered?typ=a&min_price=3", "typ", "type"),
+            ("/row?field=id", "field", "fields"),
+            ("/v1/routed?lagn=de", "lagn", "lang"),
+        ],
+    )
+    async def test_are_422_with_the_nearest_one(
+        self, path: str, parameter: str, nearest: str
+    ) -> None:
+        answer = await self.get(path)
+        assert answer.status_code == 422
+        (detail,) = answer.json()["detail"]
+        assert (detail["type"], detail["loc"]) == ("unknown_parameter", ["query", parameter])
+        assert f"did you mean {nearest}?" in detail["msg"]
+
+    async def test_those_that_openapi_does_not_show_are_not_shown(self) -> None:
+        (detail,) = (await self.get("/strict?intern=1")).json()["detail"]
+        assert detail["msg"] == (
+            "intern='1': no such parameter; expected page, limit, sort, authorId, q, token"
+        )
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/strict?page=1&limit=2&authorId=3&q=x&token=y&internal=1",
+            "/filtered?type=a&min_price=3&page=1",
+            "/row?fields=id&lang=de",
+            "/v1/routed?q=x&lang=de",
+        ],
+    )
+    async def test_those_of_the_route_are_known(self, path: str) -> None:
+        assert (await self.get(path)).status_code == 200
 
 
 async def test_a_cursor_of_another_query_is_refused_with_400() -> None:
@@ -204,7 +305,7 @@ def test_openapi_describes_parameters_and_responses() -> None:
 def test_a_client_that_fills_in_defaults_may_move_by_cursor() -> None:
     """A page beside a cursor is refused, so of that there is no default where both are taken."""
     both = Paginate(
-        AuthorOut, key=("id",), mode="both", secret="a secret of 16 bytes", default_limit=7
+        AuthorOut, unique=("id",), mode="both", secret="a secret of 16 bytes", default_limit=7
     )
     other = FastAPI()
 
@@ -307,7 +408,7 @@ class Priced(BaseModel):
 
 
 PRICED: Final = [{"id": 1, "price": Decimal("1.10"), "note": "secret"}]
-Prices = Paginate(Priced, key=("id",), mode="both", secret=SECRET, etag=True)
+Prices = Paginate(Priced, unique=("id",), mode="both", secret=SECRET, etag=True)
 PriceFields = Fields(Priced, etag=True)
 
 
@@ -331,7 +432,7 @@ class TestWhatAHandlerChanges:
     @pytest.mark.parametrize("query", ["", "?cursor="])
     async def test_in_the_rows_of_a_page(self, query: str) -> None:
         def handler(q: Asked) -> Any:
-            page: Any = Prices.of(PRICED, q)
+            page: Any = Prices.from_items(PRICED, q)
             for row in page.data:
                 row["note"] = "***"
             page.data.append({"id": 2})
@@ -343,7 +444,7 @@ class TestWhatAHandlerChanges:
 
     async def test_in_a_page(self) -> None:
         def handler(q: Asked) -> Any:
-            page: Any = Prices.of(PRICED, q)
+            page: Any = Prices.from_items(PRICED, q)
             page.data = []
             page.count = Count(7)
             page.headers["x-more"] = "1"
@@ -358,7 +459,7 @@ class TestWhatAHandlerChanges:
 
     async def test_in_a_row(self) -> None:
         async def handler(fields: AskedFields) -> Any:
-            row = PriceFields.of(PRICED[0], fields)
+            row = PriceFields.from_item(PRICED[0], fields)
             del row["note"]
             row["extra"] = True
             return row
@@ -368,7 +469,7 @@ class TestWhatAHandlerChanges:
 
     async def test_is_what_an_etag_is_of(self) -> None:
         def handler(q: Asked) -> Any:
-            page: Any = Prices.of([dict(row) for row in PRICED], q)
+            page: Any = Prices.from_items([dict(row) for row in PRICED], q)
             page.data[0]["note"] = note
             return page
 
@@ -402,7 +503,7 @@ class TestWhatAHandlerChanges:
 
         @other.get("/")
         def handler(q: Asked) -> Any:
-            return Prices.of(PRICED, q)
+            return Prices.from_items(PRICED, q)
 
         transport = httpx.ASGITransport(app=other)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -420,10 +521,10 @@ class TestWhatDependenciesSet:
     @pytest.mark.parametrize("kind", ["page", "cursor", "row"])
     async def test_headers_and_cookies_are_sent(self, kind: str) -> None:
         def page(q: Asked) -> Any:
-            return Prices.of(PRICED, q)
+            return Prices.from_items(PRICED, q)
 
         def row(fields: AskedFields) -> Any:
-            return PriceFields.of(PRICED[0], fields)
+            return PriceFields.from_item(PRICED[0], fields)
 
         answer = await ask(
             row if kind == "row" else page,
@@ -437,7 +538,7 @@ class TestWhatDependenciesSet:
 
     async def test_headers_are_sent_with_304_too(self) -> None:
         def handler(q: Asked) -> Any:
-            return Prices.of(PRICED, q)
+            return Prices.from_items(PRICED, q)
 
         tag = (await ask(handler)).headers["etag"]
         again = await ask(
@@ -451,7 +552,7 @@ class TestWhatDependenciesSet:
             response.headers["ETag"] = '"mine"'
 
         def handler(q: Asked) -> Any:
-            return Prices.of(PRICED, q)
+            return Prices.from_items(PRICED, q)
 
         answer = await ask(handler, dependencies=[Depends(told)], status_code=203)
         assert (answer.status_code, answer.headers["etag"]) == (202, '"mine"')
@@ -460,10 +561,10 @@ class TestWhatDependenciesSet:
         """What it was is kept with the request, for tests and servers may share a task."""
 
         def handler(request: Request) -> Any:
-            return Prices.of(PRICED, Prices.parse(request.query_params))
+            return Prices.from_items(PRICED, Prices.parse(request.query_params))
 
         def page(q: Asked) -> Any:
-            return Prices.of(PRICED, q)
+            return Prices.from_items(PRICED, q)
 
         assert "session" in (await ask(page, dependencies=[Depends(self.told)])).cookies
         assert "session" not in (await ask(handler)).cookies
@@ -483,7 +584,7 @@ class TestInsideOfAnotherAnswer:
     @pytest.mark.parametrize("annotation", [None, Any, dict[str, Any], Both])
     async def test_a_page_is_what_it_is_alone(self, annotation: Any) -> None:
         def handler(q: Asked):  # type: ignore[no-untyped-def]
-            return {"page": Prices.of(PRICED, q), "total": 1}
+            return {"page": Prices.from_items(PRICED, q), "total": 1}
 
         if annotation is not None:
             handler.__annotations__["return"] = annotation
@@ -494,7 +595,7 @@ class TestInsideOfAnotherAnswer:
         items = Paginate(Priced, envelope=Envelope(data="items"))
 
         def handler(q: Asked) -> Any:
-            return [Listed.of([], q), items.of(PRICED, q)]
+            return [Listed.from_items([], q), items.from_items(PRICED, q)]
 
         one, other = (await ask(handler, response_model=None)).json()
         assert (one["data"], other["items"][0]["price"]) == ([], "1.10")

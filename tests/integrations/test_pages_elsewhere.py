@@ -20,10 +20,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hasten._answers import Answer
+from hasten._answers import EncodedResponse
 from hasten.errors import InvalidParameter, RowNotFound
-from hasten.fields import Fields, Partial
-from hasten.pagination import Paginate
+from hasten.fields import FieldSelector, Partial
+from hasten.pagination import Paginator
 from tests.http.hosts import django_app, untyped
 from tests.pagination.databases import Item, async_engine
 
@@ -34,7 +34,7 @@ class ItemOut(BaseModel):
     made: datetime
 
 
-Items = Paginate(
+Items = Paginator(
     Partial[ItemOut],
     model=Item,
     sort=("grade",),
@@ -43,10 +43,10 @@ Items = Paginate(
     etag=True,
     advise=False,
 )
-Item1 = Fields(ItemOut, model=Item, default=("id",))
+Item1 = FieldSelector(ItemOut, model=Item, default=("id",))
 
 
-async def items(query: Any, request: Any = None) -> Answer:
+async def items(query: Any, request: Any = None) -> EncodedResponse:
     q = Items.parse(query)
     with async_engine("sqlite") as made:
         async with AsyncSession(made) as db:
@@ -57,7 +57,7 @@ async def items(query: Any, request: Any = None) -> Answer:
     return found.response(request)
 
 
-async def item(query: Any, id: int) -> Answer:
+async def item(query: Any, id: int) -> EncodedResponse:
     with async_engine("sqlite") as made:
         async with AsyncSession(made) as db:
             row = await Item1.one(db, select(Item).where(Item.id == id), Item1.parse(query))
@@ -66,8 +66,8 @@ async def item(query: Any, id: int) -> Answer:
     return row.response()
 
 
-async def refuse(_: object, error: Any) -> Answer:
-    answer: Answer = error.response()
+async def refuse(_: object, error: Any) -> EncodedResponse:
+    answer: EncodedResponse = error.response()
     return answer
 
 
@@ -92,7 +92,7 @@ def litestar_app() -> Any:
         return await item(request.query_params, request.path_params["id"])
 
     def refused(_: object, error: Any) -> Any:
-        answer: Answer = error.response()
+        answer: EncodedResponse = error.response()
         return litestar.Response(
             answer.body, status_code=answer.status, headers=answer.headers, media_type="x/y"
         )

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import permutations
 from typing import Any, Final
 
+import httpx
 import pytest
+from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import (
     BigInteger,
@@ -26,10 +28,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, relationship
+from sqlalchemy.pool import StaticPool
 
 from hasten import fastapi
 from hasten.errors import PaginationWarning
-from hasten.pagination import Cached, Capped, Key, Paginate
+from hasten.pagination import Cached, Capped, Paginator, SortKey, paginator
 from hasten.pagination.sql import advice, planning
 from tests.pagination.databases import url
 
@@ -83,7 +86,7 @@ class NoteOut(BaseModel):
 
 
 NAMES: Final = ("id", "kind", "code", "made", "ended", "score", "size")
-RULED: Final = tuple(Key(name) for name in NAMES)
+RULED: Final = tuple(SortKey(name) for name in NAMES)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -116,8 +119,8 @@ def told() -> Iterator[list[str]]:
     assert len(texts) == len(caught)
 
 
-def events(sort: Any = RULED, **options: Any) -> Any:
-    return Paginate(EventOut, model=Event, sort=sort, **options)
+def events(sort: Any = RULED, *, advise: Any = True, **options: Any) -> Any:
+    return Paginator(EventOut, model=Event, sort=sort, advise=advise, **options)
 
 
 def told_of(session: Session, query: str, statement: Any = None, paginate: Any = None) -> list[str]:
@@ -125,7 +128,7 @@ def told_of(session: Session, query: str, statement: Any = None, paginate: Any =
     statement = select(Event) if statement is None else statement
     with told() as texts:
         for _ in range(3):
-            paginate.page_sync(session, statement, paginate.parse(query))
+            paginate.sync.page(session, statement, paginate.parse(query))
     return texts
 
 
@@ -150,7 +153,7 @@ class TestIndexes:
         assert len(texts) == (0 if name(session) == "sqlite" else 1)
 
     def test_but_of_a_bigint_it_is_another_number(self, sqlite: Session) -> None:
-        notes = Paginate(NoteOut, model=Note, default_sort="text")
+        notes = Paginator(NoteOut, model=Note, default_sort="text", advise=True)
         (said,) = told_of(sqlite, "", select(Note), notes)
         assert "Note.text alone" in said
         assert said.endswith('add Index("ix_a_notes_text_id", Note.text, Note.id)')
@@ -199,7 +202,7 @@ class TestIndexes:
             assert texts[0].endswith(
                 'Index("ix_a_events_score_id", Event.score.desc().nulls_last(), Event.id.desc())'
             )
-        first = [Key("score", nulls="first")]
+        first = [SortKey("score", nulls="first")]
         assert told_of(session, "sort=-score", paginate=events(first)) == []
 
     def test_the_line_that_is_said_helps(self, session: Session) -> None:
@@ -234,8 +237,8 @@ class TestNulls:
     def test_a_name_without_a_rule(self, session: Session) -> None:
         (said, *_) = told_of(session, "sort=score", paginate=events(("score", "made")))
         assert said == (
-            "Event sorted by score: nobody says where rows without a value stand, which are last "
-            'for now. Say Key("score", nulls="last") in sort=, or "first"'
+            "Event sorted by score: sort= does not say where rows without a value stand, so they "
+            'come last. Use SortKey("score", nulls="last") in sort=, or nulls="first"'
         )
         assert told_of(session, "sort=made", paginate=events(("score", "made"))) == []
 
@@ -245,7 +248,7 @@ class TestNulls:
     def test_the_order_of_the_select(self, session: Session) -> None:
         plain = select(Event).order_by(Event.score.desc())
         assert any(
-            "Event.score.nulls_last() in order_by()" in said
+            "Use Event.score.nulls_last()" in said
             for said in told_of(session, "", plain, events(()))
         )
         ruled = select(Event).order_by(Event.score.nulls_last())
@@ -282,7 +285,7 @@ class TestCounts:
         pages = events()
         event.listen(session, "do_orm_execute", seen.append)
         with told():
-            pages.page_sync(session, select(Event), pages.parse(""))
+            pages.sync.page(session, select(Event), pages.parse(""))
         assert len(seen) == 1
 
 
@@ -295,7 +298,7 @@ class TestJoins:
 
     def test_to_one_is_none(self, session: Session) -> None:
         other = aliased(Event)
-        notes = Paginate(NoteOut, model=Note)
+        notes = Paginator(NoteOut, model=Note, advise=True)
         joined = select(Note).join(other, other.id == Note.event_id).where(other.kind == "x")
         assert told_of(session, "", joined, notes) == []
 
@@ -332,7 +335,7 @@ class TestFilters:
         assert "func.now()" in said
 
     def test_so_are_totals_and_versions_that_are_never_found_again(self, sqlite: Session) -> None:
-        for pages in (events(count=Cached("exact", 30)), events(etag=func.max(Event.id))):
+        for pages in (events(count=Cached("exact", 30)), events(version=func.max(Event.id))):
             (said,) = told_of(sqlite, "sort=id", NOW["now"](), pages)
             assert "totals and versions are not found again" in said
 
@@ -353,8 +356,8 @@ class TestWhenAndWhere:
             for tenant in (1, 2):
                 for query in ("sort=kind", "sort=kind&page=2", "sort=kind&page=9&limit=3"):
                     statement = select(Event).where(Event.tenant == tenant)
-                    pages.page_sync(sqlite, statement, pages.parse(query))
-            pages.page_sync(sqlite, select(Event), pages.parse("sort=kind"))
+                    pages.sync.page(sqlite, statement, pages.parse(query))
+            pages.sync.page(sqlite, select(Event), pages.parse("sort=kind"))
         assert len(texts) == 2
 
     def test_not_if_nobody_wants_it(self, sqlite: Session) -> None:
@@ -363,11 +366,47 @@ class TestWhenAndWhere:
     def test_on_the_line_of_the_caller(self, sqlite: Session) -> None:
         pages = events()
         with pytest.warns(PaginationWarning) as caught:
-            pages.page_sync(sqlite, select(Event), pages.parse("sort=kind"))
+            pages.sync.page(sqlite, select(Event), pages.parse("sort=kind"))
         assert {each.filename for each in caught} == {__file__}
 
-    async def test_of_a_caller_that_waits_too(self) -> None:
+    @pytest.mark.parametrize("is_development", [True, False])
+    def test_by_default_only_in_development(
+        self, sqlite: Session, monkeypatch: pytest.MonkeyPatch, *, is_development: bool
+    ) -> None:
+        """Which is ``python -X dev``."""
+        monkeypatch.setattr(paginator, "in_development", lambda: is_development)
+        texts = told_of(sqlite, "sort=kind", paginate=events(advise="auto"))
+        assert bool(texts) == is_development
+
+    @pytest.mark.parametrize("is_debug", [True, False])
+    async def test_in_fastapi_the_debug_mode_is_development(self, *, is_debug: bool) -> None:
+        made = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        async with made.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
         pages = fastapi.Paginate(EventOut, model=Event, sort=RULED)
+        app = FastAPI(debug=is_debug)
+
+        @app.get("/")
+        async def handler(q: Any = Depends(pages.params)) -> Any:  # noqa: B008
+            async with AsyncSession(made) as db:
+                return await pages.page(db, select(Event), q)
+
+        transport = httpx.ASGITransport(app)
+        with told() as texts:
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                assert (await client.get("/?sort=kind")).status_code == 200
+        await made.dispose()
+        assert bool(texts) == is_debug
+
+    def test_the_warnings_can_be_filtered_by_their_class(self, sqlite: Session) -> None:
+        with told() as texts:
+            warnings.filterwarnings("ignore", category=PaginationWarning)
+            pages = events()
+            pages.sync.page(sqlite, select(Event), pages.parse("sort=kind"))
+        assert texts == []
+
+    async def test_of_a_caller_that_waits_too(self) -> None:
+        pages = fastapi.Paginate(EventOut, model=Event, sort=RULED, advise=True)
         made = create_async_engine("sqlite+aiosqlite://")
         async with AsyncSession(made) as db:
             await (await db.connection()).run_sync(Base.metadata.create_all)
@@ -385,5 +424,5 @@ def test_what_clients_ask_for_is_spoken_of_so_often_only(
     paginate = events()
     with told() as texts:
         for order in permutations(("kind", "score", "size", "ended"), 2):
-            paginate.page_sync(sqlite, select(Event), paginate.parse(f"sort={','.join(order)}"))
+            paginate.sync.page(sqlite, select(Event), paginate.parse(f"sort={','.join(order)}"))
     assert 0 < len({text.partition(":")[0] for text in texts}) <= 3

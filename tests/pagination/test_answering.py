@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from hasten._answers import Answer
+from hasten._answers import EncodedResponse
 from hasten.errors import InvalidOption
-from hasten.fields import Fields, Partial
-from hasten.pagination import CursorPage, Envelope, Page, Paginate
+from hasten.fields import FieldSelector, Partial
+from hasten.pagination import CursorPage, Envelope, Page, Paginator
 from hasten.pagination.counts import Count
 from tests.pagination.databases import DATABASES, Author, Item, Post, engine, statements_of
 
@@ -55,14 +55,14 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 def answered(
     session: Session, items: Any, query: str, tag: str | None = None, statement: Any = EVERY
-) -> Answer:
+) -> EncodedResponse:
     q = items.parse(query, if_none_match=tag)
-    found: Answer = items.page_sync(session, statement, q).response(Request(tag))
+    found: EncodedResponse = items.sync.page(session, statement, q).response(Request(tag))
     return found
 
 
 def test_a_response_has_links(session: Session) -> None:
-    items = Paginate(ItemOut, model=Item)
+    items = Paginator(ItemOut, model=Item)
     found = answered(session, items, "page=2&limit=5&q=%26")
     assert json.loads(found.body)["pagination"] == {"page": 2, "limit": 5, "total": 180}
     assert (found.status, found.headers["content-type"]) == (200, "application/json")
@@ -70,25 +70,31 @@ def test_a_response_has_links(session: Session) -> None:
     assert set(found.headers) == {"content-type", "link"}
 
 
+def test_the_only_page_has_no_links(session: Session) -> None:
+    items = Paginator(ItemOut, model=Item)
+    found = answered(session, items, "", statement=EVERY.where(Item.id < 3))
+    assert set(found.headers) == {"content-type"}
+
+
 def test_no_cache_control_is_sent(session: Session) -> None:
-    items = Paginate(ItemOut, model=Item, etag=True)
+    items = Paginator(ItemOut, model=Item, etag=True)
     assert set(answered(session, items, "").headers) == {"content-type", "link", "etag"}
 
 
 def test_a_matching_etag_gets_304_with_the_links(session: Session) -> None:
-    items = Paginate(ItemOut, model=Item, etag=True)
+    items = Paginator(ItemOut, model=Item, etag=True)
     first = answered(session, items, "limit=3")
     tag = first.headers["etag"]
     assert not tag.startswith("W/")
     again = answered(session, items, "limit=3", f"W/{tag}")
-    assert again == Answer(b"", 304, {"etag": tag, "link": first.headers["link"]})
+    assert again == EncodedResponse(b"", 304, {"etag": tag, "link": first.headers["link"]})
     assert answered(session, items, "limit=4", tag).status == 200
     session.execute(update(Item).where(Item.id == 2).values(grade=99))
     assert answered(session, items, "limit=3", tag).status == 200
 
 
 def test_the_etag_depends_on_the_selected_fields(session: Session) -> None:
-    items = Paginate(Partial[ItemOut], model=Item, etag=True)
+    items = Paginator(Partial[ItemOut], model=Item, etag=True)
     queries = ("", "fields=id", "fields=grade", "fields=grade,id", "fields=id,grade")
     tags = [answered(session, items, query).headers["etag"] for query in queries]
     assert len(set(tags)) == 4
@@ -96,11 +102,11 @@ def test_the_etag_depends_on_the_selected_fields(session: Session) -> None:
 
 
 class TestVersions:
-    items = Paginate(
+    items = Paginator(
         Partial[ItemOut],
         model=Item,
         sort=("grade",),
-        etag=(func.max(Item.grade), func.count()),
+        version=(func.max(Item.grade), func.count()),
         advise=False,
     )
 
@@ -112,7 +118,7 @@ class TestVersions:
             again = answered(session, self.items, "limit=3", tag)
         assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
         assert len(seen) == 1
-        found = self.items.page_sync(session, EVERY, self.items.parse("limit=3", if_none_match=tag))
+        found = self.items.sync.page(session, EVERY, self.items.parse("limit=3", if_none_match=tag))
         assert (found.not_modified, list(found.data), found.total) == (True, [], None)
 
     @pytest.mark.parametrize(
@@ -148,20 +154,29 @@ class TestVersions:
         assert answered(session, self.items, "", tag).status == 200
 
     def test_beside_cursors(self, session: Session) -> None:
-        items = Paginate(
-            ItemOut, model=Item, mode="cursor", secret=SECRET, etag=func.max(Item.grade)
+        items = Paginator(
+            ItemOut, model=Item, mode="cursor", secret=SECRET, version=func.max(Item.grade)
         )
         tag = answered(session, items, "").headers["etag"]
         assert answered(session, items, "", tag).status == 304
 
     def test_of_groups_there_is_none(self, session: Session) -> None:
-        with pytest.raises(InvalidOption, match="etag"):
+        with pytest.raises(InvalidOption, match="version"):
             answered(session, self.items, "", None, EVERY.group_by(Item.id))
 
-    @pytest.mark.parametrize("wrong", ["bytes", 1, None, ("x",)])
+    @pytest.mark.parametrize("wrong", ["bytes", 1, True, ("x",)])
     def test_what_is_no_expression_is_refused(self, wrong: Any) -> None:
-        with pytest.raises(InvalidOption, match="etag"):
-            Paginate(ItemOut, model=Item, etag=wrong)
+        with pytest.raises(InvalidOption, match="version"):
+            Paginator(ItemOut, model=Item, version=wrong)
+
+    @pytest.mark.parametrize("wrong", [None, 1, "bytes", func.max(Item.grade)])
+    def test_an_etag_is_a_switch(self, wrong: Any) -> None:
+        with pytest.raises(InvalidOption, match=r"etag=.*True or False; an expression.*version="):
+            Paginator(ItemOut, model=Item, etag=wrong)
+
+    def test_a_version_makes_the_etag_alone(self) -> None:
+        with pytest.raises(InvalidOption, match="etag=True: expected False beside version="):
+            Paginator(ItemOut, model=Item, etag=True, version=func.max(Item.grade))
 
 
 def test_a_page_made_by_hand_is_an_answer_too() -> None:
@@ -174,29 +189,29 @@ def test_a_page_made_by_hand_is_an_answer_too() -> None:
 
 
 def test_an_envelope_is_kept(session: Session) -> None:
-    items = Paginate(ItemOut, model=Item, envelope=Envelope("items", "meta", {"total": "count"}))
+    items = Paginator(ItemOut, model=Item, envelope=Envelope("items", "meta", {"total": "count"}))
     found = json.loads(answered(session, items, "limit=1").body)
     assert (set(found), found["meta"]["count"]) == ({"items", "meta"}, 180)
 
 
 class TestRows:
     def test_a_row_is_a_dict_and_an_answer(self, session: Session) -> None:
-        authors = Fields(AuthorOut, model=Author, default=("id",), etag=True)
-        row = authors.one_sync(session, select(Author).where(Author.id == 1), authors.parse(""))
+        authors = FieldSelector(AuthorOut, model=Author, default=("id",), etag=True)
+        row = authors.sync.one(session, select(Author).where(Author.id == 1), authors.parse(""))
         assert (row, row.response().body) == ({"id": 1}, b'{"id":1}')
         tag = row.response().headers["etag"]
         assert row.response(Request(tag)).status == 304
 
     def test_without_a_word_there_is_no_etag(self, session: Session) -> None:
-        authors = Fields(AuthorOut, model=Author)
-        row = authors.one_sync(session, select(Author).where(Author.id == 1), authors.parse(""))
+        authors = FieldSelector(AuthorOut, model=Author)
+        row = authors.sync.one(session, select(Author).where(Author.id == 1), authors.parse(""))
         assert set(row.response().headers) == {"content-type"}
 
 
 def test_the_client_chooses_what_rows_hold(session: Session) -> None:
-    posts = Paginate(Partial[PostOut], model=Post, sort=("title",), advise=False)
+    posts = Paginator(Partial[PostOut], model=Post, sort=("title",), advise=False)
     q = posts.parse("fields=author(name)&limit=2&sort=-title")
     with statements_of(session.get_bind().engine) as seen:
-        found = posts.page_sync(session, select(Post), q)
+        found = posts.sync.page(session, select(Post), q)
     assert [set(row) for row in found.data] == [{"author"}] * 2
     assert all("body" not in each for each in seen)

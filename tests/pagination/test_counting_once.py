@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten.errors import InvalidOption
-from hasten.pagination import Cached, Capped, Count, Paginate
+from hasten.pagination import Cached, Capped, Count, Paginator
 from hasten.pagination.remembered import Remembered
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, statements_of
 
@@ -73,38 +73,38 @@ class TestRemembered:
 
 class TestCached:
     def test_is_counted_once(self, session: Session) -> None:
-        items = Paginate(ItemOut, model=Item, count=Cached("exact", 60))
+        items = Paginator(ItemOut, model=Item, count=Cached("exact", 60))
         with statements_of(session.get_bind().engine) as seen:
             totals = [
-                items.page_sync(session, EVERY, items.parse(f"page={number}")).total
+                items.sync.page(session, EVERY, items.parse(f"page={number}")).total
                 for number in (1, 2, 3)
             ]
         assert totals == [180] * 3
         assert sum("count(" in each for each in seen) == 1
 
     def test_for_each_filter_and_scope_apart(self, session: Session) -> None:
-        items = Paginate(ItemOut, model=Item, count=Cached("exact", 60))
+        items = Paginator(ItemOut, model=Item, count=Cached("exact", 60))
         q = items.parse("")
         for _ in range(2):
             for number in range(3):
                 statement = EVERY.where(Item.dataset == number, Item.id > number)
                 total = session.scalar(select(func.count()).select_from(statement.subquery()))
-                assert items.page_sync(session, statement, q).total == total
+                assert items.sync.page(session, statement, q).total == total
         with statements_of(session.get_bind().engine) as seen:
-            items.page_sync(session, EVERY.where(Item.dataset == 0, Item.id > 0), q, scope="other")
+            items.sync.page(session, EVERY.where(Item.dataset == 0, Item.id > 0), q, scope="other")
         assert sum("count(" in each for each in seen) == 1
 
     def test_a_page_that_shows_more_corrects_it(self, session: Session) -> None:
-        items = Paginate(ItemOut, model=Item, count=Cached("exact", 60), max_limit=1000)
-        assert items.page_sync(session, EVERY, items.parse("limit=1")).total == 180
+        items = Paginator(ItemOut, model=Item, count=Cached("exact", 60), max_limit=1000)
+        assert items.sync.page(session, EVERY, items.parse("limit=1")).total == 180
         session.execute(insert(Item), [A_ROW] * 5)
-        assert items.page_sync(session, EVERY, items.parse("limit=1000")).total == 185
+        assert items.sync.page(session, EVERY, items.parse("limit=1000")).total == 185
 
     def test_beside_cursors_and_with_a_cap(self, session: Session) -> None:
         count = Cached(Capped(50), 60)
-        items = Paginate(ItemOut, model=Item, mode="cursor", secret=SECRET, count=count)
+        items = Paginator(ItemOut, model=Item, mode="cursor", secret=SECRET, count=count)
         for _ in range(2):
-            found = items.page_sync(session, EVERY, items.parse(""))
+            found = items.sync.page(session, EVERY, items.parse(""))
             assert (found.total, found.total_relation) == (50, "gte")
 
 
@@ -116,8 +116,8 @@ class TestFunctions:
             asked.append((db, statement))
             return 1000
 
-        items = Paginate(ItemOut, model=Item, count=count)
-        found = items.page_sync(session, EVERY, items.parse(""))
+        items = Paginator(ItemOut, model=Item, count=count)
+        found = items.sync.page(session, EVERY, items.parse(""))
         assert (found.total, len(found.data)) == (1000, 20)
         assert asked == [(session, EVERY)]
 
@@ -127,7 +127,7 @@ class TestFunctions:
             found = await db.scalar(select(func.count()).select_from(statement.subquery()))
             return Count(found or 0, "estimate")
 
-        items = Paginate(ItemOut, model=Item, count=Cached(count, 60))
+        items = Paginator(ItemOut, model=Item, count=Cached(count, 60))
         with async_engine(database) as made:
             async with AsyncSession(made) as db:
                 for _ in range(2):
@@ -136,14 +136,17 @@ class TestFunctions:
 
     @pytest.mark.parametrize("wrong", [None, True, "many", -1, 1.5])
     def test_must_give_a_number(self, wrong: Any) -> None:
-        items = Paginate(ItemOut, model=Item, count=lambda db, statement: wrong)
+        items = Paginator(ItemOut, model=Item, count=lambda db, statement: wrong)
         with Session(engine("sqlite")) as session, pytest.raises(InvalidOption, match="count"):
-            items.page_sync(session, EVERY, items.parse(""))
+            items.sync.page(session, EVERY, items.parse(""))
 
     def test_that_waits_is_for_what_waits(self) -> None:
         async def count(db: object, statement: object) -> int:
             return 1
 
-        items = Paginate(ItemOut, model=Item, count=count)
-        with Session(engine("sqlite")) as session, pytest.raises(TypeError, match="page_sync"):
-            items.page_sync(session, EVERY, items.parse(""))
+        items = Paginator(ItemOut, model=Item, count=count)
+        with (
+            Session(engine("sqlite")) as session,
+            pytest.raises(InvalidOption, match=r"sync\.page"),
+        ):
+            items.sync.page(session, EVERY, items.parse(""))

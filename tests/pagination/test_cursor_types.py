@@ -10,26 +10,26 @@ from sqlalchemy import Dialect, Enum, String, TypeDecorator, create_engine, sele
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields import Allowed, Fields
-from hasten.pagination import CursorPage, Paginate
+from hasten.fields import AllowedFields, FieldSelector
+from hasten.pagination import CursorPage, Paginator
 from tests.fields.databases import DATABASES, Slot, User, engine
 
 SORTS = ("id", "name", "email", "created", "balance", "role", "ref", "team_id")
 
-Users = Paginate(
+Users = Paginator(
     object,
     model=User,
-    fields=Fields(Allowed(SORTS), model=User),
+    fields=FieldSelector(AllowedFields(SORTS), model=User),
     sort=SORTS,
     mode="cursor",
     secret="a secret of more than 16 bytes",
     advise=False,
 )
 
-Slots = Paginate(
+Slots = Paginator(
     object,
     model=Slot,
-    fields=Fields(Allowed(("day", "hour")), model=Slot),
+    fields=FieldSelector(AllowedFields(("day", "hour")), model=Slot),
     sort=("day", "hour"),
     mode="cursor",
     secret="a secret of more than 16 bytes",
@@ -56,10 +56,10 @@ def test_a_primary_key_of_two_columns(database: str, sort: str) -> None:
 
 def test_what_a_cursor_cannot_hold_is_refused_at_once() -> None:
     with pytest.raises(InvalidOption, match=r"not JSON\(\)"):
-        Paginate(
+        Paginator(
             object,
             model=User,
-            fields=Fields(Allowed(("id", "settings")), model=User),
+            fields=FieldSelector(AllowedFields(("id", "settings")), model=User),
             sort=("settings",),
             mode="cursor",
             secret="a secret of more than 16 bytes",
@@ -68,7 +68,7 @@ def test_what_a_cursor_cannot_hold_is_refused_at_once() -> None:
 
 def walk(
     session: Session,
-    paginate: Paginate[CursorPage[object]],
+    paginate: Paginator[CursorPage[object]],
     model: type,
     sort: str,
 ) -> list[dict[str, object]]:
@@ -77,12 +77,12 @@ def walk(
     token: str | None = ""
     while token is not None:
         q = paginate.parse(f"sort={sort}&limit=4&cursor={token}")
-        pages.append(paginate.page_sync(session, select(model), q))
+        pages.append(paginate.sync.page(session, select(model), q))
         token = pages[-1].next_cursor
         assert len(pages) < 50
     for before, page in zip(reversed(pages[:-1]), reversed(pages), strict=False):
         q = paginate.parse(f"sort={sort}&limit=4&cursor={page.prev_cursor}")
-        assert paginate.page_sync(session, select(model), q).data == before.data
+        assert paginate.sync.page(session, select(model), q).data == before.data
     return [dict(row) for page in pages for row in page.data]
 
 
@@ -112,7 +112,7 @@ def test_a_walk_goes_by_a_type_of_the_application() -> None:
         id: int
         text: str
 
-    words = Paginate(
+    words = Paginator(
         WordOut, model=Word, sort=("text",), mode="cursor", secret="a secret of 16 bytes"
     )
     made = create_engine("sqlite://")
@@ -123,7 +123,7 @@ def test_a_walk_goes_by_a_type_of_the_application() -> None:
         db.flush()
         token: str | None = ""
         while token is not None:
-            found = words.page_sync(
+            found = words.sync.page(
                 db, select(Word), words.parse(f"sort=text&limit=2&cursor={token}")
             )
             seen += [row["text"] for row in found.data]
@@ -153,7 +153,7 @@ class ThingOut(BaseModel):
 
 
 def test_a_cursor_with_a_removed_enum_member_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
-    things = Paginate(
+    things = Paginator(
         ThingOut,
         model=Thing,
         sort=("color",),
@@ -166,28 +166,10 @@ def test_a_cursor_with_a_removed_enum_member_has_expired(monkeypatch: pytest.Mon
     with Session(made) as db:
         db.add_all([Thing(color=Color.RED), Thing(color=Color.BLUE)])
         db.flush()
-        token = things.page_sync(db, select(Thing), things.parse("sort=color&limit=1")).next_cursor
+        token = things.sync.page(db, select(Thing), things.parse("sort=color&limit=1")).next_cursor
         q = things.parse(f"sort=color&limit=1&cursor={token}")
         monkeypatch.delitem(Color._value2member_map_, "blue")
         with pytest.raises(InvalidParameter) as caught:
-            things.page_sync(db, select(Thing), q)
+            things.sync.page(db, select(Thing), q)
         assert (caught.value.status, caught.value.code) == (400, "cursor_expired")
     made.dispose()
-
-
-def test_a_limit_over_the_maximum_can_be_clamped() -> None:
-    things = Paginate(
-        object,
-        model=User,
-        fields=Fields(Allowed(("id",)), model=User),
-        mode="cursor",
-        secret="a secret of 16 bytes",
-        default_limit=5,
-        max_limit=10,
-        clamp=True,
-    )
-    with Session(engine("sqlite")) as session:
-        found = things.page_sync(session, select(User), things.parse("limit=1000"))
-    assert (found.limit, len(found.data)) == (10, 10)
-    with pytest.raises(InvalidOption, match="clamp"):
-        Paginate(object, model=User, fields=Fields(Allowed(("id",)), model=User), clamp=True)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_e
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 from sqlalchemy.orm import sessionmaker as make_sessions
 
-from hasten.pagination import Cached, Paginate
+from hasten.pagination import Cached, Paginator
 
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
 
@@ -57,23 +57,23 @@ def engines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 
 def by_session(engine: Engine, notes: Any) -> Any:
     with Session(engine) as session:
-        return notes.page_sync(session, select(Note), notes.parse("limit=1"))
+        return notes.sync.page(session, select(Note), notes.parse("limit=1"))
 
 
 def by_connection(engine: Engine, notes: Any) -> Any:
     with engine.connect() as connection:
-        return notes.page_sync(connection, select(Note), notes.parse("limit=1"))
+        return notes.sync.page(connection, select(Note), notes.parse("limit=1"))
 
 
 def by_session_of_a_connection(engine: Engine, notes: Any) -> Any:
     with engine.connect() as connection, Session(connection) as session:
-        return notes.page_sync(session, select(Note), notes.parse("limit=1"))
+        return notes.sync.page(session, select(Note), notes.parse("limit=1"))
 
 
 def by_scoped_session(engine: Engine, notes: Any) -> Any:
     session: Any = scoped_session(make_sessions(engine))
     try:
-        return notes.page_sync(session, select(Note), notes.parse("limit=1"))
+        return notes.sync.page(session, select(Note), notes.parse("limit=1"))
     finally:
         session.remove()
 
@@ -93,7 +93,7 @@ WAYS: Final = [
 
 @pytest.mark.parametrize("page", WAYS)
 def test_a_tenant_has_its_own_total(engines: dict[str, Engine], page: Any) -> None:
-    notes: Any = Paginate(NoteOut, model=Note, count=Cached("exact", 60))
+    notes: Any = Paginator(NoteOut, model=Note, count=Cached("exact", 60))
     for _ in range(2):
         assert {tenant: page(engines[tenant], notes).total for tenant in ROWS} == ROWS
     with engines["a"].begin() as connection:
@@ -102,14 +102,14 @@ def test_a_tenant_has_its_own_total(engines: dict[str, Engine], page: Any) -> No
 
 
 def test_ways_to_one_database_share_its_total(engines: dict[str, Engine]) -> None:
-    notes: Any = Paginate(NoteOut, model=Note, count=Cached("exact", 60))
+    notes: Any = Paginator(NoteOut, model=Note, count=Cached("exact", 60))
     for page in WAYS:
         page(engines["a"], notes)
     assert len(notes._remembered._entries) == 1
 
 
 def test_databases_of_other_names_have_other_versions(tmp_path: Path) -> None:
-    notes: Any = Paginate(NoteOut, model=Note, etag=func.min(Note.id))
+    notes: Any = Paginator(NoteOut, model=Note, version=func.min(Note.id))
     tags: list[str | None] = []
     for name in ("a.db", "b.db", "a.db"):
         engine = create_engine(f"sqlite:///{tmp_path / name}")
@@ -121,7 +121,7 @@ def test_databases_of_other_names_have_other_versions(tmp_path: Path) -> None:
 
 
 async def test_a_tenant_has_its_own_total_where_sessions_wait() -> None:
-    notes: Any = Paginate(NoteOut, model=Note, count=Cached("exact", 60))
+    notes: Any = Paginator(NoteOut, model=Note, count=Cached("exact", 60))
     for kind in (AsyncSession, AsyncConnection):
         for rows in (2, 4):
             engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)

@@ -1,4 +1,4 @@
-"""What a page of `Paginate` costs: the same at any depth, and a capped total at any table's size.
+"""What a page of `Paginator` costs: the same at any depth, and a capped total at any table's size.
 
 All statements of a request are measured: PostgreSQL says how many buffers it touched, for SQLite
 see `costs`. `test_plans` looks at single statements.
@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, DateTime, Index, String, Text, create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from hasten.pagination import Capped, CursorPage, Page, Paginate
-from hasten.pagination.cursor import Cursor, Keys
+from hasten.pagination import Capped, CursorPage, Page, Paginator
+from hasten.pagination.cursor import Cursor, SigningKeys
 from hasten.pagination.sql import paging
 from tests.pagination import costs
 from tests.pagination.databases import DATABASES, statements_of, url
@@ -79,10 +79,10 @@ class RowOut(BaseModel):
 
 SORTS: Final = ("id", "created", "score", "kind")
 
-Walk: Final = Paginate(RowOut, model=Big, sort=SORTS, mode="cursor", secret=SECRET)
-Numbered: Final = Paginate(RowOut, model=Big, sort=SORTS)
+Walk: Final = Paginator(RowOut, model=Big, sort=SORTS, mode="cursor", secret=SECRET)
+Numbered: Final = Paginator(RowOut, model=Big, sort=SORTS)
 CAPPED: Final = {
-    model: Paginate(RowOut, model=model, sort=SORTS, count=Capped(5_000)) for model in (Big, Small)
+    model: Paginator(RowOut, model=model, sort=SORTS, count=Capped(5_000)) for model in (Big, Small)
 }
 
 FILL: Final = """
@@ -217,18 +217,18 @@ def token_at(connection: Connection, sort: str, depth: int, *, backwards: bool) 
     ]
     columns = [getattr(Big, name) for name, _ in ORDERS[sort]]
     row = connection.execute(select(*columns).order_by(*order).offset(depth).limit(1)).one()
-    first = Walk.page_sync(connection, select(Big), Walk.parse(f"sort={sort}&limit=1"))
+    first = Walk.sync.page(connection, select(Big), Walk.parse(f"sort={sort}&limit=1"))
     assert isinstance(first, CursorPage)
     assert first.next_cursor is not None
     mark = base64.urlsafe_b64decode(first.next_cursor + "==")[2:18]
-    return Keys(SECRET).sign(Cursor(tuple(row), backwards), mark)
+    return SigningKeys(SECRET).sign(Cursor(tuple(row), backwards), mark)
 
 
 def cost_at(connection: Connection, sort: str, depth: int, *, backwards: bool = False) -> int:
     token = token_at(connection, sort, depth, backwards=backwards)
     q = Walk.parse(f"sort={sort}&limit=20&cursor={token}")
     with measured(connection) as spent:
-        found = Walk.page_sync(connection, select(Big), q)
+        found = Walk.sync.page(connection, select(Big), q)
     assert len(found.data) == 20
     return spent.cost
 
@@ -289,7 +289,7 @@ def test_a_capped_total_costs_the_same_on_a_table_of_any_size(
         statement = select(model).where(model.kind == "common") if is_filtered else select(model)
         q = paginate.parse(f"limit=20&page={number}")
         with measured(connection) as measuring:
-            found = paginate.page_sync(connection, statement, q)
+            found = paginate.sync.page(connection, statement, q)
         assert isinstance(found, Page)
         assert found.total_relation == "gte"
         assert len(found.data) == 20
@@ -304,7 +304,7 @@ def test_a_page_past_the_end_costs_only_the_count(connection: Connection, offset
         connection.execute(select(text("count(*)")).select_from(Big))
     q = Numbered.parse(f"limit=20&page={offset // 20 + 1}&sort=-created")
     with measured(connection) as spent:
-        found = Numbered.page_sync(connection, select(Big), q)
+        found = Numbered.sync.page(connection, select(Big), q)
     assert (found.data, found.total) == ([], BIG)
     (statement,) = spent.statements
     assert "count(*)" in statement
@@ -316,13 +316,13 @@ def test_a_deep_page_by_number_skips_in_the_index(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And only fetches the rows that it shows."""
-    none = Paginate(RowOut, model=Big, sort=SORTS, count="none")
+    none = Paginator(RowOut, model=Big, sort=SORTS, count="none")
     q = none.parse(f"limit=20&page={DEEP // 20 + 1}&sort=-created")
     with measured(connection) as deferred:
-        found = none.page_sync(connection, select(Big), q)
+        found = none.sync.page(connection, select(Big), q)
     monkeypatch.setattr(paging, "DEFER_FROM", BIG)
     with measured(connection) as plain:
-        same = none.page_sync(connection, select(Big), q)
+        same = none.sync.page(connection, select(Big), q)
     assert found.data == same.data
     assert len(found.data) == 20
     print(f"{connection.dialect.name}: {plain.cost}, deferred {deferred.cost}")
@@ -335,7 +335,7 @@ def test_the_last_pages_are_read_from_the_end(connection: Connection) -> None:
     with measured(connection) as counting:
         connection.execute(select(text("count(*)")).select_from(Big))
     with measured(connection) as spent:
-        found = Numbered.page_sync(connection, select(Big), q)
+        found = Numbered.sync.page(connection, select(Big), q)
     near = cost_at(connection, "-created", 10)
     assert (len(found.data), found.total) == (20, BIG)
     print(f"{connection.dialect.name}: last page {spent.cost}, count {counting.cost}")

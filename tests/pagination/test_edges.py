@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from hasten.pagination.order import Key, Order
+from hasten.pagination.order import Order, SortKey
 from hasten.pagination.sql.reading import read, resolve
 from hasten.pagination.sql.running import Stretch, run_async, stretch
 from hasten.pagination.sql.statements import Statements
@@ -67,15 +67,15 @@ ORDERS: Final[list[Order]] = [
     for name in COLUMNS
     for descending in (False, True)
     for order in (
-        (Key(name, descending),),
-        (Key(name, descending), Key("id", not descending)),
+        (SortKey(name, descending),),
+        (SortKey(name, descending), SortKey("id", not descending)),
     )
 ]
 
 
 def full(database: Connection, order: Order) -> list[Any]:
     *_, key = order
-    last = [] if key.name == "id" else [Key("id", key.descending)]
+    last = [] if key.name == "id" else [SortKey("id", key.descending)]
     terms = [
         edges.c[each.name].desc() if each.descending else edges.c[each.name]
         for each in (*order, *last)

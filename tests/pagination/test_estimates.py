@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
-from hasten.pagination import Paginate
+from hasten.pagination import Paginator
 from tests.pagination.databases import url
 
 
@@ -30,7 +30,7 @@ class ThingOut(BaseModel):
 
 
 TENANTS: Final = {"es_first": 30, 'it\'s "$quoted$"': 50}
-Pages: Final = Paginate(ThingOut, model=Thing, count="estimated", advise=False)
+Pages: Final = Paginator(ThingOut, model=Thing, count="estimated", advise=False)
 QUERY: Final = "limit=5"
 
 
@@ -57,11 +57,11 @@ def engine() -> Any:
 def test_it_follows_the_translated_schema(engine: Any, schema: str) -> None:
     names = {"schema_translate_map": {"per_tenant": schema}}
     with Session(engine.execution_options(**names)) as session:
-        page = Pages.page_sync(session, select(Thing), Pages.parse(QUERY))
+        page = Pages.sync.page(session, select(Thing), Pages.parse(QUERY))
         assert (page.total, page.total_relation) == (TENANTS[schema], "estimate")
     with Session(engine) as session:
         statement = select(Thing).execution_options(**names)
-        assert Pages.page_sync(session, statement, Pages.parse(QUERY)).total == TENANTS[schema]
+        assert Pages.sync.page(session, statement, Pages.parse(QUERY)).total == TENANTS[schema]
 
 
 @pytest.mark.parametrize("driver", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, aliased, joinedload, with_loader_criteria
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields import Fields
-from hasten.pagination import PER_PROCESS, Capped, CursorPage, Key, Page, PageParams, Paginate
+from hasten.fields import FieldSelector
+from hasten.pagination import Capped, CursorPage, Page, PageParams, Paginator, SortKey
 from hasten.pagination.sql import paging
 from hasten.pagination.sql.planning import Plan
 from tests.pagination.databases import (
@@ -59,10 +60,10 @@ class TitleOut(BaseModel):
 
 SORTS: Final = ("id", "grade", "label", "state", "made")
 
-Items = Paginate(ItemOut, model=Item, sort=SORTS, default_limit=20, max_limit=100, advise=False)
-Posts = Paginate(PostOut, model=Post, sort=("title",), default_sort="-title", advise=False)
-Walk = Paginate(ItemOut, model=Item, sort=SORTS, mode="cursor", secret=SECRET, advise=False)
-Both = Paginate(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET, advise=False)
+Items = Paginator(ItemOut, model=Item, sort=SORTS, default_limit=20, max_limit=100, advise=False)
+Posts = Paginator(PostOut, model=Post, sort=("title",), default_sort="-title", advise=False)
+Walk = Paginator(ItemOut, model=Item, sort=SORTS, mode="cursor", secret=SECRET, advise=False)
+Both = Paginator(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET, advise=False)
 
 EVERY: Final = select(Item)
 FIRST: Final = select(Item).where(Item.dataset == 0)
@@ -95,7 +96,7 @@ def asked(session: Session) -> Iterator[list[str]]:
 
 
 def page(session: Session, query: str, paginate: Any = Items, statement: Any = EVERY) -> Page[Any]:
-    found = paginate.page_sync(session, statement, paginate.parse(query))
+    found = paginate.sync.page(session, statement, paginate.parse(query))
     assert isinstance(found, Page)
     return found
 
@@ -103,7 +104,7 @@ def page(session: Session, query: str, paginate: Any = Items, statement: Any = E
 def stretch(
     session: Session, query: str, paginate: Any = Walk, statement: Any = FIRST
 ) -> CursorPage[Any]:
-    found = paginate.page_sync(session, statement, paginate.parse(query))
+    found = paginate.sync.page(session, statement, paginate.parse(query))
     assert isinstance(found, CursorPage)
     return found
 
@@ -146,7 +147,7 @@ class TestPages:
     async def test_on_what_waits_it_is_the_same(self, database: str, kind: str) -> None:
         q = Items.parse("page=3&sort=-grade,label")
         with Session(engine(database)) as session:
-            expected = Items.page_sync(session, EVERY, q)
+            expected = Items.sync.page(session, EVERY, q)
         with async_engine(database) as made:
             async with AsyncSession(made) if kind == "session" else made.connect() as db:
                 assert await Items.page(db, EVERY, q) == expected
@@ -184,7 +185,7 @@ class TestPages:
         assert len(seen) == 1
 
     def test_an_offset_over_the_maximum_is_refused(self) -> None:
-        shallow = Paginate(ItemOut, model=Item, max_offset=100)
+        shallow = Paginator(ItemOut, model=Item, max_offset=100)
         assert "page" in str(refused(shallow, "page=7&limit=20"))
         assert shallow.parse("page=6&limit=20").offset == 100
 
@@ -222,14 +223,14 @@ class TestPages:
         assert "dataset" not in seen[0]
 
     def test_one_column_is_enough(self, session: Session) -> None:
-        titles = Paginate(TitleOut, model=Post)
+        titles = Paginator(TitleOut, model=Post)
         found = page(session, "limit=3", titles, select(Post))
         assert found.data == [{"title": "t0"}, {"title": "t1"}, {"title": "t2"}]
 
     def test_fields_choose_among_them(self, session: Session) -> None:
         chosen = Items.fields.parse("fields=id,state")
         with asked(session) as seen:
-            found = Items.page_sync(session, EVERY, Items.parse("sort=-label&limit=3"), chosen)
+            found = Items.sync.page(session, EVERY, Items.parse("sort=-label&limit=3"), chosen)
         assert [set(row) for row in found.data] == [{"id", "state"}] * 3
         assert "made" not in seen[0]
 
@@ -262,7 +263,7 @@ class TestPages:
         assert [row["title"] for row in found.data] == ["t0", "t0"]
 
     def test_a_capped_total_is_marked_and_links_no_last_page(self, session: Session) -> None:
-        capped = Paginate(ItemOut, model=Item, count=Capped(50))
+        capped = Paginator(ItemOut, model=Item, count=Capped(50))
         found = page(session, "", capped)
         assert found.pagination() == {
             "page": 1, "limit": 20, "total": 50, "total_relation": "gte",
@@ -270,14 +271,14 @@ class TestPages:
         assert 'rel="last"' not in (capped.link(found, capped.parse("")) or "")
 
     def test_nobody_has_to_count(self, session: Session) -> None:
-        plain = Paginate(ItemOut, model=Item, count="none")
+        plain = Paginator(ItemOut, model=Item, count="none")
         with asked(session) as seen:
             found = page(session, "", plain)
         assert found.pagination() == {"page": 1, "limit": 20, "has_more": True}
         assert "count(" not in seen[0]
 
     def test_an_estimated_total_never_contradicts_the_page(self, session: Session) -> None:
-        guess = Paginate(ItemOut, model=Item, count="estimated")
+        guess = Paginator(ItemOut, model=Item, count="estimated")
         found = page(session, "limit=100&page=2", guess)
         assert (len(found.data), found.total) == (80, 180)
 
@@ -297,7 +298,7 @@ class TestCursors:
 
     @pytest.mark.parametrize("paging", ["exact", Capped(9)])
     def test_a_total_beside_cursors_if_wanted(self, session: Session, paging: Any) -> None:
-        counted = Paginate(ItemOut, model=Item, mode="cursor", secret=SECRET, count=paging)
+        counted = Paginator(ItemOut, model=Item, mode="cursor", secret=SECRET, count=paging)
         found = stretch(session, "limit=7", counted)
         assert found.total == (60 if paging == "exact" else 9)
         assert stretch(session, "limit=7").total is None
@@ -378,31 +379,31 @@ class TestCursors:
 
     def test_a_cursor_of_another_model_or_scope_is_refused(self, sqlite: Session) -> None:
         token = stretch(sqlite, "limit=5", statement=EVERY).next_cursor
-        authors = Paginate(AuthorId, model=Author, mode="cursor", secret=SECRET)
+        authors = Paginator(AuthorId, model=Author, mode="cursor", secret=SECRET)
         with pytest.raises(InvalidParameter, match="another query"):
             stretch(sqlite, f"cursor={token}", authors, select(Author))
-        first = Walk.page_sync(sqlite, EVERY, Walk.parse("limit=5"), scope="tenant 1")
+        first = Walk.sync.page(sqlite, EVERY, Walk.parse("limit=5"), scope="tenant 1")
         assert isinstance(first, CursorPage)
         q = Walk.parse(f"limit=5&cursor={first.next_cursor}")
-        assert len(Walk.page_sync(sqlite, EVERY, q, scope="tenant 1").data) == 5
+        assert len(Walk.sync.page(sqlite, EVERY, q, scope="tenant 1").data) == 5
         with pytest.raises(InvalidParameter, match="another query"):
-            Walk.page_sync(sqlite, EVERY, q, scope="tenant 2")
+            Walk.sync.page(sqlite, EVERY, q, scope="tenant 2")
 
     def test_a_cursor_accepts_another_limit_and_other_fields(self, session: Session) -> None:
         first = stretch(session, "sort=grade&limit=5")
         q = Walk.parse(f"sort=grade&limit=9&cursor={first.next_cursor}")
-        found = Walk.page_sync(session, FIRST, q, Walk.fields.parse("fields=state"))
+        found = Walk.sync.page(session, FIRST, q, Walk.fields.parse("fields=state"))
         assert [set(row) for row in found.data] == [{"state"}] * 9
 
     def test_secrets_can_be_rotated(self, sqlite: Session) -> None:
         token = stretch(sqlite, "limit=5").next_cursor
-        new = Paginate(ItemOut, model=Item, mode="cursor", secret=[OTHER, SECRET])
+        new = Paginator(ItemOut, model=Item, mode="cursor", secret=[OTHER, SECRET])
         assert len(stretch(sqlite, f"limit=5&cursor={token}", new).data) == 5
-        gone = Paginate(ItemOut, model=Item, mode="cursor", secret=OTHER)
+        gone = Paginator(ItemOut, model=Item, mode="cursor", secret=OTHER)
         refused(gone, f"cursor={token}", 400)
 
     def test_a_cursor_contains_only_public_fields(self, sqlite: Session) -> None:
-        titles = Paginate(TitleOut, model=Post, mode="cursor", secret=SECRET)
+        titles = Paginator(TitleOut, model=Post, mode="cursor", secret=SECRET)
         with asked(sqlite) as seen, pytest.raises(InvalidOption, match=r"posts\.id"):
             stretch(sqlite, "", titles, select(Post))
         assert seen == []
@@ -413,11 +414,16 @@ class TestCursors:
     def test_cursors_need_a_secret(self) -> None:
         for mode in ("cursor", "both"):
             with pytest.raises(InvalidOption, match="secret"):
-                Paginate(ItemOut, model=Item, mode=mode)  # type: ignore[call-overload]
+                Paginator(ItemOut, model=Item, mode=mode)  # type: ignore[call-overload]
 
-    def test_a_secret_per_process_must_be_asked_for_by_name(self, sqlite: Session) -> None:
+    def test_the_error_says_how_to_make_one(self) -> None:
+        with pytest.raises(InvalidOption, match=r"secret=None: .*python -c 'import secrets; "):
+            Paginator(ItemOut, model=Item, mode="cursor")  # type: ignore[call-overload]
+
+    def test_a_cursor_of_another_secret_is_refused(self, sqlite: Session) -> None:
         one, other = (
-            Paginate(ItemOut, model=Item, mode="cursor", secret=PER_PROCESS) for _ in range(2)
+            Paginator(ItemOut, model=Item, mode="cursor", secret=secrets.token_bytes(16))
+            for _ in range(2)
         )
         token = stretch(sqlite, "limit=5", one).next_cursor
         assert len(stretch(sqlite, f"limit=5&cursor={token}", one).data) == 5
@@ -478,7 +484,7 @@ class TestFiltersOfTheOrm:
 
     @pytest.mark.parametrize("counting", COUNTS)
     def test_on_pages(self, session: Session, statement: Any, counting: Any) -> None:
-        paginate = Paginate(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
+        paginate = Paginator(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
         found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
         assert len(found.data) == 15
         assert found.total in (60, 7, None)
@@ -513,12 +519,12 @@ class TestInMemory:
     ]
 
     def test_pages_of_a_list(self) -> None:
-        found = Items.of(self.ROWS, Items.parse("page=2&limit=10"))
+        found = Items.from_items(self.ROWS, Items.parse("page=2&limit=10"))
         assert (ids(found), found.total, found.has_more) == (list(range(11, 21)), 25, True)
         assert set(found.data[0]) == set(ItemOut.model_fields)
 
     def test_in_an_order_with_rows_without_a_value_last(self) -> None:
-        found = Items.of(self.ROWS, Items.parse("sort=-grade,id&limit=100"))
+        found = Items.from_items(self.ROWS, Items.parse("sort=-grade,id&limit=100"))
         assert [row["grade"] for row in found.data] == [2] * 8 + [1] * 9 + [None] * 8
         assert ids(found)[:3] == [2, 5, 8]
 
@@ -531,11 +537,11 @@ class TestInMemory:
             "text",
         ):
             with pytest.raises(InvalidOption, match="items"):
-                Items.of(items, PageParams(1, 20, (), None, ()))  # type: ignore[arg-type]
+                Items.from_items(items, PageParams(1, 20, (), None, ()))  # type: ignore[arg-type]
 
     def test_cursors_need_a_key(self) -> None:
         with pytest.raises(InvalidOption, match="tell items apart"):
-            Walk.of(self.ROWS, Walk.parse(""))
+            Walk.from_items(self.ROWS, Walk.parse(""))
 
 
 class TestOptions:
@@ -549,7 +555,7 @@ class TestOptions:
             ({"default_limit": 0}, "default_limit"),
             ({"mode": "endless"}, "mode"),
             ({"secret": "short"}, "secret"),
-            ({"fields": Fields(TitleOut, model=Post)}, "fields"),
+            ({"fields": FieldSelector(TitleOut, model=Post)}, "fields"),
             ({"model": ItemOut}, "model"),
         ],
     )
@@ -557,15 +563,26 @@ class TestOptions:
         self, options: dict[str, Any], named: str
     ) -> None:
         with pytest.raises(InvalidOption) as caught:
-            Paginate(ItemOut, **{"model": Item, **options})
+            Paginator(ItemOut, **{"model": Item, **options})
         assert caught.value.option == named
 
     def test_a_relation_is_refused_as_a_sort_key(self) -> None:
         with pytest.raises(InvalidOption, match="plain fields"):
-            Paginate(PostOut, model=Post, sort=("author",))
+            Paginator(PostOut, model=Post, sort=("author",))
+
+    def test_a_key_says_no_direction(self) -> None:
+        with pytest.raises(InvalidOption, match="no descending=: the client chooses"):
+            Paginator(ItemOut, model=Item, sort=(SortKey("grade", descending=True),))
+
+    @pytest.mark.parametrize("count", [False, None])
+    def test_not_to_count_has_a_name(self, count: Any) -> None:
+        with pytest.raises(InvalidOption, match=f"count={count}: expected 'none' to not count"):
+            Paginator(ItemOut, model=Item, count=count)
 
     def test_a_key_says_where_nulls_stand(self, session: Session) -> None:
-        first = Paginate(ItemOut, model=Item, sort=(Key("grade", nulls="first"),), advise=False)
+        first = Paginator(
+            ItemOut, model=Item, sort=(SortKey("grade", nulls="first"),), advise=False
+        )
         statement = EVERY.where(Item.dataset == 2)
         nulls = session.scalar(select(func.count()).where(Item.dataset == 2, Item.grade.is_(None)))
         assert nulls

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import registry
 
 from hasten.fields.sql.running import Step, T
-from hasten.pagination.order import Key, Order
+from hasten.pagination.order import Order, SortKey
 from hasten.pagination.sql.counting import count, estimate
 from hasten.pagination.sql.keyset import layout
 from hasten.pagination.sql.paging import from_end, page
@@ -65,19 +65,24 @@ Index("wide_name", wide.c.name, wide.c.id)
 Index("wide_four", wide.c.status, wide.c.skew.desc(), wide.c.made, wide.c.id)
 
 ORDERS: Final[dict[str, Order]] = {
-    "primary key": (Key("id"),),
-    "many values": (Key("made", descending=True),),
-    "three values": (Key("status"),),
-    "mixed": (Key("made", descending=True), Key("id")),
-    "mixed, three values": (Key("status", descending=True), Key("id")),
-    "nulls as in the index": (Key("score", nulls="last"),),
-    "nulls on the other side": (Key("score", nulls="first"),),
-    "nulls and descending": (Key("score", descending=True, nulls="last"),),
-    "nulls placed by the index": (Key("rank", descending=True, nulls="last"),),
-    "text": (Key("name", descending=True),),
-    "four keys, mixed": (Key("status"), Key("skew", descending=True), Key("made"), Key("id")),
+    "primary key": (SortKey("id"),),
+    "many values": (SortKey("made", descending=True),),
+    "three values": (SortKey("status"),),
+    "mixed": (SortKey("made", descending=True), SortKey("id")),
+    "mixed, three values": (SortKey("status", descending=True), SortKey("id")),
+    "nulls as in the index": (SortKey("score", nulls="last"),),
+    "nulls on the other side": (SortKey("score", nulls="first"),),
+    "nulls and descending": (SortKey("score", descending=True, nulls="last"),),
+    "nulls placed by the index": (SortKey("rank", descending=True, nulls="last"),),
+    "text": (SortKey("name", descending=True),),
+    "four keys, mixed": (
+        SortKey("status"),
+        SortKey("skew", descending=True),
+        SortKey("made"),
+        SortKey("id"),
+    ),
     # One row in a hundred has a value of its own; all others share one.
-    "skewed": (Key("skew", descending=True), Key("id")),
+    "skewed": (SortKey("skew", descending=True), SortKey("id")),
 }
 
 COLUMNS: Final = dict(wide.c.items())
@@ -277,8 +282,8 @@ def test_rows_that_come_unevenly_are_found_in_the_index(
         Index("uneven_index", status.desc() if descending else status, uneven.c.id).create(postgres)
         postgres.execute(text("VACUUM ANALYZE uneven"))
         reading = read(select(uneven))
-        by_status = Key("status", descending=True, nulls="first")
-        keys = resolve(reading, (by_status, Key("id")), dict(uneven.c.items()))
+        by_status = SortKey("status", descending=True, nulls="first")
+        keys = resolve(reading, (by_status, SortKey("id")), dict(uneven.c.items()))
         total, stretched = cost(
             postgres, stretch(Statements(reading, keys), ["x", 90], limit=20, dialect="postgresql")
         )
@@ -292,7 +297,7 @@ def test_rows_that_come_unevenly_are_found_in_the_index(
 def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str) -> None:
     dialect = connection.dialect.name
     reading = read(SELECTS[kind])
-    keys = resolve(reading, (Key("made", descending=True),), COLUMNS)
+    keys = resolve(reading, (SortKey("made", descending=True),), COLUMNS)
 
     def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
         statement = page(reading, keys, limit=20, offset=offset, dialect=dialect, defer=defer)
@@ -310,7 +315,7 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str
 def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: str) -> None:
     dialect = connection.dialect.name
     reading = read(SELECTS[kind])
-    keys = resolve(reading, (Key("made", descending=True),), COLUMNS)
+    keys = resolve(reading, (SortKey("made", descending=True),), COLUMNS)
     offset = ROWS - 30
     assert from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
     backward = tuple(key.reversed(dialect) for key in keys)
@@ -331,7 +336,7 @@ def test_a_page_past_the_end_is_not_searched_for(
     """A page and its total cost little more than the total; past the end, no more at all."""
     dialect = connection.dialect.name
     reading = read(SELECTS[kind])
-    keys = resolve(reading, (Key("made", descending=True),), COLUMNS)
+    keys = resolve(reading, (SortKey("made", descending=True),), COLUMNS)
     measure = buffers if dialect == "postgresql" else work
     alone = measure(connection, count(reading))
     total, found = cost(
@@ -345,7 +350,7 @@ def test_a_page_past_the_end_is_not_searched_for(
 
 def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: Connection) -> None:
     reading = read(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
-    keys = resolve(reading, (Key("id"),), COLUMNS)
+    keys = resolve(reading, (SortKey("id"),), COLUMNS)
     alone = buffers(postgres, count(reading))
     total, found = cost(
         postgres, numbered(Statements(reading, keys), limit=20, offset=900, dialect="postgresql")
@@ -374,7 +379,7 @@ def test_a_table_that_has_grown_costs_no_more(connection: Connection) -> None:
     for size in (20_000, ROWS):
         # What a table of this size would have: the rest of it is behind the end of the index range.
         reading = read(select(wide).where(wide.c.id <= size, wide.c.id > 0))
-        keys = resolve(reading, (Key("id"),), COLUMNS)
+        keys = resolve(reading, (SortKey("id"),), COLUMNS)
         total, found = cost(
             connection,
             numbered(

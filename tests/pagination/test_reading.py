@@ -16,11 +16,11 @@ from sqlalchemy.orm import (
 )
 
 from hasten.errors import InvalidOption
-from hasten.pagination.order import Key
+from hasten.pagination.order import SortKey
 from hasten.pagination.sql.counting import count
 from hasten.pagination.sql.indexes import find_index
 from hasten.pagination.sql.paging import page as page_of
-from hasten.pagination.sql.reading import Keys, Selection, SortKey, read, resolve
+from hasten.pagination.sql.reading import Selection, SortColumn, SortColumns, read, resolve
 from hasten.pagination.sql.running import Statements, Stretch, numbered, run, stretch
 from tests.pagination.databases import (
     DATABASES,
@@ -49,11 +49,11 @@ COLUMNS: Final[dict[str, Any]] = {
 }
 
 
-def names(keys: Keys) -> list[str]:
+def names(keys: SortColumns) -> list[str]:
     return [f"{'-' if key.descending else ''}{key.column}" for key in keys]
 
 
-def order_of(statement: Selection, *order: Key) -> list[str]:
+def order_of(statement: Selection, *order: SortKey) -> list[str]:
     return names(resolve(read(statement), order, COLUMNS))
 
 
@@ -65,38 +65,47 @@ class TestOrder:
         assert order_of(select(Slot)) == ["slots.day", "slots.hour"]
 
     def test_the_primary_key_follows_the_direction_of_the_last_key(self) -> None:
-        title = Key("title", descending=True)
+        title = SortKey("title", descending=True)
         assert order_of(select(Post), title) == ["-posts.title", "-posts.id"]
-        assert order_of(select(Post), Key("title")) == ["posts.title", "posts.id"]
-        assert order_of(select(Slot), Key("hour", descending=True)) == ["-slots.hour", "-slots.day"]
+        assert order_of(select(Post), SortKey("title")) == ["posts.title", "posts.id"]
+        assert order_of(select(Slot), SortKey("hour", descending=True)) == [
+            "-slots.hour",
+            "-slots.day",
+        ]
 
     def test_the_order_of_the_select_applies_if_none_is_given(self) -> None:
         statement = select(Post).order_by(Post.title.desc().nulls_first())
         assert order_of(statement) == ["-posts.title", "-posts.id"]
-        assert order_of(statement, Key("id")) == ["posts.id"]
+        assert order_of(statement, SortKey("id")) == ["posts.id"]
         (key, _) = resolve(read(statement), (), {})
         assert key.nulls == "first"
 
     def test_a_unique_key_that_is_never_null_needs_no_primary_key(self) -> None:
-        assert order_of(select(Post), Key("title"), Key("id")) == ["posts.title", "posts.id"]
-        assert order_of(select(Author), Key("email")) == ["authors.email"]
-        assert order_of(select(Author), Key("nick")) == ["authors.nick", "authors.id"]
-        assert order_of(select(Slot), Key("hour"), Key("day")) == ["slots.hour", "slots.day"]
+        assert order_of(select(Post), SortKey("title"), SortKey("id")) == [
+            "posts.title",
+            "posts.id",
+        ]
+        assert order_of(select(Author), SortKey("email")) == ["authors.email"]
+        assert order_of(select(Author), SortKey("nick")) == ["authors.nick", "authors.id"]
+        assert order_of(select(Slot), SortKey("hour"), SortKey("day")) == [
+            "slots.hour",
+            "slots.day",
+        ]
 
     def test_what_a_join_leaves_out_may_be_null(self) -> None:
         statement = select(Post).outerjoin(Post.author)
-        (key, _) = resolve(read(statement), (Key("email"),), COLUMNS)
+        (key, _) = resolve(read(statement), (SortKey("email"),), COLUMNS)
         assert key.nullable
-        (key, *_) = resolve(read(select(Author)), (Key("email"),), COLUMNS)
+        (key, *_) = resolve(read(select(Author)), (SortKey("email"),), COLUMNS)
         assert not key.nullable
 
     def test_of_an_expression_it_is_not_known(self) -> None:
-        (key, _) = resolve(read(select(Post)), (Key("x"),), {"x": func.length(Post.title)})
+        (key, _) = resolve(read(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)})
         assert key.nullable
 
     def test_a_sort_key_without_a_column_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"sort='body': expected one of 'id', 'title'"):
-            resolve(read(select(Post)), (Key("body"),), COLUMNS)
+            resolve(read(select(Post)), (SortKey("body"),), COLUMNS)
 
 
 class TestRefusals:
@@ -134,7 +143,7 @@ class TestRefusals:
     def test_an_order_by_a_joined_collection_is_refused(self) -> None:
         reading = read(select(Post).join(Post.tags))
         with pytest.raises(InvalidOption, match=r"tags.name.*it would have many values"):
-            resolve(reading, (Key("tag"),), COLUMNS)
+            resolve(reading, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
         statement = select(Post).join(Post.tags).options(contains_eager(Post.tags))
@@ -143,7 +152,7 @@ class TestRefusals:
 
     def test_an_order_that_distinct_does_not_select_is_refused(self) -> None:
         reading = read(select(Post.title).distinct(), key=[Post.title])
-        keys = resolve(reading, (Key("id"),), COLUMNS)
+        keys = resolve(reading, (SortKey("id"),), COLUMNS)
         with pytest.raises(InvalidOption, match="one of the columns that the DISTINCT select"):
             list(stretch(Statements(reading, keys), None, limit=1, dialect="sqlite"))
 
@@ -351,7 +360,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     number = func.count(Post.id)
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
     reading = read(statement)
-    keys = resolve(reading, (Key("n", descending=True),), {"n": number})
+    keys = resolve(reading, (SortKey("n", descending=True),), {"n": number})
     with Session(engine(database)) as session:
         wanted = sorted(full_read(session, statement), key=lambda row: (-row[1], -row[0]))
         page = Stretch([], has_more=True, first=None, last=None)
@@ -367,7 +376,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
 @pytest.mark.parametrize("database", DATABASES)
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
     reading = read(select(Post).options(joinedload(Post.tags)))
-    keys = resolve(reading, (Key("title"),), COLUMNS)
+    keys = resolve(reading, (SortKey("title"),), COLUMNS)
     with Session(engine(database)) as session:
         page = run(session, stretch(Statements(reading, keys), None, limit=7, dialect=database))
         assert len(page.rows) == 7
@@ -410,20 +419,20 @@ class TestIndexes:
 
     def test_the_primary_key_is_one(self) -> None:
         slots = Slot.__table__.c
-        keys = (SortKey(slots.day), SortKey(slots.hour))
+        keys = (SortColumn(slots.day), SortColumn(slots.hour))
         assert find_index((), keys, "postgresql") is not None
         assert find_index((), keys[::-1], "postgresql") is None
-        assert find_index((), (keys[0], SortKey(slots.hour, descending=True)), "sqlite") is None
+        assert find_index((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite") is None
 
     def test_what_is_constant_may_have_any_direction(self) -> None:
         slots = Slot.__table__.c
-        day, hour = SortKey(slots.day, descending=True), SortKey(slots.hour)
+        day, hour = SortColumn(slots.day, descending=True), SortColumn(slots.hour)
         found = find_index((day,), (hour,), "postgresql")
         assert found is not None
         assert [key.descending for key in found] == [False, False]
 
     def test_an_expression_has_none(self) -> None:
-        key = SortKey(func.lower(Item.label))
+        key = SortColumn(func.lower(Item.label))
         assert find_index((), (key,), "postgresql") is None
 
 

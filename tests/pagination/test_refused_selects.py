@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.pool import NullPool
 
 from hasten.errors import InvalidOption
-from hasten.pagination import Paginate
+from hasten.pagination import Paginator
 from tests.pagination.databases import Author, url
 from tests.pagination.test_reading import distinct_on
 
@@ -26,28 +26,30 @@ class AuthorOut(BaseModel):
 @pytest.mark.parametrize("count", ["exact", "none"])
 @pytest.mark.parametrize("query", ["", "page=300&limit=100", "cursor="])
 def test_rows_are_not_locked(count: Literal["exact", "none"], query: str) -> None:
-    pages = Paginate(AuthorOut, model=Author, count=count, mode="both", secret=SECRET, advise=False)
+    pages = Paginator(
+        AuthorOut, model=Author, count=count, mode="both", secret=SECRET, advise=False
+    )
     statement = select(Author).with_for_update(skip_locked=True)
     engine = create_engine("sqlite://", poolclass=NullPool)
     words = r"one without with_for_update\(\)"
     with Session(engine) as session, pytest.raises(InvalidOption, match=words):
-        pages.page_sync(session, statement, pages.parse(query))
+        pages.sync.page(session, statement, pages.parse(query))
 
 
 def test_no_remedy_is_an_option_that_is_refused_in_turn() -> None:
-    pages = Paginate(AuthorOut, model=Author, advise=False)
+    pages = Paginator(AuthorOut, model=Author, advise=False)
     statement = select(Author).group_by(Author.name)
     words = "GROUP BY without the primary key"
     with (
         Session(create_engine("sqlite://", poolclass=NullPool)) as session,
         pytest.raises(InvalidOption, match=words) as refused,
     ):
-        pages.page_sync(session, statement, pages.parse(""))
+        pages.sync.page(session, statement, pages.parse(""))
     assert "key=" not in str(refused.value)
 
 
 def test_distinct_on_is_paged_through_as_an_alias() -> None:
-    pages = Paginate(AuthorOut, model=Author, mode="both", secret=SECRET, advise=False)
+    pages = Paginator(AuthorOut, model=Author, mode="both", secret=SECRET, advise=False)
     statement = distinct_on(select(Author).where(Author.id < 0), Author.name).order_by(Author.name)
     engine = create_engine(url("postgresql", 0), poolclass=NullPool)
     with engine.connect() as connection, Session(connection) as session:
@@ -55,9 +57,9 @@ def test_distinct_on_is_paged_through_as_an_alias() -> None:
         session.add_all(Author(id=-n, name=f"n{n % 3}", email=f"{-n}@x") for n in range(1, 7))
         session.flush()
         with pytest.raises(InvalidOption, match="DISTINCT ON") as refused:
-            pages.page_sync(session, statement, pages.parse(""))
+            pages.sync.page(session, statement, pages.parse(""))
         assert "aliased(…, statement.subquery())" in str(refused.value)
         alias = aliased(Author, statement.subquery())
         for query in ("", "cursor="):
-            page = pages.page_sync(session, select(alias), pages.parse(query))
+            page = pages.sync.page(session, select(alias), pages.parse(query))
             assert {row["name"] for row in page.data} == {"n0", "n1", "n2"}

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten.errors import MissingExtra
-from hasten.pagination.order import Key, Order
+from hasten.pagination.order import Order, SortKey
 from hasten.pagination.sql.counting import as_total, read_estimate
 from hasten.pagination.sql.paging import can_defer, from_end, page
 from hasten.pagination.sql.reading import read, resolve
@@ -86,7 +86,7 @@ class TestEveryExecutor:
     @pytest.mark.parametrize("count", ["exact", "capped", "estimated", "none"])
     async def test_by_number(self, database: str, kind: str, count: Counted) -> None:
         def steps(executor: Any) -> Any:
-            reading, keys = plan(of_columns(1), (Key("made"),))
+            reading, keys = plan(of_columns(1), (SortKey("made"),))
             return numbered(Statements(reading, keys), limit=7, offset=14,
                 dialect=dialect_of(executor, reading), count=count, cap=9,
             )  # fmt: skip
@@ -97,7 +97,7 @@ class TestEveryExecutor:
 
     async def test_by_position(self, database: str, kind: str) -> None:
         def steps(executor: Any) -> Any:
-            reading, keys = plan(of_columns(1), (Key("grade"),))
+            reading, keys = plan(of_columns(1), (SortKey("grade"),))
             return stretch(
                 Statements(reading, keys), [1, 20], limit=7, dialect=dialect_of(executor, reading)
             )
@@ -178,7 +178,9 @@ class TestStatements:
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
             in_one = 1 if database == "postgresql" else 3
             for statement, most in ((of_columns(0), in_one), (of_entities(0), 3)):
-                reading, keys = plan(statement, (Key("state"), Key("made", descending=True)))
+                reading, keys = plan(
+                    statement, (SortKey("state"), SortKey("made", descending=True))
+                )
                 page = run(
                     session, stretch(Statements(reading, keys), None, limit=5, dialect=database)
                 )
@@ -236,7 +238,7 @@ def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> N
 @pytest.mark.parametrize("database", DATABASES)
 def test_the_rows_are_those_that_were_selected(database: str) -> None:
     """What was selected for the work (keys, totals) is not in them."""
-    order = (Key("made"), Key("grade"))
+    order = (SortKey("made"), SortKey("grade"))
     with Session(engine(database)) as session:
         several = (Row, tuple)
         for statement, kind in (

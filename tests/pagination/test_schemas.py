@@ -25,7 +25,7 @@ from sqlalchemy.orm import (
 )
 
 from hasten.errors import InvalidParameter
-from hasten.pagination import Cached, Paginate
+from hasten.pagination import Cached, Paginator
 
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
 
@@ -70,49 +70,49 @@ def engine() -> Iterator[Engine]:
 
 def by_engine(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     with Session(engine.execution_options(**of(tenant))) as session:
-        return notes.page_sync(session, select(Note), notes.parse(query))
+        return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_connection(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     with engine.connect().execution_options(**of(tenant)) as connection:
-        return notes.page_sync(connection, select(Note), notes.parse(query))
+        return notes.sync.page(connection, select(Note), notes.parse(query))
 
 
 def by_connection_of_session(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     with Session(engine) as session:
         session.connection(execution_options=of(tenant))
-        return notes.page_sync(session, select(Note), notes.parse(query))
+        return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_savepoint(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     with Session(engine) as session:
         session.connection(execution_options=of(tenant))
         with session.begin_nested():
-            return notes.page_sync(session, select(Note), notes.parse(query))
+            return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_statement(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     with Session(engine) as session:
         statement = select(Note).execution_options(**of(tenant))
-        return notes.page_sync(session, statement, notes.parse(query))
+        return notes.sync.page(session, statement, notes.parse(query))
 
 
 def by_connection_before_statement(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     with engine.connect().execution_options(**of(tenant)) as connection:
         statement = select(Note).execution_options(**of("a"))
-        return notes.page_sync(connection, statement, notes.parse(query))
+        return notes.sync.page(connection, statement, notes.parse(query))
 
 
 def by_session(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     options: Any = {"execution_options": of(tenant)}
     with Session(engine.execution_options(**of("a")), **options) as session:
-        return notes.page_sync(session, select(Note), notes.parse(query))
+        return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_scoped_session(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     session: Any = scoped_session(sessionmaker(engine.execution_options(**of(tenant))))
     try:
-        return notes.page_sync(session, select(Note), notes.parse(query))
+        return notes.sync.page(session, select(Note), notes.parse(query))
     finally:
         session.remove()
 
@@ -131,7 +131,7 @@ if not sqlalchemy.__version__.startswith("2.0"):
 
 
 def notes_of(mode: Any, **options: Any) -> Any:
-    return Paginate(NoteOut, model=Note, mode=mode, secret="a secret of 16 bytes", **options)
+    return Paginator(NoteOut, model=Note, mode=mode, secret="a secret of 16 bytes", **options)
 
 
 @pytest.mark.parametrize("page", WAYS)
@@ -149,7 +149,7 @@ class TestOfOneTenant:
             page(engine, notes, "b", f"limit=1&cursor={token}")
 
     def test_a_version_is_known(self, engine: Engine, page: Any) -> None:
-        notes = notes_of("page", etag=func.min(Note.id))
+        notes = notes_of("page", version=func.min(Note.id))
         tags = {page(engine, notes, tenant, "").etag for tenant in ROWS}
         assert len(tags) == 2
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_serializer
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields import Fields, Partial
-from hasten.pagination import Capped, Count, CursorPage, Key, Page, Paginate, Window
+from hasten.fields import FieldSelector, Partial
+from hasten.pagination import Capped, Count, CursorPage, Page, Paginator, SortKey, Window
 
 SECRET: Final = "a secret of more than 16 bytes"
 
@@ -59,19 +59,19 @@ class Book:
     secret: str = "s"
 
 
-def walk(books: Paginate[Any], items: Sequence[object], query: str) -> list[CursorPage[Any]]:
-    pages = [books.of(items, books.parse(query))]
+def walk(books: Paginator[Any], items: Sequence[object], query: str) -> list[CursorPage[Any]]:
+    pages = [books.from_items(items, books.parse(query))]
     while (token := pages[-1].next_cursor) is not None:
-        pages.append(books.of(items, books.parse(f"{query}&cursor={token}")))
+        pages.append(books.from_items(items, books.parse(f"{query}&cursor={token}")))
         assert len(pages) < 500
     return pages
 
 
 class TestLists:
     def test_rows_are_written_as_the_model_writes_them(self) -> None:
-        books = Paginate(BookOut, key=("id",))
+        books = Paginator(BookOut, unique=("id",))
         book = Book(1, tags=[{"name": "red", "hidden": "h"}])
-        found = books.of([book], books.parse(""))
+        found = books.from_items([book], books.parse(""))
         assert found.data == [
             {
                 "id": 1, "grade": None, "bookTitle": "T", "published": "in 2026",
@@ -80,10 +80,10 @@ class TestLists:
         ]  # fmt: skip
 
     def test_the_client_chooses_among_fields(self) -> None:
-        fields = Fields(BookOut, many=2)
-        books = Paginate(Partial[BookOut], fields=fields)
+        fields = FieldSelector(BookOut, max_related=2)
+        books = Paginator(Partial[BookOut], fields=fields)
         book = Book(1, tags=[{"name": name} for name in ("red", "green", "blue")])
-        found = books.of([book], books.parse("fields=tags,bookTitle"))
+        found = books.from_items([book], books.parse("fields=tags,bookTitle"))
         assert found.data == [
             {
                 "bookTitle": "T",
@@ -95,9 +95,11 @@ class TestLists:
             books.parse("fields=secret")
 
     def test_one_item(self) -> None:
-        fields = Fields(BookOut, default=("id",))
-        assert fields.of(Book(7), fields.parse("")) == {"id": 7}
-        assert fields.of(Book(7), fields.parse("fields=published")) == {"published": "in 2026"}
+        fields = FieldSelector(BookOut, default=("id",))
+        assert fields.from_item(Book(7), fields.parse("")) == {"id": 7}
+        assert fields.from_item(Book(7), fields.parse("fields=published")) == {
+            "published": "in 2026"
+        }
 
     @given(
         st.lists(
@@ -115,10 +117,10 @@ class TestLists:
         self, values: list[Any], sort: list[Any], nulls: Any, limit: int
     ) -> None:
         items = [Book(n, grade, f"t{title}") for n, (grade, title) in enumerate(values)]
-        books = Paginate(
+        books = Paginator(
             BookOut,
-            key=("id",),
-            sort=(Key("grade", nulls=nulls), "id", "bookTitle"),
+            unique=("id",),
+            sort=(SortKey("grade", nulls=nulls), "id", "bookTitle"),
             mode="cursor",
             secret=SECRET,
         )
@@ -128,7 +130,7 @@ class TestLists:
         assert [row for each in pages for row in each.data] == _total(items, sort, nulls)
         back = [pages[-1]]
         while (token := back[-1].prev_cursor) is not None:
-            back.append(books.of(items, books.parse(f"{query}&cursor={token}")))
+            back.append(books.from_items(items, books.parse(f"{query}&cursor={token}")))
         assert [row for each in reversed(back) for row in each.data] == [
             row for each in pages for row in each.data
         ]
@@ -143,7 +145,9 @@ class TestLists:
         texts = ["1", "nan", "0.5", "inf", "nan", "-inf", "2", "nan"]
         items: list[dict[str, Any]] = [{"id": n, "grade": number(t)} for n, t in enumerate(texts)]
         items.append({"id": len(texts), "grade": None})
-        graded = Paginate(GradeOut, key=("id",), sort=("grade", "id"), mode="cursor", secret=SECRET)
+        graded = Paginator(
+            GradeOut, unique=("id",), sort=("grade", "id"), mode="cursor", secret=SECRET
+        )
         order = {"grade": [5, 2, 0, 6, 3, 1, 4, 7, 8], "-grade": [7, 4, 1, 3, 6, 0, 2, 5, 8]}
         order["grade,-id"] = [5, 2, 0, 6, 3, 7, 4, 1, 8]
         pages = walk(graded, items, f"sort={sort}&limit={limit}")
@@ -164,44 +168,44 @@ class TestLists:
         )
         times = [ends[0], *(time.astimezone(berlin) for time in times), ends[1]]
         items = [{"id": n, "at": time} for n, time in enumerate(times)]
-        timed = Paginate(TimeOut, key=("id",), sort=("at",), mode="cursor", secret=SECRET)
+        timed = Paginator(TimeOut, unique=("id",), sort=("at",), mode="cursor", secret=SECRET)
         pages = walk(timed, items[::-1], f"sort={sort}&limit={limit}")
         ids = [row["id"] for page in pages for row in page.data]
         assert ids == (list(range(12)) if sort == "at" else list(range(11, -1, -1)))
 
     def test_a_cursor_of_another_order_or_scope_is_refused(self) -> None:
-        books = Paginate(BookOut, key=("id",), sort=("grade",), mode="cursor", secret=SECRET)
+        books = Paginator(BookOut, unique=("id",), sort=("grade",), mode="cursor", secret=SECRET)
         items = [Book(n) for n in range(5)]
-        token = books.of(items, books.parse("limit=2"), scope="mine").next_cursor
+        token = books.from_items(items, books.parse("limit=2"), scope="mine").next_cursor
         for query, scope in (
             (f"limit=2&sort=grade&cursor={token}", "mine"),
             (f"cursor={token}", 1),
         ):
             with pytest.raises(InvalidParameter) as caught:
-                books.of(items, books.parse(query), scope=scope)
+                books.from_items(items, books.parse(query), scope=scope)
             assert caught.value.status == 400
 
     def test_values_that_cannot_be_compared_are_named(self) -> None:
-        books = Paginate(BookOut, sort=("grade",))
+        books = Paginator(BookOut, sort=("grade",))
         items = [Book(1, 1), Book(2, "two")]  # type: ignore[arg-type]
         with pytest.raises(InvalidOption, match="compared"):
-            books.of(items, books.parse("sort=grade"))
+            books.from_items(items, books.parse("sort=grade"))
 
     @pytest.mark.parametrize(
         ("options", "named"),
         [
-            ({"mode": "cursor", "secret": SECRET}, "key"),
-            ({"key": "id"}, "key"),
-            ({"key": ("secret",)}, "key"),
+            ({"mode": "cursor", "secret": SECRET}, "unique"),
+            ({"unique": "id"}, "unique"),
+            ({"unique": ("secret",)}, "unique"),
         ],
     )
-    def test_cursors_need_a_key(self, options: dict[str, Any], named: str) -> None:
+    def test_cursors_need_unique_fields(self, options: dict[str, Any], named: str) -> None:
         with pytest.raises(InvalidOption) as caught:
-            Paginate(BookOut, **options)
+            Paginator(BookOut, **options)
         assert caught.value.option == named
 
     async def test_there_is_nothing_to_select_from(self) -> None:
-        books = Paginate(BookOut)
+        books = Paginator(BookOut)
         with pytest.raises(InvalidOption, match="mapped class"):
             await books.page(None, None, books.parse(""))  # type: ignore[arg-type]
 
@@ -209,11 +213,11 @@ class TestLists:
         program = (
             "import sys\n"
             "from dataclasses import dataclass\n"
-            "from hasten.pagination import Paginate\n"
+            "from hasten.pagination import Paginator\n"
             "@dataclass\n"
             "class Out: id: int\n"
-            "p = Paginate(Out, key=('id',), mode='cursor', secret='0f1e2d3c4b5a6978')\n"
-            "assert p.of([{'id': 1}], p.parse('')).data == [{'id': 1}]\n"
+            "p = Paginator(Out, unique=('id',), mode='cursor', secret='0f1e2d3c4b5a6978')\n"
+            "assert p.from_items([{'id': 1}], p.parse('')).data == [{'id': 1}]\n"
             "print('sqlalchemy' in sys.modules)"
         )
         ran = subprocess.run(
@@ -278,7 +282,7 @@ class LetterOut(BaseModel):
 
 class TestSources:
     async def test_pages_with_numbers(self) -> None:
-        letters = Paginate(LetterOut, key=("id",))
+        letters = Paginator(LetterOut, unique=("id",))
         source = Letters(26)
         found = await letters.from_source(source, letters.parse("page=2&limit=10"))
         assert [row["id"] for row in found.data] == list(range(10, 20))
@@ -287,7 +291,7 @@ class TestSources:
         assert (window.limit, window.offset, window.after) == (11, 10, None)
 
     async def test_by_cursor_there_and_back(self) -> None:
-        letters = Paginate(LetterOut, key=("id",), mode="cursor", secret=SECRET)
+        letters = Paginator(LetterOut, unique=("id",), mode="cursor", secret=SECRET)
         source = Letters()
         first = await letters.from_source(source, letters.parse("limit=20"))
         q = letters.parse(f"limit=20&cursor={first.next_cursor}")
@@ -311,7 +315,7 @@ class TestSources:
         ],
     )
     async def test_counts(self, total: Any, count: Any, expected: Count) -> None:
-        letters = Paginate(LetterOut, key=("id",), count=count)
+        letters = Paginator(LetterOut, unique=("id",), count=count)
         found = await letters.from_source(Letters(total), letters.parse("limit=10"))
         assert isinstance(found, Page)
         assert found.count == expected

@@ -44,7 +44,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import StaticPool
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.pagination import Capped, CursorPage, Page, Paginate
+from hasten.pagination import Capped, CursorPage, Page, Paginator
 from hasten.pagination.sql import paging
 from tests.effort import effort
 from tests.pagination.databases import (
@@ -77,7 +77,7 @@ SECRET: Final = "a secret of more than 16 bytes"
 
 def paginate(**options: Any) -> Any:
     sort = ("id", "grade", "label")
-    return Paginate(
+    return Paginator(
         ItemOut, model=Item, sort=sort, mode="both", secret=SECRET, advise=False, **options
     )
 
@@ -245,14 +245,14 @@ def test_a_page_is_of_the_values_of_its_request(
     limit: int,
     data: st.DataObject,
 ) -> None:
-    """Requests of several tenants in turn, on one `Paginate`, against SQLAlchemy alone."""
+    """Requests of several tenants in turn, on one `Paginator`, against SQLAlchemy alone."""
     pages = KEPT[mode, count]
     with Session(engine(database)) as session:
         for v in requests:
             statement = made(entity, filters, options, v)
             wanted = everything(session, statement)
             number = data.draw(st.integers(1, len(wanted) // limit + 2))
-            found = pages.page_sync(session, statement, pages.parse(f"page={number}&limit={limit}"))
+            found = pages.sync.page(session, statement, pages.parse(f"page={number}&limit={limit}"))
             assert isinstance(found, Page)
             start = (number - 1) * limit
             assert [row["id"] for row in found.data] == wanted[start : start + limit]
@@ -290,7 +290,7 @@ def test_walks_of_several_tenants_in_turn_do_not_meet(
             following: list[Any] = []
             for statement, wanted, seen, token in going:
                 q = pages.parse(f"sort={sort}&limit={limit}&cursor={token}")
-                found = pages.page_sync(session, statement, q)
+                found = pages.sync.page(session, statement, q)
                 assert isinstance(found, CursorPage)
                 seen = [*seen, *(row["id"] for row in found.data)]  # noqa: PLW2901
                 if found.next_cursor is None:
@@ -360,7 +360,7 @@ def asked_of_three(database: str, entity: Entity, name: str) -> tuple[int, int]:
     with Session(engine(database)) as session:
         for tenant in (0, 1, 2):
             statement = made(entity, [name], "none", v | {"tenant": tenant})
-            found = pages.page_sync(session, statement, pages.parse(""))
+            found = pages.sync.page(session, statement, pages.parse(""))
             assert found.total == len(everything(session, statement))
     kept = pages._plans._outlines._by_structure.cache_info()
     return kept.hits, kept.misses
@@ -377,7 +377,7 @@ class TestTexts:
                     for limit in (5, 7):
                         q = pages.parse(f"page={number}&limit={limit}")
                         statement = select(Item).where(Item.dataset == tenant)
-                        assert len(pages.page_sync(session, statement, q).data) == limit
+                        assert len(pages.sync.page(session, statement, q).data) == limit
         assert len(seen) == 18
         assert len(set(seen)) == 1
 
@@ -391,7 +391,7 @@ class TestTexts:
                 token: str | None = ""
                 while token is not None:
                     q = pages.parse(f"sort={sort}&limit=6&cursor={token}")
-                    token = pages.page_sync(session, statement, q).next_cursor
+                    token = pages.sync.page(session, statement, q).next_cursor
         assert len(seen) >= 30
         assert len(set(seen)) <= texts
 
@@ -401,14 +401,14 @@ class TestFallbacks:
 
     def test_objects_are_compared_by_what_they_are_when_it_is_executed(self) -> None:
         """The session flushes first: before, a new object has no id."""
-        posts: Any = Paginate(PostOut, model=Post)
+        posts: Any = Paginator(PostOut, model=Post)
         with Session(engine("sqlite")) as session:
             for name in ("x", "y"):
                 author = Author(name=name, email=f"{name}@example.net")
                 author.posts = [Post(title=f"by {name}")]
                 session.add(author)
                 statement = select(Post).where(Post.author == author)
-                found = posts.page_sync(session, statement, posts.parse(""))
+                found = posts.sync.page(session, statement, posts.parse(""))
                 assert [row["title"] for row in found.data] == [f"by {name}"]
             session.rollback()
 
@@ -416,10 +416,10 @@ class TestFallbacks:
         pages = paginate()
         with Session(engine(database)) as session:
             one = select(Item).where(Item.dataset == bindparam("whose", 1))
-            assert pages.page_sync(session, one, pages.parse("")).total == 60
+            assert pages.sync.page(session, one, pages.parse("")).total == 60
             none = select(Item).where(Item.dataset == bindparam("whose"))
             with pytest.raises(StatementError, match="whose"):
-                pages.page_sync(session, none, pages.parse(""))
+                pages.sync.page(session, none, pages.parse(""))
 
     @pytest.mark.parametrize(
         "whose", [bindparam("whose"), bindparam("whose", 1)], ids=["without a value", "with one"]
@@ -435,24 +435,24 @@ class TestFallbacks:
                 else:
                     whole = select(Item).where(Item.dataset == whose)
                     statement = whole.params(whose=tenant)
-                found = pages.page_sync(session, statement, pages.parse(""))
+                found = pages.sync.page(session, statement, pages.parse(""))
                 assert {row["dataset"] for row in found.data} == {tenant}
 
     def test_values_in_a_relationship(self, database: str) -> None:
-        posts: Any = Paginate(PostOut, model=Post)
+        posts: Any = Paginator(PostOut, model=Post)
         with Session(engine(database)) as session:
             for name in ("n0", "n1", "n2"):
                 statement = select(Post).join(Post.author.and_(Author.name == name))
                 wanted = sorted(post.id for post in session.scalars(statement))
-                found = posts.page_sync(session, statement, posts.parse("limit=100"))
+                found = posts.sync.page(session, statement, posts.parse("limit=100"))
                 assert [row["id"] for row in found.data] == wanted != []
 
     def test_loader_options_may_hold_values_too(self, database: str) -> None:
-        posts: Any = Paginate(PostOut, model=Post)
+        posts: Any = Paginator(PostOut, model=Post)
         with Session(engine(database)) as session:
             for name in ("red", "green"):
                 option = joinedload(Post.tags.and_(Tag.name == name))
-                found = posts.page_sync(session, select(Post).options(option), posts.parse(""))
+                found = posts.sync.page(session, select(Post).options(option), posts.parse(""))
                 assert found.total == 40
 
     def test_an_error_is_said_in_the_words_of_the_select(self) -> None:
@@ -461,7 +461,7 @@ class TestFallbacks:
             for _ in range(2):
                 statement = select(Item).where(Item.dataset == 1).group_by(Item.dataset)
                 with pytest.raises(InvalidOption, match="GROUP BY"):
-                    pages.page_sync(session, statement, pages.parse(""))
+                    pages.sync.page(session, statement, pages.parse(""))
 
 
 class OfTenant(UserDefinedOption):
@@ -485,9 +485,9 @@ class TestWhatIsNotInTheKey:
             for tenant in (0, 1, 2, 0):
                 statement = select(Item).options(OfTenant(tenant))
                 for query in ("page=2", "cursor=", "sort=grade&cursor="):
-                    found = pages.page_sync(session, statement, pages.parse(query))
+                    found = pages.sync.page(session, statement, pages.parse(query))
                     assert {row["dataset"] for row in found.data} == {tenant}
-                assert pages.page_sync(session, statement, pages.parse("")).total == 60
+                assert pages.sync.page(session, statement, pages.parse("")).total == 60
 
     def test_criteria_beside_a_listener_of_its_own(self, database: str) -> None:
         """A listener adds, to every select, what only this request knows."""
@@ -502,7 +502,7 @@ class TestWhatIsNotInTheKey:
 
             for whose in (0, 1, 2, 0):
                 for query in ("page=2", "cursor=", "sort=grade&cursor="):
-                    found = pages.page_sync(session, select(Item), pages.parse(query))
+                    found = pages.sync.page(session, select(Item), pages.parse(query))
                     assert {row["dataset"] for row in found.data} == {whose}
 
     def test_another_schema_for_each_tenant(self) -> None:
@@ -525,7 +525,7 @@ class TestWhatIsNotInTheKey:
                         schema_translate_map={None: f"tenant{tenant}"}
                     )
                     for query in ("", "cursor="):
-                        found = pages.page_sync(session, statement, pages.parse(query))
+                        found = pages.sync.page(session, statement, pages.parse(query))
                         assert [row["dataset"] for row in found.data] == [tenant] * tenant
             plain.close()
         made.dispose()
@@ -534,11 +534,11 @@ class TestWhatIsNotInTheKey:
         pages = paginate()
         with Session(engine(database)) as session:
             one, two = (select(Item).options(lambda_criteria(tenant)) for tenant in (0, 1))
-            first = pages.page_sync(session, one, pages.parse("cursor=&limit=5"))
+            first = pages.sync.page(session, one, pages.parse("cursor=&limit=5"))
             q = pages.parse(f"cursor={first.next_cursor}&limit=5")
-            assert len(pages.page_sync(session, one, q).data) == 5
+            assert len(pages.sync.page(session, one, q).data) == 5
             with pytest.raises(InvalidParameter, match="another query"):
-                pages.page_sync(session, two, q)
+                pages.sync.page(session, two, q)
 
 
 def test_what_is_executed_has_the_values_of_its_request_by_name_alone(database: str) -> None:
@@ -554,7 +554,7 @@ def test_what_is_executed_has_the_values_of_its_request_by_name_alone(database: 
         for label in ("a", "b"):
             statement = select(Item).where(Item.label == label, Item.dataset.in_([0, 1]))
             for query in ("", "page=2000", "cursor=", "sort=grade,-label&cursor="):
-                pages.page_sync(session, statement, pages.parse(query))
+                pages.sync.page(session, statement, pages.parse(query))
         noted = executed.copy()  # to execute one more notes one more
         for statement in noted:
             held = statement.compile(engine(database)).binds.values()
@@ -576,7 +576,7 @@ def test_at_most_256_plans_are_kept() -> None:
                 statement = statement.where(names[place](Item, v))
             pages._plans.of(statement, pages.fields.allowed.default, ())
         assert pages._plans.count == 256
-        found = pages.page_sync(session, select(Item), pages.parse(""))
+        found = pages.sync.page(session, select(Item), pages.parse(""))
         assert (found.total, pages._plans.count) == (180, 256)
 
 
@@ -589,7 +589,7 @@ def test_threads_share_what_is_kept(database: str) -> None:
             for number in (1, 2, 3):
                 statement = select(Item).where(Item.dataset == tenant)
                 q = pages.parse(f"page={number}&sort=-grade")
-                seen |= {row["dataset"] for row in pages.page_sync(session, statement, q).data}
+                seen |= {row["dataset"] for row in pages.sync.page(session, statement, q).data}
         return seen
 
     with ThreadPoolExecutor(8) as pool:
@@ -641,8 +641,8 @@ class ToldOut(BaseModel):
 
 def test_hybrids_look_at_who_is_asking() -> None:
     """Their values, and their form, are those of the moment: in rows, in orders, in fields."""
-    pages: Any = Paginate(ToldOut, model=Told, sort=("mine", "rank"), advise=False)
-    cursors: Any = Paginate(
+    pages: Any = Paginator(ToldOut, model=Told, sort=("mine", "rank"), advise=False)
+    cursors: Any = Paginator(
         ToldOut, model=Told, sort=("mine", "rank"), mode="cursor", secret=SECRET, advise=False
     )
     made = create_engine("sqlite://", poolclass=StaticPool)
@@ -659,9 +659,9 @@ def test_hybrids_look_at_who_is_asking() -> None:
                 )
             ]
             query = "sort=-mine,rank"
-            assert pages.page_sync(session, select(Told), pages.parse(query)).data == wanted
-            assert cursors.page_sync(session, select(Told), cursors.parse(query)).data == wanted
+            assert pages.sync.page(session, select(Told), pages.parse(query)).data == wanted
+            assert cursors.sync.page(session, select(Told), cursors.parse(query)).data == wanted
             one = select(Told).where(Told.id == wanted[0]["id"])
-            assert pages.fields.one_sync(session, one, pages.fields.parse("")) == wanted[0]
+            assert pages.fields.sync.one(session, one, pages.fields.parse("")) == wanted[0]
             asking.reset(token)
     made.dispose()

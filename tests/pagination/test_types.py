@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from hasten.pagination.order import Key
+from hasten.pagination.order import SortKey
 from hasten.pagination.sql.reading import read, resolve
 from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
 from tests.pagination.databases import DATABASES, async_engine, engine
@@ -110,8 +110,8 @@ async def test_a_walk_continues_after_a_value_of_any_type(
     reading = read(select(table.c.id))
     columns = dict(table.c.items())
     for order in (
-        (Key(column, descending),),
-        (Key(column, descending), Key("id", not descending)),
+        (SortKey(column, descending),),
+        (SortKey(column, descending), SortKey("id", not descending)),
     ):
         keys = resolve(reading, order, columns)
         with engine(database).connect() as connection:

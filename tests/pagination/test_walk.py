@@ -30,9 +30,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from hasten.errors import InvalidOption
-from hasten.pagination.order import Key, Order
+from hasten.pagination.order import Order, SortKey
 from hasten.pagination.sql.keyset import after
-from hasten.pagination.sql.reading import Keys, Reading, Selection, read, resolve
+from hasten.pagination.sql.reading import Reading, Selection, SortColumns, read, resolve
 from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
@@ -44,7 +44,7 @@ NULLABLE: Final = ("grade", "label", "weight")
 
 orders = st.lists(
     st.builds(
-        Key,
+        SortKey,
         st.sampled_from(sorted(COLUMNS)),
         descending=st.booleans(),
         nulls=st.sampled_from(["first", "last"]),
@@ -71,7 +71,7 @@ def expected(rows: list[Any], order: Order) -> list[int]:
     return [row.id for row in rows]
 
 
-def _by(key: Key) -> Callable[[Any], Any]:
+def _by(key: SortKey) -> Callable[[Any], Any]:
     nothing = "" if key.name == "label" else 0
     return lambda row: nothing if getattr(row, key.name) is None else getattr(row, key.name)
 
@@ -80,7 +80,7 @@ def everything(connection: Connection, dataset: int) -> list[Any]:
     return list(connection.execute(select(*COLUMNS.values()).where(Item.dataset == dataset)))
 
 
-def plan(statement: Selection, order: Order) -> tuple[Reading, Keys]:
+def plan(statement: Selection, order: Order) -> tuple[Reading, SortColumns]:
     reading = read(statement)
     return reading, resolve(reading, order, COLUMNS)
 
@@ -193,7 +193,7 @@ def test_the_page_before_a_page_is_the_one_that_preceded_it(
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_no_page_precedes_the_first_or_follows_the_last(database: str) -> None:
-    reading, keys = plan(of_columns(0), (Key("made"),))
+    reading, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
         first = run(
             connection, stretch(Statements(reading, keys), None, limit=10, dialect=database)
@@ -219,7 +219,7 @@ def test_no_page_precedes_the_first_or_follows_the_last(database: str) -> None:
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_full_last_page_has_no_next_page(database: str, backwards: bool) -> None:
-    reading, keys = plan(of_columns(0), (Key("made"),))
+    reading, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
         for limit, has_more in ((59, True), (60, False), (61, False)):
             page = run(
@@ -246,7 +246,7 @@ def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
             ],
         )
         statement = select(Item.id, Item.weight).where(Item.dataset == 9)
-        reading, keys = plan(statement, (Key("weight", descending=True), Key("id")))
+        reading, keys = plan(statement, (SortKey("weight", descending=True), SortKey("id")))
         seen: list[str] = []
         page = Stretch([], has_more=True, first=None, last=None)
         while page.has_more:
@@ -279,21 +279,23 @@ def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
 
 
 def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
-    def text(dialect: str, *order: Key) -> str:
+    def text(dialect: str, *order: SortKey) -> str:
         reading, keys = plan(of_columns(0), order)
         values = [1] * len(keys)
         return " ".join(map(str, after(reading, keys, values, limit=5, dialect=dialect)))
 
-    made = Key("made", descending=True)
+    made = SortKey("made", descending=True)
     assert "(items.made, items.id) < (" in text("postgresql", made)
     assert "(items.made, items.id) < (" not in text("sqlite", made)
-    assert "UNION ALL" in text("postgresql", made, Key("id"))
-    assert "UNION ALL" in text("postgresql", Key("grade"))
+    assert "UNION ALL" in text("postgresql", made, SortKey("id"))
+    assert "UNION ALL" in text("postgresql", SortKey("grade"))
 
 
 def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
     def text(dialect: str, nulls: Any, *, descending: bool) -> str:
-        reading, keys = plan(of_columns(0), (Key("grade", descending, nulls=nulls), Key("id")))
+        reading, keys = plan(
+            of_columns(0), (SortKey("grade", descending, nulls=nulls), SortKey("id"))
+        )
         # Behind a range of another key, so that the order of this one is left to the database.
         statement = after(
             reading, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, in_turn=True
@@ -328,12 +330,12 @@ def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit
 
 class TestPositions:
     def test_a_position_has_one_value_per_key(self) -> None:
-        reading, keys = plan(of_columns(0), (Key("made"),))
+        reading, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(ValueError, match=r"position=\[1\]: expected 2 values, one per key"):
             after(reading, keys, [1], limit=5, dialect="sqlite")
 
     def test_a_key_that_is_never_null_needs_a_value(self) -> None:
-        reading, keys = plan(of_columns(0), (Key("made"),))
+        reading, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(ValueError, match=r"expected a value for items.made, which is never"):
             after(reading, keys, [None, 1], limit=5, dialect="sqlite")
 
@@ -343,7 +345,7 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
     """An order by an expression of the caller's, here without regard to case."""
     reading = read(of_columns(0))
     columns = {"label": func.lower(Item.label), "id": Item.id}
-    keys = resolve(reading, (Key("label"), Key("id", descending=True)), columns)
+    keys = resolve(reading, (SortKey("label"), SortKey("id", descending=True)), columns)
     with engine(database).connect() as connection:
         seen: list[int] = []
         page = Stretch([], has_more=True, first=None, last=None)
@@ -375,7 +377,7 @@ def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any
     assert after(*of_kind(kind), None, limit=5, dialect="mysql")
 
 
-def of_kind(kind: TypeEngine[Any]) -> tuple[Reading, Keys]:
+def of_kind(kind: TypeEngine[Any]) -> tuple[Reading, SortColumns]:
     kinds = Table("kinds", MetaData(), Column("id", Integer, primary_key=True), Column("key", kind))
     reading = read(select(kinds.c.id))
-    return reading, resolve(reading, (Key("key"),), dict(kinds.c.items()))
+    return reading, resolve(reading, (SortKey("key"),), dict(kinds.c.items()))

@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column, registry
 
-from hasten.pagination.order import Key, Order
+from hasten.pagination.order import Order, SortKey
 from hasten.pagination.sql.reading import Selection, read, resolve
 from hasten.pagination.sql.running import run, stretch
 from hasten.pagination.sql.statements import Statements
@@ -68,7 +68,7 @@ SELECTS: Final[dict[str, Selection]] = {"entities": select(Row), "columns": sele
 
 orders = st.lists(
     st.builds(
-        Key,
+        SortKey,
         st.sampled_from(sorted(COLUMNS)),
         descending=st.booleans(),
         nulls=st.sampled_from(["first", "last"]),
@@ -258,9 +258,13 @@ def test_rows_that_stay_are_seen_once_and_in_order(
 @pytest.mark.parametrize(
     "order",
     [
-        (Key("state"),),
-        (Key("grade", nulls="first"), Key("label", descending=True)),
-        (Key("weight", descending=True, nulls="first"), Key("state"), Key("id", descending=True)),
+        (SortKey("state"),),
+        (SortKey("grade", nulls="first"), SortKey("label", descending=True)),
+        (
+            SortKey("weight", descending=True, nulls="first"),
+            SortKey("state"),
+            SortKey("id", descending=True),
+        ),
     ],
 )
 @pytest.mark.parametrize("database", DATABASES)

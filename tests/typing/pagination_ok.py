@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_type
+from typing import Unpack, assert_type
 
 from pydantic import BaseModel
 from sqlalchemy import func, select
@@ -11,8 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten import fastapi
-from hasten.fields import Fields, Partial
-from hasten.pagination import Cached, Capped, CursorPage, Page, Paginate, Window
+from hasten.fields import FieldSelector, FieldSelectorOptions, Partial, Row
+from hasten.pagination import (
+    Cached,
+    Capped,
+    CursorPage,
+    Page,
+    PageParams,
+    Paginator,
+    PaginatorOptions,
+    Source,
+    Window,
+)
 from tests.pagination.databases import Post
 
 
@@ -21,9 +31,9 @@ class PostOut(BaseModel):
     title: str
 
 
-pages = Paginate(PostOut, model=Post, sort=("title",), default_sort="-title", count=Capped(10_000))
-cursors = Paginate(PostOut, model=Post, mode="cursor", secret=["a new secret", b"an old one"])
-both = Paginate(PostOut, model=Post, mode="both", secret="a secret", count="estimated")
+pages = Paginator(PostOut, model=Post, sort=("title",), default_sort="-title", count=Capped(10_000))
+cursors = Paginator(PostOut, model=Post, mode="cursor", secret=["a new secret", b"an old one"])
+both = Paginator(PostOut, model=Post, mode="both", secret="a secret", count="estimated")
 
 
 async def the_mode_tells_what_is_returned(db: AsyncSession, connection: AsyncConnection) -> None:
@@ -34,7 +44,7 @@ async def the_mode_tells_what_is_returned(db: AsyncSession, connection: AsyncCon
 
 
 def and_so_it_does_without_waiting(db: Session) -> None:
-    found = pages.page_sync(db, select(Post), pages.parse("page=1"))
+    found = pages.sync.page(db, select(Post), pages.parse("page=1"))
     assert_type(found, Page[PostOut])
     assert_type(pages.encode(found), bytes)
     assert_type(pages.link(found, pages.parse("")), str | None)
@@ -45,18 +55,18 @@ async def and_in_fastapi(db: AsyncSession) -> Page[PostOut]:
     return await posts.page(db, select(Post), posts.parse(""))
 
 
-counted = Paginate(PostOut, model=Post, count=Cached("exact", 30), etag=func.max(Post.id))
-chosen = Paginate(Partial[PostOut], model=Post)
-listed = Paginate(PostOut, key=("id",), mode="cursor", secret="a secret")
-one_post = Fields(PostOut, model=Post)
-names = Fields(["id", "title"], model=Post)
+counted = Paginator(PostOut, model=Post, count=Cached("exact", 30), version=func.max(Post.id))
+chosen = Paginator(Partial[PostOut], model=Post)
+listed = Paginator(PostOut, unique=("id",), mode="cursor", secret="a secret")
+one_post = FieldSelector(PostOut, model=Post)
+names = FieldSelector(["id", "title"], model=Post)
 
 
 async def rows_hold_what_was_asked_for(db: AsyncSession) -> None:
     q = chosen.parse("fields=id")
     assert_type(await chosen.page(db, select(Post), q), Page[Partial[PostOut]])
     assert_type(await one_post.one(db, select(Post), one_post.parse("")), Partial[PostOut])
-    assert_type(one_post.of({"id": 1}, one_post.parse("")), Partial[PostOut])
+    assert_type(one_post.from_item({"id": 1}, one_post.parse("")), Partial[PostOut])
 
 
 class Search:
@@ -68,5 +78,23 @@ class Search:
 
 
 async def anything_can_be_paged() -> None:
-    assert_type(listed.of([{"id": 1}], listed.parse("")), CursorPage[PostOut])
+    assert_type(listed.from_items([{"id": 1}], listed.parse("")), CursorPage[PostOut])
     assert_type(await listed.from_source(Search(), listed.parse("")), CursorPage[PostOut])
+
+
+def options_can_be_passed_on(**options: Unpack[PaginatorOptions]) -> Paginator[Page[PostOut]]:
+    return Paginator(PostOut, **options)
+
+
+def those_of_fields_too(**options: Unpack[FieldSelectorOptions]) -> FieldSelector[PostOut]:
+    return FieldSelector(PostOut, **options)
+
+
+def rows_of_a_blocking_session(db: Session) -> None:
+    fields = one_post.parse("")
+    assert_type(one_post.sync.one(db, select(Post), fields), Partial[PostOut])
+    assert_type(one_post.sync.many(db, select(Post), fields), list[Row])
+
+
+async def a_source_of_ones_own(source: Source, q: PageParams) -> Page[PostOut]:
+    return await pages.from_source(source, q)

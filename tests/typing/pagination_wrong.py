@@ -6,15 +6,17 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from hasten.pagination import CursorPage, PageParams, Paginate, Window
+from hasten.pagination import CursorPage, PageParams, Paginator, Window
 from tests.pagination.databases import Post
 from tests.typing.pagination_ok import PostOut, pages
 
-Paginate(PostOut, model=7)  # type: ignore[call-overload]
-Paginate(PostOut, model=Post, mode="cursor")  # type: ignore[call-overload]
-Paginate(PostOut, model=Post, mode="endless")  # type: ignore[call-overload]
-Paginate(PostOut, model=Post, count="roughly")  # type: ignore[call-overload]
-Paginate(PostOut, model=Post, limit=20)  # type: ignore[call-overload]
+Paginator(PostOut, model=7)  # type: ignore[call-overload]
+Paginator(PostOut, model=Post, mode="cursor")  # type: ignore[call-overload]
+Paginator(PostOut, model=Post, mode="endless")  # type: ignore[call-overload]
+Paginator(PostOut, model=Post, count="roughly")  # type: ignore[call-overload]
+Paginator(PostOut, model=Post, limit=20)  # type: ignore[call-overload]
+Paginator(PostOut, model=Post, count=False)  # type: ignore[call-overload]
+Paginator(PostOut, model=Post, unknown="allow")  # type: ignore[call-overload]
 
 
 async def a_session_that_does_not_wait(db: Session) -> None:

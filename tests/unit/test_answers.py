@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hasten._answers import Answer, etag_of, names_tag
+from hasten._answers import EncodedResponse, etag_of, names_tag
 
 TAG = '"abc"'
 
@@ -17,8 +17,8 @@ class Request:
         self.headers = {} if if_none_match is None else {"if-none-match": if_none_match}
 
 
-def answer(**headers: str) -> Answer:
-    return Answer(b"body", 200, {"content-type": "text/plain", **headers})
+def answer(**headers: str) -> EncodedResponse:
+    return EncodedResponse(b"body", 200, {"content-type": "text/plain", **headers})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_tag_is_found_by_the_weak_comparison(given: str | None, known: bool) -
 
 def test_a_matching_etag_gets_304_without_headers_of_the_content() -> None:
     given = answer(etag=TAG, link="<?page=2>", vary="accept")
-    assert given.to(Request(if_none_match=TAG)) == Answer(
+    assert given.to(Request(if_none_match=TAG)) == EncodedResponse(
         b"", 304, {"etag": TAG, "link": "<?page=2>", "vary": "accept"}
     )
     assert given.to(Request(if_none_match='"other"')) == given

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields import Allowed, FieldSet
+from hasten.fields import AllowedFields, FieldSet
 
 
 class Team(BaseModel):
@@ -50,11 +50,11 @@ class Post(BaseModel):
     comments: Sequence[Comment]
 
 
-USERS = Allowed(User, default=["id", "name", "email"])
-POSTS = Allowed(Post)
+USERS = AllowedFields(User, default=["id", "name", "email"])
+POSTS = AllowedFields(Post)
 
 
-def refusal(allowed: Allowed, *texts: str) -> InvalidParameter:
+def refusal(allowed: AllowedFields, *texts: str) -> InvalidParameter:
     with pytest.raises(InvalidParameter) as info:
         allowed.parse(texts)
     assert info.value.status == 422
@@ -82,7 +82,7 @@ class TestChoosing:
         }
 
     def test_a_refusal_lists_at_most_fifty_names_and_ten_mistakes(self) -> None:
-        many = Allowed([f"f{n}" for n in range(60)])
+        many = AllowedFields([f"f{n}" for n in range(60)])
         error = refusal(many, ",".join(f"x{n}" for n in range(11)))
         assert error.allowed == tuple(f"f{n}" for n in range(50))
         assert "'x9' and more; there are f0, f1," in str(error)
@@ -112,7 +112,7 @@ class TestChoosing:
         assert refusal(POSTS, "author(*)").code == "unknown_name"
 
     def test_a_star_selects_all_plain_fields_if_allowed(self) -> None:
-        posts = Allowed(Post, wildcard=True)
+        posts = AllowedFields(Post, wildcard=True)
         assert str(posts.parse(["*"])) == "id,title"
         assert str(posts.parse(["*,author.*"])) == "id,title,author(id,name,email,bio)"
         assert refusal(posts, "*.id").code == "unknown_name"
@@ -193,7 +193,7 @@ class TestPydantic:
             name: str = pydantic.Field(alias="title")
             text: str = pydantic.Field(validation_alias="Text", serialization_alias="body")
 
-        allowed = Allowed(Out)
+        allowed = AllowedFields(Out)
         assert [(field.name, field.needs) for field in allowed.fields.values()] == [
             ("createdAt", ("created_at",)),
             ("open", ("is_open",)),
@@ -212,16 +212,16 @@ class TestPydantic:
             def full_name(self) -> str:
                 return f"{self.first} {self.last}"
 
-        allowed = Allowed(Out, needs={"fullName": ("first", "last")})
+        allowed = AllowedFields(Out, needs={"fullName": ("first", "last")})
         asked = allowed.parse(["fullName"])
         assert (asked.names, asked.needs) == (("fullName",), ("first", "last"))
         assert allowed.fields["fullName"].is_computed
         assert not allowed.fields["id"].is_computed
         with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' is made of"):
-            Allowed(Out)
+            AllowedFields(Out)
 
     def test_a_field_that_several_need_is_selected_once(self) -> None:
-        allowed = Allowed(
+        allowed = AllowedFields(
             {"id": "id", "name": "name", "label": "label"}, needs={"label": ("name", "id", "x")}
         )
         assert allowed.parse(["label,id,name"]).needs == ("id", "name", "x")
@@ -232,7 +232,7 @@ class TestPydantic:
             id: int
             created_at: Annotated[str, pydantic.Field(serialization_alias="createdAt")]
 
-        assert list(Allowed(Out).fields) == ["id", "createdAt"]
+        assert list(AllowedFields(Out).fields) == ["id", "createdAt"]
 
     def test_a_root_model_is_one_value(self) -> None:
         class Tags(pydantic.RootModel[list[str]]):
@@ -241,14 +241,16 @@ class TestPydantic:
         class Out(BaseModel):
             tags: Tags
 
-        assert Allowed(Out).fields["tags"].relation is None
+        assert AllowedFields(Out).fields["tags"].relation is None
 
     def test_a_name_that_leads_nowhere_is_explained(self) -> None:
         class Out(BaseModel):
             other: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
-        with pytest.raises(TypeError, match="Out: an annotation cannot be resolved"):
-            Allowed(Out)
+        with pytest.raises(
+            InvalidOption, match=r"schema='.*Out': expected annotations that can be"
+        ):
+            AllowedFields(Out)
 
 
 class Author(msgspec.Struct, rename="camel"):
@@ -297,7 +299,7 @@ class Row(TypedDict):
 
 class TestOtherModels:
     def test_a_renamed_field_of_msgspec_has_its_public_name(self) -> None:
-        allowed = Allowed(Article)
+        allowed = AllowedFields(Article)
         assert str(allowed.parse(["createdAt,author,others(fullName)"])) == (
             "createdAt,author(id,fullName),others(fullName)"
         )
@@ -306,13 +308,13 @@ class TestOtherModels:
         assert not allowed.fields["author"].many
 
     def test_an_annotation_decides_what_is_a_relation(self) -> None:
-        fields = Allowed(Thing).fields
+        fields = AllowedFields(Thing).fields
         leads = {name: field.many for name, field in fields.items() if field.relation}
         assert leads == {"tag": False, "tags": True, "noted": True, "nested": True}
 
     @pytest.mark.parametrize("model", [Place, Row])
     def test_attrs_and_typed_dicts(self, model: type) -> None:
-        assert str(Allowed(model).parse(["id,tag"])) == "id,tag(label)"
+        assert str(AllowedFields(model).parse(["id,tag"])) == "id,tag(label)"
 
 
 class Base(DeclarativeBase):
@@ -336,29 +338,29 @@ class TestTables:
     def test_a_mapped_table_is_refused_as_a_source(self, table: type) -> None:
         """Also if it is a dataclass, or hidden in one."""
         with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
-            Allowed(table)
+            AllowedFields(table)
         with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
-            Allowed(dataclasses.make_dataclass("Out", [("owner", table)]))
+            AllowedFields(dataclasses.make_dataclass("Out", [("owner", table)]))
 
     @pytest.mark.parametrize(
-        "source",
+        "schema",
         [Secret.__table__, Secret.__table__.columns, [Secret.id], "id", int, None, {"a": 1}],
     )
-    def test_a_source_without_named_fields_is_refused(self, source: object) -> None:
-        with pytest.raises(InvalidOption, match="source"):
-            Allowed(source)
+    def test_a_source_without_named_fields_is_refused(self, schema: object) -> None:
+        with pytest.raises(InvalidOption, match="schema"):
+            AllowedFields(schema)
 
 
 class TestWrittenDown:
     def test_names(self) -> None:
-        assert str(Allowed(["id", "name"]).parse(["name,id"])) == "id,name"
+        assert str(AllowedFields(["id", "name"]).parse(["name,id"])) == "id,name"
 
     def test_a_mapping_names_the_attribute_of_each_field(self) -> None:
-        allowed = Allowed({"id": "id", "createdAt": "created_at"})
+        allowed = AllowedFields({"id": "id", "createdAt": "created_at"})
         assert allowed.parse(["createdAt"]).needs == ("created_at",)
 
     def test_a_mapping_can_hold_relations(self) -> None:
-        allowed = Allowed({"id": "id", "author": USERS, "tags": [Tag], "more": [USERS]})
+        allowed = AllowedFields({"id": "id", "author": USERS, "tags": [Tag], "more": [USERS]})
         assert str(allowed.parse(["author,tags,more(id)"])) == (
             "author(id,name,email),tags(label),more(id)"
         )
@@ -368,27 +370,27 @@ class TestWrittenDown:
 
 class TestOptions:
     def test_a_default_may_contain_relations(self) -> None:
-        posts = Allowed(Post, default=["id", "author(name)"])
+        posts = AllowedFields(Post, default=["id", "author(name)"])
         assert str(posts.default) == "id,author(name)"
-        assert str(Allowed(Post, default="title,id").default) == "id,title"
+        assert str(AllowedFields(Post, default="title,id").default) == "id,title"
 
     def test_expand_gives_a_relation_its_own_fields(self) -> None:
-        posts = Allowed(Post, expand={"author": USERS})
+        posts = AllowedFields(Post, expand={"author": USERS})
         assert str(posts.parse(["author"])) == "author(id,name,email)"
 
     def test_expand_removes_a_field_on_every_path(self) -> None:
         """What was taken from an author is not given by the comments of the author."""
-        posts = Allowed(Post, expand={"author": USERS.without("email", "team")})
+        posts = AllowedFields(Post, expand={"author": USERS.without("email", "team")})
         for text in ("author.email", "comments.author.email", "comments(author(email))"):
             assert refusal(posts, text).code == "unknown_name"
 
     def test_an_opaque_model_is_one_value(self) -> None:
-        posts = Allowed(Post, opaque=["author"])
+        posts = AllowedFields(Post, opaque=["author"])
         assert posts.parse(["author"]).needs == ("author",)
         assert refusal(posts, "author.id").code == "not_expandable"
 
     @pytest.mark.parametrize(
-        ("source", "options", "option"),
+        ("schema", "options", "option"),
         [
             (User, {"default": ["nope"]}, "default"),
             (User, {"default": [""]}, "default"),
@@ -405,10 +407,10 @@ class TestOptions:
         ],
     )
     def test_mistakes_are_found_when_they_are_made(
-        self, source: object, options: dict[str, Any], option: str
+        self, schema: object, options: dict[str, Any], option: str
     ) -> None:
         with pytest.raises(InvalidOption, match=f"^{option}"):
-            Allowed(source, **options)
+            AllowedFields(schema, **options)
 
 
 class TestRoles:
@@ -432,7 +434,7 @@ class TestRoles:
         assert str(posts.parse(["author"])) == "author(id,name,bio)"
 
     def test_a_removed_field_leaves_the_default(self) -> None:
-        posts = Allowed(Post, default=["id", "author(name,email)"])
+        posts = AllowedFields(Post, default=["id", "author(name,email)"])
         assert str(posts.without("author.email").default) == "id,author(name)"
         assert str(posts.without("author").default) == "id"
 
@@ -444,7 +446,7 @@ class TestRoles:
 
 class TestPaths:
     def test_paths_lists_everything_that_can_be_selected(self) -> None:
-        assert list(Allowed(Article).paths()) == [
+        assert list(AllowedFields(Article).paths()) == [
             "id",
             "createdAt",
             "author",

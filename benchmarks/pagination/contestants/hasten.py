@@ -14,8 +14,7 @@ from benchmarks.pagination.dataset import NEWEST, ORDERS, TABLES, MarkOut, Post,
 from benchmarks.pagination.site import Site
 from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, encode
-from hasten.pagination import Capped, Key, PageParams
-from hasten.pagination.counts import Counting
+from hasten.pagination import Capped, Counting, PageParams, SortKey
 
 COUNTS: Final[dict[str, Counting]] = {
     "exact": "exact",
@@ -46,7 +45,7 @@ class Hasten(Contestant):
                 pages = Paginate(PostOut, model=table, default_sort=NEWEST.sort(), count=count)
                 add_pages(site, f"/{name}/{kind}", engine, table, pages)
         # As the database has them by itself: the others do not choose, and all have to agree.
-        score = Key("score", nulls=database.nulls)
+        score = SortKey("score", nulls=database.nulls)
         for name, order in ORDERS.items():
             walk = Paginate(
                 MarkOut, model=Post, sort=(score,), default_sort=order.sort(), max_limit=MAX_LIMIT,
@@ -75,7 +74,7 @@ def _add_plain_pages(
     @site.at(path).get(path)
     def page(q: Annotated[PageParams, Depends(pages.params)]) -> Any:
         with Session(engine) as db:
-            return pages.page_sync(db, select(table), q)
+            return pages.sync.page(db, select(table), q)
 
 
 def _add_waiting_fields(site: Site, engine: Any) -> None:
@@ -101,12 +100,12 @@ def _add_plain_fields(site: Site, engine: Any) -> None:
         fields: Annotated[FieldSet, Depends(Posts.params)],
     ) -> Any:
         with Session(engine) as db:
-            return Few.page_sync(db, select(Post), q, fields)
+            return Few.sync.page(db, select(Post), q, fields)
 
     @site.at("/one/{id}").get("/one/{id}")
     def one(id: int, fields: Annotated[FieldSet, Depends(Posts.params)]) -> Response:
         with Session(engine) as db:
-            row = Posts.one_sync(db, select(Post).where(Post.id == id), fields)
+            row = Posts.sync.one(db, select(Post).where(Post.id == id), fields)
         return Response(encode(row), media_type="application/json")
 
 

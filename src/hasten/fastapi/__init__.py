@@ -6,9 +6,9 @@
     async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page[PostOut]:
         return await Posts.page(db, select(Post), q)
 
-What a client did not mean is refused in the shape of FastAPI's own errors. The page or row that a
-handler gets is a response already: FastAPI does not validate it again. It is encoded when it is
-sent, so what a handler changes in it counts.
+A wrong parameter is refused in the shape of FastAPI's own errors. The page or row that a handler
+gets is a response already: FastAPI does not validate it again. It is encoded when it is sent, so
+what a handler changes in it counts.
 """
 
 from hasten import _extras
@@ -19,7 +19,7 @@ from hasten.fastapi.limits import (  # noqa: E402
     RateLimited,
     document_rate_limits,
 )
-from hasten.fastapi.pages import Fields, Paginate, answering  # noqa: E402
+from hasten.fastapi.pages import Fields, Paginate, http_errors  # noqa: E402
 from hasten.fastapi.startup import lifespan  # noqa: E402
 from hasten.fields import FieldSet, Partial  # noqa: E402
 from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
@@ -33,7 +33,7 @@ __all__ = [
     "Paginate",
     "Partial",
     "RateLimited",
-    "answering",
     "document_rate_limits",
+    "http_errors",
     "lifespan",
 ]

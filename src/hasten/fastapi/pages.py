@@ -1,17 +1,29 @@
-"""Pages and fields: their parameters as dependencies, their answers as responses."""
+"""Pages and fields: their parameters as dependencies, pages and rows as responses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    Unpack,
+    cast,
+    get_args,
+    overload,
+)
 
 from fastapi import HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyQuery
 from msgspec import json
-from pydantic import WithJsonSchema
+from pydantic import AliasChoices, BaseModel, WithJsonSchema
 from pydantic_core import SchemaSerializer, core_schema
 
 from hasten import fields as _fields
@@ -25,7 +37,7 @@ from hasten.pagination.page import described_in
 
 if TYPE_CHECKING:
     from hasten.fields.sql import AsyncExecutor, Executor, Selection
-    from hasten.pagination.paginate import Options, Secret
+    from hasten.pagination import PaginatorOptions, Secret
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -34,81 +46,84 @@ R = TypeVar("R")
 Schema = Mapping[str, Any]
 
 
-class Paginate(_pagination.Paginate[P]):
-    """`hasten.pagination.Paginate` with `params`, whose pages and errors are answers.
+class Paginate(_pagination.Paginator[P]):
+    """`hasten.pagination.Paginator` with `params`, whose pages and errors are responses.
 
     With an envelope of your own, ``response_model=Posts.response_model`` describes it.
     """
 
-    if TYPE_CHECKING:  # what the class above says, of this one
+    if TYPE_CHECKING:  # the overloads of the base class, for this one
 
         @overload
         def __init__(
             self: Paginate[Page[T]],
-            out: type[T],
+            schema: type[T],
             *,
             mode: Literal["page"] = "page",
             secret: Secret | None = None,
-            **options: Unpack[Options],
+            **options: Unpack[PaginatorOptions],
         ) -> None: ...
 
         @overload
         def __init__(
             self: Paginate[CursorPage[T]],
-            out: type[T],
+            schema: type[T],
             *,
             mode: Literal["cursor"],
             secret: Secret,
-            **options: Unpack[Options],
+            **options: Unpack[PaginatorOptions],
         ) -> None: ...
 
         @overload
         def __init__(
             self: Paginate[Page[T] | CursorPage[T]],
-            out: type[T],
+            schema: type[T],
             *,
             mode: Literal["both"],
             secret: Secret,
-            **options: Unpack[Options],
+            **options: Unpack[PaginatorOptions],
         ) -> None: ...
 
-        def __init__(self, out: type, **options: Any) -> None: ...
+        def __init__(self, schema: type, **options: Any) -> None: ...
 
     @cached_property
     def params(self) -> Callable[..., PageParams]:
-        """What ``Depends`` takes: the parameters of a page, as OpenAPI describes them."""
+        """The dependency that reads the parameters of a page: ``Depends(Posts.params)``."""
 
         def read(request: Request) -> PageParams:
+            if self._advise == "auto" and request.app.debug:
+                self._start_advising()
             return self.parse(
                 request.query_params.multi_items(),
                 if_none_match=request.headers.get("if-none-match"),
+                known=() if self._known_names is None else _names_of_route(request),
             )
 
         return _dependency(read, self._described())
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """What may be answered beside 200 and 422, for ``responses=`` of a route."""
+        """The responses beside 422, for ``responses=`` of a route."""
         headers = {"Link": _header("Where the pages around this one are. RFC 8288.")}
         answers: dict[int | str, dict[str, Any]] = {}
         if self._etag or self._version:
             headers["ETag"] = _ETAG
             answers[304] = _NOT_MODIFIED
-        if self.limits.mode != "page":
+        if self._limits.mode != "page":
             answers[400] = {
-                "description": "The cursor is none of this list.",
+                "description": "The cursor is invalid or belongs to another query.",
                 "content": {"application/json": {"schema": _DETAILS}},
             }
         return {200: {"headers": headers}, **answers}
 
     @property
     def response_model(self) -> Any:
-        """What the answers look like, with the names of this envelope."""
+        """The model of the responses, with the names of this envelope."""
         page, stretch = (
-            described_in(self.envelope, self.out, by_cursor=by_cursor)
+            described_in(self.envelope, self.schema, by_cursor=by_cursor)
             for by_cursor in (False, True)
         )
-        return {"page": page, "cursor": stretch, "both": page | stretch}[self.limits.mode]
+        return {"page": page, "cursor": stretch, "both": page | stretch}[self._limits.mode]
 
     async def page(
         self,
@@ -119,20 +134,19 @@ class Paginate(_pagination.Paginate[P]):
         *,
         scope: object = None,
     ) -> P:
-        with answering():
+        with http_errors():
             return await super().page(db, statement, q, fields, scope=scope)
 
-    def page_sync(
+    def _page_sync(
         self,
         db: Executor,
         statement: Selection,
         q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
+        fields: FieldSet | None,
+        scope: object,
     ) -> P:
-        with answering():
-            return super().page_sync(db, statement, q, fields, scope=scope)
+        with http_errors():
+            return super()._page_sync(db, statement, q, fields, scope)
 
     async def from_source(
         self,
@@ -142,10 +156,10 @@ class Paginate(_pagination.Paginate[P]):
         *,
         scope: object = None,
     ) -> P:
-        with answering():
+        with http_errors():
             return await super().from_source(source, q, fields, scope=scope)
 
-    def of(
+    def from_items(
         self,
         items: Sequence[object],
         q: PageParams,
@@ -153,18 +167,18 @@ class Paginate(_pagination.Paginate[P]):
         *,
         scope: object = None,
     ) -> P:
-        with answering():
-            return super().of(items, q, fields, scope=scope)
+        with http_errors():
+            return super().from_items(items, q, fields, scope=scope)
 
-    def _answering(self, page: Any, q: PageParams) -> P:
-        super()._answering(page, q)
-        answer = _PageAnswer(page) if isinstance(page, Page) else _CursorPageAnswer(page)
-        answer._begin(*self._head(page, q), has_etag=self._etag)
+    def _finished(self, page: Any, q: PageParams) -> P:
+        page._responder = responder = self._responder(q)
+        answer = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
+        answer._begin(*responder.head(page), has_etag=self._etag)
         answer._envelope = self.envelope
         return cast("P", answer)
 
     def _described(self) -> Mapping[str, Schema]:
-        limits = self.limits
+        limits = self._limits
         about: dict[str, dict[str, Any]] = {}
         if limits.mode != "cursor":
             about["page"] = {
@@ -179,8 +193,8 @@ class Paginate(_pagination.Paginate[P]):
             "default": limits.default_limit,
             "description": f"How many rows a page has; {limits.default_limit} if left out.",
         }  # fmt: skip
-        if self.sorts:
-            names = [sign + name for name in self.sorts for sign in ("", "-")]
+        if self.sort_names:
+            names = [sign + name for name in self.sort_names for sign in ("", "-")]
             about["sort"] = _choice(names, "What to sort by, the first name first; - descends.")
         if limits.mode != "page":
             about["cursor"] = {
@@ -192,21 +206,27 @@ class Paginate(_pagination.Paginate[P]):
         return about
 
 
-class Fields(_fields.Fields[T]):
-    """`hasten.fields.Fields` with `params`, whose rows and errors are answers: 404 for no row."""
+class Fields(_fields.FieldSelector[T]):
+    """`hasten.fields.FieldSelector` with `params`, whose rows and errors are responses.
+
+    A row that does not exist is 404.
+    """
 
     @cached_property
     def params(self) -> Callable[..., FieldSet]:
-        """What ``Depends`` takes: the parameter for the fields, as OpenAPI describes it."""
+        """The dependency that reads the fields of a request: ``Depends(Users.params)``."""
 
         def read(request: Request) -> FieldSet:
-            return self.parse(request.query_params.multi_items())
+            return self.parse(
+                request.query_params.multi_items(),
+                known=_names_of_route(request) if self._refuses_unknown else (),
+            )
 
         return _dependency(read, {self.parameter: _described_fields(self)})
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """What may be answered beside 200 and 422, for ``responses=`` of a route."""
+        """The responses beside 422, for ``responses=`` of a route."""
         detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
         answers: dict[int | str, dict[str, Any]] = {
             404: {
@@ -219,18 +239,18 @@ class Fields(_fields.Fields[T]):
         return answers
 
     async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        with answering():
-            return _RowAnswer(await super().one(db, statement, fields))
+        with http_errors():
+            return _RowResponse(await super().one(db, statement, fields))
 
-    def one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        with answering():
-            return _RowAnswer(super().one_sync(db, statement, fields))
+    def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        with http_errors():
+            return _RowResponse(super()._one_sync(db, statement, fields))
 
-    def of(self, item: object, fields: FieldSet) -> Partial[T]:
-        return _RowAnswer(super().of(item, fields))
+    def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
+        return _RowResponse(super().from_item(item, fields))
 
 
-# Answers ------------------------------------------------------------------------------------------
+# Responses ----------------------------------------------------------------------------------------
 
 _OF_DEPENDENCIES: Final = "hasten.fastapi.response"
 """Where in the scope the response is that the dependencies of a route set headers of."""
@@ -250,6 +270,14 @@ class _Response(Response):
         ]
         self._has_etag = has_etag
         self._body: bytes | memoryview | None = None
+
+    def __getstate__(self) -> Any:
+        # A copy has headers of its own.
+        state: Any = super().__getstate__()
+        own, slots = state if isinstance(state, tuple) else (state, {})
+        own = {key: value for key, value in own.items() if key != "_headers"}
+        own["raw_headers"] = list(own["raw_headers"])
+        return own, slots
 
     def _encoded(self) -> bytes:
         raise NotImplementedError
@@ -285,7 +313,7 @@ def _with_others(own: Headers, others: Headers) -> Headers:
     return [*(each for each in own if each[0] not in instead), *others]
 
 
-class _AnyPage(_Response):
+class _AnyPageResponse(_Response):
     _envelope: Envelope
     not_modified: bool
 
@@ -310,25 +338,25 @@ class _AnyPage(_Response):
         return json.decode(encode(self._wrapped()[key]))
 
 
-class _PageAnswer(Page[Any], _AnyPage):
+class _PageResponse(Page[Any], _AnyPageResponse):
     """A page that is its own response."""
 
     def __init__(self, page: Page[Any]) -> None:
         Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
-        _told(self, page)
+        _take_over(self, page)
 
 
-class _CursorPageAnswer(CursorPage[Any], _AnyPage):
+class _CursorPageResponse(CursorPage[Any], _AnyPageResponse):
     """The same between two positions."""
 
     def __init__(self, page: CursorPage[Any]) -> None:
         CursorPage.__init__(
             self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
         )
-        _told(self, page)
+        _take_over(self, page)
 
 
-class _RowAnswer(Partial[Any], _Response):
+class _RowResponse(Partial[Any], _Response):
     """A row that is its own response."""
 
     # A dict has no hash, and a response is asked for one by nobody.
@@ -346,15 +374,15 @@ class _RowAnswer(Partial[Any], _Response):
 _JSON: Final = {"content-type": "application/json"}
 
 
-def _told(answer: Any, page: Any) -> None:
+def _take_over(answer: Any, page: Any) -> None:
     answer.etag = page.etag
     answer.not_modified = page.not_modified
-    answer._answer = page._answer
+    answer._responder = page._responder
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """What hasten refuses becomes an answer of FastAPI's: 422 as all its own, 400, 404."""
+def http_errors() -> Iterator[None]:
+    """Turn `InvalidParameter` and `RowNotFound` into FastAPI's own errors: 422, 400 or 404."""
     try:
         yield
     except InvalidParameter as error:
@@ -367,12 +395,85 @@ def answering() -> Iterator[None]:
 
 
 def _detail(error: InvalidParameter) -> dict[str, Any]:
-    return {
+    detail: dict[str, Any] = {
         "type": error.code,
         "loc": ("query", error.parameter),
         "msg": str(error),
         "input": error.value,
     }
+    if bounds := _bounds(error):
+        detail["ctx"] = bounds
+    return detail
+
+
+_MAXIMA: Final = {"too_many": "max_length", "too_long": "max_length", "too_deep": "max_depth"}
+
+
+def _bounds(error: InvalidParameter) -> dict[str, Any]:
+    """The bounds that a value missed, by the names that pydantic has for them."""
+    bounds: dict[str, Any] = {}
+    if error.minimum is not None:
+        bounds["ge"] = error.minimum
+    if error.maximum is not None:
+        bounds[_MAXIMA.get(error.code, "le")] = error.maximum
+    if error.allowed:
+        *rest, last = map(repr, error.allowed)
+        bounds["expected"] = f"{', '.join(rest)} or {last}" if rest else last
+    return bounds
+
+
+# Routes -------------------------------------------------------------------------------------------
+
+
+class _Names(Collection[str]):
+    """The query parameters of a route. Those that OpenAPI hides are known, but not shown."""
+
+    def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
+        self._is_shown = dict(declared)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._is_shown
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, is_shown in self._is_shown.items() if is_shown)
+
+    def __len__(self) -> int:
+        return len(self._is_shown)
+
+
+def _names_of_route(request: Request) -> _Names:
+    """The names that a route and its dependencies declare."""
+    # An included router is not copied: what its route has besides is in the scope alone.
+    included = request.scope.get("fastapi", {}).get("effective_route_context")
+    own = getattr(request.scope.get("route"), "dependant", None)
+    dependant = getattr(included, "dependant", own)
+    return _Names(() if dependant is None else _declared(dependant))
+
+
+def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
+    """Each name, and whether it is shown."""
+    for field in dependant.query_params:
+        for name in _names_in(field.field_info.annotation) or [field.alias]:
+            yield name, getattr(field.field_info, "include_in_schema", True)
+    if isinstance(dependant.call, APIKeyQuery):
+        yield dependant.call.model.name, True
+    for each in dependant.dependencies:
+        yield from _declared(each)
+
+
+def _names_in(annotation: Any) -> list[str]:
+    """Of a model whose fields are query parameters: ``Annotated[Filter, Query()]``."""
+    found: list[str] = []
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            config = kind.model_config
+            by_name = config.get("populate_by_name") or config.get("validate_by_name")
+            for name, info in kind.model_fields.items():
+                given = info.validation_alias
+                aliases = given.choices if isinstance(given, AliasChoices) else [given]
+                texts = [alias for alias in aliases if isinstance(alias, str)]
+                found += [*texts, name] if by_name or not texts else texts
+    return found
 
 
 # Descriptions -------------------------------------------------------------------------------------
@@ -396,11 +497,11 @@ def _choice(names: Sequence[str], description: str) -> dict[str, Any]:
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
 
-def _described_fields(fields: _fields.Fields[Any]) -> dict[str, Any]:
+def _described_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
     return _choice(
         list(fields.allowed.paths(fields.max_depth)),
-        f"What to answer with; {default} if left out. Several with commas, nested ones as a(b,c).",
+        f"Which fields to return; {default} if left out. Separate with commas, nest as a(b,c).",
     )
 
 
@@ -416,7 +517,7 @@ def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Ca
 
     async def params(request: Request, response: Response, **_: object) -> Any:
         request.scope[_OF_DEPENDENCIES] = response
-        with answering():
+        with http_errors():
             return read(request)
 
     params.__signature__ = Signature(  # type: ignore[attr-defined]

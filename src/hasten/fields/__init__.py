@@ -1,10 +1,28 @@
-"""Answer with the fields that were asked for, and with no other."""
+"""Rows with the fields that a client asks for, and no others.
 
-from hasten._answers import Answer
-from hasten.fields.allowed import Allowed, Field, FieldSet
-from hasten.fields.fields import Fields, Row
-from hasten.fields.mask import Mask
-from hasten.fields.partial import Partial
+`FieldSelector` knows no framework; `hasten.fastapi.Fields` is the same for FastAPI.
+"""
+
+from hasten._answers import EncodedResponse, RequestLike
+from hasten._queries import QueryLike
+from hasten.fields.allowed import AllowedFields, Field, FieldSet
+from hasten.fields.names import Unknown
+from hasten.fields.partial import Partial, Row
 from hasten.fields.rows import encode
+from hasten.fields.selector import FieldSelector, FieldSelectorOptions, SyncFieldSelector
 
-__all__ = ["Allowed", "Answer", "Field", "FieldSet", "Fields", "Mask", "Partial", "Row", "encode"]
+__all__ = [
+    "AllowedFields",
+    "EncodedResponse",
+    "Field",
+    "FieldSelector",
+    "FieldSelectorOptions",
+    "FieldSet",
+    "Partial",
+    "QueryLike",
+    "RequestLike",
+    "Row",
+    "SyncFieldSelector",
+    "Unknown",
+    "encode",
+]

@@ -25,7 +25,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields.mask import MARKS, MAX_DEPTH, MAX_NAMES, Mask, parse, too_deep
@@ -50,7 +50,7 @@ class Field:
     """As the model knows it: the name of the column, or of the relation."""
     needs: tuple[str, ...]
     """The attributes to select for it: itself, what it is computed from, none for a relation."""
-    relation: Allowed | None = None
+    relation: AllowedFields | None = None
     """What may be asked of what it leads to; None for a plain value."""
     many: bool = False
     """It leads to a list."""
@@ -63,7 +63,7 @@ class Field:
         return self.relation is None and self.needs != (self.attribute,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FieldSet:
     """What one request gets: in the order of the model, whatever the order in the request.
 
@@ -72,7 +72,7 @@ class FieldSet:
 
     members: tuple[tuple[Field, FieldSet | None], ...]
     """Each field with what is asked of it, None for a plain value."""
-    allowed: Allowed = dataclasses.field(compare=False, repr=False)
+    allowed: AllowedFields = dataclasses.field(compare=False)
     """The list that the fields are of."""
 
     @property
@@ -90,6 +90,15 @@ class FieldSet:
         """What to load beside it, by the fields that lead there."""
         return {field: inner for field, inner in self.members if inner is not None}
 
+    def __repr__(self) -> str:
+        return f"FieldSet({str(self)!r})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self  # its fields are known by their identity
+
     def __str__(self) -> str:
         """As ``fields=`` would say it: one text for each set."""
         return ",".join(
@@ -98,12 +107,12 @@ class FieldSet:
         )
 
 
-class Allowed:
+class AllowedFields:
     """The fields that may be asked for.
 
-    source is a model, a sequence of names, or a mapping from public names to attributes, nested
-    models or `Allowed`s (in a list of one, if it leads to many). Raises `InvalidOption` for what
-    cannot be meant, and for a mapped table, which would show all its columns.
+    schema is a model, a sequence of names, or a mapping from public names to attributes, nested
+    models or other `AllowedFields` (in a list of one, if it leads to many). Raises `InvalidOption`
+    for a wrong schema, and for a mapped table, which would show all its columns.
 
     - default: what a request without ``fields=`` gets, in the same notation ("id", "author(name)");
       None for all plain values.
@@ -113,22 +122,26 @@ class Allowed:
     - wildcard: ``*`` asks for all plain values.
     """
 
-    __slots__ = ("_default", "_fields", "_model", "_origin", "_wildcard")
+    __slots__ = ("_default", "_fields", "_is_copy", "_model", "_origin", "_wildcard")
 
     def __init__(
         self,
-        source: object,
+        schema: object,
         *,
         default: Iterable[str] | None = None,
         needs: Mapping[str, Sequence[str]] | None = None,
-        expand: Mapping[str, Allowed] | None = None,
+        expand: Mapping[str, AllowedFields] | None = None,
         opaque: Collection[str] = (),
         wildcard: bool = False,
     ) -> None:
-        self._fill(source, needs or {}, expand or {}, opaque, wildcard, {})
+        self._fill(schema, needs or {}, expand or {}, opaque, wildcard, {})
         self._default = self._plain()
         if default is not None:
             self._default = self._resolve_default(default)
+
+    def __repr__(self) -> str:
+        # Names only: models that lead to each other are a ring.
+        return f"{type(self).__name__}({', '.join(self._fields)})"
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -145,7 +158,7 @@ class Allowed:
         """What a request gets that does not choose."""
         return self._default
 
-    def choose(
+    def _chosen_by(
         self, mask: Mask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
     ) -> FieldSet:
         """What a mask asks for, None for the default. Raises `InvalidParameter`."""
@@ -171,18 +184,18 @@ class Allowed:
         if not texts:
             return self._default
         mask = parse(texts, parameter=parameter, max_depth=max_depth, max_names=max_names)
-        return self.choose(mask, parameter=parameter, max_depth=max_depth)
+        return self._chosen_by(mask, parameter=parameter, max_depth=max_depth)
 
-    def without(self, *paths: str) -> Allowed:
+    def without(self, *paths: str) -> AllowedFields:
         """A list that lacks these, as if there were no such fields: for a role that sees less.
 
         "author.email" is gone from what author leads to, by whichever way a client gets there.
         Raises `InvalidOption` for one that is not there.
         """
-        gone: dict[Allowed, set[str]] = {}
+        gone: dict[AllowedFields, set[str]] = {}
         for path in paths:
             *through, name = path.split(".")
-            where: Allowed | None = self
+            where: AllowedFields | None = self
             for step in through:
                 field = where._fields.get(step) if where else None
                 where = field.relation if field else None
@@ -191,12 +204,14 @@ class Allowed:
             gone.setdefault(where, set()).add(name)
         return self._copied_without(gone)
 
-    def is_made_from(self, other: Allowed) -> bool:
+    def _is_made_from(self, other: AllowedFields) -> bool:
         """Whether it is the other list, or was made from it by `without`."""
-        one: Allowed | None = self
-        while one is not None and one is not other:
+        one: AllowedFields | None = self
+        while one is not None:
+            if one is other or (one._is_copy and one._structure() == other._structure()):
+                return True
             one = one._origin
-        return one is other
+        return False
 
     def paths(self, max_depth: int = 2) -> Iterator[str]:
         """All that may be asked for, no deeper than this: ``id``, ``author``, ``author.name``."""
@@ -208,20 +223,56 @@ class Allowed:
                 for path in field.relation.paths(max_depth - 1):
                     yield f"{field.name}.{path}"
 
+    # Copies --------------------------------------------------------------------------------------
+    #
+    # A set of fields that comes from another process has a list of its own, which is known by its
+    # structure. Within a process there is one list, however often a set is copied.
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return state | {"_model": None, "_is_copy": True}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _structure(self) -> list[list[object]]:
+        """All that is in the list, and in those that it leads to, without any object of ours."""
+        places: dict[AllowedFields, int] = {self: 0}
+        rest = [self]
+        found: list[list[object]] = []
+        for one in rest:
+            found.append([one._wildcard])
+            for field in one._fields.values():
+                to = field.relation
+                if to is not None and to not in places:
+                    places[to] = len(places)
+                    rest.append(to)
+                plain = (field.name, field.attribute, field.needs, field.many, field.is_conditional)
+                found[-1].append((*plain, None if to is None else places[to]))
+        return found
+
     # Making --------------------------------------------------------------------------------------
 
     def _fill(
         self,
         source: object,
         needs: Mapping[str, Sequence[str]],
-        expand: Mapping[str, Allowed],
+        expand: Mapping[str, AllowedFields],
         opaque: Collection[str],
         wildcard: bool,
         known: _Known,
     ) -> None:
         # Known before it is complete: models that lead to each other are a ring of lists.
         known[id(source)] = self
-        self._origin: Allowed | None = None
+        self._origin: AllowedFields | None = None
+        self._is_copy = False
         self._wildcard = wildcard
         self._model = source if isinstance(source, type) else None
         self._fields: dict[str, Field] = {}
@@ -261,21 +312,22 @@ class Allowed:
     def _resolve_default(self, default: Iterable[str]) -> FieldSet:
         texts = [default] if isinstance(default, str) else list(default)
         try:
-            return self.choose(parse(texts, parameter="default"), parameter="default")
+            return self._chosen_by(parse(texts, parameter="default"), parameter="default")
         except InvalidParameter as error:
             raise InvalidOption("default", texts, f"fields that exist: {error}") from None
 
-    def _copied_without(self, gone: Mapping[Allowed, Collection[str]]) -> Allowed:
+    def _copied_without(self, gone: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
         # All lists are copied, even if nothing of them goes: they may lead back to one that lost.
-        twins: dict[Allowed, Allowed] = {}
+        twins: dict[AllowedFields, AllowedFields] = {}
         rest = [self]
         while rest:
             one = rest.pop()
             if one not in twins:
-                twins[one] = Allowed.__new__(Allowed)
+                twins[one] = AllowedFields.__new__(AllowedFields)
                 rest += [field.relation for field in one._fields.values() if field.relation]
         for one, twin in twins.items():
             twin._origin = one
+            twin._is_copy = False
             twin._wildcard = one._wildcard
             twin._model = one._model
             twin._fields = {
@@ -289,7 +341,7 @@ class Allowed:
 
     # Choosing ------------------------------------------------------------------------------------
 
-    def _unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, Allowed]]:
+    def _unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
         """Names that are not in the list, by their paths, with the list that they are not in."""
         for name, inner in mask.names.items():
             field = self._fields.get(name)
@@ -342,18 +394,20 @@ class Allowed:
         return FieldSet(tuple(members), self)
 
 
-def _nested_list(to: type | Allowed | None, wildcard: bool, known: _Known) -> Allowed | None:
-    if to is None or isinstance(to, Allowed):
+def _nested_list(
+    to: type | AllowedFields | None, wildcard: bool, known: _Known
+) -> AllowedFields | None:
+    if to is None or isinstance(to, AllowedFields):
         return to
     if id(to) in known:
         return known[id(to)]
-    nested = Allowed.__new__(Allowed)
+    nested = AllowedFields.__new__(AllowedFields)
     nested._fill(to, {}, {}, (), wildcard, known)
     nested._default = nested._plain()
     return nested
 
 
-def moved(chosen: FieldSet, allowed: Allowed) -> FieldSet:
+def moved(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
     """The same set in the fields of another list, without those that it lacks."""
     members: list[tuple[Field, FieldSet | None]] = []
     for field, inner in chosen.members:
@@ -364,7 +418,7 @@ def moved(chosen: FieldSet, allowed: Allowed) -> FieldSet:
     return FieldSet(tuple(members), allowed)
 
 
-def _refused(parameter: str, unknown: Sequence[tuple[str, Allowed]]) -> InvalidParameter:
+def _refused(parameter: str, unknown: Sequence[tuple[str, AllowedFields]]) -> InvalidParameter:
     paths = [repr(path[:100]) for path, _ in unknown[:_MAX_UNKNOWN_SHOWN]]
     more = " and more" if len(unknown) > _MAX_UNKNOWN_SHOWN else ""
     first, where = unknown[0]
@@ -383,7 +437,7 @@ def _refused(parameter: str, unknown: Sequence[tuple[str, Allowed]]) -> InvalidP
 def _check_names(
     said: Sequence[_Said],
     needs: Mapping[str, Sequence[str]],
-    expand: Mapping[str, Allowed],
+    expand: Mapping[str, AllowedFields],
     opaque: Collection[str],
 ) -> None:
     names = [part.name for part in said]
@@ -393,8 +447,8 @@ def _check_names(
                 raise InvalidOption(option, name, f"a field that exists: {', '.join(names)}")
     for name, given in expand.items():
         value: object = given
-        if not isinstance(value, Allowed):
-            raise InvalidOption(f"expand[{name!r}]", value, "an Allowed")
+        if not isinstance(value, AllowedFields):
+            raise InvalidOption(f"expand[{name!r}]", value, "an AllowedFields")
     for name in names:
         if not name or name == EVERY or name.strip(" ") != name or MARKS.intersection(name):
             raise InvalidOption("fields", name, "names without spaces around, and without ,().*")
@@ -405,7 +459,7 @@ def _check_names(
             raise InvalidOption(f"needs[{name!r}]", attributes, "a sequence of names")
 
 
-_Known = dict[int, Allowed]
+_Known = dict[int, AllowedFields]
 """The lists of one ring of models, by the id of the model."""
 
 
@@ -452,18 +506,18 @@ def _read(source: object) -> Iterable[_Said]:
     elif isinstance(source, Sequence) and not isinstance(source, str | bytes):
         return [_written_down(name, name) for name in source]
     raise InvalidOption(
-        "source", source, "a model (pydantic, msgspec, dataclass, attrs, TypedDict) or names"
+        "schema", source, "a model (pydantic, msgspec, dataclass, attrs, TypedDict) or names"
     )
 
 
 def _written_down(name: object, value: object) -> _Said:
     if not isinstance(name, str):
-        raise InvalidOption("source", name, "names of fields as texts")
+        raise InvalidOption("schema", name, "names of fields as texts")
     if isinstance(value, str):
         return _Said(name, value, None)
     if _nested(value).to is None:
         raise InvalidOption(
-            f"source[{name!r}]", value, "an attribute's name, a model or an Allowed"
+            f"schema[{name!r}]", value, "an attribute's name, a model or AllowedFields"
         )
     return _Said(name, name, value)
 
@@ -477,7 +531,7 @@ def _reader(model: type) -> Callable[[Any], Iterable[_Said]] | None:
 
 def _read_table(model: Any) -> Iterable[_Said]:
     raise InvalidOption(
-        "source",
+        "schema",
         model,
         "a model of the answer, or the names of the fields to show: a mapped table would show all "
         "of its columns",
@@ -501,7 +555,7 @@ def _read_pydantic(model: Any) -> Iterator[_Said]:
         )
 
 
-def is_shown(name: str, allowed: Allowed) -> bool:
+def is_shown(name: str, allowed: AllowedFields) -> bool:
     """Whether each row may show the value of this field."""
     field = allowed.fields.get(name)
     return field is not None and not field.is_conditional
@@ -555,9 +609,10 @@ def _or_explain(model: Any, resolve: Callable[[], R]) -> R:
     try:
         return resolve()
     except NameError as exc:
-        raise TypeError(
-            f"{model.__qualname__}: an annotation cannot be resolved: {exc}. "
-            "What it names must be importable in the module of the model"
+        raise InvalidOption(
+            "schema",
+            model.__qualname__,
+            f"annotations that can be resolved ({exc}): import what they name in its module",
         ) from exc
 
 
@@ -565,7 +620,7 @@ def _or_explain(model: Any, resolve: Callable[[], R]) -> R:
 
 
 class _Lead(NamedTuple):
-    to: type | Allowed | None
+    to: type | AllowedFields | None
     many: bool
 
 
@@ -578,7 +633,7 @@ def _nested(kind: Any) -> _Lead:
     """The model that an annotation names, also as one of many or as one or none."""
     kind = getattr(kind, "__value__", kind)  # type Name = ...
     match kind:
-        case Allowed():
+        case AllowedFields():
             return _Lead(kind, many=False)
         case [one]:
             return _nested(one)._replace(many=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from hasten.fields.allowed import Allowed, Field, FieldSet
+from hasten.fields.allowed import AllowedFields, Field, FieldSet
 from hasten.fields.rows import Compute, Make, Making, Values, making, optional_keys, stated_kinds
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
@@ -20,7 +20,7 @@ class Items:
     """How rows are made of items."""
 
     def __init__(
-        self, allowed: Allowed, *, cap: Callable[[Field], int], more: str, compute: Compute
+        self, allowed: AllowedFields, *, cap: Callable[[Field], int], more: str, compute: Compute
     ) -> None:
         """cap says how many items a field that leads to many shows; more ends its marker.
 
@@ -29,7 +29,7 @@ class Items:
         self._cap = cap
         self._more = more
         self._compute = compute
-        self._makings: dict[Allowed, Making] = {}
+        self._makings: dict[AllowedFields, Making] = {}
         self._add(allowed)
         self._maker = lru_cache(256)(self._make)
 
@@ -95,7 +95,7 @@ class Items:
         if len(items) > cap:
             row[field.name + self._more] = True
 
-    def _add(self, allowed: Allowed) -> None:
+    def _add(self, allowed: AllowedFields) -> None:
         if allowed in self._makings:
             return
         self._makings[allowed] = making(allowed, stated_kinds(allowed.model), self._compute)

@@ -7,34 +7,38 @@ handler returns is sent as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Generic, TypeVar, get_args, get_origin
+from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
 
-from hasten._answers import Answer, Asked, etag_of
+from hasten._answers import EncodedResponse, RequestLike, etag_of
 from hasten.fields.allowed import Member, members_of
 from hasten.fields.rows import annotations_of, encode
 
 T = TypeVar("T")
+
+Row: TypeAlias = dict[str, object]
+"""The fields of one row by public name, as in `Partial`."""
 
 _MAX_DEPTH: Final = 3
 """Models that lead to each other are described so deep."""
 
 
 class Partial(dict[str, object], Generic[T]):
-    """What was asked for of one row of T: a dict by public name, in the order of the model.
+    """The fields of one row of T: a dict by public name, in the order of the model.
 
     Values are as the database gave them, ready for `hasten.fields.encode`; where the model has a
     validator or a serializer of its own, they are what it would put into JSON.
     """
 
     has_etag = False
+    """Whether the response has an ETag."""
 
-    def response(self, request: Asked | None = None) -> Answer:
-        """The answer as JSON, 200; with the request, 304 if the client has it already."""
+    def response(self, request: RequestLike | None = None) -> EncodedResponse:
+        """Return the response: JSON, 200; with the request, 304 if nothing is new."""
         body = encode(self)
         headers = {"content-type": "application/json"}
         if self.has_etag:
             headers["etag"] = etag_of(body)
-        answer = Answer(body, 200, headers)
+        answer = EncodedResponse(body, 200, headers)
         return answer if request is None else answer.to(request)
 
     @classmethod

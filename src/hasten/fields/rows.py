@@ -33,7 +33,7 @@ from uuid import UUID
 import msgspec
 
 from hasten.errors import InvalidOption
-from hasten.fields.allowed import Allowed, Field, is_conditional
+from hasten.fields.allowed import AllowedFields, Field, is_conditional
 
 Values = dict[str, object]
 """Attributes of one row, or the fields made of them."""
@@ -98,7 +98,7 @@ class Making:
         return frozenset(field.attribute for field in self.own_way if not field.is_computed)
 
 
-def making(allowed: Allowed, kinds: Mapping[str, type | None], computed: Compute) -> Making:
+def making(allowed: AllowedFields, kinds: Mapping[str, type | None], computed: Compute) -> Making:
     """Decide how each field is made. Raises `InvalidOption` for what cannot be made in part.
 
     kinds says of which type the values of an attribute are, None if nobody knows.
@@ -159,31 +159,31 @@ def _through(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Ma
     return make
 
 
-def _check_divisible(model: Any, allowed: Allowed) -> None:
+def _check_divisible(model: Any, allowed: AllowedFields) -> None:
     """A rule for the model as a whole has nothing to say of a part of it."""
     for name in _rules_for_all(model):
         raise InvalidOption(
-            "source",
+            "schema",
             model,
             f"a model without {name!r}: a rule for all fields at once cannot be kept where "
             "some are asked for; field_validator, field_serializer and computed_field can",
         )
     config = _config(model)
     if getattr(model, "__pydantic_root_model__", False):
-        raise InvalidOption("source", model, "a model with fields: a RootModel is one value")
+        raise InvalidOption("schema", model, "a model with fields: a RootModel is one value")
     if config.get("extra") == "allow":
         raise InvalidOption(
-            "source",
+            "schema",
             model,
             "a model that names all of its fields: set extra='ignore' in its model_config",
         )
     if config.get("ser_json_inf_nan", "null") != "null":
         raise InvalidOption(
-            "source", model, "a model without ser_json_inf_nan: NaN and infinity are null in JSON"
+            "schema", model, "a model without ser_json_inf_nan: NaN and infinity are null in JSON"
         )
     if config.get("polymorphic_serialization"):
         raise InvalidOption(
-            "source",
+            "schema",
             model,
             "a model without polymorphic_serialization: the fields of subclasses are not listed",
         )
@@ -195,7 +195,7 @@ def _check_divisible(model: Any, allowed: Allowed) -> None:
         acts = any(_acts(mark) for mark in _marks(info) if mark is not info)
         if field.attribute in told or field.is_conditional or acts:
             raise InvalidOption(
-                "source",
+                "schema",
                 model,
                 f"no validator, serializer or exclude_if for {field.name!r}, which is read in "
                 f"parts: opaque=({field.name!r},) makes it one value",
@@ -214,7 +214,7 @@ def _rules_for_all(model: Any) -> Iterator[str]:
             yield name
 
 
-def _check_no_pydantic(model: Any, allowed: Allowed) -> None:
+def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
     """What is written for pydantic has no effect in a model that is not read by it."""
     hints = get_type_hints(model, include_extras=True)
     config = getattr(model, "__pydantic_config__", {})
@@ -230,7 +230,7 @@ def _check_no_pydantic(model: Any, allowed: Allowed) -> None:
             marks += _leaf_types(hints.get(field.attribute))
         if matters or any(map(_acts, marks)):
             raise InvalidOption(
-                "source",
+                "schema",
                 model,
                 f"a pydantic BaseModel: how pydantic would write {field.name!r} is not known of "
                 "any other class",
@@ -279,7 +279,7 @@ def _check_needs(model: Any, own_way: Collection[Field]) -> None:
     for field in own_way:
         if not hasattr(model, "model_construct"):
             raise InvalidOption(
-                "source",
+                "schema",
                 model,
                 f"a BaseModel: a dataclass makes {field.name!r} with all others or not at all",
             )
@@ -294,7 +294,7 @@ def _check_needs(model: Any, own_way: Collection[Field]) -> None:
         info = _infos(model).get(field.attribute)
         if info is not None and (info.frozen or _config(model).get("frozen")):
             raise InvalidOption(
-                "source", model, f"{field.name!r} not to be frozen: it has to be validated alone"
+                "schema", model, f"{field.name!r} not to be frozen: it has to be validated alone"
             )
 
 

@@ -1,25 +1,42 @@
-"""Pages of what a database, or anything in order, holds."""
+"""Pages of a database, or of anything in order.
 
-from hasten._answers import Answer
-from hasten.pagination.counts import Cached, Capped, Count
-from hasten.pagination.order import Key
+`Paginator` reads the parameters of a request, reads a page, and makes its response. It knows no
+framework; `hasten.fastapi.Paginate` is the same for FastAPI.
+"""
+
+from hasten._answers import EncodedResponse, RequestLike
+from hasten._queries import QueryLike
+from hasten.fields.names import Unknown
+from hasten.pagination.counts import Cached, Capped, Count, CountFunction, Counting, Relation
+from hasten.pagination.order import Nulls, Order, SortKey
 from hasten.pagination.page import CursorPage, Envelope, Page
-from hasten.pagination.paginate import PER_PROCESS, Paginate
-from hasten.pagination.params import PageParams
+from hasten.pagination.paginator import Paginator, PaginatorOptions, Secret, SyncPaginator
+from hasten.pagination.params import Mode, PageParams
 from hasten.pagination.sources import Source, Window
 
 __all__ = [
-    "PER_PROCESS",
-    "Answer",
     "Cached",
     "Capped",
     "Count",
+    "CountFunction",
+    "Counting",
     "CursorPage",
+    "EncodedResponse",
     "Envelope",
-    "Key",
+    "Mode",
+    "Nulls",
+    "Order",
     "Page",
     "PageParams",
-    "Paginate",
+    "Paginator",
+    "PaginatorOptions",
+    "QueryLike",
+    "Relation",
+    "RequestLike",
+    "Secret",
+    "SortKey",
     "Source",
+    "SyncPaginator",
+    "Unknown",
     "Window",
 ]

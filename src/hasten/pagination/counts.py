@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from hasten._durations import Duration, to_us
@@ -26,7 +26,7 @@ class Capped:
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise InvalidOption("Capped(limit)", limit, "a whole number, at least 1")
 
-    def count(self, found: int) -> Count:
+    def _counted(self, found: int) -> Count:
         """Of the rows that were found when one more than the limit was looked for."""
         return Count(self.limit, "gte") if found > self.limit else Count(found)
 
@@ -37,34 +37,31 @@ CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | C
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Count as said, and remember it for so many seconds: ``Cached("exact", 30)``.
+    """Count in this way, and reuse the total until its ttl ends: ``Cached("exact", ttl=30)``.
 
-    Each process remembers on its own: one total for each database, select, values and scope. If a
-    setting of the session decides which rows there are (row level security), pass ``scope=`` to say
-    whose they are. A page that shows more than the remembered total corrects it.
+    Each process has its own cache: one total for each database, select, values and scope. If a
+    setting of the session decides which rows are visible (row-level security), pass ``scope=`` to
+    say whose they are. A page that shows more rows than the cached total corrects it.
     """
 
-    how: Plain | Capped | CountFunction
-    seconds: Duration
+    count: Plain | Capped | CountFunction
+    ttl: Duration
     max_entries: int = 1024
-    """So many totals are remembered; beyond, the one that was not asked for the longest is lost."""
-    ttl: float = field(init=False)
-    """The same duration in seconds."""
+    """How many totals to keep. The least recently used one is dropped first."""
 
     def __post_init__(self) -> None:
-        how: object = self.how
-        if isinstance(how, Cached):
-            raise InvalidOption("Cached(how)", how, "what is not cached already")
-        to_counting(how)
-        ttl_us = to_us("Cached(seconds)", self.seconds, at_least_us=1)
+        count: object = self.count
+        if isinstance(count, Cached):
+            raise InvalidOption("Cached(count)", count, "what is not cached already")
+        to_counting(count)
+        to_us("Cached(ttl)", self.ttl, at_least_us=1)
         most: object = self.max_entries
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise InvalidOption("max_entries", most, "a whole number from 1")
-        object.__setattr__(self, "ttl", ttl_us / 1_000_000)
 
 
 Uncached: TypeAlias = Plain | Capped
-"""What counts by a statement of ours."""
+"""What one of our statements counts."""
 
 Counting: TypeAlias = Plain | Capped | Cached | CountFunction
 """How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`,
@@ -76,10 +73,10 @@ class Count:
     """A number of rows."""
 
     total: int | None
-    """None if nobody counted."""
+    """None if they were not counted."""
     relation: Relation = "eq"
 
-    def with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
+    def _with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
         """The count, corrected by a page that was read: so many rows from the offset on.
 
         What stands on the page is never denied, and where the page shows the end, the end is
@@ -115,5 +112,6 @@ def to_counting(value: object) -> Counting:
     raise InvalidOption(
         "count",
         value,
-        "'exact', 'estimated', 'none', Capped(10_000), Cached(…, seconds) or a function",
+        "'none' to not count, 'exact', 'estimated', Capped(10_000), Cached(\"exact\", ttl=30) or a "
+        "function",
     )

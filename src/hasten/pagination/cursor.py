@@ -75,7 +75,7 @@ class Cursor:
             )
 
 
-class Keys:
+class SigningKeys:
     """The secrets that tokens are signed with. The first one signs, each of them verifies.
 
     To change a secret, put the new one before the old one, and drop the old one when no client
@@ -93,8 +93,8 @@ class Keys:
     def sign(self, cursor: Cursor, fingerprint: bytes) -> str:
         """The token of a position in the query of this fingerprint (see `fingerprint`).
 
-        Raises `TypeError` for a value of a type that a token cannot hold, and `ValueError` if they
-        are too long for it.
+        Raises `InvalidOption` for a value of a type that a token cannot hold, and if the values are
+        too long for it.
         """
         if len(fingerprint) != _FINGERPRINT_BYTES:
             raise ValueError(f"a fingerprint of {len(fingerprint)} bytes: expected 16")
@@ -102,9 +102,10 @@ class Keys:
         body = head + b"".join(map(_encode, cursor.values))
         token = _to_base64(body + _mac(self._secrets[0], body))
         if len(token) > MAX_CHARS:
-            raise ValueError(
-                f"a cursor of {len(token):,} characters where {MAX_CHARS:,} are allowed: "
-                "sort by something shorter"
+            raise InvalidOption(
+                "sort",
+                f"a cursor of {len(token):,} characters",
+                f"shorter values to sort by: {MAX_CHARS:,} characters are allowed",
             )
         return token
 
@@ -239,8 +240,10 @@ def _encode(value: object) -> bytes:
         if isinstance(value, kind):
             raw = to_bytes(value)
             return letter + _length(len(raw)) + raw
-    raise TypeError(
-        f"a cursor cannot hold a value of type {type(value).__qualname__!r}: sort by another key"
+    raise InvalidOption(
+        "sort",
+        f"a value of type {type(value).__qualname__}",
+        "values that a cursor can hold: sort by another key",
     )
 
 

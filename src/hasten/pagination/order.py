@@ -16,7 +16,7 @@ Nulls = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SortKey:
     """One key of an order: a name that the client may know, never a text of SQL."""
 
     name: str
@@ -26,11 +26,11 @@ class Key:
     """Where rows without a value stand, whatever the direction. Of no meaning if not nullable."""
 
 
-Order = tuple[Key, ...]
+Order = tuple[SortKey, ...]
 """The first key decides; the last ones make it total: no two rows are equal in all of them."""
 
 
-def parse_sort(value: str, allowed: Mapping[str, Key], *, parameter: str = "sort") -> Order:
+def parse_sort(value: str, allowed: Mapping[str, SortKey], *, parameter: str = "sort") -> Order:
     """The order that ``name,-created_at`` asks for: - descends, spaces around a name are nothing.
 
     allowed holds a key for each name that the client may sort by. Raises `InvalidParameter`, in
@@ -44,7 +44,7 @@ def parse_sort(value: str, allowed: Mapping[str, Key], *, parameter: str = "sort
             code="too_many",
             maximum=MAX_SORT_KEYS,
         )
-    order: dict[str, Key] = {}
+    order: dict[str, SortKey] = {}
     for part in value.split(","):
         key = _parse_key(part.strip(" "), allowed, parameter)
         if key.name in order:
@@ -62,7 +62,7 @@ def check_sort(order: Order, allowed: Collection[str], *, parameter: str = "sort
             raise _refused(key.name, allowed, parameter)
 
 
-def _parse_key(text: str, allowed: Mapping[str, Key], parameter: str) -> Key:
+def _parse_key(text: str, allowed: Mapping[str, SortKey], parameter: str) -> SortKey:
     name = text.removeprefix("-")
     if name in allowed:
         return replace(allowed[name], descending=text != name)

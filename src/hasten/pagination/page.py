@@ -1,4 +1,4 @@
-"""A page, and the shape that it has in an answer.
+"""A page, and the shape that it has in a response.
 
 ``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``, and not a key more unless
 it is news: how a total is meant that is not exact, and whether there is more where nobody counted.
@@ -6,42 +6,45 @@ it is news: how a total is meant that is not exact, and whether there is more wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
-from hasten._answers import Answer, Asked
+from hasten._answers import EncodedResponse, RequestLike, etag_of
 from hasten.errors import InvalidOption
-from hasten.fields.partial import is_partial, whole_of
+from hasten.fields.partial import Row, is_partial, whole_of
 from hasten.fields.rows import encode
 from hasten.pagination.counts import NOT_COUNTED, Count, Relation
+from hasten.pagination.links import cursor_links, link_header, page_links
+from hasten.pagination.params import PageParams
 
 T = TypeVar("T")
 
-Rows: TypeAlias = list[dict[str, object]]
-"""By public name, ready to be written; what is changed in them until then is written, too."""
+Rows: TypeAlias = list[Row]
+"""Ready to be encoded. Changes of a row before that are encoded, too."""
 
 
 class _Record:
     """Equal by its parts. No dataclass: of one with a type variable pydantic asks no schema."""
 
-    __slots__ = ("_answer", "etag", "not_modified")
+    __slots__ = ("_responder", "etag", "not_modified")
     __match_args__: ClassVar[tuple[str, ...]] = ()
     __hash__ = None  # type: ignore[assignment]
 
-    etag: str | None
-    """The version that it was read as, where one was asked for."""
-    not_modified: bool
-    """The client has that version already: nothing was read, and the answer is 304."""
-    _answer: Callable[[Any], Answer] | None
-    """Makes its answer, of what it holds by then."""
+    _name: ClassVar[str]
 
-    def response(self, request: Asked | None = None) -> Answer:
-        """The answer as JSON, with its headers; with the request, 304 if the client has it already.
+    etag: str | None
+    """The ETag of the version that was read, where ``version=`` names one."""
+    not_modified: bool
+    """The client has that version already: no row was read, and the response is 304."""
+    _responder: Responder | None
+
+    def response(self, request: RequestLike | None = None) -> EncodedResponse:
+        """Return the response: JSON with its headers; with the request, 304 if nothing is new.
 
         Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
         """
-        answer = self._answer(self) if self._answer else _plain_answer(self)
+        answer = self._responder(self) if self._responder else _plain_response(self)
         return answer if request is None else answer.to(request)
 
     def __eq__(self, other: object) -> bool:
@@ -51,17 +54,19 @@ class _Record:
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
-        return f"{type(self).__name__}({parts})"
+        return f"{self._name}({parts})"
 
 
 class Page(_Record, Generic[T]):
-    """A page with a number, of rows as T describes them in an answer.
+    """A page with a number, of rows as T describes them.
 
-    In FastAPI ``-> Page[PostOut]`` says what is answered, and a page that is returned is written
-    as it is: nothing of it is validated a second time.
+    In FastAPI ``-> Page[PostOut]`` describes the response, and a page that is returned is encoded
+    as it is, without another validation.
     """
 
     __slots__ = __match_args__ = ("data", "page", "limit", "count", "has_more")
+
+    _name = "Page"
 
     def __init__(self, data: Rows, page: int, limit: int, count: Count, has_more: bool) -> None:
         self.data = data
@@ -71,11 +76,11 @@ class Page(_Record, Generic[T]):
         self.has_more = has_more
         self.etag = None
         self.not_modified = False
-        self._answer = None
+        self._responder = None
 
     @property
     def total(self) -> int | None:
-        """The number of rows on all pages, None if nobody counted."""
+        """The number of rows on all pages, None if they were not counted."""
         return self.count.total
 
     @property
@@ -83,7 +88,7 @@ class Page(_Record, Generic[T]):
         return self.count.relation
 
     def pagination(self) -> dict[str, object]:
-        """What an answer says beside the data."""
+        """What the response holds beside the data."""
         about: dict[str, object] = {"page": self.page, "limit": self.limit}
         if self.total is None:
             return about | {"has_more": self.has_more}
@@ -95,9 +100,11 @@ class Page(_Record, Generic[T]):
 
 
 class CursorPage(_Record, Generic[T]):
-    """A page between two positions, of rows as T describes them in an answer."""
+    """A page between two positions, of rows as T describes them."""
 
     __slots__ = __match_args__ = ("data", "limit", "next_cursor", "prev_cursor", "count")
+
+    _name = "CursorPage"
 
     def __init__(
         self,
@@ -115,7 +122,7 @@ class CursorPage(_Record, Generic[T]):
         self.count = count
         self.etag = None
         self.not_modified = False
-        self._answer = None
+        self._responder = None
 
     @property
     def has_more(self) -> bool:
@@ -123,7 +130,7 @@ class CursorPage(_Record, Generic[T]):
 
     @property
     def total(self) -> int | None:
-        """The number of rows on all pages, None if nobody counted."""
+        """The number of rows on all pages, None if they were not counted."""
         return self.count.total
 
     @property
@@ -131,7 +138,7 @@ class CursorPage(_Record, Generic[T]):
         return self.count.relation
 
     def pagination(self) -> dict[str, object]:
-        """What an answer says beside the data."""
+        """What the response holds beside the data."""
         about: dict[str, object] = {
             "limit": self.limit,
             "next_cursor": self.next_cursor,
@@ -147,7 +154,7 @@ class CursorPage(_Record, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The names of what an answer holds. Raises `InvalidOption` if two are one.
+    """The names in a response. Raises `InvalidOption` if two are one.
 
     ``Envelope(data="items", pagination="meta", names={"total": "count"})``
     """
@@ -167,18 +174,64 @@ class Envelope:
             raise InvalidOption("names", dict(self.names), "a name of its own for each key")
 
     def wrap(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
-        """The answer as a dict: the data as it is, and what is said beside it."""
+        """Return the response as a dict: the data as it is, and the pagination."""
         return {self.data: page.data, self.pagination: self.about(page)}
 
     def about(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
-        """What is said beside the data, by the names of this envelope."""
+        """Return the pagination, by the names of this envelope."""
         names = self.names
         return {names.get(key, key): value for key, value in page.pagination().items()}
 
 
-def _plain_answer(page: Any) -> Answer:
+class Responder:
+    """Makes the response of a page, of what the page holds by then."""
+
+    __slots__ = ("_envelope", "_has_etag", "_q")
+
+    def __init__(self, envelope: Envelope, q: PageParams, *, has_etag: bool) -> None:
+        """has_etag is to make an ETag of the bytes."""
+        self._envelope = envelope
+        self._q = q
+        self._has_etag = has_etag
+
+    def __call__(self, page: Any) -> EncodedResponse:
+        status, headers = self.head(page)
+        body = b"" if page.not_modified else encode(self._envelope.wrap(page))
+        if self._has_etag and page.etag is None:
+            headers["etag"] = etag_of(body)
+        return EncodedResponse(body, status, headers)
+
+    def head(self, page: Any) -> tuple[int, dict[str, str]]:
+        """The status of a response, and those of its headers that are not made of its body."""
+        if page.not_modified:
+            assert page.etag is not None
+            return 304, {"etag": page.etag}
+        headers = dict(_JSON)
+        link = link_of(page, self._q)
+        if link is not None:
+            headers["link"] = link
+        if page.etag is not None:
+            headers["etag"] = page.etag
+        return 200, headers
+
+
+def link_of(
+    page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
+) -> str | None:
+    """The value of the Link header of a page. See `link_header`."""
+    if isinstance(page, Page):
+        links = page_links(q, page.count, has_more=page.has_more)
+    else:
+        links = cursor_links(q, prev_cursor=page.prev_cursor, next_cursor=page.next_cursor)
+    return link_header(links, path=path, origin=origin)
+
+
+_JSON: Final = {"content-type": "application/json"}
+
+
+def _plain_response(page: Any) -> EncodedResponse:
     """Of a page that was made by hand: in the usual envelope, and without links."""
-    return Answer(encode(Envelope().wrap(page)), 200, {"content-type": "application/json"})
+    return EncodedResponse(encode(Envelope().wrap(page)), 200, dict(_JSON))
 
 
 _KEYS: Final = tuple("page limit total total_relation has_more next_cursor prev_cursor".split())
@@ -223,7 +276,7 @@ _IN_CURSOR_PAGE: Final[_About] = {
 def _described(
     source: Any, handler: Any, keys: _About, envelope: Envelope | None = None
 ) -> dict[str, Any]:
-    """The schema of an answer, through which a page goes untouched."""
+    """The schema of a response, through which a page goes untouched."""
     envelope = envelope or Envelope()
     (of,) = get_args(source) or (Any,)
     renamed = {envelope.names.get(key, key): said for key, said in keys.items()}

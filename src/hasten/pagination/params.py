@@ -14,8 +14,8 @@ from typing import Final, Literal, get_args
 
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields.allowed import FieldSet
-from hasten.pagination.cursor import Cursor, Keys
-from hasten.pagination.order import Key, Order, parse_sort
+from hasten.pagination.cursor import Cursor, SigningKeys
+from hasten.pagination.order import Order, SortKey, parse_sort
 
 MAX_INT64: Final = 2**63 - 1
 """The largest number that the databases count with."""
@@ -33,6 +33,12 @@ _NEGATIVE: Final = re.compile(r"-[0-9]+")
 _NAMES: Final = ("page", "limit", "sort", "cursor")
 
 
+def names_of(mode: Mode) -> tuple[str, ...]:
+    """The parameters that pages of this mode have."""
+    unused = {"page": "cursor", "cursor": "page"}.get(mode)
+    return tuple(name for name in _NAMES if name != unused)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much may be asked for. Raises `InvalidOption`."""
@@ -42,8 +48,6 @@ class Limits:
     max_offset: int | None = None
     """The number of rows that pages may skip; None for as many as the database can count."""
     mode: Mode = "page"
-    clamp: bool = False
-    """Take too high a limit for the highest one. For cursors alone, where nothing shifts."""
 
     def __post_init__(self) -> None:
         _check_count("max_limit", self.max_limit, 1, 2**31 - 1)
@@ -52,8 +56,6 @@ class Limits:
             _check_count("max_offset", self.max_offset, 0, MAX_INT64)
         if self.mode not in get_args(Mode):
             raise InvalidOption("mode", self.mode, "'page', 'cursor' or 'both'")
-        if self.clamp and self.mode != "cursor":
-            raise InvalidOption("clamp", self.clamp, "mode='cursor': it would shift page numbers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,9 @@ def parse(
     pairs: Pairs,
     limits: Limits,
     *,
-    sorts: Mapping[str, Key] | None = None,
+    sorts: Mapping[str, SortKey] | None = None,
     default_order: Order = (),
-    keys: Keys | None = None,
+    keys: SigningKeys | None = None,
 ) -> PageParams:
     """Read the parameters of a page; the others are kept for links, and not looked at.
 
@@ -111,9 +113,8 @@ def _check_count(option: str, value: object, least: int, most: int) -> None:
         raise InvalidOption(option, value, f"a whole number from {least} to {most}")
 
 
-def _needed(keys: Keys | None) -> Keys:
-    if keys is None:
-        raise TypeError("keys: they are needed to read a cursor")
+def _needed(keys: SigningKeys | None) -> SigningKeys:
+    assert keys is not None, "mode= needs the keys of cursors"
     return keys
 
 
@@ -137,7 +138,7 @@ def _moves_by_cursor(given: Mapping[str, str], mode: Mode) -> bool:
             return False
         case "cursor":
             if "page" in given:
-                raise _not_here("page", "move by cursor=, with what the answer before gave")
+                raise _not_here("page", "use cursor= from the previous response")
             return True
         case "both":
             if "page" in given and "cursor" in given:
@@ -156,8 +157,6 @@ def _parse_limit(text: str | None, limits: Limits) -> int:
         return limits.default_limit
     highest = limits.max_limit
     number = _parse_whole(text)
-    if limits.clamp and number is not None:
-        number = min(number, highest)
     if number is None or not 1 <= number <= highest:
         raise _out_of_range("limit", text, highest, "; ask for several pages instead")
     return number

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
+from hasten._durations import to_seconds
 from hasten.pagination.counts import Cached, Count
 
 
@@ -14,7 +15,7 @@ class Remembered:
     """The totals of one `Cached`, by what was counted. Of use from any thread."""
 
     def __init__(self, cached: Cached, now: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = cached.ttl
+        self._seconds = to_seconds("Cached(ttl)", cached.ttl)
         self._max_entries = cached.max_entries
         self._now = now
         self._entries: OrderedDict[bytes, tuple[float, Count]] = OrderedDict()

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from hasten.errors import InvalidOption
 from hasten.fields.allowed import FieldSet
 from hasten.pagination.counts import NOT_COUNTED, Capped, Count, Counting
-from hasten.pagination.order import Key, Order
+from hasten.pagination.order import Order, SortKey
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def numbered(window: Window, count: Counting) -> Reading[Part]:
     """A page at an offset. The window is as large as the page."""
     counted = yield from total(count)
     part = yield from _part(window)
-    known = counted.with_page(window.offset, len(part.items), has_more=part.has_more)
+    known = counted._with_page(window.offset, len(part.items), has_more=part.has_more)
     return replace(part, count=known)
 
 
@@ -92,7 +92,7 @@ def total(count: Counting) -> Reading[Count]:
     cap = count.limit if isinstance(count, Capped) else None
     found = yield HowMany(cap)
     if isinstance(found, int) and not isinstance(found, bool):
-        return count.count(found) if isinstance(count, Capped) else Count(found)
+        return count._counted(found) if isinstance(count, Capped) else Count(found)
     return NOT_COUNTED if found is None else to_count(found)
 
 
@@ -111,7 +111,7 @@ def _part(window: Window) -> Reading[Part]:
     return Part(items[: window.limit], has_more)
 
 
-def _reversed(key: Key) -> Key:
+def _reversed(key: SortKey) -> SortKey:
     return replace(
         key, descending=not key.descending, nulls="last" if key.nulls == "first" else "first"
     )

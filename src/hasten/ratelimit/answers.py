@@ -9,7 +9,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from hasten._answers import Answer
+from hasten._answers import EncodedResponse
 
 DETAIL: Final = "Too many requests, please try again later."
 
@@ -39,7 +39,7 @@ def refusal(
     limits: Sequence[str],
     kind: str = QUOTA,
     is_text: bool = False,
-) -> Answer:
+) -> EncodedResponse:
     """The answer to a refused request, without what tells of limits.
 
     A message is sent as it is: a text as text/plain (as HTML it could be made to run), a mapping
@@ -58,14 +58,14 @@ def wants_text(accept: str | None) -> bool:
     return accept is not None and len(accept) <= MAX_ACCEPT_CHARS and _prefers_text(accept)
 
 
-def _answer(status: int, media_type: str, body: str) -> Answer:
+def _answer(status: int, media_type: str, body: str) -> EncodedResponse:
     content = body.encode("utf-8", "backslashreplace")
     headers = {
         "content-type": media_type,
         "content-length": str(len(content)),
         "cache-control": "no-store",
     }
-    return Answer(content, status, headers)
+    return EncodedResponse(content, status, headers)
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from hasten.errors import InvalidOption
-from hasten.fields.allowed import Allowed, Field
+from hasten.fields.allowed import AllowedFields, Field
 from hasten.fields.rows import Compute, Making, making
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Link:
         return condition
 
 
-def resolve(allowed: Allowed, model: type, compute: Compute) -> Entity:
+def resolve(allowed: AllowedFields, model: type, compute: Compute) -> Entity:
     """Find what the fields stand for. Raises `InvalidOption`, with the remedy."""
     mapper: object = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper):
@@ -87,10 +87,12 @@ def resolve(allowed: Allowed, model: type, compute: Compute) -> Entity:
     return _resolve(allowed, mapper, compute, {})
 
 
-_Known: TypeAlias = dict[tuple[Allowed, Mapper[Any]], Entity]
+_Known: TypeAlias = dict[tuple[AllowedFields, Mapper[Any]], Entity]
 
 
-def _resolve(allowed: Allowed, mapper: Mapper[Any], compute: Compute, known: _Known) -> Entity:
+def _resolve(
+    allowed: AllowedFields, mapper: Mapper[Any], compute: Compute, known: _Known
+) -> Entity:
     if (allowed, mapper) in known:
         return known[allowed, mapper]
     needs = {need: each for each in allowed.fields.values() for need in each.needs}

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper, Session
 
 from hasten._loops import require_asyncio
+from hasten.errors import InvalidOption
 
 T = TypeVar("T")
 
@@ -81,9 +82,7 @@ def run(executor: Executor, steps: Steps[T]) -> T:
 async def run_async(executor: AsyncExecutor, steps: Steps[T]) -> T:
     """The same, where results are awaited."""
     try:
-        require_asyncio(
-            f"{type(executor).__name__} of SQLAlchemy", "use page_sync or one_sync in a thread"
-        )
+        require_asyncio(f"{type(executor).__name__} of SQLAlchemy", "use .sync in a thread")
         step = next(steps)
         while True:
             if isinstance(step, Call):
@@ -103,5 +102,7 @@ def _called(executor: Executor, call: Call) -> object:
     if isawaitable(result):
         if isinstance(result, Coroutine):
             result.close()
-        raise TypeError("count: a function that waits needs page(), page_sync() cannot await it")
+        raise InvalidOption(
+            "count", "an async function", "a plain function: .sync.page() cannot await it"
+        )
     return result

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from sqlalchemy import ColumnElement, FromClause, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import Mapper, aliased
 
-from hasten.fields.allowed import Allowed, Field, FieldSet
+from hasten.fields.allowed import AllowedFields, Field, FieldSet
 from hasten.fields.rows import Compute
 from hasten.fields.sql.entities import Entity, Link, resolve
 from hasten.fields.sql.running import Found, Rows, Step, Steps
@@ -117,7 +117,7 @@ class Shapes:
 
     def __init__(
         self,
-        allowed: Allowed,
+        allowed: AllowedFields,
         model: type,
         *,
         cap: Cap,

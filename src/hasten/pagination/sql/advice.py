@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapper
 from hasten.errors import PaginationWarning
 from hasten.pagination.order import Order
 from hasten.pagination.sql.indexes import find_index
-from hasten.pagination.sql.reading import Keys, Reading, SortKey
+from hasten.pagination.sql.reading import Reading, SortColumn, SortColumns
 
 MANY_ROWS: Final = 1_000_000
 """From here on counting them for each page is worth a word."""
@@ -39,7 +39,7 @@ class Advisor:
         self,
         mapper: Mapper[Any],
         reading: Reading,
-        keys: Keys,
+        keys: SortColumns,
         order: Order,
         ruled: Collection[str],
     ) -> None:
@@ -142,14 +142,15 @@ def _of_joins(model: str, reading: Reading) -> Iterator[str]:
 
 
 def _of_nulls(
-    mapper: Mapper[Any], keys: Keys, order: Order, ruled: Collection[str]
+    mapper: Mapper[Any], keys: SortColumns, order: Order, ruled: Collection[str]
 ) -> Iterator[str]:
     model = mapper.class_.__name__
     for key in order:
         if key.nullable and key.name not in ruled:
             yield (
-                f"{model} sorted by {key.name}: nobody says where rows without a value stand, "
-                f'which are last for now. Say Key("{key.name}", nulls="last") in sort=, or "first"'
+                f"{model} sorted by {key.name}: sort= does not say where rows without a value "
+                "stand, so they come last. "
+                f'Use SortKey("{key.name}", nulls="last") in sort=, or nulls="first"'
             )
     if order:
         return
@@ -157,15 +158,17 @@ def _of_nulls(
         if isinstance(each.column, Column) and each.nullable and each.nulls is None:
             name = _attribute(mapper, each)
             yield (
-                f"{model} sorted by {name}: nobody says where rows without a value stand, and "
-                f"databases differ in it. Say {name}.nulls_last() in order_by(), or nulls_first()"
+                f"{model} sorted by {name}: order_by() does not say where rows without a value "
+                f"stand, and databases differ. Use {name}.nulls_last() in it, or nulls_first()"
             )
 
 
 # Indexes ------------------------------------------------------------------------------------------
 
 
-def _of_indexes(mapper: Mapper[Any], reading: Reading, keys: Keys, dialect: str) -> Iterator[str]:
+def _of_indexes(
+    mapper: Mapper[Any], reading: Reading, keys: SortColumns, dialect: str
+) -> Iterator[str]:
     tables = {getattr(key.column, "table", None) for key in keys}
     table = getattr(next(iter(tables)), "element", next(iter(tables)))
     if len(tables) > 1 or not isinstance(table, Table) or reading.is_grouped:
@@ -191,18 +194,18 @@ def _of_indexes(mapper: Mapper[Any], reading: Reading, keys: Keys, dialect: str)
         )
 
 
-def _fixed(reading: Reading, keys: Keys) -> Keys:
+def _fixed(reading: Reading, keys: SortColumns) -> SortColumns:
     """The columns that a filter holds at one value each: an index may begin with them."""
     table = getattr(keys[0].column, "table", None)
-    names: dict[str, SortKey] = {}
+    names: dict[str, SortColumn] = {}
     for column, source in reading.leaves.equal:
         is_fixed = source is None and isinstance(column, Column) and column.table == table
         if is_fixed and not any(column.name == getattr(key.column, "name", "") for key in keys):
-            names.setdefault(str(column.name), SortKey(column))
+            names.setdefault(str(column.name), SortColumn(column))
     return tuple(names.values())[:_MAX_FIXED]
 
 
-def _serving(fixed: Keys, keys: Keys, dialect: str, number: int) -> bool:
+def _serving(fixed: SortColumns, keys: SortColumns, dialect: str, number: int) -> bool:
     """Whether an index has the order of the first keys, behind columns that are fixed or not."""
     wanted = keys[:number]
     for size in range(len(fixed) + 1):
@@ -213,13 +216,15 @@ def _serving(fixed: Keys, keys: Keys, dialect: str, number: int) -> bool:
     return False
 
 
-def _has_nulls(word: SortKey, key: SortKey, dialect: str) -> bool:
+def _has_nulls(word: SortColumn, key: SortColumn, dialect: str) -> bool:
     # Elsewhere an index cannot be told where they stand, so there is no index to be added.
     is_same = word.nulls_first(dialect) == key.nulls_first(dialect)
     return not key.nullable or is_same or dialect != "postgresql"
 
 
-def _line(mapper: Mapper[Any], table: Table, fixed: Keys, keys: Keys, dialect: str) -> str:
+def _line(
+    mapper: Mapper[Any], table: Table, fixed: SortColumns, keys: SortColumns, dialect: str
+) -> str:
     """The index to add, as it is written below the class."""
     # An index can be read from its end: where all keys descend, none needs to say so.
     are_plain = all(key.is_native(dialect) or dialect != "postgresql" for key in keys)
@@ -237,7 +242,7 @@ def _line(mapper: Mapper[Any], table: Table, fixed: Keys, keys: Keys, dialect: s
     return f'Index("{name}", {", ".join(parts)})'
 
 
-def _attribute(mapper: Mapper[Any], key: SortKey) -> str:
+def _attribute(mapper: Mapper[Any], key: SortColumn) -> str:
     column: Any = key.column
     for each in mapper.columns:
         if each.name == column.name:

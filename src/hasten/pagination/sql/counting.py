@@ -34,7 +34,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten.pagination.sql.keyset import Amount, layout, order_by
-from hasten.pagination.sql.reading import Keys, Reading, Selection, SortKey, around, only
+from hasten.pagination.sql.reading import Reading, Selection, SortColumn, SortColumns, around, only
 
 Relation: TypeAlias = Literal["eq", "gte", "estimate"]
 """How a total stands to the truth."""
@@ -174,7 +174,7 @@ def lateral(
     reading: Reading,
     page: Selection,
     counted: Select[int],
-    keys: Keys,
+    keys: SortColumns,
     *,
     offset: Amount,
     dialect: str,
@@ -189,7 +189,7 @@ def lateral(
     rows = marked.where(total.c.total > offset).correlate(total).lateral("hasten_page")
     columns = list(rows.c)
     moved = tuple(
-        SortKey(columns[place], key.descending, key.nullable, key.nulls)
+        SortColumn(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(layout(reading, keys), keys, strict=True)
     )
     own = [

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Date, DateTime, String, case, cast, exists, func, literal, select
 
-from hasten.pagination.sql.reading import Expression, Keys, SortKey
+from hasten.pagination.sql.reading import Expression, SortColumn, SortColumns
 
 _OF_DAYS: Final = {date.max: "infinity", date.min: "-infinity"}
 _OF_MOMENTS: Final = {
@@ -22,7 +22,7 @@ _OF_MOMENTS: Final = {
 }
 
 
-def at_edge(key: SortKey, value: object) -> Expression | None:
+def at_edge(key: SortColumn, value: object) -> Expression | None:
     """The value as PostgreSQL has it; None for one that is no edge.
 
     Where the column holds both the edge and the infinity beyond it, the statement fails: no page
@@ -50,7 +50,7 @@ def at_edge(key: SortKey, value: object) -> Expression | None:
     )
 
 
-def is_at_edge(position: Sequence[object], keys: Keys) -> bool:
+def is_at_edge(position: Sequence[object], keys: SortColumns) -> bool:
     """Whether a position holds such a value."""
     pairs = zip(keys, position, strict=True)
     return any(
@@ -69,5 +69,5 @@ def _written(value: object) -> str:
     return value.isoformat()
 
 
-def _as_text(text: str, key: SortKey) -> Expression:
+def _as_text(text: str, key: SortColumn) -> Expression:
     return cast(literal(text, String), key.column.type)

@@ -14,10 +14,10 @@ from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table, 
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
-from hasten.pagination.sql.reading import Keys, SortKey
+from hasten.pagination.sql.reading import SortColumn, SortColumns
 
 
-def find_index(prefix: Keys, rest: Keys, dialect: str) -> Keys | None:
+def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColumns | None:
     """The keys in the words of an index that has rows in this order, None if none has.
 
     In each key of prefix all rows are the same, so that its direction is of no matter; the first
@@ -47,7 +47,7 @@ def find_index(prefix: Keys, rest: Keys, dialect: str) -> Keys | None:
     return tuple(replace(word, column=key.column) for key, word in zip(keys, words, strict=False))
 
 
-def _serves(words: Keys, prefix: Keys, rest: Keys, dialect: str) -> bool:
+def _serves(words: SortColumns, prefix: SortColumns, rest: SortColumns, dialect: str) -> bool:
     keys = (*prefix, *rest)
     if len(words) < len(keys) or any(
         word.column.name != getattr(key.column, "name", None)
@@ -62,25 +62,25 @@ def _serves(words: Keys, prefix: Keys, rest: Keys, dialect: str) -> bool:
     return True
 
 
-def _orders_of(table: Table, dialect: str) -> Iterator[Keys]:
-    yield tuple(SortKey(column, nullable=True) for column in table.primary_key)
+def _orders_of(table: Table, dialect: str) -> Iterator[SortColumns]:
+    yield tuple(SortColumn(column, nullable=True) for column in table.primary_key)
     last = _row_id(table) if dialect == "sqlite" else ()
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
-            yield (*(SortKey(column, nullable=True) for column in constraint.columns), *last)
+            yield (*(SortColumn(column, nullable=True) for column in constraint.columns), *last)
     for index in sorted(table.indexes, key=lambda each: each.name or ""):
         if not _is_partial(index):
             keys = tuple(_leading(index))
             yield (*keys, *last) if len(keys) == len(index.expressions) else keys
 
 
-def _row_id(table: Table) -> Keys:
+def _row_id(table: Table) -> SortColumns:
     """What SQLite has behind all other columns of an index, if it is a column of the table."""
     columns = list(table.primary_key)
     kind = columns[0].type if len(columns) == 1 else None
     is_integer = isinstance(kind, Integer) and not isinstance(kind, BigInteger | SmallInteger)
     has_one = table.dialect_options["sqlite"].get("with_rowid", True)
-    return (SortKey(columns[0]),) if is_integer and has_one else ()
+    return (SortColumn(columns[0]),) if is_integer and has_one else ()
 
 
 def _is_partial(index: Index) -> bool:
@@ -88,7 +88,7 @@ def _is_partial(index: Index) -> bool:
     return any(index.dialect_options[name].get("where") is not None for name in names)
 
 
-def _leading(index: Index) -> Iterator[SortKey]:
+def _leading(index: Index) -> Iterator[SortColumn]:
     """The columns of an index, up to the first expression that is none."""
     for expression in index.expressions:
         descending, nulls = False, None
@@ -102,4 +102,4 @@ def _leading(index: Index) -> Iterator[SortKey]:
             inner = inner.element
         if not isinstance(inner, Column):
             return
-        yield SortKey(inner, descending, nullable=True, nulls=nulls)  # type: ignore[arg-type]
+        yield SortColumn(inner, descending, nullable=True, nulls=nulls)  # type: ignore[arg-type]

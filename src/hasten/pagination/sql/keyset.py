@@ -46,7 +46,14 @@ from sqlalchemy.sql.elements import ColumnElement
 from hasten.errors import InvalidOption
 from hasten.pagination.sql.edges import at_edge
 from hasten.pagination.sql.indexes import find_index
-from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, SortKey, around
+from hasten.pagination.sql.reading import (
+    Expression,
+    Reading,
+    Selection,
+    SortColumn,
+    SortColumns,
+    around,
+)
 
 HIDDEN: Final = "hasten_key_"
 """What the columns are called that are selected for the work and not for the caller."""
@@ -59,7 +66,7 @@ Amount: TypeAlias = int | BindParameter[int]
 
 def after(
     reading: Reading,
-    keys: Keys,
+    keys: SortColumns,
     position: Sequence[object] | None,
     *,
     limit: Amount,
@@ -94,7 +101,7 @@ def after(
     return [_chain(statements, reading, keys, limit=limit, dialect=dialect)]
 
 
-def check_position(position: Sequence[object], keys: Keys) -> None:
+def check_position(position: Sequence[object], keys: SortColumns) -> None:
     """Raise `InvalidOption` unless there is a value for each key, NULL only where it may be."""
     if len(position) != len(keys):
         raise InvalidOption("position", list(position), f"{len(keys)} values, one per key")
@@ -105,7 +112,7 @@ def check_position(position: Sequence[object], keys: Keys) -> None:
             )
 
 
-def layout(reading: Reading, keys: Keys) -> list[int]:
+def layout(reading: Reading, keys: SortColumns) -> list[int]:
     """Where in a row of `with_keys` the values of the keys stand."""
     places = []
     end = reading.width
@@ -117,7 +124,7 @@ def layout(reading: Reading, keys: Keys) -> list[int]:
     return places
 
 
-def with_keys(reading: Reading, keys: Keys) -> Selection:
+def with_keys(reading: Reading, keys: SortColumns) -> Selection:
     """The select with the keys that it does not hold behind its own columns."""
     check_distinct(reading, keys)
     hidden = _hidden(reading, keys)
@@ -126,7 +133,7 @@ def with_keys(reading: Reading, keys: Keys) -> Selection:
     )
 
 
-def check_distinct(reading: Reading, keys: Keys) -> None:
+def check_distinct(reading: Reading, keys: SortColumns) -> None:
     """Raise `InvalidOption` for a key that rows which are told apart by what they hold lack."""
     hidden = _hidden(reading, keys) if reading.is_distinct else ()
     if hidden:
@@ -135,11 +142,11 @@ def check_distinct(reading: Reading, keys: Keys) -> None:
         )
 
 
-def _hidden(reading: Reading, keys: Keys) -> list[SortKey]:
+def _hidden(reading: Reading, keys: SortColumns) -> list[SortColumn]:
     return [key for key in keys if reading.find(key.column) is None]
 
 
-def order_by(keys: Keys, dialect: str) -> list[Expression]:
+def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
     """The terms of ORDER BY, which name NULLs only where the database would put them elsewhere."""
     terms: list[Expression] = []
     for key in keys:
@@ -158,7 +165,7 @@ def order_by(keys: Keys, dialect: str) -> list[Expression]:
 WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
 
 
-def _check_kinds(keys: Keys, dialect: str) -> None:
+def _check_kinds(keys: SortColumns, dialect: str) -> None:
     """MySQL sorts an ENUM by place and compares it as text; of a FLOAT it tells six digits."""
     if dialect not in WITHOUT_NULLS_SYNTAX:
         return
@@ -182,17 +189,17 @@ def _is_single(kind: Float[Any]) -> bool:
     return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
-def _reversed(keys: Keys, dialect: str) -> Keys:
+def _reversed(keys: SortColumns, dialect: str) -> SortColumns:
     return tuple(key.reversed(dialect) for key in keys)
 
 
 # Ranges -------------------------------------------------------------------------------------------
 
-_Range: TypeAlias = tuple[list[Condition], Keys]
+_Range: TypeAlias = tuple[list[Condition], SortColumns]
 """What its rows have in common, and what is left to sort them by."""
 
 
-def _ranges(keys: Keys, position: Sequence[object] | None, dialect: str) -> list[_Range]:
+def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) -> list[_Range]:
     if position is None:
         return _start(keys, dialect)
     if dialect == "postgresql" and _is_row_value(keys):
@@ -206,7 +213,7 @@ def _ranges(keys: Keys, position: Sequence[object] | None, dialect: str) -> list
     return ranges
 
 
-def _start(keys: Keys, dialect: str) -> list[_Range]:
+def _start(keys: SortColumns, dialect: str) -> list[_Range]:
     """All rows. Where no plain index has the NULLs on the side asked for, they are a range."""
     key = keys[0]
     if key.is_native(dialect) or _is_indexed(keys, dialect):
@@ -217,19 +224,19 @@ def _start(keys: Keys, dialect: str) -> list[_Range]:
     return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
 
 
-def _is_indexed(keys: Keys, dialect: str) -> bool:
+def _is_indexed(keys: SortColumns, dialect: str) -> bool:
     found = find_index((), keys, dialect)
     return found is not None and found[0].nulls_first(dialect) == keys[0].nulls_first(dialect)
 
 
-def _beyond(keys: Keys, value: object, dialect: str) -> list[tuple[Condition, Keys]]:
+def _beyond(keys: SortColumns, value: object, dialect: str) -> list[tuple[Condition, SortColumns]]:
     """What comes after a value of the first of these keys, in at most two ranges."""
     key, rest = keys[0], keys[1:]
     settled = (_settled(key), *rest)
     if value is None:
         return [(key.column.is_not(None), settled)] if key.nulls_first(dialect) else []
     bound = _bind(key, value, dialect)
-    found: list[tuple[Condition, Keys]] = [
+    found: list[tuple[Condition, SortColumns]] = [
         (key.column < bound if key.descending else key.column > bound, settled)
     ]
     if key.nullable and not key.nulls_first(dialect):
@@ -238,8 +245,8 @@ def _beyond(keys: Keys, value: object, dialect: str) -> list[tuple[Condition, Ke
 
 
 def _within(
-    prefix: Keys, values: Sequence[object], rest: Keys, dialect: str
-) -> tuple[list[Condition], Keys]:
+    prefix: SortColumns, values: Sequence[object], rest: SortColumns, dialect: str
+) -> tuple[list[Condition], SortColumns]:
     """The condition that the keys of prefix are at their values, and what to sort by under it.
 
     By what is constant nothing has to be sorted. But PostgreSQL, told that it is constant, may walk
@@ -258,28 +265,28 @@ def _within(
     return [_is_at(*pair, dialect) for pair in pairs], (*named, *rest)
 
 
-def _is_at(key: SortKey, value: object, dialect: str) -> Condition:
+def _is_at(key: SortColumn, value: object, dialect: str) -> Condition:
     return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
 
 
-def _is_between(key: SortKey, value: object, dialect: str) -> Condition:
+def _is_between(key: SortColumn, value: object, dialect: str) -> Condition:
     if value is None:
         return key.column.is_(None)
     bound = _bind(key, value, dialect)
     return and_(key.column >= bound, key.column <= bound)
 
 
-def _settled(key: SortKey) -> SortKey:
+def _settled(key: SortColumn) -> SortColumn:
     """The key where it is NULL in all rows or in none, so that NULLs need no place."""
     return replace(key, nullable=False)
 
 
-def _is_row_value(keys: Keys) -> bool:
+def _is_row_value(keys: SortColumns) -> bool:
     is_one_way = len({key.descending for key in keys}) == 1
     return is_one_way and not any(key.nullable for key in keys)
 
 
-def _row_value(keys: Keys, position: Sequence[object], dialect: str) -> Condition:
+def _row_value(keys: SortColumns, position: Sequence[object], dialect: str) -> Condition:
     columns: Any = tuple_(*(key.column for key in keys))
     values: Any = tuple_(
         *(_bind(key, value, dialect) for key, value in zip(keys, position, strict=True))
@@ -290,7 +297,7 @@ def _row_value(keys: Keys, position: Sequence[object], dialect: str) -> Conditio
     return condition
 
 
-def _bind(key: SortKey, value: object, dialect: str) -> Expression:
+def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
     """A value of the column's own type. An untyped one would be compared as something else."""
     if isinstance(value, BindParameter):
         bound: Expression = value
@@ -307,13 +314,13 @@ def _bind(key: SortKey, value: object, dialect: str) -> Expression:
 def _restrict(source: Selection, reading: Reading, conditions: list[Condition]) -> Selection:
     if not conditions:
         return source
-    # Keys may be aggregates; those that are not, PostgreSQL tests before it groups.
+    # SortColumns may be aggregates; those that are not, PostgreSQL tests before it groups.
     add: Callable[[Condition], Selection] = source.having if reading.is_grouped else source.where
     return add(and_(*conditions))
 
 
 def _chain(
-    statements: list[Selection], reading: Reading, keys: Keys, *, limit: Amount, dialect: str
+    statements: list[Selection], reading: Reading, keys: SortColumns, *, limit: Amount, dialect: str
 ) -> Selection:
     """One statement in which a range is not looked into if those before it fill the page."""
     parts: list[CTE] = []
@@ -329,7 +336,7 @@ def _chain(
     names = [column.name for column in statements[0].selected_columns]
     places = layout(reading, keys)
     moved = tuple(
-        SortKey(columns[place], key.descending, key.nullable, key.nulls)
+        SortColumn(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(places, keys, strict=True)
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]

@@ -13,7 +13,7 @@ from sqlalchemy import UnaryExpression, and_
 from sqlalchemy.sql import operators
 
 from hasten.pagination.sql.keyset import Amount, check_distinct, order_by, with_keys
-from hasten.pagination.sql.reading import Expression, Keys, Reading, Selection, only
+from hasten.pagination.sql.reading import Expression, Reading, Selection, SortColumns, only
 
 DEFER_FROM: Final = 1_000
 """From this offset on a join with the primary keys costs less than whole rows do."""
@@ -21,7 +21,7 @@ DEFER_FROM: Final = 1_000
 
 def page(
     reading: Reading,
-    keys: Keys,
+    keys: SortColumns,
     *,
     limit: Amount,
     offset: Amount,

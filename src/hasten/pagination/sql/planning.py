@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Enum, Select, TypeDecorator, inspect, lite
 from sqlalchemy.orm import Mapper
 
 from hasten.errors import InvalidOption
-from hasten.fields.allowed import Allowed, FieldSet, is_shown
+from hasten.fields.allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields.sql.running import Call, Step
 from hasten.fields.sql.shapes import Shape, is_hybrid, state_of
 from hasten.fields.sql.statements import entity_of
@@ -31,10 +31,10 @@ from hasten.pagination.sources import to_count
 from hasten.pagination.sql.advice import Advisor
 from hasten.pagination.sql.reading import (
     Expression,
-    Keys,
     Reading,
     Selection,
-    SortKey,
+    SortColumn,
+    SortColumns,
     is_same,
     only,
     read,
@@ -55,10 +55,10 @@ Version: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 
 
 class Shaping(Protocol):
-    """How what is selected follows from the fields that are asked for: `hasten.fields.Fields`."""
+    """How the columns follow from the fields that are asked for: `hasten.fields.FieldSelector`."""
 
-    def shape(self, statement: Selection, fields: FieldSet, *, apart: bool) -> Shape: ...
-    def context(self, fields: FieldSet) -> Hashable: ...
+    def _shape(self, statement: Selection, fields: FieldSet, *, apart: bool) -> Shape: ...
+    def _context(self, fields: FieldSet) -> Hashable: ...
 
 
 MAX_ADVISED: Final = 100
@@ -71,7 +71,7 @@ class Outline:
     def __init__(
         self,
         reading: Reading,
-        keys: Keys,
+        keys: SortColumns,
         shape: Shape,
         columns: Mapping[str, Expression],
         order: Order,
@@ -86,7 +86,7 @@ class Outline:
         self._columns = dict(columns)
         self.hidden: Final = lru_cache(_MAX_LISTS)(self._hidden)
 
-    def _hidden(self, allowed: Allowed) -> SortKey | None:
+    def _hidden(self, allowed: AllowedFields) -> SortColumn | None:
         """A key that not every row of this list may show, if there is one."""
         shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
         for key in self.keys:
@@ -141,9 +141,9 @@ class Plans:
             for name, attribute in attributes.items()
             if is_hybrid(mapper, attribute)
         }
+        self.advise = advise
         # What is planned anew for each request is not advised on: it would be for each of them.
-        kept = self._appoint if advise else None
-        self._outlines: Templates[Outline] = Templates(self._outline, kept=kept)
+        self._outlines: Templates[Outline] = Templates(self._outline, kept=self._appoint)
         self._advised = 0
 
     def of(self, statement: Selection, chosen: FieldSet, order: Order) -> Plan:
@@ -161,6 +161,8 @@ class Plans:
         return self._outlines.count
 
     def _appoint(self, outline: Outline) -> None:
+        if not self.advise:
+            return
         # Clients choose orders, and Python keeps the text of each warning for good.
         self._advised += 1
         if self._advised > MAX_ADVISED:
@@ -172,7 +174,7 @@ class Plans:
     def _context(self, chosen: FieldSet, order: Order) -> Hashable:
         hybrids = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
         sorted_by = [state_of(getattr(self._mapper.class_, name)) for name in hybrids]
-        return (self._fields.context(chosen), *sorted_by)
+        return (self._fields._context(chosen), *sorted_by)
 
     def _outline(
         self,
@@ -189,7 +191,7 @@ class Plans:
         }
         whole = read(statement)
         keys = resolve(whole, order, columns)
-        shape = self._fields.shape(whole.statement, chosen, apart=True)
+        shape = self._fields._shape(whole.statement, chosen, apart=True)
         narrow = shape.statement(whole.statement)
         reading = replace(
             whole,
@@ -213,7 +215,7 @@ class Plan:
         return self.outline.reading
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> SortColumns:
         return self.outline.keys
 
     def numbered(
@@ -271,11 +273,11 @@ class Plan:
         reading = self.reading
         if reading.is_grouped or reading.is_distinct:
             raise InvalidOption(
-                "etag", "an expression", "True, for a select that is grouped or DISTINCT"
+                "version", "an expression", "etag=True for a select that is grouped or DISTINCT"
             )
         return self.own.bind(_version(reading, expressions))
 
-    def check_shown(self, allowed: Allowed) -> None:
+    def check_shown(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would show what no field of this list does."""
         hidden = self.outline.hidden(allowed)
         if hidden is not None:

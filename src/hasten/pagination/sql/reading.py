@@ -57,7 +57,7 @@ Expression: TypeAlias = ColumnElement[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SortKey:
+class SortColumn:
     """One key of an order, resolved to what the database sorts by."""
 
     column: Expression
@@ -66,7 +66,7 @@ class SortKey:
     nulls: Nulls | None = None
     """None is where the database puts them by itself. Of no meaning if not nullable."""
 
-    def reversed(self, dialect: str) -> SortKey:
+    def reversed(self, dialect: str) -> SortColumn:
         """The key of the same order read from its end."""
         nulls: Nulls = "last" if self.nulls_first(dialect) else "first"
         return replace(self, descending=not self.descending, nulls=nulls)
@@ -85,7 +85,7 @@ class SortKey:
         return not self.nullable or self.nulls_first(dialect) == self.native_nulls_first(dialect)
 
 
-Keys: TypeAlias = tuple[SortKey, ...]
+SortColumns: TypeAlias = tuple[SortColumn, ...]
 
 NULLS_ARE_LARGEST: Final = frozenset({"postgresql", "oracle", "cockroachdb"})
 
@@ -95,9 +95,9 @@ class Reading:
     """A select, ready to be cut into pages: without ORDER BY, and each of its rows once."""
 
     statement: Selection
-    identity: Keys
+    identity: SortColumns
     """The columns that tell its rows apart."""
-    order: Keys
+    order: SortColumns
     """The ORDER BY that the select came with."""
     width: int
     """How many elements a row has."""
@@ -151,7 +151,9 @@ def read(statement: Selection, *, key: Sequence[Any] = ()) -> Reading:
     root = _find_root(bare, leaves)
     reading = Reading(
         statement=bare,
-        identity=tuple(SortKey(_clause(each), nullable=_may_be_null(each, leaves)) for each in key),
+        identity=tuple(
+            SortColumn(_clause(each), nullable=_may_be_null(each, leaves)) for each in key
+        ),
         order=_written_order(statement, leaves),
         width=len(statement.column_descriptions),
         holds_entities=any(_is_entity(each) for each in statement.column_descriptions),
@@ -171,7 +173,7 @@ def read(statement: Selection, *, key: Sequence[Any] = ()) -> Reading:
     return _identify(reading, root)
 
 
-def resolve(reading: Reading, order: Order, columns: Mapping[str, Any]) -> Keys:
+def resolve(reading: Reading, order: Order, columns: Mapping[str, Any]) -> SortColumns:
     """The keys to sort by: those asked for, then what makes the order total.
 
     columns says which column or expression a name stands for. Without an order, that of the select
@@ -179,7 +181,7 @@ def resolve(reading: Reading, order: Order, columns: Mapping[str, Any]) -> Keys:
     unless the keys tell rows apart already.
     """
     keys = tuple(
-        SortKey(
+        SortColumn(
             column := _column_of(key.name, columns),
             descending=key.descending,
             nullable=key.nullable or _may_be_null(column, reading.leaves),
@@ -296,7 +298,7 @@ def _entity_root(entity: Any) -> _Root:
     return _Root(leaf, primary_key, entity, mapper)
 
 
-def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> Keys:
+def _group_identity(statement: Selection, root: _Root, leaves: Leaves) -> SortColumns:
     grouped = [_clause(each) for each in statement._group_by_clauses]
     for column in root.primary_key:
         if not any(is_same(column, each) for each in grouped):
@@ -358,7 +360,7 @@ def _primary_key(leaf: FromClause) -> list[Expression]:
     return list(leaf.primary_key) if isinstance(element, (Table, Join)) else []
 
 
-def _identified(reading: Reading, identity: Keys) -> Reading:
+def _identified(reading: Reading, identity: SortColumns) -> Reading:
     """Where the key is selected, DISTINCT has nothing to do, so it need not be done."""
     if reading.is_distinct:
         for key in identity:
@@ -627,9 +629,9 @@ def _is_entity(description: Any) -> bool:
     return not isinstance(_clause(description["expr"]), ColumnElement)
 
 
-def _as_keys(columns: Sequence[Expression], leaves: Leaves) -> Keys:
+def _as_keys(columns: Sequence[Expression], leaves: Leaves) -> SortColumns:
     return tuple(
-        SortKey(column, nullable=getattr(column, "table", None) in leaves.outer)
+        SortColumn(column, nullable=getattr(column, "table", None) in leaves.outer)
         for column in columns
     )
 
@@ -649,7 +651,7 @@ def _may_be_null(expression: Any, leaves: Leaves) -> bool:
     return bool(column.nullable) or not is_of_table or column.table in leaves.outer
 
 
-def _is_total(keys: Keys, reading: Reading) -> bool:
+def _is_total(keys: SortColumns, reading: Reading) -> bool:
     if all(any(is_same(each.column, key.column) for key in keys) for each in reading.identity):
         return True
     tables = {getattr(each.column, "table", None) for each in reading.identity}
@@ -678,11 +680,11 @@ def _check_reachable(column: Expression, reading: Reading) -> None:
     )
 
 
-def _written_order(statement: Selection, leaves: Leaves) -> Keys:
+def _written_order(statement: Selection, leaves: Leaves) -> SortColumns:
     return tuple(_written_key(clause, leaves) for clause in statement._order_by_clauses)
 
 
-def _written_key(clause: Any, leaves: Leaves) -> SortKey:
+def _written_key(clause: Any, leaves: Leaves) -> SortColumn:
     descending, nulls = False, None
     expression = _clause(clause)
     while isinstance(expression, UnaryExpression):
@@ -698,7 +700,7 @@ def _written_key(clause: Any, leaves: Leaves) -> SortKey:
             case _:
                 break
         expression = expression.element
-    return SortKey(
+    return SortColumn(
         expression,
         descending,
         nullable=_may_be_null(expression, leaves),

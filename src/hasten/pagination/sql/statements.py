@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, BindParameter, Executable, Select, bindparam
 
 from hasten.pagination.sql import counting, keyset, paging
 from hasten.pagination.sql.edges import is_at_edge
-from hasten.pagination.sql.reading import Keys, Reading, Selection
+from hasten.pagination.sql.reading import Reading, Selection, SortColumns
 
 MAX_STATEMENTS: Final = 64
 """So many are kept: there is one for each set of keys that are NULL at a position."""
@@ -33,7 +33,7 @@ _AT: Final = "hasten_at_"
 class Statements:
     """What can be asked of a select in an order."""
 
-    def __init__(self, reading: Reading, keys: Keys) -> None:
+    def __init__(self, reading: Reading, keys: SortColumns) -> None:
         self.reading: Final = reading
         self.keys: Final = keys
         self._made: Callable[..., Any] = lru_cache(MAX_STATEMENTS)(
@@ -103,7 +103,7 @@ def bounds(position: Sequence[object] | None, *, limit: int) -> Mapping[str, obj
 
 def _page(
     reading: Reading,
-    keys: Keys,
+    keys: SortColumns,
     dialect: str,
     defer: bool,
     backwards: bool,
@@ -116,7 +116,9 @@ def _page(
     )
 
 
-def _page_and_count(reading: Reading, keys: Keys, dialect: str, cap: int | None) -> Selection:
+def _page_and_count(
+    reading: Reading, keys: SortColumns, dialect: str, cap: int | None
+) -> Selection:
     is_lateral = dialect == "postgresql" and not reading.holds_entities
     page = _page(reading, keys, dialect, defer=False, backwards=False, keyed=is_lateral)
     counted = counting.count(reading, cap=cap, dialect=dialect)
@@ -127,16 +129,16 @@ def _page_and_count(reading: Reading, keys: Keys, dialect: str, cap: int | None)
     return counting.lateral(reading, page, counted, keys, offset=_KNOWN, dialect=dialect)
 
 
-def _count(reading: Reading, keys: Keys, dialect: str, cap: int | None) -> Select[int]:  # noqa: ARG001
+def _count(reading: Reading, keys: SortColumns, dialect: str, cap: int | None) -> Select[int]:  # noqa: ARG001
     return counting.count(reading, cap=cap, dialect=dialect)
 
 
-def _estimate(reading: Reading, keys: Keys) -> Executable:  # noqa: ARG001
+def _estimate(reading: Reading, keys: SortColumns) -> Executable:  # noqa: ARG001
     return counting.estimate(reading)
 
 
 def _after(
-    reading: Reading, keys: Keys, dialect: str, nulls: Sequence[bool] | None, backwards: bool
+    reading: Reading, keys: SortColumns, dialect: str, nulls: Sequence[bool] | None, backwards: bool
 ) -> list[Selection]:
     position = None
     if nulls is not None:

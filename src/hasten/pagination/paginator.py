@@ -1,11 +1,11 @@
-"""Answers in pages, out of a database or of anything in order."""
+"""Pages of a database, or of anything in order."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,20 +21,20 @@ from typing import (
     overload,
 )
 
-from hasten._answers import Answer, etag_of, names_tag
-from hasten._queries import Query, pairs_of
+from hasten._answers import EncodedResponse, etag_of, names_tag
+from hasten._queries import QueryLike, pairs_of
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields.allowed import Allowed, FieldSet, is_shown
-from hasten.fields.fields import Fields
+from hasten.fields.allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields.items import value_of
+from hasten.fields.names import Unknown, check_names, to_unknown
 from hasten.fields.partial import is_partial, whole_of
 from hasten.fields.rows import encode
+from hasten.fields.selector import FieldSelector
 from hasten.pagination import params, sources
 from hasten.pagination.counts import NOT_COUNTED, Cached, Count, Counting, Uncached, to_counting
-from hasten.pagination.cursor import Cursor, Keys, fingerprint, in_cursor
-from hasten.pagination.links import cursor_links, link_header, page_links
-from hasten.pagination.order import Key, Order, check_sort, parse_sort
-from hasten.pagination.page import CursorPage, Envelope, Page
+from hasten.pagination.cursor import Cursor, SigningKeys, fingerprint, in_cursor
+from hasten.pagination.order import Order, SortKey, check_sort, parse_sort
+from hasten.pagination.page import CursorPage, Envelope, Page, Responder, link_of
 from hasten.pagination.params import Limits, Mode, PageParams
 from hasten.pagination.remembered import Remembered
 from hasten.pagination.sources import Items, Reading, Source, Window
@@ -46,127 +46,134 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 P = TypeVar("P")
 
-PER_PROCESS: Final = "per-process"
-"""Instead of a secret: one that each process makes up. With several, cursors get lost."""
-
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
+"""What cursors are signed with: one secret, or several, of which the first signs."""
 
 
-class Options(TypedDict, total=False):
-    """What may be said of every mode. See `Paginate`."""
+class PaginatorOptions(TypedDict, total=False):
+    """The options of every mode, for ``**options: Unpack[PaginatorOptions]``. See `Paginator`."""
 
     model: type | None
-    key: Sequence[str]
-    sort: Iterable[str | Key]
+    unique: Sequence[str]
+    sort: Iterable[str | SortKey]
     default_sort: str | None
     default_limit: int
     max_limit: int
-    count: Counting | None
     max_offset: int | None
-    clamp: bool
-    fields: Fields[Any] | None
+    count: Counting | Literal["auto"]
+    fields: FieldSelector[Any] | None
     envelope: Envelope | None
-    etag: bool | Version
-    advise: bool
+    etag: bool
+    version: Version | None
+    unknown: Unknown
+    advise: bool | Literal["auto"]
 
 
-class Paginate(Generic[P]):
+class Paginator(Generic[P]):
     """How a client may page through the rows of a mapped class.
 
-    ``Paginate(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
+    ``Paginator(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
 
-    - out: the model of one row of the answer: nothing else of a row leaves the database. With
+    - schema: the model of one row of the response. No other column leaves the database. With
       ``Partial[PostOut]`` the client chooses among its fields, by ``fields=``.
     - model: the mapped class; None for pages of lists, or of a `Source`.
-    - key: the fields that tell rows apart, where there is no model; cursors need some.
-    - sort: the fields that the client may sort by, by public name; a `Key` says where NULLs stand.
+    - unique: the names of fields that together differ in every item, where there is no model.
+      Cursors need them.
+    - sort: the fields that the client may sort by, by public name. A `SortKey` says where NULLs
+      stand.
     - default_sort: the order where the client chooses none, of any fields; None for the ORDER BY
-      of the select. In every case the primary key is appended, so that the order is total.
+      of the select. The primary key is appended to every order, so that it is total.
     - default_limit, max_limit: rows on a page. A higher limit is refused.
-    - clamp: with cursors, to take too high a limit for the highest one; the answer tells which.
-    - max_offset: how many rows pages by number may skip; None for as many as they like.
+    - max_offset: how many rows pages by number may skip; None for no bound.
     - mode: "page" moves by numbers, "cursor" by tokens, "both" by what the client sends.
-    - secret: what cursors are signed with, of 16 bytes at least, the same in all processes; several
-      to change it (the first signs, all verify). "per-process" makes one up.
+    - secret: signs cursors, and is required for them: at least 16 random bytes, the same in all
+      processes. Give several to change it: the first signs, all verify.
     - count: how to count: "exact", "estimated" (PostgreSQL), "none", `Capped`, `Cached`, or a
-      function of the session and the select. By default pages with numbers are counted exactly,
-      and those between cursors are not.
-    - fields: which fields a request may choose, and how they are made; by default it gets all of
-      out, with the plain fields of nested models.
-    - envelope: the names in the answer.
-    - etag: True for an ETag made of the bytes. An expression of SQL that tells versions apart,
-      ``func.max(Post.updated_at)``, or several, is asked before anything else: a client that has
-      that version already gets 304, and no page is read. Mind what it does not see: rows that are
-      deleted (count them, too), and other tables.
-    - advise: to warn (`PaginationWarning`), once for each of the first 100 queries, where no index
-      has its order and of other things that will matter once the table is large.
+      function of the session and the select. "auto" counts exactly for pages by number, and does
+      not count for pages by cursor.
+    - fields: which fields a request may choose, and how they are made; by default all fields of the
+      schema, with the plain fields of nested models.
+    - envelope: the names in the response.
+    - etag: add an ETag, made of the bytes of the response.
+    - version: an SQL expression that changes when the rows do, ``func.max(Post.updated_at)``, or
+      several. It is read before the page, and makes the ETag: a client that has this version gets
+      304, and no page is read. It does not see deleted rows (add ``func.count()``) or other tables.
+    - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?pgae=2``.
+    - advise: warn (`PaginationWarning`), once for each of the first 100 queries, if no index has
+      its order, and of other things that matter once the table is large. "auto" warns in
+      development: with ``python -X dev``, and in FastAPI with ``FastAPI(debug=True)``.
 
-    Raises `InvalidOption` when it is made, for all that could not be kept when a request comes.
+    Raises `InvalidOption` for a wrong option.
     """
 
     @overload
     def __init__(
-        self: Paginate[Page[T]],
-        out: type[T],
+        self: Paginator[Page[T]],
+        schema: type[T],
         *,
         mode: Literal["page"] = "page",
         secret: Secret | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PaginatorOptions],
     ) -> None: ...
 
     @overload
     def __init__(
-        self: Paginate[CursorPage[T]],
-        out: type[T],
+        self: Paginator[CursorPage[T]],
+        schema: type[T],
         *,
         mode: Literal["cursor"],
         secret: Secret,
-        **options: Unpack[Options],
+        **options: Unpack[PaginatorOptions],
     ) -> None: ...
 
     @overload
     def __init__(
-        self: Paginate[Page[T] | CursorPage[T]],
-        out: type[T],
+        self: Paginator[Page[T] | CursorPage[T]],
+        schema: type[T],
         *,
         mode: Literal["both"],
         secret: Secret,
-        **options: Unpack[Options],
+        **options: Unpack[PaginatorOptions],
     ) -> None: ...
 
     def __init__(
         self,
-        out: type,
+        schema: type,
         *,
         model: type | None = None,
-        key: Sequence[str] = (),
-        sort: Iterable[str | Key] = (),
+        unique: Sequence[str] = (),
+        sort: Iterable[str | SortKey] = (),
         default_sort: str | None = None,
         default_limit: int = 20,
         max_limit: int = 100,
         mode: Mode = "page",
         secret: Secret | None = None,
-        count: Counting | None = None,
         max_offset: int | None = None,
-        clamp: bool = False,
-        fields: Fields[Any] | None = None,
+        count: Counting | Literal["auto"] = "auto",
+        fields: FieldSelector[Any] | None = None,
         envelope: Envelope | None = None,
-        etag: bool | Version = False,
-        advise: bool = True,
+        etag: bool = False,
+        version: Version | None = None,
+        unknown: Unknown = "ignore",
+        advise: bool | Literal["auto"] = "auto",
     ) -> None:
-        self.out: Final = out
+        self.schema: Final = schema
         self.model: Final = model
-        self.limits: Final = Limits(default_limit, max_limit, max_offset, mode, clamp)
-        self.fields: Final = fields or _all_of(whole_of(out), model)
+        self.fields: Final = fields or _all_of(whole_of(schema), model)
         self.envelope: Final = envelope or Envelope()
-        self._is_choosable = is_partial(out)
+        self._limits = Limits(default_limit, max_limit, max_offset, mode)
+        self._is_choosable = is_partial(schema)
         self._keys = _to_keys(secret, mode)
-        self._count_pages = to_counting(count or "exact")
-        self._count_stretches = to_counting(count or "none")
+        self._count_pages = to_counting("exact" if count == "auto" else count)
+        self._count_stretches = to_counting("none" if count == "auto" else count)
         self._remembered = Remembered(count) if isinstance(count, Cached) else None
         self._attributes = _sortable(self.fields.allowed)
-        self._etag = etag is True
-        self._version = _to_version(etag)
+        self._etag = _to_flag("etag", etag)
+        self._version = _to_version(version)
+        if etag and self._version:
+            raise InvalidOption("etag", etag, "False beside version=, which makes the ETag")
+        self._known_names = self._names(to_unknown(unknown))
+        self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         self._ruled: set[str] = set()
         if self.fields.model is not model:
             raise InvalidOption("fields", self.fields.model, f"fields of {_name_of(model)}")
@@ -179,7 +186,7 @@ class Paginate(Generic[P]):
             self._mapper = planning.mapper_of(model)
         self._sorts = dict(self._to_sorts(sort))
         self._default_order = self._to_order(default_sort)
-        self._key = self._to_unique(key)
+        self._unique = self._to_unique(unique)
         self._check_in_cursor()
         if model is not None:
             self._plans = self._planning.Plans(
@@ -187,34 +194,49 @@ class Paginate(Generic[P]):
                 self.fields,
                 self._attributes,
                 ruled=self._ruled,
-                advise=advise,
+                advise=in_development() if self._advise == "auto" else self._advise,
             )
 
+    def __repr__(self) -> str:
+        model = f", model={_name_of(self.model)}" if self.model is not None else ""
+        sort = f", sort={self.sort_names}" if self._sorts else ""
+        name = type(self).__name__
+        return f"{name}({_schema_name(self.schema)}{model}{sort}, mode={self._limits.mode!r})"
+
     @property
-    def sorts(self) -> tuple[str, ...]:
+    def sort_names(self) -> tuple[str, ...]:
         """The names that the client may sort by."""
         return tuple(self._sorts)
 
+    @cached_property
+    def sync(self) -> SyncPaginator[P]:
+        """The same for sessions and connections that block: ``posts.sync.page(session, …)``."""
+        return SyncPaginator(self)
+
     def parse(
         self,
-        query: Query,
+        query: QueryLike,
         *,
         if_none_match: str | None = None,
+        known: Collection[str] = (),
     ) -> PageParams:
-        """What a request asks for. Raises `InvalidParameter`.
+        """Read what a request asks for. Raises `InvalidParameter`.
 
-        query is the query of the URL: its text, its pairs, or what a framework made of it.
-        if_none_match is that header, of use where etag= is an expression.
+        query is the query of the URL: its text, its pairs, or the object of a framework.
+        if_none_match is the header of that name, which version= needs. known are the names of the
+        other parameters of this route, for unknown="refuse".
         """
         pairs = pairs_of(query)
         q = params.parse(
             pairs,
-            self.limits,
+            self._limits,
             sorts=self._sorts,
             default_order=self._default_order,
             keys=self._keys,
         )
-        chosen = self.fields.parse(pairs) if self._is_choosable else None
+        if self._known_names is not None:
+            check_names(pairs, self._known_names, known)
+        chosen = self.fields._parse(pairs) if self._is_choosable else None
         if chosen is None and if_none_match is None:
             return q
         return replace(q, fields=chosen, if_none_match=if_none_match)
@@ -228,29 +250,27 @@ class Paginate(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """The page of a select: ``select(Post).where(Post.published)``.
+        """Read the page of a select: ``select(Post).where(Post.published)``.
 
-        fields is what each row holds, parsed by `fields` or by what its `without` made, which then
-        says what may be sorted by, too (None: what q says, or its default). scope is
-        whose rows these are, where the select does not say it: a cursor of one scope is refused in
-        every other. Raises `InvalidParameter` (400) for a cursor of another query, before any SQL;
-        and `InvalidOption` for a select that cannot be paged.
+        fields is what each row holds, parsed by `fields` or by a selector that its `without` made,
+        which then also limits what may be sorted by. None takes the fields of q, or the default.
+        scope says whose rows these are, where the select does not: a cursor of one scope is refused
+        in every other. Raises `InvalidParameter` (400) for a cursor of another query, before any
+        SQL, and `InvalidOption` for a select that cannot be paged.
         """
         steps = self._steps(db, statement, q, fields, scope)
-        return self._answering(await self._running.run_async(db, steps), q)
+        return self._finished(await self._running.run_async(db, steps), q)
 
-    def page_sync(
+    def _page_sync(
         self,
         db: Executor,
         statement: Selection,
         q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
+        fields: FieldSet | None,
+        scope: object,
     ) -> P:
-        """The same on a session or connection that does not wait."""
         steps = self._steps(db, statement, q, fields, scope)
-        return self._answering(self._running.run(db, steps), q)
+        return self._finished(self._running.run(db, steps), q)
 
     async def from_source(
         self,
@@ -260,9 +280,9 @@ class Paginate(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """The page of anything else: see `Source`.
+        """Read the page of a `Source`.
 
-        scope is what tells this source from others of its class: the filter, whose items they are.
+        scope tells this source from others of its class: its filter, whose items they are.
         """
         reading = self._reading(type(source).__qualname__, q, fields, scope)
         try:
@@ -273,9 +293,9 @@ class Paginate(Generic[P]):
                 else:
                     asked = reading.send(await source.count(asked.cap))
         except StopIteration as end:
-            return self._answering(end.value, q)
+            return self._finished(end.value, q)
 
-    def of(
+    def from_items(
         self,
         items: Sequence[object],
         q: PageParams,
@@ -283,10 +303,9 @@ class Paginate(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """The page of a list: of dicts by public name, or of objects by attribute.
+        """Make the page of a list of dicts by public name, or of objects by attribute.
 
-        What an ORM has loaded is refused: the database can cut it, too, and need not send what is
-        not shown.
+        Objects that an ORM has loaded are refused: let the database cut the page.
         """
         known = Items(items, lambda item, name: value_of(item, name, self._attributes[name]))
         reading = self._reading("list", q, fields, scope)
@@ -295,47 +314,44 @@ class Paginate(Generic[P]):
             while True:
                 asked = reading.send(known.answer(asked))
         except StopIteration as end:
-            return self._answering(end.value, q)
+            return self._finished(end.value, q)
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
-        """The JSON of an answer. Its rows are written as they are, not validated a second time."""
+        """Return the JSON of a page. Its rows are written as they are, not validated again."""
         return encode(self.envelope.wrap(page))
 
     def link(
         self, page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
     ) -> str | None:
-        """The value of the Link header of an answer, None for none. See `link_header`."""
-        if isinstance(page, Page):
-            links = page_links(q, page.count, has_more=page.has_more)
-        else:
-            links = cursor_links(q, prev_cursor=page.prev_cursor, next_cursor=page.next_cursor)
-        return link_header(links, path=path, origin=origin)
+        """Return the value of the Link header of a page, None if it is the only one.
 
-    def answer(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> Answer:
-        """The whole answer: the JSON, its Link header, and its ETag if there is to be one."""
-        status, headers = self._head(page, q)
-        body = b"" if page.not_modified else self.encode(page)
-        if self._etag and page.etag is None:
-            headers["etag"] = etag_of(body)
-        return Answer(body, status, headers)
+        path is that of the request; "" makes links relative to it. origin
+        ("https://api.example.org") makes them absolute.
+        """
+        return link_of(page, q, path=path, origin=origin)
 
-    def _head(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> tuple[int, dict[str, str]]:
-        """The status of an answer, and those of its headers that are not made of its body."""
-        if page.not_modified:
-            assert page.etag is not None
-            return 304, {"etag": page.etag}
-        headers = {"content-type": "application/json"}
-        link = self.link(page, q)
-        if link is not None:
-            headers["link"] = link
-        if page.etag is not None:
-            headers["etag"] = page.etag
-        return 200, headers
+    def response(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> EncodedResponse:
+        """Return the whole response: the JSON, its Link header, and its ETag if it has one."""
+        return self._responder(q)(page)
 
-    def _answering(self, page: Any, q: PageParams) -> P:
-        """The page, which knows how it is answered."""
-        page._answer = partial(self.answer, q=q)
+    def _responder(self, q: PageParams) -> Responder:
+        return Responder(self.envelope, q, has_etag=self._etag)
+
+    def _finished(self, page: Any, q: PageParams) -> P:
+        """The page, which knows how to make its response."""
+        page._responder = self._responder(q)
         return cast("P", page)
+
+    def _start_advising(self) -> None:
+        if self.model is not None:
+            self._plans.advise = True
+
+    def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
+        """The names of all parameters, None if others are ignored."""
+        if unknown == "ignore":
+            return None
+        names = params.names_of(self._limits.mode)
+        return (*names, self.fields.parameter) if self._is_choosable else names
 
     # Reading a database --------------------------------------------------------------------------
 
@@ -430,10 +446,10 @@ class Paginate(Generic[P]):
         key = fingerprint("count", _name_of(self.model), *origin, plan.parts())
         known = self._remembered.get(key)
         if known is None:
-            if callable(how.how):
-                known = yield from self._planning.counted(how.how, statement)
+            if callable(how.count):
+                known = yield from self._planning.counted(how.count, statement)
             else:
-                known = Count(*(yield from plan.total(dialect, how.how)))
+                known = Count(*(yield from plan.total(dialect, how.count)))
             self._remembered.put(key, known)
         return known
 
@@ -447,8 +463,8 @@ class Paginate(Generic[P]):
         window = Window(order, q.limit, q.offset, None, chosen)
         if q.page is not None:
             return self._numbered_of(q, window, chosen)
-        if not self._key:
-            raise InvalidOption("key", (), "the names of fields that tell items apart: ('id',)")
+        if not self._unique:
+            raise InvalidOption("unique", (), "the names of fields that tell items apart: ('id',)")
         for key in order:
             if not is_shown(key.name, allowed):
                 raise in_cursor(key.name)
@@ -458,7 +474,7 @@ class Paginate(Generic[P]):
 
     def _numbered_of(self, q: PageParams, window: Window, chosen: FieldSet) -> Reading[Page[Any]]:
         part = yield from sources.numbered(window, self._count_pages)
-        rows = self.fields.items(part.items, chosen)
+        rows = self.fields.from_items(part.items, chosen)
         return self._page(q, rows, part.count, has_more=part.has_more)
 
     def _stretch_of(
@@ -470,7 +486,7 @@ class Paginate(Generic[P]):
             self._count_stretches,
             backwards=cursor.backwards,
         )
-        rows = self.fields.items(part.items, chosen)
+        rows = self.fields.from_items(part.items, chosen)
         ends = [self._place(item, window) for item in (part.items[:1] + part.items[-1:])]
         first, last = ends or (None, None)
         return self._cursor_page(q, rows, (first, last), part.count, signer, has_more=part.has_more)
@@ -483,12 +499,12 @@ class Paginate(Generic[P]):
         """The order, made total by the key: in the direction of the last key, as for tables."""
         descending = bool(order) and order[-1].descending
         named = {key.name for key in order}
-        rest = [Key(name, descending) for name in self._key if name not in named]
+        rest = [SortKey(name, descending) for name in self._unique if name not in named]
         return (*order, *rest)
 
     # Pages ---------------------------------------------------------------------------------------
 
-    def _chosen(self, q: PageParams, fields: FieldSet | None) -> tuple[FieldSet, Allowed]:
+    def _chosen(self, q: PageParams, fields: FieldSet | None) -> tuple[FieldSet, AllowedFields]:
         """What each row holds, in fields of this list, and the list that was chosen from.
 
         Raises `InvalidParameter` if the request sorts by a field that is not in that list.
@@ -496,16 +512,16 @@ class Paginate(Generic[P]):
         chosen = fields or q.fields or self.fields.allowed.default
         if chosen.allowed is self.fields.allowed:
             return chosen, chosen.allowed
-        own = self.fields.own(chosen)
-        # The order of the developer's choice is nothing that a client has asked for.
-        if q.order is not self._default_order:
+        own = self.fields._own(chosen)
+        # The default order is the developer's choice, not the client's.
+        if any(name == "sort" for name, _ in q.query):
             shown = [name for name in self._sorts if name in chosen.allowed.fields]
             check_sort(q.order, shown)
         return own, chosen.allowed
 
     def _page(self, q: PageParams, rows: Any, count: Count, *, has_more: bool) -> Page[Any]:
         assert q.page is not None
-        known = count.with_page(q.offset, len(rows), has_more=has_more)
+        known = count._with_page(q.offset, len(rows), has_more=has_more)
         return Page(rows, q.page, q.limit, known, has_more)
 
     def _cursor_page(
@@ -542,31 +558,37 @@ class Paginate(Generic[P]):
 
     def _signer(self, q: PageParams, mark: bytes) -> _Signer:
         if self._keys is None:
-            raise InvalidOption("mode", self.limits.mode, "'cursor' or 'both', to move by cursor")
+            raise InvalidOption("mode", self._limits.mode, "'cursor' or 'both', to move by cursor")
         if q.cursor is not None:
             q.cursor.check(mark)
         return _Signer(self._keys, mark)
 
     # Making --------------------------------------------------------------------------------------
 
-    def _to_sorts(self, sort: Iterable[str | Key]) -> Iterable[tuple[str, Key]]:
+    def _to_sorts(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
         if isinstance(sort, str):
             raise InvalidOption("sort", sort, f"several names: ({sort!r},)")
         for each in sort:
             key = self._to_key(each if isinstance(each, str) else each.name, "sort")
-            if isinstance(each, Key):
+            if isinstance(each, SortKey):
+                if each.descending:
+                    raise InvalidOption(
+                        "sort",
+                        each,
+                        "no descending=: the client chooses the direction",
+                    )
                 self._ruled.add(key.name)
             yield key.name, key if isinstance(each, str) else replace(key, nulls=each.nulls)
 
-    def _to_key(self, name: str, option: str) -> Key:
+    def _to_key(self, name: str, option: str) -> SortKey:
         if name not in self._attributes:
             raise InvalidOption(
                 option, name, f"plain fields of the answer: {', '.join(self._attributes)}"
             )
         if self.model is None:
-            return Key(name, nullable=True)
+            return SortKey(name, nullable=True)
         nullable = self._planning.is_nullable(self._mapper, self._attributes[name])
-        return Key(name, nullable=nullable)
+        return SortKey(name, nullable=nullable)
 
     def _to_order(self, default_sort: str | None) -> Order:
         if default_sort is None:
@@ -577,23 +599,23 @@ class Paginate(Generic[P]):
         except InvalidParameter as error:
             raise InvalidOption("default_sort", default_sort, str(error)) from None
 
-    def _to_unique(self, key: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(key, str):
-            raise InvalidOption("key", key, f"several names: ({key!r},)")
-        if self.model is not None and key:
-            raise InvalidOption("key", key, "none beside a model, which has its primary key")
-        return tuple(self._to_key(name, "key").name for name in key)
+    def _to_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(unique, str):
+            raise InvalidOption("unique", unique, f"several names: ({unique!r},)")
+        if self.model is not None and unique:
+            raise InvalidOption("unique", unique, "none beside a model, which has its primary key")
+        return tuple(self._to_key(name, "unique").name for name in unique)
 
     def _check_in_cursor(self) -> None:
         if self._keys is None:
             return
-        for name in [*self._sorts, *(key.name for key in self._default_order), *self._key]:
+        for name in [*self._sorts, *(key.name for key in self._default_order), *self._unique]:
             if not is_shown(name, self.fields.allowed):
                 raise in_cursor(name)
         if self.model is None:
-            if not self._key:
+            if not self._unique:
                 raise InvalidOption(
-                    "key", (), "the names of fields that tell items apart, as ('id',)"
+                    "unique", (), "the names of fields that tell items apart, as ('id',)"
                 )
             return
         names = [key.name for key in (*self._sorts.values(), *self._default_order)]
@@ -602,10 +624,34 @@ class Paginate(Generic[P]):
         )
 
 
+class SyncPaginator(Generic[P]):
+    """`Paginator.sync`: pages of sessions and connections that block."""
+
+    __slots__ = ("_paginator",)
+
+    def __init__(self, paginator: Paginator[P]) -> None:
+        self._paginator = paginator
+
+    def __repr__(self) -> str:
+        return f"{self._paginator!r}.sync"
+
+    def page(
+        self,
+        db: Executor,
+        statement: Selection,
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        """Read the page of a select, as `Paginator.page` does."""
+        return self._paginator._page_sync(db, statement, q, fields, scope)
+
+
 class _Signer:
     """Makes the tokens of one query."""
 
-    def __init__(self, keys: Keys, mark: bytes) -> None:
+    def __init__(self, keys: SigningKeys, mark: bytes) -> None:
         self._keys = keys
         self._mark = mark
 
@@ -613,16 +659,21 @@ class _Signer:
         return self._keys.sign(Cursor(position or (), backwards), self._mark)
 
 
+def in_development() -> bool:
+    """Whether Python runs in development mode: ``python -X dev``."""
+    return sys.flags.dev_mode
+
+
 # Options ------------------------------------------------------------------------------------------
 
 
-def _all_of(out: type, model: type | None) -> Fields[Any]:
-    """All that is in a model, so that a row is a whole one of it."""
-    allowed = Allowed(out)
-    return Fields(out, model=model, default=tuple(allowed.fields))
+def _all_of(schema: type, model: type | None) -> FieldSelector[Any]:
+    """All fields of a schema, so that a row is a whole one of it."""
+    allowed = AllowedFields(schema)
+    return FieldSelector(schema, model=model, default=tuple(allowed.fields))
 
 
-def _sortable(allowed: Allowed) -> dict[str, str]:
+def _sortable(allowed: AllowedFields) -> dict[str, str]:
     """The attributes of the plain fields, by public name."""
     return {
         field.name: field.attribute
@@ -631,23 +682,35 @@ def _sortable(allowed: Allowed) -> dict[str, str]:
     }
 
 
-def _to_keys(secret: Secret | None, mode: Mode) -> Keys | None:
-    if secret == PER_PROCESS:
-        secret = secrets.token_bytes(32)
+def _to_keys(secret: Secret | None, mode: Mode) -> SigningKeys | None:
     if secret is None:
         if mode == "page":
             return None
         raise InvalidOption(
             "secret",
             None,
-            "a secret of at least 16 random bytes to sign cursors with, the same in all processes; "
-            "or 'per-process', where there is one process only",
+            "at least 16 random bytes to sign cursors with, the same in all processes: "
+            "python -c 'import secrets; print(secrets.token_hex())' prints some",
         )
-    return Keys(secret)
+    return SigningKeys(secret)
 
 
 def _name_of(model: type | None) -> str:
     return "no model" if model is None else model.__name__
+
+
+def _schema_name(schema: Any) -> str:
+    name: str = getattr(whole_of(schema), "__name__", repr(schema))
+    return f"Partial[{name}]" if is_partial(schema) else name
+
+
+def _to_flag(option: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    remedy = "True or False"
+    if option == "etag":
+        remedy += "; an expression of SQL is for version="
+    raise InvalidOption(option, value, remedy)
 
 
 class _Origin(NamedTuple):
@@ -663,13 +726,15 @@ class _Origin(NamedTuple):
 # Versions -----------------------------------------------------------------------------------------
 
 
-def _to_version(etag: object) -> tuple[Any, ...]:
-    if isinstance(etag, bool):
+def _to_version(version: object) -> tuple[Any, ...]:
+    if version is None:
         return ()
-    parts = tuple(etag) if isinstance(etag, list | tuple) else (etag,)
+    parts = tuple(version) if isinstance(version, list | tuple) else (version,)
     for part in parts:
         if not hasattr(part, "__clause_element__") and not hasattr(part, "compile"):
-            raise InvalidOption("etag", etag, "True, or an expression: func.max(Post.updated_at)")
+            raise InvalidOption(
+                "version", version, "an expression of SQL, or several: func.max(Post.updated_at)"
+            )
     return parts
 
 
