@@ -205,7 +205,7 @@ async def test_brotli_is_understood_only_where_it_was_asked_for() -> None:
     echo = Echo()
     body = encode("br", ORDERS)
     for encodings, status in ((None, 415), (CODINGS, 200)):
-        options = {} if encodings is None else {"encodings": encodings}
+        options: dict[str, Any] = {} if encodings is None else {"encodings": encodings}
         client = Client(
             DecompressionMiddleware(Raw().echo(echo, Installed(no_middleware)), **options)
         )
