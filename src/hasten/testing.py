@@ -33,13 +33,13 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 class ManualClock:
     """A clock that stands still until it is advanced: `Queue("mail", "sqlite://", clock=clock)`.
 
-    The option `clock` of `Queue`, `RateLimitMiddleware`, `Limiter`, `LoadShedder` and of the stores
-    of limits takes it; one clock may be given to all of them.
+    The option `clock` of `hasten.Store` and of `LoadSheddingMiddleware` takes it. Queues and limits
+    go by the clock of their store.
 
     In a queue it decides when delayed and retried jobs are due, when jobs expire, what age finished
     ones have, and what time is written down. A worker asks the clock of its first queue. In limits
-    it moves the windows, blocks and waits. The time-out of a run, a worker's grace and the budget
-    of a store of limits are in real seconds.
+    it moves the windows, blocks and waits. The time-out of a run, a worker's grace and the
+    time-outs of a store are in real seconds.
 
     start has to have a time zone. Safe to use from any thread and from several event loops.
     """

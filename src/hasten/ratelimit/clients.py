@@ -34,7 +34,7 @@ _TEXTS: Final[Mapping[str, str]] = {
     "MOUNT_PATH": "a limit is for the path within a mounted application of Litestar; it is matched "
     "with and without the path of the mount. Write the whole path",
     "KEY_ADDRESS": "a key is the address of who is connected, as it is written: clients behind a "
-    "proxy are one, and one of IPv6 has as many as it likes. Take context.client",
+    "proxy are one, and one of IPv6 has as many as it likes. Take request.client",
 }
 
 

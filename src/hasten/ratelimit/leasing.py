@@ -17,12 +17,12 @@ from typing import Final
 
 from hasten._clock import Clock, now_ns_of
 from hasten.errors import StoreError
-from hasten.ratelimit.store import (
+from hasten.ratelimit.counter_store import (
     Check,
+    CounterStore,
     Group,
     Outcome,
     Settlement,
-    Store,
     Token,
     is_denied,
 )
@@ -51,12 +51,12 @@ def may_lease(check: Check) -> bool:
 
 
 class Leases:
-    """A `Store` in front of one: checks that give `Check.workers` are counted approximately.
+    """A `CounterStore` in front of one: checks that give `Check.workers` are counted approximately.
 
     Belongs to one event loop.
     """
 
-    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+    def __init__(self, store: CounterStore, *, clock: Clock | None = None) -> None:
         self._store = store
         self._clock_ns = now_ns_of(clock)
         self._leases: dict[tuple[str, bytes], _Lease] = {}
@@ -163,7 +163,10 @@ class Leases:
         return self._store.settle(settlements)
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        outcomes = await self._store.peek(checks)
+        return self.with_own(checks, await self._store.peek(checks))
+
+    def with_own(self, checks: Sequence[Check], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """What a store has answered, with what lies here unspent."""
         return [
             self._with_own(check, outcome) for check, outcome in zip(checks, outcomes, strict=True)
         ]

@@ -7,11 +7,12 @@ from typing import Final
 
 from hasten._asgi import Headers, Scope
 from hasten.ratelimit.clients import Oddities
+from hasten.ratelimit.counter_store import Check, OnError, Outcome
+from hasten.ratelimit.definitions import Limit
+from hasten.ratelimit.exemptions import Exemptions
 from hasten.ratelimit.fields import Fields
-from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.paths import Paths
 from hasten.ratelimit.root_paths import RootPaths
-from hasten.ratelimit.store import Check, OnError, Outcome
 
 MAX_KNOWN: Final = 10_000
 
@@ -60,6 +61,7 @@ class Plans:
         on_error: OnError,
         root_paths: RootPaths,
         oddities: Oddities,
+        exemptions: Exemptions,
     ) -> None:
         self._limits = tuple(limits)
         self._fields = fields
@@ -67,6 +69,7 @@ class Plans:
         self._paths = Paths([limit.paths for limit in limits])
         self._plans: dict[tuple[Limit, ...], Plan] = {}
         self._root_paths = root_paths
+        self._exemptions = exemptions
         self._oddities = oddities
         self._of_requests: dict[tuple[str, str, object], Plan | None] = {}
         self._has_messages = any(limit.per == "message" for limit in limits)
@@ -121,6 +124,8 @@ class Plans:
 
     def _find(self, scope: Scope, method: str, per: str) -> Plan | None:
         forms = self._root_paths.forms(scope)
+        if self._exemptions.has(scope, forms):
+            return None
         places = self._paths.match(*forms.paths)
         if any(self._paths.match(*reading) != places for reading in forms.readings):
             code = "MOUNT_PATH" if self._root_paths.mounts_of(scope) else "ROOT_PATH"

@@ -24,9 +24,9 @@ from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._logs import get_logger
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
+from hasten.ratelimit.counter_store import Check, Group, Outcome, Settlement, is_denied
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.rules import Rule
-from hasten.ratelimit.store import Check, Group, Outcome, Settlement, is_denied
 
 logger = get_logger("hasten.ratelimit")
 
