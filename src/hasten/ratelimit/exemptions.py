@@ -8,7 +8,7 @@ exemption must never be a way around a limit.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from hasten._asgi import Scope
@@ -76,7 +76,8 @@ class Exemptions:
         for app in apps:
             match framework_of(app):
                 case "starlette":
-                    return _of_starlette(app, scope)
+                    # FastAPI notes in a scope what it looks at.
+                    return _of_starlette(getattr(app, "routes", ()), {**scope})
                 case "quart":
                     return _of_quart(app, scope)
                 case "django":
@@ -89,28 +90,36 @@ def _has_dots(path: str) -> bool:
     return not {".", ".."}.isdisjoint(path.split("/"))
 
 
-def _of_starlette(app: Any, scope: Scope, depth: int = 0) -> object:
+def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
     """As `starlette.routing.Router`, which takes the first route that matches."""
-    for route in getattr(app, "routes", None) or ():
+    for route in routes:
         if not _is_matched_by_path(route):
             return None
         match, found = route.matches(scope)
         if match.name != "FULL":
             continue
-        endpoint = found.get("endpoint")
-        if hasattr(route, "endpoint"):
-            return getattr(route, "endpoint", None)
-        if framework_of(endpoint) != "starlette" or depth >= MAX_DEPTH:
+        if depth >= MAX_DEPTH:
             return None
-        return _of_starlette(endpoint, {**scope, **found}, depth + 1)
+        included = getattr(route, "effective_candidates", None)
+        if included is not None:  # a router that FastAPI has included
+            return _of_starlette(included(), scope, depth + 1)
+        endpoint: Any = found.get("endpoint")
+        if framework_of(endpoint) == "starlette":
+            return _of_starlette(endpoint.routes, {**scope, **found}, depth + 1)
+        return endpoint
     return None
 
 
 def _is_matched_by_path(route: object) -> bool:
     """Not by its host, nor by a rule of the application's own that may read headers."""
-    matches: Any = getattr(type(route), "matches", None)
-    package = str(getattr(matches, "__module__", "")).partition(".")[0]
-    return package in ("starlette", "fastapi") and not hasattr(route, "host")
+    if hasattr(route, "host"):
+        return False
+    for each in (route, getattr(route, "original_router", route)):
+        matches: Any = getattr(type(each), "matches", None)
+        package = str(getattr(matches, "__module__", "")).partition(".")[0]
+        if package not in ("starlette", "fastapi"):
+            return False
+    return True
 
 
 def _of_quart(app: Any, scope: Scope) -> object:

@@ -29,7 +29,8 @@ class RateLimitStats(Mapping[str, LimitStats]):
         ...
         stats["login"].limited
 
-    A limit that has decided nothing has zeros. One object is for one middleware of a process.
+    One object is for one middleware of a process. It is empty until the framework makes the
+    middleware, which Starlette and FastAPI do with the first request.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from hasten._clock import SYSTEM_CLOCK, Clock
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._store import File, Store, to_store
 from hasten.errors import InvalidOption
 from hasten.ratelimit.counter_store import CounterStore
@@ -50,8 +50,11 @@ def counters_of(store: str | Store | CounterStore | None) -> Counters:
         part = given.part(PART, part_of)
         private = None if given is store else given
         return Counters(part.counters, part.clock, given, private)
-    if all(callable(getattr(store, name, None)) for name in _METHODS):
-        return Counters(store, getattr(store, "clock", None))
+    kind: object = store
+    has_all = all(callable(getattr(store, name, None)) for name in _METHODS)
+    if has_all and not isinstance(kind, type):
+        clock: object = getattr(store, "clock", None)
+        return Counters(store, None if clock is None else check_clock(clock))
     expected = "a URL such as 'redis://localhost:6379', a hasten.Store or a CounterStore"
     raise InvalidOption("store", store, expected)
 
