@@ -1,4 +1,4 @@
-"""What middlewares have counted is read from an object of the application's, and observers hear it."""
+"""What middlewares have counted is read from an object of the application's; observers."""
 
 from __future__ import annotations
 
