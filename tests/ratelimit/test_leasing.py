@@ -26,7 +26,7 @@ def check(
     limit: int = 1_000, *, algorithm: Algorithm | None = None, per: float = 3600, cost: int = 1
 ) -> Check:
     return Check(
-        "api", digest("ada"), rule_of(Rate(limit, per), algorithm), cost=cost, workers=WORKERS
+        "api", digest("ada"), rule_of(Rate(limit, per), algorithm), cost=cost, processes=WORKERS
     )
 
 
@@ -173,6 +173,6 @@ async def test_a_guard_takes_over_where_the_store_is_away(server: RedisServer) -
 def test_what_may_be_leased() -> None:
     assert may_lease(check(40))
     assert not may_lease(check(39))
-    assert not may_lease(check()._replace(workers=0))
+    assert not may_lease(check()._replace(processes=0))
     assert not may_lease(check()._replace(counted_later=True))
     assert not may_lease(check()._replace(rule=concurrency_rule(100, 60)))

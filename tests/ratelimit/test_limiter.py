@@ -80,7 +80,14 @@ class TestLimiter:
     async def test_it_may_count_approximately(self, tmp_path: Path) -> None:
         url = f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
         limiters = [
-            Limiter("100/h", name="limiter", store=url, approximate=2, store_timeout=PATIENCE)
+            Limiter(
+                "100/h",
+                name="limiter",
+                store=url,
+                approximate=True,
+                processes=2,
+                store_timeout=PATIENCE,
+            )
             for _ in range(2)
         ]
         passed = [await limiter.hit("ada") for _ in range(60) for limiter in limiters]

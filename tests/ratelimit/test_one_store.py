@@ -102,7 +102,7 @@ async def test_limits_of_a_middleware_are_closed_by_who_made_them(tmp_path: Path
 
 async def test_what_was_taken_ahead_is_given_back_before_a_store_closes(tmp_path: Path) -> None:
     store = Store(url_of("sqlite", tmp_path))
-    limiter = Limiter("100/h", name="api", store=store, approximate=1, store_timeout=10)
+    limiter = Limiter("100/h", name="api", store=store, approximate=True, store_timeout=10)
     for _ in range(3):
         assert await limiter.hit("ada")
     await store.aclose()

@@ -36,7 +36,7 @@ class Check(NamedTuple):
     reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
     shadow: a denial takes nothing, as any other, but groups behind it are taken all the same.
     After a denial for what is used up, not only reserved, the key is blocked for block_us
-    (nothing happens if that is shorter than the window, `Rule.life_us`). workers
+    (nothing happens if that is shorter than the window, `Rule.life_us`). processes
     is not 0 if so many processes may keep the count approximately (`leasing`). on_error is what
     becomes of it where the store does not answer (`fallback`).
     """
@@ -49,7 +49,7 @@ class Check(NamedTuple):
     block_us: int = 0
     forced: bool = False
     shadow: bool = False
-    workers: int = 0
+    processes: int = 0
     on_error: OnError = "local"
 
 

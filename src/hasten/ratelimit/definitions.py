@@ -75,7 +75,7 @@ class RouteOptions(TypedDict, total=False):
     headers: bool
     block_for: Duration
     on_store_error: OnError | None
-    approximate: int
+    approximate: bool
 
 
 class PlaceOptions(TypedDict, total=False):
@@ -121,8 +121,8 @@ class Limit:
     - headers: whether answers tell what is left: not for a limit by a key that others can guess.
     - block_for: seconds for which who went over the limit is refused altogether.
     - on_store_error: for this limit, instead of the middleware's.
-    - approximate: so many processes share the limit in portions, which are spent without asking the
-      store. It never lets more pass, and may refuse a little early.
+    - approximate: let each of the middleware's `processes` take portions of the limit, which it
+      spends without asking the store. It never lets more pass, and may refuse a little early.
     - per: "message" counts the messages of WebSockets instead of requests.
 
     Raises `InvalidOption`.
@@ -150,7 +150,7 @@ class Limit:
         headers: bool = True,
         block_for: Duration = 0,
         on_store_error: OnError | None = None,
-        approximate: int = 0,
+        approximate: bool = False,
         per: Per = "request",
     ) -> None:
         self.rate_of: Final = _function("rate", rate) if callable(rate) else None
@@ -174,7 +174,7 @@ class Limit:
         self.headers: Final = _flag("headers", headers)
         self.block_us: Final = _us("block_for", block_for)
         self.on_store_error: Final = _on_error(on_store_error)
-        self.approximate: Final = _limit("approximate", approximate)
+        self.approximate: Final = _flag("approximate", approximate)
         self.per: Final = one_of("per", per, get_args(Per))
         self._check_outcome()
         self.rules: tuple[Rule, ...] = self.rules_of(self.rates) if self.rates else ()
@@ -248,8 +248,10 @@ class Limit:
         is_quiet = self.is_told and self.on_limited is None
         return self.is_plain and is_quiet and len(self.rules) == 1
 
-    def checks(self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError) -> list[Check]:
-        """What a store is asked of one request."""
+    def checks(
+        self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError, processes: int
+    ) -> list[Check]:
+        """What a store is asked of one request. processes is how many share the limit."""
         digested = digest(key)
         return [
             Check(
@@ -260,7 +262,7 @@ class Limit:
                 self.is_settled,
                 self.block_us,
                 shadow=self.shadow,
-                workers=self.approximate,
+                processes=processes if self.approximate else 0,
                 on_error=self.on_store_error or on_error,
             )
             for rule in rules

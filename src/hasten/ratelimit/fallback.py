@@ -247,7 +247,7 @@ class Guard:
     def _asked(self, groups: Sequence[Group]) -> CounterStore:
         """The store, with leases before it if something may be counted approximately."""
         for group in groups:
-            if group and group[0].workers:
+            if group and group[0].processes:
                 loop = asyncio.get_running_loop()
                 leases = self._leases.get(loop)
                 if leases is None:

@@ -43,15 +43,15 @@ LONGEST_US: Final = 1_000_000
 def may_lease(check: Check) -> bool:
     """Whether a check may be counted approximately."""
     return (
-        check.workers > 0
+        check.processes > 0
         and check.rule.kind != "concurrency"
-        and check.rule.capacity >= LEAST_EACH * check.workers
+        and check.rule.capacity >= LEAST_EACH * check.processes
         and not (check.counted_later or check.forced)
     )
 
 
 class Leases:
-    """A `CounterStore` in front of one: checks that give `Check.workers` are counted approximately.
+    """A `CounterStore` in front of one, for checks that give `Check.processes`.
 
     Belongs to one event loop.
     """
@@ -111,7 +111,7 @@ class Leases:
         place = check.bucket, check.key
         asking = self._asking[place] = asyncio.get_running_loop().create_future()
         try:
-            reserving = check._replace(cost=wanted, counted_later=True, workers=0, block_us=0)
+            reserving = check._replace(cost=wanted, counted_later=True, processes=0, block_us=0)
             [[outcome]] = await self._store.hit([[reserving]])
             if outcome.token is None:  # others were quicker
                 return await self._ask_exactly(check)
@@ -124,7 +124,7 @@ class Leases:
 
     async def _ask_exactly(self, check: Check) -> Outcome:
         asked_us = self._now_us()
-        [[outcome]] = await self._store.hit([[check._replace(workers=0)]])
+        [[outcome]] = await self._store.hit([[check._replace(processes=0)]])
         if outcome.ok:  # an empty lease remembers what is left
             place = check.bucket, check.key
             if place not in self._leases:
@@ -248,7 +248,7 @@ class _Lease:
         """How much to take next: nothing ahead if little was left, or that was long ago."""
         if now_us >= self._reset_at_us or self._remaining < NEAR * self._limit:
             return 0
-        return min(self._remaining // (2 * check.workers), MOST_AT_ONCE)
+        return min(self._remaining // (2 * check.processes), MOST_AT_ONCE)
 
     def cancel_timer(self) -> None:
         if self.timer is not None:

@@ -45,7 +45,8 @@ class Limiter:
       pass, "deny" denies. store_timeout: how long `hit` waits for it. processes: how many processes
       share the limit, so that each allows its part meanwhile.
     - block_for: how long a key is denied once it asked for too much.
-    - approximate: by how many processes the limit is shared, if it may be counted approximately.
+    - approximate: let each of the processes take portions of the limit, which it spends without
+      asking the store. It never lets more pass, and may deny a little early.
 
     `limiter.sync` has the same for code without an event loop. ``async with limiter:`` closes it.
     Raises `InvalidOption`.
@@ -60,7 +61,7 @@ class Limiter:
         algorithm: Algorithm | None = None,
         on_store_error: OnError = "local",
         block_for: Duration = 0,
-        approximate: int = 0,
+        approximate: bool = False,
         processes: int = 1,
         store_timeout: Duration = STORE_TIMEOUT,
     ) -> None:
@@ -76,14 +77,17 @@ class Limiter:
         self._capacity = min(rule.capacity for rule in rules)
         block_us = to_us("block_for", block_for)
         check_block(block_us, rules)
-        workers = to_limit("approximate", approximate)
+        flag: object = approximate
+        if not isinstance(flag, bool):
+            raise InvalidOption("approximate", approximate, "True or False")
+        to_limit("processes", processes, at_least=1)
         self._checks = [
             Check(
                 bucket_of(name, rule),
                 b"",
                 rule,
                 block_us=block_us,
-                workers=workers,
+                processes=processes if approximate else 0,
                 on_error=on_store_error,
             )
             for rule in rules

@@ -111,6 +111,7 @@ class RateLimitMiddleware:
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)
         self.on_store_error: Final = on_store_error
+        self._processes = processes
         self.guard = Guard(
             limits.counters,
             processes=processes,
@@ -126,6 +127,7 @@ class RateLimitMiddleware:
             limits,
             self.fields,
             on_store_error,
+            processes,
             RootPaths(app),
             self._oddities,
             Exemptions(excluded, app),
@@ -376,7 +378,7 @@ class RateLimitMiddleware:
                     continue
             cost = limit.cost if isinstance(limit.cost, int) else await self._cost(request, limit)
             limits.append(limit)
-            groups.append(limit.checks(key, cost, rules, self.on_store_error))
+            groups.append(limit.checks(key, cost, rules, self.on_store_error, self._processes))
         return limits, groups
 
     async def _key(self, request: RequestInfo, limit: Limit) -> str | None:

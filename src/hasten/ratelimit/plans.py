@@ -23,7 +23,9 @@ MAX_KNOWN_CHARS: Final = 500
 class Plan:
     """Some limits that requests are under together."""
 
-    def __init__(self, limits: tuple[Limit, ...], fields: Fields, on_error: OnError) -> None:
+    def __init__(
+        self, limits: tuple[Limit, ...], fields: Fields, on_error: OnError, processes: int
+    ) -> None:
         self.limits: Final = limits
         self.is_plain: Final = all(limit.is_plain for limit in limits)
         """Whether the client's address is all that is to be known to ask the store."""
@@ -31,6 +33,7 @@ class Plan:
         """The only limit, if there is but one, with one rate and nothing to call."""
         self.make_fields: Final = _maker(limits, fields)
         self._on_error: OnError = on_error
+        self._processes = processes
         self._groups: dict[str, list[list[Check]]] = {}
 
     def groups(self, client: str) -> list[list[Check]]:
@@ -45,6 +48,7 @@ class Plan:
                     limit.cost if isinstance(limit.cost, int) else 1,
                     limit.rules,
                     self._on_error,
+                    self._processes,
                 )
                 for limit in self.limits
             ]
@@ -59,6 +63,7 @@ class Plans:
         limits: Sequence[Limit],
         fields: Fields,
         on_error: OnError,
+        processes: int,
         root_paths: RootPaths,
         oddities: Oddities,
         exemptions: Exemptions,
@@ -66,6 +71,7 @@ class Plans:
         self._limits = tuple(limits)
         self._fields = fields
         self._on_error: OnError = on_error
+        self._processes = processes
         self._paths = Paths([limit.paths for limit in limits])
         self._plans: dict[tuple[Limit, ...], Plan] = {}
         self._root_paths = root_paths
@@ -110,7 +116,7 @@ class Plans:
     def of(self, limits: tuple[Limit, ...]) -> Plan:
         plan = self._plans.get(limits)
         if plan is None:
-            plan = self._plans[limits] = Plan(limits, self._fields, self._on_error)
+            plan = self._plans[limits] = Plan(limits, self._fields, self._on_error, self._processes)
         return plan
 
     def _remember(self, asked: tuple[str, str, object], scope: Scope) -> Plan | None:
