@@ -43,6 +43,12 @@ NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
     "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
+    "Limit.checks Limit.keeps Limit.rules_for Limit.rules_of Limit.is_settled "
+    "Limit.is_concurrency Limit.definition Limit.is_plain Limit.is_told Limit.is_plainest "
+    "Limits.counters Limits.clock MemoryStore.hit_one "
+    "MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now "
+    "MemoryStore.block_now RateLimitMiddleware.take RateLimitMiddleware.take_sync "
+    "RateLimitMiddleware.take_missed RateLimitStats.of "
     "Queue.template Queue.submit Queue.submit_many Queue.results DecompressionMiddleware.check "
     "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.owner "
     "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
@@ -183,7 +189,7 @@ def _members(kind: type) -> Iterator[tuple[str, Any]]:
         if not ancestor.__module__.startswith("hasten"):
             continue
         for name, value in vars(ancestor).items():
-            documented = isinstance(value, property) or inspect.isfunction(value)
+            documented = isinstance(value, property | classmethod) or inspect.isfunction(value)
             hidden = name.startswith("_") or f"{kind.__name__}.{name}" in FOR_HASTEN_ITSELF
             if documented and not hidden and name not in seen:
                 seen.add(name)
@@ -201,7 +207,14 @@ def _fact(name: str, value: property) -> str:
     return f"- `{name}: {annotation}`{': ' if words else ''}{words}"
 
 
-def _signature(name: str, value: Callable[..., Any]) -> str:
+def _signature(name: str, value: Any) -> str:
+    is_of_class = isinstance(value, classmethod)
+    function: Callable[..., Any] = value.__func__ if is_of_class else value
+    text = _definition(name, function)
+    return f"@classmethod\n{text}" if is_of_class else text
+
+
+def _definition(name: str, value: Callable[..., Any]) -> str:
     signature = inspect.signature(value)
     without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
     waits = str(signature.return_annotation).startswith("Awaitable")
@@ -214,10 +227,30 @@ def _signature(name: str, value: Callable[..., Any]) -> str:
 
 def _clean(signature: inspect.Signature) -> str:
     """A signature with its annotations as they are written, the same on every machine."""
-    text = str(signature).replace("'", "")
+    signature = signature.replace(
+        parameters=[
+            each.replace(annotation=_as_written(each.annotation))
+            for each in signature.parameters.values()
+        ],
+        return_annotation=_as_written(signature.return_annotation),
+    )
+    text = str(signature)
     text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "…", text)
-    text = re.sub(r"<(\w+\.\w+): \w+>", r"\1", text)
+    text = re.sub(r"<(\w+\.\w+): '?\w+'?>", r"\1", text)
     return re.sub(r"\b(?:hasten|datetime|collections)(?:\.\w+)*\.(?=[A-Z])", "", text)
+
+
+class _Written(str):
+    """An annotation that is shown without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _as_written(annotation: Any) -> Any:
+    return _Written(annotation) if isinstance(annotation, str) else annotation
 
 
 def _errors() -> Iterator[str]:
@@ -253,7 +286,7 @@ def _prose(docstring: str) -> str:
     parts = []
     for part in docstring.split("\n\n"):
         if part.startswith("    "):
-            parts.append(_code(inspect.cleandoc(part)))
+            parts.append(_code(textwrap.dedent(part)))
         else:
             parts.append(part)
     return "\n\n".join(parts)

@@ -4,7 +4,7 @@ from hasten._decision import Decision
 from hasten._request_info import RequestInfo
 from hasten.ratelimit.counter_store import Check, CounterStore, Outcome, Settlement, Token
 from hasten.ratelimit.current import CurrentLimit, SyncCurrentLimit, current_limit
-from hasten.ratelimit.definitions import Limit
+from hasten.ratelimit.definitions import ConcurrencyOptions, Limit, RouteOptions
 from hasten.ratelimit.exemptions import exempt
 from hasten.ratelimit.limiter import Limiter, SyncLimiter
 from hasten.ratelimit.limits import Limits, SyncLimits
@@ -18,6 +18,7 @@ from hasten.ratelimit.stores import MemoryStore
 
 __all__ = [
     "Check",
+    "ConcurrencyOptions",
     "CounterStore",
     "CurrentLimit",
     "Decision",
@@ -33,6 +34,7 @@ __all__ = [
     "RateLimitMiddleware",
     "RateLimitStats",
     "RequestInfo",
+    "RouteOptions",
     "Rule",
     "Settlement",
     "Shed",

@@ -29,16 +29,17 @@ ON_ERROR: Final[tuple[OnError, ...]] = get_args(OnError)
 
 
 class Check(NamedTuple):
-    """One limit to hold a request against.
+    """What one rate of one limit asks of a store.
 
-    bucket tells limits apart (`rules.bucket_of`), key their clients: 16 bytes (`digest`). cost is 0
-    or more; 0 takes nothing, and passes wherever not too much was taken. counted_later makes it a
-    reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
-    shadow: a denial takes nothing, as any other, but groups behind it are taken all the same.
-    After a denial for what is used up, not only reserved, the key is blocked for block_us
-    (nothing happens if that is shorter than the window, `Rule.life_us`). processes
-    is not 0 if so many processes may keep the count approximately (`leasing`). on_error is what
-    becomes of it where the store does not answer (`fallback`).
+    - bucket: the name of the limit and its rate. key: who is counted, as a hash of 16 bytes.
+    - cost: 0 or more. A cost of 0 only checks whether the limit is exceeded.
+    - counted_later: reserve the cost; a `Settlement` ends the reservation.
+    - block_us: how long to block the key after a denial for what is used up, not only reserved. It
+      has no effect if it is shorter than `Rule.life_us`.
+    - forced: take the cost even where it does not fit; `ok` still says whether it did.
+    - shadow: a denial takes nothing, but later groups are taken all the same.
+    - processes: how many processes may count approximately; 0 if none may. on_error: what happens
+      if the store does not answer. A store can ignore both.
     """
 
     bucket: str
@@ -54,7 +55,7 @@ class Check(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A reservation, for its store. at_us is the window it belongs to, on the store's clock."""
+    """A reservation. at_us is the window that it belongs to, on the store's clock."""
 
     bucket: str
     key: bytes

@@ -78,7 +78,7 @@ class RouteOptions(TypedDict, total=False):
     approximate: bool
 
 
-class PlaceOptions(TypedDict, total=False):
+class ConcurrencyOptions(TypedDict, total=False):
     """The options of `Limit` for a limit of what is under way at once."""
 
     path: str | Sequence[str] | None
@@ -96,7 +96,7 @@ class PlaceOptions(TypedDict, total=False):
 
 
 class Limit:
-    """How much a client may ask for: ``Limit("100/15m", path="/api/")``.
+    """How much a client may request: ``Limit("100/15m", path="/api/")``.
 
     - rate: a text (``"10/s burst 20, 1000/h"``: all hold together), a `Rate`, several, or a
       function of the request (it may wait) that gives one: another rate is another count.
@@ -110,7 +110,7 @@ class Limit:
     - cost: of one request: a number, or a function of the request.
     - algorithm: "fixed" (a window from the first request on), "sliding" (never more in any window),
       "gcra" (evenly spaced beyond the burst: the default for a rate with a burst).
-    - skip: a function of the request; true is neither counted nor told of.
+    - skip: a function of the request; if it returns true, the request is not counted.
     - skip_successful, skip_failed: do not count requests by how they end; `is_success` decides what
       that is, by default a status below 400. count_statuses: only these statuses count.
     - message: the body of the refusal: a text, a dict for JSON, or a function of the request that
@@ -119,7 +119,7 @@ class Limit:
     - on_limited: called with the `Decision` of each refusal; it may wait. shadow: count, call
       `on_limited`, and refuse nobody.
     - headers: whether answers tell what is left: not for a limit by a key that others can guess.
-    - block_for: seconds for which who went over the limit is refused altogether.
+    - block_for: how long to refuse every request of a client that exceeded the limit.
     - on_store_error: for this limit, instead of the middleware's.
     - approximate: let each of the middleware's `processes` take portions of the limit, which it
       spends without asking the store. It never lets more pass, and may refuse a little early.
@@ -191,7 +191,7 @@ class Limit:
 
     @classmethod
     def concurrency(
-        cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[PlaceOptions]
+        cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[ConcurrencyOptions]
     ) -> Limit:
         """So many requests under way at once, for each key.
 
@@ -199,7 +199,7 @@ class Limit:
         over: what takes longer is not counted any more. The other options are those of `Limit`.
         """
         given: dict[str, Any] = {**options}
-        for wrong in sorted(given.keys() - PlaceOptions.__annotations__.keys()):
+        for wrong in sorted(given.keys() - ConcurrencyOptions.__annotations__.keys()):
             if wrong in (*RouteOptions.__annotations__, "per"):
                 expected = "a limit with a rate for that"
                 raise InvalidOption(wrong, given[wrong], expected, code="conflict")
