@@ -3,7 +3,7 @@
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
 ├── AsyncioRequired         another event loop runs: see the remedy     (also RuntimeError)
-├── BlockingCall            it would block the running event loop: await    (also RuntimeError)
+├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
 ├── MissingMiddleware       a route is limited, and nothing counts: add it  (also RuntimeError)
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
@@ -97,13 +97,8 @@ class AsyncioRequired(HastenError, RuntimeError):
         self.instead = instead
 
 
-class BlockingCall(HastenError, RuntimeError):
-    """A call would block the event loop that runs in this thread, and may wait for it."""
-
-    def __init__(self, what: str, instead: str) -> None:
-        super().__init__(f"{what}: {instead}")
-        self.what = what
-        self.instead = instead
+class MisplacedCall(HastenError, RuntimeError):
+    """A call is made in a place, or at a time, where it cannot do what it is for."""
 
 
 class InvalidOption(HastenError, ValueError):

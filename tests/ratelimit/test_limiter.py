@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from hasten.errors import BlockingCall, InvalidOption
+from hasten.errors import InvalidOption, MisplacedCall
 from hasten.ratelimit.limiter import Limiter
 from hasten.ratelimit.stores.memory import MemoryStore
 from tests.ratelimit.stores import Clock, prefix_of
@@ -155,9 +155,9 @@ class TestSync:
         limiter = Limiter("2/h", name="limiter", store="memory://")
         with pytest.warns(RuntimeWarning, match=r"use 'await limiter\.hit\("):
             assert limiter.sync.hit("ada")
-        with pytest.raises(BlockingCall, match=r"use 'await limiter\.wait\("):
+        with pytest.raises(MisplacedCall, match=r"use 'await limiter\.wait\("):
             limiter.sync.wait("ada")
-        with pytest.raises(BlockingCall, match=r"use 'await limiter\.aclose\("):
+        with pytest.raises(MisplacedCall, match=r"use 'await limiter\.aclose\("):
             limiter.sync.close()
         await limiter.aclose()
 

@@ -234,5 +234,8 @@ async def test_what_is_shown_of_them(tmp_path: Path) -> None:
     limits = Limits([Limit("5/h", name="login"), Limit("9/h")], store="redis://:secret@host")
     assert repr(limits) == "<Limits 'login', '9-in-1hr' in redis://host>"
     assert repr(Limiter("1/h, 9/d", name="x")) == "<Limiter 'x' '1/h, 9/d' in memory://>"
+    assert repr(limits[0]) == "<Limit 'login' 5/h>"
+    assert repr(Limit("1/s", path=["/a", "/b"])) == "<Limit '1-in-1sec' 1/s /a /b>"
+    assert repr(MemoryStore()) == "<MemoryStore 0 keys>"
     own = repr(Limiter("1/h", name="x", store=MemoryStore()))
     assert own == "<Limiter 'x' '1/h' in MemoryStore>"

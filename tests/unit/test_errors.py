@@ -18,7 +18,6 @@ from hasten._decision import Decision
 from hasten.errors import (
     AddedInPart,
     AsyncioRequired,
-    BlockingCall,
     BodyRefused,
     HastenError,
     InvalidArgument,
@@ -29,6 +28,7 @@ from hasten.errors import (
     JobNotFound,
     LimitExceeded,
     LimitNotFound,
+    MisplacedCall,
     MissingExtra,
     MissingMiddleware,
     PayloadTooLarge,
@@ -76,10 +76,7 @@ MESSAGES = [
         AsyncioRequired("Limiter.wait", "use hit"),
         "Limiter.wait needs asyncio, and another event loop runs: use hit",
     ),
-    (
-        BlockingCall("a .sync call blocks", "await instead"),
-        "a .sync call blocks: await instead",
-    ),
+    (MisplacedCall("a .sync call blocks: await"), "a .sync call blocks: await"),
     (
         MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"),
         NO_MIDDLEWARE,

@@ -189,6 +189,11 @@ class Limit:
         self._check_cost()
         self._check_block(self.rules)
 
+    def __repr__(self) -> str:
+        rates = ", ".join(map(str, self.rates)) or "by request"
+        where = "" if self.paths is None else f" {' '.join(self.paths)}"
+        return f"<Limit {self.name!r} {rates}{where}>"
+
     @classmethod
     def concurrency(
         cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[ConcurrencyOptions]

@@ -49,6 +49,9 @@ class AskingStore(ABC):
         """Who has something to finish before the connections are closed."""
         self._wait_for(store_timeout)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
     def within(self, seconds: Duration | None) -> Self:
         """The same counts over the same connections, with another time-out."""
         other = copy.copy(self)

@@ -69,6 +69,9 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
 
+    def __repr__(self) -> str:
+        return f"<MemoryStore {len(self)} keys>"
+
     def __len__(self) -> int:
         """How many keys there are in all buckets, those whose time is over among them."""
         return sum(len(table.entries) for table in self._tables.values())
