@@ -285,3 +285,9 @@ def test_it_marks_what_it_is_given() -> None:
 
 
 def ok_again() -> None: ...
+
+
+@pytest.mark.parametrize("wrong", ["/health", 5, len])
+def test_what_cannot_be_marked_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"^handler="):
+        exempt(wrong)

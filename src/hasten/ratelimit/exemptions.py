@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from hasten._asgi import Scope
+from hasten.errors import InvalidOption
 from hasten.ratelimit.paths import Paths
 from hasten.ratelimit.root_paths import Forms, applications, framework_of
 
@@ -31,11 +32,15 @@ def exempt(handler: T) -> T:
 
     No limit of `RateLimitMiddleware` and no `RateLimited` of a router counts its requests. Its own
     ``@limit`` still does. Works for Starlette, FastAPI, Quart and Django, and for Litestar where
-    the middleware is one of the application's; elsewhere use `exclude_paths`.
+    the middleware is one of the application's; elsewhere use `exclude_paths`. Raises
+    `InvalidOption`.
     """
     global in_use  # noqa: PLW0603 - from now on handlers are looked for
     in_use = True
-    setattr(handler, _MARK, True)
+    try:
+        setattr(handler, _MARK, True)
+    except (AttributeError, TypeError):
+        raise InvalidOption("handler", handler, "a function or a class") from None
     return handler
 
 

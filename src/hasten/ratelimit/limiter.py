@@ -169,9 +169,10 @@ class Limiter:
         await self._guard.reset(self._places(key))
 
     async def block(self, key: str, seconds: Duration) -> None:
-        """Deny a key everything for so long; 0 ends it. Holds in this process at once.
+        """Deny a key everything for so long; 0 ends it.
 
-        Waits as long as the store's time-out, 5 seconds by default. Raises `StoreError`.
+        While the store is away it holds in this process. Waits as long as the store's time-out,
+        5 seconds by default. Raises `StoreError`.
         """
         await self._guard.block(self._places(key), to_us("seconds", seconds))
 
