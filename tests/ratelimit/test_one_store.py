@@ -100,6 +100,15 @@ async def test_limits_of_a_middleware_are_closed_by_who_made_them(tmp_path: Path
     assert root._database._held is None
 
 
+async def test_a_middleware_closes_what_it_made_for_a_url(tmp_path: Path) -> None:
+    site = Served("asgi", limits=[Limit("2/h")], store=url_of("sqlite", tmp_path), store_timeout=10)
+    async with site.middleware[0] as middleware:
+        assert (await site.ask()).status == 200
+        root: Any = middleware.guard.root
+        assert root._database._held is not None
+    assert root._database._held is None
+
+
 async def test_what_was_taken_ahead_is_given_back_before_a_store_closes(tmp_path: Path) -> None:
     store = Store(url_of("sqlite", tmp_path))
     limiter = Limiter("100/h", name="api", store=store, approximate=True, store_timeout=10)

@@ -1,4 +1,4 @@
-"""Pages, fields and limits as FastAPI knows them: typed, and described in OpenAPI.
+"""Pages, fields and limits as FastAPI knows them: typed, described, and without an app-wide hook.
 
     Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._clock import Clock, now_ns_of
@@ -169,6 +170,17 @@ class RateLimitMiddleware:
         await self.guard.finish()
         if self._owned is not None:
             await self._owned.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
