@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hasten._decision import Decision
-from hasten._request_info import RequestInfo
 from hasten.ratelimit.definitions import Limit
-from hasten.ratelimit.exchange import Taken
+from hasten.ratelimit.exchange import Exchange, Taken
 from hasten.ratelimit.repeated import RepeatedErrors
 from hasten.ratelimit.stats import RateLimitStats
 
@@ -31,7 +30,7 @@ class Decisions:
         self._all = stats
         self._on_decision = on_decision
 
-    def refuses(self, taken: Taken, request: RequestInfo) -> bool:
+    def refuses(self, taken: Taken, exchange: Exchange) -> bool:
         """Whether a limit refuses, which is counted and reported."""
         limit, told = taken.limit, taken.told
         stats = self._stats.get(limit.name)
@@ -49,7 +48,7 @@ class Decisions:
         if told.unavailable:
             stats.unavailable += 1
         if self._on_decision is not None:
-            self._report(self._on_decision, taken.decision(request))
+            self._report(self._on_decision, taken.decision(exchange.request))
         return refuses
 
     def _report(self, on_decision: Callable[[Decision], object], decision: Decision) -> None:

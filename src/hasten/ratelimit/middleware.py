@@ -336,7 +336,7 @@ class RateLimitMiddleware:
         taken = Taken(limit, group, (hit_one(group[0]),))
         exchange.taken.append(taken)
         exchange.make_fields = plan.make_fields
-        if self._decisions.refuses(taken, exchange.request):
+        if self._decisions.refuses(taken, exchange):
             exchange.denied = taken
 
     async def _take(self, exchange: Exchange, plan: Plan) -> None:
@@ -360,7 +360,7 @@ class RateLimitMiddleware:
         for limit, group, outcomes in zip(limits, groups, answer, strict=False):
             taken = Taken(limit, group, outcomes)
             exchange.taken.append(taken)
-            if self._decisions.refuses(taken, exchange.request):
+            if self._decisions.refuses(taken, exchange):
                 exchange.denied = taken
             if limit.on_limited is not None and taken.is_denied:
                 await self._report_limited(limit, taken.decision(exchange.request))
