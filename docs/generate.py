@@ -8,22 +8,24 @@ from __future__ import annotations
 import ast
 import dataclasses
 import enum
+import importlib
 import inspect
 import itertools
 import re
 import sys
 import textwrap
+import typing
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import typer.main
 from typer.testing import CliRunner
 
+import hasten
 import hasten.compression
-import hasten.compression.head
 import hasten.errors
 import hasten.fastapi
 import hasten.fields
@@ -32,45 +34,47 @@ import hasten.pagination
 import hasten.ratelimit
 import hasten.testing
 from hasten.cli.commands import app
-from hasten.jobs import Context, Event, Job, QueueEvents, Task
 
 FOLDER: Final = Path(__file__).parent / "reference"
 
 NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change those, then run it. -->"
 
-NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
+NOT_MADE_BY_USERS: Final = set("Arguments Context Event Job QueueEvents Task".split())
 
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
-    "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
-    "Limit.checks Limit.keeps Limit.rules_for Limit.rules_of Limit.is_settled "
-    "Limit.is_concurrency Limit.definition Limit.is_plain Limit.is_told Limit.is_plainest "
-    "Limits.counters Limits.clock MemoryStore.hit_one "
-    "MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now "
-    "MemoryStore.block_now RateLimitMiddleware.take RateLimitMiddleware.take_sync "
-    "RateLimitMiddleware.take_missed RateLimitStats.of "
-    "Queue.template Queue.submit Queue.submit_many Queue.results DecompressionMiddleware.check "
-    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.owner "
-    "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
-    "Variants.make".split()
+    """
+    Capped.count Count.with_page Context.close Context.stop Keep.nothing Keep.age_ms
+    Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
+    Limit.checks Limit.keeps Limit.rules_for Limit.rules_of Limit.is_settled Limit.is_concurrency
+    Limit.definition Limit.is_plain Limit.is_told Limit.is_plainest Limits.counters Limits.clock
+    MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now
+    MemoryStore.reset_now MemoryStore.block_now RateLimitMiddleware.take
+    RateLimitMiddleware.take_sync RateLimitMiddleware.take_missed RateLimitStats.of
+    """.split()
 )
+
+
+PACKAGES: Final = {
+    "hasten.md": hasten,
+    "jobs.md": hasten.jobs,
+    "compression.md": hasten.compression,
+    "pagination.md": hasten.pagination,
+    "fields.md": hasten.fields,
+    "ratelimit.md": hasten.ratelimit,
+    "fastapi.md": hasten.fastapi,
+    "testing.md": hasten.testing,
+}
+"""The packages by the page that describes what they export."""
+
+MAX_LINE: Final = 96
 
 
 def pages() -> dict[str, str]:
     """The text of each page by its file name."""
     return {
-        "jobs.md": _page("hasten.jobs", _module(hasten.jobs, hasten.jobs.__all__)),
-        "compression.md": _page("hasten.compression", _compression()),
-        "pagination.md": _page(
-            "hasten.pagination", _module(hasten.pagination, hasten.pagination.__all__)
-        ),
-        "fields.md": _page("hasten.fields", _module(hasten.fields, hasten.fields.__all__)),
-        "fastapi.md": _page("hasten.fastapi", _fastapi()),
-        "ratelimit.md": _page(
-            "hasten.ratelimit", _module(hasten.ratelimit, hasten.ratelimit.__all__)
-        ),
+        **{name: _page(module.__name__, _module(module)) for name, module in PACKAGES.items()},
         "errors.md": _page("hasten.errors", _errors()),
-        "testing.md": _page("hasten.testing", _module(hasten.testing, hasten.testing.__all__)),
         "cli.md": _page("hasten, the command", _commands()),
     }
 
@@ -79,53 +83,94 @@ def _page(title: str, parts: Iterator[str]) -> str:
     return "\n\n".join([f"# {title}", NOTE, *filter(None, parts)]) + "\n"
 
 
-def _compression() -> Iterator[str]:
-    yield from _module(hasten.compression, hasten.compression.__all__)
-    yield "## Reason"
-    yield "Why an answer was not coded, in `Skipped.reason`:"
-    source = inspect.getsource(hasten.compression.head)
-    values = source.partition("Reason = Literal[")[2].partition("]")[0]
-    yield "\n".join(
-        f"- `{found[1]}`{': ' if found[2] else ''}{found[2] or ''}"
-        for found in re.finditer(r'"([a-z-]+)",(?:  # (.+))?', values)
-    )
-
-
-def _fastapi() -> Iterator[str]:
-    """What is there beside the classes of the same names that know no framework."""
-    module = hasten.fastapi
+def _module(module: ModuleType) -> Iterator[str]:
     yield _prose(inspect.getdoc(module) or "")
-    for name in ("Fields", "Paginate", "RateLimited"):
-        kind = getattr(module, name)
-        yield f"## {name}"
-        yield _prose(inspect.getdoc(kind) or "")
-        for member, value in vars(kind).items():
-            if isinstance(value, property | cached_property) and not member.startswith("_"):
-                words = " ".join((inspect.getdoc(value) or "").split())
-                yield f"- `{member}`: {words}"
-    yield "## document_rate_limits"
-    yield _prose(inspect.getdoc(module.document_rate_limits) or "")
-
-
-def _module(module: ModuleType, names: list[str]) -> Iterator[str]:
-    yield _prose(inspect.getdoc(module) or "")
-    for name in sorted(names):
+    names = [name for name in sorted(module.__all__) if not name.startswith("__")]
+    elsewhere = {name: page for name in names if (page := _other_page(module, name))}
+    if elsewhere:
+        yield "Also exported here: " + ", ".join(
+            f"[`{name}`]({page}#{name.lower()})" for name, page in elsewhere.items()
+        )
+    for name in names:
+        if name in elsewhere:
+            continue
         value = getattr(module, name)
         if inspect.isclass(value):
             yield from _class(name, value)
         elif inspect.isfunction(value):
             yield f"## {name}"
-            yield _code(f"def {name}{_clean(inspect.signature(value))}")
+            yield _code(_signatures(name, value))
             yield _prose(inspect.getdoc(value) or "")
+        else:
+            yield from _assigned(module, name)
+
+
+def _other_page(module: ModuleType, name: str) -> str | None:
+    """The page of the package that a name was imported from, None if it is this one."""
+    home = getattr(getattr(module, name), "__module__", None) or ""
+    for page, other in PACKAGES.items():
+        is_home = home == other.__name__ or home.startswith(f"{other.__name__}.")
+        if is_home and other not in {module, hasten} and name in other.__all__:
+            return page
+    return None
+
+
+def _assigned(module: ModuleType, name: str) -> Iterator[str]:
+    """A type alias or a constant, as it is written, with the text below it."""
+    found = _assignment(module.__name__, name)
+    yield f"## {name}"
+    yield _code(found.text)
+    yield _prose(found.words)
+
+
+class _Assignment(NamedTuple):
+    text: str
+    words: str
+
+
+def _assignment(module: str, name: str) -> _Assignment:
+    """Where a name gets its value: in a module, or in the one that it was imported from."""
+    source, tree = _parsed(module)
+    for node, text in itertools.zip_longest(tree.body, tree.body[1:]):
+        match node:
+            case ast.ImportFrom(str() as origin, names) if any(n.name == name for n in names):
+                return _assignment(origin, name)
+            case ast.Assign([ast.Name(target)], value) if target == name:
+                annotation = ""
+            case ast.AnnAssign(ast.Name(target), kind, value) if target == name:
+                written = _written(source, kind)
+                annotation = "" if written in {"Final", "TypeAlias"} else f": {written}"
+            case _:
+                continue
+        assert value is not None
+        words = ""
+        match text:
+            case ast.Expr(ast.Constant(str() as below)):
+                words = inspect.cleandoc(below)
+        return _Assignment(f"{name}{annotation} = {_lines_of(source, value)}", words)
+    raise LookupError(f"{module}.{name} has no assignment")
+
+
+def _lines_of(source: str, value: ast.expr) -> str:
+    """An expression in its own lines, with the comments in it."""
+    first, *rest = (ast.get_source_segment(source, value) or "").splitlines()
+    return "\n".join([first, textwrap.dedent("\n".join(rest))] if rest else [first])
+
+
+@cache
+def _parsed(module: str) -> tuple[str, ast.Module]:
+    source = inspect.getsource(importlib.import_module(module))
+    return source, ast.parse(source)
 
 
 def _class(name: str, kind: type) -> Iterator[str]:
     yield f"## {name}"
     if issubclass(kind, enum.Enum):
+        yield _prose(inspect.cleandoc(vars(kind).get("__doc__") or ""))
         yield "\n".join(_choices(kind))
         return
-    yield _code(f"class {name}{_constructor(kind)}")
-    yield _prose(inspect.getdoc(kind) or "")
+    yield _code(_constructor(name, kind))
+    yield _prose(_words_of(kind))
     members = list(_members(kind))
     facts = [*_attributes(kind), *(_fact(name, v) for name, v in members if _is_fact(v))]
     if facts:
@@ -133,8 +178,14 @@ def _class(name: str, kind: type) -> Iterator[str]:
     for member, value in members:
         if not _is_fact(value):
             yield f"### {name}.{member}"
-            yield _code(_signature(member, value))
+            yield _code(_method(member, value))
             yield _prose(inspect.getdoc(value) or "")
+
+
+def _words_of(kind: type) -> str:
+    """The docstring of a class, or of the nearest ancestor of ours."""
+    ours = (ancestor for ancestor in kind.__mro__ if ancestor.__module__.startswith("hasten"))
+    return inspect.cleandoc(next(filter(None, (each.__doc__ for each in ours)), ""))
 
 
 def _choices(kind: type) -> Iterator[str]:
@@ -144,17 +195,13 @@ def _choices(kind: type) -> Iterator[str]:
             yield f"- `{kind.__name__}.{found[1]}`, {found[2]}: {found[3]}"
 
 
-def _constructor(kind: type) -> str:
-    is_protocol = getattr(kind, "_is_protocol", False)
-    if kind in NOT_MADE_BY_USERS or is_protocol or "__init__" not in vars(kind):
-        return ""
-    return _clean(inspect.signature(kind)).removesuffix(" -> None")
-
-
 def _attributes(kind: type) -> Iterator[str]:
     """The fields of a record, and what `__init__` sets and describes by a text below it."""
     for name in getattr(kind, "__struct_fields__", ()):
         yield f"- `{name}: {kind.__annotations__[name]}`"
+    if typing.is_typeddict(kind):
+        for name, annotation in kind.__annotations__.items():
+            yield f"- `{name}: {getattr(annotation, '__forward_arg__', annotation)}`"
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
     if dataclasses.is_dataclass(kind):
@@ -189,68 +236,170 @@ def _members(kind: type) -> Iterator[tuple[str, Any]]:
         if not ancestor.__module__.startswith("hasten"):
             continue
         for name, value in vars(ancestor).items():
-            documented = isinstance(value, property | classmethod) or inspect.isfunction(value)
+            is_method = inspect.isfunction(value) or isinstance(value, classmethod | staticmethod)
             hidden = name.startswith("_") or f"{kind.__name__}.{name}" in FOR_HASTEN_ITSELF
-            if documented and not hidden and name not in seen:
+            if (is_method or _is_fact(value)) and not hidden and name not in seen:
                 seen.add(name)
                 yield name, value
 
 
 def _is_fact(value: Any) -> bool:
-    return isinstance(value, property)
+    return isinstance(value, property | cached_property)
 
 
-def _fact(name: str, value: property) -> str:
-    assert value.fget is not None
-    annotation = inspect.signature(value.fget).return_annotation
+def _fact(name: str, value: property | cached_property[Any]) -> str:
+    getter = value.fget if isinstance(value, property) else value.func
+    assert getter is not None
+    annotation = inspect.signature(getter).return_annotation
     words = " ".join((inspect.getdoc(value) or "").split())
     return f"- `{name}: {annotation}`{': ' if words else ''}{words}"
 
 
-def _signature(name: str, value: Any) -> str:
-    is_of_class = isinstance(value, classmethod)
-    function: Callable[..., Any] = value.__func__ if is_of_class else value
-    text = _definition(name, function)
-    return f"@classmethod\n{text}" if is_of_class else text
+# Signatures: as they are written, for quotes and names of constants tell more than their values --
 
 
-def _definition(name: str, value: Callable[..., Any]) -> str:
-    signature = inspect.signature(value)
-    without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
-    waits = str(signature.return_annotation).startswith("Awaitable")
-    asynchronous = inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
-    text = _clean(without_self)
-    if waits:  # a plain function that hands on what is to be awaited: for the caller the same
-        text = re.sub(r"Awaitable\[(.*)\]$", r"\1", text)
-    return f"{'async ' if asynchronous or waits else ''}def {name}{text}"
+def _constructor(name: str, kind: type) -> str:
+    ours = [each for each in kind.__mro__ if each.__module__.startswith("hasten")]
+    maker = next((each for each in ours if "__init__" in vars(each)), None)
+    is_protocol = getattr(kind, "_is_protocol", False)
+    if kind.__name__ in NOT_MADE_BY_USERS or is_protocol or maker is None:
+        return f"class {name}"
+    make = vars(maker)["__init__"]
+    if make.__code__.co_filename == "<string>":  # a dataclass made it of its fields
+        return _wrapped(f"class {name}", _fields_as_parameters(maker), "")
+    return _signature(f"class {name}", make, skip=1, returns=False)
 
 
-def _clean(signature: inspect.Signature) -> str:
-    """A signature with its annotations as they are written, the same on every machine."""
-    signature = signature.replace(
-        parameters=[
-            each.replace(annotation=_as_written(each.annotation))
-            for each in signature.parameters.values()
-        ],
-        return_annotation=_as_written(signature.return_annotation),
-    )
-    text = str(signature)
-    text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "…", text)
-    text = re.sub(r"<(\w+\.\w+): '?\w+'?>", r"\1", text)
-    return re.sub(r"\b(?:hasten|datetime|collections)(?:\.\w+)*\.(?=[A-Z])", "", text)
+def _fields_as_parameters(kind: type) -> list[str]:
+    source = textwrap.dedent(inspect.getsource(kind))
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    written = {
+        node.target.id: node
+        for node in definition.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    parameters = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        text = f"{name}: {_annotation(parameter)}"
+        if parameter.default is not parameter.empty:
+            node = written[name].value if name in written else None
+            text += f" = {_field_default(source, node, parameter.default)}"
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parameters:
+            parameters.append("*")
+        parameters.append(text)
+    return parameters
 
 
-class _Written(str):
-    """An annotation that is shown without quotes."""
+def _field_default(source: str, node: ast.expr | None, value: object) -> str:
+    match node:
+        case ast.Call(ast.Name("field"), keywords=[ast.keyword("default_factory", made), *_]):
+            written = _written(source, made)
+            return {"dict": "{}", "list": "[]"}.get(written, f"{written}()")
+        case ast.Call(ast.Name("field")) | None:
+            return _shown(value)
+    return _default(source, node, value)
 
-    __slots__ = ()
 
-    def __repr__(self) -> str:
-        return str(self)
+def _method(name: str, value: Any) -> str:
+    if isinstance(value, staticmethod):
+        return "@staticmethod\n" + _signatures(name, value.__func__)
+    if isinstance(value, classmethod):
+        return "@classmethod\n" + _signatures(name, value.__func__, skip=1)
+    return _signatures(name, value, skip=1)
 
 
-def _as_written(annotation: Any) -> Any:
-    return _Written(annotation) if isinstance(annotation, str) else annotation
+def _signatures(name: str, function: Callable[..., Any], *, skip: int = 0) -> str:
+    """Those of the overloads, if it has some."""
+    several = typing.get_overloads(function) or [function]
+    return "\n".join(_signature(f"def {name}", each, skip=skip) for each in several)
+
+
+def _signature(head: str, function: Callable[..., Any], *, skip: int, returns: bool = True) -> str:
+    inner = inspect.unwrap(function)
+    source = textwrap.dedent(inspect.getsource(inner))
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
+    arguments = definition.args
+    signature = inspect.signature(inner)
+    parameters: list[str] = []
+    for position, (name, parameter) in enumerate(signature.parameters.items()):
+        if position < skip:
+            continue
+        is_keyword = parameter.kind is parameter.KEYWORD_ONLY and arguments.vararg is None
+        if is_keyword and "*" not in parameters:
+            parameters.append("*")
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        node, default = _parameter(arguments, name)
+        text = stars + name
+        if node.annotation is not None:
+            text += f": {_written(source, node.annotation)}"
+        if default is not None:
+            text += f" = {_default(source, default, parameter.default)}"
+        parameters.append(text)
+        if parameter.kind is parameter.POSITIONAL_ONLY and node is arguments.posonlyargs[-1]:
+            parameters.append("/")
+    result = _written(source, definition.returns) if returns and definition.returns else ""
+    # A plain function that hands on what is to be awaited: for the caller the same.
+    awaited = re.fullmatch(r"Awaitable\[(.*)\]", result)
+    if awaited or isinstance(definition, ast.AsyncFunctionDef):
+        head = f"async {head}"
+    arrow = f" -> {awaited[1] if awaited else result}" if result else ""
+    decorator = "@contextmanager\n" if inner is not function else ""
+    return decorator + _wrapped(head, parameters, arrow)
+
+
+def _parameter(arguments: ast.arguments, name: str) -> tuple[ast.arg, ast.expr | None]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    for node, default in zip(positional, [*defaults, *arguments.defaults], strict=True):
+        if node.arg == name:
+            return node, default
+    for node, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        if node.arg == name:
+            return node, default
+    rest = arguments.vararg if arguments.vararg and arguments.vararg.arg == name else None
+    rest = rest or arguments.kwarg
+    assert rest is not None
+    return rest, None
+
+
+def _wrapped(head: str, parameters: list[str], arrow: str) -> str:
+    if not parameters and head.startswith("class "):
+        return f"{head}()"
+    line = f"{head}({', '.join(parameters)}){arrow}"
+    if len(line) <= MAX_LINE:
+        return line
+    return "\n".join([f"{head}(", *(f"    {parameter}," for parameter in parameters), f"){arrow}"])
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _default(source: str, node: ast.expr, value: object) -> str:
+    """A default as it is written; of a constant of ours that is not exported, its value."""
+    written = _written(source, node)
+    if isinstance(node, ast.Name) and not any(written in m.__all__ for m in PACKAGES.values()):
+        return _shown(value)
+    return written
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    text = re.sub(r"\bdatetime\.(?=[a-z])", "", repr(value)).replace("'", '"')
+    return "…" if "<" in text else text
+
+
+def _written(source: str, node: ast.expr) -> str:
+    """An expression as it is written, in one line."""
+    text = re.sub(r"\s*\n\s*", " ", ast.get_source_segment(source, node) or "")
+    text = re.sub(r"([\[(]) ", r"\1", text)
+    return re.sub(r",? ([\])])", r"\1", text)
 
 
 def _errors() -> Iterator[str]:
@@ -259,8 +408,9 @@ def _errors() -> Iterator[str]:
     yield _code(tree, "text")
     yield _prose(last)
     for name, kind in vars(hasten.errors).items():
-        if inspect.isclass(kind) and issubclass(kind, hasten.errors.HastenError):
+        if inspect.isclass(kind) and issubclass(kind, (hasten.errors.HastenError, Warning)):
             yield f"## {name}"
+            yield _code(f"class {name}({', '.join(base.__name__ for base in kind.__bases__)})")
             yield _prose(inspect.getdoc(kind) or "")
 
 
@@ -283,12 +433,11 @@ def _code(text: str, language: str = "python") -> str:
 
 def _prose(docstring: str) -> str:
     """A docstring as Markdown: its indented examples as blocks of code."""
-    parts = []
-    for part in docstring.split("\n\n"):
-        if part.startswith("    "):
-            parts.append(_code(textwrap.dedent(part)))
-        else:
-            parts.append(part)
+    parts: list[str] = []
+    paragraphs = docstring.split("\n\n")
+    for is_example, group in itertools.groupby(paragraphs, lambda text: text.startswith("    ")):
+        text = "\n\n".join(group)
+        parts.append(_code(textwrap.dedent(text)) if is_example else text)
     return "\n\n".join(parts)
 
 

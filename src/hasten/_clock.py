@@ -17,7 +17,10 @@ from hasten.errors import InvalidOption
 
 @runtime_checkable
 class Clock(Protocol):
-    def now_ms(self) -> int: ...
+    """Where the time comes from: `hasten.testing.ManualClock` in tests, else the system's clock."""
+
+    def now_ms(self) -> int:
+        """Return the time in whole milliseconds since the epoch."""
 
     async def sleep_until(self, due_ms: int) -> None:
         """Return once `now_ms()` has reached due_ms; at once if it has."""

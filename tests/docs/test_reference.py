@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
+import inspect
 import re
-from types import ModuleType
-from typing import Final
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypedDict
 
 import pytest
 
 import hasten.errors
-import hasten.jobs
+from tests.docs.generator import load_generator
 from tests.docs.markdown import ROOT
+
+DEFAULT_TEXT: Final = "x"
 
 REFERENCE: Final = ROOT / "docs" / "reference"
 
 
-def _load_generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+GENERATOR: Final = load_generator()
 
-
-PAGES: Final[dict[str, str]] = _load_generator().pages()
+PAGES: Final[dict[str, str]] = GENERATOR.pages()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -42,20 +38,101 @@ def headings(page: str) -> set[str]:
     return set(re.findall(r"^## (.+)$", PAGES[page], re.MULTILINE))
 
 
-def test_has_every_exported_name() -> None:
-    assert headings("jobs.md") == set(hasten.jobs.__all__)
-
-
 def test_has_every_error() -> None:
     errors = {
         name
         for name, value in vars(hasten.errors).items()
-        if isinstance(value, type) and issubclass(value, hasten.errors.HastenError)
+        if isinstance(value, type) and issubclass(value, hasten.errors.HastenError | Warning)
     }
     assert headings("errors.md") == errors
 
 
-def test_every_class_and_method_has_words() -> None:
+@pytest.mark.parametrize("name", ["jobs.md", "compression.md", "testing.md"])
+def test_every_class_and_method_has_words(name: str) -> None:
     """A heading followed by its signature alone says nothing that an editor does not."""
-    bare = re.findall(r"^### (.+)\n\n```python\n.*\n```\n\n#", PAGES["jobs.md"], re.MULTILINE)
+    bare = re.findall(r"^##+ (.+)\n\n```python\n[^`]*```\n\n#", PAGES[name], re.MULTILINE)
     assert set(bare) <= {"Queue.is_paused"}
+
+
+class Example(LookupError):
+    """An example.
+
+        if it_is_indented:
+
+            keep(the_indentation)
+
+    And a text.
+    """
+
+    def __init__(
+        self,
+        size: int | str = "1kb",
+        *names: str,
+        kind: Literal["a", "b"] = "a",
+        last: float = 1e-3,
+    ) -> None:
+        """Its signature has quotes."""
+
+    @classmethod
+    def made(cls, *, text: str = "") -> Example:
+        """Return another one."""
+        return cls(text)
+
+    def later(self, a: int, /, b: Awaitable[int]) -> Awaitable[str]:
+        """Is to be awaited, and takes what is awaited."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Record:
+    names: tuple[str, ...] = ("a", "b")
+    table: dict[str, int] = field(default_factory=dict)
+    text: str = DEFAULT_TEXT
+
+
+class Options(TypedDict, total=False):
+    size: int | str
+    text: str
+
+
+class TestWhatAClassLooksLike:
+    def test_signatures_are_as_they_are_written(self) -> None:
+        example = GENERATOR._signature("class Example", Example.__init__, skip=1, returns=False)
+        assert example == (
+            "class Example(\n"
+            '    size: int | str = "1kb",\n'
+            "    *names: str,\n"
+            '    kind: Literal["a", "b"] = "a",\n'
+            "    last: float = 1e-3,\n"
+            ")"
+        )
+        assert GENERATOR._method("later", Example.later) == (
+            "async def later(a: int, /, b: Awaitable[int]) -> str"
+        )
+        assert GENERATOR._method("made", vars(Example)["made"]) == (
+            '@classmethod\ndef made(*, text: str = "") -> Example'
+        )
+
+    def test_fields_are_parameters(self) -> None:
+        """A constant that is not exported is shown by its value."""
+        assert GENERATOR._fields_as_parameters(Record) == [
+            'names: tuple[str, ...] = ("a", "b")',
+            "table: dict[str, int] = {}",
+            'text: str = "x"',
+        ]
+
+    def test_option_dictionaries_show_their_keys(self) -> None:
+        assert list(GENERATOR._attributes(Options)) == ["- `size: int | str`", "- `text: str`"]
+
+    def test_examples_keep_their_indentation(self) -> None:
+        assert GENERATOR._prose(inspect.getdoc(Example)) == (
+            "An example.\n\n"
+            "```python\nif it_is_indented:\n\n    keep(the_indentation)\n```\n\n"
+            "And a text."
+        )
+
+    def test_errors_show_what_else_they_are(self) -> None:
+        assert "class JobNotFound(HastenError, LookupError)" in PAGES["errors.md"]
+
+    def test_type_aliases_keep_their_comments(self) -> None:
+        assert '    "too_small",  # below minimum_size\n' in PAGES["compression.md"]

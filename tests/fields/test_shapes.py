@@ -65,7 +65,7 @@ fields: Final = Fields(
         ("initials", "boss.initials", "team.members.initials", "posts.author.initials"), initials
     ),
 )
-Pages = Paginate(object, model=User, fields=fields, sort=tuple(SORTS), mode="both", secret="x" * 16)
+Pages = Paginate(object, model=User, fields=fields, sort=tuple(SORTS), mode="both", secret="0f1e2d3c4b5a6978")
 
 
 def texts_of(allowed: Allowed) -> st.SearchStrategy[str]:

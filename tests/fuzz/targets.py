@@ -141,7 +141,7 @@ def coded_body() -> Target:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    middleware = DecompressionMiddleware(app, max_size="1mb", max_codings=2)
+    middleware = DecompressionMiddleware(app, max_size="1mb", max_encodings=2)
 
     async def request(coding: bytes, pieces: Sequence[bytes]) -> int:
         messages = [
@@ -192,7 +192,7 @@ def content_headers() -> Target:
             b"available-dictionary", b"if-none-match", b"authorization",
         ]  # fmt: skip
         asked = dict(zip(names, lines, strict=False))
-        guard.is_foreign(asked)
+        guard._is_foreign(asked)
         _named_dictionary(list(asked.items()))
         head = Head(200, [(b"etag", lines[0]), (b"cache-control", lines[-1]), (b"vary", lines[0])])
         head.untouchable("GET")

@@ -46,7 +46,7 @@ def tokens(count: int) -> list[bytes]:
 
 
 ORDERS = orders(105)  # some 12 kB
-SMALL = orders(5)  # below the threshold, and easy to make smaller
+SMALL = orders(5)  # below the minimum size, and easy to make smaller
 assert 11_000 < len(ORDERS) < 14_000
 assert 300 < len(SMALL) < 1000
 

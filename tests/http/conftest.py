@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 
+from tests.http.codings import CODINGS
+from hasten.compression.pool import Pool
 from tests.http.hosts import HOSTS
 from tests.http.site import BEHAVIOURS, Site
 
@@ -23,9 +27,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
+def all_work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every body leaves the event loop, however small it is."""
+    monkeypatch.setattr(Pool, "offload_after", 0)
+
+
+@pytest.fixture
 def site(request: pytest.FixtureRequest) -> Site:
     from hasten import compression
 
     subject, name, coding = request.param
     host = next(host for host in HOSTS if host.name == name)
-    return Site(host, getattr(compression, subject), coding)
+    middleware = getattr(compression, subject)
+    if subject == "DecompressionMiddleware":  # of all that there are, not only of the usual ones
+        middleware = functools.partial(middleware, encodings=CODINGS)
+    return Site(host, middleware, coding)

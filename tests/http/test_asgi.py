@@ -225,26 +225,6 @@ async def test_the_application_sees_the_request_unchanged(site: Site) -> None:
     assert seen == [before]
 
 
-@behaviour(needs=Can.RAW)
-async def test_accept_encoding_can_be_hidden_from_the_application(site: Site) -> None:
-    """From an application that codes by itself, or asks others for it."""
-    seen: list[Scope] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(scope)
-        await send(start_message(200, JSON))
-        await send(body())
-
-    client = site.client(app, strip_accept_encoding=True)
-    async with client.open(["gzip", "br"], headers=[(b"x-one", b"1")]) as exchange:
-        before = copy.deepcopy(exchange.scope)
-        expect.coded(await exchange.response(), "br", ORDERS)
-        assert exchange.scope == before  # the server's is its own
-    expected = [pair for pair in before["headers"] if pair[0] != b"accept-encoding"]
-    assert seen[0]["headers"] == expected
-    assert {**seen[0], "headers": before["headers"]} == before
-
-
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_the_event_loop_runs_while_a_large_body_is_coded(site: Site) -> None:
     """Whoever compresses on the loop holds it for nearly as long as the response takes."""

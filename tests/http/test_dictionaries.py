@@ -126,7 +126,7 @@ class TestWhoGetsIt:
     async def test_what_came_without_tls_is_no_dictionary(self) -> None:
         feed = Feed()
         await feed.get(scheme="http")
-        assert feed.dictionaries.bytes == 0
+        assert feed.dictionaries.size == 0
         feed.answer.body = NEXT
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
@@ -230,7 +230,7 @@ class TestOwner:
         response = await feed.get(*request_.get("headers", ()), **_beside_headers(request_))
         assert response.get("use-as-dictionary") is None
         assert not await self.confirms(feed, request_)
-        assert feed.dictionaries.bytes == 0
+        assert feed.dictionaries.size == 0
 
     @pytest.mark.parametrize("name", ["X-API-Key", "Authorization", "Cookie", "Client-Cert"])
     async def test_is_who_sends_the_same_credential(self, name: str) -> None:
@@ -308,7 +308,7 @@ class TestWhatIsRemembered:
         feed.answer.body = ORDERS[:400]
         response = await feed.get(accept="dcz, gzip, identity;q=0")
         assert response.coding == "gzip"
-        assert feed.dictionaries.bytes == 0
+        assert feed.dictionaries.size == 0
 
     @pytest.mark.parametrize(
         "directives", [b"no-store", b"private, No-Store", b"max-age=5,no-store"]
@@ -317,7 +317,7 @@ class TestWhatIsRemembered:
         feed = Feed()
         feed.answer.headers = (*JSON, (b"cache-control", directives))
         expect.coded(await feed.get(), "gzip", ORDERS)
-        assert feed.dictionaries.bytes == 0
+        assert feed.dictionaries.size == 0
         feed.answer.body = NEXT
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
@@ -326,7 +326,7 @@ class TestWhatIsRemembered:
         feed = Feed()
         feed.answer.status = status
         expect.coded(await feed.get(), "gzip", ORDERS)
-        assert feed.dictionaries.bytes == 0
+        assert feed.dictionaries.size == 0
         feed.answer.body, feed.answer.status = NEXT, 200
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
@@ -367,7 +367,7 @@ class TestBound:
         await feed.get()  # which makes the second the oldest
         feed.answer.body = bodies[3]
         await feed.get()
-        assert feed.dictionaries.bytes == 3 * len(ORDERS)
+        assert feed.dictionaries.size == 3 * len(ORDERS)
         feed.answer.body = bodies[0]  # remembered already: asking changes nothing
         for number, known in ((1, False), (2, True), (3, True), (0, True)):
             response = await feed.get(shown(bodies[number]))
@@ -378,19 +378,19 @@ class TestBound:
         for number in range(40):
             feed.answer.body = orders(10 + 13 * number % 160)
             await feed.get()
-            assert feed.dictionaries.bytes <= 40 * 1024
-        assert feed.dictionaries.bytes > 0
+            assert feed.dictionaries.size <= 40 * 1024
+        assert feed.dictionaries.size > 0
 
     async def test_what_is_too_large_is_not_remembered(self) -> None:
         feed = await Feed(Dictionaries(["/feed*"], max_size=1000)).begun()
-        assert feed.dictionaries.bytes == 0
+        assert feed.dictionaries.size == 0
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
     async def test_the_same_is_remembered_once(self) -> None:
         feed = Feed()
         for _ in range(3):
             await feed.get()
-        assert feed.dictionaries.bytes == len(ORDERS)
+        assert feed.dictionaries.size == len(ORDERS)
 
 
 async def test_zstd_itself_need_not_be_offered() -> None:

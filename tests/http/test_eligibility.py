@@ -190,15 +190,15 @@ async def test_a_response_without_a_type_is_not_changed(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_types_can_be_added_and_removed(site: Site) -> None:
-    from hasten.compression import default_types
+    from hasten.compression import DEFAULT_MEDIA_TYPES
 
-    types = (default_types | {"application/x-tiles"}) - {"text/csv"}
-    tiles = site.serve(Answer(ORDERS, of_type("application/x-tiles")), types=types)
+    types = (DEFAULT_MEDIA_TYPES | {"application/x-tiles"}) - {"text/csv"}
+    tiles = site.serve(Answer(ORDERS, of_type("application/x-tiles")), media_types=types)
     expect.coded(await tiles.get(site.coding), site.coding, ORDERS)
     table = Answer(ORDERS, of_type("text/csv"))
-    response = await site.serve(table, types=types).get(site.coding)
+    response = await site.serve(table, media_types=types).get(site.coding)
     expect.untouched(response, await site.bare(table).get())
-    called = site.serve(table, types=lambda name: name == "text/csv")
+    called = site.serve(table, media_types=lambda name: name == "text/csv")
     expect.coded(await called.get(site.coding), site.coding, ORDERS)
 
 
@@ -218,9 +218,9 @@ async def test_small_bodies_stay_plain(site: Site) -> None:
 
 @behaviour(codings=CODINGS, once=True)
 async def test_the_threshold_can_be_changed(site: Site) -> None:
-    lower = site.serve(Answer(SMALL), threshold=100)
+    lower = site.serve(Answer(SMALL), minimum_size=100)
     expect.coded(await lower.get(site.coding), site.coding, SMALL)
-    higher = site.serve(Answer(ORDERS), threshold="20kb")
+    higher = site.serve(Answer(ORDERS), minimum_size="20kb")
     expect.plain(await higher.get(site.coding), ORDERS)
     at, below = b"a" * 1024, b"a" * 1023
     expect.coded(await site.serve(Answer(at)).get(site.coding), site.coding, at)

@@ -275,7 +275,7 @@ async def test_the_previous_response_is_a_dictionary(site: Site) -> None:
     before, after = ORDERS, ORDERS.replace(b'"open"', b'"paid"', 3)
     fresh = (*JSON, (b"cache-control", b"public, max-age=60"))
     answer = Answer(before, fresh)
-    client = site.serve(answer, dictionaries=Dictionaries(delta=["/api/feed*"]))
+    client = site.serve(answer, dictionaries=Dictionaries(["/api/feed*"]))
     first = await client.get("gzip, dcz", path="/api/feed")
     expect.coded(first, "gzip", before)
     assert 'match="/api/feed*"' in (first.get("use-as-dictionary") or "")
@@ -300,7 +300,7 @@ async def test_a_dictionary_is_used_only_if_both_sides_have_it(site: Site) -> No
     from hasten.compression import Dictionaries
 
     fresh = (*JSON, (b"cache-control", b"max-age=60"))
-    client = site.serve(Answer(ORDERS, fresh), dictionaries=Dictionaries(delta=["/api/feed*"]))
+    client = site.serve(Answer(ORDERS, fresh), dictionaries=Dictionaries(["/api/feed*"]))
     await client.get("gzip, dcz", path="/api/feed")
     shown = base64.b64encode(hashlib.sha256(ORDERS).digest())
     other = base64.b64encode(hashlib.sha256(b"another").digest())

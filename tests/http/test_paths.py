@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from hasten.compression import CompressionMiddleware, Variants, no_compression, response
+from hasten.compression import CompressionCache, CompressionMiddleware, no_compression, response
 from tests.http import expect
 from tests.http.bodies import JSON, NDJSON, ORDERS, noise, orders
 from tests.http.client import App, Client, Headers, Message, Response
@@ -97,7 +97,7 @@ async def test_a_file_is_left_to_the_server_where_too_many_streams_are_open(tmp_
 async def test_a_coded_file_is_kept_by_its_validator(tmp_path: Path) -> None:
     file = tmp_path / "orders.json"
     file.write_bytes(ORDERS)
-    cache = Variants()
+    cache = CompressionCache()
     shared = [*JSON, (b"etag", b'"abc"'), (b"cache-control", b"public")]
     client = Client(CompressionMiddleware(app_of(file, shared), cache=cache))
     for _ in range(2):

@@ -81,7 +81,7 @@ async def test_a_file_without_variants_is_left_alone(folder: Path) -> None:
     assert response.get("vary") is None
 
 
-async def test_variants_have_validators_of_their_own(folder: Path) -> None:
+async def test_cache_have_validators_of_their_own(folder: Path) -> None:
     """And the same condition is met by the same variant only."""
     client = serve(folder)
     tags = {}

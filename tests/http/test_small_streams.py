@@ -93,7 +93,7 @@ async def test_empty_pieces_of_a_response_without_a_body_change_nothing(site: Si
         expect.plain(response, b"")
 
 
-@pytest.mark.parametrize("options", [{"threshold": 0}, {"strict": True}, {"flush": "message"}])
+@pytest.mark.parametrize("options", [{"minimum_size": 0}, {"strict": True}, {"flush": "message"}])
 async def test_an_empty_stream_is_not_coded_with_any_option(options: dict[str, Any]) -> None:
     app = sends(start_message(200, JSON), body(b"", more=True), body(b""))
     accept = "gzip, identity;q=0" if "strict" in options else "gzip"

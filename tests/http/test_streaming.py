@@ -442,6 +442,7 @@ async def breaks_for_good(send: Send) -> None:
 @pytest.mark.parametrize("headers", [JSON, SSE])
 @pytest.mark.parametrize("waits_for", ["a thread", "the client"])
 @pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.usefixtures("all_work_in_threads")
 async def test_a_cancelled_send_leaves_no_gap(
     coding: str, waits_for: str, headers: Headers
 ) -> None:
@@ -469,7 +470,7 @@ async def test_a_cancelled_send_leaves_no_gap(
         await occupied
         await breaks_for_good(send)
 
-    middleware = CompressionMiddleware(app, offload_after=0, workers=1, flush="message")
+    middleware = CompressionMiddleware(app, threads=1, flush="message")
     async with Client(middleware).open(coding) as exchange:
         assert await exchange.ended() is None
         never_ends_well(exchange)

@@ -17,11 +17,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from trio.testing import wait_all_tasks_blocked
 
 from hasten.compression import (
+    CompressionCache,
     CompressionMiddleware,
     DecompressionMiddleware,
     Precompressed,
-    Variants,
 )
+from hasten.compression.pool import Pool
 from hasten.errors import AsyncioRequired
 from hasten.pagination import Paginate, Window
 from hasten.ratelimit import (
@@ -98,9 +99,12 @@ def ask(app: App, accept: str = "gzip", **options: Any) -> Response:
 
 class TestCompression:
     @pytest.mark.parametrize("coding", CODINGS)
-    @pytest.mark.parametrize("options", [{}, {"offload_after": 0}], ids=["at once", "in a thread"])
-    def test_codes_whole_bodies(self, coding: str, options: dict[str, Any]) -> None:
-        app = CompressionMiddleware(sends(start_message(200, JSON), body()), **options)
+    @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
+    def test_codes_whole_bodies(
+        self, coding: str, offload_after: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        app = CompressionMiddleware(sends(start_message(200, JSON), body()))
         expect.coded(ask(app, coding), coding, ORDERS)
 
     @pytest.mark.parametrize("coding", CODINGS)
@@ -161,11 +165,10 @@ class TestCompression:
         events = ask(CompressionMiddleware(app)).decoded().split(b"\n\n")
         assert sorted(events) == sorted(b"".join(tokens(20)).split(b"\n\n"))
 
+    @pytest.mark.usefixtures("all_work_in_threads")
     def test_can_be_cancelled_while_a_thread_works(self) -> None:
         async def main() -> None:
-            app = CompressionMiddleware(
-                sends(start_message(200, JSON), body()), offload_after=0, workers=1
-            )
+            app = CompressionMiddleware(sends(start_message(200, JSON), body()), threads=1)
             with trio.move_on_after(0):
                 await request(app)
             expect.coded(await request(app), "gzip", ORDERS)
@@ -173,7 +176,7 @@ class TestCompression:
         trio.run(main)
 
     def test_keeps_coded_bodies(self) -> None:
-        cache = Variants()
+        cache = CompressionCache()
         shared = [*JSON, (b"etag", b'"abc"'), (b"cache-control", b"public")]
         app = CompressionMiddleware(sends(start_message(200, shared), body()), cache=cache)
         for _ in range(2):
@@ -182,16 +185,19 @@ class TestCompression:
 
     def test_refuses_what_needs_tasks_at_the_first_request(self) -> None:
         app = CompressionMiddleware(
-            sends(start_message(200, []), body()), cache=Variants(upgrade=True)
+            sends(start_message(200, []), body()), cache=CompressionCache(recompress=True)
         )
-        with pytest.raises(AsyncioRequired, match=r"Variants\(upgrade=True\) needs asyncio"):
+        with pytest.raises(
+            AsyncioRequired, match=r"CompressionCache\(recompress=True\) needs asyncio"
+        ):
             ask(app)
 
 
 class TestDecompression:
-    @pytest.mark.parametrize("options", [{}, {"offload_after": 0}], ids=["at once", "in a thread"])
-    def test_decodes(self, options: dict[str, Any]) -> None:
-        app = DecompressionMiddleware(echo, **options)
+    @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
+    def test_decodes(self, offload_after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        app = DecompressionMiddleware(echo)
         coded = encode("gzip", ORDERS * 20)
         gzip = [(b"content-encoding", b"gzip")]
         assert ask(app, parts=[coded[:50], coded[50:]], headers=gzip).body == ORDERS * 20

@@ -201,9 +201,11 @@ class SharedQueue:
     def ids(self, state: str) -> list[str]:
         """The ids in the key of a state."""
         key = self.key(state)
-        if self.redis.type(key) == "list":
+        kind = self.redis.type(key)
+        if kind == "list":
             return list(self.redis.lrange(key, 0, -1))
-        return list(self.redis.zrange(key, 0, -1))
+        # It may have come to be since we looked, as either of them.
+        return list(self.redis.zrange(key, 0, -1)) if kind == "zset" else []
 
     def stream(self) -> list[dict[str, str]]:
         """The events as they are stored."""

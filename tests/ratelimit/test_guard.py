@@ -166,8 +166,9 @@ class TestAway:
             return not guard.is_away
 
         await until(is_back)
-        # What came late is charged: nobody knows which of the two answers the client had.
-        assert (await hit(guard, check(9)))[0].remaining == 7 - FAILURES
+        # What came late is charged: nobody knows which of the two answers the client had. On a busy
+        # machine some requests miss their time before they are sent.
+        assert 7 - FAILURES <= (await hit(guard, check(9)))[0].remaining < 7
 
     async def test_a_reservation_of_a_late_answer_is_refunded(
         self, guard: Guard, server: RedisServer

@@ -20,6 +20,9 @@ from tests.servers.programs import program
 
 START_SECONDS: Final = 20.0
 
+SERVER: Final = os.environ.get("HASTEN_TEST_SERVER", "redis-server")
+"""The program that the tests run: another version of Redis, or `valkey-server`."""
+
 
 def free_port() -> int:
     """A port that nobody listens on, and that no other test process gets while this one runs.
@@ -62,12 +65,12 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *, program_name: str = "redis-server", wait: bool = True) -> RedisServer:
+    def start(self, *, wait: bool = True) -> RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    program(program_name), *self._command(),
+                    program(SERVER), *self._command(),
                 ],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -9,17 +9,25 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from hasten.compression import (
-    Coded,
+    DEFAULT_MEDIA_TYPES,
+    BreachPolicy,
+    Compressed,
+    CompressionCache,
+    CompressionEvent,
+    CompressionLevel,
     CompressionMiddleware,
-    Counters,
+    CompressionStats,
     DecompressionMiddleware,
     Dictionaries,
+    EncodingStats,
+    ETagPolicy,
+    FlushPolicy,
     Guard,
     Padding,
     Precompressed,
+    ResponseFilter,
     Skipped,
-    Variants,
-    default_types,
+    SkipReason,
     no_compression,
 )
 
@@ -28,19 +36,23 @@ app.add_middleware(CompressionMiddleware)
 app.add_middleware(
     CompressionMiddleware,
     encodings=["br", "gzip"],
-    threshold="2kb",
+    minimum_size="2kb",
     level={"br": 5},
-    types=default_types | {"application/x-tiles"} - {"text/csv"},
+    media_types=DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"},
     filter=lambda scope, status, headers: None if status == 200 else False,
     flush=timedelta(milliseconds=20),
     breach=(Guard(trusted_origins=["https://app.example.org"]), Padding(32)),
-    cache=Variants("64mb", upgrade=True),
+    cache=CompressionCache("64mb", recompress=True),
     dictionaries=Dictionaries(["/api/feed*"]),
-    on_event=Counters(),
+    stats=CompressionStats(),
 )
-app.add_middleware(CompressionMiddleware, types={"application/json"}, flush="message", level="auto")
-app.add_middleware(CompressionMiddleware, types=lambda name: name == "text/html", threshold=500)
-app.add_middleware(DecompressionMiddleware, max_size="10mb", max_seconds=timedelta(seconds=5))
+app.add_middleware(
+    CompressionMiddleware, media_types={"application/json"}, flush="message", level="auto"
+)
+app.add_middleware(
+    CompressionMiddleware, media_types=lambda name: name == "text/html", minimum_size=500
+)
+app.add_middleware(DecompressionMiddleware, max_size="10mb", max_time=timedelta(seconds=5))
 app.mount("/static", Precompressed(StaticFiles(directory="static"), "static"))
 
 any_application = CompressionMiddleware(DecompressionMiddleware(app))
@@ -56,14 +68,40 @@ async def keeps_the_signature() -> None:
     assert_type(await token(3), str)
 
 
-def on_event(event: Coded | Skipped) -> None:
+def on_event(event: Compressed | Skipped) -> None:
     match event:
-        case Coded():
+        case Compressed():
             assert_type(event.bytes_after, int)
-        case Skipped("small" | "type"):
+        case Skipped("too_small" | "media_type"):
             pass
         case Skipped():
             pass
 
 
 CompressionMiddleware(app, on_event=on_event)
+
+
+def configured(
+    level: CompressionLevel,
+    flush: FlushPolicy,
+    etag: ETagPolicy,
+    breach: BreachPolicy,
+    filter_: ResponseFilter,
+) -> CompressionMiddleware:
+    """What a function that hands options on has to name can be imported."""
+    return CompressionMiddleware(
+        app, level=level, flush=flush, etag=etag, breach=breach, filter=filter_
+    )
+
+
+CompressionMiddleware(app, level=6, flush="20ms", threads=2)
+
+
+def numbers(stats: CompressionStats) -> None:
+    assert_type(stats.compressed, dict[str, EncodingStats])
+    assert_type(stats.skipped, dict[SkipReason, int])
+    assert_type(stats.compressed["gzip"].ratio, float)
+
+
+def any_event(event: CompressionEvent) -> None:
+    assert_type(event, Compressed | Skipped)

@@ -5,23 +5,24 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from hasten.compression import (
+    DEFAULT_MEDIA_TYPES,
+    CompressionCache,
     CompressionMiddleware,
-    Counters,
+    CompressionStats,
     DecompressionMiddleware,
     Guard,
     Padding,
     Precompressed,
     Skipped,
-    Variants,
-    default_types,
     no_compression,
 )
 
 app = FastAPI()
 CompressionMiddleware()  # type: ignore[call-arg]
-CompressionMiddleware(app, minimum_size=500)  # type: ignore[call-arg]
-CompressionMiddleware(app, threshold=1.5)  # type: ignore[arg-type]
-CompressionMiddleware(app, level=6)  # type: ignore[arg-type]
+CompressionMiddleware(app, threshold=500)  # type: ignore[call-arg]
+CompressionMiddleware(app, minimum_size=1.5)  # type: ignore[arg-type]
+CompressionMiddleware(app, level=6.5)  # type: ignore[arg-type]
+CompressionMiddleware(app, stats=CompressionStats)  # type: ignore[arg-type]
 CompressionMiddleware(app, level="fast")  # type: ignore[arg-type]
 CompressionMiddleware(app, flush=["always"])  # type: ignore[arg-type]
 CompressionMiddleware(app, etag="strip")  # type: ignore[arg-type]
@@ -29,15 +30,15 @@ CompressionMiddleware(app, breach="on")  # type: ignore[arg-type]
 CompressionMiddleware(app, cache="64mb")  # type: ignore[arg-type]
 CompressionMiddleware(app, filter=lambda scope: True)  # type: ignore[arg-type, misc]
 CompressionMiddleware(app, on_event=lambda: None)  # type: ignore[arg-type, misc]
-app.add_middleware(CompressionMiddleware, treshold=500)  # type: ignore[call-arg]
+app.add_middleware(CompressionMiddleware, minimumsize=500)  # type: ignore[call-arg]
 DecompressionMiddleware(app, max_ratio=0.5)  # type: ignore[arg-type]
 Guard(trusted_origins=None)  # type: ignore[arg-type]
-Padding("32")  # type: ignore[arg-type]
+Padding(1.5)  # type: ignore[arg-type]
 Precompressed(app)  # type: ignore[call-arg]
 Skipped("because")  # type: ignore[arg-type]
-Variants(None)  # type: ignore[arg-type]
-default_types | 1  # type: ignore[operator]
-Counters().snapshot().responses  # type: ignore[attr-defined]  # noqa: B018
+CompressionCache(None)  # type: ignore[arg-type]
+DEFAULT_MEDIA_TYPES | 1  # type: ignore[operator]
+CompressionStats().compressed.responses  # type: ignore[attr-defined]  # noqa: B018
 
 
 @no_compression

@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from hasten._durations import to_seconds
 from hasten._sizes import to_bytes
 from hasten.compression import (
+    DEFAULT_MEDIA_TYPES,
+    CompressionCache,
     CompressionMiddleware,
-    Counters,
+    CompressionStats,
     DecompressionMiddleware,
     Dictionaries,
+    ETagPolicy,
     Guard,
     Padding,
-    Variants,
-    default_types,
+    Precompressed,
 )
-from hasten.compression.head import ETagPolicy
+from hasten.compression.negotiation import Coding
 from hasten.compression.options import (
     to_breach,
     to_choice,
@@ -60,16 +62,14 @@ class TestCompressionMiddleware:
         ("option", "value"),
         [
             *bad("encodings", NO_CODINGS),
-            *bad("threshold", NO_SIZES),
-            *bad("types", ["text/html", 5, None, [5]]),
+            *bad("minimum_size", NO_SIZES),
+            *bad("media_types", ["text/html", 5, None, [5]]),
             *bad("filter", [5, "text/html"]),
-            *bad("flush", ["sometimes", "AUTO", *NO_SECONDS[:6], None]),
+            *bad("flush", ["sometimes", "AUTO", "20", "-1ms", *NO_SECONDS[:6], None]),
             *bad("stream_encodings", NO_CODINGS),
             *bad("stream_memory", NO_SIZES),
             *bad("max_streams", [*NO_COUNTS, None]),
-            *bad("offload_after", [*NO_SECONDS, None]),
-            *bad("workers", [0, *NO_COUNTS]),
-            *bad("max_queue", NO_COUNTS),
+            *bad("threads", [0, *NO_COUNTS]),
             *bad("etag", ["weak", "", None, True, ["weaken"]]),
             *bad(
                 "breach",
@@ -79,13 +79,13 @@ class TestCompressionMiddleware:
                     Guard, Padding,
                 ],
             ),
-            *bad("level", [5, None, "fast", "", ["zstd"], True]),
+            *bad("level", [-1, 0, 10, 5.0, None, "fast", "", ["zstd"], True]),
             *bad("cache", [5, "64mb", True]),
             *bad("dictionaries", [5, ["/api/*"], True]),
+            *bad("stats", [5, CompressionStats, dict]),
             *bad("on_event", [5, "print", 1]),
             *bad("filter", ["x", 1, True]),
             *bad("strict", ["no", 0, None]),
-            *bad("strip_accept_encoding", ["no", 1, None]),
             *bad("server_timing", ["no", 1, None]),
         ],
     )  # fmt: skip
@@ -121,18 +121,32 @@ class TestCompressionMiddleware:
     @pytest.mark.parametrize("policy", ["keep", "suffix"])
     def test_strong_validators_do_not_go_with_an_upgrade(self, policy: ETagPolicy) -> None:
         with pytest.raises(InvalidOption) as caught:
-            CompressionMiddleware(app, etag=policy, cache=Variants(upgrade=True))
+            CompressionMiddleware(app, etag=policy, cache=CompressionCache(recompress=True))
         assert (caught.value.option, caught.value.value) == ("etag", policy)
-        CompressionMiddleware(app, etag=policy, cache=Variants())
-        CompressionMiddleware(app, etag="weaken", cache=Variants(upgrade=True))
+        CompressionMiddleware(app, etag=policy, cache=CompressionCache())
+        CompressionMiddleware(app, etag="weaken", cache=CompressionCache(recompress=True))
 
-    @pytest.mark.parametrize("value", ["compress", "identity", "GZIP", "", 5, ["gzip"]])
-    def test_names_the_default_encoding(self, value: Any) -> None:
-        error = refuses(
-            lambda **given: CompressionMiddleware(app, **given), "default_encoding", value
-        )
-        assert error.option == "default_encoding"
-        assert repr(value) in str(error)
+    @pytest.mark.parametrize(
+        ("level", "encodings", "message"),
+        [
+            (10, ("zstd", "br", "gzip"), "level=10: expected from 1 to 9 for 'gzip'"),
+            (12, ("br",), "level=12: expected from 0 to 11 for 'br'"),
+            (23, ("zstd",), "level=23: expected from -7 to 22 for 'zstd'"),
+        ],
+    )
+    def test_one_level_has_to_be_one_of_each_encoding(
+        self, level: int, encodings: tuple[str, ...], message: str
+    ) -> None:
+        with pytest.raises(InvalidOption, match=f"^{message}$"):
+            CompressionMiddleware(app, level=level, encodings=encodings)
+        CompressionMiddleware(app, level=level - 1, encodings=encodings)
+
+    @pytest.mark.parametrize(
+        "option", ["offload_after", "max_queue", "default_encoding", "strip_accept_encoding"]
+    )
+    def test_what_nobody_can_choose_is_no_option(self, option: str) -> None:
+        with pytest.raises(TypeError, match=option):
+            CompressionMiddleware(app, **{option: None})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "options",
@@ -140,26 +154,32 @@ class TestCompressionMiddleware:
             {},
             {"encodings": ["deflate", "gzip"], "stream_encodings": {"br"}},
             {"encodings": ("gzip", "gzip")},
-            {"threshold": 0, "stream_memory": "1.5 MB"},
+            {"minimum_size": 0, "stream_memory": "1.5 MB"},
             {"level": "auto"},
             {"level": {}},
+            {"level": 1},
+            {"level": 9, "encodings": ["zstd", "br", "gzip", "deflate"]},
+            {"level": -7, "encodings": ["zstd"]},
             {"level": {"zstd": -7, "br": 0, "gzip": 1, "deflate": 9}},
-            {"types": default_types - {"text/csv"}},
-            {"types": ["text/html", "Text/CSS; x"]},
-            {"types": lambda name: name == "text/html"},
+            {"media_types": DEFAULT_MEDIA_TYPES - {"text/csv"}},
+            {"media_types": ["text/html", "Text/CSS; x"]},
+            {"media_types": lambda name: name == "text/html"},
             {"filter": lambda scope, status, headers: None},
             {"flush": "message"},
             {"flush": "never"},
             {"flush": 0},
             {"flush": 0.01},
+            {"flush": "20ms"},
             {"flush": timedelta(milliseconds=3)},
-            {"offload_after": 0, "workers": 1, "max_queue": 0, "max_streams": 0},
-            {"etag": "suffix", "breach": "off", "default_encoding": "gzip"},
+            {"threads": 1, "max_streams": 0},
+            {"etag": "suffix", "breach": "off"},
             {"breach": Guard(same_site=True)},
             {"breach": Padding(1)},
             {"breach": (Padding(1024), Guard())},
             {"breach": [Guard(), Padding()]},
-            {"cache": Variants(0), "dictionaries": Dictionaries([]), "on_event": Counters()},
+            {"breach": Padding("1kb")},
+            {"cache": CompressionCache(0), "dictionaries": Dictionaries([])},
+            {"stats": CompressionStats(), "on_event": print},
         ],
     )
     def test_takes_what_is_documented(self, options: dict[str, Any]) -> None:
@@ -173,10 +193,10 @@ class TestDecompressionMiddleware:
             *bad("encodings", NO_CODINGS),
             *bad("max_size", [0, *NO_SIZES]),
             *bad("max_ratio", [0, *NO_COUNTS, None]),
-            *bad("max_codings", [0, *NO_COUNTS, None]),
-            *bad("max_seconds", [*NO_SECONDS, None]),
-            *bad("offload_after", [*NO_SECONDS, None]),
-            *bad("workers", [0, *NO_COUNTS]),
+            *bad("max_encodings", [0, *NO_COUNTS, None]),
+            *bad("max_time", [*NO_SECONDS, None]),
+            *bad("threads", [0, *NO_COUNTS]),
+            *bad("buffered", ["no", 1, None]),
         ],
     )
     def test_names_the_option_and_its_value(self, option: str, value: object) -> None:
@@ -187,13 +207,18 @@ class TestDecompressionMiddleware:
 
 class TestParts:
     @pytest.mark.parametrize("value", NO_SIZES)
-    def test_of_variants(self, value: Any) -> None:
-        assert refuses(Variants, "max_size", value).option == "max_size"
+    def test_of_caches(self, value: Any) -> None:
+        assert refuses(CompressionCache, "max_size", value).option == "max_size"
+
+    @pytest.mark.parametrize("value", ["yes", 1, None])
+    def test_of_caches_recompress(self, value: Any) -> None:
+        error = refuses(lambda **given: CompressionCache(1, **given), "recompress", value)
+        assert (error.option, error.value) == ("recompress", value)
 
     @pytest.mark.parametrize("value", ["/api/*", ["api"], ["/a", ""], 5, [5], None])
     def test_of_dictionaries(self, value: Any) -> None:
-        error = refuses(Dictionaries, "delta", value)
-        assert (error.option, error.value) == ("delta", value)
+        error = refuses(Dictionaries, "paths", value)
+        assert (error.option, error.value) == ("paths", value)
 
     @pytest.mark.parametrize("value", ["x-api-key", ["x api key"], [""], ["é"], 5, [5], None])
     def test_of_dictionaries_credentials(self, value: Any) -> None:
@@ -204,6 +229,22 @@ class TestParts:
     def test_of_dictionaries_size(self, value: Any) -> None:
         error = refuses(lambda **given: Dictionaries([], **given), "max_size", value)
         assert error.option == "max_size"
+
+
+class TestReprs:
+    def test_say_what_an_object_is_about(self) -> None:
+        shown = {
+            repr(CompressionMiddleware(app, encodings=["gzip"])): "<CompressionMiddleware gzip>",
+            repr(DecompressionMiddleware(app, encodings=["gzip"], max_size="1kb")): (
+                "<DecompressionMiddleware gzip: at most 1,024 bytes>"
+            ),
+            repr(CompressionCache("1kb")): "<CompressionCache 0 bodies, 0 of 1,024 bytes>",
+            repr(Dictionaries(["/a", "/b*"])): "<Dictionaries /a, /b*: 0 responses, 0 bytes>",
+            repr(CompressionStats()): "<CompressionStats compressed={} skipped={}>",
+            repr(Padding("1kb")): "Padding(max_size='1kb')",
+            repr(Precompressed(app, "/srv/x", encodings=["br"])): "<Precompressed /srv/x: br>",
+        }
+        assert list(shown) == list(shown.values())
 
 
 class TestToBytes:
@@ -263,8 +304,10 @@ class TestTheOthers:
             to_codings("encodings", ["lz4"])
 
     def test_levels(self) -> None:
-        assert to_levels("auto") == {}
-        assert to_levels({"zstd": -7, "br": 11}) == {"zstd": -7, "br": 11}
+        codings = [Coding.ZSTD, Coding.GZIP]
+        assert to_levels("auto", codings) == {}
+        assert to_levels({"zstd": -7, "br": 11}, codings) == {"zstd": -7, "br": 11}
+        assert to_levels(9, codings) == {"zstd": 9, "gzip": 9}
 
     def test_choices(self) -> None:
         assert to_choice("etag", "drop", ["keep", "drop"]) == "drop"

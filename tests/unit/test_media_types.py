@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression.media_types import default_types, is_live, media_type
+from hasten.compression.media_types import DEFAULT_MEDIA_TYPES, is_live, media_type
 
 WORTH_IT = """
     text/html text/plain text/css text/csv text/javascript text/event-stream text/x-anything
@@ -37,48 +37,48 @@ names = st.sampled_from([*WORTH_IT, *NOT_WORTH_IT])
 class TestDefaultTypes:
     @pytest.mark.parametrize("name", WORTH_IT)
     def test_code_what_shrinks(self, name: str) -> None:
-        assert default_types(name)
+        assert DEFAULT_MEDIA_TYPES(name)
 
     @pytest.mark.parametrize("name", [*NOT_WORTH_IT, "", "/", ";", "*/*"])
     def test_leave_what_is_packed_or_unknown(self, name: str) -> None:
-        assert not default_types(name)
+        assert not DEFAULT_MEDIA_TYPES(name)
 
     @given(st.text())
     def test_have_an_answer_to_anything(self, name: str) -> None:
-        assert default_types(media_type(name)) in {True, False}
+        assert DEFAULT_MEDIA_TYPES(media_type(name)) in {True, False}
 
 
 class TestChangedTypes:
     @given(st.sets(names), names)
     def test_have_what_was_added(self, added: set[str], asked: str) -> None:
-        types = default_types | added
+        types = DEFAULT_MEDIA_TYPES | added
         assert types(asked) == (asked in added or asked in WORTH_IT)
 
     @given(st.sets(names), names)
     def test_lack_what_was_taken(self, taken: set[str], asked: str) -> None:
-        types = default_types - taken
+        types = DEFAULT_MEDIA_TYPES - taken
         assert types(asked) == (asked in WORTH_IT and asked not in taken)
 
     @given(st.lists(st.tuples(st.booleans(), st.sets(names, min_size=1))), names)
     def test_the_last_word_counts(self, steps: list[tuple[bool, set[str]]], asked: str) -> None:
-        types, expected = default_types, asked in WORTH_IT
+        types, expected = DEFAULT_MEDIA_TYPES, asked in WORTH_IT
         for adds, some in steps:
             types = types | some if adds else types - some
             expected = adds if asked in some else expected
         assert types(asked) == expected
 
     def test_leave_the_default_alone(self) -> None:
-        assert (default_types | {"application/x-tiles"}) != default_types
-        assert not default_types("application/x-tiles")
+        assert (DEFAULT_MEDIA_TYPES | {"application/x-tiles"}) != DEFAULT_MEDIA_TYPES
+        assert not DEFAULT_MEDIA_TYPES("application/x-tiles")
 
     def test_take_names_as_they_stand_in_headers(self) -> None:
-        assert (default_types | {"Application/X-Tiles; v=1"})("application/x-tiles")
-        assert not (default_types - {" TEXT/CSV "})("text/csv")
+        assert (DEFAULT_MEDIA_TYPES | {"Application/X-Tiles; v=1"})("application/x-tiles")
+        assert not (DEFAULT_MEDIA_TYPES - {" TEXT/CSV "})("text/csv")
 
     def test_take_a_single_name(self) -> None:
         """And not its letters."""
-        assert (default_types | "application/x-tiles")("application/x-tiles")
-        assert not (default_types - "text/csv")("text/csv")
+        assert (DEFAULT_MEDIA_TYPES | "application/x-tiles")("application/x-tiles")
+        assert not (DEFAULT_MEDIA_TYPES - "text/csv")("text/csv")
 
 
 class TestMediaType:
@@ -97,7 +97,7 @@ class TestMediaType:
 @pytest.mark.parametrize("name", LIVE)
 def test_what_is_live_is_worth_it(name: str) -> None:
     assert is_live(name)
-    assert default_types(name)
+    assert DEFAULT_MEDIA_TYPES(name)
 
 
 @pytest.mark.parametrize("name", ["text/html", "application/json", "application/grpc", ""])

@@ -11,7 +11,7 @@ from hasten.pagination.cursor import Cursor, Keys, fingerprint
 from hasten.pagination.order import Key, parse_sort
 from hasten.pagination.params import MAX_INT64, Limits, Mode, PageParams, parse
 
-KEYS = Keys(b"0123456789abcdef")
+KEYS = Keys(b"0f1e2d3c4b5a6978")
 QUERY = fingerprint("posts")
 CURSOR = Cursor((7, "x"))
 TOKEN = KEYS.sign(CURSOR, QUERY)

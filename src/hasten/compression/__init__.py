@@ -1,29 +1,43 @@
-"""Compress what an application answers, where that pays, and decompress what it is sent, safely."""
+"""Compress responses where that makes them smaller, and decompress requests within limits."""
 
 from hasten.compression.breach import Guard, Padding
+from hasten.compression.cache import CompressionCache
 from hasten.compression.decompression import DecompressionMiddleware
 from hasten.compression.dictionaries import Dictionaries
-from hasten.compression.events import Coded, Counters, Skipped
-from hasten.compression.head import Reason
+from hasten.compression.events import Compressed, CompressionEvent, Skipped
+from hasten.compression.head import ETagPolicy, SkipReason
 from hasten.compression.marks import no_compression
-from hasten.compression.media_types import MediaTypes, default_types
+from hasten.compression.media_types import DEFAULT_MEDIA_TYPES, MediaTypes
 from hasten.compression.middleware import CompressionMiddleware
+from hasten.compression.options import (
+    BreachPolicy,
+    CompressionLevel,
+    FlushPolicy,
+    ResponseFilter,
+)
 from hasten.compression.precompressed import Precompressed
-from hasten.compression.variants import Variants
+from hasten.compression.stats import CompressionStats, EncodingStats
 
 __all__ = [
-    "Coded",
+    "DEFAULT_MEDIA_TYPES",
+    "BreachPolicy",
+    "Compressed",
+    "CompressionCache",
+    "CompressionEvent",
+    "CompressionLevel",
     "CompressionMiddleware",
-    "Counters",
+    "CompressionStats",
     "DecompressionMiddleware",
     "Dictionaries",
+    "ETagPolicy",
+    "EncodingStats",
+    "FlushPolicy",
     "Guard",
     "MediaTypes",
     "Padding",
     "Precompressed",
-    "Reason",
+    "ResponseFilter",
+    "SkipReason",
     "Skipped",
-    "Variants",
-    "default_types",
     "no_compression",
 ]

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from hasten._sizes import Size, to_bytes
 from hasten.errors import InvalidOption
 
 _OWN: Final = frozenset({b"same-origin", b"none"})
@@ -22,11 +23,13 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Do not code what a page of another site asks for with the user's cookies or password.
+    """Do not compress responses to requests of other sites with the user's cookies or password.
 
-    trusted_origins are the other sites of yours whose pages may have it coded, as
-    ``https://app.example.org``. With same_site, other hosts of the same site count as foreign, too.
-    Navigations that the user began are exempt: nobody reads their length from a script.
+    - trusted_origins: other sites of yours whose pages get compressed responses, such as
+      ``https://app.example.org``.
+    - same_site: treat other hosts of the same site as foreign, too.
+
+    Navigations by the user are exempt: no script can read their length. Raises `InvalidOption`.
     """
 
     trusted_origins: Collection[str] = ()
@@ -41,7 +44,7 @@ class Guard:
         if not isinstance(self.same_site, bool):
             raise InvalidOption("same_site", self.same_site, "True or False")
 
-    def is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
         """Was this request made by another site in the user's name?
 
         headers have names in lower case. Browsers tell by Sec-Fetch-Site; those older than 2023 by
@@ -67,23 +70,26 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Add 1 to max_bytes bytes to what is coded with gzip or zstd.
+    """Add 1 to max_size bytes to bodies that are compressed with gzip or zstd.
 
     How many depends on the content alone: repeating a request teaches nothing, varying it does.
-    Bodies that leave as a stream or in slices, above 4 MB, are not padded.
+    Streams and bodies above 4 MB are not padded. max_size is at most 1 kB.
     """
 
-    max_bytes: int = 32
+    max_size: Size = 32
+    _max_bytes: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if type(self.max_bytes) is not int or not 1 <= self.max_bytes <= 1024:
-            raise InvalidOption("Padding(max_bytes)", self.max_bytes, "from 1 to 1024 bytes")
+        max_bytes = to_bytes("max_size", self.max_size, at_least=1)
+        if max_bytes > 1024:
+            raise InvalidOption("max_size", self.max_size, "from 1 to 1024 bytes")
+        object.__setattr__(self, "_max_bytes", max_bytes)
 
-    def pad(self, coding: str, coded: bytes, body: bytes) -> bytes:
+    def _pad(self, coding: str, coded: bytes, body: bytes) -> bytes:
         """Lengthen a coded body. Brotli has no room for padding and is left as it is."""
         # A hash that nobody can steer: with a checksum, two guesses could be given equal padding.
         digest = blake2b(body, digest_size=4).digest()
-        length = 1 + int.from_bytes(digest) % self.max_bytes
+        length = 1 + int.from_bytes(digest) % self._max_bytes
         match coding:
             case "gzip":
                 return _pad_gzip(coded, length)

@@ -1,7 +1,7 @@
-"""Bodies of requests that come compressed: decoded for the application, within limits.
+"""Decode compressed bodies of requests for the application, within limits.
 
 A few kilobytes can stand for gigabytes. So nothing is decoded before the application reads, never
-more than a piece at a time, and what goes too far is refused in the middle.
+more than a piece at a time, and a body that exceeds a limit is rejected in the middle.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hasten.compression.options import (
     to_codings,
     to_count,
     to_flag,
+    to_threads,
 )
 from hasten.compression.pool import Pool
 from hasten.errors import BodyRefused
@@ -35,7 +36,7 @@ PIECE_BYTES: Final = 64 * 1024
 INPUT_BYTES: Final = 16 * 1024
 """What a decoder gets at a time. It copies what it has not used for each piece that it gives."""
 
-RATIO_COUNTS_FROM_BYTES: Final = 1024 * 1024
+RATIO_COUNTS_FROM_BYTES: Final = 512 * 1024
 """Until then any ratio is harmless: a small body may well be all zeros."""
 
 NS_PER_BYTE: Final = 3
@@ -63,56 +64,56 @@ class DecompressionMiddleware:
     Content-Length and Content-Digest as they came are in
     ``scope["extensions"]["hasten.decompression"]``.
 
-    - encodings: what is understood. Any other is answered with 415 and what would do, before the
-      application is called (RFC 9110, sections 12.5.3 and 15.5.16).
-    - max_size: of a decoded body, in bytes or as "10mb". Beyond it: 413, with no more read.
-    - max_ratio: of decoded to coded bytes, once a megabyte has been decoded. Beyond it: 413.
-    - max_codings: how many may lie on top of each other. Beyond it: 415.
-    - max_seconds: of decoding, for one body. Beyond it: 413.
-    - offload_after, workers: what takes longer (seconds, estimated) is done by so many threads.
+    - encodings: what is accepted. For any other the response is 415 with Accept-Encoding, before
+      the application is called (RFC 9110, sections 12.5.3 and 15.5.16). Add "br" only if your
+      clients send it: its decoder fills a window of up to 16 MB before it returns the first byte,
+      so that 30 bytes cost some 10 ms.
+    - max_size: of a decoded body. A larger one is rejected with 413, and no more of it is read.
+    - max_ratio: of decoded to encoded bytes, once 512 kB have been decoded. Above it: 413.
+    - max_encodings: how many may be applied one after the other. Above it: 415.
+    - max_time: how long decoding one body may take, in all. Above it: 413.
+    - threads: how many threads decode large bodies; by default as many as processors, at most
+      four.
     - buffered: decode the whole body before the application is called. Then the Content-Length of
       the decoded body is there from the start: for WSGI applications behind a2wsgi, which see an
       empty body otherwise. Each body is kept in memory, up to max_size.
 
-    A body that is broken, cut off or empty is answered with 400, and so is one of too many parts:
-    a body may have 100 members of gzip or frames of zstd, and one more for each 512 bytes
-    received. All of these answers are given
-    even if the framework has an answer of its own to what its reading raised, unless the response
-    had begun by then: then `BodyRefused` is raised. Bodies without a Content-Encoding are
-    left alone: how large they may be is for others to say. Raises `InvalidOption`.
+    A body that is broken, cut off or empty is rejected with 400, and so is one of too many parts: a
+    body may have 100 members of gzip or frames of zstd, and one more for each 512 bytes received.
+    These responses replace the framework's response to the error, unless a response has begun
+    already: then `BodyRefused` is raised. Bodies without a Content-Encoding are left alone, of any
+    size. Raises `InvalidOption`.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        encodings: Collection[str] = ("gzip", "zstd", "br"),
+        encodings: Collection[str] = ("gzip", "zstd"),
         max_size: Size = "10mb",
-        max_ratio: int = 200,
-        max_codings: int = 1,
-        max_seconds: Duration = 10,
-        offload_after: Duration = 250e-6,
-        workers: int | None = None,
+        max_ratio: int = 100,
+        max_encodings: int = 1,
+        max_time: Duration = 10,
+        threads: int | None = None,
         buffered: bool = False,
     ) -> None:
         self.app = app
-        self.buffered = to_flag("buffered", buffered)
-        self.max_bytes = to_bytes("max_size", max_size, at_least=1)
-        self.max_ratio = to_count("max_ratio", max_ratio, at_least=1)
-        self.max_codings = to_count("max_codings", max_codings, at_least=1)
-        self.max_seconds = to_seconds("max_seconds", max_seconds)
-        self.offload_after = to_seconds("offload_after", offload_after)
-        self.pool = Pool(
-            "decompression",
-            None if workers is None else to_count("workers", workers, at_least=1),
-            None,
-        )
+        self._buffered = to_flag("buffered", buffered)
+        self._max_bytes = to_bytes("max_size", max_size, at_least=1)
+        self._max_ratio = to_count("max_ratio", max_ratio, at_least=1)
+        self._max_codings = to_count("max_encodings", max_encodings, at_least=1)
+        self._max_seconds = to_seconds("max_time", max_time)
+        self._pool = Pool("decompression", to_threads(threads))
         self._decoders = decoders.available(to_codings("encodings", encodings))
 
+    def __repr__(self) -> str:
+        codings = ", ".join(self._decoders)
+        return f"<DecompressionMiddleware {codings}: at most {self._max_bytes:,} bytes>"
+
     @property
-    def max_coded_bytes(self) -> int:
+    def _max_coded_bytes(self) -> int:
         """What can be said before decoding: what does not shrink grows by a little."""
-        return self.max_bytes + self.max_bytes // 100 + 1024
+        return self._max_bytes + self._max_bytes // 100 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
@@ -125,29 +126,29 @@ class DecompressionMiddleware:
             await _answer(send, 415, "this Content-Encoding is not understood", self._offer())
             return
         length = header_values(scope["headers"], b"content-length") or b""
-        if length.isdigit() and (len(length) > 18 or int(length) > self.max_coded_bytes):
+        if length.isdigit() and (len(length) > 18 or int(length) > self._max_coded_bytes):
             await _answer(send, 413, self._too_large())
             return
-        decoder = _chain([make() for make in decoders], self.max_coded_bytes, self.max_ratio)
+        decoder = _chain([make() for make in decoders], self._max_coded_bytes, self._max_ratio)
         request = _Request(self, decoder, scope, receive, send)
         with _decoded(scope):
             await request.run(self.app)
 
-    def check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
+    def _check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
         """Raises `BodyRefused` with 413 if that is too much for one body."""
-        if bytes_out > self.max_bytes or bytes_in > self.max_coded_bytes:
+        if bytes_out > self._max_bytes or bytes_in > self._max_coded_bytes:
             raise BodyRefused(413, self._too_large())
-        if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self.max_ratio:
-            raise BodyRefused(413, f"decoded, it is more than {self.max_ratio:,} times as large")
-        if seconds > self.max_seconds:
-            raise BodyRefused(413, f"decoding it takes more than {self.max_seconds:g} s")
+        if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
+            raise BodyRefused(413, f"decoded, it is more than {self._max_ratio:,} times as large")
+        if seconds > self._max_seconds:
+            raise BodyRefused(413, f"decoding it takes more than {self._max_seconds:g} s")
 
     def _too_large(self) -> str:
-        return f"decoded, it is larger than {self.max_bytes:,} bytes"
+        return f"decoded, it is larger than {self._max_bytes:,} bytes"
 
     def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
         """What undoes these codings, the one that was applied last first."""
-        if len(names) > self.max_codings:
+        if len(names) > self._max_codings:
             return None
         found = [self._decoders[Coding(name)] for name in reversed(names) if name in self._decoders]
         return found if len(found) == len(names) else None
@@ -189,7 +190,7 @@ class _Request:
 
     async def run(self, app: ASGIApp) -> None:
         try:
-            if self._limits.buffered:
+            if self._limits._buffered:
                 self._buffered = await self._read_all()
             await app(self._scope, self.receive, self.send)
         except Exception as error:
@@ -252,7 +253,7 @@ class _Request:
                 self._input = memoryview(message.get("body", b""))
                 self._has_read_all = not message.get("more_body", False)
             plain = await self._decode()
-            self._limits.check(self._bytes_in, self._bytes_out, self._seconds)
+            self._limits._check(self._bytes_in, self._bytes_out, self._seconds)
             if self._has_read_all and not self._input and not self._decoder.has_more:
                 if not self._decoder.at_end:
                     raise BadData("it ends too early")
@@ -272,9 +273,9 @@ class _Request:
             is_fresh = not self._decoder.has_more
             data = self._take_input() if is_fresh else b""
             # The first piece of some input is quick; what keeps coming is large, or a bomb.
-            if is_fresh and self._limits.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
+            if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
                 return self._account(self._decode_piece(data, self._steps_on_loop))
-            self._work = self._limits.pool.submit(self._decode_piece, data, INPUT_BYTES)
+            self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
         # Who reads may be cancelled and read again: what is under way is not to be lost then.
         done = await result_of(self._work)
         self._work = None

@@ -53,59 +53,69 @@ _FRIENDLY: Final = frozenset({b"same-origin", b"none"})
 
 
 class Dictionaries:
-    """For CompressionMiddleware(dictionaries=…): answers below some paths are sent as differences.
+    """Send responses as differences to earlier ones: ``CompressionMiddleware(dictionaries=…)``.
 
-    delta names the paths, with ``*`` for anything: ``["/api/feed*"]``. Their answers must be
-    cacheable by the browser, at least for a moment. Up to max_size bytes of answers are remembered
-    in this process; where several share the load, only the one that gave an answer can send the
-    difference to it.
+    - paths: of which URLs, with ``*`` for anything: ``["/api/feed*"]``. Their responses must be
+      cacheable by the browser, at least for a moment.
+    - credential_headers: the request headers that identify a user. Name yours if users
+      authenticate by another one: ``["x-api-key"]``.
+    - max_size: how many bytes of responses are remembered, in this process. Of several processes,
+      only the one that sent a response can send the difference to it.
 
-    credential_headers names the request headers that tell one user from another. Name yours if
-    users authenticate by another one: ``["x-api-key"]``. An answer is a dictionary for requests
-    with the same query, the same client certificate (TLS extension of ASGI) and the same values of
-    these headers, of Authorization, Cookie and Client-Cert, and of what the answer's Vary names. A
-    request with none of credential_headers and no certificate gets a difference only if the answer
-    is public: with ``public`` or ``s-maxage`` in Cache-Control, and without Set-Cookie.
+    A response is a dictionary for requests with the same query, the same client certificate (TLS
+    extension of ASGI) and the same values of credential_headers, of Authorization, Cookie and
+    Client-Cert, and of the headers that the response's Vary names. A request with none of
+    credential_headers and no certificate gets a difference only if the response is public: with
+    ``public`` or ``s-maxage`` in Cache-Control, and without Set-Cookie.
 
     Raises `InvalidOption`.
     """
 
     def __init__(
         self,
-        delta: Collection[str],
+        paths: Collection[str],
         *,
         credential_headers: Collection[str] = CREDENTIAL_HEADERS,
         max_size: Size = "16mb",
     ) -> None:
         expected = "a list of paths such as '/api/feed*'"
-        self.paths = tuple(to_names("delta", delta, expected))
-        if not all(path.startswith("/") for path in self.paths):
-            raise InvalidOption("delta", delta, expected)
+        self._paths = tuple(to_names("paths", paths, expected))
+        if not all(path.startswith("/") for path in self._paths):
+            raise InvalidOption("paths", paths, expected)
         expected = "a list of request headers such as 'x-api-key'"
         names = to_names("credential_headers", credential_headers, expected)
         if not all(map(_TOKEN.fullmatch, names)):
             raise InvalidOption("credential_headers", credential_headers, expected)
         self._credential_headers = frozenset(name.lower().encode() for name in names)
         self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
-        self.max_bytes = to_bytes("max_size", max_size)
-        self.bytes = 0
+        self._max_bytes = to_bytes("max_size", max_size)
+        self._bytes = 0
         self._answers: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def path_of(self, place: Place) -> str | None:
-        """The path among those of delta that this request is for."""
+    def __repr__(self) -> str:
+        paths = ", ".join(self._paths)
+        return f"<Dictionaries {paths}: {len(self._answers):,} responses, {self._bytes:,} bytes>"
+
+    @property
+    def size(self) -> int:
+        """How many bytes of responses are remembered."""
+        return self._bytes
+
+    def _path_of(self, place: Place) -> str | None:
+        """The path of the option paths that this request is for."""
         if place.scheme != "https" or place.method not in {"GET", "HEAD"}:
             return None
-        return next((path for path in self.paths if fnmatchcase(place.path, path)), None)
+        return next((path for path in self._paths if fnmatchcase(place.path, path)), None)
 
-    def owner(self, place: Place | None, scope: Scope, asked: Headers, head: Head) -> bytes | None:
+    def _owner(self, place: Place | None, scope: Scope, asked: Headers, head: Head) -> bytes | None:
         """A digest of what a request must have in common to share the dictionaries of this one.
 
         None if the answer is no dictionary for anybody, or nobody knows for whom.
         """
         found = head.found
         cache_control = found.get(b"cache-control", b"")
-        path = place and self.path_of(place)
+        path = place and self._path_of(place)
         if place is None or path is None or head.status != 200:
             return None
         vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
@@ -121,14 +131,14 @@ class Dictionaries:
         values = [(name, header_values(asked, name)) for name in names]
         return sha256(repr((place._replace(path=path), certificate, values)).encode()).digest()
 
-    def announcement(self, place: Place | None, owner: bytes | None) -> Headers:
+    def _announcement(self, place: Place | None, owner: bytes | None) -> Headers:
         """The header that makes a client keep an answer as a dictionary."""
-        path = place and self.path_of(place)
+        path = place and self._path_of(place)
         if path is None or owner is None:
             return []
         return [(b"use-as-dictionary", f'match="{path}"'.encode())]
 
-    async def difference(
+    async def _difference(
         self,
         owner: bytes,
         asked: Headers,
@@ -157,12 +167,12 @@ class Dictionaries:
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
-            elif MIN_BYTES <= len(body) <= self.max_bytes:
+            elif MIN_BYTES <= len(body) <= self._max_bytes:
                 self._answers[key] = body
-                self.bytes += len(body)
-                while self.bytes > self.max_bytes:
+                self._bytes += len(body)
+                while self._bytes > self._max_bytes:
                     _, oldest = self._answers.popitem(last=False)
-                    self.bytes -= len(oldest)
+                    self._bytes -= len(oldest)
 
 
 def _client_certificate(scope: Scope) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from hasten._asgi import Headers
 from hasten.compression.negotiation import Coding
 
 ETagPolicy = Literal["weaken", "suffix", "drop", "keep"]
+"""What happens to a strong validator of a response that is compressed."""
 
 # Of the coded bytes they would say something false: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
 _REPLACED: Final = frozenset(
@@ -34,26 +35,26 @@ _SIGNED: Final = (
 )  # fmt: skip
 
 
-Reason = Literal[
-    "status",  # it has no body, or a part of one
-    "encoded",  # the application has coded it
-    "opted-out",  # by no_compression, Content-Encoding: identity or the filter
-    "no-transform",
-    "signed",  # a signature covers what would change
-    "type",
-    "head",  # the answer to a HEAD: there is no body
-    "not-modified",
-    "small",
-    "not-accepted",
-    "cross-site",
-    "not-smaller",
-    "wrong-length",  # the body is not as long as its Content-Length
-    "busy",  # too many bodies wait for a thread, or too many streams are open
-    "unbuffered",  # sent by the server itself: zerocopysend, or a path that cannot be read here
-    "unknown-message",
-    "unfinished",  # the application returned before the body
+SkipReason = Literal[
+    "status",  # there is no body (204, 304 …), or a part of one (206)
+    "already_encoded",  # the application has encoded the body
+    "opted_out",  # by @no_compression, Content-Encoding: identity or filter=
+    "no_transform",  # Cache-Control of the request or the response forbids it
+    "signed",  # a signature covers headers that would change
+    "media_type",  # not one of media_types
+    "head_request",  # a response to HEAD has no body
+    "not_modified",  # 304
+    "too_small",  # below minimum_size
+    "not_accepted",  # the client accepts none of encodings
+    "cross_site",  # see Guard
+    "not_smaller",  # compression does not make this body smaller
+    "wrong_length",  # the body is not as long as its Content-Length
+    "busy",  # too many bodies wait for a thread, or max_streams are open
+    "sent_by_server",  # by zerocopysend, or a path that cannot be read here
+    "unknown_message",  # an ASGI message that is not known
+    "unfinished",  # the application returned before the end of the body
 ]
-"""Why an answer was not coded."""
+"""Why a response was not compressed."""
 
 
 class Head:
@@ -82,7 +83,7 @@ class Head:
         vary = self.found.get(b"vary", b"").lower()
         return {name.strip() for name in vary.split(b",")} <= {b"", *names}
 
-    def untouchable(self, method: str) -> Reason | None:
+    def untouchable(self, method: str) -> SkipReason | None:
         """Why nothing of it may be changed, by RFC 9110 and by the application's own word."""
         status = self.status
         found = self.found
@@ -91,9 +92,9 @@ class Head:
         if method == "CONNECT" and status < 300:
             return "status"
         if b"content-encoding" in found:
-            return "opted-out" if self.asks_for_identity else "encoded"
+            return "opted_out" if self.asks_for_identity else "already_encoded"
         if b"cache-control" in found and forbids_transform(found[b"cache-control"]):
-            return "no-transform"
+            return "no_transform"
         if b"signature-input" in found and _covers_what_changes(found[b"signature-input"]):
             return "signed"
         return None

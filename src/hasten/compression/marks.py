@@ -1,4 +1,4 @@
-"""Routes that say themselves that their answers are not to be coded."""
+"""Routes whose responses are not compressed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MARK = "__hasten_no_compression__"
 
 
 def no_compression(endpoint: F) -> F:
-    """Leave what this endpoint answers as it is: ``@no_compression`` below the route's decorator.
+    """Do not compress responses of an endpoint: ``@no_compression`` below the route's decorator.
 
-    For FastAPI, Starlette and Litestar, functions and classes. Frameworks that do not tell in the
-    scope which endpoint was chosen (Django, Quart) set the response header ``Content-Encoding:
-    identity``, which is understood everywhere and not sent on.
+    For functions and classes in FastAPI, Starlette and Litestar. Other frameworks (Django, Quart)
+    do not name the endpoint in the ASGI scope: there, set the response header ``Content-Encoding:
+    identity``. It works everywhere, and the middleware removes it.
     """
     setattr(endpoint, _MARK, True)
     return endpoint

@@ -42,8 +42,8 @@ _LIVE: Final = frozenset(
 class MediaTypes:
     """An allow-list of media types that knows structure: ``text/*``, ``+json``, ``+xml`` and so on.
 
-    Add to it and take from it: ``default_types | {"application/x-tiles"} - {"text/csv"}``. What it
-    does not know is not coded: an unknown binary format is packed already, mostly.
+    Add to it and take from it: ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"}``.
+    Unknown media types are not compressed: most binary formats are packed already.
     """
 
     added: frozenset[str] = field(default_factory=frozenset)
@@ -64,7 +64,8 @@ class MediaTypes:
         return MediaTypes(self.added - names, self.removed | names)
 
 
-default_types: Final = MediaTypes()
+DEFAULT_MEDIA_TYPES: Final = MediaTypes()
+"""The media types that are compressed by default: text, JSON, XML, scripts, fonts and more."""
 
 
 def media_type(content_type: str) -> str:

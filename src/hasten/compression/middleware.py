@@ -5,59 +5,61 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from hasten._asgi import ASGIApp, Headers, Receive, Scope, Send
-from hasten._durations import Duration
 from hasten._sizes import Size
+from hasten.compression.cache import CompressionCache
 from hasten.compression.dictionaries import Dictionaries
+from hasten.compression.events import CompressionEvent
 from hasten.compression.head import ETagPolicy, without_suffixes
-from hasten.compression.media_types import default_types
+from hasten.compression.media_types import DEFAULT_MEDIA_TYPES
 from hasten.compression.options import (
-    Breach,
-    Flush,
-    Level,
+    BreachPolicy,
+    CompressionLevel,
+    FlushPolicy,
+    ResponseFilter,
 )
 from hasten.compression.response import Response
-from hasten.compression.settings import Filter, OnEvent, Settings
-from hasten.compression.variants import Variants
+from hasten.compression.settings import Settings
+from hasten.compression.stats import CompressionStats
 
 _CONDITIONS = frozenset({b"if-none-match", b"if-match"})
 
 
 class CompressionMiddleware:
-    """Compress what any ASGI application answers, where that pays: ``app.add_middleware(...)``.
+    """Compress responses of any ASGI application: ``app.add_middleware(CompressionMiddleware)``.
 
-    The defaults are meant to be left alone. Place it outside of what caches bodies, and inside of
-    what signs or digests them.
+    Most applications need no option. Place it outside of middlewares that cache bodies, and inside
+    of those that sign or digest them.
 
-    - encodings: what is offered; the order decides between equal wishes. "deflate" is there, too.
-      What is not installed is left out: the extra ``compression`` brings all.
-    - threshold: smaller bodies are left alone; bytes, or a text such as "1kb".
-    - level: "auto" chooses by size and load. ``{"zstd": 3, "br": 5, "gzip": 6}`` fixes some.
-    - types: which media types are worth it: ``default_types | {"application/x-tiles"}``, a
-      collection of all of them, or any function of a type.
+    - encodings: what is offered; the order decides between equal weights. "deflate" is known, too.
+      Encodings that are not installed are left out: the extra ``compression`` installs all.
+    - minimum_size: smaller bodies are left alone.
+    - level: "auto" chooses by size and load. ``6`` fixes it for all encodings,
+      ``{"zstd": 3, "br": 5}`` for some.
+    - media_types: which media types are compressed:
+      ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"}``, a collection of all of them, or a function
+      of a media type.
     - filter: called with scope, status and headers of each response. False leaves it alone, True
-      codes it whatever its type, None is no opinion.
+      compresses it whatever its media type, None decides neither.
     - flush: "auto" sends each event of a live stream (SSE, NDJSON and the like) at once, and other
-      streams when their producer pauses for 5 ms; a number is that pause in seconds; "message"
-      sends every message at once; "never" leaves it to the compressor. On trio, where there is no
-      timer, "auto" and numbers send every message at once, too. An empty body message with
-      more_body flushes, too, if anything came before it.
+      streams when their producer pauses for 5 ms; a duration is the length of that pause;
+      "message" sends every message at once; "never" leaves it to the compressor. On trio, where
+      there is no timer, "auto" and durations send every message at once, too. An empty body message
+      with more_body flushes, too, if anything came before it.
     - stream_encodings, stream_memory: for live streams, the order of preference, and about how much
       memory the compressor of each may take.
-    - max_streams: how many streams may be coded at once; the next ones are sent as they are.
-    - offload_after: work that takes longer (seconds, estimated) is done in threads.
-    - workers: how many; by default as many as processors, and four at most.
-    - max_queue: when so many bodies wait for a thread, the next ones are sent uncoded; before
-      that, the level falls. By default 8 times workers.
-    - etag: a strong validator of a coded answer is weakened ("weaken"), gets the coding as a
-      "suffix", is removed ("drop") or left ("keep").
+    - max_streams: how many streams may be compressed at once; further ones are sent as they are.
+    - threads: how many threads compress large bodies; by default as many as processors, at most
+      four.
+    - etag: a strong validator of a compressed response is weakened ("weaken"), gets the encoding as
+      a "suffix", is removed ("drop") or left ("keep").
     - breach: "guard", a `Guard` that knows your other sites, `Padding`, both in a tuple, or "off".
-    - default_encoding: for clients that send no Accept-Encoding.
-    - strict: honour ``identity;q=0``. What can be coded is, however small; who refuses all that
-      there is gets 406 (RFC 9110, section 15.5.7), before the application is called.
-    - strip_accept_encoding: hide the header from the application, so that it does not compress.
-    - cache, dictionaries: see `Variants` and `Dictionaries`.
-    - server_timing: add Server-Timing to coded answers.
-    - on_event: told what became of each answer, as `Coded` or `Skipped`; see `Counters`.
+    - strict: honour ``identity;q=0``. Bodies of any size are compressed then, and a client that
+      refuses all encodings gets 406 (RFC 9110, section 15.5.7), before the application is called.
+    - cache, dictionaries: see `CompressionCache` and `Dictionaries`.
+    - server_timing: add Server-Timing to compressed responses.
+    - stats: a `CompressionStats` that counts what happens.
+    - on_event: called with a `Compressed` or a `Skipped` for each response. It must not wait; if it
+      raises, that is logged.
 
     Raises `InvalidOption`.
     """
@@ -67,51 +69,48 @@ class CompressionMiddleware:
         app: ASGIApp,
         *,
         encodings: Collection[str] = ("zstd", "br", "gzip"),
-        threshold: Size = "1kb",
-        level: Level = "auto",
-        types: Callable[[str], bool] | Collection[str] = default_types,
-        filter: Filter | None = None,  # noqa: A002 - the name that Express gave it
-        flush: Flush = "auto",
+        minimum_size: Size = "1kb",
+        level: CompressionLevel = "auto",
+        media_types: Callable[[str], bool] | Collection[str] = DEFAULT_MEDIA_TYPES,
+        filter: ResponseFilter | None = None,  # noqa: A002 - the name that Express gave it
+        flush: FlushPolicy = "auto",
         stream_encodings: Collection[str] = ("gzip", "zstd", "br"),
         stream_memory: Size = "32kb",
         max_streams: int = 1024,
-        offload_after: Duration = 250e-6,
-        workers: int | None = None,
-        max_queue: int | None = None,
+        threads: int | None = None,
         etag: ETagPolicy = "weaken",
-        breach: Breach = "guard",
-        default_encoding: str | None = None,
+        breach: BreachPolicy = "guard",
         strict: bool = False,
-        strip_accept_encoding: bool = False,
-        cache: Variants | None = None,
+        cache: CompressionCache | None = None,
         dictionaries: Dictionaries | None = None,
         server_timing: bool = False,
-        on_event: OnEvent | None = None,
+        stats: CompressionStats | None = None,
+        on_event: Callable[[CompressionEvent], None] | None = None,
     ) -> None:
         self.app = app
         self._settings = Settings(
             encodings=encodings,
-            threshold=threshold,
+            minimum_size=minimum_size,
             level=level,
-            types=types,
+            media_types=media_types,
             filter=filter,
             flush=flush,
             stream_encodings=stream_encodings,
             stream_memory=stream_memory,
             max_streams=max_streams,
-            offload_after=offload_after,
-            workers=workers,
-            max_queue=max_queue,
+            threads=threads,
             etag=etag,
             breach=breach,
-            default_encoding=default_encoding,
             strict=strict,
-            strip_accept_encoding=strip_accept_encoding,
             cache=cache,
             dictionaries=dictionaries,
             server_timing=server_timing,
+            stats=stats,
             on_event=on_event,
         )
+
+    def __repr__(self) -> str:
+        return f"<CompressionMiddleware {', '.join(self._settings.offered)}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -124,7 +123,7 @@ class CompressionMiddleware:
         headers = scope["headers"]
         place = None if settings.is_plain else settings.place(scope)
         if settings.rewrites_requests:
-            scope = {**scope, "headers": _inward(settings, headers)}
+            scope = {**scope, "headers": _without_suffixes(headers)}
         response = Response(settings, scope, headers, place, send)
         try:
             await self.app(scope, receive, response.send)
@@ -135,21 +134,16 @@ class CompressionMiddleware:
             await response.close()
 
 
-def _inward(settings: Settings, headers: Headers) -> Headers:
-    """The headers that the application sees."""
-    if settings.strips_accept_encoding:
-        headers = [line for line in headers if line[0] != b"accept-encoding"]
-    if settings.etag == "suffix":
-        headers = [
-            (name, without_suffixes(value) if name in _CONDITIONS else value)
-            for name, value in headers
-        ]
-    return headers
+def _without_suffixes(headers: Headers) -> Headers:
+    """The headers that the application sees, with the validators that it knows."""
+    return [
+        (name, without_suffixes(value) if name in _CONDITIONS else value) for name, value in headers
+    ]
 
 
 async def _refuse(settings: Settings, send: Send) -> None:
     offered = ", ".join(settings.offered)
-    body = f"Not acceptable: this is to be had in {offered} or identity.\n".encode()
+    body = f"Not acceptable: available encodings are {offered} and identity.\n".encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(body)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from inspect import iscoroutinefunction
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from hasten._durations import Duration
 from hasten.compression.breach import Guard, Padding
@@ -11,11 +12,23 @@ from hasten.compression.effort import LEVELS
 from hasten.compression.negotiation import Coding
 from hasten.errors import InvalidOption
 
-Level = Literal["auto"] | Mapping[str, int]
+CompressionLevel: TypeAlias = Literal["auto"] | int | Mapping[str, int]
+"""``"auto"`` (by size and load), one level for all encodings, or levels by encoding."""
 
-Flush = Literal["auto", "message", "never"] | Duration
+FlushPolicy: TypeAlias = Literal["auto", "message", "never"] | Duration
+"""When a stream is flushed: see the option flush of `CompressionMiddleware`."""
 
-Breach = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
+BreachPolicy: TypeAlias = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
+"""What is done against BREACH: `Guard`, `Padding`, both in a tuple, or nothing."""
+
+ResponseFilter: TypeAlias = Callable[
+    [MutableMapping[str, Any], int, list[tuple[bytes, bytes]]], bool | None
+]
+"""Called with ASGI scope, status and headers of a response.
+
+Returns True to compress it whatever its media type, False to leave it alone, None to decide
+neither.
+"""
 
 F = TypeVar("F")
 T = TypeVar("T")
@@ -37,22 +50,32 @@ def to_codings(option: str, value: object) -> list[Coding]:
         raise InvalidOption(option, value, expected) from None
 
 
-def to_levels(value: object) -> dict[Coding, int]:
-    """The levels that were asked for; {} for "auto"."""
+def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
+    """The levels of these codings; {} for "auto"."""
     if value == "auto":
         return {}
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {coding: _to_level("level", value, coding) for coding in codings}
     if not isinstance(value, Mapping):
-        raise InvalidOption("level", value, "'auto' or levels by coding, as {'zstd': 3}")
+        expected = "'auto', a number for all encodings, or numbers by encoding, as {'zstd': 3}"
+        raise InvalidOption("level", value, expected)
     levels: dict[Coding, int] = {}
     for name, level in value.items():
         [coding] = to_codings("level", [name])
-        allowed = LEVELS[coding]
-        if isinstance(level, bool) or not isinstance(level, int) or level not in allowed:
-            raise InvalidOption(
-                f"level[{str(coding)!r}]", level, f"from {allowed[0]} to {allowed[-1]}"
-            )
-        levels[coding] = level
+        levels[coding] = _to_level(f"level[{str(coding)!r}]", level, coding)
     return levels
+
+
+def _to_level(option: str, level: object, coding: Coding) -> int:
+    allowed = LEVELS[coding]
+    if isinstance(level, bool) or not isinstance(level, int) or level not in allowed:
+        expected = f"from {allowed[0]} to {allowed[-1]} for {str(coding)!r}"
+        raise InvalidOption(option, level, expected)
+    return level
+
+
+def to_threads(value: object) -> int | None:
+    return None if value is None else to_count("threads", value, at_least=1)
 
 
 def to_flag(option: str, value: object) -> bool:
@@ -61,10 +84,10 @@ def to_flag(option: str, value: object) -> bool:
     raise InvalidOption(option, value, "True or False")
 
 
-def to_callable(option: str, value: F) -> F:
-    if value is None or callable(value):
+def to_function(option: str, value: F) -> F:
+    if value is None or (callable(value) and not iscoroutinefunction(value)):
         return value
-    raise InvalidOption(option, value, "a function or None")
+    raise InvalidOption(option, value, "a function that is not async, or None")
 
 
 def to_instance(option: str, value: T, kind: type) -> T:

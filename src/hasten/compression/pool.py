@@ -6,45 +6,50 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from hasten._loops import result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+QUEUED_PER_THREAD: Final = 8
+
 
 class Pool:
     """A bounded pool of threads, started with the first work that it gets.
 
-    More threads than processors would only take turns: there are at most as many, and four.
+    By default there are as many threads as processors, and at most four: more would take turns.
     """
 
-    def __init__(self, name: str, workers: int | None, max_queue: int | None) -> None:
-        self.workers = workers or min(4, os.cpu_count() or 1)
-        self.max_queue = 8 * self.workers if max_queue is None else max_queue
+    offload_after = 250e-6
+    """Work that takes longer, by estimate and in seconds, belongs into a thread."""
+
+    def __init__(self, name: str, threads: int | None = None) -> None:
+        self.threads = threads or min(4, os.cpu_count() or 1)
+        self.max_queue = QUEUED_PER_THREAD * self.threads
         self._name = f"hasten-{name}"
         self._lock = threading.Lock()
         self._start()
 
     def _start(self) -> None:
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix=self._name)
+        self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
         self._unfinished = 0
         self._process = os.getpid()
 
     @property
     def waiting(self) -> int:
         """How many pieces of work wait for a thread."""
-        return max(self._unfinished - self.workers, 0)
+        return max(self._unfinished - self.threads, 0)
 
     @property
     def is_busy(self) -> bool:
         """Does more wait than is done soon? Then cheaper work is in place."""
-        return self.waiting > min(2 * self.workers, self.max_queue)
+        return self.waiting > 2 * self.threads
 
     @property
     def is_full(self) -> bool:
-        return self._unfinished >= self.workers + self.max_queue
+        return self._unfinished >= self.threads + self.max_queue
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do it in a thread. Cancelled, it is not begun, or ends and nobody learns the result."""
@@ -62,7 +67,7 @@ class Pool:
         with self._lock:
             self._unfinished += 1
         try:
-            future = self._threads.submit(work, *args, **kwargs)
+            future = self._executor.submit(work, *args, **kwargs)
         except BaseException:
             self._finished(None)
             raise

@@ -26,14 +26,14 @@ _ABOUT_A_FILE: Final = _CODED_STATUSES | {304, 416}
 
 
 class Precompressed:
-    """Have an application that serves files serve compressed files instead, where they are there.
+    """Serve compressed files in place of the originals where they exist.
 
-    Around Starlette's StaticFiles or what is like it:
-    ``Precompressed(StaticFiles(directory="static"), "static")``. For a client that takes brotli, a
-    request for ``app.js`` is handed on as one for ``app.js.br`` if that file exists and is not
-    older. So validators and ranges are those of the compressed file; Content-Type, Content-Encoding
-    and Vary are set here. What compresses files well may take its time: ``zstd -19``, ``brotli -q
-    11``, ``gzip -9``.
+    It goes around Starlette's StaticFiles or a similar application:
+    ``Precompressed(StaticFiles(directory="static"), "static")``. For a client that accepts brotli,
+    a request for ``app.js`` becomes one for ``app.js.br`` if that file exists and is not older. So
+    validators and ranges are those of the compressed file; Content-Type, Content-Encoding and Vary
+    are set here. Compress the files as small as possible: ``zstd -19``, ``brotli -q 11``, ``gzip
+    -9``.
 
     encodings is in the order of preference. No compressor needs to be installed. Raises
     `InvalidOption`.
@@ -54,6 +54,9 @@ class Precompressed:
         self._suffixes = {coding: SUFFIXES[coding] for coding in codings}
         self._choose = chooser(codings)
         self._root = Path(directory).resolve()
+
+    def __repr__(self) -> str:
+        return f"<Precompressed {self._root}: {', '.join(self._suffixes)}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:

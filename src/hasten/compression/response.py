@@ -25,17 +25,17 @@ from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten._loops import is_asyncio, make_lock
+from hasten.compression.cache import HASHED_AT_ONCE_BYTES, Key, key_of, may_be_kept
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import DCZ, DCZ_LEVEL
-from hasten.compression.events import Coded
-from hasten.compression.head import Head, Reason
+from hasten.compression.events import Compressed
+from hasten.compression.head import Head, SkipReason
 from hasten.compression.marks import is_marked
 from hasten.compression.negotiation import Coding
 from hasten.compression.pause import Pause
 from hasten.compression.place import Place
 from hasten.compression.settings import ACCEPT_ENCODING, SLICED_ABOVE_BYTES, Kind, Settings
 from hasten.compression.stream import SLICE_BYTES, CodedStream, End
-from hasten.compression.variants import HASHED_AT_ONCE_BYTES, Key, key_of, may_be_kept
 from hasten.errors import ResponseBroken
 
 # Messages that say nothing of this response's head and body: they need not wait for them.
@@ -151,17 +151,17 @@ class Response:
         self._state = PASSING  # unless it turns out to be worth coding
         if isinstance(kind, str):
             headers = head.headers  # not the message's: they may be an iterator, used up by now
-            if kind == "opted-out" and head.asks_for_identity:
+            if kind == "opted_out" and head.asks_for_identity:
                 headers = head.without_encoding()
-            if settings.on_event is not None:
-                settings.tell_skipped(kind)
+            if settings.is_observed:
+                settings.emit_skipped(kind)
             return {**message, "headers": headers}
         vary = ACCEPT_ENCODING if settings.is_plain else settings.vary(self._place)
         length = head.content_length
-        is_small = length is not None and length < settings.threshold
+        is_small = length is not None and length < settings.minimum_size
         if is_small and head.status != 304 and not settings.strict:  # as it often is
-            if settings.on_event is not None:
-                settings.tell_skipped("small")
+            if settings.is_observed:
+                settings.emit_skipped("too_small")
             return {**message, "headers": head.varying(vary)}
         self._message = message
         self._head = head
@@ -170,16 +170,16 @@ class Response:
         if head.status == 304:
             held = header_values(self._asked, b"if-none-match")
             self._head = Head(304, head.revalidated(held, settings.etag))
-            return self._uncoded("not-modified")
+            return self._uncoded("not_modified")
         is_live = length is None and kind is SHRINKS_LIVE
         wishes = settings.wishes(self._asked, is_live=is_live)
         if isinstance(wishes, str):
             return self._uncoded(wishes)
         self._must = wishes.refuses_identity and settings.strict
         if is_small and not self._must:
-            return self._uncoded("small")
+            return self._uncoded("too_small")
         if self._scope["method"] == "HEAD":
-            settings.tell_skipped("head")
+            settings.emit_skipped("head_request")
             headers = head.about_coded(wishes.codings[0], settings.etag, self._vary)
             return {**message, "headers": headers}
         self._state = HELD
@@ -188,7 +188,7 @@ class Response:
         self.is_open = True
         return None
 
-    def _classify(self, head: Head) -> Kind | Reason:
+    def _classify(self, head: Head) -> Kind | SkipReason:
         """What coding would do for this response, or why it is none of our business."""
         settings = self._settings
         scope = self._scope
@@ -196,20 +196,20 @@ class Response:
             return reason
         wanted = settings.filter and settings.filter(scope, head.status, [*head.headers])
         if wanted is False or is_marked(scope):
-            return "opted-out"
+            return "opted_out"
         content_type = head.found.get(b"content-type")
         if content_type is None:
             # A 304 need not repeat the type of what it confirms.
-            return SHRINKS if wanted or head.status == 304 else "type"
+            return SHRINKS if wanted or head.status == 304 else "media_type"
         kind = settings.kind_of(content_type)
         if kind is NOTHING:
-            return SHRINKS if wanted else "type"
+            return SHRINKS if wanted else "media_type"
         return kind
 
-    def _uncoded(self, reason: Reason) -> Message:
+    def _uncoded(self, reason: SkipReason) -> Message:
         """The head as it is; but to another client, or with a larger body, it would be coded."""
-        if self._settings.on_event is not None:
-            self._settings.tell_skipped(reason)
+        if self._settings.is_observed:
+            self._settings.emit_skipped(reason)
         return {**self._message, "headers": self._head.varying(self._vary)}
 
     def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
@@ -223,7 +223,7 @@ class Response:
     def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
         headers = []
         if self._settings.dictionaries is not None:
-            headers += self._settings.dictionaries.announcement(self._place, self._owner())
+            headers += self._settings.dictionaries._announcement(self._place, self._owner())
         if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
@@ -332,7 +332,7 @@ class Response:
         """Will it be coded, whatever comes next? Too small a beginning may be all there is."""
         settings = self._settings
         return self._size > 0 and (
-            self._size >= settings.threshold
+            self._size >= settings.minimum_size
             or self._declared is not None
             or self._must
             or self._is_live
@@ -362,11 +362,11 @@ class Response:
     async def _send_all(self, body: bytes) -> None:
         settings = self._settings
         size = len(body)
-        if size < settings.threshold and not (self._must and body):
-            await self._send_uncoded(body, "small")
+        if size < settings.minimum_size and not (self._must and body):
+            await self._send_uncoded(body, "too_small")
             return
         if size != self._declared and self._declared is not None:
-            await self._send_uncoded(body, "wrong-length")  # the server says what is wrong
+            await self._send_uncoded(body, "wrong_length")  # the server says what is wrong
             return
         codec = settings.codecs[self._coding]
         level = codec.effort.level_for(size)
@@ -376,7 +376,7 @@ class Response:
         # The short way, which most take.
         coded = codec.compress(body, level)
         if len(coded) >= size and not self._must:
-            await self._send_uncoded(body, "not-smaller")
+            await self._send_uncoded(body, "not_smaller")
             return
         await self._send(self._coded_start(codec.coding, len(coded), None))
         await self._send({"type": "http.response.body", "body": coded})
@@ -400,15 +400,17 @@ class Response:
         seconds = 0.0 if whole.cached else perf_counter() - start
         size = len(whole.body)
         if size >= len(body) and not self._must:
-            await self._send_uncoded(body, "not-smaller")
+            await self._send_uncoded(body, "not_smaller")
             return
         await self._send(self._coded_start(whole.coding, size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
-        settings.tell(
-            Coded(whole.coding, whole.level, len(body), size, seconds, cached=whole.cached)
+        settings.emit(
+            Compressed(
+                str(whole.coding), whole.level, len(body), size, seconds, cached=whole.cached
+            )
         )
 
-    async def _send_uncoded(self, body: bytes, reason: Reason) -> None:
+    async def _send_uncoded(self, body: bytes, reason: SkipReason) -> None:
         await self._send(self._uncoded(reason))
         await self._send({"type": "http.response.body", "body": body})
 
@@ -434,14 +436,14 @@ class Response:
         dictionaries = self._settings.dictionaries
         if dictionaries is None:
             return None
-        return dictionaries.owner(self._place, self._scope, self._asked, self._head)
+        return dictionaries._owner(self._place, self._scope, self._asked, self._head)
 
     def _find_coded(self, key: Key | None, codec: Codec, body: bytes) -> _Whole | None:
         """What was kept of an earlier answer."""
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
-            kept = cache.find(key, codec, body, self._compress_idly)
+            kept = cache._find(key, codec, body, self._compress_idly)
         if kept is None:
             return None
         return self._padded(_Whole(kept, codec.coding, 0, cached=True), body)
@@ -450,13 +452,13 @@ class Response:
         settings = self._settings
         owner = self._owner()
         if settings.dictionaries is not None and owner is not None:
-            delta = await settings.dictionaries.difference(
+            delta = await settings.dictionaries._difference(
                 owner, self._asked, body, settings.pool.run
             )
             if delta is not None:
                 return _Whole(delta, DCZ, DCZ_LEVEL)
         if settings.cache is not None and key is not None:
-            coded, shared = await settings.cache.make(
+            coded, shared = await settings.cache._make(
                 key, lambda: self._compress(codec, level, body)
             )
         else:
@@ -466,7 +468,7 @@ class Response:
     def _padded(self, whole: _Whole, body: bytes) -> _Whole:
         if self._settings.padding is None:
             return whole
-        return whole._replace(body=self._settings.padding.pad(whole.coding, whole.body, body))
+        return whole._replace(body=self._settings.padding._pad(whole.coding, whole.body, body))
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
         if self._settings.is_quick(codec, level, len(body)):
@@ -489,7 +491,7 @@ class Response:
             coded = await stream.advance_off_loop(view[:SLICE_BYTES], End.FLUSH)
             if len(coded) >= SLICE_BYTES and not self._must:
                 stream.forget()
-                await self._send_uncoded(body, "not-smaller")
+                await self._send_uncoded(body, "not_smaller")
                 return
             await self._send(self._coded_start(codec.coding, None, None))
             await self._send({"type": "http.response.body", "body": coded, "more_body": True})
@@ -520,7 +522,7 @@ class Response:
         self._stream = CodedStream(settings, self._send, codec, level, encoder, flushes=flushes)
         await self._send(self._coded_start(codec.coding, None, None))
 
-    async def _let_go(self, reason: Reason) -> None:
+    async def _let_go(self, reason: SkipReason) -> None:
         """Send on, uncoded, what was held back. From here on all passes."""
         self._pause.stop()
         await self._send(self._uncoded(reason))
@@ -531,7 +533,7 @@ class Response:
 
     async def _on_other(self, message: Message) -> None:
         kind = message["type"]
-        reason: Reason = "unbuffered" if kind in _BY_THE_SERVER else "unknown-message"
+        reason: SkipReason = "sent_by_server" if kind in _BY_THE_SERVER else "unknown_message"
         if kind in _BESIDE or self._state is NEW or self._state is ENDED:
             await self._send(message)
         elif self._state is HELD:

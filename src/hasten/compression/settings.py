@@ -8,39 +8,39 @@ from functools import lru_cache
 from typing import Final, cast
 
 from hasten._asgi import Headers, Scope, header_values
-from hasten._durations import Duration, to_seconds
+from hasten._durations import to_seconds
 from hasten._logs import get_logger
 from hasten._sizes import Size, to_bytes
 from hasten.compression import codecs
+from hasten.compression.cache import CompressionCache
 from hasten.compression.codecs import Codec
 from hasten.compression.dictionaries import Dictionaries
-from hasten.compression.events import Event, Skipped
-from hasten.compression.head import ETagPolicy, Reason, forbids_transform
+from hasten.compression.events import CompressionEvent, Skipped
+from hasten.compression.head import ETagPolicy, SkipReason, forbids_transform
 from hasten.compression.media_types import is_live, media_type
 from hasten.compression.negotiation import MAX_HEADER_BYTES, Coding, Wishes, chooser
 from hasten.compression.options import (
-    Breach,
-    Flush,
-    Level,
+    BreachPolicy,
+    CompressionLevel,
+    FlushPolicy,
+    ResponseFilter,
     to_breach,
-    to_callable,
     to_choice,
     to_codings,
     to_count,
     to_flag,
+    to_function,
     to_instance,
     to_levels,
     to_names,
+    to_threads,
 )
 from hasten.compression.place import Place, place_of
 from hasten.compression.pool import Pool
-from hasten.compression.variants import Variants
+from hasten.compression.stats import CompressionStats
 from hasten.errors import InvalidOption
 
 logger = get_logger("hasten.compression")
-
-Filter = Callable[[Scope, int, Headers], bool | None]
-OnEvent = Callable[[Event], None]
 
 ACCEPT_ENCODING: Final = b"Accept-Encoding"
 
@@ -67,91 +67,78 @@ class Settings:
         self,
         *,
         encodings: Collection[str],
-        threshold: Size,
-        level: Level,
-        types: Callable[[str], bool] | Collection[str],
-        filter: Filter | None,  # noqa: A002 - the name that Express gave it
-        flush: Flush,
+        minimum_size: Size,
+        level: CompressionLevel,
+        media_types: Callable[[str], bool] | Collection[str],
+        filter: ResponseFilter | None,  # noqa: A002 - the name that Express gave it
+        flush: FlushPolicy,
         stream_encodings: Collection[str],
         stream_memory: Size,
         max_streams: int,
-        offload_after: Duration,
-        workers: int | None,
-        max_queue: int | None,
+        threads: int | None,
         etag: str,
-        breach: Breach,
-        default_encoding: str | None,
+        breach: BreachPolicy,
         strict: bool,
-        strip_accept_encoding: bool,
-        cache: Variants | None,
+        cache: CompressionCache | None,
         dictionaries: Dictionaries | None,
         server_timing: bool,
-        on_event: OnEvent | None,
+        stats: CompressionStats | None,
+        on_event: Callable[[CompressionEvent], None] | None,
     ) -> None:
-        levels = to_levels(level)
-        self.codecs: dict[Coding, Codec] = codecs.available(
-            to_codings("encodings", encodings), levels
-        )
+        codings = to_codings("encodings", encodings)
+        self.codecs: dict[Coding, Codec] = codecs.available(codings, to_levels(level, codings))
         self.offered = tuple(self.codecs)
         order = [c for c in to_codings("stream_encodings", stream_encodings) if c in self.codecs]
         live = (*order, *(coding for coding in self.offered if coding not in order))
         self._choose = chooser(self.offered)
         self._choose_live = chooser(live)
-        self.threshold = to_bytes("threshold", threshold)
-        self.kind_of = _classifier(types)
-        self.filter = to_callable("filter", filter)
+        self.minimum_size = to_bytes("minimum_size", minimum_size)
+        self.kind_of = _classifier(media_types)
+        self.filter = to_function("filter", filter)
         self.flushes_messages, self.idle_seconds = _to_flush(flush)
         self.flushes_live = flush != "never"
         self.pauses_are_short = self.idle_seconds is not None and self.idle_seconds <= IDLE_SECONDS
         self.stream_memory = to_bytes("stream_memory", stream_memory)
         self.max_streams = to_count("max_streams", max_streams, at_least=0)
-        self.offload_after = to_seconds("offload_after", offload_after)
-        self.pool = Pool(
-            "compression",
-            None if workers is None else to_count("workers", workers, at_least=1),
-            None if max_queue is None else to_count("max_queue", max_queue, at_least=0),
-        )
+        self.pool = Pool("compression", to_threads(threads))
         policies = ("weaken", "suffix", "drop", "keep")
         self.etag = cast("ETagPolicy", to_choice("etag", etag, policies))
         self.guard, self.padding = to_breach(breach)
-        self.default: bytes | None = None
-        if default_encoding is not None:
-            [default] = to_codings("default_encoding", [default_encoding])
-            if default not in encodings:
-                raise InvalidOption("default_encoding", default_encoding, "one of encodings")
-            self.default = default.encode()
         self.strict = to_flag("strict", strict)
-        self.strips_accept_encoding = to_flag("strip_accept_encoding", strip_accept_encoding)
-        self.rewrites_requests = strip_accept_encoding or etag == "suffix"
-        self.cache = to_instance("cache", cache, Variants)
-        if cache is not None and cache.upgrade and etag in {"keep", "suffix"}:
-            expected = "'weaken' or 'drop' beside Variants(upgrade=True), which changes bytes"
+        self.rewrites_requests = etag == "suffix"
+        self.cache = to_instance("cache", cache, CompressionCache)
+        if cache is not None and cache.recompress and etag in {"keep", "suffix"}:
+            expected = "'weaken' or 'drop' with CompressionCache(recompress=True)"
             raise InvalidOption("etag", etag, expected)
         self.dictionaries = to_instance("dictionaries", dictionaries, Dictionaries)
-        # Nothing but coding is asked for: the short way.
-        extras = (cache, dictionaries, self.padding, on_event)
-        self.is_plain = not server_timing and all(extra is None for extra in extras)
         self.server_timing = to_flag("server_timing", server_timing)
-        self.on_event = to_callable("on_event", on_event)
+        self._stats = to_instance("stats", stats, CompressionStats)
+        self._on_event = to_function("on_event", on_event)
+        self.is_observed = stats is not None or on_event is not None
+        # Nothing but coding is asked for: the short way.
+        extras = (cache, dictionaries, self.padding)
+        self.is_plain = not (server_timing or self.is_observed) and not any(
+            extra is not None for extra in extras
+        )
         self.open_streams = 0
         self._limits: dict[tuple[Codec, int], int] = {}
 
-    def wishes(self, lines: Headers, *, is_live: bool = False) -> Wishes | Reason:
+    def wishes(self, lines: Headers, *, is_live: bool = False) -> Wishes | SkipReason:
         """What the client may get that sent these headers, or why it gets nothing coded."""
         headers: dict[bytes, bytes] = dict(lines)
         if len(headers) != len(lines):  # rarely: a name came twice
             headers = {name: header_values(lines, name) or b"" for name in headers}
-        accepted = headers.get(b"accept-encoding", self.default)
+        accepted = headers.get(b"accept-encoding")
         # A longer one would fill the memory of the choosers, at the sender's will.
         if accepted is None or len(accepted) > MAX_HEADER_BYTES:
-            return "not-accepted"
+            return "not_accepted"
         wishes = (self._choose_live if is_live else self._choose)(accepted)
         if not wishes.codings:
-            return "not-accepted"
+            return "not_accepted"
         if b"cache-control" in headers and forbids_transform(headers[b"cache-control"]):
-            return "no-transform"
-        if self.guard is not None and self.guard.is_foreign(headers):
-            return "cross-site"
+            return "no_transform"
+        if self.guard is not None and self.guard._is_foreign(headers):
+            return "cross_site"
         return wishes
 
     def place(self, scope: Scope) -> Place | None:
@@ -159,12 +146,12 @@ class Settings:
         if self.cache is None and self.dictionaries is None:
             return None
         if self.cache is not None:
-            self.cache.check_loop()
+            self.cache._check_loop()
         return place_of(scope)
 
     def vary(self, place: Place | None) -> bytes:
         """What the coding of an answer to this request depends on."""
-        if place and self.dictionaries is not None and self.dictionaries.path_of(place):
+        if place and self.dictionaries is not None and self.dictionaries._path_of(place):
             return b"Accept-Encoding, Available-Dictionary"
         return ACCEPT_ENCODING
 
@@ -178,30 +165,32 @@ class Settings:
         try:
             return size <= self._limits[codec, level]
         except KeyError:
-            limit = codec.effort.most_bytes_within(level, self.offload_after)
+            limit = codec.effort.most_bytes_within(level, self.pool.offload_after)
             self._limits[codec, level] = min(limit, SLICED_ABOVE_BYTES)
             return self.is_quick(codec, level, size)
 
-    def tell_skipped(self, reason: Reason) -> None:
-        self.tell(Skipped(reason))
+    def emit_skipped(self, reason: SkipReason) -> None:
+        self.emit(Skipped(reason))
 
-    def tell(self, event: Event) -> None:
-        if self.on_event is not None:
+    def emit(self, event: CompressionEvent) -> None:
+        if self._stats is not None:
+            self._stats._count(event)
+        if self._on_event is not None:
             try:
-                self.on_event(event)
+                self._on_event(event)
             except Exception:
-                # An answer is worth more than its metrics.
+                # A response is worth more than its metrics.
                 logger.exception("on_event of CompressionMiddleware raised")
 
 
 def _classifier(
-    types: Callable[[str], bool] | Collection[str],
+    media_types: Callable[[str], bool] | Collection[str],
 ) -> Callable[[bytes], Kind]:
-    if callable(types):
-        is_worth_it = types
+    if callable(media_types):
+        is_worth_it = media_types
     else:
         expected = "a function of a media type, or a collection of them"
-        names = to_names("types", types, expected)
+        names = to_names("media_types", media_types, expected)
         is_worth_it = frozenset(map(media_type, names)).__contains__
 
     # Applications have few Content-Types, and one is looked up for each answer.
@@ -224,6 +213,8 @@ def _to_flush(flush: object) -> tuple[bool, float | None]:
             return True, None
         case "never":
             return False, None
-        case str():
-            raise InvalidOption("flush", flush, "'auto', 'message', 'never' or seconds")
-    return False, to_seconds("flush", flush)
+    try:
+        return False, to_seconds("flush", flush)
+    except InvalidOption:
+        expected = "'auto', 'message', 'never' or a duration such as 0.02 or '20ms'"
+        raise InvalidOption("flush", flush, expected) from None

@@ -9,7 +9,7 @@ from typing import Final
 
 from hasten._asgi import Message, Send
 from hasten.compression.codecs import Codec, Encoder
-from hasten.compression.events import Coded
+from hasten.compression.events import Compressed
 from hasten.compression.settings import Settings
 
 SLICE_BYTES: Final = 256 * 1024
@@ -124,9 +124,9 @@ class CodedStream:
         """Free the encoder. What was not finished stays so. Safe to call twice."""
         if self._encoder is not None:
             self.forget()
-            self._settings.tell(
-                Coded(
-                    self._codec.coding,
+            self._settings.emit(
+                Compressed(
+                    str(self._codec.coding),
                     self._level,
                     self._bytes_before,
                     self._bytes_after,

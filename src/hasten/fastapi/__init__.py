@@ -1,4 +1,4 @@
-"""Pages, fields and limits as FastAPI knows them: typed, described, and without an app-wide hook.
+"""hasten in FastAPI: pages, fields and limits that OpenAPI describes, and a lifespan.
 
     Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
 
@@ -11,15 +11,16 @@ handler gets is a response already: FastAPI does not validate it again. It is en
 sent, so what a handler changes in it counts.
 """
 
-from hasten._extras import require
+from hasten import _extras
 
-require("fastapi", extra="fastapi")
+_extras.require("fastapi", extra="fastapi")
 
 from hasten.fastapi.limits import (  # noqa: E402
     RateLimited,
     document_rate_limits,
 )
 from hasten.fastapi.pages import Fields, Paginate, answering  # noqa: E402
+from hasten.fastapi.startup import lifespan  # noqa: E402
 from hasten.fields import FieldSet, Partial  # noqa: E402
 from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
 
@@ -34,4 +35,5 @@ __all__ = [
     "RateLimited",
     "answering",
     "document_rate_limits",
+    "lifespan",
 ]

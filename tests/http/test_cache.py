@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 
-from hasten.compression import Coded, CompressionMiddleware, Padding, Skipped, Variants
+from hasten.compression import (
+    Compressed,
+    CompressionCache,
+    CompressionEvent,
+    CompressionMiddleware,
+    Padding,
+    Skipped,
+)
+from hasten.compression.cache import OVERHEAD_BYTES, RECOMPRESSED_AFTER_HITS
 from hasten.compression.codecs import Zlib, Zstd
-from hasten.compression.events import Event
-from hasten.compression.variants import OVERHEAD_BYTES, UPGRADE_AFTER_HITS
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, orders
 from tests.http.client import Client, Headers, Receive, Response, Scope, Send, until
@@ -29,10 +35,12 @@ def without(name: bytes) -> Headers:
 class Site:
     """An answer, the middleware with a cache, and what it told."""
 
-    def __init__(self, answer: Answer | None = None, cache: Variants | None = None, **options: Any):
+    def __init__(
+        self, answer: Answer | None = None, cache: CompressionCache | None = None, **options: Any
+    ):
         self.answer = answer or Answer(ORDERS, SHARED)
-        self.cache = Variants() if cache is None else cache
-        self.events: list[Event] = []
+        self.cache = CompressionCache() if cache is None else cache
+        self.events: list[CompressionEvent] = []
         given = {"cache": self.cache, "on_event": self.events.append, **options}
         self.client = Client(Raw().serve(self.answer, Installed(CompressionMiddleware, given)))
 
@@ -42,7 +50,7 @@ class Site:
     @property
     def cached(self) -> list[bool]:
         """Of each answer so far: did it come from the cache?"""
-        return [event.cached for event in self.events if isinstance(event, Coded)]
+        return [event.cached for event in self.events if isinstance(event, Compressed)]
 
 
 class TestWhatIsKept:
@@ -56,7 +64,7 @@ class TestWhatIsKept:
         assert site.cached == [False, True]
         assert site.answer.calls == 2
         assert len(site.cache) == 1
-        address = site.cache.bytes - len(first.body) - OVERHEAD_BYTES
+        address = site.cache.size - len(first.body) - OVERHEAD_BYTES
         assert 0 < address < 100
 
     @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ class TestWhatIsKept:
         for _ in range(2):
             expect.coded(await site.get(**request), "gzip", ORDERS)
         assert site.cached == [False, False]
-        assert (len(site.cache), site.cache.bytes) == (0, 0)
+        assert (len(site.cache), site.cache.size) == (0, 0)
 
     async def test_who_is_authorized_is_not_given_it(self) -> None:
         """What was kept before is everybody's; but the rule has no exceptions."""
@@ -131,8 +139,8 @@ class TestApart:
             await send(start_message(200, SHARED))
             await send({"type": "http.response.body", "body": bodies[number]})
 
-        events: list[Event] = []
-        middleware = CompressionMiddleware(app, cache=Variants(), on_event=events.append)
+        events: list[CompressionEvent] = []
+        middleware = CompressionMiddleware(app, cache=CompressionCache(), on_event=events.append)
         requests: list[tuple[int, dict[str, Any]]] = [
             (0, {}),
             (1, {"host": b"other.example"}),
@@ -156,7 +164,7 @@ class TestApart:
                     async with exchange:
                         expect.coded(await exchange.response(), coding, bodies[number])
                     [event] = events[-1:]
-                    assert isinstance(event, Coded)
+                    assert isinstance(event, Compressed)
                     assert event.cached == bool(turn)
 
     @pytest.mark.parametrize("size", [12_000, 300_000])
@@ -169,8 +177,8 @@ class TestApart:
             body = bodies[dict(scope["headers"])[b"x-api-key"]]
             await send({"type": "http.response.body", "body": body})
 
-        events: list[Event] = []
-        cache = Variants()
+        events: list[CompressionEvent] = []
+        cache = CompressionCache()
         client = Client(CompressionMiddleware(app, cache=cache, on_event=events.append))
         for _ in range(2):
             together = [client.get("gzip", headers=[(b"x-api-key", user)]) for user in bodies]
@@ -179,7 +187,7 @@ class TestApart:
             ):
                 expect.coded(response, "gzip", body)
         assert len(cache) == 2
-        assert [event.cached for event in events if isinstance(event, Coded)] == [
+        assert [event.cached for event in events if isinstance(event, Compressed)] == [
             False, False, True, True,
         ]  # fmt: skip
 
@@ -193,7 +201,7 @@ class TestApart:
             await send(start_message(200, SHARED))
             await send({"type": "http.response.body", "body": bodies[mount]})
 
-        cache = Variants()
+        cache = CompressionCache()
         client = Client(CompressionMiddleware(app, cache=cache))
         for _ in range(2):
             for mount, body in bodies.items():
@@ -213,44 +221,44 @@ class TestBound:
     async def test_the_oldest_leaves(self) -> None:
         first = Site()
         await first.get(path="/1")
-        one = first.cache.bytes
-        site = Site(cache=Variants(3 * one))
+        one = first.cache.size
+        site = Site(cache=CompressionCache(3 * one))
         for path in ("/1", "/2", "/3"):
             await site.get(path=path)
         await site.get(path="/1")  # which makes /2 the oldest
         await site.get(path="/4")
-        assert (len(site.cache), site.cache.bytes) == (3, 3 * one)
+        assert (len(site.cache), site.cache.size) == (3, 3 * one)
         site.events.clear()
         for path in ("/1", "/3", "/4", "/2"):
             await site.get(path=path)
         assert site.cached == [True, True, True, False]
 
     async def test_is_kept_to_whatever_comes(self) -> None:
-        site = Site(cache=Variants(20_000))
+        site = Site(cache=CompressionCache(20_000))
         for number in range(60):
             site.answer.body = orders(30 + 17 * number % 150)
             response = await site.get("zstd", path=f"/{number % 40}")
             expect.coded(response, "zstd", site.answer.body)
-            assert site.cache.bytes <= 20_000
+            assert site.cache.size <= 20_000
         assert len(site.cache) > 1
 
     async def test_addresses_count(self) -> None:
         """Whoever asks with long ones would fill the memory else."""
-        site = Site(cache=Variants(100_000))
+        site = Site(cache=CompressionCache(100_000))
         for number in range(10):
             exchange = site.client.open("gzip")
             exchange.scope["query_string"] = b"%d" % number + b"x" * 30_000
             async with exchange:
                 expect.coded(await exchange.response(), "gzip", ORDERS)
-            assert 30_000 * len(site.cache) <= site.cache.bytes <= 100_000
+            assert 30_000 * len(site.cache) <= site.cache.size <= 100_000
         assert len(site.cache) > 0
 
     @pytest.mark.parametrize("size", [0, 700])
     async def test_what_is_too_large_is_not_kept(self, size: int) -> None:
-        site = Site(cache=Variants(size))
+        site = Site(cache=CompressionCache(size))
         expect.coded(await site.get(), "gzip", ORDERS)
         expect.coded(await site.get(), "gzip", ORDERS)
-        assert (len(site.cache), site.cache.bytes) == (0, 0)
+        assert (len(site.cache), site.cache.size) == (0, 0)
 
 
 class Gate:
@@ -280,9 +288,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 def slow_site(**options: Any) -> Site:
-    return Site(level={"gzip": 4}, offload_after=0, **options)
+    return Site(level={"gzip": 4}, **options)
 
 
+@pytest.mark.usefixtures("all_work_in_threads")
 class TestSingleFlight:
     async def test_many_requests_are_one_compression(self, gate: Gate) -> None:
         site = slow_site()
@@ -338,7 +347,7 @@ class TestSingleFlight:
             expect.coded(await site.get(), "gzip", ORDERS)
 
     async def test_two_event_loops_may_share_it(self, gate: Gate) -> None:
-        site = slow_site(workers=2)
+        site = slow_site(threads=2)
         both = [asyncio.ensure_future(asyncio.to_thread(asyncio.run, site.get())) for _ in range(2)]
         await until(lambda: site.answer.calls == 2 and gate.levels, "both to ask")
         gate.open.set()
@@ -359,9 +368,12 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert gate.levels == [4, 4]
 
-    async def test_what_is_kept_is_sent_however_busy_the_threads_are(self, gate: Gate) -> None:
+    async def test_what_is_kept_is_sent_however_busy_the_threads_are(
+        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """It needs none of them."""
-        site = slow_site(workers=1, max_queue=1)
+        monkeypatch.setattr("hasten.compression.pool.QUEUED_PER_THREAD", 1)
+        site = slow_site(threads=1)
         gate.open.set()
         await site.get(path="/kept")
         gate.open.clear()
@@ -376,64 +388,65 @@ class TestSingleFlight:
             expect.coded(response, "gzip", ORDERS)
 
 
-class TestUpgrade:
+@pytest.mark.usefixtures("all_work_in_threads")
+class TestRecompress:
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
     async def test_what_is_often_asked_for_gets_smaller(self, coding: str) -> None:
         body = orders(400)
-        cache = Variants(upgrade=True)
+        cache = CompressionCache(recompress=True)
         site = Site(Answer(body, SHARED), cache)
         first = await site.get(coding)
-        before = cache.bytes
-        for _ in range(UPGRADE_AFTER_HITS):
+        before = cache.size
+        for _ in range(RECOMPRESSED_AFTER_HITS):
             response = await site.get(coding)
             assert len(response.body) <= len(first.body)
-        await until(lambda: cache.bytes < before, "the smaller one")
+        await until(lambda: cache.size < before, "the smaller one")
         smaller = await site.get(coding)
         expect.coded(smaller, coding, body)
         assert len(smaller.body) < len(first.body)
-        assert before - cache.bytes == len(first.body) - len(smaller.body)
+        assert before - cache.size == len(first.body) - len(smaller.body)
         assert smaller.get("etag") == first.get("etag") == 'W/"1"'
         assert all(site.cached[1:])
 
     async def test_is_done_once(self, gate: Gate) -> None:
         gate.open.set()
-        site = slow_site(cache=Variants(upgrade=True))
-        for _ in range(4 * UPGRADE_AFTER_HITS):
+        site = slow_site(cache=CompressionCache(recompress=True))
+        for _ in range(4 * RECOMPRESSED_AFTER_HITS):
             await site.get()
-        await until(lambda: len(gate.levels) > 1, "the upgrade")
+        await until(lambda: len(gate.levels) > 1, "the recompression")
         assert gate.levels == [4, 9]
 
-    @pytest.mark.parametrize("upgrade", [True, False])
-    async def test_comes_after_three_hits(self, gate: Gate, *, upgrade: bool) -> None:
+    @pytest.mark.parametrize("recompress", [True, False])
+    async def test_comes_after_three_hits(self, gate: Gate, *, recompress: bool) -> None:
         gate.open.set()
-        site = slow_site(cache=Variants(upgrade=upgrade))
-        for _ in range(UPGRADE_AFTER_HITS):
+        site = slow_site(cache=CompressionCache(recompress=recompress))
+        for _ in range(RECOMPRESSED_AFTER_HITS):
             await site.get()
         assert gate.levels == [4]
         await site.get()
-        if upgrade:
-            await until(lambda: len(gate.levels) > 1, "the upgrade")
+        if recompress:
+            await until(lambda: len(gate.levels) > 1, "the recompression")
         await site.get()
-        assert gate.levels == ([4, 9] if upgrade else [4])
+        assert gate.levels == ([4, 9] if recompress else [4])
 
     async def test_of_what_has_left_meanwhile_is_forgotten(self, gate: Gate) -> None:
         gate.open.set()
-        site = slow_site(cache=Variants("64mb", upgrade=True))
+        site = slow_site(cache=CompressionCache("64mb", recompress=True))
         await site.get()
-        one = site.cache.bytes
-        site.cache.max_bytes = one + one // 2  # room for one
-        for _ in range(UPGRADE_AFTER_HITS - 1):
+        one = site.cache.size
+        site.cache._max_bytes = one + one // 2  # room for one
+        for _ in range(RECOMPRESSED_AFTER_HITS - 1):
             await site.get()
         gate.open.clear()
         await site.get()
-        await until(lambda: gate.levels == [4, 9], "the upgrade")
+        await until(lambda: gate.levels == [4, 9], "the recompression")
         async with site.client.open("gzip", path="/other") as other:
             await until(lambda: gate.levels == [4, 9, 4], "the other")
             gate.open.set()
             expect.coded(await other.response(), "gzip", ORDERS)
-        await until(lambda: not site.cache._tasks, "the upgrade to end")
+        await until(lambda: not site.cache._tasks, "the recompression to end")
         assert len(site.cache) == 1
-        assert site.cache.bytes <= site.cache.max_bytes
+        assert site.cache.size <= site.cache._max_bytes
 
     async def test_that_fails_harms_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody waits for it: there must not be a complaint of the event loop either."""
@@ -449,9 +462,9 @@ class TestUpgrade:
             return compress(codec, body, level)
 
         monkeypatch.setattr(Zstd, "compress", failing)
-        site = Site(Answer(ORDERS, (*HTML, *SHARED[1:])), Variants(upgrade=True))
-        for _ in range(UPGRADE_AFTER_HITS + 1):
+        site = Site(Answer(ORDERS, (*HTML, *SHARED[1:])), CompressionCache(recompress=True))
+        for _ in range(RECOMPRESSED_AFTER_HITS + 1):
             await site.get("zstd")
-        await until(lambda: not site.cache._tasks, "the upgrade to end")
+        await until(lambda: not site.cache._tasks, "the recompression to end")
         expect.coded(await site.get("zstd"), "zstd", ORDERS)
         assert complaints == []

@@ -1,4 +1,4 @@
-"""Coded bodies that are kept, for answers that many ask for."""
+"""Compressed bodies that are kept, for responses that many clients request."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from hasten._sizes import Size, to_bytes
 from hasten.compression.codecs import Codec
 from hasten.compression.head import Head, is_shared
 from hasten.compression.negotiation import Coding
+from hasten.compression.options import to_flag
 from hasten.compression.place import Place
 
 CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
 """Makes a body as small as it gets; None if there is no time for that."""
 
-UPGRADE_AFTER_HITS: Final = 3
+RECOMPRESSED_AFTER_HITS: Final = 3
 
 HASHED_AT_ONCE_BYTES: Final = 256 * 1024
 """A larger body is hashed by a thread."""
@@ -68,40 +69,54 @@ class _Entry:
     is_best: bool = False
 
 
-class Variants:
-    """Coded bodies kept in memory, for CompressionMiddleware(cache=…): at most max_size bytes.
+class CompressionCache:
+    """Keep compressed bodies in memory, at most max_size: ``CompressionMiddleware(cache=…)``.
 
-    Only what is everybody's is kept: answers with status 200 to a GET without Authorization, with a
-    strong ETag, a Cache-Control that lets shared caches store it (public or s-maxage), no
-    Set-Cookie, and a Vary that names nothing but Accept-Encoding and Origin. Several requests for
-    what is not there yet wait for one compression. The application still makes each answer; what is
-    saved is compressing it. A coded body is sent only for the very bytes that it was made of: an
-    ETag that does not change with the body does no harm. Bodies above 4 MB are not kept.
+    Only public responses are kept: those with status 200 to a GET without Authorization, with a
+    strong ETag, a Cache-Control that lets shared caches store them (public or s-maxage), no
+    Set-Cookie, and a Vary that names nothing but Accept-Encoding and Origin. Several requests for a
+    body that is not there yet wait for one compression. The application still makes each response;
+    the cache saves the time to compress it. A compressed body is sent only for the very bytes that
+    it was made of: an ETag that does not change with the body does no harm. Bodies above 4 MB are
+    not kept.
 
-    With upgrade, what was asked for three times more is compressed once again, as small as it gets,
-    in a thread that is idle. So the bytes of a coding change, which only a weak validator allows:
-    it goes with etag="weaken" and "drop".
+    With recompress, a body that was found three times is compressed once again, at the highest
+    level that is worth it, in an idle thread. The bytes that clients get then change, which only a
+    weak validator allows: this works with etag="weaken" and "drop".
 
-    On trio each request compresses for itself, and upgrade raises `AsyncioRequired`.
+    On trio each request compresses for itself, and recompress raises `AsyncioRequired`. Raises
+    `InvalidOption`.
     """
 
-    def __init__(self, max_size: Size = "64mb", *, upgrade: bool = False) -> None:
-        self.max_bytes = to_bytes("max_size", max_size)
-        self.upgrade = upgrade
-        self.bytes = 0
+    def __init__(self, max_size: Size = "64mb", *, recompress: bool = False) -> None:
+        self._max_bytes = to_bytes("max_size", max_size)
+        self.recompress = to_flag("recompress", recompress)
+        self._bytes = 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._under_way: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
+        """How many compressed bodies are kept."""
         return len(self._entries)
 
-    def check_loop(self) -> None:
-        """Raises `AsyncioRequired` if what was asked for needs it."""
-        if self.upgrade:
-            require_asyncio("Variants(upgrade=True)", "leave upgrade out, or serve with asyncio")
+    def __repr__(self) -> str:
+        used = f"{self._bytes:,} of {self._max_bytes:,} bytes"
+        return f"<CompressionCache {len(self):,} bodies, {used}>"
 
-    def find(
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self._bytes
+
+    def _check_loop(self) -> None:
+        """Raises `AsyncioRequired` if what was asked for needs it."""
+        if self.recompress:
+            require_asyncio(
+                "CompressionCache(recompress=True)", "leave recompress out, or serve with asyncio"
+            )
+
+    def _find(
         self, key: Key, codec: Codec, body: bytes, compress_idly: CompressIdly
     ) -> bytes | None:
         """What was kept. What is asked for often is made smaller, in the background."""
@@ -111,40 +126,44 @@ class Variants:
         self._entries.move_to_end(key)
         entry.hits += 1
         # One at a time: answers that somebody waits for need the threads, too.
-        if self.upgrade and entry.hits >= UPGRADE_AFTER_HITS and not (entry.is_best or self._tasks):
-            self._start(self._upgrade(key, entry, codec, body, compress_idly))
+        if (
+            self.recompress
+            and entry.hits >= RECOMPRESSED_AFTER_HITS
+            and not (entry.is_best or self._tasks)
+        ):
+            self._start(self._recompress(key, entry, codec, body, compress_idly))
         return entry.body
 
-    async def make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+    async def _make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
         """Have it compressed, once for all that ask for it at the same time.
 
         Returns whether somebody else had asked for it, too.
         """
         if not is_asyncio():
-            return await self._make(key, compress), False
+            return await self._compress_and_keep(key, compress), False
         here = (asyncio.get_running_loop(), key)
         task = self._under_way.get(here)
         if task is None:
             # A task of its own: who began it may be cancelled while others wait for it.
-            task = asyncio.ensure_future(self._make(key, compress))
+            task = asyncio.ensure_future(self._compress_and_keep(key, compress))
             self._under_way[here] = task
             task.add_done_callback(lambda _: self._under_way.pop(here, None))
             task.add_done_callback(_look_at)
             return await asyncio.shield(task), False
         return await asyncio.shield(task), True
 
-    async def _make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _compress_and_keep(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> bytes:
         coded = await compress()
         self._keep(key, coded)
         return coded
 
-    def _start(self, upgrade: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(upgrade)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_look_at)
 
-    async def _upgrade(
+    async def _recompress(
         self, key: Key, entry: _Entry, codec: Codec, body: bytes, compress_idly: CompressIdly
     ) -> None:
         smaller = await compress_idly(codec, body)
@@ -152,20 +171,20 @@ class Variants:
             return
         entry.is_best = True
         if len(smaller) < len(entry.body):
-            self.bytes -= len(entry.body) - len(smaller)
+            self._bytes -= len(entry.body) - len(smaller)
             entry.body = smaller
 
     def _keep(self, key: Key, body: bytes) -> None:
         entry = _Entry(body)
-        if _size(key, entry) > self.max_bytes:
+        if _size(key, entry) > self._max_bytes:
             return
         replaced = self._entries.pop(key, None)
         if replaced is not None:
-            self.bytes -= _size(key, replaced)
+            self._bytes -= _size(key, replaced)
         self._entries[key] = entry
-        self.bytes += _size(key, entry)
-        while self.bytes > self.max_bytes:
-            self.bytes -= _size(*self._entries.popitem(last=False))
+        self._bytes += _size(key, entry)
+        while self._bytes > self._max_bytes:
+            self._bytes -= _size(*self._entries.popitem(last=False))
 
 
 def _size(key: Key, entry: _Entry) -> int:
