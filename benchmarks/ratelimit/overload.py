@@ -9,7 +9,7 @@ from benchmarks.ratelimit.part import Part, median
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Verdict
 
-WAYS: Final = {"without": "all that come", "with": "LoadShedder"}
+WAYS: Final = {"without": "all that come", "with": "LoadSheddingMiddleware"}
 
 
 class Overload(Part):

@@ -1,17 +1,20 @@
-"""Every exception that hasten raises.
+"""Every exception that hasten raises on purpose.
 
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
 ├── AsyncioRequired         another event loop runs: see the remedy     (also RuntimeError)
+├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
-│   └── InvalidLimit        a limit of requests is: fix the call
+├── MissingMiddleware       a route is limited, and nothing counts: add it  (also RuntimeError)
 ├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
-├── RowNotFound             a requested row is not there: answer its status  (also LookupError)
+├── RowNotFound             there is no such row: answer its status          (also LookupError)
+├── LimitExceeded           a limit has no room left: answer its status, or try again later
+├── LimitNotFound           this request is under no limit of that name      (also LookupError)
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
-├── StoreError              the store did not do what was asked; nothing was half-written
+├── StoreError              the store did not do it; most kinds wrote nothing
 │   ├── StoreBusy           another process kept it locked for too long: try again
 │   ├── StoreReadOnly       it cannot be written: fix its permissions
 │   ├── StoreFull           its disk is full: make room
@@ -20,8 +23,9 @@ HastenError
 │   ├── StoreUnavailable    it cannot be reached or opened: see the reason given
 │   ├── StoreRejected       it works, but refuses this data: change the data
 │   ├── StoreInterrupted    the connection broke before the answer: it was done, or it was not
+│   │   └── StoreTimeout    it did not answer in time: it was done, or it was not
 │   └── AddedInPart         of a large call, the first jobs were added: go on after them
-├── JobNotFound             there is no such job, or it was removed
+├── JobNotFound             there is no such job, or it was removed          (also LookupError)
 ├── WrongState              the job is not in a state that allows this
 ├── JobFailed               the awaited job failed for good; its reason is in the message
 │   └── JobCancelled        it was cancelled
@@ -36,10 +40,15 @@ One is no error, but advice that comes as a warning: `PaginationWarning`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from hasten._answers import EncodedResponse
 from hasten._escapes import printable
+
+if TYPE_CHECKING:
+    from hasten._decision import Decision
 
 
 class HastenError(Exception):
@@ -88,19 +97,32 @@ class AsyncioRequired(HastenError, RuntimeError):
         self.instead = instead
 
 
+class MisplacedCall(HastenError, RuntimeError):
+    """A call is made in a place, or at a time, where it cannot do what it is for."""
+
+
 class InvalidOption(HastenError, ValueError):
     """An option has a value that it cannot have.
 
-    Of a value that is_private, such as the data of a job, the message has the type alone.
+    code is for programs: "invalid" unless the kind of mistake has a name of its own, such as
+    "out_of_range", "conflict" (with another option) or "duplicate". Of a value that is_private,
+    such as the data of a job, the message has the type alone.
     """
 
     def __init__(
-        self, option: str, value: object, expected: str, *, is_private: bool = False
+        self,
+        option: str,
+        value: object,
+        expected: str,
+        *,
+        code: str = "invalid",
+        is_private: bool = False,
     ) -> None:
         shown = f"<{type(value).__name__}>" if is_private else _shown(value)
         super().__init__(f"{option}={shown}: expected {expected}")
         self.option = option
         self.value = value
+        self.code = code
 
 
 def _shown(value: object) -> str:
@@ -111,20 +133,16 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 200 else shown[:200] + "…"
 
 
-class InvalidLimit(InvalidOption):
-    """A limit, or what limits are kept by, cannot be meant. code names the kind of mistake."""
+class MissingMiddleware(HastenError, RuntimeError):
+    """Something was used in a request that needs a middleware around the application."""
 
-    def __init__(self, code: str, option: str, value: object, expected: str) -> None:
-        super().__init__(option, value, expected)
-        self.code = code
-        self.args = (f"{self.args[0]} [{code}]",)
-
-    @classmethod
-    def of(cls, code: str, error: InvalidOption) -> InvalidLimit:
-        """The same mistake with its code."""
-        found = cls(code, error.option, error.value, "")
-        found.args = (f"{error} [{code}]",)
-        return found
+    def __init__(self, what: str, middleware: str) -> None:
+        super().__init__(
+            f"{what} needs {middleware} around the application, and there is none: "
+            f"app.add_middleware({middleware}, …)"
+        )
+        self.what = what
+        self.middleware = middleware
 
 
 class InvalidArgument(HastenError, TypeError):
@@ -247,6 +265,61 @@ class RowNotFound(HastenError, LookupError):
         return _answer(self.status, self.problem())
 
 
+class LimitExceeded(HastenError):
+    """A limit has no room left. decision is what it said of the hit.
+
+    status is the answer's: 429, or 503 if the store is away and `on_store_error` is "deny".
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        reason = "its store is unavailable" if decision.unavailable else "it is exceeded"
+        super().__init__(
+            f"limit {decision.name!r}: {reason}; retry in {math.ceil(decision.retry_after):,} s"
+        )
+        self.decision = decision
+        self.retry_after = decision.retry_after
+        self.status = 503 if decision.unavailable else 429
+
+    def problem(self) -> dict[str, object]:
+        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
+        if self.status == 503:
+            return {
+                "type": _PROBLEM_TYPES + "temporary-reduced-capacity",
+                "title": "Service Unavailable",
+                "status": self.status,
+                "detail": "The server is busy, please try again later.",
+            }
+        return {
+            "type": _PROBLEM_TYPES + "quota-exceeded",
+            "title": "Too Many Requests",
+            "status": self.status,
+            "detail": "Too many requests, please try again later.",
+            "violated-policies": [self.decision.name],
+        }
+
+    def response(self) -> EncodedResponse:
+        """The whole answer, which any ASGI framework can return."""
+        answer = _answer(self.status, self.problem())
+        told = {
+            "retry-after": str(max(1, math.ceil(self.retry_after))),
+            "cache-control": "no-store",
+        }
+        return answer._replace(headers=answer.headers | told)
+
+
+_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+
+
+class LimitNotFound(HastenError, LookupError):
+    """The request is under no limit of this name. names are those that it is under."""
+
+    def __init__(self, name: str, names: Collection[str]) -> None:
+        there_is = ", ".join(map(repr, names)) or "none"
+        super().__init__(f"no limit {name!r} is for this request; there is {there_is}")
+        self.name = name
+        self.names = tuple(names)
+
+
 class PaginationWarning(UserWarning):
     """A query is right, but slow on a large table, or ambiguous; the text names the remedy.
 
@@ -265,7 +338,8 @@ class ResponseBroken(HastenError):
 class StoreError(HastenError):
     """The store did not do what was asked. Nothing of the failed step was written.
 
-    (Unless it is `StoreInterrupted`: then nobody knows; or `AddedInPart`, which says what was.)
+    There are two exceptions. After `StoreInterrupted` and `StoreTimeout` the step may or may not
+    have been applied. `AddedInPart` names what was added.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -306,13 +380,17 @@ class StoreRejected(StoreError):
 
 
 class StoreInterrupted(StoreError):
-    """The store was asked, and no answer came: what was asked was done, whole, or not at all.
+    """The store was asked, and no answer came: the step was applied as a whole, or not at all.
 
     To add a job again is safe if it has a job_id.
     """
 
     def __init__(self, store: str, reason: str) -> None:
-        super().__init__(store, f"{reason}; what it was asked may have been done or not")
+        super().__init__(store, f"{reason}; the operation may or may not have been applied")
+
+
+class StoreTimeout(StoreInterrupted):
+    """The store did not answer in time. It may still do what it was asked."""
 
 
 class AddedInPart(StoreError):

@@ -16,9 +16,9 @@ import pytest
 from hasten.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.ratelimit import Rate
+from hasten.ratelimit.counter_store import Check, digest
 from hasten.ratelimit.rules import rule_of
-from hasten.ratelimit.store import Check, digest
-from hasten.ratelimit.stores import open_store
+from tests.ratelimit.stores import counter_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no such modes and links")
 
@@ -35,7 +35,7 @@ async def add_a_job(path: Path) -> None:
 
 
 async def count_a_request(path: Path) -> None:
-    store = open_store(f"sqlite:///{path}")
+    store = counter_store(f"sqlite:///{path}")
     try:
         await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]])
         check_modes(path)

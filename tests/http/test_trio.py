@@ -28,7 +28,7 @@ from hasten.pagination import Paginator, Window
 from hasten.ratelimit import (
     Limit,
     Limiter,
-    LoadShedder,
+    LoadSheddingMiddleware,
     RateLimitMiddleware,
     current_limit,
 )
@@ -237,7 +237,7 @@ class TestLimits:
         def charge() -> None:
             found = current_limit("a")
             found.sync.charge(4)
-            left.append(found.remaining)
+            left.append(found.decision.remaining)
             found.sync.reset()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,12 +266,12 @@ class TestLimits:
                 ask(app)
 
     def test_of_other_things_elsewhere_are_refused(self, tmp_path: Path) -> None:
-        limiter = Limiter("1/m", store=f"sqlite:///{tmp_path}/limits.db")
+        limiter = Limiter("1/m", name="calls", store=f"sqlite:///{tmp_path}/limits.db")
         with pytest.raises(AsyncioRequired, match="leave store out"):
             trio.run(limiter.hit, "ada")
 
     def test_of_other_things_hold_but_cannot_be_waited_for(self) -> None:
-        limiter = Limiter("1/m")
+        limiter = Limiter("1/m", name="calls")
         assert trio.run(limiter.hit, "ada").ok
         assert not trio.run(limiter.hit, "ada").ok
         with pytest.raises(AsyncioRequired, match=r"Limiter\.wait needs asyncio"):
@@ -291,7 +291,7 @@ def test_load_is_shed() -> None:
             await send(start_message(200, []))
             await send(body())
 
-        shedder = LoadShedder(app, least=1, most=1)
+        shedder = LoadSheddingMiddleware(app, min_concurrency=1, max_concurrency=1)
 
         async def one() -> None:
             statuses.append((await request(shedder)).status)

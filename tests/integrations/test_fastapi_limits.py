@@ -9,9 +9,9 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption, LimitExceeded, MissingMiddleware
 from hasten.fastapi import RateLimited, document_rate_limits
-from hasten.ratelimit import Limit, RateLimitMiddleware, limit
+from hasten.ratelimit import Limit, Limiter, RateLimitMiddleware, exempt, limit
 
 
 def make() -> FastAPI:
@@ -137,7 +137,7 @@ async def test_a_body_that_cannot_be_read_is_counted_by_the_limit_of_its_route()
     outer = FastAPI()
     outer.add_middleware(RateLimitMiddleware, limits=[Limit("100/m", name="all")])
     outer.mount("/mounted", app)
-    app.add_middleware(RateLimitMiddleware, name="inner")
+    app.add_middleware(RateLimitMiddleware, namespace="inner")
     bodies = [b"{", b'{"name": 1}', b'{"name": "ada"}', b"{", b'{"name": "ada"}']
     transport = httpx.ASGITransport(app=outer)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -169,13 +169,13 @@ async def test_without_the_middleware_it_says_so() -> None:
     @app.get("/", dependencies=[RateLimited("1/m")])
     async def root() -> None: ...
 
-    with pytest.raises(InvalidLimit, match="RateLimitMiddleware"):
+    with pytest.raises(MissingMiddleware, match="needs RateLimitMiddleware around"):
         await get(app, "/")
 
 
 @pytest.mark.parametrize("option", ["path", "methods", "per"])
 def test_the_route_says_what_it_is_for(option: str) -> None:
-    with pytest.raises(InvalidLimit, match="ROUTE"):
+    with pytest.raises(InvalidOption, match=f"^{option}=.*expected the route to say that"):
         RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 
@@ -183,7 +183,8 @@ def test_openapi_describes_the_refusals_of_every_limited_route(app: FastAPI) -> 
     paths: dict[str, Any] = app.openapi()["paths"]
     refusal = paths["/api/covered"]["get"]["responses"]["429"]
     assert refusal["description"] == "Too many requests: 100-in-15min."
-    assert set(refusal["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
+    legacy = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+    assert set(refusal["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"} | legacy
     assert set(refusal["content"]) == {"application/problem+json"}
     both = paths["/api/covered"]["post"]["responses"]["429"]
     assert both["description"] == "Too many requests: 100-in-15min; 5-in-1hr."
@@ -193,3 +194,77 @@ def test_openapi_describes_the_refusals_of_every_limited_route(app: FastAPI) -> 
         assert "429" in paths[path]["get"]["responses"], path
     assert "429" not in paths["/free"]["get"]["responses"]
     assert app.openapi() is app.openapi()
+
+
+def documented(app: FastAPI, path: str, method: str = "get") -> dict[str, Any]:
+    """What OpenAPI says of the refusals of a route; {} for nothing."""
+    document_rate_limits(app)
+    found: dict[str, Any] = app.openapi()["paths"][path][method]["responses"].get("429", {})
+    return found
+
+
+@pytest.mark.parametrize("headers", [None, ("standard",), ("draft-7", "legacy"), ("legacy",), ()])
+async def test_openapi_has_the_headers_that_a_refusal_has(headers: Any) -> None:
+    app = FastAPI()
+
+    @app.get("/a")
+    async def a() -> None: ...
+
+    options = {} if headers is None else {"headers": headers}
+    app.add_middleware(RateLimitMiddleware, limits=[Limit("1/m")], **options)
+    names = {name.lower() for name in documented(app, "/a")["headers"]}
+    refused = [await get(app, "/a") for _ in range(2)][1]
+    told = {name for name in refused.headers if "ratelimit" in name or name == "retry-after"}
+    assert refused.status_code == 429
+    assert names == told
+
+
+def test_openapi_has_no_headers_of_a_limit_that_tells_of_none() -> None:
+    app = FastAPI()
+
+    @app.get("/a")
+    async def a() -> None: ...
+
+    app.add_middleware(RateLimitMiddleware, limits=[Limit("1/m", headers=False)])
+    assert list(documented(app, "/a")["headers"]) == ["Retry-After"]
+
+
+def test_openapi_has_nothing_of_what_is_exempt() -> None:
+    app = FastAPI()
+    router = APIRouter(dependencies=[RateLimited("2/m")])
+
+    @router.get("/free")
+    @exempt
+    async def free() -> None: ...
+
+    @router.get("/own")
+    @exempt
+    @limit("3/m")
+    async def own() -> None: ...
+
+    @app.get("/health/live")
+    async def live() -> None: ...
+
+    app.include_router(router)
+    app.add_middleware(RateLimitMiddleware, limits=[Limit("1/m")], exclude_paths="/health")
+    assert documented(app, "/free") == documented(app, "/health/live") == {}
+    assert documented(app, "/own")["description"] == "Too many requests: 3-in-1min."
+
+
+async def test_a_limiter_that_raises_can_be_answered_as_the_middleware_does() -> None:
+    app = FastAPI()
+    limiter = Limiter("1/m", name="reports")
+
+    @app.exception_handler(LimitExceeded)
+    async def refused(request: Any, error: LimitExceeded) -> Any:
+        return error.response()
+
+    @app.get("/report")
+    async def report() -> str:
+        await limiter.check("everybody")
+        return "ok"
+
+    answers = [await get(app, "/report") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert answers[1].json()["violated-policies"] == ["reports"]
+    assert answers[1].headers["retry-after"] == "60"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten.ratelimit.store import Store
+from hasten.ratelimit.counter_store import CounterStore
 from tests.ratelimit.stores import KINDS, Clock, open_for_test
 
 
@@ -20,6 +20,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def store(kind: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
+async def store(kind: str, tmp_path: Path, clock: Clock) -> AsyncIterator[CounterStore]:
     async with open_for_test(kind, tmp_path, clock) as store:
         yield store

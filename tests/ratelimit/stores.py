@@ -8,12 +8,19 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hasten import Store
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
-from hasten.ratelimit.store import Check, Group, Outcome, Settlement, Store, is_denied
-from hasten.ratelimit.stores.memory import MemoryStore
-from hasten.ratelimit.stores.redis import RedisStore
-from hasten.ratelimit.stores.sqlite import SqliteStore
+from hasten.ratelimit.counter_store import (
+    Check,
+    CounterStore,
+    Group,
+    Outcome,
+    Settlement,
+    is_denied,
+)
+from hasten.ratelimit.stores import MemoryStore, StorePart
+from hasten.ratelimit.stores.asking import AskingStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 
@@ -48,7 +55,9 @@ class Clock:
 
 
 @contextlib.asynccontextmanager
-async def open_for_test(kind: str, place: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
+async def open_for_test(
+    kind: str, place: Path, clock: Clock | None = None
+) -> AsyncIterator[CounterStore]:
     """A store of this kind on this clock, or on its own.
 
     Those of the same place share their counts, as far as the kind shares any; place is a folder.
@@ -60,15 +69,13 @@ async def open_for_test(kind: str, place: Path, clock: Clock | None = None) -> A
         await store.aclose()
 
 
-def _open(kind: str, place: Path, clock: Clock | None) -> Store:
-    match kind:
-        case "memory":
-            return MemoryStore(clock=clock)
-        case "sqlite":
-            return SqliteStore(url_of(kind, place), clock=clock)
-        case "redis" | "redis-cluster":
-            return RedisStore(url_of(kind, place), clock=clock)
-    raise LookupError(kind)
+def _open(kind: str, place: Path, clock: Clock | None) -> CounterStore:
+    return counter_store("memory://" if kind == "memory" else url_of(kind, place), clock=clock)
+
+
+def counter_store(url: str, *, clock: Clock | None = None) -> MemoryStore | AskingStore:
+    """Where limits count in a store of this URL."""
+    return StorePart(Store(url, clock=clock)).counters
 
 
 def url_of(kind: str, place: Path) -> str:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten.ratelimit.counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import Rule, concurrency_rule, rule_of
-from hasten.ratelimit.store import Check, Outcome, Settlement, Store, Token, digest
 from tests.effort import effort
 from tests.ratelimit.stores import KINDS, SECOND, Clock, Oracle, open_for_test
 
@@ -39,7 +39,7 @@ checks = st.builds(
     block_us=st.sampled_from([0, 0, 0, SECOND // 2, 3 * SECOND]),
     forced=st.sampled_from([False] * 7 + [True]),
     shadow=st.sampled_from([False] * 5 + [True]),
-    workers=st.just(0),
+    processes=st.just(0),
     on_error=st.just("local"),
 )
 
@@ -73,7 +73,7 @@ steps = st.lists(
 @pytest.fixture(params=KINDS)
 def world(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[tuple[asyncio.Runner, Store, Clock]]:
+) -> Iterator[tuple[asyncio.Runner, CounterStore, Clock]]:
     """A store, its clock, and an event loop that lives through many examples."""
     clock = Clock()
     with asyncio.Runner() as runner:
@@ -88,14 +88,14 @@ numbers = itertools.count()
 @given(steps=steps)
 @effort(50)
 def test_a_store_does_what_the_algorithms_do(
-    world: tuple[asyncio.Runner, Store, Clock], steps: list[tuple[str, Any]]
+    world: tuple[asyncio.Runner, CounterStore, Clock], steps: list[tuple[str, Any]]
 ) -> None:
     runner, store, clock = world
     runner.run(walk(store, Oracle(clock), clock, steps, f"walk-{next(numbers)}"))
 
 
 async def walk(
-    store: Store, oracle: Oracle, clock: Clock, steps: list[tuple[str, Any]], name: str
+    store: CounterStore, oracle: Oracle, clock: Clock, steps: list[tuple[str, Any]], name: str
 ) -> None:
     """Take the same steps with both, in buckets that no other walk has been in."""
     tokens: list[tuple[Token, Token]] = []

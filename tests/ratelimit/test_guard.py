@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit.breaker import FAILURES
+from hasten.ratelimit.counter_store import Check, Group, OnError, Outcome, Settlement, Token, digest
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import rule_of
-from hasten.ratelimit.store import Check, Group, OnError, Outcome, Settlement, Token, digest
 from hasten.ratelimit.stores.memory import MemoryStore
-from hasten.ratelimit.stores.redis import RedisStore
 from tests.effort import effort
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import SECOND, Clock, Oracle
+from tests.ratelimit.stores import SECOND, Clock, Oracle, counter_store
 from tests.ratelimit.test_redis import commands
 from tests.servers.redis import RedisServer
 
@@ -63,9 +62,9 @@ def clock() -> Clock:
 @pytest.fixture
 async def guard(server: RedisServer, clock: Clock) -> AsyncIterator[Guard]:
     """In front of a server of its own. Its clock stands; the budget is of real time."""
-    guard = Guard(RedisStore(server.url, budget=0.25), clock=clock)
+    guard = Guard(counter_store(server.url), clock=clock, store_timeout=0.25)
     yield guard
-    await guard.aclose()
+    await guard.finish()
 
 
 async def hit(guard: Guard, *checks: Check) -> list[Outcome]:
@@ -104,12 +103,12 @@ class TestAway:
     async def test_each_of_several_instances_allows_its_share_while_the_store_is_down(
         self, server: RedisServer, clock: Clock
     ) -> None:
-        guard = Guard(RedisStore(server.url), clock=clock, instances=4)
+        guard = Guard(counter_store(server.url), clock=clock, processes=4, store_timeout=1)
         server.kill()
         await until_away(guard)
         assert [(await hit(guard, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
         assert (await guard.peek([check(10)]))[0].limit == 3
-        await guard.aclose()
+        await guard.finish()
 
     async def test_allow_passes_and_deny_refuses_while_the_store_is_down(
         self, guard: Guard, server: RedisServer
@@ -197,7 +196,7 @@ class TestAway:
 
     async def test_a_process_can_start_before_its_store(self, tmp_path: Path, clock: Clock) -> None:
         server = RedisServer(tmp_path / "later")
-        guard = Guard(RedisStore(server.url), clock=clock)
+        guard = Guard(counter_store(server.url), clock=clock, store_timeout=1)
         for _ in range(5):
             await hit(guard, check(2))
         assert guard.is_away
@@ -208,7 +207,7 @@ class TestAway:
         before = commands(server)
         await hit(guard, check(9, name="next"))
         assert commands(server) == before + 1
-        await guard.aclose()
+        await guard.finish()
         server.kill()
 
     async def test_what_ended_while_it_was_away_is_settled_then(
@@ -243,7 +242,7 @@ class TestAway:
                 self.hit = Slow().hit
 
         slow: Any = Hanging()
-        guard = Guard(slow, budget=0.01, clock=clock)
+        guard = Guard(slow, store_timeout=0.01, clock=clock)
         for _ in range(FAILURES):
             assert (await hit(guard, check(9)))[0].ok
         assert guard.is_away
@@ -254,10 +253,10 @@ class TestAway:
         server.kill()
         await until_away(guard)
         with pytest.raises(StoreUnavailable):
-            await guard.block("api", ADA, 60 * SECOND)
+            await guard.block([("api", ADA)], 60 * SECOND)
         assert not (await hit(guard, check(3)))[0].ok  # it holds here all the same
         with pytest.raises(StoreUnavailable):
-            await guard.reset("api", ADA)
+            await guard.reset([("api", ADA)])
         assert (await hit(guard, check(3)))[0].ok
 
     async def test_requests_flow_whatever_becomes_of_the_store(
@@ -355,7 +354,7 @@ class TestDenials:
     async def test_a_reset_removes_a_repeated_denial(self, guard: Guard) -> None:
         for _ in range(2):
             await hit(guard, check(1))
-        await guard.reset("api", ADA)
+        await guard.reset([("api", ADA)])
         assert (await hit(guard, check(1)))[0].ok
 
     async def test_of_a_group_all_that_was_told_is_told_again(self, guard: Guard) -> None:
@@ -433,7 +432,7 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
                 await asyncio.sleep(0)  # a store that is no more than coroutines begins with that
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
-        await guard.aclose()
+        await guard.finish()
 
     asyncio.run(walk())
     assert guard.counts.errors == 0
@@ -446,8 +445,8 @@ class TestAtOnce:
         [outcome] = await hit(guard, check(3, later=True))
         assert outcome.token is not None
         guard.settle_soon([Settlement(outcome.token)])
-        await guard.aclose()
-        store = RedisStore(server.url)
+        await guard.finish()
+        store = counter_store(server.url)
         assert (await store.peek([check(3)]))[0].remaining == 3
         await store.aclose()
 
@@ -467,5 +466,5 @@ class TestAtOnce:
         guard.settle_soon([Settlement(outcome.token)])
         assert at_once(guard.hit([[check(1)]]))[0][0].ok
         assert not at_once(guard.peek([check(1)]))[0].ok
-        at_once(guard.reset("api", ADA))
-        await guard.aclose()
+        at_once(guard.reset([("api", ADA)]))
+        await guard.finish()

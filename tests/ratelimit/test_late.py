@@ -13,14 +13,14 @@ import pytest
 
 from hasten._timeouts import LoopTimeout, done_within
 from hasten.errors import StoreUnavailable
-from hasten.ratelimit import Limiter, open_store
+from hasten.ratelimit import Limiter
 from hasten.ratelimit.breaker import FAILURES
+from hasten.ratelimit.counter_store import Check, Group, Outcome, digest
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import rule_of
-from hasten.ratelimit.store import Check, Group, Outcome, digest
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import Clock, Oracle, url_of
+from tests.ratelimit.stores import Clock, Oracle, counter_store, url_of
 from tests.servers.redis import RedisServer
 
 CHECK = Check("api", digest("ada"), rule_of(Rate(1000, 3600)))
@@ -49,7 +49,7 @@ async def test_an_event_loop_that_is_always_late_blames_no_store(
     kind: str, clients: int, lateness: float, tmp_path: Path
 ) -> None:
     """Many requests are under way, and an answer needs turns to reach the one it is for."""
-    limiter = Limiter("1000000/h", store=url_of(kind, tmp_path), budget=0.05)
+    limiter = Limiter("1000000/h", name="limiter", store=url_of(kind, tmp_path), store_timeout=0.05)
     guard = limiter._guard
     await limiter.hit("ada")
     before = guard.counts.errors  # opening a file may take its time
@@ -68,7 +68,7 @@ async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
             return await super().hit(groups)
 
     store: Any = Slow(Clock())
-    guard = Guard(store, budget=0.02)
+    guard = Guard(store, store_timeout=0.02)
     async with late(0.04):
         await guard.hit([[CHECK]])
     assert guard.counts.errors == 0
@@ -116,8 +116,8 @@ def server(tmp_path: Path) -> Any:
 
 async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
     """However many requests are under way in it."""
-    store = open_store(server.url, budget=0.2)
-    guard = Guard(store)
+    store = counter_store(server.url)
+    guard = Guard(store, store_timeout=0.2)
     await guard.hit([[CHECK]])
     server.pause()
     asking = []
@@ -135,7 +135,7 @@ async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
         return outcome.remaining == 999 - len(asking)
 
     await until(is_up_to_date)  # what came late is charged
-    await guard.aclose()
+    await guard.finish()
 
 
 async def test_a_store_that_comes_and_goes_does_not_fill_the_log(

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from hasten.ratelimit.counter_store import Check, digest
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.leasing import Leases, may_lease
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import Algorithm, concurrency_rule, rule_of
-from hasten.ratelimit.store import Check, digest
-from hasten.ratelimit.stores.redis import RedisStore
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import Clock
+from tests.ratelimit.stores import Clock, counter_store
 from tests.ratelimit.test_redis import commands
 from tests.servers.redis import RedisServer
 
@@ -27,7 +26,7 @@ def check(
     limit: int = 1_000, *, algorithm: Algorithm | None = None, per: float = 3600, cost: int = 1
 ) -> Check:
     return Check(
-        "api", digest("ada"), rule_of(Rate(limit, per), algorithm), cost=cost, workers=WORKERS
+        "api", digest("ada"), rule_of(Rate(limit, per), algorithm), cost=cost, processes=WORKERS
     )
 
 
@@ -41,14 +40,14 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def workers(server: RedisServer) -> AsyncIterator[list[Leases]]:
     """As many as share the limit, with a connection each."""
-    workers = [Leases(RedisStore(server.url)) for _ in range(WORKERS)]
+    workers = [Leases(counter_store(server.url)) for _ in range(WORKERS)]
     yield workers
     for worker in workers:
         await worker.aclose()
 
 
 async def remaining(server: RedisServer, check: Check) -> int:
-    store = RedisStore(server.url)
+    store = counter_store(server.url)
     [outcome] = await store.peek([check])
     await store.aclose()
     return outcome.remaining
@@ -99,7 +98,7 @@ async def test_an_unspent_lease_is_returned_when_it_expires(
 
 async def test_many_hits_take_few_commands(workers: list[Leases], server: RedisServer) -> None:
     clock = Clock()
-    worker = Leases(RedisStore(server.url), clock=clock)
+    worker = Leases(counter_store(server.url), clock=clock)
     before = commands(server)
     for passed in range(1, 501):
         [[outcome]] = await worker.hit([[check(10_000)]])
@@ -151,12 +150,12 @@ async def test_a_key_that_is_blocked_or_reset_spends_nothing(workers: list[Lease
 
 
 async def test_a_guard_takes_over_where_the_store_is_away(server: RedisServer) -> None:
-    guard = Guard(RedisStore(server.url, budget=0.25))
+    guard = Guard(counter_store(server.url), store_timeout=0.25)
     before = commands(server)
     for _ in range(20):
         await guard.hit([[check()]])
     assert commands(server) - before <= 3
-    await guard.reset("api", digest("ada"))
+    await guard.reset([("api", digest("ada"))])
     [[outcome]] = await guard.hit([[check()]])
     assert outcome.remaining == 999
     server.kill()
@@ -168,12 +167,12 @@ async def test_a_guard_takes_over_where_the_store_is_away(server: RedisServer) -
 
     await until(is_away)
     assert (await guard.hit([[check()]])) is not None
-    await guard.aclose()
+    await guard.finish()
 
 
 def test_what_may_be_leased() -> None:
     assert may_lease(check(40))
     assert not may_lease(check(39))
-    assert not may_lease(check()._replace(workers=0))
+    assert not may_lease(check()._replace(processes=0))
     assert not may_lease(check()._replace(counted_later=True))
     assert not may_lease(check()._replace(rule=concurrency_rule(100, 60)))

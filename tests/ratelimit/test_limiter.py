@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, MisplacedCall
 from hasten.ratelimit.limiter import Limiter
 from hasten.ratelimit.stores.memory import MemoryStore
 from tests.ratelimit.stores import Clock, prefix_of
@@ -21,7 +21,7 @@ PATIENCE: Final = 30
 
 class TestLimiter:
     async def test_hit_until_it_is_too_much(self) -> None:
-        limiter = Limiter("2/h")
+        limiter = Limiter("2/h", name="limiter")
         decisions = [await limiter.hit("ada") for _ in range(3)]
         assert [bool(d) for d in decisions] == [True, True, False]
         assert [d.remaining for d in decisions] == [1, 0, 0]
@@ -29,17 +29,17 @@ class TestLimiter:
         assert await limiter.hit("bob")
 
     async def test_several_rates_are_told_of_by_the_strictest(self) -> None:
-        limiter = Limiter("5/s, 3/h")
+        limiter = Limiter("5/s, 3/h", name="limiter")
         assert (await limiter.hit("ada", 3)).remaining == 0
         denied = await limiter.hit("ada")
         assert (denied.ok, denied.limit) == (False, 3)
 
     async def test_wait_takes_it_as_soon_as_it_may(self) -> None:
-        limiter = Limiter("50/s burst 1")
+        limiter = Limiter("50/s burst 1", name="limiter")
         assert all([await limiter.wait("ada") for _ in range(5)])
 
     async def test_wait_says_at_once_that_it_is_too_long(self) -> None:
-        limiter = Limiter("1/h")
+        limiter = Limiter("1/h", name="limiter")
         await limiter.hit("ada")
         assert not await limiter.wait("ada", timeout=10)
         with pytest.raises(InvalidOption, match=r"^cost=2: expected at most 1"):
@@ -47,7 +47,7 @@ class TestLimiter:
 
     async def test_peek_reset_block(self) -> None:
         clock = Clock()
-        limiter = Limiter("1/h, 9/d", store=MemoryStore(clock=clock))
+        limiter = Limiter("1/h, 9/d", name="limiter", store=MemoryStore(clock=clock))
         assert await limiter.peek("ada")
         assert await limiter.hit("ada")
         assert not await limiter.peek("ada")
@@ -60,14 +60,14 @@ class TestLimiter:
         assert await limiter.hit("ada")
 
     async def test_too_much_blocks(self) -> None:
-        limiter = Limiter("1/s", block_for=60)
+        limiter = Limiter("1/s", name="limiter", block_for=60)
         await limiter.hit("ada")
         assert (await limiter.hit("ada")).retry_after == 60
 
     async def test_limiters_of_one_name_share_their_counts(self, tmp_path: Path) -> None:
         url = f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
         one, two, other = (
-            Limiter("1/h", store=url, name=name, budget=PATIENCE)
+            Limiter("1/h", store=url, name=name, store_timeout=PATIENCE)
             for name in ("one", "one", "other")
         )
         assert await one.hit("ada")
@@ -79,14 +79,24 @@ class TestLimiter:
 
     async def test_it_may_count_approximately(self, tmp_path: Path) -> None:
         url = f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
-        limiters = [Limiter("100/h", store=url, approximate=2, budget=PATIENCE) for _ in range(2)]
+        limiters = [
+            Limiter(
+                "100/h",
+                name="limiter",
+                store=url,
+                approximate=True,
+                processes=2,
+                store_timeout=PATIENCE,
+            )
+            for _ in range(2)
+        ]
         passed = [await limiter.hit("ada") for _ in range(60) for limiter in limiters]
         assert sum(map(bool, passed)) <= 100
         for limiter in limiters:
             await limiter.aclose()
 
     async def test_many_keys_are_no_burden(self) -> None:
-        limiter = Limiter("1/h")
+        limiter = Limiter("1/h", name="limiter")
         for number in range(11_000):
             await limiter.hit(str(number))
         assert len(limiter._groups) <= 10_000
@@ -95,24 +105,25 @@ class TestLimiter:
         ("options", "named"),
         [
             ({"rate": "1/fortnight"}, "rate"),
-            ({"store": "http://x"}, "store"),
+            ({"store": "http://x"}, "url"),
+            ({"store": 5}, "store"),
             ({"on_store_error": "shrug"}, "on_store_error"),
             ({"algorithm": "leaky"}, "algorithm"),
             ({"name": ""}, "name"),
             ({"block_for": -1}, "block_for"),
             ({"block_for": 0.5}, "block_for"),
-            ({"instances": 0}, "instances"),
-            ({"budget": 0}, "budget"),
+            ({"processes": 0}, "processes"),
+            ({"store_timeout": 0}, "store_timeout"),
         ],
     )
     def test_mistakes_are_found_at_once(self, options: dict[str, object], named: str) -> None:
         with pytest.raises(InvalidOption, match=f"^{named}="):
-            Limiter(**{"rate": "1/s"} | options)  # type: ignore[arg-type]
+            Limiter(**{"rate": "1/s", "name": "limiter"} | options)  # type: ignore[arg-type]
 
     async def test_a_cost_is_a_whole_number(self) -> None:
         for wrong in (-1, True, 1.5):
             with pytest.raises(InvalidOption, match=r"^cost="):
-                await Limiter("1/s").hit("ada", wrong)  # type: ignore[arg-type]
+                await Limiter("1/s", name="limiter").hit("ada", wrong)  # type: ignore[arg-type]
 
 
 class TestSync:
@@ -121,7 +132,7 @@ class TestSync:
         url = "memory://" if store == "memory" else (
             f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
         )  # fmt: skip
-        limiter = Limiter("20/h", store=url, budget=PATIENCE)
+        limiter = Limiter("20/h", name="limiter", store=url, store_timeout=PATIENCE)
         passed: list[int] = []
 
         def client() -> None:
@@ -141,18 +152,18 @@ class TestSync:
         limiter.sync.close()
 
     async def test_warns_in_a_running_loop_and_does_not_wait_there(self) -> None:
-        limiter = Limiter("2/h", store="memory://")
+        limiter = Limiter("2/h", name="limiter", store="memory://")
         with pytest.warns(RuntimeWarning, match=r"use 'await limiter\.hit\("):
             assert limiter.sync.hit("ada")
-        with pytest.raises(RuntimeError, match=r"use 'await limiter\.wait\("):
+        with pytest.raises(MisplacedCall, match=r"use 'await limiter\.wait\("):
             limiter.sync.wait("ada")
-        with pytest.raises(RuntimeError, match=r"use 'await limiter\.aclose\("):
+        with pytest.raises(MisplacedCall, match=r"use 'await limiter\.aclose\("):
             limiter.sync.close()
         await limiter.aclose()
 
     def test_both_may_be_mixed(self, tmp_path: Path) -> None:
         url = f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
-        limiter = Limiter("2/h", store=url, budget=PATIENCE)
+        limiter = Limiter("2/h", name="limiter", store=url, store_timeout=PATIENCE)
         assert limiter.sync.hit("ada")
 
         async def main() -> None:

@@ -7,8 +7,16 @@ from typing import Any, Final
 
 import pytest
 
-from hasten.ratelimit import Context, Limit, LoadShedder, Rate, RateLimitMiddleware, limit, repeated
-from hasten.ratelimit.store import OnError
+from hasten.ratelimit import (
+    Limit,
+    LoadSheddingMiddleware,
+    Rate,
+    RateLimitMiddleware,
+    RequestInfo,
+    limit,
+    repeated,
+)
+from hasten.ratelimit.counter_store import OnError
 from tests.http.client import Client
 from tests.ratelimit.sites import FRAMEWORKS, Served
 
@@ -20,23 +28,30 @@ class Broken:
         raise ValueError
 
 
-def fails(context: Context) -> Any:
+def fails_to_observe(event: object) -> None:
+    raise RuntimeError
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def fails(request: RequestInfo) -> Any:
     raise RuntimeError("no database")
 
 
-async def fails_later(context: Context) -> Any:
+async def fails_later(request: RequestInfo) -> Any:
     raise RuntimeError("no database")
 
 
-BAD_SKIPS: Final = [fails, fails_later, lambda context: Broken()]
+BAD_SKIPS: Final = [fails, fails_later, lambda request: Broken()]
 BAD_COSTS: Final = [
-    fails, fails_later, lambda context: "2", lambda context: -1, lambda context: 1.5,
-    lambda context: True, lambda context: None, lambda context: 2**40,
+    fails, fails_later, lambda request: "2", lambda request: -1, lambda request: 1.5,
+    lambda request: True, lambda request: None, lambda request: 2**40,
 ]  # fmt: skip
 BAD_RATES: Final = [
-    fails, fails_later, lambda context: "many", lambda context: None, lambda context: 5,
-    lambda context: [], lambda context: ["1/h"], lambda context: {"1/h": 1},
-    lambda context: "5/h burst 3",  # the algorithm has no burst
+    fails, fails_later, lambda request: "many", lambda request: None, lambda request: 5,
+    lambda request: [], lambda request: ["1/h"], lambda request: {"1/h": 1},
+    lambda request: "5/h burst 3",  # the algorithm has no burst
 ]  # fmt: skip
 
 
@@ -68,8 +83,8 @@ async def test_a_rate_that_never_worked_follows_what_holds_without_a_store(
 async def test_a_rate_that_fails_leaves_the_lowest_that_it_has_returned() -> None:
     """Whoever can make it fail gains nothing by that."""
 
-    def rate(context: Context) -> Any:
-        return context.header("x-rate")
+    def rate(request: RequestInfo) -> Any:
+        return request.header("x-rate")
 
     site = Served("asgi", limits=[Limit(rate, name="plan")])
     for known in ("1000/h", "2/h", "5/m"):
@@ -78,7 +93,7 @@ async def test_a_rate_that_fails_leaves_the_lowest_that_it_has_returned() -> Non
 
 
 async def test_several_rates_may_come_as_a_list() -> None:
-    def rates(context: Context) -> Any:
+    def rates(request: RequestInfo) -> Any:
         return [Rate(1, 60), Rate(9, 3600)]
 
     site = Served("asgi", limits=[Limit(rates)])
@@ -87,7 +102,7 @@ async def test_several_rates_may_come_as_a_list() -> None:
 
 async def test_a_key_that_is_another_for_each_request_is_none() -> None:
     """An object without a text of its own has its place in memory for one."""
-    keys: list[Any] = [lambda context: object(), lambda context: Broken(), fails_later]
+    keys: list[Any] = [lambda request: object(), lambda request: Broken(), fails_later]
     for key in keys:
         site = Served("asgi", limits=[Limit("1/h", key=key)])
         assert await site.statuses(2) == [200, 429]
@@ -150,9 +165,15 @@ class TestTheLog:
     async def test_has_one_line_of_what_fails_with_each_refusal(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        site = Served("asgi", limits=[Limit("0/h", message=fails, on_limited=fails)])
+        site = Served("asgi", limits=[Limit("0/h", message=fails, on_limited=fails_to_observe)])
         assert await site.statuses(3) == [429] * 3
-        shedder = LoadShedder(None, least=5, most=5, critical=fails, on_shed=fails)  # type: ignore[arg-type]
+        shedder = LoadSheddingMiddleware(
+            nothing,
+            min_concurrency=5,
+            max_concurrency=5,
+            critical=fails,
+            on_shed=fails_to_observe,
+        )
         shedder.in_flight = 4
         for _ in range(3):
             async with Client(shedder).open(headers=[], scheme="http") as exchange:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hasten.ratelimit.counter_store import Check, digest
 from hasten.ratelimit.rules import Rule
-from hasten.ratelimit.store import Check, digest
 from tests.ratelimit.stores import SECOND, open_for_test, url_of
 
 SHARED = ["sqlite", "redis"]
@@ -22,12 +22,12 @@ RULE = Rule("fixed", LIMIT, 900 * SECOND)
 
 PROGRAM = """
 import asyncio, json, sys
-from hasten.ratelimit.store import Check, Settlement, digest
-from hasten.ratelimit.stores import open_store
+from hasten.ratelimit.counter_store import Check, Settlement, digest
+from tests.ratelimit.stores import counter_store
 from tests.ratelimit.test_races import RULE
 
 async def main(url, hits, later):
-    store = open_store(url)
+    store = counter_store(url)
     check = Check("race", digest("ada"), RULE, counted_later=later)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -12,13 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, StoreError
+from hasten.ratelimit.counter_store import Check, Settlement, digest
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import RUNS, bucket_of, concurrency_rule, rule_of
-from hasten.ratelimit.store import Check, Settlement, digest
-from hasten.ratelimit.stores import open_store
 from hasten.ratelimit.stores.redis import RedisStore
 from tests.effort import effort
-from tests.ratelimit.stores import PATIENT, SECOND, client_of, open_for_test, prefix_of
+from tests.ratelimit.stores import (
+    PATIENT,
+    SECOND,
+    client_of,
+    counter_store,
+    open_for_test,
+    prefix_of,
+)
 from tests.servers.redis import RedisServer
 
 POLICIES = [
@@ -40,7 +46,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def own(server: RedisServer) -> AsyncIterator[RedisStore]:
     """A store on a server that this test has for itself."""
-    store = RedisStore(f"{server.url}?{PATIENT}")
+    store = counter_store(f"{server.url}?{PATIENT}")
+    assert isinstance(store, RedisStore)
     yield store
     await store.aclose()
 
@@ -234,7 +241,7 @@ class TestClocks:
         [[first]] = await own.hit([[check]])
         monkeypatch.setattr(time, "time", lambda: 30.0)
         monkeypatch.setattr(time, "time_ns", lambda: 30 * 10**9)
-        other = RedisStore(server.url)
+        other = counter_store(server.url)
         [[second]] = await other.hit([[check]])
         assert (first.remaining, second.remaining) == (1, 0)
         assert 3590 * SECOND < second.reset_us <= 3600 * SECOND
@@ -245,10 +252,10 @@ class TestClocks:
 
 class TestOptions:
     def test_urls(self) -> None:
-        assert isinstance(open_store("redis://localhost"), RedisStore)
+        assert isinstance(counter_store("redis://localhost"), RedisStore)
         for wrong in ("http://localhost", "redis://localhost?nonsense=1", "memory://there", ""):
             with pytest.raises(InvalidOption):
-                open_store(wrong)
+                counter_store(wrong)
 
     def test_runs_are_few(self) -> None:
         assert RUNS == 128

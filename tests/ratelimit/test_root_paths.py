@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit.limit import Key
+from hasten.ratelimit.definitions import Key
 from tests.http.client import App, Client, Receive, Response, Scope, Send
 from tests.http.hosts import django_app, untyped
 

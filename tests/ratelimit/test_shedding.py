@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidLimit
-from hasten.ratelimit import LoadShedder
+from hasten.errors import InvalidOption
+from hasten.ratelimit import LoadSheddingMiddleware, Shed
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, until
 from tests.ratelimit import sites
 
@@ -81,7 +81,7 @@ async def ask(app: App, path: str = "/", **options: Any) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def busy(shedder: LoadShedder, site: Site, count: int) -> AsyncIterator[None]:
+async def busy(shedder: LoadSheddingMiddleware, site: Site, count: int) -> AsyncIterator[None]:
     """So many requests are under way, and go on while the block lasts."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(count):
@@ -91,7 +91,7 @@ async def busy(shedder: LoadShedder, site: Site, count: int) -> AsyncIterator[No
 
 
 async def test_what_is_too_much_is_refused_at_once(site: Site) -> None:
-    shedder = LoadShedder(site, least=3)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=3)
     async with busy(shedder, site, 3):
         answer = await ask(shedder)
     assert (answer.status, answer.get("content-type")) == (503, "application/problem+json")
@@ -100,12 +100,12 @@ async def test_what_is_too_much_is_refused_at_once(site: Site) -> None:
     assert answer.get("retry-after") in {"1", "2"}
     site.begins.set()
     assert (await ask(shedder)).status == 200
-    assert (shedder.counts.allowed, shedder.counts.refused) == (4, 1)
+    assert (shedder.stats.allowed, shedder.stats.shed) == (4, 1)
     assert shedder.in_flight == 0
 
 
 async def test_clients_are_told_to_come_at_different_times(site: Site) -> None:
-    shedder = LoadShedder(site, least=1, retry_after=10, message="busy")
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1, retry_after=10, message="busy")
     async with busy(shedder, site, 1):
         answers = [await ask(shedder) for _ in range(40)]
     told = {int(answer.get("retry-after") or 0) for answer in answers}
@@ -116,22 +116,24 @@ async def test_clients_are_told_to_come_at_different_times(site: Site) -> None:
 
 
 async def test_what_is_critical_has_room_reserved(site: Site) -> None:
-    shedder = LoadShedder(site, least=5, critical=lambda context: context.path == "/pay")
+    shedder = LoadSheddingMiddleware(
+        site, min_concurrency=5, critical=lambda request: request.path == "/pay"
+    )
     async with busy(shedder, site, 4):
         assert (await ask(shedder)).status == 503
         async with open_(shedder, "/pay"):
             await until(lambda: site.under_way == 5, "what is critical to be under way")
             assert (await ask(shedder, "/pay")).status == 503
-    assert shedder.counts.critical == 1
+    assert shedder.stats.critical == 1
 
 
 async def test_what_cannot_tell_is_not_critical(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def critical(context: Any) -> bool:
+    def critical(request: Any) -> bool:
         raise RuntimeError
 
-    shedder = LoadShedder(site, least=5, critical=critical)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=5, critical=critical)
     async with busy(shedder, site, 4):
         assert (await ask(shedder)).status == 503
     assert "critical failed" in caplog.text
@@ -140,18 +142,18 @@ async def test_what_cannot_tell_is_not_critical(
 async def test_nobody_is_asked_what_is_critical_where_it_does_not_matter(site: Site) -> None:
     asked: list[str] = []
 
-    def critical(context: Any) -> bool:
-        asked.append(context.path)
+    def critical(request: Any) -> bool:
+        asked.append(request.path)
         return True
 
-    shedder = LoadShedder(site, least=1, critical=critical)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1, critical=critical)
     async with busy(shedder, site, 1):  # there was room without asking
         assert (await ask(shedder)).status == 503  # and there is none for anything
     assert asked == []
 
 
 async def test_clients_that_send_slowly_take_no_room(site: Site) -> None:
-    shedder = LoadShedder(site, least=1)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     waiting = asyncio.Event()
     incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -173,7 +175,7 @@ async def test_clients_that_send_slowly_take_no_room(site: Site) -> None:
 
 
 async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
-    shedder = LoadShedder(site, least=1)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     site.begins.set()
     site.ends.clear()
     async with open_(shedder) as exchange:
@@ -184,7 +186,7 @@ async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
 
 
 async def test_room_is_free_when_a_request_fails(site: Site) -> None:
-    shedder = LoadShedder(site, least=1)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     site.begins.set()
     async with open_(shedder, "/broken") as exchange:
         assert isinstance(await exchange.ended(), RuntimeError)
@@ -193,7 +195,7 @@ async def test_room_is_free_when_a_request_fails(site: Site) -> None:
 
 
 async def test_room_is_free_when_a_request_is_cancelled(site: Site) -> None:
-    shedder = LoadShedder(site, least=1)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     async with open_(shedder) as exchange:
         await until(lambda: site.under_way == 1, "it to be under way")
         await exchange.cancel()
@@ -205,7 +207,7 @@ async def test_room_is_free_when_the_client_leaves() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    shedder = LoadShedder(app, least=1)
+    shedder = LoadSheddingMiddleware(app, min_concurrency=1)
     async with open_(shedder) as exchange:
         await until(lambda: exchange.receives == 1, "it to wait for the client to leave")
         assert shedder.in_flight == 1
@@ -225,7 +227,7 @@ async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
         await goes_on.wait()
         leaving.cancel()
 
-    shedder = LoadShedder(app, least=1)
+    shedder = LoadSheddingMiddleware(app, min_concurrency=1)
     async with open_(shedder) as exchange:
         await entered.wait()
         await asyncio.sleep(0)
@@ -235,7 +237,9 @@ async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
     assert shedder.in_flight == 0
 
 
-async def many(shedder: LoadShedder, site: Site, time: Time, count: int, took: float) -> None:
+async def many(
+    shedder: LoadSheddingMiddleware, site: Site, time: Time, count: int, took: float
+) -> None:
     """Requests at once that take so long on the test's clock."""
     site.begins.clear()
     async with asyncio.TaskGroup() as group:
@@ -247,25 +251,25 @@ async def many(shedder: LoadShedder, site: Site, time: Time, count: int, took: f
 
 
 async def test_the_limit_follows_how_long_requests_take(site: Site, time: Time) -> None:
-    shedder = LoadShedder(site, least=10, most=100, clock=time)
-    assert shedder.limit == 10
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
+    assert shedder.stats.limit == 10
     for _ in range(40):
-        await many(shedder, site, time, shedder.limit, took=0.15)
-    grown = shedder.limit
+        await many(shedder, site, time, shedder.stats.limit, took=0.15)
+    grown = shedder.stats.limit
     assert grown > 20
     for _ in range(20):
-        await many(shedder, site, time, shedder.limit, took=0.9)
-    assert shedder.limit < grown
+        await many(shedder, site, time, shedder.stats.limit, took=0.9)
+    assert shedder.stats.limit < grown
 
 
 async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
     site: Site, time: Time
 ) -> None:
-    shedder = LoadShedder(site, least=10, clock=time)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, clock=time)
     for site.status in (400, 404, 429, 500, 503):
         for _ in range(5):
             await many(shedder, site, time, 10, took=0.15)
-    assert shedder.limit == 10
+    assert shedder.stats.limit == 10
 
 
 @pytest.mark.parametrize(
@@ -276,7 +280,7 @@ async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
 async def test_few_requests_or_a_short_time_are_not_learnt_from(
     site: Site, time: Time, count: int, took: float, learns: bool
 ) -> None:
-    shedder = LoadShedder(site, least=10, most=100, clock=time)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
     before = shedder._level
     await many(shedder, site, time, count, took)
     assert (shedder._level != before) is learns
@@ -294,7 +298,7 @@ async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) ->
 
     async def send(message: Any) -> None: ...
 
-    shedder = LoadShedder(app, least=1, clock=time)
+    shedder = LoadSheddingMiddleware(app, min_concurrency=1, clock=time)
     for _ in range(10):
         await shedder({"type": "http", "method": "POST", "headers": []}, receive, send)
     assert shedder._level.usual_us == pytest.approx(20_000)
@@ -311,7 +315,7 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
             asked.append(time.now)
         return ask_loop(delay, *args, **options)
 
-    shedder = LoadShedder(site, least=50, clock=time)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=50, clock=time)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "call_later", call_later)
         site.begins.set()
@@ -324,17 +328,17 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
 
 
 async def test_without_adaption_the_limit_is_the_most(site: Site, time: Time) -> None:
-    shedder = LoadShedder(site, adaptive=False, most=12, clock=time)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=12, max_concurrency=12, clock=time)
     for _ in range(5):
         await many(shedder, site, time, 12, took=5)
-    assert shedder.limit == 12
+    assert shedder.stats.limit == 12
 
 
 async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Time) -> None:
-    shedder = LoadShedder(site, least=10, most=100, clock=time)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
     for _ in range(40):
-        await many(shedder, site, time, shedder.limit, took=0.15)
-    grown = shedder.limit
+        await many(shedder, site, time, shedder.stats.limit, took=0.15)
+    grown = shedder.stats.limit
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         time.now += 0.3  # the loop is blocked so long
@@ -345,17 +349,17 @@ async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Ti
     shedder.app = app
     for _ in range(50):
         await ask(shedder)
-    assert shedder.limit < grown
+    assert shedder.stats.limit < grown
 
 
 @pytest.mark.parametrize("framework", sites.FRAMEWORKS)
 async def test_every_framework_sheds_load_while_a_handler_runs(framework: str) -> None:
     """Also where one listens for the client's leaving while its handler is at work."""
     site = sites.Site()
-    shedders: list[LoadShedder] = []
+    shedders: list[LoadSheddingMiddleware] = []
 
-    def install(app: App) -> LoadShedder:
-        shedders.append(LoadShedder(app, least=1))
+    def install(app: App) -> LoadSheddingMiddleware:
+        shedders.append(LoadSheddingMiddleware(app, min_concurrency=1))
         return shedders[-1]
 
     app = sites.FRAMEWORKS[framework](site, install)
@@ -373,7 +377,7 @@ async def test_every_framework_sheds_load_while_a_handler_runs(framework: str) -
 async def test_all_routes_of_litestar_share_one_shedder() -> None:
     """It makes one for each."""
     site = sites.Site()
-    app = sites.FRAMEWORKS["litestar"](site, partial(LoadShedder, least=1))
+    app = sites.FRAMEWORKS["litestar"](site, partial(LoadSheddingMiddleware, min_concurrency=1))
     async with open_(app, headers=[(b"x-wait", b"1")]):
         await until(lambda: site.under_way == 1, "it to be under way")
         refused = await asyncio.gather(*(ask(app, path) for path in ("/", "/a", "/a/b")))
@@ -386,7 +390,7 @@ async def test_what_is_no_request_passes() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    shedder = LoadShedder(app, least=1)
+    shedder = LoadSheddingMiddleware(app, min_concurrency=1)
     for kind in ("lifespan", "websocket", "unknown"):
         await shedder({"type": kind}, None, None)  # type: ignore[arg-type]
     assert seen == ["lifespan", "websocket", "unknown"]
@@ -395,52 +399,56 @@ async def test_what_is_no_request_passes() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"least": 0}, {"most": 0}, {"reserved": 1}, {"reserved": -0.1},
+        {"min_concurrency": 0}, {"max_concurrency": 0}, {"reserved": 1}, {"reserved": -0.1},
         {"reserved": "half"}, {"reserved": None}, {"reserved": float("nan")}, {"max_lag": 0},
-        {"retry_after": -1}, {"least": 50, "most": 12}, {"adaptive": "no"}, {"message": 5},
+        {"retry_after": -1}, {"min_concurrency": 50, "max_concurrency": 12}, {"stats": {}},
+        {"message": 5},
         {"message": {"a": object()}}, {"clock": 3},
     ],
 )  # fmt: skip
 def test_mistakes_are_found_when_it_is_made(site: Site, options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidLimit, match=next(iter(options)).upper()):
-        LoadShedder(site, **options)
+    with pytest.raises(InvalidOption, match=f"^{next(iter(options))}="):
+        LoadSheddingMiddleware(site, **options)
 
 
 @pytest.mark.parametrize("option", ["critical", "on_shed"])
 async def test_functions_of_the_request_cannot_wait(site: Site, option: str) -> None:
     """What an async function returns is true, whatever comes of it."""
 
-    async def function(context: Any) -> bool:
+    async def function(request: Any) -> bool:
         return False
 
     class Called:
-        async def __call__(self, context: Any) -> bool:
+        async def __call__(self, request: Any) -> bool:
             return False
 
     given: Any
     for given in (function, Called(), "/pay"):
-        with pytest.raises(InvalidLimit, match=option.upper()):
-            LoadShedder(site, **{option: given})
+        with pytest.raises(InvalidOption, match=f"^{option}="):
+            LoadSheddingMiddleware(site, **{option: given})
 
 
 async def test_refusals_are_told_of(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """And who is told breaks nothing."""
-    told: list[tuple[str, str]] = []
+    told: list[Shed] = []
 
-    def on_shed(context: Any) -> None:
-        told.append((context.path, context.client))
+    def on_shed(shed: Shed) -> None:
+        told.append(shed)
         raise RuntimeError
 
-    shedder = LoadShedder(site, least=1, on_shed=on_shed)
+    shedder = LoadSheddingMiddleware(site, min_concurrency=1, on_shed=on_shed)
     async with busy(shedder, site, 1):
         assert told == []
         assert (await ask(shedder, "/x")).status == 503
-    assert told == [("/x", "192.0.2.1")]
+    [shed] = told
+    assert (shed.request.path, shed.request.client) == ("/x", "192.0.2.1")
+    assert (shed.in_flight, shed.limit) == (1, 1)
+    assert 1 <= shed.retry_after <= 2
     assert "on_shed failed" in caplog.text
 
 
 async def test_nobody_is_told_to_come_too_early(site: Site) -> None:
-    shedder = LoadShedder(site, most=1, retry_after=1.4)
+    shedder = LoadSheddingMiddleware(site, max_concurrency=1, retry_after=1.4)
     async with busy(shedder, site, 1):
         told = {(await ask(shedder)).get("retry-after") for _ in range(60)}
     assert told == {"2", "3", "4"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hasten.ratelimit.counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
-from hasten.ratelimit.store import Check, Outcome, Settlement, Store, Token, digest
 from tests.ratelimit.stores import SECOND, Clock, open_for_test
 
 ADA, BOB = digest("ada"), digest("bob")
@@ -32,22 +32,22 @@ def check(
     return Check(bucket_of(name, rule), key, rule, cost, later, block_us)
 
 
-async def hit(store: Store, check: Check) -> Outcome:
+async def hit(store: CounterStore, check: Check) -> Outcome:
     [[outcome]] = await store.hit([[check]])
     return outcome
 
 
-async def reserve(store: Store, check: Check) -> Token:
+async def reserve(store: CounterStore, check: Check) -> Token:
     token = (await hit(store, check._replace(counted_later=True))).token
     assert token is not None
     return token
 
 
-async def settle(store: Store, token: Token, keep: int = 0) -> None:
+async def settle(store: CounterStore, token: Token, keep: int = 0) -> None:
     await store.settle([Settlement(token, keep)])
 
 
-async def peek(store: Store, check: Check) -> Outcome:
+async def peek(store: CounterStore, check: Check) -> Outcome:
     [outcome] = await store.peek([check])
     return outcome
 
@@ -56,7 +56,9 @@ class TestCancelling:
     """Who asks may be gone before the answer comes, or before it is looked at."""
 
     @pytest.mark.parametrize("turns", range(12))
-    async def test_what_nobody_heard_of_is_given_back(self, store: Store, turns: int) -> None:
+    async def test_what_nobody_heard_of_is_given_back(
+        self, store: CounterStore, turns: int
+    ) -> None:
         rule = concurrency_rule(1, 60)
         place = Check(bucket_of("places", rule), ADA, rule, 1, counted_later=True)
         asking = asyncio.create_task(hit(store, place))
@@ -76,7 +78,7 @@ class TestCancelling:
 
 
 class TestHit:
-    async def test_as_many_hits_pass_as_the_limit_allows(self, store: Store) -> None:
+    async def test_as_many_hits_pass_as_the_limit_allows(self, store: CounterStore) -> None:
         outcomes = [await hit(store, check(3)) for _ in range(4)]
         assert [(o.ok, o.remaining) for o in outcomes] == [
             (True, 2), (True, 1), (True, 0), (False, 0),
@@ -84,7 +86,9 @@ class TestHit:
         assert outcomes[0] == Outcome(True, 3, 2, 60 * SECOND)
         assert outcomes[3] == Outcome(False, 3, 0, 60 * SECOND, 60 * SECOND, certain=True)
 
-    async def test_the_window_begins_with_the_first_hit(self, store: Store, clock: Clock) -> None:
+    async def test_the_window_begins_with_the_first_hit(
+        self, store: CounterStore, clock: Clock
+    ) -> None:
         await hit(store, check(2))
         clock.advance(59)
         assert (await hit(store, check(2))).reset_us == SECOND
@@ -94,7 +98,7 @@ class TestHit:
         assert await hit(store, check(2)) == Outcome(True, 2, 1, 60 * SECOND)
 
     async def test_denials_neither_count_nor_prolong_the_window(
-        self, store: Store, clock: Clock
+        self, store: CounterStore, clock: Clock
     ) -> None:
         await hit(store, check(1))
         for _ in range(50):
@@ -105,20 +109,20 @@ class TestHit:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_limit_of_zero_denies_everything(
-        self, store: Store, algorithm: Algorithm
+        self, store: CounterStore, algorithm: Algorithm
     ) -> None:
         assert await hit(store, check(0, 60, algorithm)) == Outcome(
             False, 0, 0, 60 * SECOND, 60 * SECOND, certain=True
         )
 
-    async def test_clients_and_buckets_are_counted_separately(self, store: Store) -> None:
+    async def test_clients_and_buckets_are_counted_separately(self, store: CounterStore) -> None:
         assert (await hit(store, check(1))).ok
         assert (await hit(store, check(1, key=BOB))).ok
         assert (await hit(store, check(1, name="other"))).ok
         assert (await hit(store, check(2))).ok
         assert not (await hit(store, check(1))).ok
 
-    async def test_any_text_can_name_a_bucket(self, store: Store) -> None:
+    async def test_any_text_can_name_a_bucket(self, store: CounterStore) -> None:
         names = [
             "a",
             "a:b",
@@ -139,7 +143,7 @@ class TestHit:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_cost_that_does_not_fit_takes_nothing(
-        self, store: Store, algorithm: Algorithm
+        self, store: CounterStore, algorithm: Algorithm
     ) -> None:
         await hit(store, check(8, 60, algorithm, cost=5))
         for cost in (5, 9):
@@ -148,12 +152,12 @@ class TestHit:
         assert (await hit(store, check(8, 60, algorithm, cost=3)))[:3] == (True, 8, 0)
         assert (await hit(store, check(8, 60, algorithm, cost=0)))[:3] == (True, 8, 0)
 
-    async def test_nothing_is_asked_of_nothing(self, store: Store) -> None:
+    async def test_nothing_is_asked_of_nothing(self, store: CounterStore) -> None:
         assert await store.hit([]) == []
         assert await store.peek([]) == []
         await store.settle([])
 
-    async def test_counts_beyond_32_bits_are_kept(self, store: Store) -> None:
+    async def test_counts_beyond_32_bits_are_kept(self, store: CounterStore) -> None:
         most = check(2**31 - 1)
         for _ in range(3):
             await hit(store, most._replace(cost=2**31 - 1, forced=True))
@@ -162,7 +166,7 @@ class TestHit:
 
 class TestGroups:
     async def test_the_rates_of_a_group_take_all_or_nothing(
-        self, store: Store, clock: Clock
+        self, store: CounterStore, clock: Clock
     ) -> None:
         quick, slow = check(2, 1), check(3, 60)
         for _ in range(2):
@@ -177,7 +181,9 @@ class TestGroups:
         assert [(o.ok, o.remaining) for o in outcomes] == [(True, 1), (False, 0)]
 
     @pytest.mark.parametrize("other", [ADA, BOB])
-    async def test_the_first_denied_group_ends_the_hit(self, store: Store, other: bytes) -> None:
+    async def test_the_first_denied_group_ends_the_hit(
+        self, store: CounterStore, other: bytes
+    ) -> None:
         """Groups before it stay taken, those behind it are untouched."""
         general, login = check(3, name="general"), check(1, name="login", key=other)
         last = check(9, name="last")
@@ -189,18 +195,20 @@ class TestGroups:
         assert [o.ok for [o] in await store.hit(groups)] == [False]
         assert [o.remaining for o in await store.peek([general, login, last])] == [0, 0, 8]
 
-    async def test_the_same_key_in_two_groups_counts_twice(self, store: Store) -> None:
+    async def test_the_same_key_in_two_groups_counts_twice(self, store: CounterStore) -> None:
         answer = await store.hit([[check(3)], [check(3)], [check(3)], [check(3)]])
         assert [o.remaining for [o] in answer] == [2, 1, 0, 0]
 
-    async def test_a_shadow_check_denies_nothing_and_takes_nothing(self, store: Store) -> None:
+    async def test_a_shadow_check_denies_nothing_and_takes_nothing(
+        self, store: CounterStore
+    ) -> None:
         shadow, real = check(1, name="shadow")._replace(shadow=True), check(5)
         for left in (4, 3, 2):
             [[watched], [outcome]] = await store.hit([[shadow], [real]])
             assert (watched.ok, outcome.remaining) == (left == 4, left)
         assert (await peek(store, shadow))[:3] == (False, 1, 0)
 
-    async def test_what_is_forced_denies_nothing(self, store: Store) -> None:
+    async def test_what_is_forced_denies_nothing(self, store: CounterStore) -> None:
         forced = check(1, cost=3)._replace(forced=True)
         [[first], [second]] = await store.hit([[forced], [check(5, name="next")]])
         assert (first.ok, second.ok) == (False, True)
@@ -209,7 +217,9 @@ class TestGroups:
 
 class TestSettle:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_parallel_failures_are_capped(self, store: Store, algorithm: Algorithm) -> None:
+    async def test_parallel_failures_are_capped(
+        self, store: CounterStore, algorithm: Algorithm
+    ) -> None:
         login = check(5, 3600, algorithm, later=True)
         outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
         assert sum(o.ok for o in outcomes) == 5
@@ -220,7 +230,7 @@ class TestSettle:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_parallel_successes_leave_nothing_counted(
-        self, store: Store, algorithm: Algorithm, clock: Clock
+        self, store: CounterStore, algorithm: Algorithm, clock: Clock
     ) -> None:
         login = check(5, 3600, algorithm, later=True)
         outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
@@ -230,7 +240,7 @@ class TestSettle:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_reservations_block_others_only_until_they_are_settled(
-        self, store: Store, algorithm: Algorithm
+        self, store: CounterStore, algorithm: Algorithm
     ) -> None:
         login = check(2, 3600, algorithm, later=True)
         tokens = [await reserve(store, login) for _ in range(2)]
@@ -241,7 +251,7 @@ class TestSettle:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_refund_after_its_window_changes_nothing(
-        self, store: Store, algorithm: Algorithm, clock: Clock
+        self, store: CounterStore, algorithm: Algorithm, clock: Clock
     ) -> None:
         login = check(5, 60, algorithm)
         token = await reserve(store, login)
@@ -255,7 +265,7 @@ class TestSettle:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_refund_of_what_was_reset_changes_nothing(
-        self, store: Store, algorithm: Algorithm, clock: Clock
+        self, store: CounterStore, algorithm: Algorithm, clock: Clock
     ) -> None:
         login = check(200, 60, algorithm)
         token = await reserve(store, login)
@@ -267,7 +277,7 @@ class TestSettle:
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_refund_is_seen_by_the_next_hit(
-        self, store: Store, algorithm: Algorithm
+        self, store: CounterStore, algorithm: Algorithm
     ) -> None:
         """Its caller does not wait for it: whoever comes after it finds it done."""
         login = check(1, 60, algorithm)
@@ -280,7 +290,9 @@ class TestSettle:
             await store.reset(login.bucket, login.key)
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_a_surcharge_counts_in_full(self, store: Store, algorithm: Algorithm) -> None:
+    async def test_a_surcharge_counts_in_full(
+        self, store: CounterStore, algorithm: Algorithm
+    ) -> None:
         llm = check(10, 60, algorithm)
         await settle(store, await reserve(store, llm), keep=7)
         assert (await peek(store, llm)).remaining == 3
@@ -288,7 +300,7 @@ class TestSettle:
         assert (await peek(store, llm))[:3] == (False, 10, 0)
 
     async def test_tokens_may_be_settled_by_another_user(
-        self, kind: str, tmp_path: Path, clock: Clock, store: Store
+        self, kind: str, tmp_path: Path, clock: Clock, store: CounterStore
     ) -> None:
         if kind == "memory":
             return
@@ -303,7 +315,7 @@ class TestConcurrency:
         rule: Rule = concurrency_rule(count, 60)
         return Check(bucket_of("slots", rule), key, rule)
 
-    async def test_slots_are_taken_and_released(self, store: Store) -> None:
+    async def test_slots_are_taken_and_released(self, store: CounterStore) -> None:
         slots = self.slots(2)
         token = (await hit(store, slots)).token  # it needs no asking for
         assert token is not None
@@ -313,7 +325,9 @@ class TestConcurrency:
         assert (await hit(store, slots)).ok
         assert not (await hit(store, slots)).ok
 
-    async def test_a_slot_that_is_never_freed_comes_back(self, store: Store, clock: Clock) -> None:
+    async def test_a_slot_that_is_never_freed_comes_back(
+        self, store: CounterStore, clock: Clock
+    ) -> None:
         token = await reserve(store, self.slots(1))
         clock.advance(60)
         fresh = await reserve(store, self.slots(1))
@@ -325,19 +339,19 @@ class TestConcurrency:
 
 class TestTheRest:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_a_look_takes_nothing(self, store: Store, algorithm: Algorithm) -> None:
+    async def test_a_look_takes_nothing(self, store: CounterStore, algorithm: Algorithm) -> None:
         for _ in range(3):
             assert await peek(store, check(1, 60, algorithm)) == Outcome(True, 1, 1, 0)
         await hit(store, check(1, 60, algorithm))
         for _ in range(3):
             assert not (await peek(store, check(1, 60, algorithm))).ok
 
-    async def test_several_are_looked_at_in_their_order(self, store: Store) -> None:
+    async def test_several_are_looked_at_in_their_order(self, store: CounterStore) -> None:
         await hit(store, check(3, key=BOB))
         outcomes = await store.peek([check(3), check(3, key=BOB), check(7)])
         assert [o.remaining for o in outcomes] == [3, 2, 7]
 
-    async def test_a_reset_removes_counts_and_blocks(self, store: Store) -> None:
+    async def test_a_reset_removes_counts_and_blocks(self, store: CounterStore) -> None:
         one = check(1)
         await hit(store, one)
         await store.block(one.bucket, one.key, 60 * SECOND)
@@ -345,7 +359,7 @@ class TestTheRest:
         assert (await hit(store, one)).ok
         await store.reset("never heard of", ADA)
 
-    async def test_a_block_denies_and_ends(self, store: Store, clock: Clock) -> None:
+    async def test_a_block_denies_and_ends(self, store: CounterStore, clock: Clock) -> None:
         one = check(5)
         await hit(store, one)
         await store.block(one.bucket, one.key, 10 * SECOND)
@@ -358,7 +372,9 @@ class TestTheRest:
         await store.block(one.bucket, one.key, 0)
         assert (await hit(store, one)).remaining == 4
 
-    async def test_one_may_be_blocked_before_it_ever_came(self, store: Store, clock: Clock) -> None:
+    async def test_one_may_be_blocked_before_it_ever_came(
+        self, store: CounterStore, clock: Clock
+    ) -> None:
         one = check(5)
         await store.block(one.bucket, one.key, 0)
         await store.block(one.bucket, one.key, 10 * SECOND)
@@ -366,7 +382,7 @@ class TestTheRest:
         clock.advance(10)
         assert (await hit(store, one)).ok
 
-    async def test_too_much_blocks_for_longer(self, store: Store, clock: Clock) -> None:
+    async def test_too_much_blocks_for_longer(self, store: CounterStore, clock: Clock) -> None:
         one = check(1, block_us=600 * SECOND)
         await hit(store, one)
         assert (await hit(store, one)).retry_us == 600 * SECOND
@@ -375,7 +391,7 @@ class TestTheRest:
         clock.advance(1)
         assert (await hit(store, one)).ok
 
-    async def test_it_is_closed_twice(self, store: Store) -> None:
+    async def test_it_is_closed_twice(self, store: CounterStore) -> None:
         await hit(store, check())
         await store.aclose()
         await store.aclose()

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from hasten.errors import StoreError
+from hasten.ratelimit.counter_store import Check, digest
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import rule_of
-from hasten.ratelimit.store import Check, digest
-from hasten.ratelimit.stores.redis import RedisStore
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import Clock, prefix_of, url_of
+from tests.ratelimit.stores import Clock, counter_store, prefix_of, url_of
 from tests.servers.topologies import SentinelPair, shared_cluster
 
 
@@ -32,7 +31,7 @@ def sentinels(tmp_path: Path) -> Iterator[SentinelPair]:
 
 async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> None:
     clock = Clock()
-    guard = Guard(RedisStore(sentinels.url, budget=1.0), clock=clock)
+    guard = Guard(counter_store(sentinels.url), clock=clock, store_timeout=1.0)
     for _ in range(5):
         [[outcome]] = await guard.hit([[check(5)]])
         assert outcome.ok
@@ -54,12 +53,12 @@ async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> N
     await until(is_back)
     [[outcome]] = await guard.hit([[check(5)]])
     assert not outcome.ok  # what was counted there is known here
-    await guard.aclose()
+    await guard.finish()
 
 
 async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_path: Path) -> None:
     cluster = shared_cluster()
-    store = RedisStore(url_of("redis-cluster", tmp_path))
+    store = counter_store(url_of("redis-cluster", tmp_path))
     one = check(5)
     await store.hit([[one]])
     key = f"{prefix_of(tmp_path)}:api:{{{one.key.hex()}}}"
@@ -75,7 +74,7 @@ async def test_a_node_that_is_down_concerns_its_own_clients_only(tmp_path: Path)
     from tests.servers.topologies import RedisCluster
 
     cluster = RedisCluster(tmp_path / "cluster").start()
-    store = RedisStore(cluster.url)
+    store = counter_store(cluster.url)
     checks = [check(5)._replace(key=digest(str(number))) for number in range(30)]
     await asyncio.gather(*(store.hit([[one]]) for one in checks))
     cluster.nodes[2].kill()

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from hasten.fastapi import RateLimited
-from hasten.ratelimit import Context, Limit, LoadShedder, RateLimitMiddleware, limit
+from hasten.ratelimit import (
+    Limit,
+    Limiter,
+    LoadSheddingMiddleware,
+    RateLimitMiddleware,
+    RequestInfo,
+    limit,
+)
 from tests.typing.ratelimit_http_ok import app, search
 
 Limit(5)  # type: ignore[arg-type]
@@ -12,12 +19,13 @@ Limit("5/h", key="user")  # type: ignore[arg-type]
 Limit("5/h", algorithm="leaky")  # type: ignore[arg-type]
 Limit("5/h", on_store_error="hope")  # type: ignore[arg-type]
 Limit("5/h", key=lambda request, response: "x")  # type: ignore[arg-type,misc]
-Limit.concurrency(2, counts={401})  # type: ignore[call-arg]
+Limit.concurrency(2, count_statuses={401})  # type: ignore[call-arg]
 Limit.concurrency(2, per="message")  # type: ignore[call-arg]
 RateLimitMiddleware(app, limits=["5/h"])  # type: ignore[list-item]
 RateLimitMiddleware(app, trusted=["10.0.0.0/8"])  # type: ignore[call-arg]
 RateLimited("5/h", path="/")  # type: ignore[call-arg]
-LoadShedder(app, most="many")  # type: ignore[arg-type]
+LoadSheddingMiddleware(app, max_concurrency="many")  # type: ignore[arg-type]
+Limiter("5/h")  # type: ignore[call-arg]
 limit("5/h", methods=["GET"])  # type: ignore[call-arg]
 
 
@@ -33,7 +41,7 @@ def takes_nothing() -> str:
 Limit(takes_nothing)  # type: ignore[arg-type]
 
 
-def no_text(context: Context) -> int:
+def no_text(request: RequestInfo) -> int:
     return 7
 
 

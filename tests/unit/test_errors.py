@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import builtins
 import copy
+import importlib
 import json
 import pickle
+import pkgutil
 import re
+from typing import Final
 
 import pytest
 
+import hasten
 from hasten import errors
+from hasten._decision import Decision
 from hasten.errors import (
     AddedInPart,
     AsyncioRequired,
     BodyRefused,
     HastenError,
     InvalidArgument,
-    InvalidLimit,
     InvalidOption,
     InvalidParameter,
     JobCancelled,
     JobFailed,
     JobNotFound,
+    LimitExceeded,
+    LimitNotFound,
+    MisplacedCall,
     MissingExtra,
+    MissingMiddleware,
     PayloadTooLarge,
     ResponseBroken,
     ResultTimeout,
@@ -35,10 +42,12 @@ from hasten.errors import (
     StoreInterrupted,
     StoreReadOnly,
     StoreRejected,
+    StoreTimeout,
     StoreTooNew,
     StoreUnavailable,
     WrongState,
 )
+from hasten.ratelimit.answers import CAPACITY, refusal
 
 NOT_INSTALLED = (
     "redis is not installed: it comes with the extra 'redis' of hasten; "
@@ -47,6 +56,11 @@ NOT_INSTALLED = (
 TOO_LARGE = (
     "send: argument 'body' makes the job too large: 2,000,000 bytes of JSON where 1,048,576 are "
     "allowed. Store the data elsewhere and pass a reference, or raise Queue(max_bytes=…)"
+)
+
+NO_MIDDLEWARE = (
+    "@limit of 'a' needs RateLimitMiddleware around the application, and there is none: "
+    "app.add_middleware(RateLimitMiddleware, …)"
 )
 
 MESSAGES = [
@@ -62,13 +76,22 @@ MESSAGES = [
         AsyncioRequired("Limiter.wait", "use hit"),
         "Limiter.wait needs asyncio, and another event loop runs: use hit",
     ),
+    (MisplacedCall("a .sync call blocks: await"), "a .sync call blocks: await"),
     (
-        InvalidLimit("STATUS", "status", 200, "a status from 400 to 599"),
-        "status=200: expected a status from 400 to 599 [STATUS]",
+        MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"),
+        NO_MIDDLEWARE,
     ),
     (
-        InvalidLimit.of("RATE", InvalidOption("rate", "ten", "a rate")),
-        "rate='ten': expected a rate [RATE]",
+        LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
+        "limit 'login': it is exceeded; retry in 3,600 s",
+    ),
+    (
+        LimitExceeded(Decision("login", False, 5, 0, 0.5, 0.5, unavailable=True)),
+        "limit 'login': its store is unavailable; retry in 1 s",
+    ),
+    (
+        LimitNotFound("logon", ["login", "all"]),
+        "no limit 'logon' is for this request; there is 'login', 'all'",
     ),
     (
         InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
@@ -101,7 +124,11 @@ MESSAGES = [
     (StoreRejected("redis://a", "a number is too large"), "redis://a: a number is too large"),
     (
         StoreInterrupted("redis://a", "it hung up"),
-        "redis://a: it hung up; what it was asked may have been done or not",
+        "redis://a: it hung up; the operation may or may not have been applied",
+    ),
+    (
+        StoreTimeout("redis://a", "it did not answer within 5 s"),
+        "redis://a: it did not answer within 5 s; the operation may or may not have been applied",
     ),
     (
         AddedInPart(StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
@@ -116,6 +143,42 @@ MESSAGES = [
     (JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
     (ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
 ]
+
+
+OUTSIDE: Final = {
+    # What handlers and functions of the application raise to steer hasten; hasten catches it.
+    "hasten.jobs.steering.RetryAfter": "a handler raises it",
+    "hasten.jobs.steering.Unrecoverable": "a handler raises it",
+    "hasten.jobs.steering.JobTimeout": "a handler is interrupted with it, and may catch it",
+    "hasten.jobs.threads.Interrupted": "a handler in a thread is interrupted with it",
+    # Private control flow: caught inside, where it is raised.
+    "hasten._redis.channel.NotSent": "turned into StoreUnavailable",
+    "hasten.compression.decoders.BadData": "turned into BodyRefused",
+    "hasten.jobs.arguments.UnfitResult": "fails the job; its text is the reason",
+    "hasten.jobs.arguments.UnresolvedAnnotation": "turned into the error of the task",
+    "hasten.jobs.encoding.NotStorable": "turned into InvalidArgument",
+    "hasten.jobs.engines.sqlite.working.LeaseMismatch": "ends a transaction",
+    "hasten.jobs.failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
+    "hasten.jobs.processes.ProcessDied": "fails the job; its text is the reason",
+    "hasten.jobs.processes._NotBegun": "ends an attempt to begin",
+    "hasten.ratelimit.middleware._FunctionFailed": "turned into a refusal",
+    # Advice.
+    "hasten.errors.PaginationWarning": "a warning",
+}
+"""The exceptions to the rule, by module and name, and why each is one."""
+
+
+def exception_classes() -> dict[str, type[BaseException]]:
+    """All that are defined in hasten, by module and name."""
+    found: dict[str, type[BaseException]] = {}
+    for module in pkgutil.walk_packages(hasten.__path__, "hasten."):
+        if "__main__" in module.name or module.name.startswith("hasten.django."):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            is_own = isinstance(value, type) and value.__module__ == module.name
+            if is_own and issubclass(value, BaseException):
+                found[f"{module.name}.{name}"] = value
+    return found
 
 
 def classes() -> set[type[HastenError]]:
@@ -146,9 +209,16 @@ class TestTree:
         for kind in classes():
             parent, also = tree[kind.__name__]
             bases = [base.__name__ for base in kind.__bases__]
-            assert bases[0] == parent
-            if also is not None:
-                assert issubclass(kind, getattr(builtins, also))
+            assert bases == ([parent] if also is None else [parent, also])
+
+    def test_has_every_exception_class_of_hasten(self) -> None:
+        """Who catches HastenError catches all that leaves hasten on purpose."""
+        outside = {
+            name: [base.__name__ for base in kind.__mro__]
+            for name, kind in exception_classes().items()
+            if not issubclass(kind, HastenError)
+        }
+        assert set(outside) <= OUTSIDE.keys()
 
     def test_every_class_ends_in_one_sentence(self) -> None:
         assert all(kind.__doc__ for kind in classes())
@@ -180,7 +250,8 @@ class TestFacts:
         wrong = WrongState("mail", "7", "active", ["failed"])
         assert (wrong.queue, wrong.job_id, wrong.state) == ("mail", "7", "active")
         option = InvalidOption("attempts", 0, "more")
-        assert (option.option, option.value) == ("attempts", 0)
+        assert (option.option, option.value, option.code) == ("attempts", 0, "invalid")
+        assert InvalidOption("attempts", 0, "more", code="out_of_range").code == "out_of_range"
         large = PayloadTooLarge("send", "body", 2, 1)
         assert (large.task, large.argument, large.size, large.limit) == ("send", "body", 2, 1)
         failed = JobFailed("7", "no such address")
@@ -197,6 +268,23 @@ class TestFacts:
         assert (store.store, store.reason) == ("sqlite:///a.db", "full")
         extra = MissingExtra("redis", "redis")
         assert (extra.module, extra.extra) == ("redis", "redis")
+
+
+class TestLimitExceeded:
+    def test_brings_the_answer_of_the_middleware(self) -> None:
+        answer = LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)).response()
+        assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["cache-control"] == "no-store"
+        refused = refusal(None, status=429, limits=["login"])
+        assert json.loads(answer.body) == json.loads(refused.body)
+
+    def test_without_a_store_it_is_a_503(self) -> None:
+        away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
+        answer = LimitExceeded(away).response()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        refused = refusal(None, status=503, limits=[], kind=CAPACITY)
+        assert json.loads(answer.body) == json.loads(refused.body)
 
 
 class TestProblems:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption
 from hasten.ratelimit.addresses import Addresses, is_private, parse
 from hasten.ratelimit.proxies import Proxies
 
@@ -81,7 +81,7 @@ class TestAddresses:
 
     @pytest.mark.parametrize("prefix", [0, 31, 129, True])
     def test_prefixes_within_reason(self, prefix: Any) -> None:
-        with pytest.raises(InvalidLimit, match="IPV6_PREFIX"):
+        with pytest.raises(InvalidOption, match=r"^ipv6_prefix="):
             Addresses(prefix)
 
     def test_private_ones(self) -> None:

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption
 from hasten.ratelimit.fields import NAMES, Fields, Policy, State, retry_after, seconds
 
 GENERAL = Policy("100-in-15min", 100, 900_000_000)
 LOGIN = Policy("5-in-1hr", 5, 3_600_000_000)
 
 
-def lines(families: Any, *states: State, violated: State | None = None) -> dict[str, str]:
-    found = Fields(families, lambda: 1_000.2).of(states, violated)
+def lines(styles: Any, *states: State, violated: State | None = None) -> dict[str, str]:
+    found = Fields(styles, lambda: 1_000.2).of(states, violated)
     names = [name for name, _ in found]
     assert len(names) == len(set(names))
     assert NAMES.issuperset(names)
@@ -60,7 +60,7 @@ states = st.builds(State, policies, st.integers(0, 2**31), st.integers(0, 10**14
 
 @given(st.lists(states, min_size=1, max_size=4))
 def test_the_newest_draft_parses_as_structured_fields(given_states: list[State]) -> None:
-    told = lines(["draft-10"], *given_states)
+    told = lines(["standard"], *given_states)
     for (name, parameters), state in zip(parse(told["ratelimit"]), given_states, strict=True):
         assert name == state.policy.name
         assert parameters == {"r": state.remaining, "t": seconds(state.reset_us)}
@@ -75,10 +75,19 @@ def test_the_newest_draft_parses_as_structured_fields(given_states: list[State])
 
 @given(
     st.lists(states, min_size=1, max_size=4),
-    st.sampled_from([("draft-10",), ("draft-8", "legacy"), ("draft-7",), ("legacy",), ()]),
+    st.sampled_from(
+        [
+            ("standard",),
+            ("standard", "legacy"),
+            ("draft-7",),
+            ("draft-7", "legacy"),
+            ("legacy",),
+            (),
+        ]
+    ),
 )
-def test_limits_that_are_known_before_are_told_the_same(told: list[State], families: Any) -> None:
-    fields = Fields(families, lambda: 77.5)
+def test_limits_that_are_known_before_are_told_the_same(told: list[State], styles: Any) -> None:
+    fields = Fields(styles, lambda: 77.5)
     make = fields.maker([state.policy for state in told])
     assert make(told) == fields.of(told)
 
@@ -91,7 +100,7 @@ def test_retry_after_is_never_too_short(retry_us: int, reset_us: int) -> None:
     assert retry_after(max(retry_us, reset_us)) >= seconds(reset_us)
 
 
-def test_each_family_of_headers_shows_both_limits() -> None:
+def test_each_style_of_headers_shows_both_limits() -> None:
     two = State(GENERAL, 99, 900_000_000), State(LOGIN, 4, 3_600_000_000)
     structured = {
         "ratelimit-policy": '"100-in-15min";q=100;w=900, "5-in-1hr";q=5;w=3600',
@@ -101,25 +110,24 @@ def test_each_family_of_headers_shows_both_limits() -> None:
     legacy = {
         "x-ratelimit-limit": "5", "x-ratelimit-remaining": "4", "x-ratelimit-reset": "4601",
     }  # fmt: skip
-    assert lines(["draft-10"], *two) == lines(["draft-8"], *two) == structured
+    assert lines(["standard"], *two) == structured
     assert lines(["draft-7"], *two) == {
         **old, "ratelimit": "limit=5, remaining=4, reset=3600",
     }  # fmt: skip
-    assert lines(["draft-6"], *two) == {
-        **old, "ratelimit-limit": "5", "ratelimit-remaining": "4", "ratelimit-reset": "3600",
-    }  # fmt: skip
     assert lines(["legacy"], *two) == legacy
-    assert lines(["draft-10", "legacy"], *two) == {**structured, **legacy}
+    assert lines(["standard", "legacy"], *two) == {**structured, **legacy}
     assert lines((), *two) == lines(["legacy"]) == {}
 
 
 def test_what_refuses_is_told_where_one_can_be() -> None:
     tight, refusing = State(LOGIN, 0, 1), State(GENERAL, 50, 2_000_000)
-    assert lines(["draft-6"], tight, refusing)["ratelimit-limit"] == "5"
-    assert lines(["draft-6"], tight, refusing, violated=refusing)["ratelimit-limit"] == "100"
+    assert lines(["legacy"], tight, refusing)["x-ratelimit-limit"] == "5"
+    assert lines(["legacy"], tight, refusing, violated=refusing)["x-ratelimit-limit"] == "100"
 
 
-@pytest.mark.parametrize("families", ["legacy", ["draft-9"], ["draft-6", "draft-10"]])
-def test_families_that_there_are_not(families: Any) -> None:
-    with pytest.raises(InvalidLimit, match="HEADERS"):
-        Fields(families, lambda: 0.0)
+@pytest.mark.parametrize(
+    "styles", ["legacy", ["draft-6"], ["draft-8"], ["draft-10"], ["draft-7", "standard"]]
+)
+def test_styles_that_there_are_not(styles: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"^headers="):
+        Fields(styles, lambda: 0.0)

@@ -12,13 +12,13 @@ ROOM = 2_000_000  # more keys than are counted, so that all of them are kept
 
 # Where Redis does not answer in time, hasten counts without it. What is compared is counting there,
 # also on a machine that is busy.
-BUDGET_SECONDS = 10
+TIMEOUT_SECONDS = 10
 
 
 class Hasten(PythonContestant):
     title = "hasten"
     remark = (
-        "defaults: a fixed window, draft-10 and X-RateLimit headers; alone: Limiter.hit; waits for"
+        "defaults: a fixed window, standard and X-RateLimit headers; alone: Limiter.hit; waits for"
         " Redis as long as it takes"
     )
     packages = ("hasten", "redis", "hiredis")
@@ -32,15 +32,17 @@ class Hasten(PythonContestant):
         text = ", ".join(map(_text, rates))
         store = url or MemoryStore(max_keys=ROOM)
         kind = cast("Any", algorithm)
-        return Limiter(text, store=store, algorithm=kind, budget=BUDGET_SECONDS).hit
+        return Limiter(
+            text, name="bench", store=store, algorithm=kind, store_timeout=TIMEOUT_SECONDS
+        ).hit
 
     @classmethod
     def application(cls, paths: Paths, *, url: str | None = None) -> Application:
-        from hasten.ratelimit.limit import Limit
+        from hasten.ratelimit.definitions import Limit
         from hasten.ratelimit.middleware import RateLimitMiddleware
 
         limits = [Limit(_text(rate), path=path) for path, rates in paths.items() for rate in rates]
-        return RateLimitMiddleware(bare, limits=limits, store=url, budget=BUDGET_SECONDS)
+        return RateLimitMiddleware(bare, limits=limits, store=url, store_timeout=TIMEOUT_SECONDS)
 
     @classmethod
     def unlimited(cls, paths: Paths) -> Application:
@@ -48,7 +50,7 @@ class Hasten(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        from hasten.ratelimit.limit import Limit
+        from hasten.ratelimit.definitions import Limit
         from hasten.ratelimit.middleware import RateLimitMiddleware
 
         limit = Limit(_text(rate), path="/login", methods=["POST"], skip_successful=True)

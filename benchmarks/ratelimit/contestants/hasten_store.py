@@ -18,9 +18,9 @@ class HastenStore(PythonContestant):
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
+        from hasten.ratelimit.counter_store import Check, digest
         from hasten.ratelimit.rates import Rate as HastenRate
         from hasten.ratelimit.rules import rule_of
-        from hasten.ratelimit.store import Check, digest
         from hasten.ratelimit.stores import MemoryStore
 
         [rate] = rates

@@ -1,4 +1,4 @@
-"""A process that is asked for twice as much as it can do, with and without a LoadShedder."""
+"""A process that is asked for twice as much as it can do, with and without load shedding."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SCOPE: Final = {"type": "http", "method": "GET", "path": "/", "headers": [], "cl
 
 
 async def measure(contestant: type[PythonContestant], *, seconds: float) -> dict[str, Any]:
-    from hasten.ratelimit import LoadShedder
+    from hasten.ratelimit import LoadSheddingMiddleware
 
-    bare, shedding = database(), LoadShedder(database())
+    bare, shedding = database(), LoadSheddingMiddleware(database())
     return {
         "without": await overload(bare, seconds),
         "with": await overload(shedding, seconds),

@@ -15,7 +15,7 @@ from hasten._redis.connections import Link, Part, Place, Pool
 from hasten._redis.topology import topology
 from hasten._redis_address import Address
 from hasten._timeouts import LoopTimeout
-from hasten.errors import StoreError, StoreInterrupted, StoreUnavailable
+from hasten.errors import StoreError, StoreInterrupted, StoreTimeout, StoreUnavailable
 
 logger = get_logger("hasten.redis")
 
@@ -196,7 +196,8 @@ class Client:
         if not troubles.is_answer(error):
             self._topology.doubt()
             lost = troubles.unreachable(shown, error, self._address.timeout)
-            return StoreInterrupted(shown, lost.reason)
+            kind = StoreTimeout if troubles.is_timeout(error) else StoreInterrupted
+            return kind(shown, lost.reason)
         ours = troubles.answered(shown, error)
         if troubles.doubts_topology(ours):
             self._topology.doubt()

@@ -49,6 +49,10 @@ def is_unknown_script(error: BaseException) -> bool:
     return isinstance(error, foreign.NoScriptError)
 
 
+def is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | foreign.TimeoutError)
+
+
 def is_answer(error: BaseException) -> bool:
     """The server has answered, and the connection is as good as before."""
     return isinstance(error, foreign.ResponseError)
@@ -88,6 +92,6 @@ def unreachable(store: str, error: BaseException, seconds: float) -> StoreError:
         r"NOAUTH|WRONGPASS|invalid username-password|Authentication required", text
     ):
         return StoreUnavailable(store, f"it does not let us in: {text}")
-    if isinstance(error, TimeoutError | foreign.TimeoutError):
+    if is_timeout(error):
         return StoreUnavailable(store, f"it did not answer within {seconds:g} s")
     return StoreUnavailable(store, f"it cannot be reached: {text or type(error).__name__}")

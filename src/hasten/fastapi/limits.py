@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Unpack, cast
 
 from fastapi import FastAPI, HTTPException, routing
@@ -10,10 +10,12 @@ from fastapi.params import Depends
 from fastapi.requests import HTTPConnection
 
 from hasten._asgi import Scope
-from hasten.errors import InvalidLimit
+from hasten.errors import MissingMiddleware
 from hasten.ratelimit import Limit, RateLimitMiddleware
+from hasten.ratelimit.definitions import AnyRate, RouteOptions, paths_of
 from hasten.ratelimit.exchange import current
-from hasten.ratelimit.limit import AnyRate, RouteOptions
+from hasten.ratelimit.exemptions import is_exempt
+from hasten.ratelimit.fields import STYLES_BY_DEFAULT
 from hasten.ratelimit.paths import Paths
 from hasten.ratelimit.routes import finders, limits_of, remember, route_limit
 
@@ -23,7 +25,8 @@ class RateLimited(Depends):
 
     The options are those of `Limit`, except for path, methods and per. Of a router or an
     application, it limits each of the routes on its own; with a name, all of them together.
-    `RateLimitMiddleware` has to be around the application.
+    `RateLimitMiddleware` has to be around the application; without it a request raises
+    `MissingMiddleware`. It does not count the requests of a handler that is `exempt`.
     """
 
     def __init__(self, rate: AnyRate, **options: Unpack[RouteOptions]) -> None:
@@ -40,14 +43,11 @@ class _Limited:
         self._limits: dict[str, Limit] = {}
 
     async def __call__(self, connection: HTTPConnection) -> None:
+        if is_exempt(connection.scope.get("endpoint")):
+            return
         exchange = current.get()
         if exchange is None:
-            raise InvalidLimit(
-                "NO_MIDDLEWARE",
-                "RateLimited",
-                self.limit.name,
-                "RateLimitMiddleware around the application",
-            )
+            raise MissingMiddleware(f"RateLimited of {self.limit.name!r}", "RateLimitMiddleware")
         if not await exchange.middleware.take(exchange, self.limit_of(connection.scope)):
             # The middleware answers in the place of this.
             raise HTTPException(exchange.denied.limit.status if exchange.denied else 429)
@@ -79,6 +79,8 @@ def _route_of(scope: Scope) -> str:
 
 def _limits_of_dependencies(scope: Scope) -> Iterator[Limit]:
     route = scope.get("route")
+    if is_exempt(scope.get("endpoint")):
+        return
     included = scope.get("fastapi", {}).get("effective_route_context")
     for called in _dependencies(getattr(included, "dependant", getattr(route, "dependant", None))):
         if isinstance(called, _Limited):
@@ -98,9 +100,9 @@ finders.append(_limits_of_dependencies)
 
 
 def document_rate_limits(app: FastAPI) -> None:
-    """Describe in OpenAPI, for each route that is limited, that and how it may be refused.
+    """Describe in OpenAPI how each limited route may be refused, and the headers that tell of it.
 
-    To be called when limits and routes are installed.
+    To be called when limits and routes are installed. It wraps ``app.openapi``.
     """
     described = app.openapi
 
@@ -110,7 +112,8 @@ def document_rate_limits(app: FastAPI) -> None:
             for path, method, operation in _operations(schema):
                 limits = _limits_of(app, path, method)
                 if limits:
-                    operation.setdefault("responses", {}).update(_refusals(limits))
+                    refusals = _refusals(limits, _headers(app))
+                    operation.setdefault("responses", {}).update(refusals)
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -124,31 +127,42 @@ def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
 
 
 def _limits_of(app: FastAPI, path: str, method: str) -> list[Limit]:
-    return [
-        limit
-        for limit in [*_of_middleware(app, path, method), *_of_routes(app, path, method)]
-        if not limit.shadow
+    routes = [
+        route
+        for route in _all_routes(app)
+        if getattr(route, "path_format", None) == path and method in (route.methods or ())
     ]
+    found = [limit for route in routes for limit in _of_route(route)]
+    if not any(is_exempt(route.endpoint) for route in routes):
+        found = [*_of_middleware(app, path, method), *found]
+    return [limit for limit in found if not limit.shadow]
 
 
 def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
+    for options in _middlewares(app):
+        excluded = options.get("exclude_paths") or ()
+        if excluded and Paths([paths_of("exclude_paths", excluded)]).match(path):
+            continue
+        limits = cast("Sequence[Limit]", options.get("limits", ()))
+        for place in Paths([limit.paths for limit in limits]).match(path):
+            limit = limits[place]
+            if limit.per == "request" and (limit.methods is None or method in limit.methods):
+                yield limit
+
+
+def _middlewares(app: FastAPI) -> Iterator[Mapping[str, Any]]:
+    """The options of each."""
     for middleware in app.user_middleware:
         kind: object = middleware.cls
         if kind is RateLimitMiddleware:
-            limits = cast("Sequence[Limit]", middleware.kwargs.get("limits", ()))
-            for place in Paths([limit.paths for limit in limits]).match(path):
-                limit = limits[place]
-                if limit.per == "request" and (limit.methods is None or method in limit.methods):
-                    yield limit
+            yield middleware.kwargs
 
 
-def _of_routes(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
-    for route in _all_routes(app):
-        if getattr(route, "path_format", None) == path and method in (route.methods or ()):
-            yield from limits_of(route.endpoint)
-            for dependency in route.dependencies:
-                if isinstance(dependency.dependency, _Limited):
-                    yield dependency.dependency.limit
+def _of_route(route: Any) -> Iterator[Limit]:
+    yield from limits_of(route.endpoint)
+    for dependency in route.dependencies:
+        if isinstance(dependency.dependency, _Limited) and not is_exempt(route.endpoint):
+            yield dependency.dependency.limit
 
 
 def _all_routes(app: FastAPI) -> Iterator[Any]:
@@ -158,15 +172,51 @@ def _all_routes(app: FastAPI) -> Iterator[Any]:
 
 
 _TEXT: Final = {"type": "string"}
+_NUMBER: Final = {"type": "integer", "minimum": 0}
 
-_HEADERS: Final = {
+_RETRY_AFTER: Final = {
     "Retry-After": {
         "description": "Seconds after which the same request passes.",
         "schema": {"type": "integer", "minimum": 1},
-    },
-    "RateLimit": {"description": "What is left of each limit, and when more is.", "schema": _TEXT},
-    "RateLimit-Policy": {"description": "The limits of this request.", "schema": _TEXT},
+    }
 }
+_POLICY: Final = {"description": "The limits of this request.", "schema": _TEXT}
+
+_STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "standard": {
+        "RateLimit": {
+            "description": "What is left of each limit, and when more is.",
+            "schema": _TEXT,
+        },
+        "RateLimit-Policy": _POLICY,
+    },
+    "draft-7": {
+        "RateLimit": {
+            "description": "What is left of the limit that is nearest to its end.",
+            "schema": _TEXT,
+        },
+        "RateLimit-Policy": _POLICY,
+    },
+    "legacy": {
+        "X-RateLimit-Limit": {"description": "How much passes at most.", "schema": _NUMBER},
+        "X-RateLimit-Remaining": {"description": "How much is left.", "schema": _NUMBER},
+        "X-RateLimit-Reset": {
+            "description": "When more is left, in seconds since 1970.",
+            "schema": _NUMBER,
+        },
+    },
+}
+"""The headers of each style, as `RateLimitMiddleware(headers=)` names them."""
+
+
+def _headers(app: FastAPI) -> dict[str, Any]:
+    """Those that tell of limits in the answers of this application."""
+    found: dict[str, Any] = {}
+    for options in _middlewares(app):
+        for style in options.get("headers", STYLES_BY_DEFAULT):
+            found |= _STYLES.get(style, {})
+    return found
+
 
 _PROBLEM: Final = {
     "type": "object",
@@ -181,12 +231,14 @@ _PROBLEM: Final = {
 }
 
 
-def _refusals(limits: Sequence[Limit]) -> dict[str, Any]:
+def _refusals(limits: Sequence[Limit], headers: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for limit in limits:
         answer = found.setdefault(
-            str(limit.status), {"description": "", "headers": _HEADERS, "content": {}}
+            str(limit.status), {"description": "", "headers": dict(_RETRY_AFTER), "content": {}}
         )
+        if limit.headers:
+            answer["headers"].update(headers)
         answer["description"] += f"{'; ' if answer['description'] else ''}{limit.name}"
         match limit.message:
             case None:

@@ -1,35 +1,48 @@
-"""Limits on how much a client may ask for, fair and exact when many ask at once."""
+"""Limits on how much a client may request, fair and exact when many request at once."""
 
-from hasten.ratelimit.context import Context
+from hasten._decision import Decision
+from hasten._request_info import RequestInfo
+from hasten.ratelimit.counter_store import Check, CounterStore, Outcome, Settlement, Token
 from hasten.ratelimit.current import CurrentLimit, SyncCurrentLimit, current_limit
-from hasten.ratelimit.decisions import Counters, Decided
-from hasten.ratelimit.limit import Limit
-from hasten.ratelimit.limiter import Decision, Limiter, SyncLimiter
+from hasten.ratelimit.definitions import ConcurrencyOptions, Limit, RouteOptions
+from hasten.ratelimit.exemptions import exempt
+from hasten.ratelimit.limiter import Limiter, SyncLimiter
 from hasten.ratelimit.limits import Limits, SyncLimits
 from hasten.ratelimit.middleware import RateLimitMiddleware
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.routes import limit
-from hasten.ratelimit.shedding import LoadShedder, Shed
-from hasten.ratelimit.stores import MemoryStore, open_store
+from hasten.ratelimit.rules import Rule
+from hasten.ratelimit.shedding import LoadSheddingMiddleware, Shed
+from hasten.ratelimit.stats import LimitStats, LoadSheddingStats, RateLimitStats
+from hasten.ratelimit.stores import MemoryStore
 
 __all__ = [
-    "Context",
-    "Counters",
+    "Check",
+    "ConcurrencyOptions",
+    "CounterStore",
     "CurrentLimit",
-    "Decided",
     "Decision",
     "Limit",
+    "LimitStats",
     "Limiter",
     "Limits",
-    "LoadShedder",
+    "LoadSheddingMiddleware",
+    "LoadSheddingStats",
     "MemoryStore",
+    "Outcome",
     "Rate",
     "RateLimitMiddleware",
+    "RateLimitStats",
+    "RequestInfo",
+    "RouteOptions",
+    "Rule",
+    "Settlement",
     "Shed",
     "SyncCurrentLimit",
     "SyncLimiter",
     "SyncLimits",
+    "Token",
     "current_limit",
+    "exempt",
     "limit",
-    "open_store",
 ]

@@ -11,7 +11,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
 
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -84,7 +84,7 @@ def is_private(text: str | None) -> bool:
 def _prefix(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 32 <= value <= 128:
         return value
-    raise InvalidLimit("IPV6_PREFIX", "ipv6_prefix", value, "a whole number from 32 to 128")
+    raise InvalidOption("ipv6_prefix", value, "a whole number from 32 to 128", code="out_of_range")
 
 
 def _embedded(address: IPv6Address, translated: bool) -> Address:

@@ -33,8 +33,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from hasten.ratelimit.counter_store import Check, Outcome, Token
 from hasten.ratelimit.rules import IN_FLIGHT_RETRY_US, Rule
-from hasten.ratelimit.store import Check, Outcome, Token
 
 State = tuple[int, ...]
 

@@ -27,14 +27,14 @@ _TEXTS: Final[Mapping[str, str]] = {
     "FORWARDED_HEADER": "requests come through a proxy that is not trusted, and all its clients "
     "are counted as one: name it by trusted_proxies=, or let the server tell the client's address",
     "DOUBLE_COUNT": "two middlewares around one application have equal limits: the inner one does "
-    "not count them again. Install it once, or give each middleware a name of its own",
+    "not count them again. Install it once, or give each middleware a namespace of its own",
     "ROOT_PATH": "the application is not known to remove the root path or to keep it: limits are "
     "matched with and without it. Write their paths as the application's routes have them, and add "
     "the middleware to the application instead of wrapping it",
     "MOUNT_PATH": "a limit is for the path within a mounted application of Litestar; it is matched "
     "with and without the path of the mount. Write the whole path",
     "KEY_ADDRESS": "a key is the address of who is connected, as it is written: clients behind a "
-    "proxy are one, and one of IPv6 has as many as it likes. Take context.client",
+    "proxy are one, and one of IPv6 has as many as it likes. Take request.client",
 }
 
 

@@ -6,8 +6,9 @@ from asyncio import AbstractEventLoop
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from hasten._decision import Decision
 from hasten._loops import is_running, run_on
-from hasten.errors import InvalidLimit, InvalidOption
+from hasten.errors import InvalidOption, LimitNotFound, MisplacedCall, MissingMiddleware
 from hasten.ratelimit.exchange import Exchange, Taken, current
 from hasten.ratelimit.rates import to_limit
 
@@ -26,21 +27,13 @@ class CurrentLimit:
         self.sync: Final = SyncCurrentLimit(self, exchange.loop)
 
     @property
-    def limit(self) -> int:
-        return self._taken.told.limit
+    def decision(self) -> Decision:
+        """What the limit says of this request, as it is now."""
+        return self._taken.decision(self._exchange.request)
 
-    @property
-    def remaining(self) -> int:
-        return self._taken.told.remaining
-
-    @property
-    def used(self) -> int:
-        return max(0, self.limit - self.remaining)
-
-    @property
-    def reset_after(self) -> float:
-        """Seconds until more is left than now."""
-        return self._taken.told.reset_us / 1_000_000
+    def __repr__(self) -> str:
+        decision = self.decision
+        return f"<CurrentLimit {decision.name!r} {decision.remaining} of {decision.limit} left>"
 
     def fail(self) -> None:
         """Count this request, whatever its status will be."""
@@ -53,11 +46,8 @@ class CurrentLimit:
     async def charge(self, cost: int) -> None:
         """Take more, as much as it turned out to cost, even if it is more than is left."""
         if self._taken.limit.is_concurrency:
-            raise InvalidLimit("COST", "limit", self._taken.limit.name, "one with a rate")
-        try:
-            to_limit("cost", cost)
-        except InvalidOption as error:
-            raise InvalidLimit.of("COST", error) from None
+            raise InvalidOption("limit", self._taken.limit.name, "one with a rate", code="conflict")
+        to_limit("cost", cost)
         checks = [
             check._replace(cost=cost, forced=True, counted_later=False)
             for check in self._taken.checks
@@ -70,17 +60,19 @@ class CurrentLimit:
 
     async def reset(self) -> None:
         """Forget all that this client has used up. Raises `StoreError`."""
-        for check in self._taken.checks:
-            await self._exchange.middleware.guard.reset(check.bucket, check.key)
+        places = [(check.bucket, check.key) for check in self._taken.checks]
+        await self._exchange.middleware.guard.reset(places)
 
     def _decide(self, *, keep: bool) -> None:
         limit = self._taken.limit
         if not limit.is_settled or limit.is_concurrency:
-            expected = "one with skip_successful, skip_failed or counts: others are counted at once"
-            raise InvalidLimit("OUTCOME", "limit", limit.name, expected)
+            expected = (
+                "one with skip_successful, skip_failed or count_statuses: others count at once"
+            )
+            raise InvalidOption("limit", limit.name, expected, code="conflict")
         if self._taken.is_settled:
-            raise InvalidLimit(
-                "SETTLED", "limit", limit.name, "to be told before the answer begins"
+            raise InvalidOption(
+                "limit", limit.name, "to be told before the answer begins", code="too_late"
             )
         self._taken.keep = keep
 
@@ -104,7 +96,7 @@ class SyncCurrentLimit:
 def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop | Any) -> T:
     """The result for a caller that cannot await, in a thread or on the event loop itself.
 
-    Raises `InvalidLimit` if there is something to wait for, and nobody but the event loop to do so.
+    Raises `MisplacedCall` if only the event loop, which this would block, could wait for it.
     """
     if not is_running():
         return run_on(loop, work)
@@ -114,27 +106,26 @@ def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop | Any) -> T
         result: T = end.value
         return result
     work.close()
-    raise InvalidLimit(
-        "BLOCKING",
-        "store",
-        "elsewhere",
-        "an async def handler, or one that runs in a thread: the store has to be waited for",
+    raise MisplacedCall(
+        "a limit whose store has to be waited for was used without await on the event loop: make "
+        "it an async def handler, or one that runs in a thread"
     )
 
 
 def current_limit(name: str) -> CurrentLimit:
-    """The limit of this name that the request is under. Raises `LookupError` if there is none."""
+    """The limit of this name that the request is under.
+
+    Raises `LimitNotFound` if it is under none of this name, `MissingMiddleware` where there is no
+    request.
+    """
     exchange = current.get()
     if exchange is None:
-        raise LookupError(
-            f"no limit {name!r} here: there is no request, or no RateLimitMiddleware around it"
-        )
+        raise MissingMiddleware(f"current_limit({name!r})", "RateLimitMiddleware")
     names: list[str] = []
     while exchange is not None:
         for taken in exchange.taken:
             if taken.limit.name == name:
                 return CurrentLimit(exchange, taken)
-            names.append(repr(taken.limit.name))
+            names.append(taken.limit.name)
         exchange = exchange.outer
-    there_is = ", ".join(names) or "none"
-    raise LookupError(f"no limit {name!r} is for this request; there is {there_is}")
+    raise LimitNotFound(name, names)

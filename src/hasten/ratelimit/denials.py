@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from hasten.ratelimit.store import Check, Group, Outcome, is_denied
+from hasten.ratelimit.counter_store import Check, Group, Outcome, is_denied
 
 MAX_DENIALS: Final = 10_000
 

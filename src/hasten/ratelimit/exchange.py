@@ -11,11 +11,12 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
+from hasten._decision import Decision
 from hasten._loops import trio_token
-from hasten.ratelimit.context import Context
+from hasten._request_info import RequestInfo
+from hasten.ratelimit.counter_store import Check, Outcome, Settlement, decision_of, shown
+from hasten.ratelimit.definitions import Limit, OrAwaitable
 from hasten.ratelimit.fields import NAMES, State
-from hasten.ratelimit.limit import Limit, OrAwaitable
-from hasten.ratelimit.store import Check, Outcome, Settlement, shown
 
 if TYPE_CHECKING:
     from hasten.ratelimit.middleware import RateLimitMiddleware
@@ -46,6 +47,10 @@ class Taken:
     def told(self) -> Outcome:
         """Of several rates the one that is to be told of."""
         return self.outcomes[0] if len(self.outcomes) == 1 else shown(self.outcomes)
+
+    def decision(self, request: RequestInfo) -> Decision:
+        """What callers and observers are told of it."""
+        return decision_of(self.limit.name, self.told, shadow=self.limit.shadow, request=request)
 
     def states(self) -> list[State]:
         """What is told of it, for each of its rates."""
@@ -97,20 +102,28 @@ class Exchange:
     """
 
     __slots__ = (
-        "_told_inside", "context", "denied", "hand_on", "has_started", "loop", "make_fields",
-        "middleware", "outer", "taken",
+        "_told_inside",
+        "denied",
+        "hand_on",
+        "has_started",
+        "loop",
+        "make_fields",
+        "middleware",
+        "outer",
+        "request",
+        "taken",
     )  # fmt: skip
 
     def __init__(
         self,
         middleware: RateLimitMiddleware,
-        context: Context,
+        request: RequestInfo,
         send: Send,
         outer: Exchange | None = None,
     ) -> None:
         self.middleware = middleware
         self.outer: Final = outer
-        self.context = context
+        self.request = request
         self.taken: list[Taken] = []
         self.denied: Taken | None = None
         """The limit that refuses it, once one does."""
@@ -127,7 +140,7 @@ class Exchange:
 
     @property
     def scope(self) -> Scope:
-        return self.context.scope
+        return self.request.scope
 
     @property
     def is_to_be_refused(self) -> bool:
@@ -183,7 +196,7 @@ class Exchange:
 
         Slots of concurrency are kept until `finish`: the body is still to come.
         """
-        self.context.status = status
+        self.request.status = status
         settlements: list[Settlement] = []
         for each in self.taken:
             if not each.limit.is_settled or each.is_settled or each.limit.is_concurrency:
@@ -217,20 +230,22 @@ class Exchange:
         if settlements:
             self.middleware.guard.settle_soon(settlements)
 
-    def counted_by(self, name: str) -> list[Limit]:
-        """The limits that middlewares of this name have counted here and around it."""
-        found = [each.limit for each in self.taken] if self.middleware.name == name else []
-        return found if self.outer is None else found + self.outer.counted_by(name)
+    def counted_by(self, namespace: str) -> list[Limit]:
+        """The limits that middlewares of this namespace have counted here and around it."""
+        found = (
+            [each.limit for each in self.taken] if self.middleware.namespace == namespace else []
+        )
+        return found if self.outer is None else found + self.outer.counted_by(namespace)
 
     async def _is_success(self, limit: Limit, status: int | None) -> bool:
         if status is None:
             return False
-        if limit.successful is None:
+        if limit.is_success is None:
             return status < 400
         try:
-            return bool(await answer_of(limit.successful(self.context)))
+            return bool(await answer_of(limit.is_success(self.request)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            what = f"{limit.name}: successful failed; the request is counted"
+            what = f"{limit.name}: is_success failed; the request is counted"
             self.middleware.errors.exception(what)
             return limit.skip_failed
 
@@ -247,20 +262,20 @@ class SocketExchange(Exchange):
     def __init__(
         self,
         middleware: RateLimitMiddleware,
-        context: Context,
+        request: RequestInfo,
         send: Send,
         around: Exchange | None,
         of_messages: Plan | None,
     ) -> None:
-        super().__init__(middleware, context, send)
+        super().__init__(middleware, request, send)
         self._around = around
         self._of_messages = of_messages
 
-    def counted_by(self, name: str) -> list[Limit]:
-        found = super().counted_by(name)
-        if self._of_messages is not None and self.middleware.name == name:
+    def counted_by(self, namespace: str) -> list[Limit]:
+        found = super().counted_by(namespace)
+        if self._of_messages is not None and self.middleware.namespace == namespace:
             found += self._of_messages.limits
-        return found if self._around is None else found + self._around.counted_by(name)
+        return found if self._around is None else found + self._around.counted_by(namespace)
 
 
 def is_last(message: Message) -> bool:

@@ -1,10 +1,10 @@
 """What stands between limits and a store, so that neither a dead nor a busy one harms requests.
 
 - A denial that is certain is repeated from memory: the store hears nothing of who keeps asking.
-- A store that fails or misses its budget some times in a row is not asked for a while: the request
-  goes on at once, by the rule of each check: "local" counts in this process, "allow" lets pass,
-  "deny" denies. One slow answer is not an outage, and time for which this process's own event loop
-  was late is not the store's.
+- A store that fails or is late some times in a row is not asked for a while: the request goes on at
+  once, by the rule of each check: "local" counts in this process, "allow" lets pass, "deny" denies.
+  One slow answer is not an outage, and time for which this process's own event loop was late is not
+  the store's.
 - Now and then the store is asked again, by nobody's request; once it answers, it decides again,
   and what was counted meanwhile is dropped. Reservations that ended meanwhile are settled then.
 """
@@ -18,36 +18,36 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
 from hasten._timeouts import LoopTimeout
-from hasten.errors import InvalidLimit, StoreError
+from hasten.errors import InvalidOption, StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
+from hasten.ratelimit.counter_store import (
+    Check,
+    CounterStore,
+    Group,
+    ImmediateStore,
+    Outcome,
+    Settlement,
+    TimedStore,
+    is_denied,
+)
 from hasten.ratelimit.denials import Denials
 from hasten.ratelimit.leasing import Leases
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.rules import Rule
-from hasten.ratelimit.store import (
-    Check,
-    Group,
-    ImmediateStore,
-    Outcome,
-    OverBudget,
-    Settlement,
-    Store,
-    TimedStore,
-    is_denied,
-)
+from hasten.ratelimit.stores.asking import AskingStore, late
 from hasten.ratelimit.stores.memory import MemoryStore
 
 T = TypeVar("T")
 
 logger = get_logger("hasten.ratelimit")
 
-BUDGET: Final = 0.05
+STORE_TIMEOUT: Final = 0.05
 
 # So many settlements are kept for a store that is away; what they would give back goes in time.
 MAX_OWED: Final = 10_000
@@ -55,6 +55,9 @@ MAX_OWED: Final = 10_000
 LOGGED_EVERY_S: Final = 60.0
 """An outage that begins sooner after the last one that was logged is not logged."""
 
+
+Place: TypeAlias = tuple[str, bytes]
+"""A bucket and a key."""
 
 _guards: Final[weakref.WeakSet[Guard]] = weakref.WeakSet()
 """All of this process, which hear of what is reset in their stores."""
@@ -69,7 +72,7 @@ class GuardCounts:
     repeated: int = 0
     """Denials that needed no asking."""
     errors: int = 0
-    """Times that the store failed or missed its budget."""
+    """Times that the store failed or was late."""
     without_store: int = 0
     """Hits that were answered without it."""
 
@@ -77,25 +80,27 @@ class GuardCounts:
 class Guard:
     """A store that always answers, and soon. May be used from several event loops.
 
-    instances is how many processes share the store: where each has to count for itself, it allows
-    its share. budget, in seconds, is for stores that keep to none of their own. clock is for tests.
+    processes is how many processes share the store: where each has to count for itself, it allows
+    its share. store_timeout, in seconds, is how long a hit waits for the store. What administrates
+    (`reset`, `block`, `peek`) waits as long as the store itself does.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: CounterStore,
         *,
-        instances: int = 1,
-        budget: Duration = BUDGET,
+        processes: int = 1,
+        store_timeout: Duration = STORE_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        self.store = store
+        self.root: Final = store
+        """The store as it was given, which waits as long as it likes."""
         self.clock = clock
         self.immediate = store if isinstance(store, ImmediateStore) else None
         """The store itself, if it answers at once: then it needs no guarding."""
         self.counts = GuardCounts()
-        self._instances = to_limit("instances", instances, at_least=1)
-        self._budget_us = to_us("budget", budget, at_least_us=1)
+        self._processes = to_limit("processes", processes, at_least=1)
+        self._timeout_us = to_us("store_timeout", store_timeout, at_least_us=1)
         self._clock_ns = now_ns_of(clock)
         self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
@@ -106,10 +111,14 @@ class Guard:
         self._leases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Leases] = (
             weakref.WeakKeyDictionary()
         )
-        self._is_timed = isinstance(store, TimedStore)
+        self.store: Final = store.within(store_timeout) if isinstance(store, TimedStore) else store
+        """The store as requests ask it."""
+        self._is_timed = isinstance(self.store, TimedStore)
         _guards.add(self)
-        if isinstance(store, TimedStore):
-            store.on_late = self._probe_late
+        if isinstance(self.store, TimedStore):
+            self.store.on_late = self._probe_late
+        if isinstance(store, AskingStore):
+            store.users.add(self)
         self._questions = 0
         self._doubted: Check | None = None
         """What the store was asked when it failed last: it is probed with that."""
@@ -124,7 +133,7 @@ class Guard:
         return self._breaker.is_open
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
-        """As `Store.hit`; never raises `StoreError`."""
+        """As `CounterStore.hit`; never raises `StoreError`."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
@@ -148,7 +157,7 @@ class Guard:
         return None
 
     def settle_soon(self, settlements: Sequence[Settlement]) -> None:
-        """As `Store.settle`, without waiting. Every later `hit` finds it done."""
+        """As `CounterStore.settle`, without waiting. Every later `hit` finds it done."""
         if self.immediate is not None:
             self.immediate.settle_now(settlements)
             return
@@ -164,25 +173,28 @@ class Guard:
             self._spawn(self._settled(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """As `Store.peek`; never raises `StoreError`."""
+        """As `CounterStore.peek`; never raises `StoreError`."""
         if self._breaker.is_open:
             return self._local.peek_now([self._share(check) for check in checks])
         question = self._next_question()
         try:
-            return await self._within_budget(self._asked([checks]).peek(checks))
+            outcomes = await self.root.peek(checks)
         except StoreError as error:
             self._failed(error, question)
             return self._local.peek_now([self._share(check) for check in checks])
+        leases = self._leases.get(asyncio.get_running_loop()) if self._leases else None
+        return outcomes if leases is None else leases.with_own(checks, outcomes)
 
-    async def reset(self, bucket: str, key: bytes) -> None:
-        """As `Store.reset`. Other processes ask the store again within a second."""
-        await reset_key(self.store, bucket, key)
+    async def reset(self, places: Sequence[Place]) -> None:
+        """As `CounterStore.reset`. Other processes ask the store again within a second."""
+        await reset_keys(self.root, places)
 
-    async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """As `Store.block`; holds in this process even if the store is away."""
-        self._let_go(bucket, key)
-        self._local.block_now(bucket, key, for_us)
-        await self.store.block(bucket, key, for_us)
+    async def block(self, places: Sequence[Place], for_us: int) -> None:
+        """As `CounterStore.block`; holds in this process even if the store is away."""
+        for place in places:
+            self._let_go(*place)
+            self._local.block_now(*place, for_us)
+        await _together(self.root, [self.root.block(*place, for_us) for place in places])
 
     def _let_go(self, bucket: str, key: bytes) -> None:
         self._denials.forget(bucket, key)
@@ -199,17 +211,15 @@ class Guard:
         if (leases := self._leases.get(asyncio.get_running_loop())) is not None:
             await leases.give_back()
 
-    async def aclose(self) -> None:
-        """Finish what has begun, and let go of the store. Safe to call twice."""
+    async def finish(self) -> None:
+        """Finish what has begun. The store stays open: others may use it."""
         if self.immediate is not None:
-            await self.store.aclose()
             return
         loop = asyncio.get_running_loop()
         if (leases := self._leases.get(loop)) is not None:
             await leases.give_back()
-        # They keep to the budget, and what they settle is somebody's.
+        # They keep to the time-out, and what they settle is somebody's.
         await asyncio.gather(*(task for task in self._tasks if task.get_loop() is loop))
-        await self.store.aclose()
 
     # With the store -----------------------------------------------------------------------------
 
@@ -224,7 +234,7 @@ class Guard:
         self.counts.asked += 1
         question = self._next_question()
         try:
-            answer = await self._within_budget(self._asked(groups).hit(groups))
+            answer = await self._in_time(self._asked(groups).hit(groups))
         except StoreError as error:
             self._doubted = groups[0][0]
             self._failed(error, question)
@@ -234,10 +244,10 @@ class Guard:
         self._denials.learn(groups, answer, asked_us)
         return answer
 
-    def _asked(self, groups: Sequence[Group]) -> Store:
+    def _asked(self, groups: Sequence[Group]) -> CounterStore:
         """The store, with leases before it if something may be counted approximately."""
         for group in groups:
-            if group and group[0].workers:
+            if group and group[0].processes:
                 loop = asyncio.get_running_loop()
                 leases = self._leases.get(loop)
                 if leases is None:
@@ -245,14 +255,14 @@ class Guard:
                 return leases
         return self.store
 
-    async def _within_budget(self, asking: Awaitable[T]) -> T:
+    async def _in_time(self, asking: Awaitable[T]) -> T:
         if self._is_timed:
             return await asking
         try:
-            async with LoopTimeout(self._budget_us / 1_000_000):
+            async with LoopTimeout(self._timeout_us / 1_000_000):
                 return await asking
         except TimeoutError as exc:
-            raise OverBudget(type(self.store).__name__, self._budget_us) from exc
+            raise late(type(self.store).__name__, self._timeout_us) from exc
 
     def _next_question(self) -> int:
         self._questions += 1
@@ -278,7 +288,7 @@ class Guard:
         self._is_probing = True
         question = self._next_question()
         try:
-            await self._within_budget(self.store.peek([check]))
+            await self._in_time(self.store.peek([check]))
         except StoreError as error:
             self._failed(error, question)
         else:
@@ -300,7 +310,7 @@ class Guard:
     async def _settled(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
         question = self._next_question()
         try:
-            await self._within_budget(settling)
+            await self._in_time(settling)
         except StoreError as error:
             self._failed(error, question)
             self._owed.extend(settlements)
@@ -342,13 +352,13 @@ class Guard:
 
     def _share(self, check: Check) -> Check:
         """The check against this process's share of its limit."""
-        if self._instances == 1:
+        if self._processes == 1:
             return check
         rule = self._shares.get(check.rule)
         if rule is None:
             whole = check.rule
-            limit = -(-whole.limit // self._instances)
-            rule = Rule(whole.kind, limit, whole.window_us, -(-whole.burst // self._instances))
+            limit = -(-whole.limit // self._processes)
+            rule = Rule(whole.kind, limit, whole.window_us, -(-whole.burst // self._processes))
             self._shares[whole] = rule
         return check._replace(rule=rule)
 
@@ -356,27 +366,38 @@ class Guard:
         return self._clock_ns() // 1000
 
 
-async def reset_key(store: Store, bucket: str, key: bytes) -> None:
-    """Forget all of a key in a store, and in all that stands before it in this process.
+async def reset_keys(store: CounterStore, places: Sequence[Place]) -> None:
+    """Forget all of some keys in a store, and in all that stands before it in this process.
 
     Raises `StoreError`.
     """
     guards = _guards_of(store)
     for guard in guards:
-        guard._forget(bucket, key)
-    await store.reset(bucket, key)
+        for place in places:
+            guard._forget(*place)
+    await _together(store, [store.reset(*place) for place in places])
     for guard in guards:
-        guard._denials.forget(bucket, key)  # it may have been denied once more meanwhile
+        for place in places:
+            guard._denials.forget(*place)  # it may have been denied once more meanwhile
 
 
-async def clear_store(store: Store) -> None:
+async def _together(store: CounterStore, asking: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """At once, so that a store elsewhere is asked once, and does all of it or nothing."""
+    if isinstance(store, AskingStore):
+        await asyncio.gather(*asking)
+        return
+    for each in asking:
+        await each
+
+
+async def clear_store(store: CounterStore) -> None:
     """Forget all keys of a store, and of all that stands before it in this process.
 
-    Raises `StoreError`, and `InvalidLimit` for a store of the application's own without `clear`.
+    Raises `StoreError`, and `InvalidOption` for a store of the application's own without `clear`.
     """
     clear: Any = getattr(store, "clear", None)
     if clear is None:
-        raise InvalidLimit("RESET", "store", store, "a store that has clear()")
+        raise InvalidOption("store", store, "a store that has clear()")
     guards = _guards_of(store)
     for guard in guards:
         await guard._forget_all()
@@ -387,8 +408,8 @@ async def clear_store(store: Store) -> None:
         guard._denials.clear()
 
 
-def _guards_of(store: Store) -> list[Guard]:
-    return [guard for guard in list(_guards) if guard.store is store]
+def _guards_of(store: CounterStore) -> list[Guard]:
+    return [guard for guard in list(_guards) if guard.root is store]
 
 
 def _ends(groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> bool:

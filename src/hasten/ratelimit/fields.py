@@ -1,8 +1,8 @@
 """What answers tell of limits, in header fields.
 
-"draft-10" is draft-ietf-httpapi-ratelimit-headers-10, whose fields are structured (RFC 9651) and
-name every policy; "draft-8" has the same. "draft-7" and "draft-6" know one limit: the one that is
-nearest to its end. So does "legacy", the X-RateLimit-* that most clients read.
+"standard" is draft-ietf-httpapi-ratelimit-headers-10, whose fields are structured (RFC 9651) and
+name every policy. "draft-7" knows one limit: the one that is nearest to its end. So does "legacy",
+the X-RateLimit-* that most clients read.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from math import ceil
 from typing import Final, NamedTuple, Protocol
 
 from hasten._asgi import Headers
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption
 
-FAMILIES: Final = ("draft-10", "draft-8", "draft-7", "draft-6", "legacy")
+STYLES: Final = ("standard", "draft-7", "legacy")
+
+STYLES_BY_DEFAULT: Final = ("standard", "legacy")
 
 NAMES: Final = frozenset(
     {
@@ -59,21 +61,21 @@ class Left(Protocol):
 
 
 class Fields:
-    """Header fields in the families that were asked for."""
+    """Header fields in the styles that were asked for."""
 
-    def __init__(self, families: Collection[str], now: Callable[[], float]) -> None:
+    def __init__(self, styles: Collection[str], now: Callable[[], float]) -> None:
         """now is the time, in seconds since the epoch, that "legacy" tells by.
 
-        Raises `InvalidLimit`.
+        Raises `InvalidOption`.
         """
-        families = _families(families)
-        self._is_structured = bool({"draft-10", "draft-8"} & {*families})
-        older = [each for each in ("draft-7", "draft-6") if each in families]
-        if len(older) + self._is_structured > 1:
-            raise InvalidLimit("HEADERS", "headers", families, "one draft, with or without legacy")
-        self._draft = older[0] if older else None
-        self._is_legacy = "legacy" in families
-        self.are_there: Final = bool(families)
+        styles = _styles(styles)
+        self._is_structured = "standard" in styles
+        self._is_draft_7 = "draft-7" in styles
+        if self._is_structured and self._is_draft_7:
+            expected = "'standard' or 'draft-7', not both"
+            raise InvalidOption("headers", styles, expected, code="conflict")
+        self._is_legacy = "legacy" in styles
+        self.are_there: Final = bool(styles)
         self._now = now
         self._policies: dict[tuple[Policy, ...], bytes] = {}
         self._items: dict[str, bytes] = {}
@@ -87,11 +89,11 @@ class Fields:
         if self._is_structured:
             lines.append((b"ratelimit-policy", self._policy(states)))
             lines.append((b"ratelimit", self._structured(states)))
-        if self._draft or self._is_legacy:
+        if self._is_draft_7 or self._is_legacy:
             shown = violated or min(states, key=lambda each: (each.remaining, each.policy.quota))
-            if self._draft:
+            if self._is_draft_7:
                 lines.append((b"ratelimit-policy", self._policy(states)))
-                lines += _draft(self._draft, shown)
+                lines.append((b"ratelimit", _draft_7(shown)))
             if self._is_legacy:
                 reset = ceil(self._now() + shown.reset_us / SECOND_US)
                 lines.append((b"x-ratelimit-limit", b"%d" % shown.policy.quota))
@@ -169,18 +171,18 @@ class Fields:
         if line is None:
             if len(self._policies) >= MAX_KNOWN:
                 self._policies.clear()
-            describe = _described_before if self._draft else _described
+            describe = _described_before if self._is_draft_7 else _described
             line = b", ".join(map(describe, policies))
             self._policies[policies] = line
         return line
 
 
-def _families(value: object) -> Collection[str]:
+def _styles(value: object) -> Collection[str]:
     if isinstance(value, Collection) and not isinstance(value, str):
-        known = [each for each in value if each in FAMILIES]
+        known = [each for each in value if each in STYLES]
         if len(known) == len(value):
             return known
-    raise InvalidLimit("HEADERS", "headers", value, f"some of {', '.join(FAMILIES)}")
+    raise InvalidOption("headers", value, f"some of {', '.join(map(repr, STYLES))}, in a list")
 
 
 def _states(policies: Sequence[Policy], outcomes: Sequence[Left]) -> list[State]:
@@ -219,13 +221,6 @@ def _quoted(text: str) -> bytes:
     return b'"%b"' % escaped.encode("ascii")
 
 
-def _draft(draft: str, shown: State) -> Headers:
+def _draft_7(shown: State) -> bytes:
     quota, remaining, reset = shown.policy.quota, shown.remaining, seconds(shown.reset_us)
-    if draft == "draft-7":
-        value = b"limit=%d, remaining=%d, reset=%d" % (quota, remaining, reset)
-        return [(b"ratelimit", value)]
-    return [
-        (b"ratelimit-limit", b"%d" % quota),
-        (b"ratelimit-remaining", b"%d" % remaining),
-        (b"ratelimit-reset", b"%d" % reset),
-    ]
+    return b"limit=%d, remaining=%d, reset=%d" % (quota, remaining, reset)

@@ -17,12 +17,12 @@ from typing import Final
 
 from hasten._clock import Clock, now_ns_of
 from hasten.errors import StoreError
-from hasten.ratelimit.store import (
+from hasten.ratelimit.counter_store import (
     Check,
+    CounterStore,
     Group,
     Outcome,
     Settlement,
-    Store,
     Token,
     is_denied,
 )
@@ -43,20 +43,20 @@ LONGEST_US: Final = 1_000_000
 def may_lease(check: Check) -> bool:
     """Whether a check may be counted approximately."""
     return (
-        check.workers > 0
+        check.processes > 0
         and check.rule.kind != "concurrency"
-        and check.rule.capacity >= LEAST_EACH * check.workers
+        and check.rule.capacity >= LEAST_EACH * check.processes
         and not (check.counted_later or check.forced)
     )
 
 
 class Leases:
-    """A `Store` in front of one: checks that give `Check.workers` are counted approximately.
+    """A `CounterStore` in front of one, for checks that give `Check.processes`.
 
     Belongs to one event loop.
     """
 
-    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+    def __init__(self, store: CounterStore, *, clock: Clock | None = None) -> None:
         self._store = store
         self._clock_ns = now_ns_of(clock)
         self._leases: dict[tuple[str, bytes], _Lease] = {}
@@ -111,7 +111,7 @@ class Leases:
         place = check.bucket, check.key
         asking = self._asking[place] = asyncio.get_running_loop().create_future()
         try:
-            reserving = check._replace(cost=wanted, counted_later=True, workers=0, block_us=0)
+            reserving = check._replace(cost=wanted, counted_later=True, processes=0, block_us=0)
             [[outcome]] = await self._store.hit([[reserving]])
             if outcome.token is None:  # others were quicker
                 return await self._ask_exactly(check)
@@ -124,7 +124,7 @@ class Leases:
 
     async def _ask_exactly(self, check: Check) -> Outcome:
         asked_us = self._now_us()
-        [[outcome]] = await self._store.hit([[check._replace(workers=0)]])
+        [[outcome]] = await self._store.hit([[check._replace(processes=0)]])
         if outcome.ok:  # an empty lease remembers what is left
             place = check.bucket, check.key
             if place not in self._leases:
@@ -163,7 +163,10 @@ class Leases:
         return self._store.settle(settlements)
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        outcomes = await self._store.peek(checks)
+        return self.with_own(checks, await self._store.peek(checks))
+
+    def with_own(self, checks: Sequence[Check], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """What a store has answered, with what lies here unspent."""
         return [
             self._with_own(check, outcome) for check, outcome in zip(checks, outcomes, strict=True)
         ]
@@ -245,7 +248,7 @@ class _Lease:
         """How much to take next: nothing ahead if little was left, or that was long ago."""
         if now_us >= self._reset_at_us or self._remaining < NEAR * self._limit:
             return 0
-        return min(self._remaining // (2 * check.workers), MOST_AT_ONCE)
+        return min(self._remaining // (2 * check.processes), MOST_AT_ONCE)
 
     def cancel_timer(self) -> None:
         if self.timer is not None:

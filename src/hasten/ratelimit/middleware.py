@@ -10,24 +10,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Final
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Final, Self
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._clock import Clock, now_ns_of
+from hasten._decision import Decision
 from hasten._durations import Duration
 from hasten._loops import require_asyncio
-from hasten.errors import InvalidLimit, InvalidOption
+from hasten._request_info import RequestInfo
+from hasten._store import Store
+from hasten.errors import InvalidOption
 from hasten.ratelimit import routes
 from hasten.ratelimit.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit.breaker import PAUSE_US
 from hasten.ratelimit.clients import Clients, Oddities
-from hasten.ratelimit.context import Context
+from hasten.ratelimit.counter_store import ON_ERROR, Check, CounterStore, OnError, Outcome
 from hasten.ratelimit.current import finish_now
-from hasten.ratelimit.decisions import Counters, Decided, Decisions
+from hasten.ratelimit.decisions import Decisions
+from hasten.ratelimit.definitions import Limit, Rated, one_of, paths_of, text_of
 from hasten.ratelimit.exchange import Exchange, SocketExchange, Taken, answer_of, current
-from hasten.ratelimit.fallback import BUDGET, Guard
-from hasten.ratelimit.fields import Fields
-from hasten.ratelimit.limit import Limit, Rated, one_of, text_of
+from hasten.ratelimit.exemptions import Exemptions
+from hasten.ratelimit.fallback import STORE_TIMEOUT, Guard
+from hasten.ratelimit.fields import STYLES_BY_DEFAULT, Fields
 from hasten.ratelimit.limits import Limits
 from hasten.ratelimit.plans import Plan, Plans
 from hasten.ratelimit.proxies import Proxies
@@ -38,7 +44,7 @@ from hasten.ratelimit.root_paths import RootPaths, is_mounted
 from hasten.ratelimit.rules import Rule
 from hasten.ratelimit.sharing import first_of
 from hasten.ratelimit.sockets import Connection
-from hasten.ratelimit.store import ON_ERROR, Check, OnError, Outcome, Store
+from hasten.ratelimit.stats import RateLimitStats
 
 _MARK: Final = "hasten.ratelimit"
 
@@ -47,25 +53,26 @@ class RateLimitMiddleware:
     """``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m", path="/api/")])``
 
     - limits: each is for its paths and methods; those of one request are asked for together. A
-      list, or `Limits`, which has their store as well.
-    - store: where counts are kept: a URL ("redis://…", "sqlite:///…"), a store, or None for the
-      memory of this process.
+      list, or `Limits`, which has store, store_timeout and ipv6_prefix as well.
+    - store: where counts are kept: a URL ("redis://…", "sqlite:///…"), a `hasten.Store`, a
+      `CounterStore`, or None for the memory of this process. The clock of the store moves windows
+      and headers.
+    - exclude_paths: paths, each with all below it, that none of these limits counts.
     - trusted_proxies: addresses and ranges whose X-Forwarded-For is believed; hops: or so many
       proxies, whatever their addresses. proxy_header: "forwarded" (RFC 7239) or another header
       that they set. Without either, the client is who is connected.
     - ipv6_prefix: how much of an IPv6 address is one client.
     - on_store_error: where the store does not answer, "local" counts in this process, "allow" lets
-      pass, "deny" answers 503. budget: seconds to wait for it. instances: how many processes share
-      the store, so that each allows its part meanwhile.
-    - headers: "draft-10", "draft-8", "draft-7", "draft-6", "legacy" (X-RateLimit-*), several of
-      them, or none: Retry-After is part of every refusal.
-    - on_decision: called with a `Decided` for each limit of each request.
+      pass, "deny" answers 503. store_timeout: how long a request waits for it, 50 ms by default.
+      processes: how many processes share the store, so that each allows its part meanwhile.
+    - headers: "standard" (RateLimit and RateLimit-Policy of the newest draft), "draft-7", "legacy"
+      (X-RateLimit-*), several of them, or none: Retry-After is part of every refusal.
+    - on_decision: called with the `Decision` of each limit of each request; it cannot wait.
+    - stats: where decisions are counted, a `RateLimitStats` of yours.
     - enabled: False lets everything through, untouched.
-    - clock: for tests: `hasten.testing.ManualClock`. A store that is given as an object has to be
-      made with the same clock.
-    - name: of two middlewares of one name around a request, equal limits count it once.
+    - namespace: of two middlewares of one namespace around a request, equal limits count it once.
 
-    Raises `InvalidLimit`.
+    Raises `InvalidOption`.
     """
 
     def __init__(
@@ -73,66 +80,80 @@ class RateLimitMiddleware:
         app: ASGIApp,
         *,
         limits: Sequence[Limit] = (),
-        store: str | Store | None = None,
+        store: str | Store | CounterStore | None = None,
+        exclude_paths: str | Sequence[str] = (),
         trusted_proxies: Collection[str] = (),
         hops: int = 0,
         proxy_header: str = "x-forwarded-for",
         ipv6_prefix: int | None = None,
         on_store_error: OnError = "local",
-        budget: Duration = BUDGET,
-        instances: int = 1,
-        headers: Collection[str] = ("draft-10", "legacy"),
-        on_decision: Callable[[Decided], object] | None = None,
+        store_timeout: Duration | None = None,
+        processes: int = 1,
+        headers: Collection[str] = STYLES_BY_DEFAULT,
+        on_decision: Callable[[Decision], object] | None = None,
+        stats: RateLimitStats | None = None,
         enabled: bool = True,
-        name: str = "default",
-        clock: Clock | None = None,
+        namespace: str = "default",
     ) -> None:
         if isinstance(limits, Limits):
-            own_budget = None if budget == BUDGET else budget
-            _check_given(store=store, clock=clock, ipv6_prefix=ipv6_prefix, budget=own_budget)
+            _check_given(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
+            self._owned: Limits | None = None
         else:
-            ipv6_prefix = DEFAULT_PREFIX if ipv6_prefix is None else ipv6_prefix
-            limits = Limits(
-                limits, store=store, clock=clock, ipv6_prefix=ipv6_prefix, budget=budget
+            limits = self._owned = Limits(
+                limits,
+                store=store,
+                ipv6_prefix=DEFAULT_PREFIX if ipv6_prefix is None else ipv6_prefix,
+                store_timeout=STORE_TIMEOUT if store_timeout is None else store_timeout,
             )
         one_of("on_store_error", on_store_error, ON_ERROR)
+        _check_options(on_decision, stats, enabled, namespace)
+        excluded = None if exclude_paths == () else paths_of("exclude_paths", exclude_paths)
         self.app = app
         self.limits: Final = tuple(limits)
         self.settles: bool = any(limit.is_settled for limit in limits)
         self.on_store_error: Final = on_store_error
-        try:
-            self.guard = Guard(
-                limits.store, instances=instances, budget=limits.budget, clock=limits.clock
-            )
-        except InvalidOption as error:
-            raise InvalidLimit.of(error.option.upper(), error) from None
+        self._processes = processes
+        self.guard = Guard(
+            limits.counters,
+            processes=processes,
+            store_timeout=limits.store_timeout,
+            clock=limits.clock,
+        )
         self._all = limits
         immediate = self.guard.immediate
         self._hit_one = immediate.hit_one if immediate is not None else None
         self.fields: Final = Fields(headers, _seconds_of(limits.clock))
         self._oddities = Oddities()
-        self._plans = Plans(limits, self.fields, on_store_error, RootPaths(app), self._oddities)
+        self._plans = Plans(
+            limits,
+            self.fields,
+            on_store_error,
+            processes,
+            RootPaths(app),
+            self._oddities,
+            Exemptions(excluded, app),
+        )
         self._plan_of = self._plans.of_request
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self._clients = Clients(proxies, Addresses(limits.ipv6_prefix), self._oddities)
         self.errors = RepeatedErrors()
-        self._decisions = Decisions(limits, on_decision, self.errors)
+        self.stats = RateLimitStats() if stats is None else stats
+        """What each limit has decided so far, by its name."""
+        self._decisions = Decisions(limits, on_decision, self.errors, self.stats)
         self._refusals = Refusals()
         self._enabled = enabled
-        self.name: Final = name
-        self._mark = frozenset({name})
+        self.namespace: Final = namespace
+        self._mark = frozenset({namespace})
         self._is_alone: bool | None = None
         """Whether it has made its parts itself; None before the first request."""
 
-    @property
-    def counters(self) -> Mapping[str, Counters]:
-        """What each limit has done so far, by its name."""
-        return self._decisions.counters
+    def __repr__(self) -> str:
+        return f"<RateLimitMiddleware {self._all!r}>"
 
     async def reset(
         self, name: str | None = None, key: object = None, *, rate: Rated | None = None
     ) -> None:
-        """Let one client go, as `Limits.reset`.
+        """Reset one client, as `Limits.reset`.
 
         Without a name, forget all counts of the store, also those of others that use it: for tests.
         """
@@ -142,8 +163,24 @@ class RateLimitMiddleware:
             await self._all.reset(name, key, rate=rate)
 
     async def aclose(self) -> None:
-        """Let go of the store. Safe to call twice."""
-        await self.guard.aclose()
+        """Finish what has begun, and close the store if it was given as a URL. Safe to call twice.
+
+        What was given as an object, a `Store` or `Limits`, is closed by who made it.
+        """
+        await self.guard.finish()
+        if self._owned is not None:
+            await self._owned.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -171,13 +208,13 @@ class RateLimitMiddleware:
                 f"RateLimitMiddleware with {type(self.guard.store).__name__}",
                 "use store='memory://', or serve with asyncio",
             )
-        first = first_of(scope, self, (self.name, self.limits))
+        first = first_of(scope, self, (self.namespace, self.limits))
         self._is_alone = first is self
         if first is not self:
             self.guard, self._hit_one = first.guard, first._hit_one
             self._clients, self._oddities = first._clients, first._oddities
             self._decisions, self._refusals = first._decisions, first._refusals
-            self.errors = first.errors
+            self.errors, self.stats = first.errors, first.stats
         if is_mounted(scope):
             self._plan_of = self._plans.of_mounted_request
         elif first is not self:
@@ -212,7 +249,7 @@ class RateLimitMiddleware:
         plan, of_messages = self._plans.of_handshake(scope), self._plans.of_messages(scope)
         if self._is_inside_another(scope):
             plan, of_messages = self._uncounted(plan), self._uncounted(of_messages)
-        exchange = SocketExchange(self, self._context(scope), send, current.get(), of_messages)
+        exchange = SocketExchange(self, self._request_info(scope), send, current.get(), of_messages)
         if plan is not None:
             await self._take(exchange, plan)
             if exchange.denied is not None:
@@ -235,29 +272,29 @@ class RateLimitMiddleware:
             await self._refusals.refuse_handshake(exchange, send)
 
     def _exchange(self, scope: Scope, send: Send) -> Exchange:
-        context = self._context(scope)
+        request = self._request_info(scope)
         if scope[_MARK] is self._mark:
-            return Exchange(self, context, send)
-        return Exchange(self, context, send, outer=current.get())
+            return Exchange(self, request, send)
+        return Exchange(self, request, send, outer=current.get())
 
-    def _context(self, scope: Scope) -> Context:
-        return Context(scope, self._clients.of(scope))
+    def _request_info(self, scope: Scope) -> RequestInfo:
+        return RequestInfo(scope, self._clients.of(scope))
 
     def _is_inside_another(self, scope: Scope) -> bool:
-        """Whether another one of this name has the request already. Marks that this one has."""
+        """Whether another one of this namespace has the request. Marks that this one has."""
         marks = scope.get(_MARK)
         if marks is None:
             scope[_MARK] = self._mark
             return False
         scope[_MARK] = marks | self._mark
-        return self.name in marks
+        return self.namespace in marks
 
     def _uncounted(self, plan: Plan | None) -> Plan | None:
-        """The limits of a plan that no middleware of this name around this one has counted."""
+        """The limits of a plan that no middleware of this namespace around this one has counted."""
         around = current.get()
         if plan is None or around is None:
             return plan
-        counted = [each.definition for each in around.counted_by(self.name)]
+        counted = [each.definition for each in around.counted_by(self.namespace)]
         left = tuple(limit for limit in plan.limits if limit.definition not in counted)
         if len(left) == len(plan.limits):
             return plan
@@ -287,7 +324,7 @@ class RateLimitMiddleware:
         return True
 
     async def _take_message(self, exchange: Exchange, plan: Plan) -> bool:
-        message = Exchange(self, exchange.context, exchange.hand_on)
+        message = Exchange(self, exchange.request, exchange.hand_on)
         await self._take(message, plan)
         return message.denied is None
 
@@ -295,20 +332,20 @@ class RateLimitMiddleware:
         self, exchange: Exchange, plan: Plan, limit: Limit, hit_one: Callable[[Check], Outcome]
     ) -> None:
         """What most requests need: one limit by address, and a store that answers at once."""
-        group = plan.groups(exchange.context.client)[0]
+        group = plan.groups(exchange.request.client)[0]
         taken = Taken(limit, group, (hit_one(group[0]),))
         exchange.taken.append(taken)
         exchange.make_fields = plan.make_fields
-        if self._decisions.refuses(taken):
+        if self._decisions.refuses(taken, exchange):
             exchange.denied = taken
 
     async def _take(self, exchange: Exchange, plan: Plan) -> None:
         if plan.is_plain:
             limits: Sequence[Limit] = plan.limits
-            groups: Sequence[Sequence[Check]] = plan.groups(exchange.context.client)
+            groups: Sequence[Sequence[Check]] = plan.groups(exchange.request.client)
         else:
             try:
-                limits, groups = await self._groups(exchange.context, plan)
+                limits, groups = await self._groups(exchange.request, plan)
             except _FunctionFailed as failed:
                 exchange.denied = Taken(failed.limit, (), (_UNAVAILABLE,))
                 return
@@ -323,80 +360,80 @@ class RateLimitMiddleware:
         for limit, group, outcomes in zip(limits, groups, answer, strict=False):
             taken = Taken(limit, group, outcomes)
             exchange.taken.append(taken)
-            if self._decisions.refuses(taken):
+            if self._decisions.refuses(taken, exchange):
                 exchange.denied = taken
             if limit.on_limited is not None and taken.is_denied:
-                await self._tell_limited(limit, exchange.context)
+                await self._report_limited(limit, taken.decision(exchange.request))
 
-    async def _tell_limited(self, limit: Limit, context: Context) -> None:
+    async def _report_limited(self, limit: Limit, decision: Decision) -> None:
         assert limit.on_limited is not None
         try:
-            await answer_of(limit.on_limited(context))
+            await answer_of(limit.on_limited(decision))
         except Exception:  # noqa: BLE001  # of the application's own function
             self.errors.exception(f"{limit.name}: on_limited failed")
 
     async def _groups(
-        self, context: Context, plan: Plan
+        self, request: RequestInfo, plan: Plan
     ) -> tuple[list[Limit], list[Sequence[Check]]]:
         limits: list[Limit] = []
         groups: list[Sequence[Check]] = []
         for limit in plan.limits:
-            if limit.skip is not None and await self._is_skipped(context, limit):
+            if limit.skip is not None and await self._is_skipped(request, limit):
                 continue
-            key = await self._key(context, limit)
+            key = await self._key(request, limit)
             if key is None:
                 continue
             rules: Sequence[Rule] = limit.rules
             if limit.rate_of is not None:
-                rules = await self._rules(context, limit)
+                rules = await self._rules(request, limit)
                 if not rules:
                     continue
-            cost = limit.cost if isinstance(limit.cost, int) else await self._cost(context, limit)
+            cost = limit.cost if isinstance(limit.cost, int) else await self._cost(request, limit)
             limits.append(limit)
-            groups.append(limit.checks(key, cost, rules, self.on_store_error))
+            groups.append(limit.checks(key, cost, rules, self.on_store_error, self._processes))
         return limits, groups
 
-    async def _key(self, context: Context, limit: Limit) -> str | None:
+    async def _key(self, request: RequestInfo, limit: Limit) -> str | None:
         if limit.key == "ip":
-            return context.client
+            return request.client
         if limit.key == "global":
             return "global"
         if limit.key == "route":
-            return f"{context.client} {self._plans.route_of(context.scope)}"
+            return f"{request.client} {self._plans.route_of(request.scope)}"
         try:
-            key = await answer_of(limit.key(context))
+            key = await answer_of(limit.key(request))
             if key is None:
                 return None
             text = text_of(key)
         except Exception:  # noqa: BLE001  # of the application's own function
             # Whom to count it for is unknown, which must not be a way around the limit.
             how = self._on_failure(limit, "key", _ON_KEY_ERROR)
-            return context.client if how == "local" else None
-        if text != context.client and text == (context.scope.get("client") or (None,))[0]:
+            return request.client if how == "local" else None
+        if text != request.client and text == (request.scope.get("client") or (None,))[0]:
             self._oddities.say("KEY_ADDRESS", limit.name)
         return text
 
-    async def _is_skipped(self, context: Context, limit: Limit) -> bool:
+    async def _is_skipped(self, request: RequestInfo, limit: Limit) -> bool:
         assert limit.skip is not None
         try:
-            return bool(await answer_of(limit.skip(context)))
+            return bool(await answer_of(limit.skip(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self.errors.exception(f"{limit.name}: its skip failed; the request is counted")
             return False
 
-    async def _rules(self, context: Context, limit: Limit) -> Sequence[Rule]:
+    async def _rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
         """Those of a rate that a function returns; none if the request is not counted."""
         assert limit.rate_of is not None
         try:
-            return limit.rules_for(await answer_of(limit.rate_of(context)))
+            return limit.rules_for(await answer_of(limit.rate_of(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
             how = self._on_failure(limit, "rate", _ON_RATE_ERROR)
             return limit.strictest if how == "local" else ()
 
-    async def _cost(self, context: Context, limit: Limit) -> int:
+    async def _cost(self, request: RequestInfo, limit: Limit) -> int:
         assert callable(limit.cost)
         try:
-            return to_limit("cost", await answer_of(limit.cost(context)))
+            return to_limit("cost", await answer_of(limit.cost(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self.errors.exception(f"{limit.name}: its cost failed; the request costs 1")
             return 1
@@ -439,7 +476,21 @@ def _check_given(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
             expected = f"no {name} beside Limits(…), which has it"
-            raise InvalidLimit("LIMITS", name, value, expected)
+            raise InvalidOption(name, value, expected, code="conflict")
+
+
+def _check_options(on_decision: object, stats: object, enabled: object, namespace: object) -> None:
+    if on_decision is not None and not callable(on_decision):
+        raise InvalidOption("on_decision", on_decision, "a function of the decision: f(decision)")
+    called = getattr(on_decision, "__call__", None)  # noqa: B004
+    if iscoroutinefunction(on_decision) or iscoroutinefunction(called):
+        raise InvalidOption("on_decision", on_decision, "a function without async")
+    if stats is not None and not isinstance(stats, RateLimitStats):
+        raise InvalidOption("stats", stats, "RateLimitStats()")
+    if not isinstance(enabled, bool):
+        raise InvalidOption("enabled", enabled, "True or False")
+    if not isinstance(namespace, str) or not namespace:
+        raise InvalidOption("namespace", namespace, "a text that is not empty")
 
 
 def _seconds_of(clock: Clock | None) -> Callable[[], float]:

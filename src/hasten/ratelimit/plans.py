@@ -7,11 +7,12 @@ from typing import Final
 
 from hasten._asgi import Headers, Scope
 from hasten.ratelimit.clients import Oddities
+from hasten.ratelimit.counter_store import Check, OnError, Outcome
+from hasten.ratelimit.definitions import Limit
+from hasten.ratelimit.exemptions import Exemptions
 from hasten.ratelimit.fields import Fields
-from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.paths import Paths
 from hasten.ratelimit.root_paths import RootPaths
-from hasten.ratelimit.store import Check, OnError, Outcome
 
 MAX_KNOWN: Final = 10_000
 
@@ -22,7 +23,9 @@ MAX_KNOWN_CHARS: Final = 500
 class Plan:
     """Some limits that requests are under together."""
 
-    def __init__(self, limits: tuple[Limit, ...], fields: Fields, on_error: OnError) -> None:
+    def __init__(
+        self, limits: tuple[Limit, ...], fields: Fields, on_error: OnError, processes: int
+    ) -> None:
         self.limits: Final = limits
         self.is_plain: Final = all(limit.is_plain for limit in limits)
         """Whether the client's address is all that is to be known to ask the store."""
@@ -30,6 +33,7 @@ class Plan:
         """The only limit, if there is but one, with one rate and nothing to call."""
         self.make_fields: Final = _maker(limits, fields)
         self._on_error: OnError = on_error
+        self._processes = processes
         self._groups: dict[str, list[list[Check]]] = {}
 
     def groups(self, client: str) -> list[list[Check]]:
@@ -44,6 +48,7 @@ class Plan:
                     limit.cost if isinstance(limit.cost, int) else 1,
                     limit.rules,
                     self._on_error,
+                    self._processes,
                 )
                 for limit in self.limits
             ]
@@ -58,15 +63,19 @@ class Plans:
         limits: Sequence[Limit],
         fields: Fields,
         on_error: OnError,
+        processes: int,
         root_paths: RootPaths,
         oddities: Oddities,
+        exemptions: Exemptions,
     ) -> None:
         self._limits = tuple(limits)
         self._fields = fields
         self._on_error: OnError = on_error
+        self._processes = processes
         self._paths = Paths([limit.paths for limit in limits])
         self._plans: dict[tuple[Limit, ...], Plan] = {}
         self._root_paths = root_paths
+        self._exemptions = exemptions
         self._oddities = oddities
         self._of_requests: dict[tuple[str, str, object], Plan | None] = {}
         self._has_messages = any(limit.per == "message" for limit in limits)
@@ -107,7 +116,7 @@ class Plans:
     def of(self, limits: tuple[Limit, ...]) -> Plan:
         plan = self._plans.get(limits)
         if plan is None:
-            plan = self._plans[limits] = Plan(limits, self._fields, self._on_error)
+            plan = self._plans[limits] = Plan(limits, self._fields, self._on_error, self._processes)
         return plan
 
     def _remember(self, asked: tuple[str, str, object], scope: Scope) -> Plan | None:
@@ -121,6 +130,8 @@ class Plans:
 
     def _find(self, scope: Scope, method: str, per: str) -> Plan | None:
         forms = self._root_paths.forms(scope)
+        if self._exemptions.has(scope, forms):
+            return None
         places = self._paths.match(*forms.paths)
         if any(self._paths.match(*reading) != places for reading in forms.readings):
             code = "MOUNT_PATH" if self._root_paths.mounts_of(scope) else "ROOT_PATH"

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Scope, header_values
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption
 from hasten.ratelimit.addresses import MAX_CHARS as ADDRESS_CHARS
 from hasten.ratelimit.addresses import Address, parse
 from hasten.ratelimit.rates import to_limit
@@ -65,16 +65,14 @@ class Proxies:
         self, trusted: Collection[str] = (), *, hops: int = 0, header: str = "x-forwarded-for"
     ) -> None:
         if isinstance(trusted, str):
-            raise InvalidLimit(
-                "TRUSTED_PROXIES", "trusted_proxies", trusted, f"several: [{trusted!r}]"
-            )
+            raise InvalidOption("trusted_proxies", trusted, f"several: [{trusted!r}]")
         self._trusted = [_network(each) for each in trusted]
         self._hops = _hops(hops)
         if self._trusted and self._hops:
-            raise InvalidLimit("TRUSTED_PROXIES", "hops", hops, "no trusted_proxies beside it")
+            raise InvalidOption("hops", hops, "no trusted_proxies beside it", code="conflict")
         self._name = header.lower().encode()
         if not _NAME.fullmatch(self._name):
-            raise InvalidLimit("PROXY_HEADER", "proxy_header", header, "the name of a header")
+            raise InvalidOption("proxy_header", header, "the name of a header")
         self._is_list = header.lower() in LISTS
         self._is_forwarded = header.lower() == FORWARDED
         self._known: dict[str, bool] = {}
@@ -165,12 +163,11 @@ def _network(text: object) -> Network:
     try:
         network = ip_network(str(text), strict=False)
     except ValueError:
-        raise InvalidLimit(
-            "TRUSTED_PROXIES", "trusted_proxies", text, "addresses and ranges: ['10.0.0.0/8']"
+        raise InvalidOption(
+            "trusted_proxies", text, "addresses and ranges: ['10.0.0.0/8']"
         ) from None
     if network.prefixlen == 0 or network == _MAPPED:
-        raise InvalidLimit(
-            "TRUSTED_PROXIES",
+        raise InvalidOption(
             "trusted_proxies",
             text,
             "the addresses of your own proxies: trusting all lets each client choose its address",
@@ -185,7 +182,7 @@ def _network(text: object) -> Network:
 def _hops(hops: object) -> int:
     found = to_limit("hops", hops)
     if found > MAX_HOPS:
-        raise InvalidLimit("HOPS", "hops", hops, f"at most {MAX_HOPS}")
+        raise InvalidOption("hops", hops, f"at most {MAX_HOPS}", code="out_of_range")
     return found
 
 

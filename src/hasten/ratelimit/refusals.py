@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
+from hasten._request_info import RequestInfo
 from hasten.ratelimit.answers import CAPACITY, QUOTA, refusal, wants_text
-from hasten.ratelimit.context import Context
+from hasten.ratelimit.definitions import Limit
 from hasten.ratelimit.exchange import Exchange, Taken, answer_of
 from hasten.ratelimit.fields import NAMES, retry_after
-from hasten.ratelimit.limit import Limit
 from hasten.ratelimit.sockets import POLICY_VIOLATION
 
 MAX_KNOWN: Final = 1_000
@@ -42,10 +42,10 @@ class Refusals:
             if callable(message):
                 await _refuse_by(cast("ASGIApp", message), exchange, denied, send)
                 return
-            is_text = message is None and wants_text(exchange.context.header("accept"))
+            is_text = message is None and wants_text(exchange.request.header("accept"))
             status, headers, body = _make(limit, names, message, is_away=is_away, is_text=is_text)
         else:
-            status, headers, body = self._find(exchange.context, limit, names, is_away=is_away)
+            status, headers, body = self._find(exchange.request, limit, names, is_away=is_away)
         if exchange.middleware.settles:
             await _settle(exchange, status)
         exchange.has_started = True
@@ -69,9 +69,9 @@ class Refusals:
         await self.refuse(exchange, send_for_handshake)
 
     def _find(
-        self, context: Context, limit: Limit, names: tuple[str, ...], *, is_away: bool
+        self, request: RequestInfo, limit: Limit, names: tuple[str, ...], *, is_away: bool
     ) -> Refusal:
-        is_text = limit.message is None and wants_text(context.header("accept"))
+        is_text = limit.message is None and wants_text(request.header("accept"))
         found = self._known.get((limit, is_away, is_text, names))
         if found is None:
             if len(self._known) >= MAX_KNOWN:
@@ -97,7 +97,7 @@ def _make(
 
 async def _message(limit: Limit, exchange: Exchange) -> object:
     try:
-        return await answer_of(limit.message(exchange.context))
+        return await answer_of(limit.message(exchange.request))
     except Exception:  # noqa: BLE001  # of the application's own function
         exchange.middleware.errors.exception(f"{limit.name}: its message failed")
         return None

@@ -125,7 +125,7 @@ class RootPaths:
 
     def _look(self, scope: Scope) -> None:
         """Find out what is behind this middleware."""
-        apps = _applications(self._app)
+        apps = applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         around = scope.get("app")
         own = {own for app in (*apps, around) for own in _own_roots(app)}
@@ -181,7 +181,7 @@ _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
 # What is behind a middleware ----------------------------------------------------------------------
 
 
-def _applications(app: object) -> list[object]:
+def applications(app: object) -> list[object]:
     """The applications of frameworks behind other middlewares and plain functions."""
     found: list[object] = []
     seen: set[int] = set()
@@ -232,7 +232,7 @@ def _own_roots(app: object, depth: int = 0) -> Iterator[str]:
         yield own
     for route in getattr(app, "routes", None) or ():
         for mounted in _mounted(route):
-            for each in _applications(mounted):
+            for each in applications(mounted):
                 yield from _own_roots(each, depth + 1)
 
 

@@ -15,9 +15,9 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from hasten._asgi import Scope
-from hasten.errors import InvalidLimit
+from hasten.errors import InvalidOption, MissingMiddleware
+from hasten.ratelimit.definitions import AnyRate, Limit, RouteOptions
 from hasten.ratelimit.exchange import Exchange, current
-from hasten.ratelimit.limit import AnyRate, Limit, RouteOptions
 from hasten.ratelimit.root_paths import framework_of
 
 P = ParamSpec("P")
@@ -101,7 +101,7 @@ def route_limit(rate: AnyRate, route: str, **options: Unpack[RouteOptions]) -> L
     given: Mapping[str, object] = options
     for wrong in ("path", "methods", "per"):
         if wrong in given:
-            raise InvalidLimit("ROUTE", wrong, given[wrong], "the route to say that")
+            raise InvalidOption(wrong, given[wrong], "the route to say that", code="conflict")
     global in_use  # noqa: PLW0603 - from now on there is a handler that is limited
     in_use = True
     found = Limit(rate, **options)
@@ -128,9 +128,7 @@ def _marked(handler: Callable[P, R], own: Limit) -> Callable[P, R]:
 def _exchange(own: Limit) -> Exchange:
     exchange = current.get()
     if exchange is None:
-        raise InvalidLimit(
-            "NO_MIDDLEWARE", "limit", own.name, "RateLimitMiddleware around the application"
-        )
+        raise MissingMiddleware(f"@limit of {own.name!r}", "RateLimitMiddleware")
     return exchange
 
 

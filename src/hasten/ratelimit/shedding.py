@@ -20,16 +20,17 @@ from hasten._asgi import ASGIApp, Message, Receive, Scope, Send
 from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._loops import call_next_turn
-from hasten.errors import InvalidLimit, InvalidOption
+from hasten._request_info import RequestInfo
+from hasten.errors import InvalidOption
 from hasten.ratelimit.answers import CAPACITY, refusal, wants_text
-from hasten.ratelimit.context import Context
 from hasten.ratelimit.gradient import Bounds, Level, Window, adapt
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.repeated import RepeatedErrors
 from hasten.ratelimit.sharing import first_of
+from hasten.ratelimit.stats import LoadSheddingStats
 
-LEAST: Final = 20
-MOST: Final = 200
+MIN_CONCURRENCY: Final = 20
+MAX_CONCURRENCY: Final = 200
 
 MAX_LAG: Final = 0.2
 """Duration: who has to wait so long for a turn of the event loop waits for each of its steps."""
@@ -47,72 +48,77 @@ MIN_SAMPLES: Final = 10
 LAG_EVERY_US: Final = 20_000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Shed:
-    """What was let through and refused so far, for metrics."""
+    """A request that was refused since there was no room for it, for `on_shed`."""
 
-    allowed: int = 0
-    refused: int = 0
-    critical: int = 0
-    """Of those allowed: which would not have been, were they not critical."""
+    request: RequestInfo
+    in_flight: int
+    """Requests that the application was working on."""
+    limit: int
+    """How many requests at once were let through."""
+    retry_after: int
+    """Seconds after which the client was told to come back."""
 
 
-class LoadShedder:
-    """``app.add_middleware(LoadShedder)``: 503 for what this process has no room for.
+class LoadSheddingMiddleware:
+    """``app.add_middleware(LoadSheddingMiddleware)``: 503 for what this process has no room for.
 
-    - adaptive: find out how many requests at once are good for it, by how long they take; False
-      keeps to `most`. least, most: between what the limit moves; it begins with least, which is 20
-      unless most is less.
+    It finds out how many requests at once are good for the process, by how long they take.
+
+    - min_concurrency, max_concurrency: between what that number moves. It begins with the former,
+      which is 20 unless max_concurrency is less. Where both are equal, it does not move.
     - critical: a function of the request: whether it is let through as long as there is any room.
       It cannot wait: who is refused is refused at once. reserved: the share of the limit that is
       kept for those.
-    - max_lag: seconds by which the event loop may be late before the limit falls.
-    - retry_after: seconds after which clients may ask again, at least; each is told another time,
-      up to twice as long, so that they do not come back all at once.
+    - max_lag: how much the event loop may be late before the limit falls.
+    - retry_after: when clients may ask again, at least; each is told another time, up to twice as
+      long, so that they do not come back all at once.
     - message: the body of a refusal: a text, or a dict for JSON; without one it is problem+json.
-    - on_shed: a function of the request, called for each refusal; like critical it cannot wait.
+    - on_shed: called with a `Shed` for each refusal; like critical it cannot wait.
+    - stats: where requests are counted, a `LoadSheddingStats` of yours.
     - clock: for tests: `hasten.testing.ManualClock`.
 
     What counts is what is under way in the application itself: from when a request comes until its
     answer begins, without the time in which the body of the request is waited for. So slow clients
-    take no room. WebSockets are let through. Raises `InvalidLimit`.
+    take no room. WebSockets are let through. Raises `InvalidOption`.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        adaptive: bool = True,
-        least: int | None = None,
-        most: int = MOST,
-        critical: Callable[[Context], bool] | None = None,
+        min_concurrency: int | None = None,
+        max_concurrency: int = MAX_CONCURRENCY,
+        critical: Callable[[RequestInfo], bool] | None = None,
         reserved: float = RESERVED,
         max_lag: Duration = MAX_LAG,
         retry_after: Duration = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
-        on_shed: Callable[[Context], object] | None = None,
+        on_shed: Callable[[Shed], object] | None = None,
+        stats: LoadSheddingStats | None = None,
         clock: Clock | None = None,
     ) -> None:
-        try:
-            most = to_limit("most", most, at_least=1)
-            least = to_limit("least", min(LEAST, most) if least is None else least, at_least=1)
-            max_lag_us = to_us("max_lag", max_lag, at_least_us=1)
-            retry_us = to_us("retry_after", retry_after)
-            clock = clock if clock is None else check_clock(clock)
-        except InvalidOption as error:
-            raise InvalidLimit.of(error.option.upper(), error) from None
+        most = to_limit("max_concurrency", max_concurrency, at_least=1)
+        least = to_limit(
+            "min_concurrency",
+            min(MIN_CONCURRENCY, most) if min_concurrency is None else min_concurrency,
+            at_least=1,
+        )
+        max_lag_us = to_us("max_lag", max_lag, at_least_us=1)
+        retry_us = to_us("retry_after", retry_after)
+        clock = clock if clock is None else check_clock(clock)
         if least > most:
-            raise InvalidLimit("LEAST", "least", least, f"no more than most, which is {most}")
-        _check(adaptive, reserved, message)
+            expected = f"no more than max_concurrency, which is {most}"
+            raise InvalidOption("min_concurrency", least, expected, code="out_of_range")
+        _check(reserved, message, stats)
         _check_function("critical", critical)
         _check_function("on_shed", on_shed)
         self.app = app
-        self.counts: Final = Shed()
+        self.stats: Final = LoadSheddingStats() if stats is None else stats
         self.in_flight = 0
-        """Requests that the application is at work on."""
-        self._adaptive = adaptive
         self._bounds = Bounds(least, most, max_lag_us)
-        self._level = Level(least if adaptive else most)
+        self._set_level(Level(least))
         self._critical = critical
         self._reserved = reserved if critical is not None else 0.0
         self._retry_after = max(1, math.ceil(retry_us / 1_000_000))
@@ -122,14 +128,17 @@ class LoadShedder:
         self._clock = time.monotonic if clock is None else _seconds_of(clock)
         self._lag = Lag(self._clock)
         self._window = _Samples(self._clock())
-        self._definition = self._bounds, critical, reserved, adaptive
-        self._first: LoadShedder | None = None
+        self._definition = self._bounds, critical, reserved
+        self._first: LoadSheddingMiddleware | None = None
         """The one that measures for all of its kind; None before the first request."""
 
-    @property
-    def limit(self) -> int:
-        """How many requests at once are let through at present."""
-        return int(self._level.limit)
+    def __repr__(self) -> str:
+        bounds = f"{self._bounds.least} to {self._bounds.most} at once"
+        return f"<LoadSheddingMiddleware {bounds}, now {self.stats.limit}>"
+
+    def _set_level(self, level: Level) -> None:
+        self._level = level
+        self.stats.limit = int(level.limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -144,22 +153,22 @@ class LoadShedder:
             await self._refuse(scope, receive, send)
 
     def _has_room_for(self, scope: Scope) -> bool:
-        limit = self._level.limit
+        limit, stats = self._level.limit, self.stats
         has_room = self.in_flight < max(1, int(limit * (1 - self._reserved)))
         if not has_room and self.in_flight < int(limit) and self._is_critical(scope):
-            self.counts.critical += 1
+            stats.critical += 1
             has_room = True
         if has_room:
-            self.counts.allowed += 1
+            stats.allowed += 1
         else:
-            self.counts.refused += 1
+            stats.shed += 1
         return has_room
 
     def _is_critical(self, scope: Scope) -> bool:
         if self._critical is None:
             return False
         try:
-            return bool(self._critical(_context_of(scope)))
+            return bool(self._critical(_request_info(scope)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception("critical failed; the request is not critical")
             return False
@@ -171,20 +180,21 @@ class LoadShedder:
             work.leave()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = _context_of(scope)
-        self._tell(context)
-        is_text = wants_text(context.header("accept"))
-        answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
+        request = _request_info(scope)
         least = self._retry_after
         retry_after = random.randint(least, 2 * least)  # noqa: S311 - it spreads, nothing more
+        self._report(request, retry_after)
+        is_text = wants_text(request.header("accept"))
+        answer = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
         headers = answer.headers | {"retry-after": str(retry_after)}
         await answer._replace(headers=headers)(scope, receive, send)
 
-    def _tell(self, context: Context) -> None:
+    def _report(self, request: RequestInfo, retry_after: int) -> None:
         if self._on_shed is None:
             return
+        first = self._first or self
         try:
-            self._on_shed(context)
+            self._on_shed(Shed(request, first.in_flight, int(first._level.limit), retry_after))
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception("on_shed failed")
 
@@ -192,9 +202,9 @@ class LoadShedder:
 
     def _enter(self) -> None:
         self.in_flight += 1
+        self.stats.in_flight = self.in_flight
         self._window.in_flight = max(self._window.in_flight, self.in_flight)
-        if self._adaptive:
-            self._lag.look()
+        self._lag.look()
 
     def _learn(self, took: float) -> None:
         """How long one request has taken that was answered well."""
@@ -205,8 +215,7 @@ class LoadShedder:
         if window.count < MIN_SAMPLES or (now - window.since) * 1_000_000 < WINDOW_US:
             return
         seen = Window(window.took / window.count * 1_000_000, window.in_flight, self._lag.worst())
-        if self._adaptive:
-            self._level = adapt(self._level, seen, self._bounds)
+        self._set_level(adapt(self._level, seen, self._bounds))
         self._window = _Samples(now, in_flight=self.in_flight)
 
 
@@ -227,7 +236,7 @@ class _Work:
         "_has_body", "_is_inside", "_is_under_way", "_receive", "_send", "_shedder", "_since",
     )  # fmt: skip
 
-    def __init__(self, shedder: LoadShedder, receive: Receive, send: Send) -> None:
+    def __init__(self, shedder: LoadSheddingMiddleware, receive: Receive, send: Send) -> None:
         self._shedder = shedder
         self._receive = receive
         self._send = send
@@ -269,7 +278,9 @@ class _Work:
     def _step_out(self) -> None:
         if self._is_inside:
             self._is_inside = False
-            self._shedder.in_flight -= 1
+            shedder = self._shedder
+            shedder.in_flight -= 1
+            shedder.stats.in_flight = shedder.in_flight
 
 
 class Lag:
@@ -300,18 +311,18 @@ class Lag:
         self._asked_at = None
 
 
-def _context_of(scope: Scope) -> Context:
+def _request_info(scope: Scope) -> RequestInfo:
     client = scope.get("client")
-    return Context(scope, client[0] if client else "unknown")
+    return RequestInfo(scope, client[0] if client else "unknown")
 
 
-def _check(adaptive: object, reserved: object, message: object) -> None:
-    if not isinstance(adaptive, bool):
-        raise InvalidLimit("ADAPTIVE", "adaptive", adaptive, "True or False")
+def _check(reserved: object, message: object, stats: object) -> None:
+    if stats is not None and not isinstance(stats, LoadSheddingStats):
+        raise InvalidOption("stats", stats, "LoadSheddingStats()")
     if not _is_share(reserved):
-        raise InvalidLimit("RESERVED", "reserved", reserved, "a share from 0 to less than 1")
+        raise InvalidOption("reserved", reserved, "a share from 0 to less than 1")
     if not (message is None or isinstance(message, str) or _is_json(message)):
-        raise InvalidLimit("MESSAGE", "message", message, "a text, or a dict for JSON")
+        raise InvalidOption("message", message, "a text, or a dict for JSON")
 
 
 def _seconds_of(clock: Clock) -> Callable[[], float]:
@@ -321,11 +332,11 @@ def _seconds_of(clock: Clock) -> Callable[[], float]:
 
 def _check_function(option: str, function: object) -> None:
     if function is not None and not callable(function):
-        raise InvalidLimit(option.upper(), option, function, "a function of the request")
+        raise InvalidOption(option, function, "a function")
     # What it returns would never be awaited; and it is true, whatever would come of it.
     called = getattr(function, "__call__", None)  # noqa: B004
     if iscoroutinefunction(function) or iscoroutinefunction(called):
-        raise InvalidLimit(option.upper(), option, function, "a function without async")
+        raise InvalidOption(option, function, "a function without async")
 
 
 def _is_share(value: object) -> bool:

@@ -7,35 +7,62 @@ one exchange to the next, things are done in the order they were asked for.
 from __future__ import annotations
 
 import asyncio
+import copy
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol, Self
 
 from hasten._clock import Clock, check_clock
 from hasten._coalescing import Coalescer
 from hasten._durations import Duration, to_us
 from hasten._timeouts import done_within
-from hasten.errors import StoreError
-from hasten.ratelimit.store import Check, Group, Outcome, OverBudget, Settlement
+from hasten.errors import StoreError, StoreTimeout
+from hasten.ratelimit.counter_store import Check, Group, Outcome, Settlement
 from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 Answer = list[list[Outcome]] | StoreError
 """Outcomes of a hit, by groups; of a peek, as one group; of anything else none."""
 
 
+class User(Protocol):
+    async def finish(self) -> None: ...
+
+
 class AskingStore(ABC):
-    """A `Store`. budget is how long an exchange is waited for; None for as long as it takes."""
+    """A `TimedStore`. store_timeout is how long an answer is waited for.
+
+    With None it is as long as the connection waits, and each error says truly whether what was
+    asked may have been done.
+    """
 
     at_once: ClassVar[int | None] = None
     """So many requests are one exchange at most; None for all of a tick."""
 
-    def __init__(self, url: str, budget: Duration | None, clock: Clock | None) -> None:
-        self.url = url
+    def __init__(
+        self, name: str, *, store_timeout: Duration | None = None, clock: Clock | None = None
+    ) -> None:
+        self.name: Final = name
         self.clock: Final = None if clock is None else check_clock(clock)
+        self.users: Final[weakref.WeakSet[User]] = weakref.WeakSet()
+        """Who has something to finish before the connections are closed."""
+        self._wait_for(store_timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def within(self, seconds: Duration | None) -> Self:
+        """The same counts over the same connections, with another time-out."""
+        other = copy.copy(self)
+        other._wait_for(seconds)
+        return other
+
+    def _wait_for(self, seconds: Duration | None) -> None:
         self.on_late: Callable[[], None] | None = None
-        self._budget_us = None if budget is None else to_us("budget", budget, at_least_us=1)
+        self._timeout_us = (
+            None if seconds is None else to_us("store_timeout", seconds, at_least_us=1)
+        )
         self._late: set[asyncio.Future[list[Answer]]] = set()
         self._coalescers: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, Coalescer[Request, Answer]
@@ -45,8 +72,18 @@ class AskingStore(ABC):
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         """Carry out requests in their order. Each that fails has its error for an answer."""
 
+    async def aclose(self) -> None:
+        """Let all who use it finish, then close the connections. It opens again when it is used."""
+        for user in list(self.users):
+            await user.finish()
+        await self._close()
+
     @abstractmethod
-    async def aclose(self) -> None: ...
+    async def _close(self) -> None: ...
+
+    @abstractmethod
+    def close_now(self) -> None:
+        """Close what can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
         if not groups:
@@ -89,15 +126,15 @@ class AskingStore(ABC):
         return coalescer.put(request)
 
     async def _send(self, requests: Sequence[Request]) -> list[Answer]:
-        if self._budget_us is None:
+        if self._timeout_us is None:
             return await self._exchange(requests)
         exchange = asyncio.ensure_future(self._exchange(requests))
-        if await done_within(exchange, self._budget_us / 1_000_000):
+        if await done_within(exchange, self._timeout_us / 1_000_000):
             return exchange.result()
         # Not cancelled, which would break the connection for the sake of a moment.
         self._late.add(exchange)
         exchange.add_done_callback(self._came_late)
-        return [OverBudget(self.url, self._budget_us)] * len(requests)
+        return [late(self.name, self._timeout_us)] * len(requests)
 
     def _came_late(self, exchange: asyncio.Future[list[Answer]]) -> None:
         """Nobody has heard of what it brings: give back what it reserved."""
@@ -119,6 +156,10 @@ class AskingStore(ABC):
         for outcome in chain(*answer):
             if outcome.token is not None:
                 self._put(Settle(Settlement(outcome.token)))
+
+
+def late(store: str, timeout_us: int) -> StoreTimeout:
+    return StoreTimeout(store, f"it did not answer within {timeout_us / 1000:g} ms")
 
 
 def value_of(answer: Answer) -> list[list[Outcome]]:

@@ -24,9 +24,9 @@ from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._logs import get_logger
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
+from hasten.ratelimit.counter_store import Check, Group, Outcome, Settlement, is_denied
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.rules import Rule
-from hasten.ratelimit.store import Check, Group, Outcome, Settlement, is_denied
 
 logger = get_logger("hasten.ratelimit")
 
@@ -68,6 +68,9 @@ class MemoryStore:
         self._clock_ns = now_ns_of(clock)
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore {len(self)} keys>"
 
     def __len__(self) -> int:
         """How many keys there are in all buckets, those whose time is over among them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from hasten.ratelimit.store import Check, Group, Settlement
+from hasten.ratelimit.counter_store import Check, Group, Settlement
 
 
 class Hit(NamedTuple):

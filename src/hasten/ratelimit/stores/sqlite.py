@@ -10,6 +10,7 @@ Nothing is flushed to the disk for the sake of a count: a power cut may take the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,22 +18,18 @@ from functools import lru_cache, partial
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration
 from hasten._sqlite import Database
-from hasten._urls import without_password
-from hasten.errors import InvalidOption
+from hasten._store import DEFAULT_TIMEOUT
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
+from hasten.ratelimit.counter_store import Check, Outcome, is_denied
 from hasten.ratelimit.rules import Rule
-from hasten.ratelimit.store import Check, Outcome, is_denied
 from hasten.ratelimit.stores.asking import Answer, AskingStore
+from hasten.ratelimit.stores.reopened import Reopened
 from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
-
-# How long a request waits for a lock that another process holds.
-BUSY_SECONDS: Final = 1.0
 
 # So many rows whose time is over go with each writing.
 SWEPT: Final = 16
@@ -66,41 +63,51 @@ DELETE FROM hasten_limits WHERE name IN (
 
 
 class SqliteStore(AskingStore):
-    """`sqlite:///file.db` (relative to the working directory), `sqlite:////absolute/file.db`.
+    """Counts in a file.
 
-    A file of jobs may be named; but then each waits for the other's transactions. budget is how
-    long requests wait for an answer, None for as long as it takes. clock is for tests:
-    `ManualClock`.
+    A file of jobs may be named; but then each waits for the other's transactions. timeout is how
+    long a transaction waits, in seconds, for a lock that another process holds.
     """
 
     def __init__(
         self,
-        url: str,
+        path: Path,
         *,
-        budget: Duration | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        store_timeout: Duration | None = None,
         clock: Clock | None = None,
+        on_open: Callable[[], object] | None = None,
     ) -> None:
-        path = _parse(url)
-        super().__init__(f"sqlite:///{path}", budget, clock)
+        super().__init__(f"sqlite:///{path}", store_timeout=store_timeout, clock=clock)
         self._now_ns = time.time_ns if clock is None else now_ns_of(clock)
-        self._database = Database(
-            path,
-            name=self.url,
-            prepare=_prepare,
-            synchronous="NORMAL",
-            busy_seconds=BUSY_SECONDS,
+        self._database: Final = Reopened(
+            lambda: Database(
+                path,
+                name=self.name,
+                prepare=_prepare,
+                synchronous="NORMAL",
+                busy_seconds=timeout,
+            ),
+            on_open,
         )
 
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         work = partial(_carry_out, requests=requests, now_ns=self._now_ns)
-        return await self._database.run(work, durable=False, weight=len(requests))
+        return await self._database.get().run(work, durable=False, weight=len(requests))
 
     async def clear(self) -> None:
         """Forget all keys of the file."""
-        await self._database.run(_clear, durable=False)
+        await self._database.get().run(_clear, durable=False)
 
-    async def aclose(self) -> None:
-        self._database.close()
+    async def _close(self) -> None:
+        database = self._database.take()
+        if database is not None:
+            await asyncio.to_thread(database.close)  # which waits for what has begun
+
+    def close_now(self) -> None:
+        database = self._database.take()
+        if database is not None:
+            database.close()
 
 
 def _prepare(connection: Connection) -> None:
@@ -217,11 +224,3 @@ def _name(bucket: str, key: bytes) -> str:
 @lru_cache(maxsize=10_000)
 def _text(bucket: str) -> str:
     return json.dumps(bucket)  # any text at all as one that SQLite can hold
-
-
-def _parse(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parse_qsl(parts.query):
-        expected = "sqlite:///path/to/file.db, with no options"
-        raise InvalidOption("store", without_password(url), expected)
-    return Path(unquote(parts.path[1:]))

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from hasten.ratelimit.counter_store import Check, Group, Outcome, Token
 from hasten.ratelimit.rules import Kind, Rule
-from hasten.ratelimit.store import Check, Group, Outcome, Token
 from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 _pack: Final = msgspec.msgpack.Encoder().encode

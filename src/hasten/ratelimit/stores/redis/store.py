@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from itertools import groupby
 from typing import ClassVar, Final
@@ -23,17 +23,15 @@ from urllib.parse import quote
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._redis_address import parse_url
+from hasten._redis_address import Address, Kind
 from hasten.errors import StoreError
-from hasten.ratelimit.store import Check, Group, Outcome, is_denied
+from hasten.ratelimit.counter_store import Check, Group, Outcome, is_denied
 from hasten.ratelimit.stores.asking import Answer, AskingStore, value_of
 from hasten.ratelimit.stores.redis.batch import Batch, add, read, unpack
+from hasten.ratelimit.stores.reopened import Reopened
 from hasten.ratelimit.stores.requests import Hit, Peek, Request
 
 DEFAULT_PREFIX: Final = "hasten:limit"
-
-# A request waits for its limit: what takes longer than this is taken for lost.
-TIMEOUT_SECONDS: Final = 1.0
 
 SCRIPT: Final = Script.of(
     "limit", (resources.files(__package__) / "limit.lua").read_text(encoding="utf-8")
@@ -46,11 +44,9 @@ DELETED_AT_ONCE: Final = 100
 
 
 class RedisStore(AskingStore):
-    """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
+    """Counts on the server of an address. prefix is what all keys begin with.
 
-    Options in the URL beside the driver's: `?prefix=hasten:limit` (what all keys begin with).
-    budget is how long requests wait for an answer; without one it is the URL's `timeout` (1 s).
-    clock is for tests: `ManualClock`; else the time is the server's.
+    With a clock the times are the clock's, else the server's.
     """
 
     # With one call for a whole tick, client and server take turns; with several they work side by
@@ -59,20 +55,22 @@ class RedisStore(AskingStore):
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         *,
-        budget: Duration | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        store_timeout: Duration | None = None,
         clock: Clock | None = None,
+        on_open: Callable[[], object] | None = None,
     ) -> None:
-        address = parse_url(url, known={"prefix"}, timeout=TIMEOUT_SECONDS)
-        super().__init__(address.shown, budget, clock)
-        self._prefix = address.options.get("prefix", DEFAULT_PREFIX)
-        self._server = Server(address, may_evict=True)
+        super().__init__(address.shown, store_timeout=store_timeout, clock=clock)
+        self._prefix = prefix
+        self._is_cluster = address.kind is Kind.CLUSTER
+        self._server: Final = Reopened(lambda: Server(address, may_evict=True), on_open)
         self._now_ns = None if clock is None else now_ns_of(clock)
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
-        if not self._server.is_cluster:
+        if not self._is_cluster:
             return await super().hit(groups)
         # One client after the other, for the first denial ends it.
         answer: list[list[Outcome]] = []
@@ -85,22 +83,30 @@ class RedisStore(AskingStore):
         return answer
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        if not self._server.is_cluster:
+        if not self._is_cluster:
             return await super().peek(checks)
         answers = [self._put(Peek([check])) for check in checks]
         return [value_of(await answer)[0][0] for answer in answers]
 
     async def clear(self) -> None:
         """Forget all keys with the prefix of this store."""
-        names = await self._server.scan(f"{_literal(self._prefix)}:*")
+        server = self._server.get()
+        names = await server.scan(f"{_literal(self._prefix)}:*")
         for start in range(0, len(names), DELETED_AT_ONCE):
             some = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
-                *(self._server.command("UNLINK", name, key=name.decode()) for name in some)
+                *(server.command("UNLINK", name, key=name.decode()) for name in some)
             )
 
-    async def aclose(self) -> None:
-        await self._server.close()
+    async def _close(self) -> None:
+        server = self._server.take()
+        if server is not None:
+            await server.close()
+
+    def close_now(self) -> None:
+        server = self._server.take()
+        if server is not None:
+            server.close_now()
 
     async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
@@ -114,7 +120,7 @@ class RedisStore(AskingStore):
             members.append(places)
         answers: list[Answer] = [[]] * len(requests)
         for places, told in zip(
-            members, await self._server.run_together(SCRIPT, calls), strict=True
+            members, await self._server.get().run_together(SCRIPT, calls), strict=True
         ):
             if isinstance(told, StoreError):
                 for place in places:
@@ -126,7 +132,7 @@ class RedisStore(AskingStore):
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[int]]:
         """Which requests go in one call, by their places."""
-        if not self._server.is_cluster:
+        if not self._is_cluster:
             yield range(len(requests))
             return
         by_key: dict[bytes, list[int]] = {}

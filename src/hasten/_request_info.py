@@ -9,7 +9,7 @@ from hasten._asgi import Scope
 _NO_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ()
 
 
-class Context:
+class RequestInfo:
     """What `key=`, `cost=`, `skip=`, a rate of yours and the others are given.
 
     scope is the ASGI scope, where a framework's middleware may have left a user. client is the
@@ -23,6 +23,9 @@ class Context:
         self.scope = scope
         self.client = client
         self.status = status
+
+    def __repr__(self) -> str:
+        return f"<RequestInfo {self.method} {self.path!r} of {self.client}>"
 
     @property
     def path(self) -> str:

@@ -18,7 +18,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
-from hasten.errors import StoreUnavailable
+from hasten._decision import Decision
+from hasten._durations import Duration
+from hasten._request_info import RequestInfo
 from hasten.ratelimit.rules import Rule
 
 OnError: TypeAlias = Literal["local", "allow", "deny"]
@@ -27,16 +29,17 @@ ON_ERROR: Final[tuple[OnError, ...]] = get_args(OnError)
 
 
 class Check(NamedTuple):
-    """One limit to hold a request against.
+    """What one rate of one limit asks of a store.
 
-    bucket tells limits apart (`rules.bucket_of`), key their clients: 16 bytes (`digest`). cost is 0
-    or more; 0 takes nothing, and passes wherever not too much was taken. counted_later makes it a
-    reservation. forced takes the cost even where it does not fit; `ok` still says whether it did.
-    shadow: a denial takes nothing, as any other, but groups behind it are taken all the same.
-    After a denial for what is used up, not only reserved, the key is blocked for block_us
-    (nothing happens if that is shorter than the window, `Rule.life_us`). workers
-    is not 0 if so many processes may keep the count approximately (`leasing`). on_error is what
-    becomes of it where the store does not answer (`fallback`).
+    - bucket: the name of the limit and its rate. key: who is counted, as a hash of 16 bytes.
+    - cost: 0 or more. A cost of 0 only checks whether the limit is exceeded.
+    - counted_later: reserve the cost; a `Settlement` ends the reservation.
+    - block_us: how long to block the key after a denial for what is used up, not only reserved. It
+      has no effect if it is shorter than `Rule.life_us`.
+    - forced: take the cost even where it does not fit; `ok` still says whether it did.
+    - shadow: a denial takes nothing, but later groups are taken all the same.
+    - processes: how many processes may count approximately; 0 if none may. on_error: what happens
+      if the store does not answer. A store can ignore both.
     """
 
     bucket: str
@@ -47,12 +50,12 @@ class Check(NamedTuple):
     block_us: int = 0
     forced: bool = False
     shadow: bool = False
-    workers: int = 0
+    processes: int = 0
     on_error: OnError = "local"
 
 
 class Token(NamedTuple):
-    """A reservation, for its store. at_us is the window it belongs to, on the store's clock."""
+    """A reservation. at_us is the window that it belongs to, on the store's clock."""
 
     bucket: str
     key: bytes
@@ -93,6 +96,23 @@ def shown(outcomes: Sequence[Outcome]) -> Outcome:
     return min(outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
 
 
+def decision_of(
+    name: str, outcome: Outcome, *, shadow: bool = False, request: RequestInfo | None = None
+) -> Decision:
+    """What callers and observers are told of an outcome."""
+    return Decision(
+        name,
+        outcome.ok,
+        outcome.limit,
+        outcome.remaining,
+        outcome.reset_us / 1_000_000,
+        outcome.retry_us / 1_000_000,
+        shadow,
+        outcome.unavailable,
+        request,
+    )
+
+
 class Settlement(NamedTuple):
     """The end of a reservation: so much of it stays charged; 0 is a refund, more is a surcharge."""
 
@@ -104,8 +124,12 @@ Group: TypeAlias = Sequence[Check]
 """The checks of one policy, at least one: one key, a bucket for each. They take all or nothing."""
 
 
-class Store(Protocol):
-    """A place that keeps counts. May be used from several event loops at once."""
+class CounterStore(Protocol):
+    """A place that keeps counts: implement it to keep them in a database of your own.
+
+    May be used from several event loops at once. Two more members are optional: `clock`, the
+    `Clock` that it goes by, if that is not the system's; and `clear()`, which forgets all keys.
+    """
 
     async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
         """Take groups in order, up to and with the first that is denied; later ones are missing.
@@ -134,16 +158,9 @@ class Store(Protocol):
         """Let go of connections. Safe to call twice."""
 
 
-class OverBudget(StoreUnavailable):
-    """The store has not answered within its budget. What it was asked it may still do."""
-
-    def __init__(self, store: str, budget_us: int) -> None:
-        super().__init__(store, f"it did not answer within {budget_us / 1000:g} ms")
-
-
 @runtime_checkable
-class TimedStore(Store, Protocol):
-    """A store that raises `OverBudget` when a budget of time is over.
+class TimedStore(CounterStore, Protocol):
+    """A counter store that waits for its own answers, and raises `StoreTimeout` for a late one.
 
     What it asked may still be answered. Then it ends the reservations that nobody knows of, and
     calls on_late: it can be asked again.
@@ -151,9 +168,12 @@ class TimedStore(Store, Protocol):
 
     on_late: Callable[[], None] | None
 
+    def within(self, seconds: Duration) -> TimedStore:
+        """The same counts over the same connections, with another time-out."""
+
 
 @runtime_checkable
-class ImmediateStore(Store, Protocol):
+class ImmediateStore(CounterStore, Protocol):
     """A store that answers at once: the same without waiting. For one thread at a time."""
 
     def hit_one(self, check: Check) -> Outcome:

@@ -10,9 +10,11 @@ from inspect import signature
 from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 from hasten._asgi import ASGIApp
+from hasten._decision import Decision
 from hasten._durations import Duration, to_us
-from hasten.errors import InvalidLimit, InvalidOption
-from hasten.ratelimit.context import Context
+from hasten._request_info import RequestInfo
+from hasten.errors import InvalidOption
+from hasten.ratelimit.counter_store import ON_ERROR, Check, OnError, digest
 from hasten.ratelimit.fields import Policy
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
 from hasten.ratelimit.rules import (
@@ -23,7 +25,6 @@ from hasten.ratelimit.rules import (
     concurrency_rule,
     rule_of,
 )
-from hasten.ratelimit.store import ON_ERROR, Check, OnError, digest
 
 T = TypeVar("T")
 
@@ -32,14 +33,14 @@ OrAwaitable: TypeAlias = T | Awaitable[T]
 Rated: TypeAlias = str | Rate | Rates
 """``"100/15m"``, ``Rate(100, per=timedelta(minutes=15))``, or several that hold together."""
 
-AnyRate: TypeAlias = Rated | Callable[[Context], OrAwaitable[Rated]]
+AnyRate: TypeAlias = Rated | Callable[[RequestInfo], OrAwaitable[Rated]]
 """The same, or a function of the request that gives one."""
 
-Key: TypeAlias = Literal["ip", "global", "route"] | Callable[[Context], OrAwaitable[str | None]]
+Key: TypeAlias = Literal["ip", "global", "route"] | Callable[[RequestInfo], OrAwaitable[str | None]]
 Message: TypeAlias = (
     str
     | Mapping[str, object]
-    | Callable[[Context], OrAwaitable[str | Mapping[str, object] | ASGIApp]]
+    | Callable[[RequestInfo], OrAwaitable[str | Mapping[str, object] | ASGIApp]]
 )
 Per: TypeAlias = Literal["request", "message"]
 
@@ -60,42 +61,42 @@ class RouteOptions(TypedDict, total=False):
 
     name: str | None
     key: Key
-    cost: int | Callable[[Context], OrAwaitable[int]]
+    cost: int | Callable[[RequestInfo], OrAwaitable[int]]
     algorithm: Algorithm | None
-    skip: Callable[[Context], OrAwaitable[bool]] | None
+    skip: Callable[[RequestInfo], OrAwaitable[bool]] | None
     skip_successful: bool
     skip_failed: bool
-    successful: Callable[[Context], OrAwaitable[bool]] | None
-    counts: Collection[int] | None
+    is_success: Callable[[RequestInfo], OrAwaitable[bool]] | None
+    count_statuses: Collection[int] | None
     message: Message | None
     status: int
-    on_limited: Callable[[Context], OrAwaitable[object]] | None
+    on_limited: Callable[[Decision], OrAwaitable[object]] | None
     shadow: bool
     headers: bool
     block_for: Duration
     on_store_error: OnError | None
-    approximate: int
+    approximate: bool
 
 
-class PlaceOptions(TypedDict, total=False):
+class ConcurrencyOptions(TypedDict, total=False):
     """The options of `Limit` for a limit of what is under way at once."""
 
     path: str | Sequence[str] | None
     methods: Collection[str] | None
     name: str | None
     key: Key
-    cost: int | Callable[[Context], OrAwaitable[int]]
-    skip: Callable[[Context], OrAwaitable[bool]] | None
+    cost: int | Callable[[RequestInfo], OrAwaitable[int]]
+    skip: Callable[[RequestInfo], OrAwaitable[bool]] | None
     message: Message | None
     status: int
-    on_limited: Callable[[Context], OrAwaitable[object]] | None
+    on_limited: Callable[[Decision], OrAwaitable[object]] | None
     shadow: bool
     headers: bool
     on_store_error: OnError | None
 
 
 class Limit:
-    """How much a client may ask for: ``Limit("100/15m", path="/api/")``.
+    """How much a client may request: ``Limit("100/15m", path="/api/")``.
 
     - rate: a text (``"10/s burst 20, 1000/h"``: all hold together), a `Rate`, several, or a
       function of the request (it may wait) that gives one: another rate is another count.
@@ -109,22 +110,22 @@ class Limit:
     - cost: of one request: a number, or a function of the request.
     - algorithm: "fixed" (a window from the first request on), "sliding" (never more in any window),
       "gcra" (evenly spaced beyond the burst: the default for a rate with a burst).
-    - skip: a function of the request; true is neither counted nor told of.
-    - skip_successful, skip_failed: do not count requests by how they end; `successful` decides what
-      that is, by default a status below 400. counts: only these statuses count.
+    - skip: a function of the request; if it returns true, the request is not counted.
+    - skip_successful, skip_failed: do not count requests by how they end; `is_success` decides what
+      that is, by default a status below 400. count_statuses: only these statuses count.
     - message: the body of the refusal: a text, a dict for JSON, or a function of the request that
       gives one of them, or a whole response of your framework; without one it is problem+json.
       status is its status.
-    - on_limited: a function of the request, called for each refusal. shadow: count and tell
+    - on_limited: called with the `Decision` of each refusal; it may wait. shadow: count, call
       `on_limited`, and refuse nobody.
     - headers: whether answers tell what is left: not for a limit by a key that others can guess.
-    - block_for: seconds for which who went over the limit is refused altogether.
+    - block_for: how long to refuse every request of a client that exceeded the limit.
     - on_store_error: for this limit, instead of the middleware's.
-    - approximate: so many processes share the limit in portions, which are spent without asking the
-      store. It never lets more pass, and may refuse a little early.
+    - approximate: let each of the middleware's `processes` take portions of the limit, which it
+      spends without asking the store. It never lets more pass, and may refuse a little early.
     - per: "message" counts the messages of WebSockets instead of requests.
 
-    Raises `InvalidLimit`.
+    Raises `InvalidOption`.
     """
 
     def __init__(
@@ -135,45 +136,45 @@ class Limit:
         methods: Collection[str] | None = None,
         name: str | None = None,
         key: Key = "ip",
-        cost: int | Callable[[Context], OrAwaitable[int]] = 1,
+        cost: int | Callable[[RequestInfo], OrAwaitable[int]] = 1,
         algorithm: Algorithm | None = None,
-        skip: Callable[[Context], OrAwaitable[bool]] | None = None,
+        skip: Callable[[RequestInfo], OrAwaitable[bool]] | None = None,
         skip_successful: bool = False,
         skip_failed: bool = False,
-        successful: Callable[[Context], OrAwaitable[bool]] | None = None,
-        counts: Collection[int] | None = None,
+        is_success: Callable[[RequestInfo], OrAwaitable[bool]] | None = None,
+        count_statuses: Collection[int] | None = None,
         message: Message | None = None,
         status: int = 429,
-        on_limited: Callable[[Context], OrAwaitable[object]] | None = None,
+        on_limited: Callable[[Decision], OrAwaitable[object]] | None = None,
         shadow: bool = False,
         headers: bool = True,
         block_for: Duration = 0,
         on_store_error: OnError | None = None,
-        approximate: int = 0,
+        approximate: bool = False,
         per: Per = "request",
     ) -> None:
         self.rate_of: Final = _function("rate", rate) if callable(rate) else None
         self.rates: Final = () if callable(rate) else _rates(rate)
         self.algorithm: Final = algorithm
-        self.paths: Final = _paths(path)
+        self.paths: Final = None if path is None else paths_of("path", path)
         self.methods: Final = _methods(methods)
         self.key: Final = _key(key)
-        self.cost: Final[int | Callable[[Context], OrAwaitable[int]]] = (
+        self.cost: Final[int | Callable[[RequestInfo], OrAwaitable[int]]] = (
             _function("cost", cost) if callable(cost) else _limit("cost", cost)
         )
         self.skip: Final = _function("skip", skip)
-        self.counts: Final = _statuses(counts)
+        self.count_statuses: Final = _statuses(count_statuses)
         self.skip_successful: Final = _flag("skip_successful", skip_successful)
         self.skip_failed: Final = _flag("skip_failed", skip_failed)
-        self.successful: Final = _function("successful", successful)
+        self.is_success: Final = _function("is_success", is_success)
         self.message: Final = _message(message)
         self.status: Final = _status(status)
-        self.on_limited: Final = _function("on_limited", on_limited)
+        self.on_limited: Final = _function("on_limited", on_limited, "decision")
         self.shadow: Final = _flag("shadow", shadow)
         self.headers: Final = _flag("headers", headers)
         self.block_us: Final = _us("block_for", block_for)
         self.on_store_error: Final = _on_error(on_store_error)
-        self.approximate: Final = _limit("approximate", approximate)
+        self.approximate: Final = _flag("approximate", approximate)
         self.per: Final = one_of("per", per, get_args(Per))
         self._check_outcome()
         self.rules: tuple[Rule, ...] = self.rules_of(self.rates) if self.rates else ()
@@ -188,9 +189,14 @@ class Limit:
         self._check_cost()
         self._check_block(self.rules)
 
+    def __repr__(self) -> str:
+        rates = ", ".join(map(str, self.rates)) or "by request"
+        where = "" if self.paths is None else f" {' '.join(self.paths)}"
+        return f"<Limit {self.name!r} {rates}{where}>"
+
     @classmethod
     def concurrency(
-        cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[PlaceOptions]
+        cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[ConcurrencyOptions]
     ) -> Limit:
         """So many requests under way at once, for each key.
 
@@ -198,14 +204,11 @@ class Limit:
         over: what takes longer is not counted any more. The other options are those of `Limit`.
         """
         given: dict[str, Any] = {**options}
-        for wrong in sorted(given.keys() - PlaceOptions.__annotations__.keys()):
+        for wrong in sorted(given.keys() - ConcurrencyOptions.__annotations__.keys()):
             if wrong in (*RouteOptions.__annotations__, "per"):
                 expected = "a limit with a rate for that"
-                raise InvalidLimit("CONCURRENCY", wrong, given[wrong], expected)
-        try:
-            rule = concurrency_rule(limit, lease)
-        except InvalidOption as error:
-            raise InvalidLimit.of("CONCURRENCY", error) from None
+                raise InvalidOption(wrong, given[wrong], expected, code="conflict")
+        rule = concurrency_rule(limit, lease)
         name = given.pop("name", None)
         found = cls(Rate(limit, lease), name=name or f"{limit}-at-once", **given)
         found.rules = (rule,)
@@ -216,7 +219,7 @@ class Limit:
     @property
     def is_settled(self) -> bool:
         """Whether how a request ends matters: then it is reserved first."""
-        by_outcome = self.skip_successful or self.skip_failed or self.counts is not None
+        by_outcome = self.skip_successful or self.skip_failed or self.count_statuses is not None
         return by_outcome or self.is_concurrency
 
     @property
@@ -229,7 +232,7 @@ class Limit:
         return (
             self.bucket, self.rules, self.rate_of, self.algorithm, self.paths, self.methods,
             self.key, self.cost, self.skip, self.skip_successful, self.skip_failed,
-            self.successful, self.counts, self.shadow, self.block_us, self.on_store_error,
+            self.is_success, self.count_statuses, self.shadow, self.block_us, self.on_store_error,
             self.approximate, self.per,
         )  # fmt: skip
 
@@ -250,8 +253,10 @@ class Limit:
         is_quiet = self.is_told and self.on_limited is None
         return self.is_plain and is_quiet and len(self.rules) == 1
 
-    def checks(self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError) -> list[Check]:
-        """What a store is asked of one request."""
+    def checks(
+        self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError, processes: int
+    ) -> list[Check]:
+        """What a store is asked of one request. processes is how many share the limit."""
         digested = digest(key)
         return [
             Check(
@@ -262,26 +267,26 @@ class Limit:
                 self.is_settled,
                 self.block_us,
                 shadow=self.shadow,
-                workers=self.approximate,
+                processes=processes if self.approximate else 0,
                 on_error=self.on_store_error or on_error,
             )
             for rule in rules
         ]
 
     def rules_for(self, rate: object) -> tuple[Rule, ...]:
-        """The rules of a rate that a function gave. Raises `InvalidLimit`."""
+        """The rules of a rate that a function gave. Raises `InvalidOption`."""
         return self._rules_of(tuple(rate) if isinstance(rate, list) else rate)
 
     def rules_of(self, rate: object) -> tuple[Rule, ...]:
-        """The rules of a rate. Raises `InvalidLimit`."""
+        """The rules of a rate. Raises `InvalidOption`."""
         return tuple(_rule(each, self.algorithm) for each in _rates(rate))
 
     def keeps(self, status: int | None, is_success: bool) -> bool:
         """Whether a request that ended so stays counted. status is None if there is no answer."""
         if self.is_concurrency:
             return False
-        if self.counts is not None:
-            return status is None or status in self.counts
+        if self.count_statuses is not None:
+            return status is None or status in self.count_statuses
         if self.skip_failed:
             return status is not None and is_success
         return status is None or not is_success
@@ -323,37 +328,42 @@ class Limit:
             for name, is_used in (
                 ("skip_successful", self.skip_successful),
                 ("skip_failed", self.skip_failed),
-                ("counts", self.counts is not None),
+                ("count_statuses", self.count_statuses is not None),
             )
             if is_used
         ]
         if len(ways) > 1:
-            raise InvalidLimit(
-                "OUTCOME", ways[1], getattr(self, ways[1]), f"one of {', '.join(ways)} alone"
+            raise InvalidOption(
+                ways[1], getattr(self, ways[1]), f"one of {', '.join(ways)} alone", code="conflict"
             )
-        if self.successful and not (self.skip_successful or self.skip_failed):
-            raise InvalidLimit(
-                "OUTCOME", "successful", self.successful, "skip_successful or skip_failed with it"
+        if self.is_success and not (self.skip_successful or self.skip_failed):
+            raise InvalidOption(
+                "is_success",
+                self.is_success,
+                "skip_successful or skip_failed with it",
+                code="conflict",
             )
         if ways and self.per == "message":
-            raise InvalidLimit("OUTCOME", ways[0], True, "per='request': a message has no outcome")
+            raise InvalidOption(
+                ways[0], True, "per='request': a message has no outcome", code="conflict"
+            )
         if self.approximate and ways:
-            raise InvalidLimit(
-                "APPROXIMATE", "approximate", self.approximate, f"no {ways[0]}: that is exact"
+            raise InvalidOption(
+                "approximate", self.approximate, f"no {ways[0]}: that is exact", code="conflict"
             )
 
     def _check_block(self, rules: Sequence[Rule]) -> None:
-        try:
-            check_block(self.block_us, rules)
-        except InvalidOption as error:
-            raise InvalidLimit.of("BLOCK_FOR", error) from None
+        check_block(self.block_us, rules)
 
     def _check_cost(self) -> None:
         if isinstance(self.cost, int) and self.rules:
             most = min(rule.capacity for rule in self.rules)
             if 0 < most < self.cost:
-                raise InvalidLimit(
-                    "COST", "cost", self.cost, f"at most {most}: a request would never pass"
+                raise InvalidOption(
+                    "cost",
+                    self.cost,
+                    f"at most {most}: a request would never pass",
+                    code="out_of_range",
                 )
 
 
@@ -378,17 +388,11 @@ def _text(value: object) -> str:
 
 
 def _rates(rate: object) -> Rates:
-    try:
-        return to_rates("rate", rate)
-    except InvalidOption as error:
-        raise InvalidLimit.of("RATE", error) from None
+    return to_rates("rate", rate)
 
 
 def _rule(rate: Rate, algorithm: Algorithm | None) -> Rule:
-    try:
-        return rule_of(rate, algorithm)
-    except InvalidOption as error:
-        raise InvalidLimit.of("ALGORITHM", error) from None
+    return rule_of(rate, algorithm)
 
 
 def _per_us(rules: Sequence[Rule]) -> float:
@@ -397,29 +401,23 @@ def _per_us(rules: Sequence[Rule]) -> float:
 
 
 def _limit(option: str, value: object) -> int:
-    try:
-        return to_limit(option, value)
-    except InvalidOption as error:
-        raise InvalidLimit.of(option.upper(), error) from None
+    return to_limit(option, value)
 
 
 def _us(option: str, value: object) -> int:
-    try:
-        return to_us(option, value)
-    except InvalidOption as error:
-        raise InvalidLimit.of(option.upper(), error) from None
+    return to_us(option, value)
 
 
-def _paths(path: object) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    paths = (path,) if isinstance(path, str) else tuple(path) if isinstance(path, Sequence) else ()
-    if not paths or not all(isinstance(each, str) and each.startswith("/") for each in paths):
-        raise InvalidLimit("PATH", "path", path, "a path that begins with '/', or several")
+def paths_of(option: str, value: object) -> tuple[str, ...]:
+    """One path or several, each with all below it. Raises `InvalidOption`."""
+    given: Sequence[object] = value if isinstance(value, Sequence) else ()
+    paths = (value,) if isinstance(value, str) else tuple(map(str, given))
+    if not paths or not all(each.startswith("/") for each in paths):
+        raise InvalidOption(option, value, "a path that begins with '/', or several")
     for each in paths:
         if _NO_PATH.search(each):
             expected = "a path with all below it, decoded, without patterns, '?' and '#'"
-            raise InvalidLimit("PATH", "path", each, expected)
+            raise InvalidOption(option, each, expected)
     return paths
 
 
@@ -427,11 +425,11 @@ def _methods(methods: object) -> frozenset[str] | None:
     if methods is None:
         return None
     if isinstance(methods, str) or not isinstance(methods, Collection) or not methods:
-        raise InvalidLimit("METHODS", "methods", methods, 'several names: ["POST"]')
+        raise InvalidOption("methods", methods, 'several names: ["POST"]')
     named = frozenset(str(each).upper() for each in methods)
     if unknown := named - _METHODS:
         expected = f"methods of HTTP: {', '.join(sorted(_METHODS))}"
-        raise InvalidLimit("METHODS", "methods", min(unknown), expected)
+        raise InvalidOption("methods", min(unknown), expected)
     return named | {"HEAD"} if "GET" in named else named
 
 
@@ -441,13 +439,13 @@ def _key(key: object) -> Any:
     if key in KEYS:
         return key
     expected = "'ip', 'global', 'route' or a function of the request"
-    raise InvalidLimit("KEY", "key", key, expected)
+    raise InvalidOption("key", key, expected)
 
 
-def _function(option: str, value: object) -> Any:
+def _function(option: str, value: object, takes: str = "request") -> Any:
     if value is None or (callable(value) and _takes_one(value)):
         return value
-    raise InvalidLimit(option.upper(), option, value, "a function of the request: f(context)")
+    raise InvalidOption(option, value, f"a function of the {takes}: f({takes})")
 
 
 def _takes_one(function: Callable[..., object]) -> bool:
@@ -460,13 +458,13 @@ def _takes_one(function: Callable[..., object]) -> bool:
     return True
 
 
-def _statuses(counts: object) -> frozenset[int] | None:
-    if counts is None:
+def _statuses(given: object) -> frozenset[int] | None:
+    if given is None:
         return None
-    statuses = counts if isinstance(counts, set | frozenset | list | tuple) else ()
+    statuses = given if isinstance(given, set | frozenset | list | tuple) else ()
     if statuses and all(isinstance(each, int) and 100 <= each <= 599 for each in statuses):
         return frozenset(statuses)
-    raise InvalidLimit("COUNTS", "counts", counts, "statuses that count: {401, 403}")
+    raise InvalidOption("count_statuses", given, "statuses that count: {401, 403}")
 
 
 def _message(message: object) -> Any:
@@ -482,19 +480,19 @@ def _message(message: object) -> Any:
             expected = "a dict for JSON: texts, numbers, True, False, None, lists and dicts"
         else:
             return message
-    raise InvalidLimit("MESSAGE", "message", message, expected)
+    raise InvalidOption("message", message, expected)
 
 
 def _status(status: object) -> int:
     if isinstance(status, int) and 400 <= status <= 599:
         return status
-    raise InvalidLimit("STATUS", "status", status, "a status from 400 to 599")
+    raise InvalidOption("status", status, "a status from 400 to 599")
 
 
 def _flag(option: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise InvalidLimit(option.upper(), option, value, "True or False")
+    raise InvalidOption(option, value, "True or False")
 
 
 def _on_error(value: object) -> Any:
@@ -504,7 +502,7 @@ def _on_error(value: object) -> Any:
 def one_of(option: str, value: object, known: Sequence[str]) -> Any:
     if value in known:
         return value
-    raise InvalidLimit(option.upper(), option, value, f"one of {', '.join(map(repr, known))}")
+    raise InvalidOption(option, value, f"one of {', '.join(map(repr, known))}")
 
 
 def _name(name: object) -> str | None:
@@ -513,4 +511,4 @@ def _name(name: object) -> str | None:
     # It stands in headers as a string of RFC 9651, section 3.3.3.
     if isinstance(name, str) and name and name.isascii() and name.isprintable():
         return name
-    raise InvalidLimit("NAME", "name", name, "printable ASCII that is not empty")
+    raise InvalidOption("name", name, "printable ASCII that is not empty")

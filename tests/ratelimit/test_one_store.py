@@ -1,0 +1,250 @@
+"""One `hasten.Store` for all limits of an application: shared counts, connections and life."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hasten import Store
+from hasten.errors import InvalidOption, LimitExceeded, StoreTimeout, StoreUnavailable
+from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware
+from hasten.testing import ManualClock
+from tests.ratelimit.sites import PEER, Served
+from tests.ratelimit.stores import Clock, Oracle, client_of, prefix_of, url_of
+from tests.servers.redis import RedisServer
+
+
+def url(kind: str, place: Path) -> str:
+    return "memory://" if kind == "memory" else url_of(kind, place)
+
+
+async def test_two_middlewares_and_a_limiter_count_together_by_name(
+    kind: str, tmp_path: Path
+) -> None:
+    async with Store(url(kind, tmp_path)) as store:
+        sites = [
+            Served("asgi", limits=[Limit("3/h", name="api")], store=store, store_timeout=10)
+            for _ in range(2)
+        ]
+        limiter = Limiter("3/h", name="api", store=store, store_timeout=10)
+        assert (await sites[0].ask()).status == 200
+        assert (await sites[1].ask()).status == 200
+        assert [(await limiter.hit(PEER)).ok for _ in range(2)] == [True, False]
+        assert (await sites[0].ask()).status == 429
+        roots = {id(site.middleware[0].guard.root) for site in sites}
+        assert roots == {id(limiter._guard.root)}  # the same connections
+
+
+async def test_a_store_that_was_closed_opens_again(kind: str, tmp_path: Path) -> None:
+    """An application that is started twice in a process, as in tests, has its limits twice."""
+    store = Store(url(kind, tmp_path))
+    limiter = Limiter("3/h", name="api", store=store, store_timeout=10, on_store_error="deny")
+    for left in (2, 1):
+        decision = await limiter.hit("ada")
+        assert (decision.ok, decision.remaining) == (True, left)
+        await store.aclose()
+    root: Any = limiter._guard.root
+    if kind != "memory":
+        assert (await limiter.hit("ada")).ok
+        await store.aclose()  # what was opened again is known to the store
+        assert root._database._held is None if kind == "sqlite" else root._server._held is None
+
+
+async def test_who_makes_a_store_closes_it(tmp_path: Path) -> None:
+    def is_open(limiter: Limiter) -> bool:
+        root: Any = limiter._guard.root
+        return root._database._held is not None
+
+    store = Store(url_of("sqlite", tmp_path))
+    async with Limiter("3/h", name="a", store=store, store_timeout=10) as limiter:
+        await limiter.hit("ada")
+    assert is_open(limiter)
+    await store.aclose()
+    assert not is_open(limiter)
+    async with Limiter("3/h", name="a", store=url_of("sqlite", tmp_path)) as limiter:
+        await limiter.peek("ada")
+        assert is_open(limiter)
+    assert not is_open(limiter)
+
+
+async def test_a_counter_store_of_the_application_is_closed_by_the_application() -> None:
+    class Own(Oracle):
+        closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    own = Own(Clock())
+    limits = Limits([Limit("1/h")], store=own)
+    middleware = RateLimitMiddleware(None, limits=limits)  # type: ignore[arg-type]
+    await Limiter("1/h", name="own", store=own).aclose()
+    await middleware.aclose()
+    await limits.aclose()
+    assert not own.closed
+
+
+async def test_limits_of_a_middleware_are_closed_by_who_made_them(tmp_path: Path) -> None:
+    limits = Limits([Limit("2/h", name="api")], store=url_of("sqlite", tmp_path), store_timeout=10)
+    site = Served("asgi", limits=limits)
+    assert (await site.ask()).status == 200
+    await site.close()
+    root: Any = limits.counters
+    assert root._database._held is not None
+    async with limits:
+        await limits.reset("api", PEER)
+    assert root._database._held is None
+
+
+async def test_a_middleware_closes_what_it_made_for_a_url(tmp_path: Path) -> None:
+    site = Served("asgi", limits=[Limit("2/h")], store=url_of("sqlite", tmp_path), store_timeout=10)
+    async with site.middleware[0] as middleware:
+        assert (await site.ask()).status == 200
+        root: Any = middleware.guard.root
+        assert root._database._held is not None
+    assert root._database._held is None
+
+
+async def test_what_was_taken_ahead_is_given_back_before_a_store_closes(tmp_path: Path) -> None:
+    store = Store(url_of("sqlite", tmp_path))
+    limiter = Limiter("100/h", name="api", store=store, approximate=True, store_timeout=10)
+    for _ in range(3):
+        assert await limiter.hit("ada")
+    await store.aclose()
+    exact = Limiter("100/h", name="api", store=store, store_timeout=10)
+    assert (await exact.peek("ada")).remaining == 97
+    await store.aclose()
+
+
+async def test_the_prefix_of_a_store_comes_before_that_of_limits(tmp_path: Path) -> None:
+    prefix = prefix_of(tmp_path)
+    base = url_of("redis", tmp_path).partition("?")[0]
+    async with Store(base, prefix=prefix) as store:
+        await Limiter("1/h", name="api", store=store, store_timeout=10).hit("ada")
+    with client_of("redis") as client:
+        keys = list(client.scan_iter(f"{prefix}:*", count=1000))
+    assert [key.startswith(f"{prefix}:limit:api:".encode()) for key in keys] == [True]
+
+
+@pytest.mark.parametrize("wrong", [5, object(), ManualClock(), Limit("1/h"), MemoryStore, b"x"])
+def test_what_is_no_store_is_refused_when_it_is_given(wrong: Any) -> None:
+    for take in (
+        lambda: Limiter("1/h", name="x", store=wrong),
+        lambda: Limits([], store=wrong),
+        lambda: RateLimitMiddleware(None, store=wrong),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidOption, match=r"^store=.*expected a URL"):
+            take()
+
+
+class TestAdministration:
+    """What is done by hand waits for the store, and an error says what may have been done."""
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[RedisServer]:
+        server = RedisServer(tmp_path / "redis").start()
+        yield server
+        server.kill()
+
+    @pytest.mark.parametrize("what", ["block", "reset", "limits"])
+    async def test_a_store_that_does_not_answer_leaves_open_what_was_done(
+        self, server: RedisServer, what: str
+    ) -> None:
+        store = Store(server.url, timeout=0.3)
+        limiter = Limiter("1/h", name="api", store=store)
+        limits = Limits([Limit("1/h", name="api")], store=store)
+        while not (await limiter.hit("ada")).unavailable:  # until the connection is warm
+            if not (await limiter.peek("ada")).ok:
+                break
+        server.pause()
+        began = time.monotonic()
+        calls = {
+            "block": lambda: limiter.block("ada", "1h"),
+            "reset": lambda: limiter.reset("ada"),
+            "limits": lambda: limits.reset("api", PEER),
+        }
+        with pytest.raises(StoreTimeout, match="may or may not have been applied"):
+            await calls[what]()
+        assert time.monotonic() - began >= 0.3
+        server.go_on()
+        if what == "block":  # it was applied all the same
+            other = Limiter("1/h", name="api", store=server.url)
+            async with asyncio.timeout(10):
+                while (await other.peek("ada")).retry_after < 3500:
+                    await asyncio.sleep(0)
+            await other.aclose()
+        await store.aclose()
+
+    async def test_a_short_pause_is_waited_for(self, server: RedisServer) -> None:
+        store = Store(server.url)
+        limiter = Limiter("1/h", name="api", store=store)
+        await limiter.peek("ada")
+        server.pause()
+        blocking = asyncio.ensure_future(limiter.block("ada", "1h"))
+        denied = await limiter.hit("ada")  # after 50 ms, by what this process knows
+        assert not denied.ok
+        assert not blocking.done()
+        server.go_on()
+        await blocking
+        await store.aclose()
+
+    async def test_a_server_that_is_not_there_did_nothing(self) -> None:
+        async with Limiter("1/h", name="api", store="redis://127.0.0.1:1?timeout=0.2") as limiter:
+            with pytest.raises(StoreUnavailable):
+                await limiter.block("ada", 5)
+
+
+class TestCheck:
+    async def test_raises_what_was_decided(self) -> None:
+        clock = ManualClock()
+        async with Limiter("1/h", name="login", store=Store("memory://", clock=clock)) as limiter:
+            assert (await limiter.check("ada")).remaining == 0
+            with pytest.raises(LimitExceeded) as caught:
+                await limiter.check("ada")
+            assert caught.value.decision == await limiter.peek("ada")
+            assert caught.value.decision.name == "login"
+            assert (caught.value.status, caught.value.retry_after) == (429, 3600)
+            clock.advance("1h")
+            assert await limiter.check("ada")
+
+    def test_without_an_event_loop(self) -> None:
+        limiter = Limiter("1/h", name="login")
+        limiter.sync.check("ada")
+        with pytest.raises(LimitExceeded):
+            limiter.sync.check("ada")
+
+    async def test_a_cost_above_the_limit_never_passes(self) -> None:
+        """retry_after is when the limit is whole again, not when the same passes."""
+        clock = ManualClock()
+        limiter = Limiter("2/h", name="big", store=Store("memory://", clock=clock))
+        await limiter.hit("ada")
+        denied = await limiter.hit("ada", cost=5)
+        clock.advance(denied.retry_after)
+        assert not await limiter.hit("ada", cost=5)
+        assert (await limiter.peek("ada")).remaining == 2
+        with pytest.raises(InvalidOption, match=r"^cost=5: expected at most 2") as caught:
+            await limiter.wait("ada", cost=5)
+        assert caught.value.code == "out_of_range"
+
+
+def test_a_name_is_required_and_a_text() -> None:
+    with pytest.raises(TypeError, match="name"):
+        Limiter("1/h")  # type: ignore[call-arg]
+    for wrong in ("", None, 5):
+        with pytest.raises(InvalidOption, match=r"^name="):
+            Limiter("1/h", name=wrong)  # type: ignore[arg-type]
+
+
+async def test_what_is_shown_of_them(tmp_path: Path) -> None:
+    limits = Limits([Limit("5/h", name="login"), Limit("9/h")], store="redis://:secret@host")
+    assert repr(limits) == "<Limits 'login', '9-in-1hr' in redis://host>"
+    assert repr(Limiter("1/h, 9/d", name="x")) == "<Limiter 'x' '1/h, 9/d' in memory://>"
+    assert repr(limits[0]) == "<Limit 'login' 5/h>"
+    assert repr(Limit("1/s", path=["/a", "/b"])) == "<Limit '1-in-1sec' 1/s /a /b>"
+    assert repr(MemoryStore()) == "<MemoryStore 0 keys>"
+    own = repr(Limiter("1/h", name="x", store=MemoryStore()))
+    assert own == "<Limiter 'x' '1/h' in MemoryStore>"
