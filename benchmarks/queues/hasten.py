@@ -37,7 +37,7 @@ class Hasten(AsyncContestant):
         await self._queue.counts()
 
     async def close(self) -> None:
-        await self._queue.close()
+        await self._queue.aclose()
 
     def add(self, number: int) -> Awaitable[object]:
         return self._task.enqueue(number)

@@ -46,7 +46,7 @@ async def send(mail: Mail, message_id: str) -> str:
 async def lifespan(_: object) -> AsyncIterator[None]:
     async with Worker(queue, concurrency=10):
         yield
-    await queue.close()
+    await queue.aclose()
 
 
 router = APIRouter(lifespan=lifespan)

@@ -4,13 +4,13 @@ A queue with a `ManualClock` makes days pass in no time:
 
     async def test_reminds_after_a_week() -> None:
         clock = ManualClock()
-        queue = Queue("mail", "sqlite://", clock=clock)
+        queue = Queue("mail", "memory://", clock=clock)
         remind = queue.task(send_reminder)
         job = await remind.using(delay=timedelta(days=7)).enqueue("ada@example.org")
         async with Worker(queue):
             clock.advance(timedelta(days=7))
             await job.result(timeout=5)
-        await queue.close()
+        await queue.aclose()
 
 A task is called like the function it is (`await send_reminder("ada@example.org")`): what a handler
 does needs neither queue nor worker to be tested.
@@ -31,7 +31,7 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is advanced: `Queue("mail", "sqlite://", clock=clock)`.
+    """A clock that stands still until it is advanced: `Queue("mail", "memory://", clock=clock)`.
 
     The option `clock` of `Queue`, `RateLimitMiddleware`, `Limiter`, `LoadShedder` and of the stores
     of limits takes it; one clock may be given to all of them.

@@ -151,7 +151,7 @@ async def work(options: argparse.Namespace) -> None:
         crash_limit=options.crash_limit,
     )
     await worker.run()
-    await queue.close()
+    await queue.aclose()
 
 
 async def enqueue(options: argparse.Namespace) -> None:

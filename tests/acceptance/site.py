@@ -141,7 +141,7 @@ class Site:
     async def close(self) -> None:
         for program in self.programs:
             program.end()
-        await self.queue.close()
+        await self.queue.aclose()
 
     def open_gate(self) -> None:
         """Let the `hold` tasks end."""

@@ -86,7 +86,7 @@ class Place:
     async def close(self) -> None:
         for command in self.commands:
             command.end()
-        await self.mail.close()
+        await self.mail.aclose()
 
 
 @pytest.fixture

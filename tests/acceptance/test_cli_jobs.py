@@ -69,7 +69,7 @@ class Place:
             mail = Queue("mail", f"sqlite:///{self.folder}/hasten.db")
             new = NewJob("mail", name, json.dumps(data or {}), "{}", id)
             await mail.engine.add([new], now_ms=mail.clock.now_ms())
-            await mail.close()
+            await mail.aclose()
 
         asyncio.run(add())
 
@@ -132,7 +132,7 @@ def run_all(place: Place) -> None:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while (counts := await mail.counts())[State.WAITING] or counts[State.ACTIVE]:
                     await asyncio.sleep(0.01)  # its doings: only time brings them
-        await mail.close()
+        await mail.aclose()
 
     asyncio.run(work())
 
@@ -314,7 +314,7 @@ class TestWithoutAStore:
         assert done.err.count("\n") == 1
 
     def test_memory_of_another_process(self, place: Place) -> None:
-        done = place.jobs("counts", "app", HASTEN_URL="sqlite://")
+        done = place.jobs("counts", "app", HASTEN_URL="memory://")
         assert done.status == 1
         assert done.err.startswith(
             "hasten: sqlite://: another process cannot open a store in memory: "

@@ -83,7 +83,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 async def queue(store: Store) -> AsyncIterator[Queue]:
     queue = store.queue()
     yield queue
-    await queue.close()
+    await queue.aclose()
 
 
 async def fill(
@@ -288,7 +288,7 @@ async def test_four_hundred_queues_share_a_worker(store: Store, figures: Figures
         f"{min(at_first_end)} of {each}",
     )  # fmt: skip
     for queue in queues:
-        await queue.close()
+        await queue.aclose()
 
 
 async def test_large_results_leave_no_more_than_the_events_keep(

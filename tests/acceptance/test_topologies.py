@@ -77,7 +77,7 @@ class TestCluster:
         assert min(sizes) > 0
         assert await queues[0].engine.queues() == sorted(queue.name for queue in queues)
         for queue in queues:
-            await queue.close()
+            await queue.aclose()
 
     async def test_a_prefix_with_a_tag_keeps_all_queues_together(
         self, cluster: RedisCluster
@@ -87,13 +87,13 @@ class TestCluster:
         await queue.add("x")
         with cluster.client() as client:
             assert client.exists("{shop}:mail:wait")
-        await queue.close()
+        await queue.aclose()
 
     async def test_a_name_that_cannot_be_a_tag_is_refused(self, cluster: RedisCluster) -> None:
         queue = Queue("}x", cluster.url)
         with pytest.raises(InvalidOption, match="cannot be the hash tag"):
             await queue.add("x")
-        await queue.close()
+        await queue.aclose()
 
     async def test_while_a_queue_moves_it_stands_still_and_then_goes_on(
         self, cluster: RedisCluster, tmp_path: Path
@@ -150,7 +150,7 @@ class TestSentinel:
             with pytest.raises(StoreUnavailable, match="other"):
                 await queue.add("x")
         finally:
-            await queue.close()
+            await queue.aclose()
             pair.kill()
 
 
@@ -188,7 +188,7 @@ class TestEncrypted:
             queue = Queue("mail", url)
             with pytest.raises(StoreUnavailable, match="certificate"):
                 await queue.add("x")
-            await queue.close()
+            await queue.aclose()
         finally:
             server.kill()
 

@@ -320,10 +320,10 @@ class TestRefusing:
             with pytest.raises(StoreUnavailable, match="does not let us in") as caught:
                 await queue.counts()
             assert "wrong-secret" not in str(caught.value)
-            await queue.close()
+            await queue.aclose()
         queue = Queue("mail", server.url.replace("//", "//:right@"))
         assert (await queue.counts())[State.WAITING] == 0
-        await queue.close()
+        await queue.aclose()
 
 
 class TestIdle:
@@ -359,7 +359,7 @@ class TestIdle:
             # renews leases.
             assert len(connected) - len(named) <= 3 + 4 + 4
         for queue in queues:
-            await queue.close()
+            await queue.aclose()
 
 
 async def _noop() -> None:

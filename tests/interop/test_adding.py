@@ -260,7 +260,7 @@ async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
     assert [job.id for job in await queue.jobs("waiting")] == [one["id"], other.id]
     assert await node("getWaitingCount") == 2
     await queue.obliterate()
-    await queue.close()
+    await queue.aclose()
 
 
 async def values_of_node(shared: SharedQueue, count: int) -> list[Any]:

@@ -292,7 +292,7 @@ class TestWhatCanBeATask:
             assert await job.result(timeout=30) == "Hi, ada"
 
     async def test_is_a_task_of_another_queue_too(self, memory: Queue) -> None:
-        other = Queue("other", "sqlite://")
+        other = Queue("other", "memory://")
 
         @other.task
         @memory.task
@@ -301,7 +301,7 @@ class TestWhatCanBeATask:
 
         async with Worker(other):
             assert await (await both.enqueue(7)).result(timeout=30) == 7
-        await other.close()
+        await other.aclose()
 
     async def test_a_coroutine_of_a_wrapper_ends_at_its_timeout(self, memory: Queue) -> None:
         """It is awaited in the event loop, where it can be cancelled."""
@@ -350,7 +350,7 @@ class TestWhatCanBeATask:
         async with Worker(process_tasks.queue, processes=1):
             for task in (process_tasks.wrapped, process_tasks.awaitable):
                 assert await (await task.enqueue(21)).result(timeout=20) == 42
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     @pytest.mark.parametrize(
         "function",
@@ -427,6 +427,6 @@ async def delay_later(attempt: int, error: BaseException) -> float:
 def test_a_back_off_function_of_another_kind_is_refused_when_it_is_given(backoff: Any) -> None:
     """For a task and for all tasks of a queue."""
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
-        Queue("mail", "sqlite://", backoff=backoff)
+        Queue("mail", "memory://", backoff=backoff)
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
-        Queue("mail", "sqlite://").task(backoff=backoff)(greet_in_thread)
+        Queue("mail", "memory://").task(backoff=backoff)(greet_in_thread)

@@ -49,17 +49,14 @@ class TestFinding:
         await queue.add("send")
         assert await queue.get(id) is None
 
-    async def test_a_queue_does_not_find_the_jobs_of_another(
-        self, queue: Queue, url: str, clock: ManualClock
-    ) -> None:
+    async def test_a_queue_does_not_find_the_jobs_of_another(self, queue: Queue) -> None:
         """Though they are in one store."""
-        other = Queue("other", url, clock=clock)
+        other = Queue("other", queue.store)
         job = await other.add("send")
         assert await queue.get(job.id) is None
         assert not await queue.cancel(job.id)
         assert not await queue.remove(job.id)
         assert (await job.refresh()).state is State.WAITING
-        await other.close()
 
     async def test_jobs_come_in_pages(self, queue: Queue) -> None:
         """In the order in which they would be taken, or the other way."""
@@ -308,11 +305,9 @@ class TestDeletingMany:
         with pytest.raises(InvalidOption, match="one whose jobs are not running"):
             await queue.clean("active")
 
-    async def test_obliterate_leaves_nothing(
-        self, queue: Queue, url: str, clock: ManualClock
-    ) -> None:
+    async def test_obliterate_leaves_nothing(self, queue: Queue) -> None:
         """Of this queue; another one in the store stays."""
-        other = Queue("other", url, clock=clock)
+        other = Queue("other", queue.store)
         await other.add("send")
         await fill(queue)
         await queue.pause()
@@ -320,7 +315,6 @@ class TestDeletingMany:
         assert await queue.counts() == dict.fromkeys(State, 0)
         assert not await queue.is_paused()
         assert await queue.engine.queues() == ["other"]
-        await other.close()
 
     async def test_obliterate_spares_running_jobs_unless_forced(self, queue: Queue) -> None:
         """Forced, their worker finds that they are gone, and goes on."""

@@ -299,7 +299,7 @@ class TestTypesThatJsonChanges:
         assert sum((await queue.counts()).values()) == 0
 
     def test_are_refused_by_the_sync_twins(self) -> None:
-        queue = Queue("sync", "sqlite://")
+        queue = Queue("sync", "memory://")
         keep = untyped(queue, None)
         calls: list[Callable[[], Job[Any] | list[Job[Any]]]] = [
             lambda: keep.sync.enqueue(DAY),

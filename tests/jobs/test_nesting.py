@@ -136,7 +136,7 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
     assert [job.stacktrace for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
     page = await queue.engine.events("mail", after=start)
     assert [event.job_id for event in page.events if event.kind == "failed"] == ids
-    await queue.close()
+    await queue.aclose()
 
 
 def test_long_texts_are_not_remembered() -> None:

@@ -36,7 +36,7 @@ def test_a_size_beyond_is_refused(max_bytes: Any) -> None:
     with pytest.raises(
         InvalidOption, match=r"^max_bytes=.*: expected a whole number from 1 to 268,"
     ):
-        Queue("mail", "sqlite://", max_bytes=max_bytes)
+        Queue("mail", "memory://", max_bytes=max_bytes)
 
 
 async def test_a_job_keeps_the_largest_numbers_that_it_may_have(queue: Queue) -> None:

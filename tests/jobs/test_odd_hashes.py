@@ -431,7 +431,7 @@ async def test_a_user_who_lacks_a_permission_is_no_matter_of_data(
         with pytest.raises(StoreError) as caught:
             await run_claim(limited)
         assert not isinstance(caught.value, StoreRejected)
-        await limited.close()
+        await limited.aclose()
     finally:
         keys.redis.execute_command("ACL", "DELUSER", name)
     assert len(await queue.jobs(State.WAITING)) == len(jobs)

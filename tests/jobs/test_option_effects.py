@@ -270,7 +270,7 @@ class TestTimeout:
             with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.2 s"):
                 await job.result(timeout=20)
             assert await (await process_tasks.double.enqueue(21)).result(timeout=20) == 42
-        await queue.close()
+        await queue.aclose()
 
     async def test_is_followed_by_the_next_attempt(self, queue: Queue) -> None:
         runs: list[int] = []

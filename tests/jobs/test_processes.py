@@ -24,7 +24,7 @@ from tests.jobs.eventually import until, until_state, until_true
 async def worker() -> AsyncIterator[Worker]:
     async with Worker(process_tasks.queue, processes=1, grace=0) as worker:
         yield worker
-    await process_tasks.queue.close()
+    await process_tasks.queue.aclose()
 
 
 async def run(task: Any, *args: object) -> Any:
@@ -105,7 +105,7 @@ class TestWhatTheyStart:
                 with pytest.raises(JobFailed):
                     await job.result(timeout=20)
             await until_dead(pids)
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "killed"])
     async def test_does_not_hold_up_the_end_of_the_run_as_a_fork(self, how: str) -> None:
@@ -123,7 +123,7 @@ class TestWhatTheyStart:
                 await job.result(timeout=20)
             await until_dead(pids)
             assert await run(process_tasks.double, 1) == 2
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     async def test_lives_on_after_a_run_that_succeeded_until_the_process_ends(self) -> None:
         """A handler may start something for others. It does not outlive the worker."""
@@ -134,7 +134,7 @@ class TestWhatTheyStart:
             await run(process_tasks.double, 1)
             assert all(map(is_alive, pids))
         await until_dead(pids)
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     async def test_ends_with_an_idle_process_that_is_killed(self, worker: Worker) -> None:
         job = await process_tasks.start_programs.enqueue("return")
@@ -227,7 +227,7 @@ HEAD = """
 import asyncio, os, signal, subprocess, sys, time
 from hasten.jobs import Queue, Worker
 
-queue = Queue("programs", "sqlite://")
+queue = Queue("programs", "memory://")
 
 @queue.task(run_in="process")
 def start() -> list[int]:

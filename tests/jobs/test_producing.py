@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hasten import Store
 from hasten.errors import (
     AddedInPart,
     InvalidArgument,
@@ -121,7 +122,7 @@ class TestArgumentsThatCannotBeStored:
 
     async def test_too_large_ones_name_the_largest(self, clock: ManualClock) -> None:
         """A reference to the data belongs into a job, not the data."""
-        queue = Queue("small", "sqlite://", max_bytes=1000, clock=clock)
+        queue = Queue("small", Store("memory://", clock=clock), max_bytes=1000)
 
         @queue.task
         async def keep(first: str, second: str) -> None: ...
@@ -134,7 +135,7 @@ class TestArgumentsThatCannotBeStored:
         assert await waiting(queue) == []
         await keep.enqueue("x" * 600, "y" * 300)
         assert len(await waiting(queue)) == 1
-        await queue.close()
+        await queue.aclose()
 
     async def test_one_bad_job_does_not_spoil_its_neighbours(self, queue: Queue) -> None:
         """Calls of one moment share a transaction, not their mistakes."""
@@ -270,7 +271,7 @@ class TestLargeCalls:
         large = ("send", "x" * 4_000_000)
         await self.add(how, queue, [("send", 1), large, large, ("send", 2)])
         assert sizes == [1, 1, 1, 1]
-        await queue.close()
+        await queue.aclose()
 
     async def test_single_ones_that_come_meanwhile_come_behind(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
@@ -484,15 +485,12 @@ class TestJobId:
         await queue.add("send", 1, job_id="a")
         assert (await queue.add("send", 2, job_id="a")).data == 1
 
-    async def test_it_is_the_id_of_one_queue(
-        self, queue: Queue, url: str, clock: ManualClock
-    ) -> None:
+    async def test_it_is_the_id_of_one_queue(self, queue: Queue) -> None:
         """Another queue of the same store has its own."""
-        other = Queue("other", url, clock=clock)
+        other = Queue("other", queue.store)
         await queue.add("send", job_id="a")
         await other.add("send", job_id="a")
         assert len(await queue.jobs("waiting")) == len(await other.jobs("waiting")) == 1
-        await other.close()
 
     async def test_a_finished_job_still_counts(self, queue: Queue) -> None:
         """For as long as it is kept."""
@@ -513,7 +511,7 @@ class TestJobId:
 class TestSync:
     def test_works_without_an_event_loop(self, clock: ManualClock) -> None:
         """In Flask, in a script, in a shell."""
-        queue = Queue("mail", "sqlite://", clock=clock)
+        queue = Queue("mail", Store("memory://", clock=clock))
         task = queue.task(send)
         job = task.sync.enqueue("a")
         many = task.sync.enqueue_many([{"address": "b"}, {"address": "c"}])
@@ -540,7 +538,7 @@ class TestSync:
         assert queue.sync.drain() == 4
         assert queue.sync.clean("failed") == []
         queue.sync.obliterate()
-        queue.sync.close()
+        asyncio.run(queue.store.aclose())
 
     async def test_works_inside_a_running_loop_and_warns(self, queue: Queue) -> None:
         """A plain function that an `async def` happens to call: it blocks the loop meanwhile."""
@@ -571,7 +569,7 @@ class TestSync:
         job = await queue.task(send).enqueue("a")
         with pytest.raises(RuntimeError, match=r"use 'await job\.result\("):
             job.sync.result()
-        with pytest.raises(RuntimeError, match=r"use 'await queue\.close\("):
+        with pytest.raises(RuntimeError, match=r"use 'await queue\.aclose\("):
             queue.sync.close()
 
     async def test_never_waits_in_an_async_handler_but_in_a_thread(self, queue: Queue) -> None:
@@ -599,7 +597,7 @@ class TestSync:
             assert await asyncio.to_thread(job.sync.result, 5) == "Hello, a"
 
     def test_works_from_many_threads(self, clock: ManualClock) -> None:
-        queue = Queue("mail", "sqlite://", clock=clock)
+        queue = Queue("mail", Store("memory://", clock=clock))
         task = queue.task(send)
         ids: list[str] = []
 
@@ -612,7 +610,7 @@ class TestSync:
         for thread in threads:
             thread.join()
         assert len(set(ids)) == 160 == queue.sync.counts()[State.WAITING]
-        queue.sync.close()
+        asyncio.run(queue.store.aclose())
 
 
 class TestDeclaring:
@@ -699,7 +697,7 @@ async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(
     clock: ManualClock,
 ) -> None:
     """From the general to the particular."""
-    queue = Queue("mail", "sqlite://", clock=clock, priority=5, delay=10)
+    queue = Queue("mail", Store("memory://", clock=clock), priority=5, delay=10)
     task = queue.task(priority=6)(send)
     assert (await task.enqueue("a")).priority == 6
     assert (await queue.add("unknown")).priority == 5
@@ -707,7 +705,7 @@ async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(
     assert (await given.enqueue("b")).priority == 7
     both = await given.using(delay=0).enqueue("c")
     assert (both.priority, both.state) == (7, "prioritized")
-    await queue.close()
+    await queue.store.aclose()
 
 
 async def test_using_checks_its_options_at_once(queue: Queue) -> None:

@@ -107,7 +107,7 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
     ]
     assert f"dropped a log line or the progress of job {jobs[2].id}" in caplog.text
     await queue.obliterate(force=True)
-    await queue.close()
+    await queue.aclose()
     client.close()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hasten import Store
 from hasten.errors import (
     InvalidOption,
     JobCancelled,
@@ -388,7 +389,7 @@ class TestLargeResult:
 
     async def test_is_lost_where_nothing_can_hold_it(self, url: str, clock: ManualClock) -> None:
         """Above 32 MiB, of a job that is not kept. Nobody waits for it for ever."""
-        queue = Queue("mail", url, max_bytes=64 * 1024 * 1024, clock=clock)
+        queue = Queue("mail", Store(url, clock=clock), max_bytes=64 * 1024 * 1024)
 
         @queue.task(keep_completed=0)
         async def repeat() -> str:
@@ -401,7 +402,7 @@ class TestLargeResult:
             for wait in (waiting, asyncio.create_task(job.result(timeout=20))):
                 with pytest.raises(JobNotFound, match=r"33,554,433 bytes was too large .* return"):
                     await wait
-        await queue.close()
+        await queue.store.aclose()
 
 
 async def until_gone(job: Job[Any]) -> None:
@@ -474,13 +475,13 @@ class TestEvents:
     async def test_of_a_block_begin_before_it_for_everybody(self, queue: Queue, url: str) -> None:
         """For other processes, too, which cannot know of a mere call."""
         # A store in memory has no other processes.
-        elsewhere = queue.engine if url == "sqlite://" else open_engine(url)
+        elsewhere = queue.engine if url == "memory://" else open_engine(Store(url))
         async with queue.events() as events:
             await elsewhere.add([NewJob("mail", "send", "{}", "{}")], now_ms=0)
             assert (await next_of(events)).kind == "added"
         with pytest.raises(StopAsyncIteration):
             await anext(events)
-        await elsewhere.close()
+        await elsewhere.aclose()
 
     async def test_that_nobody_reads_leave_nothing_behind(self, queue: Queue) -> None:
         for _ in range(3):
@@ -573,5 +574,5 @@ class TestEvents:
         job = await there.add("send")
         (event,) = await reader
         assert event.job_id == job.id
-        await here.close()
-        await there.close()
+        await here.aclose()
+        await there.aclose()

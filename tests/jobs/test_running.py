@@ -359,18 +359,17 @@ class TestInProcesses:
     async def worker(self) -> AsyncIterator[Worker]:
         async with Worker(process_tasks.queue, processes=1) as worker:
             yield worker
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     async def test_functions_and_coroutines_run_with_their_types(self, worker: Worker) -> None:
         """Validated and decoded there, as here."""
         point = process_tasks.Point(1, 2)
         swapped = await process_tasks.swap.enqueue(point)
         assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
-        elsewhere = Queue("processes", "sqlite://")
+        elsewhere = Queue("processes", process_tasks.queue.store)
         wrong = await elsewhere.add("double", {"number": "x"}, attempts=3)
         with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
             await wrong.result(timeout=20)
-        await elsewhere.close()
 
     async def test_they_tell_their_progress_and_are_used_again(self, worker: Worker) -> None:
         """A process is not started for each job."""

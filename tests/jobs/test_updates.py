@@ -120,7 +120,7 @@ class TestUpdate:
         with pytest.raises(InvalidOption, match=complaint):
             await job.update(data={"to": "bob"}, **changes)
         assert (await job.refresh()).data == {"to": "ada"}
-        await queue.close()
+        await queue.aclose()
 
     async def test_checks_data_as_add_does(self, url: str) -> None:
         queue = Queue("mail", url, max_bytes=1000)
@@ -131,7 +131,7 @@ class TestUpdate:
             await job.update(data="x" * 2000)
         await job.update(data=None)
         assert (await job.refresh()).data == {}
-        await queue.close()
+        await queue.aclose()
 
     def test_has_a_twin_without_an_event_loop(self, url: str) -> None:
         queue = Queue("mail", url)

@@ -32,7 +32,7 @@ class TestConcurrency:
         self, queue: Queue, url: str, limit: int
     ) -> None:
         """With two queues as with one: the room is the worker's."""
-        other = Queue("other", url)
+        other = Queue("other", queue.store)
         running: list[int] = []
         reached = asyncio.Event()
         most = 0
@@ -54,7 +54,6 @@ class TestConcurrency:
         async with Worker(queue, other, concurrency=limit):
             await asyncio.gather(*(job.result(timeout=20) for job in jobs))
         assert most == limit
-        await other.close()
 
     async def test_no_more_jobs_are_claimed_than_there_is_room_for(self, queue: Queue) -> None:
         """The rest is for other workers."""
@@ -78,7 +77,7 @@ class TestConcurrency:
         self, queue: Queue, url: str, limit: int
     ) -> None:
         """A full queue does not starve another."""
-        other = Queue("other", url)
+        other = Queue("other", queue.store)
         order: list[str] = []
         jobs: list[Job[Any]] = []
         for each in (queue, other):
@@ -93,11 +92,10 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=20) for job in jobs))
         share = Counter(order[:100])
         assert min(share["mail"], share["other"]) >= 30
-        await other.close()
 
     async def test_a_queue_alone_has_all_the_room(self, queue: Queue, url: str) -> None:
         """The share of an empty one is not kept free."""
-        other = Queue("other", url)
+        other = Queue("other", queue.store)
         running: list[int] = []
 
         @queue.task
@@ -108,7 +106,6 @@ class TestConcurrency:
         jobs = await run.enqueue_many([{}] * 10)
         async with Worker(other, queue, concurrency=10):
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
-        await other.close()
 
 
 class Calls:
@@ -342,14 +339,14 @@ class TestStopping:
                     await started.wait()
                     raise LookupError("main")
             finally:
-                await queue.close()
+                await queue.aclose()
 
         with pytest.raises(LookupError, match="main"):
             await asyncio.to_thread(asyncio.run, crash())
         queue = Queue("mail", url)
         (job,) = await queue.jobs(State.WAITING)
         assert job.attempts_made == 0
-        await queue.close()
+        await queue.aclose()
 
     async def test_a_worker_starts_once(self, queue: Queue) -> None:
         worker = Worker(queue)
@@ -488,7 +485,7 @@ class TestTrouble:
         """A queue whose store gives up waiting for a lock at once."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}?timeout=0.05")
         yield queue
-        await queue.close()
+        await queue.aclose()
 
     @contextlib.asynccontextmanager
     async def locked(self, folder: Path) -> AsyncIterator[None]:

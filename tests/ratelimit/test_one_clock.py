@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
+from hasten import Store
 from hasten.errors import InvalidLimit, InvalidOption
-from hasten.jobs import Queue
 from hasten.ratelimit import (
     Limit,
     Limiter,
@@ -116,7 +116,7 @@ WRONG: Final = {
 }
 
 TAKERS: Final[dict[str, Callable[[Any], object]]] = {
-    "Queue": lambda clock: Queue("mail", "sqlite://", clock=clock),
+    "Store": lambda clock: Store("memory://", clock=clock),
     "RateLimitMiddleware": lambda clock: RateLimitMiddleware(None, clock=clock),  # type: ignore[arg-type]
     "Limiter": lambda clock: Limiter("1/s", clock=clock),
     "LoadShedder": lambda clock: LoadShedder(None, clock=clock),  # type: ignore[arg-type]

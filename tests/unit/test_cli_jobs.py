@@ -18,7 +18,7 @@ RECORD: Final = JobRecord("mail", "1", "send", "{}", "{}", State.DELAYED, 0, 0, 
 
 
 def describe(**stored: Any) -> dict[str, object]:
-    return _describe(Job(Queue("mail", "sqlite://"), "1", replace(RECORD, **stored)))
+    return _describe(Job(Queue("mail", "memory://"), "1", replace(RECORD, **stored)))
 
 
 def test_a_time_that_no_calendar_has_is_the_latest_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten import Store
 from hasten._redis_address import Kind, parse_url
 from hasten._urls import without_password
 from hasten.errors import InvalidOption
-from hasten.jobs.engines import open_engine
 from hasten.ratelimit.stores import open_store
 
 # What a user may hold as it is; the rest is written %40 and the like.
@@ -111,7 +111,7 @@ class TestShown:
         """Not even of a URL that is none."""
         assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
 
-    @pytest.mark.parametrize("open_", [parse_url, open_engine, open_store])
+    @pytest.mark.parametrize("open_", [parse_url, Store, open_store])
     @pytest.mark.parametrize(
         "url",
         [

@@ -203,6 +203,6 @@ def _run(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             queue.engine.require_existing()
             return await work()
         finally:
-            await queue.close()
+            await queue.aclose()
 
     return asyncio.run(run())

@@ -38,7 +38,7 @@ async def _serve(worker: Worker, queues: Sequence[Queue], leash: int | None) -> 
         threading.Thread(target=_wait_for_end, args=(leash, stop), daemon=True).start()
     await worker.run()
     for queue in queues:
-        await queue.close()
+        await queue.aclose()
     _leave_anyway()
 
 

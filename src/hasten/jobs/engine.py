@@ -274,11 +274,11 @@ class Engine(Protocol):
     async def queues(self) -> list[str]:
         """The names of the queues that have jobs or are paused, in alphabetical order."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Release what is held. What was begun is finished first. Safe to call twice."""
 
     def close_now(self) -> None:
-        """`close`, as the interpreter ends, when no event loop of the application runs."""
+        """`aclose`, as the interpreter ends, when no event loop of the application runs."""
 
 
 # What the reason of a failed job says where no handler's error says it. Workers in other

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import weakref
 from collections.abc import (
@@ -15,14 +14,16 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from msgspec import UNSET
 
 from hasten import _portal
-from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
+from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten._coalescing import Coalescer, portions
 from hasten._durations import Duration, to_ms
+from hasten._store import Store
 from hasten.errors import (
     AddedInPart,
     InvalidArgument,
@@ -32,12 +33,12 @@ from hasten.errors import (
     StoreError,
     WrongState,
 )
-from hasten.jobs import engines
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context, check_progress, log_line
 from hasten.jobs.definitions import Execution
 from hasten.jobs.encoding import NotStorable, decode_json, encode_json
 from hasten.jobs.engine import Engine
+from hasten.jobs.engines import open_engine
 from hasten.jobs.events import QueueEvents
 from hasten.jobs.functions import describe
 from hasten.jobs.job import Job
@@ -55,13 +56,13 @@ from hasten.jobs.options import (
 from hasten.jobs.record import Change, JobRecord, NewJob, Update
 from hasten.jobs.results import Results
 from hasten.jobs.states import FINISHED, State
+from hasten.jobs.store_use import use_of
 from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore, check_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-DEFAULT_URL: Final = "sqlite:///hasten.db"
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
 MAX_BYTES: Final = 256 * 1024 * 1024  # what every store holds in one text, with room for the rest
 
@@ -86,29 +87,29 @@ class Template:
 
 
 class Queue:
-    """A queue of jobs, by name, in a store, by URL.
+    """A queue of jobs, by name, in a store: `Queue("mail")`, or `Queue("mail", store)`.
 
-    url is `sqlite:///file.db` (relative to the working directory; four slashes for an absolute
-    path), `sqlite://` for one in memory, shared by this process, or `redis://host:6379/0` and its
-    like for Redis or Valkey (TLS, Sentinel, Cluster: docs/howto/redis.md). None means the
-    environment variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first
-    use.
+    store is a `Store`, or the URL of one. Queues that are given the same `Store` share its
+    connections and transactions, its clock and its life. A URL makes a store that this queue has
+    for itself: two queues with `memory://` share nothing. None means the store of the process,
+    which all queues that name none share: `Store.from_env()`, made at the first use. Nothing is
+    opened before the first use.
 
     max_bytes limits the JSON of a job's data, of its result and of its progress. show_values is
     whether the reasons why data does not fit a task may repeat its values: they are stored and
     logged. options hold for all its tasks that do not set them themselves.
 
-    A queue may be used from several event loops and threads, and after a fork.
+    A queue may be used from several event loops and threads, and after a fork. `aclose`, or the end
+    of `async with`, closes what the queue has opened.
     """
 
     def __init__(
         self,
         name: str,
-        url: str | None = None,
+        store: str | Store | None = None,
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
         show_values: bool = False,
-        clock: Clock = SYSTEM_CLOCK,
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = check_name("queue", name)
@@ -116,39 +117,61 @@ class Queue:
         if not isinstance(show_values, bool):
             raise InvalidOption("show_values", show_values, "True or False")
         self.show_values = show_values
-        self.clock = check_clock(clock)
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
-        self._url = url
-        if url is not None:
-            engines.open_engine(url)  # opens nothing; a wrong URL is told here, not at night
-        self._engine: Engine | None = None
+        self.store_use = use_of(store)
+        self._is_open = False
+        if self.store_use.made is not None:
+            open_engine(self.store_use.made)  # opens nothing, but reports what is missing or wrong
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]
         self._loops = weakref.WeakKeyDictionary()
         self._latest: tuple[asyncio.AbstractEventLoop, _InLoop] | None = None
 
     def __repr__(self) -> str:
-        return f"<Queue {self.name}>"
+        store = self.store_use.made
+        return f"<Queue {self.name}{'' if store is None else f' in {store.url}'}>"
+
+    @property
+    def store(self) -> Store:
+        """Where its jobs are."""
+        return self.store_use.store
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of its store."""
+        store = self.store_use.made
+        return SYSTEM_CLOCK if store is None else store.clock  # the default store has no other one
 
     @property
     def engine(self) -> Engine:
-        """The store, shared with all queues of this process that have the same URL."""
-        if self._engine is None:
-            self._engine = self.acquire_engine()
-        return self._engine
+        """What keeps its jobs in the store, which is in use from now on until `aclose`."""
+        if not self._is_open:
+            self._is_open = True
+            self.store_use.enter(self)
+        return self.store_use.engine()
 
-    def acquire_engine(self) -> Engine:
-        """The store for a user who holds it longer than the queue, and gives it back: a worker."""
-        return engines.acquire(self._url or os.environ.get("HASTEN_URL") or DEFAULT_URL)
+    async def aclose(self) -> None:
+        """Close the store, if it is this queue's own, and no worker uses it. Safe to call twice.
 
-    async def close(self) -> None:
-        """Give the store back. The queue may be used again, and opens it again."""
-        held, self._engine = self._engine, None
+        The store of the process is closed with the last of its queues and workers. A `Store` that
+        was given to the queue stays open. The queue may be used again, and opens its store again.
+        """
+        self._is_open = False
         self._latest = None
         self._loops.clear()
-        if held is not None:
-            await engines.release(held)
+        await self.store_use.leave(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     # Tasks --------------------------------------------------------------------------------------
 
@@ -381,7 +404,7 @@ class Queue:
         """Where the running event loop waits for results."""
         own = self._in_loop()
         if own.results is None:
-            own.results = Results(self.engine, self.name)
+            own.results = Results(lambda: self.engine, self.name)
         return own.results
 
     # Reading ------------------------------------------------------------------------------------
@@ -693,7 +716,7 @@ class SyncQueue:
         return _portal.call(self._queue.is_paused())
 
     def close(self) -> None:
-        _portal.call(self._queue.close(), waits=True)  # for what this loop has open, too
+        _portal.call(self._queue.aclose(), waits=True)  # for what this loop has open, too
 
 
 class TaskDecorator(Protocol):

@@ -31,8 +31,9 @@ from typing import Any, Final, Self
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
+from hasten._store import File
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
-from hasten.jobs import engines, failure_log, suspects
+from hasten.jobs import failure_log, suspects
 from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs.options import (
@@ -102,8 +103,7 @@ class Worker:
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one Queue or more")
-        places = [(queue.engine.url, queue.name) for queue in queues]
-        if len(set(places)) < len(set(queues)):
+        if len(set(map(_place, queues))) < len(set(queues)):
             raise InvalidOption("queues", queues, "one Queue object for each queue")
         for option, value in {"concurrency": concurrency, "crash_limit": crash_limit}.items():
             check_whole(option, value, 1)
@@ -159,13 +159,13 @@ class Worker:
         await self._services.open()
         outages: dict[str, Outage] = {}
         for queue in self._queues:
-            engine = queue.acquire_engine()  # it stays open when the queue is closed
+            queue.store_use.enter(self)  # it stays open when the queue is closed
+            url = queue.store_use.engine().url
             self._lanes.append(
                 Lane(
                     queue,
-                    engine,
                     room=self._room,
-                    outage=outages.setdefault(engine.url, Outage(engine.url)),
+                    outage=outages.setdefault(url, Outage(url)),
                     keeper=self._keeper,
                     threads=self._threads,
                     processes=self._processes,
@@ -374,9 +374,10 @@ class Worker:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
                     await lane.engine.leave(lane.name, self._id)
+        for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
-                    await engines.release(lane.engine)
+                    await queue.store_use.leave(self)
 
     # Fetching -----------------------------------------------------------------------------------
 
@@ -648,6 +649,14 @@ class Worker:
                 "took back %d jobs of queue %s whose worker is gone: %s",
                 len(ids), lane.name, ", ".join(ids[:10]),
             )  # fmt: skip
+
+
+def _place(queue: Queue) -> tuple[object, ...]:
+    """Where the jobs of a queue are: equal if two queue objects stand for one queue."""
+    store = queue.store
+    is_private = store.location == File(None)  # in the memory of this process
+    where = id(store) if is_private else queue.store_use.engine().url
+    return where, store.prefix, queue.name
 
 
 async def _store_rest(lane: Lane) -> None:

@@ -14,6 +14,7 @@ import secrets
 import weakref
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,8 @@ from hasten._logs import get_logger
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
-from hasten._redis_address import parse_url
+from hasten._redis_address import Address
+from hasten._store import DEFAULT_TIMEOUT
 from hasten.errors import (
     HastenError,
     JobNotFound,
@@ -92,20 +94,18 @@ REFUSALS: Final = {
 
 
 class RedisEngine:
-    """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
-
-    Options in the URL beside the driver's: `?prefix=bull` (what all keys begin with, as BullMQ's
-    option of that name).
-    """
+    """Jobs on a server. prefix is what all keys begin with, as BullMQ's option of that name."""
 
     flights = 2  # one is at the server while what the other one brought is run
     at_once = JOBS_AT_ONCE
 
-    def __init__(self, url: str) -> None:
-        address = parse_url(url, known={"prefix"})
-        prefix = address.options.get("prefix", DEFAULT_PREFIX)
-        self._server = Server(address)
-        self._keys = Keys(prefix, tagged=self._server.is_cluster)
+    def __init__(
+        self, address: Address, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
+    ) -> None:
+        self._server = Server(replace(address, timeout=timeout))
+        self._keys = Keys(
+            DEFAULT_PREFIX if prefix is None else prefix, tagged=self._server.is_cluster
+        )
         self._url = address.shown
         self._strays = _Strays()
         self._probed_ms: dict[str, int] = {}  # by queue: when the server answered, by its clock
@@ -590,7 +590,7 @@ class RedisEngine:
         keys = await self._server.scan(f"{_literal(self._keys.prefix)}:*:meta")
         return [self._keys.queue_of(text(key)) for key in keys]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         local = self._by_loop.pop(asyncio.get_running_loop(), None)
         if local is not None:
             await local.close()
