@@ -44,7 +44,7 @@ class Hasten(AsyncContestant):
 
     def add_many(self, numbers: Sequence[int], *, delayed: bool) -> Awaitable[object]:
         task = self._later if delayed else self._task
-        return task.enqueue_many([{"number": number} for number in numbers])
+        return task.enqueue_many(map(task.args, numbers))
 
     def working(self, concurrency: int) -> AbstractAsyncContextManager[object]:
         return self._worker(self._queue, concurrency=concurrency, **self.worker_options)

@@ -4,13 +4,14 @@ A queue with a `ManualClock` makes days pass in no time:
 
     async def test_reminds_after_a_week() -> None:
         clock = ManualClock()
-        queue = Queue("mail", "memory://", clock=clock)
+        store = Store("memory://", clock=clock)
+        queue = Queue("mail", store)
         remind = queue.task(send_reminder)
         job = await remind.using(delay=timedelta(days=7)).enqueue("ada@example.org")
         async with Worker(queue):
             clock.advance(timedelta(days=7))
             await job.result(timeout=5)
-        await queue.aclose()
+        await store.aclose()
 
 A task is called like the function it is (`await send_reminder("ada@example.org")`): what a handler
 does needs neither queue nor worker to be tested.
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hasten._durations import Duration, to_ms
+from hasten.errors import InvalidOption
 
 __all__ = ["ManualClock"]
 
@@ -31,9 +33,9 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is advanced: `Queue("mail", "memory://", clock=clock)`.
+    """A clock that stands still until it is advanced: `Store("memory://", clock=clock)`.
 
-    The option `clock` of `Queue`, `RateLimitMiddleware`, `Limiter`, `LoadShedder` and of the stores
+    The option `clock` of `Store`, `RateLimitMiddleware`, `Limiter`, `LoadShedder` and of the stores
     of limits takes it; one clock may be given to all of them.
 
     In a queue it decides when delayed and retried jobs are due, when jobs expire, what age finished
@@ -46,7 +48,7 @@ class ManualClock:
 
     def __init__(self, start: datetime = DEFAULT_START) -> None:
         if start.tzinfo is None:
-            raise ValueError("start has no time zone: give one, such as datetime.now(UTC)")
+            raise InvalidOption("start", start, "a time with a time zone, as datetime.now(UTC)")
         self._now_ms = round(start.timestamp() * 1000)
         self._lock = threading.Lock()
         self._asleep: set[_Sleeper] = set()
@@ -62,14 +64,14 @@ class ManualClock:
         """The time, in UTC: for what takes a datetime, such as the option `at`."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
-    def advance(self, seconds: Duration) -> None:
-        """Let time pass: seconds, or a timedelta. Whoever sleeps until then wakes up.
+    def advance(self, duration: Duration) -> None:
+        """Let time pass. Whoever sleeps until then wakes up.
 
         They run when their event loop comes to it, not before this returns: await what they lead
         to, such as `job.result(timeout=5)`.
         """
         with self._lock:
-            self._now_ms += to_ms("advance", seconds)
+            self._now_ms += to_ms("advance", duration)
             due = {sleeper for sleeper in self._asleep if sleeper.due_ms <= self._now_ms}
             self._asleep -= due
         for sleeper in due:

@@ -277,7 +277,7 @@ class TestSeveralProcesses:
             await asyncio.sleep(0.02)
             failed = await place.mail.get(job.id)
         assert failed is not None
-        assert failed.failed_reason == "EOFError: EOF when reading a line"
+        assert failed.error == "EOFError: EOF when reading a line"
 
 
 class TestWrongUse:

@@ -280,7 +280,7 @@ class TestWithoutAStore:
         assert done.err == (
             f"hasten: sqlite:///{place.folder}/hasten.db: there is no such file. Run the command "
             "in the folder of the application, or name the store with HASTEN_URL or "
-            "Queue(url=...)\n"
+            "Queue(store=...)\n"
         )
         assert not list(place.folder.glob("hasten.db*"))
 

@@ -297,7 +297,7 @@ class TestRefusing:
             worker = await site.start_worker()
             for job in waiting:
                 await job.result(timeout=30)
-            assert await site.queue.clean(State.COMPLETED, limit=10)
+            assert await site.queue.clean(State.COMPLETED, older_than=0, limit=10)
             client.config_set("maxmemory", "0")
         await prove_it_works(site, worker)
 

@@ -165,7 +165,9 @@ class Model:
                     self._delay(job, now_ms + update.delay_ms)
 
     def requeue(self, id: str, source: State) -> State | None:
-        job = self.jobs[id]
+        job = self.jobs.get(id)
+        if job is None:
+            return None
         if job.state is not source:
             return job.state
         self._make_ready(job, front=job.to_front and source in FINISHED)
@@ -173,7 +175,7 @@ class Model:
             job.attempts_made = job.crashes = 0
             job.processed_ms = job.finished_ms = None
             job.result = job.failed_reason = None
-        return None
+        return source
 
     def cancel(self, id: str, now_ms: int) -> State | None:
         job = self.jobs.get(id)

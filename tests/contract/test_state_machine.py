@@ -342,7 +342,7 @@ class JobsMachine(RuleBasedStateMachine):
         """All that can be read, in one step."""
         engine, ids = self.engine, list(self.model.jobs)
         pages = asyncio.gather(
-            *(engine.page(QUEUE, s, start=0, count=1000, newest_first=False) for s in State)
+            *(engine.page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
         )
         logs = asyncio.gather(*(engine.logs(QUEUE, id) for id in ids))
         found = await asyncio.gather(pages, engine.count(QUEUE), engine.is_paused(QUEUE), logs)

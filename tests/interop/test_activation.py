@@ -227,7 +227,7 @@ class TestTakingBack:
         shared.redis.hset(shared.key(job["id"]), "defa", "job stalled more than allowable limit")
         await shared.python_worker(idle=False)
         failed = await shared.until_state(job["id"], State.FAILED)
-        assert failed.failed_reason == "job stalled more than allowable limit"
+        assert failed.error == "job stalled more than allowable limit"
         assert not shared.python_runs
         assert "defa" not in shared.hash(job["id"])
 

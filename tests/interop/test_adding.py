@@ -175,7 +175,7 @@ class TestNodeAdds:
         await shared.python_worker()
         job = await shared.node("add", "echo")
         done = await shared.until_state(job["id"], State.COMPLETED)
-        assert done.return_value is None
+        assert done.value is None
 
     async def test_python_runs_lifo_jobs_first_and_the_others_in_order(
         self, shared: SharedQueue
@@ -247,7 +247,7 @@ class TestNodeAdds:
         )  # fmt: skip
         await shared.python_worker()
         done = await shared.until_state(job["id"], State.COMPLETED)
-        assert (done.return_value, done.attempts_made) == ("at last", 2)
+        assert (done.value, done.attempts_made) == ("at last", 2)
         assert done.record.stacktrace[0].rstrip().endswith("RuntimeError: no")
 
 

@@ -289,7 +289,7 @@ class TestRemoving:
         await shared.node_worker(idle=False)
         await shared.until_counts(completed=5)
         assert await shared.queue.clean("completed", older_than=3600) == []
-        assert len(await shared.queue.clean("completed", limit=3)) == 3
+        assert len(await shared.queue.clean("completed", older_than=0, limit=3)) == 3
         await shared.until_counts(completed=2)
         assert shared.stream()[-1] == {"event": "cleaned", "count": "3"}
 

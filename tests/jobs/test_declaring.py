@@ -347,7 +347,7 @@ class TestWhatCanBeATask:
         assert ran == []
 
     async def test_a_wrapper_runs_in_a_process(self) -> None:
-        async with Worker(process_tasks.queue, processes=1):
+        async with Worker(process_tasks.queue, handler_processes=1):
             for task in (process_tasks.wrapped, process_tasks.awaitable):
                 assert await (await task.enqueue(21)).result(timeout=20) == 42
         await process_tasks.queue.aclose()

@@ -181,7 +181,7 @@ class TestWhatHandlersRaise:
         worker = Worker(queue, grace=0)
         running = asyncio.create_task(worker.run())
         assert await fails_after(job, 2) == "KeyboardInterrupt"
-        worker.ask_to_stop()
+        worker.request_stop()
         await running
 
     def test_an_interrupt_that_may_be_the_user_s_counts_and_passes_on(self, tmp_path: Any) -> None:
@@ -212,7 +212,7 @@ class TestWhatHandlersRaise:
             queue = Queue("mail", url)
             (job,) = await queue.jobs(State.WAITING)
             assert job.attempts_made == 1
-            assert job.failed_reason == "KeyboardInterrupt"
+            assert job.error == "KeyboardInterrupt"
             await queue.aclose()
 
         asyncio.run(look())
@@ -635,7 +635,7 @@ class TestStoppingUnderAttack:
         async with asyncio.timeout(10):
             await worker.stop()
         await job.refresh()
-        assert (job.state, job.return_value) == (State.COMPLETED, "done")
+        assert (job.state, job.value) == (State.COMPLETED, "done")
 
     @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
     async def test_a_stop_that_is_cancelled_hands_back_all_the_same(
@@ -689,8 +689,8 @@ class TestStoppingUnderAttack:
         await until(lambda: worker._stopping)
         await worker.stop()
         assert (await job.refresh()).state is State.FAILED
-        assert job.failed_reason == (
-            "RuntimeError: a handler cannot wait for its own worker, which is stopping now"
+        assert job.error == (
+            "MisplacedCall: a handler cannot wait for its own worker, which is stopping now"
         )
 
     async def test_a_fetcher_that_fails_once_still_stores_what_ended(
@@ -730,7 +730,7 @@ class TestStoppingUnderAttack:
         monkeypatch.setattr(Worker, "_take_back", broken)
         task = asyncio.create_task(block())
         monkeypatch.setattr(
-            Worker, "ask_to_stop", lambda self: task.cancel()
+            Worker, "request_stop", lambda self: task.cancel()
         )  # in the same step as the worker's own
         done, _ = await asyncio.wait([task], timeout=10)
         assert done
@@ -784,7 +784,7 @@ async def test_a_suspect_begins_though_its_worker_s_tasks_were_cancelled(
     async def run() -> str:
         return "done"
 
-    jobs = await run.enqueue_many([{}] * 4)
+    jobs = await run.enqueue_many([run.args()] * 4)
     claim = Claim(4, "dead:1", "dead", lease_ms=1)
     for _ in range(2):
         await queue.engine.claim("mail", claim, now_ms=clock.now_ms())

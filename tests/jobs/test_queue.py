@@ -172,7 +172,9 @@ class TestOpening:
                 first.engine._database.run(lambda connection: may_go_on.wait())
             )
             adding = asyncio.gather(busy, first.add("send"), second.add("send"))
-            while not groups:  # both come in while the store is at work
+            while not groups:
+                await asyncio.sleep(0)
+            for _ in range(10):  # both come in while the store is at work
                 await asyncio.sleep(0)
             may_go_on.set()
             await adding

@@ -21,6 +21,7 @@ from hasten.errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
+    MisplacedCall,
     ResultTimeout,
     StoreUnavailable,
 )
@@ -189,7 +190,7 @@ class TestResult:
         async def double(number: int) -> int:
             return 2 * number
 
-        jobs = await double.enqueue_many({"number": n} for n in range(50))
+        jobs = await double.enqueue_many(double.args(number=n) for n in range(50))
         waits = [asyncio.create_task(job.result(timeout=30)) for job in jobs for _ in range(4)]
         await settle_waiting()
         waits[0].cancel()
@@ -247,7 +248,7 @@ class TestResultOfAJobThatIsNotKept:
         async with Worker(queue):
             jobs = [
                 await halve.enqueue(0),
-                *await halve.enqueue_many([{"number": 2}, {"number": 4}]),
+                *await halve.enqueue_many([halve.args(number=2), halve.args(number=4)]),
                 await halve.using(job_id="a").enqueue(6),
                 await queue.add("halve", {"number": 8}),
                 *await queue.add_many([("halve", {"number": 10})]),
@@ -364,7 +365,7 @@ class TestLargeResult:
         async def repeat(number: int) -> str:
             return str(number) * 300_000
 
-        jobs = await repeat.enqueue_many({"number": n} for n in range(6))
+        jobs = await repeat.enqueue_many(repeat.args(number=n) for n in range(6))
         waits = [asyncio.create_task(job.result(timeout=30)) for job in jobs]
         await settle_waiting()
         async with Worker(queue, concurrency=3):
@@ -383,13 +384,13 @@ class TestLargeResult:
         job = await repeat.enqueue()
         async with Worker(queue):
             await job.result(timeout=30)
-        await queue.clean("completed")
+        await queue.clean("completed", older_than=0)
         with pytest.raises(JobNotFound, match=r"100,000 bytes was too large .* keep_completed"):
             await job.result(timeout=30)
 
     async def test_is_lost_where_nothing_can_hold_it(self, url: str, clock: ManualClock) -> None:
         """Above 32 MiB, of a job that is not kept. Nobody waits for it for ever."""
-        queue = Queue("mail", Store(url, clock=clock), max_bytes=64 * 1024 * 1024)
+        queue = Queue("mail", Store(url, clock=clock), max_size=64 * 1024 * 1024)
 
         @queue.task(keep_completed=0)
         async def repeat() -> str:
@@ -501,7 +502,7 @@ class TestEvents:
 
         reader = asyncio.create_task(read())
         await settle_waiting()
-        with pytest.raises(RuntimeError, match=r"call queue\.events\(\) for each"):
+        with pytest.raises(MisplacedCall, match=r"call queue\.events\(\) for each"):
             await anext(events)
         await events.aclose()
         assert await asyncio.wait_for(reader, 10) == "ended"

@@ -183,7 +183,7 @@ class TestErrors:
         async with Worker(queue):
             for _ in range(3):
                 await until_state(job, State.DELAYED)
-                assert (job.attempts_made, job.failed_reason) == (0, None)
+                assert (job.attempts_made, job.error) == (0, None)
                 count = len(runs)
                 clock.advance(30)
                 await until_longer(runs, count)
@@ -203,7 +203,7 @@ class TestErrors:
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
         assert len(caught.value.reason) <= 4001
-        assert len((await job.refresh()).stacktrace[0]) <= 16_001
+        assert len((await job.refresh()).tracebacks[0]) <= 16_001
 
     async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
         """It did not end as it should; it is not handed back for ever."""
@@ -331,7 +331,7 @@ class TestContext:
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
         assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.reason
-        assert "or raise Queue(max_bytes=…)" in caught.value.reason
+        assert "or raise Queue(max_size=…)" in caught.value.reason
         assert (await job.refresh()).progress == "begun"
 
     async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
@@ -357,7 +357,7 @@ class TestContext:
 class TestInProcesses:
     @pytest.fixture
     async def worker(self) -> AsyncIterator[Worker]:
-        async with Worker(process_tasks.queue, processes=1) as worker:
+        async with Worker(process_tasks.queue, handler_processes=1) as worker:
             yield worker
         await process_tasks.queue.aclose()
 
@@ -417,7 +417,7 @@ class TestInProcesses:
 
     async def test_too_large_results_and_context_variables_stay_there(self, worker: Worker) -> None:
         large = await process_tasks.large.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match="UnfitResult: what it returned is too large"):
+        with pytest.raises(JobFailed, match="InvalidResult: what it returned is too large"):
             await large.result(timeout=20)
         for value in ("a", "b"):
             job = await process_tasks.set_and_get.enqueue(value)

@@ -115,7 +115,7 @@ class TestUpdate:
     async def test_refuses_wrong_values(
         self, url: str, changes: dict[str, Any], complaint: str
     ) -> None:
-        queue = Queue("mail", url, max_bytes=1000)
+        queue = Queue("mail", url, max_size=1000)
         job = await queue.add("send", {"to": "ada"}, delay=60)
         with pytest.raises(InvalidOption, match=complaint):
             await job.update(data={"to": "bob"}, **changes)
@@ -123,7 +123,7 @@ class TestUpdate:
         await queue.aclose()
 
     async def test_checks_data_as_add_does(self, url: str) -> None:
-        queue = Queue("mail", url, max_bytes=1000)
+        queue = Queue("mail", url, max_size=1000)
         job = await queue.add("send", {"to": "ada"})
         with pytest.raises(InvalidArgument, match=r"^send: argument 'data' cannot be stored"):
             await job.update(data=object())

@@ -106,7 +106,7 @@ class TestTypes:
         assert type(seen[0]) is type(value)
         assert result == value
         assert type(result) is type(value)
-        assert (await job.refresh()).return_value == value
+        assert (await job.refresh()).value == value
 
     async def test_without_annotations_are_what_json_says(self, queue: Queue) -> None:
         """None, bool, int, float, str, and lists and dicts of them arrive as they are."""
@@ -262,7 +262,7 @@ class TestWrongData:
                 await job.result(timeout=30)
         assert "its data does not fit the task 'handler'" in caught.value.reason
         assert why in caught.value.reason
-        assert (await job.refresh()).stacktrace in ([], [""])
+        assert (await job.refresh()).tracebacks in ([], [""])
 
     async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
         """A typing mistake, or a worker that was not deployed: not a silent standstill."""
@@ -326,7 +326,7 @@ class TestResults:
         self, value: object, why: str
     ) -> None:
         """A second run would do the work again, and return the same."""
-        queue = Queue("small", "memory://", max_bytes=1000)
+        queue = Queue("small", "memory://", max_size=1000)
         runs: list[int] = []
 
         @queue.task(attempts=3)
@@ -336,7 +336,7 @@ class TestResults:
 
         job = await answer.enqueue()
         async with Worker(queue):
-            with pytest.raises(JobFailed, match="UnfitResult: what it returned") as caught:
+            with pytest.raises(JobFailed, match="InvalidResult: what it returned") as caught:
                 await job.result(timeout=30)
         assert why in caught.value.reason
         assert len(runs) == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidOption, JobCancelled
+from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs.lane import BYTES_LIKE_A_JOB, Lane
 from hasten.jobs.record import Batch, Claim, Completed, Note, Outcome, Progress, Update
@@ -63,7 +63,7 @@ class TestConcurrency:
         async def run() -> None:
             await may_end.wait()
 
-        jobs = await run.enqueue_many([{}] * 20)
+        jobs = await run.enqueue_many([run.args()] * 20)
         async with Worker(queue, concurrency=5):
             for job in jobs[:5]:
                 await until_state(job, State.ACTIVE)
@@ -103,7 +103,7 @@ class TestConcurrency:
             running.append(1)
             await until(lambda: len(running) >= 10)
 
-        jobs = await run.enqueue_many([{}] * 10)
+        jobs = await run.enqueue_many([run.args()] * 10)
         async with Worker(other, queue, concurrency=10):
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
@@ -151,7 +151,7 @@ class TestCalls:
             running.append(1)
             await may_end.wait()
 
-        await run.enqueue_many([{}] * 950)
+        await run.enqueue_many([run.args()] * 950)
         async with Worker(queue, concurrency=950):
             await until(lambda: len(running) == 950)
             may_end.set()
@@ -170,7 +170,7 @@ class TestCalls:
             await may_end.wait()
             return "x" * 900_000
 
-        await run.enqueue_many([{}] * 12)
+        await run.enqueue_many([run.args()] * 12)
         async with Worker(queue, concurrency=12):
             await until(lambda: len(running) == 12)
             may_end.set()
@@ -187,7 +187,7 @@ class TestCalls:
         async def run() -> str:
             return "x" * 900_000
 
-        await run.enqueue_many([{}] * 120)
+        await run.enqueue_many([run.args()] * 120)
         async with Worker(queue, concurrency=20, keep_completed=0):
             await until(lambda: sum(calls.outcomes) >= 120)
         claimed = itertools.accumulate(calls.claims)
@@ -219,7 +219,7 @@ class TestStopping:
             await may_end.wait()
             return "done"
 
-        first, second = await run.enqueue_many([{}] * 2)
+        first, second = await run.enqueue_many([run.args()] * 2)
         worker = Worker(queue, concurrency=1)
         await worker.start()
         await started.wait()
@@ -244,7 +244,7 @@ class TestStopping:
             finally:
                 ended.append("stopped")
 
-        jobs = await run.enqueue_many([{}] * 7)
+        jobs = await run.enqueue_many([run.args()] * 7)
         async with Worker(queue, concurrency=5, grace=0):
             for job in jobs[:5]:
                 await until_state(job, State.ACTIVE)
@@ -263,10 +263,10 @@ class TestStopping:
             started.append(1)
             await asyncio.Event().wait()
 
-        jobs = await run.enqueue_many([{}] * 620)
+        jobs = await run.enqueue_many([run.args()] * 620)
         async with Worker(queue, concurrency=600, grace=0):
             await until(lambda: len(started) == 600)
-        line = await queue.jobs(State.WAITING, count=1000)
+        line = await queue.jobs(State.WAITING, limit=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 
     async def test_hands_back_what_leaves_in_two_claims_in_its_order(
@@ -291,11 +291,11 @@ class TestStopping:
             started.append(number)
             await asyncio.Event().wait()
 
-        first = await run.enqueue_many([{"number": n} for n in range(2)])
+        first = await run.enqueue_many([run.args(number=n) for n in range(2)])
         worker = Worker(queue, concurrency=4, grace=0)
         await worker.start()
         await until(lambda: len(started) == 2)
-        second = await run.enqueue_many([{"number": n} for n in range(2, 4)])
+        second = await run.enqueue_many([run.args(number=n) for n in range(2, 4)])
         await is_under_way.wait()
         stopping = asyncio.create_task(worker.stop())
         for _ in range(20):
@@ -351,9 +351,9 @@ class TestStopping:
     async def test_a_worker_starts_once(self, queue: Queue) -> None:
         worker = Worker(queue)
         async with worker:
-            with pytest.raises(RuntimeError, match="has been started already"):
+            with pytest.raises(MisplacedCall, match="has been started already"):
                 await worker.start()
-        with pytest.raises(RuntimeError, match="has been started already"):
+        with pytest.raises(MisplacedCall, match="has been started already"):
             await worker.start()
 
     async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
@@ -370,7 +370,7 @@ class TestStopping:
         worker = Worker(queue)
         running = asyncio.create_task(worker.run())
         assert await job.result(timeout=30) == 42
-        worker.ask_to_stop()
+        worker.request_stop()
         await running
 
 
@@ -424,7 +424,7 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
         ran.append(number)
         await asyncio.sleep(0.001)
 
-    jobs = await run.enqueue_many({"number": n} for n in range(200))
+    jobs = await run.enqueue_many(run.args(number=n) for n in range(200))
     async with Worker(queue, concurrency=10), Worker(queue, concurrency=10):
         await asyncio.gather(*(job.result(timeout=20) for job in jobs))
     assert sorted(ran) == list(range(200))
@@ -587,7 +587,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
         ctx.progress("p" * size)
         return "r" * size
 
-    jobs = await repeat.enqueue_many({} for _ in range(count))
+    jobs = await repeat.enqueue_many(repeat.args() for _ in range(count))
     async with Worker(queue, concurrency=count):
         for job in jobs:
             assert await job.result(timeout=20) == "r" * size

@@ -8,7 +8,7 @@ from hasten.jobs.options import Keep
 from hasten.jobs.queue import Queue
 from hasten.jobs.record import Event
 from hasten.jobs.states import State
-from hasten.jobs.steering import JobTimeout, RetryAfter, Unrecoverable
+from hasten.jobs.steering import RetryAfter, Unrecoverable
 from hasten.jobs.tasks import Task
 from hasten.jobs.worker import Worker
 
@@ -18,7 +18,6 @@ __all__ = [
     "Exponential",
     "Fixed",
     "Job",
-    "JobTimeout",
     "Keep",
     "Queue",
     "QueueEvents",

@@ -28,7 +28,6 @@ from hasten._redis_address import Address
 from hasten._store import DEFAULT_TIMEOUT
 from hasten.errors import (
     HastenError,
-    JobNotFound,
     StoreError,
     StoreInterrupted,
     StoreRejected,
@@ -390,15 +389,15 @@ class RedisEngine:
         ]
 
     async def page(
-        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+        self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         found: dict[str, JobRecord] = {}  # each once: jobs may move between two calls
         looked, is_end = 0, False
-        while looked < count and not is_end:
+        while looked < limit and not is_end:
             request = {
                 "state": STATE_KEYS[state],
-                "first": start + looked,
-                "count": min(count - looked, JOBS_AT_ONCE),
+                "first": offset + looked,
+                "count": min(limit - looked, JOBS_AT_ONCE),
                 "newest_first": newest_first,
             }
             rows, looked_at, is_end = await self._run("page", queue, request, repeatable=True)
@@ -503,10 +502,7 @@ class RedisEngine:
         answers: list[State | None] = []
         for first in range(0, len(ids), JOBS_AT_ONCE):
             request = {"ids": ids[first : first + JOBS_AT_ONCE], "source": source.value}
-            portion = await self._run("requeue", queue, request)
-            if isinstance(portion, bytes):
-                raise JobNotFound(queue, text(portion))
-            answers += _states(portion)
+            answers += _states(await self._run("requeue", queue, request))
         return answers
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:

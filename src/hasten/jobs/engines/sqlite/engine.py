@@ -214,13 +214,13 @@ class SqliteEngine:
         return ends
 
     async def page(
-        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+        self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         statement = "list_newest" if newest_first else "list_oldest"
 
         def read(connection: Connection) -> list[JobRecord]:
             seqs = read_json(
-                connection, statement, queue=queue, state=state, limit=count, offset=start
+                connection, statement, queue=queue, state=state, limit=limit, offset=offset
             )
             return list(read_jobs(connection, seqs).values())
 
