@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -59,21 +60,21 @@ async def test_are_refused_with_their_path(
 
     keep.__annotations__["value"] = annotation
     task: Any = memory.task(keep)
-    for refused in (
+    calls: list[Callable[[], Awaitable[object]]] = [
         lambda: task.enqueue(value),
         lambda: task.using(delay=5).enqueue(value),
         lambda: task.enqueue_many([task.args(value)]),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(InvalidArgument) as caught:
-            await refused()
+            await call()
         assert (caught.value.task, caught.value.argument, caught.value.path) == (
             "keep",
             "value",
             path,
         )
-        assert f"does not fit its annotation: {reason}" in str(caught.value).replace(
-            "Address: street: Value error, ", ""
-        )
+        text = str(caught.value).replace("Address: street: Value error, ", "")
+        assert f"does not fit its annotation: {reason}" in text
     with pytest.raises(InvalidArgument):
         await memory.add("keep", {"value": value})
     assert (await memory.counts())[State.WAITING] == 0
