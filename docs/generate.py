@@ -32,21 +32,21 @@ import hasten.pagination
 import hasten.ratelimit
 import hasten.testing
 from hasten.cli.commands import app
-from hasten.jobs import Context, Event, Job, QueueEvents, Task
+from hasten.jobs import Arguments, Context, Event, Job, QueueEvents, Task
 
 FOLDER: Final = Path(__file__).parent / "reference"
 
 NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change those, then run it. -->"
 
-NOT_MADE_BY_USERS: Final = {Context, Event, Job, QueueEvents, Task}
+NOT_MADE_BY_USERS: Final = {Arguments, Context, Event, Job, QueueEvents, Task}
 
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
-    "Capped.count Count.with_page Context.stop Keep.nothing Keep.age_ms Queue.decode_result "
-    "Queue.template Queue.submit Queue.submit_many Queue.results DecompressionMiddleware.check "
-    "DecompressionMiddleware.max_coded_bytes Dictionaries.announcement Dictionaries.owner "
-    "Dictionaries.difference Dictionaries.path_of Guard.is_foreign Padding.pad Variants.find "
-    "Variants.make".split()
+    "Capped.count Count.with_page Context.close Context.stop Keep.nothing Keep.age_ms "
+    "Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many "
+    "Queue.results DecompressionMiddleware.check DecompressionMiddleware.max_coded_bytes "
+    "Dictionaries.announcement Dictionaries.owner Dictionaries.difference Dictionaries.path_of "
+    "Guard.is_foreign Padding.pad Variants.find Variants.make".split()
 )
 
 
@@ -214,10 +214,28 @@ def _signature(name: str, value: Callable[..., Any]) -> str:
 
 def _clean(signature: inspect.Signature) -> str:
     """A signature with its annotations as they are written, the same on every machine."""
-    text = str(signature).replace("'", "")
+    parameters = [
+        each.replace(annotation=_AsWritten.of(each.annotation))
+        for each in signature.parameters.values()
+    ]
+    returned = _AsWritten.of(signature.return_annotation)
+    text = str(signature.replace(parameters=parameters, return_annotation=returned))
     text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "…", text)
     text = re.sub(r"<(\w+\.\w+): \w+>", r"\1", text)
     return re.sub(r"\b(?:hasten|datetime|collections)(?:\.\w+)*\.(?=[A-Z])", "", text)
+
+
+class _AsWritten(str):
+    """An annotation that `inspect` shows without quotes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, annotation: Any) -> Any:
+        return cls(annotation) if isinstance(annotation, str) else annotation
+
+    def __repr__(self) -> str:
+        return str(self).replace("'", "")
 
 
 def _errors() -> Iterator[str]:
@@ -253,7 +271,7 @@ def _prose(docstring: str) -> str:
     parts = []
     for part in docstring.split("\n\n"):
         if part.startswith("    "):
-            parts.append(_code(inspect.cleandoc(part)))
+            parts.append(_code(textwrap.dedent(part)))
         else:
             parts.append(part)
     return "\n\n".join(parts)

@@ -90,7 +90,7 @@ DEFAULT_KEEP_FAILED: Final = Keep(count=10_000, age=14 * 24 * 3600)
 
 
 class TaskOptions(TypedDict, total=False):
-    """What a task may set for all its jobs, and a call for one."""
+    """What a task may set for all its jobs, and a call for one: see `Queue.task`."""
 
     delay: Duration
     priority: int
@@ -105,7 +105,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class JobOptions(TaskOptions, total=False):
-    """What a single call may set."""
+    """What a single call may set: the options of a task, `at` (a datetime) and `job_id`."""
 
     at: datetime
     job_id: str
