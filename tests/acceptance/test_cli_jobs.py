@@ -181,8 +181,7 @@ class TestForPrograms:
         (shown,) = json.loads(place.jobs("list", "app:mail", "--json").out)
         (later,) = json.loads(place.jobs("list", "app:mail", "--state=delayed", "--json").out)
         attributes = (
-            "id name state data priority attempts_made progress return_value failed_reason "
-            "stacktrace".split()
+            "id name state data priority attempts_made progress value error tracebacks".split()
         )
         assert {name: shown[name] for name in attributes} == {
             name: getattr(failed, name) for name in attributes

@@ -94,7 +94,7 @@ async def job(engine: Engine, id: str, queue: str = QUEUE) -> JobRecord:
 def as_leased(record: JobRecord) -> JobRecord:
     """What a claim tells of this job: how it stands, not what earlier runs have left behind."""
     return msgspec.structs.replace(
-        record, progress=None, failed_reason=None, stacktrace=[], cancel_requested=False
+        record, progress=None, error=None, tracebacks=[], cancel_requested=False
     )
 
 

@@ -102,9 +102,9 @@ class TestRequeueFinished:
         assert await requeue(engine, "a", source=source) == [source]
         record = await job(engine, "a")
         assert record.state is State.WAITING
-        assert (record.result, record.failed_reason) == (None, None)
+        assert (record.result, record.error) == (None, None)
         assert record.attempts_made == 0
-        assert (record.finished_ms, record.processed_ms) == (None, None)
+        assert (record.finished_ms, record.started_ms) == (None, None)
         assert await take(engine, 1, "t2") == ["a"]
         await settled(engine, Completed("a", "t2", "2"))
         assert (await job(engine, "a")).result == "2"
@@ -190,7 +190,7 @@ class TestCancel:
         for id in "apd":
             record = await job(engine, id)
             assert record.state is State.FAILED
-            assert record.failed_reason == CANCELLED_REASON
+            assert record.error == CANCELLED_REASON
             assert record.finished_ms == NOW + 5
             assert (record.attempts_made, record.attempts_started) == (0, 0)
             assert record.due_ms is None
@@ -203,7 +203,7 @@ class TestCancel:
         record = await job(engine, "a")
         assert (record.state, record.cancel_requested) == (State.ACTIVE, True)
         await settled(engine, Failed("a", "t1", CANCELLED_REASON))
-        assert (await job(engine, "a")).failed_reason == CANCELLED_REASON
+        assert (await job(engine, "a")).error == CANCELLED_REASON
 
     async def test_may_come_too_late(self, engine: Engine) -> None:
         """A handler that returns before it is stopped has done its work."""

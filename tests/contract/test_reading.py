@@ -123,7 +123,7 @@ class TestList:
         await settled(engine, Failed("a", "t1", "no", "trace"))
         page = await engine.page(QUEUE, State.FAILED, offset=0, limit=1, newest_first=True)
         assert page == await engine.get(QUEUE, ["a"])
-        assert page[0].stacktrace == ["trace"]
+        assert page[0].tracebacks == ["trace"]
 
     async def test_stays_within_its_queue(self, engine: Engine) -> None:
         await add(engine, "a")

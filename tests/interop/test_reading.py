@@ -93,16 +93,16 @@ class TestGetters:
                 assert theirs["name"] == record.name
                 assert theirs["data"] == ours.data
                 assert theirs["timestamp"] == record.created_ms
-                assert theirs.get("processedOn") == record.processed_ms
+                assert theirs.get("processedOn") == record.started_ms
                 assert theirs.get("finishedOn") == record.finished_ms
                 assert theirs.get("processedBy") == record.worker
                 assert theirs["priority"] == record.priority
                 assert theirs["delay"] == record.delay_ms
                 assert theirs["attemptsMade"] == record.attempts_made
                 assert theirs["attemptsStarted"] == record.attempts_started
-                assert theirs.get("failedReason") == record.failed_reason
+                assert theirs.get("failedReason") == record.error
                 assert theirs.get("returnvalue") == ours.value
-                assert (theirs.get("stacktrace") or []) == record.stacktrace
+                assert (theirs.get("stacktrace") or []) == record.tracebacks
 
     async def test_node_reads_logs_that_python_wrote(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("report", {"progress": 1, "lines": ["a", "b", "c"]})

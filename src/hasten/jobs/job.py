@@ -82,12 +82,12 @@ class Job(Generic[T_co]):
     @property
     def error(self) -> str | None:
         """Why its latest failed run failed."""
-        return self.record.failed_reason
+        return self.record.error
 
     @property
     def tracebacks(self) -> list[str]:
         """The tracebacks of its failed runs, oldest first; the newest 20 are kept."""
-        return self.record.stacktrace
+        return self.record.tracebacks
 
     @property
     def progress(self) -> Any:
@@ -117,7 +117,7 @@ class Job(Generic[T_co]):
     @property
     def started_at(self) -> datetime | None:
         """When its latest run started."""
-        ms = self.record.processed_ms
+        ms = self.record.started_ms
         return None if ms is None else _time(ms)
 
     @property
