@@ -44,9 +44,8 @@ async def send(mail: Mail, message_id: str) -> str:
 
 @asynccontextmanager
 async def lifespan(_: object) -> AsyncIterator[None]:
-    async with Worker(queue, concurrency=10):
+    async with queue, Worker(queue, concurrency=10):
         yield
-    await queue.aclose()
 
 
 router = APIRouter(lifespan=lifespan)

@@ -19,6 +19,7 @@ from hasten.errors import (
     AddedInPart,
     InvalidArgument,
     InvalidOption,
+    InvalidTask,
     JobFailed,
     MisplacedCall,
     PayloadTooLarge,
@@ -78,7 +79,7 @@ class TestEnqueue:
         self, queue: Queue, args: Any, kwargs: Any, complaint: str
     ) -> None:
         """At the call, as the function itself would, and names the task."""
-        with pytest.raises(TypeError, match=f"^send: .*{complaint}"):
+        with pytest.raises(InvalidArgument, match=f"^send: .*{complaint}"):
             await queue.task(send).enqueue(*args, **kwargs)
         assert await waiting(queue) == []
 
@@ -648,14 +649,14 @@ class TestDeclaring:
         async def values() -> Any:
             yield 1
 
-        with pytest.raises(TypeError, match="a generator cannot be a task"):
+        with pytest.raises(InvalidTask, match="a generator cannot be a task"):
             queue.task(values)
 
     @pytest.mark.parametrize("star", [lambda *values: None, lambda **values: None])
     def test_arguments_without_names_cannot_be_stored(
         self, queue: Queue, star: Callable[..., None]
     ) -> None:
-        with pytest.raises(TypeError, match=r"\*values is not possible: use a list or a dict"):
+        with pytest.raises(InvalidTask, match=r"\*values is not possible: use a list or a dict"):
             queue.task(name="star")(star)
 
     @pytest.mark.parametrize(
@@ -688,7 +689,7 @@ class TestDeclaring:
     async def test_an_annotation_that_cannot_be_resolved_is_named(self, queue: Queue) -> None:
         async def task(value: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-        with pytest.raises(TypeError, match="task 'task': an annotation cannot be resolved"):
+        with pytest.raises(InvalidTask, match="task 'task': an annotation cannot be resolved"):
             await queue.task(task).enqueue(1)  # type: ignore[call-arg]  # as nothing is known of it
 
     async def test_a_context_may_stand_anywhere_and_is_not_stored(self, queue: Queue) -> None:

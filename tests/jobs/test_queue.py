@@ -15,6 +15,7 @@ from hasten import Store
 from hasten._sqlite import Database
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.jobs import Queue, State, Worker
+from hasten.jobs.engines.redis import RedisEngine
 from hasten.jobs.engines.sqlite import SqliteEngine
 from hasten.jobs.states import READY
 
@@ -147,6 +148,29 @@ class TestPlace:
         assert not (tmp_path / "other.db").exists()
         assert (tmp_path / "own name.db").exists()
         await queue.aclose()
+
+    @pytest.mark.parametrize(("given", "seconds"), [({}, 5), ({"timeout": "2m"}, 120)])
+    def test_has_the_time_out_of_its_store(self, given: dict[str, Any], seconds: float) -> None:
+        """The same for a file and a server."""
+        on_file = Queue("mail", Store("sqlite:///jobs.db", **given)).engine
+        on_server = Queue("mail", Store("redis://localhost", **given)).engine
+        assert isinstance(on_file, SqliteEngine)
+        assert isinstance(on_server, RedisEngine)
+        assert on_file._database._busy_seconds == seconds
+        assert on_server._server.address.timeout == seconds
+
+    @pytest.mark.parametrize(
+        ("store", "prefix"),
+        [
+            (Store("redis://localhost"), "bull"),
+            (Store("redis://localhost?prefix=shop"), "shop"),
+            (Store("redis://localhost", prefix="shop"), "shop"),
+        ],
+    )
+    def test_has_the_prefix_of_its_store(self, store: Store, prefix: str) -> None:
+        engine = Queue("mail", store).engine
+        assert isinstance(engine, RedisEngine)
+        assert engine._keys.prefix == prefix
 
 
 class TestOpening:
