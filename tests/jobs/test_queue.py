@@ -195,9 +195,9 @@ class TestOpening:
             busy = asyncio.create_task(
                 first.engine._database.run(lambda connection: may_go_on.wait())
             )
-            adding = asyncio.gather(busy, first.add("send"), second.add("send"))
             while not groups:
                 await asyncio.sleep(0)
+            adding = asyncio.gather(busy, first.add("send"), second.add("send"))
             for _ in range(10):  # both come in while the store is at work
                 await asyncio.sleep(0)
             may_go_on.set()
@@ -237,6 +237,25 @@ class TestOpening:
         await first.add("send")
         assert (tmp_path / "two.db").exists()
         await first.aclose()
+
+    def test_threads_get_one_store_of_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also if all of them use it for the first time now."""
+        monkeypatch.setenv("HASTEN_URL", "memory://")
+        queues = [Queue(f"q{number}") for number in range(8)]
+        start = threading.Barrier(8)
+        stores: set[Store] = set()
+
+        def use(queue: Queue) -> None:
+            start.wait()
+            stores.add(queue.store)
+
+        threads = [threading.Thread(target=use, args=[queue]) for queue in queues]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(stores) == 1
+        queues[0].sync.close()
 
     async def test_a_worker_keeps_the_store_of_the_process_open(
         self, monkeypatch: pytest.MonkeyPatch

@@ -21,22 +21,20 @@ class StoreUse:
         """None is the store that `Store.from_env` makes when it is first used."""
         self._is_ours = not isinstance(given, Store)
         self._is_default = given is None
-        self._store: Store | None = None if given is None else to_store(given)
+        self._made: dict[str, Store] = {} if given is None else {"store": to_store(given)}
         # Weak: a queue that nobody has closed, and nobody can close any more, uses nothing.
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
 
     @property
     def store(self) -> Store:
         """The store. The default one is made now, with what HASTEN_URL says now."""
-        store = self._store
-        if store is None:
-            store = self._store = Store.from_env()
-        return store
+        # `setdefault` is one step for the interpreter: all threads get the same store.
+        return self.made or self._made.setdefault("store", Store.from_env())
 
     @property
     def made(self) -> Store | None:
         """The store; None for a default one that is not in use."""
-        return self._store
+        return self._made.get("store")
 
     def engine(self) -> Engine:
         """The engine of the store: another one after the store was closed."""
@@ -50,9 +48,9 @@ class StoreUse:
         """Let go of the store. Safe to call twice."""
         self._users.discard(user)
         if self._is_ours and not self._users:
-            store = self._store
+            store = self.made
             if self._is_default:
-                self._store = None  # HASTEN_URL may have changed when it is used again
+                self._made.clear()  # HASTEN_URL may have changed when it is used again
             if store is not None:
                 await store.aclose()
 
