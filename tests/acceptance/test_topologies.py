@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hasten import Store
 from hasten.errors import InvalidOption, StoreError, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.jobs.states import State
@@ -67,7 +68,8 @@ class TestCluster:
         self, cluster: RedisCluster, tmp_path: Path
     ) -> None:
         """Adding to many at once goes to each node once."""
-        queues = [Queue(f"q{number}", cluster.url) for number in range(12)]
+        store = Store(cluster.url)
+        queues = [Queue(f"q{number}", store) for number in range(12)]
         await asyncio.gather(*(queue.add("x") for queue in queues for _ in range(5)))
         assert [(await queue.counts())[State.WAITING] for queue in queues] == [5] * 12
         sizes = []
@@ -76,8 +78,7 @@ class TestCluster:
                 sizes.append(int(client.execute_command("DBSIZE")))
         assert min(sizes) > 0
         assert await queues[0].engine.queues() == sorted(queue.name for queue in queues)
-        for queue in queues:
-            await queue.aclose()
+        await store.aclose()
 
     async def test_a_prefix_with_a_tag_keeps_all_queues_together(
         self, cluster: RedisCluster
