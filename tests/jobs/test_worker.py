@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from hasten import Store
 from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
-from hasten.jobs import Context, Job, Queue, State, Worker
+from hasten.jobs import Context, Job, Queue, State, Worker, store_use
 from hasten.jobs.lane import BYTES_LIKE_A_JOB, Lane
 from hasten.jobs.record import Batch, Claim, Completed, Note, Outcome, Progress, Update
 from hasten.jobs.run import Run, Stop
@@ -358,6 +359,7 @@ class TestStopping:
 
     async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
         await Worker(queue).stop()
+        await Worker(queue).aclose()
 
     async def test_run_ends_when_asked_to(self, queue: Queue) -> None:
         """As a signal does."""
@@ -372,6 +374,37 @@ class TestStopping:
         assert await job.result(timeout=30) == 42
         worker.request_stop()
         await running
+
+
+async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
+    """For an exit stack, which closes whatever it holds."""
+    may_end = asyncio.Event()
+
+    @queue.task
+    async def run() -> None:
+        await may_end.wait()
+
+    async with contextlib.aclosing(Worker(queue)) as worker:
+        await worker.start()
+        job = await run.enqueue()
+        await until_state(job, State.ACTIVE)
+        may_end.set()
+    assert (await job.refresh()).state is State.COMPLETED
+
+
+def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> None:
+    """However its store is named. Nothing is opened for that."""
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+        Worker(queue, Queue("mail", queue.store))
+    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+        Worker(Queue("mail", url), Queue("mail", Store(url)))
+    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+        Worker(Queue("mail"), Queue("mail"))
+    Worker(queue, queue, Queue("other", queue.store))
+    Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
+    assert store_use.DEFAULT.made is None
+    assert not (tmp_path / "jobs.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -660,10 +660,10 @@ class Worker:
 
 def _place(queue: Queue) -> tuple[object, ...]:
     """Where the jobs of a queue are: equal if two queue objects stand for one queue."""
-    store = queue.store
-    is_private = store.location == File(None)  # in the memory of this process
-    where = id(store) if is_private else queue.store_use.engine().url
-    return where, store.prefix, queue.name
+    store = queue.store_use.made
+    if store is None or store.location == File(None):  # that of the process; one in memory
+        return id(store or queue.store_use), queue.name
+    return queue.store_use.engine().url, store.prefix, queue.name
 
 
 async def _store_rest(lane: Lane) -> None:
