@@ -21,7 +21,7 @@ HastenError
 │   ├── StoreRejected       it works, but refuses this data: change the data
 │   ├── StoreInterrupted    the connection broke before the answer: it was done, or it was not
 │   └── AddedInPart         of a large call, the first jobs were added: go on after them
-├── JobNotFound             there is no such job, or it was removed
+├── JobNotFound             there is no such job, or it was removed             (also LookupError)
 ├── WrongState              the job is not in a state that allows this
 ├── JobFailed               the awaited job failed for good; its reason is in the message
 │   └── JobCancelled        it was cancelled
