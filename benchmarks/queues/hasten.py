@@ -37,14 +37,14 @@ class Hasten(AsyncContestant):
         await self._queue.counts()
 
     async def close(self) -> None:
-        await self._queue.close()
+        await self._queue.aclose()
 
     def add(self, number: int) -> Awaitable[object]:
         return self._task.enqueue(number)
 
     def add_many(self, numbers: Sequence[int], *, delayed: bool) -> Awaitable[object]:
         task = self._later if delayed else self._task
-        return task.enqueue_many([{"number": number} for number in numbers])
+        return task.enqueue_many(map(task.args, numbers))
 
     def working(self, concurrency: int) -> AbstractAsyncContextManager[object]:
         return self._worker(self._queue, concurrency=concurrency, **self.worker_options)

@@ -44,9 +44,8 @@ async def send(mail: Mail, message_id: str) -> str:
 
 @asynccontextmanager
 async def lifespan(_: object) -> AsyncIterator[None]:
-    async with Worker(queue, concurrency=10):
+    async with queue, Worker(queue, concurrency=10):
         yield
-    await queue.close()
 
 
 router = APIRouter(lifespan=lifespan)
@@ -71,7 +70,7 @@ async def mails(
     state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[dict[str, object]]:
     """The newest mails in a state, without their texts."""
-    jobs = await queue.jobs(state, count=limit, newest_first=True)
+    jobs = await queue.jobs(state, limit=limit, newest_first=True)
     return [
         {
             "to": job.data["mail"]["to"],
@@ -103,6 +102,6 @@ def status(job: Job[Any]) -> dict[str, object]:
         "id": job.id,
         "state": job.state,
         "attempts": job.attempts_made,
-        "result": job.return_value,
-        "error": job.failed_reason,
+        "result": job.value,
+        "error": job.error,
     }

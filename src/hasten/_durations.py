@@ -49,6 +49,11 @@ def to_seconds(option: str, value: object) -> float:
     raise InvalidOption(option, value, f"{_EXPECTED}, not negative")
 
 
+def is_duration(value: object) -> bool:
+    """Whether a value has the form of a duration."""
+    return _seconds_of(value) is not None
+
+
 def _to_units(option: str, value: object, units: int, at_least: int) -> int:
     seconds = _seconds_of(value)
     if seconds is None:

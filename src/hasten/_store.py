@@ -127,12 +127,14 @@ class Store:
             part = self._parts.get(name)
             if part is None:
                 part = self._parts[name] = make(self)
+                _in_use.add(self)
             return cast("P", part)
 
     async def aclose(self) -> None:
         """Close all connections and files. Safe to call twice."""
         with self._lock:
             parts, self._parts = self._parts, {}
+            _in_use.discard(self)
         async with contextlib.AsyncExitStack() as stack:
             for part in parts.values():
                 stack.push_async_callback(part.aclose)
@@ -214,9 +216,12 @@ def _one_of_texts(option: str, given: str | None, in_url: str | None) -> str | N
 
 _stores: Final[weakref.WeakSet[Store]] = weakref.WeakSet()
 
+# Not weak: a store that nobody has closed is closed at the end, though nobody refers to it.
+_in_use: Final[set[Store]] = set()
+
 
 def _close_all() -> None:
-    for store in list(_stores):
+    for store in list(_in_use):
         store._close_now()
 
 

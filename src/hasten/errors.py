@@ -6,7 +6,7 @@ HastenError
 ├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
 ├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
 ├── MissingMiddleware       a route is limited, and nothing counts: add it  (also RuntimeError)
-├── InvalidArgument         an argument cannot be stored: fix the call        (also TypeError)
+├── InvalidArgument         an argument does not fit the task: fix the call   (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
 ├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
@@ -29,7 +29,14 @@ HastenError
 ├── WrongState              the job is not in a state that allows this
 ├── JobFailed               the awaited job failed for good; its reason is in the message
 │   └── JobCancelled        it was cancelled
-└── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
+├── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
+├── InvalidTask             a function cannot be a task: see the message         (also TypeError)
+├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
+├── TargetError             the command line names no queue: see the message
+└── RunFailed               hasten ended a run of a job; it is in the reason of the job
+    ├── JobTimeout          the run took longer than the job's time-out
+    ├── InvalidResult       what the handler returned cannot be stored
+    └── ProcessDied         the process of the handler has ended
 
 The classes answer "what can the caller do?". What a handler raises to steer its own job
 (`RetryAfter`, `Unrecoverable`) is not an error of ours and lives in `hasten.jobs`.
@@ -146,9 +153,10 @@ class MissingMiddleware(HastenError, RuntimeError):
 
 
 class InvalidArgument(HastenError, TypeError):
-    """An argument of a task cannot be stored as JSON, or would not arrive as it is.
+    """An argument of a call does not fit the task, cannot be stored as JSON, or would not arrive.
 
-    path leads from the argument to the part of it that is at fault: `order.lines[2].price`.
+    argument is the name of the parameter, "" if no single one is at fault. path leads from the
+    argument to the part of it that is at fault: `order.lines[2].price`.
     """
 
     def __init__(self, task: str, argument: str, reason: str, inside: str = "") -> None:
@@ -156,6 +164,13 @@ class InvalidArgument(HastenError, TypeError):
         self.argument = argument
         self.path = argument + inside
         super().__init__(f"{task}: argument {self.path!r} {reason}")
+
+    @classmethod
+    def of_call(cls, task: str, argument: str, reason: str) -> InvalidArgument:
+        """The parameters of the task do not take these arguments."""
+        error = cls(task, argument, reason)
+        error.args = (f"{task}: {reason}",)
+        return error
 
 
 class PayloadTooLarge(InvalidArgument):
@@ -166,7 +181,7 @@ class PayloadTooLarge(InvalidArgument):
             task,
             argument,
             f"makes the job too large: {size:,} bytes of JSON where {limit:,} are allowed. "
-            "Store the data elsewhere and pass a reference, or raise Queue(max_bytes=…)",
+            "Store the data elsewhere and pass a reference, or raise Queue(max_size=…)",
         )
         self.size = size
         self.limit = limit
@@ -451,6 +466,50 @@ class ResultTimeout(HastenError, TimeoutError):
         super().__init__(f"job {job_id!r} has not finished within {seconds:g} s")
         self.job_id = job_id
         self.seconds = seconds
+
+
+# Tasks and runs of jobs --------------------------------------------------------------------------
+
+
+class InvalidTask(HastenError, TypeError):
+    """A function cannot be a task, or an annotation of it has no JSON form."""
+
+
+class TargetError(HastenError):
+    """What the command line names cannot be used; the message says why, and what could be."""
+
+
+class RunFailed(HastenError):
+    """A run of a job was ended, or its end could not be stored: it counts as a failed attempt.
+
+    Nobody catches these: they are in the reason of the job, and `give_up_on` may name them.
+    """
+
+
+class JobTimeout(RunFailed):
+    """A run has taken longer than its time-out."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"timed out after {seconds:g} s")
+        self.seconds = seconds
+
+
+class InvalidResult(RunFailed):
+    """What a handler returned cannot be stored. The job is not run again."""
+
+
+class ProcessDied(RunFailed):
+    """The process of a handler has ended in the middle of a job, or before it could begin."""
+
+    def __init__(self, how: str, *, while_starting: bool = False) -> None:
+        if while_starting:
+            super().__init__(
+                f"the process that was to run it has died while starting: {how}; "
+                "the worker's standard error may say why"
+            )
+        else:
+            super().__init__(f"the process that ran it has died: {how}")
+        self.how = how
 
 
 def _answer(status: int, problem: dict[str, object]) -> EncodedResponse:

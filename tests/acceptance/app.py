@@ -151,7 +151,7 @@ async def work(options: argparse.Namespace) -> None:
         crash_limit=options.crash_limit,
     )
     await worker.run()
-    await queue.close()
+    await queue.aclose()
 
 
 async def enqueue(options: argparse.Namespace) -> None:
@@ -175,7 +175,7 @@ async def enqueue_together(options: argparse.Namespace) -> None:
 async def enqueue_many(options: argparse.Namespace) -> None:
     """Batches, and say the number of each that is accepted."""
     for batch in range(options.count):
-        await step.enqueue_many({"number": batch} for _ in range(BATCH))
+        await step.enqueue_many(step.args(number=batch) for _ in range(BATCH))
         print(batch, flush=True)
 
 

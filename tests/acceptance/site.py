@@ -141,7 +141,7 @@ class Site:
     async def close(self) -> None:
         for program in self.programs:
             program.end()
-        await self.queue.close()
+        await self.queue.aclose()
 
     def open_gate(self) -> None:
         """Let the `hold` tasks end."""
@@ -212,7 +212,7 @@ class Site:
 
     async def records(self, state: State = State.COMPLETED) -> list[JobRecord]:
         """All jobs in a state."""
-        return [job.record for job in await self.queue.jobs(state, count=1_000_000)]
+        return [job.record for job in await self.queue.jobs(state, limit=1_000_000)]
 
     def story(self) -> str:
         """What its programs have logged, and the end of the ledger."""

@@ -86,7 +86,7 @@ class Place:
     async def close(self) -> None:
         for command in self.commands:
             command.end()
-        await self.mail.close()
+        await self.mail.aclose()
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ class TestSeveralProcesses:
             await asyncio.sleep(0.02)
             failed = await place.mail.get(job.id)
         assert failed is not None
-        assert failed.failed_reason == "EOFError: EOF when reading a line"
+        assert failed.error == "EOFError: EOF when reading a line"
 
 
 class TestWrongUse:
@@ -306,7 +306,7 @@ class TestWrongUse:
         )
         done = place.hasten("worker", "wrong:mail")
         assert done.returncode == 1
-        assert done.stderr.startswith("hasten: url='ftp://x': expected sqlite:///")
+        assert done.stderr.startswith("hasten: url='ftp://x': expected memory://, sqlite:///")
 
     @pytest.mark.parametrize(
         "program", [HASTEN, [sys.executable, "-m", "hasten"], [SCRIPTS / "hasten"]]

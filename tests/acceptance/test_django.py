@@ -104,7 +104,7 @@ class Project:
     async def close(self) -> None:
         for worker in self._workers:
             worker.end()
-        await self.mail.close()
+        await self.mail.aclose()
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_
     assert await job.result(timeout=20) == "second attempt"
     await job.refresh()
     reason = "the process that ran it has died: killed by signal 9 (SIGKILL)"
-    assert reason in job.stacktrace[0]
+    assert reason in job.tracebacks[0]
     first, second = site.of(job, "start")
     assert first.pid != second.pid
     assert {first.parent, second.parent} == {worker.pid}
@@ -157,7 +157,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
     stopped.send(signal.SIGCONT)
     await site.until(lambda: " lost" in stopped.log)
     await job.refresh()
-    assert (job.state, job.return_value, job.attempts_made) == ("completed", successor.pid, 1)
+    assert (job.state, job.value, job.attempts_made) == ("completed", successor.pid, 1)
     # Nothing else came of it: the old worker goes on, and the job is told to have ended once.
     successor.kill()
     another = await site.add(app.step)

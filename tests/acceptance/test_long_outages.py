@@ -84,7 +84,7 @@ async def test_a_call_that_a_stopped_server_has_carried_out_late_takes_nothing_b
         taken = await queue.engine.reclaim("late", crash_limit=1, now_ms=queue.clock.now_ms())
         assert taken == ["1"]  # nobody has renewed it
     finally:
-        await queue.close()
+        await queue.aclose()
         server.kill()
 
 

@@ -83,7 +83,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 async def queue(store: Store) -> AsyncIterator[Queue]:
     queue = store.queue()
     yield queue
-    await queue.close()
+    await queue.aclose()
 
 
 async def fill(
@@ -192,7 +192,7 @@ async def test_two_million_wait(queue: Queue, store: Store, figures: Figures) ->
     count = scaled(2_000_000)
     scenario = f"{count:,} waiting"
     await fill(queue, count, figures)
-    ids = [job.id for job in await queue.jobs(State.WAITING, start=count // 2, count=100)]
+    ids = [job.id for job in await queue.jobs(State.WAITING, offset=count // 2, limit=100)]
     other = OtherWriter(store, figures, scenario)
     try:
         with other.beside("get 100 jobs"):
@@ -220,13 +220,13 @@ async def test_two_million_wait(queue: Queue, store: Store, figures: Figures) ->
         left = count - len(ran)
         some = left // 4
         with other.beside(f"clean {some:,} jobs"):
-            assert len(await queue.clean(State.WAITING, limit=some)) == some
+            assert len(await queue.clean(State.WAITING, older_than=0, limit=some)) == some
         left -= some
         with other.beside(f"drain {left:,} jobs"):
             assert await queue.drain() == left
         assert (await queue.counts())[State.WAITING] == 0
         await fill(queue, count // 4, figures, delay=3600)
-        ids = [job.id for job in await queue.jobs(State.DELAYED, count=count // 4)]
+        ids = [job.id for job in await queue.jobs(State.DELAYED, limit=count // 4)]
         with other.beside(f"promote {len(ids):,} jobs"):
             await queue.promote(*ids)
         with other.beside(f"obliterate {len(ids):,} jobs"):
@@ -288,7 +288,7 @@ async def test_four_hundred_queues_share_a_worker(store: Store, figures: Figures
         f"{min(at_first_end)} of {each}",
     )  # fmt: skip
     for queue in queues:
-        await queue.close()
+        await queue.aclose()
 
 
 async def test_large_results_leave_no_more_than_the_events_keep(

@@ -212,7 +212,7 @@ async def work():
     async with Worker(queue):
         jobs = [await step.enqueue(seconds=0.05) for _ in range(20)]
         await asyncio.gather(*(job.result(timeout=20) for job in jobs))
-    await queue.close()
+    await queue.aclose()
 
 step.sync.enqueue().sync.refresh()
 child = os.fork()

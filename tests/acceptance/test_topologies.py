@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hasten import Store
 from hasten.errors import InvalidOption, StoreError, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.jobs.states import State
@@ -67,7 +68,8 @@ class TestCluster:
         self, cluster: RedisCluster, tmp_path: Path
     ) -> None:
         """Adding to many at once goes to each node once."""
-        queues = [Queue(f"q{number}", cluster.url) for number in range(12)]
+        store = Store(cluster.url)
+        queues = [Queue(f"q{number}", store) for number in range(12)]
         await asyncio.gather(*(queue.add("x") for queue in queues for _ in range(5)))
         assert [(await queue.counts())[State.WAITING] for queue in queues] == [5] * 12
         sizes = []
@@ -76,8 +78,7 @@ class TestCluster:
                 sizes.append(int(client.execute_command("DBSIZE")))
         assert min(sizes) > 0
         assert await queues[0].engine.queues() == sorted(queue.name for queue in queues)
-        for queue in queues:
-            await queue.close()
+        await store.aclose()
 
     async def test_a_prefix_with_a_tag_keeps_all_queues_together(
         self, cluster: RedisCluster
@@ -87,13 +88,13 @@ class TestCluster:
         await queue.add("x")
         with cluster.client() as client:
             assert client.exists("{shop}:mail:wait")
-        await queue.close()
+        await queue.aclose()
 
     async def test_a_name_that_cannot_be_a_tag_is_refused(self, cluster: RedisCluster) -> None:
         queue = Queue("}x", cluster.url)
         with pytest.raises(InvalidOption, match="cannot be the hash tag"):
             await queue.add("x")
-        await queue.close()
+        await queue.aclose()
 
     async def test_while_a_queue_moves_it_stands_still_and_then_goes_on(
         self, cluster: RedisCluster, tmp_path: Path
@@ -150,7 +151,7 @@ class TestSentinel:
             with pytest.raises(StoreUnavailable, match="other"):
                 await queue.add("x")
         finally:
-            await queue.close()
+            await queue.aclose()
             pair.kill()
 
 
@@ -188,7 +189,7 @@ class TestEncrypted:
             queue = Queue("mail", url)
             with pytest.raises(StoreUnavailable, match="certificate"):
                 await queue.add("x")
-            await queue.close()
+            await queue.aclose()
         finally:
             server.kill()
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hasten import Store
 from hasten.errors import StoreError, StoreFull, StoreInterrupted, StoreReadOnly, StoreUnavailable
 from hasten.jobs import Event, Job, Queue, QueueEvents, Worker
 from hasten.jobs.states import State
@@ -297,7 +298,7 @@ class TestRefusing:
             worker = await site.start_worker()
             for job in waiting:
                 await job.result(timeout=30)
-            assert await site.queue.clean(State.COMPLETED, limit=10)
+            assert await site.queue.clean(State.COMPLETED, older_than=0, limit=10)
             client.config_set("maxmemory", "0")
         await prove_it_works(site, worker)
 
@@ -320,10 +321,10 @@ class TestRefusing:
             with pytest.raises(StoreUnavailable, match="does not let us in") as caught:
                 await queue.counts()
             assert "wrong-secret" not in str(caught.value)
-            await queue.close()
+            await queue.aclose()
         queue = Queue("mail", server.url.replace("//", "//:right@"))
         assert (await queue.counts())[State.WAITING] == 0
-        await queue.close()
+        await queue.aclose()
 
 
 class TestIdle:
@@ -342,8 +343,8 @@ class TestIdle:
     async def test_connections_are_few(self, server: RedisServer) -> None:
         """For each worker one for each of its queues; for requests some for each event loop."""
         server.start()
-        url = f"{server.url}?connections=4"
-        queues = [Queue(f"q{n}", url) for n in range(3)]
+        store = Store(f"{server.url}?connections=4")
+        queues = [Queue(f"q{n}", store) for n in range(3)]
         for queue in queues:
             queue.task(name="noop")(_noop)
         async with contextlib.AsyncExitStack() as stack:
@@ -358,8 +359,7 @@ class TestIdle:
             # One to read events for each queue; four for the event loop, four for the thread that
             # renews leases.
             assert len(connected) - len(named) <= 3 + 4 + 4
-        for queue in queues:
-            await queue.close()
+        await store.aclose()
 
 
 async def _noop() -> None:

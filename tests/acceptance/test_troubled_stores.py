@@ -53,7 +53,7 @@ async def create(site: Site, *, jobs: int = 0) -> None:
     """Make the store, with jobs in it, and let nothing of it be in a write-ahead log."""
     await site.queue.add_many([(app.step.name, {})] * jobs)
     await site.queue.counts()
-    await site.queue.close()
+    await site.queue.aclose()
 
 
 def query(site: Site, sql: str) -> list[tuple[object, ...]]:
@@ -157,7 +157,7 @@ class TestFullDisk:
         assert (await queue.counts())[State.WAITING] == 1
         await queue.add("another")
         assert [job.name for job in await queue.jobs(State.WAITING)] == ["first", "another"]
-        await queue.close()
+        await queue.aclose()
 
 
 async def limit_pages(queue: Queue, count: int) -> None:
@@ -197,7 +197,7 @@ class TestCorrupt:
         shutil.copy(site.store, backup)
         worker = await site.start_worker()
         await site.until_settled(3)
-        await site.queue.close()
+        await site.queue.aclose()
         # While it is stopped, so that it has nothing of the good pages in its cache afterwards.
         await site.until(lambda: stopped_between_steps(site, worker))
         with site.store.open("r+b") as file:
@@ -232,7 +232,7 @@ class TestReplaced:
         shutil.copy(site.store, backup)
         worker = await site.start_worker()
         await site.until_settled(3)
-        await site.queue.close()
+        await site.queue.aclose()
         query(site, "PRAGMA wal_checkpoint(TRUNCATE)")
         for name in ("jobs.db-wal", "jobs.db-shm"):
             (site.folder / name).unlink(missing_ok=True)

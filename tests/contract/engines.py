@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from hasten._redis_address import Address, parse_url
+from hasten._store import File
 from hasten.jobs.engine import Engine
 from hasten.jobs.engines.redis import RedisEngine
 from hasten.jobs.engines.sqlite import SqliteEngine
@@ -34,24 +36,24 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
     engine: Engine
     match kind:
         case "sqlite-memory":
-            engine = SqliteEngine("sqlite://")
+            engine = SqliteEngine(File(None))
         case "sqlite-file":
-            engine = SqliteEngine(f"sqlite:///{place / 'jobs.db'}")
+            engine = SqliteEngine(File(place / "jobs.db"))
         case "redis":
-            engine = RedisOnTestTime(f"{shared_redis().url}?{_options(place)}")
+            engine = _redis(shared_redis().url, place)
         case "redis-cluster":
-            engine = RedisOnTestTime(f"{shared_cluster().url}?{_options(place)}")
+            engine = _redis(shared_cluster().url, place)
         case _:
             raise LookupError(kind)
     try:
         yield engine
     finally:
-        await engine.close()
+        await engine.aclose()
 
 
-def _options(place: Path) -> str:
-    """On a busy machine a server may take seconds to answer."""
-    return f"prefix={_prefix(place)}&timeout=30"
+def _redis(url: str, place: Path) -> Engine:
+    # On a busy machine a server may take seconds to answer.
+    return RedisOnTestTime(parse_url(url), timeout=30, prefix=_prefix(place))
 
 
 def _prefix(place: Path) -> str:
@@ -65,8 +67,8 @@ class RedisOnTestTime(RedisEngine):
     Locks are given for ever, and deleted when the time that a verb is told has passed their end.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, address: Address, *, timeout: float, prefix: str) -> None:
+        super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
 
     async def settle(

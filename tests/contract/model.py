@@ -48,11 +48,11 @@ class Job:
     attempts_started: int = 0
     crashes: int = 0
     due_ms: int | None = None
-    processed_ms: int | None = None
+    started_ms: int | None = None
     finished_ms: int | None = None
     progress: str | None = None
     result: str | None = None
-    failed_reason: str | None = None
+    error: str | None = None
     deferred_failure: str | None = None
     cancel_requested: bool = False
     token: str = ""
@@ -101,7 +101,7 @@ class Model:
         for job in ready[: claim.count]:
             self._move(job, State.ACTIVE, (now_ms,))
             job.attempts_started += 1
-            job.processed_ms = now_ms
+            job.started_ms = now_ms
             job.token, job.lease_until_ms = claim.token, now_ms + claim.lease_ms
             job.claimed = next(self._numbers)
         due = [job.due_ms for job in self.listed(State.DELAYED) if job.due_ms is not None]
@@ -165,15 +165,17 @@ class Model:
                     self._delay(job, now_ms + update.delay_ms)
 
     def requeue(self, id: str, source: State) -> State | None:
-        job = self.jobs[id]
+        job = self.jobs.get(id)
+        if job is None:
+            return None
         if job.state is not source:
             return job.state
         self._make_ready(job, front=job.to_front and source in FINISHED)
         if source in FINISHED:
             job.attempts_made = job.crashes = 0
-            job.processed_ms = job.finished_ms = None
-            job.result = job.failed_reason = None
-        return None
+            job.started_ms = job.finished_ms = None
+            job.result = job.error = None
+        return source
 
     def cancel(self, id: str, now_ms: int) -> State | None:
         job = self.jobs.get(id)
@@ -183,7 +185,7 @@ class Model:
         if found is State.ACTIVE:
             job.cancel_requested = True
         elif found not in FINISHED:
-            job.failed_reason = CANCELLED_REASON
+            job.error = CANCELLED_REASON
             self._finish(job, State.FAILED, DEFAULT_KEEP_FAILED, now_ms)
         return found
 
@@ -223,11 +225,11 @@ class Model:
                 self._finish(job, State.COMPLETED, keep, now_ms)
             case Failed(reason=reason, keep=keep, counts=counts):
                 job.attempts_made += counts
-                job.failed_reason = reason
+                job.error = reason
                 self._finish(job, State.FAILED, keep, now_ms)
             case Retry(reason=reason, delay_ms=delay_ms):
                 job.attempts_made += 1
-                job.failed_reason = reason
+                job.error = reason
                 self._again(job, delay_ms, now_ms)
             case Postponed(delay_ms=delay_ms):
                 self._again(job, delay_ms, now_ms)

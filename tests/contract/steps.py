@@ -94,7 +94,7 @@ async def job(engine: Engine, id: str, queue: str = QUEUE) -> JobRecord:
 def as_leased(record: JobRecord) -> JobRecord:
     """What a claim tells of this job: how it stands, not what earlier runs have left behind."""
     return msgspec.structs.replace(
-        record, progress=None, failed_reason=None, stacktrace=[], cancel_requested=False
+        record, progress=None, error=None, tracebacks=[], cancel_requested=False
     )
 
 
@@ -104,7 +104,7 @@ async def exists(engine: Engine, id: str, queue: str = QUEUE) -> bool:
 
 async def ids_in(engine: Engine, state: State, queue: str = QUEUE) -> list[str]:
     """The jobs in a state, in the order in which they would be taken."""
-    page = await engine.page(queue, state, start=0, count=1000, newest_first=False)
+    page = await engine.page(queue, state, offset=0, limit=1000, newest_first=False)
     return [record.id for record in page]
 
 

@@ -104,7 +104,7 @@ class TestClaim:
         await take(engine, 1, "t9", now_ms=NOW + 7)
         record = await job(engine, "a")
         assert record.state is State.ACTIVE
-        assert record.processed_ms == NOW + 7
+        assert record.started_ms == NOW + 7
         assert record.worker == "worker of t9"
         assert (record.attempts_started, record.attempts_made) == (1, 0)
 

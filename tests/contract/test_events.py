@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from hasten import _portal
+from hasten._store import File
 from hasten.jobs.engine import (
     BRIEFLY_MS,
     CANCELLED_REASON,
@@ -578,8 +579,8 @@ async def test_of_a_file_of_the_first_version_are_read_on(tmp_path: Path) -> Non
         body = '[{"k":"added","i":["é"]},{"k":"waiting","i":["é"]}]'
         connection.execute("INSERT INTO hasten_events VALUES (?, 7, 2, ?)", [QUEUE, body])
         connection.commit()
-    engine = SqliteEngine(f"sqlite:///{path}")
+    engine = SqliteEngine(File(path))
     await add(engine, "a")
     found = await happened(engine, "7-1")
     assert found == [event("waiting", "é"), ADDED, event("waiting", "a")]
-    await engine.close()
+    await engine.aclose()

@@ -103,7 +103,7 @@ class TestReclaim:
         assert lease.job.deferred_failure == crash_reason(3)
         await settled(engine, Failed("a", "t4", crash_reason(3), counts=False))
         record = await job(engine, "a")
-        assert (record.state, record.failed_reason) == (State.FAILED, crash_reason(3))
+        assert (record.state, record.error) == (State.FAILED, crash_reason(3))
         assert crash_reason(3) == (  # BullMQ's text, and how often
             "job stalled more than allowable limit: its worker died 3 times while running it"
         )

@@ -31,7 +31,7 @@ async def add_a_job(path: Path) -> None:
         await queue.add("send")
         check_modes(path)
     finally:
-        await queue.close()
+        await queue.aclose()
 
 
 async def count_a_request(path: Path) -> None:

@@ -97,7 +97,9 @@ class TestList:
         self, engine: Engine, first: int, count: int, expected: str
     ) -> None:
         await add(engine, *"abcde")
-        page = await engine.page(QUEUE, State.WAITING, start=first, count=count, newest_first=False)
+        page = await engine.page(
+            QUEUE, State.WAITING, offset=first, limit=count, newest_first=False
+        )
         assert [record.id for record in page] == list(expected)
 
     @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ class TestList:
     ) -> None:
         """The same order, turned round."""
         await add(engine, *"abcde")
-        page = await engine.page(QUEUE, State.WAITING, start=first, count=count, newest_first=True)
+        page = await engine.page(QUEUE, State.WAITING, offset=first, limit=count, newest_first=True)
         assert [record.id for record in page] == list(expected)
 
     @pytest.mark.parametrize("state", State)
@@ -119,9 +121,9 @@ class TestList:
         """The same that `get` gives."""
         await start(engine, "a", data='"x"')
         await settled(engine, Failed("a", "t1", "no", "trace"))
-        page = await engine.page(QUEUE, State.FAILED, start=0, count=1, newest_first=True)
+        page = await engine.page(QUEUE, State.FAILED, offset=0, limit=1, newest_first=True)
         assert page == await engine.get(QUEUE, ["a"])
-        assert page[0].stacktrace == ["trace"]
+        assert page[0].tracebacks == ["trace"]
 
     async def test_stays_within_its_queue(self, engine: Engine) -> None:
         await add(engine, "a")

@@ -48,7 +48,7 @@ class TestCompleted:
         await take(engine, 1, "t2")
         await settled(engine, Completed("a", "t2", "1"))
         record = await job(engine, "a")
-        assert (record.attempts_made, record.stacktrace) == (2, ["trace of first"])
+        assert (record.attempts_made, record.tracebacks) == (2, ["trace of first"])
 
 
 class TestFailed:
@@ -57,8 +57,8 @@ class TestFailed:
         await settled(engine, Failed("a", "t1", "no such address", "the trace"), now_ms=LATER)
         record = await job(engine, "a")
         assert record.state is State.FAILED
-        assert record.failed_reason == "no such address"
-        assert record.stacktrace == ["the trace"]
+        assert record.error == "no such address"
+        assert record.tracebacks == ["the trace"]
         assert record.finished_ms == LATER
         assert record.result is None
         assert record.attempts_made == 1
@@ -68,7 +68,7 @@ class TestFailed:
         await start(engine, "a")
         await settled(engine, Failed("a", "t1", "expired", counts=False))
         record = await job(engine, "a")
-        assert (record.failed_reason, record.stacktrace) == ("expired", [])
+        assert (record.error, record.tracebacks) == ("expired", [])
         assert (record.attempts_made, record.attempts_started) == (0, 1)
 
 
@@ -79,7 +79,7 @@ class TestRetry:
         record = await job(engine, "a")
         assert record.state is State.WAITING
         assert (record.attempts_made, record.attempts_started) == (1, 1)
-        assert (record.failed_reason, record.stacktrace) == ("first", ["trace of first"])
+        assert (record.error, record.tracebacks) == ("first", ["trace of first"])
         assert record.finished_ms is None
 
     async def test_collects_the_traces_oldest_first(self, engine: Engine) -> None:
@@ -90,8 +90,8 @@ class TestRetry:
         await take(engine, 1, "t3")
         await settled(engine, Failed("a", "t3", "3", "trace of 3"))
         record = await job(engine, "a")
-        assert record.stacktrace == [f"trace of {n}" for n in range(4)]
-        assert (record.failed_reason, record.attempts_made) == ("3", 4)
+        assert record.tracebacks == [f"trace of {n}" for n in range(4)]
+        assert (record.error, record.attempts_made) == ("3", 4)
 
     async def test_goes_behind_all_others(self, engine: Engine) -> None:
         """A job that fails at once must not keep the rest from running."""
@@ -140,7 +140,7 @@ class TestPostponed:
         record = await job(engine, "a")
         assert (record.state, record.due_ms, record.delay_ms) == (State.DELAYED, NOW + 500, 500)
         assert (record.attempts_made, record.attempts_started) == (0, 1)
-        assert (record.failed_reason, record.stacktrace) == (None, [])
+        assert (record.error, record.tracebacks) == (None, [])
 
     async def test_without_a_delay_goes_behind_all_others(self, engine: Engine) -> None:
         await start(engine, "a")
@@ -170,7 +170,7 @@ class TestReleased:
         record = await job(engine, "a")
         assert record.state is State.WAITING
         assert (record.attempts_made, record.attempts_started) == (0, 1)
-        assert (record.crashes, record.failed_reason) == (0, None)
+        assert (record.crashes, record.error) == (0, None)
 
     async def test_in_numbers_stands_in_the_original_order(self, engine: Engine) -> None:
         await start(engine, "a", "b", "c")
@@ -331,7 +331,7 @@ class TestFencing:
         assert batch.lost == ["a"]
         record = await job(engine, "a")
         assert (record.state, record.result) == (State.COMPLETED, "1")
-        assert (record.attempts_made, record.failed_reason) == (1, None)
+        assert (record.attempts_made, record.error) == (1, None)
 
     async def test_a_job_that_is_gone_is_lost(self, engine: Engine) -> None:
         batch = await engine.settle(

@@ -76,13 +76,13 @@ class TestDamage:
     ) -> None:
         await start(engine, "a", "b", "c")
         change(tmp_path, "UPDATE hasten_jobs SET stacktrace = ? WHERE custom_id = 'b'", stored)
-        assert (await job(engine, "b")).stacktrace == []
+        assert (await job(engine, "b")).tracebacks == []
         assert await ids_in(engine, State.ACTIVE) == ["a", "b", "c"]
         retries = [Retry(id, "t1", "no", "trace 1", 0) for id in "abc"]
         await settled(engine, *retries)
         await take(engine, 3, "t2")
         await settled(engine, *(Failed(id, "t2", "no", "trace 2") for id in "abc"))
-        traces = [(await job(engine, id)).stacktrace for id in "abc"]
+        traces = [(await job(engine, id)).tracebacks for id in "abc"]
         assert traces == [["trace 1", "trace 2"]] * 3
 
     async def test_of_a_state_is_told_and_passed_over(

@@ -54,7 +54,7 @@ EXAMPLES: Final = {"sqlite-memory": 12, "sqlite-file": 12, "redis": 12, "redis-c
 # Read of a job and compared after each verb.
 FACTS: Final = (
     "id", "data", "priority", "created_ms", "attempts_made", "attempts_started", "crashes",
-    "due_ms", "processed_ms", "finished_ms", "result", "failed_reason",
+    "due_ms", "started_ms", "finished_ms", "result", "error",
 )  # fmt: skip
 
 delays = st.sampled_from([0, 0, 5, 20, 100])
@@ -209,7 +209,7 @@ class JobsMachine(RuleBasedStateMachine):
             assert lease.token == claim.token
             told, leased = lease.job, self.model.jobs[lease.job.id]
             assert told.state is State.ACTIVE
-            for fact in ("attempts_made", "attempts_started", "crashes", "processed_ms"):
+            for fact in ("attempts_made", "attempts_started", "crashes", "started_ms"):
                 assert getattr(told, fact) == getattr(leased, fact)
             self.runs.append((told.id, claim.token))
 
@@ -249,7 +249,7 @@ class JobsMachine(RuleBasedStateMachine):
         crash_limit = data.draw(st.integers(1, 3), label="crash limit")
         call = self.engine.reclaim(QUEUE, crash_limit=crash_limit, now_ms=self.now_ms)
         ids = self.run(call)
-        started = [self.model.jobs[id].processed_ms or 0 for id in ids]
+        started = [self.model.jobs[id].started_ms or 0 for id in ids]
         assert started == sorted(started)
         assert len(ids) == len(set(ids))
         assert set(ids) == self.model.reclaim(ids, crash_limit, self.now_ms)
@@ -342,7 +342,7 @@ class JobsMachine(RuleBasedStateMachine):
         """All that can be read, in one step."""
         engine, ids = self.engine, list(self.model.jobs)
         pages = asyncio.gather(
-            *(engine.page(QUEUE, s, start=0, count=1000, newest_first=False) for s in State)
+            *(engine.page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
         )
         logs = asyncio.gather(*(engine.logs(QUEUE, id) for id in ids))
         found = await asyncio.gather(pages, engine.count(QUEUE), engine.is_paused(QUEUE), logs)
@@ -359,7 +359,7 @@ class JobsMachine(RuleBasedStateMachine):
             return jobs
         # Jobs of one claim have started in the same millisecond: they are in any order.
         order = {record.id: n for n, record in enumerate(records)}
-        return sorted(jobs, key=lambda job: (job.processed_ms, order.get(job.id, -1)))
+        return sorted(jobs, key=lambda job: (job.started_ms, order.get(job.id, -1)))
 
     def compare(self, record: JobRecord, job: Job) -> None:
         assert {fact: getattr(record, fact) for fact in FACTS} == {

@@ -60,13 +60,13 @@ class TestTexts:
         """They come from exceptions, which may say anything."""
         await start(engine, "a")
         await settled(engine, Retry("a", "t1", text, text, 0))
-        assert (await job(engine, "a")).failed_reason == text
+        assert (await job(engine, "a")).error == text
         await take(engine, 1, "t2")
         now = await cursor(engine)
         await settled(engine, Failed("a", "t2", text, text))
         record = await job(engine, "a")
-        assert record.failed_reason == text
-        assert record.stacktrace == [text, text]
+        assert record.error == text
+        assert record.tracebacks == [text, text]
         (event,) = await happened_to(engine, "a", now)
         assert event.reason == text
 
@@ -125,5 +125,5 @@ class TestNumbers:
         await engine.claim(QUEUE, claim(), now_ms=0)
         await settled(engine, Completed("a", "t1", "0"), now_ms=0)
         record = await job(engine, "a")
-        assert (record.created_ms, record.processed_ms, record.finished_ms) == (0, 0, 0)
+        assert (record.created_ms, record.started_ms, record.finished_ms) == (0, 0, 0)
         assert record.result == "0"

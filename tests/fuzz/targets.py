@@ -213,7 +213,7 @@ def job_hash() -> Target:
         values = data.decode("utf-8", "replace").split("\n")
         stored = dict(zip(names, values, strict=False))
         job = job_record("q", "1", State.FAILED, None, stored)
-        assert all(isinstance(trace, str) for trace in job.stacktrace)
+        assert all(isinstance(trace, str) for trace in job.tracebacks)
         event("1-1", dict(zip(["event", "jobId", "data", "delay"], values, strict=False)))
         read_keep_logs(job.opts)
         for text in (job.data, job.opts, values[0]):

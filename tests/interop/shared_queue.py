@@ -59,7 +59,7 @@ class SharedQueue:
             listener.cancel()
         await asyncio.gather(*self._listeners, return_exceptions=True)
         await self.close_workers()
-        await self.queue.close()
+        await self.queue.aclose()
 
     async def close_workers(self) -> None:
         """Stop all workers; jobs that they hold go back, or stay where Node has left them."""

@@ -111,7 +111,7 @@ class TestTaking:
         calls = shared.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
         runs = await shared.until_python_runs(4)
         spent = shared.redis.info("commandstats")["cmdstat_evalsha"]["calls"] - calls
-        started_ms = [run.processed_ms or 0 for run in runs]
+        started_ms = [run.started_ms or 0 for run in runs]
         assert started_ms[2] - started_ms[0] >= 600
         assert spent < 30
 
@@ -192,7 +192,7 @@ class TestTakingBack:
         assert shared.hash(job.id)["stc"] == "2"
         record = (await engine.get(shared.name, [job.id]))[0]
         assert record is not None
-        assert record.failed_reason == "job stalled more than allowable limit"
+        assert record.error == "job stalled more than allowable limit"
         assert record.deferred_failure is None
 
     async def test_python_fails_what_was_let_go_too_often(self, shared: SharedQueue) -> None:
@@ -227,7 +227,7 @@ class TestTakingBack:
         shared.redis.hset(shared.key(job["id"]), "defa", "job stalled more than allowable limit")
         await shared.python_worker(idle=False)
         failed = await shared.until_state(job["id"], State.FAILED)
-        assert failed.failed_reason == "job stalled more than allowable limit"
+        assert failed.error == "job stalled more than allowable limit"
         assert not shared.python_runs
         assert "defa" not in shared.hash(job["id"])
 

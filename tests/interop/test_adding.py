@@ -175,7 +175,7 @@ class TestNodeAdds:
         await shared.python_worker()
         job = await shared.node("add", "echo")
         done = await shared.until_state(job["id"], State.COMPLETED)
-        assert done.return_value is None
+        assert done.value is None
 
     async def test_python_runs_lifo_jobs_first_and_the_others_in_order(
         self, shared: SharedQueue
@@ -197,7 +197,7 @@ class TestNodeAdds:
         read = await shared.until_state(job["id"], State.DELAYED)
         assert read.record.due_ms == job["timestamp"] + 300
         (run,) = await shared.until_python_runs(1)
-        late_ms = (run.processed_ms or 0) - job["timestamp"] - 300
+        late_ms = (run.started_ms or 0) - job["timestamp"] - 300
         assert 0 <= late_ms < SOON_SECONDS * 1000
 
     async def test_a_delayed_job_with_a_priority_becomes_prioritized(
@@ -247,8 +247,8 @@ class TestNodeAdds:
         )  # fmt: skip
         await shared.python_worker()
         done = await shared.until_state(job["id"], State.COMPLETED)
-        assert (done.return_value, done.attempts_made) == ("at last", 2)
-        assert done.record.stacktrace[0].rstrip().endswith("RuntimeError: no")
+        assert (done.value, done.attempts_made) == ("at last", 2)
+        assert done.record.tracebacks[0].rstrip().endswith("RuntimeError: no")
 
 
 async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
@@ -260,7 +260,7 @@ async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
     assert [job.id for job in await queue.jobs("waiting")] == [one["id"], other.id]
     assert await node("getWaitingCount") == 2
     await queue.obliterate()
-    await queue.close()
+    await queue.aclose()
 
 
 async def values_of_node(shared: SharedQueue, count: int) -> list[Any]:

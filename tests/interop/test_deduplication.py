@@ -72,7 +72,7 @@ class TestFreeing:
             case "drain":
                 await shared.queue.drain()
             case "clean":
-                await shared.queue.clean("waiting")
+                await shared.queue.clean("waiting", older_than=0)
         assert not shared.redis.exists(shared.key("de:once"))
         assert await add(shared, "echo", 2, ONCE) != first
 

@@ -27,7 +27,7 @@ async def test_node_hears_all_that_python_does_in_order(shared: SharedQueue) -> 
     due_ms = (await failing.refresh()).record.due_ms
     await failing.promote()
     await shared.until_state("c", State.FAILED)
-    await shared.queue.clean("failed")
+    await shared.queue.clean("failed", older_than=0)
     heard = await shared.until_heard(events, "cleaned")
     assert [each for each in heard if each["event"] != "drained"] == [
         {"event": "paused"},

@@ -110,7 +110,7 @@ class TestPythonFails:
         await shared.until_state(job.id, State.FAILED)
         await shared.node.job(job.id, "retry")
         done = await shared.until_state(job.id, State.COMPLETED)
-        assert done.return_value == "at last"
+        assert done.value == "at last"
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -181,7 +181,7 @@ class TestTryingAgain:
         await start(shared, "python" if runner == "node" else "node")
         await shared.queue.promote(job.id)
         done = await shared.until_state(job.id, State.COMPLETED)
-        assert (done.return_value, done.attempts_made) == ("at last", 2)
+        assert (done.value, done.attempts_made) == ("at last", 2)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -256,7 +256,7 @@ async def test_python_awaits_a_job_that_node_fails(shared: SharedQueue) -> None:
     with pytest.raises(JobFailed, match="not today"):
         await job.result(timeout=30)
     read: Job[Any] = await job.refresh()
-    assert "Error: not today" in read.stacktrace[0]
+    assert "Error: not today" in read.tracebacks[0]
 
 
 def started(shared: SharedQueue) -> list[str]:

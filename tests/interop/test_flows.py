@@ -58,7 +58,7 @@ class TestReleasing:
         await parents.node_worker()
         await shared.python_worker(idle=False)
         done = await parents.until_state(parent, State.COMPLETED)
-        assert done.return_value == [1, 2, 3]
+        assert done.value == [1, 2, 3]
         assert parents.events_of(parent) == [
             "added", "waiting-children", "waiting", "active", "completed",
         ]  # fmt: skip
@@ -93,7 +93,7 @@ class TestReleasing:
         await parents.node_worker()
         await shared.python_worker(idle=False)
         done = await parents.until_state(parent, State.COMPLETED)
-        assert done.return_value == [2]
+        assert done.value == [2]
         assert [run.id for run in shared.python_runs][-1] == middle
 
     async def test_a_parent_runs_in_python_after_node_s_children(
@@ -187,7 +187,7 @@ class TestFailing:
         await shared.python_worker(idle=False)
         await parents.python_worker(idle=False)
         failed = await parents.until_state(root, State.FAILED)
-        assert failed.failed_reason == f"child {shared.key(middle)} failed"
+        assert failed.error == f"child {shared.key(middle)} failed"
         assert not parents.python_runs
 
     async def test_a_failed_child_that_is_not_kept_releases_its_parent(
@@ -211,7 +211,7 @@ class TestFailing:
         await shared.until_counts(failed=1)
         await complete(parents, parent.id)
         failed = await parents.until_state(parent.id, State.FAILED)
-        assert failed.failed_reason == "a child of it has failed"
+        assert failed.error == "a child of it has failed"
         assert "defa" not in parents.hash(parent.id)
 
     async def test_a_parent_does_not_complete_before_its_children(
@@ -223,7 +223,7 @@ class TestFailing:
         await shared.python_worker(idle=False)
         await parents.python_worker(idle=False)
         failed = await parents.until_state(parent, State.FAILED)
-        assert failed.failed_reason == "it has children that have not finished"
+        assert failed.error == "it has children that have not finished"
 
 
 class TestRemoving:

@@ -207,7 +207,7 @@ class Fuzz:
 
     async def clean(self) -> None:
         state = self._chance.choice(["completed", "failed", "waiting", "delayed", "prioritized"])
-        self.removed.update(await self._shared.queue.clean(state, limit=3))
+        self.removed.update(await self._shared.queue.clean(state, older_than=0, limit=3))
 
     async def node_clean(self) -> None:
         state = self._chance.choice(["completed", "failed", "wait", "delayed", "prioritized"])

@@ -63,7 +63,7 @@ class TestGetters:
             state: by_node[state] for state in NODE_STATES.values()
         }
         for state in State:
-            for job in await shared.queue.jobs(state, count=5):
+            for job in await shared.queue.jobs(state, limit=5):
                 assert await shared.node("getJobState", job.id) == NODE_STATES[state]
 
     @pytest.mark.parametrize("newest_first", [True, False])
@@ -75,7 +75,7 @@ class TestGetters:
         await some_of_everything(shared, 40)
         for start, count in (0, 100), (0, 3), (2, 4):
             ours = await shared.queue.jobs(
-                state, start=start, count=count, newest_first=newest_first
+                state, offset=start, limit=count, newest_first=newest_first
             )
             last = start + count - 1
             theirs = await shared.node(
@@ -87,22 +87,22 @@ class TestGetters:
     async def test_a_job_has_the_same_facts(self, shared: SharedQueue) -> None:
         await some_of_everything(shared, 40)
         for state in State:
-            for ours in await shared.queue.jobs(state, count=3):
+            for ours in await shared.queue.jobs(state, limit=3):
                 theirs = await shared.node("getJob", ours.id)
                 record = ours.record
                 assert theirs["name"] == record.name
                 assert theirs["data"] == ours.data
                 assert theirs["timestamp"] == record.created_ms
-                assert theirs.get("processedOn") == record.processed_ms
+                assert theirs.get("processedOn") == record.started_ms
                 assert theirs.get("finishedOn") == record.finished_ms
                 assert theirs.get("processedBy") == record.worker
                 assert theirs["priority"] == record.priority
                 assert theirs["delay"] == record.delay_ms
                 assert theirs["attemptsMade"] == record.attempts_made
                 assert theirs["attemptsStarted"] == record.attempts_started
-                assert theirs.get("failedReason") == record.failed_reason
-                assert theirs.get("returnvalue") == ours.return_value
-                assert (theirs.get("stacktrace") or []) == record.stacktrace
+                assert theirs.get("failedReason") == record.error
+                assert theirs.get("returnvalue") == ours.value
+                assert (theirs.get("stacktrace") or []) == record.tracebacks
 
     async def test_node_reads_logs_that_python_wrote(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("report", {"progress": 1, "lines": ["a", "b", "c"]})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hasten import Store
 from hasten.jobs import Queue
 from hasten.testing import ManualClock
 from tests.jobs.modules import Modules
@@ -23,31 +24,32 @@ def url(request: pytest.FixtureRequest) -> str:
     """A store that shares nothing with any other test."""
     if request.param == "redis":
         return f"{shared_redis().url}?prefix=test-{uuid.uuid4().hex[:12]}"
-    return "sqlite://"
+    return "memory://"
 
 
 @pytest.fixture
-async def queue(url: str, clock: ManualClock) -> AsyncIterator[Queue]:
-    """A queue whose time stands still."""
-    queue = Queue("mail", url, clock=clock)
-    yield queue
-    await queue.close()
+async def store(url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    """A store whose time stands still."""
+    async with Store(url, clock=clock) as store:
+        yield store
+
+
+@pytest.fixture
+def queue(store: Store) -> Queue:
+    return Queue("mail", store)
 
 
 @pytest.fixture
 async def memory() -> AsyncIterator[Queue]:
     """A queue for what has nothing to do with the store."""
-    queue = Queue("memory", "sqlite://")
-    yield queue
-    await queue.close()
+    async with Queue("memory", "memory://") as queue:
+        yield queue
 
 
 @pytest.fixture
-async def elsewhere(url: str, clock: ManualClock) -> AsyncIterator[Queue]:
+def elsewhere(store: Store) -> Queue:
     """The same queue in a program that does not have its tasks, and checks no data."""
-    queue = Queue("mail", url, clock=clock)
-    yield queue
-    await queue.close()
+    return Queue("mail", store)
 
 
 @pytest.fixture

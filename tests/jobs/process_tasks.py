@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from hasten.jobs import Context, Queue, RetryAfter, Unrecoverable
 
-queue: Final = Queue("processes", "sqlite://")
+queue: Final = Queue("processes", "memory://")
 
 leak: Final = contextvars.ContextVar("leak", default="nothing")
 

@@ -15,7 +15,7 @@ import msgspec
 import pydantic
 import pytest
 
-from hasten.errors import InvalidOption, JobFailed
+from hasten.errors import InvalidOption, InvalidTask, JobFailed
 from hasten.jobs import Context, Queue, State, Task, Worker
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until, until_state
@@ -105,7 +105,7 @@ class TestAnnotations:
         self, queue: Queue, annotation: Any, why: str, default: tuple[object, ...]
     ) -> None:
         """Not once per job, in the worker."""
-        with pytest.raises(TypeError) as caught:
+        with pytest.raises(InvalidTask) as caught:
             queue.task(taking(annotation, *default))
         assert str(caught.value).startswith(
             "task 'take': parameter 'value': data cannot be decoded to "
@@ -146,9 +146,9 @@ class TestAnnotations:
     ) -> None:
         """Then they are checked on first use, or when a worker starts."""
         module: Any = modules.load("declaring_later", code)
-        with pytest.raises(TypeError, match=r"^task 'send': .*cannot be resolved: .*Later"):
+        with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Later"):
             queue.check_tasks()
-        with pytest.raises(TypeError, match=r"^task 'send': .*cannot be resolved: .*Later"):
+        with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Later"):
             module.send.sync.enqueue(1)
         module.Later = Cat
         queue.check_tasks()
@@ -157,7 +157,7 @@ class TestAnnotations:
         """Before it takes a job."""
         modules.load("declaring_never", "@queue.task\ndef send(x: 'Never') -> None: ...")
         job = await queue.add("other")
-        with pytest.raises(TypeError, match=r"^task 'send': .*cannot be resolved: .*Never"):
+        with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Never"):
             async with Worker(queue):
                 pass
         assert (await job.refresh()).state is State.WAITING
@@ -165,9 +165,9 @@ class TestAnnotations:
     def test_that_are_resolved_later_are_checked_then(self, queue: Queue, modules: Modules) -> None:
         module: Any = modules.load("declaring_late", "@queue.task\ndef send(x: 'Late'): ...")
         module.Late = complex
-        with pytest.raises(TypeError, match=r"^task 'send': .*complex has no JSON form"):
+        with pytest.raises(InvalidTask, match=r"^task 'send': .*complex has no JSON form"):
             queue.check_tasks()
-        with pytest.raises(TypeError, match=r"^task 'send': .*complex has no JSON form"):
+        with pytest.raises(InvalidTask, match=r"^task 'send': .*complex has no JSON form"):
             module.send.sync.enqueue(1)
 
 
@@ -199,7 +199,7 @@ class TestContext:
             assert await job.result(timeout=30) == "name ada"
 
     def test_has_no_alternative_but_none(self, memory: Queue) -> None:
-        with pytest.raises(TypeError, match=r"data cannot be decoded to .*Context \| int"):
+        with pytest.raises(InvalidTask, match=r"data cannot be decoded to .*Context \| int"):
             memory.task(taking(Context | int))
 
 
@@ -292,7 +292,7 @@ class TestWhatCanBeATask:
             assert await job.result(timeout=30) == "Hi, ada"
 
     async def test_is_a_task_of_another_queue_too(self, memory: Queue) -> None:
-        other = Queue("other", "sqlite://")
+        other = Queue("other", "memory://")
 
         @other.task
         @memory.task
@@ -301,7 +301,7 @@ class TestWhatCanBeATask:
 
         async with Worker(other):
             assert await (await both.enqueue(7)).result(timeout=30) == 7
-        await other.close()
+        await other.aclose()
 
     async def test_a_coroutine_of_a_wrapper_ends_at_its_timeout(self, memory: Queue) -> None:
         """It is awaited in the event loop, where it can be cancelled."""
@@ -347,10 +347,10 @@ class TestWhatCanBeATask:
         assert ran == []
 
     async def test_a_wrapper_runs_in_a_process(self) -> None:
-        async with Worker(process_tasks.queue, processes=1):
+        async with Worker(process_tasks.queue, handler_processes=1):
             for task in (process_tasks.wrapped, process_tasks.awaitable):
                 assert await (await task.enqueue(21)).result(timeout=20) == 42
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     @pytest.mark.parametrize(
         "function",
@@ -382,7 +382,7 @@ class TestWhatCanBeATask:
         ],
     )
     def test_is_nothing_else(self, queue: Queue, given: Any, complaint: str) -> None:
-        with pytest.raises(TypeError) as caught:
+        with pytest.raises(InvalidTask) as caught:
             queue.task()(given)
         assert complaint in str(caught.value)
 
@@ -391,7 +391,7 @@ class TestWhatCanBeATask:
             def __call__(self) -> Iterator[int]:
                 yield 1
 
-        with pytest.raises(TypeError, match="task 'values': a generator cannot be a task"):
+        with pytest.raises(InvalidTask, match="task 'values': a generator cannot be a task"):
             queue.task(name="values")(Values())
 
     @pytest.mark.parametrize(
@@ -427,6 +427,6 @@ async def delay_later(attempt: int, error: BaseException) -> float:
 def test_a_back_off_function_of_another_kind_is_refused_when_it_is_given(backoff: Any) -> None:
     """For a task and for all tasks of a queue."""
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
-        Queue("mail", "sqlite://", backoff=backoff)
+        Queue("mail", "memory://", backoff=backoff)
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
-        Queue("mail", "sqlite://").task(backoff=backoff)(greet_in_thread)
+        Queue("mail", "memory://").task(backoff=backoff)(greet_in_thread)

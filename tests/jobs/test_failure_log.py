@@ -92,7 +92,7 @@ async def test_a_failure_in_a_process_brings_its_traceback(
     job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
     async with Worker(process_tasks.queue, grace=0):
         await fail(job)
-    await process_tasks.queue.close()
+    await process_tasks.queue.aclose()
     (failed,) = records(caplog, job.id)
     assert failed.levelname == "ERROR"
     assert failed.exc_info is not None
@@ -105,7 +105,7 @@ async def test_a_process_that_died_is_logged(caplog: pytest.LogCaptureFixture) -
     job = await process_tasks.fail.using(attempts=1).enqueue("hard exit")
     async with Worker(process_tasks.queue, grace=0):
         await fail(job)
-    await process_tasks.queue.close()
+    await process_tasks.queue.aclose()
     (failed,) = records(caplog, job.id)
     assert failed.levelname == "ERROR"
     assert "the process that ran it has died" in failed.getMessage()
@@ -128,7 +128,6 @@ async def test_a_job_that_cannot_be_run_is_logged(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unknown task, and data that does not fit."""
-    producer = Queue("mail", queue.engine.url, clock=queue.clock)
 
     @queue.task
     async def square(number: int) -> int:
@@ -139,7 +138,6 @@ async def test_a_job_that_cannot_be_run_is_logged(
     async with Worker(queue, grace=0):
         await fail(unknown)
         await fail(unfit)
-    await producer.close()
     (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
     assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
     assert "failed without a run: this worker knows no task 'cube'" in first.getMessage()

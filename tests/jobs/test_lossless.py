@@ -149,7 +149,7 @@ class TestValuesThatJsonLoses:
         assert str(caught.value) == f"keep: argument {'value' + inside!r} {complaint}"
         assert (caught.value.argument, caught.value.path) == ("value", f"value{inside}")
         with pytest.raises(InvalidArgument, match=r"^keep: argument .value"):
-            await keep.enqueue_many([{"value": 1}, {"value": value}])
+            await keep.enqueue_many([keep.args(value=1), keep.args(value=value)])
         for name in ("keep", "elsewhere"):
             with pytest.raises(InvalidArgument) as caught:
                 await queue.add(name, {"value": value})
@@ -174,18 +174,18 @@ class TestValuesThatJsonLoses:
                 await (await make.enqueue()).result(timeout=30)
         why = f"{inside.removeprefix('.') or 'the value'} {complaint}"
         assert caught.value.reason == (
-            "UnfitResult: what it returned cannot be stored as JSON: "
+            "InvalidResult: what it returned cannot be stored as JSON: "
             + (why if "bool" not in why else "objects of type bool have no JSON form")
         )
 
     async def test_are_no_progress(self, memory: Queue) -> None:
         @memory.task
         async def report(ctx: Context) -> None:
-            with pytest.raises(ValueError, match=r"^done\[0\] is nan, which JSON cannot store$"):
+            with pytest.raises(ValueError, match=r"done\[0\] is nan, which JSON cannot store$"):
                 ctx.progress({"done": [NAN]})
-            with pytest.raises(ValueError, match=r"^the value is inf"):
+            with pytest.raises(ValueError, match=r"JSON has: the value is inf"):
                 ctx.progress(INF)
-            with pytest.raises(ValueError, match=r"^the value has two keys that are both '1'"):
+            with pytest.raises(ValueError, match=r"the value has two keys that are both '1'"):
                 ctx.progress({1: 1, "1": 2})
 
         async with Worker(memory):
@@ -217,9 +217,9 @@ class TestValuesThatJsonLoses:
 
     async def test_are_looked_for_around_raw_json(self, memory: Queue) -> None:
         @memory.task
-        async def keep(value: list[msgspec.Raw | None]) -> None: ...
+        async def keep(value: list[msgspec.Raw]) -> None: ...
 
-        job = await keep.enqueue([msgspec.Raw(b'{"a": [null, 1]}'), None])
+        job = await keep.enqueue([msgspec.Raw(b'{"a": [null, 1]}'), msgspec.Raw(b"null")])
         assert job.data == {"value": [{"a": [None, 1]}, None]}
         with pytest.raises(InvalidArgument, match=r"'value\[1\]' is nan"):
             await keep.enqueue([msgspec.Raw(b"null"), NAN])  # type: ignore[list-item]
@@ -293,17 +293,17 @@ class TestTypesThatJsonChanges:
         assert complaint in str(caught.value)
         assert str(caught.value).endswith(": annotate the parameter 'value' with its type")
         with pytest.raises(InvalidArgument):
-            await keep.enqueue_many([{"value": value}])
+            await keep.enqueue_many([keep.args(value=value)])
         with pytest.raises(InvalidArgument):
             await queue.add("keep", {"value": value})
         assert sum((await queue.counts()).values()) == 0
 
     def test_are_refused_by_the_sync_twins(self) -> None:
-        queue = Queue("sync", "sqlite://")
+        queue = Queue("sync", "memory://")
         keep = untyped(queue, None)
         calls: list[Callable[[], Job[Any] | list[Job[Any]]]] = [
             lambda: keep.sync.enqueue(DAY),
-            lambda: keep.sync.enqueue_many([{"value": DAY}]),
+            lambda: keep.sync.enqueue_many([keep.args(value=DAY)]),
             lambda: queue.sync.add("keep", {"value": DAY}),
             lambda: queue.sync.add_many([("keep", {"value": DAY})]),
         ]

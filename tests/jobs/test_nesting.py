@@ -83,7 +83,7 @@ async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None
     await queue.engine.update("mail", [Progress(job.id, DEEP)], now_ms=now_ms)
     await queue.engine.settle("mail", [Completed(job.id, "t", DEEP)], None, now_ms=now_ms)
     await job.refresh()
-    for name in ("data", "progress", "return_value"):
+    for name in ("data", "progress", "value"):
         with pytest.raises(ValueError, match="nested too deeply"):
             getattr(job, name)
     with pytest.raises(ValueError, match="nested too deeply"):
@@ -115,7 +115,7 @@ async def test_traces_on_redis_are_left_out(queue: Queue, url: str) -> None:
             key = f"{url.partition('prefix=')[2]}:mail:{id}"
             client.hset(key, "stacktrace", "[" * depth + "]" * depth)
     listed = await queue.jobs(State.FAILED)
-    assert [job.stacktrace for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
+    assert [job.tracebacks for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
 
 
 async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
                 (body.replace('"7"', deep), seq),
             )
     listed = await queue.jobs(State.FAILED)
-    assert [job.stacktrace for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
+    assert [job.tracebacks for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
     page = await queue.engine.events("mail", after=start)
     assert [event.job_id for event in page.events if event.kind == "failed"] == ids
-    await queue.close()
+    await queue.aclose()
 
 
 def test_long_texts_are_not_remembered() -> None:

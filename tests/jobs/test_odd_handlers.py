@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from hasten.errors import JobFailed
+from hasten import Store
+from hasten.errors import JobFailed, StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs.lane import Lane
 from hasten.jobs.record import Claim
@@ -120,7 +122,7 @@ class TestWhatHandlersRaise:
         async with Worker(queue, grace=0):
             reason = await fails_after(job, 2)
         assert reason.startswith(type(THROWN[kind][0]()).__name__)
-        await queue.close()
+        await queue.aclose()
 
     async def test_a_future_that_holds_generator_exit_counts_as_an_attempt(
         self, queue: Queue
@@ -179,7 +181,7 @@ class TestWhatHandlersRaise:
         worker = Worker(queue, grace=0)
         running = asyncio.create_task(worker.run())
         assert await fails_after(job, 2) == "KeyboardInterrupt"
-        worker.ask_to_stop()
+        worker.request_stop()
         await running
 
     def test_an_interrupt_that_may_be_the_user_s_counts_and_passes_on(self, tmp_path: Any) -> None:
@@ -210,8 +212,8 @@ class TestWhatHandlersRaise:
             queue = Queue("mail", url)
             (job,) = await queue.jobs(State.WAITING)
             assert job.attempts_made == 1
-            assert job.failed_reason == "KeyboardInterrupt"
-            await queue.close()
+            assert job.error == "KeyboardInterrupt"
+            await queue.aclose()
 
         asyncio.run(look())
 
@@ -259,14 +261,14 @@ class TestGroups:
                 nested = ExceptionGroup("inner", [RetryAfter(0.02), RetryAfter(0.03)])
                 raise ExceptionGroup("outer", [RetryAfter(0.01), nested])
 
-        clockless = Queue("mail2", "sqlite://")
+        clockless = Queue("mail2", "memory://")
         task = clockless.task(name="ask")(ask.core.function)
         job = await task.enqueue()
         async with Worker(clockless):
             await job.result(timeout=30)
         await job.refresh()
         assert (job.attempts_made, job.record.delay_ms, len(runs)) == (1, 0, 2)
-        await clockless.close()
+        await clockless.aclose()
 
     @pytest.mark.parametrize(
         "members",
@@ -486,22 +488,47 @@ class TestWorkersThatFail:
         assert job.attempts_made == 0
 
 
-class TestClosingTheQueue:
-    async def test_under_a_running_worker_does_not_stop_it(self, queue: Queue) -> None:
-        """The worker holds the store for itself."""
+class TestClosing:
+    @pytest.fixture
+    async def queue(self, url: str) -> AsyncIterator[Queue]:
+        """A queue with a store of its own."""
+        async with Queue("mail", url) as queue:
+            yield queue
+
+    async def test_a_queue_under_a_running_worker_does_not_stop_it(self, queue: Queue) -> None:
+        """The worker keeps the store open, and closes it when it ends."""
 
         @queue.task
         async def fine() -> str:
             return "fine"
 
         async with Worker(queue):
-            await queue.close()
+            engine = queue.engine
+            await queue.aclose()
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
+            assert queue.engine is engine
+            await queue.aclose()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await engine.count("mail")
+
+    async def test_a_store_under_a_running_worker_does_not_stop_it(self, tmp_path: Path) -> None:
+        """What uses a store that was closed opens it again."""
+        store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+        queue = Queue("mail", store)
+
+        @queue.task
+        async def fine() -> str:
+            return "fine"
+
+        async with Worker(queue, grace=0):
+            await store.aclose()
+            assert await (await fine.enqueue()).result(timeout=30) == "fine"
+        await store.aclose()
 
     async def test_by_a_handler_does_not_stop_it(self, queue: Queue) -> None:
         @queue.task
         async def close() -> None:
-            await queue.close()
+            await queue.aclose()
 
         async with Worker(queue):
             await (await close.enqueue()).result(timeout=30)
@@ -608,7 +635,7 @@ class TestStoppingUnderAttack:
         async with asyncio.timeout(10):
             await worker.stop()
         await job.refresh()
-        assert (job.state, job.return_value) == (State.COMPLETED, "done")
+        assert (job.state, job.value) == (State.COMPLETED, "done")
 
     @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
     async def test_a_stop_that_is_cancelled_hands_back_all_the_same(
@@ -662,8 +689,8 @@ class TestStoppingUnderAttack:
         await until(lambda: worker._stopping)
         await worker.stop()
         assert (await job.refresh()).state is State.FAILED
-        assert job.failed_reason == (
-            "RuntimeError: a handler cannot wait for its own worker, which is stopping now"
+        assert job.error == (
+            "MisplacedCall: a handler cannot wait for its own worker, which is stopping now"
         )
 
     async def test_a_fetcher_that_fails_once_still_stores_what_ended(
@@ -703,7 +730,7 @@ class TestStoppingUnderAttack:
         monkeypatch.setattr(Worker, "_take_back", broken)
         task = asyncio.create_task(block())
         monkeypatch.setattr(
-            Worker, "ask_to_stop", lambda self: task.cancel()
+            Worker, "request_stop", lambda self: task.cancel()
         )  # in the same step as the worker's own
         done, _ = await asyncio.wait([task], timeout=10)
         assert done
@@ -757,7 +784,7 @@ async def test_a_suspect_begins_though_its_worker_s_tasks_were_cancelled(
     async def run() -> str:
         return "done"
 
-    jobs = await run.enqueue_many([{}] * 4)
+    jobs = await run.enqueue_many([run.args()] * 4)
     claim = Claim(4, "dead:1", "dead", lease_ms=1)
     for _ in range(2):
         await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
@@ -801,7 +828,7 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
 
 
 async def test_retry_after_nothing_is_no_tight_loop(clock: Any) -> None:
-    queue = Queue("mail", "sqlite://", clock=clock)
+    queue = Queue("mail", Store("memory://", clock=clock))
 
     @queue.task
     async def ask() -> None:
@@ -811,4 +838,4 @@ async def test_retry_after_nothing_is_no_tight_loop(clock: Any) -> None:
     async with Worker(queue):
         await until_state(job, State.DELAYED)
     assert job.record.delay_ms == 100
-    await queue.close()
+    await queue.store.aclose()

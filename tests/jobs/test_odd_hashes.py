@@ -201,10 +201,10 @@ async def test_odd_traces_are_dropped(queue: Queue, keys: Keys, stored: str) -> 
 
     jobs = [await fail.enqueue(number) for number in range(3)]
     keys.redis.hset(keys(jobs[1].id), "stacktrace", stored)
-    assert (await jobs[1].refresh()).stacktrace == []
+    assert (await jobs[1].refresh()).tracebacks == []
     for job, error in zip(jobs, await run_all(queue, jobs), strict=True):
         assert isinstance(error, JobFailed)
-        assert len((await job.refresh()).stacktrace) == 2
+        assert len((await job.refresh()).tracebacks) == 2
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ async def test_an_odd_limit_of_traces_ends(queue: Queue, keys: Keys, limit: str,
     keys.redis.hset(keys(job.id), "opts", '{"attempts":3,"stackTraceLimit":' + limit + "}")
     (error,) = await run_all(queue, [job])
     assert isinstance(error, JobFailed)
-    assert len((await job.refresh()).stacktrace) == kept
+    assert len((await job.refresh()).tracebacks) == kept
 
 
 PARENTS: dict[str, Callable[[Keys], dict[str, str]]] = {
@@ -284,7 +284,7 @@ async def test_damaged_deduplication_does_not_keep_its_job_from_ending(
     keys.replace(damaged)
     assert await run_all(queue, jobs) == [0, 2, 4]
     assert damaged != "de:only" or "what depends on it was not done: " in log.text
-    assert await queue.clean("completed") == [job.id for job in jobs]
+    assert await queue.clean("completed", older_than=0) == [job.id for job in jobs]
 
 
 @pytest.mark.parametrize("every", ["0", "0.1", "-5", "nan", "1e999"])
@@ -431,7 +431,7 @@ async def test_a_user_who_lacks_a_permission_is_no_matter_of_data(
         with pytest.raises(StoreError) as caught:
             await run_claim(limited)
         assert not isinstance(caught.value, StoreRejected)
-        await limited.close()
+        await limited.aclose()
     finally:
         keys.redis.execute_command("ACL", "DELUSER", name)
     assert len(await queue.jobs(State.WAITING)) == len(jobs)

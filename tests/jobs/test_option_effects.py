@@ -112,10 +112,10 @@ class TestAttempts:
             with pytest.raises(JobFailed, match="ValueError: run 3"):
                 await job.result(timeout=30)
         await job.refresh()
-        assert (len(runs), job.attempts_made, job.failed_reason) == (3, 3, "ValueError: run 3")
-        assert [f"run {n + 1}" in trace for n, trace in enumerate(job.stacktrace)] == [True] * 3
-        assert "engine" not in job.stacktrace[0]
-        assert "test_option_effects.py" in job.stacktrace[0]
+        assert (len(runs), job.attempts_made, job.error) == (3, 3, "ValueError: run 3")
+        assert [f"run {n + 1}" in trace for n, trace in enumerate(job.tracebacks)] == [True] * 3
+        assert "engine" not in job.tracebacks[0]
+        assert "test_option_effects.py" in job.tracebacks[0]
 
     async def test_a_job_that_succeeds_at_last_is_completed(self, queue: Queue) -> None:
         runs: list[int] = []
@@ -131,7 +131,7 @@ class TestAttempts:
         async with Worker(queue):
             assert await job.result(timeout=30) == "done"
         await job.refresh()
-        assert (job.attempts_made, len(job.stacktrace)) == (2, 1)
+        assert (job.attempts_made, len(job.tracebacks)) == (2, 1)
 
 
 class TestBackoff:
@@ -141,12 +141,12 @@ class TestBackoff:
             (10, [10, 10, 10]),
             (timedelta(minutes=1), [60, 60, 60]),
             (Fixed(5), [5, 5, 5]),
-            ("fixed", [1, 1, 1]),
+            ("1m", [60, 60, 60]),
             (Exponential(delay=2, jitter=0), [2, 4, 8]),
             (Exponential(delay=2, cap=5, jitter=0), [2, 4, 5]),
             (lambda attempt, error: attempt * 7.5, [7.5, 15, 22.5]),
         ],
-        ids=["seconds", "timedelta", "Fixed", "fixed", "Exponential", "cap", "function"],
+        ids=["seconds", "timedelta", "Fixed", "text", "Exponential", "cap", "function"],
     )
     async def test_an_attempt_waits_as_long_as_it_says(
         self, queue: Queue, clock: ManualClock, backoff: Any, waits: list[float]
@@ -181,7 +181,7 @@ class TestBackoff:
         async def fail() -> None:
             raise ValueError
 
-        jobs = await fail.enqueue_many([{}] * 50)
+        jobs = await fail.enqueue_many([fail.args()] * 50)
         async with Worker(queue):
             for job in jobs:
                 await until_state(job, State.DELAYED)
@@ -265,12 +265,12 @@ class TestTimeout:
     async def test_ends_a_process_whatever_it_does(self) -> None:
         """It is killed: not even one long call in C can hold it. The next job gets a new one."""
         queue = process_tasks.queue
-        async with Worker(queue, processes=1):
+        async with Worker(queue, handler_processes=1):
             job = await process_tasks.sleep.using(timeout=0.2).enqueue(600)
             with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.2 s"):
                 await job.result(timeout=20)
             assert await (await process_tasks.double.enqueue(21)).result(timeout=20) == 42
-        await queue.close()
+        await queue.aclose()
 
     async def test_is_followed_by_the_next_attempt(self, queue: Queue) -> None:
         runs: list[int] = []

@@ -22,9 +22,9 @@ from tests.jobs.eventually import until, until_state, until_true
 
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
-    async with Worker(process_tasks.queue, processes=1, grace=0) as worker:
+    async with Worker(process_tasks.queue, handler_processes=1, grace=0) as worker:
         yield worker
-    await process_tasks.queue.close()
+    await process_tasks.queue.aclose()
 
 
 async def run(task: Any, *args: object) -> Any:
@@ -89,7 +89,7 @@ class TestWhatTheyStart:
     async def test_ends_with_a_run_that_is_ended(self, how: str) -> None:
         """It must not go on beside the next run of the job."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
-        async with Worker(process_tasks.queue, processes=1, grace=0) as worker:
+        async with Worker(process_tasks.queue, handler_processes=1, grace=0) as worker:
             await run(process_tasks.double, 1)  # the process has started: time is short
             job = await process_tasks.start_programs.using(**options).enqueue(
                 "exit" if how == "died" else "wait"
@@ -105,13 +105,13 @@ class TestWhatTheyStart:
                 with pytest.raises(JobFailed):
                     await job.result(timeout=20)
             await until_dead(pids)
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "killed"])
     async def test_does_not_hold_up_the_end_of_the_run_as_a_fork(self, how: str) -> None:
         """A fork has a copy of all that its process had, and ends with it."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
-        async with Worker(process_tasks.queue, processes=1, grace=0):
+        async with Worker(process_tasks.queue, handler_processes=1, grace=0):
             process = await run(process_tasks.pid)  # it has started: time is short
             job = await process_tasks.leave_a_fork.using(**options).enqueue()
             pids = await logged_pids(job, 1)
@@ -123,18 +123,18 @@ class TestWhatTheyStart:
                 await job.result(timeout=20)
             await until_dead(pids)
             assert await run(process_tasks.double, 1) == 2
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     async def test_lives_on_after_a_run_that_succeeded_until_the_process_ends(self) -> None:
         """A handler may start something for others. It does not outlive the worker."""
-        async with Worker(process_tasks.queue, processes=1):
+        async with Worker(process_tasks.queue, handler_processes=1):
             job = await process_tasks.start_programs.enqueue("return")
             pids = await logged_pids(job)
             await job.result(timeout=20)
             await run(process_tasks.double, 1)
             assert all(map(is_alive, pids))
         await until_dead(pids)
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     async def test_ends_with_an_idle_process_that_is_killed(self, worker: Worker) -> None:
         job = await process_tasks.start_programs.enqueue("return")
@@ -227,7 +227,7 @@ HEAD = """
 import asyncio, os, signal, subprocess, sys, time
 from hasten.jobs import Queue, Worker
 
-queue = Queue("programs", "sqlite://")
+queue = Queue("programs", "memory://")
 
 @queue.task(run_in="process")
 def start() -> list[int]:
@@ -271,7 +271,7 @@ class TestPrograms:
                 os.kill(os.getpid(), signal.SIGINT)
 
             async def main():
-                await Worker(queue, processes=1).start()
+                await Worker(queue, handler_processes=1).start()
                 print(*await (await start.enqueue()).result(timeout=20))
 
             if __name__ == "__main__":
@@ -299,7 +299,7 @@ class TestPrograms:
 
             async def main():
                 job = await start.enqueue()
-                async with Worker(queue, processes=1):
+                async with Worker(queue, handler_processes=1):
                     try:
                         await job.result(timeout=20)
                     except Exception as error:
@@ -326,7 +326,7 @@ class TestPrograms:
                 sum(range(10**15))
 
             async def main():
-                async with Worker(queue, processes=1):
+                async with Worker(queue, handler_processes=1):
                     print(*await (await start.enqueue()).result(timeout=20), flush=True)
                     if {busy}:
                         await hold.enqueue()
@@ -348,7 +348,7 @@ class TestPrograms:
         """The fork does not hold the pipes whose end tells the processes of the worker's."""
         program = self.start("""
             async def main():
-                async with Worker(queue, processes=1):
+                async with Worker(queue, handler_processes=1):
                     pids = await (await start.enqueue()).result(timeout=20)
                     fork = os.fork()
                     if not fork:

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from hasten import Store
+from hasten._sqlite import Database
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.jobs import Queue, State, Worker
+from hasten.jobs.engines.redis import RedisEngine
+from hasten.jobs.engines.sqlite import SqliteEngine
 from hasten.jobs.states import READY
 
 
@@ -33,7 +37,7 @@ from hasten.jobs.states import READY
 def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
     """When the queue is made."""
     with pytest.raises(InvalidOption, match=complaint):
-        Queue(name, "sqlite://")
+        Queue(name, "memory://")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x9b31m", "a\u2066b", "\ufeffa"])
@@ -71,7 +75,7 @@ async def test_names_and_ids_that_could_control_a_terminal_are_refused(
         "jobs.db",
         "/tmp/jobs.db",
         "postgres://localhost/jobs",
-        "sqlite:jobs.db?colour=red",
+        "sqlite:///jobs.db?colour=red",
         "sqlite://jobs.db",
         "sqlite:///jobs.db?timeout=-1",
         "sqlite:///jobs.db?timeout=soon",
@@ -95,7 +99,7 @@ def test_redis_without_its_extra_says_what_to_install() -> None:
         sys.modules["redis"] = None  # as if it were not there
         from hasten.errors import MissingExtra
         from hasten.jobs import Queue
-        Queue("mail", "sqlite://")
+        Queue("mail", "memory://")
         try:
             Queue("mail", "redis://localhost")
         except MissingExtra as error:
@@ -109,7 +113,7 @@ def test_redis_without_its_extra_says_what_to_install() -> None:
 
 def test_wrong_defaults_are_refused() -> None:
     with pytest.raises(InvalidOption, match="attempts=0"):
-        Queue("mail", "sqlite://", attempts=0)
+        Queue("mail", "memory://", attempts=0)
 
 
 class TestPlace:
@@ -123,7 +127,7 @@ class TestPlace:
         assert list(tmp_path.iterdir()) == []
         await queue.add("send")
         assert (tmp_path / "hasten.db").exists()
-        await queue.close()
+        await queue.aclose()
 
     async def test_is_that_of_the_environment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,7 +137,7 @@ class TestPlace:
         monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'other.db'}")
         await queue.add("send")
         assert (tmp_path / "other.db").exists()
-        await queue.close()
+        await queue.aclose()
 
     async def test_is_the_url_s_before_that_of_the_environment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,32 +147,142 @@ class TestPlace:
         await queue.add("send")
         assert not (tmp_path / "other.db").exists()
         assert (tmp_path / "own name.db").exists()
-        await queue.close()
+        await queue.aclose()
+
+    @pytest.mark.parametrize(("given", "seconds"), [({}, 5), ({"timeout": "2m"}, 120)])
+    def test_has_the_time_out_of_its_store(self, given: dict[str, Any], seconds: float) -> None:
+        """The same for a file and a server."""
+        on_file = Queue("mail", Store("sqlite:///jobs.db", **given)).engine
+        on_server = Queue("mail", Store("redis://localhost", **given)).engine
+        assert isinstance(on_file, SqliteEngine)
+        assert isinstance(on_server, RedisEngine)
+        assert on_file._database._busy_seconds == seconds
+        assert on_server._server.address.timeout == seconds
+
+    @pytest.mark.parametrize(
+        ("store", "prefix"),
+        [
+            (Store("redis://localhost"), "bull"),
+            (Store("redis://localhost?prefix=shop"), "shop"),
+            (Store("redis://localhost", prefix="shop"), "shop"),
+        ],
+    )
+    def test_has_the_prefix_of_its_store(self, store: Store, prefix: str) -> None:
+        engine = Queue("mail", store).engine
+        assert isinstance(engine, RedisEngine)
+        assert engine._keys.prefix == prefix
 
 
 class TestOpening:
-    async def test_queues_with_one_url_share_what_is_open(self, tmp_path: Path) -> None:
-        """However it is written; the last one closes it."""
-        url = f"sqlite:///{tmp_path / 'jobs.db'}"
-        first, second = Queue("a", url), Queue("b", f"sqlite:///{tmp_path}/./jobs.db")
-        third = Queue("c", f"{url}?synchronous=normal")
+    async def test_queues_with_one_store_share_what_is_open(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What they do at one moment is one transaction. The store is closed by who made it."""
+        async with Store(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
+            first, second = Queue("a", store), Queue("b", store)
+            assert first.engine is second.engine
+            await first.counts()
+            groups: list[int] = []
+            commit = Database._commit
+
+            def record(self: Database, begin: str, group: list[Any]) -> list[Any]:
+                groups.append(len(group))
+                return commit(self, begin, group)
+
+            monkeypatch.setattr(Database, "_commit", record)
+            assert isinstance(first.engine, SqliteEngine)
+            may_go_on = threading.Event()
+            busy = asyncio.create_task(
+                first.engine._database.run(lambda connection: may_go_on.wait())
+            )
+            while not groups:
+                await asyncio.sleep(0)
+            adding = asyncio.gather(busy, first.add("send"), second.add("send"))
+            for _ in range(10):  # both come in while the store is at work
+                await asyncio.sleep(0)
+            may_go_on.set()
+            await adding
+            assert groups == [1, 2]
+            await first.aclose()
+            await second.add("send")
+            await second.aclose()
+            assert (await first.counts())[State.WAITING] == 1
+
+    async def test_queues_with_one_url_have_two_stores(self, url: str) -> None:
+        """Each is opened and closed for itself; in memory, they share nothing."""
+        async with Queue("mail", url) as first, Queue("mail", url) as second:
+            assert first.store is not second.store
+            assert first.engine is not second.engine
+            await first.add("send")
+            found = (await second.counts())[State.WAITING]
+            assert found == (0 if url == "memory://" else 1)
+            await first.aclose()
+            await second.add("send")
+
+    async def test_queues_that_name_no_store_share_that_of_the_process(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last one closes it. Who comes after that looks at the environment again."""
+        monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'one.db'}")
+        first, second = Queue("a"), Queue("b")
+        assert repr(first) == "<Queue a>"
         await first.add("send")
-        assert first.engine is Queue("d", url).engine
-        assert first.engine is not third.engine
-        await second.add("send")
-        await first.close()
-        await second.add("send")
-        for queue in (second, third):
-            await queue.close()
+        assert first.store is second.store
+        assert first.engine is second.engine
+        await first.aclose()
+        monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'two.db'}")
+        assert first.store is second.store
+        await second.aclose()
+        assert not (tmp_path / "one.db-wal").exists()
+        await first.add("send")
+        assert (tmp_path / "two.db").exists()
+        await first.aclose()
+
+    def test_threads_get_one_store_of_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also if all of them use it for the first time now."""
+        monkeypatch.setenv("HASTEN_URL", "memory://")
+        queues = [Queue(f"q{number}") for number in range(8)]
+        start = threading.Barrier(8)
+        stores: set[Store] = set()
+
+        def use(queue: Queue) -> None:
+            start.wait()
+            stores.add(queue.store)
+
+        threads = [threading.Thread(target=use, args=[queue]) for queue in queues]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(stores) == 1
+        queues[0].sync.close()
+
+    async def test_a_worker_keeps_the_store_of_the_process_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HASTEN_URL", "memory://")
+        async with Queue("mail") as queue:
+            job = await queue.add("send")
+            async with Worker(Queue("other")):
+                await queue.aclose()
+                assert (await job.refresh()).state is State.WAITING
+                await queue.aclose()
+            assert (await queue.counts())[State.WAITING] == 0
+
+    async def test_a_block_closes_what_the_queue_has_opened(self, tmp_path: Path) -> None:
+        async with Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}") as queue:
+            await queue.add("send")
+            assert (tmp_path / "jobs.db-wal").exists()
+        assert not (tmp_path / "jobs.db-wal").exists()
 
     async def test_a_closed_queue_opens_again(self, tmp_path: Path) -> None:
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
         job = await queue.add("send")
         for _ in range(3):
-            await queue.close()
-            await queue.close()
+            await queue.aclose()
+            await queue.aclose()
             assert (await job.refresh()).state is State.WAITING
-        await queue.close()
+        await queue.aclose()
         assert not (tmp_path / "jobs.db-wal").exists()
 
     async def test_closing_ends_those_who_wait_for_results(self, tmp_path: Path) -> None:
@@ -177,17 +291,17 @@ class TestOpening:
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result())
         await asyncio.sleep(0.05)  # no event tells that it waits
-        await queue.close()
+        await queue.aclose()
         async with asyncio.timeout(5):
             with pytest.raises(StoreUnavailable, match="it has been closed"):
                 await waiting
 
     async def test_a_queue_in_memory_is_gone_with_its_last_user(self) -> None:
-        queue = Queue("mail", "sqlite://")
+        queue = Queue("mail", "memory://")
         await queue.add("send")
-        await queue.close()
+        await queue.aclose()
         assert (await queue.counts())[State.WAITING] == 0
-        await queue.close()
+        await queue.aclose()
 
 
 class TestLoops:
@@ -213,7 +327,7 @@ class TestLoops:
 
         asyncio.run(work())
         assert sorted(results) == [2 * (100 * n + m) for n in range(3) for m in range(20)]
-        asyncio.run(queue.close())
+        asyncio.run(queue.aclose())
 
     def test_a_queue_is_used_from_one_event_loop_after_another(self, url: str) -> None:
         """As tests do, and scripts that call asyncio.run more than once."""
@@ -225,7 +339,7 @@ class TestLoops:
             return sum(counts[state] for state in READY)
 
         assert [asyncio.run(add()) for _ in range(3)] == [1, 2, 3]
-        asyncio.run(queue.close())
+        asyncio.run(queue.aclose())
 
     def test_a_caller_that_is_cancelled_harms_no_other(self, url: str) -> None:
         """Its job may be stored; those of its neighbours are."""
@@ -239,7 +353,7 @@ class TestLoops:
             assert isinstance(answers[3], asyncio.CancelledError)
             numbers = {job.data["n"] for job in await queue.jobs("waiting")}
             assert numbers >= set(range(10)) - {3}
-            await queue.close()
+            await queue.aclose()
 
         asyncio.run(add())
 

@@ -107,7 +107,7 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
     ]
     assert f"dropped a log line or the progress of job {jobs[2].id}" in caplog.text
     await queue.obliterate(force=True)
-    await queue.close()
+    await queue.aclose()
     client.close()
 
 
@@ -135,6 +135,6 @@ async def test_released_jobs_keep_their_order_when_they_are_stored_alone(
         for _ in range(5):  # each in a claim of its own: two at a time may be answered in any order
             jobs.append(await wait.enqueue())
             await until_state(jobs[-1], State.ACTIVE)
-        jobs += await wait.enqueue_many([{}] * 2)
+        jobs += await wait.enqueue_many([wait.args()] * 2)
     line = await queue.jobs(State.WAITING)
     assert [job.id for job in line] == [job.id for job in jobs]

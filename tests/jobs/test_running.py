@@ -183,7 +183,7 @@ class TestErrors:
         async with Worker(queue):
             for _ in range(3):
                 await until_state(job, State.DELAYED)
-                assert (job.attempts_made, job.failed_reason) == (0, None)
+                assert (job.attempts_made, job.error) == (0, None)
                 count = len(runs)
                 clock.advance(30)
                 await until_longer(runs, count)
@@ -203,7 +203,7 @@ class TestErrors:
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
         assert len(caught.value.reason) <= 4001
-        assert len((await job.refresh()).stacktrace[0]) <= 16_001
+        assert len((await job.refresh()).tracebacks[0]) <= 16_001
 
     async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
         """It did not end as it should; it is not handed back for ever."""
@@ -331,7 +331,7 @@ class TestContext:
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
         assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.reason
-        assert "or raise Queue(max_bytes=…)" in caught.value.reason
+        assert "or raise Queue(max_size=…)" in caught.value.reason
         assert (await job.refresh()).progress == "begun"
 
     async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
@@ -357,20 +357,19 @@ class TestContext:
 class TestInProcesses:
     @pytest.fixture
     async def worker(self) -> AsyncIterator[Worker]:
-        async with Worker(process_tasks.queue, processes=1) as worker:
+        async with Worker(process_tasks.queue, handler_processes=1) as worker:
             yield worker
-        await process_tasks.queue.close()
+        await process_tasks.queue.aclose()
 
     async def test_functions_and_coroutines_run_with_their_types(self, worker: Worker) -> None:
         """Validated and decoded there, as here."""
         point = process_tasks.Point(1, 2)
         swapped = await process_tasks.swap.enqueue(point)
         assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
-        elsewhere = Queue("processes", "sqlite://")
+        elsewhere = Queue("processes", process_tasks.queue.store)
         wrong = await elsewhere.add("double", {"number": "x"}, attempts=3)
         with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
             await wrong.result(timeout=20)
-        await elsewhere.close()
 
     async def test_they_tell_their_progress_and_are_used_again(self, worker: Worker) -> None:
         """A process is not started for each job."""
@@ -418,7 +417,7 @@ class TestInProcesses:
 
     async def test_too_large_results_and_context_variables_stay_there(self, worker: Worker) -> None:
         large = await process_tasks.large.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match="UnfitResult: what it returned is too large"):
+        with pytest.raises(JobFailed, match="InvalidResult: what it returned is too large"):
             await large.result(timeout=20)
         for value in ("a", "b"):
             job = await process_tasks.set_and_get.enqueue(value)

@@ -19,7 +19,7 @@ from tests.jobs.modules import Modules
 @pytest.fixture
 def queue() -> Queue:
     """Nothing is enqueued here: no store is opened."""
-    return Queue("mail", "sqlite://")
+    return Queue("mail", "memory://")
 
 
 SEND = """
@@ -98,7 +98,7 @@ class TestTwoTasks:
             modules.load("names_loud", code)
 
     def test_of_two_queue_objects_have_nothing_to_do_with_each_other(self, queue: Queue) -> None:
-        other = Queue("mail", "sqlite://")
+        other = Queue("mail", "memory://")
 
         @queue.task(name="send")
         def one() -> None: ...
@@ -259,14 +259,14 @@ class TestOneTask:
 
     async def test_its_older_version_enqueues_jobs_for_the_newer_one(self) -> None:
         """By name, as ever."""
-        queue = Queue("versions", "sqlite://")
+        queue = Queue("versions", "memory://")
         namespace: dict[str, Any] = {"__name__": "__main__", "queue": queue}
         exec(compile(SEND, "<cell 1>", "exec"), namespace)
         older = namespace["send"]
         exec(compile(SEND.replace("first", "second"), "<cell 2>", "exec"), namespace)
         async with Worker(queue):
             assert await (await older.enqueue("ada")).result(timeout=30) == "second"
-        await queue.close()
+        await queue.aclose()
 
 
 def test_a_function_that_refers_to_itself_can_be_compared(queue: Queue) -> None:

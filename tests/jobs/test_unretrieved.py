@@ -32,7 +32,7 @@ def test_of_a_run_that_was_interrupted_by_ctrl_c() -> None:
     tasks: list[asyncio.Task[Any]] = []
 
     async def work() -> None:
-        queue = Queue("mail", "sqlite://")
+        queue = Queue("mail", "memory://")
 
         @queue.task
         async def interrupt() -> None:
@@ -44,7 +44,7 @@ def test_of_a_run_that_was_interrupted_by_ctrl_c() -> None:
                 await interrupt.enqueue()
                 await asyncio.Event().wait()
         finally:
-            await queue.close()
+            await queue.aclose()
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(work())

@@ -115,15 +115,15 @@ class TestUpdate:
     async def test_refuses_wrong_values(
         self, url: str, changes: dict[str, Any], complaint: str
     ) -> None:
-        queue = Queue("mail", url, max_bytes=1000)
+        queue = Queue("mail", url, max_size=1000)
         job = await queue.add("send", {"to": "ada"}, delay=60)
         with pytest.raises(InvalidOption, match=complaint):
             await job.update(data={"to": "bob"}, **changes)
         assert (await job.refresh()).data == {"to": "ada"}
-        await queue.close()
+        await queue.aclose()
 
     async def test_checks_data_as_add_does(self, url: str) -> None:
-        queue = Queue("mail", url, max_bytes=1000)
+        queue = Queue("mail", url, max_size=1000)
         job = await queue.add("send", {"to": "ada"})
         with pytest.raises(InvalidArgument, match=r"^send: argument 'data' cannot be stored"):
             await job.update(data=object())
@@ -131,7 +131,7 @@ class TestUpdate:
             await job.update(data="x" * 2000)
         await job.update(data=None)
         assert (await job.refresh()).data == {}
-        await queue.close()
+        await queue.aclose()
 
     def test_has_a_twin_without_an_event_loop(self, url: str) -> None:
         queue = Queue("mail", url)

@@ -18,6 +18,7 @@ import msgspec
 import pydantic
 import pytest
 
+from hasten import Store
 from hasten.errors import InvalidArgument, InvalidOption, JobFailed, StoreRejected
 from hasten.jobs import Queue, State, Worker
 
@@ -105,7 +106,7 @@ class TestTypes:
         assert type(seen[0]) is type(value)
         assert result == value
         assert type(result) is type(value)
-        assert (await job.refresh()).return_value == value
+        assert (await job.refresh()).value == value
 
     async def test_without_annotations_are_what_json_says(self, queue: Queue) -> None:
         """None, bool, int, float, str, and lists and dicts of them arrive as they are."""
@@ -199,8 +200,9 @@ class TestValues:
         self, kind: str, show_values: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         annotation, value, reason = PRIVATE[kind]
-        queue = Queue("private", "sqlite://", show_values=show_values)
-        elsewhere = Queue("private", "sqlite://")
+        store = Store("memory://")
+        queue = Queue("private", store, show_values=show_values)
+        elsewhere = Queue("private", store)
 
         async def handler(value: Any) -> None: ...
 
@@ -217,8 +219,7 @@ class TestValues:
             assert (reason in shown) is not show_values or kind == "inside"
         whole = "".join(traceback.format_exception(refused.value))
         assert ("SECRET" in whole + caplog.text) is show_values
-        await queue.close()
-        await elsewhere.close()
+        await store.aclose()
 
     async def test_of_progress_and_of_jobs_are_in_no_error(self, queue: Queue) -> None:
         job = await queue.add("send", {"to": "ada"})
@@ -234,11 +235,11 @@ class TestValues:
         with pytest.raises(StoreRejected, match="holds a lone surrogate at 6") as caught:
             await queue.engine.get("mail", ["SECRET\ud800"])
         assert "SECRET" not in str(caught.value)
-        await queue.close()
+        await queue.aclose()
 
     def test_of_show_values_are_checked(self) -> None:
         with pytest.raises(InvalidOption, match="show_values='no': expected True or False"):
-            Queue("mail", "sqlite://", show_values="no")  # type: ignore[arg-type]
+            Queue("mail", "memory://", show_values="no")  # type: ignore[arg-type]
 
 
 class TestWrongData:
@@ -261,7 +262,7 @@ class TestWrongData:
                 await job.result(timeout=30)
         assert "its data does not fit the task 'handler'" in caught.value.reason
         assert why in caught.value.reason
-        assert (await job.refresh()).stacktrace in ([], [""])
+        assert (await job.refresh()).tracebacks in ([], [""])
 
     async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
         """A typing mistake, or a worker that was not deployed: not a silent standstill."""
@@ -308,7 +309,7 @@ class TestWrongData:
             assert why in caught.value.reason
             assert await (await known.enqueue()).result(timeout=30) == "ran"
         assert (await queue.counts())[State.FAILED] == 1
-        await queue.close()
+        await queue.aclose()
 
 
 class TestResults:
@@ -325,7 +326,7 @@ class TestResults:
         self, value: object, why: str
     ) -> None:
         """A second run would do the work again, and return the same."""
-        queue = Queue("small", "sqlite://", max_bytes=1000)
+        queue = Queue("small", "memory://", max_size=1000)
         runs: list[int] = []
 
         @queue.task(attempts=3)
@@ -335,8 +336,8 @@ class TestResults:
 
         job = await answer.enqueue()
         async with Worker(queue):
-            with pytest.raises(JobFailed, match="UnfitResult: what it returned") as caught:
+            with pytest.raises(JobFailed, match="InvalidResult: what it returned") as caught:
                 await job.result(timeout=30)
         assert why in caught.value.reason
         assert len(runs) == 1
-        await queue.close()
+        await queue.aclose()

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidOption, JobCancelled
-from hasten.jobs import Context, Job, Queue, State, Worker
+from hasten import Store
+from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
+from hasten.jobs import Context, Job, Queue, State, Worker, store_use
 from hasten.jobs.lane import BYTES_LIKE_A_JOB, Lane
 from hasten.jobs.record import Batch, Claim, Completed, Note, Outcome, Progress, Update
 from hasten.jobs.run import Run, Stop
@@ -32,7 +33,7 @@ class TestConcurrency:
         self, queue: Queue, url: str, limit: int
     ) -> None:
         """With two queues as with one: the room is the worker's."""
-        other = Queue("other", url)
+        other = Queue("other", queue.store)
         running: list[int] = []
         reached = asyncio.Event()
         most = 0
@@ -54,7 +55,6 @@ class TestConcurrency:
         async with Worker(queue, other, concurrency=limit):
             await asyncio.gather(*(job.result(timeout=20) for job in jobs))
         assert most == limit
-        await other.close()
 
     async def test_no_more_jobs_are_claimed_than_there_is_room_for(self, queue: Queue) -> None:
         """The rest is for other workers."""
@@ -64,7 +64,7 @@ class TestConcurrency:
         async def run() -> None:
             await may_end.wait()
 
-        jobs = await run.enqueue_many([{}] * 20)
+        jobs = await run.enqueue_many([run.args()] * 20)
         async with Worker(queue, concurrency=5):
             for job in jobs[:5]:
                 await until_state(job, State.ACTIVE)
@@ -78,7 +78,7 @@ class TestConcurrency:
         self, queue: Queue, url: str, limit: int
     ) -> None:
         """A full queue does not starve another."""
-        other = Queue("other", url)
+        other = Queue("other", queue.store)
         order: list[str] = []
         jobs: list[Job[Any]] = []
         for each in (queue, other):
@@ -93,11 +93,10 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=20) for job in jobs))
         share = Counter(order[:100])
         assert min(share["mail"], share["other"]) >= 30
-        await other.close()
 
     async def test_a_queue_alone_has_all_the_room(self, queue: Queue, url: str) -> None:
         """The share of an empty one is not kept free."""
-        other = Queue("other", url)
+        other = Queue("other", queue.store)
         running: list[int] = []
 
         @queue.task
@@ -105,10 +104,9 @@ class TestConcurrency:
             running.append(1)
             await until(lambda: len(running) >= 10)
 
-        jobs = await run.enqueue_many([{}] * 10)
+        jobs = await run.enqueue_many([run.args()] * 10)
         async with Worker(other, queue, concurrency=10):
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
-        await other.close()
 
 
 class Calls:
@@ -154,7 +152,7 @@ class TestCalls:
             running.append(1)
             await may_end.wait()
 
-        await run.enqueue_many([{}] * 950)
+        await run.enqueue_many([run.args()] * 950)
         async with Worker(queue, concurrency=950):
             await until(lambda: len(running) == 950)
             may_end.set()
@@ -173,7 +171,7 @@ class TestCalls:
             await may_end.wait()
             return "x" * 900_000
 
-        await run.enqueue_many([{}] * 12)
+        await run.enqueue_many([run.args()] * 12)
         async with Worker(queue, concurrency=12):
             await until(lambda: len(running) == 12)
             may_end.set()
@@ -190,7 +188,7 @@ class TestCalls:
         async def run() -> str:
             return "x" * 900_000
 
-        await run.enqueue_many([{}] * 120)
+        await run.enqueue_many([run.args()] * 120)
         async with Worker(queue, concurrency=20, keep_completed=0):
             await until(lambda: sum(calls.outcomes) >= 120)
         claimed = itertools.accumulate(calls.claims)
@@ -222,7 +220,7 @@ class TestStopping:
             await may_end.wait()
             return "done"
 
-        first, second = await run.enqueue_many([{}] * 2)
+        first, second = await run.enqueue_many([run.args()] * 2)
         worker = Worker(queue, concurrency=1)
         await worker.start()
         await started.wait()
@@ -247,7 +245,7 @@ class TestStopping:
             finally:
                 ended.append("stopped")
 
-        jobs = await run.enqueue_many([{}] * 7)
+        jobs = await run.enqueue_many([run.args()] * 7)
         async with Worker(queue, concurrency=5, grace=0):
             for job in jobs[:5]:
                 await until_state(job, State.ACTIVE)
@@ -266,10 +264,10 @@ class TestStopping:
             started.append(1)
             await asyncio.Event().wait()
 
-        jobs = await run.enqueue_many([{}] * 620)
+        jobs = await run.enqueue_many([run.args()] * 620)
         async with Worker(queue, concurrency=600, grace=0):
             await until(lambda: len(started) == 600)
-        line = await queue.jobs(State.WAITING, count=1000)
+        line = await queue.jobs(State.WAITING, limit=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 
     async def test_hands_back_what_leaves_in_two_claims_in_its_order(
@@ -294,11 +292,11 @@ class TestStopping:
             started.append(number)
             await asyncio.Event().wait()
 
-        first = await run.enqueue_many([{"number": n} for n in range(2)])
+        first = await run.enqueue_many([run.args(number=n) for n in range(2)])
         worker = Worker(queue, concurrency=4, grace=0)
         await worker.start()
         await until(lambda: len(started) == 2)
-        second = await run.enqueue_many([{"number": n} for n in range(2, 4)])
+        second = await run.enqueue_many([run.args(number=n) for n in range(2, 4)])
         await is_under_way.wait()
         stopping = asyncio.create_task(worker.stop())
         for _ in range(20):
@@ -342,25 +340,26 @@ class TestStopping:
                     await started.wait()
                     raise LookupError("main")
             finally:
-                await queue.close()
+                await queue.aclose()
 
         with pytest.raises(LookupError, match="main"):
             await asyncio.to_thread(asyncio.run, crash())
         queue = Queue("mail", url)
         (job,) = await queue.jobs(State.WAITING)
         assert job.attempts_made == 0
-        await queue.close()
+        await queue.aclose()
 
     async def test_a_worker_starts_once(self, queue: Queue) -> None:
         worker = Worker(queue)
         async with worker:
-            with pytest.raises(RuntimeError, match="has been started already"):
+            with pytest.raises(MisplacedCall, match="has been started already"):
                 await worker.start()
-        with pytest.raises(RuntimeError, match="has been started already"):
+        with pytest.raises(MisplacedCall, match="has been started already"):
             await worker.start()
 
     async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
         await Worker(queue).stop()
+        await Worker(queue).aclose()
 
     async def test_run_ends_when_asked_to(self, queue: Queue) -> None:
         """As a signal does."""
@@ -373,8 +372,39 @@ class TestStopping:
         worker = Worker(queue)
         running = asyncio.create_task(worker.run())
         assert await job.result(timeout=30) == 42
-        worker.ask_to_stop()
+        worker.request_stop()
         await running
+
+
+async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
+    """For an exit stack, which closes whatever it holds."""
+    may_end = asyncio.Event()
+
+    @queue.task
+    async def run() -> None:
+        await may_end.wait()
+
+    async with contextlib.aclosing(Worker(queue)) as worker:
+        await worker.start()
+        job = await run.enqueue()
+        await until_state(job, State.ACTIVE)
+        may_end.set()
+    assert (await job.refresh()).state is State.COMPLETED
+
+
+def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> None:
+    """However its store is named. Nothing is opened for that."""
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+        Worker(queue, Queue("mail", queue.store))
+    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+        Worker(Queue("mail", url), Queue("mail", Store(url)))
+    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+        Worker(Queue("mail"), Queue("mail"))
+    Worker(queue, queue, Queue("other", queue.store))
+    Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
+    assert store_use.DEFAULT.made is None
+    assert not (tmp_path / "jobs.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -384,8 +414,8 @@ class TestStopping:
         ({"concurrency": True}, "concurrency=True"),
         ({"concurrency": 2.0}, r"concurrency=2\.0"),
         ({"crash_limit": 0}, "crash_limit=0"),
-        ({"processes": 0}, "processes=0"),
-        ({"processes": -1}, "processes=-1"),
+        ({"handler_processes": 0}, "handler_processes=0"),
+        ({"handler_processes": -1}, "handler_processes=-1"),
         ({"lease": 0.5}, r"lease=0\.5: .* at least 1 s"),
         ({"grace": -1}, "grace=-1"),
         ({"grace": "long"}, "grace='long'"),
@@ -427,7 +457,7 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
         ran.append(number)
         await asyncio.sleep(0.001)
 
-    jobs = await run.enqueue_many({"number": n} for n in range(200))
+    jobs = await run.enqueue_many(run.args(number=n) for n in range(200))
     async with Worker(queue, concurrency=10), Worker(queue, concurrency=10):
         await asyncio.gather(*(job.result(timeout=20) for job in jobs))
     assert sorted(ran) == list(range(200))
@@ -488,7 +518,7 @@ class TestTrouble:
         """A queue whose store gives up waiting for a lock at once."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}?timeout=0.05")
         yield queue
-        await queue.close()
+        await queue.aclose()
 
     @contextlib.asynccontextmanager
     async def locked(self, folder: Path) -> AsyncIterator[None]:
@@ -590,7 +620,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
         ctx.progress("p" * size)
         return "r" * size
 
-    jobs = await repeat.enqueue_many({} for _ in range(count))
+    jobs = await repeat.enqueue_many(repeat.args() for _ in range(count))
     async with Worker(queue, concurrency=count):
         for job in jobs:
             assert await job.result(timeout=20) == "r" * size

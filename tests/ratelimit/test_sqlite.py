@@ -70,7 +70,7 @@ class TestFile:
         assert (await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]]))[0][0].ok
         await queue.add("send", {})
         await store.aclose()
-        await queue.close()
+        await queue.aclose()
 
     async def test_a_folder_that_is_missing_is_named(self, tmp_path: Path) -> None:
         store = counter_store(f"sqlite:///{tmp_path / 'none' / 'limits.db'}")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, assert_type
 
+from hasten import Store
 from hasten.jobs import (
     Context,
     Event,
@@ -25,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 mail = Queue("mail")
-Queue("mail", "sqlite:///mail.db", max_bytes=10_000, attempts=3, backoff=Fixed(2))
+Queue("mail", "sqlite:///mail.db", max_size=10_000, attempts=3, backoff=Fixed(2))
 
 
 @dataclass
@@ -155,8 +156,11 @@ async def enqueueing() -> None:
     assert_type(await charge.enqueue(cents=100), Job[None])
     assert_type(await render.enqueue(1), Job[list[str]])
     assert_type(await report.enqueue(datetime.now(UTC), pages=2), Job[dict[str, int]])
-    assert_type(await send.enqueue_many([{"to": ada}, {"to": ada, "locale": "de"}]), list[Job[int]])
-    assert_type(await send_with_context.enqueue_many([{"to": "ada"}]), list[Job[bytes]])
+    calls = [send.args(to=ada), send.args(ada, locale="de")]
+    assert_type(await send.enqueue_many(calls), list[Job[int]])
+    assert_type(await charge.enqueue_many(map(charge.args, [1, 2])), list[Job[None]])
+    with_context = send_with_context.args(to="ada")
+    assert_type(await send_with_context.enqueue_many([with_context]), list[Job[bytes]])
 
 
 async def enqueueing_to_what_is_no_plain_function(ctx: Context) -> None:
@@ -183,32 +187,35 @@ async def using() -> None:
     assert_type(await send.using(keep_completed=False, keep_failed=100).enqueue(ada), Job[int])
     assert_type(await send_with_context.using(delay=1).enqueue("ada"), Job[bytes])
     assert_type(await report.using(delay=1).enqueue(datetime.now(UTC)), Job[dict[str, int]])
-    assert_type(await send.using(delay=1).enqueue_many([{"to": ada}]), list[Job[int]])
+    assert_type(await send.using(delay=1).enqueue_many([send.args(ada)]), list[Job[int]])
 
 
 def sync() -> None:
     assert_type(send.sync.enqueue(ada, locale="de"), Job[int])
-    assert_type(send.sync.enqueue_many([{"to": ada}]), list[Job[int]])
+    assert_type(send.sync.enqueue_many([send.args(to=ada)]), list[Job[int]])
     assert_type(send.using(delay=1).sync.enqueue(ada), Job[int])
     assert_type(send.sync.using(delay=1).enqueue(ada), Job[int])
     assert_type(send_with_context.sync.enqueue("ada"), Job[bytes])
     assert_type(send.sync.enqueue(ada).sync.result(timeout=1.5), int)
     assert_type(mail.sync.add("send", {"to": "ada"}, delay=1), Job[Any])
     assert_type(mail.sync.counts(), dict[State, int])
-    assert_type(mail.sync.cancel("1"), bool)
+    assert_type(mail.sync.cancel("1", "2"), list[str])
 
 
 async def results() -> None:
     job = await send.enqueue(ada)
     assert_type(await job.result(), int)
     assert_type(await job.result(timeout=30), int)
-    assert_type(job.return_value, int | None)
+    assert_type(job.value, int | None)
     assert_type(await job.refresh(), Job[int])
     assert_type(job.state, State)
-    assert_type(job.failed_reason, str | None)
+    assert_type(job.error, str | None)
     assert_type(job.finished_at, datetime | None)
     assert_type(await job.logs(), list[str])
     assert_type(await job.cancel(), bool)
+    assert_type(await job.retry(), bool)
+    assert_type(job.tracebacks, list[str])
+    assert_type(job.started_at, datetime | None)
     bills: Job[None] = await charge.enqueue(1)
     anything: Job[object] = bills  # who only reads may read less
     print(anything)
@@ -219,11 +226,16 @@ async def queues() -> None:
     assert_type(await mail.add("send", {"to": "ada"}, priority=1, job_id="a"), Job[Any])
     assert_type(await mail.add_many([("send", {}), ("send", {}, {"delay": 1})]), list[Job[Any]])
     assert_type(await mail.get("1"), Job[Any] | None)
-    assert_type(await mail.jobs(State.WAITING, start=10, newest_first=True), list[Job[Any]])
+    assert_type(await mail.jobs(State.WAITING, offset=10, newest_first=True), list[Job[Any]])
     assert_type(await mail.jobs("failed"), list[Job[Any]])
     assert_type(await mail.counts(), dict[State, int])
     assert_type(await mail.clean("completed", older_than=timedelta(days=1)), list[str])
     assert_type(await mail.drain(delayed=True), int)
+    assert_type(await mail.retry("1", "2"), list[str])
+    assert_type(await mail.remove("1"), list[str])
+    async with Queue("mail", Store("memory://"), max_size="2mb", check_arguments=False) as queue:
+        assert_type(queue, Queue)
+        assert_type(queue.store, Store)
     async for event in mail.events():
         assert_type(event, Event)
 
@@ -232,4 +244,4 @@ async def working() -> None:
     worker = Worker(mail, Queue("other"), concurrency=10, lease=timedelta(seconds=5), grace=0)
     async with worker as same:
         assert_type(same, Worker)
-    await Worker(mail, keep_completed=Keep(age=60), keep_failed=True, processes=2).run()
+    await Worker(mail, keep_completed=Keep(age=60), keep_failed=True, handler_processes=2).run()

@@ -65,7 +65,12 @@ async def enqueueing(ctx: Context) -> None:
     await send_with_optional_context.enqueue(None, "ada")  # type: ignore[call-arg, arg-type]
     await by_object.enqueue()  # type: ignore[call-arg]
     await by_object.enqueue(1)  # type: ignore[arg-type]
-    await send.enqueue_many({"to": "ada"})  # type: ignore[dict-item]  # one call, not a list
+    await send.enqueue_many(send.args("ada"))  # type: ignore[arg-type]  # one call, not a list
+    await send.enqueue_many([{"to": "ada"}])  # type: ignore[list-item]
+    await send.enqueue_many([send_with_context.args("ada")])  # type: ignore[list-item]
+    send_with_context.args("ada", 1)  # type: ignore[call-arg]
+    send.args(1)  # type: ignore[arg-type]
+    send.args()  # type: ignore[call-arg]
     await send.enqueue_many(["ada"])  # type: ignore[list-item]
 
 
@@ -94,7 +99,7 @@ def sync() -> None:
 async def results(job: Job[int]) -> None:
     text: str = await job.result()  # type: ignore[assignment]
     narrow: Job[bool] = job  # type: ignore[assignment]
-    number: int = job.return_value  # type: ignore[assignment]  # None until it has completed
+    number: int = job.value  # type: ignore[assignment]  # None until it has completed
     await job.result(timeout=[1])  # type: ignore[arg-type]
     job.state = "completed"  # type: ignore[misc, assignment]
     print(text, narrow, number)
@@ -109,13 +114,17 @@ async def calling(ctx: Context) -> None:
 
 async def queues() -> None:
     Queue()  # type: ignore[call-arg]
-    Queue("mail", max_bytes="1")  # type: ignore[arg-type]
+    Queue("mail", max_size=1.5)  # type: ignore[arg-type]
+    Queue("mail", clock=None)  # type: ignore[call-arg]
+    Queue("mail", 7)  # type: ignore[arg-type]
     Queue("mail", atempts=1)  # type: ignore[call-arg]
     await mail.add(send)  # type: ignore[arg-type]
     await mail.add("send", at="tomorrow")  # type: ignore[arg-type]
     await mail.add_many([("send",)])  # type: ignore[list-item]
     await mail.add_many([("send", {}, {"dealy": 1})])  # type: ignore[typeddict-unknown-key]
-    await mail.clean(older_than=datetime.now())  # type: ignore[arg-type]  # noqa: DTZ005
+    await mail.clean("failed", older_than=datetime.now())  # type: ignore[arg-type]  # noqa: DTZ005
+    await mail.clean("failed")  # type: ignore[call-arg]
+    await mail.cancel(["1"])  # type: ignore[arg-type]
     mail.task(run_in="thread pool")  # type: ignore[call-overload]
     mail.task(delay=[1])  # type: ignore[call-overload]
     mail.task(job_id="a")  # type: ignore[call-overload]  # of one job, not of all

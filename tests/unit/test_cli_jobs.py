@@ -1,7 +1,8 @@
-"""What `hasten jobs list --json` makes of what other programs have stored."""
+"""Defaults of the command line, and what `hasten jobs list --json` makes of odd jobs."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final
 
 import pytest
@@ -9,16 +10,22 @@ from msgspec.structs import replace
 
 pytest.importorskip("typer")
 
+from hasten.cli import commands
 from hasten.cli.jobs import _describe
 from hasten.cli.output import print_json
-from hasten.jobs import Job, Queue, State
+from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs.record import JobRecord
 
 RECORD: Final = JobRecord("mail", "1", "send", "{}", "{}", State.DELAYED, 0, 0, 0, 0, 0, 0)
 
 
+def test_the_grace_of_the_command_is_that_of_a_worker() -> None:
+    command, worker = inspect.signature(commands.worker), inspect.signature(Worker)
+    assert command.parameters["grace"].default == worker.parameters["grace"].default == 15
+
+
 def describe(**stored: Any) -> dict[str, object]:
-    return _describe(Job(Queue("mail", "sqlite://"), "1", replace(RECORD, **stored)))
+    return _describe(Job(Queue("mail", "memory://"), "1", replace(RECORD, **stored)))
 
 
 def test_a_time_that_no_calendar_has_is_the_latest_one(capsys: pytest.CaptureFixture[str]) -> None:

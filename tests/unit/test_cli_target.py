@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hasten.cli.supervisor import LAST_PAUSE_SECONDS, ending, next_pause
-from hasten.cli.target import TargetError, load, load_one
+from hasten.cli.target import load, load_one
+from hasten.errors import TargetError
 
 SHOP = """
 from hasten.jobs import Queue

@@ -23,18 +23,23 @@ from hasten.errors import (
     InvalidArgument,
     InvalidOption,
     InvalidParameter,
+    InvalidResult,
+    InvalidTask,
     JobCancelled,
     JobFailed,
     JobNotFound,
+    JobTimeout,
     LimitExceeded,
     LimitNotFound,
     MisplacedCall,
     MissingExtra,
     MissingMiddleware,
     PayloadTooLarge,
+    ProcessDied,
     ResponseBroken,
     ResultTimeout,
     RowNotFound,
+    RunFailed,
     StoreBusy,
     StoreCorrupt,
     StoreError,
@@ -45,6 +50,7 @@ from hasten.errors import (
     StoreTimeout,
     StoreTooNew,
     StoreUnavailable,
+    TargetError,
     WrongState,
 )
 from hasten.ratelimit.answers import CAPACITY, refusal
@@ -55,7 +61,12 @@ NOT_INSTALLED = (
 )
 TOO_LARGE = (
     "send: argument 'body' makes the job too large: 2,000,000 bytes of JSON where 1,048,576 are "
-    "allowed. Store the data elsewhere and pass a reference, or raise Queue(max_bytes=…)"
+    "allowed. Store the data elsewhere and pass a reference, or raise Queue(max_size=…)"
+)
+
+DIED_WHILE_STARTING = (
+    "the process that was to run it has died while starting: exit code 4; "
+    "the worker's standard error may say why"
 )
 
 NO_MIDDLEWARE = (
@@ -142,6 +153,24 @@ MESSAGES = [
     (JobFailed("7", "no such address"), "job '7' failed: no such address"),
     (JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
     (ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
+    (
+        InvalidArgument.of_call("send", "to", "missing a required argument: 'to'"),
+        "send: missing a required argument: 'to'",
+    ),
+    (InvalidTask("a class cannot be a task"), "a class cannot be a task"),
+    (MisplacedCall("await instead"), "await instead"),
+    (TargetError("no module named 'app'"), "no module named 'app'"),
+    (RunFailed("for some reason"), "for some reason"),
+    (JobTimeout(1.5), "timed out after 1.5 s"),
+    (InvalidResult("what it returned is too large"), "what it returned is too large"),
+    (
+        ProcessDied("exit code 4"),
+        "the process that ran it has died: exit code 4",
+    ),
+    (
+        ProcessDied("exit code 4", while_starting=True),
+        DIED_WHILE_STARTING,
+    ),
 ]
 
 

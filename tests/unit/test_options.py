@@ -43,7 +43,7 @@ NOON_MS = 1_893_499_200_000
 
 A_DURATION = "seconds (a number), a timedelta or a text such as '15m'"
 IN_RANGE = "and less than a hundred years"
-A_BACKOFF = "seconds, 'fixed', 'exponential', Fixed(…), Exponential(…) or a function"
+A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
 PER_TASK = (
     "attempts, backoff, delay, expires, keep_completed, keep_failed, keep_logs, lifo, priority, "
@@ -94,7 +94,7 @@ class TestGoodValues:
             ("expires", timedelta(minutes=1), Options(expires_ms=60_000)),
             ("expires", None, Options()),
             ("backoff", None, Options()),
-            ("backoff", "fixed", Options(backoff=Fixed(1.0))),
+            ("backoff", "1m", Options(backoff=Fixed("1m"))),
             ("backoff", "exponential", Options(backoff=Exponential())),
             ("backoff", 5, Options(backoff=Fixed(5))),
             ("backoff", timedelta(seconds=5), Options(backoff=Fixed(timedelta(seconds=5)))),
@@ -169,6 +169,7 @@ class TestBadValues:
             ("expires", 0, f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
             ("expires", True, A_DURATION),
             ("backoff", "linear", A_BACKOFF),
+            ("backoff", "fixed", "a delay with it: backoff=5 or Fixed(5)"),
             ("backoff", True, A_BACKOFF),
             ("backoff", -1, f"{A_DURATION}, not negative, {IN_RANGE}"),
             ("backoff", [1, 2], A_DURATION),

@@ -13,7 +13,6 @@ from hasten import Store
 from hasten._redis_address import Kind, parse_url
 from hasten._urls import without_password
 from hasten.errors import InvalidOption
-from hasten.jobs.engines import open_engine
 
 # What a user may hold as it is; the rest is written %40 and the like.
 _unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
@@ -111,7 +110,7 @@ class TestShown:
         """Not even of a URL that is none."""
         assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
 
-    @pytest.mark.parametrize("open_", [parse_url, open_engine, Store])
+    @pytest.mark.parametrize("open_", [parse_url, Store])
     @pytest.mark.parametrize(
         "url",
         [

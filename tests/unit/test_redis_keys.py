@@ -53,7 +53,7 @@ class TestFields:
         fields = {"name": "x", "data": "1", "stacktrace": "no json", "ats": "many", "atm": "2.0"}
         record = job_record("mail", "7", State.WAITING, None, fields)
         assert (record.opts, record.created_ms, record.priority) == ("{}", 0, 0)
-        assert (record.stacktrace, record.attempts_started, record.attempts_made) == ([], 0, 2)
+        assert (record.tracebacks, record.attempts_started, record.attempts_made) == ([], 0, 2)
 
     @given(st.text())
     def test_numbers_never_raise(self, text: str) -> None:

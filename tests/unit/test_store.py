@@ -135,7 +135,9 @@ class TestParts:
             await store.aclose()
         assert part.closed == 1
 
-    def test_what_is_open_at_the_end_of_the_process_is_closed(self) -> None:
+    @pytest.mark.parametrize("end", ["", "del store; import gc; gc.collect()"])
+    def test_what_is_open_at_the_end_of_the_process_is_closed(self, end: str) -> None:
+        """Also if nobody refers to the store any more."""
         program = (
             "from hasten import Store\n"
             "class Part:\n"
@@ -143,6 +145,7 @@ class TestParts:
             "    async def aclose(self): pass\n"
             "    def close_now(self): print('closed')\n"
             "store = Store('memory://'); store.part('jobs', Part)\n"
+            f"{end}\n"
         )
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

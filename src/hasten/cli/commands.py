@@ -67,7 +67,7 @@ def worker(
     processes: Annotated[int, typer.Option(min=1, help="How many processes to run.")] = 1,
     grace: Annotated[
         float, typer.Option(min=0, help="How many seconds jobs have to finish at shutdown.")
-    ] = 20.0,
+    ] = 15.0,
     name: Annotated[
         str | None, typer.Option(help="The name of this worker.  [default: host:pid]")
     ] = None,

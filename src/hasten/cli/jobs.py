@@ -14,7 +14,6 @@ import typer
 from hasten._escapes import printable
 from hasten.cli.output import is_terminal, print_json, print_lines, print_table
 from hasten.cli.target import load, load_one
-from hasten.errors import JobNotFound, WrongState
 from hasten.jobs import Job, Queue, State
 from hasten.jobs.encoding import UNDECODABLE
 
@@ -68,23 +67,23 @@ def counts(
 def list_jobs(
     target: OneQueue,
     state: Annotated[State, typer.Option(help="The state of the jobs to show.")] = State.FAILED,
-    count: Annotated[int, typer.Option(min=1, help="How many jobs to show at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many jobs to show at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show the jobs in a state, the newest first.
 
     Prints a table on a terminal. Elsewhere it prints a line for each job: id, task, attempts, time
-    of the last change (UTC), and the reason if it has failed, else the data, separated by tabs.
+    of the last change (UTC), and the error if it has failed, else the data, separated by tabs.
     An object of --json has the attributes of a Job, and "queue", "worker" and "due_at".
     """
     queue = load_one(target)
-    jobs = _run(queue, partial(queue.jobs, state, count=count, newest_first=True))
+    jobs = _run(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
     if as_json:
         print_json([_describe(job) for job in jobs])
     elif not is_terminal():
         print_lines(_row(job, _iso(_changed_at(job))) for job in jobs)
     elif jobs:
-        told = "reason" if state is State.FAILED else "data"
+        told = "error" if state is State.FAILED else "data"
         print_table(
             ["id", "task", "attempts", "since", told], [_row(job, _since(job)) for job in jobs]
         )
@@ -93,12 +92,12 @@ def list_jobs(
 
 
 def _row(job: Job[Any], time: str) -> Sequence[str]:
-    told = job.failed_reason if job.state is State.FAILED else job.record.data
+    told = job.error if job.state is State.FAILED else job.record.data
     return job.id, job.name, str(job.attempts_made), time, told or ""
 
 
 def _changed_at(job: Job[Any]) -> datetime:
-    return job.finished_at or job.processed_at or job.created_at
+    return job.finished_at or job.started_at or job.created_at
 
 
 def _since(job: Job[Any]) -> str:
@@ -116,13 +115,13 @@ def _describe(job: Job[Any]) -> dict[str, object]:
         "priority": record.priority,
         "attempts_made": record.attempts_made,
         "progress": _from_json(record.progress),
-        "return_value": _from_json(record.result),
-        "failed_reason": record.failed_reason,
-        "stacktrace": record.stacktrace,
+        "value": _from_json(record.result),
+        "error": record.error,
+        "tracebacks": record.tracebacks,
         "worker": record.worker,
         "created_at": _iso(job.created_at),
         "due_at": job.due_at and _iso(job.due_at),
-        "processed_at": job.processed_at and _iso(job.processed_at),
+        "started_at": job.started_at and _iso(job.started_at),
         "finished_at": job.finished_at and _iso(job.finished_at),
     }
 
@@ -146,30 +145,28 @@ def retry(
         bool, typer.Option("--all", help="Run all failed jobs again, instead of naming ids.")
     ] = False,
 ) -> None:
-    """Run finished jobs again, with a full set of attempts."""
+    """Run finished jobs again, with a full set of attempts.
+
+    The exit status is 1 if one of the ids could not be queued again.
+    """
     if bool(ids) is all_failed:
         raise typer.BadParameter("expected the ids of jobs, or --all")
     queue = load_one(target)
-    again = _run(queue, partial(_retry, queue, ids))
-    typer.echo(f"{again} {'job' if again == 1 else 'jobs'} queued again")
+    again = _run(queue, partial(queue.retry, *ids) if ids else partial(_retry_all, queue))
+    typer.echo(f"{len(again)} {'job' if len(again) == 1 else 'jobs'} queued again")
+    left = [id for id in dict.fromkeys(ids or ()) if id not in again]
+    for id in left:
+        typer.echo(f"{printable(id)}: not queued again: not finished, or no such job", err=True)
+    if left:
+        raise typer.Exit(1)
 
 
-async def _retry(queue: Queue, ids: list[str] | None) -> int:
-    if ids:
-        await queue.retry(*ids)
-        return len(set(ids))
-    # Found first, as some may have failed again before the last is found.
+async def _retry_all(queue: Queue) -> list[str]:
     failed: list[str] = []
-    while page := await queue.jobs(State.FAILED, start=len(failed), count=1000):
+    # Found first, as some may have failed again before the last is found.
+    while page := await queue.jobs(State.FAILED, offset=len(failed), limit=1000):
         failed += [job.id for job in page]
-    again = 0
-    for id in failed:
-        try:
-            await queue.retry(id)
-        except (JobNotFound, WrongState):
-            continue  # somebody else was faster
-        again += 1
-    return again
+    return await queue.retry(*failed)
 
 
 @app.command()
@@ -183,16 +180,12 @@ def cancel(
     """
     queue = load_one(target)
     ids = list(dict.fromkeys(ids))
-    cancelled = _run(queue, partial(_cancel, queue, ids))
-    for id, done in zip(ids, cancelled, strict=True):
-        how = "cancelled" if done else "not cancelled: already finished, or no such job"
+    cancelled = _run(queue, partial(queue.cancel, *ids))
+    for id in ids:
+        how = "cancelled" if id in cancelled else "not cancelled: already finished, or no such job"
         typer.echo(f"{printable(id)}: {how}")
-    if not all(cancelled):
+    if len(cancelled) < len(ids):
         raise typer.Exit(1)
-
-
-async def _cancel(queue: Queue, ids: list[str]) -> list[bool]:
-    return [await queue.cancel(id) for id in ids]
 
 
 def _run(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -203,6 +196,6 @@ def _run(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             queue.engine.require_existing()
             return await work()
         finally:
-            await queue.close()
+            await queue.aclose()
 
     return asyncio.run(run())

@@ -34,11 +34,11 @@ def serve(worker: Worker, queues: Sequence[Queue], *, leash: int | None = None) 
 async def _serve(worker: Worker, queues: Sequence[Queue], leash: int | None) -> None:
     if leash is not None:
         loop = asyncio.get_running_loop()
-        stop = partial(loop.call_soon_threadsafe, worker.ask_to_stop)
+        stop = partial(loop.call_soon_threadsafe, worker.request_stop)
         threading.Thread(target=_wait_for_end, args=(leash, stop), daemon=True).start()
     await worker.run()
     for queue in queues:
-        await queue.close()
+        await queue.aclose()
     _leave_anyway()
 
 

@@ -10,12 +10,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from hasten import _django
-from hasten.errors import HastenError
+from hasten.errors import TargetError
 from hasten.jobs import Queue, Task
-
-
-class TargetError(HastenError):
-    """What was named cannot be used; the message says why, and what could be."""
 
 
 def load(targets: Sequence[str]) -> list[Queue]:

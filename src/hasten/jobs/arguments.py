@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten.errors import InvalidArgument, PayloadTooLarge
+from hasten.errors import InvalidArgument, InvalidResult, InvalidTask, PayloadTooLarge
 from hasten.jobs import functions
 from hasten.jobs.annotations import Annotation, examine, find_change, is_pydantic
 from hasten.jobs.encoding import (
@@ -36,10 +37,16 @@ from hasten.jobs.encoding import (
 )
 from hasten.jobs.reasons import validate, without_values
 
+# In what inspect says of a call: "missing a required argument: 'to'".
+_NAMED: Final = re.compile(r"'(\w+)'")
+
+# In what msgspec says of data: " - at `$.order.lines[2]`".
+_PLACE: Final = re.compile(r" - at `\$\.(\w+)([^`]*)`\Z")
+
 POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class UnresolvedAnnotation(TypeError):
+class UnresolvedAnnotation(InvalidTask):
     """An annotation names what does not exist, or not yet."""
 
 
@@ -48,8 +55,8 @@ class Parameters:
 
     show_values is whether the reasons why data does not fit have its values.
 
-    Raises `TypeError` for parameters whose arguments cannot be stored. Annotations may name what is
-    defined further down: those are examined on first use, or by `check`.
+    Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations may name what
+    is defined further down: those are examined on first use, or by `check`.
     """
 
     def __init__(
@@ -67,13 +74,13 @@ class Parameters:
         try:
             self._all = inspect.signature(function)
         except ValueError as exc:
-            raise TypeError(
+            raise InvalidTask(
                 f"task {task!r}: the parameters of {function!r} are unknown ({exc}): "
                 "write a function that calls it"
             ) from exc
         for parameter in self._all.parameters.values():
             if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
-                raise TypeError(
+                raise InvalidTask(
                     f"task {task!r}: arguments are stored by the names of their parameters, "
                     f"so *{parameter.name} is not possible: use a list or a dict"
                 )
@@ -81,7 +88,7 @@ class Parameters:
             self.check()
 
     def check(self) -> None:
-        """Raise `TypeError` if data cannot be decoded to one of the annotations."""
+        """Raise `InvalidTask` if data cannot be decoded to one of the annotations."""
         self._stored  # noqa: B018  # computed once
 
     @functools.cached_property
@@ -103,7 +110,7 @@ class Parameters:
         except Exception as exc:
             # A name that is missing, or is missing in a module, may still come to be there.
             is_early = isinstance(exc, NameError | AttributeError)
-            raise (UnresolvedAnnotation if is_early else TypeError)(
+            raise (UnresolvedAnnotation if is_early else InvalidTask)(
                 f"task {self._task!r}: an annotation cannot be resolved: {exc}. "
                 "What it names must be importable in the module of the task"
             ) from exc
@@ -127,7 +134,7 @@ class Parameters:
             if annotation.problem is None:
                 stored[name] = annotation
             elif name not in bound:  # what a partial has bound needs no JSON form
-                raise TypeError(
+                raise InvalidTask(
                     f"task {self._task!r}: parameter {name!r}: data cannot be decoded to "
                     f"{inspect.formatannotation(hint)}: {annotation.problem}. Use JSON's own "
                     "types, list instead of Iterable, a dataclass, a msgspec.Struct (with tag=True "
@@ -174,27 +181,20 @@ class Parameters:
         return range(required, len(positional) + 1)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a call by name. Raises `TypeError` as the call itself would."""
+        """The arguments of a call by name. Raises `InvalidArgument` where the call itself fails."""
         if not kwargs and len(args) in self._simple:
             return dict(zip(self._names, args, strict=False))
         try:
             return self._signature.bind(*args, **kwargs).arguments
         except TypeError as exc:
-            raise TypeError(f"{self._task}: {exc}") from None
+            named = _NAMED.search(str(exc))
+            raise InvalidArgument.of_call(self._task, named[1] if named else "", str(exc)) from None
 
-    def bind_mapping(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """As `bind`, from arguments by name, positional-only ones too."""
-        parameters = self._signature.parameters
-        for name in arguments:
-            if name not in parameters:
-                raise TypeError(f"{self._task}: got an unexpected argument {name!r}")
-        for name, parameter in parameters.items():
-            if parameter.default is parameter.empty and name not in arguments:
-                raise TypeError(f"{self._task}: missing a required argument: {name!r}")
-        return dict(arguments)
+    def encode(self, arguments: dict[str, Any], max_bytes: int, *, check: bool) -> str:
+        """The JSON to store. Raises `InvalidArgument`, or its `PayloadTooLarge`.
 
-    def encode(self, arguments: dict[str, Any], max_bytes: int) -> str:
-        """The JSON to store. Raises `InvalidArgument`, or its `PayloadTooLarge`."""
+        check is whether it is checked against the annotations, as it will be before a run.
+        """
         try:
             data = encode(arguments)
             # The arguments themselves cannot lose a name, but an object inside of them can.
@@ -203,6 +203,8 @@ class Parameters:
                 self._refuse_changes(arguments)
             if data.find(b"null") >= 0:  # twice as fast as "in"
                 refuse_non_finite(arguments)
+            if check:
+                self._check_fit(data)
         except InvalidArgument:
             raise
         except Exception:
@@ -212,6 +214,21 @@ class Parameters:
             largest = max(arguments, key=lambda name: len(encode(arguments[name])))
             raise PayloadTooLarge(self._task, largest, len(data), max_bytes)
         return data.decode()
+
+    def _check_fit(self, data: bytes) -> None:
+        """Decode arguments as a worker will. Nothing that is cheaper knows all that it refuses."""
+        try:
+            self._decoder.decode(data)
+            return
+        except (*UNDECODABLE, TypeError) as exc:  # msgspec's and pydantic's, too
+            reason = why_undecodable(exc)
+        if not self._show_values:
+            reason = without_values(reason)
+        place = _PLACE.search(reason)
+        if place is None:
+            raise InvalidArgument.of_call(self._task, "", f"its arguments do not fit: {reason}")
+        reason = f"does not fit its annotation: {reason[: place.start()]}"
+        raise InvalidArgument(self._task, place[1], reason, place[2])
 
     def _raise_culprit(self, arguments: Mapping[str, Any]) -> None:
         for name, value in arguments.items():
@@ -235,15 +252,18 @@ class Parameters:
                 remedy = f"annotate the parameter {name!r} with its type"
                 raise InvalidArgument(self._task, name, f"{change}: {remedy}", inside)
 
-    def check_data(self, data: object, text: str) -> None:
+    def check_data(self, data: object, text: str, *, check: bool) -> None:
         """Check the data of a job that was added by name; text is its JSON.
 
-        Raises `InvalidArgument` if a run would refuse it, or get something else.
+        Raises `InvalidArgument` if a run would refuse it (unless check is False), or get something
+        else.
         """
-        try:
-            self._decode(text)
-        except ValueError as exc:
-            raise InvalidArgument(self._task, "data", f"does not fit the task: {exc}") from None
+        if check:
+            try:
+                self._decode(text)
+            except ValueError as exc:
+                reason = f"does not fit the task: {exc}"
+                raise InvalidArgument(self._task, "data", reason) from None
         if isinstance(data, Mapping):
             self._refuse_changes(data)
 
@@ -326,20 +346,16 @@ class Parameters:
             return decode_json(text)
 
 
-class UnfitResult(Exception):
-    """What a handler returned cannot be stored."""
-
-
 def encode_result(value: object, max_bytes: int) -> str:
-    """Encode what a handler returned. Raises `UnfitResult`."""
+    """Encode what a handler returned. Raises `InvalidResult`."""
     if value is None:
         return "null"
     try:
         data = encode_json(value)
     except Exception as exc:
-        raise UnfitResult(f"what it returned cannot be stored as JSON: {exc}") from exc
+        raise InvalidResult(f"what it returned cannot be stored as JSON: {exc}") from exc
     if len(data) > max_bytes:
-        raise UnfitResult(
+        raise InvalidResult(
             f"what it returned is too large: {len(data):,} bytes of JSON where {max_bytes:,} "
             "are allowed. Store it elsewhere and return a reference"
         )

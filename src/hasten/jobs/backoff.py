@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from hasten._durations import MAX_MS, Duration, to_ms
@@ -19,7 +18,7 @@ DEFAULT_CAP: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same wait before each attempt: delay, in seconds or as a timedelta.
+    """The same wait before each attempt: delay, a `Duration`.
 
     jitter is the share of it that is drawn at random, 0 to 1: with 0.5 a wait of 10 s becomes
     one of 5 to 10 s. It spreads the retries of jobs that failed together.
@@ -37,7 +36,7 @@ class Fixed:
 class Exponential:
     """A wait that doubles: delay, then 2, 4, 8… times delay, never more than cap.
 
-    delay and cap are seconds or timedeltas; no cap if None. jitter as in `Fixed`.
+    delay and cap are `Duration`s; no cap if None. jitter as in `Fixed`.
     """
 
     delay: Duration = 1.0
@@ -60,8 +59,8 @@ class Custom:
 
 Backoff = Fixed | Exponential | Custom
 
-BackoffFunction = Callable[[int, BaseException], "float | timedelta | None"]
-"""Given the number of the attempt that failed (from 1) and its error, return the seconds to
+BackoffFunction = Callable[[int, BaseException], Duration | None]
+"""Given the number of the attempt that failed (from 1) and its error, return how long to
 wait before the next one, or None to give up."""
 
 

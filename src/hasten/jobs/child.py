@@ -29,6 +29,7 @@ import msgspec
 
 from hasten import _django
 from hasten._logs import format_traceback
+from hasten.errors import MisplacedCall
 from hasten.jobs import failures
 from hasten.jobs.arguments import encode_result
 from hasten.jobs.context import Context
@@ -134,7 +135,7 @@ class _Upstream:
 
     def send(self, message: Message) -> None:
         if self.is_forked:
-            raise RuntimeError(
+            raise MisplacedCall(
                 "progress and log lines of a job must come from the process that runs its "
                 "handler, not from one that the handler has forked"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hasten._escapes import printable
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption
 from hasten.jobs.encoding import encode_json
@@ -37,6 +38,11 @@ class Context:
         self.attempt = job.attempts_made + 1
         """The number of this attempt, from 1. Runs that were handed back do not count."""
 
+    def __repr__(self) -> str:
+        return printable(
+            f"<Context of job {self._job.id} {self._job.name}, attempt {self.attempt}>"
+        )
+
     @property
     def job(self) -> JobRecord:
         """The job as it was claimed."""
@@ -59,13 +65,12 @@ class Context:
         self._closed = True
 
     def progress(self, value: object) -> None:
-        """Store how far the job is: any JSON value. Raises `TypeError` or `ValueError` if not.
+        """Store how far the job is: any JSON value.
 
-        And `InvalidOption`, a `ValueError`, for one of more bytes than the queue's max_bytes. More
-        than 64 KiB are stored with the job, but not in the event that tells of it.
+        Raises `InvalidOption` for one that JSON does not have, or of more bytes than the queue's
+        max_size. More than 64 KiB are stored with the job, but not in the event that tells of it.
         """
-        text = check_progress(value, encode_json(value), self._max_bytes)
-        self._report(Progress(self._job.id, text))
+        self._report(Progress(self._job.id, encode_progress(value, self._max_bytes)))
 
     def log(self, line: str) -> None:
         """Keep a line with the job, as long as the job is kept.
@@ -87,14 +92,19 @@ class Context:
             )  # fmt: skip
 
 
-def check_progress(value: object, encoded: bytes, max_bytes: int) -> str:
-    """The text of a progress value's JSON. Raises `InvalidOption` if it has too many bytes."""
+def encode_progress(value: object, max_bytes: int) -> str:
+    """The JSON of a progress value. Raises `InvalidOption` if it has none, or a very long one."""
+    try:
+        encoded = encode_json(value)
+    except Exception as exc:
+        expected = f"a value that JSON has: {exc}"
+        raise InvalidOption("progress", value, expected, is_private=True) from exc
     if len(encoded) > max_bytes:
         raise InvalidOption(
             "progress",
             value,
             f"at most {max_bytes:,} bytes of JSON (it has {len(encoded):,}). Store the data "
-            "elsewhere and report a reference, or raise Queue(max_bytes=…)",
+            "elsewhere and report a reference, or raise Queue(max_size=…)",
             is_private=True,
         )
     return encoded.decode()

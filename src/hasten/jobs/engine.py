@@ -189,7 +189,7 @@ class Engine(Protocol):
         """
 
     async def page(
-        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+        self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         """A page of the jobs in a state, in the order in which they would be taken.
 
@@ -228,8 +228,8 @@ class Engine(Protocol):
     ) -> list[State | None]:
         """Make these jobs ready now: source is delayed (promote), failed or completed (run again).
 
-        A finished job forgets result, reason and attempts. Returns for each id None when it
-        was moved, else the state it is in, unchanged. Raises `JobNotFound` for an unknown id.
+        A finished job forgets result, reason and attempts. Returns the state in which each was
+        found, None if there is none: those that were found in source are moved.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
@@ -274,11 +274,11 @@ class Engine(Protocol):
     async def queues(self) -> list[str]:
         """The names of the queues that have jobs or are paused, in alphabetical order."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Release what is held. What was begun is finished first. Safe to call twice."""
 
     def close_now(self) -> None:
-        """`close`, as the interpreter ends, when no event loop of the application runs."""
+        """`aclose`, as the interpreter ends, when no event loop of the application runs."""
 
 
 # What the reason of a failed job says where no handler's error says it. Workers in other

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from hasten.errors import StoreError
+from hasten.errors import MisplacedCall, StoreError
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.record import Event
 
@@ -38,6 +38,10 @@ class QueueEvents:
         self._reader: asyncio.Task[object] | None = None
         self._closed = False
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else self._cursor or "not started"
+        return f"<QueueEvents of {self._queue.name}, {state}>"
+
     def __aiter__(self) -> Self:
         return self
 
@@ -51,7 +55,7 @@ class QueueEvents:
     async def _read(self) -> None:
         """Wait for the next page, or until the events are closed."""
         if self._reader is not None:
-            raise RuntimeError("another task reads these events: call queue.events() for each")
+            raise MisplacedCall("another task reads these events: call queue.events() for each")
         self._reader = task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()

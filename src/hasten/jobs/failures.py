@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from hasten._durations import to_ms
-from hasten.jobs.arguments import UnfitResult
+from hasten.errors import InvalidResult
 from hasten.jobs.backoff import BackoffFunction, Custom, delay_ms
 from hasten.jobs.options import Keep, Options
 from hasten.jobs.record import Failed, Lease, Outcome, Postponed, Retry
@@ -64,7 +64,7 @@ def _decide(
     give_up_on: tuple[type[BaseException], ...],
     backoff_function: BackoffFunction | None,
 ) -> Failure:
-    final: tuple[type[BaseException], ...] = (Unrecoverable, UnfitResult, *give_up_on)
+    final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
     members = [error] if isinstance(error, final) else _members(error)
     delays = [
         max(to_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)

@@ -26,6 +26,8 @@ LATEST_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 class Job(Generic[T_co]):
     """One queued run of a task. Its attributes are as of when it was read; `refresh` reads again.
 
+    Two objects are equal if they stand for the same id in a queue of the same name.
+
     T is what the task returns. is_duplicate is True if the call that returned this job found it in
     the queue by its job_id and added none; its attributes are then those of the job that is there.
     It is False for a job that was added, and for one that was read.
@@ -72,20 +74,20 @@ class Job(Generic[T_co]):
         return decode_json(self.record.data)
 
     @property
-    def return_value(self) -> T_co | None:
+    def value(self) -> T_co | None:
         """What its handler returned; None until it has completed."""
         text = self.record.result
         return None if text is None else cast(T_co, self.queue.decode_result(self.name, text))
 
     @property
-    def failed_reason(self) -> str | None:
+    def error(self) -> str | None:
         """Why its latest failed run failed."""
-        return self.record.failed_reason
+        return self.record.error
 
     @property
-    def stacktrace(self) -> list[str]:
+    def tracebacks(self) -> list[str]:
         """The tracebacks of its failed runs, oldest first; the newest 20 are kept."""
-        return self.record.stacktrace
+        return self.record.tracebacks
 
     @property
     def progress(self) -> Any:
@@ -113,9 +115,9 @@ class Job(Generic[T_co]):
         return None if ms is None else _time(ms)
 
     @property
-    def processed_at(self) -> datetime | None:
+    def started_at(self) -> datetime | None:
         """When its latest run started."""
-        ms = self.record.processed_ms
+        ms = self.record.started_ms
         return None if ms is None else _time(ms)
 
     @property
@@ -124,7 +126,15 @@ class Job(Generic[T_co]):
         return None if ms is None else _time(ms)
 
     def __repr__(self) -> str:
-        return printable(f"<Job {self.id} {self.name} of {self.queue.name}>")
+        return printable(f"<Job {self.id} {self.name} of {self.queue.name}, {self.state}>")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Job):
+            return NotImplemented
+        return (self.queue.name, self.id) == (other.queue.name, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.queue.name, self.id))
 
     async def refresh(self) -> Job[T_co]:
         """Read it again, and return it. Raises `JobNotFound` once it has been removed."""
@@ -137,7 +147,7 @@ class Job(Generic[T_co]):
     async def result(self, timeout: Duration | None = None) -> T_co:
         """Wait until it has finished, and return what its handler returned.
 
-        timeout is seconds or a timedelta; None waits for ever. Raises `ResultTimeout` (the job goes
+        timeout is a `Duration`; None waits for ever. Raises `ResultTimeout` (the job goes
         on), `JobFailed` with its reason, `JobCancelled`, or `JobNotFound` if it was removed.
 
         The result of a job that is not kept (`keep_completed=0`) is in the queue's events only. It
@@ -153,8 +163,8 @@ class Job(Generic[T_co]):
         return await self.queue.engine.logs(self.queue.name, self.id)
 
     async def cancel(self) -> bool:
-        """See `Queue.cancel`."""
-        return await self.queue.cancel(self.id)
+        """End it; see `Queue.cancel`. Returns False if it had finished, or is gone."""
+        return bool(await self.queue.cancel(self.id))
 
     async def update(
         self,
@@ -173,17 +183,17 @@ class Job(Generic[T_co]):
         """See `Queue.log`."""
         await self.queue.log(self.id, line)
 
-    async def retry(self) -> None:
-        """See `Queue.retry`."""
-        await self.queue.retry(self.id)
+    async def retry(self) -> bool:
+        """Run it again; see `Queue.retry`. Returns False if it has not finished, or is gone."""
+        return bool(await self.queue.retry(self.id))
 
-    async def promote(self) -> None:
-        """See `Queue.promote`."""
-        await self.queue.promote(self.id)
+    async def promote(self) -> bool:
+        """Run it now; see `Queue.promote`. Returns False if it is not delayed, or is gone."""
+        return bool(await self.queue.promote(self.id))
 
     async def remove(self) -> bool:
-        """See `Queue.remove`."""
-        return await self.queue.remove(self.id)
+        """Delete it; see `Queue.remove`. Returns False if it is running, or was gone."""
+        return bool(await self.queue.remove(self.id))
 
     @property
     def sync(self) -> SyncJob[T_co]:
@@ -194,13 +204,16 @@ class Job(Generic[T_co]):
 class SyncJob(Generic[T_co]):
     """A job's methods, blocking. In a running event loop they warn, for they block it.
 
-    `result` raises `RuntimeError` there: use `await job.result()`.
+    `result` raises `MisplacedCall` there: use `await job.result()`.
     """
 
     __slots__ = ("_job",)
 
     def __init__(self, job: Job[T_co]) -> None:
         self._job = job
+
+    def __repr__(self) -> str:
+        return f"{self._job!r}.sync"
 
     def refresh(self) -> Job[T_co]:
         return _portal.call(self._job.refresh())
@@ -227,11 +240,11 @@ class SyncJob(Generic[T_co]):
     def log(self, line: str) -> None:
         _portal.call(self._job.log(line))
 
-    def retry(self) -> None:
-        _portal.call(self._job.retry())
+    def retry(self) -> bool:
+        return _portal.call(self._job.retry())
 
-    def promote(self) -> None:
-        _portal.call(self._job.promote())
+    def promote(self) -> bool:
+        return _portal.call(self._job.promote())
 
     def remove(self) -> bool:
         return _portal.call(self._job.remove())

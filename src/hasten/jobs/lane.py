@@ -36,7 +36,6 @@ class Lane:
     def __init__(
         self,
         queue: Queue,
-        engine: Engine,
         *,
         room: Room,
         outage: Outage,
@@ -47,9 +46,9 @@ class Lane:
         keep_failed: Keep,
     ) -> None:
         self.name = queue.name
-        self.engine = engine
+        self._engine = queue.store_use.engine
         self.outage = outage
-        self.runs = keeper.serve(queue.name, engine, outage)
+        self.runs = keeper.serve(queue.name, self._engine, outage)
         self.runner = Runner(
             queue,
             threads=threads,
@@ -79,6 +78,11 @@ class Lane:
         self.noting = asyncio.Lock()  # held while notes are on their way
         self.in_order = asyncio.Lock()  # held while something is stored alone
         self._pause = FIRST_PAUSE_SECONDS
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the queue's store: another one if somebody has closed the store."""
+        return self._engine()
 
     def wake(self) -> None:
         self.signal.set()

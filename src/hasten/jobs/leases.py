@@ -42,7 +42,7 @@ class LeaseKeeper:
     def start(self) -> None:
         self._thread.start()
 
-    def serve(self, queue: str, engine: Engine, outage: Outage) -> dict[str, Run]:
+    def serve(self, queue: str, engine: Callable[[], Engine], outage: Outage) -> dict[str, Run]:
         """Begin with a queue. Returns where its runs are entered, by job id, and taken out."""
         served = _Served(queue, engine, outage, {})
         self._queues.append(served)
@@ -108,7 +108,7 @@ class LeaseKeeper:
     def _renew(self, served: _Served, runs: dict[str, Run]) -> None:
         tokens = {id: run.lease.token for id, run in runs.items()}
         now_ms = self._clock.now_ms()
-        lost = served.engine.renew(served.queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
+        lost = served.engine().renew(served.queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
         for id in lost:
             # One that has ended is being settled just now: settling will tell.
             if not runs[id].has_ended:
@@ -120,7 +120,7 @@ class LeaseKeeper:
                 _tell(runs[id], Stop.LOST)
 
     def _look_for_cancelled(self, served: _Served, runs: dict[str, Run]) -> None:
-        for id in served.engine.cancelled(served.queue, list(runs)):
+        for id in served.engine().cancelled(served.queue, list(runs)):
             _tell(runs[id], Stop.CANCELLED)
 
 
@@ -128,7 +128,7 @@ class _Served(NamedTuple):
     """A queue whose leases are kept, and its runs by job id."""
 
     queue: str
-    engine: Engine
+    engine: Callable[[], Engine]
     outage: Outage
     runs: dict[str, Run]
 

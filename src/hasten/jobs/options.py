@@ -18,7 +18,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import remembered
-from hasten._durations import MAX_MS, MAX_SECONDS, Duration, to_ms
+from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs.backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
@@ -49,11 +49,17 @@ def check_whole(option: str, value: object, least: int, most: int = MAX_COUNT) -
     return value
 
 
+def check_switch(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(option, value, "True or False")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Keep:
     """How long finished jobs are kept: the newest `count`, and none older than `age`.
 
-    age is seconds or a timedelta. None means no such limit; `Keep(count=0)` keeps none.
+    age is a `Duration`. None means no such limit; `Keep(count=0)` keeps none.
     Applied at each finish to all finished jobs of that kind in the queue, as in BullMQ.
     """
 
@@ -84,7 +90,7 @@ DEFAULT_KEEP_FAILED: Final = Keep(count=10_000, age=14 * 24 * 3600)
 
 
 class TaskOptions(TypedDict, total=False):
-    """What a task may set for all its jobs, and a call for one."""
+    """What a task may set for all its jobs, and a call for one: see `Queue.task`."""
 
     delay: Duration
     priority: int
@@ -99,7 +105,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class JobOptions(TaskOptions, total=False):
-    """What a single call may set."""
+    """What a single call may set: the options of a task, `at` (a datetime) and `job_id`."""
 
     at: datetime
     job_id: str
@@ -201,8 +207,10 @@ def check_backoff(value: object) -> Backoff | None:
         case "exponential":
             return Exponential()
         case "fixed":
-            return Fixed(1.0)
-        case str() | type():  # a class is callable, but Exponential without () is a slip
+            raise InvalidOption("backoff", value, "a delay with it: backoff=5 or Fixed(5)")
+        case type():  # a class is callable, but Exponential without () is a slip
+            pass
+        case str() if not is_duration(value):
             pass
         case _ if callable(value):
             _check_backoff_function(value)
@@ -213,7 +221,7 @@ def check_backoff(value: object) -> Backoff | None:
     raise InvalidOption(
         "backoff",
         value,
-        "seconds, 'fixed', 'exponential', Fixed(…), Exponential(…) or a function",
+        "a delay, 'exponential', Fixed(…), Exponential(…) or a function",
     )
 
 

@@ -23,6 +23,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Final
 
+from hasten.errors import MisplacedCall, ProcessDied
 from hasten.jobs.child import (
     CONNECTION_LOST,
     STOP_SIGNALS,
@@ -56,19 +57,6 @@ _spawning: Final = multiprocessing.get_context("spawn")
 _numbers: Final = itertools.count()
 
 
-class ProcessDied(Exception):
-    """The process of a handler has ended in the middle of a job, or before it could begin."""
-
-    def __init__(self, how: str, *, while_starting: bool = False) -> None:
-        if while_starting:
-            super().__init__(
-                f"the process that was to run it has died while starting: {how}; "
-                "the worker's standard error may say why"
-            )
-        else:
-            super().__init__(f"the process that ran it has died: {how}")
-
-
 class _NotBegun(Exception):
     """A child that has served before has ended, and has certainly not begun with the job."""
 
@@ -79,7 +67,7 @@ class Processes:
     def __init__(self, size: int) -> None:
         # Set by multiprocessing in a child that is still importing the program's main module.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise RuntimeError(
+            raise MisplacedCall(
                 "a worker cannot start while a child process imports the main module: put what "
                 'starts it below `if __name__ == "__main__":`'
             )
@@ -105,7 +93,7 @@ class Processes:
             function.__module__,
             function.__qualname__,
             run.lease.job,
-            core.queue.max_bytes,
+            core.queue.max_size,
         )
         async with self._room:
             if run.told_to_end():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import weakref
 from collections.abc import (
@@ -15,14 +14,18 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, Unpack, overload
+from functools import partial
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from msgspec import UNSET
 
 from hasten import _portal
-from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
+from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten._coalescing import Coalescer, portions
 from hasten._durations import Duration, to_ms
+from hasten._sizes import Size, to_bytes
+from hasten._store import Store
 from hasten.errors import (
     AddedInPart,
     InvalidArgument,
@@ -32,12 +35,12 @@ from hasten.errors import (
     StoreError,
     WrongState,
 )
-from hasten.jobs import engines
 from hasten.jobs.backoff import BackoffFunction
-from hasten.jobs.context import Context, check_progress, log_line
+from hasten.jobs.context import Context, encode_progress, log_line
 from hasten.jobs.definitions import Execution
 from hasten.jobs.encoding import NotStorable, decode_json, encode_json
 from hasten.jobs.engine import Engine
+from hasten.jobs.engines import open_engine
 from hasten.jobs.events import QueueEvents
 from hasten.jobs.functions import describe
 from hasten.jobs.job import Job
@@ -48,6 +51,7 @@ from hasten.jobs.options import (
     TaskOptions,
     check_job_options,
     check_name,
+    check_switch,
     check_task_options,
     check_whole,
     encode_options,
@@ -55,15 +59,15 @@ from hasten.jobs.options import (
 from hasten.jobs.record import Change, JobRecord, NewJob, Update
 from hasten.jobs.results import Results
 from hasten.jobs.states import FINISHED, State
+from hasten.jobs.store_use import use_of
 from hasten.jobs.tasks import ContextTask, RunIn, Task, TaskCore, check_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-DEFAULT_URL: Final = "sqlite:///hasten.db"
-DEFAULT_MAX_BYTES: Final = 1024 * 1024
-MAX_BYTES: Final = 256 * 1024 * 1024  # what every store holds in one text, with room for the rest
+DEFAULT_MAX_SIZE: Final = "1mb"
+MAX_SIZE: Final = 256 * 1024 * 1024  # what every store holds in one text, with room for the rest
 
 # Adding holds up everybody else who uses the store: a Redis server for 7 ms with a thousand plain
 # jobs. One that has a place or an id of its own takes twice as long, and so do 2 kB of data.
@@ -86,69 +90,95 @@ class Template:
 
 
 class Queue:
-    """A queue of jobs, by name, in a store, by URL.
+    """A queue of jobs, by name, in a store: `Queue("mail")`, or `Queue("mail", store)`.
 
-    url is `sqlite:///file.db` (relative to the working directory; four slashes for an absolute
-    path), `sqlite://` for one in memory, shared by this process, or `redis://host:6379/0` and its
-    like for Redis or Valkey (TLS, Sentinel, Cluster: docs/howto/redis.md). None means the
-    environment variable HASTEN_URL, else `sqlite:///hasten.db`. Nothing is opened before the first
-    use.
+    store is a `Store`, or the URL of one. Queues that are given the same `Store` share its
+    connections and transactions, its clock and its life. A URL makes a store that this queue has
+    for itself: two queues with `memory://` share nothing. None means the store of the process,
+    which all queues that name none share: `Store.from_env()`, made at the first use. Nothing is
+    opened before the first use.
 
-    max_bytes limits the JSON of a job's data, of its result and of its progress. show_values is
+    max_size limits the JSON of a job's data, of its result and of its progress. show_values is
     whether the reasons why data does not fit a task may repeat its values: they are stored and
-    logged. options hold for all its tasks that do not set them themselves.
+    logged. check_arguments is whether arguments are checked against the annotations of a task when
+    a job is added: without it, a job that does not fit fails when a worker takes it. options hold
+    for all its tasks that do not set them themselves.
 
-    A queue may be used from several event loops and threads, and after a fork.
+    A queue may be used from several event loops and threads, and after a fork. `aclose`, or the end
+    of `async with`, closes what the queue has opened.
     """
 
     def __init__(
         self,
         name: str,
-        url: str | None = None,
+        store: str | Store | None = None,
         *,
-        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_size: Size = DEFAULT_MAX_SIZE,
         show_values: bool = False,
-        clock: Clock = SYSTEM_CLOCK,
+        check_arguments: bool = True,
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = check_name("queue", name)
-        self.max_bytes = check_whole("max_bytes", max_bytes, 1, MAX_BYTES)
-        if not isinstance(show_values, bool):
-            raise InvalidOption("show_values", show_values, "True or False")
-        self.show_values = show_values
-        self.clock = check_clock(clock)
+        self.max_size = to_bytes("max_size", max_size, at_least=1)
+        if self.max_size > MAX_SIZE:
+            raise InvalidOption("max_size", max_size, "256mb at most: some stores hold no more")
+        self.show_values = check_switch("show_values", show_values)
+        self.check_arguments = check_switch("check_arguments", check_arguments)
         self.tasks: dict[str, TaskCore] = {}
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
-        self._url = url
-        if url is not None:
-            engines.open_engine(url)  # opens nothing; a wrong URL is told here, not at night
-        self._engine: Engine | None = None
+        self.store_use = use_of(store)
+        self._is_open = False
+        if self.store_use.made is not None:
+            open_engine(self.store_use.made)  # opens nothing, but reports what is missing or wrong
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]
         self._loops = weakref.WeakKeyDictionary()
         self._latest: tuple[asyncio.AbstractEventLoop, _InLoop] | None = None
 
     def __repr__(self) -> str:
-        return f"<Queue {self.name}>"
+        store = self.store_use.made
+        return f"<Queue {self.name}{'' if store is None else f' in {store.url}'}>"
+
+    @property
+    def store(self) -> Store:
+        """Where its jobs are."""
+        return self.store_use.store
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of its store."""
+        store = self.store_use.made
+        return SYSTEM_CLOCK if store is None else store.clock  # the default store has no other one
 
     @property
     def engine(self) -> Engine:
-        """The store, shared with all queues of this process that have the same URL."""
-        if self._engine is None:
-            self._engine = self.acquire_engine()
-        return self._engine
+        """What keeps its jobs in the store, which is in use from now on until `aclose`."""
+        if not self._is_open:
+            self._is_open = True
+            self.store_use.enter(self)
+        return self.store_use.engine()
 
-    def acquire_engine(self) -> Engine:
-        """The store for a user who holds it longer than the queue, and gives it back: a worker."""
-        return engines.acquire(self._url or os.environ.get("HASTEN_URL") or DEFAULT_URL)
+    async def aclose(self) -> None:
+        """Close the store, if it is this queue's own, and no worker uses it. Safe to call twice.
 
-    async def close(self) -> None:
-        """Give the store back. The queue may be used again, and opens it again."""
-        held, self._engine = self._engine, None
+        The store of the process is closed with the last of its queues and workers. A `Store` that
+        was given to the queue stays open. The queue may be used again, and opens its store again.
+        """
+        self._is_open = False
         self._latest = None
         self._loops.clear()
-        if held is not None:
-            await engines.release(held)
+        await self.store_use.leave(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     # Tasks --------------------------------------------------------------------------------------
 
@@ -172,6 +202,7 @@ class Queue:
         name: str | None = None,
         run_in: RunIn | None = None,
         give_up_on: tuple[type[BaseException], ...] | type[BaseException] = (),
+        check_arguments: bool | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskDecorator: ...
 
@@ -183,6 +214,7 @@ class Queue:
         name: str | None = None,
         run_in: RunIn | None = None,
         give_up_on: tuple[type[BaseException], ...] | type[BaseException] = (),
+        check_arguments: bool | None = None,
         **options: Any,  # TaskOptions, as the overloads say
     ) -> Any:
         """Make a function a task of this queue: `@queue.task` or `@queue.task(attempts=5)`.
@@ -191,33 +223,43 @@ class Queue:
         An `async def` runs in the worker's event loop, a plain function in a thread, either in
         a process of its own with run_in="process". If a plain function returns a coroutine, that
         is awaited. give_up_on are exceptions after which no further attempt is made.
+        check_arguments as in `Queue`, whose choice holds for None.
 
         Raises `InvalidOption`, also for a name that another task of this queue object has, and
-        `TypeError` for what cannot be called with stored arguments.
+        `InvalidTask` for what cannot be called with stored arguments.
 
-        options, in seconds or timedeltas: attempts (total runs, 1), backoff (seconds, "fixed",
-        "exponential", `Fixed`, `Exponential`, or a function of the attempt and the error), timeout
-        of one run, expires (fails if not started that long after it was due), delay, priority (1
-        first, 2,097,151 last; 0, none, before all), lifo, keep_completed and keep_failed (`Keep`,
-        a count, True or False), keep_logs (the newest lines of `ctx.log` that are kept, 1,000).
+        options: attempts (total runs, 1), backoff (a delay, "exponential", `Fixed`, `Exponential`,
+        or a function of the attempt and the error), timeout of one run, expires (fails if not
+        started that long after it was due), delay, priority (1 first, 2,097,151 last; 0, none,
+        before all), lifo, keep_completed and keep_failed (`Keep`, a count, True or False),
+        keep_logs (the newest lines of `ctx.log` that are kept, 1,000). Times are `Duration`s.
 
         After a time-out, a thread that is in a long call in C is left behind after some seconds:
         it may still run while the next attempt does.
         """
         caller = sys._getframe(1)
         made_in = Execution.of(caller.f_code, caller.f_globals)
-        if function is None:
-            return lambda function: self._add_task(
-                function, name, run_in, give_up_on, options, made_in
-            )
-        return self._add_task(function, name, run_in, give_up_on, options, made_in)
+        add = partial(
+            self._add_task,
+            name=name,
+            run_in=run_in,
+            give_up_on=give_up_on,
+            check_arguments=self.check_arguments
+            if check_arguments is None
+            else check_switch("check_arguments", check_arguments),
+            options=options,
+            made_in=made_in,
+        )
+        return add if function is None else add(function)
 
     def _add_task(
         self,
         function: Callable[..., Any],
+        *,
         name: str | None,
         run_in: RunIn | None,
         give_up_on: Any,
+        check_arguments: bool,
         options: Mapping[str, Any],
         made_in: Execution,
     ) -> Task[..., Any, Any]:
@@ -234,6 +276,7 @@ class Queue:
             check_task_options(options, self._options),
             run_in=run_in,
             give_up_on=give_up_on,
+            check_arguments=check_arguments,
             backoff_function=_function_of(options) or self._backoff_function,
             made_in=made_in,
         )
@@ -254,7 +297,7 @@ class Queue:
         """Check what could not be checked when the tasks were made. A worker does so at its start.
 
         Annotations may name what is defined further down in a module, or comes to be there later.
-        Raises `TypeError` or `InvalidOption`, which names the task.
+        Raises `InvalidTask` or `InvalidOption`, which names the task.
         """
         for core in self.tasks.values():
             core.check()
@@ -307,12 +350,12 @@ class Queue:
             raise InvalidArgument(name, "data", exc.reason, exc.path) from exc
         except Exception as exc:
             raise InvalidArgument(name, "data", f"cannot be stored as JSON: {exc}") from exc
-        if len(encoded) > self.max_bytes:
-            raise PayloadTooLarge(name, "data", len(encoded), self.max_bytes)
+        if len(encoded) > self.max_size:
+            raise PayloadTooLarge(name, "data", len(encoded), self.max_size)
         text = encoded.decode()
         core = self.tasks.get(name)
         if core is not None:
-            core.parameters.check_data(data, text)
+            core.parameters.check_data(data, text, check=core.check_arguments)
         return text
 
     def template(self, name: str, options: Options) -> Template:
@@ -381,7 +424,7 @@ class Queue:
         """Where the running event loop waits for results."""
         own = self._in_loop()
         if own.results is None:
-            own.results = Results(self.engine, self.name)
+            own.results = Results(lambda: self.engine, self.name)
         return own.results
 
     # Reading ------------------------------------------------------------------------------------
@@ -393,18 +436,19 @@ class Queue:
         return None if record is None else Job(self, id, record)
 
     async def jobs(
-        self, state: State | str, *, start: int = 0, count: int = 100, newest_first: bool = False
+        self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
         """A page of the jobs in a state, in the order in which they would be taken.
 
-        Delayed ones by due time, active ones by start, finished ones by finish. On Redis a long
-        page is read in portions: jobs that move meanwhile may be missing.
+        The page skips offset jobs and has limit jobs at most. Delayed ones come by due time, active
+        ones by start, finished ones by finish. On Redis a long page is read in portions: jobs that
+        move meanwhile may be missing.
         """
         records = await self.engine.page(
             self.name,
             _check_state(state),
-            start=check_whole("start", start, 0),
-            count=check_whole("count", count, 0),
+            offset=check_whole("offset", offset, 0),
+            limit=check_whole("limit", limit, 0),
             newest_first=newest_first,
         )
         return [Job(self, record.id, record) for record in records]
@@ -425,16 +469,17 @@ class Queue:
 
     # Looking after ------------------------------------------------------------------------------
 
-    async def cancel(self, id: str) -> bool:
-        """Let a job end: at once if it has not started, else its worker stops it, anywhere.
+    async def cancel(self, *ids: str) -> list[str]:
+        """End jobs: at once if they have not started, else their workers stop them, anywhere.
 
-        It fails with the reason "cancelled". Returns False if it has finished already, or is
-        unknown. A running job may still complete before the news reaches its worker. Raises
-        `WrongState` for the next run of a BullMQ scheduler, which goes with its scheduler.
+        They fail with the error "cancelled". Returns the ids of those that had not finished. A
+        running job may still complete before its worker learns of the call. Raises `WrongState`
+        for the next run of a BullMQ scheduler, which goes with its scheduler, when the others are
+        cancelled. Many jobs are cancelled in portions; if the call fails halfway, repeat it.
         """
-        _check_id(id)
-        (found,) = await self.engine.cancel(self.name, [id], now_ms=self.clock.now_ms())
-        return found is not None and found not in FINISHED
+        chosen = _check_ids(ids)
+        found = await self.engine.cancel(self.name, chosen, now_ms=self.clock.now_ms())
+        return _those(chosen, found, lambda state: state not in FINISHED)
 
     async def update(
         self,
@@ -451,7 +496,7 @@ class Queue:
         those it has. priority puts a job that waits behind those that have it already, and holds
         for later attempts; no finished job has one. delay, of a delayed job, counts from now;
         a job that expires does so when it would have. progress is any JSON value of up to the
-        queue's max_bytes.
+        queue's max_size.
 
         Raises `JobNotFound`, or `WrongState` if the job's state does not allow one of the changes:
         then none was made.
@@ -464,7 +509,7 @@ class Queue:
             if priority is None
             else check_whole("priority", priority, 0, MAX_PRIORITY),
             delay_ms=None if delay is None else to_ms("delay", delay),
-            progress=None if progress is UNSET else self._encode_progress(progress),
+            progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
         found = await self._apply(change)
         if found not in change.states:
@@ -489,59 +534,40 @@ class Queue:
             raise JobNotFound(self.name, update.id)
         return found
 
-    def _encode_progress(self, progress: object) -> str:
-        try:
-            text = encode_json(progress)
-        except Exception as exc:
-            expected = f"a value that JSON has: {exc}"
-            raise InvalidOption("progress", progress, expected, is_private=True) from exc
-        return check_progress(progress, text, self.max_bytes)
-
-    async def retry(self, *ids: str) -> None:
+    async def retry(self, *ids: str) -> list[str]:
         """Run failed jobs again, with a full set of attempts; completed ones, too.
 
-        Raises `JobNotFound` for an unknown id, and then moves none. Raises `WrongState` for the
-        first job in another state, which somebody else may have retried just now, and moves the
-        others. Many jobs are moved in portions; if the call fails halfway, repeat it.
+        Returns the ids of those that are queued again: a job in another state stays as it is. Many
+        jobs are moved in portions; if the call fails halfway, repeat it.
         """
-        await self._requeue(ids, (State.FAILED, State.COMPLETED))
+        return await self._requeue(ids, (State.FAILED, State.COMPLETED))
 
-    async def promote(self, *ids: str) -> None:
-        """Run delayed jobs now. Raises `JobNotFound` and `WrongState` as `retry` does."""
-        await self._requeue(ids, (State.DELAYED,))
+    async def promote(self, *ids: str) -> list[str]:
+        """Run delayed jobs now. Returns the ids of those that were delayed; see `retry`."""
+        return await self._requeue(ids, (State.DELAYED,))
 
-    async def _requeue(self, ids: Sequence[str], sources: Sequence[State]) -> None:
-        ids = list(dict.fromkeys(map(_check_id, ids)))  # each once, in order
+    async def _requeue(self, ids: Sequence[str], sources: Sequence[State]) -> list[str]:
+        chosen = _check_ids(ids)
         by_state: dict[State, list[str]] = {source: [] for source in sources}
-        elsewhere: list[tuple[str, State]] = []
-        for id, record in zip(ids, await self.engine.get(self.name, ids), strict=True):
-            if record is None:
-                raise JobNotFound(self.name, id)
-            if record.state in by_state:
-                by_state[record.state].append(id)
-            else:
-                elsewhere.append((id, record.state))
+        for record in await self.engine.get(self.name, chosen):
+            if record is not None and record.state in by_state:
+                by_state[record.state].append(record.id)
+        moved: set[str] = set()
         for source, of_state in by_state.items():
             now_ms = self.clock.now_ms()
-            answers = await self.engine.requeue(self.name, of_state, source, now_ms=now_ms)
-            moved_on = zip(of_state, answers, strict=True)
-            elsewhere += [(id, state) for id, state in moved_on if state is not None]
-        if elsewhere:
-            place = {id: number for number, id in enumerate(ids)}
-            id, state = min(elsewhere, key=lambda found: place[found[0]])
-            raise WrongState(self.name, id, state, sources)
+            found = await self.engine.requeue(self.name, of_state, source, now_ms=now_ms)
+            moved.update(id for id, state in zip(of_state, found, strict=True) if state is source)
+        return [id for id in chosen if id in moved]
 
-    async def remove(self, id: str) -> bool:
-        """Delete a job and all that belongs to it. Returns False if there was none.
+    async def remove(self, *ids: str) -> list[str]:
+        """Delete jobs and all that belongs to them, running ones excepted: cancel those first.
 
-        Raises `WrongState` if it is running: cancel it first.
+        Returns the ids of those that are deleted. Many jobs are deleted in portions; if the call
+        fails halfway, repeat it.
         """
-        _check_id(id)
-        (found,) = await self.engine.remove(self.name, [id], now_ms=self.clock.now_ms())
-        if found is State.ACTIVE:
-            unfinished = [state for state in State if state is not State.ACTIVE]
-            raise WrongState(self.name, id, found, unfinished)
-        return found is not None
+        chosen = _check_ids(ids)
+        found = await self.engine.remove(self.name, chosen, now_ms=self.clock.now_ms())
+        return _those(chosen, found, lambda state: state is not State.ACTIVE)
 
     async def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that wait to run; also those that are delayed, if asked for.
@@ -554,17 +580,17 @@ class Queue:
 
     async def clean(
         self,
-        state: State | str = State.COMPLETED,
+        state: State | str,
         *,
-        older_than: Duration = 0,
+        older_than: Duration,
         limit: int | None = None,
     ) -> list[str]:
         """Delete jobs in a state that finished (or were added) longer ago than older_than.
 
-        older_than is seconds or a timedelta. At most limit jobs are deleted, in the order of
-        `jobs`: finished ones from the oldest, waiting ones from the next to run. Returns their ids.
-        Many jobs are deleted in portions; if the call fails halfway, repeat it. Raises
-        `InvalidOption` for the state active: running jobs are cancelled, not cleaned.
+        `clean("completed", older_than="1d")`; with 0 all of them. At most limit jobs are deleted,
+        in the order of `jobs`: finished ones from the oldest, waiting ones from the next to run.
+        Returns their ids. Many jobs are deleted in portions; if the call fails halfway, repeat it.
+        Raises `InvalidOption` for the state active: running jobs are cancelled, not cleaned.
         """
         checked = _check_state(state)
         if checked is State.ACTIVE:
@@ -590,7 +616,7 @@ class Queue:
         call fails halfway, repeat it.
         """
         if not force:
-            running = await self.jobs(State.ACTIVE, count=1)
+            running = await self.jobs(State.ACTIVE, limit=1)
             if running:
                 raise WrongState(self.name, running[0].id, State.ACTIVE, ["finished", "cancelled"])
         await self.engine.forget(self.name)
@@ -615,11 +641,14 @@ class Queue:
 class SyncQueue:
     """A queue's methods, blocking. In a running event loop they warn, for they block it.
 
-    `close` raises `RuntimeError` there.
+    `close` raises `MisplacedCall` there.
     """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
+
+    def __repr__(self) -> str:
+        return f"{self._queue!r}.sync"
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         return _portal.call(self._queue.add(name, data, **options))
@@ -631,17 +660,17 @@ class SyncQueue:
         return _portal.call(self._queue.get(id))
 
     def jobs(
-        self, state: State | str, *, start: int = 0, count: int = 100, newest_first: bool = False
+        self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
         return _portal.call(
-            self._queue.jobs(state, start=start, count=count, newest_first=newest_first)
+            self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
         return _portal.call(self._queue.counts())
 
-    def cancel(self, id: str) -> bool:
-        return _portal.call(self._queue.cancel(id))
+    def cancel(self, *ids: str) -> list[str]:
+        return _portal.call(self._queue.cancel(*ids))
 
     def update(
         self,
@@ -659,23 +688,23 @@ class SyncQueue:
     def log(self, id: str, line: str) -> None:
         _portal.call(self._queue.log(id, line))
 
-    def retry(self, *ids: str) -> None:
-        _portal.call(self._queue.retry(*ids))
+    def retry(self, *ids: str) -> list[str]:
+        return _portal.call(self._queue.retry(*ids))
 
-    def promote(self, *ids: str) -> None:
-        _portal.call(self._queue.promote(*ids))
+    def promote(self, *ids: str) -> list[str]:
+        return _portal.call(self._queue.promote(*ids))
 
-    def remove(self, id: str) -> bool:
-        return _portal.call(self._queue.remove(id))
+    def remove(self, *ids: str) -> list[str]:
+        return _portal.call(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
         return _portal.call(self._queue.drain(delayed=delayed))
 
     def clean(
         self,
-        state: State | str = State.COMPLETED,
+        state: State | str,
         *,
-        older_than: Duration = 0,
+        older_than: Duration,
         limit: int | None = None,
     ) -> list[str]:
         return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
@@ -693,7 +722,7 @@ class SyncQueue:
         return _portal.call(self._queue.is_paused())
 
     def close(self) -> None:
-        _portal.call(self._queue.close(), waits=True)  # for what this loop has open, too
+        _portal.call(self._queue.aclose(), waits=True)  # for what this loop has open, too
 
 
 class TaskDecorator(Protocol):
@@ -749,6 +778,18 @@ def _check_id(id: object) -> str:
     if not isinstance(id, str):
         raise InvalidOption("id", id, "the id of a job as text: str(id)")
     return id
+
+
+def _check_ids(ids: Iterable[object]) -> list[str]:
+    """Ids of a call, each once, in its order."""
+    return list(dict.fromkeys(map(_check_id, ids)))
+
+
+def _those(
+    ids: Sequence[str], found: Sequence[State | None], moves: Callable[[State], bool]
+) -> list[str]:
+    """The ids of the jobs that were found in a state from which a verb moves them."""
+    return [id for id, state in zip(ids, found, strict=True) if state is not None and moves(state)]
 
 
 def _check_state(state: object) -> State:

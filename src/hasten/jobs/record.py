@@ -55,15 +55,15 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts_started: int  # all runs, handed-back ones too
     crashes: int  # runs whose worker died (BullMQ: stalled)
     deferred_failure: str | None = None  # the next worker fails it with this, without a run
-    processed_ms: int | None = None  # start of the latest run
+    started_ms: int | None = None  # start of the latest run
     worker: str | None = None  # of the latest run
     progress: str | None = None  # JSON
-    failed_reason: str | None = None  # of the latest failed run
+    error: str | None = None  # of the latest failed run
     # From here on: not told of a job that has just been claimed.
     due_ms: int | None = None  # while delayed
     finished_ms: int | None = None
     result: str | None = None  # JSON
-    stacktrace: list[str] = []  # one text per failed run, oldest first
+    tracebacks: list[str] = []  # one text per failed run, oldest first
     cancel_requested: bool = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hasten.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, StoreError
 from hasten.jobs.engine import CANCELLED_REASON, Engine
@@ -38,7 +38,7 @@ NOT_KEPT = (
 class Results:
     """The jobs of one queue that somebody waits for. Belongs to one event loop."""
 
-    def __init__(self, engine: Engine, queue: str) -> None:
+    def __init__(self, engine: Callable[[], Engine], queue: str) -> None:
         self._engine = engine
         self._queue = queue
         self._waiting: dict[str, _Waiting] = {}
@@ -107,7 +107,7 @@ class Results:
     async def _read(self) -> None:
         """Follow the events as long as somebody waits."""
         try:
-            self._cursor = (await self._engine.events(self._queue, after=None)).cursor
+            self._cursor = (await self._engine().events(self._queue, after=None)).cursor
             for waiting in self._waiting.values():
                 waiting.began(self._cursor)
             await self._look(list(self._waiting))
@@ -116,7 +116,7 @@ class Results:
             while True:
                 try:
                     async with asyncio.timeout_at(next_look):
-                        page = await self._engine.events(self._queue, after=self._cursor)
+                        page = await self._engine().events(self._queue, after=self._cursor)
                 except TimeoutError:
                     await self._look(self._next_in_turn())
                     next_look = loop.time() + LOOK_AGAIN_SECONDS
@@ -163,7 +163,7 @@ class Results:
 
     async def _look_at_jobs(self, ids: Sequence[str]) -> None:
         gone: list[str] = []
-        for id, end in zip(ids, await self._engine.ends(self._queue, ids), strict=True):
+        for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
             waiting = self._waiting.get(id)
             if waiting is None:
                 continue
@@ -178,14 +178,14 @@ class Results:
 
     async def _look_at_events(self, ids: Sequence[str]) -> None:
         """Find how jobs have ended that are not kept: in the events up to now."""
-        newest = await self._engine.events(self._queue, after=None)
+        newest = await self._engine().events(self._queue, after=None)
         found = ((id, self._waiting.get(id)) for id in ids)
         # Whoever came anew meanwhile, and has no beginning yet, is looked at by the new reader.
         waits = {id: waiting for id, waiting in found if waiting is not None and waiting.since}
         cursor = min((waiting.since for waiting in waits.values()), key=_place, default="0-0")
         ends: dict[str, Event] = {}
         while waits and _place(cursor) < _place(newest.cursor):
-            page = await self._engine.events(self._queue, after=cursor, wait=False)
+            page = await self._engine().events(self._queue, after=cursor, wait=False)
             if not page.events:
                 break
             # The last end counts: a job that has failed may have been run again.

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hasten._clock import Clock
-from hasten.errors import JobFailed
+from hasten.errors import JobFailed, JobTimeout
 from hasten.jobs import failure_log, failures
 from hasten.jobs.arguments import encode_result
 from hasten.jobs.context import Context
@@ -20,7 +20,6 @@ from hasten.jobs.processes import Processes
 from hasten.jobs.record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
 from hasten.jobs.run import Run, Stop
 from hasten.jobs.services import RESTART_SECONDS
-from hasten.jobs.steering import JobTimeout
 from hasten.jobs.threads import Threads
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ class Runner:
             )
         context = None
         if core.parameters.wants_context:
-            context = Context(job, self._note, max_bytes=self._queue.max_bytes)
+            context = Context(job, self._note, max_bytes=self._queue.max_size)
             run.on_stop = context.stop
         try:
             args, kwargs = core.parameters.decode(job.data, context)
@@ -144,7 +143,7 @@ class Runner:
         finally:
             if context is not None:
                 context.close()
-        return encode_result(value, self._queue.max_bytes)
+        return encode_result(value, self._queue.max_size)
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         def offer(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:

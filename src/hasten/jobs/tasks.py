@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, Unpack
 
 from hasten import _portal
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, InvalidTask
 from hasten.jobs.arguments import Parameters
 from hasten.jobs.backoff import BackoffFunction
 from hasten.jobs.context import Context
@@ -40,6 +40,7 @@ class TaskCore:
         *,
         run_in: RunIn | None,
         give_up_on: object,
+        check_arguments: bool,
         backoff_function: BackoffFunction | None,
         made_in: Execution,
     ) -> None:
@@ -49,6 +50,7 @@ class TaskCore:
         self.options = options
         self.run_in = _check_run_in(name, function, run_in)
         self.give_up_on = _check_give_up_on(give_up_on)
+        self.check_arguments = check_arguments
         self.backoff_function = backoff_function
         self.parameters = Parameters(function, name, Context, show_values=queue.show_values)
         self.definition = Definition.of(function, made_in)
@@ -56,11 +58,24 @@ class TaskCore:
     def check(self) -> None:
         """Check what could not be checked when the task was made, as its module was not complete.
 
-        Raises `TypeError` for an annotation, `InvalidOption` for run_in="process".
+        Raises `InvalidTask` for an annotation, `InvalidOption` for run_in="process".
         """
         self.parameters.check()
         if self.run_in == "process":
             _check_found(self.name, self.function)
+
+
+class Arguments(Generic[P]):
+    """The arguments of one call of a task with the parameters P. Made by `Task.args`."""
+
+    __slots__ = ("by_name",)
+
+    def __init__(self, by_name: dict[str, Any]) -> None:
+        self.by_name = by_name
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.by_name.items())
+        return f"Arguments({shown})"
 
 
 class Enqueuer(Generic[P, T]):
@@ -72,31 +87,54 @@ class Enqueuer(Generic[P, T]):
         self._given = given  # what is checked against the clock at each call
         self._template = None if given else core.queue.template(core.name, options)
 
+    def __repr__(self) -> str:
+        given = ", ".join(f"{option}={value!r}" for option, value in self._given.items())
+        return f"<Task {self._core.name} of {self._core.queue.name} using {given}>"
+
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Queue a run with these arguments; once this returns, it is stored.
 
-        Raises `TypeError` for arguments that do not fit, `InvalidArgument` or `PayloadTooLarge`
-        for one that cannot be stored, or would not arrive as it is, `StoreError` if the store does
-        not take it.
+        Raises `InvalidArgument` for arguments that do not fit the task, cannot be stored, or would
+        not arrive as they are, its `PayloadTooLarge` if they are too large, and `StoreError` if the
+        store does not take the job.
         """
         core = self._core
         queue = core.queue
-        arguments = core.parameters.bind(args, kwargs)
-        data = core.parameters.encode(arguments, queue.max_bytes)
+        parameters = core.parameters
+        data = parameters.encode(
+            parameters.bind(args, kwargs), queue.max_size, check=core.check_arguments
+        )
         template = self._template or self._timed_template()
         return await queue.submit(template, data)
 
-    async def enqueue_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Job[T]]:
-        """Queue a run for each mapping of arguments.
+    def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
+        """Arguments for one of the runs of `enqueue_many`. Nothing is queued.
+
+        Raises `InvalidArgument` for arguments that the parameters do not take.
+        """
+        return Arguments(self._core.parameters.bind(args, kwargs))
+
+    async def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
+        """Queue a run for each of several arguments: `send.enqueue_many(map(send.args, names))`.
 
         Up to 1,000 are stored in one transaction: all or none. More of them, or large ones, are
-        stored in several, as `Queue.add_many` says.
+        stored in several, as `Queue.add_many` says. Raises what `enqueue` raises, and
+        `AddedInPart`.
         """
         core = self._core
         template = self._template or self._timed_template()
-        bound = (core.parameters.bind_mapping(call) for call in calls)
-        data = [core.parameters.encode(arguments, core.queue.max_bytes) for arguments in bound]
-        return await core.queue.submit_many([(template, text) for text in data])
+        return await core.queue.submit_many(
+            [(template, self._encode(arguments)) for arguments in calls]
+        )
+
+    def _encode(self, arguments: object) -> str:
+        core = self._core
+        if not isinstance(arguments, Arguments):
+            expected = f"arguments that are made by {core.name}.args(…)"
+            raise InvalidOption("calls", arguments, expected, is_private=True)
+        return core.parameters.encode(
+            arguments.by_name, core.queue.max_size, check=core.check_arguments
+        )
 
     def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:
         """The same task with other options for the calls that follow: `task.using(delay=60)`.
@@ -125,10 +163,16 @@ class SyncEnqueuer(Generic[P, T]):
     def __init__(self, enqueuer: Enqueuer[P, T]) -> None:
         self._enqueuer = enqueuer
 
+    def __repr__(self) -> str:
+        return f"{self._enqueuer!r}.sync"
+
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         return _portal.call(self._enqueuer.enqueue(*args, **kwargs))
 
-    def enqueue_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Job[T]]:
+    def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
+        return self._enqueuer.args(*args, **kwargs)
+
+    def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
         return _portal.call(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
@@ -175,23 +219,23 @@ class ContextTask(Enqueuer[P, T], Generic[P, R, T]):
 
 
 def check_function(function: object) -> None:
-    """Raise `TypeError` for what cannot be a task at all."""
+    """Raise `InvalidTask` for what cannot be a task at all."""
     match function:
         case staticmethod() | classmethod():
             kind = type(function).__name__
-            raise TypeError(
+            raise InvalidTask(
                 f"a {kind} object cannot be a task: write @staticmethod above @queue.task, "
                 "not below it, and use no @classmethod"
             )
         case type():
-            raise TypeError(f"the class {function.__qualname__} cannot be a task: use a function")
+            raise InvalidTask(f"the class {function.__qualname__} cannot be a task: use a function")
     if not callable(function):
-        raise TypeError(f"{function!r} cannot be a task: it is not a function (a name is name=…)")
+        raise InvalidTask(f"{function!r} cannot be a task: it is not a function (a name is name=…)")
 
 
 def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None) -> RunIn:
     if is_generator(function):
-        raise TypeError(f"task {name!r}: a generator cannot be a task: return a list, or enqueue")
+        raise InvalidTask(f"task {name!r}: a generator cannot be a task: return a list, or enqueue")
     in_loop = is_async(function)
     match run_in:
         case None:

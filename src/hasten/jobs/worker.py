@@ -31,8 +31,9 @@ from typing import Any, Final, Self
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
-from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected
-from hasten.jobs import engines, failure_log, suspects
+from hasten._store import File
+from hasten.errors import InvalidOption, MisplacedCall, StoreError, StoreInterrupted, StoreRejected
+from hasten.jobs import failure_log, suspects
 from hasten.jobs.lane import Lane
 from hasten.jobs.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs.options import (
@@ -77,15 +78,14 @@ LAST_WORDS_SECONDS: Final = 5.0
 class Worker:
     """Runs the jobs of some queues, up to concurrency at once: `async with Worker(mail): …`.
 
-    Leaving the block, or `stop`, ends it gracefully: it takes no more jobs, gives the running ones
-    grace to finish, and hands back the rest without using up an attempt of theirs.
+    Leaving the block, `stop` or `aclose` ends it gracefully: it takes no more jobs, gives the
+    running ones grace to finish, and hands back the rest without using up an attempt of theirs.
 
     lease is how long a job stays with a worker that stops renewing it. It is renewed four times as
     often, from a thread, so that a blocked event loop loses nothing. A job whose worker
     has died crash_limit times while running it fails. keep_completed and keep_failed are for jobs
-    that do not say themselves (`Keep`, a count, True or False). processes is how many handlers
-    with run_in="process" run at once; None means as many as there are processors. Durations are
-    seconds or timedeltas.
+    that do not say themselves (`Keep`, a count, True or False). handler_processes is how many
+    handlers with run_in="process" run at once; None means as many as there are processors.
     """
 
     def __init__(
@@ -98,17 +98,16 @@ class Worker:
         crash_limit: int = 3,
         keep_completed: Keep | bool | int = DEFAULT_KEEP_COMPLETED,
         keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
-        processes: int | None = None,
+        handler_processes: int | None = None,
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one Queue or more")
-        places = [(queue.engine.url, queue.name) for queue in queues]
-        if len(set(places)) < len(set(queues)):
+        if len(set(map(_place, queues))) < len(set(queues)):
             raise InvalidOption("queues", queues, "one Queue object for each queue")
         for option, value in {"concurrency": concurrency, "crash_limit": crash_limit}.items():
             check_whole(option, value, 1)
-        if processes is not None:
-            check_whole("processes", processes, 1)
+        if handler_processes is not None:
+            check_whole("handler_processes", handler_processes, 1)
         self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency
@@ -119,7 +118,7 @@ class Worker:
             check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
         )
         self._keep_failed = check_keep("keep_failed", keep_failed) or DEFAULT_KEEP_FAILED
-        self._process_count = processes or os.cpu_count() or 1
+        self._process_count = handler_processes or os.cpu_count() or 1
         self._clock: Clock = queues[0].clock
         self._lanes: list[Lane] = []
         self._suspects = Suspects(crash_limit)
@@ -134,7 +133,11 @@ class Worker:
         self._grace_until = 0.0  # by the clock of the event loop
         self._grace_period: asyncio.Timeout | None = None
         self._stopped: asyncio.Event | None = None
-        self._stop_asked: asyncio.Event | None = None
+        self._stop_requested: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(queue.name for queue in self._queues)
+        return f"<Worker {self.name} of {names}>"
 
     # Life ---------------------------------------------------------------------------------------
 
@@ -144,12 +147,12 @@ class Worker:
         Raises what `Queue.check_tasks` raises.
         """
         if self._lanes:
-            raise RuntimeError("this worker has been started already: make another one")
+            raise MisplacedCall("this worker has been started already: make another one")
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._room = Room(self._concurrency)
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
@@ -159,13 +162,13 @@ class Worker:
         await self._services.open()
         outages: dict[str, Outage] = {}
         for queue in self._queues:
-            engine = queue.acquire_engine()  # it stays open when the queue is closed
+            queue.store_use.enter(self)  # it stays open when the queue is closed
+            url = queue.store_use.engine().url
             self._lanes.append(
                 Lane(
                     queue,
-                    engine,
                     room=self._room,
-                    outage=outages.setdefault(engine.url, Outage(engine.url)),
+                    outage=outages.setdefault(url, Outage(url)),
                     keeper=self._keeper,
                     threads=self._threads,
                     processes=self._processes,
@@ -187,7 +190,7 @@ class Worker:
             self._failure = error
         if not self._stopping:
             self._begin_to_stop(self._grace)
-            self.ask_to_stop()
+            self.request_stop()
             if self._holder is not None:
                 self._has_cancelled_holder = self._holder.cancel()
         logger.critical("worker %s has failed and stops", self.name, exc_info=error)
@@ -224,10 +227,10 @@ class Worker:
         called in the main thread, as signals are. Raises what the worker itself has failed with.
         """
         await self.start()
-        assert self._stop_asked is not None
+        assert self._stop_requested is not None
         with self._signals():
             try:
-                await self._stop_asked.wait()
+                await self._stop_requested.wait()
             except asyncio.CancelledError:
                 logger.error("worker %s: the task that runs it was cancelled; it stops", self.name)
                 await self._stop(self._grace)
@@ -248,7 +251,7 @@ class Worker:
                 os._exit(128 + number)
             signalled = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: it is over anyway
-                self._loop.call_soon_threadsafe(self.ask_to_stop)
+                self._loop.call_soon_threadsafe(self.request_stop)
 
         before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
         self._handles_signals = True
@@ -259,17 +262,21 @@ class Worker:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def ask_to_stop(self) -> None:
-        """Let `run` stop. To be called in the worker's event loop."""
-        if self._stop_asked is not None and not self._stop_asked.is_set():
+    def request_stop(self) -> None:
+        """Make `run` stop the worker, and return at once. Call it in the worker's event loop."""
+        if self._stop_requested is not None and not self._stop_requested.is_set():
             logger.info("worker %s stops; a second signal ends it at once", self.name)
-            self._stop_asked.set()
+            self._stop_requested.set()
+
+    async def aclose(self) -> None:
+        """The same as `stop()`."""
+        await self.stop()
 
     async def stop(self, grace: Duration | None = None) -> None:
         """End gracefully; returns when all is stored or handed back. Safe to call twice.
 
         If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises
-        what the worker itself has failed with, and `RuntimeError` in a handler of this worker.
+        what the worker itself has failed with, and `MisplacedCall` in a handler of this worker.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
@@ -281,7 +288,7 @@ class Worker:
         self._begin_to_stop(grace)
         if asyncio.current_task() in self._running():
             # It would be handed back, and stop the next worker, too.
-            raise RuntimeError("a handler cannot wait for its own worker, which is stopping now")
+            raise MisplacedCall("a handler cannot wait for its own worker, which is stopping now")
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:
@@ -374,9 +381,10 @@ class Worker:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
                     await lane.engine.leave(lane.name, self._id)
+        for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
-                    await engines.release(lane.engine)
+                    await queue.store_use.leave(self)
 
     # Fetching -----------------------------------------------------------------------------------
 
@@ -648,6 +656,14 @@ class Worker:
                 "took back %d jobs of queue %s whose worker is gone: %s",
                 len(ids), lane.name, ", ".join(ids[:10]),
             )  # fmt: skip
+
+
+def _place(queue: Queue) -> tuple[object, ...]:
+    """Where the jobs of a queue are: equal if two queue objects stand for one queue."""
+    store = queue.store_use.made
+    if store is None or store.location == File(None):  # that of the process; one in memory
+        return id(store or queue.store_use), queue.name
+    return queue.store_use.engine().url, store.prefix, queue.name
 
 
 async def _store_rest(lane: Lane) -> None:

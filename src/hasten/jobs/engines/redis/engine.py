@@ -14,6 +14,7 @@ import secrets
 import weakref
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -23,10 +24,10 @@ from hasten._logs import get_logger
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
-from hasten._redis_address import parse_url
+from hasten._redis_address import Address
+from hasten._store import DEFAULT_TIMEOUT
 from hasten.errors import (
     HastenError,
-    JobNotFound,
     StoreError,
     StoreInterrupted,
     StoreRejected,
@@ -92,20 +93,18 @@ REFUSALS: Final = {
 
 
 class RedisEngine:
-    """`redis://host:6379/0`, and the other forms of `hasten._redis.parse_url`.
-
-    Options in the URL beside the driver's: `?prefix=bull` (what all keys begin with, as BullMQ's
-    option of that name).
-    """
+    """Jobs on a server. prefix is what all keys begin with, as BullMQ's option of that name."""
 
     flights = 2  # one is at the server while what the other one brought is run
     at_once = JOBS_AT_ONCE
 
-    def __init__(self, url: str) -> None:
-        address = parse_url(url, known={"prefix"})
-        prefix = address.options.get("prefix", DEFAULT_PREFIX)
-        self._server = Server(address)
-        self._keys = Keys(prefix, tagged=self._server.is_cluster)
+    def __init__(
+        self, address: Address, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
+    ) -> None:
+        self._server = Server(replace(address, timeout=timeout))
+        self._keys = Keys(
+            DEFAULT_PREFIX if prefix is None else prefix, tagged=self._server.is_cluster
+        )
         self._url = address.shown
         self._strays = _Strays()
         self._probed_ms: dict[str, int] = {}  # by queue: when the server answered, by its clock
@@ -390,15 +389,15 @@ class RedisEngine:
         ]
 
     async def page(
-        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+        self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         found: dict[str, JobRecord] = {}  # each once: jobs may move between two calls
         looked, is_end = 0, False
-        while looked < count and not is_end:
+        while looked < limit and not is_end:
             request = {
                 "state": STATE_KEYS[state],
-                "first": start + looked,
-                "count": min(count - looked, JOBS_AT_ONCE),
+                "first": offset + looked,
+                "count": min(limit - looked, JOBS_AT_ONCE),
                 "newest_first": newest_first,
             }
             rows, looked_at, is_end = await self._run("page", queue, request, repeatable=True)
@@ -503,10 +502,7 @@ class RedisEngine:
         answers: list[State | None] = []
         for first in range(0, len(ids), JOBS_AT_ONCE):
             request = {"ids": ids[first : first + JOBS_AT_ONCE], "source": source.value}
-            portion = await self._run("requeue", queue, request)
-            if isinstance(portion, bytes):
-                raise JobNotFound(queue, text(portion))
-            answers += _states(portion)
+            answers += _states(await self._run("requeue", queue, request))
         return answers
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
@@ -590,7 +586,7 @@ class RedisEngine:
         keys = await self._server.scan(f"{_literal(self._keys.prefix)}:*:meta")
         return [self._keys.queue_of(text(key)) for key in keys]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         local = self._by_loop.pop(asyncio.get_running_loop(), None)
         if local is not None:
             await local.close()

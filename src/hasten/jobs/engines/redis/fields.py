@@ -63,19 +63,19 @@ def job_record(
         attempts_started=whole(fields.get("ats")) or 0,
         crashes=whole(fields.get("stc")) or 0,
         deferred_failure=deferred,
-        processed_ms=whole(fields.get("processedOn")),
+        started_ms=whole(fields.get("processedOn")),
         worker=fields.get("pb"),
         progress=fields.get("progress"),
-        failed_reason=fields.get("failedReason"),
+        error=fields.get("failedReason"),
         due_ms=due_ms,
         finished_ms=whole(fields.get("finishedOn")),
         result=fields.get("returnvalue"),
-        stacktrace=_stacktrace(fields.get("stacktrace")),
+        tracebacks=_tracebacks(fields.get("stacktrace")),
         cancel_requested=deferred == CANCELLED_REASON,
     )
 
 
-def _stacktrace(stored: str | None) -> list[str]:
+def _tracebacks(stored: str | None) -> list[str]:
     if not stored:
         return []
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from hasten.errors import JobNotFound
 from hasten.jobs.engine import CANCELLED_REASON, keep_or
 from hasten.jobs.engines.sqlite.events import Group
 from hasten.jobs.engines.sqlite.ledger import Ledger, open_ledger
@@ -44,10 +43,8 @@ def requeue(
     with open_ledger(connection, queue) as ledger:
         for id in ids:
             seq, state, priority, opts = _find(connection, queue, id)
-            if state is None:
-                raise JobNotFound(queue, id)
+            answers.append(state)
             if state is not source:
-                answers.append(state)
                 continue
             # As in BullMQ: a job run again honours lifo, a promoted one does not.
             front = source in FINISHED and not priority and _options(opts).lifo
@@ -58,7 +55,6 @@ def requeue(
                 execute(connection, "run_again", seq=seq, state=state, rank=rank)
                 ledger.count(source, -1)
             ledger.tell(Group("waiting", [id], previous=source))
-            answers.append(None)
     return answers
 
 

@@ -13,14 +13,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from sqlite3 import Connection
 from typing import Final, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from hasten._sqlite import GROUP_WEIGHT, Database
-from hasten._urls import without_password
-from hasten.errors import InvalidOption
+from hasten._store import DEFAULT_TIMEOUT, File
 from hasten.jobs.engine import check_cursor
 from hasten.jobs.engines.sqlite import administration, events, producing, updating, working
 from hasten.jobs.engines.sqlite.ledger import Ledger
@@ -59,31 +56,30 @@ YIELD_SECONDS: Final = 0.002
 
 
 class SqliteEngine:
-    """`sqlite:///file.db` (relative to the working directory), `sqlite:////abs/file.db`, `sqlite://`.
+    """Jobs in a SQLite file, or in memory.
 
-    Options in the URL: `?synchronous=normal` (a power cut may lose the last commits; the default,
-    `full`, flushes what was accepted and what came of runs before it answers), `?timeout=10`
-    (seconds to wait for a lock that another process holds).
+    With `synchronous` FULL it flushes what was accepted and what came of runs before it answers;
+    with NORMAL a power cut may lose the last commits. timeout is how long to wait for a lock that
+    another process holds, in seconds.
     """
 
     flights = 1
     at_once = 500
 
-    def __init__(self, url: str) -> None:
-        path, synchronous, busy_seconds = _parse(url)
-        self._path = path
-        self._url = "sqlite://" if path is None else f"sqlite:///{path}"
-        if synchronous != "FULL":
-            self._url += f"?synchronous={synchronous.lower()}"
+    def __init__(self, file: File, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._path = path = file.path
+        self._url = "memory://" if path is None else f"sqlite:///{path}"
+        if file.synchronous != "FULL":
+            self._url += f"?synchronous={file.synchronous.lower()}"
         self._database = Database(
             path,
             name=self._url,
             prepare=partial(migrate, self._url),
-            synchronous=synchronous,
-            busy_seconds=busy_seconds,
+            synchronous=file.synchronous,
+            busy_seconds=timeout,
             marks=_read_marks,
         )
-        self._flushes = path is not None and synchronous == "FULL"
+        self._flushes = path is not None and file.synchronous == "FULL"
         self._retention = working.Retention()
 
     @property
@@ -218,13 +214,13 @@ class SqliteEngine:
         return ends
 
     async def page(
-        self, queue: str, state: State, *, start: int, count: int, newest_first: bool
+        self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         statement = "list_newest" if newest_first else "list_oldest"
 
         def read(connection: Connection) -> list[JobRecord]:
             seqs = read_json(
-                connection, statement, queue=queue, state=state, limit=count, offset=start
+                connection, statement, queue=queue, state=state, limit=limit, offset=offset
             )
             return list(read_jobs(connection, seqs).values())
 
@@ -386,39 +382,12 @@ class SqliteEngine:
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self._database.run(work, write=False)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         self.close_now()
 
     def close_now(self) -> None:
-        """`close`, where no event loop runs. Blocks for as long as the last commit takes."""
+        """`aclose`, where no event loop runs. Blocks for as long as the last commit takes."""
         self._database.close()
-
-
-def _parse(url: str) -> tuple[Path | None, str, float]:
-    parts, shown = urlsplit(url), without_password(url)
-    if parts.scheme != "sqlite" or parts.netloc or parts.fragment:
-        raise InvalidOption(
-            "url",
-            shown,
-            "sqlite:///file.db (three slashes; four for an absolute path) or sqlite://",
-        )
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    synchronous = options.pop("synchronous", "full").upper()
-    if synchronous not in {"OFF", "NORMAL", "FULL", "EXTRA"}:
-        raise InvalidOption("url", shown, "synchronous=full, normal, extra or off")
-    timeout = options.pop("timeout", "10")
-    try:
-        busy_seconds = float(timeout)
-    except ValueError:
-        busy_seconds = -1
-    if not 0 <= busy_seconds < float("inf"):
-        raise InvalidOption("url", shown, "timeout=seconds")
-    if options:
-        raise InvalidOption("url", shown, "no options but synchronous and timeout")
-    path = unquote(parts.path)
-    if path in {"", "/"}:
-        return None, synchronous, busy_seconds
-    return Path(path.removeprefix("/")).absolute(), synchronous, busy_seconds
 
 
 def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:

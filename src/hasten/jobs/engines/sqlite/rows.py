@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 logger = get_logger("hasten.sqlite")
 
-STACKTRACE: Final = JobRecord.__struct_fields__.index("stacktrace")
+STACKTRACE: Final = JobRecord.__struct_fields__.index("tracebacks")
 
 _decode: Final = msgspec.json.Decoder().decode
 _numbered_records: Final = msgspec.json.Decoder(list[tuple[int, JobRecord]])

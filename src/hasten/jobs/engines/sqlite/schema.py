@@ -47,14 +47,14 @@ def require_existing(url: str, path: Path | None) -> None:
         raise StoreUnavailable(
             url,
             "another process cannot open a store in memory: "
-            "name a file or a server with HASTEN_URL or Queue(url=...)",
+            "name a file or a server with HASTEN_URL or Queue(store=...)",
         )
     fault = _why_not_ours(path)
     if fault is not None:
         raise StoreUnavailable(
             url,
             f"{fault}. Run the command in the folder of the application, "
-            "or name the store with HASTEN_URL or Queue(url=...)",
+            "or name the store with HASTEN_URL or Queue(store=...)",
         )
 
 

@@ -2,24 +2,17 @@
 -- requeue: make jobs ready now that are delayed (promote) or finished (run again).
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}, source}
--- Returns for each id false when it was moved, else the state it is in; or the first id that there
--- is no job for, as a string, and then moves none.
+-- Returns for each id the state in which it was found, false where there is no such job. Those that
+-- were found in source are moved.
 local q = open(KEYS[1])
 local source = request.source
-for _, id in ipairs(request.ids) do
-  if not exists(q, id) then
-    return id
-  end
-end
 begin_writing(q)
 local answers = {}
 for index, id in ipairs(request.ids) do
   local job_key = q.base .. id
-  local state = state_of(q, id)
-  if state ~= source then
-    answers[index] = state or 'unknown'
-  else
-    answers[index] = false
+  local state = exists(q, id) and state_of(q, id)
+  answers[index] = state or false
+  if state == source then
     take_out(q, id, state)
     local job = read_fields(job_key, 'priority', 'opts', 'parentKey')
     local priority = priority_of(job[1])
