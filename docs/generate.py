@@ -39,7 +39,12 @@ FOLDER: Final = Path(__file__).parent / "reference"
 
 NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change those, then run it. -->"
 
-NOT_MADE_BY_USERS: Final = set("Arguments Context Event Job QueueEvents Task".split())
+NOT_MADE_BY_USERS: Final = set(
+    """
+    Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents SyncEnqueuer SyncJob
+    SyncQueue Task
+    """.split()
+)
 
 # Public to the rest of the package, of no use to its users.
 FOR_HASTEN_ITSELF: Final = set(
@@ -131,7 +136,11 @@ class _Assignment(NamedTuple):
 def _assignment(module: str, name: str) -> _Assignment:
     """Where a name gets its value: in a module, or in the one that it was imported from."""
     source, tree = _parsed(module)
-    for node, text in itertools.zip_longest(tree.body, tree.body[1:]):
+    # With what is imported for type checkers alone.
+    body = [
+        inner for node in tree.body for inner in (node.body if isinstance(node, ast.If) else [node])
+    ]
+    for node, text in itertools.zip_longest(body, body[1:]):
         match node:
             case ast.ImportFrom(str() as origin, names) if any(n.name == name for n in names):
                 return _assignment(origin, name)

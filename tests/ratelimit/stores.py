@@ -13,8 +13,8 @@ from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
 from hasten.ratelimit.counter_store import (
     Check,
+    CheckGroup,
     CounterStore,
-    Group,
     Outcome,
     Settlement,
     is_denied,
@@ -107,7 +107,7 @@ class Oracle:
         self._clock = clock
         self._states: dict[tuple[str, bytes], State] = {}
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         answer = []
         for group in groups:
             places = [(check.bucket, check.key) for check in group]

@@ -15,7 +15,7 @@ from hasten._timeouts import LoopTimeout, done_within
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit import Limiter
 from hasten.ratelimit.breaker import FAILURES
-from hasten.ratelimit.counter_store import Check, Group, Outcome, digest
+from hasten.ratelimit.counter_store import Check, CheckGroup, Outcome, digest
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.rates import Rate
 from hasten.ratelimit.rules import rule_of
@@ -62,7 +62,7 @@ async def test_an_event_loop_that_is_always_late_blames_no_store(
 
 async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
     class Slow(Oracle):
-        async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+        async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
             for _ in range(4):
                 await asyncio.sleep(0)
             return await super().hit(groups)
@@ -94,7 +94,7 @@ class Moody(Oracle):
 
     fails = False
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         self._raise()
         return await super().hit(groups)
 

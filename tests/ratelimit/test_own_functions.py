@@ -16,7 +16,7 @@ from hasten.ratelimit import (
     limit,
     repeated,
 )
-from hasten.ratelimit.counter_store import OnError
+from hasten.ratelimit.counter_store import OnStoreError
 from tests.http.client import Client
 from tests.ratelimit.sites import FRAMEWORKS, Served
 
@@ -72,7 +72,7 @@ async def test_a_cost_that_fails_is_1() -> None:
     [("local", [200, 200, 200]), ("allow", [200, 200, 200]), ("deny", [503, 503, 503])],
 )
 async def test_a_rate_that_never_worked_follows_what_holds_without_a_store(
-    on_store_error: OnError, statuses: list[int]
+    on_store_error: OnStoreError, statuses: list[int]
 ) -> None:
     for rate in BAD_RATES:
         limits = [Limit(rate, algorithm="sliding"), Limit("9/h", name="other")]

@@ -11,7 +11,7 @@ import pytest
 from hasten import Store
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware, limit
-from hasten.ratelimit.counter_store import Check, OnError, digest
+from hasten.ratelimit.counter_store import Check, OnStoreError, digest
 from hasten.ratelimit.denials import TRUSTED_US
 from hasten.ratelimit.fallback import Guard
 from hasten.ratelimit.rates import Rate
@@ -73,7 +73,7 @@ async def test_other_processes_hear_of_it_within_a_second(
 
 @pytest.mark.parametrize("on_error", ["local", "allow", "deny"])
 async def test_what_is_denied_stays_denied_while_the_store_is_away(
-    on_error: OnError, clock: Clock
+    on_error: OnStoreError, clock: Clock
 ) -> None:
     """Though nobody can be asked whether it was reset."""
     store: Any = Moody(clock)

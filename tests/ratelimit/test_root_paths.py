@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit.definitions import Key
+from hasten.ratelimit.definitions import LimitKey
 from tests.http.client import App, Client, Receive, Response, Scope, Send
 from tests.http.hosts import django_app, untyped
 
@@ -175,7 +175,9 @@ async def ask(app: App, path: str, root_path: str = "") -> Response:
         return await exchange.response()
 
 
-def limited(app: App, path: str | None = "/login", rate: str = "1000000/h", key: Key = "ip") -> App:
+def limited(
+    app: App, path: str | None = "/login", rate: str = "1000000/h", key: LimitKey = "ip"
+) -> App:
     return RateLimitMiddleware(app, limits=[Limit(rate, path=path, key=key)])
 
 

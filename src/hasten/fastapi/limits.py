@@ -12,7 +12,7 @@ from fastapi.requests import HTTPConnection
 from hasten._asgi import Scope
 from hasten.errors import MissingMiddleware
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit.definitions import AnyRate, RouteOptions, paths_of
+from hasten.ratelimit.definitions import RateOption, RouteOptions, paths_of
 from hasten.ratelimit.exchange import current
 from hasten.ratelimit.exemptions import is_exempt
 from hasten.ratelimit.fields import STYLES_BY_DEFAULT
@@ -29,12 +29,12 @@ class RateLimited(Depends):
     `MissingMiddleware`. It does not count the requests of a handler that is `exempt`.
     """
 
-    def __init__(self, rate: AnyRate, **options: Unpack[RouteOptions]) -> None:
+    def __init__(self, rate: RateOption, **options: Unpack[RouteOptions]) -> None:
         super().__init__(dependency=_Limited(rate, options), use_cache=False)
 
 
 class _Limited:
-    def __init__(self, rate: AnyRate, options: RouteOptions) -> None:
+    def __init__(self, rate: RateOption, options: RouteOptions) -> None:
         self._rate = rate
         self._options = options
         self.limit: Final = route_limit(rate, "", **options)

@@ -3,7 +3,7 @@
 `FieldSelector` knows no framework; `hasten.fastapi.Fields` is the same for FastAPI.
 """
 
-from hasten._answers import EncodedResponse, RequestLike
+from hasten._answers import EncodedResponse, HeadersLike, RequestLike
 from hasten._queries import QueryLike
 from hasten.fields.allowed import AllowedFields, Field, FieldSet
 from hasten.fields.names import Unknown
@@ -18,6 +18,7 @@ __all__ = [
     "FieldSelector",
     "FieldSelectorOptions",
     "FieldSet",
+    "HeadersLike",
     "Partial",
     "QueryLike",
     "RequestLike",

@@ -75,6 +75,7 @@ ADDED_AT_ONCE: Final = 1_000
 BYTES_LIKE_A_JOB: Final = 2_000
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
+"""A job to add: the name of its task, its data and, if you like, its options."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 RunIn = Literal["loop", "thread", "process"]
+"""Where a handler runs: in the worker's event loop, in a thread, or in a process of its own."""
 
 
 class TaskCore:

@@ -4,10 +4,19 @@
 framework; `hasten.fastapi.Paginate` is the same for FastAPI.
 """
 
-from hasten._answers import EncodedResponse, RequestLike
+from hasten._answers import EncodedResponse, HeadersLike, RequestLike
 from hasten._queries import QueryLike
 from hasten.fields.names import Unknown
-from hasten.pagination.counts import Cached, Capped, Count, CountFunction, Counting, Relation
+from hasten.pagination.counts import (
+    Cached,
+    Capped,
+    Count,
+    CountFunction,
+    Counting,
+    CountName,
+    Relation,
+)
+from hasten.pagination.cursor import Cursor
 from hasten.pagination.order import Nulls, Order, SortKey
 from hasten.pagination.page import CursorPage, Envelope, Page
 from hasten.pagination.paginator import Paginator, PaginatorOptions, Secret, SyncPaginator
@@ -19,10 +28,13 @@ __all__ = [
     "Capped",
     "Count",
     "CountFunction",
+    "CountName",
     "Counting",
+    "Cursor",
     "CursorPage",
     "EncodedResponse",
     "Envelope",
+    "HeadersLike",
     "Mode",
     "Nulls",
     "Order",

@@ -12,7 +12,7 @@ from hasten.errors import InvalidOption
 Relation = Literal["eq", "gte", "estimate"]
 """What a total says of the true number: it is it, it is not above it, or it is a guess of it."""
 
-Plain = Literal["exact", "estimated", "none"]
+CountName = Literal["exact", "estimated", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Cached:
     say whose they are. A page that shows more rows than the cached total corrects it.
     """
 
-    count: Plain | Capped | CountFunction
+    count: CountName | Capped | CountFunction
     ttl: Duration
     max_entries: int = 1024
     """How many totals to keep. The least recently used one is dropped first."""
@@ -60,10 +60,10 @@ class Cached:
             raise InvalidOption("max_entries", most, "a whole number from 1")
 
 
-Uncached: TypeAlias = Plain | Capped
+Uncached: TypeAlias = CountName | Capped
 """What one of our statements counts."""
 
-Counting: TypeAlias = Plain | Capped | Cached | CountFunction
+Counting: TypeAlias = CountName | Capped | Cached | CountFunction
 """How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`,
 `Cached`, or a function of yours."""
 
@@ -105,9 +105,9 @@ def to_counting(value: object) -> Counting:
     """Raises `InvalidOption`."""
     if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value
-    for name in get_args(Plain):
+    for name in get_args(CountName):
         if value == name:
-            plain: Plain = name
+            plain: CountName = name
             return plain
     raise InvalidOption(
         "count",

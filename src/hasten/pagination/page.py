@@ -20,7 +20,6 @@ from hasten.pagination.params import PageParams
 
 T = TypeVar("T")
 
-Rows: TypeAlias = list[Row]
 """Ready to be encoded. Changes of a row before that are encoded, too."""
 
 
@@ -68,7 +67,9 @@ class Page(_Record, Generic[T]):
 
     _name = "Page"
 
-    def __init__(self, data: Rows, page: int, limit: int, count: Count, has_more: bool) -> None:
+    def __init__(
+        self, data: list[Row], page: int, limit: int, count: Count, has_more: bool
+    ) -> None:
         self.data = data
         self.page = page
         self.limit = limit
@@ -108,7 +109,7 @@ class CursorPage(_Record, Generic[T]):
 
     def __init__(
         self,
-        data: Rows,
+        data: list[Row],
         limit: int,
         next_cursor: str | None,
         prev_cursor: str | None,

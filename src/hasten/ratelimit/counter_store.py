@@ -23,9 +23,9 @@ from hasten._durations import Duration
 from hasten._request_info import RequestInfo
 from hasten.ratelimit.rules import Rule
 
-OnError: TypeAlias = Literal["local", "allow", "deny"]
+OnStoreError: TypeAlias = Literal["local", "allow", "deny"]
 
-ON_ERROR: Final[tuple[OnError, ...]] = get_args(OnError)
+ON_ERROR: Final[tuple[OnStoreError, ...]] = get_args(OnStoreError)
 
 
 class Check(NamedTuple):
@@ -51,7 +51,7 @@ class Check(NamedTuple):
     forced: bool = False
     shadow: bool = False
     processes: int = 0
-    on_error: OnError = "local"
+    on_error: OnStoreError = "local"
 
 
 class Token(NamedTuple):
@@ -120,7 +120,7 @@ class Settlement(NamedTuple):
     keep: int = 0
 
 
-Group: TypeAlias = Sequence[Check]
+CheckGroup: TypeAlias = Sequence[Check]
 """The checks of one policy, at least one: one key, a bucket for each. They take all or nothing."""
 
 
@@ -131,7 +131,7 @@ class CounterStore(Protocol):
     `Clock` that it goes by, if that is not the system's; and `clear()`, which forgets all keys.
     """
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         """Take groups in order, up to and with the first that is denied; later ones are missing.
 
         A denied group takes nothing, groups before it stay taken. In a denied group those checks
@@ -179,7 +179,7 @@ class ImmediateStore(CounterStore, Protocol):
     def hit_one(self, check: Check) -> Outcome:
         """`hit` of one check."""
 
-    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]]: ...
+    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]: ...
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None: ...
 
@@ -190,7 +190,7 @@ class ImmediateStore(CounterStore, Protocol):
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None: ...
 
 
-def is_denied(group: Group, outcomes: Sequence[Outcome]) -> bool:
+def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
     """Whether the groups behind this one are not taken, by its outcomes."""
     if len(outcomes) == 1 and outcomes[0].ok:  # most are
         return False

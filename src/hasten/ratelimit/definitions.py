@@ -14,7 +14,7 @@ from hasten._decision import Decision
 from hasten._durations import Duration, to_us
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
-from hasten.ratelimit.counter_store import ON_ERROR, Check, OnError, digest
+from hasten.ratelimit.counter_store import ON_ERROR, Check, OnStoreError, digest
 from hasten.ratelimit.fields import Policy
 from hasten.ratelimit.rates import Rate, Rates, to_limit, to_rates
 from hasten.ratelimit.rules import (
@@ -28,19 +28,22 @@ from hasten.ratelimit.rules import (
 
 T = TypeVar("T")
 
-OrAwaitable: TypeAlias = T | Awaitable[T]
+MaybeAwaitable: TypeAlias = T | Awaitable[T]
 
-Rated: TypeAlias = str | Rate | Rates
+RateLike: TypeAlias = str | Rate | Rates
 """``"100/15m"``, ``Rate(100, per=timedelta(minutes=15))``, or several that hold together."""
 
-AnyRate: TypeAlias = Rated | Callable[[RequestInfo], OrAwaitable[Rated]]
+RateOption: TypeAlias = RateLike | Callable[[RequestInfo], MaybeAwaitable[RateLike]]
 """The same, or a function of the request that gives one."""
 
-Key: TypeAlias = Literal["ip", "global", "route"] | Callable[[RequestInfo], OrAwaitable[str | None]]
+LimitKey: TypeAlias = (
+    Literal["ip", "global", "route"] | Callable[[RequestInfo], MaybeAwaitable[str | None]]
+)
+"""Whom a limit counts: each client, everybody together, each client on each path, or by a key."""
 Message: TypeAlias = (
     str
     | Mapping[str, object]
-    | Callable[[RequestInfo], OrAwaitable[str | Mapping[str, object] | ASGIApp]]
+    | Callable[[RequestInfo], MaybeAwaitable[str | Mapping[str, object] | ASGIApp]]
 )
 Per: TypeAlias = Literal["request", "message"]
 
@@ -60,21 +63,21 @@ class RouteOptions(TypedDict, total=False):
     """The options of `Limit` for a limit of one route: what it is for, the route says."""
 
     name: str | None
-    key: Key
-    cost: int | Callable[[RequestInfo], OrAwaitable[int]]
+    key: LimitKey
+    cost: int | Callable[[RequestInfo], MaybeAwaitable[int]]
     algorithm: Algorithm | None
-    skip: Callable[[RequestInfo], OrAwaitable[bool]] | None
+    skip: Callable[[RequestInfo], MaybeAwaitable[bool]] | None
     skip_successful: bool
     skip_failed: bool
-    is_success: Callable[[RequestInfo], OrAwaitable[bool]] | None
+    is_success: Callable[[RequestInfo], MaybeAwaitable[bool]] | None
     count_statuses: Collection[int] | None
     message: Message | None
     status: int
-    on_limited: Callable[[Decision], OrAwaitable[object]] | None
+    on_limited: Callable[[Decision], MaybeAwaitable[object]] | None
     shadow: bool
     headers: bool
     block_for: Duration
-    on_store_error: OnError | None
+    on_store_error: OnStoreError | None
     approximate: bool
 
 
@@ -84,15 +87,15 @@ class ConcurrencyOptions(TypedDict, total=False):
     path: str | Sequence[str] | None
     methods: Collection[str] | None
     name: str | None
-    key: Key
-    cost: int | Callable[[RequestInfo], OrAwaitable[int]]
-    skip: Callable[[RequestInfo], OrAwaitable[bool]] | None
+    key: LimitKey
+    cost: int | Callable[[RequestInfo], MaybeAwaitable[int]]
+    skip: Callable[[RequestInfo], MaybeAwaitable[bool]] | None
     message: Message | None
     status: int
-    on_limited: Callable[[Decision], OrAwaitable[object]] | None
+    on_limited: Callable[[Decision], MaybeAwaitable[object]] | None
     shadow: bool
     headers: bool
-    on_store_error: OnError | None
+    on_store_error: OnStoreError | None
 
 
 class Limit:
@@ -130,26 +133,26 @@ class Limit:
 
     def __init__(
         self,
-        rate: AnyRate,
+        rate: RateOption,
         *,
         path: str | Sequence[str] | None = None,
         methods: Collection[str] | None = None,
         name: str | None = None,
-        key: Key = "ip",
-        cost: int | Callable[[RequestInfo], OrAwaitable[int]] = 1,
+        key: LimitKey = "ip",
+        cost: int | Callable[[RequestInfo], MaybeAwaitable[int]] = 1,
         algorithm: Algorithm | None = None,
-        skip: Callable[[RequestInfo], OrAwaitable[bool]] | None = None,
+        skip: Callable[[RequestInfo], MaybeAwaitable[bool]] | None = None,
         skip_successful: bool = False,
         skip_failed: bool = False,
-        is_success: Callable[[RequestInfo], OrAwaitable[bool]] | None = None,
+        is_success: Callable[[RequestInfo], MaybeAwaitable[bool]] | None = None,
         count_statuses: Collection[int] | None = None,
         message: Message | None = None,
         status: int = 429,
-        on_limited: Callable[[Decision], OrAwaitable[object]] | None = None,
+        on_limited: Callable[[Decision], MaybeAwaitable[object]] | None = None,
         shadow: bool = False,
         headers: bool = True,
         block_for: Duration = 0,
-        on_store_error: OnError | None = None,
+        on_store_error: OnStoreError | None = None,
         approximate: bool = False,
         per: Per = "request",
     ) -> None:
@@ -159,7 +162,7 @@ class Limit:
         self.paths: Final = None if path is None else paths_of("path", path)
         self.methods: Final = _methods(methods)
         self.key: Final = _key(key)
-        self.cost: Final[int | Callable[[RequestInfo], OrAwaitable[int]]] = (
+        self.cost: Final[int | Callable[[RequestInfo], MaybeAwaitable[int]]] = (
             _function("cost", cost) if callable(cost) else _limit("cost", cost)
         )
         self.skip: Final = _function("skip", skip)
@@ -254,7 +257,7 @@ class Limit:
         return self.is_plain and is_quiet and len(self.rules) == 1
 
     def checks(
-        self, key: str, cost: int, rules: Sequence[Rule], on_error: OnError, processes: int
+        self, key: str, cost: int, rules: Sequence[Rule], on_error: OnStoreError, processes: int
     ) -> list[Check]:
         """What a store is asked of one request. processes is how many share the limit."""
         digested = digest(key)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from hasten.ratelimit.counter_store import Check, Group, Outcome, is_denied
+from hasten.ratelimit.counter_store import Check, CheckGroup, Outcome, is_denied
 
 MAX_DENIALS: Final = 10_000
 
@@ -42,7 +42,7 @@ class Denials:
         return len(self._denials)
 
     def learn(
-        self, groups: Sequence[Group], answer: Sequence[Sequence[Outcome]], asked_us: int
+        self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]], asked_us: int
     ) -> None:
         """Keep what a store has answered to what it was asked then, if it is a certain denial."""
         if self._denials:
@@ -56,7 +56,9 @@ class Denials:
                 denial = Denial(asked_us + outcome.retry_us, check.cost, asked_us, list(outcomes))
                 self._keep(check, denial)
 
-    def _forget_passed(self, groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> None:
+    def _forget_passed(
+        self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]
+    ) -> None:
         """What passes was reset."""
         for group, outcomes in zip(groups, answer, strict=False):
             for check, outcome in zip(group, outcomes, strict=True):
@@ -74,7 +76,7 @@ class Denials:
         self._denials[check.bucket, check.key] = denial
 
     def find(
-        self, groups: Sequence[Group], now_us: int, *, may_ask: bool = True
+        self, groups: Sequence[CheckGroup], now_us: int, *, may_ask: bool = True
     ) -> tuple[int, list[Outcome]] | None:
         """The first group that is known to be denied, by its place, and its outcomes now.
 

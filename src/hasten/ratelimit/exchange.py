@@ -15,7 +15,7 @@ from hasten._decision import Decision
 from hasten._loops import trio_token
 from hasten._request_info import RequestInfo
 from hasten.ratelimit.counter_store import Check, Outcome, Settlement, decision_of, shown
-from hasten.ratelimit.definitions import Limit, OrAwaitable
+from hasten.ratelimit.definitions import Limit, MaybeAwaitable
 from hasten.ratelimit.fields import NAMES, State
 
 if TYPE_CHECKING:
@@ -288,5 +288,5 @@ def is_last(message: Message) -> bool:
     return False
 
 
-async def answer_of(found: OrAwaitable[T]) -> T:
+async def answer_of(found: MaybeAwaitable[T]) -> T:
     return await found if isawaitable(found) else found

@@ -28,8 +28,8 @@ from hasten.errors import InvalidOption, StoreError
 from hasten.ratelimit.breaker import PAUSE_US, Breaker
 from hasten.ratelimit.counter_store import (
     Check,
+    CheckGroup,
     CounterStore,
-    Group,
     ImmediateStore,
     Outcome,
     Settlement,
@@ -132,7 +132,7 @@ class Guard:
         """Whether the store is not asked at present."""
         return self._breaker.is_open
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         """As `CounterStore.hit`; never raises `StoreError`."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
@@ -146,7 +146,7 @@ class Guard:
             answer.append(outcomes)
         return answer
 
-    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]] | None:
+    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
         """The answer, if it can be given without waiting; None if `hit` is to be awaited."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
@@ -223,7 +223,7 @@ class Guard:
 
     # With the store -----------------------------------------------------------------------------
 
-    async def _hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def _hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         if not groups:
             return []
         asked_us = self._now_us()
@@ -244,7 +244,7 @@ class Guard:
         self._denials.learn(groups, answer, asked_us)
         return answer
 
-    def _asked(self, groups: Sequence[Group]) -> CounterStore:
+    def _asked(self, groups: Sequence[CheckGroup]) -> CounterStore:
         """The store, with leases before it if something may be counted approximately."""
         for group in groups:
             if group and group[0].processes:
@@ -322,7 +322,7 @@ class Guard:
 
     # Without it ---------------------------------------------------------------------------------
 
-    def _without_store(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    def _without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         self.counts.without_store += 1
         answer: list[list[Outcome]] = []
         for group in groups:
@@ -332,7 +332,7 @@ class Guard:
                 break
         return answer
 
-    def _group_without_store(self, group: Group) -> list[Outcome]:
+    def _group_without_store(self, group: CheckGroup) -> list[Outcome]:
         known = self._denials.find((group,), self._now_us(), may_ask=False)
         if known is not None:
             return known[1]
@@ -412,7 +412,7 @@ def _guards_of(store: CounterStore) -> list[Guard]:
     return [guard for guard in list(_guards) if guard.root is store]
 
 
-def _ends(groups: Sequence[Group], answer: Sequence[Sequence[Outcome]]) -> bool:
+def _ends(groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]) -> bool:
     """Whether one of the groups was denied: none that came behind them is to be told of."""
     return bool(answer) and is_denied(groups[len(answer) - 1], answer[-1])
 

@@ -19,8 +19,8 @@ from hasten._clock import Clock, now_ns_of
 from hasten.errors import StoreError
 from hasten.ratelimit.counter_store import (
     Check,
+    CheckGroup,
     CounterStore,
-    Group,
     Outcome,
     Settlement,
     Token,
@@ -63,9 +63,9 @@ class Leases:
         self._asking: dict[tuple[str, bytes], asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         answer: list[list[Outcome]] = []
-        exact: list[Group] = []
+        exact: list[CheckGroup] = []
         for group in groups:
             if len(group) != 1 or not may_lease(group[0]):
                 exact.append(group)
@@ -81,7 +81,7 @@ class Leases:
             await self._passes(exact, answer)
         return answer
 
-    async def _passes(self, groups: Sequence[Group], answer: list[list[Outcome]]) -> bool:
+    async def _passes(self, groups: Sequence[CheckGroup], answer: list[list[Outcome]]) -> bool:
         told = await self._store.hit(groups)
         answer += told
         return not is_denied(groups[len(told) - 1], told[-1])

@@ -14,7 +14,7 @@ from hasten.errors import InvalidOption
 from hasten.ratelimit import routes
 from hasten.ratelimit.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit.counter_store import CounterStore, digest
-from hasten.ratelimit.definitions import Limit, Rated, text_of
+from hasten.ratelimit.definitions import Limit, RateLike, text_of
 from hasten.ratelimit.fallback import STORE_TIMEOUT, clear_store, reset_keys
 from hasten.ratelimit.paths import plain
 from hasten.ratelimit.rules import Rule, bucket_of
@@ -76,7 +76,7 @@ class Limits(Sequence[Limit]):
     def __len__(self) -> int:
         return len(self._limits)
 
-    async def reset(self, name: str, key: object = None, *, rate: Rated | None = None) -> None:
+    async def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
         """Forget what a client has used up of the limits of this name, and its block.
 
         name is that of the limit: the option `name`, else its rate as answers tell it
@@ -148,7 +148,7 @@ class SyncLimits:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def reset(self, name: str, key: object = None, *, rate: Rated | None = None) -> None:
+    def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
         """As `Limits.reset`."""
         _portal.call(self._limits.reset(name, key, rate=rate))
 
@@ -179,7 +179,7 @@ def check_limits(limits: object) -> None:
         buckets.add(limit.bucket)
 
 
-def _rules(limit: Limit, rate: Rated | None) -> Iterable[Rule]:
+def _rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
     if limit.rate_of is None:
         return limit.rules
     if rate is None:

@@ -26,10 +26,10 @@ from hasten.ratelimit import routes
 from hasten.ratelimit.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit.breaker import PAUSE_US
 from hasten.ratelimit.clients import Clients, Oddities
-from hasten.ratelimit.counter_store import ON_ERROR, Check, CounterStore, OnError, Outcome
+from hasten.ratelimit.counter_store import ON_ERROR, Check, CounterStore, OnStoreError, Outcome
 from hasten.ratelimit.current import finish_now
 from hasten.ratelimit.decisions import Decisions
-from hasten.ratelimit.definitions import Limit, Rated, one_of, paths_of, text_of
+from hasten.ratelimit.definitions import Limit, RateLike, one_of, paths_of, text_of
 from hasten.ratelimit.exchange import Exchange, SocketExchange, Taken, answer_of, current
 from hasten.ratelimit.exemptions import Exemptions
 from hasten.ratelimit.fallback import STORE_TIMEOUT, Guard
@@ -86,7 +86,7 @@ class RateLimitMiddleware:
         hops: int = 0,
         proxy_header: str = "x-forwarded-for",
         ipv6_prefix: int | None = None,
-        on_store_error: OnError = "local",
+        on_store_error: OnStoreError = "local",
         store_timeout: Duration | None = None,
         processes: int = 1,
         headers: Collection[str] = STYLES_BY_DEFAULT,
@@ -151,7 +151,7 @@ class RateLimitMiddleware:
         return f"<RateLimitMiddleware {self._all!r}>"
 
     async def reset(
-        self, name: str | None = None, key: object = None, *, rate: Rated | None = None
+        self, name: str | None = None, key: object = None, *, rate: RateLike | None = None
     ) -> None:
         """Reset one client, as `Limits.reset`.
 
@@ -438,7 +438,7 @@ class RateLimitMiddleware:
             self.errors.exception(f"{limit.name}: its cost failed; the request costs 1")
             return 1
 
-    def _on_failure(self, limit: Limit, function: str, says: Mapping[str, str]) -> OnError:
+    def _on_failure(self, limit: Limit, function: str, says: Mapping[str, str]) -> OnStoreError:
         """What becomes of a request whose key or rate is unknown: as without a store."""
         how = limit.on_store_error or self.on_store_error
         self.errors.exception(f"{limit.name}: its {function} failed; {says[how]}")

@@ -7,7 +7,7 @@ from typing import Final
 
 from hasten._asgi import Headers, Scope
 from hasten.ratelimit.clients import Oddities
-from hasten.ratelimit.counter_store import Check, OnError, Outcome
+from hasten.ratelimit.counter_store import Check, OnStoreError, Outcome
 from hasten.ratelimit.definitions import Limit
 from hasten.ratelimit.exemptions import Exemptions
 from hasten.ratelimit.fields import Fields
@@ -24,7 +24,7 @@ class Plan:
     """Some limits that requests are under together."""
 
     def __init__(
-        self, limits: tuple[Limit, ...], fields: Fields, on_error: OnError, processes: int
+        self, limits: tuple[Limit, ...], fields: Fields, on_error: OnStoreError, processes: int
     ) -> None:
         self.limits: Final = limits
         self.is_plain: Final = all(limit.is_plain for limit in limits)
@@ -32,7 +32,7 @@ class Plan:
         self.only: Final = limits[0] if len(limits) == 1 and limits[0].is_plainest else None
         """The only limit, if there is but one, with one rate and nothing to call."""
         self.make_fields: Final = _maker(limits, fields)
-        self._on_error: OnError = on_error
+        self._on_error: OnStoreError = on_error
         self._processes = processes
         self._groups: dict[str, list[list[Check]]] = {}
 
@@ -62,7 +62,7 @@ class Plans:
         self,
         limits: Sequence[Limit],
         fields: Fields,
-        on_error: OnError,
+        on_error: OnStoreError,
         processes: int,
         root_paths: RootPaths,
         oddities: Oddities,
@@ -70,7 +70,7 @@ class Plans:
     ) -> None:
         self._limits = tuple(limits)
         self._fields = fields
-        self._on_error: OnError = on_error
+        self._on_error: OnStoreError = on_error
         self._processes = processes
         self._paths = Paths([limit.paths for limit in limits])
         self._plans: dict[tuple[Limit, ...], Plan] = {}

@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from hasten._asgi import Scope
 from hasten.errors import InvalidOption, MissingMiddleware
-from hasten.ratelimit.definitions import AnyRate, Limit, RouteOptions
+from hasten.ratelimit.definitions import Limit, RateOption, RouteOptions
 from hasten.ratelimit.exchange import Exchange, current
 from hasten.ratelimit.root_paths import framework_of
 
@@ -36,7 +36,7 @@ own limits is for."""
 
 
 def limit(
-    rate: AnyRate, **options: Unpack[RouteOptions]
+    rate: RateOption, **options: Unpack[RouteOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Limit one handler: ``@limit("30/m")``, below what registers it with the framework.
 
@@ -96,7 +96,7 @@ def limits_of(handler: object) -> tuple[Limit, ...]:
     return found
 
 
-def route_limit(rate: AnyRate, route: str, **options: Unpack[RouteOptions]) -> Limit:
+def route_limit(rate: RateOption, route: str, **options: Unpack[RouteOptions]) -> Limit:
     """A limit of one route, whose count is its own unless it has a name."""
     given: Mapping[str, object] = options
     for wrong in ("path", "methods", "per"):

@@ -10,7 +10,7 @@ from hasten._durations import MAX_SECONDS, Duration, to_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit.rates import Rate, to_limit
 
-Kind = Literal["fixed", "sliding", "gcra", "concurrency"]
+RuleKind = Literal["fixed", "sliding", "gcra", "concurrency"]
 
 Algorithm = Literal["fixed", "sliding", "gcra"]
 
@@ -32,7 +32,7 @@ class Rule:
     taken for lost. burst is for "gcra" alone: the cost that may come at once.
     """
 
-    kind: Kind
+    kind: RuleKind
     limit: int
     window_us: int
     burst: int = 0
@@ -72,7 +72,7 @@ def rule_of(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
     Without an algorithm a rate with a burst is a "gcra", any other one "fixed". Without a burst,
     "gcra" lets the whole limit come at once.
     """
-    kind: Kind
+    kind: RuleKind
     if algorithm is None:
         kind = "fixed" if rate.burst is None else "gcra"
     elif algorithm in ALGORITHMS:

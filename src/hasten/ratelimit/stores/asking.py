@@ -19,7 +19,7 @@ from hasten._coalescing import Coalescer
 from hasten._durations import Duration, to_us
 from hasten._timeouts import done_within
 from hasten.errors import StoreError, StoreTimeout
-from hasten.ratelimit.counter_store import Check, Group, Outcome, Settlement
+from hasten.ratelimit.counter_store import Check, CheckGroup, Outcome, Settlement
 from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 Answer = list[list[Outcome]] | StoreError
@@ -85,7 +85,7 @@ class AskingStore(ABC):
     def close_now(self) -> None:
         """Close what can be closed without an event loop."""
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         if not groups:
             return []
         asked = self._put(Hit(groups))

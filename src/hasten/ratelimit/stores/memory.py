@@ -24,7 +24,7 @@ from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._logs import get_logger
 from hasten.ratelimit import algorithms
 from hasten.ratelimit.algorithms import State
-from hasten.ratelimit.counter_store import Check, Group, Outcome, Settlement, is_denied
+from hasten.ratelimit.counter_store import Check, CheckGroup, Outcome, Settlement, is_denied
 from hasten.ratelimit.rates import to_limit
 from hasten.ratelimit.rules import Rule
 
@@ -109,7 +109,7 @@ class MemoryStore:
             table.write(key, state)
             return outcome
 
-    def hit_now(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         answers = []
         for group in groups:
             outcomes = [self.hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
@@ -118,7 +118,7 @@ class MemoryStore:
                 break
         return answers
 
-    def _hit_group(self, group: Group) -> list[Outcome]:
+    def _hit_group(self, group: CheckGroup) -> list[Outcome]:
         with self._lock:
             now_us = self._now_us()
             tables = [self._table(check.bucket, check.rule) for check in group]
@@ -178,7 +178,7 @@ class MemoryStore:
 
     # The same for those who wait ------------------------------------------------------------------
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         return self.hit_now(groups)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

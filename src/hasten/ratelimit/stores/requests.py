@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from hasten.ratelimit.counter_store import Check, Group, Settlement
+from hasten.ratelimit.counter_store import Check, CheckGroup, Settlement
 
 
 class Hit(NamedTuple):
-    groups: Sequence[Group]
+    groups: Sequence[CheckGroup]
 
     @property
     def key(self) -> bytes:

@@ -11,15 +11,15 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from hasten.ratelimit.counter_store import Check, Group, Outcome, Token
-from hasten.ratelimit.rules import Kind, Rule
+from hasten.ratelimit.counter_store import Check, CheckGroup, Outcome, Token
+from hasten.ratelimit.rules import Rule, RuleKind
 from hasten.ratelimit.stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(list[list[int]]).decode
 _new: Final = tuple.__new__  # a named tuple's own costs twice the time
 
-_KINDS: Final[dict[Kind, int]] = {"fixed": 1, "sliding": 2, "concurrency": 3, "gcra": 4}
+_KINDS: Final[dict[RuleKind, int]] = {"fixed": 1, "sliding": 2, "concurrency": 3, "gcra": 4}
 _HIT, _SETTLE, _PEEK, _RESET, _BLOCK = 1, 2, 3, 4, 5
 _LATER, _FORCED, _SHADOW = 1, 2, 4
 _OK, _CERTAIN = 1, 2
@@ -86,7 +86,7 @@ def add(batch: Batch, request: Request) -> None:
             batch.rows.append([_BLOCK, batch.key(bucket, key_), for_us])
 
 
-def _group(batch: Batch, group: Group) -> list[int]:
+def _group(batch: Batch, group: CheckGroup) -> list[int]:
     numbers: list[int] = []
     for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _, _ in group:
         flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
@@ -109,7 +109,7 @@ def read(request: Request, numbers: list[int]) -> list[list[Outcome]]:
             return []
 
 
-def _read_groups(groups: Sequence[Group], numbers: list[int]) -> list[list[Outcome]]:
+def _read_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list[Outcome]]:
     answer, place = [], 0
     for group in groups:
         if place == len(numbers):  # the one before it was denied

@@ -25,7 +25,7 @@ from hasten._durations import Duration
 from hasten._redis.server import Script, Server
 from hasten._redis_address import Address, Kind
 from hasten.errors import StoreError
-from hasten.ratelimit.counter_store import Check, Group, Outcome, is_denied
+from hasten.ratelimit.counter_store import Check, CheckGroup, Outcome, is_denied
 from hasten.ratelimit.stores.asking import Answer, AskingStore, value_of
 from hasten.ratelimit.stores.redis.batch import Batch, add, read, unpack
 from hasten.ratelimit.stores.reopened import Reopened
@@ -69,7 +69,7 @@ class RedisStore(AskingStore):
         self._now_ns = None if clock is None else now_ns_of(clock)
         self._names: dict[str, bytes] = {}
 
-    async def hit(self, groups: Sequence[Group]) -> list[list[Outcome]]:
+    async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         if not self._is_cluster:
             return await super().hit(groups)
         # One client after the other, for the first denial ends it.
