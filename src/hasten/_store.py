@@ -194,15 +194,22 @@ def _parse(url: str) -> tuple[Location, float | None, str | None]:
 
 def _seconds_in(shown: str, text: str) -> float:
     try:
-        return to_seconds("timeout", float(text))
+        return _positive(float(text))
     except ValueError:
-        raise InvalidOption("url", shown, "timeout=seconds, a number") from None
+        raise InvalidOption("url", shown, "timeout=seconds, a number above 0") from None
 
 
 def _one_of(option: str, given: Duration | None, in_url: float | None) -> float | None:
     if given is not None and in_url is not None:
         raise InvalidOption(option, given, f"no {option} beside the one in the URL")
-    return in_url if given is None else to_seconds(option, given)
+    return in_url if given is None else _positive(given)
+
+
+def _positive(timeout: Duration) -> float:
+    seconds = to_seconds("timeout", timeout)
+    if not seconds:
+        raise InvalidOption("timeout", timeout, "more than 0 seconds")
+    return seconds
 
 
 def _one_of_texts(option: str, given: str | None, in_url: str | None) -> str | None:

@@ -43,3 +43,12 @@ async def test_all_in_one(store_url: None) -> None:
 
         statuses = [(await client.post("/users?email=a@b")).status_code for _ in range(5)]
         assert statuses == [202, 202, 202, 202, 429]
+
+
+def test_the_readme_shows_parts_of_it() -> None:
+    root = Path(__file__).parents[2]
+    section = (root / "README.md").read_text().partition("## All of it in one application")[2]
+    shown = section.partition("```python\n")[2].partition("```")[0]
+    whole = (root / "examples" / "all_in_one.py").read_text()
+    for part in shown.strip().split("\n\n\n"):
+        assert part in whole

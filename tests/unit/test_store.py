@@ -83,6 +83,14 @@ class TestOptions:
         assert Store("memory://", timeout="2m").timeout == 120
         assert Store("memory://", timeout=timedelta(seconds=3)).timeout == 3
 
+    def test_a_time_out_of_nothing_is_refused(self) -> None:
+        for url in ("memory://", "redis://host"):
+            with pytest.raises(InvalidOption, match="timeout=0: expected more than 0 seconds"):
+                Store(url, timeout=0)
+        for url in ("memory://?timeout=0", "sqlite:///a.db?timeout=0", "redis://host?timeout=0"):
+            with pytest.raises(InvalidOption, match="timeout"):
+                Store(url)
+
     def test_an_option_is_given_once(self) -> None:
         with pytest.raises(InvalidOption, match="beside the one in the URL"):
             Store("redis://host?timeout=2", timeout=3)
