@@ -17,7 +17,7 @@ import pytest
 from tests.acceptance.site import is_alive
 
 ROOT: Final = Path(__file__).parent.parent
-DEADLINE_SECONDS: Final = 60.0
+DEADLINE_SECONDS: Final = 100.0
 
 BUSY: Final = """
 import multiprocessing, os, pathlib, subprocess, tempfile, time

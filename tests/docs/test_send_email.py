@@ -272,7 +272,7 @@ def test_ends_neatly_by_ctrl_c(served: Served) -> None:
     read_until(process, r"Ctrl\+C ends it")
     assert httpx.post(f"{url}/send-email", json=MAIL).status_code == 202
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (0, "")
 
 
@@ -281,7 +281,7 @@ def test_ctrl_c_during_the_tour_is_no_success() -> None:
     with demo("--once", warnings="default::DeprecationWarning") as process:
         read_until(process, "Serving on")
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=90)
         assert (process.returncode, err) == (130, "")
 
 
@@ -289,7 +289,7 @@ def test_a_busy_port_is_named_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with demo(port=port) as process:
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=90)
     assert process.returncode == 1
     assert err.startswith(f"Cannot serve on port {port}: Address already in use.")
     assert "PORT=" in err
@@ -298,5 +298,5 @@ def test_a_busy_port_is_named_with_the_remedy() -> None:
 @pytest.mark.parametrize("port", ["http", "-1", "65536"])
 def test_a_port_that_is_none_is_refused(port: str) -> None:
     with demo(port=port) as process:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (1, f"PORT={port}: expected a number from 0 to 65535\n")

@@ -199,6 +199,7 @@ class TestWhatHandlersRaise:
                 await asyncio.Event().wait()
 
         # Without asyncio's own handler of SIGINT, as in a thread or an older server.
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         loop = asyncio.new_event_loop()
         main = loop.create_task(interrupted())
         with pytest.raises(KeyboardInterrupt):
