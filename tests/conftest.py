@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -26,6 +27,9 @@ REAPER = pytest.StashKey[Reaper]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Whatever ends this process, its children end with it, and no file of the tests is left."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell ignores Ctrl+C in what it runs in the background, and all children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
     reaper.watch_children()
     # The processes of a run have to agree on the order of sets: tests are parametrized with some.
