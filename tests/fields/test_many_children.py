@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import Column, Engine, ForeignKey, Table, event, insert, select
+from sqlalchemy import Column, Engine, ForeignKey, Index, Table, event, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from hasten.fields import FieldSelector
@@ -41,6 +41,7 @@ class Owner(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     leaves: Mapped[list[Leaf]] = relationship(order_by=lambda: Leaf.id)
     loose: Mapped[list[Loose]] = relationship()
+    partly: Mapped[list[Partly]] = relationship()
     pairs: Mapped[list[Pair]] = relationship()
     labels: Mapped[list[Label]] = relationship(secondary=labelled)
     repeated: Mapped[list[Label]] = relationship(secondary=labelled_twice)
@@ -60,6 +61,16 @@ class Loose(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[int] = mapped_column(ForeignKey("owners.id"))
+
+
+class Partly(Base):
+    """With an index of some rows only."""
+
+    __tablename__ = "partly"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[int] = mapped_column(ForeignKey("owners.id"))
+    __table_args__ = (Index("ix_partly", "owner", sqlite_where=text("id > 10")),)
 
 
 class Pair(Base):
@@ -83,6 +94,7 @@ class OwnerOut(BaseModel):
     id: int
     leaves: list[Row]
     loose: list[Row]
+    partly: list[Row]
     pairs: list[Row]
     labels: list[Row]
     repeated: list[Row]
@@ -102,7 +114,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with engine.begin() as connection:
         connection.execute(insert(Owner), [{"id": 1}, {"id": 2}, {"id": 3}])
         connection.execute(insert(Label), [{"id": row["id"]} for row in owned])
-        for table in (Leaf, Loose, Pair):
+        for table in (Leaf, Loose, Partly, Pair):
             connection.execute(insert(table), owned)
         connection.execute(insert(labelled), linked)
         connection.execute(insert(labelled_twice), owned[:2] * 2)
@@ -146,7 +158,14 @@ def test_a_link_that_is_there_twice_is_shown_twice(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     ("relation", "is_picked"),
-    [("leaves", True), ("pairs", True), ("labels", True), ("loose", False), ("repeated", False)],
+    [
+        ("leaves", True),
+        ("pairs", True),
+        ("labels", True),
+        ("loose", False),
+        ("partly", False),
+        ("repeated", False),
+    ],
 )
 def test_a_table_is_asked_for_each_owner_only_where_an_index_finds_it(
     engine: Engine, relation: str, is_picked: bool

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import (
     ClauseElement,
+    Column,
     ColumnClause,
     ColumnElement,
     TypeDecorator,
@@ -219,7 +220,14 @@ def _is_indexed(relationship: Relationship) -> bool:
         pairs = relationship.secondary_synchronize_pairs or ()
         if set(table.primary_key) != columns | {column for _, column in pairs}:
             return False  # it may hold a pair twice
-    indexes = [list(table.primary_key), *[list(each.columns) for each in table.indexes]]
+    indexes = [list(table.primary_key)]
+    # A partial index, or one of an expression, does not find all rows of an owner.
+    indexes += [
+        list(each.columns)
+        for each in table.indexes
+        if each.dialect_options["sqlite"].get("where") is None
+        and all(isinstance(expression, Column) for expression in each.expressions)
+    ]
     indexes += [
         list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)
     ]

@@ -5,7 +5,7 @@ able to push out what is known of others, so what makes room is chosen: first wh
 the one with the most left among some. A key that is blocked, or has little left, keeps its place
 as long as that is so. Where all are like this, new keys share entries: each key one of many, which
 nobody outside can foretell. So to have a newcomer refused, somebody must use up the limit in that
-newcomer's entry, and of n entries used up one newcomer in (entries / n) feels it.
+newcomer's entry: with n entries used up, a newcomer is refused with a chance of n / entries.
 
 What is known of a key is kept as small as it can be (`_pack`): a million keys take as little as
 their names do.
