@@ -33,7 +33,7 @@ import hasten.jobs
 import hasten.pagination
 import hasten.ratelimit
 import hasten.testing
-from hasten.cli.commands import app
+from hasten._cli.commands import app
 
 FOLDER: Final = Path(__file__).parent / "reference"
 

@@ -18,15 +18,15 @@ import pytest
 import hasten
 from tests.docs.generator import load_generator
 
-# A program and its parts: what it offers is the command line.
-NO_API: Final = {"cli"}
+# Django looks for these by name.
+DJANGO: Final = {"hasten.django.apps", "hasten.django.management"}
 
 PACKAGES: Final = [
     "hasten",
     *(
         f"hasten.{module.name}"
         for module in pkgutil.iter_modules(hasten.__path__)
-        if not module.name.startswith("_") and module.name not in NO_API
+        if not module.name.startswith("_")
     ),
 ]
 
@@ -53,6 +53,15 @@ def test_exports_exist_and_are_named_once(name: str) -> None:
 def test_nothing_else_can_be_imported(name: str) -> None:
     module = importlib.import_module(name)
     assert public(module).difference(exports(module)) == set()
+
+
+@each_package
+def test_the_modules_of_a_package_are_private(name: str) -> None:
+    package = importlib.import_module(name)
+    if package is not hasten:
+        modules = pkgutil.iter_modules(getattr(package, "__path__", ()), f"{name}.")
+        found = {each.name for each in modules}
+        assert {each for each in found if f"{name}._" not in each} - DJANGO == set()
 
 
 @each_package

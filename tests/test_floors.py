@@ -30,68 +30,68 @@ FLOORS: Final = {
     "hasten._redis": 2,
     "hasten._redis.*": 2,
     # pure rules
-    "hasten.jobs.states": 1,
-    "hasten.jobs.record": 1,
-    "hasten.jobs.options": 1,
-    "hasten.jobs.backoff": 1,
-    "hasten.jobs.engine": 1,
-    "hasten.jobs.annotations": 1,
-    "hasten.jobs.arguments": 1,
-    "hasten.jobs.encoding": 1,
-    "hasten.jobs.functions": 1,
-    "hasten.jobs.reasons": 1,
-    "hasten.jobs.context": 1,
-    "hasten.jobs.cron": 1,
-    "hasten.jobs.steering": 1,
-    "hasten.pagination.order": 1,
-    "hasten.pagination.params": 1,
-    "hasten.pagination.cursor": 1,
-    "hasten.pagination.counts": 1,
-    "hasten.pagination.links": 1,
-    "hasten.pagination.page": 1,
-    "hasten.pagination.sources": 1,
-    "hasten.fields.mask": 1,
-    "hasten.fields.allowed": 1,
-    "hasten.fields.rows": 1,
-    "hasten.fields.partial": 1,
-    "hasten.fields.names": 1,
-    "hasten.fields.items": 1,
-    "hasten.compression.negotiation": 1,
-    "hasten.compression.media_types": 1,
-    "hasten.compression.head": 1,
-    "hasten.compression.breach": 1,
-    "hasten.compression.effort": 1,
-    "hasten.compression.options": 1,
-    "hasten.compression.place": 1,
-    "hasten.ratelimit.rates": 1,
-    "hasten.ratelimit.addresses": 1,
-    "hasten.ratelimit.proxies": 1,
-    "hasten.ratelimit.paths": 1,
-    "hasten.ratelimit.root_paths": 1,
-    "hasten.ratelimit.fields": 1,
-    "hasten.ratelimit.gradient": 1,
-    "hasten.ratelimit.sharing": 1,
-    "hasten.ratelimit.answers": 1,
-    "hasten.ratelimit.definitions": 1,
-    "hasten.ratelimit.rules": 1,
-    "hasten.ratelimit.algorithms": 1,
-    "hasten.ratelimit.counter_store": 1,
-    "hasten.ratelimit.breaker": 1,
-    "hasten.ratelimit.stats": 1,
-    "hasten.ratelimit.exemptions": 1,
-    "hasten.ratelimit.denials": 1,
+    "hasten.jobs._states": 1,
+    "hasten.jobs._record": 1,
+    "hasten.jobs._options": 1,
+    "hasten.jobs._backoff": 1,
+    "hasten.jobs._engine": 1,
+    "hasten.jobs._annotations": 1,
+    "hasten.jobs._arguments": 1,
+    "hasten.jobs._encoding": 1,
+    "hasten.jobs._functions": 1,
+    "hasten.jobs._reasons": 1,
+    "hasten.jobs._context": 1,
+    "hasten.jobs._cron": 1,
+    "hasten.jobs._steering": 1,
+    "hasten.pagination._order": 1,
+    "hasten.pagination._params": 1,
+    "hasten.pagination._cursor": 1,
+    "hasten.pagination._counts": 1,
+    "hasten.pagination._links": 1,
+    "hasten.pagination._page": 1,
+    "hasten.pagination._sources": 1,
+    "hasten.fields._mask": 1,
+    "hasten.fields._allowed": 1,
+    "hasten.fields._rows": 1,
+    "hasten.fields._partial": 1,
+    "hasten.fields._names": 1,
+    "hasten.fields._items": 1,
+    "hasten.compression._negotiation": 1,
+    "hasten.compression._media_types": 1,
+    "hasten.compression._head": 1,
+    "hasten.compression._breach": 1,
+    "hasten.compression._effort": 1,
+    "hasten.compression._options": 1,
+    "hasten.compression._place": 1,
+    "hasten.ratelimit._rates": 1,
+    "hasten.ratelimit._addresses": 1,
+    "hasten.ratelimit._proxies": 1,
+    "hasten.ratelimit._paths": 1,
+    "hasten.ratelimit._root_paths": 1,
+    "hasten.ratelimit._fields": 1,
+    "hasten.ratelimit._gradient": 1,
+    "hasten.ratelimit._sharing": 1,
+    "hasten.ratelimit._answers": 1,
+    "hasten.ratelimit._definitions": 1,
+    "hasten.ratelimit._rules": 1,
+    "hasten.ratelimit._algorithms": 1,
+    "hasten.ratelimit._counter_store": 1,
+    "hasten.ratelimit._breaker": 1,
+    "hasten.ratelimit._stats": 1,
+    "hasten.ratelimit._exemptions": 1,
+    "hasten.ratelimit._denials": 1,
     # engines
-    "hasten.jobs.engines": 3,
-    "hasten.jobs.engines.*": 3,
-    "hasten.compression.codecs": 3,
-    "hasten.compression.decoders": 3,
-    "hasten.compression.libraries": 3,
-    "hasten.pagination.sql": 3,
-    "hasten.pagination.sql.*": 3,
-    "hasten.fields.sql": 3,
-    "hasten.fields.sql.*": 3,
-    "hasten.ratelimit.stores": 3,
-    "hasten.ratelimit.stores.*": 3,
+    "hasten.jobs._engines": 3,
+    "hasten.jobs._engines.*": 3,
+    "hasten.compression._codecs": 3,
+    "hasten.compression._decoders": 3,
+    "hasten.compression._libraries": 3,
+    "hasten.pagination._sql": 3,
+    "hasten.pagination._sql.*": 3,
+    "hasten.fields._sql": 3,
+    "hasten.fields._sql.*": 3,
+    "hasten.ratelimit._stores": 3,
+    "hasten.ratelimit._stores.*": 3,
     # shells
     "hasten.jobs": 4,
     "hasten.jobs.*": 4,
@@ -105,8 +105,8 @@ FLOORS: Final = {
     "hasten.ratelimit.*": 4,
     # faces
     "hasten.__main__": 5,
-    "hasten.cli": 5,
-    "hasten.cli.*": 5,
+    "hasten._cli": 5,
+    "hasten._cli.*": 5,
     "hasten.testing": 5,
     "hasten.fastapi": 5,
     "hasten.fastapi.*": 5,
@@ -121,32 +121,36 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
 
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
-    "sqlite3": ("hasten._sqlite", "hasten.jobs.engines.sqlite.*", "hasten.ratelimit.stores.sqlite"),
+    "sqlite3": (
+        "hasten._sqlite",
+        "hasten.jobs._engines.sqlite.*",
+        "hasten.ratelimit._stores.sqlite",
+    ),
     "msgspec": (
         "hasten.jobs.*",
-        "hasten.fields.rows",
-        "hasten.fastapi.pages",
-        "hasten.ratelimit.stores.redis.batch",
+        "hasten.fields._rows",
+        "hasten.fastapi._pages",
+        "hasten.ratelimit._stores.redis.batch",
     ),
     "pydantic": ("hasten.jobs.*", "hasten.fastapi.*"),
-    "pydantic_core": ("hasten.fastapi.pages",),
+    "pydantic_core": ("hasten.fastapi._pages",),
     "django": ("hasten._django", "hasten.django.*"),
     "fastapi": ("hasten.fastapi", "hasten.fastapi.*"),
     "redis": ("hasten._redis", "hasten._redis.*"),
-    "croniter": ("hasten.jobs.cron",),
-    "backports": ("hasten.compression.libraries",),
-    "compression": ("hasten.compression.libraries",),
-    "brotli": ("hasten.compression.libraries",),
-    "brotlicffi": ("hasten.compression.libraries",),
-    "isal": ("hasten.compression.libraries",),
+    "croniter": ("hasten.jobs._cron",),
+    "backports": ("hasten.compression._libraries",),
+    "compression": ("hasten.compression._libraries",),
+    "brotli": ("hasten.compression._libraries",),
+    "brotlicffi": ("hasten.compression._libraries",),
+    "isal": ("hasten.compression._libraries",),
     "sqlalchemy": (
-        "hasten.pagination.sql",
-        "hasten.pagination.sql.*",
-        "hasten.fields.sql",
-        "hasten.fields.sql.*",
+        "hasten.pagination._sql",
+        "hasten.pagination._sql.*",
+        "hasten.fields._sql",
+        "hasten.fields._sql.*",
     ),
-    "typer": ("hasten.cli", "hasten.cli.*"),
-    "rich": ("hasten.cli", "hasten.cli.*"),
+    "typer": ("hasten._cli", "hasten._cli.*"),
+    "rich": ("hasten._cli", "hasten._cli.*"),
 }
 
 # What a pure rule has no business with: its clock, dice and bytes come in as arguments.
@@ -226,60 +230,64 @@ class TestTheseRulesCanFail:
     @pytest.mark.parametrize(
         "statement",
         [
-            "from hasten.jobs.queue import Queue",
-            "from hasten.jobs import queue",
-            "from .queue import Queue",
-            "import hasten.jobs.queue",
-            "def later():\n    from hasten.jobs.queue import Queue",
-            "if TYPE_CHECKING:\n    from hasten.jobs.queue import Queue",
+            "from hasten.jobs._queue import Queue",
+            "from hasten.jobs import _queue as queue",
+            "from ._queue import Queue",
+            "import hasten.jobs._queue",
+            "def later():\n    from hasten.jobs._queue import Queue",
+            "if TYPE_CHECKING:\n    from hasten.jobs._queue import Queue",
         ],
     )
     def test_upward(self, tmp_path: Path, statement: str) -> None:
-        tree = plant(tmp_path, {"hasten.jobs.states": statement, "hasten.jobs.queue": ""})
-        assert upward(tree) == ["hasten.jobs.states (1) imports hasten.jobs.queue (4)"]
+        tree = plant(tmp_path, {"hasten.jobs._states": statement, "hasten.jobs._queue": ""})
+        assert upward(tree) == ["hasten.jobs._states (1) imports hasten.jobs._queue (4)"]
 
     def test_ring(self, tmp_path: Path) -> None:
         tree = plant(
             tmp_path,
             {
-                "hasten.jobs.queue": "from hasten.jobs.tasks import Task",
-                "hasten.jobs.tasks": "from hasten.jobs.worker import Worker",
-                "hasten.jobs.worker": "from hasten.jobs import queue",
+                "hasten.jobs._queue": "from hasten.jobs._tasks import Task",
+                "hasten.jobs._tasks": "from hasten.jobs._worker import Worker",
+                "hasten.jobs._worker": "from hasten.jobs import _queue as queue",
             },
         )
-        assert set(ring(tree)) == {"hasten.jobs.queue", "hasten.jobs.tasks", "hasten.jobs.worker"}
+        assert set(ring(tree)) == {
+            "hasten.jobs._queue",
+            "hasten.jobs._tasks",
+            "hasten.jobs._worker",
+        }
 
     def test_ring_of_types_is_none(self, tmp_path: Path) -> None:
         tree = plant(
             tmp_path,
             {
-                "hasten.jobs.queue": "from hasten.jobs.job import Job",
-                "hasten.jobs.job": "if TYPE_CHECKING:\n    from hasten.jobs.queue import Queue",
+                "hasten.jobs._queue": "from hasten.jobs._job import Job",
+                "hasten.jobs._job": "if TYPE_CHECKING:\n    from hasten.jobs._queue import Queue",
             },
         )
         assert ring(tree) == []
 
     def test_impure(self, tmp_path: Path) -> None:
-        tree = plant(tmp_path, {"hasten.jobs.states": "from os import path", "hasten._clock": ""})
-        assert impure(tree) == ["hasten.jobs.states imports os"]
+        tree = plant(tmp_path, {"hasten.jobs._states": "from os import path", "hasten._clock": ""})
+        assert impure(tree) == ["hasten.jobs._states imports os"]
 
     def test_into_jobs(self, tmp_path: Path) -> None:
         tree = plant(
             tmp_path,
             {
-                "hasten.fields.mask": "from hasten.jobs.states import State",
-                "hasten.jobs.states": "",
+                "hasten.fields._mask": "from hasten.jobs._states import State",
+                "hasten.jobs._states": "",
             },
         )
-        assert into_jobs(tree) == ["hasten.fields.mask imports hasten.jobs.states"]
+        assert into_jobs(tree) == ["hasten.fields._mask imports hasten.jobs._states"]
 
     @pytest.mark.parametrize(
         "statement",
         ["import redis", "from redis import asyncio", "require('redis.asyncio', extra='redis')"],
     )
     def test_past_doors(self, tmp_path: Path, statement: str) -> None:
-        tree = plant(tmp_path, {"hasten.jobs.queue": statement, "hasten._redis": statement})
-        assert past_doors(tree) == ["hasten.jobs.queue imports redis"]
+        tree = plant(tmp_path, {"hasten.jobs._queue": statement, "hasten._redis": statement})
+        assert past_doors(tree) == ["hasten.jobs._queue imports redis"]
 
 
 # The rules: each returns the breaches, none if all is well ----------------------------------------

@@ -7,6 +7,6 @@ if __name__ == "__main__":
         # Python has put the working directory in front: installed packages come first.
         sys.path.append(sys.path.pop(0))
 
-    from hasten.cli import main
+    from hasten._cli import main
 
     main()

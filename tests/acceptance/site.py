@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from hasten.jobs import Job, Queue
-from hasten.jobs.record import JobRecord
-from hasten.jobs.states import State
+from hasten.jobs._record import JobRecord
+from hasten.jobs._states import State
 from tests.acceptance.app import QUEUE
 
 ROOT: Final = Path(__file__).parent.parent.parent

@@ -166,7 +166,7 @@ class TestOneProcess:
         """It may run in the wrong folder."""
         worker = await place.worker()
         url = f"sqlite:///{place.folder}/hasten.db"
-        assert f"WARNING  hasten.cli: queue mail: creating a new store: {url}: " in worker.log
+        assert f"WARNING  hasten._cli: queue mail: creating a new store: {url}: " in worker.log
         again = await place.worker()
         assert "new store" not in again.log
 
@@ -331,7 +331,7 @@ class TestWrongUse:
         )
 
     async def test_without_the_extra_it_says_how_to_get_it(self, place: Place) -> None:
-        program = "import sys; sys.modules['typer'] = None; import hasten.cli; hasten.cli.main()"
+        program = "import sys; sys.modules['typer'] = None; import hasten._cli; hasten._cli.main()"
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=False
         )

@@ -22,9 +22,9 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from hasten.cli import main
+from hasten._cli import main
 from hasten.jobs import Queue, State, Worker
-from hasten.jobs.record import NewJob
+from hasten.jobs._record import NewJob
 from tests.acceptance.commands import DEADLINE_SECONDS, HASTEN, environment, run
 
 APP: Final = """

@@ -8,7 +8,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Runs, Site, random_moments
 

@@ -11,7 +11,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Job
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.figures import SCALE, Figures
 from tests.acceptance.site import AnyTask, Runs, Site, is_alive, random_moments

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hasten.jobs import Queue, State
-from hasten.jobs.record import Claim
+from hasten.jobs._record import Claim
 from tests.acceptance import app
 from tests.acceptance.figures import SCALE, Figures
 from tests.acceptance.site import Site

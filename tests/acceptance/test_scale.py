@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from hasten.jobs import Queue, State, Worker
-from hasten.jobs.engine import EVENT_BYTES
-from hasten.jobs.options import JobOptions
+from hasten.jobs._engine import EVENT_BYTES
+from hasten.jobs._options import JobOptions
 from tests.acceptance.figures import Figures, scaled
 from tests.acceptance.site import ROOT
 from tests.contract.measured import Measured, measure, measured_connections

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from hasten.errors import JobCancelled
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import ROOT, AnyTask, Runs, Site, is_alive
 

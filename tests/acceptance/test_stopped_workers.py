@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Site
 

@@ -14,7 +14,7 @@ import pytest
 from hasten import Store
 from hasten.errors import InvalidOption, StoreError, StoreUnavailable
 from hasten.jobs import Queue
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Runs, Site
 from tests.servers.programs import program

@@ -18,7 +18,7 @@ import pytest
 from hasten import Store
 from hasten.errors import StoreError, StoreFull, StoreInterrupted, StoreReadOnly, StoreUnavailable
 from hasten.jobs import Event, Job, Queue, QueueEvents, Worker
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Runs, Site
 from tests.servers.redis import RedisServer

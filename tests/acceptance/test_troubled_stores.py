@@ -15,7 +15,7 @@ import pytest
 
 from hasten.errors import StoreFull
 from hasten.jobs import Queue
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Site
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten.jobs.engine import Engine
+from hasten.jobs._engine import Engine
 from tests.contract.engines import KINDS, open_for_test
 
 

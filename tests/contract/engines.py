@@ -14,10 +14,10 @@ import msgspec
 
 from hasten._redis_address import Address, parse_url
 from hasten._store import File
-from hasten.jobs.engine import Engine
-from hasten.jobs.engines.redis import RedisEngine
-from hasten.jobs.engines.sqlite import SqliteEngine
-from hasten.jobs.record import Batch, Claim, Outcome
+from hasten.jobs._engine import Engine
+from hasten.jobs._engines.redis import RedisEngine
+from hasten.jobs._engines.sqlite import SqliteEngine
+from hasten.jobs._record import Batch, Claim, Outcome
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 

@@ -1,7 +1,7 @@
 """What an engine does, in plain Python: the oracle of the state-machine test.
 
 One queue. A job is in one state and has a place there; a list is the jobs of a state by their
-places. The verbs are those of `hasten.jobs.engine.Engine`, with the same answers, where the
+places. The verbs are those of `hasten.jobs._engine.Engine`, with the same answers, where the
 contract says what they are. It leaves two things open, and the test keeps clear of them: in which
 order jobs that are due in the same millisecond become ready, and which of several jobs that finish
 in the same millisecond counts as the newer one.
@@ -13,9 +13,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hasten.jobs.engine import CANCELLED_REASON, crash_reason
-from hasten.jobs.options import DEFAULT_KEEP_FAILED, Keep
-from hasten.jobs.record import (
+from hasten.jobs._engine import CANCELLED_REASON, crash_reason
+from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
+from hasten.jobs._record import (
     Change,
     Claim,
     Completed,
@@ -29,7 +29,7 @@ from hasten.jobs.record import (
     Retry,
     Update,
 )
-from hasten.jobs.states import FINISHED, INITIAL, READY, TRANSITIONS, State
+from hasten.jobs._states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 Place = tuple[int, ...]
 

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from hasten.jobs.engine import Engine
-from hasten.jobs.record import Claim, Event, JobRecord, Lease, NewJob
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._record import Claim, Event, JobRecord, Lease, NewJob
+from hasten.jobs._states import State
 
 T = TypeVar("T")
 

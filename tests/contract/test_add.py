@@ -8,12 +8,12 @@ from typing import Any, Final
 import pytest
 
 from hasten.errors import HastenError
-from hasten.jobs.engine import Engine
-from hasten.jobs.engines.redis import RedisEngine, requests
-from hasten.jobs.engines.redis.fields import decode_added, pair
-from hasten.jobs.options import KEEP_NONE
-from hasten.jobs.record import Added, Completed, Failed, JobRecord
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._engines.redis import RedisEngine, requests
+from hasten.jobs._engines.redis.fields import decode_added, pair
+from hasten.jobs._options import KEEP_NONE
+from hasten.jobs._record import Added, Completed, Failed, JobRecord
+from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
 from tests.contract.steps import (
     NOW,

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from hasten.jobs.engine import CANCELLED_REASON, Engine
-from hasten.jobs.record import Completed, Failed, Progress, Released
-from hasten.jobs.states import State
+from hasten.jobs._engine import CANCELLED_REASON, Engine
+from hasten.jobs._record import Completed, Failed, Progress, Released
+from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
     QUEUE,

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from hasten.jobs.engine import Engine
-from hasten.jobs.options import MAX_PRIORITY
-from hasten.jobs.record import Batch, Completed, Postponed, Retry
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._options import MAX_PRIORITY
+from hasten.jobs._record import Batch, Completed, Postponed, Retry
+from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
     QUEUE,

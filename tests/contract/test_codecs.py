@@ -19,10 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten import _extras
-from hasten.compression import codecs, decoders, libraries
-from hasten.compression.codecs import Codec, Encoder
-from hasten.compression.decoders import BadData, Decoder
-from hasten.compression.negotiation import Coding
+from hasten.compression import _codecs as codecs
+from hasten.compression import _decoders as decoders
+from hasten.compression import _libraries as libraries
+from hasten.compression._codecs import Codec, Encoder
+from hasten.compression._decoders import BadData, Decoder
+from hasten.compression._negotiation import Coding
 from tests.effort import effort
 from tests.http.bodies import ORDERS, noise, tokens
 from tests.http.codings import decode, decode_beginning, encode, zstd_window_bytes, zstd_with_window
@@ -241,7 +243,7 @@ class TestThreads:
 
 MEASURE = """
 import sys
-from hasten.compression import codecs
+from hasten.compression import _codecs as codecs
 from tests.contract.test_codecs import make
 from tests.http.bodies import tokens
 

@@ -13,12 +13,12 @@ from typing import Any, Final
 import pytest
 
 from hasten.errors import StoreUnavailable
-from hasten.jobs.engine import Engine
-from hasten.jobs.engines.redis import RedisEngine
-from hasten.jobs.engines.sqlite import administration
-from hasten.jobs.options import KEEP_ALL, Keep
-from hasten.jobs.record import Completed, Failed
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._engines.redis import RedisEngine
+from hasten.jobs._engines.sqlite import administration
+from hasten.jobs._options import KEEP_ALL, Keep
+from hasten.jobs._record import Completed, Failed
+from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
 from tests.contract.measured import Measured, measure, measured_connections
 from tests.contract.steps import (

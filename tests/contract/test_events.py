@@ -16,7 +16,7 @@ import pytest
 
 from hasten import _portal
 from hasten._store import File
-from hasten.jobs.engine import (
+from hasten.jobs._engine import (
     BRIEFLY_MS,
     CANCELLED_REASON,
     EVENT_BYTES,
@@ -24,10 +24,10 @@ from hasten.jobs.engine import (
     VALUE_BYTES,
     Engine,
 )
-from hasten.jobs.engines.sqlite import SqliteEngine
-from hasten.jobs.engines.sqlite.statements import MIGRATIONS
-from hasten.jobs.options import KEEP_ALL, KEEP_NONE, Keep
-from hasten.jobs.record import (
+from hasten.jobs._engines.sqlite import SqliteEngine
+from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
+from hasten.jobs._record import (
     Change,
     Completed,
     Event,
@@ -37,7 +37,7 @@ from hasten.jobs.record import (
     Released,
     Retry,
 )
-from hasten.jobs.states import State
+from hasten.jobs._states import State
 from tests.contract.engines import event_bytes
 from tests.contract.steps import (
     NOW,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hasten.jobs.engine import Engine
-from hasten.jobs.options import KEEP_ALL, KEEP_NONE, Keep
-from hasten.jobs.record import Completed, Failed, LogLine, NewJob, Outcome
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
+from hasten.jobs._record import Completed, Failed, LogLine, NewJob, Outcome
+from hasten.jobs._states import State
 from tests.contract.steps import NOW, QUEUE, claim, counts, exists, ids_in, new_job, settled, start
 
 

@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from hasten.jobs.engine import Engine, crash_reason
-from hasten.jobs.engines.redis import RedisEngine
-from hasten.jobs.options import Keep
-from hasten.jobs.record import Completed, Failed, Outcome, Postponed, Released
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine, crash_reason
+from hasten.jobs._engines.redis import RedisEngine
+from hasten.jobs._options import Keep
+from hasten.jobs._record import Completed, Failed, Outcome, Postponed, Released
+from hasten.jobs._states import State
 from tests.contract.steps import (
     LEASE_MS,
     NOW,

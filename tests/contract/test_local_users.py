@@ -16,8 +16,8 @@ import pytest
 from hasten.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.ratelimit import Rate
-from hasten.ratelimit.counter_store import Check, digest
-from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.stores import counter_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no such modes and links")

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from hasten.jobs.engine import Engine
-from hasten.jobs.record import Completed, End, Failed
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._record import Completed, End, Failed
+from hasten.jobs._states import State
 from tests.contract.steps import NOW, QUEUE, add, ids_in, new_job, settled, start, take
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from hasten.errors import InvalidOption, StoreRejected
-from hasten.jobs.engine import Engine
-from hasten.jobs.options import Keep
-from hasten.jobs.record import Change, Completed, Failed, LogLine, Postponed, Progress, Retry
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._options import Keep
+from hasten.jobs._record import Change, Completed, Failed, LogLine, Postponed, Progress, Retry
+from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
     QUEUE,

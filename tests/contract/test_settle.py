@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from hasten.errors import HastenError
-from hasten.jobs.engine import Engine
-from hasten.jobs.record import Batch, Completed, Failed, Outcome, Postponed, Released, Retry
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._record import Batch, Completed, Failed, Outcome, Postponed, Released, Retry
+from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
     QUEUE,

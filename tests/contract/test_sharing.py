@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hasten.errors import StoreError
-from hasten.jobs.engine import Engine
-from hasten.jobs.record import Completed, Failed, LogLine, Postponed
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._record import Completed, Failed, LogLine, Postponed
+from hasten.jobs._states import State
 from tests.contract.engines import DURABLE, open_for_test
 from tests.contract.steps import (
     NOW,

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from hasten.errors import StoreCorrupt
-from hasten.jobs.engine import Engine
-from hasten.jobs.engines.sqlite import SqliteEngine
-from hasten.jobs.engines.sqlite.statements import MIGRATIONS
-from hasten.jobs.record import Completed, Failed, Progress, Retry
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._engines.sqlite import SqliteEngine
+from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._record import Completed, Failed, Progress, Retry
+from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
 from tests.contract.steps import (
     NOW,

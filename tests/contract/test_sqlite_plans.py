@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 
 from hasten._sqlite import Database
-from hasten.jobs.engines.sqlite.statements import MIGRATIONS, SQL, rows
-from hasten.ratelimit.stores import sqlite as limits
+from hasten.jobs._engines.sqlite.statements import MIGRATIONS, SQL, rows
+from hasten.ratelimit._stores import sqlite as limits
 
 WHOLE_QUEUE: Final = {"count_jobs", "queues"}
 """They are about all jobs of a queue."""

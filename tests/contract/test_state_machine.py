@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hasten.jobs.options import KEEP_ALL, KEEP_NONE, Keep
-from hasten.jobs.record import (
+from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
+from hasten.jobs._record import (
     Change,
     Claim,
     Completed,
@@ -40,7 +40,7 @@ from hasten.jobs.record import (
     Released,
     Retry,
 )
-from hasten.jobs.states import FINISHED, State
+from hasten.jobs._states import FINISHED, State
 from tests.contract.engines import KINDS, open_for_test, orphans
 from tests.contract.model import Job, Model
 from tests.contract.steps import NOW, QUEUE, new_job

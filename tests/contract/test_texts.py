@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from hasten.jobs.engine import VALUE_BYTES, Engine
-from hasten.jobs.record import Completed, Failed, LogLine, Progress, Retry
-from hasten.jobs.states import State
+from hasten.jobs._engine import VALUE_BYTES, Engine
+from hasten.jobs._record import Completed, Failed, LogLine, Progress, Retry
+from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
     QUEUE,

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from hasten.jobs.engine import Engine
-from hasten.jobs.options import KEEP_NONE
-from hasten.jobs.record import (
+from hasten.jobs._engine import Engine
+from hasten.jobs._options import KEEP_NONE
+from hasten.jobs._record import (
     Change,
     Completed,
     Failed,
@@ -18,7 +18,7 @@ from hasten.jobs.record import (
     Retry,
     Update,
 )
-from hasten.jobs.states import FINISHED, State
+from hasten.jobs._states import FINISHED, State
 from tests.contract.steps import (
     NOW,
     QUEUE,

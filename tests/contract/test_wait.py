@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from hasten.jobs.engine import Engine
-from hasten.jobs.record import Postponed, Released, Retry
-from hasten.jobs.states import State
+from hasten.jobs._engine import Engine
+from hasten.jobs._record import Postponed, Released, Retry
+from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
     QUEUE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hasten.jobs.states import INITIAL, TRANSITIONS, State
+from hasten.jobs._states import INITIAL, TRANSITIONS, State
 from tests.docs.markdown import ROOT, blocks
 
 PAGE = ROOT / "docs" / "explanation" / "internals.md"

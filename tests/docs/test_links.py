@@ -14,7 +14,7 @@ _LINK: Final = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 _HEADING: Final = re.compile(r"^#+ +(.*?)\s*$", re.MULTILINE)
 _CODE: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
-# A file that is named in passing: `hasten/_sqlite.py`, or below that folder `jobs/queue.py`.
+# A file that is named in passing: `hasten/_sqlite.py`, or below that folder `jobs/_queue.py`.
 _FILE: Final = re.compile(r"`([\w/]+\.(?:py|sql))`")
 _FOLDERS: Final = (ROOT, ROOT / "src", ROOT / "src" / "hasten")
 _OF_THE_READER: Final = {"app.py", "conftest.py", "manage.py"}

@@ -51,7 +51,7 @@ def test_holds_every_file_of_the_source(wheel: zipfile.Path) -> None:
 
 def test_has_the_command_and_the_licence(wheel: zipfile.Path) -> None:
     info = wheel / f"hasten-{hasten.__version__}.dist-info"
-    assert "hasten = hasten.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+    assert "hasten = hasten._cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
     assert (info / "licenses" / "LICENSE").is_file()
 
 

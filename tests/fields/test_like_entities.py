@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hasten.fields import FieldSelector, FieldSet
-from hasten.fields.selector import MAX_RELATED
+from hasten.fields._selector import MAX_RELATED
 from tests.fields.databases import User, engine, statements_of
 from tests.fields.models import UserOut
 

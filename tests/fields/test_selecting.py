@@ -22,8 +22,8 @@ from sqlalchemy.orm import (
 
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import AllowedFields, FieldSelector
-from hasten.fields.sql import run
-from hasten.fields.sql.running import Step
+from hasten.fields._sql import run
+from hasten.fields._sql.running import Step
 from tests.fields.databases import (
     POSTS_OF_FIRST,
     USERS,
@@ -388,7 +388,7 @@ class TestToMany:
     ) -> None:
         everybody = select(User).order_by(User.id)
         expected = ask(database, "id,posts(id)", everybody)
-        monkeypatch.setattr("hasten.fields.sql.shapes.MAX_KEYS", 7)
+        monkeypatch.setattr("hasten.fields._sql.shapes.MAX_KEYS", 7)
         assert ask(database, "id,posts(id)", everybody) == expected
 
     def test_any_number_of_owners_makes_few_statement_texts(self, database: str) -> None:

@@ -15,22 +15,22 @@ import msgspec
 from pydantic import BaseModel
 
 from hasten.compression import DecompressionMiddleware
-from hasten.compression.breach import Guard
-from hasten.compression.decoders import available
-from hasten.compression.dictionaries import _named_dictionary
-from hasten.compression.head import ETagPolicy, Head
-from hasten.compression.negotiation import Coding, choose
+from hasten.compression._breach import Guard
+from hasten.compression._decoders import available
+from hasten.compression._dictionaries import _named_dictionary
+from hasten.compression._head import ETagPolicy, Head
+from hasten.compression._negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
-from hasten.jobs.encoding import decode_json
-from hasten.jobs.engines.redis.fields import decode_added, decode_answer, event, job_record
-from hasten.jobs.options import decode_options, read_keep_logs
-from hasten.jobs.states import State
+from hasten.jobs._encoding import decode_json
+from hasten.jobs._engines.redis.fields import decode_added, decode_answer, event, job_record
+from hasten.jobs._options import decode_options, read_keep_logs
+from hasten.jobs._states import State
 from hasten.pagination import Paginator
-from hasten.pagination.cursor import Cursor, SigningKeys, _mac, _to_base64
-from hasten.ratelimit.addresses import Addresses
-from hasten.ratelimit.proxies import Proxies
-from hasten.ratelimit.rates import parse_rates
+from hasten.pagination._cursor import Cursor, SigningKeys, _mac, _to_base64
+from hasten.ratelimit._addresses import Addresses
+from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._rates import parse_rates
 
 Target = Callable[[bytes], None]
 

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from hasten.compression.pool import Pool
+from hasten.compression._pool import Pool
 from tests.http.codings import CODINGS
 from tests.http.hosts import HOSTS
 from tests.http.site import BEHAVIOURS, Site

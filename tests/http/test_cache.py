@@ -18,8 +18,8 @@ from hasten.compression import (
     Padding,
     Skipped,
 )
-from hasten.compression.cache import OVERHEAD_BYTES, RECOMPRESSED_AFTER_HITS
-from hasten.compression.codecs import Zlib, Zstd
+from hasten.compression._cache import OVERHEAD_BYTES, RECOMPRESSED_AFTER_HITS
+from hasten.compression._codecs import Zlib, Zstd
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, orders
 from tests.http.client import Client, Headers, Receive, Response, Scope, Send, until
@@ -372,7 +372,7 @@ class TestSingleFlight:
         self, gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It needs none of them."""
-        monkeypatch.setattr("hasten.compression.pool.QUEUED_PER_THREAD", 1)
+        monkeypatch.setattr("hasten.compression._pool.QUEUED_PER_THREAD", 1)
         site = slow_site(threads=1)
         gate.open.set()
         await site.get(path="/kept")

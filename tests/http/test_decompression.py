@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from hasten.compression import DecompressionMiddleware, decompression
-from hasten.compression.decoders import Decoder
-from hasten.compression.pool import Pool
+from hasten.compression import DecompressionMiddleware
+from hasten.compression import _decompression as decompression
+from hasten.compression._decoders import Decoder
+from hasten.compression._pool import Pool
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window

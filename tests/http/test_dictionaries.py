@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.compression import CompressionMiddleware, Dictionaries
-from hasten.compression.dictionaries import _named_dictionary
+from hasten.compression._dictionaries import _named_dictionary
 from tests.effort import effort
 from tests.http import expect
 from tests.http.bodies import JSON, ORDERS, orders
@@ -399,7 +399,7 @@ async def test_zstd_itself_need_not_be_offered() -> None:
 
 
 async def test_without_zstd_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hasten.compression import libraries
+    from hasten.compression import _libraries as libraries
 
     feed = await Feed().begun()
     monkeypatch.setattr(libraries, "zstd", None)

@@ -28,10 +28,10 @@ from hasten.compression import (
     SkipReason,
     no_compression,
 )
-from hasten.compression.codecs import Zlib, _BrotliEncoder, _ZlibEncoder, available
-from hasten.compression.effort import ZLIB
-from hasten.compression.negotiation import Coding
-from hasten.compression.pool import Pool
+from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, available
+from hasten.compression._effort import ZLIB
+from hasten.compression._negotiation import Coding
+from hasten.compression._pool import Pool
 from hasten.errors import InvalidOption
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, of_type, tokens

@@ -11,7 +11,8 @@ from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from hasten.compression import CompressionCache, CompressionMiddleware, no_compression, response
+from hasten.compression import CompressionCache, CompressionMiddleware, no_compression
+from hasten.compression import _response as response
 from tests.http import expect
 from tests.http.bodies import JSON, NDJSON, ORDERS, noise, orders
 from tests.http.client import App, Client, Headers, Message, Response

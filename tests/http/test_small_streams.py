@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hasten.compression import CompressionMiddleware, settings
+from hasten.compression import CompressionMiddleware
+from hasten.compression import _settings as settings
 from tests.http import expect
 from tests.http.bodies import JSON, NDJSON, ORDERS, SSE, TEXT
 from tests.http.client import Client, Message

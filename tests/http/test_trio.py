@@ -22,7 +22,7 @@ from hasten.compression import (
     DecompressionMiddleware,
     Precompressed,
 )
-from hasten.compression.pool import Pool
+from hasten.compression._pool import Pool
 from hasten.errors import AsyncioRequired
 from hasten.pagination import Paginator, Window
 from hasten.ratelimit import (

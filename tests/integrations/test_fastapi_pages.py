@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, Partial
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
-from hasten.pagination.counts import Count
+from hasten.pagination._counts import Count
 from tests.pagination.databases import Author, Item, Post, async_engine
 
 

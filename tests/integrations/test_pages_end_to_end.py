@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import delete, event, insert, select, update
 
 from hasten.errors import InvalidOption
-from hasten.pagination.sql import paging
+from hasten.pagination._sql import paging
 from tests.integrations.pages import (
     DRIVERS,
     NOTES,

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Final
 
-from hasten.jobs.record import Claim, Completed
+from hasten.jobs._record import Claim, Completed
 from tests.interop.shared_queue import SharedQueue
 
 RUNNERS: Final = ("python", "node")

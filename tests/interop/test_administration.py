@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hasten.jobs import State
-from hasten.jobs.options import JobOptions
+from hasten.jobs._options import JobOptions
 from tests.interop.peer import NodeError
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.steps import RUNNERS, fill, keys, start, take

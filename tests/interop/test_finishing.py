@@ -8,7 +8,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Exponential, Fixed, Job, Keep, State
-from hasten.jobs.record import Claim, Completed
+from hasten.jobs._record import Claim, Completed
 from tests.interop.peer import NodeError
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.steps import RUNNERS, complete, now_ms, start, take

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from hasten.jobs import Keep, State
-from hasten.jobs.options import JobOptions
+from hasten.jobs._options import JobOptions
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.steps import fill, take
 

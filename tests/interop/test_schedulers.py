@@ -11,7 +11,7 @@ import pytest
 
 from hasten.errors import WrongState
 from hasten.jobs import State
-from hasten.jobs.cron import next_match_ms
+from hasten.jobs._cron import next_match_ms
 from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.steps import take, troubles

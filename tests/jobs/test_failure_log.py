@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from hasten.errors import JobFailed
-from hasten.jobs import Queue, RetryAfter, State, Worker, failure_log
-from hasten.jobs.failure_log import RemoteTraceback
-from hasten.jobs.record import NewJob
+from hasten.jobs import Queue, RetryAfter, State, Worker
+from hasten.jobs import _failure_log as failure_log
+from hasten.jobs._failure_log import RemoteTraceback
+from hasten.jobs._record import NewJob
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until_state
 

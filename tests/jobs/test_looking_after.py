@@ -11,7 +11,7 @@ import pytest
 
 from hasten.errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, WrongState
 from hasten.jobs import Job, Queue, State, Worker
-from hasten.jobs.states import FINISHED
+from hasten.jobs._states import FINISHED
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from hasten.errors import JobFailed
-from hasten.jobs import Job, Queue, State, Worker, options
-from hasten.jobs.options import decode_options
-from hasten.jobs.record import Claim, Completed, Failed, NewJob, Progress
-from hasten.ratelimit.addresses import Addresses
-from hasten.ratelimit.proxies import Proxies
+from hasten.jobs import Job, Queue, State, Worker
+from hasten.jobs import _options as options
+from hasten.jobs._options import decode_options
+from hasten.jobs._record import Claim, Completed, Failed, NewJob, Progress
+from hasten.ratelimit._addresses import Addresses
+from hasten.ratelimit._proxies import Proxies
 from tests.servers.redis import shared_redis
 
 DEEP = "[" * 100_000 + "]" * 100_000

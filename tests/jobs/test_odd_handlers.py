@@ -18,9 +18,9 @@ import pytest
 from hasten import Store
 from hasten.errors import JobFailed, StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
-from hasten.jobs.lane import Lane
-from hasten.jobs.record import Claim
-from hasten.jobs.run import Run
+from hasten.jobs._lane import Lane
+from hasten.jobs._record import Claim
+from hasten.jobs._run import Run
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until, until_state, until_true
 

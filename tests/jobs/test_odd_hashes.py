@@ -12,7 +12,7 @@ import pytest
 
 from hasten.errors import JobFailed, JobNotFound, StoreError, StoreRejected
 from hasten.jobs import Job, Queue, State, Worker
-from hasten.jobs.record import Claim
+from hasten.jobs._record import Claim
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_true
 from tests.servers.redis import shared_redis

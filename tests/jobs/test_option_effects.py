@@ -13,7 +13,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Exponential, Fixed, Job, Keep, Queue, State, Worker
-from hasten.jobs.options import JobOptions
+from hasten.jobs._options import JobOptions
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until_longer, until_state

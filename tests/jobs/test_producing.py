@@ -28,8 +28,8 @@ from hasten.errors import (
     StoreRejected,
 )
 from hasten.jobs import Context, Job, Queue, State, Task, Worker
-from hasten.jobs.options import Options
-from hasten.jobs.record import Added, NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import Added, NewJob
 from hasten.testing import ManualClock
 
 

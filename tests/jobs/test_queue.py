@@ -15,9 +15,9 @@ from hasten import Store
 from hasten._sqlite import Database
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.jobs import Queue, State, Worker
-from hasten.jobs.engines.redis import RedisEngine
-from hasten.jobs.engines.sqlite import SqliteEngine
-from hasten.jobs.states import READY
+from hasten.jobs._engines.redis import RedisEngine
+from hasten.jobs._engines.sqlite import SqliteEngine
+from hasten.jobs._states import READY
 
 
 @pytest.mark.parametrize(

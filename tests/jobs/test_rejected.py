@@ -11,7 +11,7 @@ import redis
 
 from hasten.errors import JobFailed, StoreRejected
 from hasten.jobs import Context, Queue, State, Worker
-from hasten.jobs.record import Completed, Outcome
+from hasten.jobs._record import Completed, Outcome
 from tests.jobs.eventually import until, until_state
 from tests.servers.redis import shared_redis
 

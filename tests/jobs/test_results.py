@@ -26,9 +26,9 @@ from hasten.errors import (
     StoreUnavailable,
 )
 from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
-from hasten.jobs.engine import EVENT_BYTES
-from hasten.jobs.engines import open_engine
-from hasten.jobs.record import End, EventPage, NewJob
+from hasten.jobs._engine import EVENT_BYTES
+from hasten.jobs._engines import open_engine
+from hasten.jobs._record import End, EventPage, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state, until_true
 
@@ -102,7 +102,7 @@ class TestResult:
         self, queue: Queue, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """At once where an event names the job, else at the next look."""
-        monkeypatch.setattr("hasten.jobs.results.LOOK_AGAIN_SECONDS", 0.1)
+        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 0.1)
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result(timeout=30))
         await settle_waiting()
@@ -122,8 +122,8 @@ class TestResult:
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All in turn, also where events come all the time."""
-        monkeypatch.setattr("hasten.jobs.results.LOOK_AGAIN_SECONDS", 0.01)
-        monkeypatch.setattr("hasten.jobs.results.LOOKS_AT_ONCE", 10)
+        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 0.01)
+        monkeypatch.setattr("hasten.jobs._results.LOOKS_AT_ONCE", 10)
         looks: list[list[str]] = []
         ends = queue.engine.ends
 
@@ -329,7 +329,7 @@ class TestResultOfAJobThatIsNotKept:
     async def test_of_a_reader_that_missed_events_is_looked_for_at_once(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hasten.jobs.results.LOOK_AGAIN_SECONDS", 3600)
+        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 3600)
         job = await queue.add("send")
         read = queue.engine.events
         waiting = asyncio.Event()

@@ -19,7 +19,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
-from hasten.jobs.states import FINISHED
+from hasten.jobs._states import FINISHED
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until, until_longer, until_state
@@ -428,7 +428,7 @@ async def test_a_handler_that_swallows_a_cancellation_is_told_again(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
-    monkeypatch.setattr("hasten.jobs.run.INSIST_SECONDS", 0.05)
+    monkeypatch.setattr("hasten.jobs._run.INSIST_SECONDS", 0.05)
     swallowed: list[int] = []
 
     @queue.task

@@ -12,7 +12,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs.run import Stop
+from hasten.jobs._run import Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
 
@@ -49,7 +49,7 @@ def call() -> Iterator[Call]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasten.jobs.run.INSIST_SECONDS", 0.02)
+    monkeypatch.setattr("hasten.jobs._run.INSIST_SECONDS", 0.02)
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:

@@ -19,10 +19,11 @@ import pytest
 
 from hasten import Store
 from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
-from hasten.jobs import Context, Job, Queue, State, Worker, store_use
-from hasten.jobs.lane import BYTES_LIKE_A_JOB, Lane
-from hasten.jobs.record import Batch, Claim, Completed, Note, Outcome, Progress, Update
-from hasten.jobs.run import Run, Stop
+from hasten.jobs import Context, Job, Queue, State, Worker
+from hasten.jobs import _store_use as store_use
+from hasten.jobs._lane import BYTES_LIKE_A_JOB, Lane
+from hasten.jobs._record import Batch, Claim, Completed, Note, Outcome, Progress, Update
+from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
 
@@ -566,7 +567,7 @@ class TestTrouble:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It says what will come of its jobs, and does not hang."""
-        monkeypatch.setattr("hasten.jobs.worker.LAST_WORDS_SECONDS", 0.3)
+        monkeypatch.setattr("hasten.jobs._worker.LAST_WORDS_SECONDS", 0.3)
         queue = impatient
         started = asyncio.Event()
 

@@ -32,8 +32,9 @@ from sqlalchemy.pool import StaticPool
 
 from hasten import fastapi
 from hasten.errors import PaginationWarning
-from hasten.pagination import Cached, Capped, Paginator, SortKey, paginator
-from hasten.pagination.sql import advice, planning
+from hasten.pagination import Cached, Capped, Paginator, SortKey
+from hasten.pagination import _paginator as paginator
+from hasten.pagination._sql import advice, planning
 from tests.pagination.databases import url
 
 SECRET: Final = "a secret of more than 16 bytes"

@@ -16,7 +16,7 @@ from hasten._answers import EncodedResponse
 from hasten.errors import InvalidOption
 from hasten.fields import FieldSelector, Partial
 from hasten.pagination import CursorPage, Envelope, Page, Paginator
-from hasten.pagination.counts import Count
+from hasten.pagination._counts import Count
 from tests.pagination.databases import DATABASES, Author, Item, Post, engine, statements_of
 
 SECRET: Final = "a secret of more than 16 bytes"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from hasten.errors import InvalidOption
 from hasten.pagination import Cached, Capped, Count, Paginator
-from hasten.pagination.remembered import Remembered
+from hasten.pagination._remembered import Remembered
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, statements_of
 
 SECRET: Final = "a secret of more than 16 bytes"

@@ -19,8 +19,8 @@ from sqlalchemy import Connection, DateTime, Index, String, Text, create_engine,
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from hasten.pagination import Capped, CursorPage, Page, Paginator
-from hasten.pagination.cursor import Cursor, SigningKeys
-from hasten.pagination.sql import paging
+from hasten.pagination._cursor import Cursor, SigningKeys
+from hasten.pagination._sql import paging
 from tests.pagination import costs
 from tests.pagination.databases import DATABASES, statements_of, url
 

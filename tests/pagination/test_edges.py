@@ -21,10 +21,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from hasten.pagination.order import Order, SortKey
-from hasten.pagination.sql.reading import read, resolve
-from hasten.pagination.sql.running import Stretch, run_async, stretch
-from hasten.pagination.sql.statements import Statements
+from hasten.pagination._order import Order, SortKey
+from hasten.pagination._sql.reading import read, resolve
+from hasten.pagination._sql.running import Stretch, run_async, stretch
+from hasten.pagination._sql.statements import Statements
 from tests.pagination.databases import engine, url
 
 edges: Final = Table(

@@ -19,8 +19,8 @@ from sqlalchemy.orm import ORMExecuteState, Session, aliased, joinedload, with_l
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.pagination import Capped, CursorPage, Page, PageParams, Paginator, SortKey
-from hasten.pagination.sql import paging
-from hasten.pagination.sql.planning import Plan
+from hasten.pagination._sql import paging
+from hasten.pagination._sql.planning import Plan
 from tests.pagination.databases import (
     DATABASES,
     Author,

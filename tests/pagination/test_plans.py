@@ -28,13 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import registry
 
-from hasten.fields.sql.running import Step, T
-from hasten.pagination.order import Order, SortKey
-from hasten.pagination.sql.counting import count, estimate
-from hasten.pagination.sql.keyset import layout
-from hasten.pagination.sql.paging import from_end, page
-from hasten.pagination.sql.reading import Selection, read, resolve
-from hasten.pagination.sql.running import Statements, Steps, numbered, run, stretch, total_of
+from hasten.fields._sql.running import Step, T
+from hasten.pagination._order import Order, SortKey
+from hasten.pagination._sql.counting import count, estimate
+from hasten.pagination._sql.keyset import layout
+from hasten.pagination._sql.paging import from_end, page
+from hasten.pagination._sql.reading import Selection, read, resolve
+from hasten.pagination._sql.running import Statements, Steps, numbered, run, stretch, total_of
 from tests.pagination import costs
 from tests.pagination.databases import url
 

@@ -16,12 +16,12 @@ from sqlalchemy.orm import (
 )
 
 from hasten.errors import InvalidOption
-from hasten.pagination.order import SortKey
-from hasten.pagination.sql.counting import count
-from hasten.pagination.sql.indexes import find_index
-from hasten.pagination.sql.paging import page as page_of
-from hasten.pagination.sql.reading import Selection, SortColumn, SortColumns, read, resolve
-from hasten.pagination.sql.running import Statements, Stretch, numbered, run, stretch
+from hasten.pagination._order import SortKey
+from hasten.pagination._sql.counting import count
+from hasten.pagination._sql.indexes import find_index
+from hasten.pagination._sql.paging import page as page_of
+from hasten.pagination._sql.reading import Selection, SortColumn, SortColumns, read, resolve
+from hasten.pagination._sql.running import Statements, Stretch, numbered, run, stretch
 from tests.pagination.databases import (
     DATABASES,
     Animal,

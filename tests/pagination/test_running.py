@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten.errors import MissingExtra
-from hasten.pagination.order import Order, SortKey
-from hasten.pagination.sql.counting import as_total, read_estimate
-from hasten.pagination.sql.paging import can_defer, from_end, page
-from hasten.pagination.sql.reading import read, resolve
-from hasten.pagination.sql.running import (
+from hasten.pagination._order import Order, SortKey
+from hasten.pagination._sql.counting import as_total, read_estimate
+from hasten.pagination._sql.paging import can_defer, from_end, page
+from hasten.pagination._sql.reading import read, resolve
+from hasten.pagination._sql.running import (
     Counted,
     Numbered,
     Statements,
@@ -293,7 +293,7 @@ def test_a_total_tells_how_exact_it_is() -> None:
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    import hasten.pagination.sql
+    import hasten.pagination._sql
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name=name)
@@ -301,4 +301,4 @@ def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("hasten._extras.importlib.import_module", absent)
     reload = importlib.reload
     with pytest.raises(MissingExtra, match="'sqlalchemy'"):
-        reload(hasten.pagination.sql)
+        reload(hasten.pagination._sql)

@@ -45,7 +45,7 @@ from sqlalchemy.pool import StaticPool
 
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
-from hasten.pagination.sql import paging
+from hasten.pagination._sql import paging
 from tests.effort import effort
 from tests.pagination.databases import (
     DATABASES,

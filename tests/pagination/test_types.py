@@ -35,9 +35,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from hasten.pagination.order import SortKey
-from hasten.pagination.sql.reading import read, resolve
-from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
+from hasten.pagination._order import SortKey
+from hasten.pagination._sql.reading import read, resolve
+from hasten.pagination._sql.running import Statements, Stretch, run, run_async, stretch
 from tests.pagination.databases import DATABASES, async_engine, engine
 
 

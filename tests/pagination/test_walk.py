@@ -30,10 +30,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from hasten.errors import InvalidOption
-from hasten.pagination.order import Order, SortKey
-from hasten.pagination.sql.keyset import after
-from hasten.pagination.sql.reading import Reading, Selection, SortColumns, read, resolve
-from hasten.pagination.sql.running import Statements, Stretch, run, run_async, stretch
+from hasten.pagination._order import Order, SortKey
+from hasten.pagination._sql.keyset import after
+from hasten.pagination._sql.reading import Reading, Selection, SortColumns, read, resolve
+from hasten.pagination._sql.running import Statements, Stretch, run, run_async, stretch
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
 

@@ -34,10 +34,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column, registry
 
-from hasten.pagination.order import Order, SortKey
-from hasten.pagination.sql.reading import Selection, read, resolve
-from hasten.pagination.sql.running import run, stretch
-from hasten.pagination.sql.statements import Statements
+from hasten.pagination._order import Order, SortKey
+from hasten.pagination._sql.reading import Selection, read, resolve
+from hasten.pagination._sql.running import run, stretch
+from hasten.pagination._sql.statements import Statements
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, url
 from tests.pagination.test_walk import expected

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten.ratelimit.counter_store import CounterStore
+from hasten.ratelimit._counter_store import CounterStore
 from tests.ratelimit.stores import KINDS, Clock, open_for_test
 
 

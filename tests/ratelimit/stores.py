@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hasten import Store
-from hasten.ratelimit import algorithms
-from hasten.ratelimit.algorithms import State
-from hasten.ratelimit.counter_store import (
+from hasten.ratelimit import _algorithms as algorithms
+from hasten.ratelimit._algorithms import State
+from hasten.ratelimit._counter_store import (
     Check,
     CheckGroup,
     CounterStore,
@@ -19,8 +19,8 @@ from hasten.ratelimit.counter_store import (
     Settlement,
     is_denied,
 )
-from hasten.ratelimit.stores import MemoryStore, StorePart
-from hasten.ratelimit.stores.asking import AskingStore
+from hasten.ratelimit._stores import MemoryStore, StorePart
+from hasten.ratelimit._stores.asking import AskingStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 

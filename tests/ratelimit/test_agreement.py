@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit.counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import Rule, concurrency_rule, rule_of
+from hasten.ratelimit._counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import Rule, concurrency_rule, rule_of
 from tests.effort import effort
 from tests.ratelimit.stores import KINDS, SECOND, Clock, Oracle, open_for_test
 

@@ -11,7 +11,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit.stores.memory import MemoryStore
+from hasten.ratelimit._stores.memory import MemoryStore
 from tests.http.client import App, Client, Message, Scope
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import StoreUnavailable
-from hasten.ratelimit.breaker import FAILURES
-from hasten.ratelimit.counter_store import (
+from hasten.ratelimit._breaker import FAILURES
+from hasten.ratelimit._counter_store import (
     Check,
     CheckGroup,
     OnStoreError,
@@ -23,10 +23,10 @@ from hasten.ratelimit.counter_store import (
     Token,
     digest,
 )
-from hasten.ratelimit.fallback import Guard
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import rule_of
-from hasten.ratelimit.stores.memory import MemoryStore
+from hasten.ratelimit._fallback import Guard
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._stores.memory import MemoryStore
 from tests.effort import effort
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import SECOND, Clock, Oracle, counter_store
@@ -374,7 +374,7 @@ class TestDenials:
         assert [o.ok for o in again] == [False, True]
 
     async def test_they_are_bounded(self, guard: Guard, clock: Clock) -> None:
-        from hasten.ratelimit.denials import Denials
+        from hasten.ratelimit._denials import Denials
 
         denials = Denials(100)
         for number in range(1000):

@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 
 from hasten.errors import InvalidOption, MisplacedCall
-from hasten.ratelimit.limiter import Limiter
-from hasten.ratelimit.stores.memory import MemoryStore
+from hasten.ratelimit._limiter import Limiter
+from hasten.ratelimit._stores.memory import MemoryStore
 from tests.ratelimit.stores import Clock, prefix_of
 from tests.servers.redis import shared_redis
 

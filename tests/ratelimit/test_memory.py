@@ -9,11 +9,11 @@ import time
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit.counter_store import Check, Settlement, digest
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import Algorithm, rule_of
-from hasten.ratelimit.stores import memory
-from hasten.ratelimit.stores.memory import MemoryStore
+from hasten.ratelimit._counter_store import Check, Settlement, digest
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import Algorithm, rule_of
+from hasten.ratelimit._stores import memory
+from hasten.ratelimit._stores.memory import MemoryStore
 from tests.ratelimit.stores import SECOND, Clock
 
 

@@ -14,9 +14,11 @@ from hasten.ratelimit import (
     RateLimitMiddleware,
     RequestInfo,
     limit,
-    repeated,
 )
-from hasten.ratelimit.counter_store import OnStoreError
+from hasten.ratelimit import (
+    _repeated as repeated,
+)
+from hasten.ratelimit._counter_store import OnStoreError
 from tests.http.client import Client
 from tests.ratelimit.sites import FRAMEWORKS, Served
 
@@ -142,7 +144,7 @@ class TestTheLog:
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [1000.0]
-        monkeypatch.setattr("hasten.ratelimit.repeated.monotonic", lambda: now[0])
+        monkeypatch.setattr("hasten.ratelimit._repeated.monotonic", lambda: now[0])
         limits = [Limit(fails, name="a", cost=fails, skip=fails, key=fails), Limit("9/s")]
         site = Served("asgi", limits=limits, on_decision=fails)
         await site.statuses(5)

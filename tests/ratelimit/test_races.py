@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hasten.ratelimit.counter_store import Check, digest
-from hasten.ratelimit.rules import Rule
+from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._rules import Rule
 from tests.ratelimit.stores import SECOND, open_for_test, url_of
 
 SHARED = ["sqlite", "redis"]
@@ -22,7 +22,7 @@ RULE = Rule("fixed", LIMIT, 900 * SECOND)
 
 PROGRAM = """
 import asyncio, json, sys
-from hasten.ratelimit.counter_store import Check, Settlement, digest
+from hasten.ratelimit._counter_store import Check, Settlement, digest
 from tests.ratelimit.stores import counter_store
 from tests.ratelimit.test_races import RULE
 

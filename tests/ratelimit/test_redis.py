@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, StoreError
-from hasten.ratelimit.counter_store import Check, Settlement, digest
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import RUNS, bucket_of, concurrency_rule, rule_of
-from hasten.ratelimit.stores.redis import RedisStore
+from hasten.ratelimit._counter_store import Check, Settlement, digest
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import RUNS, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit._stores.redis import RedisStore
 from tests.effort import effort
 from tests.ratelimit.stores import (
     PATIENT,

@@ -11,11 +11,11 @@ import pytest
 from hasten import Store
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware, limit
-from hasten.ratelimit.counter_store import Check, OnStoreError, digest
-from hasten.ratelimit.denials import TRUSTED_US
-from hasten.ratelimit.fallback import Guard
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit._counter_store import Check, OnStoreError, digest
+from hasten.ratelimit._denials import TRUSTED_US
+from hasten.ratelimit._fallback import Guard
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import rule_of
 from hasten.testing import ManualClock
 from tests.ratelimit.sites import FRAMEWORKS, PEER, Served
 from tests.ratelimit.stores import SECOND, Clock, client_of, open_for_test, prefix_of, url_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hasten.errors import InvalidOption, StoreUnavailable
-from hasten.ratelimit.counter_store import Check, digest
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.stores import SECOND, Clock, counter_store, open_for_test
 
 

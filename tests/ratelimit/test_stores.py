@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hasten.ratelimit.counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit._counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
 from tests.ratelimit.stores import SECOND, Clock, open_for_test
 
 ADA, BOB = digest("ada"), digest("bob")

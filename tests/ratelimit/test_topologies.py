@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from hasten.errors import StoreError
-from hasten.ratelimit.counter_store import Check, digest
-from hasten.ratelimit.fallback import Guard
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import rule_of
+from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._fallback import Guard
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import Clock, counter_store, prefix_of, url_of
 from tests.servers.topologies import SentinelPair, shared_cluster

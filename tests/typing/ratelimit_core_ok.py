@@ -18,7 +18,7 @@ from hasten.ratelimit import (
     Rate,
     Settlement,
 )
-from hasten.ratelimit.counter_store import ImmediateStore
+from hasten.ratelimit._counter_store import ImmediateStore
 
 
 async def limits() -> bool:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression.breach import Guard, Padding
-from hasten.compression.codecs import available
-from hasten.compression.negotiation import Coding
+from hasten.compression._breach import Guard, Padding
+from hasten.compression._codecs import available
+from hasten.compression._negotiation import Coding
 from hasten.errors import InvalidOption
 from tests.http.codings import decode
 

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 pytest.importorskip("typer")
 
-from hasten.cli import commands
-from hasten.cli.jobs import _describe
-from hasten.cli.output import print_json
+from hasten._cli import commands
+from hasten._cli.jobs import _describe
+from hasten._cli.output import print_json
 from hasten.jobs import Job, Queue, State, Worker
-from hasten.jobs.record import JobRecord
+from hasten.jobs._record import JobRecord
 
 RECORD: Final = JobRecord("mail", "1", "send", "{}", "{}", State.DELAYED, 0, 0, 0, 0, 0, 0)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hasten.cli.supervisor import LAST_PAUSE_SECONDS, ending, next_pause
-from hasten.cli.target import load, load_one
+from hasten._cli.supervisor import LAST_PAUSE_SECONDS, ending, next_pause
+from hasten._cli.target import load, load_one
 from hasten.errors import TargetError
 
 SHOP = """

@@ -26,8 +26,8 @@ from hasten.compression import (
     Padding,
     Precompressed,
 )
-from hasten.compression.negotiation import Coding
-from hasten.compression.options import (
+from hasten.compression._negotiation import Coding
+from hasten.compression._options import (
     to_breach,
     to_choice,
     to_codings,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.jobs.cron import next_match_ms
+from hasten.jobs._cron import next_match_ms
 
 ZONE = "Europe/Madrid"
 SPRING = "2026-03-28T23:30"  # at 2:00 of the next day it is 3:00

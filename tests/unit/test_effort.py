@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression.effort import BROTLI, ISAL, LEVELS, ZLIB, ZSTD, Effort, fixed_at
-from hasten.compression.negotiation import Coding
+from hasten.compression._effort import BROTLI, ISAL, LEVELS, ZLIB, ZSTD, Effort, fixed_at
+from hasten.compression._negotiation import Coding
 
 EFFORTS = {"zstd": ZSTD, "brotli": BROTLI, "zlib": ZLIB, "isal": ISAL}
 

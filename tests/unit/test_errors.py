@@ -53,7 +53,7 @@ from hasten.errors import (
     TargetError,
     WrongState,
 )
-from hasten.ratelimit.answers import CAPACITY, refusal
+from hasten.ratelimit._answers import CAPACITY, refusal
 
 NOT_INSTALLED = (
     "redis is not installed: it comes with the extra 'redis' of hasten; "
@@ -176,21 +176,21 @@ MESSAGES = [
 
 OUTSIDE: Final = {
     # What handlers and functions of the application raise to steer hasten; hasten catches it.
-    "hasten.jobs.steering.RetryAfter": "a handler raises it",
-    "hasten.jobs.steering.Unrecoverable": "a handler raises it",
-    "hasten.jobs.steering.JobTimeout": "a handler is interrupted with it, and may catch it",
-    "hasten.jobs.threads.Interrupted": "a handler in a thread is interrupted with it",
+    "hasten.jobs._steering.RetryAfter": "a handler raises it",
+    "hasten.jobs._steering.Unrecoverable": "a handler raises it",
+    "hasten.jobs._steering.JobTimeout": "a handler is interrupted with it, and may catch it",
+    "hasten.jobs._threads.Interrupted": "a handler in a thread is interrupted with it",
     # Private control flow: caught inside, where it is raised.
     "hasten._redis.channel.NotSent": "turned into StoreUnavailable",
-    "hasten.compression.decoders.BadData": "turned into BodyRefused",
-    "hasten.jobs.arguments.UnfitResult": "fails the job; its text is the reason",
-    "hasten.jobs.arguments.UnresolvedAnnotation": "turned into the error of the task",
-    "hasten.jobs.encoding.NotStorable": "turned into InvalidArgument",
-    "hasten.jobs.engines.sqlite.working.LeaseMismatch": "ends a transaction",
-    "hasten.jobs.failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
-    "hasten.jobs.processes.ProcessDied": "fails the job; its text is the reason",
-    "hasten.jobs.processes._NotBegun": "ends an attempt to begin",
-    "hasten.ratelimit.middleware._FunctionFailed": "turned into a refusal",
+    "hasten.compression._decoders.BadData": "turned into BodyRefused",
+    "hasten.jobs._arguments.UnfitResult": "fails the job; its text is the reason",
+    "hasten.jobs._arguments.UnresolvedAnnotation": "turned into the error of the task",
+    "hasten.jobs._encoding.NotStorable": "turned into InvalidArgument",
+    "hasten.jobs._engines.sqlite.working.LeaseMismatch": "ends a transaction",
+    "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
+    "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",
+    "hasten.jobs._processes._NotBegun": "ends an attempt to begin",
+    "hasten.ratelimit._middleware._FunctionFailed": "turned into a refusal",
     # Advice.
     "hasten.errors.PaginationWarning": "a warning",
 }

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidParameter
-from hasten.fields.mask import MAX_CHARS, Mask, parse
+from hasten.fields._mask import MAX_CHARS, Mask, parse
 
 EMPTY = [
     "", " ", ",", "id,", ",id", "id,,name", "id, ,name", "author()", "author(id,)", "(id)", ".",
@@ -183,7 +183,7 @@ def measured_lines() -> list[tuple[int, int]]:
 COUNT_LINES = """
 import contextlib, json, sys
 from hasten.errors import InvalidParameter
-from hasten.fields.mask import MAX_CHARS, parse
+from hasten.fields._mask import MAX_CHARS, parse
 
 count = 0
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._asgi import Headers
-from hasten.compression.head import (
+from hasten.compression._head import (
     ETagPolicy,
     Head,
     SkipReason,
@@ -15,7 +15,7 @@ from hasten.compression.head import (
     forbids_transform,
     without_suffixes,
 )
-from hasten.compression.negotiation import Coding
+from hasten.compression._negotiation import Coding
 
 POLICIES: list[ETagPolicy] = ["weaken", "suffix", "drop", "keep"]
 

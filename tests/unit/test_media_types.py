@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression.media_types import DEFAULT_MEDIA_TYPES, is_live, media_type
+from hasten.compression._media_types import DEFAULT_MEDIA_TYPES, is_live, media_type
 
 WORTH_IT = """
     text/html text/plain text/css text/csv text/javascript text/event-stream text/x-anything

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._asgi import header_values
-from hasten.compression.negotiation import (
+from hasten.compression._negotiation import (
     MAX_HEADER_BYTES,
     Coding,
     choose,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from hasten._durations import MAX_MS
 from hasten.errors import InvalidOption
-from hasten.jobs.backoff import Backoff, Custom, Exponential, Fixed
-from hasten.jobs.options import (
+from hasten.jobs._backoff import Backoff, Custom, Exponential, Fixed
+from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
     DEFAULT_OPTIONS,

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from hasten.errors import StoreError, StoreUnavailable
-from hasten.jobs.outages import MAX_TEXTS, REMIND_SECONDS, Outage
+from hasten.jobs._outages import MAX_TEXTS, REMIND_SECONDS, Outage
 
 
 class Monotonic:

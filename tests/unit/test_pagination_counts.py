@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hasten._durations import Duration
 from hasten.errors import InvalidOption
-from hasten.pagination.counts import (
+from hasten.pagination._counts import (
     NOT_COUNTED,
     Cached,
     Capped,
@@ -19,7 +19,7 @@ from hasten.pagination.counts import (
     Relation,
     to_counting,
 )
-from hasten.pagination.remembered import Remembered
+from hasten.pagination._remembered import Remembered
 
 
 class TestCapped:

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.pagination.cursor import MAX_CHARS, Cursor, SigningKeys, fingerprint
+from hasten.pagination._cursor import MAX_CHARS, Cursor, SigningKeys, fingerprint
 
 SECRET = b"0f1e2d3c4b5a6978"
 KEYS = SigningKeys(SECRET)
@@ -73,7 +73,7 @@ def text(token: bytes) -> str:
 
 def signed(body: bytes) -> str:
     """What somebody writes who has our secret."""
-    mac = hmac.digest(SECRET, b"hasten.pagination.cursor\0" + body, "sha256")
+    mac = hmac.digest(SECRET, b"hasten.pagination._cursor\0" + body, "sha256")
     return text(body + mac[:16])
 
 
@@ -280,7 +280,7 @@ class TestSize:
     def test_a_long_token_is_refused_before_it_is_decoded(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.delattr("hasten.pagination.cursor._from_base64")
+        monkeypatch.delattr("hasten.pagination._cursor._from_base64")
         assert str(refusal("a" * (MAX_CHARS + 1))).startswith("cursor: it has more than 2048 char")
 
     def test_a_token_that_would_be_refused_is_never_made(self) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.pagination.counts import NOT_COUNTED, Count
-from hasten.pagination.links import (
+from hasten.pagination._counts import NOT_COUNTED, Count
+from hasten.pagination._links import (
     MAX_LINK_BYTES,
     Query,
     Rel,
@@ -17,7 +17,7 @@ from hasten.pagination.links import (
     link_header,
     page_links,
 )
-from hasten.pagination.params import PageParams
+from hasten.pagination._params import PageParams
 
 LINKS: dict[Rel, Query] = {"next": (("page", "2"),)}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.pagination.counts import NOT_COUNTED, Count
-from hasten.pagination.page import CursorPage, Envelope, Page
+from hasten.pagination._counts import NOT_COUNTED, Count
+from hasten.pagination._page import CursorPage, Envelope, Page
 
 ROWS: list[dict[str, object]] = [{"id": 1}]
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.pagination.cursor import Cursor, SigningKeys, fingerprint
-from hasten.pagination.order import SortKey, parse_sort
-from hasten.pagination.params import MAX_INT64, Limits, Mode, PageParams, parse
+from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint
+from hasten.pagination._order import SortKey, parse_sort
+from hasten.pagination._params import MAX_INT64, Limits, Mode, PageParams, parse
 
 KEYS = SigningKeys(b"0f1e2d3c4b5a6978")
 QUERY = fingerprint("posts")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit import algorithms
-from hasten.ratelimit.algorithms import State
-from hasten.ratelimit.counter_store import Check, Outcome, Token
-from hasten.ratelimit.rates import Rate
-from hasten.ratelimit.rules import Algorithm, Rule, concurrency_rule, rule_of
+from hasten.ratelimit import _algorithms as algorithms
+from hasten.ratelimit._algorithms import State
+from hasten.ratelimit._counter_store import Check, Outcome, Token
+from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._rules import Algorithm, Rule, concurrency_rule, rule_of
 
 KEY = b"k" * 16
 SECOND = 1_000_000

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit.addresses import Addresses
-from hasten.ratelimit.answers import MAX_ACCEPT_CHARS, refusal, wants_text
-from hasten.ratelimit.fields import Fields, Policy, State
+from hasten.ratelimit._addresses import Addresses
+from hasten.ratelimit._answers import MAX_ACCEPT_CHARS, refusal, wants_text
+from hasten.ratelimit._fields import Fields, Policy, State
 
 TEXT = "text/plain; charset=utf-8"
 PROBLEM = "application/problem+json"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit.gradient import QUEUE, Bounds, Level, Window, adapt
+from hasten.ratelimit._gradient import QUEUE, Bounds, Level, Window, adapt
 
 BOUNDS = Bounds(least=5, most=200, max_lag_us=100_000)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit.answers import CAPACITY, refusal
-from hasten.ratelimit.paths import Paths, without_root
+from hasten.ratelimit._answers import CAPACITY, refusal
+from hasten.ratelimit._paths import Paths, without_root
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit.rates import MAX_LIMIT, Rate, parse_rates, to_rates
-from hasten.ratelimit.rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit._rates import MAX_LIMIT, Rate, parse_rates, to_rates
+from hasten.ratelimit._rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
 
 
 class TestReading:

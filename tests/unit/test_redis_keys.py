@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.jobs.engines.redis.fields import decode_answer, event, job_record, whole
-from hasten.jobs.engines.redis.keys import Keys
-from hasten.jobs.states import State
+from hasten.jobs._engines.redis.fields import decode_answer, event, job_record, whole
+from hasten.jobs._engines.redis.keys import Keys
+from hasten.jobs._states import State
 
 
 class TestKeys:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.jobs.room import LONGEST_TURN, SHORT_SECONDS, Room, Share
+from hasten.jobs._room import LONGEST_TURN, SHORT_SECONDS, Room, Share
 
 
 class Lanes:

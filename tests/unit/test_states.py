@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hasten.jobs.states import FINISHED, INITIAL, READY, TRANSITIONS, State
+from hasten.jobs._states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 
 class TestNames:

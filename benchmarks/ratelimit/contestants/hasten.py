@@ -26,8 +26,8 @@ class Hasten(PythonContestant):
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
-        from hasten.ratelimit.limiter import Limiter
-        from hasten.ratelimit.stores import MemoryStore
+        from hasten.ratelimit._limiter import Limiter
+        from hasten.ratelimit._stores import MemoryStore
 
         text = ", ".join(map(_text, rates))
         store = url or MemoryStore(max_keys=ROOM)
@@ -38,8 +38,8 @@ class Hasten(PythonContestant):
 
     @classmethod
     def application(cls, paths: Paths, *, url: str | None = None) -> Application:
-        from hasten.ratelimit.definitions import Limit
-        from hasten.ratelimit.middleware import RateLimitMiddleware
+        from hasten.ratelimit._definitions import Limit
+        from hasten.ratelimit._middleware import RateLimitMiddleware
 
         limits = [Limit(_text(rate), path=path) for path, rates in paths.items() for rate in rates]
         return RateLimitMiddleware(bare, limits=limits, store=url, store_timeout=TIMEOUT_SECONDS)
@@ -50,8 +50,8 @@ class Hasten(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        from hasten.ratelimit.definitions import Limit
-        from hasten.ratelimit.middleware import RateLimitMiddleware
+        from hasten.ratelimit._definitions import Limit
+        from hasten.ratelimit._middleware import RateLimitMiddleware
 
         limit = Limit(_text(rate), path="/login", methods=["POST"], skip_successful=True)
         return RateLimitMiddleware(app, limits=[limit])

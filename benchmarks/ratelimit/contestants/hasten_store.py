@@ -18,10 +18,10 @@ class HastenStore(PythonContestant):
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
-        from hasten.ratelimit.counter_store import Check, digest
-        from hasten.ratelimit.rates import Rate as HastenRate
-        from hasten.ratelimit.rules import rule_of
-        from hasten.ratelimit.stores import MemoryStore
+        from hasten.ratelimit._counter_store import Check, digest
+        from hasten.ratelimit._rates import Rate as HastenRate
+        from hasten.ratelimit._rules import rule_of
+        from hasten.ratelimit._stores import MemoryStore
 
         [rate] = rates
         rule = rule_of(HastenRate(rate.limit, rate.seconds), cast("Any", algorithm))

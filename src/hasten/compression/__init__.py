@@ -1,22 +1,22 @@
 """Compress responses where that makes them smaller, and decompress requests within limits."""
 
-from hasten.compression.breach import Guard, Padding
-from hasten.compression.cache import CompressionCache
-from hasten.compression.decompression import DecompressionMiddleware
-from hasten.compression.dictionaries import Dictionaries
-from hasten.compression.events import Compressed, CompressionEvent, Skipped
-from hasten.compression.head import ETagPolicy, SkipReason
-from hasten.compression.marks import no_compression
-from hasten.compression.media_types import DEFAULT_MEDIA_TYPES, MediaTypes
-from hasten.compression.middleware import CompressionMiddleware
-from hasten.compression.options import (
+from hasten.compression._breach import Guard, Padding
+from hasten.compression._cache import CompressionCache
+from hasten.compression._decompression import DecompressionMiddleware
+from hasten.compression._dictionaries import Dictionaries
+from hasten.compression._events import Compressed, CompressionEvent, Skipped
+from hasten.compression._head import ETagPolicy, SkipReason
+from hasten.compression._marks import no_compression
+from hasten.compression._media_types import DEFAULT_MEDIA_TYPES, MediaTypes
+from hasten.compression._middleware import CompressionMiddleware
+from hasten.compression._options import (
     BreachPolicy,
     CompressionLevel,
     FlushPolicy,
     ResponseFilter,
 )
-from hasten.compression.precompressed import Precompressed
-from hasten.compression.stats import CompressionStats, EncodingStats
+from hasten.compression._precompressed import Precompressed
+from hasten.compression._stats import CompressionStats, EncodingStats
 
 __all__ = [
     "DEFAULT_MEDIA_TYPES",

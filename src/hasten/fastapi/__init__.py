@@ -15,12 +15,12 @@ from hasten import _extras
 
 _extras.require("fastapi", extra="fastapi")
 
-from hasten.fastapi.limits import (  # noqa: E402
+from hasten.fastapi._limits import (  # noqa: E402
     RateLimited,
     document_rate_limits,
 )
-from hasten.fastapi.pages import Fields, Paginate, http_errors  # noqa: E402
-from hasten.fastapi.startup import lifespan  # noqa: E402
+from hasten.fastapi._pages import Fields, Paginate, http_errors  # noqa: E402
+from hasten.fastapi._startup import lifespan  # noqa: E402
 from hasten.fields import FieldSet, Partial  # noqa: E402
 from hasten.pagination import CursorPage, Page, PageParams  # noqa: E402
 

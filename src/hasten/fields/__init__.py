@@ -5,11 +5,11 @@
 
 from hasten._answers import EncodedResponse, HeadersLike, RequestLike
 from hasten._queries import QueryLike
-from hasten.fields.allowed import AllowedFields, Field, FieldSet
-from hasten.fields.names import Unknown
-from hasten.fields.partial import Partial, Row
-from hasten.fields.rows import encode
-from hasten.fields.selector import FieldSelector, FieldSelectorOptions, SyncFieldSelector
+from hasten.fields._allowed import AllowedFields, Field, FieldSet
+from hasten.fields._names import Unknown
+from hasten.fields._partial import Partial, Row
+from hasten.fields._rows import encode
+from hasten.fields._selector import FieldSelector, FieldSelectorOptions, SyncFieldSelector
 
 __all__ = [
     "AllowedFields",

@@ -6,8 +6,8 @@ framework; `hasten.fastapi.Paginate` is the same for FastAPI.
 
 from hasten._answers import EncodedResponse, HeadersLike, RequestLike
 from hasten._queries import QueryLike
-from hasten.fields.names import Unknown
-from hasten.pagination.counts import (
+from hasten.fields._names import Unknown
+from hasten.pagination._counts import (
     Cached,
     Capped,
     Count,
@@ -16,12 +16,12 @@ from hasten.pagination.counts import (
     CountName,
     Relation,
 )
-from hasten.pagination.cursor import Cursor
-from hasten.pagination.order import Nulls, Order, SortKey
-from hasten.pagination.page import CursorPage, Envelope, Page
-from hasten.pagination.paginator import Paginator, PaginatorOptions, Secret, SyncPaginator
-from hasten.pagination.params import Mode, PageParams
-from hasten.pagination.sources import Source, Window
+from hasten.pagination._cursor import Cursor
+from hasten.pagination._order import Nulls, Order, SortKey
+from hasten.pagination._page import CursorPage, Envelope, Page
+from hasten.pagination._paginator import Paginator, PaginatorOptions, Secret, SyncPaginator
+from hasten.pagination._params import Mode, PageParams
+from hasten.pagination._sources import Source, Window
 
 __all__ = [
     "Cached",

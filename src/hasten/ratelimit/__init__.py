@@ -2,7 +2,7 @@
 
 from hasten._decision import Decision
 from hasten._request_info import RequestInfo
-from hasten.ratelimit.counter_store import (
+from hasten.ratelimit._counter_store import (
     Check,
     CheckGroup,
     CounterStore,
@@ -11,8 +11,8 @@ from hasten.ratelimit.counter_store import (
     Settlement,
     Token,
 )
-from hasten.ratelimit.current import CurrentLimit, SyncCurrentLimit, current_limit
-from hasten.ratelimit.definitions import (
+from hasten.ratelimit._current import CurrentLimit, SyncCurrentLimit, current_limit
+from hasten.ratelimit._definitions import (
     ConcurrencyOptions,
     Limit,
     LimitKey,
@@ -22,16 +22,16 @@ from hasten.ratelimit.definitions import (
     RateOption,
     RouteOptions,
 )
-from hasten.ratelimit.exemptions import exempt
-from hasten.ratelimit.limiter import Limiter, SyncLimiter
-from hasten.ratelimit.limits import Limits, SyncLimits
-from hasten.ratelimit.middleware import RateLimitMiddleware
-from hasten.ratelimit.rates import Rate, Rates
-from hasten.ratelimit.routes import limit
-from hasten.ratelimit.rules import Algorithm, Rule, RuleKind
-from hasten.ratelimit.shedding import LoadSheddingMiddleware, Shed
-from hasten.ratelimit.stats import LimitStats, LoadSheddingStats, RateLimitStats
-from hasten.ratelimit.stores import MemoryStore
+from hasten.ratelimit._exemptions import exempt
+from hasten.ratelimit._limiter import Limiter, SyncLimiter
+from hasten.ratelimit._limits import Limits, SyncLimits
+from hasten.ratelimit._middleware import RateLimitMiddleware
+from hasten.ratelimit._rates import Rate, Rates
+from hasten.ratelimit._routes import limit
+from hasten.ratelimit._rules import Algorithm, Rule, RuleKind
+from hasten.ratelimit._shedding import LoadSheddingMiddleware, Shed
+from hasten.ratelimit._stats import LimitStats, LoadSheddingStats, RateLimitStats
+from hasten.ratelimit._stores import MemoryStore
 
 __all__ = [
     "Algorithm",

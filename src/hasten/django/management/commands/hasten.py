@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.core.management.base import BaseCommand
 
-from hasten.cli import main
+from hasten._cli import main
 
 
 class Command(BaseCommand):  # type: ignore[misc]  # Django has no types

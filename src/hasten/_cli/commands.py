@@ -1,0 +1,113 @@
+"""The command line: `hasten worker` and, from `jobs.py`, `hasten jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import hasten
+from hasten._cli import jobs, logs
+from hasten._cli.output import allow_any_text
+from hasten._cli.serve import describe, serve, take_leash
+from hasten._cli.supervisor import supervise
+from hasten._cli.target import load
+from hasten._logs import get_logger
+from hasten.errors import StoreUnavailable
+from hasten.jobs import Queue, Worker
+
+logger = get_logger("hasten.cli")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(jobs.app, name="jobs")
+
+
+def run(arguments: Sequence[str] | None, name: str, launch: Sequence[str]) -> None:
+    """See `hasten._cli.main`."""
+    allow_any_text()
+    app(arguments, prog_name=name, obj=launch)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hasten {hasten.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hasten_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Background jobs for Python backends."""
+
+
+@app.command()
+def worker(
+    context: typer.Context,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE[:QUEUE]",
+            help="Queues to serve, as app:mail; a module means all queues in it.",
+        ),
+    ],
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="How many jobs each process runs at once.")
+    ] = 100,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes to run.")] = 1,
+    grace: Annotated[
+        float, typer.Option(min=0, help="How many seconds jobs have to finish at shutdown.")
+    ] = 15.0,
+    name: Annotated[
+        str | None, typer.Option(help="The name of this worker.  [default: host:pid]")
+    ] = None,
+    log_level: Annotated[
+        logs.Level, typer.Option(case_sensitive=False, help="The lowest level to log.")
+    ] = logs.Level.INFO,
+    leashed: Annotated[bool, typer.Option("--leashed", hidden=True)] = False,
+) -> None:
+    """Run the jobs of queues, until SIGTERM or Ctrl+C.
+
+    The worker then takes no more jobs, lets running ones finish within --grace seconds and hands
+    back the rest. A second signal ends it at once.
+    """
+    leash = take_leash() if leashed else None
+    logs.set_up(log_level)
+    queues = load(targets)
+    if not leashed:
+        for queue in queues:
+            logger.info("serving %s", describe(queue))
+            _warn_of_new_store(queue)
+        several = f"{processes} processes, each " if processes > 1 else ""
+        logger.info("%sup to %d jobs at once", several, concurrency)
+    if processes == 1:
+        serve(Worker(*queues, concurrency=concurrency, grace=grace, name=name), queues, leash=leash)
+        return
+    options = ["--concurrency", str(concurrency), "--grace", str(grace), "--log-level", log_level]
+    commands = [
+        _child(context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])])
+        for n in range(1, processes + 1)
+    ]
+    raise typer.Exit(supervise(commands, grace=grace))
+
+
+def _warn_of_new_store(queue: Queue) -> None:
+    # The first worker of an application starts like this, and one in the wrong folder, too.
+    try:
+        queue.engine.require_existing()
+    except StoreUnavailable as error:
+        logger.warning("queue %s: creating a new store: %s", queue.name, error)
+
+
+def _child(launch: Sequence[str], targets: Sequence[str], options: Sequence[str]) -> list[str]:
+    return [*launch, "worker", "--leashed", *options, "--", *targets]

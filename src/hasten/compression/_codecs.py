@@ -1,0 +1,295 @@
+"""The compressors that are installed, behind one face."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from hasten.compression import _libraries as libraries
+from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, fixed_at
+from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
+from hasten.compression._negotiation import Coding
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Bytes = bytes | memoryview
+
+
+class Encoder(Protocol):
+    """One stream being coded. What a call returns is to be sent, and may be empty."""
+
+    def write(self, data: Bytes) -> bytes: ...
+
+    def flush(self) -> bytes:
+        """After this, all that was written can be decoded."""
+
+    def finish(self) -> bytes: ...
+
+
+class Codec(Protocol):
+    """One coding. Safe to use from several threads at once."""
+
+    coding: Coding
+    effort: Effort
+
+    @property
+    def live(self) -> Codec:
+        """What codes live streams: itself, mostly."""
+
+    def compress(self, body: Bytes, level: int) -> bytes:
+        """Code a body as a whole.
+
+        The same body gives the same bytes, and with isal nearly always: where several ways to code
+        it are as good, what its memory held before may decide.
+        """
+
+    def encoder(self, level: int) -> Encoder:
+        """Begin a stream of unknown length."""
+
+    def live_encoder(self, level: int, memory: int) -> Encoder:
+        """Begin a stream of events that takes about so many bytes of memory.
+
+        Takes as little as it can where that is more.
+        """
+
+
+def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
+    """The codecs of these codings, in this order, without those whose package is not installed."""
+    found: dict[Coding, Codec] = {}
+    for coding in codings:
+        codec = _codec(coding, levels.get(coding))
+        if codec is not None:
+            found[coding] = codec
+    return found
+
+
+def zstd_with(dictionary: bytes) -> Codec | None:
+    """zstd with any bytes as its dictionary, None if it is not installed."""
+    return Zstd(ZSTD, libraries.zstd.ZstdDict(dictionary, is_raw=True)) if libraries.zstd else None
+
+
+def _codec(coding: Coding, level: int | None) -> Codec | None:
+    match coding:
+        case Coding.ZSTD:
+            return Zstd(_chosen(ZSTD, level)) if libraries.zstd else None
+        case Coding.BROTLI:
+            return Brotli(_chosen(BROTLI, level)) if libraries.brotli else None
+        case Coding.GZIP:
+            # A level that was asked for is one of zlib's: isal has others.
+            if libraries.isal and level is None:
+                return Isal(ISAL)
+            return Zlib(coding, _chosen(ZLIB, level))
+        case Coding.DEFLATE:
+            return Zlib(coding, _chosen(ZLIB, level))
+
+
+def _chosen(usual: Effort, level: int | None) -> Effort:
+    return usual if level is None else fixed_at(level, usual)
+
+
+# zstd ---------------------------------------------------------------------------------------------
+
+
+class Zstd:
+    coding = Coding.ZSTD
+
+    # Higher ones have tables of many megabytes, and take so long that making them does not count.
+    MAX_KEPT_LEVEL: Final = 9
+
+    # A megabyte is enough to find what repeats, and every browser grants it.
+    STREAM_WINDOW_LOG: Final = 20
+
+    def __init__(self, effort: Effort, dictionary: Any = None) -> None:
+        self.effort = effort
+        self._dictionary = dictionary
+        self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
+
+    @property
+    def live(self) -> Codec:
+        return self
+
+    def compress(self, body: Bytes, level: int) -> bytes:
+        # To make a compressor costs more than to code a small body with it. Each is used by one
+        # thread at a time and starts anew after FLUSH_FRAME; one that raised is not used again.
+        idle = self._idle[level]
+        try:
+            compressor = idle.pop()
+        except IndexError:
+            compressor = _zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
+        coded: bytes = compressor.compress(body, 2)  # FLUSH_FRAME
+        if level <= self.MAX_KEPT_LEVEL:
+            idle.append(compressor)
+        return coded
+
+    def encoder(self, level: int) -> Encoder:
+        return _ZstdEncoder(_zstd_compressor(level, self.STREAM_WINDOW_LOG))
+
+    def live_encoder(self, level: int, memory: int) -> Encoder:
+        p = libraries.zstd.CompressionParameter
+        if memory < 80 * KIB:
+            small = {p.window_log: 12, p.hash_log: 11, p.chain_log: 11}
+        elif memory < 128 * KIB:
+            small = {p.window_log: 14, p.hash_log: 12, p.chain_log: 12}
+        else:
+            small = {p.window_log: 17}
+        options = {p.compression_level: level, **small}
+        return _ZstdEncoder(libraries.zstd.ZstdCompressor(options=options))
+
+
+def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
+    """A compressor whose window is at most so large, and as large as the level wants it else."""
+    p = libraries.zstd.CompressionParameter
+    options = {p.compression_level: level}
+    if level >= 1 and _WINDOW_LOGS[min(level, 22)] > window_log:
+        options[p.window_log] = window_log
+    return libraries.zstd.ZstdCompressor(options=options, zstd_dict=dictionary)
+
+
+# What a level takes for input of unknown length.
+_WINDOW_LOGS: Final = (
+    (19, 19, 20, 21, 21, 21, 21, 21, 21, 22, 22, 22, 22, 22, 22, 22, 22, 22, 23, 23, 25, 26, 27)
+)  # fmt: skip
+
+
+class _ZstdEncoder:
+    __slots__ = ("_compressor",)
+
+    def __init__(self, compressor: Any) -> None:
+        self._compressor = compressor
+
+    def write(self, data: Bytes) -> bytes:
+        coded: bytes = self._compressor.compress(data)
+        return coded
+
+    def flush(self) -> bytes:
+        coded: bytes = self._compressor.flush(self._compressor.FLUSH_BLOCK)
+        return coded
+
+    def finish(self) -> bytes:
+        coded: bytes = self._compressor.flush(self._compressor.FLUSH_FRAME)
+        return coded
+
+
+# brotli -------------------------------------------------------------------------------------------
+
+
+class Brotli:
+    coding = Coding.BROTLI
+
+    def __init__(self, effort: Effort) -> None:
+        self.effort = effort
+
+    @property
+    def live(self) -> Codec:
+        return self
+
+    def compress(self, body: Bytes, level: int) -> bytes:
+        coded: bytes = libraries.brotli.compress(bytes(body), quality=level)
+        return coded
+
+    def encoder(self, level: int) -> Encoder:
+        return _BrotliEncoder(libraries.brotli.Compressor(quality=level, lgwin=20))
+
+    def live_encoder(self, level: int, memory: int) -> Encoder:
+        # No less than 300 kB, whatever the window. Qualities 2 to 4 take as much or more, for half
+        # the ratio; 0 and 1 do not shrink events at all.
+        return _BrotliEncoder(
+            libraries.brotli.Compressor(quality=max(level, 5), lgwin=14, lgblock=16)
+        )
+
+
+class _BrotliEncoder:
+    __slots__ = ("_compressor",)
+
+    def __init__(self, compressor: Any) -> None:
+        self._compressor = compressor
+
+    def write(self, data: Bytes) -> bytes:
+        coded: bytes = self._compressor.process(bytes(data))
+        return coded
+
+    def flush(self) -> bytes:
+        coded: bytes = self._compressor.flush()
+        return coded
+
+    def finish(self) -> bytes:
+        coded: bytes = self._compressor.finish()
+        return coded
+
+
+# gzip and deflate ---------------------------------------------------------------------------------
+
+
+class Zlib:
+    def __init__(self, coding: Coding, effort: Effort) -> None:
+        self.coding = coding
+        self.effort = effort
+        self._wbits = GZIP_WBITS if coding is Coding.GZIP else ZLIB_WBITS
+
+    @property
+    def live(self) -> Codec:
+        return self
+
+    def compress(self, body: Bytes, level: int) -> bytes:
+        return zlib.compress(body, level, self._wbits)
+
+    def encoder(self, level: int) -> Encoder:
+        return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, self._wbits), zlib)
+
+    def live_encoder(self, level: int, memory: int) -> Encoder:
+        window_log, memory_level = _zlib_sizes(memory)
+        wbits = self._wbits - zlib.MAX_WBITS + window_log
+        return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, wbits, memory_level), zlib)
+
+
+def _zlib_sizes(memory: int) -> tuple[int, int]:
+    """The largest window (as a logarithm) and memLevel that fit, by the formula in zconf.h."""
+    for window_log, memory_level in ((15, 8), (14, 7), (13, 6), (13, 5), (12, 5), (12, 4), (11, 4)):
+        if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= memory:
+            return window_log, memory_level
+    return 10, 4
+
+
+class Isal:
+    """gzip by ISA-L: an eighth of zlib's time, for some more bytes."""
+
+    coding = Coding.GZIP
+
+    def __init__(self, effort: Effort) -> None:
+        self.effort = effort
+        # zlib's window can be made small; and the events of live streams are.
+        self.live: Codec = Zlib(Coding.GZIP, ZLIB)
+
+    def compress(self, body: Bytes, level: int) -> bytes:
+        coded: bytes = libraries.isal.compress(body, level, GZIP_WBITS)
+        return coded
+
+    def encoder(self, level: int) -> Encoder:
+        return _ZlibEncoder(
+            libraries.isal.compressobj(level, libraries.isal.DEFLATED, GZIP_WBITS), libraries.isal
+        )
+
+    def live_encoder(self, level: int, memory: int) -> Encoder:
+        return self.live.live_encoder(level, memory)
+
+
+class _ZlibEncoder:
+    __slots__ = ("_compressor", "_module")
+
+    def __init__(self, compressor: Any, module: ModuleType) -> None:
+        self._compressor = compressor
+        self._module = module
+
+    def write(self, data: Bytes) -> bytes:
+        coded: bytes = self._compressor.compress(data)
+        return coded
+
+    def flush(self) -> bytes:
+        coded: bytes = self._compressor.flush(self._module.Z_SYNC_FLUSH)
+        return coded
+
+    def finish(self) -> bytes:
+        coded: bytes = self._compressor.flush(self._module.Z_FINISH)
+        return coded

@@ -1,0 +1,165 @@
+"""Decoding, piece by piece: how much comes out at a time is for the caller to say."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from hasten.compression import _libraries as libraries
+from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
+from hasten.compression._negotiation import Coding
+
+
+class BadData(Exception):
+    """What was to be decoded is not what it should be."""
+
+
+class Decoder(Protocol):
+    """One coded body being decoded, piece by piece."""
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        """Take more input and return output, about at_most bytes of it.
+
+        Call it with b"" while `has_more`. Raises `BadData`.
+        """
+
+    @property
+    def has_more(self) -> bool:
+        """Is there output left that needs no more input?"""
+
+    @property
+    def at_end(self) -> bool:
+        """Might the input end here?"""
+
+
+def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
+    """What begins the decoding of each coding, in this order, as far as it is installed."""
+    makers: dict[Coding, Callable[[], Decoder] | None] = {
+        Coding.ZSTD: _ZstdDecoder if libraries.zstd else None,
+        Coding.BROTLI: _BrotliDecoder if libraries.brotli else None,
+        Coding.GZIP: lambda: _ZlibDecoder(GZIP_WBITS),
+        Coding.DEFLATE: lambda: _ZlibDecoder(ZLIB_WBITS),
+    }
+    return {coding: maker for coding in codings if (maker := makers[coding])}
+
+
+class _EmptyMembers:
+    """Members or frames without content in a row: each costs time, and yields nothing."""
+
+    MOST: Final = 100
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def count(self) -> None:
+        self._seen += 1
+        if self._seen > self.MOST:
+            raise BadData(f"more than {self.MOST} empty parts follow each other")
+
+    def reset(self) -> None:
+        self._seen = 0
+
+
+class _ZstdDecoder:
+    """Frames one after the other are one body. RFC 8878, section 3.1."""
+
+    def __init__(self) -> None:
+        self._decompressor = self._new()
+        self._rest = b""
+        self._empty = _EmptyMembers()
+        self.at_end = False
+
+    @staticmethod
+    def _new() -> Any:
+        limit = {libraries.zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
+        return libraries.zstd.ZstdDecompressor(options=limit)
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._rest) or not (self._decompressor.needs_input or self._decompressor.eof)
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        data = self._rest + data
+        self._rest = b""
+        if self._decompressor.eof:
+            if not data:
+                return b""
+            self._empty.count()
+            self._decompressor = self._new()
+        try:
+            plain: bytes = self._decompressor.decompress(data, at_most)
+        except libraries.zstd.ZstdError as exc:
+            raise BadData(str(exc)) from exc
+        if plain:
+            self._empty.reset()
+        self.at_end = self._decompressor.eof
+        if self.at_end:
+            self._rest = self._decompressor.unused_data
+        return plain
+
+
+class _BrotliDecoder:
+    def __init__(self) -> None:
+        self._decompressor = libraries.brotli.Decompressor()
+        self._filled = False
+        self._is_bad = False
+        self.at_end = False
+
+    @property
+    def has_more(self) -> bool:
+        # It says that it takes more input while there is output that did not fit.
+        if self.at_end or self._is_bad:
+            return False
+        return self._filled or not self._decompressor.can_accept_more_data()
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        if self._is_bad or (self.at_end and data):
+            raise BadData("there is data after its end" if self.at_end else "this is not brotli")
+        try:
+            plain: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
+            self.at_end = self._decompressor.is_finished()
+        except libraries.brotli.error as exc:
+            self._is_bad = True
+            raise BadData("this is not brotli") from exc
+        self._filled = len(plain) >= at_most
+        return plain
+
+
+class _ZlibDecoder:
+    """Members of gzip one after the other are one body. RFC 1952, section 2.2."""
+
+    def __init__(self, wbits: int) -> None:
+        self._wbits = wbits
+        self._decompressor = zlib.decompressobj(wbits)
+        self._rest = b""
+        self._empty = _EmptyMembers()
+        self._filled = False
+        self.at_end = False
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._rest) or (self._filled and not self.at_end)
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        data = self._rest + data
+        if self._decompressor.eof:
+            if not data:
+                return b""
+            if self._wbits == ZLIB_WBITS:
+                raise BadData("there is data after its end")
+            self._empty.count()
+            self._decompressor = zlib.decompressobj(self._wbits)
+        try:
+            plain = self._decompressor.decompress(data, at_most)
+        except zlib.error as exc:
+            raise BadData(str(exc)) from exc
+        if plain:
+            self._empty.reset()
+        self.at_end = self._decompressor.eof
+        self._rest = (
+            self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail
+        )
+        # zlib may hold output back that filled the buffer to the brim.
+        self._filled = len(plain) >= at_most
+        return plain

@@ -1,0 +1,428 @@
+"""Decode compressed bodies of requests for the application, within limits.
+
+A few kilobytes can stand for gigabytes. So nothing is decoded before the application reads, never
+more than a piece at a time, and a body that exceeds a limit is rejected in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, Final
+
+from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten._durations import Duration, to_seconds
+from hasten._loops import result_of
+from hasten._sizes import Size, to_bytes
+from hasten.compression import _decoders as decoders
+from hasten.compression._decoders import BadData, Decoder
+from hasten.compression._negotiation import Coding, coding_name
+from hasten.compression._options import (
+    to_codings,
+    to_count,
+    to_flag,
+    to_threads,
+)
+from hasten.compression._pool import Pool
+from hasten.errors import BodyRefused
+
+EXTENSION: Final = "hasten.decompression"
+
+PIECE_BYTES: Final = 64 * 1024
+"""About what the application gets at a time."""
+
+INPUT_BYTES: Final = 16 * 1024
+"""What a decoder gets at a time. It copies what it has not used for each piece that it gives."""
+
+RATIO_COUNTS_FROM_BYTES: Final = 512 * 1024
+"""Until then any ratio is harmless: a small body may well be all zeros."""
+
+NS_PER_BYTE: Final = 3
+"""About what decoding costs, by byte of output, for the slowest of the codings."""
+
+STEPS_ON_LOOP: Final = 16
+"""Steps in one turn of the event loop: some 100 µs of zstd frames. A thread does the others."""
+
+# How many steps one body may take. To begin a member of gzip or a frame of zstd costs up to 10 µs,
+# and a frame of 9 bytes may yield nothing.
+FREE_STEPS: Final = 100
+BYTES_PER_STEP: Final = 512
+OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
+
+# What no longer holds for the decoded body, and what of that is told.
+_TOLD: Final = (b"content-encoding", b"content-length", b"content-digest")
+_ABOUT_THE_CODED: Final = {*_TOLD, b"repr-digest", b"digest", b"content-md5"}
+
+
+class DecompressionMiddleware:
+    """Decode the bodies of requests that have a Content-Encoding, for any ASGI application.
+
+    The application sees a plain body of unknown length. Once it has read the body to its end, the
+    headers in the scope have the Content-Length of the decoded body. Content-Encoding,
+    Content-Length and Content-Digest as they came are in
+    ``scope["extensions"]["hasten.decompression"]``.
+
+    - encodings: what is accepted. For any other the response is 415 with Accept-Encoding, before
+      the application is called (RFC 9110, sections 12.5.3 and 15.5.16). Add "br" only if your
+      clients send it: its decoder fills a window of up to 16 MB before it returns the first byte,
+      so that 30 bytes cost some 10 ms.
+    - max_size: of a decoded body. A larger one is rejected with 413, and no more of it is read.
+    - max_ratio: of decoded to encoded bytes, once 512 kB have been decoded. Above it: 413.
+    - max_encodings: how many may be applied one after the other. Above it: 415.
+    - max_time: how long decoding one body may take, in all. Above it: 413.
+    - threads: how many threads decode large bodies; by default as many as processors, at most
+      four.
+    - buffered: decode the whole body before the application is called. Then the Content-Length of
+      the decoded body is there from the start: for WSGI applications behind a2wsgi, which see an
+      empty body otherwise. Each body is kept in memory, up to max_size.
+
+    A body that is broken, cut off or empty is rejected with 400, and so is one of too many parts: a
+    body may have 100 members of gzip or frames of zstd, and one more for each 512 bytes received.
+    These responses replace the framework's response to the error, unless a response has begun
+    already: then `BodyRefused` is raised. Bodies without a Content-Encoding are left alone, of any
+    size. Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        encodings: Collection[str] = ("gzip", "zstd"),
+        max_size: Size = "10mb",
+        max_ratio: int = 100,
+        max_encodings: int = 1,
+        max_time: Duration = 10,
+        threads: int | None = None,
+        buffered: bool = False,
+    ) -> None:
+        self.app = app
+        self._buffered = to_flag("buffered", buffered)
+        self._max_bytes = to_bytes("max_size", max_size, at_least=1)
+        self._max_ratio = to_count("max_ratio", max_ratio, at_least=1)
+        self._max_codings = to_count("max_encodings", max_encodings, at_least=1)
+        self._max_seconds = to_seconds("max_time", max_time)
+        self._pool = Pool("decompression", to_threads(threads))
+        self._decoders = decoders.available(to_codings("encodings", encodings))
+
+    def __repr__(self) -> str:
+        codings = ", ".join(self._decoders)
+        return f"<DecompressionMiddleware {codings}: at most {self._max_bytes:,} bytes>"
+
+    @property
+    def _max_coded_bytes(self) -> int:
+        """What can be said before decoding: what does not shrink grows by a little."""
+        return self._max_bytes + self._max_bytes // 100 + 1024
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
+        names = _codings_of(coded)
+        if not names:
+            await self.app(scope, receive, send)
+            return
+        decoders = self._find(names)
+        if decoders is None:
+            await _answer(send, 415, "this Content-Encoding is not understood", self._offer())
+            return
+        length = header_values(scope["headers"], b"content-length") or b""
+        if length.isdigit() and (len(length) > 18 or int(length) > self._max_coded_bytes):
+            await _answer(send, 413, self._too_large())
+            return
+        decoder = _chain([make() for make in decoders], self._max_coded_bytes, self._max_ratio)
+        request = _Request(self, decoder, scope, receive, send)
+        with _decoded(scope):
+            await request.run(self.app)
+
+    def _check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
+        """Raises `BodyRefused` with 413 if that is too much for one body."""
+        if bytes_out > self._max_bytes or bytes_in > self._max_coded_bytes:
+            raise BodyRefused(413, self._too_large())
+        if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
+            raise BodyRefused(413, f"decoded, it is more than {self._max_ratio:,} times as large")
+        if seconds > self._max_seconds:
+            raise BodyRefused(413, f"decoding it takes more than {self._max_seconds:g} s")
+
+    def _too_large(self) -> str:
+        return f"decoded, it is larger than {self._max_bytes:,} bytes"
+
+    def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
+        """What undoes these codings, the one that was applied last first."""
+        if len(names) > self._max_codings:
+            return None
+        found = [self._decoders[Coding(name)] for name in reversed(names) if name in self._decoders]
+        return found if len(found) == len(names) else None
+
+    def _offer(self) -> Headers:
+        return [(b"accept-encoding", ", ".join(self._decoders).encode())]
+
+
+class _Request:
+    """One request whose body is decoded as it is read."""
+
+    def __init__(
+        self,
+        limits: DecompressionMiddleware,
+        decoder: Decoder,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._limits = limits
+        self._decoder = decoder
+        # A step of several codings may decode a piece between them and yield nothing.
+        self._steps_on_loop = 1 if isinstance(decoder, _Chain) else STEPS_ON_LOOP
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._input = memoryview(b"")
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._seconds = 0.0
+        self._steps = 0
+        self._has_read_all = False
+        self._is_done = False
+        self._has_started = False
+        self._work: Future[tuple[bytes, float]] | None = None
+        self._refusal: BodyRefused | None = None
+        self._has_answered = False
+        self._buffered: Message | None = None
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            if self._limits._buffered:
+                self._buffered = await self._read_all()
+            await app(self._scope, self.receive, self.send)
+        except Exception as error:
+            if self._refusal is None or self._has_started:
+                raise
+            await self._answer(self._refusal)
+            if not _comes_from(error, self._refusal):
+                raise
+        if self._refusal is not None and not self._has_started:
+            await self._answer(self._refusal)
+
+    async def _read_all(self) -> Message:
+        """The whole body as one message, or the message that came instead of its end."""
+        parts: list[bytes] = []
+        while True:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                return message
+            parts.append(message["body"])
+            if not message["more_body"]:
+                return {**message, "body": b"".join(parts)}
+
+    async def receive(self) -> Message:
+        if self._buffered is not None:
+            message, self._buffered = self._buffered, None
+            return message
+        if self._is_done:
+            return await self._receive()
+        try:
+            return await self._next()
+        except BadData as exc:
+            self._refusal = BodyRefused(400, f"it is broken: {exc}")
+            raise self._refusal from exc
+        except BodyRefused as refusal:
+            self._refusal = refusal
+            raise
+
+    async def send(self, message: Message) -> None:
+        if self._refusal is not None and not self._has_started:
+            await self._answer(self._refusal)
+            return  # whatever the framework makes of the error
+        self._has_started = self._has_started or message["type"] == "http.response.start"
+        await self._send(message)
+
+    async def _answer(self, refusal: BodyRefused) -> None:
+        if not self._has_answered:
+            self._has_answered = True
+            await _answer(self._send, refusal.status, refusal.reason)
+
+    async def _next(self) -> Message:
+        """The next piece of the decoded body, or another message of the server's."""
+        if self._refusal is not None:
+            raise self._refusal
+        while True:
+            if self._needs_input:
+                message = await self._receive()
+                if message["type"] != "http.request":
+                    self._is_done = True
+                    return message
+                self._input = memoryview(message.get("body", b""))
+                self._has_read_all = not message.get("more_body", False)
+            plain = await self._decode()
+            self._limits._check(self._bytes_in, self._bytes_out, self._seconds)
+            if self._has_read_all and not self._input and not self._decoder.has_more:
+                if not self._decoder.at_end:
+                    raise BadData("it ends too early")
+                self._is_done = True
+                _set_length(self._scope, self._bytes_out)
+                return {"type": "http.request", "body": plain, "more_body": False}
+            if plain:
+                return {"type": "http.request", "body": plain, "more_body": True}
+
+    @property
+    def _needs_input(self) -> bool:
+        is_idle = self._work is None and not self._decoder.has_more
+        return is_idle and not self._input and not self._has_read_all
+
+    async def _decode(self) -> bytes:
+        if self._work is None:
+            is_fresh = not self._decoder.has_more
+            data = self._take_input() if is_fresh else b""
+            # The first piece of some input is quick; what keeps coming is large, or a bomb.
+            if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
+                return self._account(self._decode_piece(data, self._steps_on_loop))
+            self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
+        # Who reads may be cancelled and read again: what is under way is not to be lost then.
+        done = await result_of(self._work)
+        self._work = None
+        return self._account(done)
+
+    def _take_input(self) -> bytes:
+        data = bytes(self._input[:INPUT_BYTES])
+        self._input = self._input[INPUT_BYTES:]
+        self._bytes_in += len(data)
+        return data
+
+    def _decode_piece(self, data: bytes, most_steps: int) -> tuple[bytes, float]:
+        """Decode until a piece is full, the input is used up or these steps are done.
+
+        Returns the seconds, too: those of waiting for a thread are nobody's fault.
+        """
+        start = perf_counter()
+        decoder = self._decoder
+        if decoder.at_end if data else decoder.has_more:
+            self._count_step(self._bytes_out)
+        plain = decoder.decode(data, PIECE_BYTES)
+        if decoder.has_more and len(plain) < PIECE_BYTES:
+            plain = self._decode_more(plain, most_steps - 1)
+        return plain, perf_counter() - start
+
+    def _decode_more(self, plain: bytes, most_steps: int) -> bytes:
+        """Fill a piece that has begun with what needs no more input."""
+        parts = [plain]
+        size = len(plain)
+        for _ in range(most_steps):
+            self._count_step(self._bytes_out + size)
+            parts.append(self._decoder.decode(b"", PIECE_BYTES - size))
+            size += len(parts[-1])
+            if size >= PIECE_BYTES or not self._decoder.has_more:
+                break
+        return b"".join(parts)
+
+    def _count_step(self, bytes_out: int) -> None:
+        """Count a step that no message paid for: another member or frame, or more output.
+
+        Raises `BadData` if there are too many for what was received and what came of it.
+        """
+        self._steps += 1
+        allowed = self._bytes_in // BYTES_PER_STEP + bytes_out // OUTPUT_BYTES_PER_STEP
+        if self._steps > FREE_STEPS + allowed:
+            raise BadData("it consists of too many parts for its size")
+
+    def _account(self, done: tuple[bytes, float]) -> bytes:
+        plain, seconds = done
+        self._bytes_out += len(plain)
+        self._seconds += seconds
+        return plain
+
+
+class _Chain:
+    """Several codings, one in the other."""
+
+    def __init__(self, stages: Sequence[Decoder], most_between: int, max_ratio: int) -> None:
+        self._stages = stages
+        self._most_between = most_between
+        self._max_ratio = max_ratio
+        self._received = 0
+        self._between = 0
+
+    @property
+    def has_more(self) -> bool:
+        return any(stage.has_more for stage in self._stages)
+
+    @property
+    def at_end(self) -> bool:
+        return all(stage.at_end for stage in self._stages)
+
+    def decode(self, data: bytes, at_most: int) -> bytes:
+        self._received += len(data)
+        # What is furthest on its way goes first, so that no stage gets input before its time.
+        waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
+        for stage in self._stages[waiting[-1] if waiting else 0 :]:
+            data = stage.decode(data, at_most)
+            if stage is not self._stages[-1]:
+                self._between += len(data)
+        most = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
+        if self._between > min(most, self._most_between):
+            raise BodyRefused(413, "one of its codings hides too much")
+        return data
+
+
+def _chain(stages: Sequence[Decoder], most_between: int, max_ratio: int) -> Decoder:
+    return stages[0] if len(stages) == 1 else _Chain(stages, most_between, max_ratio)
+
+
+def _comes_from(error: BaseException | None, cause: BaseException) -> bool:
+    """Did the framework make its error of ours?"""
+    while error is not None and error is not cause:
+        error = error.__cause__ or error.__context__
+    return error is cause
+
+
+def _is_http(scope: Scope) -> bool:
+    return bool(scope["type"] == "http")
+
+
+def _codings_of(header: bytes | None) -> list[str]:
+    names = [coding_name(name) for name in (header or b"").decode("latin-1").split(",")]
+    return [name for name in names if name and name != "identity"]
+
+
+@contextmanager
+def _decoded(scope: Scope) -> Iterator[None]:
+    """Change the scope itself, for a while.
+
+    In a copy, what routers note down (the endpoint, above all) would be hidden from the
+    middlewares outside, some of which look for it.
+    """
+    before = {key: scope[key] for key in ("headers", "extensions") if key in scope}
+    headers: Headers = scope["headers"]
+    facts: dict[str, Any] = {
+        name.decode().replace("-", "_"): header_values(headers, name) for name in _TOLD
+    }
+    scope["headers"] = [line for line in headers if line[0] not in _ABOUT_THE_CODED]
+    scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}
+    try:
+        yield
+    finally:
+        scope.pop("extensions")
+        scope.update(before)
+
+
+def _set_length(scope: Scope, length: int) -> None:
+    """Describe a body that was read to its end as one of known length. RFC 9112, section 7.1.3.
+
+    Django and WSGI adapters look at the headers after they have read the body, and parse no form
+    without a Content-Length. The list itself is changed, so that copies of the scope show it.
+    """
+    lines = [line for line in scope["headers"] if line[0] != b"transfer-encoding"]
+    lines.append((b"content-length", b"%d" % length))
+    if isinstance(scope["headers"], list):
+        scope["headers"][:] = lines
+    else:
+        scope["headers"] = lines
+
+
+async def _answer(send: Send, status: int, reason: str, extra: Headers | None = None) -> None:
+    body = f"The body of this request was refused: {reason}.\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        *(extra or []),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,200 @@
+"""An earlier answer as the dictionary of the next one: RFC 9842, content coding dcz. Experimental.
+
+Clients that poll get most of what they have already. They say which answer that is, by its hash,
+and get the difference to it. A difference confirms a guess of the whole earlier answer. So an
+answer is a dictionary only for its owner: for requests with the same credentials and the same
+query, over HTTPS and from the same origin (RFC 9842, section 9). An answer to a request without
+credentials is a dictionary only if it is public.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from typing import Final
+
+from hasten._asgi import Headers, Scope, header_values
+from hasten._sizes import Size, to_bytes
+from hasten.compression import _codecs as codecs
+from hasten.compression._head import Head, is_shared
+from hasten.compression._negotiation import parse_weights
+from hasten.compression._options import (
+    to_names,
+)
+from hasten.compression._place import Place
+from hasten.errors import InvalidOption
+
+DCZ: Final = "dcz"
+
+DCZ_LEVEL: Final = 3
+
+# A skippable frame with the hash of the dictionary comes first. RFC 9842, section 5.
+_MAGIC: Final = b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"
+
+MIN_BYTES: Final = 512
+"""A smaller answer is not remembered: it saves little, and its entry takes as much memory."""
+
+CREDENTIAL_HEADERS: Final = ("authorization", "cookie", "client-cert")
+"""The headers that say who the user is by RFC 9110, RFC 6265 and RFC 9440."""
+
+# What a Vary names that tells nothing of the user.
+_ABOUT_CODING: Final = frozenset({b"accept-encoding", b"available-dictionary"})
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
+# A page of another site may not measure the differences. RFC 9842, section 9.
+_FRIENDLY: Final = frozenset({b"same-origin", b"none"})
+
+
+class Dictionaries:
+    """Send responses as differences to earlier ones: ``CompressionMiddleware(dictionaries=…)``.
+
+    - paths: of which URLs, with ``*`` for anything: ``["/api/feed*"]``. Their responses must be
+      cacheable by the browser, at least for a moment.
+    - credential_headers: the request headers that identify a user. Name yours if users
+      authenticate by another one: ``["x-api-key"]``.
+    - max_size: how many bytes of responses are remembered, in this process. Of several processes,
+      only the one that sent a response can send the difference to it.
+
+    A response is a dictionary for requests with the same query, the same client certificate (TLS
+    extension of ASGI) and the same values of credential_headers, of Authorization, Cookie and
+    Client-Cert, and of the headers that the response's Vary names. A request with none of
+    credential_headers and no certificate gets a difference only if the response is public: with
+    ``public`` or ``s-maxage`` in Cache-Control, and without Set-Cookie.
+
+    Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        paths: Collection[str],
+        *,
+        credential_headers: Collection[str] = CREDENTIAL_HEADERS,
+        max_size: Size = "16mb",
+    ) -> None:
+        expected = "a list of paths such as '/api/feed*'"
+        self._paths = tuple(to_names("paths", paths, expected))
+        if not all(path.startswith("/") for path in self._paths):
+            raise InvalidOption("paths", paths, expected)
+        expected = "a list of request headers such as 'x-api-key'"
+        names = to_names("credential_headers", credential_headers, expected)
+        if not all(map(_TOKEN.fullmatch, names)):
+            raise InvalidOption("credential_headers", credential_headers, expected)
+        self._credential_headers = frozenset(name.lower().encode() for name in names)
+        self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
+        self._max_bytes = to_bytes("max_size", max_size)
+        self._bytes = 0
+        self._answers: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        paths = ", ".join(self._paths)
+        return f"<Dictionaries {paths}: {len(self._answers):,} responses, {self._bytes:,} bytes>"
+
+    @property
+    def size(self) -> int:
+        """How many bytes of responses are remembered."""
+        return self._bytes
+
+    def _path_of(self, place: Place) -> str | None:
+        """The path of the option paths that this request is for."""
+        if place.scheme != "https" or place.method not in {"GET", "HEAD"}:
+            return None
+        return next((path for path in self._paths if fnmatchcase(place.path, path)), None)
+
+    def _owner(self, place: Place | None, scope: Scope, asked: Headers, head: Head) -> bytes | None:
+        """A digest of what a request must have in common to share the dictionaries of this one.
+
+        None if the answer is no dictionary for anybody, or nobody knows for whom.
+        """
+        found = head.found
+        cache_control = found.get(b"cache-control", b"")
+        path = place and self._path_of(place)
+        if place is None or path is None or head.status != 200:
+            return None
+        vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
+        if b"no-store" in cache_control.lower() or b"*" in vary:
+            return None
+        certificate = _client_certificate(scope)
+        has_credential = certificate or any(
+            header_values(asked, name) for name in self._credential_headers
+        )
+        if not has_credential and (b"set-cookie" in found or not is_shared(cache_control)):
+            return None
+        names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
+        values = [(name, header_values(asked, name)) for name in names]
+        return sha256(repr((place._replace(path=path), certificate, values)).encode()).digest()
+
+    def _announcement(self, place: Place | None, owner: bytes | None) -> Headers:
+        """The header that makes a client keep an answer as a dictionary."""
+        path = place and self._path_of(place)
+        if path is None or owner is None:
+            return []
+        return [(b"use-as-dictionary", f'match="{path}"'.encode())]
+
+    async def _difference(
+        self,
+        owner: bytes,
+        asked: Headers,
+        body: bytes,
+        run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
+    ) -> bytes | None:
+        """The body as a difference to what the client has, None if it has nothing of use.
+
+        The body is remembered as the dictionary of later ones. run is given what takes long.
+        """
+        named = _named_dictionary(asked)
+        dictionary = self._answers.get((owner, named)) if named else None
+        body = bytes(body)
+
+        def work() -> bytes | None:
+            digest = sha256(body).digest()
+            codec = codecs.zstd_with(dictionary) if dictionary is not None else None
+            self._remember((owner, digest), body)
+            if codec is None or named is None:
+                return None
+            return _MAGIC + named + codec.compress(body, DCZ_LEVEL)
+
+        return await run(work)
+
+    def _remember(self, key: tuple[bytes, bytes], body: bytes) -> None:
+        with self._lock:
+            if key in self._answers:
+                self._answers.move_to_end(key)
+            elif MIN_BYTES <= len(body) <= self._max_bytes:
+                self._answers[key] = body
+                self._bytes += len(body)
+                while self._bytes > self._max_bytes:
+                    _, oldest = self._answers.popitem(last=False)
+                    self._bytes -= len(oldest)
+
+
+def _client_certificate(scope: Scope) -> tuple[object, ...]:
+    """The certificate that the client has shown to the server, () if none: ASGI, TLS extension."""
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    shown = (tls.get("client_cert_name"), *(tls.get("client_cert_chain") or ()))
+    return shown if any(shown) else ()
+
+
+def _named_dictionary(headers: Headers) -> bytes | None:
+    """The hash that Available-Dictionary names, if the client takes dcz and asks for itself."""
+    accepted = header_values(headers, b"accept-encoding") or b""
+    named = (header_values(headers, b"available-dictionary") or b"").strip()
+    site = header_values(headers, b"sec-fetch-site")
+    if len(accepted) > 1024 or not parse_weights(accepted.decode("latin-1")).get(DCZ):
+        return None
+    if site is not None and site not in _FRIENDLY:
+        return None
+    # A byte sequence of structured fields. RFC 9651, section 3.3.5.
+    if len(named) != 46 or named[:1] != b":" or named[-1:] != b":":
+        return None
+    try:
+        return base64.b64decode(named[1:-1], validate=True)
+    except binascii.Error:
+        return None

@@ -1,0 +1,35 @@
+"""What happened to each response, for metrics and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hasten.compression._head import SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A response was sent compressed. For a stream, this comes when it ends, broken or not."""
+
+    encoding: str
+    """As in Content-Encoding."""
+
+    level: int
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    """Time spent compressing, including the wait for a thread; 0 for a body from the cache."""
+
+    streamed: bool = False
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A response was sent as the application made it."""
+
+    reason: SkipReason
+
+
+CompressionEvent = Compressed | Skipped
+"""What `on_event` is called with."""

@@ -1,0 +1,140 @@
+"""Files that were compressed beforehand: FILE.zst, FILE.br and FILE.gz beside FILE."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
+from hasten._loops import in_thread
+from hasten.compression._head import Head
+from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_WISHES, Coding, chooser
+from hasten.compression._options import to_codings
+from hasten.errors import InvalidOption
+
+SUFFIXES: Final = {
+    Coding.ZSTD: ".zst",
+    Coding.BROTLI: ".br",
+    Coding.GZIP: ".gz",
+}
+
+_CODED_STATUSES: Final = frozenset({200, 206})
+_ABOUT_A_FILE: Final = _CODED_STATUSES | {304, 416}
+
+
+class Precompressed:
+    """Serve compressed files in place of the originals where they exist.
+
+    It goes around Starlette's StaticFiles or a similar application:
+    ``Precompressed(StaticFiles(directory="static"), "static")``. For a client that accepts brotli,
+    a request for ``app.js`` becomes one for ``app.js.br`` if that file exists and is not older. So
+    validators and ranges are those of the compressed file; Content-Type, Content-Encoding and Vary
+    are set here. Compress the files as small as possible: ``zstd -19``, ``brotli -q 11``, ``gzip
+    -9``.
+
+    encodings is in the order of preference. No compressor needs to be installed. Raises
+    `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        directory: str | os.PathLike[str],
+        *,
+        encodings: Collection[str] = ("zstd", "br", "gzip"),
+    ) -> None:
+        self.app = app
+        codings = to_codings("encodings", encodings)
+        if Coding.DEFLATE in codings:
+            expected = "codings that files are kept in: 'zstd', 'br', 'gzip'"
+            raise InvalidOption("encodings", encodings, expected)
+        self._suffixes = {coding: SUFFIXES[coding] for coding in codings}
+        self._choose = chooser(codings)
+        self._root = Path(directory).resolve()
+
+    def __repr__(self) -> str:
+        return f"<Precompressed {self._root}: {', '.join(self._suffixes)}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
+            await self.app(scope, receive, send)
+            return
+        found = await in_thread(self._find, _path_below_mount(scope))
+        if not found:
+            await self.app(scope, receive, send)
+            return
+        accepted = header_values(scope["headers"], b"accept-encoding") or b""
+        wishes = self._choose(accepted) if len(accepted) <= MAX_HEADER_BYTES else NO_WISHES
+        variant = next((found[coding] for coding in wishes.codings if coding in found), None)
+        if variant is not None:
+            scope = _asking_for(scope, variant.suffix)
+
+        async def send_variant(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = _corrected(message, variant)
+            await send(message)
+
+        await self.app(scope, receive, send_variant)
+
+    def _find(self, path: str) -> dict[Coding, _Variant]:
+        """The compressed files beside the one that is asked for."""
+        try:
+            file = self._root / path.lstrip("/")
+            inside = file.resolve().is_relative_to(self._root)
+            if not inside or path.endswith("/") or not file.is_file():
+                return {}
+            changed = file.stat().st_mtime
+            found = {}
+            for coding, suffix in self._suffixes.items():
+                beside = file.with_name(file.name + suffix)
+                # An older one was made of what the file was before.
+                if beside.is_file() and beside.stat().st_mtime >= changed:
+                    found[coding] = _Variant(coding, suffix, _content_type(file.name))
+            return found
+        except (OSError, ValueError):  # a name too long, or with a null byte
+            return {}
+
+
+class _Variant(NamedTuple):
+    coding: Coding
+    suffix: str
+    content_type: bytes
+    """Of what is in it."""
+
+
+def _path_below_mount(scope: Scope) -> str:
+    """The path as the application sees it that is mounted here."""
+    path: str = scope["path"]
+    mount: str = scope.get("root_path", "")
+    return path[len(mount) :] if mount and path.startswith(mount) else path
+
+
+def _asking_for(scope: Scope, suffix: str) -> Scope:
+    scope = {**scope, "path": scope["path"] + suffix}
+    if scope.get("raw_path") is not None:
+        scope["raw_path"] += suffix.encode()
+    return scope
+
+
+def _corrected(message: Message, variant: _Variant | None) -> Message:
+    head = Head(message["status"], message.get("headers", ()))
+    if head.status not in _ABOUT_A_FILE:
+        return {**message, "headers": head.headers}
+    headers = head.varying()
+    if variant is not None and head.status in _CODED_STATUSES:
+        ours = {b"content-type", b"content-encoding"}
+        headers = [line for line in headers if line[0].lower() not in ours]
+        headers += [
+            (b"content-type", variant.content_type),
+            (b"content-encoding", variant.coding.encode()),
+        ]
+    return {**message, "headers": headers}
+
+
+def _content_type(name: str) -> bytes:
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    charset = "; charset=utf-8" if kind.startswith("text/") else ""
+    return f"{kind}{charset}".encode()

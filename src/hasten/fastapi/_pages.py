@@ -1,0 +1,544 @@
+"""Pages and fields: their parameters as dependencies, pages and rows as responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from inspect import Parameter, Signature
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    Unpack,
+    cast,
+    get_args,
+    overload,
+)
+
+from fastapi import HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyQuery
+from msgspec import json
+from pydantic import AliasChoices, BaseModel, WithJsonSchema
+from pydantic_core import SchemaSerializer, core_schema
+
+from hasten import fields as _fields
+from hasten import pagination as _pagination
+from hasten._answers import etag_of, send_answer
+from hasten._asgi import Headers, Receive, Scope, Send, header_values
+from hasten.errors import InvalidParameter, RowNotFound
+from hasten.fields import FieldSet, Partial, encode
+from hasten.pagination import CursorPage, Envelope, Page, PageParams, Source
+from hasten.pagination._page import described_in
+
+if TYPE_CHECKING:
+    from hasten.fields._sql import AsyncExecutor, Executor, Selection
+    from hasten.pagination import PaginatorOptions, Secret
+
+P = TypeVar("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+Schema = Mapping[str, Any]
+
+
+class Paginate(_pagination.Paginator[P]):
+    """`hasten.pagination.Paginator` with `params`, whose pages and errors are responses.
+
+    With an envelope of your own, ``response_model=Posts.response_model`` describes it.
+    """
+
+    if TYPE_CHECKING:  # the overloads of the base class, for this one
+
+        @overload
+        def __init__(
+            self: Paginate[Page[T]],
+            schema: type[T],
+            *,
+            mode: Literal["page"] = "page",
+            secret: Secret | None = None,
+            **options: Unpack[PaginatorOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Paginate[CursorPage[T]],
+            schema: type[T],
+            *,
+            mode: Literal["cursor"],
+            secret: Secret,
+            **options: Unpack[PaginatorOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Paginate[Page[T] | CursorPage[T]],
+            schema: type[T],
+            *,
+            mode: Literal["both"],
+            secret: Secret,
+            **options: Unpack[PaginatorOptions],
+        ) -> None: ...
+
+        def __init__(self, schema: type, **options: Any) -> None: ...
+
+    @cached_property
+    def params(self) -> Callable[..., PageParams]:
+        """The dependency that reads the parameters of a page: ``Depends(Posts.params)``."""
+
+        def read(request: Request) -> PageParams:
+            if self._advise == "auto" and request.app.debug:
+                self._start_advising()
+            return self.parse(
+                request.query_params.multi_items(),
+                if_none_match=request.headers.get("if-none-match"),
+                known=() if self._known_names is None else _names_of_route(request),
+            )
+
+        return _dependency(read, self._described())
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """The responses beside 422, for ``responses=`` of a route."""
+        headers = {"Link": _header("Where the pages around this one are. RFC 8288.")}
+        answers: dict[int | str, dict[str, Any]] = {}
+        if self._etag or self._version:
+            headers["ETag"] = _ETAG
+            answers[304] = _NOT_MODIFIED
+        if self._limits.mode != "page":
+            answers[400] = {
+                "description": "The cursor is invalid or belongs to another query.",
+                "content": {"application/json": {"schema": _DETAILS}},
+            }
+        return {200: {"headers": headers}, **answers}
+
+    @property
+    def response_model(self) -> Any:
+        """The model of the responses, with the names of this envelope."""
+        page, stretch = (
+            described_in(self.envelope, self.schema, by_cursor=by_cursor)
+            for by_cursor in (False, True)
+        )
+        return {"page": page, "cursor": stretch, "both": page | stretch}[self._limits.mode]
+
+    async def page(
+        self,
+        db: AsyncExecutor,
+        statement: Selection,
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        with http_errors():
+            return await super().page(db, statement, q, fields, scope=scope)
+
+    def _page_sync(
+        self,
+        db: Executor,
+        statement: Selection,
+        q: PageParams,
+        fields: FieldSet | None,
+        scope: object,
+    ) -> P:
+        with http_errors():
+            return super()._page_sync(db, statement, q, fields, scope)
+
+    async def from_source(
+        self,
+        source: Source,
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        with http_errors():
+            return await super().from_source(source, q, fields, scope=scope)
+
+    def from_items(
+        self,
+        items: Sequence[object],
+        q: PageParams,
+        fields: FieldSet | None = None,
+        *,
+        scope: object = None,
+    ) -> P:
+        with http_errors():
+            return super().from_items(items, q, fields, scope=scope)
+
+    def _finished(self, page: Any, q: PageParams) -> P:
+        page._responder = responder = self._responder(q)
+        answer = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
+        answer._begin(*responder.head(page), has_etag=self._etag)
+        answer._envelope = self.envelope
+        return cast("P", answer)
+
+    def _described(self) -> Mapping[str, Schema]:
+        limits = self._limits
+        about: dict[str, dict[str, Any]] = {}
+        if limits.mode != "cursor":
+            about["page"] = {
+                "type": "integer", "minimum": 1,
+                "description": "The number of the page; the first one if left out.",
+            }  # fmt: skip
+        if limits.mode == "page":
+            # With mode="both" a page beside a cursor is refused, so no client may fill it in.
+            about["page"]["default"] = 1
+        about["limit"] = {
+            "type": "integer", "minimum": 1, "maximum": limits.max_limit,
+            "default": limits.default_limit,
+            "description": f"How many rows a page has; {limits.default_limit} if left out.",
+        }  # fmt: skip
+        if self.sort_names:
+            names = [sign + name for name in self.sort_names for sign in ("", "-")]
+            about["sort"] = _choice(names, "What to sort by, the first name first; - descends.")
+        if limits.mode != "page":
+            about["cursor"] = {
+                "type": "string",
+                "description": "next_cursor or prev_cursor of another page; empty for the first.",
+            }
+        if self._is_choosable:
+            about[self.fields.parameter] = _described_fields(self.fields)
+        return about
+
+
+class Fields(_fields.FieldSelector[T]):
+    """`hasten.fields.FieldSelector` with `params`, whose rows and errors are responses.
+
+    A row that does not exist is 404.
+    """
+
+    @cached_property
+    def params(self) -> Callable[..., FieldSet]:
+        """The dependency that reads the fields of a request: ``Depends(Users.params)``."""
+
+        def read(request: Request) -> FieldSet:
+            return self.parse(
+                request.query_params.multi_items(),
+                known=_names_of_route(request) if self._refuses_unknown else (),
+            )
+
+        return _dependency(read, {self.parameter: _described_fields(self)})
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """The responses beside 422, for ``responses=`` of a route."""
+        detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
+        answers: dict[int | str, dict[str, Any]] = {
+            404: {
+                "description": "There is no such row.",
+                "content": {"application/json": {"schema": detail}},
+            }
+        }
+        if self.etag:
+            answers |= {200: {"headers": {"ETag": _ETAG}}, 304: _NOT_MODIFIED}
+        return answers
+
+    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        with http_errors():
+            return _RowResponse(await super().one(db, statement, fields))
+
+    def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        with http_errors():
+            return _RowResponse(super()._one_sync(db, statement, fields))
+
+    def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
+        return _RowResponse(super().from_item(item, fields))
+
+
+# Responses ----------------------------------------------------------------------------------------
+
+_OF_DEPENDENCIES: Final = "hasten.fastapi.response"
+"""Where in the scope the response is that the dependencies of a route set headers of."""
+
+_ONLY_ONCE: Final = frozenset({b"content-type", b"content-length", b"etag"})
+
+
+class _Response(Response):
+    """A response that is encoded when it is sent: what a handler changes before that counts."""
+
+    def _begin(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
+        """Instead of the constructor, which would need the body. has_etag is of its bytes."""
+        self.status_code = status
+        self.background = None
+        self.raw_headers = [
+            (key.encode(), value.encode("latin-1")) for key, value in headers.items()
+        ]
+        self._has_etag = has_etag
+        self._body: bytes | memoryview | None = None
+
+    def __getstate__(self) -> Any:
+        # A copy has headers of its own.
+        state: Any = super().__getstate__()
+        own, slots = state if isinstance(state, tuple) else (state, {})
+        own = {key: value for key, value in own.items() if key != "_headers"}
+        own["raw_headers"] = list(own["raw_headers"])
+        return own, slots
+
+    def _encoded(self) -> bytes:
+        raise NotImplementedError
+
+    @property
+    def body(self) -> bytes | memoryview:
+        return self._encoded() if self._body is None else self._body
+
+    @body.setter
+    def body(self, body: bytes | memoryview) -> None:
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers = self.status_code, self.raw_headers
+        body = bytes(self.body)
+        if self._has_etag and header_values(headers, b"etag") is None:
+            headers = [*headers, (b"etag", etag_of(body).encode())]
+        # What FastAPI does with all that is no response.
+        others: Response | None = scope.get(_OF_DEPENDENCIES)
+        if status == 200:
+            of_route = getattr(scope.get("route"), "status_code", None)
+            status = (others and others.status_code) or of_route or 200
+        if others is not None and others.raw_headers:
+            headers = _with_others(headers, others.raw_headers)
+        await send_answer(scope, send, status, headers, body)
+        if self.background is not None:
+            await self.background()
+
+
+def _with_others(own: Headers, others: Headers) -> Headers:
+    """Both, but those that may be there only once as others say."""
+    instead = _ONLY_ONCE.intersection(name for name, _ in others)
+    return [*(each for each in own if each[0] not in instead), *others]
+
+
+class _AnyPageResponse(_Response):
+    _envelope: Envelope
+    not_modified: bool
+
+    def _encoded(self) -> bytes:
+        return b"" if self.not_modified else encode(self._wrapped())
+
+    def _wrapped(self) -> dict[str, object]:
+        page: Any = self
+        return self._envelope.wrap(page)
+
+    # What FastAPI finds inside of an answer of its own it makes a dict of, by these two; or, where
+    # the handler is annotated with Any, pydantic does.
+
+    __pydantic_serializer__ = SchemaSerializer(
+        core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(dict))
+    )
+
+    def keys(self) -> Sequence[str]:
+        return self._envelope.data, self._envelope.pagination
+
+    def __getitem__(self, key: str) -> object:
+        return json.decode(encode(self._wrapped()[key]))
+
+
+class _PageResponse(Page[Any], _AnyPageResponse):
+    """A page that is its own response."""
+
+    def __init__(self, page: Page[Any]) -> None:
+        Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
+        _take_over(self, page)
+
+
+class _CursorPageResponse(CursorPage[Any], _AnyPageResponse):
+    """The same between two positions."""
+
+    def __init__(self, page: CursorPage[Any]) -> None:
+        CursorPage.__init__(
+            self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
+        )
+        _take_over(self, page)
+
+
+class _RowResponse(Partial[Any], _Response):
+    """A row that is its own response."""
+
+    # A dict has no hash, and a response is asked for one by nobody.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, row: Partial[Any]) -> None:
+        Partial.__init__(self, row)
+        self.has_etag = row.has_etag
+        self._begin(200, _JSON, has_etag=row.has_etag)
+
+    def _encoded(self) -> bytes:
+        return encode(self)
+
+
+_JSON: Final = {"content-type": "application/json"}
+
+
+def _take_over(answer: Any, page: Any) -> None:
+    answer.etag = page.etag
+    answer.not_modified = page.not_modified
+    answer._responder = page._responder
+
+
+@contextmanager
+def http_errors() -> Iterator[None]:
+    """Turn `InvalidParameter` and `RowNotFound` into FastAPI's own errors: 422, 400 or 404."""
+    try:
+        yield
+    except InvalidParameter as error:
+        detail = _detail(error)
+        if error.status == 422:
+            raise RequestValidationError([detail]) from error
+        raise HTTPException(error.status, [detail]) from error
+    except RowNotFound as error:
+        raise HTTPException(404, str(error)) from error
+
+
+def _detail(error: InvalidParameter) -> dict[str, Any]:
+    detail: dict[str, Any] = {
+        "type": error.code,
+        "loc": ("query", error.parameter),
+        "msg": str(error),
+        "input": error.value,
+    }
+    if bounds := _bounds(error):
+        detail["ctx"] = bounds
+    return detail
+
+
+_MAXIMA: Final = {"too_many": "max_length", "too_long": "max_length", "too_deep": "max_depth"}
+
+
+def _bounds(error: InvalidParameter) -> dict[str, Any]:
+    """The bounds that a value missed, by the names that pydantic has for them."""
+    bounds: dict[str, Any] = {}
+    if error.minimum is not None:
+        bounds["ge"] = error.minimum
+    if error.maximum is not None:
+        bounds[_MAXIMA.get(error.code, "le")] = error.maximum
+    if error.allowed:
+        *rest, last = map(repr, error.allowed)
+        bounds["expected"] = f"{', '.join(rest)} or {last}" if rest else last
+    return bounds
+
+
+# Routes -------------------------------------------------------------------------------------------
+
+
+class _Names(Collection[str]):
+    """The query parameters of a route. Those that OpenAPI hides are known, but not shown."""
+
+    def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
+        self._is_shown = dict(declared)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._is_shown
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, is_shown in self._is_shown.items() if is_shown)
+
+    def __len__(self) -> int:
+        return len(self._is_shown)
+
+
+def _names_of_route(request: Request) -> _Names:
+    """The names that a route and its dependencies declare."""
+    # An included router is not copied: what its route has besides is in the scope alone.
+    included = request.scope.get("fastapi", {}).get("effective_route_context")
+    own = getattr(request.scope.get("route"), "dependant", None)
+    dependant = getattr(included, "dependant", own)
+    return _Names(() if dependant is None else _declared(dependant))
+
+
+def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
+    """Each name, and whether it is shown."""
+    for field in dependant.query_params:
+        for name in _names_in(field.field_info.annotation) or [field.alias]:
+            yield name, getattr(field.field_info, "include_in_schema", True)
+    if isinstance(dependant.call, APIKeyQuery):
+        yield dependant.call.model.name, True
+    for each in dependant.dependencies:
+        yield from _declared(each)
+
+
+def _names_in(annotation: Any) -> list[str]:
+    """Of a model whose fields are query parameters: ``Annotated[Filter, Query()]``."""
+    found: list[str] = []
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            config = kind.model_config
+            by_name = config.get("populate_by_name") or config.get("validate_by_name")
+            for name, info in kind.model_fields.items():
+                given = info.validation_alias
+                aliases = given.choices if isinstance(given, AliasChoices) else [given]
+                texts = [alias for alias in aliases if isinstance(alias, str)]
+                found += [*texts, name] if by_name or not texts else texts
+    return found
+
+
+# Descriptions -------------------------------------------------------------------------------------
+
+_DETAILS: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
+"""FastAPI has it wherever a route has parameters."""
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+_ETAG: Final = _header("The version of the answer. RFC 9110, section 8.8.3.")
+
+_NOT_MODIFIED: Final = {"description": "The client has this version already."}
+
+
+def _choice(names: Sequence[str], description: str) -> dict[str, Any]:
+    """Several of some names, as one list with commas or as several parameters."""
+    items = {"type": "string", "enum": list(names)}
+    return {"type": "array", "items": items, "minItems": 1, "description": description}
+
+
+def _described_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
+    default = str(fields.allowed.default)
+    return _choice(
+        list(fields.allowed.paths(fields.max_depth)),
+        f"Which fields to return; {default} if left out. Separate with commas, nest as a(b,c).",
+    )
+
+
+_BESIDE: Final = ("default", "description")
+"""What FastAPI takes from a parameter itself, not from its schema."""
+
+
+def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
+    """A function with the parameters that are described, which reads the whole query itself.
+
+    FastAPI would take the last of two equal ones, and "1_0" for 10.
+    """
+
+    async def params(request: Request, response: Response, **_: object) -> Any:
+        request.scope[_OF_DEPENDENCIES] = response
+        with http_errors():
+            return read(request)
+
+    params.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request),
+            Parameter("response", Parameter.POSITIONAL_OR_KEYWORD, annotation=Response),
+            *(
+                Parameter(
+                    name,
+                    Parameter.KEYWORD_ONLY,
+                    default=schema.get("default"),
+                    annotation=Annotated[
+                        str | None,
+                        WithJsonSchema(
+                            {key: said for key, said in schema.items() if key not in _BESIDE}
+                        ),
+                        Query(description=schema["description"]),
+                    ],
+                )
+                for name, schema in about.items()
+            ),
+        ]
+    )
+    return params  # type: ignore[return-value]

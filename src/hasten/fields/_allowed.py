@@ -1,0 +1,654 @@
+"""Which fields a client may ask for: the one list that drives SELECT, JSON, OpenAPI and sort.
+
+It is made from the model of the answer (pydantic, msgspec, a dataclass, attrs, a TypedDict) or from
+names that are written down, never from a table: a column is hidden until somebody shows it. The
+names in it are the public ones, aliases and renames; a nested model is a relation that can be
+expanded. No library of models is imported here: they are known by what they say of themselves.
+
+What is not in the list does not exist: a secret column, a misspelt one and one that this role may
+not see are refused in the same words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableSequence,
+    Sequence,
+)
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar, Union, get_args, get_origin
+
+from hasten.errors import InvalidOption, InvalidParameter
+from hasten.fields._mask import MARKS, MAX_DEPTH, MAX_NAMES, Mask, parse, too_deep
+
+R = TypeVar("R")
+
+MAX_SHOWN: Final = 50
+"""So many allowed names stand in a refusal."""
+
+_MAX_UNKNOWN_SHOWN: Final = 10
+
+EVERY: Final = "*"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """One field that may be asked for. There is one object for each: it is equal to itself only."""
+
+    name: str
+    """As the client knows it."""
+    attribute: str
+    """As the model knows it: the name of the column, or of the relation."""
+    needs: tuple[str, ...]
+    """The attributes to select for it: itself, what it is computed from, none for a relation."""
+    relation: AllowedFields | None = None
+    """What may be asked of what it leads to; None for a plain value."""
+    many: bool = False
+    """It leads to a list."""
+    is_conditional: bool = False
+    """Whether a row shows it depends on its value: pydantic's ``exclude_if``."""
+
+    @property
+    def is_computed(self) -> bool:
+        """It is no attribute of a row, but made of others."""
+        return self.relation is None and self.needs != (self.attribute,)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FieldSet:
+    """What one request gets: in the order of the model, whatever the order in the request.
+
+    Two requests for the same have equal sets, with equal hashes.
+    """
+
+    members: tuple[tuple[Field, FieldSet | None], ...]
+    """Each field with what is asked of it, None for a plain value."""
+    allowed: AllowedFields = dataclasses.field(compare=False)
+    """The list that the fields are of."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of the answer."""
+        return tuple(field.name for field, _ in self.members)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The attributes to select, without those of relations; each once."""
+        return tuple(dict.fromkeys(need for field, _ in self.members for need in field.needs))
+
+    @property
+    def relations(self) -> dict[Field, FieldSet]:
+        """What to load beside it, by the fields that lead there."""
+        return {field: inner for field, inner in self.members if inner is not None}
+
+    def __repr__(self) -> str:
+        return f"FieldSet({str(self)!r})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self  # its fields are known by their identity
+
+    def __str__(self) -> str:
+        """As ``fields=`` would say it: one text for each set."""
+        return ",".join(
+            field.name if inner is None else f"{field.name}({inner})"
+            for field, inner in self.members
+        )
+
+
+class AllowedFields:
+    """The fields that may be asked for.
+
+    schema is a model, a sequence of names, or a mapping from public names to attributes, nested
+    models or other `AllowedFields` (in a list of one, if it leads to many). Raises `InvalidOption`
+    for a wrong schema, and for a mapped table, which would show all its columns.
+
+    - default: what a request without ``fields=`` gets, in the same notation ("id", "author(name)");
+      None for all plain values.
+    - needs: the attributes that a computed field is made of, by public name.
+    - expand: other allow-lists for nested models, by public name.
+    - opaque: nested models that are one value (a JSON column), by public name.
+    - wildcard: ``*`` asks for all plain values.
+    """
+
+    __slots__ = ("_default", "_fields", "_is_copy", "_model", "_origin", "_wildcard")
+
+    def __init__(
+        self,
+        schema: object,
+        *,
+        default: Iterable[str] | None = None,
+        needs: Mapping[str, Sequence[str]] | None = None,
+        expand: Mapping[str, AllowedFields] | None = None,
+        opaque: Collection[str] = (),
+        wildcard: bool = False,
+    ) -> None:
+        self._fill(schema, needs or {}, expand or {}, opaque, wildcard, {})
+        self._default = self._plain()
+        if default is not None:
+            self._default = self._resolve_default(default)
+
+    def __repr__(self) -> str:
+        # Names only: models that lead to each other are a ring.
+        return f"{type(self).__name__}({', '.join(self._fields)})"
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """All of them by public name, in the order of the model."""
+        return types.MappingProxyType(self._fields)
+
+    @property
+    def model(self) -> type | None:
+        """The model that they are of, None if they were written down."""
+        return self._model
+
+    @property
+    def default(self) -> FieldSet:
+        """What a request gets that does not choose."""
+        return self._default
+
+    def _chosen_by(
+        self, mask: Mask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
+    ) -> FieldSet:
+        """What a mask asks for, None for the default. Raises `InvalidParameter`."""
+        if mask is None:
+            return self._default
+        unknown = list(islice(self._unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
+        if unknown:
+            raise _refused(parameter, unknown)
+        return self._choose(mask, _Request(parameter, max_depth), ())
+
+    def parse(
+        self,
+        texts: Sequence[str],
+        *,
+        parameter: str = "fields",
+        max_depth: int = MAX_DEPTH,
+        max_names: int = MAX_NAMES,
+    ) -> FieldSet:
+        """What the values of the parameter ask for; the default if there are none.
+
+        Raises `InvalidParameter`.
+        """
+        if not texts:
+            return self._default
+        mask = parse(texts, parameter=parameter, max_depth=max_depth, max_names=max_names)
+        return self._chosen_by(mask, parameter=parameter, max_depth=max_depth)
+
+    def without(self, *paths: str) -> AllowedFields:
+        """A list that lacks these, as if there were no such fields: for a role that sees less.
+
+        "author.email" is gone from what author leads to, by whichever way a client gets there.
+        Raises `InvalidOption` for one that is not there.
+        """
+        gone: dict[AllowedFields, set[str]] = {}
+        for path in paths:
+            *through, name = path.split(".")
+            where: AllowedFields | None = self
+            for step in through:
+                field = where._fields.get(step) if where else None
+                where = field.relation if field else None
+            if where is None or name not in where._fields:
+                raise InvalidOption("without", path, "a field that exists")
+            gone.setdefault(where, set()).add(name)
+        return self._copied_without(gone)
+
+    def _is_made_from(self, other: AllowedFields) -> bool:
+        """Whether it is the other list, or was made from it by `without`."""
+        one: AllowedFields | None = self
+        while one is not None:
+            if one is other or (one._is_copy and one._structure() == other._structure()):
+                return True
+            one = one._origin
+        return False
+
+    def paths(self, max_depth: int = 2) -> Iterator[str]:
+        """All that may be asked for, no deeper than this: ``id``, ``author``, ``author.name``."""
+        for field in self._fields.values():
+            if field.relation is None:
+                yield field.name
+            elif max_depth > 1:
+                yield field.name
+                for path in field.relation.paths(max_depth - 1):
+                    yield f"{field.name}.{path}"
+
+    # Copies --------------------------------------------------------------------------------------
+    #
+    # A set of fields that comes from another process has a list of its own, which is known by its
+    # structure. Within a process there is one list, however often a set is copied.
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return state | {"_model": None, "_is_copy": True}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _structure(self) -> list[list[object]]:
+        """All that is in the list, and in those that it leads to, without any object of ours."""
+        places: dict[AllowedFields, int] = {self: 0}
+        rest = [self]
+        found: list[list[object]] = []
+        for one in rest:
+            found.append([one._wildcard])
+            for field in one._fields.values():
+                to = field.relation
+                if to is not None and to not in places:
+                    places[to] = len(places)
+                    rest.append(to)
+                plain = (field.name, field.attribute, field.needs, field.many, field.is_conditional)
+                found[-1].append((*plain, None if to is None else places[to]))
+        return found
+
+    # Making --------------------------------------------------------------------------------------
+
+    def _fill(
+        self,
+        source: object,
+        needs: Mapping[str, Sequence[str]],
+        expand: Mapping[str, AllowedFields],
+        opaque: Collection[str],
+        wildcard: bool,
+        known: _Known,
+    ) -> None:
+        # Known before it is complete: models that lead to each other are a ring of lists.
+        known[id(source)] = self
+        self._origin: AllowedFields | None = None
+        self._is_copy = False
+        self._wildcard = wildcard
+        self._model = source if isinstance(source, type) else None
+        self._fields: dict[str, Field] = {}
+        said = list(_read(source))
+        _check_names(said, needs, expand, opaque)
+        leads = {
+            part.name: _NOWHERE if part.name in opaque else _nested(part.kind) for part in said
+        }
+        # What is said of a model here holds wherever else it is met.
+        for name, given in expand.items():
+            known.setdefault(id(leads[name].to), given)
+        for part in said:
+            to, many = leads[part.name]
+            relation = expand.get(part.name) or _nested_list(to, wildcard, known)
+            if relation is not None:
+                wanted: tuple[str, ...] = ()
+            elif part.name in needs:
+                wanted = tuple(needs[part.name])
+            elif part.is_computed:
+                raise InvalidOption(
+                    "needs",
+                    dict(needs),
+                    f"what the computed field {part.name!r} is made of, as "
+                    f"{{{part.name!r}: ('first', 'last')}}; for a nested model by expand=",
+                )
+            else:
+                wanted = (part.attribute,)
+            self._fields[part.name] = Field(
+                part.name, part.attribute, wanted, relation, many, part.is_conditional
+            )
+
+    def _plain(self) -> FieldSet:
+        return FieldSet(
+            tuple((field, None) for field in self._fields.values() if field.relation is None), self
+        )
+
+    def _resolve_default(self, default: Iterable[str]) -> FieldSet:
+        texts = [default] if isinstance(default, str) else list(default)
+        try:
+            return self._chosen_by(parse(texts, parameter="default"), parameter="default")
+        except InvalidParameter as error:
+            raise InvalidOption("default", texts, f"fields that exist: {error}") from None
+
+    def _copied_without(self, gone: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
+        # All lists are copied, even if nothing of them goes: they may lead back to one that lost.
+        twins: dict[AllowedFields, AllowedFields] = {}
+        rest = [self]
+        while rest:
+            one = rest.pop()
+            if one not in twins:
+                twins[one] = AllowedFields.__new__(AllowedFields)
+                rest += [field.relation for field in one._fields.values() if field.relation]
+        for one, twin in twins.items():
+            twin._origin = one
+            twin._is_copy = False
+            twin._wildcard = one._wildcard
+            twin._model = one._model
+            twin._fields = {
+                name: replace(field, relation=field.relation and twins[field.relation])
+                for name, field in one._fields.items()
+                if name not in gone.get(one, ())
+            }
+        for one, twin in twins.items():
+            twin._default = moved(one._default, twin)
+        return twins[self]
+
+    # Choosing ------------------------------------------------------------------------------------
+
+    def _unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
+        """Names that are not in the list, by their paths, with the list that they are not in."""
+        for name, inner in mask.names.items():
+            field = self._fields.get(name)
+            if field is None:
+                if not (name == EVERY and self._wildcard and not inner.names):
+                    yield path + name, self
+            elif field.relation is not None:
+                yield from field.relation._unknown(inner, f"{path}{name}.")
+
+    def _choose(self, mask: Mask, request: _Request, within: tuple[str, ...]) -> FieldSet:
+        chosen: list[tuple[Field, FieldSet | None]] = []
+        every = EVERY in mask.names
+        for name, field in self._fields.items():
+            inner = mask.names.get(name)
+            if field.relation is not None:
+                if inner is not None:
+                    path = (*within, name)
+                    chosen.append((field, field.relation._choose_within(inner, request, path)))
+            elif inner is not None and inner.names:
+                raise InvalidParameter(
+                    request.parameter,
+                    ".".join((*within, name)),
+                    "it has no fields of its own: leave out what is asked of it",
+                    code="not_expandable",
+                )
+            elif inner is not None or every:
+                chosen.append((field, None))
+        return FieldSet(tuple(chosen), self)
+
+    def _choose_within(self, mask: Mask, request: _Request, path: tuple[str, ...]) -> FieldSet:
+        if not mask.whole:
+            return self._choose(mask, request, path)
+        # Its default is one deeper than its name, written or not.
+        if len(path) >= request.max_depth:
+            raise too_deep(request.parameter, request.max_depth)
+        if not mask.names:
+            return self._default
+        return self._united(self._default, self._choose(mask, request, path))
+
+    def _united(self, one: FieldSet, other: FieldSet) -> FieldSet:
+        left, right = dict(one.members), dict(other.members)
+        members: list[tuple[Field, FieldSet | None]] = []
+        for field in self._fields.values():
+            if field in left or field in right:
+                first, second = left.get(field), right.get(field)
+                if field.relation is not None and first is not None and second is not None:
+                    members.append((field, field.relation._united(first, second)))
+                else:
+                    members.append((field, first or second))
+        return FieldSet(tuple(members), self)
+
+
+def _nested_list(
+    to: type | AllowedFields | None, wildcard: bool, known: _Known
+) -> AllowedFields | None:
+    if to is None or isinstance(to, AllowedFields):
+        return to
+    if id(to) in known:
+        return known[id(to)]
+    nested = AllowedFields.__new__(AllowedFields)
+    nested._fill(to, {}, {}, (), wildcard, known)
+    nested._default = nested._plain()
+    return nested
+
+
+def moved(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
+    """The same set in the fields of another list, without those that it lacks."""
+    members: list[tuple[Field, FieldSet | None]] = []
+    for field, inner in chosen.members:
+        kept = allowed.fields.get(field.name)
+        if kept is not None:
+            left = moved(inner, kept.relation) if kept.relation and inner is not None else None
+            members.append((kept, left))
+    return FieldSet(tuple(members), allowed)
+
+
+def _refused(parameter: str, unknown: Sequence[tuple[str, AllowedFields]]) -> InvalidParameter:
+    paths = [repr(path[:100]) for path, _ in unknown[:_MAX_UNKNOWN_SHOWN]]
+    more = " and more" if len(unknown) > _MAX_UNKNOWN_SHOWN else ""
+    first, where = unknown[0]
+    within = f" in {first.rpartition('.')[0]}" if "." in first else ""
+    names = list(where.fields)
+    shown = ", ".join(names[:MAX_SHOWN]) + (", …" if len(names) > MAX_SHOWN else "")
+    return InvalidParameter(
+        parameter,
+        None,
+        f"no such field: {', '.join(paths)}{more}; there are{within} {shown}",
+        code="unknown_name",
+        allowed=names[:MAX_SHOWN],
+    )
+
+
+def _check_names(
+    said: Sequence[_Said],
+    needs: Mapping[str, Sequence[str]],
+    expand: Mapping[str, AllowedFields],
+    opaque: Collection[str],
+) -> None:
+    names = [part.name for part in said]
+    for option, used in (("needs", needs), ("expand", expand), ("opaque", opaque)):
+        for name in used:
+            if name not in names:
+                raise InvalidOption(option, name, f"a field that exists: {', '.join(names)}")
+    for name, given in expand.items():
+        value: object = given
+        if not isinstance(value, AllowedFields):
+            raise InvalidOption(f"expand[{name!r}]", value, "an AllowedFields")
+    for name in names:
+        if not name or name == EVERY or name.strip(" ") != name or MARKS.intersection(name):
+            raise InvalidOption("fields", name, "names without spaces around, and without ,().*")
+        if names.count(name) > 1:
+            raise InvalidOption("fields", name, "a name of its own for each field")
+    for name, attributes in needs.items():
+        if isinstance(attributes, str) or not all(isinstance(each, str) for each in attributes):
+            raise InvalidOption(f"needs[{name!r}]", attributes, "a sequence of names")
+
+
+_Known = dict[int, AllowedFields]
+"""The lists of one ring of models, by the id of the model."""
+
+
+class _Request(NamedTuple):
+    parameter: str
+    max_depth: int
+
+
+# What models say of themselves --------------------------------------------------------------------
+
+
+class _Said(NamedTuple):
+    name: str
+    attribute: str
+    kind: Any
+    is_computed: bool = False
+    is_conditional: bool = False
+
+
+class Member(NamedTuple):
+    """One field of a model, as the model itself has it."""
+
+    name: str
+    """In JSON."""
+    attribute: str
+    nested: type | None
+    """The model that it leads to."""
+    many: bool
+
+
+def members_of(model: type) -> Iterator[Member]:
+    """What a model says of its fields, for who describes it: no need is known of computed ones."""
+    for part in _read(model):
+        to, many = _nested(part.kind)
+        yield Member(part.name, part.attribute, to if isinstance(to, type) else None, many)
+
+
+def _read(source: object) -> Iterable[_Said]:
+    if isinstance(source, Mapping):
+        return [_written_down(name, value) for name, value in source.items()]
+    if isinstance(source, type):
+        if (read := _reader(source)) is not None:
+            return read(source)
+    elif isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        return [_written_down(name, name) for name in source]
+    raise InvalidOption(
+        "schema", source, "a model (pydantic, msgspec, dataclass, attrs, TypedDict) or names"
+    )
+
+
+def _written_down(name: object, value: object) -> _Said:
+    if not isinstance(name, str):
+        raise InvalidOption("schema", name, "names of fields as texts")
+    if isinstance(value, str):
+        return _Said(name, value, None)
+    if _nested(value).to is None:
+        raise InvalidOption(
+            f"schema[{name!r}]", value, "an attribute's name, a model or AllowedFields"
+        )
+    return _Said(name, name, value)
+
+
+def _reader(model: type) -> Callable[[Any], Iterable[_Said]] | None:
+    for mark, read in _READERS:
+        if hasattr(model, mark):
+            return read
+    return None
+
+
+def _read_table(model: Any) -> Iterable[_Said]:
+    raise InvalidOption(
+        "schema",
+        model,
+        "a model of the answer, or the names of the fields to show: a mapped table would show all "
+        "of its columns",
+    )
+
+
+def _read_pydantic(model: Any) -> Iterator[_Said]:
+    if not getattr(model, "__pydantic_complete__", True):
+        _or_explain(model, getattr(model, "model_rebuild", lambda: None))
+    # Before 2.10 a model had its fields under this name only.
+    fields = getattr(model, "__pydantic_fields__", None) or model.model_fields
+    for name, info in fields.items():
+        # What the model keeps out of its JSON is none of the client's business.
+        if info.exclude is not True and not getattr(info, "init_var", None):
+            public = info.serialization_alias or name
+            yield _Said(public, name, info.annotation, is_conditional=is_conditional(info))
+    for name, computed in model.__pydantic_decorators__.computed_fields.items():
+        info = computed.info
+        yield _Said(
+            info.alias or name, name, None, is_computed=True, is_conditional=is_conditional(info)
+        )
+
+
+def is_shown(name: str, allowed: AllowedFields) -> bool:
+    """Whether each row may show the value of this field."""
+    field = allowed.fields.get(name)
+    return field is not None and not field.is_conditional
+
+
+def is_conditional(info: Any) -> bool:
+    # From pydantic 2.12 on; of computed fields later still.
+    return getattr(info, "exclude_if", None) is not None
+
+
+def _read_msgspec(model: Any) -> Iterator[_Said]:
+    hints = _hints(model)
+    for name, public in zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True):
+        yield _Said(public, name, hints.get(name))
+
+
+def _read_attrs(model: Any) -> Iterator[_Said]:
+    hints = _hints(model)
+    for attribute in model.__attrs_attrs__:
+        yield _Said(attribute.name, attribute.name, hints.get(attribute.name))
+
+
+def _read_dataclass(model: Any) -> Iterator[_Said]:
+    hints = _hints(model)
+    for each in dataclasses.fields(model):
+        yield _Said(each.name, each.name, hints.get(each.name))
+
+
+def _read_typed_dict(model: Any) -> Iterator[_Said]:
+    for name, kind in _hints(model).items():
+        yield _Said(name, name, kind)
+
+
+# Known by an attribute; the first that fits. A mapped table can be a dataclass or a pydantic model.
+_READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_Said]]]]] = (
+    ("__mapper__", _read_table),
+    ("__table__", _read_table),
+    ("__pydantic_decorators__", _read_pydantic),
+    ("__struct_fields__", _read_msgspec),
+    ("__attrs_attrs__", _read_attrs),
+    ("__dataclass_fields__", _read_dataclass),
+    ("__required_keys__", _read_typed_dict),
+)
+
+
+def _hints(model: Any) -> dict[str, Any]:
+    return _or_explain(model, lambda: typing.get_type_hints(model))
+
+
+def _or_explain(model: Any, resolve: Callable[[], R]) -> R:
+    try:
+        return resolve()
+    except NameError as exc:
+        raise InvalidOption(
+            "schema",
+            model.__qualname__,
+            f"annotations that can be resolved ({exc}): import what they name in its module",
+        ) from exc
+
+
+# Where annotations lead ---------------------------------------------------------------------------
+
+
+class _Lead(NamedTuple):
+    to: type | AllowedFields | None
+    many: bool
+
+
+_NOWHERE: Final = _Lead(None, many=False)
+
+_LISTS: Final = (list, tuple, set, frozenset, Sequence, Collection, Iterable, MutableSequence)
+
+
+def _nested(kind: Any) -> _Lead:
+    """The model that an annotation names, also as one of many or as one or none."""
+    kind = getattr(kind, "__value__", kind)  # type Name = ...
+    match kind:
+        case AllowedFields():
+            return _Lead(kind, many=False)
+        case [one]:
+            return _nested(one)._replace(many=True)
+        case type() if get_origin(kind) is None:
+            # Neither one value of pydantic's, nor what all of its models are.
+            is_model = not getattr(kind, "__pydantic_root_model__", False) and _reader(kind)
+            is_base = kind.__module__ == "pydantic.main"
+            return _Lead(kind, many=False) if is_model and not is_base else _NOWHERE
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _nested(arguments[0])
+    if origin in (Union, types.UnionType):
+        leads = {_nested(each) for each in arguments if each is not types.NoneType}
+        return leads.pop() if len(leads) == 1 else _NOWHERE
+    of_one_kind = [each for each in arguments if each is not Ellipsis]
+    if origin in _LISTS and len(of_one_kind) == 1:
+        return _nested(of_one_kind[0])._replace(many=True)
+    return _NOWHERE

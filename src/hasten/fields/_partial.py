@@ -1,0 +1,89 @@
+"""One row with the fields that were asked for, and how pydantic describes it.
+
+``-> Partial[UserOut]`` says in FastAPI that any field of UserOut may be missing, and that what a
+handler returns is sent as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
+
+from hasten._answers import EncodedResponse, RequestLike, etag_of
+from hasten.fields._allowed import Member, members_of
+from hasten.fields._rows import annotations_of, encode
+
+T = TypeVar("T")
+
+Row: TypeAlias = dict[str, object]
+"""The fields of one row by public name, as in `Partial`."""
+
+_MAX_DEPTH: Final = 3
+"""Models that lead to each other are described so deep."""
+
+
+class Partial(dict[str, object], Generic[T]):
+    """The fields of one row of T: a dict by public name, in the order of the model.
+
+    Values are as the database gave them, ready for `hasten.fields.encode`; where the model has a
+    validator or a serializer of its own, they are what it would put into JSON.
+    """
+
+    has_etag = False
+    """Whether the response has an ETag."""
+
+    def response(self, request: RequestLike | None = None) -> EncodedResponse:
+        """Return the response: JSON, 200; with the request, 304 if nothing is new."""
+        body = encode(self)
+        headers = {"content-type": "application/json"}
+        if self.has_etag:
+            headers["etag"] = etag_of(body)
+        answer = EncodedResponse(body, 200, headers)
+        return answer if request is None else answer.to(request)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        (of,) = get_args(source) or (None,)
+        if of is None:
+            return {"type": "dict", "keys_schema": {"type": "str"}}
+        return {
+            "type": "function-wrap",
+            "function": {"type": "no-info", "function": lambda row, _: row},
+            "schema": _described(of, handler, _MAX_DEPTH),
+            "serialization": {"type": "function-plain", "function": dict},
+        }
+
+
+def whole_of(kind: Any) -> Any:
+    """The model of ``Partial[model]``, and any other kind itself."""
+    return get_args(kind)[0] if is_partial(kind) else kind
+
+
+def is_partial(kind: Any) -> bool:
+    return get_origin(kind) is Partial
+
+
+def _described(model: Any, handler: Any, depth: int) -> dict[str, Any]:
+    kinds = annotations_of(model)
+    return {
+        "type": "typed-dict",
+        "fields": {
+            name: {"type": "typed-dict-field", "schema": schema, "required": False}
+            for member in members_of(model)
+            for name, schema in _of_member(member, kinds.get(member.attribute, Any), handler, depth)
+        },
+        "config": {"title": f"Partial[{model.__name__}]"},
+        # In the form that pydantic makes a short name of, for the components of OpenAPI.
+        "ref": f"{__name__}.Partial:{depth}[{model.__module__}.{model.__qualname__}:{id(model)}]",
+    }
+
+
+def _of_member(member: Member, kind: Any, handler: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if member.nested is None:
+        yield member.name, handler.generate_schema(kind)
+    elif depth > 1:
+        inner = _described(member.nested, handler, depth - 1)
+        if member.many:
+            yield member.name, {"type": "list", "items_schema": inner}
+        else:
+            yield member.name, {"type": "nullable", "schema": inner}

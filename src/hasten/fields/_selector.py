@@ -1,0 +1,360 @@
+"""Rows of a database, with the fields that a client asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+from hasten._queries import Pairs, QueryLike, pairs_of
+from hasten.errors import InvalidOption, RowNotFound
+from hasten.fields._allowed import AllowedFields, Field, FieldSet, moved
+from hasten.fields._items import Items
+from hasten.fields._mask import MAX_NAMES
+from hasten.fields._names import Unknown, check_names, to_unknown
+from hasten.fields._partial import Partial, Row
+
+if TYPE_CHECKING:
+    from hasten.fields._sql import AsyncExecutor, Executor, Selection, Shape, Shapes, Steps
+
+T = TypeVar("T")
+
+MAX_DEPTH: Final = 2
+MAX_RELATED: Final = 20
+
+MAX_MOVED: Final = 256
+"""So many sets of lists that `FieldSelector.without` made are remembered."""
+
+
+class FieldSelectorOptions(TypedDict, total=False):
+    """The options of every schema, for ``**options: Unpack[FieldSelectorOptions]``.
+
+    See `FieldSelector`.
+    """
+
+    model: type | None
+    default: Iterable[str] | None
+    needs: Mapping[str, Sequence[str]] | None
+    expand: Mapping[str, object] | None
+    opaque: Collection[str]
+    wildcard: bool
+    compute: Mapping[str, Callable[..., object]] | None
+    max_depth: int
+    max_names: int
+    max_related: int | Mapping[str, int]
+    more_suffix: str
+    parameter: str
+    etag: bool
+    unknown: Unknown
+
+
+class FieldSelector(Generic[T]):
+    """Which fields a client may ask for, and how they are read.
+
+    ``FieldSelector(UserOut, model=User, default=("id", "name", "email"))``
+
+    - schema: the model of the response, names of fields, or `AllowedFields`, which have the options
+      from default to wildcard already.
+    - model: the mapped class; None for objects in memory.
+    - default, needs, opaque, wildcard: as for `AllowedFields`. expand takes models, too.
+    - compute: functions that make a field of what it needs (its ``needs``, in their order), by
+      path: ``{"initials": make, "author.initials": make}``. What a pydantic model computes needs
+      none.
+    - max_depth, max_names: the depth and the number of names in one request.
+    - max_related: how many rows a relation to many shows at most, or a mapping from paths to that;
+      20 by default. A row that has more says so: ``{"posts": [...], "posts_has_more": true}``.
+    - more_suffix: the end of the name of that marker.
+    - parameter: the name of the query parameter.
+    - etag: give the response for one row an ETag, made of its bytes.
+    - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?field=id``.
+
+    Raises `InvalidOption` for a field that is not mapped and for every other wrong option.
+    """
+
+    @overload
+    def __init__(self, schema: type[T], **options: Unpack[FieldSelectorOptions]) -> None: ...
+
+    @overload
+    def __init__(
+        self: FieldSelector[Any], schema: object, **options: Unpack[FieldSelectorOptions]
+    ) -> None: ...
+
+    def __init__(
+        self,
+        schema: object,
+        *,
+        model: type | None = None,
+        default: Iterable[str] | None = None,
+        needs: Mapping[str, Sequence[str]] | None = None,
+        expand: Mapping[str, object] | None = None,
+        opaque: Collection[str] = (),
+        wildcard: bool = False,
+        compute: Mapping[str, Callable[..., object]] | None = None,
+        max_depth: int = MAX_DEPTH,
+        max_names: int = MAX_NAMES,
+        max_related: int | Mapping[str, int] = MAX_RELATED,
+        more_suffix: str = "_has_more",
+        parameter: str = "fields",
+        etag: bool = False,
+        unknown: Unknown = "ignore",
+    ) -> None:
+        _check_from_one("max_depth", max_depth)
+        _check_from_one("max_names", max_names)
+        if not isinstance(schema, AllowedFields):
+            schema = AllowedFields(
+                schema,
+                default=default,
+                needs=needs,
+                expand={name: _as_allowed(to) for name, to in (expand or {}).items()},
+                opaque=opaque,
+                wildcard=wildcard,
+            )
+        elif default is not None or needs or expand or opaque or wildcard:
+            raise InvalidOption("schema", schema, "the other options in AllowedFields itself")
+        self.model: Final = model
+        self.max_depth: Final = max_depth
+        self.max_names: Final = max_names
+        self.parameter: Final = parameter
+        self.etag: Final = etag
+        self._refuses_unknown = to_unknown(unknown) == "refuse"
+        self._more = more_suffix
+        self._compute = dict(compute or {})
+        self._max_related = max_related if isinstance(max_related, int) else dict(max_related)
+        self._fill(schema)
+
+    def __repr__(self) -> str:
+        model = f", model={self.model.__name__}" if self.model is not None else ""
+        return f"{type(self).__name__}({self.allowed!r}{model})"
+
+    def _fill(self, allowed: AllowedFields, *, strict: bool = True) -> None:
+        self.allowed = allowed
+        self._moved = lru_cache(MAX_MOVED)(partial(moved, allowed=allowed))
+        caps = self._caps(strict)
+        compute = dict(_by_path("compute", allowed, self._compute, strict=strict))
+        _check_markers(allowed, self._more)
+        self._shapes: Shapes | None = None
+        if self.model is None:
+            self._items = Items(allowed, cap=caps, more=self._more, compute=compute)
+            return
+        # Here and no earlier: who has no model needs no SQLAlchemy.
+        from hasten.fields import _sql as sql  # noqa: PLC0415
+
+        self._sql = sql
+        self._shapes = sql.Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
+
+    @cached_property
+    def _items(self) -> Items:
+        """What some model cannot do for items in memory, it may well do for its own rows."""
+        compute = dict(_by_path("compute", self.allowed, self._compute, strict=False))
+        return Items(self.allowed, cap=self._caps(strict=False), more=self._more, compute=compute)
+
+    def _caps(self, strict: bool) -> Callable[[Field], int]:
+        given = self._max_related
+        if isinstance(given, int):
+            usual, caps = given, {}
+        else:
+            usual = MAX_RELATED
+            caps = dict(_by_path("max_related", self.allowed, given, strict=strict))
+        for value in (usual, *caps.values()):
+            _check_from_one("max_related", value)
+        return lambda field: caps.get(field, usual)
+
+    def without(self, *paths: str) -> Self:
+        """Return the same without these fields, as if there were none: for a role that sees less.
+
+        Make it when the application starts, once for each role. What it parses can be passed to
+        this selector, and to pages that use it. Raises `InvalidOption` for an unknown field.
+        """
+        less = FieldSelector.__new__(type(self))
+        # What was worked out from the fields has to be worked out again.
+        less.__dict__.update(
+            (name, value)
+            for name, value in self.__dict__.items()
+            if not isinstance(getattr(type(self), name, None), cached_property)
+        )
+        less._fill(self.allowed.without(*paths), strict=False)
+        return less
+
+    def _own(self, fields: FieldSet) -> FieldSet:
+        """The same set, in the fields of this selector.
+
+        Raises `InvalidOption` unless this selector parsed it, or one that `without` made from it.
+        """
+        if fields.allowed is self.allowed:
+            return fields
+        if not fields.allowed._is_made_from(self.allowed):
+            raise InvalidOption(
+                "fields",
+                str(fields),
+                "a set that the same FieldSelector parsed, or one that its without() made",
+            )
+        return self._moved(fields)
+
+    @cached_property
+    def sync(self) -> SyncFieldSelector[T]:
+        """The same for sessions and connections that block: ``users.sync.one(session, …)``."""
+        return SyncFieldSelector(self)
+
+    def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
+        """Read which fields a request asks for, or the default. Raises `InvalidParameter`.
+
+        query is the query of the URL: its text, its pairs, or the object of a framework. known are
+        the names of the other parameters of this route, for unknown="refuse".
+        """
+        pairs = pairs_of(query)
+        if self._refuses_unknown:
+            check_names(pairs, (self.parameter,), known)
+        return self._parse(pairs)
+
+    def _parse(self, pairs: Pairs) -> FieldSet:
+        texts = [value for name, value in pairs if name == self.parameter]
+        return self.allowed.parse(
+            texts, parameter=self.parameter, max_depth=self.max_depth, max_names=self.max_names
+        )
+
+    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        """Read the one row that the select finds. Raises `RowNotFound` if there is none.
+
+        statement selects the mapped class: ``select(User).where(User.id == id)``. A missing row is
+        an error rather than None, so that a handler without a check answers 404, not 200 and null.
+        """
+        return self._only(await self._sql.run_async(db, self._fetch(db, statement, fields, 2)))
+
+    async def many(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> list[Row]:
+        """Read all rows that the select finds, in its order. Its LIMIT is kept."""
+        return await self._sql.run_async(db, self._fetch(db, statement, fields))
+
+    def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        return self._only(self._sql.run(db, self._fetch(db, statement, fields, 2)))
+
+    def _many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
+        return self._sql.run(db, self._fetch(db, statement, fields))
+
+    def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
+        """Make the row of an item in memory: a dict by public name, or an object by attribute."""
+        return self._partial(self._items.row(item, self._own(fields)))
+
+    def from_items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
+        """Make the rows of several items in memory."""
+        own = self._own(fields)
+        return [self._items.row(item, own) for item in items]
+
+    def _shape(self, statement: Selection, fields: FieldSet, *, apart: bool = False) -> Shape:
+        """What is selected for a set, and how its rows are read.
+
+        apart is without any join, so that the select can be cut into pages: what it leads to is
+        read by further statements.
+        """
+        return self._table().of(statement, self._own(fields), apart=apart)
+
+    def _context(self, fields: FieldSet) -> Hashable:
+        """What a shape depends on besides its set: it is valid as long as this stays equal."""
+        return self._table().context(self._own(fields))
+
+    def _fetch(
+        self,
+        db: Executor | AsyncExecutor,
+        statement: Selection,
+        fields: FieldSet,
+        most: int | None = None,
+    ) -> Steps[list[Row]]:
+        table = self._table()
+        dialect = self._sql.dialect_of(db, table.mapper)
+        return table.fetch(statement, self._own(fields), dialect, most=most)
+
+    def _table(self) -> Shapes:
+        if self._shapes is None:
+            raise InvalidOption("model", None, "a mapped class, to read from a database")
+        return self._shapes
+
+    def _partial(self, row: Row) -> Partial[T]:
+        partial: Partial[T] = Partial(row)
+        if self.etag:
+            partial.has_etag = True
+        return partial
+
+    def _only(self, rows: list[Row]) -> Partial[T]:
+        if not rows:
+            assert self.model is not None
+            raise RowNotFound(self.model.__name__.lower())
+        if len(rows) > 1:
+            raise InvalidOption(
+                "statement", "a select of several rows", "a WHERE that finds one; for more, many()"
+            )
+        return self._partial(rows[0])
+
+
+class SyncFieldSelector(Generic[T]):
+    """`FieldSelector.sync`: rows of sessions and connections that block."""
+
+    __slots__ = ("_selector",)
+
+    def __init__(self, selector: FieldSelector[T]) -> None:
+        self._selector = selector
+
+    def __repr__(self) -> str:
+        return f"{self._selector!r}.sync"
+
+    def one(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        """Read the one row that the select finds, as `FieldSelector.one` does."""
+        return self._selector._one_sync(db, statement, fields)
+
+    def many(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
+        """Read all rows that the select finds, as `FieldSelector.many` does."""
+        return self._selector._many_sync(db, statement, fields)
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _as_allowed(to: object) -> AllowedFields:
+    return to if isinstance(to, AllowedFields) else AllowedFields(to)
+
+
+def _check_from_one(option: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidOption(option, value, "a whole number from 1")
+
+
+def _by_path(
+    option: str, allowed: AllowedFields, said: Mapping[str, Any], *, strict: bool
+) -> Iterator[tuple[Field, Any]]:
+    """What is said of paths, by field. Without strict, one that is not there is passed over."""
+    for path, value in said.items():
+        *through, name = path.split(".")
+        where: AllowedFields | None = allowed
+        for step in through:
+            field = where.fields.get(step) if where else None
+            where = field.relation if field else None
+        if where is not None and name in where.fields:
+            yield where.fields[name], value
+        elif strict:
+            raise InvalidOption(option, path, "a field that exists")
+
+
+def _check_markers(allowed: AllowedFields, suffix: str) -> None:
+    """No marker has the name of a field."""
+    seen: set[AllowedFields] = set()
+    rest = [allowed]
+    while rest:
+        one = rest.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        for field in one.fields.values():
+            if field.relation is not None:
+                rest.append(field.relation)
+                if field.many and field.name + suffix in one.fields:
+                    raise InvalidOption(
+                        "more_suffix", suffix, f"one without a field {field.name + suffix!r}"
+                    )

@@ -1,0 +1,269 @@
+"""The fields of an allow-list find their columns and relations, when the application starts.
+
+A name that leads nowhere is an error then, not at the first request that asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import (
+    ClauseElement,
+    Column,
+    ColumnClause,
+    ColumnElement,
+    TypeDecorator,
+    UniqueConstraint,
+    inspect,
+)
+from sqlalchemy.ext.hybrid import HybridExtensionType
+from sqlalchemy.orm import MANYTOONE, Mapper, RelationshipProperty
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
+
+from hasten.errors import InvalidOption
+from hasten.fields._allowed import AllowedFields, Field
+from hasten.fields._rows import Compute, Making, making
+
+if TYPE_CHECKING:
+    Relationship: TypeAlias = RelationshipProperty[Any]
+else:
+    Relationship = RelationshipProperty
+
+
+@dataclass(slots=True, eq=False)
+class Entity:
+    """An allow-list on a mapped class."""
+
+    mapper: Mapper[Any]
+    making: Making
+    primary_key: tuple[str, ...]
+    """Attributes."""
+    links: dict[Field, Link] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """A relation of one entity to another."""
+
+    relationship: Relationship
+    target: Entity
+    local: tuple[str, ...]
+    """The attributes of the owner that a join looks at; none if it is not joined."""
+    remote: tuple[str, ...]
+    """Those of the target."""
+    is_joined: bool
+    """It leads to one row at most, by a key that is unique: a join repeats no owner."""
+    is_indexed: bool
+    """As far as the tables say, an index finds the rows of one owner, each once."""
+
+    @property
+    def attribute(self) -> str:
+        return self.relationship.key
+
+    def condition(self, local: Mapping[str, Any], remote: Mapping[str, Any]) -> ColumnElement[bool]:
+        """The condition of a join, of the columns that stand for the attributes of both sides."""
+
+        def replace(element: Any, **_: object) -> Any:
+            if not isinstance(element, ColumnClause) or element.table is None:
+                return None
+            owner, target = self.relationship.parent, self.relationship.mapper
+            if "remote" in element._annotations or element.table not in owner.tables:
+                return remote[target.get_property_by_column(element).key]
+            return local[owner.get_property_by_column(element).key]
+
+        condition: ColumnElement[bool] = replacement_traverse(
+            self.relationship.primaryjoin, {}, replace
+        )
+        return condition
+
+
+def resolve(allowed: AllowedFields, model: type, compute: Compute) -> Entity:
+    """Find what the fields stand for. Raises `InvalidOption`, with the remedy."""
+    mapper: object = inspect(model, raiseerr=False)
+    if not isinstance(mapper, Mapper):
+        raise InvalidOption("model", model, "a class that is mapped to a table")
+    return _resolve(allowed, mapper, compute, {})
+
+
+_Known: TypeAlias = dict[tuple[AllowedFields, Mapper[Any]], Entity]
+
+
+def _resolve(
+    allowed: AllowedFields, mapper: Mapper[Any], compute: Compute, known: _Known
+) -> Entity:
+    if (allowed, mapper) in known:
+        return known[allowed, mapper]
+    needs = {need: each for each in allowed.fields.values() for need in each.needs}
+    for need, each in needs.items():
+        _check_column(mapper, need, each)
+    primary_key = tuple(_attributes(mapper, mapper.primary_key, mapper.class_.__name__))
+    entity = Entity(mapper, making(allowed, _kinds(mapper, needs), compute), primary_key)
+    # Known before it is complete: models that lead to each other are a ring.
+    known[allowed, mapper] = entity
+    for each in allowed.fields.values():
+        if each.relation is not None:
+            relationship = _relationship(mapper, each)
+            target = _resolve(each.relation, relationship.mapper, compute, known)
+            entity.links[each] = _link(mapper, relationship, target)
+    return entity
+
+
+def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
+    if attribute in mapper.column_attrs:
+        return
+    found = mapper.all_orm_descriptors.get(attribute)
+    if attribute in mapper.synonyms:
+        pass  # of whatever has SQL
+    elif found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
+        what = "there is none" if found is None else "it is something else"
+        raise InvalidOption(
+            "model",
+            mapper.class_,
+            f"a column or hybrid {attribute!r} for the field {field.name!r}, but {what}: "
+            f"map it, say what it is made of by needs={{{field.name!r}: (…)}}, or leave it out",
+        )
+    _check_has_sql(mapper, attribute, field)
+
+
+def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
+    """A hybrid that works on objects alone would fail at each request."""
+    try:
+        clause: object = getattr(mapper.class_, attribute).__clause_element__()
+    except Exception as exc:  # noqa: BLE001  # whatever it does with a class as if it were an object
+        if type(exc) in (LookupError, RuntimeError):
+            return  # it looks at a context variable or the like, which only a request sets
+        reason = f"{type(exc).__name__}: {exc}"
+    else:
+        if isinstance(clause, ClauseElement):
+            return
+        reason = f"it returns {type(clause).__name__} {clause!r}"[:200]
+    raise InvalidOption(
+        "model",
+        mapper.class_,
+        f"SQL for the hybrid {attribute!r} ({reason}): add @{attribute}.inplace.expression, or "
+        f"say how to make the field by needs={{{field.name!r}: (…)}} and "
+        f"compute={{{field.name!r}: function}}",
+    )
+
+
+def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
+    found = mapper.relationships.get(field.attribute)
+    if found is None:
+        raise InvalidOption(
+            "model",
+            mapper.class_,
+            f"a relationship {field.attribute!r} for the field {field.name!r}: map it, "
+            f"or say opaque=({field.name!r},) if a column holds all of it",
+        )
+    if bool(found.uselist) != field.many:
+        raise InvalidOption(
+            "model",
+            mapper.class_,
+            f"a relationship {field.attribute!r} that leads to "
+            f"{'many' if field.many else 'one'}, as the field {field.name!r} does",
+        )
+    return found
+
+
+def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Link:
+    _check_order(relationship)
+    is_joined = relationship.direction is MANYTOONE and _is_unique(relationship)
+    if not is_joined:
+        is_indexed = _is_indexed(relationship)
+        return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
+    local = tuple(_looked_at(relationship, mapper))
+    remote = tuple(_looked_at(relationship, relationship.mapper))
+    return Link(relationship, target, local, remote, is_joined=True, is_indexed=True)
+
+
+def _looked_at(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
+    """What the condition of a join mentions of one of its sides."""
+    columns = [
+        column
+        for column in iterate(relationship.primaryjoin)
+        if getattr(column, "table", None) in mapper.tables
+    ]
+    what = f"{relationship.parent.class_.__name__}.{relationship.key}"
+    return iter(dict.fromkeys(_attributes(mapper, columns, what)))
+
+
+def _is_unique(relationship: Relationship) -> bool:
+    """Whether the columns that it leads to tell rows of the target apart."""
+    if relationship.secondary is not None:
+        return False
+    for clause in iterate(relationship.primaryjoin):
+        # Columns that are equated in one of several cases only.
+        if getattr(clause, "operator", None) is operators.or_:
+            return False
+    table = relationship.mapper.local_table
+    keys: list[set[Any]] = [set(relationship.mapper.primary_key), set(table.primary_key)]
+    keys += [
+        set(constraint.columns)
+        for constraint in getattr(table, "constraints", ())
+        if isinstance(constraint, UniqueConstraint)
+    ]
+    keys += [set(index.columns) for index in getattr(table, "indexes", ()) if index.unique]
+    equated: set[Any] = {remote for _, remote in relationship.local_remote_pairs or ()}
+    return any(key and key <= equated for key in keys)
+
+
+def _is_indexed(relationship: Relationship) -> bool:
+    columns = {column for _, column in relationship.synchronize_pairs}
+    tables = {column.table for column in columns}
+    if len(tables) != 1:
+        return False
+    (table,) = tables
+    if relationship.secondary is not None:
+        pairs = relationship.secondary_synchronize_pairs or ()
+        if set(table.primary_key) != columns | {column for _, column in pairs}:
+            return False  # it may hold a pair twice
+    indexes = [list(table.primary_key)]
+    # A partial index, or one of an expression, does not find all rows of an owner.
+    indexes += [
+        list(each.columns)
+        for each in table.indexes
+        if each.dialect_options["sqlite"].get("where") is None
+        and all(isinstance(expression, Column) for expression in each.expressions)
+    ]
+    indexes += [
+        list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)
+    ]
+    return any(set(index[: len(columns)]) == columns for index in indexes)
+
+
+def _check_order(relationship: Relationship) -> None:
+    for clause in relationship.order_by or ():
+        for column in iterate(clause):
+            table = getattr(column, "table", None)
+            if table is not None and not relationship.mapper.selectable.is_derived_from(table):
+                raise InvalidOption(
+                    "model",
+                    relationship.parent.class_,
+                    f"an order_by of {relationship.key!r} by columns of "
+                    f"{relationship.mapper.class_.__name__}, not by {column}",
+                )
+
+
+def _attributes(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
+    for column in columns:
+        if column not in mapper._columntoproperty:
+            raise InvalidOption("model", mapper.class_, f"a mapped {column} for {what}")
+        yield mapper.get_property_by_column(column).key
+
+
+def _kinds(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, type | None]:
+    return {name: _kind(mapper, name) for name in attributes}
+
+
+def _kind(mapper: Mapper[Any], attribute: str) -> type | None:
+    """The type of the values that come from the database, None if the column does not tell."""
+    column = mapper.columns.get(attribute)
+    if column is None or isinstance(column.type, TypeDecorator):
+        return None
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return None

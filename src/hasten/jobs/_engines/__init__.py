@@ -1,0 +1,19 @@
+"""What keeps the jobs of a store: an engine for each kind of store."""
+
+from __future__ import annotations
+
+from hasten._store import File, Store
+from hasten.jobs._engine import Engine
+from hasten.jobs._engines.sqlite import SqliteEngine
+
+__all__ = ["open_engine"]
+
+
+def open_engine(store: Store) -> Engine:
+    """Make the engine of a store. It opens nothing before it is first used."""
+    if isinstance(store.location, File):
+        return SqliteEngine(store.location, timeout=store.timeout)
+    # Imported late: who stays with SQLite needs neither the package nor the time to load it.
+    from hasten.jobs._engines.redis import RedisEngine  # noqa: PLC0415
+
+    return RedisEngine(store.location, timeout=store.timeout, prefix=store.prefix)

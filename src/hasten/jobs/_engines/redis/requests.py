@@ -1,0 +1,145 @@
+"""Requests of the scripts: what a verb was asked, packed for Lua."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from hasten.jobs._options import Keep
+from hasten.jobs._record import (
+    Change,
+    Claim,
+    Completed,
+    Failed,
+    LogLine,
+    NewJob,
+    Outcome,
+    Postponed,
+    Progress,
+    Released,
+    Retry,
+    Update,
+)
+
+pack: Final = msgspec.msgpack.Encoder().encode
+
+Row = tuple[Any, ...]
+
+
+def wish(claim: Claim, strays: Sequence[str]) -> Row:
+    return claim.count, claim.token, claim.worker, claim.lease_ms, strays
+
+
+def keep_rule(keep: Keep) -> tuple[int, int]:
+    """Count and age in ms; -1 is no limit."""
+    age_ms = keep.age_ms
+    return -1 if keep.count is None else keep.count, -1 if age_ms is None else age_ms
+
+
+class Rules:
+    """The keep rules of one request, each once: outcomes name them by their numbers, from 1."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int]] = []
+        self._numbers: dict[Keep, int] = {}
+        self._latest: Keep | None = None
+        self._number = 0
+
+    def number(self, keep: Keep) -> int:
+        if keep is not self._latest:  # mostly it is: a worker has one
+            self._latest = keep
+            number = self._numbers.get(keep)
+            if number is None:
+                self.rows.append(keep_rule(keep))
+                number = self._numbers[keep] = len(self.rows)
+            self._number = number
+        return self._number
+
+
+def _completed(end: Completed, rules: Rules) -> Row:
+    return 1, end.id, end.token, end.result, rules.number(end.keep)
+
+
+def _failed(end: Failed, rules: Rules) -> Row:
+    number = rules.number(end.keep)
+    return 2, end.id, end.token, end.reason, _or_false(end.trace), number, end.counts, end.exhausted
+
+
+def _or_false(trace: str | None) -> str | bool:
+    return False if trace is None else trace  # nothing would leave a hole in Lua's table
+
+
+def _retry(end: Retry, _rules: Rules) -> Row:
+    return 3, end.id, end.token, end.reason, end.trace, end.delay_ms
+
+
+def _postponed(end: Postponed, _rules: Rules) -> Row:
+    return 4, end.id, end.token, end.delay_ms
+
+
+def _released(end: Released, _rules: Rules) -> Row:
+    return 5, end.id, end.token
+
+
+_ROW: Final[Mapping[type[Outcome], Callable[[Any, Rules], Row]]] = {
+    Completed: _completed,
+    Failed: _failed,
+    Retry: _retry,
+    Postponed: _postponed,
+    Released: _released,
+}
+
+
+def settle(
+    queue: str, outcomes: Sequence[Outcome], wish: Row | None, now_ms: int
+) -> dict[str, object]:
+    rules = Rules()
+    rows = [_ROW[type(outcome)](outcome, rules) for outcome in outcomes]
+    request = {"queue": queue, "now": now_ms, "keeps": rules.rows, "outcomes": rows}
+    if wish is not None:
+        request["wish"] = wish
+    return request
+
+
+def add(
+    jobs: Sequence[NewJob], now_ms: int, memo: tuple[str, int] | None = None
+) -> dict[str, object]:
+    """Jobs that follow each other and are alike but for data and id are one run.
+
+    memo is a name that no other call has, and for how many ms the server is to know it: then the
+    same request may be sent again.
+    """
+    runs: list[Row] = []
+    like: Row | None = None
+    datas: list[str] = []
+    ids: list[str] = []
+    for job in jobs:
+        own = job.id is not None
+        this = job.name, job.opts, job.delay_ms, job.priority, job.lifo, own
+        if this != like:
+            like, datas, ids = this, [], []
+            runs.append((*this[:5], datas, ids if own else False))
+        datas.append(job.data)
+        if job.id is not None:
+            ids.append(job.id)
+    request: dict[str, object] = {"now": now_ms, "count": len(jobs), "runs": runs}
+    if memo is not None:
+        request["memo"] = memo
+    return request
+
+
+def update(updates: Sequence[Update], now_ms: int) -> dict[str, object]:
+    return {"now": now_ms, "updates": [_update_row(update) for update in updates]}
+
+
+def _update_row(update: Update) -> Row:
+    match update:
+        case Progress(id, value):
+            return 1, id, value
+        case LogLine(id, line, keep):
+            return 2, id, line, keep
+        case Change(id):
+            changes = update.data, update.priority, update.delay_ms, update.progress
+            return 3, id, *(False if change is None else change for change in changes)

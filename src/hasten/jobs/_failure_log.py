@@ -1,0 +1,115 @@
+"""What a worker logs of runs that failed.
+
+An attempt that will be retried is a WARNING, a job that failed for good an ERROR with the traceback
+in `exc_info`, where error trackers look for it. The facts are attributes of the record, too:
+`queue`, `task`, `job_id`, `attempt`, `attempts`, `reason` and, of a retry, `retry_in` (seconds).
+These are as they are stored; the message and the traceback are escaped (`hasten._logs`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from typing import Any, Final
+
+from hasten._escapes import printable
+from hasten._logs import format_traceback, get_logger
+from hasten.jobs._engine import CANCELLED_REASON
+from hasten.jobs._failures import Failure, handler_trace
+from hasten.jobs._record import Failed, JobRecord, Outcome, Postponed, Retry
+
+logger = get_logger("hasten.worker")
+
+MAX_SHOWN: Final = 500  # characters of a reason in a line of the log
+
+
+def attempt(
+    job: JobRecord, outcome: Outcome, failure: Failure, attempts: int, error: BaseException
+) -> None:
+    """Log a run that failed. attempts is how many runs the job may have in total."""
+    number = job.attempts_made + 1
+    facts = {**_facts(job, failure.reason), "attempt": number, "attempts": attempts}
+    job_name = _one_line(job.name)
+    shown = _one_line(failure.reason)
+    match outcome:
+        case Failed():
+            _log(
+                logging.ERROR, "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
+                job.queue, job.id, job_name, number, attempts, shown,
+                facts=facts,
+                exc_info=(type(error), error, handler_trace(error.__traceback__)),
+            )  # fmt: skip
+        case Retry(delay_ms=delay_ms):
+            _log(
+                logging.WARNING,
+                "queue %s: job %s (%s) failed, attempt %d of %d, runs again in %g s: %s",
+                job.queue, job.id, job_name, number, attempts, delay_ms / 1000, shown,
+                facts={**facts, "retry_in": delay_ms / 1000},
+            )  # fmt: skip
+        case Postponed(delay_ms=delay_ms):
+            _log(
+                logging.INFO, "queue %s: job %s (%s) asked to run again in %g s",
+                job.queue, job.id, job_name, delay_ms / 1000,
+                facts={**facts, "retry_in": delay_ms / 1000},
+            )  # fmt: skip
+
+
+def not_run(job: JobRecord, reason: str) -> None:
+    """Log a job that failed for good without having run: its task is unknown, it expired, …"""
+    _log(
+        logging.ERROR, "queue %s: job %s (%s) failed without a run: %s",
+        job.queue, job.id, _one_line(job.name), _one_line(reason),
+        facts=_facts(job, reason),
+    )  # fmt: skip
+
+
+def cancelled(job: JobRecord) -> None:
+    """Log a job that ends because somebody has cancelled it."""
+    _log(
+        logging.INFO, "queue %s: job %s (%s) was cancelled",
+        job.queue, job.id, _one_line(job.name),
+        facts=_facts(job, CANCELLED_REASON),
+    )  # fmt: skip
+
+
+def not_stored(queue: str, job_id: str, reason: str) -> None:
+    """Log a job whose outcome the store refuses."""
+    facts: dict[str, object] = {"queue": queue, "job_id": job_id, "reason": reason}
+    _log(logging.ERROR, "queue %s: job %s: %s", queue, job_id, _one_line(reason), facts=facts)
+
+
+def _log(
+    level: int, message: str, *args: object, facts: dict[str, object], exc_info: Any = None
+) -> None:
+    """Log without ever raising: the job's outcome must be stored, whatever logging is set up."""
+    try:
+        try:
+            logger.log(level, message, *args, extra=facts, exc_info=exc_info)
+        except KeyError:  # a record factory of the application has one of these attributes
+            logger.log(level, message, *args, exc_info=exc_info)
+    except Exception as error:  # noqa: BLE001  # a filter or a handler of the application
+        with contextlib.suppress(Exception):
+            print(printable(message % args), file=sys.stderr)  # noqa: T201
+            print(format_traceback(error), file=sys.stderr)  # noqa: T201
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in another process: the cause of its `JobFailed` in the log."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace)
+        self.trace = trace
+
+    def __str__(self) -> str:
+        return f"\n{self.trace}"
+
+
+def _facts(job: JobRecord, reason: str) -> dict[str, object]:
+    return {"queue": job.queue, "task": job.name, "job_id": job.id, "reason": reason}
+
+
+def _one_line(text: str) -> str:
+    """A text of others on one line of a log: its control characters are escaped."""
+    line = printable(" ".join(text[:MAX_SHOWN].split()))
+    return line if len(text) <= MAX_SHOWN else line + "…"

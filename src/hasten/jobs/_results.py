@@ -1,0 +1,237 @@
+"""Waiting for the end of jobs: one reader of the event stream for all who wait in a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+
+from hasten.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, StoreError
+from hasten.jobs._engine import CANCELLED_REASON, Engine
+from hasten.jobs._record import MISSED, Event
+from hasten.jobs._states import State
+
+# Events say at once that a job has ended. Jobs that are deleted together (drained, cleaned) have
+# none of their own, so the jobs themselves are looked at this often.
+LOOK_AGAIN_SECONDS = 5.0
+
+# Of thousands that are waited for, so many at each look, in turn: a look costs the store the same,
+# however many they are.
+LOOKS_AT_ONCE = 1_000
+
+# An event loop that ends cancels all its tasks, too; it is over before this.
+RESTART_SECONDS = 0.1
+
+ENDS = frozenset({"completed", "failed", "removed"})
+
+TOO_LARGE = (
+    "its result of {:,} bytes was too large for the queue's events, and the job is gone: let "
+    "keep_completed keep it for longer, or store the result elsewhere and return a reference"
+)
+
+NOT_KEPT = (
+    "it does not exist, was removed, or was deleted by keep_completed or keep_failed, and its "
+    "result is no longer among the queue's events"
+)
+
+
+class Results:
+    """The jobs of one queue that somebody waits for. Belongs to one event loop."""
+
+    def __init__(self, engine: Callable[[], Engine], queue: str) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._waiting: dict[str, _Waiting] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._cursor: str | None = None  # None until the reader listens
+        self._looking: set[asyncio.Task[None]] = set()
+
+    async def wait(self, id: str, timeout: float | None, *, since: str | None) -> str:
+        """The JSON result of a job, once it has one. Errors as in `Job.result`.
+
+        since is a cursor before the end of the job, if one is known.
+        """
+        waiting = self._enlist(id, since)
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(waiting.end)
+        except TimeoutError as exc:
+            assert timeout is not None
+            raise ResultTimeout(id, timeout) from exc
+        finally:
+            self._leave(id, waiting)
+
+    def _enlist(self, id: str, since: str | None) -> _Waiting:
+        waiting = self._waiting.get(id)
+        if waiting is None:
+            waiting = self._waiting[id] = _Waiting(since)
+            if self._reader is None or self._reader.done():
+                self._start_reader()
+            elif self._cursor is not None:
+                # It may have ended before we came: its event is behind the reader.
+                waiting.began(self._cursor)
+                self._look_soon([id])
+        waiting.callers += 1
+        return waiting
+
+    def _start_reader(self) -> None:
+        self._cursor = None
+        self._reader = asyncio.create_task(self._read())
+        self._reader.add_done_callback(self._reader_ended)
+
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        if reader.cancelled() and reader is self._reader:
+            # Not by us: somebody cancels all tasks of the event loop.
+            asyncio.get_running_loop().call_later(RESTART_SECONDS, self._restart_reader, reader)
+
+    def _restart_reader(self, reader: asyncio.Task[None]) -> None:
+        if reader is self._reader and self._waiting:
+            self._start_reader()
+
+    def _look_soon(self, ids: Sequence[str]) -> None:
+        look = asyncio.create_task(self._look(ids))
+        self._looking.add(look)
+        look.add_done_callback(self._looking.discard)
+
+    def _leave(self, id: str, waiting: _Waiting) -> None:
+        waiting.callers -= 1
+        if waiting.callers:
+            return
+        if self._waiting.get(id) is waiting:
+            del self._waiting[id]
+        waiting.end.cancel()
+        if not self._waiting and self._reader is not None:
+            self._reader.cancel()
+            self._reader, self._cursor = None, None
+
+    async def _read(self) -> None:
+        """Follow the events as long as somebody waits."""
+        try:
+            self._cursor = (await self._engine().events(self._queue, after=None)).cursor
+            for waiting in self._waiting.values():
+                waiting.began(self._cursor)
+            await self._look(list(self._waiting))
+            loop = asyncio.get_running_loop()
+            next_look = loop.time() + LOOK_AGAIN_SECONDS
+            while True:
+                try:
+                    async with asyncio.timeout_at(next_look):
+                        page = await self._engine().events(self._queue, after=self._cursor)
+                except TimeoutError:
+                    await self._look(self._next_in_turn())
+                    next_look = loop.time() + LOOK_AGAIN_SECONDS
+                    continue
+                self._cursor = page.cursor
+                for event in page.events:
+                    self._hear(event)
+        except StoreError as error:
+            self._cursor = None
+            for waiting in self._waiting.values():
+                waiting.fail(error)
+
+    def _next_in_turn(self) -> list[str]:
+        """The jobs that were not looked at for longest; they go behind the others."""
+        ids = list(itertools.islice(self._waiting, LOOKS_AT_ONCE))
+        for id in ids:
+            self._waiting[id] = self._waiting.pop(id)
+        return ids
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == MISSED:
+            self._look_soon(list(self._waiting))
+        waiting = self._waiting.get(event.job_id)
+        if waiting is None:
+            return
+        match event.kind:
+            case "completed" if event.omitted_bytes is not None:
+                self._look_soon([event.job_id])  # the job has it
+            case "completed":
+                waiting.complete(event.value)
+            case "failed":
+                waiting.fail(_failure(event.job_id, event.reason))
+            case "removed":
+                waiting.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
+
+    async def _look(self, ids: Sequence[str]) -> None:
+        """Look whether these jobs have ended already."""
+        try:
+            await self._look_at_jobs(ids)
+        except StoreError as error:
+            for id in ids:
+                if (waiting := self._waiting.get(id)) is not None:
+                    waiting.fail(error)
+
+    async def _look_at_jobs(self, ids: Sequence[str]) -> None:
+        gone: list[str] = []
+        for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
+            waiting = self._waiting.get(id)
+            if waiting is None:
+                continue
+            if end is None:
+                gone.append(id)
+            elif end.state is State.COMPLETED:
+                waiting.complete(end.value)
+            elif end.state is State.FAILED:
+                waiting.fail(_failure(id, end.value))
+        if gone:
+            await self._look_at_events(gone)
+
+    async def _look_at_events(self, ids: Sequence[str]) -> None:
+        """Find how jobs have ended that are not kept: in the events up to now."""
+        newest = await self._engine().events(self._queue, after=None)
+        found = ((id, self._waiting.get(id)) for id in ids)
+        # Whoever came anew meanwhile, and has no beginning yet, is looked at by the new reader.
+        waits = {id: waiting for id, waiting in found if waiting is not None and waiting.since}
+        cursor = min((waiting.since for waiting in waits.values()), key=_place, default="0-0")
+        ends: dict[str, Event] = {}
+        while waits and _place(cursor) < _place(newest.cursor):
+            page = await self._engine().events(self._queue, after=cursor, wait=False)
+            if not page.events:
+                break
+            # The last end counts: a job that has failed may have been run again.
+            ends.update((event.job_id, event) for event in page.events if event.kind in ENDS)
+            cursor = page.cursor
+        for id, waiting in waits.items():
+            end = ends.get(id)
+            if end is None:
+                waiting.fail(JobNotFound(self._queue, id, NOT_KEPT))
+            elif end.omitted_bytes is not None:
+                reason = TOO_LARGE.format(end.omitted_bytes)
+                waiting.fail(JobNotFound(self._queue, id, reason))
+            else:
+                self._hear(end)
+
+
+class _Waiting:
+    """The end of one job, and how many wait for it. The event of its end comes after `since`."""
+
+    def __init__(self, since: str | None) -> None:
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.callers = 0
+        self._added = since
+        self.since = ""
+
+    def began(self, cursor: str) -> None:
+        """The reader heard nothing of this job up to a cursor."""
+        self.since = self._added or cursor
+
+    def complete(self, result: str | None) -> None:
+        if not self.end.done():
+            self.end.set_result("null" if result is None else result)
+
+    def fail(self, error: Exception) -> None:
+        if not self.end.done():
+            self.end.set_exception(error)
+            self.end.exception()  # seen: no complaint if all who wait are cancelled just now
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    """A cursor as numbers, which are in the order of the events."""
+    row, _, place = cursor.partition("-")
+    return int(row), int(place)
+
+
+def _failure(id: str, reason: str | None) -> JobFailed:
+    if reason == CANCELLED_REASON:
+        return JobCancelled(id, reason)
+    return JobFailed(id, reason or "for an unknown reason")

@@ -1,0 +1,217 @@
+"""From a leased job to its outcome: find the task, check the data, call the function."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from hasten._clock import Clock
+from hasten.errors import JobFailed, JobTimeout
+from hasten.jobs import _failure_log as failure_log
+from hasten.jobs import _failures as failures
+from hasten.jobs._arguments import encode_result
+from hasten.jobs._context import Context
+from hasten.jobs._engine import CANCELLED_REASON, keep_or
+from hasten.jobs._failures import Failure
+from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
+from hasten.jobs._processes import Processes
+from hasten.jobs._record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
+from hasten.jobs._run import Run, Stop
+from hasten.jobs._services import RESTART_SECONDS
+from hasten.jobs._threads import Threads
+
+if TYPE_CHECKING:
+    from hasten.jobs._queue import Queue
+    from hasten.jobs._tasks import TaskCore
+
+# A job for which there is no thread keeps its place in the worker for so long, and is put back
+# for the pause then: another worker may have a thread.
+NO_THREAD_SECONDS: Final = 0.1
+NO_THREAD_PAUSE_MS: Final = 1_000
+
+
+class Runner:
+    """Runs the jobs of one queue."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        threads: Threads,
+        processes: Processes,
+        keep_completed: Keep,
+        keep_failed: Keep,
+        clock: Clock,
+        note: Callable[[Note], None],
+    ) -> None:
+        self._queue = queue
+        self._threads = threads
+        self._processes = processes
+        self._keep_completed = keep_completed
+        self._keep_failed = keep_failed
+        self._clock = clock
+        self._note = note
+
+    async def run(self, run: Run) -> Outcome | None:
+        """Run a job to its end. None if its lease was lost: nothing is to be stored.
+
+        Whatever the handler raises is an outcome. Only `KeyboardInterrupt` from the event loop's
+        thread passes through, for that may be the user's Ctrl+C: see `failed`.
+        """
+        lease = run.lease
+        job = lease.job
+        try:
+            options = decode_options(job.opts)
+        except ValueError as exc:
+            return self._refuse(run, str(exc), DEFAULT_OPTIONS)
+        core = self._queue.tasks.get(job.name)
+        reason = self._why_not(job, options, core)
+        if reason is not None or core is None:
+            return self._refuse(run, str(reason), options)
+        try:
+            if core.run_in == "thread" and self._threads.is_stuck and not run.told_to_end():
+                await asyncio.sleep(NO_THREAD_SECONDS)  # or all such jobs would go round
+                return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
+            result = await self._call(core, run, options)
+        except BaseException as error:  # sys.exit() ends its job, not the worker
+            if isinstance(error, KeyboardInterrupt) and core.run_in == "loop":
+                raise
+            return self._after_error(error, core, run, options)
+        if isinstance(result, Failure):
+            return self._after_failure(result, run, options, _remote_error(job.id, result))
+        keep = keep_or(options.keep_completed, self._keep_completed)
+        return Completed(job.id, lease.token, result, keep)
+
+    def failed(self, error: BaseException, run: Run) -> Outcome | None:
+        """The outcome of a run that ended with an error outside of `run`."""
+        job = run.lease.job
+        try:
+            options = decode_options(job.opts)
+        except ValueError as exc:
+            return self._refuse(run, str(exc), DEFAULT_OPTIONS)
+        return self._after_error(error, self._queue.tasks.get(job.name), run, options)
+
+    def _refuse(self, run: Run, reason: str, options: Options) -> Outcome:
+        """Fail a job for good without having run it."""
+        keep = keep_or(options.keep_failed, self._keep_failed)
+        outcome = failures.refused(run.lease, reason, keep)
+        if reason == CANCELLED_REASON:
+            failure_log.cancelled(run.lease.job)
+        else:
+            failure_log.not_run(run.lease.job, outcome.reason)
+        return outcome
+
+    def _why_not(self, job: JobRecord, options: Options, core: TaskCore | None) -> str | None:
+        """The reason not to run a job at all, if there is one."""
+        if job.deferred_failure is not None:
+            return job.deferred_failure
+        if core is None:
+            known = ", ".join(sorted(self._queue.tasks)) or "none"
+            return f"this worker knows no task {job.name!r} (it knows: {known})"
+        expires_at_ms = options.expires_at_ms
+        if expires_at_ms is not None and job.attempts_started == 1:
+            late_ms = self._clock.now_ms() - expires_at_ms
+            if late_ms > 0:
+                return f"expired: it could not be started in time, by {late_ms / 1000:.3f} s"
+        return None
+
+    async def _call(self, core: TaskCore, run: Run, options: Options) -> str | Failure:
+        """Call the function where it is to run. Returns its result as JSON."""
+        job = run.lease.job
+        if run.told_to_end():
+            raise asyncio.CancelledError
+        if core.run_in == "process":
+            return await self._processes.run(
+                core, run, self._note, started=partial(_limit, run, options)
+            )
+        context = None
+        if core.parameters.wants_context:
+            context = Context(job, self._note, max_bytes=self._queue.max_size)
+            run.on_stop = context.stop
+        try:
+            args, kwargs = core.parameters.decode(job.data, context)
+        except ValueError as exc:
+            return Failure(str(exc), "", final=True)
+        _limit(run, options)
+        try:
+            if core.run_in == "loop":
+                value = await core.function(*args, **kwargs)
+            else:
+                value = await self._in_thread(run, partial(core.function, *args, **kwargs))
+        finally:
+            if context is not None:
+                context.close()
+        return encode_result(value, self._queue.max_size)
+
+    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
+        def offer(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:
+            run.interrupt, run.abandon = interrupt, abandon
+
+        job = run.lease.job
+        value = await self._threads.run(call, offer, what=f"job {job.id} ({job.name})")
+        if not inspect.isawaitable(value):
+            return value
+        # A plain wrapper of an async function: the rest of it belongs to the event loop.
+        run.interrupt = run.abandon = None
+        if run.told_to_end():
+            if inspect.iscoroutine(value):
+                value.close()
+            raise asyncio.CancelledError
+        return await value
+
+    def _after_error(
+        self, error: BaseException, core: TaskCore | None, run: Run, options: Options
+    ) -> Outcome | None:
+        lease = run.lease
+        match run.stop_reason:
+            case Stop.LOST:
+                return None
+            case Stop.RELEASED:
+                return Released(lease.job.id, lease.token)
+            case Stop.CANCELLED:
+                failure_log.cancelled(lease.job)
+                keep = keep_or(options.keep_failed, self._keep_failed)
+                return Failed(lease.job.id, lease.token, CANCELLED_REASON, None, keep)
+            case Stop.TIMEOUT:
+                seconds = (options.timeout_ms or 0) / 1000
+                error = JobTimeout(seconds).with_traceback(error.__traceback__)
+            case None if isinstance(error, asyncio.CancelledError) and not error.args:
+                # Only the stop reasons above are ours. This was the handler, or another one.
+                text = "its task was cancelled, and not by the worker"
+                error = asyncio.CancelledError(text).with_traceback(error.__traceback__)
+        failure = failures.describe(
+            error,
+            attempt=lease.job.attempts_made + 1,
+            give_up_on=core.give_up_on if core else (),
+            backoff_function=core.backoff_function if core else None,
+        )
+        return self._after_failure(failure, run, options, error)
+
+    def _after_failure(
+        self, failure: Failure, run: Run, options: Options, error: BaseException
+    ) -> Outcome:
+        keep = keep_or(options.keep_failed, self._keep_failed)
+        outcome = failures.outcome_of(failure, run.lease, options, keep)
+        log = partial(failure_log.attempt, run.lease.job, outcome, failure, options.attempts, error)
+        if isinstance(error, asyncio.CancelledError):
+            # An event loop that ends cancels us, too: nothing comes of that, so nothing is logged.
+            run.loop.call_later(RESTART_SECONDS, log)
+        else:
+            log()
+        return outcome
+
+
+def _limit(run: Run, options: Options) -> None:
+    if options.timeout_ms is not None:
+        run.limit(options.timeout_ms / 1000)
+
+
+def _remote_error(id: str, failure: Failure) -> JobFailed:
+    """An exception that stands in the log for the one that did not leave its process."""
+    error = JobFailed(id, failure.reason)
+    if failure.trace:
+        error.__cause__ = failure_log.RemoteTraceback(failure.trace)
+    return error

@@ -1,0 +1,64 @@
+"""The store of a queue, and who uses it: the last one to leave closes it."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Final
+
+from hasten._store import Store, to_store
+from hasten.jobs._engine import Engine
+from hasten.jobs._engines import open_engine
+
+
+class StoreUse:
+    """A store, and the queues and workers that use it.
+
+    A store that the application made is the application's to close. A private one, made from a
+    URL, and the default one are closed when the last queue or worker has left.
+    """
+
+    def __init__(self, given: str | Store | None) -> None:
+        """None is the store that `Store.from_env` makes when it is first used."""
+        self._is_ours = not isinstance(given, Store)
+        self._is_default = given is None
+        self._made: dict[str, Store] = {} if given is None else {"store": to_store(given)}
+        # Weak: a queue that nobody has closed, and nobody can close any more, uses nothing.
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
+
+    @property
+    def store(self) -> Store:
+        """The store. The default one is made now, with what HASTEN_URL says now."""
+        # `setdefault` is one step for the interpreter: all threads get the same store.
+        return self.made or self._made.setdefault("store", Store.from_env())
+
+    @property
+    def made(self) -> Store | None:
+        """The store; None for a default one that is not in use."""
+        return self._made.get("store")
+
+    def engine(self) -> Engine:
+        """The engine of the store: another one after the store was closed."""
+        return self.store.part("jobs", open_engine)
+
+    def enter(self, user: object) -> None:
+        """Keep the store open for a user until it leaves."""
+        self._users.add(user)
+
+    async def leave(self, user: object) -> None:
+        """Let go of the store. Safe to call twice."""
+        self._users.discard(user)
+        if self._is_ours and not self._users:
+            store = self.made
+            if self._is_default:
+                self._made.clear()  # HASTEN_URL may have changed when it is used again
+            if store is not None:
+                await store.aclose()
+
+
+DEFAULT: Final = StoreUse(None)
+"""What all queues of the process share that name no store."""
+
+
+def use_of(store: str | Store | None) -> StoreUse:
+    """The use of the store that a queue's option names. Raises `InvalidOption`."""
+    return DEFAULT if store is None else StoreUse(store)

@@ -1,5 +1,0 @@
-"""Jobs on Redis or Valkey, in BullMQ's layout: Node and Python serve the same queues."""
-
-from hasten.jobs.engines.redis.engine import RedisEngine
-
-__all__ = ["RedisEngine"]

@@ -1,5 +1,0 @@
-"""The embedded engine: jobs in a SQLite file, or in memory, and no server."""
-
-from hasten.jobs.engines.sqlite.engine import SqliteEngine
-
-__all__ = ["SqliteEngine"]

@@ -1,0 +1,133 @@
+"""Requests of the script, packed, and its answers, unpacked.
+
+What one call of the script is asked is a list of requests. A key or a rule that several of them
+name is sent once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Token
+from hasten.ratelimit._rules import Rule, RuleKind
+from hasten.ratelimit._stores.requests import Block, Hit, Peek, Request, Reset, Settle
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(list[list[int]]).decode
+_new: Final = tuple.__new__  # a named tuple's own costs twice the time
+
+_KINDS: Final[dict[RuleKind, int]] = {"fixed": 1, "sliding": 2, "concurrency": 3, "gcra": 4}
+_HIT, _SETTLE, _PEEK, _RESET, _BLOCK = 1, 2, 3, 4, 5
+_LATER, _FORCED, _SHADOW = 1, 2, 4
+_OK, _CERTAIN = 1, 2
+
+KeyName: TypeAlias = Callable[[str, bytes], bytes]
+"""What a key of a bucket is called on the server."""
+
+
+class Batch:
+    """The requests of one call of the script."""
+
+    def __init__(self, name: KeyName) -> None:
+        self._name = name
+        self.rows: list[list[Any]] = []
+        self._keys: dict[tuple[str, bytes], int] = {}
+        self._rules: dict[int, int] = {}  # by identity: a rule's own hash takes long
+        self._rule_rows: list[tuple[int, ...]] = []
+
+    def key(self, bucket: str, key: bytes) -> int:
+        return self._keys.setdefault((bucket, key), len(self._keys) + 1)
+
+    def rule(self, rule: Rule) -> int:
+        number = self._rules.get(id(rule))
+        if number is None:
+            self._rule_rows.append(_rule_row(rule))
+            number = self._rules[id(rule)] = len(self._rule_rows)
+        return number
+
+    def names(self) -> list[bytes]:
+        return [self._name(bucket, key) for bucket, key in self._keys]
+
+    def packed(self, now_us: int | None, linger_ms: int) -> bytes:
+        now: int | bool = False if now_us is None else now_us
+        return _pack((now, linger_ms, self._rule_rows, self.rows))
+
+
+def unpack(answers: bytes) -> list[list[int]]:
+    return _unpack(answers)
+
+
+def _rule_row(rule: Rule) -> tuple[int, ...]:
+    return (
+        _KINDS[rule.kind], rule.limit, rule.window_us, rule.capacity,
+        rule.interval_us, rule.tolerance_us, rule.run_us, rule.life_us,
+    )  # fmt: skip
+
+
+def add(batch: Batch, request: Request) -> None:
+    """Put a request into a batch."""
+    match request:
+        case Hit(groups):
+            batch.rows.append([_HIT, *(_group(batch, group) for group in groups)])
+        case Settle((token, keep)):
+            key, rule = batch.key(token.bucket, token.key), batch.rule(token.rule)
+            batch.rows.append([_SETTLE, key, rule, token.at_us, token.cost, keep])
+        case Peek(checks):
+            row = [_PEEK]
+            for check in checks:
+                row += (batch.key(check.bucket, check.key), batch.rule(check.rule), check.cost)
+            batch.rows.append(row)
+        case Reset(bucket, key_):
+            batch.rows.append([_RESET, batch.key(bucket, key_)])
+        case Block(bucket, key_, for_us):
+            batch.rows.append([_BLOCK, batch.key(bucket, key_), for_us])
+
+
+def _group(batch: Batch, group: CheckGroup) -> list[int]:
+    numbers: list[int] = []
+    for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _, _ in group:
+        flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
+        numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
+    return numbers
+
+
+def read(request: Request, numbers: list[int]) -> list[list[Outcome]]:
+    """What the script has answered to a request."""
+    match request:
+        case Hit(groups):
+            return _read_groups(groups, numbers)
+        case Peek(checks):
+            outcomes = [
+                _outcome(check, numbers, 5 * place)._replace(token=None)
+                for place, check in enumerate(checks)
+            ]
+            return [outcomes]
+        case _:
+            return []
+
+
+def _read_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list[Outcome]]:
+    answer, place = [], 0
+    for group in groups:
+        if place == len(numbers):  # the one before it was denied
+            break
+        outcomes = []
+        for check in group:
+            outcomes.append(_outcome(check, numbers, place))
+            place += 5
+        answer.append(outcomes)
+    return answer
+
+
+def _outcome(check: Check, numbers: list[int], place: int) -> Outcome:
+    flags, remaining, reset_us, retry_us, at_us = numbers[place : place + 5]
+    rule, token = check.rule, None
+    # A time of 0 is that of no reservation: nothing was taken, or by an arrival ("gcra").
+    if at_us and (check.counted_later or rule.kind == "concurrency"):
+        token = Token(check.bucket, check.key, rule, check.cost, at_us)
+    ok, certain = bool(flags & _OK), bool(flags & _CERTAIN)
+    limit = rule.capacity
+    return _new(Outcome, (ok, limit, remaining, reset_us, retry_us, certain, token, False))

@@ -1,5 +1,0 @@
-"""Counts on Redis, Valkey and what else speaks their protocol."""
-
-from hasten.ratelimit.stores.redis.store import DEFAULT_PREFIX, RedisStore
-
-__all__ = ["DEFAULT_PREFIX", "RedisStore"]
