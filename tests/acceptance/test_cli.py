@@ -166,7 +166,7 @@ class TestOneProcess:
         """It may run in the wrong folder."""
         worker = await place.worker()
         url = f"sqlite:///{place.folder}/hasten.db"
-        assert f"WARNING  hasten._cli: queue mail: creating a new store: {url}: " in worker.log
+        assert f"WARNING  hasten.cli: queue mail: creating a new store: {url}: " in worker.log
         again = await place.worker()
         assert "new store" not in again.log
 
