@@ -18,7 +18,8 @@ import pytest
 from hasten import Store
 from hasten.errors import JobFailed, StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
-from hasten.jobs._lane import Lane
+from hasten.jobs._consumer import QueueConsumer
+from hasten.jobs._outbox import Portion
 from hasten.jobs._record import Claim
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
@@ -370,17 +371,17 @@ class TestCancellingAllTasks:
     async def test_a_run_that_was_cancelled_before_its_first_step_counts_as_an_attempt(
         self, queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begin = Worker._begin
+        begin = QueueConsumer._begin
         cancelled: list[Run] = []
 
-        def begin_and_cancel(self: Worker, lane: Lane, run: Run) -> None:
-            begin(self, lane, run)
+        def begin_and_cancel(self: QueueConsumer, run: Run) -> None:
+            begin(self, run)
             if not cancelled:
                 assert run.task is not None
                 run.task.cancel()
                 cancelled.append(run)
 
-        monkeypatch.setattr(Worker, "_begin", begin_and_cancel)
+        monkeypatch.setattr(QueueConsumer, "_begin", begin_and_cancel)
 
         @queue.task(attempts=2)
         async def fine() -> str:
@@ -424,7 +425,7 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(10):
                 await asyncio.Event().wait()
@@ -446,7 +447,7 @@ class TestWorkersThatFail:
                 finally:
                     raise LookupError("the block's")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(LookupError, match="the block's"):
             await block()
 
@@ -456,7 +457,7 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         worker = Worker(queue)
         await worker.start()
         await until(lambda: worker._stopped is not None and worker._stopped.is_set())
@@ -467,7 +468,7 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await Worker(queue).run()
 
@@ -606,7 +607,7 @@ class TestLoggingThatIsBroken:
             raise ZeroDivisionError("a fault of ours")
 
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        monkeypatch.setattr(Worker, "_take_back", broken_service)
+        monkeypatch.setattr(Worker, "_recover", broken_service)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(10):
                 await asyncio.Event().wait()
@@ -697,16 +698,16 @@ class TestStoppingUnderAttack:
     async def test_a_fetcher_that_fails_once_still_stores_what_ended(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settle = Worker._settle
+        settle = QueueConsumer._settle
         failed: list[int] = []
 
-        async def fail_once(self: Worker, lane: Lane, notes: Any, outcomes: Any, claim: Any) -> Any:
-            if outcomes and not failed:
+        async def fail_once(self: QueueConsumer, portion: Portion, claim: Any) -> Any:
+            if portion.outcomes and not failed:
                 failed.append(1)
                 raise TypeError("a fault of ours")
-            return await settle(self, lane, notes, outcomes, claim)
+            return await settle(self, portion, claim)
 
-        monkeypatch.setattr(Worker, "_settle", fail_once)
+        monkeypatch.setattr(QueueConsumer, "_settle", fail_once)
 
         @queue.task
         async def run() -> str:
@@ -728,7 +729,7 @@ class TestStoppingUnderAttack:
             async with Worker(queue):
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         task = asyncio.create_task(block())
         monkeypatch.setattr(
             Worker, "request_stop", lambda self: task.cancel()
@@ -770,16 +771,16 @@ async def test_a_suspect_begins_though_its_worker_s_tasks_were_cancelled(
     queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for claims that are under way, and those were cancelled."""
-    settle = Worker._settle
+    settle = QueueConsumer._settle
     cancelled: list[int] = []
 
-    async def cancel_second(self: Worker, lane: Lane, notes: Any, outcomes: Any, claim: Any) -> Any:
-        if self._suspects.is_waiting and not cancelled:
+    async def cancel_second(self: QueueConsumer, portion: Portion, claim: Any) -> Any:
+        if self._poison_jobs.block_claims and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError
-        return await settle(self, lane, notes, outcomes, claim)
+        return await settle(self, portion, claim)
 
-    monkeypatch.setattr(Worker, "_settle", cancel_second)
+    monkeypatch.setattr(QueueConsumer, "_settle", cancel_second)
 
     @queue.task
     async def run() -> str:
@@ -816,7 +817,7 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
         return "fine"
 
     def listeners() -> set[asyncio.Task[Any]]:
-        return {t for t in asyncio.all_tasks() if "Worker._listen" in repr(t.get_coro())}
+        return {t for t in asyncio.all_tasks() if "QueueConsumer._listen" in repr(t.get_coro())}
 
     async with Worker(queue) as worker:
         for _ in range(3):

@@ -54,7 +54,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
     """As its clock does, which might strike before the function has begun."""
-    worker._lanes[0].runs[job.id].stop(reason)
+    worker._consumers[0].runs[job.id].stop(reason)
 
 
 def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -102,7 +102,7 @@ async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -
     async with Worker(queue, concurrency=2) as worker:
         await call.has_begun()
         stop(worker, job, Stop.LOST)
-        await until(lambda: not worker._lanes[0].runs)
+        await until(lambda: not worker._consumers[0].runs)
     assert (await job.refresh()).state is State.ACTIVE  # it is another worker's
 
 
@@ -213,7 +213,7 @@ async def test_that_lose_their_task_to_another_handler_are_replaced(
 
     @queue.task
     async def cancel_runs() -> None:
-        for run in worker._lanes[0].runs.values():
+        for run in worker._consumers[0].runs.values():
             if run.task is not None and run.task is not asyncio.current_task():
                 run.task.cancel()
 

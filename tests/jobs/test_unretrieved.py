@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hasten.jobs import Queue, Worker
+from hasten.jobs._consumer import QueueConsumer
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until
 
@@ -58,13 +59,13 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
     """It is logged by the worker."""
     tasks: list[asyncio.Task[Any]] = []
 
-    async def listen(self: Worker, lane: object) -> None:
+    async def listen(self: QueueConsumer) -> None:
         tasks.append(current_task())
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         raise OfOurs
 
-    monkeypatch.setattr(Worker, "_listen", listen)
+    monkeypatch.setattr(QueueConsumer, "_listen", listen)
     async with Worker(queue):
         await until(lambda: tasks)
     await until(tasks[0].done)

@@ -21,8 +21,9 @@ from hasten import Store
 from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
-from hasten.jobs._lane import BYTES_LIKE_A_JOB, Lane
-from hasten.jobs._record import Batch, Claim, Completed, Note, Outcome, Progress, Update
+from hasten.jobs._consumer import QueueConsumer
+from hasten.jobs._outbox import BYTES_LIKE_A_JOB, Portion
+from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -117,23 +118,17 @@ class Calls:
         self.outcomes: list[int] = []
         self.bytes: list[int] = []
         self.claims: list[int] = []
-        self.notes: list[int] = []
-        settle = Worker._settle
+        self.updates: list[int] = []
+        settle = QueueConsumer._settle
 
-        async def watched(
-            worker: Worker,
-            lane: Lane,
-            notes: list[Note],
-            outcomes: Sequence[Outcome],
-            claim: Claim | None,
-        ) -> Any:
-            self.notes.append(len(notes))
-            self.outcomes.append(len(outcomes))
-            self.bytes.append(sum(len(getattr(end, "result", "")) for end in outcomes))
+        async def watched(consumer: QueueConsumer, portion: Portion, claim: Claim | None) -> Batch:
+            self.updates.append(len(portion.updates))
+            self.outcomes.append(len(portion.outcomes))
+            self.bytes.append(sum(len(getattr(end, "result", "")) for end in portion.outcomes))
             self.claims.append(claim.count if claim else 0)
-            return await settle(worker, lane, notes, outcomes, claim)
+            return await settle(consumer, portion, claim)
 
-        monkeypatch.setattr(Worker, "_settle", watched)
+        monkeypatch.setattr(QueueConsumer, "_settle", watched)
 
 
 @pytest.fixture
@@ -207,7 +202,7 @@ class TestCalls:
         job = await run.enqueue()
         async with Worker(queue, keep_completed=True):
             await job.result(timeout=30)
-        assert max(calls.notes) <= queue.engine.at_once
+        assert max(calls.updates) <= queue.engine.at_once
         assert await job.logs() == [str(number) for number in range(600)]
 
 
@@ -275,18 +270,18 @@ class TestStopping:
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The answer to the second claim comes when the first jobs could be back long ago."""
-        settle = Worker._settle
+        settle = QueueConsumer._settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
         started: list[int] = []
 
-        async def settle_late(self: Worker, lane: Lane, *args: Any) -> Any:
-            batch = await settle(self, lane, *args)
+        async def settle_late(self: QueueConsumer, *args: Any) -> Any:
+            batch = await settle(self, *args)
             if batch.leases and started:
                 is_under_way.set()
                 await may_arrive.wait()
             return batch
 
-        monkeypatch.setattr(Worker, "_settle", settle_late)
+        monkeypatch.setattr(QueueConsumer, "_settle", settle_late)
 
         @queue.task
         async def run(number: int) -> None:
@@ -379,16 +374,17 @@ class TestStopping:
 
 async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
     """For an exit stack, which closes whatever it holds."""
-    may_end = asyncio.Event()
+    started, may_end = asyncio.Event(), asyncio.Event()
 
     @queue.task
     async def run() -> None:
+        started.set()
         await may_end.wait()
 
     async with contextlib.aclosing(Worker(queue)) as worker:
         await worker.start()
         job = await run.enqueue()
-        await until_state(job, State.ACTIVE)
+        await started.wait()
         may_end.set()
     assert (await job.refresh()).state is State.COMPLETED
 
@@ -567,7 +563,7 @@ class TestTrouble:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It says what will come of its jobs, and does not hang."""
-        monkeypatch.setattr("hasten.jobs._worker.LAST_WORDS_SECONDS", 0.3)
+        monkeypatch.setattr("hasten.jobs._worker.END_SECONDS", 0.3)
         queue = impatient
         started = asyncio.Event()
 
@@ -635,16 +631,16 @@ async def test_a_run_that_is_told_to_end_before_it_begins_takes_no_room_for_ever
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
     """The news may come from a thread, between two steps of the event loop."""
-    begin = Worker._begin
+    begin = QueueConsumer._begin
     told: list[Run] = []
 
-    def begin_and_stop(self: Worker, lane: Lane, run: Run) -> None:
-        begin(self, lane, run)
+    def begin_and_stop(self: QueueConsumer, run: Run) -> None:
+        begin(self, run)
         if not told:
             told.append(run)
             run.stop(reason)
 
-    monkeypatch.setattr(Worker, "_begin", begin_and_stop)
+    monkeypatch.setattr(QueueConsumer, "_begin", begin_and_stop)
 
     @queue.task
     async def noop() -> None:

@@ -35,12 +35,10 @@ from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import JobRecord, LogLine, Note, Progress
+from hasten.jobs._stop_signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from hasten.jobs._tasks import TaskCore
-
-# Ctrl+C and a service manager's SIGTERM may go to every process; the worker decides for this one.
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 CONNECTION_LOST: Final = 213  # exit code: a handler has closed the pipe to the worker
 
@@ -218,7 +216,10 @@ def _end_group() -> NoReturn:
 
 
 def _ignore_stop_signals() -> None:
-    """Ignore SIGTERM and SIGINT. Called before each job: a handler may have changed that."""
+    """Ignore SIGTERM and SIGINT. Called before each job: a handler may have changed that.
+
+    They may be sent to every process of a program; the worker decides when this one stops.
+    """
     # By a handler, not by SIG_IGN: that one would be inherited by programs that a handler starts.
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not _take_no_notice:

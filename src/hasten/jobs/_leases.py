@@ -30,8 +30,7 @@ RENEWALS_PER_LEASE: Final = 4
 class LeaseKeeper:
     """Keeps the leases of one worker's runs, by queue, and tells a run that has to end."""
 
-    def __init__(self, clock: Clock, lease_ms: int) -> None:
-        self._clock = clock
+    def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
         self._queues: list[_Served] = []
         self._is_stopped = False
@@ -42,9 +41,11 @@ class LeaseKeeper:
     def start(self) -> None:
         self._thread.start()
 
-    def serve(self, queue: str, engine: Callable[[], Engine], outage: Outage) -> dict[str, Run]:
+    def serve(
+        self, queue: str, engine: Callable[[], Engine], outage: Outage, clock: Clock
+    ) -> dict[str, Run]:
         """Begin with a queue. Returns where its runs are entered, by job id, and taken out."""
-        served = _Served(queue, engine, outage, {})
+        served = _Served(queue, engine, outage, clock, {})
         self._queues.append(served)
         return served.runs
 
@@ -107,7 +108,7 @@ class LeaseKeeper:
 
     def _renew(self, served: _Served, runs: dict[str, Run]) -> None:
         tokens = {id: run.lease.token for id, run in runs.items()}
-        now_ms = self._clock.now_ms()
+        now_ms = served.clock.now_ms()
         lost = served.engine().renew(served.queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
         for id in lost:
             # One that has ended is being settled just now: settling will tell.
@@ -130,6 +131,7 @@ class _Served(NamedTuple):
     queue: str
     engine: Callable[[], Engine]
     outage: Outage
+    clock: Clock
     runs: dict[str, Run]
 
 

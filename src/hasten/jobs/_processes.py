@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Final
 from hasten.errors import MisplacedCall, ProcessDied
 from hasten.jobs._child import (
     CONNECTION_LOST,
-    STOP_SIGNALS,
     Begun,
     Message,
     Order,
@@ -40,6 +39,7 @@ from hasten.jobs._child import (
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Note, Progress
 from hasten.jobs._run import Run
+from hasten.jobs._stop_signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from hasten.jobs._tasks import TaskCore

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from hasten._clock import Clock
 from hasten.errors import JobFailed, JobTimeout
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
@@ -44,16 +43,14 @@ class Runner:
         processes: Processes,
         keep_completed: Keep,
         keep_failed: Keep,
-        clock: Clock,
-        note: Callable[[Note], None],
+        report: Callable[[Note], None],
     ) -> None:
         self._queue = queue
         self._threads = threads
         self._processes = processes
         self._keep_completed = keep_completed
         self._keep_failed = keep_failed
-        self._clock = clock
-        self._note = note
+        self._report = report
 
     async def run(self, run: Run) -> Outcome | None:
         """Run a job to its end. None if its lease was lost: nothing is to be stored.
@@ -113,7 +110,7 @@ class Runner:
             return f"this worker knows no task {job.name!r} (it knows: {known})"
         expires_at_ms = options.expires_at_ms
         if expires_at_ms is not None and job.attempts_started == 1:
-            late_ms = self._clock.now_ms() - expires_at_ms
+            late_ms = self._queue.clock.now_ms() - expires_at_ms
             if late_ms > 0:
                 return f"expired: it could not be started in time, by {late_ms / 1000:.3f} s"
         return None
@@ -125,11 +122,11 @@ class Runner:
             raise asyncio.CancelledError
         if core.run_in == "process":
             return await self._processes.run(
-                core, run, self._note, started=partial(_limit, run, options)
+                core, run, self._report, started=partial(_limit, run, options)
             )
         context = None
         if core.parameters.wants_context:
-            context = Context(job, self._note, max_bytes=self._queue.max_size)
+            context = Context(job, self._report, max_bytes=self._queue.max_size)
             run.on_stop = context.stop
         try:
             args, kwargs = core.parameters.decode(job.data, context)
