@@ -39,9 +39,9 @@ class ManualClock:
     go by the clock of their store.
 
     In a queue it decides when delayed and retried jobs are due, when jobs expire, what age finished
-    ones have, and what time is written down. Each queue of a worker goes by the
-    clock of its own store. In limits it moves the windows, blocks and waits. The time-out of a run, a worker's grace and the
-    time-outs of a store are in real seconds.
+    ones have, and what time is written down. Each queue of a worker goes by the clock of its own
+    store. In limits it moves the windows, blocks and waits. The time-out of a run, a worker's grace
+    and the time-outs of a store are in real seconds.
 
     start has to have a time zone. Safe to use from any thread and from several event loops.
     """

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Awaitable
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -36,9 +36,7 @@ from hasten.jobs._context import Context
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import JobRecord, LogLine, Note, Progress
 from hasten.jobs._stop_signals import STOP_SIGNALS
-
-if TYPE_CHECKING:
-    from hasten.jobs._tasks import TaskCore
+from hasten.jobs._tasks import TaskCore
 
 CONNECTION_LOST: Final = 213  # exit code: a handler has closed the pipe to the worker
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hasten.errors import MisplacedCall, ProcessDied
 from hasten.jobs._child import (
@@ -40,9 +40,7 @@ from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Note, Progress
 from hasten.jobs._run import Run
 from hasten.jobs._stop_signals import STOP_SIGNALS
-
-if TYPE_CHECKING:
-    from hasten.jobs._tasks import TaskCore
+from hasten.jobs._tasks import TaskCore
 
 # An order of up to this size is written at once: even a pipe's smallest buffer takes it.
 SMALL_ORDER_BYTES: Final = 4_096
@@ -79,8 +77,9 @@ class Processes:
         self,
         core: TaskCore,
         run: Run,
-        note: Callable[[Note], None],
+        report: Callable[[Note], None],
         *,
+        max_bytes: int,
         started: Callable[[], None],
     ) -> str | Failure:
         """Run a job in a child. Returns the result as JSON; raises `ProcessDied`.
@@ -93,7 +92,7 @@ class Processes:
             function.__module__,
             function.__qualname__,
             run.lease.job,
-            core.queue.max_size,
+            max_bytes,
         )
         async with self._room:
             if run.told_to_end():
@@ -103,7 +102,7 @@ class Processes:
                 child = self._next_child()
                 run.interrupt = child.kill
                 try:
-                    answer = await child.run(order, note)
+                    answer = await child.run(order, report)
                 except _NotBegun:
                     self._children.discard(child)
                     if run.told_to_end():
@@ -143,9 +142,9 @@ class Processes:
 class _Call:
     """A job that a child has been ordered to run. Made in the event loop that waits for it."""
 
-    def __init__(self, order: Order, note: Callable[[Note], None]) -> None:
+    def __init__(self, order: Order, report: Callable[[Note], None]) -> None:
         self.order = order
-        self._note = note
+        self._report = report
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[str | Failure] = self._loop.create_future()
         self.has_begun = False
@@ -155,9 +154,9 @@ class _Call:
             return  # an earlier job's, from a thread that it has left behind
         id = self.order.job.id
         if said.progress is not None:
-            self._note(Progress(id, said.progress))
+            self._report(Progress(id, said.progress))
         else:
-            self._note(LogLine(id, said.log or "", said.keep))
+            self._report(LogLine(id, said.log or "", said.keep))
 
     def end(self, outcome: str | Failure | BaseException) -> None:
         """Tell the event loop, from any thread."""
@@ -187,8 +186,8 @@ class _Child:
         self._killed = False
         self.has_ended = False
 
-    async def run(self, order: Order, note: Callable[[Note], None]) -> str | Failure:
-        call = _Call(order, note)
+    async def run(self, order: Order, report: Callable[[Note], None]) -> str | Failure:
+        call = _Call(order, report)
         with self._lock:
             if self.has_ended:
                 raise _NotBegun

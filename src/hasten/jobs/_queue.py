@@ -466,7 +466,7 @@ class Queue:
         and progress no more than 32 MiB. A value of more than 64 KiB stays with its job: the event
         has its size in `omitted_bytes`, and no value.
         """
-        return QueueEvents(self, after)
+        return QueueEvents(self.name, lambda: self.engine, after)
 
     # Looking after ------------------------------------------------------------------------------
 

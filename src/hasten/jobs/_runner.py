@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hasten.errors import JobFailed, JobTimeout
 from hasten.jobs import _failure_log as failure_log
@@ -17,14 +17,12 @@ from hasten.jobs._engine import CANCELLED_REASON, keep_or
 from hasten.jobs._failures import Failure
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
+from hasten.jobs._queue import Queue
 from hasten.jobs._record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
+from hasten.jobs._tasks import TaskCore
 from hasten.jobs._threads import Threads
-
-if TYPE_CHECKING:
-    from hasten.jobs._queue import Queue
-    from hasten.jobs._tasks import TaskCore
 
 # A job for which there is no thread keeps its place in the worker for so long, and is put back
 # for the pause then: another worker may have a thread.
@@ -122,7 +120,11 @@ class Runner:
             raise asyncio.CancelledError
         if core.run_in == "process":
             return await self._processes.run(
-                core, run, self._report, started=partial(_limit, run, options)
+                core,
+                run,
+                self._report,
+                max_bytes=self._queue.max_size,
+                started=partial(_limit, run, options),
             )
         context = None
         if core.parameters.wants_context:
