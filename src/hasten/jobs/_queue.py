@@ -642,7 +642,7 @@ class Queue:
 class SyncQueue:
     """A queue's methods, blocking. In a running event loop they warn, for they block it.
 
-    `close` raises `MisplacedCall` there.
+    `close` raises `UsageError` there.
     """
 
     def __init__(self, queue: Queue) -> None:
