@@ -15,6 +15,7 @@ import pytest
 import hasten
 from hasten import errors
 from hasten._decision import Decision
+from hasten._problems import CAPACITY, refusal
 from hasten.errors import (
     AddedInPart,
     AsyncioRequired,
@@ -53,7 +54,6 @@ from hasten.errors import (
     UsageError,
     WrongState,
 )
-from hasten.ratelimit._answers import CAPACITY, refusal
 
 NOT_INSTALLED = (
     "redis is not installed: it comes with the extra 'redis' of hasten; "
