@@ -26,7 +26,7 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
 # One call keeps all other users of the store waiting. It carries no more jobs or notes than the
-# engine's `at_once`; a large one counts as one more for each so many bytes.
+# engine's `max_batch`; a large one counts as one more for each so many bytes.
 BYTES_LIKE_A_JOB: Final = 10_000
 
 
@@ -167,12 +167,12 @@ class Lane:
             if self._outcomes:
                 return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
-        if left := _cut(notes, _weight_of_note, self.engine.at_once):
+        if left := _cut(notes, _weight_of_note, self.engine.max_batch):
             self._notes[:0] = left
             return notes, [], False  # they come before the ends of the jobs that they are about
         outcomes, self._outcomes = self._outcomes, []
-        if self._heavy or len(outcomes) > self.engine.at_once:
-            self._outcomes = _cut(outcomes, self._weight, self.engine.at_once)
+        if self._heavy or len(outcomes) > self.engine.max_batch:
+            self._outcomes = _cut(outcomes, self._weight, self.engine.max_batch)
         return notes, outcomes, False
 
     @property
