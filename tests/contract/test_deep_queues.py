@@ -469,12 +469,12 @@ async def test_an_obliteration_that_was_broken_off_can_be_repeated(
         raise StoreUnavailable("it", "the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(administration, "forget_events", fail)
+        patch.setattr(administration, "obliterate_events", fail)
         with pytest.raises(StoreUnavailable):
-            await sqlite.forget(QUEUE)
+            await sqlite.obliterate(QUEUE)
     await add(sqlite, "a")
     assert await take(sqlite) == []
-    await sqlite.forget(QUEUE)
+    await sqlite.obliterate(QUEUE)
     assert await sqlite.queues() == []
     await add(sqlite, "b")
     assert await take(sqlite) == ["b"]

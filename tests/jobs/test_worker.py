@@ -22,7 +22,7 @@ from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._lane import BYTES_LIKE_A_JOB, Lane
-from hasten.jobs._record import Batch, Claim, Completed, Note, Outcome, Progress, Update
+from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, RunUpdate, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -123,7 +123,7 @@ class Calls:
         async def watched(
             worker: Worker,
             lane: Lane,
-            notes: list[Note],
+            notes: list[RunUpdate],
             outcomes: Sequence[Outcome],
             claim: Claim | None,
         ) -> Any:

@@ -5,10 +5,10 @@ happen to jobs; three rules hold for all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
-  `purge`, `obliterate`, `requeue`, `cancel`, `remove`, `reclaim` and `renew` of many jobs are several
-  steps, for one would keep all others waiting: what they did before they raised is done, and
-  they may be repeated. `add`, `settle` and `update` are one step, and whoever calls them with
-  much does so in portions.
+  `purge`, `obliterate`, `requeue`, `cancel`, `remove`, `reclaim` and `renew` of many jobs are
+  several steps, because one long step would block all other users of the store: what they did
+  before they raised is done, and they may be repeated. `add`, `settle` and `update` are always one
+  step; their callers split large calls.
   `StoreRejected` means that something in the call cannot be stored: without that member, the rest
   of the batch can. Damage in what is stored of one job never fails a batch; if a queue's own keys
   are damaged on Redis, a verb may fail in the middle.
@@ -133,7 +133,7 @@ class Engine(Protocol):
         """
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        """Return the ids of those running jobs that somebody has cancelled. Blocks, like `renew`."""
+        """Return the ids of the running jobs that somebody has cancelled. Blocks, like `renew`."""
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         """Take back active jobs whose lease has run out; they are first in line. Returns their ids.

@@ -4,9 +4,9 @@ Theory of operation. Each queue has a lane with these tasks of the event loop:
 
 - a *fetcher* does the one thing that counts: `settle` what has ended and claim the next jobs, in
   one step of the store. What ends while such a step is under way gathers for the next one, so the
-  batches grow with the load. There are as many as the engine's `max_in_flight`, each for its part of the
-  room: on Redis two, so that the server works while the worker does. (In SQLite's case they and
-  the store's thread would only take turns at the interpreter's lock.)
+  batches grow with the load. There are as many as the engine's `max_in_flight`, each for its part
+  of the room: on Redis two, so that the server works while the worker does. (In SQLite's case they
+  and the store's thread would only take turns at the interpreter's lock.)
 - the *listener* waits for the store to have something once the fetcher came back empty-handed.
 
 A worker has room for `concurrency` runs, over all its queues, and claims no job that it has no room
@@ -53,10 +53,10 @@ from hasten.jobs._record import (
     Claim,
     Failed,
     Lease,
-    Note,
     Outcome,
     Postponed,
     Released,
+    RunUpdate,
 )
 from hasten.jobs._room import Room
 from hasten.jobs._run import Run, Stop
@@ -434,7 +434,7 @@ class Worker:
     def _find_culprit(
         self,
         lane: Lane,
-        notes: list[Note],
+        notes: list[RunUpdate],
         outcomes: list[Outcome],
         alone: bool,
         error: StoreRejected,
@@ -467,7 +467,7 @@ class Worker:
     async def _settle(
         self,
         lane: Lane,
-        notes: list[Note],
+        notes: list[RunUpdate],
         outcomes: Sequence[Outcome],
         claim: Claim | None,
     ) -> Batch:

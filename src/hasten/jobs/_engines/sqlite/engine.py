@@ -155,7 +155,9 @@ class SqliteEngine:
         return lost
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        return self._database.call(partial(working.find_cancelled, queue=queue, ids=ids), write=False)
+        return self._database.call(
+            partial(working.find_cancelled, queue=queue, ids=ids), write=False
+        )
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         seqs = await self._read(partial(working.find_expired, queue=queue, now_ms=now_ms))
@@ -343,7 +345,9 @@ class SqliteEngine:
                 yield ids
 
     async def obliterate(self, queue: str) -> None:
-        await self._database.run(partial(administration.begin_obliterating, queue=queue), topic=queue)
+        await self._database.run(
+            partial(administration.begin_obliterating, queue=queue), topic=queue
+        )
         # Active ones first: no job gets into another state then.
         for state in (State.ACTIVE, *State):
             await self._until_done(
