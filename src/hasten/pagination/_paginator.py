@@ -32,12 +32,12 @@ from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
 from hasten.pagination import _sources as sources
+from hasten.pagination._count_cache import CountCache
 from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, Uncached, to_counting
 from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint, in_cursor
 from hasten.pagination._order import Order, SortKey, check_sort, parse_sort
 from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_of
 from hasten.pagination._params import Limits, Mode, PageParams
-from hasten.pagination._remembered import Remembered
 from hasten.pagination._sources import Items, Reading, Source, Window
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Paginator(Generic[P]):
         self._keys = _to_keys(secret, mode)
         self._count_pages = to_counting("exact" if count == "auto" else count)
         self._count_stretches = to_counting("none" if count == "auto" else count)
-        self._remembered = Remembered(count) if isinstance(count, Cached) else None
+        self._count_cache = CountCache(count) if isinstance(count, Cached) else None
         self._attributes = _sortable(self.fields.allowed)
         self._etag = _to_flag("etag", etag)
         self._version = _to_version(version)
@@ -368,7 +368,7 @@ class Paginator(Generic[P]):
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
         chosen, allowed = self._chosen(q, fields)
         plan = self._plans.of(statement, chosen, q.order)
-        if q.page is None or self._version or self._remembered:
+        if q.page is None or self._version or self._count_cache:
             # Whose rows these are: what the caller says, and the schemas that they come from.
             schemas = self._running.schemas_of(db, plan.reading, plan.own.execution_options)
             scope = [scope, schemas] if schemas else scope
@@ -379,7 +379,7 @@ class Paginator(Generic[P]):
             signer = self._signer(q, mark)
         dialect = self._running.dialect_of(db, plan.reading)
         origin = _Origin(scope, [], 0)
-        if self._version or self._remembered:
+        if self._version or self._count_cache:
             origin = _Origin(scope, *self._running.database_of(db, plan.reading))
         return self._read(plan, statement, dialect, q, chosen, origin, signer)
 
@@ -443,15 +443,15 @@ class Paginator(Generic[P]):
         """The total if it is known already, or else how the page is to count it."""
         if not isinstance(how, Cached):
             return how if not callable(how) else (yield from self._planning.counted(how, statement))
-        assert self._remembered is not None
+        assert self._count_cache is not None
         key = fingerprint("count", _name_of(self.model), *origin, plan.parts())
-        known = self._remembered.get(key)
+        known = self._count_cache.get(key)
         if known is None:
             if callable(how.count):
                 known = yield from self._planning.counted(how.count, statement)
             else:
                 known = Count(*(yield from plan.total(dialect, how.count)))
-            self._remembered.put(key, known)
+            self._count_cache.put(key, known)
         return known
 
     # Reading anything else -----------------------------------------------------------------------
