@@ -22,7 +22,7 @@ from typing import (
 )
 
 from hasten._answers import EncodedResponse, etag_of, names_tag
-from hasten._queries import QueryLike, pairs_of
+from hasten._queries import QueryLike, header_of, is_debug, pairs_of
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
@@ -102,7 +102,8 @@ class Paginator(Generic[P]):
     - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?pgae=2``.
     - advise: warn (`PaginationWarning`), once for each of the first 100 queries, if no index has
       its order, and of other things that matter once the table is large. "auto" warns in
-      development: with ``python -X dev``, and in FastAPI with ``FastAPI(debug=True)``.
+      development: with ``python -X dev``, and when `parse` gets a request of an application
+      with ``debug=True`` (`params` of FastAPI does).
 
     Raises `InvalidOption` for a wrong option.
     """
@@ -223,11 +224,16 @@ class Paginator(Generic[P]):
     ) -> PageParams:
         """Read what a request asks for. Raises `InvalidParameter`.
 
-        query is the query of the URL: its text, its pairs, or the object of a framework.
-        if_none_match is the header of that name, which version= needs. known are the names of the
-        other parameters of this route, for unknown="refuse".
+        query is the query of the URL (its text, its pairs, or the object of a framework), or a
+        request of Starlette, FastAPI or Litestar. if_none_match is the header of that name, which
+        version= needs; by default it is that of the request. known are the names of the other
+        parameters of this route, for unknown="refuse".
         """
         pairs = pairs_of(query)
+        if if_none_match is None:
+            if_none_match = header_of(query, "if-none-match")
+        if self._advise == "auto" and self.model is not None and is_debug(query):
+            self._plans.advise = True
         q = params.parse(
             pairs,
             self._limits,
@@ -342,10 +348,6 @@ class Paginator(Generic[P]):
         """The page, which knows how to make its response."""
         page._responder = self._responder(q)
         return cast("P", page)
-
-    def _start_advising(self) -> None:
-        if self.model is not None:
-            self._plans.advise = True
 
     def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
         """The names of all parameters, None if others are ignored."""
