@@ -9,14 +9,8 @@ import gc
 import time
 from typing import Any, Final
 
-from benchmarks.ratelimit.application import (
-    Application,
-    call,
-    clients,
-    discard,
-    receive,
-    scope_of,
-)
+from benchmarks.asgi import Application, discard, receive
+from benchmarks.ratelimit.application import call, clients, scope_of
 from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
 
 CALLS: Final = 200

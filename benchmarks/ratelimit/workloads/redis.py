@@ -11,7 +11,7 @@ import redis
 
 from benchmarks.ratelimit.application import clients
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.works.asking import Request, by_application, by_library
+from benchmarks.ratelimit.workloads.client_requests import Request, by_application, by_library
 
 CONCURRENT: Final = 100
 POLICIES: Final = [Rate(10_000, 60), Rate(50_000, 3_600), Rate(100_000, 86_400)]

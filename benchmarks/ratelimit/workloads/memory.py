@@ -10,7 +10,7 @@ import redis
 
 from benchmarks.ratelimit.application import clients
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.works.asking import in_the_first_way
+from benchmarks.ratelimit.workloads.client_requests import in_the_first_way
 
 RATE: Final = Rate(100, 900)
 FIRST: Final = 1_000  # the keys before those that are counted

@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from benchmarks.ratelimit.application import Answer, Application, Logins, call
+from benchmarks.asgi import Answer, Application
+from benchmarks.ratelimit.application import Logins, call
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.works.asking import Request, by_library, in_the_first_way
+from benchmarks.ratelimit.workloads.client_requests import Request, by_library, in_the_first_way
 
 PARALLEL: Final = 30
 LOGIN_RATE: Final = Rate(5, 3_600)

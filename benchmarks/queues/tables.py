@@ -1,4 +1,4 @@
-"""What the rounds have shown: tables, ratios, and targets met or missed."""
+"""The tables, ratios and targets of a comparison of job queues."""
 
 from __future__ import annotations
 
@@ -6,39 +6,49 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
+from benchmarks.contestants import Contestants
 from benchmarks.queues.comparison import MAX_GROWTH, Comparison, Row
-from benchmarks.queues.parts import Sizes
-from benchmarks.queues.runner import Results
-from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, show_verdicts
+from benchmarks.queues.contestant import Contestant
+from benchmarks.queues.measures import Sample, Sizes
+from benchmarks.tables import show_table
+from benchmarks.verdicts import Ratios, Verdict, short, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Tables:
+    """samples: part → contestant → one sample of each round."""
+
     comparison: Comparison
-    results: Results
-    facts: Mapping[str, str]
+    contestants: Contestants[Contestant]
     names: Sequence[str]
     sizes: Sizes
-    rounds: int
+    samples: Mapping[str, Mapping[str, Sequence[Sample]]]
+
+    def values(self, part: str, name: str, key: str) -> list[float]:
+        """Return one number of a contestant, round by round."""
+        return [sample[key] for sample in self.samples.get(part, {}).get(name, [])]
 
     def ratios(self, row: Row, name: str, other: str) -> Ratios | None:
-        """How many times better the first was. None if one of them was not measured."""
-        firsts = self.results.values(row.part, name, row.key)
-        others = self.results.values(row.part, other, row.key)
-        if not firsts or not others:
-            return None
-        pairs = zip(firsts, others, strict=True)
-        return Ratios([a / b if row.more_is_better else b / a for a, b in pairs])
+        """Return how many times better the first was. None if one of them was not measured."""
+        ours = self.values(row.part, name, row.key)
+        others = self.values(row.part, other, row.key)
+        return Ratios.of(ours, others) if row.more_is_better else Ratios.of(others, ours)
+
+    def ratios_by_row(self) -> dict[str, dict[str, Sequence[float]]]:
+        """Return how many times better hasten was than each of the others, round by round."""
+        ours = self.comparison.ours
+        found: dict[str, dict[str, Sequence[float]]] = {}
+        for row in self.comparison.rows:
+            if row.part in self.samples:
+                ratios = {name: self.ratios(row, ours, name) for name in self.names if name != ours}
+                found[f"{row.part}.{row.key}"] = {
+                    name: each.by_round for name, each in ratios.items() if each is not None
+                }
+        return found
 
     def _growth(self, name: str, part: str, key: str) -> Ratios | None:
-        base = self.results.values("depth:shallow", name, key)
-        values = self.results.values(part, name, key)
-        if not base or not values:
-            return None
-        return Ratios([value / least for value, least in zip(values, base, strict=True)])
+        return Ratios.of(self.values(part, name, key), self.values("depth:shallow", name, key))
 
     # The targets --------------------------------------------------------------------------------
 
@@ -59,14 +69,14 @@ class Report:
             if row.more_is_better:
                 target = f"at least {least:g} times {rival}'s rate"
             else:
-                noise = "" if least >= 1 else f" ({1 - least:.0%} is taken for noise)"
+                noise = "" if least >= 1 else f" ({1 - least:.0%} counts as noise)"
                 target = f"no more than {rival}'s{noise}"
             yield Verdict(f"{self._full_title(row)}: {target}", str(ratio), ratio.median >= least)
 
     def _verdicts_on_times(self) -> Iterable[Verdict]:
         for (part, key), limit in self.comparison.limits.items():
             row = self.comparison.row(part, key)
-            values = self.results.values(part, self.comparison.ours, key)
+            values = self.values(part, self.comparison.ours, key)
             if values:
                 median = statistics.median(values)
                 target = f"{self._full_title(row)}: under {limit:g} {row.unit}"
@@ -83,10 +93,10 @@ class Report:
                     yield Verdict(target, str(growth), growth.median <= MAX_GROWTH)
 
     def _title(self, name: str) -> str:
-        return self.comparison.find(name).title
+        return self.contestants.title(name)
 
     def _full_title(self, row: Row) -> str:
-        """An indented row belongs to the one that its part begins with."""
+        """Return the title of a row; an indented one belongs to the first row of its part."""
         if not row.title.startswith(" "):
             return row.title
         first = next(other for other in self.comparison.rows if other.part == row.part)
@@ -95,30 +105,14 @@ class Report:
     # The tables ---------------------------------------------------------------------------------
 
     def show(self) -> None:
-        show_text("")
-        titles = [self._title(name) for name in self.names]
-        width = max(len(title) for title in [*titles, *self.facts])
-        for title, fact in self.facts.items():
-            show_text(f"{title:>{width}}: {fact}")
-        for name, title in zip(self.names, titles, strict=True):
-            show_text(f"{title:>{width}}: {self._settings(name)}")
-        if self.comparison.yardstick == self.comparison.ours:
+        if self.comparison.baseline == self.comparison.ours:
             self._show_comparison()
         else:
             self._show_parts()
         self._show_depths()
-        show_verdicts(self.verdicts())
-
-    def _settings(self, name: str) -> str:
-        tuned = (f"{part} with {setting}" for part, setting in self.results.settings[name].items())
-        return "; ".join([self.comparison.find(name).remark, *tuned])
-
-    def _heading(self) -> str:
-        rounds = "one round" if self.rounds == 1 else f"{self.rounds} rounds"
-        return f"Medians of {rounds}; ratios: median (lowest–highest)"
 
     def _show_comparison(self) -> None:
-        """A column for each contestant: where there are few, and we are what ratios compare."""
+        """Show one table with a column for each contestant, where there are few."""
         ours = self.comparison.ours
         header = ["", ""]
         for name in self.names:
@@ -131,19 +125,17 @@ class Report:
             for name in self.names:
                 line.append(self._median(row, name))
                 if name != ours and ours in self.names:
-                    line.append(_ratio(self.ratios(row, ours, name)))
-            if row.part in self.results.samples:
+                    line.append(shown(self.ratios(row, ours, name)))
+            if row.part in self.samples:
                 lines.append(line)
         if lines:
-            show_table(self._heading(), header, lines)
+            show_table("All parts", header, lines)
 
     def _show_parts(self) -> None:
-        """A table for each part, a line in it for each contestant and how much better it was."""
-        yardstick = self.comparison.yardstick
-        show_text(f"\n{self._heading()}: how many times as good as {self._title(yardstick)}")
+        """Show a table for each part, with a line for each contestant."""
         for part, grouped in groupby(self.comparison.rows, key=lambda row: row.part):
             rows = list(grouped)
-            names = [name for name in self.names if name in self.results.samples.get(part, {})]
+            names = [name for name in self.names if name in self.samples.get(part, {})]
             header = [""]
             for row in rows:
                 header += [f"{row.title.strip().partition(', ')[2] or row.title.strip()}", ""]
@@ -152,13 +144,13 @@ class Report:
                 show_table(rows[0].title, header, lines)
 
     def _cells(self, rows: Sequence[Row], name: str) -> Iterable[str]:
-        yardstick = self.comparison.yardstick
+        baseline = self.comparison.baseline
         for row in rows:
             yield f"{self._median(row, name)} {row.unit}"
-            yield "" if name == yardstick else _ratio(self.ratios(row, name, yardstick))
+            yield "" if name == baseline else shown(self.ratios(row, name, baseline))
 
     def _median(self, row: Row, name: str) -> str:
-        values = self.results.values(row.part, name, row.key)
+        values = self.values(row.part, name, row.key)
         return short(statistics.median(values)) if values else "–"
 
     def _show_depths(self) -> None:
@@ -169,43 +161,15 @@ class Report:
         }
         lines: list[list[str]] = []
         for part, title in titles.items():
-            for name in self.results.samples.get(part, {}):
+            for name in self.samples.get(part, {}):
                 line = [title, self._title(name)]
                 for key in ("enqueue_us", "drain_us"):
-                    values = self.results.values(part, name, key)
+                    values = self.values(part, name, key)
                     line.append(short(statistics.median(values)))
-                    line.append(_ratio(self._growth(name, part, key)))
+                    line.append(shown(self._growth(name, part, key)))
                 lines.append(line)
         if lines:
             header = ["", "", "enqueue, µs/job", "of the first", "drain, µs/job", "of the first"]
             show_table(
                 f"Cost by depth of the queue, over {self.sizes.measured:,} jobs", header, lines
             )
-
-    def as_json(self) -> dict[str, Any]:
-        """All that was measured, for other programs."""
-        return {
-            "facts": dict(self.facts),
-            "rounds": self.rounds,
-            "settings": self.results.settings,
-            "trials": self.results.trials,
-            "samples": self.results.samples,
-            "ratios": {f"{row.part}.{row.key}": self._ratios_by_name(row) for row in self._rows()},
-            "targets": [
-                {"target": verdict.target, "measured": verdict.measured, "met": verdict.met}
-                for verdict in self.verdicts()
-            ],
-        }
-
-    def _rows(self) -> list[Row]:
-        return [row for row in self.comparison.rows if row.part in self.results.samples]
-
-    def _ratios_by_name(self, row: Row) -> dict[str, Sequence[float]]:
-        """How many times better than the others we were."""
-        ours = self.comparison.ours
-        found = {name: self.ratios(row, ours, name) for name in self.names if name != ours}
-        return {name: ratios.by_round for name, ratios in found.items() if ratios is not None}
-
-
-def _ratio(ratios: Ratios | None) -> str:
-    return "" if ratios is None else str(ratios)

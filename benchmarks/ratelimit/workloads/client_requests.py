@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from benchmarks.ratelimit.application import Application, call
+from benchmarks.asgi import Application
+from benchmarks.ratelimit.application import call
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
 
 Request: TypeAlias = Callable[[str], Awaitable[bool]]

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchmarks.ratelimit.application import Application, Message, Receive, Scope, Send
+from benchmarks.asgi import Application, Message, Receive, Scope, Send
 from benchmarks.ratelimit.contestant import PythonContestant
 
 PLACES: Final = 10

@@ -1,6 +1,6 @@
-"""One contestant's process: `python -m benchmarks.ratelimit.work MODULE WORK ARGUMENTS`.
+"""The process of a contestant: `python -m benchmarks.ratelimit.run_workload MODULE NAME ARGUMENTS`.
 
-It prints what the work has found as JSON.
+It prints the result of the workload as JSON.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import sys
 import uvloop
 
 
-def main(module: str, work: str, arguments: str) -> None:
+def main(module: str, name: str, arguments: str) -> None:
     contestant = importlib.import_module(module).CONTESTANT
-    measure = importlib.import_module(f"benchmarks.ratelimit.works.{work}").measure
+    measure = importlib.import_module(f"benchmarks.ratelimit.workloads.{name}").measure
     print(json.dumps(uvloop.run(measure(contestant, **json.loads(arguments)))), flush=True)
 
 

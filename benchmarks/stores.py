@@ -1,4 +1,4 @@
-"""Where contestants keep their jobs: a folder, or a server that is started for them."""
+"""Where contestants keep data: in a folder, or on a server that is started for them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,24 @@ FLUSHES: Final = 100
 
 
 class Store:
-    """Gives each run an empty place; `cpu_seconds` and `memory_bytes` are those of a server."""
+    """Makes an empty location for each run, a folder or a URL. cpu_seconds and memory_bytes are
+    those of a server."""
 
-    has_server = False
+    def __init__(self, parent: Path | None) -> None:
+        """parent is the folder of all files; None is the folder for temporary files."""
+        self._parent = parent
 
-    def new_place(self) -> contextlib.AbstractContextManager[str]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what was started."""
+
+    def new_location(self) -> contextlib.AbstractContextManager[str]:
         raise NotImplementedError
 
     def facts(self) -> dict[str, str]:
-        """What the numbers depend on."""
+        """Return what the numbers depend on."""
         raise NotImplementedError
 
     def cpu_seconds(self) -> float:
@@ -39,19 +48,10 @@ class Store:
 
 
 class Folders(Store):
-    """New folders below parent, None being where temporary files go."""
-
-    def __init__(self, parent: Path | None) -> None:
-        self._parent = parent
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Each folder has gone by then."""
+    """Makes folders for files."""
 
     @contextlib.contextmanager
-    def new_place(self) -> Iterator[str]:
+    def new_location(self) -> Iterator[str]:
         folder = tempfile.mkdtemp(prefix="hasten-bench-", dir=self._parent)
         try:
             yield folder
@@ -65,7 +65,7 @@ class Folders(Store):
         }
 
     def _flush_ms(self) -> float:
-        """The median time of a commit's floor. Next to nothing means a file system in memory."""
+        """Return the median time of the least that a commit does. Close to 0: a disk in memory."""
         taken: list[float] = []
         with tempfile.NamedTemporaryFile(dir=self._parent) as file:
             for _ in range(FLUSHES):
@@ -78,12 +78,12 @@ class Folders(Store):
 
 
 class RedisServer(Store):
-    """A redis-server of ours on a free port, which writes nothing to a disk; a context manager."""
-
-    has_server = True
+    """Starts a redis-server on a free port, without persistence; a context manager."""
 
     def __init__(self, parent: Path | None) -> None:
         import redis
+
+        super().__init__(parent)
 
         self._folder = Path(tempfile.mkdtemp(prefix="hasten-bench-", dir=parent))
         with socket.socket() as probe:
@@ -97,7 +97,7 @@ class RedisServer(Store):
                     "--dir", str(self._folder), "--save", "", "--appendonly", "no",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for us to stop it
+                start_new_session=True,  # Ctrl-C does not reach it: it is stopped below
             )  # fmt: skip
         self._client = redis.Redis(port=port)
 
@@ -122,12 +122,12 @@ class RedisServer(Store):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def new_place(self) -> Iterator[str]:
+    def new_location(self) -> Iterator[str]:
         self._client.flushall()
         yield self._url
 
     def cpu_seconds(self) -> float:
-        """Of all its threads, system calls included."""
+        """Return the processor time of all threads of the server, system calls included."""
         found = self._client.info("cpu")
         return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
 
