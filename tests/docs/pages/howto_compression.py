@@ -13,10 +13,10 @@ FRAGMENTS = (
 async def check(page: Page) -> None:
     code = await page.run()
 
-    @code.app.get("/numbers")
     async def numbers() -> list[int]:
         return list(range(1000))
 
+    code.app.add_api_route("/numbers", numbers)
     transport = httpx.ASGITransport(code.app)
     async with httpx.AsyncClient(transport=transport, base_url="https://x") as client:
         response = await client.get("/numbers")

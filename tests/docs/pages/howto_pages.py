@@ -81,7 +81,8 @@ async def check_fastapi(client: httpx.AsyncClient) -> None:
     assert first["pagination"] == {"page": 1, "limit": 1, "total": 75}
     assert set(first["data"][0]) == {"id", "title", "created_at"}
 
-    seen, cursor = [], ""
+    seen: list[int] = []
+    cursor: str | None = ""
     while cursor is not None:
         found = (await client.get(f"/api/feed?limit=9&cursor={cursor}")).json()
         seen += [row["id"] for row in found["data"]]
