@@ -38,7 +38,7 @@ async def main() -> None:
         try:
             await wrong.result(timeout=10)
         except JobFailed as error:
-            print("failed:", error.reason)
+            print("failed:", error.error)
 
         tips = await mail.get("tips-ada@example.org")
         print("cancelled:", tips and await tips.cancel())

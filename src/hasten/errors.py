@@ -27,13 +27,13 @@ HastenError
 │   └── AddedInPart         of a large call, the first jobs were added: go on after them
 ├── JobNotFound             there is no such job, or it was removed          (also LookupError)
 ├── WrongState              the job is not in a state that allows this
-├── JobFailed               the awaited job failed for good; its reason is in the message
+├── JobFailed               the awaited job failed for good; its error is in the message
 │   └── JobCancelled        it was cancelled
 ├── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
 ├── InvalidTask             a function cannot be a task: see the message         (also TypeError)
 ├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
 ├── TargetError             the command line names no queue: see the message
-└── RunFailed               hasten ended a run of a job; it is in the reason of the job
+└── RunFailed               hasten ended a run of a job; it is the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
     ├── InvalidResult       what the handler returned cannot be stored
     └── ProcessDied         the process of the handler has ended
@@ -449,10 +449,10 @@ class WrongState(HastenError):
 class JobFailed(HastenError):
     """The job whose result was awaited has failed for good."""
 
-    def __init__(self, job_id: str, reason: str) -> None:
-        super().__init__(f"job {job_id!r} failed: {printable(reason)}")
+    def __init__(self, job_id: str, error: str) -> None:
+        super().__init__(f"job {job_id!r} failed: {printable(error)}")
         self.job_id = job_id
-        self.reason = reason
+        self.error = error
 
 
 class JobCancelled(JobFailed):
@@ -482,7 +482,7 @@ class TargetError(HastenError):
 class RunFailed(HastenError):
     """A run of a job was ended, or its end could not be stored: it counts as a failed attempt.
 
-    Nobody catches these: they are in the reason of the job, and `give_up_on` may name them.
+    Nobody catches these: they are the error of the job, and `give_up_on` may name them.
     """
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hasten.jobs._engine import CANCELLED_REASON, Engine
+from hasten.jobs._engine import CANCELLED_ERROR, Engine
 from hasten.jobs._record import Completed, Failed, Progress, Released
 from hasten.jobs._states import State
 from tests.contract.steps import (
@@ -147,7 +147,7 @@ class TestRequeueFinished:
         """Otherwise it would be stopped as soon as it runs."""
         await start(engine, "a", "b")
         await cancel(engine, "a")
-        await settled(engine, Failed("a", "t1", CANCELLED_REASON), Released("b", "t1"))
+        await settled(engine, Failed("a", "t1", CANCELLED_ERROR), Released("b", "t1"))
         await cancel(engine, "b")
         assert await requeue(engine, "a", "b", source=State.FAILED) == [State.FAILED] * 2
         batch = await engine.claim(QUEUE, claim(2, "t2"), now_ms=NOW)
@@ -190,7 +190,7 @@ class TestCancel:
         for id in "apd":
             record = await job(engine, id)
             assert record.state is State.FAILED
-            assert record.error == CANCELLED_REASON
+            assert record.error == CANCELLED_ERROR
             assert record.finished_ms == NOW + 5
             assert (record.attempts_made, record.attempts_started) == (0, 0)
             assert record.due_ms is None
@@ -202,8 +202,8 @@ class TestCancel:
         assert await cancel(engine, "a") == [State.ACTIVE]
         record = await job(engine, "a")
         assert (record.state, record.cancel_requested) == (State.ACTIVE, True)
-        await settled(engine, Failed("a", "t1", CANCELLED_REASON))
-        assert (await job(engine, "a")).error == CANCELLED_REASON
+        await settled(engine, Failed("a", "t1", CANCELLED_ERROR))
+        assert (await job(engine, "a")).error == CANCELLED_ERROR
 
     async def test_may_come_too_late(self, engine: Engine) -> None:
         """A handler that returns before it is stopped has done its work."""

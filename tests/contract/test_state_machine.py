@@ -372,7 +372,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _with_keep(failed: Failed, keep: Keep) -> Failed:
-        return Failed(failed.id, failed.token, failed.reason, failed.trace, keep, failed.counts)
+        return Failed(failed.id, failed.token, failed.error, failed.traceback, keep, failed.counts)
 
 
 def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:

@@ -86,7 +86,7 @@ async def fails_after(job: Job[Any], attempts: int) -> str:
         await job.result(timeout=30)
     await job.refresh()
     assert job.attempts_made == job.record.attempts_started == attempts
-    return caught.value.reason
+    return caught.value.error
 
 
 class TestWhatHandlersRaise:

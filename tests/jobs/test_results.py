@@ -83,7 +83,7 @@ class TestResult:
             for _ in range(2):
                 with pytest.raises(JobFailed, match="failed: ValueError: bad luck") as caught:
                     await job.result(timeout=30)
-                assert (caught.value.job_id, caught.value.reason) == (
+                assert (caught.value.job_id, caught.value.error) == (
                     job.id,
                     "ValueError: bad luck",
                 )

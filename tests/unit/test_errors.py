@@ -284,7 +284,7 @@ class TestFacts:
         large = PayloadTooLarge("send", "body", 2, 1)
         assert (large.task, large.argument, large.size, large.limit) == ("send", "body", 2, 1)
         failed = JobFailed("7", "no such address")
-        assert (failed.job_id, failed.reason) == ("7", "no such address")
+        assert (failed.job_id, failed.error) == ("7", "no such address")
         parameter = InvalidParameter(
             "sort", "x", "unknown", code="unknown_name", allowed=["id"], minimum=0, maximum=9
         )

@@ -9,6 +9,7 @@ import typer
 
 import hasten
 from hasten._cli import jobs, logs
+from hasten._cli.durations import parse_duration
 from hasten._cli.output import allow_any_text
 from hasten._cli.serve import describe, serve, take_leash
 from hasten._cli.supervisor import supervise
@@ -66,7 +67,13 @@ def worker(
     ] = 100,
     processes: Annotated[int, typer.Option(min=1, help="How many processes to run.")] = 1,
     grace: Annotated[
-        float, typer.Option(min=0, help="How many seconds jobs have to finish at shutdown.")
+        float,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long running jobs have to finish at shutdown, as 2m or 30s.  [default: 15s]",
+        ),
     ] = 15.0,
     name: Annotated[
         str | None, typer.Option(help="The name of this worker.  [default: host:pid]")
@@ -78,8 +85,8 @@ def worker(
 ) -> None:
     """Run the jobs of queues, until SIGTERM or Ctrl+C.
 
-    The worker then takes no more jobs, lets running ones finish within --grace seconds and hands
-    back the rest. A second signal ends it at once.
+    The worker then takes no more jobs, gives running ones --grace to finish and hands back the
+    rest. A second signal ends it at once.
     """
     leash = take_leash() if leashed else None
     logs.set_up(log_level)

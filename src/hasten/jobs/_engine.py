@@ -228,8 +228,8 @@ class Engine(Protocol):
     ) -> list[State | None]:
         """Make these jobs ready now: source is delayed (promote), failed or completed (run again).
 
-        A finished job forgets result, reason and attempts. Returns the state in which each was
-        found, None if there is none: those that were found in source are moved.
+        The result, error and attempts of a finished job are cleared. Returns the state in which
+        each was found, None if there is none: those that were found in source are moved.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
@@ -281,17 +281,17 @@ class Engine(Protocol):
         """`aclose`, as the interpreter ends, when no event loop of the application runs."""
 
 
-# What the reason of a failed job says where no handler's error says it. Workers in other
-# languages and the dashboard show these texts; `job.result()` tells cancellation by its own.
-CANCELLED_REASON = "cancelled"
+# The error of a job that failed without an exception of its handler. Workers in other languages
+# and dashboards show these texts; `job.result()` recognizes a cancelled job by the first one.
+CANCELLED_ERROR = "cancelled"
 
 
 # It begins with BullMQ's own text, by which Node and its dashboards know such a job.
-CRASH_REASON = "job stalled more than allowable limit: its worker died {} times while running it"
+CRASH_ERROR = "job stalled more than allowable limit: its worker died {} times while running it"
 
 
-def crash_reason(crashes: int) -> str:
-    return CRASH_REASON.format(crashes)
+def crash_error(crashes: int) -> str:
+    return CRASH_ERROR.format(crashes)
 
 
 def check_cursor(after: object) -> str:

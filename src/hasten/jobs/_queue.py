@@ -100,10 +100,10 @@ class Queue:
     opened before the first use.
 
     max_size limits the JSON of a job's data, of its result and of its progress. show_values is
-    whether the reasons why data does not fit a task may repeat its values: they are stored and
-    logged. check_arguments is whether arguments are checked against the annotations of a task when
-    a job is added: without it, a job that does not fit fails when a worker takes it. options hold
-    for all its tasks that do not set them themselves.
+    whether the errors about data that does not fit a task may repeat its values: errors are stored
+    and logged. check_arguments is whether arguments are checked against the annotations of a task
+    when a job is added: without it, a job that does not fit fails when a worker takes it. options
+    hold for all its tasks that do not set them themselves.
 
     A queue may be used from several event loops and threads, and after a fork. `aclose`, or the end
     of `async with`, closes what the queue has opened.
@@ -462,7 +462,7 @@ class Queue:
         """What happens to the queue's jobs, in any process: `async for event in queue.events():`.
 
         after is the `cursor` of the last event that was seen; None starts now, at the call. See
-        `QueueEvents`. At least the newest 10,000 events are kept, but of large results, reasons
+        `QueueEvents`. At least the newest 10,000 events are kept, but of large results, errors
         and progress no more than 32 MiB. A value of more than 64 KiB stays with its job: the event
         has its size in `omitted_bytes`, and no value.
         """

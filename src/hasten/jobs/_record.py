@@ -104,12 +104,12 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
-    """The job has failed for good. trace is None when it did not run."""
+    """The job has failed for good. traceback is None if it did not run."""
 
     id: str
     token: str
-    reason: str
-    trace: str | None = None
+    error: str
+    traceback: str | None = None
     keep: Keep = DEFAULT_KEEP_FAILED
     counts: bool = True  # as an attempt
     exhausted: bool = False  # there was no attempt left
@@ -120,8 +120,8 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     token: str
-    reason: str
-    trace: str
+    error: str
+    traceback: str
     delay_ms: int
 
 
@@ -144,7 +144,7 @@ Outcome = Completed | Failed | Retry | Postponed | Released
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
-    """Whether a job has ended, and how: its state, and its result (JSON) or failure reason."""
+    """Whether a job has ended, and how: its state, and its result (JSON) or its error."""
 
     state: State
     value: str | None = None
@@ -169,7 +169,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     kind: str
     job_id: str
     value: str | None = None  # JSON: the result of completed, the value of progress
-    reason: str | None = None  # of failed
+    error: str | None = None  # of failed
     previous: str | None = None  # the state it came from
     due_ms: int | None = None  # of delayed
     count: int | None = None  # of cleaned

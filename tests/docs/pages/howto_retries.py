@@ -22,7 +22,7 @@ async def check(page: Page) -> None:
             try:
                 outcomes[customer] = await job.result(timeout=10)
             except JobFailed as error:
-                outcomes[customer] = error.reason
+                outcomes[customer] = error.error
     assert outcomes == {
         "ada": "attempt 1",
         "busy": "attempt 1",

@@ -35,7 +35,7 @@ from hasten.errors import (
 )
 from hasten.jobs._cron import next_match_ms
 from hasten.jobs._encoding import UNDECODABLE
-from hasten.jobs._engine import CANCELLED_REASON, CRASH_REASON, check_cursor, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor, keep_or
 from hasten.jobs._engines.redis import requests
 from hasten.jobs._engines.redis.fields import (
     Answer,
@@ -304,7 +304,7 @@ class RedisEngine:
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         request = {
-            "now": now_ms, "crash_limit": crash_limit, "reason": CRASH_REASON,
+            "now": now_ms, "crash_limit": crash_limit, "reason": CRASH_ERROR,
             "portion": JOBS_AT_ONCE,
         }  # fmt: skip
         if (probed_ms := self._probed_ms.pop(queue, None)) is not None:
@@ -511,7 +511,7 @@ class RedisEngine:
             for record in await self.get(queue, ids)
         ]
         lists = {"ids": ids, "keeps": rules}
-        request = {"now": now_ms, "reason": CANCELLED_REASON}
+        request = {"now": now_ms, "reason": CANCELLED_ERROR}
         answers = await self._run_in_portions("cancel", queue, lists, request)
         _check_unarmed(queue, ids, answers, "cancelled")
         return _states(answers)

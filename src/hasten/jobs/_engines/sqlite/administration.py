@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from hasten.jobs._engine import CANCELLED_REASON, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, keep_or
 from hasten.jobs._engines.sqlite.events import Group
 from hasten.jobs._engines.sqlite.ledger import Ledger, open_ledger
 from hasten.jobs._engines.sqlite.portions import LOOKED_AT_ONCE, Portion
@@ -70,11 +70,11 @@ def cancel(
             seq, state, _, opts = _find(connection, queue, id)
             answers.append(state)
             if state is State.ACTIVE:
-                execute(connection, "cancel_active", seq=seq, reason=CANCELLED_REASON)
+                execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
                 keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(connection, ledger, seq, keep, now_ms)
-                ledger.tell(Group("failed", [id], reasons=[CANCELLED_REASON], previous=state))
+                ledger.tell(Group("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
                     rules.add((State.FAILED, keep))
                 elif portion.is_full:
@@ -90,7 +90,7 @@ def _fail_unstarted(
         execute(connection, "delete_job", seq=seq)
         return
     rank = ledger.take_one()
-    execute(connection, "cancel_unstarted", seq=seq, reason=CANCELLED_REASON, rank=rank, now=now_ms)
+    execute(connection, "cancel_unstarted", seq=seq, error=CANCELLED_ERROR, rank=rank, now=now_ms)
     ledger.count(State.FAILED, 1)
 
 
