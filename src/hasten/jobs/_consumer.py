@@ -86,7 +86,7 @@ class QueueConsumer:
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
             queue.name,
-            at_once=self.engine.at_once,
+            max_batch=self.engine.max_batch,
             keep_failed=worker.keep_failed,
             on_add=self._wake_from_any_thread,
         )
@@ -99,8 +99,8 @@ class QueueConsumer:
             report=self._outbox.add_update,
         )
         self.runs = worker.leases.serve(queue.name, self._find_engine, outage, self.clock)
-        self._max_in_flight = self.engine.flights
-        self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.at_once)
+        self._max_in_flight = self.engine.max_in_flight
+        self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
         self._share = QueueShare(self.wake)
         self._capacity.mark_ready(self._share)
         self._is_stopping = False
@@ -316,7 +316,7 @@ class QueueConsumer:
     async def _listen(self) -> None:
         """Mark the queue as ready whenever it has, or may have, something to claim."""
         with contextlib.suppress(StoreError):  # a fetcher logs it
-            await self.engine.enter(self.name, self._worker.id, name=self._worker.name)
+            await self.engine.register_worker(self.name, self._worker.id, name=self._worker.name)
         activity = f"wait for jobs of queue {self.name}"
         while True:
             await self._is_empty.wait()
@@ -421,4 +421,4 @@ class QueueConsumer:
 
     async def unregister(self) -> None:
         """Release what the store holds for the worker."""
-        await self.engine.leave(self.name, self._worker.id)
+        await self.engine.unregister_worker(self.name, self._worker.id)

@@ -9,21 +9,21 @@ from hasten._logs import get_logger
 from hasten.errors import StoreRejected
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs._options import Keep
-from hasten.jobs._record import Failed, LogLine, Note, Outcome, Released
+from hasten.jobs._record import Failed, LogLine, Outcome, Released, RunUpdate
 
 logger = get_logger("hasten.worker")
 
 Item = TypeVar("Item")
 
 # One call keeps all other users of the store waiting. It carries no more jobs or updates than the
-# engine's `at_once`; a large one counts as one more for each so many bytes.
+# engine's `max_batch`; a large one counts as one more for each so many bytes.
 BYTES_LIKE_A_JOB: Final = 10_000
 
 
 class Portion(NamedTuple):
     """What one call stores. is_single: only one item, because the store rejected a whole batch."""
 
-    updates: list[Note]
+    updates: list[RunUpdate]
     outcomes: list[Outcome]
     is_single: bool = False
 
@@ -37,13 +37,13 @@ class Outbox:
     """Holds outcomes and updates until the store has them. on_add is called from any thread."""
 
     def __init__(
-        self, queue: str, *, at_once: int, keep_failed: Keep, on_add: Callable[[], None]
+        self, queue: str, *, max_batch: int, keep_failed: Keep, on_add: Callable[[], None]
     ) -> None:
         self._queue = queue
-        self._at_once = at_once
+        self._max_batch = max_batch
         self._keep_failed = keep_failed
         self._on_add = on_add
-        self._updates: list[Note] = []
+        self._updates: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
         self._released: list[Outcome] | None = None  # held while the worker stops
         self._weights: dict[str, int] = {}  # of outcomes with much data, by job id
@@ -61,7 +61,7 @@ class Outbox:
 
     # Putting in ---------------------------------------------------------------------------------
 
-    def add_update(self, update: Note) -> None:
+    def add_update(self, update: RunUpdate) -> None:
         """Add progress or a log line, from any thread."""
         self._updates.append(update)
         self._on_add()
@@ -100,12 +100,12 @@ class Outbox:
             if self._outcomes:
                 return Portion([], [self._outcomes.pop(0)], is_single=True)
         updates, self._updates = self._updates, []
-        if left := _cut(updates, _weight_of_update, self._at_once):
+        if left := _cut(updates, _weight_of_update, self._max_batch):
             self._updates[:0] = left
             return Portion(updates, [])  # updates are stored before the outcomes of their jobs
         outcomes, self._outcomes = self._outcomes, []
-        if self._weights or len(outcomes) > self._at_once:
-            self._outcomes = _cut(outcomes, self._weight_of_outcome, self._at_once)
+        if self._weights or len(outcomes) > self._max_batch:
+            self._outcomes = _cut(outcomes, self._weight_of_outcome, self._max_batch)
         return Portion(updates, outcomes)
 
     def stored(self, outcomes: list[Outcome], lost: Collection[str]) -> None:
@@ -192,6 +192,6 @@ def _cut(items: list[Item], weigh: Callable[[Item], int], most: int) -> list[Ite
     return []
 
 
-def _weight_of_update(update: Note) -> int:
+def _weight_of_update(update: RunUpdate) -> int:
     text = update.line if isinstance(update, LogLine) else update.value
     return 1 + len(text) // BYTES_LIKE_A_JOB

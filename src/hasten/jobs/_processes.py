@@ -23,7 +23,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
-from hasten.errors import MisplacedCall, ProcessDied
+from hasten.errors import ProcessDied, UsageError
 from hasten.jobs._child import (
     CONNECTION_LOST,
     Begun,
@@ -37,7 +37,7 @@ from hasten.jobs._child import (
     serve,
 )
 from hasten.jobs._failures import Failure
-from hasten.jobs._record import LogLine, Note, Progress
+from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._tasks import TaskCore
@@ -65,7 +65,7 @@ class Processes:
     def __init__(self, size: int) -> None:
         # Set by multiprocessing in a child that is still importing the program's main module.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise MisplacedCall(
+            raise UsageError(
                 "a worker cannot start while a child process imports the main module: put what "
                 'starts it below `if __name__ == "__main__":`'
             )
@@ -77,7 +77,7 @@ class Processes:
         self,
         core: TaskCore,
         run: Run,
-        report: Callable[[Note], None],
+        report: Callable[[RunUpdate], None],
         *,
         max_bytes: int,
         started: Callable[[], None],
@@ -142,7 +142,7 @@ class Processes:
 class _Call:
     """A job that a child has been ordered to run. Made in the event loop that waits for it."""
 
-    def __init__(self, order: Order, report: Callable[[Note], None]) -> None:
+    def __init__(self, order: Order, report: Callable[[RunUpdate], None]) -> None:
         self.order = order
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -186,7 +186,7 @@ class _Child:
         self._killed = False
         self.has_ended = False
 
-    async def run(self, order: Order, report: Callable[[Note], None]) -> str | Failure:
+    async def run(self, order: Order, report: Callable[[RunUpdate], None]) -> str | Failure:
         call = _Call(order, report)
         with self._lock:
             if self.has_ended:

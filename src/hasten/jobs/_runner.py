@@ -18,7 +18,15 @@ from hasten.jobs._failures import Failure
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
+from hasten.jobs._record import (
+    Completed,
+    Failed,
+    JobRecord,
+    Outcome,
+    Postponed,
+    Released,
+    RunUpdate,
+)
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._tasks import TaskCore
@@ -41,7 +49,7 @@ class Runner:
         processes: Processes,
         keep_completed: Keep,
         keep_failed: Keep,
-        report: Callable[[Note], None],
+        report: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
         self._threads = threads

@@ -20,21 +20,22 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
+from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
 from hasten._store import File
-from hasten.errors import InvalidOption, MisplacedCall, StoreError
+from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import Capacity
 from hasten.jobs._consumer import QueueConsumer, WorkerParts
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
+    MAX_COUNT,
     Keep,
     check_keep,
     check_name,
-    check_whole,
 )
 from hasten.jobs._outages import Outage
 from hasten.jobs._poison_jobs import PoisonJobs
@@ -80,16 +81,14 @@ class Worker:
             raise InvalidOption("queues", queues, "one Queue or more")
         if len(set(map(_place, queues))) < len(set(queues)):
             raise InvalidOption("queues", queues, "one Queue object for each queue")
-        for option, value in {"concurrency": concurrency, "crash_limit": crash_limit}.items():
-            check_whole(option, value, 1)
         if handler_processes is not None:
-            check_whole("handler_processes", handler_processes, 1)
+            check_whole_number("handler_processes", handler_processes, 1, MAX_COUNT)
         self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
         self._queues = tuple(dict.fromkeys(queues))
-        self._concurrency = concurrency
+        self._concurrency = check_whole_number("concurrency", concurrency, 1, MAX_COUNT)
         self._lease_ms = to_ms("lease", lease, at_least_ms=1000)
         self._grace = to_ms("grace", grace) / 1000
-        self._crash_limit = crash_limit
+        self._crash_limit = check_whole_number("crash_limit", crash_limit, 1, MAX_COUNT)
         self._keep_completed = (
             check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
         )
@@ -119,7 +118,7 @@ class Worker:
         Raises what `Queue.check_tasks` raises.
         """
         if self._consumers:
-            raise MisplacedCall("this worker has been started already: make another one")
+            raise UsageError("this worker has been started already: make another one")
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -160,7 +159,7 @@ class Worker:
         outages: dict[str, Outage] = {}
         consumers = []
         for queue in self._queues:
-            queue.store_use.enter(self)  # it stays open when the queue is closed
+            queue.store_use.acquire(self)  # it stays open when the queue is closed
             url = queue.store_use.engine().url
             outage = outages.setdefault(url, Outage(url))
             consumers.append(QueueConsumer(queue, parts, outage))
@@ -250,7 +249,7 @@ class Worker:
         """End gracefully; returns when all is stored or handed back. Safe to call twice.
 
         If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises
-        what the worker itself has failed with, and `MisplacedCall` in a handler of this worker.
+        what the worker itself has failed with, and `UsageError` in a handler of this worker.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
@@ -262,7 +261,7 @@ class Worker:
         self._begin_to_stop(grace)
         if asyncio.current_task() in self._running():
             # It would be handed back, and stop the next worker, too.
-            raise MisplacedCall("a handler cannot wait for its own worker, which is stopping now")
+            raise UsageError("a handler cannot wait for its own worker, which is stopping now")
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:
@@ -344,7 +343,7 @@ class Worker:
         for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
-                    await queue.store_use.leave(self)
+                    await queue.store_use.release(self)
 
     # Recovering ---------------------------------------------------------------------------------
 
