@@ -154,7 +154,7 @@ class TestOneProcess:
         command = Command(place.folder, "worker", "app")
         place.commands.append(command)
         await command.until_logged("serves mail, other")
-        assert "queue other (no tasks: each of its jobs will fail)" in command.log
+        assert "queue other (no tasks: all its jobs will fail)" in command.log
 
     async def test_logs_no_less_than_it_is_asked_to(self, place: Place) -> None:
         command = Command(place.folder, "worker", "app:mail", "--log-level", "error")
@@ -286,7 +286,7 @@ class TestWrongUse:
         [
             ("nope:mail", "hasten: no module named 'nope' in "),
             ("app:mial", "hasten: module 'app' has no 'mial'; its queues are app:mail, app:other"),
-            ("app.py:mail", "hasten: app.py:mail is a file; a module is named with dots: app:mail"),
+            ("app.py:mail", "hasten: app.py:mail is the name of a file: write app:mail"),
         ],
     )
     @pytest.mark.parametrize("processes", ["1", "2"])

@@ -147,7 +147,7 @@ class TestKilledAndRestarted:
             client.flushall()
             client.script_flush()
         server.restart()
-        await site.until(lambda: f"the lease of job {job.id} was lost" in worker.log)
+        await site.until(lambda: f"job {job.id}: lease lost" in worker.log)
         await prove_it_works(site, worker)
 
     async def test_a_reader_of_events_is_told_and_misses_nothing(

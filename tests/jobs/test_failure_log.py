@@ -141,7 +141,7 @@ async def test_a_job_that_cannot_be_run_is_logged(
         await fail(unfit)
     (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
     assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
-    assert "failed without a run: this worker knows no task 'cube'" in first.getMessage()
+    assert "failed without a run: this worker has no task 'cube'" in first.getMessage()
     assert "its data does not fit the task 'square'" in second.getMessage()
 
 
@@ -257,5 +257,5 @@ async def test_the_log_survives_an_error_that_cannot_be_shown(
         await fail(job)
     (failed,) = records(caplog, job.id)
     text = logging.Formatter().format(failed)
-    assert "Odd: its text cannot be read" in text
+    assert "Odd: its text is not available" in text
     assert "in fail_oddly" in text

@@ -57,17 +57,17 @@ def thrower(make: Callable[[], BaseException]) -> Callable[[], NoReturn]:
 
 
 THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
-    "no text": (NoText, "NoText: its text cannot be read: TypeError in __str__"),
-    "unreadable": (Unreadable, "Unreadable: its text cannot be read: AttributeError in __str__"),
-    "exit in text": (Leaves, "Leaves: its text cannot be read: SystemExit in __str__"),
+    "no text": (NoText, "NoText: its text is not available: TypeError in __str__"),
+    "unreadable": (Unreadable, "Unreadable: its text is not available: AttributeError in __str__"),
+    "exit in text": (Leaves, "Leaves: its text is not available: SystemExit in __str__"),
     "no delay": (Wait, "Wait"),
     "odd group": (
         lambda: OddGroup("odd", [ValueError("a")]),
-        "OddGroup: its text cannot be read: LookupError in __str__: ValueError: a",
+        "OddGroup: its text is not available: LookupError in __str__: ValueError: a",
     ),
     "cancelled": (
         asyncio.CancelledError,
-        "CancelledError: its task was cancelled, and not by the worker",
+        "CancelledError: its task was cancelled by a handler, not by the worker",
     ),
     "cancelled future": (concurrent.futures.CancelledError, "CancelledError"),
     "generator exit": (GeneratorExit, "GeneratorExit"),
@@ -153,7 +153,7 @@ class TestWhatHandlersRaise:
         job = await cancel_itself.enqueue()
         async with Worker(queue, grace=0):
             reason = await fails_after(job, 2)
-        assert reason == "CancelledError: its task was cancelled, and not by the worker"
+        assert reason == "CancelledError: its task was cancelled by a handler, not by the worker"
 
     async def test_a_handler_that_has_cancelled_itself_and_returns_has_completed(
         self, queue: Queue
@@ -429,7 +429,7 @@ class TestWorkersThatFail:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(10):
                 await asyncio.Event().wait()
-        assert "has failed and stops" in caplog.text
+        assert "has failed and is stopping" in caplog.text
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()
@@ -594,7 +594,7 @@ class TestLoggingThatIsBroken:
         unknown = await queue.add("unknown")
         async with Worker(queue, grace=0):
             assert await fails_after(job, 2) == "ValueError: no"
-            with pytest.raises(JobFailed, match="knows no task"):
+            with pytest.raises(JobFailed, match="has no task"):
                 await unknown.result(timeout=30)
 
     @pytest.mark.parametrize("kind", ["handler"])

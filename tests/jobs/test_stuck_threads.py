@@ -49,7 +49,7 @@ def call() -> Iterator[Call]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasten.jobs._run.INSIST_SECONDS", 0.02)
+    monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.02)
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
@@ -86,10 +86,10 @@ async def test_their_run_ends_and_gives_its_place_back(
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))
         assert call.running == 1
-    told = next(text for text in messages(caplog, logging.WARNING) if "its thread goes on" in text)
-    assert told.startswith(f"job {job.id} (stick) does not end although it was told to")
-    assert "'hasten job 1', at " in told
-    assert told.endswith("threads of this worker that are stuck like this: 1")
+    warning = next(text for text in messages(caplog, logging.WARNING) if "is abandoned" in text)
+    assert warning.startswith(f"job {job.id} (stick) is still running after being asked to stop: ")
+    assert "'hasten job 1', at " in warning
+    assert warning.endswith("abandoned threads of this worker: 1")
     assert not messages(caplog, logging.ERROR)[1:]  # the failure of the job itself
 
 
@@ -148,11 +148,10 @@ async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
         for job in stuck:
             with pytest.raises(JobFailed, match="timed out"):
                 await job.result(timeout=30)
-        told = [text for text in messages(caplog, logging.ERROR) if "stuck" in text]
-        assert len(told) == 1
-        assert told[0].startswith(
-            "as many threads of handlers are stuck as this worker may run (2): it runs no more "
-            "plain functions until one of them ends"
+        (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
+        assert error.startswith(
+            "all threads for handlers are abandoned (2): this worker runs no more plain functions "
+            "until one of them ends"
         )
         waiting = [await plain.enqueue() for _ in range(3)]
         for later in waiting:
@@ -161,12 +160,15 @@ async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
         assert await (await coroutine.enqueue()).result(timeout=30) == "coroutine"
 
         call.end()
-        ended = "has ended in the abandoned thread"
+        ended = "has ended in its abandoned thread"
         await until(lambda: sum(ended in text for text in messages(caplog, logging.INFO)) == 2)
         clock.advance(2)
         for later in waiting:
             assert await later.result(timeout=30) == "plain"
-    assert any(text.endswith("still stuck: 0") for text in messages(caplog, logging.INFO))
+    assert any(
+        text.endswith("abandoned threads of this worker: 0")
+        for text in messages(caplog, logging.INFO)
+    )
 
 
 async def _coroutine() -> str:

@@ -141,7 +141,7 @@ class TestMessages:
     )
     def test_what_is_no_queue_is_said_to_be_what_it_is(self, target: str, kind: str) -> None:
         assert self.said(target) == (
-            f"{target} is {kind}, where a Queue is needed; its queues are shop:mail, shop:reports"
+            f"{target} is {kind}, not a Queue; its queues are shop:mail, shop:reports"
         )
 
     def test_a_module_without_queues(self) -> None:
@@ -164,7 +164,7 @@ class TestMessages:
         ],
     )
     def test_a_file_is_given_its_name_as_a_module(self, target: str, instead: str) -> None:
-        assert self.said(target) == f"{target} is a file; a module is named with dots: {instead}"
+        assert self.said(target) == f"{target} is the name of a file: write {instead}"
 
     @pytest.mark.parametrize("target", ["", ":mail", "shop mail", "a..b:mail", "1st:mail"])
     def test_what_can_be_no_module(self, target: str) -> None:

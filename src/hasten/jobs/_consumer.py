@@ -121,7 +121,7 @@ class QueueConsumer:
 
     def services(self) -> list[Service]:
         """The listener and the fetchers, to be run until the worker ends."""
-        # A partial for each fetcher: services are told apart by identity.
+        # A partial for each fetcher: equal callables would count as one service.
         return [self._listen, *(partial(self._fetch) for _ in range(self._max_in_flight))]
 
     def wake(self) -> None:
@@ -285,7 +285,7 @@ class QueueConsumer:
 
     def _post(self, run: Run, outcome: Outcome | None) -> None:
         """Pass the outcome of a run to the next call of the store."""
-        run.ended()
+        run.mark_ended()
         job = run.lease.job
         if outcome is None:
             self._forget(job.id, run.lease.token)
@@ -369,7 +369,7 @@ class QueueConsumer:
             if self._loop.time() - asked_at > lease_seconds / RENEWALS_PER_LEASE:
                 self._outage.was_slow()
             ids = []
-            if self._outage.seconds_without_trouble() >= lease_seconds:
+            if self._outage.seconds_without_failure() >= lease_seconds:
                 ids = await self.engine.reclaim(
                     self.name, crash_limit=self._worker.crash_limit, now_ms=now_ms
                 )

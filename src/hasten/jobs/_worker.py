@@ -47,22 +47,23 @@ from hasten.jobs._threads import Threads
 
 logger = get_logger("hasten.worker")
 
-# After the grace period: how long cancelled handlers have to end, and then the store to accept the
+# After the grace period: how long cancelled handlers have to end, and then the store to store the
 # last outcomes.
 END_SECONDS: Final = 5.0
 
 
 class Worker:
-    """Runs the jobs of some queues, up to concurrency at once: `async with Worker(mail): …`.
+    """Runs the jobs of queues, up to concurrency at once: `async with Worker(mail): …`.
 
-    Leaving the block, `stop` or `aclose` ends it gracefully: it takes no more jobs, gives the
-    running ones grace to finish, and hands back the rest without using up an attempt of theirs.
+    Leaving the block, `stop` and `aclose` stop it gracefully: it takes no more jobs, gives the
+    running ones the time grace to finish, and hands back the rest without using up an attempt.
 
-    lease is how long a job stays with a worker that stops renewing it. It is renewed four times as
-    often, from a thread, so that a blocked event loop loses nothing. A job whose worker
-    has died crash_limit times while running it fails. keep_completed and keep_failed are for jobs
-    that do not say themselves (`Keep`, a count, True or False). handler_processes is how many
-    handlers with run_in="process" run at once; None means as many as there are processors.
+    A job whose worker has died is run by another worker after the time lease. A live worker renews
+    its leases four times as often, in a thread, so that a blocked event loop loses no job. A job
+    fails when its workers have died crash_limit times while they ran it. keep_completed and
+    keep_failed (`Keep`, a count, True or False) hold for jobs without these options.
+    handler_processes is how many handlers with run_in="process" run at once; None means one for
+    each processor.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Worker:
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one Queue or more")
-        if len(set(map(_place, queues))) < len(set(queues)):
+        if len(set(map(_location, queues))) < len(set(queues)):
             raise InvalidOption("queues", queues, "one Queue object for each queue")
         if handler_processes is not None:
             check_whole_number("handler_processes", handler_processes, 1, MAX_COUNT)
@@ -113,12 +114,12 @@ class Worker:
     # Life ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to take jobs. They run in the event loop that this is called in.
+        """Start to take jobs. They run in the current event loop.
 
-        Raises what `Queue.check_tasks` raises.
+        Raises `UsageError` if the worker was started before, and what `Queue.check_tasks` raises.
         """
         if self._consumers:
-            raise UsageError("this worker has been started already: make another one")
+            raise UsageError("this worker has been started already: create another one")
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -128,7 +129,7 @@ class Worker:
         self._processes = Processes(self._process_count)
         self._poison_jobs = PoisonJobs(self._crash_limit, on_start=self._wake)
         self._leases = LeaseKeeper(self._lease_ms)
-        # Without its event loop a worker runs nothing, and must not keep its jobs.
+        # A worker whose event loop has ended runs nothing: other workers must get its jobs.
         self._services = Services(self.name, failed=self._fail, loop_ended=self._leases.stop)
         await self._services.open()
         self._consumers = self._make_consumers()
@@ -159,7 +160,7 @@ class Worker:
         outages: dict[str, Outage] = {}
         consumers = []
         for queue in self._queues:
-            queue.store_use.acquire(self)  # it stays open when the queue is closed
+            queue.store_use.acquire(self)  # the store stays open when the queue is closed
             url = queue.store_use.engine().url
             outage = outages.setdefault(url, Outage(url))
             consumers.append(QueueConsumer(queue, parts, outage))
@@ -170,7 +171,7 @@ class Worker:
             consumer.wake()
 
     def _fail(self, error: BaseException) -> None:
-        """Stop after an error of ours, and let whoever holds the worker know."""
+        """Stop after an internal error, and cancel the `async with` block or end `run`."""
         if self._failure is None:
             self._failure = error
         if not self._stopping:
@@ -178,7 +179,7 @@ class Worker:
             self.request_stop()
             if self._holder is not None:
                 self._has_cancelled_holder = self._holder.cancel()
-        logger.critical("worker %s has failed and stops", self.name, exc_info=error)
+        logger.critical("worker %s has failed and is stopping", self.name, exc_info=error)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -191,25 +192,25 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop. Raises what the worker has failed with, which cancelled the block."""
+        """Stop. Raises the error of the worker, if one has cancelled the block."""
         holder, self._holder = self._holder, None
         was_cancelled = isinstance(error, asyncio.CancelledError)
-        by_others = was_cancelled
+        by_other_code = was_cancelled
         if self._has_cancelled_holder and holder is not None:
-            if not was_cancelled:  # the block has ended before the cancellation reached it
+            if not was_cancelled:  # the block ended before it could be cancelled
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
-            by_others = holder.uncancel() > 0
+            by_other_code = holder.uncancel() > 0
         await self._stop(self._grace)
-        # Neither an error of the block's own nor somebody else's cancellation is replaced.
-        if self._failure is not None and (error is None or (was_cancelled and not by_others)):
+        # An error of the block, or its cancellation by other code, is not replaced.
+        if self._failure is not None and (error is None or (was_cancelled and not by_other_code)):
             raise self._failure
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT; a second one ends the process at once.
+        """Run jobs until SIGTERM or SIGINT; a second signal ends the process at once.
 
-        The jobs that such a process was running are taken back when their leases run out. To be
-        called in the main thread, as signals are. Raises what the worker itself has failed with.
+        Other workers take back the jobs of a process that ends at once when their leases expire.
+        Call it in the main thread, which receives signals. Raises the error of a worker that fails.
         """
         await self.start()
         assert self._stop_requested is not None
@@ -217,7 +218,9 @@ class Worker:
             try:
                 await self._stop_requested.wait()
             except asyncio.CancelledError:
-                logger.error("worker %s: the task that runs it was cancelled; it stops", self.name)
+                logger.error(
+                    "worker %s: stopping, because the task that runs it was cancelled", self.name
+                )
                 await self._stop(self._grace)
                 raise
             await self.stop()
@@ -225,7 +228,7 @@ class Worker:
     @contextlib.contextmanager
     def _handle_signals(self) -> Iterator[None]:
         def request_stop() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it is over anyway
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self.request_stop)
 
         self._handles_signals = True
@@ -236,9 +239,9 @@ class Worker:
             self._handles_signals = False
 
     def request_stop(self) -> None:
-        """Make `run` stop the worker, and return at once. Call it in the worker's event loop."""
+        """Make `run` stop the worker, and do not wait. Call it in the worker's event loop."""
         if self._stop_requested is not None and not self._stop_requested.is_set():
-            logger.info("worker %s stops; a second signal ends it at once", self.name)
+            logger.info("worker %s is stopping; a second signal ends it at once", self.name)
             self._stop_requested.set()
 
     async def aclose(self) -> None:
@@ -246,10 +249,10 @@ class Worker:
         await self.stop()
 
     async def stop(self, grace: Duration | None = None) -> None:
-        """End gracefully; returns when all is stored or handed back. Safe to call twice.
+        """Stop gracefully. Returns when all outcomes are stored. Safe to call twice.
 
-        If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises
-        what the worker itself has failed with, and `UsageError` in a handler of this worker.
+        If the call is cancelled, the grace period ends at once, and it still waits for the rest.
+        Raises the error of a worker that has failed, and `UsageError` in one of its own handlers.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
@@ -260,12 +263,12 @@ class Worker:
             return
         self._begin_to_stop(grace)
         if asyncio.current_task() in self._running():
-            # It would be handed back, and stop the next worker, too.
+            # The job would be handed back, and would stop the next worker, too.
             raise UsageError("a handler cannot wait for its own worker, which is stopping now")
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:
-            # Whoever cancels us is in a hurry; but what runs must not go on without a lease.
+            # The caller does not want to wait; but no job may run on without a lease.
             self._end_grace()
             await self._stopped.wait()
             raise
@@ -285,18 +288,18 @@ class Worker:
             self._grace_period.reschedule(self._grace_until)
 
     async def _shut_down(self) -> None:
-        """Stop gracefully. It may be cancelled by a handler, and begins anew then."""
+        """Stop gracefully. If a handler cancels this task, it starts from the beginning."""
         assert self._stopped is not None
         try:
             await self._let_finish()
             await self._hand_back()
             await self._store_the_rest()
-        except Exception as error:  # noqa: BLE001  # a fault of ours must not keep us from ending
+        except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
             self._fail(error)
         self._leases.stop()
         try:
             await self._services.end()
-            await self._leave()
+            await self._release()
         finally:
             self._threads.close()
             self._processes.close()
@@ -335,7 +338,7 @@ class Worker:
                 END_SECONDS,
             )
 
-    async def _leave(self) -> None:
+    async def _release(self) -> None:
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
@@ -350,8 +353,8 @@ class Worker:
     async def _recover(self) -> None:
         """Take back the jobs of dead workers, for as long as the worker runs."""
         while True:
-            # Its own leases come first: after the machine has slept, all leases have expired, and
-            # its own must not be taken for those of the dead.
+            # Its own leases first: after the machine has slept, all leases have expired, and the
+            # worker must not take back its own jobs.
             asked_at = self._loop.time()
             times = [consumer.clock.now_ms() for consumer in self._consumers]
             await asyncio.wrap_future(self._leases.renew())
@@ -362,9 +365,9 @@ class Worker:
             await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
 
 
-def _place(queue: Queue) -> tuple[object, ...]:
-    """Where the jobs of a queue are: equal if two queue objects stand for one queue."""
+def _location(queue: Queue) -> tuple[object, ...]:
+    """Return where the jobs of a queue are: equal for two objects of the same queue."""
     store = queue.store_use.made
-    if store is None or store.location == File(None):  # that of the process; one in memory
+    if store is None or store.location == File(None):  # the default store, or one in memory
         return id(store or queue.store_use), queue.name
     return queue.store_use.engine().url, store.prefix, queue.name
