@@ -117,7 +117,7 @@ async def unspoilt(job: Job[object]) -> bool:
 
 
 class TestOneProcess:
-    async def test_runs_jobs_and_says_what_it_serves(self, place: Place) -> None:
+    async def test_runs_jobs_and_logs_its_queues(self, place: Place) -> None:
         worker = await place.worker("--concurrency", "7", "--name", "postman")
         job = await place.mail.add("pid")
         assert await job.result(timeout=DEADLINE_SECONDS) == worker.process.pid
@@ -141,7 +141,7 @@ class TestOneProcess:
         assert await worker.ended() == 0
         assert await unspoilt(job)
 
-    async def test_ends_though_a_thread_does_not(self, place: Place) -> None:
+    async def test_ends_although_a_thread_does_not(self, place: Place) -> None:
         """Python waits for threads before it ends: for ten minutes in this case."""
         job = await place.mail.add("sleep_in_thread")
         worker = await place.worker("--grace", "0")
@@ -188,7 +188,7 @@ class TestSeveralProcesses:
         names = {(await job.refresh()).record.worker for job in jobs}
         assert names == {"postman-1", "postman-2"}
 
-    async def test_one_that_is_killed_is_replaced_and_said_to_be(self, place: Place) -> None:
+    async def test_a_killed_process_is_replaced_and_that_is_logged(self, place: Place) -> None:
         worker = await place.worker(processes=2)
         first = worker.children()[0]
         os.kill(first, signal.SIGKILL)
@@ -199,7 +199,9 @@ class TestSeveralProcesses:
         await worker.until_logged(SERVING, times=3)
         assert len(worker.children()) == 3
 
-    async def test_one_that_cannot_start_is_tried_again_ever_later(self, place: Place) -> None:
+    async def test_a_process_that_cannot_start_is_started_again_after_growing_pauses(
+        self, place: Place
+    ) -> None:
         """For instance when a deployment replaces the code under a running supervisor."""
         worker = await place.worker(processes=2)
         (place.folder / "app.py").write_text("raise LookupError('half a file')", encoding="utf-8")
@@ -226,13 +228,13 @@ class TestSeveralProcesses:
         assert [await unspoilt(job) for job in jobs] == [True, True]
         assert not any(map(is_alive, worker.children()))
 
-    async def test_told_twice_over_end_gracefully_all_the_same(self, place: Place) -> None:
-        """A service manager may tell each process, the parent has told them too: that is one."""
+    async def test_two_kinds_of_stop_requests_count_as_one(self, place: Place) -> None:
+        """A service manager may send SIGTERM to each process, whose pipe the parent has closed, too."""
         jobs = await place.mail.add_many([("hold", None)] * 2)
         worker = await place.worker("--grace", "1", "--concurrency", "1", processes=2)
         await worker.until(lambda: len(place.held_by()) == 2)
         worker.process.terminate()
-        await worker.until_logged(r"worker \S+ stops", times=2)
+        await worker.until_logged(r"worker \S+ is stopping", times=2)
         for pid in worker.children():
             os.kill(pid, signal.SIGTERM)
         assert await worker.ended() == 0
@@ -248,7 +250,9 @@ class TestSeveralProcesses:
         assert await worker.ended(seconds=5) == 128 + signal.SIGTERM
         assert not any(map(is_alive, worker.children()))
 
-    async def test_one_that_does_not_end_gracefully_is_no_success(self, place: Place) -> None:
+    async def test_a_process_that_does_not_end_gracefully_means_status_1(
+        self, place: Place
+    ) -> None:
         job = await place.mail.add("hold")
         worker = await place.worker("--grace", "600", processes=2)
         await worker.until(place.held_by)
@@ -290,7 +294,7 @@ class TestWrongUse:
         ],
     )
     @pytest.mark.parametrize("processes", ["1", "2"])
-    async def test_is_told_once_and_ends_with_status_1(
+    async def test_is_reported_once_and_ends_with_status_1(
         self, place: Place, target: str, said: str, processes: str
     ) -> None:
         done = place.hasten("worker", target, "--processes", processes)
@@ -298,7 +302,7 @@ class TestWrongUse:
         assert done.stderr.startswith(said)
         assert done.stderr.count("\n") == 1
 
-    async def test_a_wrong_url_is_told_before_anything_starts(self, place: Place) -> None:
+    async def test_a_wrong_url_is_reported_before_anything_starts(self, place: Place) -> None:
         (place.folder / "wrong.py").write_text(
             "import os\nos.environ['HASTEN_URL'] = 'ftp://x'\n"
             "from hasten.jobs import Queue\nmail = Queue('mail')\n",
@@ -330,7 +334,7 @@ class TestWrongUse:
             "hasten: redis://127.0.0.1:1/0?timeout=5: it cannot be reached"
         )
 
-    async def test_without_the_extra_it_says_how_to_get_it(self, place: Place) -> None:
+    async def test_without_the_extra_the_error_names_it(self, place: Place) -> None:
         program = "import sys; sys.modules['typer'] = None; import hasten._cli; hasten._cli.main()"
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=False

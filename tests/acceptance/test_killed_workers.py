@@ -107,7 +107,7 @@ async def test_a_job_that_kills_its_workers_fails_at_the_limit(site: Site) -> No
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
-async def test_a_job_that_kills_its_workers_takes_no_other_with_it(site: Site) -> None:
+async def test_a_poison_job_fails_no_other_job(site: Site) -> None:
     """Those beside it did nothing wrong."""
     others = await poison(site)
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}

@@ -45,7 +45,7 @@ def locked(site: Site) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
-async def test_a_store_locked_for_5_s_holds_up_everybody_and_loses_nothing(site: Site) -> None:
+async def test_a_store_locked_for_5_s_delays_all_and_loses_nothing(site: Site) -> None:
     """Producers and workers wait and go on: no error, no job lost, none run twice."""
     workers = [await site.start_worker() for _ in range(2)]
     running = [await site.add(app.step, seconds=1.0) for _ in range(10)]
@@ -67,7 +67,7 @@ async def test_a_store_locked_for_5_s_holds_up_everybody_and_loses_nothing(site:
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
-async def test_a_lock_past_the_time_out_is_told_and_the_worker_goes_on_by_itself(
+async def test_a_lock_longer_than_the_time_out_is_logged_and_the_worker_continues_after_it(
     site: Site,
 ) -> None:
     """The producer is told, as only it can decide; a worker has nobody to tell but its log."""
@@ -159,7 +159,7 @@ def run(site: Site, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_both_sides_of_a_fork_go_on_adding_jobs(site: Site) -> None:
+async def test_both_sides_of_a_fork_can_add_jobs(site: Site) -> None:
     """A web server loads the application, then forks: neither may use what is the other's."""
     program = run(site, FORKING)
     assert program.returncode == 0, program.stderr
@@ -195,7 +195,7 @@ print(*ids, flush=True)
 """
 
 
-async def test_a_forked_child_goes_on_after_its_parent_has_closed_the_queue(site: Site) -> None:
+async def test_a_forked_child_can_use_the_queue_after_its_parent_has_closed_it(site: Site) -> None:
     """SQLite's locks do not pass to a child: the parent must see that somebody is left."""
     program = run(site, OUTLIVING)
     assert program.returncode == 0, program.stderr
@@ -222,7 +222,7 @@ if child:
 """
 
 
-async def test_both_sides_of_a_fork_can_work(site: Site) -> None:
+async def test_both_sides_of_a_fork_can_run_jobs(site: Site) -> None:
     """A worker in each process of a server that forks."""
     program = run(site, FORKED_WORKERS)
     assert program.returncode == 0, program.stderr

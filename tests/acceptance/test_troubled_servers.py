@@ -68,14 +68,16 @@ async def _add(site: Site) -> Job[Any]:
 
 
 class TestDown:
-    async def test_a_producer_is_told_within_its_time(self, site: Site) -> None:
+    async def test_a_producer_gets_an_error_within_its_time_out(self, site: Site) -> None:
         """Where and why, and what was not done."""
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=f"{site.url.split('?')[0]}.*cannot be reached"):
             await site.add(app.step)
         assert time.monotonic() - began < 2
 
-    async def test_a_producer_that_is_told_to_waits(self, site: Site, server: RedisServer) -> None:
+    async def test_a_producer_with_a_longer_time_out_waits(
+        self, site: Site, server: RedisServer
+    ) -> None:
         """A deployment in which the server comes up last. No job is added twice for that."""
         site.use(f"{server.url}?timeout=1&wait=30")
         adding = [asyncio.create_task(site.add(app.step)) for _ in range(20)]
@@ -86,7 +88,9 @@ class TestDown:
         assert len({job.id for job in jobs}) == 20
         assert (await site.queue.counts())[State.WAITING] == 20
 
-    async def test_who_waits_adds_no_job_twice(self, site: Site, server: RedisServer) -> None:
+    async def test_a_producer_that_waits_adds_no_job_twice(
+        self, site: Site, server: RedisServer
+    ) -> None:
         """Though the answer to the first attempt never came: it hung after it had done it."""
         server.start()
         site.use(f"{server.url}?timeout=0.3&wait=30")
@@ -97,7 +101,7 @@ class TestDown:
             await asyncio.gather(*adding)
         assert (await site.queue.counts())[State.WAITING] == 50
 
-    async def test_a_worker_says_so_and_begins_when_it_comes(
+    async def test_a_worker_logs_it_and_starts_when_the_server_starts(
         self, site: Site, server: RedisServer
     ) -> None:
         worker = await site.start_worker()
@@ -137,7 +141,9 @@ class TestKilledAndRestarted:
             assert ends[id] >= 1, job
         assert all(worker.is_running for worker in workers)
 
-    async def test_empty_it_is_as_good_as_new(self, site: Site, server: RedisServer) -> None:
+    async def test_an_empty_server_works_like_a_new_one(
+        self, site: Site, server: RedisServer
+    ) -> None:
         """No disk, no data: what ran is dropped, and what comes is done."""
         server.start()
         worker = await site.start_worker("--lease=1")
@@ -150,7 +156,7 @@ class TestKilledAndRestarted:
         await site.until(lambda: f"job {job.id}: lease lost" in worker.log)
         await prove_it_works(site, worker)
 
-    async def test_a_reader_of_events_is_told_and_misses_nothing(
+    async def test_a_reader_of_events_gets_an_error_and_misses_nothing(
         self, site: Site, server: RedisServer
     ) -> None:
         """Whoever reads on after the error."""
@@ -203,7 +209,7 @@ async def prove_someone_works(site: Site) -> None:
 
 
 class TestHung:
-    async def test_everybody_is_told_and_goes_on(self, site: Site, server: RedisServer) -> None:
+    async def test_all_report_it_and_continue(self, site: Site, server: RedisServer) -> None:
         """It accepts connections, and says nothing: nobody may wait for ever for that."""
         server.start()
         worker = await site.start_worker()
@@ -219,7 +225,7 @@ class TestHung:
             server.go_on()
         await prove_it_works(site, worker)
 
-    async def test_for_a_moment_is_not_noticed(self, site: Site, server: RedisServer) -> None:
+    async def test_a_short_pause_is_not_noticed(self, site: Site, server: RedisServer) -> None:
         server.start()
         worker = await site.start_worker()
         with server.client() as client:
@@ -247,7 +253,7 @@ class TestHung:
 
 class TestUnderLoad:
     @pytest.mark.parametrize("nuisance", ["client kill", "script flush"])
-    async def test_a_nuisance_costs_no_job(
+    async def test_broken_connections_lose_no_job(
         self, site: Site, server: RedisServer, nuisance: str
     ) -> None:
         """Connections break, scripts are forgotten: each job is still finished, by one run."""

@@ -73,7 +73,9 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert trace.tb_frame.f_code.co_name == f"in_{where}"
 
 
-async def test_a_retry_says_when(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_of_a_retry_has_its_delay(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
     @queue.task(attempts=2, backoff=90)
     async def send() -> None:
         raise ValueError("boom")
@@ -160,7 +162,7 @@ async def test_an_expired_job_is_logged(
     assert "failed without a run: expired" in failed.getMessage()
 
 
-async def test_a_job_that_asks_for_another_time_is_no_failure(
+async def test_a_postponed_job_is_not_logged_as_a_failure(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     @queue.task
@@ -175,7 +177,7 @@ async def test_a_job_that_asks_for_another_time_is_no_failure(
     assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
 
 
-async def test_a_cancelled_job_is_no_failure(
+async def test_a_cancelled_job_is_not_logged_as_a_failure(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     @queue.task
@@ -239,7 +241,7 @@ async def test_ids_and_names_of_other_programs_are_escaped(
     assert r"job \x1b[2J\u202eodd\n (\x1b[2J\u202eodd)" in record.getMessage()
 
 
-async def test_the_log_survives_an_error_that_cannot_be_shown(
+async def test_an_error_without_a_text_is_logged(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd(Exception):

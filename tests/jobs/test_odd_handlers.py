@@ -169,7 +169,7 @@ class TestWhatHandlersRaise:
         async with Worker(queue, grace=0):
             assert await job.result(timeout=30) == "done"
 
-    async def test_an_interrupt_under_our_own_signal_handlers_is_the_handler_s(
+    async def test_a_keyboard_interrupt_while_run_handles_signals_fails_the_attempt(
         self, queue: Queue
     ) -> None:
         """Ctrl+C asks the worker to stop then, so no `KeyboardInterrupt` comes of it."""
@@ -185,7 +185,9 @@ class TestWhatHandlersRaise:
         worker.request_stop()
         await running
 
-    def test_an_interrupt_that_may_be_the_user_s_counts_and_passes_on(self, tmp_path: Any) -> None:
+    def test_a_keyboard_interrupt_that_may_be_ctrl_c_fails_the_attempt_and_is_raised(
+        self, tmp_path: Any
+    ) -> None:
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
         async def interrupted() -> None:
@@ -252,7 +254,9 @@ class TestBackoffFunctions:
 
 
 class TestGroups:
-    async def test_that_hold_only_retry_after_postpone_by_the_longest(self, queue: Queue) -> None:
+    async def test_that_hold_only_retry_after_postpone_by_the_longest_delay(
+        self, queue: Queue
+    ) -> None:
         """No attempt is used up."""
         runs: list[int] = []
 
@@ -280,7 +284,7 @@ class TestGroups:
             [Unrecoverable("gone"), LookupError("given up on")],
         ],
     )
-    async def test_that_hold_only_final_ones_end_the_job(
+    async def test_that_hold_only_final_errors_fail_the_job_for_good(
         self, queue: Queue, members: list[Exception]
     ) -> None:
         @queue.task(attempts=5, give_up_on=LookupError)
@@ -291,7 +295,7 @@ class TestGroups:
         async with Worker(queue, grace=0):
             await fails_after(job, 1)
 
-    async def test_that_hold_another_error_are_tried_again(self, queue: Queue) -> None:
+    async def test_that_hold_another_error_are_retried(self, queue: Queue) -> None:
         @queue.task(attempts=3)
         async def fail() -> None:
             raise ExceptionGroup("several", [Unrecoverable("gone"), RetryAfter(1), OSError("net")])
@@ -394,9 +398,7 @@ class TestCancellingAllTasks:
             assert await job.result(timeout=30) == "fine"
         assert (await job.refresh()).attempts_made == 2
 
-    async def test_calls_that_were_on_their_way_to_the_store_do_not_hang(
-        self, queue: Queue
-    ) -> None:
+    async def test_cancelled_calls_of_the_store_do_not_hang(self, queue: Queue) -> None:
         me = asyncio.current_task()
         adding = asyncio.create_task(queue.add("x"))
         await asyncio.sleep(0)
@@ -451,7 +453,7 @@ class TestWorkersThatFail:
         with pytest.raises(LookupError, match="the block's"):
             await block()
 
-    async def test_stop_by_themselves_and_tell_whoever_stops_them(
+    async def test_stop_by_themselves_and_stop_raises_the_error(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def broken(self: Worker) -> None:
@@ -464,7 +466,9 @@ class TestWorkersThatFail:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await worker.stop()
 
-    async def test_that_run_raise_it(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_run_raises_the_error(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
@@ -472,7 +476,7 @@ class TestWorkersThatFail:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await Worker(queue).run()
 
-    async def test_whose_main_task_is_cancelled_stop_gracefully(self, queue: Queue) -> None:
+    async def test_whose_task_is_cancelled_stop_gracefully(self, queue: Queue) -> None:
         started = asyncio.Event()
 
         @queue.task
@@ -614,7 +618,7 @@ class TestLoggingThatIsBroken:
 
 
 class TestStoppingUnderAttack:
-    async def test_outcomes_are_stored_though_a_handler_cancels_all_tasks_at_the_end(
+    async def test_outcomes_are_stored_although_a_handler_cancels_all_tasks_at_shutdown(
         self, queue: Queue
     ) -> None:
         """In the grace period of the worker, and when it is about to begin."""
@@ -640,7 +644,7 @@ class TestStoppingUnderAttack:
         assert (job.state, job.value) == (State.COMPLETED, "done")
 
     @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
-    async def test_a_stop_that_is_cancelled_hands_back_all_the_same(
+    async def test_a_stop_that_is_cancelled_still_hands_jobs_back(
         self, queue: Queue, how: str
     ) -> None:
         """What ran must not go on beside its next run."""
@@ -695,7 +699,7 @@ class TestStoppingUnderAttack:
             "UsageError: a handler cannot wait for its own worker, which is stopping now"
         )
 
-    async def test_a_fetcher_that_fails_once_still_stores_what_ended(
+    async def test_a_fetcher_that_fails_once_still_stores_outcomes(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settle = QueueConsumer._settle
@@ -719,7 +723,7 @@ class TestStoppingUnderAttack:
                 await asyncio.Event().wait()
         assert (await job.refresh()).state is State.COMPLETED
 
-    async def test_somebody_else_s_cancellation_is_not_replaced_by_a_failure(
+    async def test_a_cancellation_by_other_code_is_not_replaced_by_the_error_of_the_worker(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def broken(self: Worker) -> None:
@@ -739,7 +743,7 @@ class TestStoppingUnderAttack:
         assert task.cancelled()
 
 
-def test_a_worker_whose_event_loop_ended_lets_go_of_its_jobs(
+def test_a_worker_whose_event_loop_has_ended_renews_no_leases(
     tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It was not stopped. Nothing of it goes on: no lease is renewed, no failure is logged."""
@@ -767,7 +771,7 @@ def test_a_worker_whose_event_loop_ended_lets_go_of_its_jobs(
     assert "failed for good" not in caplog.text
 
 
-async def test_a_suspect_begins_though_its_worker_s_tasks_were_cancelled(
+async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for claims that are under way, and those were cancelled."""
@@ -829,7 +833,7 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
         assert worker._failure is None
 
 
-async def test_retry_after_nothing_is_no_tight_loop(clock: Any) -> None:
+async def test_retry_after_zero_seconds_is_no_tight_loop(clock: Any) -> None:
     queue = Queue("mail", Store("memory://", clock=clock))
 
     @queue.task

@@ -219,7 +219,7 @@ class TestErrors:
 
 
 class TestContext:
-    async def test_tells_of_its_job(self, queue: Queue) -> None:
+    async def test_shows_its_job(self, queue: Queue) -> None:
         """And counts attempts from 1."""
         seen: list[tuple[str, int]] = []
 
@@ -266,7 +266,7 @@ class TestContext:
         assert await job.logs() == ["half", "?", "done"]
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_of_a_job_that_has_ended_drops_what_is_said(
+    async def test_of_a_job_that_has_ended_drops_reports(
         self, queue: Queue, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """By a thread that the handler left behind. A warning says so, once."""
@@ -296,7 +296,7 @@ class TestContext:
         assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"] * 2
 
     @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
-    async def test_progress_that_is_no_json_is_refused_where_it_is_said(
+    async def test_progress_that_is_not_json_raises_in_the_handler(
         self, queue: Queue, value: object
     ) -> None:
         refusals: list[Exception] = []
@@ -314,7 +314,7 @@ class TestContext:
         assert len(refusals) == 1
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_progress_of_too_many_bytes_is_refused_where_it_is_said(
+    async def test_progress_of_too_many_bytes_raises_in_the_handler(
         self, queue: Queue, where: str
     ) -> None:
         """With its size, the limit and what to do. The progress from before stays."""
@@ -334,7 +334,7 @@ class TestContext:
         assert "or raise Queue(max_size=…)" in caught.value.error
         assert (await job.refresh()).progress == "begun"
 
-    async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
+    async def test_stopping_can_be_checked_by_a_thread(self, queue: Queue) -> None:
         """A long function may ask, and return what it has."""
 
         @queue.task
@@ -371,7 +371,7 @@ class TestInProcesses:
         with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
             await wrong.result(timeout=20)
 
-    async def test_they_tell_their_progress_and_are_used_again(self, worker: Worker) -> None:
+    async def test_they_report_progress_and_are_reused(self, worker: Worker) -> None:
         """A process is not started for each job."""
         jobs = [await process_tasks.report.enqueue() for _ in range(3)]
         pids = {await job.result(timeout=20) for job in jobs}
@@ -380,7 +380,7 @@ class TestInProcesses:
         assert (await jobs[0].refresh()).progress == {"done": 0.5}
         assert await jobs[0].logs() == ["half"]
 
-    async def test_they_cannot_tell_progress_of_too_many_bytes(self, worker: Worker) -> None:
+    async def test_they_cannot_report_progress_of_too_many_bytes(self, worker: Worker) -> None:
         job = await process_tasks.report.enqueue(2_000_000)
         with pytest.raises(JobFailed, match=r"at most 1,048,576 bytes .*2,000,002"):
             await job.result(timeout=20)
@@ -394,7 +394,7 @@ class TestInProcesses:
             ("hard exit", "ProcessDied: the process that ran it has died: exit code 4", 2),
         ],
     )
-    async def test_what_they_raise_steers_the_job_as_elsewhere(
+    async def test_control_exceptions_work_as_in_the_event_loop(
         self, worker: Worker, how: str, reason: str, attempts: int
     ) -> None:
         job = await process_tasks.fail.enqueue(how)
@@ -405,7 +405,7 @@ class TestInProcesses:
         after = await process_tasks.double.enqueue(2)
         assert await after.result(timeout=20) == 4
 
-    async def test_retry_after_and_give_up_on_hold_there_too(self, worker: Worker) -> None:
+    async def test_retry_after_and_give_up_on_work_there_too(self, worker: Worker) -> None:
         later = await process_tasks.fail.enqueue("later")
         await until_state(later, State.DELAYED)
         assert later.attempts_made == 0
@@ -424,7 +424,7 @@ class TestInProcesses:
             assert await job.result(timeout=20) == "nothing"
 
 
-async def test_a_handler_that_swallows_a_cancellation_is_told_again(
+async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
@@ -450,7 +450,7 @@ async def test_a_handler_that_swallows_a_cancellation_is_told_again(
     assert len(swallowed) == 2
 
 
-async def test_a_handler_that_finishes_in_spite_of_its_cancellation_has_finished(
+async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
     queue: Queue,
 ) -> None:
     """What it did is done, and the store says so."""
@@ -479,7 +479,7 @@ class Large:
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
 @pytest.mark.parametrize("how", ["fails", "times out"])
-async def test_what_a_failed_handler_held_is_freed_without_the_garbage_collector(
+async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_collector(
     queue: Queue, where: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No cycle of references goes through its traceback."""

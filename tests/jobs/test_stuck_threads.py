@@ -62,7 +62,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
 
 
 @pytest.mark.parametrize("why", ["time-out", "cancelled"])
-async def test_their_run_ends_and_gives_its_place_back(
+async def test_their_run_ends_and_frees_its_place(
     queue: Queue, call: Call, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @queue.task(timeout=60)
@@ -122,7 +122,7 @@ async def test_their_jobs_are_handed_back_when_the_worker_stops(
     assert not messages(caplog, logging.ERROR)
 
 
-async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
+async def test_a_worker_without_free_threads_still_runs_coroutines(
     queue: Queue, call: Call, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Plain functions wait until a thread has ended, and no attempt of theirs is used up."""
@@ -176,7 +176,7 @@ async def _coroutine() -> str:
 
 
 @pytest.mark.parametrize("make", [lambda: "too late", _coroutine], ids=["value", "coroutine"])
-async def test_what_they_return_and_report_later_is_dropped(
+async def test_results_and_reports_after_the_end_are_dropped(
     queue: Queue, call: Call, make: Callable[[], Any]
 ) -> None:
     reported = threading.Event()

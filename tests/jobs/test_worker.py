@@ -58,7 +58,7 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=20) for job in jobs))
         assert most == limit
 
-    async def test_no_more_jobs_are_claimed_than_there_is_room_for(self, queue: Queue) -> None:
+    async def test_no_more_jobs_are_claimed_than_there_is_capacity_for(self, queue: Queue) -> None:
         """The rest is for other workers."""
         may_end = asyncio.Event()
 
@@ -96,7 +96,7 @@ class TestConcurrency:
         share = Counter(order[:100])
         assert min(share["mail"], share["other"]) >= 30
 
-    async def test_a_queue_alone_has_all_the_room(self, queue: Queue, url: str) -> None:
+    async def test_a_single_queue_gets_all_of_the_capacity(self, queue: Queue, url: str) -> None:
         """The share of an empty one is not kept free."""
         other = Queue("other", queue.store)
         running: list[int] = []
@@ -175,7 +175,7 @@ class TestCalls:
         assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
 
-    async def test_take_no_more_jobs_while_results_wait_to_be_stored(
+    async def test_claim_no_jobs_while_results_wait_to_be_stored(
         self, queue: Queue, calls: Calls
     ) -> None:
         """They would fill the memory: results come faster than they are stored."""
@@ -191,7 +191,7 @@ class TestCalls:
         settled = itertools.accumulate(calls.outcomes)
         assert max(map(operator.sub, claimed, settled)) <= 3 * 20
 
-    async def test_note_little_at_a_time_and_all_before_the_end(
+    async def test_store_few_updates_at_a_time_and_all_before_the_outcome(
         self, queue: Queue, calls: Calls
     ) -> None:
         @queue.task
@@ -230,7 +230,9 @@ class TestStopping:
         assert await first.result(timeout=30) == "done"
         assert (await second.refresh()).state is State.WAITING
 
-    async def test_hands_back_what_outlasts_its_grace(self, queue: Queue) -> None:
+    async def test_hands_back_jobs_that_run_longer_than_the_grace_period(
+        self, queue: Queue
+    ) -> None:
         """In their order, before those that wait, without using up an attempt."""
         ended: list[str] = []
 
@@ -266,7 +268,7 @@ class TestStopping:
         line = await queue.jobs(State.WAITING, limit=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 
-    async def test_hands_back_what_leaves_in_two_claims_in_its_order(
+    async def test_hands_back_the_jobs_of_two_claims_in_their_order(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The answer to the second claim comes when the first jobs could be back long ago."""
@@ -303,7 +305,7 @@ class TestStopping:
         line = await queue.jobs(State.WAITING)
         assert [job.id for job in line] == [job.id for job in [*first, *second]]
 
-    async def test_grace_may_be_told_when_it_stops(self, queue: Queue) -> None:
+    async def test_grace_can_be_given_to_stop(self, queue: Queue) -> None:
         @queue.task
         async def run() -> None:
             await asyncio.Event().wait()
@@ -353,7 +355,7 @@ class TestStopping:
         with pytest.raises(UsageError, match="has been started already"):
             await worker.start()
 
-    async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
+    async def test_stopping_a_worker_that_never_started_does_nothing(self, queue: Queue) -> None:
         await Worker(queue).stop()
         await Worker(queue).aclose()
 
@@ -432,7 +434,7 @@ def test_a_worker_needs_queues(queues: Any) -> None:
         Worker(*queues)
 
 
-async def test_the_same_queue_twice_is_one(queue: Queue) -> None:
+async def test_the_same_queue_object_twice_counts_once(queue: Queue) -> None:
     """Else its room would be counted twice."""
     ran: list[int] = []
 
@@ -526,7 +528,7 @@ class TestTrouble:
             yield
             connection.execute("ROLLBACK")
 
-    async def test_what_came_of_jobs_is_stored_when_the_store_answers_again(
+    async def test_outcomes_are_stored_when_the_store_is_available_again(
         self, impatient: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Nothing is lost or run again; the trouble is told once, and its end."""
@@ -555,7 +557,7 @@ class TestTrouble:
         assert caplog.text.count("store unavailable") == 1
         assert caplog.text.count("store available again") == 1
 
-    async def test_a_worker_that_cannot_reach_its_store_stops_all_the_same(
+    async def test_a_worker_whose_store_is_unavailable_can_be_stopped(
         self,
         impatient: Queue,
         tmp_path: Path,
@@ -627,7 +629,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])
-async def test_a_run_that_is_told_to_end_before_it_begins_takes_no_room_for_ever(
+async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
     """The news may come from a thread, between two steps of the event loop."""

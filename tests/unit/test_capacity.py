@@ -88,7 +88,7 @@ def test_no_place_is_free_while_a_queue_waits_for_one(
         queues.check()
 
 
-def test_whoever_has_waited_longest_is_next() -> None:
+def test_the_queue_that_has_waited_longest_is_next() -> None:
     """With less room than queues, none has a second turn while another waits."""
     queues = Queues(2, 5)
     queues.ask(1)
@@ -103,7 +103,7 @@ def test_whoever_has_waited_longest_is_next() -> None:
     assert order == [0, 1, 2, 3, 4] * 3
 
 
-def test_a_queue_alone_has_all_of_it() -> None:
+def test_a_single_queue_gets_all_of_it() -> None:
     queues = Queues(10, 3)
     for share in queues.shares[1:]:
         queues.capacity.mark_empty(share)
