@@ -35,8 +35,8 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 class ManualClock:
     """A clock that stands still until it is advanced: `Store("memory://", clock=clock)`.
 
-    The option `clock` of `hasten.Store` and of `LoadSheddingMiddleware` takes it. Queues and limits
-    go by the clock of their store.
+    `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
+    the clock of their store.
 
     In a queue it decides when delayed and retried jobs are due, when jobs expire, what age finished
     ones have, and what time is written down. A worker asks the clock of its first queue. In limits

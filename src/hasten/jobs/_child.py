@@ -34,7 +34,7 @@ from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
 from hasten.jobs._failures import Failure
-from hasten.jobs._record import JobRecord, LogLine, Note, Progress
+from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 
 if TYPE_CHECKING:
     from hasten.jobs._tasks import TaskCore
@@ -294,7 +294,7 @@ def _find(order: Order) -> TaskCore:
     return core
 
 
-def _said(order: Order, note: Note) -> Said:
+def _said(order: Order, note: RunUpdate) -> Said:
     match note:
         case Progress(value=value):
             return Said(order.number, progress=value)

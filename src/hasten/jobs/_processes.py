@@ -38,7 +38,7 @@ from hasten.jobs._child import (
     serve,
 )
 from hasten.jobs._failures import Failure
-from hasten.jobs._record import LogLine, Note, Progress
+from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Processes:
         self,
         core: TaskCore,
         run: Run,
-        note: Callable[[Note], None],
+        note: Callable[[RunUpdate], None],
         *,
         started: Callable[[], None],
     ) -> str | Failure:
@@ -143,7 +143,7 @@ class Processes:
 class _Call:
     """A job that a child has been ordered to run. Made in the event loop that waits for it."""
 
-    def __init__(self, order: Order, note: Callable[[Note], None]) -> None:
+    def __init__(self, order: Order, note: Callable[[RunUpdate], None]) -> None:
         self.order = order
         self._note = note
         self._loop = asyncio.get_running_loop()
@@ -187,7 +187,7 @@ class _Child:
         self._killed = False
         self.has_ended = False
 
-    async def run(self, order: Order, note: Callable[[Note], None]) -> str | Failure:
+    async def run(self, order: Order, note: Callable[[RunUpdate], None]) -> str | Failure:
         call = _Call(order, note)
         with self._lock:
             if self.has_ended:
