@@ -1,4 +1,4 @@
-"""Requests that are counted on Redis."""
+"""Requests with limits that are counted on Redis."""
 
 from __future__ import annotations
 

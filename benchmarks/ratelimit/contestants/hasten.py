@@ -11,8 +11,8 @@ from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 
 ROOM = 2_000_000  # more keys than are counted, so that all of them are kept
 
-# Where Redis does not answer in time, hasten counts without it. What is compared is counting there,
-# also on a machine that is busy.
+# When Redis does not answer in time, hasten counts in memory. Here all counts have to be on Redis,
+# even on a busy machine.
 TIMEOUT_SECONDS = 10
 
 

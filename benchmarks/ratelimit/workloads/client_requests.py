@@ -1,4 +1,4 @@
-"""Requests of a contestant, by its library alone or through its application."""
+"""Requests of clients, to a library alone or to an application with limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.ratelimit.contestant import PythonContestant, Rate
 CLIENTS: Final = clients(1_000)
 
 Request: TypeAlias = Callable[[str], Awaitable[bool]]
-"""Whether a client's request passed."""
+"""Sends a request of a client, and returns whether it passed."""
 
 
 def by_library(
@@ -41,10 +41,8 @@ def by_application(app: Application, path: str) -> Request:
     return request
 
 
-def in_the_first_way(
-    contestant: type[PythonContestant], rate: Rate, url: str | None = None
-) -> Request:
-    """By its first algorithm, or through an application where it is a part of one."""
+def by_default(contestant: type[PythonContestant], rate: Rate, url: str | None = None) -> Request:
+    """Return requests to the library, or to an application if the library is only a part of one."""
     if contestant.algorithms:
         return by_library(contestant, contestant.algorithms[0], [rate], url)
     return by_application(contestant.application({"/one": [rate]}, url=url), "/one")

@@ -1,4 +1,4 @@
-"""Requests with three policies each, counted on Redis, while 100 are under way."""
+"""Requests with three policies each, counted on Redis, 100 at a time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _measure(
     taken, cpu = time.perf_counter() - start, time.process_time() - cpu
     executed, busy = _executed(server) - executed, _server_seconds(server) - busy
     if executed < done:
-        raise AssertionError(f"did not ask Redis: {executed} commands for {done} requests")
+        raise AssertionError(f"did not use Redis: {executed} commands for {done} requests")
     sent = await _commands(passing, server)
     for _ in range(3):
         await denying(CLIENTS[0])
@@ -72,7 +72,7 @@ async def _measure(
 
 
 async def _commands(request: Request, server: redis.Redis, *, denied: bool = False) -> float:
-    """How many reach the server for each request, those of scripts not counted."""
+    """Return how many commands reach the server for each request, without those of scripts."""
     monitoring: Any = server.monitor()  # type: ignore[no-untyped-call]
     with monitoring as monitor:
         await repeat(request, concurrent=CONCURRENT, count=COUNTED, denied=denied)
@@ -86,7 +86,7 @@ async def _commands(request: Request, server: redis.Redis, *, denied: bool = Fal
 
 
 def _executed(server: redis.Redis) -> int:
-    """All commands so far, those of scripts included."""
+    """Return the number of all commands so far, with those of scripts."""
     stats = server.info("commandstats")
     return sum(stat["calls"] for name, stat in stats.items() if name != "cmdstat_info")
 
