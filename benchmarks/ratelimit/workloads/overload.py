@@ -19,7 +19,7 @@ SCOPE: Final = {"type": "http", "method": "GET", "path": "/", "headers": [], "cl
 
 
 async def measure(contestant: type[PythonContestant], *, seconds: float) -> dict[str, Any]:
-    from hasten.ratelimit import LoadSheddingMiddleware
+    from hasten.loadshedding import LoadSheddingMiddleware
 
     bare, shedding = database(), LoadSheddingMiddleware(database())
     return {

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit._gradient import QUEUE, Bounds, Level, Window, adapt
+from hasten.loadshedding._gradient import PROBE, Bounds, Level, Window, adapt
 
-BOUNDS = Bounds(least=5, most=200, max_lag_us=100_000)
+BOUNDS = Bounds(minimum=5, maximum=200, max_lag_us=100_000)
 
 windows = st.builds(
     Window,
-    took_us=st.floats(0, 1e9),
+    duration_us=st.floats(0, 1e9),
     in_flight=st.integers(0, 10_000),
     lag_us=st.integers(0, 1_000_000),
 )
@@ -25,7 +25,7 @@ def test_it_stays_within_its_bounds(seen: list[Window]) -> None:
     level = Level(20)
     for window in seen:
         level = adapt(level, window, BOUNDS)
-        assert BOUNDS.least <= level.limit <= BOUNDS.most
+        assert BOUNDS.minimum <= level.limit <= BOUNDS.maximum
         assert level.usual_us >= 0
 
 
@@ -33,7 +33,7 @@ def test_it_grows_while_requests_take_as_long_as_ever() -> None:
     level = Level(20)
     for _ in range(500):
         level = adapt(level, Window(10_000, int(level.limit)), BOUNDS)
-    assert level.limit == BOUNDS.most
+    assert level.limit == BOUNDS.maximum
 
 
 def test_it_falls_when_they_take_longer() -> None:
@@ -51,8 +51,8 @@ def test_it_falls_under_a_load_that_rises_whatever_is_usual(
     for _ in range(60):
         before = level.limit
         level = adapt(level, Window(usual_us * times, int(level.limit) + 1), BOUNDS)
-        assert level.limit <= max(before, 2 * QUEUE)
-    assert level.limit <= max(BOUNDS.least, limit / 2, 3 * QUEUE)
+        assert level.limit <= max(before, 2 * PROBE)
+    assert level.limit <= max(BOUNDS.minimum, limit / 2, 3 * PROBE)
 
 
 @given(st.floats(1, 1e7), st.lists(windows, max_size=30))
@@ -62,7 +62,7 @@ def test_it_recovers_from_whatever_there_was(took_us: float, seen: list[Window])
         level = adapt(level, window, BOUNDS)
     for _ in range(4000):
         level = adapt(level, Window(took_us, int(level.limit) + 1), BOUNDS)
-    assert level.limit == BOUNDS.most
+    assert level.limit == BOUNDS.maximum
 
 
 @pytest.mark.parametrize("window", [Window(1e9, 200), Window(10_000, 1, lag_us=100_001)])
@@ -72,8 +72,8 @@ def test_no_overload_takes_it_below_the_least(window: Window, least: int) -> Non
     tried anew lets them."""
     level = Level(100, usual_us=10_000, windows=600)
     for _ in range(100):
-        level = adapt(level, window, Bounds(least, most=200, max_lag_us=100_000))
-    assert least <= level.limit <= max(least, 2 * QUEUE + 0.1)
+        level = adapt(level, window, Bounds(least, maximum=200, max_lag_us=100_000))
+    assert least <= level.limit <= max(least, 2 * PROBE + 0.1)
 
 
 @pytest.mark.parametrize(("took_us", "after"), [(1e9, 90.8), (0, 100.8)])
@@ -119,7 +119,7 @@ def test_it_finds_what_a_process_can_do(capacity: int) -> None:
 
     found = list(limits(Level(20, usual_us=10_000, windows=20)))[-100:]
     assert capacity <= min(found)
-    assert max(found) <= 2.5 * capacity + 2 * QUEUE
+    assert max(found) <= 2.5 * capacity + 2 * PROBE
 
 
 def test_an_overload_that_lasts_raises_the_limit_slowly() -> None:

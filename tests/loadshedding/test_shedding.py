@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit import LoadSheddingMiddleware, Shed
+from hasten.loadshedding import LoadSheddingMiddleware, Shed
+from hasten.loadshedding._load import Lag
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, until
 from tests.ratelimit import sites
 
@@ -101,7 +102,7 @@ async def test_what_is_too_much_is_refused_at_once(site: Site) -> None:
     site.begins.set()
     assert (await ask(shedder)).status == 200
     assert (shedder.stats.allowed, shedder.stats.shed) == (4, 1)
-    assert shedder.in_flight == 0
+    assert shedder.stats.in_flight == 0
 
 
 async def test_clients_are_told_to_come_at_different_times(site: Site) -> None:
@@ -166,12 +167,12 @@ async def test_clients_that_send_slowly_take_no_room(site: Site) -> None:
     scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
     slow = asyncio.create_task(shedder(scope, receive, send))
     await waiting.wait()
-    assert shedder.in_flight == 0
+    assert shedder.stats.in_flight == 0
     site.begins.set()
     assert (await ask(shedder)).status == 200
     incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
     await slow
-    assert shedder.in_flight == 0
+    assert shedder.stats.in_flight == 0
 
 
 async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
@@ -180,7 +181,7 @@ async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
     site.ends.clear()
     async with open_(shedder) as exchange:
         await until(lambda: exchange.messages, "the answer to begin")
-        assert shedder.in_flight == 0
+        assert shedder.stats.in_flight == 0
         site.ends.set()
         await exchange.response()
 
@@ -190,7 +191,7 @@ async def test_room_is_free_when_a_request_fails(site: Site) -> None:
     site.begins.set()
     async with open_(shedder, "/broken") as exchange:
         assert isinstance(await exchange.ended(), RuntimeError)
-        assert shedder.in_flight == 0
+        assert shedder.stats.in_flight == 0
     assert (await ask(shedder)).status == 200
 
 
@@ -199,7 +200,7 @@ async def test_room_is_free_when_a_request_is_cancelled(site: Site) -> None:
     async with open_(shedder) as exchange:
         await until(lambda: site.under_way == 1, "it to be under way")
         await exchange.cancel()
-        assert shedder.in_flight == 0
+        assert shedder.stats.in_flight == 0
 
 
 async def test_room_is_free_when_the_client_leaves() -> None:
@@ -210,10 +211,10 @@ async def test_room_is_free_when_the_client_leaves() -> None:
     shedder = LoadSheddingMiddleware(app, min_concurrency=1)
     async with open_(shedder) as exchange:
         await until(lambda: exchange.receives == 1, "it to wait for the client to leave")
-        assert shedder.in_flight == 1
+        assert shedder.stats.in_flight == 1
         exchange.disconnect()
         assert await exchange.ended() is None
-        assert shedder.in_flight == 0
+        assert shedder.stats.in_flight == 0
 
 
 async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
@@ -231,10 +232,10 @@ async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
     async with open_(shedder) as exchange:
         await entered.wait()
         await asyncio.sleep(0)
-        assert shedder.in_flight == 1
+        assert shedder.stats.in_flight == 1
         goes_on.set()
         await exchange.ended()
-    assert shedder.in_flight == 0
+    assert shedder.stats.in_flight == 0
 
 
 async def many(
@@ -281,9 +282,9 @@ async def test_few_requests_or_a_short_time_are_not_learnt_from(
     site: Site, time: Time, count: int, took: float, learns: bool
 ) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
-    before = shedder._level
+    before = shedder._load.level
     await many(shedder, site, time, count, took)
-    assert (shedder._level != before) is learns
+    assert (shedder._load.level != before) is learns
 
 
 async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) -> None:
@@ -301,7 +302,7 @@ async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) ->
     shedder = LoadSheddingMiddleware(app, min_concurrency=1, clock=time)
     for _ in range(10):
         await shedder({"type": "http", "method": "POST", "headers": []}, receive, send)
-    assert shedder._level.usual_us == pytest.approx(20_000)
+    assert shedder._load.level.usual_us == pytest.approx(20_000)
 
 
 async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: Time) -> None:
@@ -316,6 +317,7 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
         return ask_loop(delay, *args, **options)
 
     shedder = LoadSheddingMiddleware(site, min_concurrency=50, clock=time)
+    lag = shedder._load._lag = Lag(lambda: time.now)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "call_later", call_later)
         site.begins.set()
@@ -323,7 +325,7 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
             for _ in range(10):
                 await ask(shedder)
         time.now = 9.0
-        await until(lambda: shedder._lag._asked_at is None, "the event loop to answer")
+        await until(lambda: lag._started_at is None, "the event loop to answer")
     assert asked == [1.0, 1.02]
 
 
@@ -347,6 +349,7 @@ async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Ti
         await send({"type": "http.response.body", "body": b""})
 
     shedder.app = app
+    shedder._load._lag = Lag(lambda: time.now)
     for _ in range(50):
         await ask(shedder)
     assert shedder.stats.limit < grown
@@ -365,13 +368,13 @@ async def test_every_framework_sheds_load_while_a_handler_runs(framework: str) -
     app = sites.FRAMEWORKS[framework](site, install)
     async with open_(app, headers=[(b"x-wait", b"1")]) as exchange:
         await until(lambda: site.under_way == 1, "it to be under way")
-        assert sum(each.in_flight for each in shedders) == 1
+        assert sum(each.stats.in_flight for each in shedders) == 1
         refused = await ask(app)
         assert (refused.status, refused.get("cache-control")) == (503, "no-store")
         site.gate.set()
         assert (await exchange.response()).status == 200
     assert (await ask(app)).status == 200
-    assert sum(each.in_flight for each in shedders) == 0
+    assert sum(each.stats.in_flight for each in shedders) == 0
 
 
 async def test_all_routes_of_litestar_share_one_shedder() -> None:

@@ -1,7 +1,7 @@
-"""One middleware where a framework makes many.
+"""Share one middleware among the many that Litestar makes.
 
-Litestar makes one for each of its routes. What they count is to be counted together, so the first
-that serves a request of an application is the one that the others take their parts from.
+Litestar makes a middleware for each of its routes. They have to count together, so all of them use
+the state of the first one that serves a request of their application.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from collections import deque
 from typing import Final, TypeVar
 
 from hasten._asgi import Scope
-from hasten.ratelimit._root_paths import framework_of
+from hasten._frameworks import framework_of
 
 T = TypeVar("T")
 
-# The applications of Litestar cannot be referred to weakly. A process has one, its tests many.
+# Litestar applications cannot be referenced weakly. A process has one, its tests have many.
 _firsts: Final[deque[tuple[object, object, object]]] = deque(maxlen=16)
 
 
 def first_of(scope: Scope, own: T, definition: object) -> T:
-    """The first that was made by this definition for the application of a request: own, mostly."""
+    """Return the first object with this definition for the application of a request.
+
+    Returns own for every framework but Litestar.
+    """
     app = scope.get("app")
     if framework_of(app) != "litestar":
         return own

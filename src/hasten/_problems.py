@@ -1,4 +1,4 @@
-"""What a request gets that is refused."""
+"""Responses to refused requests: problem details (RFC 9457), plain text, or a message as JSON."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ QUOTA: Final = _TYPES + "quota-exceeded"
 CAPACITY: Final = _TYPES + "temporary-reduced-capacity"
 
 MAX_ACCEPT_CHARS: Final = 1024
-"""A longer Accept is not parsed."""
+"""A longer Accept header is not parsed."""
 
-# The ranges that hold what can be sent, the most specific one first. Whoever takes JSON of any kind
+# The media ranges that include each type, the most specific first. A client that accepts any JSON
 # can read a problem.
 _TEXT: Final = ("text/plain", "text/*", "*/*")
 _JSON: Final = (
@@ -40,25 +40,25 @@ def refusal(
     kind: str = QUOTA,
     is_text: bool = False,
 ) -> EncodedResponse:
-    """The answer to a refused request, without what tells of limits.
+    """Return the response to a refused request, without the headers of limits.
 
-    A message is sent as it is: a text as text/plain (as HTML it could be made to run), a mapping
-    as JSON. Without one it is a problem (RFC 9457) that names the limits, or with is_text its plain
-    text. Caches must not keep it: RFC 6585, section 4.
+    A message is sent as it is: a string as text/plain (as HTML it could inject scripts), a mapping
+    as JSON. Without one, the body is a problem (RFC 9457) that names the limits, or with is_text
+    its plain text. Caches must not store it: RFC 6585, section 4.
     """
     if isinstance(message, Mapping):
-        return _answer(status, "application/json", json.dumps(message))
+        return _response(status, "application/json", json.dumps(message))
     if message is None and not is_text:
-        return _answer(status, "application/problem+json", _problem(status, tuple(limits), kind))
-    return _answer(status, "text/plain; charset=utf-8", DETAIL if message is None else message)
+        return _response(status, "application/problem+json", _problem(status, tuple(limits), kind))
+    return _response(status, "text/plain; charset=utf-8", DETAIL if message is None else message)
 
 
-def wants_text(accept: str | None) -> bool:
-    """Whether a client wants plain text more than a problem. RFC 9110, section 12.5.1."""
+def prefers_text(accept: str | None) -> bool:
+    """Return whether a client prefers plain text to a problem. RFC 9110, section 12.5.1."""
     return accept is not None and len(accept) <= MAX_ACCEPT_CHARS and _prefers_text(accept)
 
 
-def _answer(status: int, media_type: str, body: str) -> EncodedResponse:
+def _response(status: int, media_type: str, body: str) -> EncodedResponse:
     content = body.encode("utf-8", "backslashreplace")
     headers = {
         "content-type": media_type,
@@ -88,20 +88,20 @@ def _phrase(status: int) -> str:
         return "Refused"
 
 
-# Clients send what they always send: to refuse one should cost next to nothing.
+# Clients repeat the same header: refusing them should cost next to nothing.
 @lru_cache(maxsize=256)
 def _prefers_text(accept: str) -> bool:
     weights = _weights(accept)
-    return _weight(weights, _TEXT) > max(_weight(weights, names) for names in _JSON)
+    return _weight(weights, _TEXT) > max(_weight(weights, ranges) for ranges in _JSON)
 
 
-def _weight(weights: Mapping[str, int], names: Sequence[str]) -> int:
-    """The weight of the first name that is given: that of the most specific range."""
-    return next((weights[name] for name in names if name in weights), 0)
+def _weight(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
+    """Return the weight of the first range that the header names, which is the most specific."""
+    return next((weights[name] for name in ranges if name in weights), 0)
 
 
 def _weights(accept: str) -> dict[str, int]:
-    """The weights in thousandths, by media range in lower case. What makes no sense is refused."""
+    """Return weights in thousandths by lower-case media range. A malformed weight is 0."""
     weights: dict[str, int] = {}
     for member in accept.split(","):
         name, *parameters = member.split(";")

@@ -1,5 +1,5 @@
 -- uses: places
--- cancelled: of these running jobs, those whose cancellation was asked for.
+-- find_cancelled: return the ids of those running jobs that somebody has cancelled.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
 local q = open(KEYS[1])

@@ -1,5 +1,5 @@
 -- uses: deleting
--- forget: delete a queue, in as many calls as it takes.
+-- obliterate: delete a queue, in as many calls as it takes.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {limit: how many jobs at most in this call}
 -- Returns 1 if there is more to delete.

@@ -1,5 +1,5 @@
 -- uses: taking
--- look: whether a claim would bring something.
+-- has_work: report whether a claim would return jobs now, and when one would later.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {}
 -- Returns {1 or 0, when the first delayed job is due, in ms, or false, how long the queue's rate

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten._problems import MAX_ACCEPT_CHARS, prefers_text, refusal
 from hasten.errors import InvalidOption
 from hasten.ratelimit._addresses import Addresses
-from hasten.ratelimit._answers import MAX_ACCEPT_CHARS, refusal, wants_text
 from hasten.ratelimit._fields import Fields, Policy, State
 
 TEXT = "text/plain; charset=utf-8"
@@ -18,7 +18,7 @@ PROBLEM = "application/problem+json"
 
 
 def media_type(accept: str | None) -> str:
-    found = refusal(None, status=429, limits=["a"], is_text=wants_text(accept))
+    found = refusal(None, status=429, limits=["a"], is_text=prefers_text(accept))
     return found.headers["content-type"]
 
 
