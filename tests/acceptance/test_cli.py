@@ -229,7 +229,7 @@ class TestSeveralProcesses:
         assert not any(map(is_alive, worker.children()))
 
     async def test_two_kinds_of_stop_requests_count_as_one(self, place: Place) -> None:
-        """A service manager may send SIGTERM to each process, whose pipe the parent has closed, too."""
+        """A service manager may send SIGTERM to each process beside the request of the parent."""
         jobs = await place.mail.add_many([("hold", None)] * 2)
         worker = await place.worker("--grace", "1", "--concurrency", "1", processes=2)
         await worker.until(lambda: len(place.held_by()) == 2)
