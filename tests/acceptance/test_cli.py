@@ -106,9 +106,10 @@ def is_alive(pid: int) -> bool:
 
 
 async def unspoilt(job: Job[object]) -> bool:
-    """Whether a job was handed back, by a worker that said so: no attempt, no crash.
+    """Return whether a job was handed back without an attempt or a crash.
 
-    More than once, perhaps: a process that learns later that it is to end may take it meanwhile.
+    That may happen more than once: a process that is asked to stop later may take the job
+    meanwhile.
     """
     record = (await job.refresh()).record
     assert record.state is State.WAITING
@@ -216,7 +217,7 @@ class TestSeveralProcesses:
     async def test_hand_jobs_back_and_end_with_status_0(
         self, place: Place, number: signal.Signals, whole_group: bool
     ) -> None:
-        """A service manager tells the parent, Ctrl+C all that are in its group."""
+        """A service manager signals the parent, and Ctrl+C the whole process group."""
         jobs = await place.mail.add_many([("hold", None)] * 2)
         worker = await place.worker("--grace", "0", "--concurrency", "1", processes=2)
         await worker.until(lambda: len(place.held_by()) == 2)
@@ -272,7 +273,7 @@ class TestSeveralProcesses:
         assert await unspoilt(job)
 
     async def test_handlers_find_nothing_on_standard_input(self, place: Place) -> None:
-        """What tells a process of its parent's end is not a handler's to read."""
+        """Handlers cannot read the pipe that shows a process the end of its parent."""
         worker = await place.worker(processes=2)
         job = await place.mail.add("read_input")
         await worker.until_logged("serves")
@@ -318,7 +319,7 @@ class TestWrongUse:
     async def test_files_in_the_folder_do_not_stand_in_for_packages(
         self, place: Place, program: Sequence[str]
     ) -> None:
-        """Neither for ours nor for those that the application imports."""
+        """Neither packages of hasten's own nor packages that the application imports."""
         for name in ("json", "logging", "msgspec", "redis", "rich", "typer"):
             (place.folder / f"{name}.py").write_text("raise SystemExit('taken')", encoding="utf-8")
         done = subprocess.run(

@@ -145,7 +145,7 @@ class TestForPrograms:
     """What a pipe, a file or a script gets."""
 
     def test_jobs_are_lines_of_fields_that_are_never_shortened(self, place: Place) -> None:
-        """Whatever the environment says of a terminal: there is none."""
+        """Whatever the environment says about a terminal, because there is none."""
         long = "x" * 300
         place.mail.add("hold", {"to": long}, job_id=LONG_ID)
         place.mail.add("pid", {"to": "[bold]"})

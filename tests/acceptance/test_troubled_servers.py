@@ -1,6 +1,6 @@
-"""A Redis that is down, hangs, forgets, refuses or breaks off: what is told, and what goes on.
+"""A Redis that is down, hangs, loses its data, rejects commands or breaks connections.
 
-Each test has a server of its own. Nobody restarts a worker here: it goes on by itself.
+Each test has its own server. No worker is restarted: each continues when the server works again.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class TestDown:
     async def test_a_producer_that_waits_adds_no_job_twice(
         self, site: Site, server: RedisServer
     ) -> None:
-        """Though the answer to the first attempt never came: it hung after it had done it."""
+        """Although the server hangs after the first attempt, and does not respond."""
         server.start()
         site.use(f"{server.url}?timeout=0.3&wait=30")
         for _ in range(5):
@@ -115,7 +115,7 @@ class TestKilledAndRestarted:
     async def test_under_load_loses_nothing_that_was_accepted(
         self, site: Site, server: RedisServer
     ) -> None:
-        """Each acknowledged job ends, finished by one run, and work goes on within seconds."""
+        """Each acknowledged job is finished by one run, and work continues within seconds."""
         server.start()
         workers = [await site.start_worker("--lease=2", "--concurrency=10") for _ in range(2)]
         accepted: set[str] = set()
@@ -144,7 +144,7 @@ class TestKilledAndRestarted:
     async def test_an_empty_server_works_like_a_new_one(
         self, site: Site, server: RedisServer
     ) -> None:
-        """No disk, no data: what ran is dropped, and what comes is done."""
+        """Without a disk it has lost its data: old runs are discarded, and new jobs run."""
         server.start()
         worker = await site.start_worker("--lease=1")
         job = await site.add(app.hold, gate=str(site.gate))
@@ -159,7 +159,7 @@ class TestKilledAndRestarted:
     async def test_a_reader_of_events_gets_an_error_and_misses_nothing(
         self, site: Site, server: RedisServer
     ) -> None:
-        """Whoever reads on after the error."""
+        """If it reads again after the error."""
         server.start()
         async with site.queue.events() as events:
             before = await _add(site)
@@ -210,7 +210,7 @@ async def prove_someone_works(site: Site) -> None:
 
 class TestHung:
     async def test_all_report_it_and_continue(self, site: Site, server: RedisServer) -> None:
-        """It accepts connections, and says nothing: nobody may wait for ever for that."""
+        """It accepts connections and never responds: no caller may wait for ever."""
         server.start()
         worker = await site.start_worker()
         await prove_it_works(site, worker)
@@ -236,7 +236,7 @@ class TestHung:
     async def test_in_the_middle_of_claims_loses_no_job(
         self, site: Site, server: RedisServer
     ) -> None:
-        """It does what it was asked after we gave up: those jobs are leased to nobody who knows."""
+        """It applies claims after their time-out: no worker knows that it has these jobs."""
         server.start()
         site.use(f"{server.url}?timeout=0.3")
         worker = await site.start_worker("--lease=5")
@@ -293,7 +293,7 @@ class TestRefusing:
         await prove_it_works(site, worker)
 
     async def test_memory_that_is_full(self, site: Site, server: RedisServer) -> None:
-        """Producers are told; workers go on, since that is what makes room."""
+        """Producers get an error; workers continue, because finished jobs free memory."""
         server.start()
         waiting = await site.queue.add_many([(app.step.name, {})] * 50)
         with server.client() as client:

@@ -1,4 +1,4 @@
-"""Stores that cannot be used: what the producer is told, and how workers get over it."""
+"""Stores that cannot be used: which error the producer gets, and how workers recover."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def prove_it_works(site: Site, worker: Program) -> None:
 
 
 async def create(site: Site, *, jobs: int = 0) -> None:
-    """Make the store, with jobs in it, and let nothing of it be in a write-ahead log."""
+    """Create the store with jobs in it, and empty its write-ahead log."""
     await site.queue.add_many([(app.step.name, {})] * jobs)
     await site.queue.counts()
     await site.queue.aclose()
@@ -130,7 +130,7 @@ class TestFullDisk:
     async def test_a_full_disk_rejects_jobs_and_stops_the_worker_until_there_is_space(
         self, small_site: Site
     ) -> None:
-        """Nothing is half-written; once there is room, all goes on by itself."""
+        """Nothing is half-written; once there is space, the worker continues."""
         site = small_site
         job = await site.add(app.hold, gate=str(site.gate))
         worker = await site.start_worker()
@@ -184,7 +184,7 @@ def stopped_between_steps(site: Site, worker: Program) -> bool:
 
 class TestCorrupt:
     async def test_a_file_that_is_no_database_is_not_changed(self, site: Site) -> None:
-        """The name was mistyped: it is somebody's photograph."""
+        """The name was mistyped: the file is a photograph."""
         site.store.write_bytes(b"not a database, and longer than a header" * 1000)
         before = site.store.read_bytes()
         await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
@@ -217,7 +217,7 @@ class TestCorrupt:
 
 class TestReplaced:
     async def test_a_deleted_store_is_created_again(self, site: Site) -> None:
-        """Somebody cleaned up: what was in it is gone, what comes next is not."""
+        """The file was deleted: its jobs are lost, and later ones are not."""
         job = await site.add(app.step)
         worker = await site.start_worker()
         await job.result(timeout=20)

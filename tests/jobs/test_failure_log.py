@@ -91,7 +91,7 @@ async def test_the_log_of_a_retry_has_its_delay(
 async def test_a_failure_in_a_process_brings_its_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The exception stays there: what tells of it here is `JobFailed`, and its cause the text."""
+    """The log has a `JobFailed`, whose cause is the text of the traceback."""
     job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
     async with Worker(process_tasks.queue, grace=0):
         await fail(job)
@@ -195,7 +195,7 @@ async def test_a_cancelled_job_is_not_logged_as_a_failure(
 async def test_one_failure_is_one_line_without_control_characters(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody forges a line of the log, or clears a terminal, by the text of an error."""
+    """The text of an error cannot forge a line of the log or clear a terminal."""
 
     @queue.task
     async def fail_it() -> None:

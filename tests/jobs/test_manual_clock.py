@@ -21,7 +21,7 @@ def test_its_time_changes_only_when_it_is_advanced(clock: ManualClock) -> None:
 
 
 async def test_it_wakes_sleepers_whose_time_has_come(clock: ManualClock) -> None:
-    """And nobody else."""
+    """And no others."""
     start = clock.now_ms()
     early = asyncio.create_task(clock.sleep_until(start + 1000))
     late = asyncio.create_task(clock.sleep_until(start + 2000))
@@ -49,7 +49,7 @@ async def test_it_may_be_advanced_from_another_thread(clock: ManualClock) -> Non
 
 
 async def test_a_sleeper_may_be_cancelled(clock: ManualClock) -> None:
-    """It is forgotten, and the clock goes on."""
+    """The clock forgets it, and can be advanced."""
     sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
     await asyncio.sleep(0)
     sleeper.cancel()

@@ -1,4 +1,4 @@
-"""Handlers and back-off functions that do what nobody expects. Each run counts as an attempt."""
+"""Handlers and backoff functions that do unusual things. Each run counts as an attempt."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class TestWhatHandlersRaise:
     async def test_a_future_that_holds_generator_exit_counts_as_an_attempt(
         self, queue: Queue
     ) -> None:
-        """It closes the coroutines that await the future, ours among them."""
+        """It closes the coroutines that await the future, including hasten's own."""
 
         @queue.task(attempts=2)
         async def fail() -> None:
@@ -411,7 +411,7 @@ class TestCancellingAllTasks:
 
 
 async def until_advancing(clock: Any, condition: Callable[[], object]) -> None:
-    """As `until`, while the clock goes on."""
+    """Like `until`, while the clock advances."""
 
     def advanced() -> object:
         clock.advance(0.5)
@@ -559,7 +559,7 @@ async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -
 
 
 class TestLoggingThatIsBroken:
-    """It is the application's. The outcome of a job must be stored all the same."""
+    """Logging belongs to the application. The outcome of a job must be stored even if it fails."""
 
     @pytest.fixture
     def broken(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -647,7 +647,7 @@ class TestStoppingUnderAttack:
     async def test_a_stop_that_is_cancelled_still_hands_jobs_back(
         self, queue: Queue, how: str
     ) -> None:
-        """What ran must not go on beside its next run."""
+        """A run must not continue beside the next run of its job."""
         running: list[str] = []
         worker = Worker(queue, grace=30)
 
@@ -746,7 +746,7 @@ class TestStoppingUnderAttack:
 def test_a_worker_whose_event_loop_has_ended_renews_no_leases(
     tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was not stopped. Nothing of it goes on: no lease is renewed, no failure is logged."""
+    """It was not stopped. No lease is renewed after that, and no failure is logged."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     before = set(threading.enumerate())
 
@@ -814,7 +814,7 @@ async def until_done(clock: Any, job: Job[Any]) -> None:
 
 
 async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> None:
-    """On Redis, its blocked call goes on, on the connection that it comes back to."""
+    """On Redis, its blocked call continues on the connection that it uses again."""
 
     @queue.task
     async def fine() -> str:

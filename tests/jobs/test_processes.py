@@ -1,4 +1,4 @@
-"""Handlers in processes of their own: what they may do there, and what is left of them after."""
+"""Handlers in child processes: what they may do there, and what runs on after them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestContext:
     async def test_reports_of_an_ended_job_are_not_added_to_the_next_one(
         self, worker: Worker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A thread goes on after its job. The process says once that its lines are dropped."""
+        """A thread runs on after its job. The child logs once that its lines are dropped."""
         first = await process_tasks.leave_a_thread.enqueue(str(tmp_path))
         await first.result(timeout=20)
         second = await process_tasks.let_it_go_on.enqueue(str(tmp_path))
@@ -67,7 +67,7 @@ class TestContext:
 
 class TestSignals:
     async def test_do_not_end_them(self, worker: Worker) -> None:
-        """Ctrl+C and a service manager's SIGTERM are for the worker, which lets them finish."""
+        """Ctrl+C and a service manager's SIGTERM are for the worker, which waits for them."""
         await run(process_tasks.reset_signals)
         assert await run(process_tasks.survive_signals) == "alive"
 
@@ -87,7 +87,7 @@ class TestWhatTheyStart:
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "stopped", "died"])
     async def test_ends_with_a_run_that_is_ended(self, how: str) -> None:
-        """It must not go on beside the next run of the job."""
+        """It must not run beside the next run of the job."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
         async with Worker(process_tasks.queue, handler_processes=1, grace=0) as worker:
             await run(process_tasks.double, 1)  # the process has started: time is short
@@ -210,7 +210,7 @@ class TestIdleProcesses:
         assert (job.attempts_made, job.record.attempts_started) == (1, 1)
 
     async def test_that_die_before_they_start_a_job_cost_no_attempt(self, worker: Worker) -> None:
-        """They say when they begin, so that what they have not begun may run elsewhere."""
+        """They report when they start a job: one that was not started can run elsewhere."""
         first = await run(process_tasks.pid)
         os.kill(first, signal.SIGSTOP)
         job = await process_tasks.pid.enqueue()
@@ -291,7 +291,7 @@ class TestPrograms:
     async def test_whose_children_cannot_start_fail_their_jobs(
         self, at_import: str, how: str, why: str
     ) -> None:
-        """A start counts as an attempt; the reason says that it was the start."""
+        """A start counts as an attempt; the error says that the start failed."""
         program = self.start(f"""
             {at_import}
 
@@ -343,7 +343,7 @@ class TestPrograms:
         await until_dead(pids)
 
     async def test_that_have_forked_and_are_killed_leave_no_handler_behind(self) -> None:
-        """The fork does not hold the pipes whose end tells the processes of the worker's."""
+        """The fork closes the pipes: otherwise children would not notice the worker's end."""
         program = self.start("""
             async def main():
                 async with Worker(queue, handler_processes=1):

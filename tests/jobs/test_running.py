@@ -1,4 +1,4 @@
-"""Handlers at work: in the loop, in threads, in processes; what they raise and what they say."""
+"""Handlers in the event loop, in threads and in processes: what they raise and what they report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestWhere:
     async def test_context_variables_do_not_pass_from_one_job_to_the_next(
         self, queue: Queue
     ) -> None:
-        """A user, a request, a locale: the next job is somebody else's."""
+        """A user, a request, a locale: the next job belongs to another user."""
         leak = contextvars.ContextVar("leak", default="nothing")
 
         def look(value: str) -> str:
@@ -152,7 +152,7 @@ class TestErrors:
     async def test_give_up_on_ends_the_job_for_these_and_their_subclasses(
         self, queue: Queue, kinds: Any
     ) -> None:
-        """Others go on."""
+        """Other errors are retried."""
         runs: list[int] = []
 
         @queue.task(attempts=3, give_up_on=kinds)
@@ -169,7 +169,7 @@ class TestErrors:
     async def test_retry_after_waits_and_uses_up_no_attempt(
         self, queue: Queue, clock: ManualClock
     ) -> None:
-        """The other side said when to come back; that is no failure of the job."""
+        """The server said when to try again; that is not a failure of the job."""
         runs: list[int] = []
 
         @queue.task
@@ -269,7 +269,7 @@ class TestContext:
     async def test_of_a_job_that_has_ended_drops_reports(
         self, queue: Queue, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """By a thread that the handler left behind. A warning says so, once."""
+        """Reports of a thread that the handler left running. One warning is logged."""
         contexts: list[Context] = []
 
         def act(ctx: Context) -> None:
@@ -453,7 +453,7 @@ async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
 async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
     queue: Queue,
 ) -> None:
-    """What it did is done, and the store says so."""
+    """Its work is done, and the job is completed in the store."""
     entered = asyncio.Event()
 
     @queue.task
@@ -474,7 +474,7 @@ async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
 
 
 class Large:
-    """Stands for what takes much memory."""
+    """Represents an object that uses much memory."""
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -482,7 +482,7 @@ class Large:
 async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_collector(
     queue: Queue, where: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No cycle of references goes through its traceback."""
+    """Its traceback is not part of a reference cycle."""
     # pytest keeps log records, and their tracebacks with them.
     monkeypatch.setattr(logging.getLogger("hasten.worker"), "propagate", False)
     held: list[weakref.ref[Large]] = []

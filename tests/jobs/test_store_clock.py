@@ -1,4 +1,4 @@
-"""Jobs go by the clock of their store: whoever moves that clock moves them."""
+"""Jobs use the clock of their store."""
 
 from __future__ import annotations
 

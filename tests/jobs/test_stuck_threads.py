@@ -18,7 +18,7 @@ from tests.jobs.eventually import until, until_state
 
 
 class Call:
-    """Stands for a call in C: an exception that is raised in its thread waits for its end."""
+    """Acts like a call in C: an exception that is set in its thread is raised when it ends."""
 
     def __init__(self) -> None:
         self._end = threading.Event()
@@ -125,7 +125,7 @@ async def test_their_jobs_are_handed_back_when_the_worker_stops(
 async def test_a_worker_without_free_threads_still_runs_coroutines(
     queue: Queue, call: Call, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain functions wait until a thread has ended, and no attempt of theirs is used up."""
+    """Plain functions wait until a thread has ended, and use up no attempt."""
     caplog.set_level(logging.INFO, "hasten.worker")
 
     @queue.task(timeout=60)

@@ -1,4 +1,4 @@
-"""asyncio finds no error that nobody has seen: "exception was never retrieved"."""
+"""asyncio never logs "exception was never retrieved" for a task of a worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.jobs.eventually import until
 
 
 class OfOurs(Exception):
-    """Stands for a fault of the worker's."""
+    """Represents an internal error of the worker."""
 
 
 def current_task() -> asyncio.Task[Any]:
@@ -77,7 +77,7 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
 async def test_of_a_wait_of_a_listener_that_fails_when_it_is_cancelled(
     queue: Queue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the store and for the clock at once, and tells of the first failure only."""
+    """It waits for the store and for the clock at once, and raises only the first error."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def fail(*_args: object, **_options: object) -> None:

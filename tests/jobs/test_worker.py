@@ -465,7 +465,7 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
 async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
     queue: Queue, clock: ManualClock
 ) -> None:
-    """A laptop wakes up: what is still held here must not be taken for a dead worker's."""
+    """After a laptop wakes up, the worker must not take back its own jobs."""
     started, may_end = asyncio.Event(), asyncio.Event()
     runs: list[int] = []
 
@@ -531,7 +531,7 @@ class TestTrouble:
     async def test_outcomes_are_stored_when_the_store_is_available_again(
         self, impatient: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nothing is lost or run again; the trouble is told once, and its end."""
+        """Nothing is lost or run again. The failure is logged once, and so is its end."""
         queue = impatient
         started, may_end = asyncio.Event(), asyncio.Event()
         runs: list[int] = []
@@ -564,7 +564,7 @@ class TestTrouble:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """It says what will come of its jobs, and does not hang."""
+        """It logs what happens to its jobs, and does not hang."""
         monkeypatch.setattr("hasten.jobs._worker.END_SECONDS", 0.3)
         queue = impatient
         started = asyncio.Event()

@@ -25,7 +25,7 @@ class Queues:
         return share
 
     def ask(self, at_most: int) -> None:
-        """Let all that are awake ask, until none is."""
+        """Let all awake queues reserve places, until none is awake."""
         for _ in range(10_000):
             if not self.awake:
                 return
@@ -48,7 +48,7 @@ class Queues:
             assert all(share.in_use >= limit for share in wanting), "free places, and nobody asks"
 
     def end(self, share: QueueShare, amount: int, seconds: float) -> None:
-        """Let jobs of a queue end that have run for so long."""
+        """End jobs of a queue that have run for so long."""
         self.now += seconds
         self.capacity.release(share, amount)
         self.awake.add(share)
@@ -68,7 +68,7 @@ steps = st.lists(
 def test_no_place_is_free_while_a_queue_waits_for_one(
     size: int, count: int, steps: list[tuple[str, int, int]]
 ) -> None:
-    """And nobody uses more than there is."""
+    """And no queue uses more than there is."""
     queues = Queues(size, count)
     queues.ask(size)
     queues.check()

@@ -1,4 +1,4 @@
-"""What `module:queue` on the command line stands for, and what is said if it is nothing."""
+"""Which queues `module:queue` on the command line names, and the errors if there is none."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class TestMessages:
         ("target", "missing"), [("nope:mail", "nope"), ("nope.a.b", "nope"), ("pack.x", "pack.x")]
     )
     def test_no_such_module(self, target: str, missing: str, folder: Path) -> None:
-        """It names what is missing and where it was looked for, and shows no traceback."""
+        """The error names the missing module and the search path, and shows no traceback."""
         assert self.said(target) == (
             f"no module named {missing!r} in {folder} or on Python's search path"
         )
