@@ -463,7 +463,7 @@ class TestWorkersThatFail:
         monkeypatch.setattr(Worker, "_recover", broken)
         worker = Worker(queue)
         await worker.start()
-        await until(lambda: worker._stopped is not None and worker._stopped.is_set())
+        await until(worker._stopped.is_set)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await worker.stop()
 

@@ -104,8 +104,8 @@ class Worker:
         self._has_cancelled_holder = False
         self._grace_until = 0.0  # by the clock of the event loop
         self._grace_period: asyncio.Timeout | None = None
-        self._stopped: asyncio.Event | None = None
-        self._stop_requested: asyncio.Event | None = None
+        self._stop_requested = asyncio.Event()
+        self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
         names = ", ".join(queue.name for queue in self._queues)
@@ -123,8 +123,6 @@ class Worker:
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
-        self._stop_requested = asyncio.Event()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
         self._poison_jobs = PoisonJobs(self._crash_limit, on_start=self._wake)
@@ -213,7 +211,6 @@ class Worker:
         Call it in the main thread, which receives signals. Raises the error of a worker that fails.
         """
         await self.start()
-        assert self._stop_requested is not None
         with self._handle_signals():
             try:
                 await self._stop_requested.wait()
@@ -240,12 +237,12 @@ class Worker:
 
     def request_stop(self) -> None:
         """Make `run` stop the worker, and do not wait. Call it in the worker's event loop."""
-        if self._stop_requested is not None and not self._stop_requested.is_set():
+        if self._consumers and not self._stop_requested.is_set():
             logger.info("worker %s is stopping; a second signal ends it at once", self.name)
             self._stop_requested.set()
 
     async def aclose(self) -> None:
-        """The same as `stop()`."""
+        """Stop gracefully, as `stop()` does."""
         await self.stop()
 
     async def stop(self, grace: Duration | None = None) -> None:
@@ -259,7 +256,7 @@ class Worker:
             raise self._failure
 
     async def _stop(self, grace: float) -> None:
-        if self._stopped is None:
+        if not self._consumers:  # it was never started
             return
         self._begin_to_stop(grace)
         if asyncio.current_task() in self._running():
@@ -289,7 +286,6 @@ class Worker:
 
     async def _shut_down(self) -> None:
         """Stop gracefully. If a handler cancels this task, it starts from the beginning."""
-        assert self._stopped is not None
         try:
             await self._let_finish()
             await self._hand_back()
