@@ -16,7 +16,6 @@ import itertools
 import os
 import secrets
 import socket
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -99,6 +98,7 @@ class Worker:
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
         self._handles_signals = False
+        self._has_signal = False
         self._failure: BaseException | None = None
         self._holder: asyncio.Task[Any] | None = None  # runs the `async with` block
         self._has_cancelled_holder = False
@@ -211,7 +211,8 @@ class Worker:
         Call it in the main thread, which receives signals. Raises the error of a worker that fails.
         """
         await self.start()
-        with self._handle_signals():
+        self._handles_signals = True
+        with handle_stop_signals(self._on_signal):
             try:
                 await self._stop_requested.wait()
             except asyncio.CancelledError:
@@ -222,18 +223,13 @@ class Worker:
                 raise
             await self.stop()
 
-    @contextlib.contextmanager
-    def _handle_signals(self) -> Iterator[None]:
-        def request_stop() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self.request_stop)
-
-        self._handles_signals = True
-        try:
-            with handle_stop_signals(request_stop):
-                yield
-        finally:
-            self._handles_signals = False
+    def _on_signal(self, number: int) -> None:
+        """Stop at the first signal, and end the process at the second one."""
+        if self._has_signal:
+            os._exit(128 + number)
+        self._has_signal = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.request_stop)
 
     def request_stop(self) -> None:
         """Make `run` stop the worker, and do not wait. Call it in the worker's event loop."""
