@@ -343,7 +343,7 @@ class QueueConsumer:
                 task.result()
         finally:
             for task in tasks:
-                task.add_done_callback(retrieve)  # one error is enough
+                task.add_done_callback(retrieve)  # only the first error is raised
                 task.cancel()
 
     # Recovering ---------------------------------------------------------------------------------
