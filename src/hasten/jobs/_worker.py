@@ -125,7 +125,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
-        self._poison_jobs = PoisonJobs(self._crash_limit, on_start=self._wake)
+        self._capacity = Capacity(self._concurrency)
+        self._poison_jobs = PoisonJobs(self._crash_limit, self._capacity, on_start=self._wake)
         self._leases = LeaseKeeper(self._lease_ms)
         # A worker whose event loop has ended runs nothing: other workers must get its jobs.
         self._services = Services(self.name, failed=self._fail, loop_ended=self._leases.stop)
@@ -148,7 +149,7 @@ class Worker:
             crash_limit=self._crash_limit,
             keep_completed=self._keep_completed,
             keep_failed=self._keep_failed,
-            capacity=Capacity(self._concurrency),
+            capacity=self._capacity,
             poison_jobs=self._poison_jobs,
             leases=self._leases,
             threads=self._threads,
