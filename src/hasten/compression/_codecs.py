@@ -254,7 +254,7 @@ def _zlib_sizes(memory: int) -> tuple[int, int]:
 
 
 class Isal:
-    """gzip by ISA-L: an eighth of the time of zlib, for slightly larger bodies."""
+    """gzip by ISA-L: a fifth to a tenth of the time of zlib's level 6, for 15 to 30 % more."""
 
     coding = Coding.GZIP
 
