@@ -21,7 +21,7 @@ import pytest
 SRC: Final = Path(__file__).parent.parent / "src"
 
 FLOORS: Final = {
-    # ground: nothing but the standard library
+    # foundation: nothing but the standard library
     "hasten": 0,
     "hasten.errors": 0,
     "hasten._*": 0,
@@ -62,7 +62,7 @@ FLOORS: Final = {
     "hasten.compression._breach": 1,
     "hasten.compression._effort": 1,
     "hasten.compression._options": 1,
-    "hasten.compression._place": 1,
+    "hasten.compression._request_target": 1,
     "hasten.ratelimit._rates": 1,
     "hasten.ratelimit._addresses": 1,
     "hasten.ratelimit._proxies": 1,

@@ -141,8 +141,8 @@ MESSAGES = [
         "redis://a: it hung up; the operation may or may not have been applied",
     ),
     (
-        StoreTimeout("redis://a", "it did not answer within 5 s"),
-        "redis://a: it did not answer within 5 s; the operation may or may not have been applied",
+        StoreTimeout("redis://a", "no response within 5 s"),
+        "redis://a: no response within 5 s; the operation may or may not have been applied",
     ),
     (
         AddedInPart(StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
