@@ -20,7 +20,7 @@ from hasten.ratelimit._counter_store import (
     is_denied,
 )
 from hasten.ratelimit._stores import MemoryStore, StorePart
-from hasten.ratelimit._stores.asking import AskingStore
+from hasten.ratelimit._stores.remote import AskingStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import StoreUnavailable
-from hasten.ratelimit._breaker import FAILURES
+from hasten.ratelimit._circuit_breaker import FAILURES
 from hasten.ratelimit._counter_store import (
     Check,
     CheckGroup,
@@ -23,8 +23,8 @@ from hasten.ratelimit._counter_store import (
     Token,
     digest,
 )
-from hasten.ratelimit._fallback import Guard
 from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._resilient_store import Guard
 from hasten.ratelimit._rules import rule_of
 from hasten.ratelimit._stores.memory import MemoryStore
 from tests.effort import effort
@@ -374,7 +374,7 @@ class TestDenials:
         assert [o.ok for o in again] == [False, True]
 
     async def test_they_are_bounded(self, guard: Guard, clock: Clock) -> None:
-        from hasten.ratelimit._denials import Denials
+        from hasten.ratelimit._denial_cache import Denials
 
         denials = Denials(100)
         for number in range(1000):

@@ -14,10 +14,10 @@ import pytest
 from hasten._timeouts import LoopTimeout, done_within
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit import Limiter
-from hasten.ratelimit._breaker import FAILURES
+from hasten.ratelimit._circuit_breaker import FAILURES
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, digest
-from hasten.ratelimit._fallback import Guard
 from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._resilient_store import Guard
 from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import Clock, Oracle, counter_store, url_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hasten.ratelimit._counter_store import Check, digest
-from hasten.ratelimit._fallback import Guard
 from hasten.ratelimit._leasing import Leases, may_lease
 from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._resilient_store import Guard
 from hasten.ratelimit._rules import Algorithm, concurrency_rule, rule_of
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import Clock, counter_store

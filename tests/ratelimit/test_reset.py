@@ -12,9 +12,9 @@ from hasten import Store
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware, limit
 from hasten.ratelimit._counter_store import Check, OnStoreError, digest
-from hasten.ratelimit._denials import TRUSTED_US
-from hasten.ratelimit._fallback import Guard
+from hasten.ratelimit._denial_cache import TRUSTED_US
 from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._resilient_store import Guard
 from hasten.ratelimit._rules import rule_of
 from hasten.testing import ManualClock
 from tests.ratelimit.sites import FRAMEWORKS, PEER, Served

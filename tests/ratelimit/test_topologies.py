@@ -10,8 +10,8 @@ import pytest
 
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, digest
-from hasten.ratelimit._fallback import Guard
 from hasten.ratelimit._rates import Rate
+from hasten.ratelimit._resilient_store import Guard
 from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import Clock, counter_store, prefix_of, url_of

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hasten._problems import MAX_ACCEPT_CHARS, prefers_text, refusal
 from hasten.errors import InvalidOption
-from hasten.ratelimit._addresses import Addresses
-from hasten.ratelimit._fields import Fields, Policy, State
+from hasten.ratelimit._http.addresses import Addresses
+from hasten.ratelimit._http.policy_headers import Fields, Policy, State
 
 TEXT = "text/plain; charset=utf-8"
 PROBLEM = "application/problem+json"

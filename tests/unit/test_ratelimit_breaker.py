@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Final
 
-from hasten.ratelimit._breaker import FAILURES, PAUSE_US, Breaker
+from hasten.ratelimit._circuit_breaker import FAILURES, PAUSE_US, Breaker
 
 
 def fails(breaker: Breaker, times: int = 1, now_us: int = 0) -> bool:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit._addresses import Addresses, is_private, parse
-from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._http.addresses import Addresses, is_private, parse
+from hasten.ratelimit._http.proxies import Proxies
 
 XFF = "x-forwarded-for"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit._fields import NAMES, Fields, Policy, State, retry_after, seconds
+from hasten.ratelimit._http.policy_headers import NAMES, Fields, Policy, State, retry_after, seconds
 
 GENERAL = Policy("100-in-15min", 100, 900_000_000)
 LOGIN = Policy("5-in-1hr", 5, 3_600_000_000)

@@ -38,8 +38,8 @@ class Hasten(PythonContestant):
 
     @classmethod
     def application(cls, paths: Paths, *, url: str | None = None) -> Application:
-        from hasten.ratelimit._definitions import Limit
-        from hasten.ratelimit._middleware import RateLimitMiddleware
+        from hasten.ratelimit._http.limit import Limit
+        from hasten.ratelimit._http.middleware import RateLimitMiddleware
 
         limits = [Limit(_text(rate), path=path) for path, rates in paths.items() for rate in rates]
         return RateLimitMiddleware(bare, limits=limits, store=url, store_timeout=TIMEOUT_SECONDS)
@@ -50,8 +50,8 @@ class Hasten(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        from hasten.ratelimit._definitions import Limit
-        from hasten.ratelimit._middleware import RateLimitMiddleware
+        from hasten.ratelimit._http.limit import Limit
+        from hasten.ratelimit._http.middleware import RateLimitMiddleware
 
         limit = Limit(_text(rate), path="/login", methods=["POST"], skip_successful=True)
         return RateLimitMiddleware(app, limits=[limit])

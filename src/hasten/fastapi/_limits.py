@@ -12,12 +12,12 @@ from fastapi.requests import HTTPConnection
 from hasten._asgi import Scope
 from hasten.errors import MissingMiddleware
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit._definitions import RateOption, RouteOptions, paths_of
-from hasten.ratelimit._exchange import current
-from hasten.ratelimit._exemptions import is_exempt
-from hasten.ratelimit._fields import STYLES_BY_DEFAULT
-from hasten.ratelimit._paths import Paths
-from hasten.ratelimit._routes import finders, limits_of, remember, route_limit
+from hasten.ratelimit._http.exemptions import is_exempt
+from hasten.ratelimit._http.limit import RateOption, RouteOptions, paths_of
+from hasten.ratelimit._http.limited_request import current
+from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.policy_headers import STYLES_BY_DEFAULT
+from hasten.ratelimit._http.route_limits import finders, limits_of, remember, route_limit
 
 
 class RateLimited(Depends):

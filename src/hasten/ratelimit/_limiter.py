@@ -24,8 +24,8 @@ from hasten.ratelimit._counter_store import (
     digest,
     shown,
 )
-from hasten.ratelimit._fallback import STORE_TIMEOUT, Guard
 from hasten.ratelimit._rates import Rate, Rates, to_limit, to_rates
+from hasten.ratelimit._resilient_store import STORE_TIMEOUT, Guard
 from hasten.ratelimit._rules import Algorithm, bucket_of, check_block, rule_of
 from hasten.ratelimit._stores import counters_of
 

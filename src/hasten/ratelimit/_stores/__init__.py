@@ -11,8 +11,8 @@ from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._store import File, Store, to_store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore
-from hasten.ratelimit._stores.asking import AskingStore
 from hasten.ratelimit._stores.memory import MemoryStore
+from hasten.ratelimit._stores.remote import AskingStore
 
 __all__ = ["Counters", "MemoryStore", "StorePart", "counters_of"]
 

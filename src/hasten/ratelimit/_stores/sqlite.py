@@ -27,9 +27,9 @@ from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
 from hasten.ratelimit._counter_store import Check, Outcome, is_denied
 from hasten.ratelimit._rules import Rule
-from hasten.ratelimit._stores.asking import Answer, AskingStore
+from hasten.ratelimit._stores.operations import Block, Hit, Peek, Request, Reset, Settle
+from hasten.ratelimit._stores.remote import Answer, AskingStore
 from hasten.ratelimit._stores.reopened import Reopened
-from hasten.ratelimit._stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
 # So many rows whose time is over go with each writing.
 SWEPT: Final = 16

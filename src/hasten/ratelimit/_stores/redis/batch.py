@@ -13,7 +13,7 @@ import msgspec
 
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Token
 from hasten.ratelimit._rules import Rule, RuleKind
-from hasten.ratelimit._stores.requests import Block, Hit, Peek, Request, Reset, Settle
+from hasten.ratelimit._stores.operations import Block, Hit, Peek, Request, Reset, Settle
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(list[list[int]]).decode

@@ -26,10 +26,10 @@ from hasten._redis.server import Script, Server
 from hasten._redis_address import Address, Kind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
-from hasten.ratelimit._stores.asking import Answer, AskingStore, value_of
+from hasten.ratelimit._stores.operations import Hit, Peek, Request
 from hasten.ratelimit._stores.redis.batch import Batch, add, read, unpack
+from hasten.ratelimit._stores.remote import Answer, AskingStore, value_of
 from hasten.ratelimit._stores.reopened import Reopened
-from hasten.ratelimit._stores.requests import Hit, Peek, Request
 
 DEFAULT_PREFIX: Final = "hasten:limit"
 

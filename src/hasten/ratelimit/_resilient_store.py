@@ -25,7 +25,7 @@ from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
 from hasten._timeouts import LoopTimeout
 from hasten.errors import InvalidOption, StoreError
-from hasten.ratelimit._breaker import PAUSE_US, Breaker
+from hasten.ratelimit._circuit_breaker import PAUSE_US, Breaker
 from hasten.ratelimit._counter_store import (
     Check,
     CheckGroup,
@@ -36,12 +36,12 @@ from hasten.ratelimit._counter_store import (
     TimedStore,
     is_denied,
 )
-from hasten.ratelimit._denials import Denials
+from hasten.ratelimit._denial_cache import Denials
 from hasten.ratelimit._leasing import Leases
 from hasten.ratelimit._rates import to_limit
 from hasten.ratelimit._rules import Rule
-from hasten.ratelimit._stores.asking import AskingStore, late
 from hasten.ratelimit._stores.memory import MemoryStore
+from hasten.ratelimit._stores.remote import AskingStore, late
 
 T = TypeVar("T")
 

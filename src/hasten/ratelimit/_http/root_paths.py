@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
-from hasten.ratelimit._paths import plain, without_root
+from hasten.ratelimit._http.paths import plain, without_root
 
 MAX_VISITED: Final = 200
 """So many objects are visited in search of the application behind other middlewares."""

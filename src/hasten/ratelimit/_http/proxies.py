@@ -14,8 +14,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Scope, header_values
 from hasten.errors import InvalidOption
-from hasten.ratelimit._addresses import MAX_CHARS as ADDRESS_CHARS
-from hasten.ratelimit._addresses import Address, parse
+from hasten.ratelimit._http.addresses import MAX_CHARS as ADDRESS_CHARS
+from hasten.ratelimit._http.addresses import Address, parse
 from hasten.ratelimit._rates import to_limit
 
 Network: TypeAlias = IPv4Network | IPv6Network

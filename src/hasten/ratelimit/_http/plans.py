@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hasten._asgi import Headers, Scope
-from hasten.ratelimit._clients import Oddities
 from hasten.ratelimit._counter_store import Check, OnStoreError, Outcome
-from hasten.ratelimit._definitions import Limit
-from hasten.ratelimit._exemptions import Exemptions
-from hasten.ratelimit._fields import Fields
-from hasten.ratelimit._paths import Paths
-from hasten.ratelimit._root_paths import RootPaths
+from hasten.ratelimit._http.clients import Oddities
+from hasten.ratelimit._http.exemptions import Exemptions
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.policy_headers import Fields
+from hasten.ratelimit._http.root_paths import RootPaths
 
 MAX_KNOWN: Final = 10_000
 

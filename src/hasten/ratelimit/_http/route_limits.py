@@ -17,8 +17,8 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
 from hasten.errors import InvalidOption, MissingMiddleware
-from hasten.ratelimit._definitions import Limit, RateOption, RouteOptions
-from hasten.ratelimit._exchange import Exchange, current
+from hasten.ratelimit._http.limit import Limit, RateOption, RouteOptions
+from hasten.ratelimit._http.limited_request import Exchange, current
 
 P = ParamSpec("P")
 R = TypeVar("R")

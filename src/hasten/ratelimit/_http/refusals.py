@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple, cast
 from hasten._asgi import ASGIApp, Headers, Message, Send
 from hasten._problems import CAPACITY, QUOTA, prefers_text, refusal
 from hasten._request_info import RequestInfo
-from hasten.ratelimit._definitions import Limit
-from hasten.ratelimit._exchange import Exchange, Taken, answer_of
-from hasten.ratelimit._fields import NAMES, retry_after
-from hasten.ratelimit._sockets import POLICY_VIOLATION
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.limited_request import Exchange, Taken, answer_of
+from hasten.ratelimit._http.policy_headers import NAMES, retry_after
+from hasten.ratelimit._http.websockets import POLICY_VIOLATION
 
 MAX_KNOWN: Final = 1_000
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from hasten._decision import Decision
 from hasten._loops import is_running, run_on
 from hasten.errors import InvalidOption, LimitNotFound, MisplacedCall, MissingMiddleware
-from hasten.ratelimit._exchange import Exchange, Taken, current
+from hasten.ratelimit._http.limited_request import Exchange, Taken, current
 from hasten.ratelimit._rates import to_limit
 
 T = TypeVar("T")

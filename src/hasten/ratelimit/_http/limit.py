@@ -15,7 +15,7 @@ from hasten._durations import Duration, to_us
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_ERROR, Check, OnStoreError, digest
-from hasten.ratelimit._fields import Policy
+from hasten.ratelimit._http.policy_headers import Policy
 from hasten.ratelimit._rates import Rate, Rates, to_limit, to_rates
 from hasten.ratelimit._rules import (
     Algorithm,

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
 from hasten.errors import InvalidOption
-from hasten.ratelimit._paths import Paths
-from hasten.ratelimit._root_paths import Forms, applications
+from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.root_paths import Forms, applications
 
 T = TypeVar("T")
 

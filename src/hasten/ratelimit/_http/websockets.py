@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from hasten._asgi import Message, Receive
-from hasten.ratelimit._exchange import Exchange
+from hasten.ratelimit._http.limited_request import Exchange
 
 POLICY_VIOLATION: Final = 1008
 """RFC 6455, section 7.4.1."""

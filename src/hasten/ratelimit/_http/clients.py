@@ -7,8 +7,8 @@ from typing import Final
 
 from hasten._asgi import Scope
 from hasten._logs import get_logger
-from hasten.ratelimit._addresses import Addresses, is_private
-from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._http.addresses import Addresses, is_private
+from hasten.ratelimit._http.proxies import Proxies
 
 logger = get_logger("hasten.ratelimit")
 

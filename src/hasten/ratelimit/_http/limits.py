@@ -11,12 +11,12 @@ from hasten._clock import Clock
 from hasten._durations import Duration, to_us
 from hasten._store import Store
 from hasten.errors import InvalidOption
-from hasten.ratelimit import _routes as routes
-from hasten.ratelimit._addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit._counter_store import CounterStore, digest
-from hasten.ratelimit._definitions import Limit, RateLike, text_of
-from hasten.ratelimit._fallback import STORE_TIMEOUT, clear_store, reset_keys
-from hasten.ratelimit._paths import plain
+from hasten.ratelimit._http import route_limits as routes
+from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
+from hasten.ratelimit._http.limit import Limit, RateLike, text_of
+from hasten.ratelimit._http.paths import plain
+from hasten.ratelimit._resilient_store import STORE_TIMEOUT, clear_store, reset_keys
 from hasten.ratelimit._rules import Rule, bucket_of
 from hasten.ratelimit._stores import counters_of
 

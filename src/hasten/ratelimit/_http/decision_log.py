@@ -7,9 +7,9 @@ from typing import Final
 
 from hasten._decision import Decision
 from hasten._repeated_errors import RepeatedErrors
-from hasten.ratelimit._definitions import Limit
-from hasten.ratelimit._exchange import Exchange, Taken
-from hasten.ratelimit._stats import RateLimitStats
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.limited_request import Exchange, Taken
+from hasten.ratelimit._http.stats import RateLimitStats
 
 NEAR: Final = 0.8
 """From this share of a limit on, a client is near it."""

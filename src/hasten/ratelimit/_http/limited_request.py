@@ -15,12 +15,12 @@ from hasten._decision import Decision
 from hasten._loops import trio_token
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._counter_store import Check, Outcome, Settlement, decision_of, shown
-from hasten.ratelimit._definitions import Limit, MaybeAwaitable
-from hasten.ratelimit._fields import NAMES, State
+from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
+from hasten.ratelimit._http.policy_headers import NAMES, State
 
 if TYPE_CHECKING:
-    from hasten.ratelimit._middleware import RateLimitMiddleware
-    from hasten.ratelimit._plans import Plan
+    from hasten.ratelimit._http.middleware import RateLimitMiddleware
+    from hasten.ratelimit._http.plans import Plan
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from hasten._durations import Duration, to_us
 from hasten._timeouts import done_within
 from hasten.errors import StoreError, StoreTimeout
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement
-from hasten.ratelimit._stores.requests import Block, Hit, Peek, Request, Reset, Settle
+from hasten.ratelimit._stores.operations import Block, Hit, Peek, Request, Reset, Settle
 
 Answer = list[list[Outcome]] | StoreError
 """Outcomes of a hit, by groups; of a peek, as one group; of anything else none."""

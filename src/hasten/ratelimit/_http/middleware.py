@@ -25,27 +25,33 @@ from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten._store import Store
 from hasten.errors import InvalidOption
-from hasten.ratelimit import _routes as routes
-from hasten.ratelimit._addresses import DEFAULT_PREFIX, Addresses
-from hasten.ratelimit._breaker import PAUSE_US
-from hasten.ratelimit._clients import Clients, Oddities
+from hasten.ratelimit._circuit_breaker import PAUSE_US
 from hasten.ratelimit._counter_store import ON_ERROR, Check, CounterStore, OnStoreError, Outcome
-from hasten.ratelimit._current import finish_now
-from hasten.ratelimit._decisions import Decisions
-from hasten.ratelimit._definitions import Limit, RateLike, one_of, paths_of, text_of
-from hasten.ratelimit._exchange import Exchange, SocketExchange, Taken, answer_of, current
-from hasten.ratelimit._exemptions import Exemptions
-from hasten.ratelimit._fallback import STORE_TIMEOUT, Guard
-from hasten.ratelimit._fields import STYLES_BY_DEFAULT, Fields
-from hasten.ratelimit._limits import Limits
-from hasten.ratelimit._plans import Plan, Plans
-from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._http import route_limits as routes
+from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
+from hasten.ratelimit._http.clients import Clients, Oddities
+from hasten.ratelimit._http.current_limit import finish_now
+from hasten.ratelimit._http.decision_log import Decisions
+from hasten.ratelimit._http.exemptions import Exemptions
+from hasten.ratelimit._http.limit import Limit, RateLike, one_of, paths_of, text_of
+from hasten.ratelimit._http.limited_request import (
+    Exchange,
+    SocketExchange,
+    Taken,
+    answer_of,
+    current,
+)
+from hasten.ratelimit._http.limits import Limits
+from hasten.ratelimit._http.plans import Plan, Plans
+from hasten.ratelimit._http.policy_headers import STYLES_BY_DEFAULT, Fields
+from hasten.ratelimit._http.proxies import Proxies
+from hasten.ratelimit._http.refusals import Refusals
+from hasten.ratelimit._http.root_paths import RootPaths, is_mounted
+from hasten.ratelimit._http.stats import RateLimitStats
+from hasten.ratelimit._http.websockets import Connection
 from hasten.ratelimit._rates import to_limit
-from hasten.ratelimit._refusals import Refusals
-from hasten.ratelimit._root_paths import RootPaths, is_mounted
+from hasten.ratelimit._resilient_store import STORE_TIMEOUT, Guard
 from hasten.ratelimit._rules import Rule
-from hasten.ratelimit._sockets import Connection
-from hasten.ratelimit._stats import RateLimitStats
 
 _MARK: Final = "hasten.ratelimit"
 
