@@ -175,7 +175,7 @@ async def test_without_the_middleware_it_says_so() -> None:
 
 @pytest.mark.parametrize("option", ["path", "methods", "per"])
 def test_the_route_says_what_it_is_for(option: str) -> None:
-    with pytest.raises(InvalidOption, match=f"^{option}=.*expected the route to say that"):
+    with pytest.raises(InvalidOption, match=f"^{option}=.*the route determines it"):
         RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 

@@ -77,7 +77,7 @@ class TestAddresses:
         addresses = Addresses()
         for number in range(25_000):
             addresses.key(f"198.51.{number // 250}.{number % 250}")
-        assert len(addresses._known) <= 10_000
+        assert len(addresses.keys) <= 10_000
 
     @pytest.mark.parametrize("prefix", [0, 31, 129, True])
     def test_prefixes_within_reason(self, prefix: Any) -> None:

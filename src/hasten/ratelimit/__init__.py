@@ -1,4 +1,4 @@
-"""Limits on how much a client may request, fair and exact when many request at once."""
+"""Rate limits for HTTP requests, jobs and API calls: fair, and exact under concurrency."""
 
 from hasten._decision import Decision
 from hasten._request_info import RequestInfo
@@ -12,7 +12,6 @@ from hasten.ratelimit._counter_store import (
     Token,
 )
 from hasten.ratelimit._http.current_limit import CurrentLimit, SyncCurrentLimit, current_limit
-from hasten.ratelimit._http.exemptions import exempt
 from hasten.ratelimit._http.limit import (
     ConcurrencyOptions,
     Limit,
@@ -25,6 +24,7 @@ from hasten.ratelimit._http.limit import (
 )
 from hasten.ratelimit._http.limits import Limits, SyncLimits
 from hasten.ratelimit._http.middleware import RateLimitMiddleware
+from hasten.ratelimit._http.registry import exempt
 from hasten.ratelimit._http.route_limits import limit
 from hasten.ratelimit._http.stats import LimitStats, RateLimitStats
 from hasten.ratelimit._limiter import Limiter, SyncLimiter

@@ -1,4 +1,4 @@
-"""When to stop asking a store that does not answer, and when to try it again."""
+"""When to stop calling a store that does not respond, and when to try it again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ FAILURES: Final = 5
 PAUSE_US: Final = 1_000_000
 
 
-class Breaker:
-    """Open: the store is not asked. It opens after so many failures in a row.
+class CircuitBreaker:
+    """A circuit breaker. While it is open, the store is not called.
 
-    Failures are in a row if each belongs to a question that was asked after the one before had
-    failed: one slow moment fails many questions that are under way, and is one failure. Questions
-    are numbered in the order in which they are asked.
+    It opens after several failures in a row. Failures are in a row if each belongs to a call that
+    began after the previous failure: a short outage fails many concurrent calls and counts as one
+    failure. Calls are numbered in the order in which they begin.
 
     While it is open, one probe is due in each pause. The first success closes it.
     """
@@ -26,9 +26,9 @@ class Breaker:
         self._failed_at = -1
         self._probe_at_us = 0
 
-    def failed(self, now_us: int, *, question: int, newest: int) -> bool:
-        """Note that a question failed, where newest was asked last. True if this opens it."""
-        if question > self._failed_at:
+    def failed(self, now_us: int, *, call: int, newest: int) -> bool:
+        """Record a failed call. newest is the last call so far. Returns whether this opens it."""
+        if call > self._failed_at:
             self._failures += 1
             self._failed_at = newest
         self._probe_at_us = now_us + self._pause_us
@@ -38,12 +38,12 @@ class Breaker:
         return True
 
     def succeeded(self) -> bool:
-        """Note a success. True if this closes it."""
+        """Record a success. Returns whether this closes it."""
         was_open, self.is_open, self._failures = self.is_open, False, 0
         return was_open
 
     def takes_probe(self, now_us: int) -> bool:
-        """Whether it is time for a probe; the next one is due a pause later."""
+        """Return whether a probe is due now. The next one is due a pause later."""
         if not self.is_open or now_us < self._probe_at_us:
             return False
         self._probe_at_us = now_us + self._pause_us

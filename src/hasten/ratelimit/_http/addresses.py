@@ -1,8 +1,8 @@
-"""Addresses of clients, as the keys that limits count by.
+"""Addresses of clients, as keys of limits.
 
-What is one client is decided by bits, never by how an address is written: an IPv4 address is the
-same whether it comes as itself, mapped into IPv6, or by a translator (NAT64, 6to4). An IPv6 client
-has a whole network to choose addresses from, so its network is the key.
+The bits of an address identify a client, not its spelling: an IPv4 address is the same in its own
+form, mapped into IPv6, or from a translator (NAT64, 6to4). An IPv6 client can use all addresses of
+its network, so the network is the key.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from hasten.errors import InvalidOption
 Address: TypeAlias = IPv4Address | IPv6Address
 
 DEFAULT_PREFIX: Final = 56
-"""What providers give to one customer, mostly. RFC 6177."""
+"""What most providers assign to one customer. RFC 6177."""
 
-MAX_KNOWN: Final = 10_000
+MAX_CACHED: Final = 10_000
 
 MAX_CHARS: Final = 100
-"""What is longer is no address: an IPv6 address with brackets, a zone and a port is shorter."""
+"""A longer text is not an address: an IPv6 address with brackets, zone and port is shorter."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _WITH_PORT: Final = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d{0,5})?|(?P<v4>[0-9.]+):\d{0,5}")
 
 
 class Addresses:
-    """Keys by address. What was asked for once is found in a dict."""
+    """Converts addresses to keys, and caches the keys."""
 
     def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
-        """prefix is how many bits of an IPv6 address tell clients apart, 32 to 128."""
+        """prefix is how many bits of an IPv6 address identify a client, 32 to 128."""
         self._prefix = _prefix(prefix)
-        self._known: dict[str, str] = {}
+        self.keys: Final[dict[str, str]] = {}
+        """The results of `key`, by address."""
 
     def key(self, text: str) -> str:
-        """The key for an address; what is none stands for itself (a socket, a test's client)."""
+        """Return the key for an address; the text itself if it is not an address."""
         if len(text) > MAX_CHARS:
-            return text  # no address, and not to be remembered
-        key = self._known.get(text)
+            return text  # not an address, and too long for the cache
+        key = self.keys.get(text)
         if key is None:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            key = self._known[text] = self._find(text)
+            if len(self.keys) >= MAX_CACHED:
+                self.keys.clear()
+            key = self.keys[text] = self._find(text)
         return key
 
     def _find(self, text: str) -> str:
@@ -57,10 +58,10 @@ class Addresses:
 
 
 def parse(text: str, *, translated: bool = True) -> Address | None:
-    """The address in a text, without port, brackets and zone; None if there is none.
+    """Parse an address with or without port, brackets and zone. Returns None if it is not one.
 
-    What stands for an IPv4 address is one: mapped, as a socket for both versions writes it, and if
-    translated is true also by 6to4 and NAT64.
+    An IPv6 address that represents an IPv4 address is converted: a mapped one, as dual-stack
+    sockets provide, and if translated is true also one of 6to4 or NAT64.
     """
     if len(text) > MAX_CHARS:
         return None
@@ -76,7 +77,7 @@ def parse(text: str, *, translated: bool = True) -> Address | None:
 
 
 def is_private(text: str | None) -> bool:
-    """Whether an address is of a machine of one's own, as proxies mostly are."""
+    """Return whether an address belongs to a private network, as those of most proxies do."""
     address = None if text is None else parse(text)
     return address is not None and (address.is_private or address.is_loopback)
 
@@ -94,9 +95,9 @@ def _embedded(address: IPv6Address, translated: bool) -> Address:
         inner = address.sixtofour
         if address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        # For private ones neither exists (RFC 3056, section 2; RFC 6052, section 3.1): whoever
-        # writes one wants to be taken for a machine within.
+        # Neither exists for private addresses (RFC 3056, section 2; RFC 6052, section 3.1): a
+        # client that uses one pretends to be in the private network.
         if inner is not None and inner.is_global:
             return inner
-    # The zone says which interface of ours, not which client.
+    # The zone identifies the server's interface, not the client.
     return IPv6Address(int(address))

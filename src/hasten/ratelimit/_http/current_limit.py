@@ -1,35 +1,31 @@
-"""What a handler can see of the limits of its request, and say of them."""
+"""The limits of the current request, for its handler."""
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from hasten._decision import Decision
-from hasten._loops import is_running, run_on
-from hasten.errors import InvalidOption, LimitNotFound, MisplacedCall, MissingMiddleware
-from hasten.ratelimit._http.limited_request import Exchange, Taken, current
+from hasten.errors import InvalidOption, LimitNotFound
+from hasten.ratelimit._http.limited_request import LimitedRequest, require_active_request
+from hasten.ratelimit._http.results import LimitResult
 from hasten.ratelimit._rates import to_limit
-
-T = TypeVar("T")
 
 
 class CurrentLimit:
-    """What a handler can see and say of one limit of its request.
+    """One limit of the current request: what it decided, and how to change that.
 
-    `sync` has what has to be waited for, for handlers that do not wait.
+    `sync` has the methods to await, for handlers without async.
     """
 
-    def __init__(self, exchange: Exchange, taken: Taken) -> None:
-        self._exchange = exchange
-        self._taken = taken
-        self.sync: Final = SyncCurrentLimit(self, exchange.loop)
+    def __init__(self, request: LimitedRequest, result: LimitResult) -> None:
+        self._request = request
+        self._result = result
+        self.sync: Final = SyncCurrentLimit(self, request)
 
     @property
     def decision(self) -> Decision:
-        """What the limit says of this request, as it is now."""
-        return self._taken.decision(self._exchange.request)
+        """The decision of the limit about this request, as it is now."""
+        return self._result.decision(self._request.info)
 
     def __repr__(self) -> str:
         decision = self.decision
@@ -44,88 +40,68 @@ class CurrentLimit:
         self._decide(keep=False)
 
     async def charge(self, cost: int) -> None:
-        """Take more, as much as it turned out to cost, even if it is more than is left."""
-        if self._taken.limit.is_concurrency:
-            raise InvalidOption("limit", self._taken.limit.name, "one with a rate", code="conflict")
+        """Take an additional cost, even if it is more than is left."""
+        if self._result.limit.is_concurrency:
+            raise InvalidOption(
+                "limit", self._result.limit.name, "one with a rate", code="conflict"
+            )
         to_limit("cost", cost)
         checks = [
             check._replace(cost=cost, forced=True, counted_later=False)
-            for check in self._taken.checks
+            for check in self._result.checks
         ]
-        [outcomes] = await self._exchange.middleware.guard.hit([checks])
-        self._taken.outcomes = [
+        [outcomes] = await self._request.enforcer.store.hit([checks])
+        self._result.outcomes = [
             new._replace(token=old.token)
-            for new, old in zip(outcomes, self._taken.outcomes, strict=True)
+            for new, old in zip(outcomes, self._result.outcomes, strict=True)
         ]
 
     async def reset(self) -> None:
-        """Forget all that this client has used up. Raises `StoreError`."""
-        places = [(check.bucket, check.key) for check in self._taken.checks]
-        await self._exchange.middleware.guard.reset(places)
+        """Delete the counts of this client. Raises `StoreError`."""
+        keys = [(check.bucket, check.key) for check in self._result.checks]
+        await self._request.enforcer.store.reset(keys)
 
     def _decide(self, *, keep: bool) -> None:
-        limit = self._taken.limit
-        if not limit.is_settled or limit.is_concurrency:
+        limit = self._result.limit
+        if not limit.reserves or limit.is_concurrency:
             expected = (
-                "one with skip_successful, skip_failed or count_statuses: others count at once"
+                "one with skip_successful, skip_failed or count_statuses: others count immediately"
             )
             raise InvalidOption("limit", limit.name, expected, code="conflict")
-        if self._taken.is_settled:
-            raise InvalidOption(
-                "limit", limit.name, "to be told before the answer begins", code="too_late"
-            )
-        self._taken.keep = keep
+        if self._result.is_settled:
+            expected = "one whose response has not begun"
+            raise InvalidOption("limit", limit.name, expected, code="too_late")
+        self._result.keep = keep
 
 
 class SyncCurrentLimit:
-    """The same as `CurrentLimit`, for handlers that do not wait: in a thread, or in memory."""
+    """`CurrentLimit` for handlers without async, in a thread or on the event loop."""
 
-    def __init__(self, current: CurrentLimit, loop: AbstractEventLoop | Any) -> None:
+    def __init__(self, current: CurrentLimit, request: LimitedRequest) -> None:
         self._current = current
-        self._loop = loop
+        self._request = request
 
     def charge(self, cost: int) -> None:
-        """As `CurrentLimit.charge`."""
-        finish_now(self._current.charge(cost), self._loop)
+        """Do what `CurrentLimit.charge` does."""
+        self._request.finish_now(self._current.charge(cost))
 
     def reset(self) -> None:
-        """As `CurrentLimit.reset`."""
-        finish_now(self._current.reset(), self._loop)
-
-
-def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop | Any) -> T:
-    """The result for a caller that cannot await, in a thread or on the event loop itself.
-
-    Raises `MisplacedCall` if only the event loop, which this would block, could wait for it.
-    """
-    if not is_running():
-        return run_on(loop, work)
-    try:
-        work.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    work.close()
-    raise MisplacedCall(
-        "a limit whose store has to be waited for was used without await on the event loop: make "
-        "it an async def handler, or one that runs in a thread"
-    )
+        """Do what `CurrentLimit.reset` does."""
+        self._request.finish_now(self._current.reset())
 
 
 def current_limit(name: str) -> CurrentLimit:
-    """The limit of this name that the request is under.
+    """Return the limit of this name that applies to the current request.
 
-    Raises `LimitNotFound` if it is under none of this name, `MissingMiddleware` where there is no
+    Raises `LimitNotFound` if no limit of this name applies, and `MissingMiddleware` if there is no
     request.
     """
-    exchange = current.get()
-    if exchange is None:
-        raise MissingMiddleware(f"current_limit({name!r})", "RateLimitMiddleware")
+    request: LimitedRequest | None = require_active_request(f"current_limit({name!r})")
     names: list[str] = []
-    while exchange is not None:
-        for taken in exchange.taken:
-            if taken.limit.name == name:
-                return CurrentLimit(exchange, taken)
-            names.append(taken.limit.name)
-        exchange = exchange.outer
+    while request is not None:
+        for result in request.results:
+            if result.limit.name == name:
+                return CurrentLimit(request, result)
+            names.append(result.limit.name)
+        request = request.outer
     raise LimitNotFound(name, names)

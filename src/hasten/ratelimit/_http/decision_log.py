@@ -1,4 +1,4 @@
-"""What limits decide, counted and reported to observers."""
+"""Counts the decisions of limits, and reports them to the observer."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from typing import Final
 
 from hasten._decision import Decision
 from hasten._repeated_errors import RepeatedErrors
+from hasten.ratelimit._counter_store import Outcome
 from hasten.ratelimit._http.limit import Limit
-from hasten.ratelimit._http.limited_request import Exchange, Taken
 from hasten.ratelimit._http.stats import RateLimitStats
 
 NEAR: Final = 0.8
-"""From this share of a limit on, a client is near it."""
+"""A client that has used more than this share of a limit is near it."""
 
 
-class Decisions:
-    """Counts them, by the names of limits, and calls on_decision."""
+class DecisionLog:
+    """Counts decisions by the names of limits, and calls on_decision."""
 
     def __init__(
         self,
         limits: Iterable[Limit],
+        stats: RateLimitStats,
         on_decision: Callable[[Decision], object] | None,
         errors: RepeatedErrors,
-        stats: RateLimitStats,
     ) -> None:
+        self.stats: Final = stats
+        self._of_limits: Final = {limit.name: stats.of(limit.name) for limit in limits}
+        self.on_decision: Final = on_decision
         self._errors = errors
-        self._stats: Final = {each.name: stats.of(each.name) for each in limits}
-        self._all = stats
-        self._on_decision = on_decision
 
-    def refuses(self, taken: Taken, exchange: Exchange) -> bool:
-        """Whether a limit refuses, which is counted and reported."""
-        limit, told = taken.limit, taken.told
-        stats = self._stats.get(limit.name)
+    def count(self, limit: Limit, outcome: Outcome) -> bool:
+        """Count a decision. Returns whether the request has to be refused."""
+        stats = self._of_limits.get(limit.name)
         if stats is None:
-            stats = self._stats[limit.name] = self._all.of(limit.name)
-        refuses = not (told.ok or limit.shadow)
+            stats = self._of_limits[limit.name] = self.stats.of(limit.name)
+        refuses = not (outcome.ok or limit.shadow)
         if refuses:
             stats.limited += 1
         else:
             stats.allowed += 1
-            if not told.ok:
+            if not outcome.ok:
                 stats.shadow += 1
-            elif told.remaining < told.limit * (1 - NEAR):
+            elif outcome.remaining < outcome.limit * (1 - NEAR):
                 stats.near_limit += 1
-        if told.unavailable:
+        if outcome.unavailable:
             stats.unavailable += 1
-        if self._on_decision is not None:
-            self._report(self._on_decision, taken.decision(exchange.request))
         return refuses
 
-    def _report(self, on_decision: Callable[[Decision], object], decision: Decision) -> None:
+    def report(self, decision: Decision) -> None:
+        """Call on_decision."""
+        if self.on_decision is None:
+            return
         try:
-            on_decision(decision)
+            self.on_decision(decision)
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception(f"{decision.name}: on_decision failed")

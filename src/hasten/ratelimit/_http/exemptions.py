@@ -1,76 +1,44 @@
-"""Requests that no limit of a middleware counts: by the path, or by the handler that they lead to.
+"""Requests that no limit of a middleware counts, by their path or by their handler.
 
-A middleware is asked before the router. So it finds out by itself which handler a request would
-lead to, as the router would. Wherever that cannot be known for certain, the request is counted: an
-exemption must never be a way around a limit.
+A middleware runs before the router. So this finds the handler of a request as the router would.
+Whenever the handler is not certain, the request is counted: an exemption must never be a way to
+bypass a limit.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
-from hasten.errors import InvalidOption
 from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.registry import is_exempt, registry
 from hasten.ratelimit._http.root_paths import Forms, applications
 
-T = TypeVar("T")
-
-_MARK: Final = "__hasten_exempt__"
-
 MAX_DEPTH: Final = 8
-"""So many mounts inside of each other are looked into."""
-
-in_use = False
-"""Whether any handler is exempt."""
-
-
-def exempt(handler: T) -> T:
-    """Exempt one handler from limits: ``@exempt``, below what registers it with the framework.
-
-    No limit of `RateLimitMiddleware` and no `RateLimited` of a router counts its requests. Its own
-    ``@limit`` still does. Works for Starlette, FastAPI, Quart and Django, and for Litestar where
-    the middleware is one of the application's; elsewhere use `exclude_paths`. Raises
-    `InvalidOption`.
-    """
-    global in_use  # noqa: PLW0603 - from now on handlers are looked for
-    in_use = True
-    try:
-        setattr(handler, _MARK, True)
-    except (AttributeError, TypeError):
-        raise InvalidOption("handler", handler, "a function or a class") from None
-    return handler
-
-
-def is_exempt(handler: object) -> bool:
-    """Whether a handler, or the class of a view, is marked."""
-    marked = getattr(handler, _MARK, False) or getattr(
-        getattr(handler, "view_class", None), _MARK, False
-    )
-    return bool(marked)
+"""How many levels of mounts are searched."""
 
 
 class Exemptions:
-    """The requests that a middleware leaves out. app is the application behind it."""
+    """The requests that a middleware does not count. app is the application behind it."""
 
     def __init__(self, paths: Sequence[str] | None, app: object) -> None:
         self._paths = None if paths is None else Paths([paths])
         self._app = app
         self._apps: list[object] | None = None
 
-    def has(self, scope: Scope, forms: Forms) -> bool:
-        """Whether no limit is for this request."""
+    def include(self, scope: Scope, forms: Forms) -> bool:
+        """Return whether no limit applies to a request."""
         if self._paths is not None and self._is_excluded(self._paths, forms):
             return True
-        return in_use and is_exempt(self._handler(scope))
+        return registry.has_exemptions and is_exempt(self._handler(scope))
 
     def _is_excluded(self, paths: Paths, forms: Forms) -> bool:
-        """All that a router may take the path for has to be excluded."""
-        read = [path for reading in forms.readings for path in reading] or forms.paths
-        return all(paths.match(path) and not _has_dots(path) for path in read)
+        """Return whether every path that a router may see is excluded."""
+        seen = [path for alternative in forms.alternatives for path in alternative] or forms.paths
+        return all(paths.match(path) and not _has_dots(path) for path in seen)
 
     def _handler(self, scope: Scope) -> object:
         own = scope.get("route_handler")
@@ -82,7 +50,7 @@ class Exemptions:
         for app in apps:
             match framework_of(app):
                 case "starlette":
-                    # FastAPI notes in a scope what it looks at.
+                    # A copy, because FastAPI records in the scope what it examines.
                     return _of_starlette(getattr(app, "routes", ()), {**scope})
                 case "quart":
                     return _of_quart(app, scope)
@@ -92,12 +60,12 @@ class Exemptions:
 
 
 def _has_dots(path: str) -> bool:
-    """Something behind the router may go up by ".."."""
+    """Return whether something behind the router might resolve ".." in the path."""
     return not {".", ".."}.isdisjoint(path.split("/"))
 
 
 def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
-    """As `starlette.routing.Router`, which takes the first route that matches."""
+    """Like `starlette.routing.Router`, which uses the first route that matches."""
     for route in routes:
         if not _is_matched_by_path(route):
             return None
@@ -117,7 +85,7 @@ def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object
 
 
 def _is_matched_by_path(route: object) -> bool:
-    """Not by its host, nor by a rule of the application's own that may read headers."""
+    """Return whether a route matches by the path alone, not by host or by custom code."""
     if hasattr(route, "host"):
         return False
     for each in (route, getattr(route, "original_router", route)):

@@ -1,241 +1,266 @@
-"""One request under its limits: what was taken for it, what is told of that, what is given back."""
+"""One request under limits: what they decided, the headers that describe it, and its settlement."""
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import AbstractEventLoop
-from collections.abc import Callable, Sequence
+from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten._decision import Decision
-from hasten._loops import trio_token
+from hasten._loops import is_running, run_on, trio_token
 from hasten._request_info import RequestInfo
-from hasten.ratelimit._counter_store import Check, Outcome, Settlement, decision_of, shown
-from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
-from hasten.ratelimit._http.policy_headers import NAMES, State
-
-if TYPE_CHECKING:
-    from hasten.ratelimit._http.middleware import RateLimitMiddleware
-    from hasten.ratelimit._http.plans import Plan
+from hasten.errors import MisplacedCall, MissingMiddleware
+from hasten.ratelimit._counter_store import ImmediateStore, Settlement
+from hasten.ratelimit._http.enforcer import Enforcer
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.policy_headers import NAMES, PolicyState, WriteHeaders
+from hasten.ratelimit._http.registry import registry
+from hasten.ratelimit._http.request_checks import result_of
+from hasten.ratelimit._http.results import LimitResult
 
 T = TypeVar("T")
 
-current: Final[ContextVar[Exchange | None]] = ContextVar("hasten.ratelimit", default=None)
-"""The request that this task or thread is about."""
+active_request: Final[ContextVar[LimitedRequest | None]] = ContextVar(
+    "hasten.ratelimit", default=None
+)
+"""The request that this task or thread serves."""
 
 
-@dataclass(slots=True, eq=False)
-class Taken:
-    """What one limit has to say of a request."""
+class LimitedRequest:
+    """A request that limits apply to.
 
-    limit: Limit
-    checks: Sequence[Check]
-    outcomes: Sequence[Outcome]
-    keep: bool | None = None
-    """What the handler said of it; None if it said nothing."""
-    is_settled: bool = False
-
-    @property
-    def is_denied(self) -> bool:
-        return not all(outcome.ok for outcome in self.outcomes)
-
-    @property
-    def told(self) -> Outcome:
-        """Of several rates the one that is to be told of."""
-        return self.outcomes[0] if len(self.outcomes) == 1 else shown(self.outcomes)
-
-    def decision(self, request: RequestInfo) -> Decision:
-        """What callers and observers are told of it."""
-        return decision_of(self.limit.name, self.told, shadow=self.limit.shadow, request=request)
-
-    def states(self) -> list[State]:
-        """What is told of it, for each of its rates."""
-        policies = self.limit.policies
-        return [
-            State(policies(check.rule), outcome.remaining, outcome.reset_us)
-            for check, outcome in zip(self.checks, self.outcomes, strict=True)
-        ]
-
-    @property
-    def violated(self) -> tuple[str, ...]:
-        """The names of those of its rates that deny, as answers tell them."""
-        if len(self.checks) == 1:  # most limits have one
-            return (self.limit.name,)
-        return tuple(
-            self.limit.policies(check.rule).name
-            for check, outcome in zip(self.checks, self.outcomes, strict=False)
-            if not outcome.ok
-        )
-
-    def settlements(self, *, keep: bool) -> list[Settlement]:
-        """Ends what was reserved, once."""
-        if self.is_settled:
-            return []
-        self.is_settled = True
-        return [
-            Settlement(outcome.token, check.cost if keep else 0)
-            for check, outcome in zip(self.checks, self.outcomes, strict=True)
-            if outcome.token is not None
-        ]
-
-    def give_back(self) -> None:
-        """What is told from now on counts a refund in."""
-        self.outcomes = [
-            outcome
-            if outcome.token is None
-            else outcome._replace(remaining=min(outcome.limit, outcome.remaining + check.cost))
-            for check, outcome in zip(self.checks, self.outcomes, strict=True)
-        ]
-
-
-_NOTHING: Final[tuple[Sequence[State], State | None]] = ((), None)
-
-
-class Exchange:
-    """A request that some limits are for.
-
-    outer is the same request under another middleware around this one, if there is one.
+    outer is the same request in another middleware around this one, if there is one. route_of
+    returns the route of a request.
     """
 
-    __slots__ = (
-        "_told_inside",
-        "denied",
-        "hand_on",
-        "has_started",
-        "loop",
-        "make_fields",
-        "middleware",
-        "outer",
-        "request",
-        "taken",
-    )  # fmt: skip
+    denied: LimitResult | None = None
+    """The result that refuses the request, if one does."""
+    has_started = False
+    """Whether a response has begun."""
+    pending: Plan | None = None
+    """The plan that the middleware still has to enforce, because that has to wait."""
+    reserves = False
+    """Whether the outcome of the request matters."""
+    _info: RequestInfo | None = None
+    _write_headers: WriteHeaders | None = None
+    """Writes the headers, if the results of one plan are all that they describe."""
+    _inner_states: Sequence[PolicyState] = ()
+    """What a middleware inside this one has to describe in headers."""
+    _inner_shown: int | None = None
 
     def __init__(
         self,
-        middleware: RateLimitMiddleware,
-        request: RequestInfo,
+        enforcer: Enforcer,
+        scope: Scope,
         send: Send,
-        outer: Exchange | None = None,
+        route_of: Callable[[Scope], str],
+        outer: LimitedRequest | None = None,
     ) -> None:
-        self.middleware = middleware
+        self.enforcer: Final = enforcer
+        self.scope: Final = scope
+        self.client: Final = enforcer.client_of(scope)
+        self.send_on: Final = send
+        """The send function of the server."""
         self.outer: Final = outer
-        self.request = request
-        self.taken: list[Taken] = []
-        self.denied: Taken | None = None
-        """The limit that refuses it, once one does."""
-        self.has_started = False
+        self.results: list[LimitResult] = []
         try:
-            self.loop: AbstractEventLoop | Any = asyncio.get_running_loop()
+            self.loop: AbstractEventLoop | Any = get_running_loop()
         except RuntimeError:
             self.loop = trio_token()
-        self.make_fields: Callable[[Sequence[Outcome]], Headers] | None = None
-        """What tells of what was taken, if that is all of what a plan tells of."""
-        self.hand_on = send
-        self._told_inside: tuple[Sequence[State], State | None] = _NOTHING
-        """What a middleware inside this one has to tell: the states, and the one that refuses."""
+        self._route_of = route_of
 
     @property
-    def scope(self) -> Scope:
-        return self.request.scope
+    def info(self) -> RequestInfo:
+        """The request for functions of the application."""
+        info = self._info
+        if info is None:
+            info = self._info = RequestInfo(self.scope, self.client)
+        return info
 
     @property
-    def is_to_be_refused(self) -> bool:
-        """Whether a handler was refused, and nothing has been answered yet."""
+    def needs_refusal(self) -> bool:
+        """Whether a limit refuses the request and no response has begun."""
         return self.denied is not None and not self.has_started
 
+    # Limits ---------------------------------------------------------------------------------------
+
+    async def enforce(self, plan: Plan) -> None:
+        """Hold the request against the limits of a plan."""
+        self._add(plan, await self.enforcer.enforce(self.info, plan, self._route_of))
+
+    def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
+        """Do what `enforce` does, for a plan with a fast path and `Enforcer.immediate`."""
+        groups = plan.groups_of.get(self.client) or plan.groups(self.client)
+        if plan.single is None:
+            self._add(plan, self.enforcer.results(plan.limits, groups, store.hit_now(groups)))
+            return
+        outcome = store.hit_one(groups[0][0])
+        refuses = self.enforcer.decisions.count(plan.single, outcome)
+        result = LimitResult(plan.single, groups[0], (outcome,), refuses)
+        self.results.append(result)
+        self.reserves = plan.reserves
+        if self.outer is None:
+            self._write_headers = plan.write_headers
+        if refuses:
+            self.denied = result
+
+    def _add(self, plan: Plan, results: list[LimitResult]) -> None:
+        can_write = not self.results and len(results) == len(plan.limits) and self.outer is None
+        self._write_headers = plan.write_headers if can_write else None
+        self.reserves |= plan.reserves
+        for result in results:
+            if result.checks:
+                self.results.append(result)
+            if result.refuses:
+                self.denied = result
+                if len(result.checks) != 1 or len(results) != 1:
+                    self._write_headers = None  # it does not know which rate refuses
+
+    async def enforce_limit(self, limit: Limit) -> bool:
+        """Hold the request against one more limit, that of its route. False if it is refused."""
+        await self.enforce(self.enforcer.plan_of((limit,)))
+        return self.denied is None
+
+    def enforce_limit_sync(self, limit: Limit) -> bool:
+        """Do what `enforce_limit` does, for a handler without async."""
+        return self.finish_now(self.enforce_limit(limit))
+
+    async def _enforce_unread_body(self, status: int) -> bool:
+        """Count a request whose malformed body the framework has refused before the handler."""
+        if not registry.has_limits or active_request.get() is not self:
+            return True
+        taken = [result.limit for result in self.results]
+        for limit in registry.limits_of_unread_body(self.scope, status):
+            if limit not in taken and not await self.enforce_limit(limit):
+                return False
+        return True
+
+    def finish_now(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a coroutine to code that cannot await it.
+
+        The code runs in a thread, or on the event loop. Raises `MisplacedCall` if the coroutine
+        would have to wait for the event loop that this call blocks.
+        """
+        if not is_running():
+            return run_on(self.loop, work)
+        try:
+            work.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        work.close()
+        raise MisplacedCall(
+            "a limit was used without await on the event loop, and its store has to be awaited: "
+            "make the handler async, or let it run in a thread"
+        )
+
+    def counted_limits(self, namespace: str) -> list[Limit]:
+        """Return the limits that middlewares of a namespace have counted here and around it."""
+        found = []
+        if self.enforcer.namespace == namespace:
+            found += [result.limit for result in self.results]
+        return found if self.outer is None else found + self.outer.counted_limits(namespace)
+
+    # The response ---------------------------------------------------------------------------------
+
     async def send(self, message: Message) -> None:
-        """Hand on what the application sends, and tell with its head what is left."""
+        """Send a message of the application, and add the headers of limits to the response."""
         if message["type"] == "http.response.start" and not self.has_started:
             if self.denied is not None:
-                return  # a refusal is sent in the place of whatever the framework makes of it
+                return  # the refusal replaces the response of the framework
             status = message["status"]
-            if status >= 400 and not await self.middleware.take_missed(self, status):
+            if status >= 400 and not await self._enforce_unread_body(status):
                 return
             self.has_started = True
-            if self.middleware.settles:
+            if self.reserves:
                 await self.settle(status)
-            fields = self.fields()
-            if fields:
+            write, results = self._write_headers, self.results
+            if write is not None and len(results) == 1:  # the most frequent case
+                lines = write(results[0].outcomes, None)
+            else:
+                lines = self.headers()
+            if lines:
                 headers = message.get("headers", ())
-                # In the place of those that another one has set.
-                kept = [line for line in headers if line[0].lower() not in NAMES]
-                message = {**message, "headers": kept + fields}
+                for line in headers:
+                    if line[0].lower() in NAMES:  # they replace those of others
+                        headers = [line for line in headers if line[0].lower() not in NAMES]
+                        break
+                message = {**message, "headers": [*headers, *lines]}
         elif self.denied is not None and not self.has_started:
             return
-        await self.hand_on(message)
-        if self.middleware.settles and is_last(message):
-            # What the application does after its answer takes no place of others.
+        await self.send_on(message)
+        if self.reserves and is_last(message):
+            # What the application does after its response is not part of the request.
             await self.finish()
 
-    def fields(self) -> Headers:
-        """The header fields that tell what is left."""
-        taken, denied = self.taken, self.denied
-        inside, violated = self._told_inside
-        if self.make_fields is not None and self.outer is None and not inside:
-            outcomes = taken[0].outcomes  # all there are, mostly
-            if len(taken) > 1:
-                outcomes = [outcome for each in taken for outcome in each.outcomes]
-            if denied is None or len(outcomes) == 1:
-                return self.make_fields(outcomes)
-        states = [state for each in taken if each.limit.is_told for state in each.states()]
-        states += inside
-        if denied is not None and denied.limit.headers and denied.checks:
-            violated = denied.states()[denied.outcomes.index(denied.told)]
-        if self.outer is not None and self.outer.middleware.fields.are_there:
-            # It replaces what this one would write, so it tells of both.
-            self.outer._told_inside = (states, violated)
+    def headers(self) -> Headers:
+        """Return the headers that describe all limits of the request."""
+        results, denied = self.results, self.denied
+        if self._write_headers is not None:
+            outcomes = [outcome for result in results for outcome in result.outcomes]
+            return self._write_headers(outcomes, None)
+        states: list[PolicyState] = []
+        shown = None
+        for result in results:
+            if result.limit.shows_headers:
+                if result is denied:
+                    shown = len(states) + result.outcomes.index(result.effective)
+                states += result.states()
+        if shown is None and self._inner_shown is not None:
+            shown = len(states) + self._inner_shown
+        states += self._inner_states
+        if self.outer is not None and self.outer.enforcer.writer.writes_headers:
+            # It replaces the headers that this middleware would write, so it describes both.
+            self.outer._inner_states, self.outer._inner_shown = states, shown
+            self.outer._write_headers = None
             return []
-        return self.middleware.fields.of(states, violated)
+        return self.enforcer.writer.write(states, shown)
+
+    # The outcome ----------------------------------------------------------------------------------
 
     async def settle(self, status: int | None) -> None:
-        """Keep or give back what was reserved, now that it is known how the request ends.
+        """Settle the reservations of the request, whose outcome is now known.
 
-        Slots of concurrency are kept until `finish`: the body is still to come.
+        Limits of concurrent requests are settled by `finish`, because the body is still to be sent.
         """
-        self.request.status = status
+        if not self.reserves:
+            return
+        self.info.status = status
         settlements: list[Settlement] = []
-        for each in self.taken:
-            if not each.limit.is_settled or each.is_settled or each.limit.is_concurrency:
+        for result in self.results:
+            limit = result.limit
+            if not limit.reserves or result.is_settled or limit.is_concurrency:
                 continue
-            keep = each.keep
+            keep = result.keep
             if keep is None:
-                is_success = await self._is_success(each.limit, status)
-                keep = each.limit.keeps(status, is_success)
-            settlements += each.settlements(keep=keep)
+                keep = limit.counts(status, await self._is_success(limit, status))
+            settlements += result.settlements(keep=keep)
             if not keep:
-                each.give_back()
+                result.add_refund()
         if settlements:
-            self.middleware.guard.settle_soon(settlements)
+            self.enforcer.store.settle_soon(settlements)
 
     async def fail(self) -> None:
-        """The application has raised: the answer, if there was none, is made by others, a 500."""
+        """Settle a request whose application has raised: without a response, it becomes a 500."""
         if not self.has_started:
             await self.settle(500)
 
     async def finish(self) -> None:
-        """Settle what is left when nothing more will come: places that were taken, and all else
-        of a request that was never answered."""
+        """Settle what is left when nothing more will be sent. Safe to call twice."""
+        if not self.reserves:
+            return
         if not self.has_started:
             await self.settle(None if self.denied is None else self.denied.limit.status)
         settlements = [
-            one
-            for each in self.taken
-            if each.limit.is_concurrency
-            for one in each.settlements(keep=False)
+            settlement
+            for result in self.results
+            if result.limit.is_concurrency
+            for settlement in result.settlements(keep=False)
         ]
         if settlements:
-            self.middleware.guard.settle_soon(settlements)
-
-    def counted_by(self, namespace: str) -> list[Limit]:
-        """The limits that middlewares of this namespace have counted here and around it."""
-        found = (
-            [each.limit for each in self.taken] if self.middleware.namespace == namespace else []
-        )
-        return found if self.outer is None else found + self.outer.counted_by(namespace)
+            self.enforcer.store.settle_soon(settlements)
 
     async def _is_success(self, limit: Limit, status: int | None) -> bool:
         if status is None:
@@ -243,50 +268,27 @@ class Exchange:
         if limit.is_success is None:
             return status < 400
         try:
-            return bool(await answer_of(limit.is_success(self.request)))
+            return bool(await result_of(limit.is_success(self.info)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            what = f"{limit.name}: is_success failed; the request is counted"
-            self.middleware.errors.exception(what)
+            self.enforcer.errors.exception(
+                f"{limit.name}: is_success failed; the request is counted"
+            )
             return limit.skip_failed
 
 
-class SocketExchange(Exchange):
-    """A WebSocket that some limits are for. of_messages are those of its messages.
-
-    Nothing replaces the headers of what the application sends, so a middleware inside this one
-    tells of its limits by itself: around is not `outer`.
-    """
-
-    __slots__ = ("_around", "_of_messages")
-
-    def __init__(
-        self,
-        middleware: RateLimitMiddleware,
-        request: RequestInfo,
-        send: Send,
-        around: Exchange | None,
-        of_messages: Plan | None,
-    ) -> None:
-        super().__init__(middleware, request, send)
-        self._around = around
-        self._of_messages = of_messages
-
-    def counted_by(self, namespace: str) -> list[Limit]:
-        found = super().counted_by(namespace)
-        if self._of_messages is not None and self.middleware.namespace == namespace:
-            found += self._of_messages.limits
-        return found if self._around is None else found + self._around.counted_by(namespace)
+def require_active_request(what: str) -> LimitedRequest:
+    """Return the request that this task or thread serves. Raises `MissingMiddleware`."""
+    request = active_request.get()
+    if request is None:
+        raise MissingMiddleware(what, "RateLimitMiddleware")
+    return request
 
 
 def is_last(message: Message) -> bool:
-    """Whether nothing of the response follows."""
+    """Return whether a message is the last one of a response."""
     match message["type"]:
         case "http.response.body":
             return not message.get("more_body", False)
         case "http.response.pathsend":
             return True
     return False
-
-
-async def answer_of(found: MaybeAwaitable[T]) -> T:
-    return await found if isawaitable(found) else found

@@ -1,9 +1,9 @@
-"""Which limits are for a path.
+"""Which limits apply to a path.
 
-A path is one with all that lies below it: "/api/" is for "/api" and "/api/posts", not for "/apix".
-What is compared is what the server has decoded (a router sees nothing else), with slashes that
-repeat taken for one: where that is more than a router would take, a request is counted that finds
-nothing; the other way round there would be a way around the limit.
+The path of a limit includes all paths below it: "/api/" applies to "/api" and "/api/posts", not to
+"/apix". Paths are compared as the server has decoded them, like in a router, and repeated slashes
+count as one. Where a router is stricter, a request that finds no route is counted. The opposite
+would allow requests to bypass the limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SLASHES: Final = re.compile("//+")
 
 
 class Paths:
-    """The paths of several limits, each None for all that there are."""
+    """The paths of several limits, each None for all paths."""
 
     def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
         self._prefixes = [
@@ -25,27 +25,27 @@ class Paths:
         ]
 
     def match(self, *paths: str) -> tuple[int, ...]:
-        """The places of the limits that are for any of these paths, in their order."""
+        """Return the indexes of the limits that apply to any of these paths, in order."""
         found = [plain(path) for path in paths]
         return tuple(
-            place
-            for place, prefixes in enumerate(self._prefixes)
+            i
+            for i, prefixes in enumerate(self._prefixes)
             if prefixes is None
             or any(_is_below(path, prefix) for path in found for prefix in prefixes)
         )
 
 
 def without_root(path: str, root_path: str) -> str:
-    """The plain path without the root path, if it begins with it."""
+    """Return the plain path without the root path, if it begins with it."""
     path, root_path = plain(path), plain(root_path)
     return path[len(root_path) :] if _is_below(path, root_path) else path
 
 
 def plain(path: str) -> str:
-    """The path with single slashes, one at its beginning and none at its end; "" for the root.
+    """Return the path with single slashes, one at its beginning, none at its end; "" for the root.
 
-    Nor a line break: routers that match by a regular expression with "$" (Starlette's) take
-    "/login\\n" for "/login".
+    A line break at the end is removed, too: Starlette's router matches by a regular expression with
+    "$", which accepts "/login\\n" as "/login".
     """
     if not path.startswith("/"):
         path = _of_absolute(path)
@@ -53,7 +53,7 @@ def plain(path: str) -> str:
 
 
 def _of_absolute(target: str) -> str:
-    """The path of a whole URL, which servers may hand on, and Quart understands."""
+    """Return the path of a whole URL, which servers may pass and Quart accepts."""
     try:
         return "/" + urlparse(target).path
     except ValueError:

@@ -1,22 +1,22 @@
-"""What answers tell of limits, in header fields.
+"""The response headers that describe limits.
 
-"standard" is draft-ietf-httpapi-ratelimit-headers-10, whose fields are structured (RFC 9651) and
-name every policy. "draft-7" knows one limit: the one that is nearest to its end. So does "legacy",
-the X-RateLimit-* that most clients read.
+"standard" is draft-ietf-httpapi-ratelimit-headers-10: structured fields (RFC 9651) that describe
+every limit. "draft-7" describes one limit, the one with the least left, and so does "legacy", the
+X-RateLimit-* headers that most clients read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from math import ceil
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from hasten._asgi import Headers
 from hasten.errors import InvalidOption
 
 STYLES: Final = ("standard", "draft-7", "legacy")
 
-STYLES_BY_DEFAULT: Final = ("standard", "legacy")
+DEFAULT_STYLES: Final = ("standard", "legacy")
 
 NAMES: Final = frozenset(
     {
@@ -24,203 +24,167 @@ NAMES: Final = frozenset(
         b"ratelimit-reset", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
     }
 )  # fmt: skip
-"""All that there are."""
+"""The names of all headers that describe limits, those of other libraries included."""
 
 SECOND_US: Final = 1_000_000
 
-MAX_KNOWN: Final = 1_000
+MAX_CACHED: Final = 1_000
 
 
 class Policy(NamedTuple):
-    """What does not change of a limit: how much in which time."""
+    """The constant part of a limit."""
 
     name: str
     quota: int
     window_us: int | None
-    """None for what has no window: requests under way at once."""
+    """None for a limit of concurrent requests, which has no window."""
     unit: str | None = None
     """What is counted, if not requests: "concurrent-requests", "content-bytes"."""
 
 
-class State(NamedTuple):
-    """What is left of it for one client."""
+class Left(Protocol):
+    """What is left of a limit, such as an `Outcome`."""
+
+    @property
+    def remaining(self) -> int:
+        """How much is left."""
+
+    @property
+    def reset_us(self) -> int:
+        """The time until more is left."""
+
+
+class PolicyState(NamedTuple):
+    """A policy and what is left of it for one client."""
 
     policy: Policy
     remaining: int
     reset_us: int
 
 
-class Left(Protocol):
-    """What a store says of a check."""
+WriteHeaders: TypeAlias = Callable[[Sequence[Left], int | None], Headers]
+"""Returns the headers for what is left of each policy.
 
-    @property
-    def remaining(self) -> int: ...
-
-    @property
-    def reset_us(self) -> int: ...
+The second argument is the index of the policy to describe if a header can describe only one. By
+default it is the policy with the least left.
+"""
 
 
-class Fields:
-    """Header fields in the styles that were asked for."""
+class HeaderWriter:
+    """Writes the headers of limits in the chosen styles."""
 
     def __init__(self, styles: Collection[str], now: Callable[[], float]) -> None:
-        """now is the time, in seconds since the epoch, that "legacy" tells by.
-
-        Raises `InvalidOption`.
-        """
+        """now returns the time in seconds since the epoch, for "legacy". Raises `InvalidOption`."""
         styles = _styles(styles)
-        self._is_structured = "standard" in styles
+        self._is_standard = "standard" in styles
         self._is_draft_7 = "draft-7" in styles
-        if self._is_structured and self._is_draft_7:
+        self._is_legacy = "legacy" in styles
+        if self._is_standard and self._is_draft_7:
             expected = "'standard' or 'draft-7', not both"
             raise InvalidOption("headers", styles, expected, code="conflict")
-        self._is_legacy = "legacy" in styles
-        self.are_there: Final = bool(styles)
+        self.writes_headers: Final = bool(styles)
         self._now = now
-        self._policies: dict[tuple[Policy, ...], bytes] = {}
-        self._items: dict[str, bytes] = {}
+        self._cache: dict[tuple[Policy, ...], WriteHeaders] = {}
 
-    def of(self, states: Sequence[State], violated: State | None = None) -> Headers:
-        """The fields for the limits of one request; [] for none. violated is the one that refuses,
-        which is the one to tell of where only one can be told."""
+    def write(self, states: Sequence[PolicyState], shown: int | None = None) -> Headers:
+        """Return the headers for the limits of one request; [] if there are none.
+
+        shown is the index of the state to describe if a header can describe only one.
+        """
         if not states:
             return []
-        lines: Headers = []
-        if self._is_structured:
-            lines.append((b"ratelimit-policy", self._policy(states)))
-            lines.append((b"ratelimit", self._structured(states)))
-        if self._is_draft_7 or self._is_legacy:
-            shown = violated or min(states, key=lambda each: (each.remaining, each.policy.quota))
-            if self._is_draft_7:
-                lines.append((b"ratelimit-policy", self._policy(states)))
-                lines.append((b"ratelimit", _draft_7(shown)))
-            if self._is_legacy:
-                reset = ceil(self._now() + shown.reset_us / SECOND_US)
-                lines.append((b"x-ratelimit-limit", b"%d" % shown.policy.quota))
-                lines.append((b"x-ratelimit-remaining", b"%d" % shown.remaining))
-                lines.append((b"x-ratelimit-reset", b"%d" % reset))
-        return lines
+        return self.writer_of(tuple([state.policy for state in states]))(states, shown)
 
-    def maker(self, policies: Sequence[Policy]) -> Callable[[Sequence[Left]], Headers]:
-        """The same for requests that are all under these, of what is left of each.
+    def writer_of(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+        """Return the function that writes the headers for requests under all of these policies."""
+        writer = self._cache.get(policies)
+        if writer is None:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            writer = self._cache[policies] = self._make_writer(policies)
+        return writer
 
-        What does not change is written once; most requests are under one.
-        """
-        if not self._is_structured:
-            return lambda outcomes: self.of(_states(policies, outcomes))
-        policy_line = (b"ratelimit-policy", b", ".join(map(_described, policies)))
-        items = b", ".join(
+    def _make_writer(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+        # What is the same for all requests is encoded here, once.
+        is_standard, is_draft_7, is_legacy = self._is_standard, self._is_draft_7, self._is_legacy
+        is_single, now = len(policies) == 1, self._now
+        quotas = [policy.quota for policy in policies]
+        describe = _draft_7_policy if is_draft_7 else _policy
+        policy_line = (b"ratelimit-policy", b", ".join(map(describe, policies)))
+        limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
+        # The names are literal parts of a template for the numbers.
+        template = b", ".join(
             _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
         )
 
-        def structured(outcomes: Sequence[Left]) -> Headers:
-            values: list[int] = []
-            for each in outcomes:
-                values += each.remaining, -(-each.reset_us // SECOND_US)
-            return [policy_line, (b"ratelimit", items % tuple(values))]
+        def write(left: Sequence[Left], shown: int | None) -> Headers:
+            if is_single:
+                shown = 0
+            elif shown is None:
+                remaining = [(each.remaining, quotas[i]) for i, each in enumerate(left)]
+                shown = remaining.index(min(remaining))
+            remaining_shown, reset_us = left[shown].remaining, left[shown].reset_us
+            reset_s = -(-reset_us // SECOND_US)
+            lines: Headers = []
+            if is_standard:
+                numbers: tuple[int, ...] = (remaining_shown, reset_s)
+                if not is_single:
+                    numbers = tuple([n for each in left for n in _numbers(each)])
+                lines += policy_line, (b"ratelimit", template % numbers)
+            elif is_draft_7:
+                value = b"limit=%d, remaining=%d, reset=%d"
+                value %= quotas[shown], remaining_shown, reset_s
+                lines += policy_line, (b"ratelimit", value)
+            if is_legacy:
+                reset_at = ceil(now() + reset_us / SECOND_US)
+                lines += (
+                    limit_lines[shown],
+                    (b"x-ratelimit-remaining", b"%d" % remaining_shown),
+                    (b"x-ratelimit-reset", b"%d" % reset_at),
+                )
+            return lines
 
-        if not self._is_legacy:
-            return structured
-        now = self._now
-        quotas = [policy.quota for policy in policies]
-        limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
+        return write
 
-        def with_legacy(outcomes: Sequence[Left]) -> Headers:
-            left = [(each.remaining, quota) for each, quota in zip(outcomes, quotas, strict=True)]
-            place = left.index(min(left))
-            shown = outcomes[place]
-            return [
-                *structured(outcomes),
-                limit_lines[place],
-                (b"x-ratelimit-remaining", b"%d" % shown.remaining),
-                (b"x-ratelimit-reset", b"%d" % ceil(now() + shown.reset_us / SECOND_US)),
-            ]
 
-        limit_line = limit_lines[0]
+def whole_seconds(us: int) -> int:
+    """Return whole seconds, rounded up: after them, the time is over."""
+    return -(-us // SECOND_US)
 
-        def of_one(outcomes: Sequence[Left]) -> Headers:
-            remaining, reset_us = outcomes[0].remaining, outcomes[0].reset_us
-            return [
-                policy_line,
-                (b"ratelimit", items % (remaining, -(-reset_us // SECOND_US))),
-                limit_line,
-                (b"x-ratelimit-remaining", b"%d" % remaining),
-                (b"x-ratelimit-reset", b"%d" % ceil(now() + reset_us / SECOND_US)),
-            ]
 
-        return of_one if len(policies) == 1 else with_legacy
-
-    def _structured(self, states: Sequence[State]) -> bytes:
-        # One policy is what most requests are under.
-        if len(states) == 1:
-            return self._item(states[0])
-        return b", ".join([self._item(each) for each in states])
-
-    def _item(self, state: State) -> bytes:
-        name = state.policy.name
-        quoted = self._items.get(name)
-        if quoted is None:
-            if len(self._items) >= MAX_KNOWN:
-                self._items.clear()
-            quoted = self._items[name] = _quoted(name)
-        return b"%b;r=%d;t=%d" % (quoted, state.remaining, seconds(state.reset_us))
-
-    def _policy(self, states: Sequence[State]) -> bytes:
-        policies = tuple([each.policy for each in states])
-        line = self._policies.get(policies)
-        if line is None:
-            if len(self._policies) >= MAX_KNOWN:
-                self._policies.clear()
-            describe = _described_before if self._is_draft_7 else _described
-            line = b", ".join(map(describe, policies))
-            self._policies[policies] = line
-        return line
+def retry_after(retry_us: int) -> int:
+    """Return the value of Retry-After. RFC 9110, section 10.2.3."""
+    return max(1, whole_seconds(retry_us))
 
 
 def _styles(value: object) -> Collection[str]:
     if isinstance(value, Collection) and not isinstance(value, str):
-        known = [each for each in value if each in STYLES]
+        known = [style for style in value if style in STYLES]
         if len(known) == len(value):
             return known
     raise InvalidOption("headers", value, f"some of {', '.join(map(repr, STYLES))}, in a list")
 
 
-def _states(policies: Sequence[Policy], outcomes: Sequence[Left]) -> list[State]:
-    return [
-        State(policy, outcome.remaining, outcome.reset_us)
-        for policy, outcome in zip(policies, outcomes, strict=True)
-    ]
+def _numbers(left: Left) -> tuple[int, int]:
+    return left.remaining, whole_seconds(left.reset_us)
 
 
-def seconds(us: int) -> int:
-    """Whole seconds, never fewer: who waits so long has waited long enough."""
-    return -(-us // SECOND_US)
-
-
-def retry_after(retry_us: int) -> int:
-    """The value of Retry-After. RFC 9110, section 10.2.3."""
-    return max(1, seconds(retry_us))
-
-
-def _described(policy: Policy) -> bytes:
-    window = b"" if policy.window_us is None else b";w=%d" % max(1, seconds(policy.window_us))
+def _policy(policy: Policy) -> bytes:
     unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
+    window = b""
+    if policy.window_us is not None:
+        window = b";w=%d" % max(1, whole_seconds(policy.window_us))
     return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
 
 
-def _described_before(policy: Policy) -> bytes:
-    """As it was up to draft 7: without a name."""
+def _draft_7_policy(policy: Policy) -> bytes:
+    """Up to draft 7, a policy has no name."""
     if policy.window_us is None:
         return b"%d" % policy.quota
-    return b"%d;w=%d" % (policy.quota, seconds(policy.window_us))
+    return b"%d;w=%d" % (policy.quota, whole_seconds(policy.window_us))
 
 
 def _quoted(text: str) -> bytes:
-    """A string. RFC 9651, section 4.1.6."""
+    """Return a structured string. RFC 9651, section 4.1.6."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return b'"%b"' % escaped.encode("ascii")
-
-
-def _draft_7(shown: State) -> bytes:
-    quota, remaining, reset = shown.policy.quota, shown.remaining, seconds(shown.reset_us)
-    return b"limit=%d, remaining=%d, reset=%d" % (quota, remaining, reset)

@@ -1,8 +1,8 @@
-"""Who the client is, behind proxies.
+"""Find the client behind proxies.
 
-A header that names the client can be written by the client. It is believed only as far as the
-proxies that are trusted have written it: from its right end to the left, as long as who is named
-there is trusted itself. The first one who is not is the client.
+Clients can send the headers that name the client. So a header is trusted only as far as trusted
+proxies have written it: it is read from right to left while the address is that of a trusted proxy.
+The first other address is the client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 FORWARDED: Final = "forwarded"
 LISTS: Final = ("x-forwarded-for", FORWARDED)
-"""Headers that every proxy on the way adds to. Of others the last value alone counts."""
+"""Headers to which every proxy appends. In other headers, only the last value counts."""
 
 MAX_HOPS: Final = 32
 
@@ -33,43 +33,45 @@ _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _NAME: Final = re.compile(_WORD.encode())
 
-# RFC 7239, section 4; what many write unquoted in spite of it ("10.0.0.1:80") is understood.
+# RFC 7239, section 4. Addresses with a port are accepted without quotes, too: many send them.
 _PAIR: Final = re.compile(rf'({_WORD})=("(?:[^"\\]|\\.)*"|[!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]*)')
 _ELEMENT: Final = re.compile(rf"[ \t]*{_PAIR.pattern}(?:[ \t]*;(?:[ \t]*{_PAIR.pattern})?)*[ \t]*")
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 MAX_CHARS: Final = 4_000
-"""Of a header so much of its right end is read: more than any chain of proxies writes."""
+"""How much of the right end of a header is read: more than any chain of proxies writes."""
 
 MAX_COMMAS: Final = 16
-"""So many may be within the quotes of one element."""
+"""The most commas in the quotes of one element."""
 
 
 class Found(NamedTuple):
-    """The client of a request: its address as it was written, and what was odd about that."""
+    """The client of a request: its address as it was sent, and a warning for the operator."""
 
     address: str | None
-    """None if the connection has none."""
-    oddity: str | None = None
-    """The code of something that the operator should know."""
+    """None if the connection has no address."""
+    warning: str | None = None
+    """The code of an `OperatorWarnings` warning."""
 
 
 class Proxies:
     """The proxies in front of an application.
 
-    trusted are addresses and ranges. hops is how many proxies there are, whatever their addresses:
-    for those that nobody but them can reach. header is what they write.
+    trusted are addresses and ranges. hops is the number of proxies, if clients can reach the
+    application only through them. header is the header that they set.
     """
 
     def __init__(
         self, trusted: Collection[str] = (), *, hops: int = 0, header: str = "x-forwarded-for"
     ) -> None:
         if isinstance(trusted, str):
-            raise InvalidOption("trusted_proxies", trusted, f"several: [{trusted!r}]")
+            raise InvalidOption("trusted_proxies", trusted, f"a list: [{trusted!r}]")
         self._trusted = [_network(each) for each in trusted]
         self._hops = _hops(hops)
         if self._trusted and self._hops:
-            raise InvalidOption("hops", hops, "no trusted_proxies beside it", code="conflict")
+            raise InvalidOption(
+                "hops", hops, "only one of hops and trusted_proxies", code="conflict"
+            )
         self._name = header.lower().encode()
         if not _NAME.fullmatch(self._name):
             raise InvalidOption("proxy_header", header, "the name of a header")
@@ -78,17 +80,20 @@ class Proxies:
         self._known: dict[str, bool] = {}
 
     @property
-    def are_there(self) -> bool:
-        """Whether any is trusted."""
+    def are_trusted(self) -> bool:
+        """Whether any proxy is trusted."""
         return bool(self._trusted or self._hops)
 
     def client(self, scope: Scope) -> Found:
-        """Who asked. An oddity is "FORWARDED_BROKEN" where what trusted proxies say cannot be
-        read, and "OTHER_HEADER" where they seem to say it in another header."""
-        peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers say ""
+        """Return the client of a request.
+
+        The warning is "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and
+        "OTHER_HEADER" if the proxy seems to use another header.
+        """
+        peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers set ""
         if peer is None and not self._hops:
             return Found(None)
-        if not self.are_there:
+        if not self.are_trusted:
             return Found(peer)
         if self._hops:
             return self._by_hops(peer, scope)
@@ -98,7 +103,7 @@ class Proxies:
 
     @staticmethod
     def is_forwarded(scope: Scope) -> bool:
-        """Whether some proxy seems to have handed the request on."""
+        """Return whether a proxy seems to have forwarded the request."""
         return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
 
     def _by_address(self, peer: str | None, scope: Scope) -> Found:
@@ -106,13 +111,13 @@ class Proxies:
         for element in self._elements(scope):
             address = parse(element)
             if address is None:
-                # Whatever stands left of it, nobody whom we trust has vouched for.
+                # No trusted proxy has verified what is to the left of it.
                 return Found(last or peer, "FORWARDED_BROKEN")
             last = str(address)
             if not self._is_trusted(element):
                 return Found(last)
         if last is None:
-            return Found(peer, self._oddity_of_none(scope))
+            return Found(peer, self._warning_of_none(scope))
         return Found(last)
 
     def _by_hops(self, peer: str | None, scope: Scope) -> Found:
@@ -123,14 +128,14 @@ class Proxies:
                 if address is not None:
                     return Found(str(address))
                 return Found(peer, "FORWARDED_BROKEN")
-        # With fewer elements than proxies one of them was passed by: the client wrote them all.
-        return Found(peer, None if number else self._oddity_of_none(scope))
+        # With fewer elements than proxies, the client has bypassed one: it sent all of them itself.
+        return Found(peer, None if number else self._warning_of_none(scope))
 
-    def _oddity_of_none(self, scope: Scope) -> str | None:
+    def _warning_of_none(self, scope: Scope) -> str | None:
         return "OTHER_HEADER" if self.is_forwarded(scope) else None
 
     def _elements(self, scope: Scope) -> Iterator[str]:
-        """Who is named, the nearest one first."""
+        """Yield the addresses in the header, the nearest first."""
         value = header_values(scope["headers"], self._name)
         if value is None:
             return
@@ -147,10 +152,10 @@ class Proxies:
 
     def _is_trusted(self, text: str) -> bool:
         if len(text) > ADDRESS_CHARS:
-            return False  # no address, and not to be remembered
+            return False  # not an address, and too long for the cache
         known = self._known.get(text)
         if known is None:
-            # Somebody else's translator may stand behind what looks like the address of a proxy.
+            # A foreign translator could produce an address that looks like that of a proxy.
             address = parse(text, translated=False)
             known = address is not None and any(_holds(each, address) for each in self._trusted)
             if len(self._known) >= 10_000:
@@ -164,7 +169,7 @@ def _network(text: object) -> Network:
         network = ip_network(str(text), strict=False)
     except ValueError:
         raise InvalidOption(
-            "trusted_proxies", text, "addresses and ranges: ['10.0.0.0/8']"
+            "trusted_proxies", text, "a list of addresses and ranges: ['10.0.0.0/8']"
         ) from None
     if network.prefixlen == 0 or network == _MAPPED:
         raise InvalidOption(
@@ -173,7 +178,7 @@ def _network(text: object) -> Network:
             "the addresses of your own proxies: trusting all lets each client choose its address",
         )
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        # As it is compared with addresses: those that stand for IPv4 are it.
+        # Converted like the addresses that are compared with it.
         first = IPv4Address(int(network.network_address) & 0xFFFFFFFF)
         return IPv4Network((first, network.prefixlen - 96))
     return network
@@ -191,10 +196,10 @@ def _holds(network: Network, address: Address) -> bool:
 
 
 def _elements_of(text: str) -> Iterator[str]:
-    """The elements of Forwarded from the right to the left; "" for what is none, which ends it.
+    """Yield the elements of Forwarded from right to left; "" for a malformed one, then stop.
 
-    An element is the shortest end of the text that can be one. Whoever reads from the left can be
-    led by a quote that the client has opened to take what proxies have added for its contents.
+    An element is the shortest end of the text that is well-formed. Reading from the left would be
+    unsafe: what proxies have appended would be part of a quoted string that the client has opened.
     """
     end = start = len(text)
     commas = 0
@@ -204,7 +209,7 @@ def _elements_of(text: str) -> Iterator[str]:
         if _ELEMENT.fullmatch(element):
             yield element
         elif element.strip(" \t"):
-            commas += 1  # this one may be within quotes
+            commas += 1  # this comma may be within quotes
             if start >= 0 and commas <= MAX_COMMAS:
                 continue
             yield ""
@@ -214,7 +219,7 @@ def _elements_of(text: str) -> Iterator[str]:
 
 
 def _for(element: str) -> str:
-    """Whom an element of Forwarded names, "" for nobody. RFC 7239, section 4."""
+    """Return the "for" of an element of Forwarded, "" if there is none. RFC 7239, section 4."""
     for name, value in _PAIR.findall(element):
         if name.lower() == "for":
             return _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value

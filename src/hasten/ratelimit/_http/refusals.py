@@ -1,25 +1,29 @@
-"""How a request is refused, in the place of the application's answer."""
+"""Responses to refused requests, which replace the responses of the application."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
 from hasten._problems import CAPACITY, QUOTA, prefers_text, refusal
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
-from hasten.ratelimit._http.limited_request import Exchange, Taken, answer_of
+from hasten.ratelimit._http.limited_request import LimitedRequest
 from hasten.ratelimit._http.policy_headers import NAMES, retry_after
-from hasten.ratelimit._http.websockets import POLICY_VIOLATION
+from hasten.ratelimit._http.request_checks import result_of
+from hasten.ratelimit._http.results import LimitResult
 
-MAX_KNOWN: Final = 1_000
+POLICY_VIOLATION: Final = 1008
+"""The code that closes a WebSocket. RFC 6455, section 7.4.1."""
 
-_OWN: Final = NAMES | {b"retry-after"}
+MAX_CACHED: Final = 1_000
+
+_REPLACED: Final = NAMES | {b"retry-after"}
 
 
 class Refusal(NamedTuple):
-    """An answer, without what differs from one client to the other."""
+    """A response without the headers that differ from client to client."""
 
     status: int
     headers: Headers
@@ -27,110 +31,109 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """Makes them, and keeps those that are the same each time: an attack is answered from here."""
+    """Sends refusals, and caches those that are always the same: an attack is refused from here."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Limit, bool, bool, tuple[str, ...]], Refusal] = {}
+        self._cache: dict[tuple[Limit, bool, bool, tuple[str, ...]], Refusal] = {}
 
-    async def refuse(self, exchange: Exchange, send: Send) -> None:
-        """Answer a request."""
-        denied = exchange.denied
+    async def refuse(self, request: LimitedRequest, send: Send) -> None:
+        """Send the refusal of a request."""
+        denied = request.denied
         assert denied is not None
-        limit, is_away, names = denied.limit, denied.told.unavailable, denied.violated
-        if callable(limit.message):
-            message = await _message(limit, exchange)
+        if callable(denied.limit.message):
+            message = await _message(denied.limit, request)
             if callable(message):
-                await _refuse_by(cast("ASGIApp", message), exchange, denied, send)
+                await _refuse_by(cast("ASGIApp", message), request, denied, send)
                 return
-            is_text = message is None and prefers_text(exchange.request.header("accept"))
-            status, headers, body = _make(limit, names, message, is_away=is_away, is_text=is_text)
+            is_text = message is None and prefers_text(request.info.header("accept"))
+            status, headers, body = _make(denied, message, is_text=is_text)
         else:
-            status, headers, body = self._find(exchange.request, limit, names, is_away=is_away)
-        if exchange.middleware.settles:
-            await _settle(exchange, status)
-        exchange.has_started = True
-        told = _told(exchange, denied)
-        await send({"type": "http.response.start", "status": status, "headers": headers + told})
-        if exchange.scope.get("method") == "HEAD":
+            status, headers, body = self._find(request.info, denied)
+        if request.reserves:
+            await _settle(request, status)
+        request.has_started = True
+        headers = [*headers, *_limit_headers(request, denied)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if request.scope.get("method") == "HEAD":
             body = b""
         await send({"type": "http.response.body", "body": body})
 
-    async def refuse_handshake(self, exchange: Exchange, send: Send) -> None:
-        """Answer the handshake of a WebSocket, or where servers cannot do that, close it."""
-        if "websocket.http.response" not in (exchange.scope.get("extensions") or ()):
-            await _settle(exchange, 403)
-            exchange.has_started = True
+    async def refuse_handshake(self, request: LimitedRequest, send: Send) -> None:
+        """Refuse the handshake of a WebSocket: with a response, or by closing it."""
+        if "websocket.http.response" not in (request.scope.get("extensions") or ()):
+            await _settle(request, 403)
+            request.has_started = True
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
 
         async def send_for_handshake(message: Message) -> None:
             await send({**message, "type": f"websocket.{message['type']}"})
 
-        await self.refuse(exchange, send_for_handshake)
+        await self.refuse(request, send_for_handshake)
 
-    def _find(
-        self, request: RequestInfo, limit: Limit, names: tuple[str, ...], *, is_away: bool
-    ) -> Refusal:
-        is_text = limit.message is None and prefers_text(request.header("accept"))
-        found = self._known.get((limit, is_away, is_text, names))
+    def _find(self, info: RequestInfo, denied: LimitResult) -> Refusal:
+        limit = denied.limit
+        is_text = limit.message is None and prefers_text(info.header("accept"))
+        key = limit, denied.effective.unavailable, is_text, denied.violated_policies
+        found = self._cache.get(key)
         if found is None:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            found = _make(limit, names, limit.message, is_away=is_away, is_text=is_text)
-            self._known[limit, is_away, is_text, names] = found
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            found = self._cache[key] = _make(denied, limit.message, is_text=is_text)
         return found
 
 
-def _make(
-    limit: Limit, names: Sequence[str], message: Any, *, is_away: bool, is_text: bool
-) -> Refusal:
-    answer = refusal(
+def _make(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
+    is_unavailable = denied.effective.unavailable
+    response = refusal(
         cast("str | Mapping[str, object] | None", message),
-        status=503 if is_away else limit.status,
-        limits=names,
-        kind=CAPACITY if is_away else QUOTA,
+        status=503 if is_unavailable else denied.limit.status,
+        limits=denied.violated_policies,
+        kind=CAPACITY if is_unavailable else QUOTA,
         is_text=is_text,
     )
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-    return Refusal(answer.status, headers, answer.body)
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
+    return Refusal(response.status, headers, response.body)
 
 
-async def _message(limit: Limit, exchange: Exchange) -> object:
+async def _message(limit: Limit, request: LimitedRequest) -> object:
     try:
-        return await answer_of(limit.message(exchange.request))
+        return await result_of(limit.message(request.info))
     except Exception:  # noqa: BLE001  # of the application's own function
-        exchange.middleware.errors.exception(f"{limit.name}: its message failed")
+        request.enforcer.errors.exception(f"{limit.name}: message failed")
         return None
 
 
-async def _refuse_by(response: ASGIApp, exchange: Exchange, denied: Taken, send: Send) -> None:
-    """Answer with a response of the application's own, and say with it when to come again."""
+async def _refuse_by(
+    response: ASGIApp, request: LimitedRequest, denied: LimitResult, send: Send
+) -> None:
+    """Send a response of the application, with the headers of limits."""
 
     async def send_refusal(message: Message) -> None:
         if message["type"] == "http.response.start":
-            await _settle(exchange, message["status"])
-            exchange.has_started = True
-            kept = [line for line in message["headers"] if line[0].lower() not in _OWN]
-            message = {**message, "headers": kept + _told(exchange, denied)}
+            await _settle(request, message["status"])
+            request.has_started = True
+            kept = [line for line in message["headers"] if line[0].lower() not in _REPLACED]
+            message = {**message, "headers": kept + _limit_headers(request, denied)}
         await send(message)
 
-    scope = exchange.scope
-    if scope["type"] == "websocket":  # an answer is one of HTTP, wherever it goes
+    scope = request.scope
+    if scope["type"] == "websocket":  # responses are written for HTTP
         scope = {**scope, "type": "http", "method": "GET"}
-    await response(scope, _nothing, send_refusal)
+    await response(scope, _receive_nothing, send_refusal)
 
 
-async def _settle(exchange: Exchange, status: int) -> None:
-    """A refused request ends here: what was taken for it by others is settled before it is told."""
-    await exchange.settle(status)
-    await exchange.finish()
+async def _settle(request: LimitedRequest, status: int) -> None:
+    """Settle what other limits have taken for a refused request, before headers describe it."""
+    await request.settle(status)
+    await request.finish()
 
 
-def _told(exchange: Exchange, denied: Taken) -> Headers:
-    after = retry_after(denied.told.retry_us)
-    return [(b"retry-after", b"%d" % after), *exchange.fields()]
+def _limit_headers(request: LimitedRequest, denied: LimitResult) -> Headers:
+    seconds = retry_after(denied.effective.retry_us)
+    return [(b"retry-after", b"%d" % seconds), *request.headers()]
 
 
-async def _nothing() -> Message:
-    """A refusal reads nothing of its request."""
+async def _receive_nothing() -> Message:
+    """A refusal does not read the request."""
     return {"type": "http.disconnect"}

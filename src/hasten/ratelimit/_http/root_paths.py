@@ -1,11 +1,11 @@
 """Which paths a router may see for one request.
 
 A router does not compare the whole path: it first removes a root path, which the server, a mount or
-the application itself names. Each framework does that in its own way, so one handler can be reached
-by several spellings of a path. A limit has to match whatever the router sees.
+the application itself defines. Each framework does that in its own way, so several spellings of a
+path can reach one handler. A limit has to match whatever the router sees.
 
-The rules below are those of the frameworks. Where the application behind a middleware is not one of
-them, the path is matched with and without the root path.
+The rules below are those of the frameworks. If the application behind a middleware is none of them,
+the path is matched with and without the root path.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hasten._frameworks import framework_of
 from hasten.ratelimit._http.paths import plain, without_root
 
 MAX_VISITED: Final = 200
-"""So many objects are visited in search of the application behind other middlewares."""
+"""How many objects are visited to find the application behind other middlewares."""
 
 
 class Forms(NamedTuple):
@@ -31,49 +31,50 @@ class Forms(NamedTuple):
     paths: tuple[str, ...]
     route: str
     """The same for all spellings of a path that reach one handler."""
-    readings: tuple[tuple[str, ...], ...] = ()
-    """Where it is not known which paths the router sees: the possible answers."""
+    alternatives: tuple[tuple[str, ...], ...] = ()
+    """If it is unknown which paths the router sees: all possible ones."""
 
 
 class RootPaths:
-    """The forms of the paths of requests to one application."""
+    """Finds the forms of the paths of requests to one application."""
 
     def __init__(self, app: object) -> None:
         self._app = app
         self._frameworks: frozenset[str] | None = None
-        """Those behind this middleware; None before the first request."""
+        """The frameworks behind this middleware; None before the first request."""
         self._own: tuple[str, ...] = ()
-        """Root paths that applications remove although no server names them."""
+        """Root paths that applications remove although the server does not set them."""
         self._mounts: tuple[str, ...] = ()
-        """Of a Litestar that is behind this middleware."""
+        """The mounts of a Litestar application behind this middleware."""
         self._mounts_of_handlers: dict[int, tuple[object, tuple[str, ...]]] = {}
 
     def forms(self, scope: Scope) -> Forms:
+        """Return the paths that the router may see for a request."""
         if self._frameworks is None:
-            self._look(scope)
+            self._inspect(scope)
         path, root_path = scope["path"], scope.get("root_path", "")
         above = self.mounts_of(scope)
         if not (root_path or above or self._own or self._mounts):  # most applications
             only = plain(path)
             return Forms((only,), only)
-        readings = [
+        alternatives = [
             self._inside(each, root_path) for each in self._without_root(scope, path, root_path)
         ]
-        inner = {each for reading in readings for each in reading}
+        inner = {each for alternative in alternatives for each in alternative}
         if not above:
-            readings_known = tuple(map(_plain_all, readings)) if len(readings) > 1 else ()
+            plain_ones = tuple(map(_plain_all, alternatives)) if len(alternatives) > 1 else ()
             paths = _plain_all(inner)
-            return Forms(paths, _shortest(paths), readings_known)
-        # The limits of a Litestar are for whole paths, those around a mounted application for
-        # paths within it.
+            return Forms(paths, _shortest(paths), plain_ones)
+        # Limits of a Litestar application have whole paths, limits around a mounted application
+        # have paths within it.
         whole = _plain_all(f"{mount}{slash}{each}" for mount in above for each in inner
                            for slash in ("", "/"))  # fmt: skip
         return Forms((*whole, *_plain_all(inner)), _shortest(whole), (whole,))
 
     def mounts_of(self, scope: Scope) -> tuple[str, ...]:
-        """Where Litestar has mounted the handler of a request; () if it has not.
+        """Return the paths at which Litestar has mounted the handler of a request, if it has.
 
-        It removes the mount path from the path, and does not say which one it was.
+        Litestar removes the path of the mount without recording which one it was.
         """
         if not is_mounted(scope):
             return ()
@@ -85,7 +86,7 @@ class RootPaths:
         return known[1]
 
     def _without_root(self, scope: Scope, path: str, root_path: str) -> list[set[str]]:
-        """What may be left of a path, in each reading that is possible."""
+        """Return what may be left of a path, one set for each possibility."""
         frameworks = self._frameworks
         assert frameworks is not None
         around = framework_of(scope.get("app"))
@@ -103,7 +104,7 @@ class RootPaths:
         return [{path}, removed]
 
     def _inside(self, paths: set[str], root_path: str) -> set[str]:
-        """The same paths, and what mounts and applications with a root path of their own see."""
+        """Return the paths, and those that mounts and applications with a root path see."""
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
         for path, mount in product(map(plain, found), self._mounts):
@@ -111,12 +112,12 @@ class RootPaths:
             if path.startswith(mount):
                 rest = path[len(mount) :]
                 mounted.add(f"{mount}/{rest}")
-                if root_path:  # which is still in the scope that the mounted application sees
+                if root_path:  # it is still in the scope that the mounted application sees
                     mounted.add(f"{mount}/{rest.split(root_path, 1)[-1]}")
         return found | mounted
 
-    def _look(self, scope: Scope) -> None:
-        """Find out what is behind this middleware."""
+    def _inspect(self, scope: Scope) -> None:
+        """Find the applications behind this middleware."""
         apps = applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         around = scope.get("app")
@@ -128,15 +129,15 @@ class RootPaths:
 
 
 def is_mounted(scope: Scope) -> bool:
-    """Whether the handler of a request is one that Litestar has mounted."""
+    """Return whether Litestar has mounted the handler of a request."""
     return bool(getattr(scope.get("route_handler"), "is_mount", False))
 
 
-# What each framework leaves of a path -------------------------------------------------------------
+# What remains of a path in each framework ---------------------------------------------------------
 
 
 def _starlette(path: str, root_path: str) -> set[str]:
-    """As `starlette._utils.get_route_path`, which compares texts as they are; and by segments."""
+    """Like `starlette._utils.get_route_path`, which compares plain strings; and by segments."""
     left = path
     if path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
         left = path[len(root_path) :]
@@ -144,12 +145,12 @@ def _starlette(path: str, root_path: str) -> set[str]:
 
 
 def _litestar(path: str, root_path: str) -> set[str]:
-    """It removes all up to the first place where the root path stands."""
+    """Litestar removes everything up to the first occurrence of the root path."""
     return {"/" + path.split(root_path, maxsplit=1)[-1]}
 
 
 def _prefix(path: str, root_path: str) -> set[str]:
-    """Quart and Django remove a prefix, wherever the segment ends."""
+    """Quart and Django remove a prefix, even if it ends within a segment."""
     return {"/" + path.removeprefix(root_path)}
 
 
@@ -165,7 +166,7 @@ _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
 
 
 def applications(app: object) -> list[object]:
-    """The applications of frameworks behind other middlewares and plain functions."""
+    """Return the applications of frameworks behind other middlewares and plain functions."""
     found: list[object] = []
     seen: set[int] = set()
     waiting = [app]
@@ -200,14 +201,14 @@ def _closed_over(function: FunctionType) -> Iterator[object]:
     for cell in function.__closure__ or ():
         try:
             value = cell.cell_contents
-        except ValueError:  # nothing has been assigned yet
+        except ValueError:  # no value has been assigned yet
             continue
         if callable(value) and not isinstance(value, type):
             yield value
 
 
 def _own_roots(app: object, depth: int = 0) -> Iterator[str]:
-    """The root paths of FastAPI(root_path=) in an application and in those that it mounts."""
+    """Yield the root paths of FastAPI(root_path=) in an application and in those that it mounts."""
     if framework_of(app) not in ("starlette", "litestar") or depth > 8:
         return
     own = getattr(app, "root_path", None)
@@ -220,7 +221,7 @@ def _own_roots(app: object, depth: int = 0) -> Iterator[str]:
 
 
 def _mounted(route: Any) -> Iterator[object]:
-    """The application that a route of Starlette or Litestar leads to, unless it is a handler."""
+    """Yield the application that a route of Starlette or Litestar mounts."""
     handler = getattr(route, "route_handler", None)
     if handler is not None:
         if getattr(handler, "is_mount", False):
@@ -230,7 +231,7 @@ def _mounted(route: Any) -> Iterator[object]:
 
 
 def _mounts(app: Any, handler: object = None) -> Iterator[str]:
-    """The paths at which a Litestar mounts applications, or one handler."""
+    """Yield the paths at which a Litestar application mounts applications, or one handler."""
     if framework_of(app) != "litestar":
         return
     for route in app.routes:

@@ -1,4 +1,4 @@
-"""Numbers for metrics: what the middlewares have counted, for those who gave them the object."""
+"""Counts of limits, for metrics."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class LimitStats:
-    """What one limit has decided so far."""
+    """The decisions of one limit so far."""
 
     allowed: int = 0
+    """Requests that passed."""
     limited: int = 0
-    """Refused."""
+    """Requests that were refused."""
     near_limit: int = 0
-    """Of those allowed: with less than a fifth left."""
+    """Of those that passed: with less than a fifth of the limit left."""
     shadow: int = 0
-    """Of those allowed: which would have been refused, were the limit no `shadow`."""
+    """Of those that passed: refused if the limit were not `shadow`."""
     unavailable: int = 0
-    """Decided by `on_store_error` ("allow" or "deny"), without a store."""
+    """Decided by `on_store_error` ("allow" or "deny"), because the store was unavailable."""
 
 
 class RateLimitStats(Mapping[str, LimitStats]):
-    """What a `RateLimitMiddleware` has counted, by the names of its limits.
+    """The counts of a `RateLimitMiddleware`, by the names of its limits.
 
         stats = RateLimitStats()
         app.add_middleware(RateLimitMiddleware, limits=[Limit("5/h", name="login")], stats=stats)
         ...
         stats["login"].limited
 
-    One object is for one middleware of a process. It is empty until the framework makes the
-    middleware, which Starlette and FastAPI do with the first request.
+    Use one object for one middleware of a process. It is empty until the framework makes the
+    middleware, which Starlette and FastAPI do at the first request.
     """
 
     def __init__(self) -> None:
@@ -49,11 +50,11 @@ class RateLimitStats(Mapping[str, LimitStats]):
         return f"RateLimitStats({self._of_limits!r})"
 
     def reset(self) -> None:
-        """Begin at zero again. What clients have used up stays: `Limits.reset` is for that."""
+        """Set all counts to zero. This does not reset clients: `Limits.reset` does."""
         for each in self._of_limits.values():
             each.allowed = each.limited = each.near_limit = each.shadow = each.unavailable = 0
 
     def of(self, name: str) -> LimitStats:
-        """Those of a limit, which is added if it is new."""
+        """Return the counts of a limit, and add them if they are new."""
         found = self._of_limits.get(name)
         return self._of_limits.setdefault(name, LimitStats()) if found is None else found

@@ -1,62 +1,80 @@
-"""One WebSocket under its limits: those of its handshake, and those of its messages."""
+"""A WebSocket under limits: those of its handshake, and those of its messages."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from hasten._asgi import Message, Receive
-from hasten.ratelimit._http.limited_request import Exchange
-
-POLICY_VIOLATION: Final = 1008
-"""RFC 6455, section 7.4.1."""
+from hasten._asgi import Message, Receive, Scope, Send
+from hasten.ratelimit._http.enforcer import Enforcer
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.limited_request import LimitedRequest
+from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.refusals import POLICY_VIOLATION
 
 _STATUSES: Final[Mapping[str, int | None]] = {
     "websocket.accept": 101,
     "websocket.close": 403,
     "websocket.http.response.start": None,
 }
-"""What answers a handshake, and with which status; None for the one that is in the message."""
+"""The messages that answer a handshake, and their status; None for the status in the message."""
 
 
-class Connection:
-    """What stands between an application and its WebSocket.
+class LimitedWebSocket(LimitedRequest):
+    """A WebSocket that limits apply to. message_plan is the plan for its messages.
 
-    takes_message says whether one more message may pass; None if there is no limit of messages.
+    A middleware cannot replace the headers of another one here, so each middleware describes its
+    own limits: around is not the `outer` of a request.
     """
 
     def __init__(
         self,
-        exchange: Exchange,
-        takes_message: Callable[[], Awaitable[bool]] | None,
+        enforcer: Enforcer,
+        scope: Scope,
         receive: Receive,
+        send: Send,
+        route_of: Callable[[Scope], str],
+        *,
+        message_plan: Plan | None,
+        around: LimitedRequest | None,
     ) -> None:
-        self._exchange = exchange
-        self._takes_message = takes_message
+        super().__init__(enforcer, scope, send, route_of)
         self._receive = receive
-        self._is_cut_off = False
+        self._message_plan = message_plan
+        self._around = around
+        self._is_closed = False
+
+    def counted_limits(self, namespace: str) -> list[Limit]:
+        """Return the limits that middlewares of a namespace have counted here and around it."""
+        found = super().counted_limits(namespace)
+        if self._message_plan is not None and self.enforcer.namespace == namespace:
+            found += self._message_plan.limits
+        return found if self._around is None else found + self._around.counted_limits(namespace)
 
     async def receive(self) -> Message:
-        """As the server's, up to the message that is one too many: with it the client is gone."""
-        if not self._is_cut_off:
+        """Receive a message. One that exceeds a limit disconnects the client."""
+        if not self._is_closed:
             message = await self._receive()
-            if self._takes_message is None or message["type"] != "websocket.receive":
+            if message["type"] != "websocket.receive" or await self._allows_message():
                 return message
-            if await self._takes_message():
-                return message
-            self._is_cut_off = True
-            await self._exchange.hand_on({"type": "websocket.close", "code": POLICY_VIOLATION})
+            self._is_closed = True
+            await self.send_on({"type": "websocket.close", "code": POLICY_VIOLATION})
         return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 
     async def send(self, message: Message) -> None:
-        """As the server's; to who is gone it sends nothing, as servers do."""
-        exchange = self._exchange
-        if self._is_cut_off:
+        """Send a message, unless the client was disconnected."""
+        if self._is_closed:
             return
-        if not exchange.has_started:
-            if exchange.denied is not None:
-                return  # the refusal is sent in the place of it
+        if not self.has_started:
+            if self.denied is not None:
+                return  # the refusal replaces it
             if message["type"] in _STATUSES:
-                exchange.has_started = True
-                await exchange.settle(_STATUSES[message["type"]] or message.get("status"))
-        await exchange.hand_on(message)
+                self.has_started = True
+                await self.settle(_STATUSES[message["type"]] or message.get("status"))
+        await self.send_on(message)
+
+    async def _allows_message(self) -> bool:
+        if self._message_plan is None:
+            return True
+        results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)
+        return not any(result.refuses for result in results)

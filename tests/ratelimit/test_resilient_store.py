@@ -24,12 +24,11 @@ from hasten.ratelimit._counter_store import (
     digest,
 )
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._resilient_store import Guard
 from hasten.ratelimit._rules import rule_of
 from hasten.ratelimit._stores.memory import MemoryStore
 from tests.effort import effort
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import SECOND, Clock, Oracle, counter_store
+from tests.ratelimit.stores import SECOND, Clock, Oracle, WatchedStore, counter_store
 from tests.ratelimit.test_redis import commands
 from tests.servers.redis import RedisServer
 
@@ -68,172 +67,179 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def guard(server: RedisServer, clock: Clock) -> AsyncIterator[Guard]:
+async def resilient(server: RedisServer, clock: Clock) -> AsyncIterator[WatchedStore]:
     """In front of a server of its own. Its clock stands; the budget is of real time."""
-    guard = Guard(counter_store(server.url), clock=clock, store_timeout=0.25)
-    yield guard
-    await guard.finish()
+    resilient = WatchedStore(counter_store(server.url), clock=clock, store_timeout=0.25)
+    yield resilient
+    await resilient.finish()
 
 
-async def hit(guard: Guard, *checks: Check) -> list[Outcome]:
-    return [outcome for [outcome] in await guard.hit([[check] for check in checks])]
+async def hit(resilient: WatchedStore, *checks: Check) -> list[Outcome]:
+    return [outcome for [outcome] in await resilient.hit([[check] for check in checks])]
 
 
-async def until_away(guard: Guard) -> None:
+async def until_unavailable(resilient: WatchedStore) -> None:
     """Ask until nobody is asked any more."""
 
-    async def is_away() -> bool:
-        await hit(guard, check(10**6, name="asking"))
-        return guard.is_away
+    async def is_unavailable() -> bool:
+        await hit(resilient, check(10**6, name="asking"))
+        return resilient.is_unavailable
 
-    await until(is_away)
+    await until(is_unavailable)
 
 
-async def until_back(guard: Guard, clock: Clock) -> None:
+async def until_back(resilient: WatchedStore, clock: Clock) -> None:
     async def is_back() -> bool:
         clock.advance(1)  # it is time for a probe
-        await hit(guard, check(10**6, name="asking"))
-        return not guard.is_away
+        await hit(resilient, check(10**6, name="asking"))
+        return not resilient.is_unavailable
 
     await until(is_back)
 
 
 class TestAway:
     async def test_limits_hold_locally_while_the_store_is_down(
-        self, guard: Guard, server: RedisServer
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         server.kill()
-        await until_away(guard)
-        outcomes = [(await hit(guard, check(3)))[0] for _ in range(5)]
+        await until_unavailable(resilient)
+        outcomes = [(await hit(resilient, check(3)))[0] for _ in range(5)]
         assert [o.ok for o in outcomes] == [True, True, True, False, False]
         assert not any(o.unavailable for o in outcomes)
 
     async def test_each_of_several_instances_allows_its_share_while_the_store_is_down(
         self, server: RedisServer, clock: Clock
     ) -> None:
-        guard = Guard(counter_store(server.url), clock=clock, processes=4, store_timeout=1)
+        resilient = WatchedStore(
+            counter_store(server.url), clock=clock, processes=4, store_timeout=1
+        )
         server.kill()
-        await until_away(guard)
-        assert [(await hit(guard, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
-        assert (await guard.peek([check(10)]))[0].limit == 3
-        await guard.finish()
+        await until_unavailable(resilient)
+        assert [(await hit(resilient, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
+        assert (await resilient.peek([check(10)]))[0].limit == 3
+        await resilient.finish()
 
     async def test_allow_passes_and_deny_refuses_while_the_store_is_down(
-        self, guard: Guard, server: RedisServer
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         server.kill()
-        await until_away(guard)
+        await until_unavailable(resilient)
         for _ in range(5):
-            [allowed] = await hit(guard, check(3, on_error="allow"))
+            [allowed] = await hit(resilient, check(3, on_error="allow"))
             assert (allowed.ok, allowed.unavailable, allowed.remaining) == (True, True, 3)
-        [denied] = await hit(guard, check(3, on_error="deny"), check(3, name="behind it"))
+        [denied] = await hit(resilient, check(3, on_error="deny"), check(3, name="behind it"))
         assert (denied.ok, denied.unavailable, denied.certain) == (False, True, False)
         assert denied.retry_us == SECOND
-        [first, second] = await hit(guard, check(3), check(3, on_error="deny"))
+        [first, second] = await hit(resilient, check(3), check(3, on_error="deny"))
         assert (first.ok, second.ok) == (True, False)
 
     async def test_requests_that_notice_the_outage_are_counted_locally(
-        self, guard: Guard, server: RedisServer
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
-        await hit(guard, check(3))
+        await hit(resilient, check(3))
         server.kill()
-        answers = await asyncio.gather(*(hit(guard, check(3)) for _ in range(10)))
+        answers = await asyncio.gather(*(hit(resilient, check(3)) for _ in range(10)))
         assert sum(outcome.ok for [outcome] in answers) == 3
-        assert guard.counts.without_store == 10
+        assert resilient.hits_without_store == 10
 
     async def test_a_hanging_store_delays_only_one_request(
-        self, guard: Guard, server: RedisServer, clock: Clock
+        self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
-        await hit(guard, check(1000))
+        await hit(resilient, check(1000))
         server.pause()
         for _ in range(FAILURES):
-            assert not guard.is_away
-            await hit(guard, check(1000))
-        assert guard.is_away
-        assert guard.counts.errors == FAILURES
+            assert not resilient.is_unavailable
+            await hit(resilient, check(1000))
+        assert resilient.is_unavailable
+        assert resilient.errors == FAILURES
         for _ in range(100):
-            assert at_once(guard.hit([[check(1000)]]))[0][0].ok
+            assert at_once(resilient.hit([[check(1000)]]))[0][0].ok
         clock.advance(1)
         for _ in range(100):  # nobody waits for the probe, either
-            assert at_once(guard.hit([[check(1000)]]))[0][0].ok
+            assert at_once(resilient.hit([[check(1000)]]))[0][0].ok
         server.go_on()
-        await until_back(guard, clock)
+        await until_back(resilient, clock)
 
     async def test_a_late_answer_ends_the_outage(
-        self, guard: Guard, server: RedisServer, clock: Clock
+        self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
         """Its late answer tells that it is there; no probe is due, for the clock stands."""
-        await hit(guard, check(9))
+        await hit(resilient, check(9))
         server.pause()
         for _ in range(FAILURES):
-            await hit(guard, check(9))
-        assert guard.is_away
+            await hit(resilient, check(9))
+        assert resilient.is_unavailable
         server.go_on()
 
         async def is_back() -> bool:
-            return not guard.is_away
+            return not resilient.is_unavailable
 
         await until(is_back)
         # What came late is charged: nobody knows which of the two answers the client had. On a busy
         # machine some requests miss their time before they are sent.
-        assert 7 - FAILURES <= (await hit(guard, check(9)))[0].remaining < 7
+        assert 7 - FAILURES <= (await hit(resilient, check(9)))[0].remaining < 7
 
     async def test_a_reservation_of_a_late_answer_is_refunded(
-        self, guard: Guard, server: RedisServer
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
-        await hit(guard, check(5))
+        await hit(resilient, check(5))
         server.pause()
-        await hit(guard, check(5, later=True))
+        await hit(resilient, check(5, later=True))
         server.go_on()
 
         async def is_given_back() -> bool:
-            return not guard.is_away and (await guard.peek([check(5)]))[0].remaining == 4
+            return (
+                not resilient.is_unavailable
+                and (await resilient.peek([check(5)]))[0].remaining == 4
+            )
 
         await until(is_given_back)
 
-    async def test_a_busy_event_loop_is_not_an_error_of_the_store(self, guard: Guard) -> None:
-        await hit(guard, check(5))
-        asking = asyncio.ensure_future(hit(guard, check(5)))
+    async def test_a_busy_event_loop_is_not_an_error_of_the_store(
+        self, resilient: WatchedStore
+    ) -> None:
+        await hit(resilient, check(5))
+        asking = asyncio.ensure_future(hit(resilient, check(5)))
         for _ in range(5):
             await asyncio.sleep(0)  # it is on its way
         until_s = time.monotonic() + 0.5
         while time.monotonic() < until_s:
             """Something keeps the event loop busy for longer than the budget."""
         assert (await asking)[0].remaining == 3
-        assert guard.counts.errors == 0
+        assert resilient.errors == 0
 
     async def test_a_process_can_start_before_its_store(self, tmp_path: Path, clock: Clock) -> None:
         server = RedisServer(tmp_path / "later")
-        guard = Guard(counter_store(server.url), clock=clock, store_timeout=1)
+        resilient = WatchedStore(counter_store(server.url), clock=clock, store_timeout=1)
         for _ in range(5):
-            await hit(guard, check(2))
-        assert guard.is_away
+            await hit(resilient, check(2))
+        assert resilient.is_unavailable
         server.start()
-        await until_back(guard, clock)
+        await until_back(resilient, clock)
         # What was counted here is dropped.
-        assert [(await hit(guard, check(2)))[0].ok for _ in range(3)] == [True, True, False]
+        assert [(await hit(resilient, check(2)))[0].ok for _ in range(3)] == [True, True, False]
         before = commands(server)
-        await hit(guard, check(9, name="next"))
+        await hit(resilient, check(9, name="next"))
         assert commands(server) == before + 1
-        await guard.finish()
+        await resilient.finish()
         server.kill()
 
     async def test_what_ended_while_it_was_away_is_settled_then(
-        self, guard: Guard, server: RedisServer, clock: Clock
+        self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
-        [outcome] = await hit(guard, check(3, later=True))
+        [outcome] = await hit(resilient, check(3, later=True))
         assert outcome.token is not None
         server.pause()
-        await until_away(guard)
-        guard.settle_soon([Settlement(outcome.token)])
-        [local] = await hit(guard, check(3, later=True))
+        await until_unavailable(resilient)
+        resilient.settle_soon([Settlement(outcome.token)])
+        [local] = await hit(resilient, check(3, later=True))
         server.go_on()
-        await until_back(guard, clock)
+        await until_back(resilient, clock)
         assert local.token is not None
-        guard.settle_soon([Settlement(local.token)])  # that was this process's own
+        resilient.settle_soon([Settlement(local.token)])  # that was this process's own
 
         async def is_settled() -> bool:
-            return (await guard.peek([check(3)]))[0].remaining == 3
+            return (await resilient.peek([check(3)]))[0].remaining == 3
 
         await until(is_settled)
 
@@ -250,25 +256,25 @@ class TestAway:
                 self.hit = Slow().hit
 
         slow: Any = Hanging()
-        guard = Guard(slow, store_timeout=0.01, clock=clock)
+        resilient = WatchedStore(slow, store_timeout=0.01, clock=clock)
         for _ in range(FAILURES):
-            assert (await hit(guard, check(9)))[0].ok
-        assert guard.is_away
+            assert (await hit(resilient, check(9)))[0].ok
+        assert resilient.is_unavailable
 
-    async def test_reset_and_block_say_that_the_store_is_away(
-        self, guard: Guard, server: RedisServer
+    async def test_reset_and_block_say_that_the_store_is_unavailable(
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         server.kill()
-        await until_away(guard)
+        await until_unavailable(resilient)
         with pytest.raises(StoreUnavailable):
-            await guard.block([("api", ADA)], 60 * SECOND)
-        assert not (await hit(guard, check(3)))[0].ok  # it holds here all the same
+            await resilient.block([("api", ADA)], 60 * SECOND)
+        assert not (await hit(resilient, check(3)))[0].ok  # it holds here all the same
         with pytest.raises(StoreUnavailable):
-            await guard.reset([("api", ADA)])
-        assert (await hit(guard, check(3)))[0].ok
+            await resilient.reset([("api", ADA)])
+        assert (await hit(resilient, check(3)))[0].ok
 
     async def test_requests_flow_whatever_becomes_of_the_store(
-        self, guard: Guard, server: RedisServer, clock: Clock
+        self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
         """Killed, restarted, hung, flushed: each request is answered, by the limit of somebody."""
         ended = asyncio.Event()
@@ -277,7 +283,7 @@ class TestAway:
         async def client() -> None:
             nonlocal passed, answered
             while not ended.is_set():
-                [outcome] = await hit(guard, check(50))
+                [outcome] = await hit(resilient, check(50))
                 answered += 1
                 passed += outcome.ok
                 await asyncio.sleep(0)
@@ -294,16 +300,16 @@ class TestAway:
 
         await more()
         server.kill()
-        await until_away(guard)
+        await until_unavailable(resilient)
         await more()
         server.start()
-        await until_back(guard, clock)
+        await until_back(resilient, clock)
         await more()
         server.pause()
-        await until_away(guard)
+        await until_unavailable(resilient)
         await more()
         server.go_on()
-        await until_back(guard, clock)
+        await until_back(resilient, clock)
         with server.client() as redis:
             redis.flushall()
             redis.script_flush()
@@ -316,71 +322,74 @@ class TestAway:
 
 class TestDenials:
     async def test_a_certain_denial_is_repeated_without_a_command(
-        self, guard: Guard, server: RedisServer, clock: Clock
+        self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
         one = check(1)
-        await hit(guard, one)
-        [first] = await hit(guard, one)
+        await hit(resilient, one)
+        [first] = await hit(resilient, one)
         before = commands(server)
         for passed in range(1, 101):
             clock.advance(0.009)
-            assert guard.hit_now([[one]]) is not None
-            [again] = await hit(guard, one)
+            assert resilient.hit_now([[one]]) is not None
+            [again] = await hit(resilient, one)
             assert (again.ok, again.retry_us) == (
                 False,
                 first.retry_us - passed * SECOND * 9 // 1000,
             )
         assert commands(server) == before
-        assert guard.counts.repeated == 200
         clock.advance(0.1)  # after a second the store is asked again: it may have been reset
-        assert not (await hit(guard, one))[0].ok
+        assert not (await hit(resilient, one))[0].ok
         assert commands(server) == before + 1
 
     async def test_limits_before_a_repeated_denial_are_still_charged(
-        self, guard: Guard, server: RedisServer
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         general, login = check(4, name="general"), check(1, name="login")
         for _ in range(3):
-            await hit(guard, general, login, check(9, name="last"))
-        outcomes = await hit(guard, general, login, check(9, name="last"))
+            await hit(resilient, general, login, check(9, name="last"))
+        outcomes = await hit(resilient, general, login, check(9, name="last"))
         assert [(o.ok, o.remaining) for o in outcomes] == [(True, 0), (False, 0)]
-        assert [o.ok for o in await hit(guard, general, login)] == [False]
-        assert (await guard.peek([check(9, name="last")]))[0].remaining == 8
+        assert [o.ok for o in await hit(resilient, general, login)] == [False]
+        assert (await resilient.peek([check(9, name="last")]))[0].remaining == 8
 
-    async def test_a_smaller_cost_than_the_denied_one_asks_the_store(self, guard: Guard) -> None:
-        await hit(guard, check(3))
-        assert not (await hit(guard, check(3)._replace(cost=3)))[0].ok
-        assert (await hit(guard, check(3)._replace(cost=2)))[0].ok
+    async def test_a_smaller_cost_than_the_denied_one_asks_the_store(
+        self, resilient: WatchedStore
+    ) -> None:
+        await hit(resilient, check(3))
+        assert not (await hit(resilient, check(3)._replace(cost=3)))[0].ok
+        assert (await hit(resilient, check(3)._replace(cost=2)))[0].ok
 
-    async def test_an_uncertain_denial_is_not_repeated(self, guard: Guard) -> None:
-        [reserved] = await hit(guard, check(1, later=True))
-        assert not (await hit(guard, check(1)))[0].ok
+    async def test_an_uncertain_denial_is_not_repeated(self, resilient: WatchedStore) -> None:
+        [reserved] = await hit(resilient, check(1, later=True))
+        assert not (await hit(resilient, check(1)))[0].ok
         assert reserved.token is not None
-        guard.settle_soon([Settlement(reserved.token)])
-        assert (await hit(guard, check(1)))[0].ok
+        resilient.settle_soon([Settlement(reserved.token)])
+        assert (await hit(resilient, check(1)))[0].ok
 
-    async def test_a_reset_removes_a_repeated_denial(self, guard: Guard) -> None:
+    async def test_a_reset_removes_a_repeated_denial(self, resilient: WatchedStore) -> None:
         for _ in range(2):
-            await hit(guard, check(1))
-        await guard.reset([("api", ADA)])
-        assert (await hit(guard, check(1)))[0].ok
+            await hit(resilient, check(1))
+        await resilient.reset([("api", ADA)])
+        assert (await hit(resilient, check(1)))[0].ok
 
-    async def test_of_a_group_all_that_was_told_is_told_again(self, guard: Guard) -> None:
+    async def test_of_a_group_all_that_was_told_is_told_again(
+        self, resilient: WatchedStore
+    ) -> None:
         quick, slow = check(1, name="quick"), check(9, name="slow")
-        await guard.hit([[quick, slow]])
-        [told] = await guard.hit([[quick, slow]])
-        [again] = await guard.hit([[quick, slow]])
+        await resilient.hit([[quick, slow]])
+        [told] = await resilient.hit([[quick, slow]])
+        [again] = await resilient.hit([[quick, slow]])
         assert again == told
         assert [o.ok for o in again] == [False, True]
 
-    async def test_they_are_bounded(self, guard: Guard, clock: Clock) -> None:
-        from hasten.ratelimit._denial_cache import Denials
+    async def test_they_are_bounded(self, resilient: WatchedStore, clock: Clock) -> None:
+        from hasten.ratelimit._denial_cache import DenialCache
 
-        denials = Denials(100)
+        denials = DenialCache(100)
         for number in range(1000):
             one = check(1)._replace(key=digest(str(number)))
             outcome = Outcome(False, 1, 0, SECOND, SECOND, certain=True)
-            denials.learn([[one]], [[outcome]], number * SECOND // 10)
+            denials.add([[one]], [[outcome]], number * SECOND // 10)
             assert len(denials) <= 100
             assert denials.find([[one]], number * SECOND // 10) is not None
 
@@ -418,13 +427,13 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
 ) -> None:
     """Whatever was reserved and refunded in between."""
     clock = Clock()
-    guard, plain = Guard(Oracle(clock), clock=clock), Oracle(clock)
+    resilient, plain = WatchedStore(Oracle(clock), clock=clock), Oracle(clock)
     tokens: list[tuple[Token, Token]] = []
 
     async def walk() -> None:
         for group, passed_us, choice in steps:
             asked = [[one] for one in group]
-            told, expected = await guard.hit(asked), await plain.hit(asked)
+            told, expected = await resilient.hit(asked), await plain.hit(asked)
             for [ours], [theirs] in zip(told, expected, strict=True):
                 assert ours.ok == theirs.ok
                 # What passed meanwhile for a lower cost may have made the wait a longer one.
@@ -436,24 +445,24 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
             )
             if tokens and choice > 4:
                 token, other = tokens.pop(choice % len(tokens))
-                guard.settle_soon([Settlement(token, choice % 2)])
+                resilient.settle_soon([Settlement(token, choice % 2)])
                 await asyncio.sleep(0)  # a store that is no more than coroutines begins with that
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
-        await guard.finish()
+        await resilient.finish()
 
     asyncio.run(walk())
-    assert guard.counts.errors == 0
+    assert resilient.errors == 0
 
 
 class TestAtOnce:
     async def test_what_ended_is_settled_before_it_closes(
-        self, guard: Guard, server: RedisServer
+        self, resilient: WatchedStore, server: RedisServer
     ) -> None:
-        [outcome] = await hit(guard, check(3, later=True))
+        [outcome] = await hit(resilient, check(3, later=True))
         assert outcome.token is not None
-        guard.settle_soon([Settlement(outcome.token)])
-        await guard.finish()
+        resilient.settle_soon([Settlement(outcome.token)])
+        await resilient.finish()
         store = counter_store(server.url)
 
         async def is_given_back() -> bool:  # a busy machine may miss the time-out
@@ -462,21 +471,23 @@ class TestAtOnce:
         await until(is_given_back)
         await store.aclose()
 
-    async def test_nothing_is_asked_of_nothing(self, guard: Guard, server: RedisServer) -> None:
-        assert await guard.hit([]) == []
+    async def test_nothing_is_asked_of_nothing(
+        self, resilient: WatchedStore, server: RedisServer
+    ) -> None:
+        assert await resilient.hit([]) == []
         server.kill()
-        await until_away(guard)
-        assert await guard.hit([]) == []
+        await until_unavailable(resilient)
+        assert await resilient.hit([]) == []
 
     async def test_memory_needs_no_guarding(self) -> None:
-        guard = Guard(MemoryStore())
-        assert guard.immediate is guard.store
-        answer = guard.hit_now([[check(1, later=True)]])
+        resilient = WatchedStore(MemoryStore())
+        assert resilient.immediate is resilient.store
+        answer = resilient.hit_now([[check(1, later=True)]])
         assert answer is not None
         [[outcome]] = answer
         assert outcome.token is not None
-        guard.settle_soon([Settlement(outcome.token)])
-        assert at_once(guard.hit([[check(1)]]))[0][0].ok
-        assert not at_once(guard.peek([check(1)]))[0].ok
-        at_once(guard.reset([("api", ADA)]))
-        await guard.finish()
+        resilient.settle_soon([Settlement(outcome.token)])
+        assert at_once(resilient.hit([[check(1)]]))[0][0].ok
+        assert not at_once(resilient.peek([check(1)]))[0].ok
+        at_once(resilient.reset([("api", ADA)]))
+        await resilient.finish()

@@ -1,4 +1,4 @@
-"""What answers tell of limits can be read back by the rules of structured fields."""
+"""The headers that describe limits can be parsed by the rules of structured fields."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit._http.policy_headers import NAMES, Fields, Policy, State, retry_after, seconds
+from hasten.ratelimit._http.policy_headers import (
+    NAMES,
+    HeaderWriter,
+    Policy,
+    PolicyState,
+    retry_after,
+    whole_seconds,
+)
 
 GENERAL = Policy("100-in-15min", 100, 900_000_000)
 LOGIN = Policy("5-in-1hr", 5, 3_600_000_000)
 
 
-def lines(styles: Any, *states: State, violated: State | None = None) -> dict[str, str]:
-    found = Fields(styles, lambda: 1_000.2).of(states, violated)
+def lines(styles: Any, *states: PolicyState, shown: int | None = None) -> dict[str, str]:
+    found = HeaderWriter(styles, lambda: 1_000.2).write(states, shown)
     names = [name for name, _ in found]
     assert len(names) == len(set(names))
     assert NAMES.issuperset(names)
@@ -55,17 +62,17 @@ policies = st.builds(
     st.one_of(st.none(), st.integers(1_000, 10**14)),
     st.sampled_from([None, "concurrent-requests", "content-bytes"]),
 )
-states = st.builds(State, policies, st.integers(0, 2**31), st.integers(0, 10**14))
+states = st.builds(PolicyState, policies, st.integers(0, 2**31), st.integers(0, 10**14))
 
 
 @given(st.lists(states, min_size=1, max_size=4))
-def test_the_newest_draft_parses_as_structured_fields(given_states: list[State]) -> None:
-    told = lines(["standard"], *given_states)
-    for (name, parameters), state in zip(parse(told["ratelimit"]), given_states, strict=True):
+def test_the_newest_draft_parses_as_structured_fields(given_states: list[PolicyState]) -> None:
+    headers = lines(["standard"], *given_states)
+    for (name, parameters), state in zip(parse(headers["ratelimit"]), given_states, strict=True):
         assert name == state.policy.name
-        assert parameters == {"r": state.remaining, "t": seconds(state.reset_us)}
+        assert parameters == {"r": state.remaining, "t": whole_seconds(state.reset_us)}
     for (name, parameters), state in zip(
-        parse(told["ratelimit-policy"]), given_states, strict=True
+        parse(headers["ratelimit-policy"]), given_states, strict=True
     ):
         assert (name, parameters["q"]) == (state.policy.name, state.policy.quota)
         assert parameters.get("qu") == state.policy.unit
@@ -86,22 +93,24 @@ def test_the_newest_draft_parses_as_structured_fields(given_states: list[State])
         ]
     ),
 )
-def test_limits_that_are_known_before_are_told_the_same(told: list[State], styles: Any) -> None:
-    fields = Fields(styles, lambda: 77.5)
-    make = fields.maker([state.policy for state in told])
-    assert make(told) == fields.of(told)
+def test_every_style_writes_its_headers(given_states: list[PolicyState], styles: Any) -> None:
+    writer = HeaderWriter(styles, lambda: 77.5)
+    found = [name.decode() for name, _ in writer.write(given_states)]
+    described = ["ratelimit-policy", "ratelimit"] * (styles[:1] != ("legacy",) and bool(styles))
+    legacy = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
+    assert found == described + legacy * ("legacy" in styles)
 
 
 @given(st.integers(0, 10**14), st.integers(0, 10**14))
 def test_retry_after_is_never_too_short(retry_us: int, reset_us: int) -> None:
-    """What is waited for is never less than what it takes."""
+    """A client that waits as long as Retry-After has waited long enough."""
     assert retry_after(retry_us) >= 1
     assert retry_after(retry_us) * 1_000_000 >= retry_us
-    assert retry_after(max(retry_us, reset_us)) >= seconds(reset_us)
+    assert retry_after(max(retry_us, reset_us)) >= whole_seconds(reset_us)
 
 
 def test_each_style_of_headers_shows_both_limits() -> None:
-    two = State(GENERAL, 99, 900_000_000), State(LOGIN, 4, 3_600_000_000)
+    two = PolicyState(GENERAL, 99, 900_000_000), PolicyState(LOGIN, 4, 3_600_000_000)
     structured = {
         "ratelimit-policy": '"100-in-15min";q=100;w=900, "5-in-1hr";q=5;w=3600',
         "ratelimit": '"100-in-15min";r=99;t=900, "5-in-1hr";r=4;t=3600',
@@ -119,15 +128,15 @@ def test_each_style_of_headers_shows_both_limits() -> None:
     assert lines((), *two) == lines(["legacy"]) == {}
 
 
-def test_what_refuses_is_told_where_one_can_be() -> None:
-    tight, refusing = State(LOGIN, 0, 1), State(GENERAL, 50, 2_000_000)
+def test_a_header_for_one_limit_describes_the_limit_that_refuses() -> None:
+    tight, refusing = PolicyState(LOGIN, 0, 1), PolicyState(GENERAL, 50, 2_000_000)
     assert lines(["legacy"], tight, refusing)["x-ratelimit-limit"] == "5"
-    assert lines(["legacy"], tight, refusing, violated=refusing)["x-ratelimit-limit"] == "100"
+    assert lines(["legacy"], tight, refusing, shown=1)["x-ratelimit-limit"] == "100"
 
 
 @pytest.mark.parametrize(
     "styles", ["legacy", ["draft-6"], ["draft-8"], ["draft-10"], ["draft-7", "standard"]]
 )
-def test_styles_that_there_are_not(styles: Any) -> None:
+def test_an_unknown_style_is_refused(styles: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^headers="):
-        Fields(styles, lambda: 0.0)
+        HeaderWriter(styles, lambda: 0.0)

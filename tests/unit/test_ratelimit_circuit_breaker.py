@@ -1,28 +1,28 @@
-"""When a store is not asked any more, and when it is again."""
+"""When the circuit breaker of a store opens, and when it closes."""
 
 from __future__ import annotations
 
 from itertools import count
 from typing import Final
 
-from hasten.ratelimit._circuit_breaker import FAILURES, PAUSE_US, Breaker
+from hasten.ratelimit._circuit_breaker import FAILURES, PAUSE_US, CircuitBreaker
 
 
-def fails(breaker: Breaker, times: int = 1, now_us: int = 0) -> bool:
-    """So many questions fail, one after the other. True if the last failure opens the breaker."""
+def fails(breaker: CircuitBreaker, times: int = 1, now_us: int = 0) -> bool:
+    """Fail several calls one after the other. Returns whether the last one opens the breaker."""
     opened = False
     for _ in range(times):
-        question = next(QUESTIONS)
-        opened = breaker.failed(now_us, question=question, newest=question)
+        call = next(CALLS)
+        opened = breaker.failed(now_us, call=call, newest=call)
     return opened
 
 
-QUESTIONS: Final = count()
+CALLS: Final = count()
 
 
-class TestBreaker:
+class TestCircuitBreaker:
     def test_some_failures_in_a_row_open_it(self) -> None:
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         assert not fails(breaker, FAILURES - 1)
         assert not breaker.succeeded()
         assert not fails(breaker, FAILURES - 1)
@@ -30,20 +30,20 @@ class TestBreaker:
         assert breaker.is_open
         assert not fails(breaker)  # it is open already
 
-    def test_questions_that_were_under_way_together_are_one_failure(self) -> None:
-        """One slow moment fails all of them."""
-        breaker = Breaker()
+    def test_concurrent_calls_are_one_failure(self) -> None:
+        """A short outage fails all of them."""
+        breaker = CircuitBreaker()
         for first in range(0, 100 * FAILURES, 100):
-            for question in range(first, first + 100):
+            for call in range(first, first + 100):
                 assert not breaker.is_open
-                breaker.failed(0, question=question, newest=first + 99)
+                breaker.failed(0, call=call, newest=first + 99)
                 if first == 100 * (FAILURES - 1):
                     break
         assert breaker.is_open
 
     def test_one_probe_is_due_in_each_pause(self) -> None:
-        breaker = Breaker()
-        assert not breaker.takes_probe(0)  # nobody needs one while it is closed
+        breaker = CircuitBreaker()
+        assert not breaker.takes_probe(0)  # not while it is closed
         fails(breaker, FAILURES)
         assert not breaker.takes_probe(PAUSE_US - 1)
         assert breaker.takes_probe(PAUSE_US)
@@ -51,7 +51,7 @@ class TestBreaker:
         assert breaker.takes_probe(2 * PAUSE_US)
 
     def test_a_success_closes_it(self) -> None:
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         fails(breaker, FAILURES)
         assert breaker.succeeded()
         assert not breaker.is_open
