@@ -1,4 +1,4 @@
-"""Bytes against processor time: nobody should be both smaller and faster than hasten."""
+"""Bytes and processor time: no contestant should be both smaller and faster than hasten."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain, product
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from benchmarks.compression import chrome, corpora
 from benchmarks.compression.client import Connection, Response, run
+from benchmarks.compression.contestant import CONTESTANTS, OURS, RIVAL, baseline
 from benchmarks.compression.decoding import check
-from benchmarks.compression.lineup import OURS, RIVAL, find
-from benchmarks.compression.part import Part, Sizes, Tell, median, titles
+from benchmarks.compression.part import CompressionPart, Sizes, titles
 from benchmarks.compression.server import Server
+from benchmarks.parts import Report
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short
 
 CONNECTIONS: Final = 8
 WARM_UP_SECONDS: Final = 0.5  # Node's compiler needs some 10,000 requests
 
-# A difference of less than this share of a request's whole time is taken for noise.
+# A difference of less than this share of a request's whole time counts as noise.
 NOISE: Final = 0.02
 
 LESS_CPU: Final = 10.0
@@ -50,7 +52,7 @@ TARGET_CASE: Final = Case(chrome.ALL_CODINGS, "json", "100kB")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a request, on average."""
+    """What a request costs on average."""
 
     coding: str
     body_bytes: float
@@ -60,7 +62,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Costs:
-    """Of one case: a cost from each round, by contestant."""
+    """The costs of one case, by contestant: one of each round."""
 
     names: Sequence[str]
     by_name: dict[str, list[Cost]] = field(default_factory=dict)
@@ -69,26 +71,24 @@ class Costs:
         return median([cost.body_bytes for cost in self.by_name[name]])
 
     def over_bare_us(self, name: str) -> list[float]:
-        """Round by round: what compression costs, whatever the server below costs."""
-        bare = self.by_name[find(name).baseline]
+        """Return what compression costs, round by round, without the cost of the server."""
+        bare = self.by_name[baseline(name)]
         pairs = zip(self.by_name[name], bare, strict=True)
         return [cost.cpu_us - base.cpu_us for cost, base in pairs]
 
     def times_ours(self, name: str) -> Ratios:
-        """How many times what ours costs over its bare application this one costs over its own."""
+        """Return how many times the cost of hasten's compression this one costs, round by round."""
         pairs = zip(self.over_bare_us(name), self.over_bare_us(OURS), strict=True)
         return Ratios([theirs / max(ours, 0.1) for theirs, ours in pairs])
 
     def compared(self) -> list[str]:
-        """Who compresses, and was measured like the bare application in all rounds."""
+        """Return the contestants that compress, and whose baseline was measured too."""
         return [
-            name
-            for name in self.names
-            if find(name).baseline in self.names and find(name).baseline != name
+            name for name in self.names if baseline(name) in self.names and baseline(name) != name
         ]
 
     def dominating(self, name: str) -> list[str]:
-        """Who sends fewer bytes for less time than this one."""
+        """Return the contestants that send fewer bytes in less time than this one."""
         return [
             other
             for other in self.compared()
@@ -101,7 +101,7 @@ class Costs:
         return saved > NOISE * median([cost.cpu_us for cost in self.by_name[other]])
 
 
-class Pareto(Part):
+class Pareto(CompressionPart):
     name = "pareto"
 
     def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
@@ -109,19 +109,22 @@ class Pareto(Part):
         self._costs = {
             case: Costs(self.lineup.names) for case in [*CHROME_CASES, *GZIP_CASES]
         }  # fmt: skip
+        self._plain_bytes = {
+            case.corpus: (folder / case.corpus).stat().st_size for case in CHROME_CASES
+        }  # fmt: skip
 
     def steps(self) -> int:
         return len(self._costs)
 
-    def round(self, number: int, tell: Tell) -> None:
+    def round(self, number: int, report: Report) -> None:
         with ExitStack() as stack:
             servers: dict[str, Server] = {}
             for name in list(self.lineup.names):
                 with self.lineup.leaving_out(name, during=self.name):
-                    servers[name] = stack.enter_context(Server(find(name), self.folder))
+                    servers[name] = stack.enter_context(Server(CONTESTANTS.find(name), self.folder))
                     run(_warm_up(servers[name]))
             for case, costs in self._costs.items():
-                tell(f"{self.name}: {case.kind}, {case.size}, {case.accept_encoding}")
+                report(f"{self.name}: {case.kind}, {case.size}, {case.accept_encoding}")
                 expected = (self.folder / case.corpus).read_bytes()
                 for name in list(self.lineup.names):
                     with self.lineup.leaving_out(name, during=self.name):
@@ -134,7 +137,7 @@ class Pareto(Part):
 pareto: {CONNECTIONS} connections that are kept alive, one request at a time on each, for
 {self.sizes.pareto_seconds:g} s by line and round. CPU is the time of all threads of the server
 for a request, system calls included; over bare: less that of the same server without compression
-in the same round. A difference of less than {NOISE:.0%} of a request's CPU is taken for noise.
+in the same round. A difference of less than {NOISE:.0%} of a request's CPU counts as noise.
 Bytes are those of the body."""
         )
         for cases in (CHROME_CASES, GZIP_CASES):
@@ -149,7 +152,7 @@ Bytes are those of the body."""
 
     def _lines(self, case: Case) -> list[list[str]]:
         costs = self._costs[case]
-        plain = len((self.folder / case.corpus).read_bytes())
+        plain = self._plain_bytes[case.corpus]
         lines: list[list[str]] = []
         for name in self.lineup.names:
             compared = name in costs.compared()
@@ -158,7 +161,7 @@ Bytes are those of the body."""
             lines.append(
                 [
                     "" if lines else f"{case.size} ({plain:,})",
-                    find(name).title,
+                    CONTESTANTS.title(name),
                     found[-1].coding,
                     f"{costs.bytes(name):,.0f}",
                     f"{plain / costs.bytes(name):.2f}",
@@ -178,8 +181,8 @@ Bytes are those of the body."""
 
     def _verdict_on_rivals(self, case: Case) -> Verdict:
         better = self._costs[case].dominating(OURS)
-        target = f"{case.kind}, {case.size}: nobody is both faster and smaller than hasten"
-        return Verdict(target, f"{titles(better)} is" if better else "nobody is", not better)
+        target = f"{case.kind}, {case.size}: no contestant is both faster and smaller than hasten"
+        return Verdict(target, titles(better) or "none is", not better)
 
     def _verdicts_on_starlette(self) -> list[Verdict]:
         costs = self._costs[TARGET_CASE]
@@ -188,7 +191,7 @@ Bytes are those of the body."""
         cpu = costs.times_ours(RIVAL)
         size = costs.bytes(OURS) / costs.bytes(RIVAL)
         what = f"json, {TARGET_CASE.size}"
-        rival = find(RIVAL).title
+        rival = CONTESTANTS.title(RIVAL)
         return [
             Verdict(
                 f"{what}: {rival}'s CPU over bare at least {LESS_CPU:g} times ours",
@@ -248,7 +251,7 @@ async def _connect(server: Server) -> list[Connection]:
 async def _repeat(
     connections: Sequence[Connection], request: bytes, seconds: float
 ) -> list[Response]:
-    """Each connection asks again as soon as it was answered, at least once."""
+    """Let each connection send its next request after each answer, at least once."""
     end = time.perf_counter() + seconds
 
     async def one(connection: Connection) -> list[Response]:

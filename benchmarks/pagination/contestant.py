@@ -1,18 +1,24 @@
-"""What a contestant is: applications of FastAPI, and how their pages are asked for and read."""
+"""What a contestant is: FastAPI applications, how to request their pages, and how to read them."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import urlencode
 
-from benchmarks.pagination.calls import Application
+from benchmarks import contestants
+from benchmarks.asgi import Application
+from benchmarks.contestants import Contestants
 from benchmarks.pagination.database import Database
 
 Json: TypeAlias = Any
 Rows: TypeAlias = list[dict[str, Any]]
+
+OURS: Final = "hasten"
+RIVAL: Final = "fastapi_pagination"
+BY_HAND: Final = "handwritten"
+FLOOR: Final = "raw"
 
 LIMIT: Final = 20
 MAX_LIMIT: Final = 1_000
@@ -20,16 +26,14 @@ FIELDS: Final = ("id", "name", "email")
 SHARED_PACKAGES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg")
 
 
-class Contestant(ABC):
-    """Serves these paths, as far as it can:
+class Contestant(contestants.Contestant, ABC):
+    """Serves those of these paths that its library can:
 
     - ``/TABLE/COUNT?page=&limit=``: a page of a table, newest first, with a total of that kind.
     - ``/walk/ORDER?cursor=&limit=``: a page after a cursor, of the columns `dataset.MARKS`.
     - ``/few/exact?page=&limit=&fields=`` and ``/one/ID?fields=``: some columns of posts.
     """
 
-    title: ClassVar[str]
-    remark: ClassVar[str]  # its settings, and why
     packages: ClassVar[tuple[str, ...]] = ()  # besides `SHARED_PACKAGES`
     counts: ClassVar[frozenset[str]] = frozenset()
     orders: ClassVar[frozenset[str]] = frozenset()
@@ -38,15 +42,7 @@ class Contestant(ABC):
     @abstractmethod
     async def build(self, database: Database) -> Application: ...
 
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        """None if it is not installed."""
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    # How it is asked, and what it answers: names differ, rows do not ------------------------------
+    # Requests and answers: names differ, rows do not ---------------------------------------------
 
     limit_parameter: ClassVar[str] = "limit"
 
@@ -59,18 +55,23 @@ class Contestant(ABC):
     def one_path(self, id_: int) -> str:
         return f"/one/{id_}?fields={','.join(FIELDS)}"
 
-    def stretch_path(self, order: str, cursor: str | None, limit: int) -> str:
+    def slice_path(self, order: str, cursor: str | None, limit: int) -> str:
         query = {self.limit_parameter: str(limit)}
         if cursor is not None:
             query["cursor"] = cursor
         return f"/walk/{order}?{urlencode(query)}"
 
     def read_page(self, body: bytes) -> tuple[Rows, int | None]:
-        """The rows and the total."""
+        """Return the rows and the total."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("total")
 
-    def read_stretch(self, body: bytes) -> tuple[Rows, str | None]:
-        """The rows and the cursor of the next page."""
+    def read_slice(self, body: bytes) -> tuple[Rows, str | None]:
+        """Return the rows and the cursor of the next page."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("next_cursor")
+
+
+CONTESTANTS: Final[Contestants[Contestant]] = Contestants(
+    "benchmarks.pagination.contestants", OURS, RIVAL, BY_HAND, FLOOR
+)

@@ -1,24 +1,25 @@
-"""What shedding load is good for."""
+"""The effect of load shedding."""
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.ratelimit.lineup import OURS
-from benchmarks.ratelimit.part import Part, median
+from benchmarks.ratelimit.contestant import OURS
+from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Verdict
 
-WAYS: Final = {"without": "all that come", "with": "LoadSheddingMiddleware"}
+WAYS: Final = {"without": "every request", "with": "LoadSheddingMiddleware"}
 
 
-class Overload(Part):
+class Overload(RateLimitPart):
     name = "overload"
 
-    def takes(self, name: str) -> bool:
+    def measures(self, name: str) -> bool:
         return name == OURS
 
-    def arguments(self, name: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {"seconds": self.sizes.overload_seconds}
 
     def show(self) -> None:
@@ -26,11 +27,11 @@ class Overload(Part):
             return
         show_text(
             f"""
-overload: for {self.sizes.overload_seconds:g} s twice as many requests come as the application can
-answer: each is 20 ms of one of ten connections to a database. No peer sheds load."""
+overload: for {self.sizes.overload_seconds:g} s, twice as many requests arrive as the application
+can answer: each needs one of ten database connections for 20 ms. No peer sheds load."""
         )
         lines = [[title, *self._cells(way)] for way, title in WAYS.items()]
-        header = ["takes", "of the possible", "median, ms", "99 % within, ms", "refused"]
+        header = ["accepts", "of the possible", "median, ms", "99 % within, ms", "refused"]
         show_table("Overload", header, lines)
 
     def _cells(self, way: str) -> list[str]:

@@ -24,8 +24,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Final
 
+from hasten._checks import check_time
 from hasten._durations import Duration, to_ms
-from hasten.errors import InvalidOption
 
 __all__ = ["ManualClock"]
 
@@ -47,9 +47,7 @@ class ManualClock:
     """
 
     def __init__(self, start: datetime = DEFAULT_START) -> None:
-        if start.tzinfo is None:
-            raise InvalidOption("start", start, "a time with a time zone, as datetime.now(UTC)")
-        self._now_ms = round(start.timestamp() * 1000)
+        self._now_ms = round(check_time("start", start).timestamp() * 1000)
         self._lock = threading.Lock()
         self._asleep: set[_Sleeper] = set()
 

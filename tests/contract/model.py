@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hasten.jobs._engine import CANCELLED_REASON, crash_reason
+from hasten.jobs._engine import CANCELLED_ERROR, crash_error
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._record import (
     Change,
@@ -135,7 +135,7 @@ class Model:
             self._make_ready(job, front=True)
             job.crashes += 1
             if job.crashes >= crash_limit and job.deferred_failure is None:
-                job.deferred_failure = crash_reason(job.crashes)
+                job.deferred_failure = crash_error(job.crashes)
         return expired
 
     def update(self, updates: Iterable[Update], now_ms: int) -> list[State | None]:
@@ -185,7 +185,7 @@ class Model:
         if found is State.ACTIVE:
             job.cancel_requested = True
         elif found not in FINISHED:
-            job.error = CANCELLED_REASON
+            job.error = CANCELLED_ERROR
             self._finish(job, State.FAILED, DEFAULT_KEEP_FAILED, now_ms)
         return found
 
@@ -223,13 +223,13 @@ class Model:
                 job.attempts_made += 1
                 job.result = result
                 self._finish(job, State.COMPLETED, keep, now_ms)
-            case Failed(reason=reason, keep=keep, counts=counts):
+            case Failed(error=error, keep=keep, counts=counts):
                 job.attempts_made += counts
-                job.error = reason
+                job.error = error
                 self._finish(job, State.FAILED, keep, now_ms)
-            case Retry(reason=reason, delay_ms=delay_ms):
+            case Retry(error=error, delay_ms=delay_ms):
                 job.attempts_made += 1
-                job.error = reason
+                job.error = error
                 self._again(job, delay_ms, now_ms)
             case Postponed(delay_ms=delay_ms):
                 self._again(job, delay_ms, now_ms)

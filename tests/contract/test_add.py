@@ -111,7 +111,7 @@ class TestCursors:
                 for event in await happened_to(engine, answer.id, answer.cursor)
                 if event.kind == "failed"
             ]
-            assert failed.reason == "cancelled"
+            assert failed.error == "cancelled"
 
     async def test_come_after_what_happened_before_the_call(self, engine: Engine) -> None:
         """Else a job that is added anew could be told the end of an older one of its id."""

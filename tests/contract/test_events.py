@@ -18,7 +18,7 @@ from hasten import _portal
 from hasten._store import File
 from hasten.jobs._engine import (
     BRIEFLY_MS,
-    CANCELLED_REASON,
+    CANCELLED_ERROR,
     EVENT_BYTES,
     FEW_KEPT,
     VALUE_BYTES,
@@ -120,7 +120,7 @@ class TestOfWorking:
         now = await cursor(engine)
         await settled(engine, Failed("a", "t1", "no such address", "trace"))
         assert await happened_to(engine, "a", now) == [
-            event("failed", "a", reason="no such address", previous="active")
+            event("failed", "a", error="no such address", previous="active")
         ]
 
     async def test_a_job_that_has_used_up_its_attempts(self, engine: Engine) -> None:
@@ -128,7 +128,7 @@ class TestOfWorking:
         now = await cursor(engine)
         await settled(engine, Failed("a", "t1", "no", "trace", exhausted=True))
         assert await happened_to(engine, "a", now) == [
-            event("failed", "a", reason="no", previous="active"),
+            event("failed", "a", error="no", previous="active"),
             event("retries-exhausted", "a"),
         ]
 
@@ -225,7 +225,7 @@ class TestOfAdministration:
         now = await cursor(engine)
         await engine.cancel(QUEUE, ["a"], now_ms=NOW)
         assert await happened_to(engine, "a", now) == [
-            event("failed", "a", reason=CANCELLED_REASON, previous="waiting")
+            event("failed", "a", error=CANCELLED_ERROR, previous="waiting")
         ]
 
     async def test_removing(self, engine: Engine) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from hasten.jobs._engine import Engine, crash_reason
+from hasten.jobs._engine import Engine, crash_error
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._options import Keep
 from hasten.jobs._record import Completed, Failed, Outcome, Postponed, Released
@@ -35,7 +35,7 @@ async def renew(
 
 
 async def cancelled(engine: Engine, ids: Collection[str]) -> set[str]:
-    return await asyncio.to_thread(engine.cancelled, QUEUE, ids)
+    return await asyncio.to_thread(engine.find_cancelled, QUEUE, ids)
 
 
 async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[str]:
@@ -98,13 +98,13 @@ class TestReclaim:
             await reclaim(engine, NOW + 11, crash_limit=3)
             record = await job(engine, "a")
             assert record.crashes == n
-            assert record.deferred_failure == (None if n < 3 else crash_reason(3))
+            assert record.deferred_failure == (None if n < 3 else crash_error(3))
         (lease,) = (await engine.claim(QUEUE, claim(1, "t4"), now_ms=NOW)).leases
-        assert lease.job.deferred_failure == crash_reason(3)
-        await settled(engine, Failed("a", "t4", crash_reason(3), counts=False))
+        assert lease.job.deferred_failure == crash_error(3)
+        await settled(engine, Failed("a", "t4", crash_error(3), counts=False))
         record = await job(engine, "a")
-        assert (record.state, record.error) == (State.FAILED, crash_reason(3))
-        assert crash_reason(3) == (  # BullMQ's text, and how often
+        assert (record.state, record.error) == (State.FAILED, crash_error(3))
+        assert crash_error(3) == (  # BullMQ's text, and how often
             "job stalled more than allowable limit: its worker died 3 times while running it"
         )
         assert record.deferred_failure is None
@@ -192,7 +192,7 @@ class TestRenew:
         """A lease outlives a handler that blocks: this call is made on the loop's own thread."""
         await start(engine, "a", lease_ms=100)
         assert engine.renew(QUEUE, {"a": "t1"}, lease_ms=100, now_ms=NOW + 50) == set()
-        assert engine.cancelled(QUEUE, ["a"]) == set()
+        assert engine.find_cancelled(QUEUE, ["a"]) == set()
 
 
 # On Redis the server counts how long a lease still lasts.

@@ -32,7 +32,7 @@ NO_TEXT = "\ud800"
 
 OUTCOMES = [
     pytest.param(Completed("b", "t1", f'"{NO_TEXT}"'), id="result"),
-    pytest.param(Failed("b", "t1", NO_TEXT), id="reason"),
+    pytest.param(Failed("b", "t1", NO_TEXT), id="error"),
     pytest.param(Failed("b", "t1", "no", NO_TEXT), id="trace"),
     pytest.param(Retry("b", "t1", NO_TEXT, "trace", 0), id="reason of a retry"),
     pytest.param(Retry("b", "t1", "no", "trace", 2**70), id="delay of a retry"),
@@ -111,7 +111,7 @@ class TestCursors:
         """And those who wait beside it go on waiting."""
         await start(engine, "a")
         waits = asyncio.create_task(engine.wait(QUEUE, next_due_ms=None))
-        with pytest.raises(InvalidOption, match="expected the cursor of an event"):
+        with pytest.raises(InvalidOption, match="must be the cursor of an event"):
             await soon(engine.events(QUEUE, after=after))
         await add(engine, "b")
         await soon(waits)

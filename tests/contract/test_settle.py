@@ -27,8 +27,8 @@ from tests.contract.steps import (
 LATER = NOW + 50
 
 
-def retry(id: str, token: str = "t1", *, delay_ms: int = 0, reason: str = "oops") -> Retry:
-    return Retry(id, token, reason, f"trace of {reason}", delay_ms)
+def retry(id: str, token: str = "t1", *, delay_ms: int = 0, error: str = "oops") -> Retry:
+    return Retry(id, token, error, f"trace of {error}", delay_ms)
 
 
 class TestCompleted:
@@ -41,10 +41,10 @@ class TestCompleted:
         assert record.finished_ms == LATER
         assert (record.attempts_made, record.attempts_started) == (1, 1)
 
-    async def test_keeps_the_reason_of_the_attempt_before(self, engine: Engine) -> None:
+    async def test_keeps_the_error_of_the_attempt_before(self, engine: Engine) -> None:
         """It tells why there were two."""
         await start(engine, "a")
-        await settled(engine, retry("a", reason="first"))
+        await settled(engine, retry("a", error="first"))
         await take(engine, 1, "t2")
         await settled(engine, Completed("a", "t2", "1"))
         record = await job(engine, "a")
@@ -52,7 +52,7 @@ class TestCompleted:
 
 
 class TestFailed:
-    async def test_stores_reason_and_trace(self, engine: Engine) -> None:
+    async def test_stores_error_and_traceback(self, engine: Engine) -> None:
         await start(engine, "a")
         await settled(engine, Failed("a", "t1", "no such address", "the trace"), now_ms=LATER)
         record = await job(engine, "a")
@@ -63,7 +63,7 @@ class TestFailed:
         assert record.result is None
         assert record.attempts_made == 1
 
-    async def test_has_no_trace_without_a_run(self, engine: Engine) -> None:
+    async def test_has_no_traceback_without_a_run(self, engine: Engine) -> None:
         """An expired or undecodable job fails before its handler is called."""
         await start(engine, "a")
         await settled(engine, Failed("a", "t1", "expired", counts=False))
@@ -73,20 +73,20 @@ class TestFailed:
 
 
 class TestRetry:
-    async def test_counts_an_attempt_and_keeps_the_reason(self, engine: Engine) -> None:
+    async def test_counts_an_attempt_and_keeps_the_error(self, engine: Engine) -> None:
         await start(engine, "a")
-        await settled(engine, retry("a", reason="first"))
+        await settled(engine, retry("a", error="first"))
         record = await job(engine, "a")
         assert record.state is State.WAITING
         assert (record.attempts_made, record.attempts_started) == (1, 1)
         assert (record.error, record.tracebacks) == ("first", ["trace of first"])
         assert record.finished_ms is None
 
-    async def test_collects_the_traces_oldest_first(self, engine: Engine) -> None:
+    async def test_collects_the_tracebacks_oldest_first(self, engine: Engine) -> None:
         await add(engine, "a")
         for n in range(3):
             await take(engine, 1, f"t{n}")
-            await settled(engine, retry("a", f"t{n}", reason=str(n)))
+            await settled(engine, retry("a", f"t{n}", error=str(n)))
         await take(engine, 1, "t3")
         await settled(engine, Failed("a", "t3", "3", "trace of 3"))
         record = await job(engine, "a")
@@ -279,8 +279,8 @@ def every_outcome(id: str, token: str) -> list[Any]:
     return [
         Completed(id, token, "2"),
         Failed(id, token, "stale"),
-        retry(id, token, reason="stale"),
-        retry(id, token, reason="stale", delay_ms=100),
+        retry(id, token, error="stale"),
+        retry(id, token, error="stale", delay_ms=100),
         Postponed(id, token, 100),
         Released(id, token),
     ]

@@ -56,7 +56,7 @@ class TestTexts:
         (event,) = await happened_to(engine, "a", now)
         assert event.value == (result if len(result.encode()) <= VALUE_BYTES else None)
 
-    async def test_of_reasons_and_traces(self, engine: Engine, text: str) -> None:
+    async def test_of_errors_and_tracebacks(self, engine: Engine, text: str) -> None:
         """They come from exceptions, which may say anything."""
         await start(engine, "a")
         await settled(engine, Retry("a", "t1", text, text, 0))
@@ -68,7 +68,7 @@ class TestTexts:
         assert record.error == text
         assert record.tracebacks == [text, text]
         (event,) = await happened_to(engine, "a", now)
-        assert event.reason == text
+        assert event.error == text
 
     async def test_of_logs_and_progress(self, engine: Engine, text: str) -> None:
         await start(engine, "a")

@@ -89,7 +89,7 @@ async def test_python_hears_all_that_node_does_in_order(shared: SharedQueue) -> 
         ("delayed", "c", {"due_ms": failing.record.due_ms}),
         ("waiting", "c", {"previous": "delayed"}),
         ("active", "c", {"previous": "waiting"}),
-        ("failed", "c", {"reason": "no", "previous": "active"}),
+        ("failed", "c", {"error": "no", "previous": "active"}),
         ("retries-exhausted", "c", {"attemptsMade": "2"}),
         ("cleaned", "", {"count": 0}),
     ]
@@ -171,7 +171,7 @@ async def test_the_stream_is_cut_at_the_length_that_node_has_set(shared: SharedQ
 def shown(event: Event) -> tuple[str, str, dict[str, Any]]:
     """Its kind, its job, and what else it says."""
     said = {
-        name: getattr(event, name) for name in ("value", "reason", "previous", "due_ms", "count")
+        name: getattr(event, name) for name in ("value", "error", "previous", "due_ms", "count")
     }
     facts = {name: value for name, value in said.items() if value is not None}
     return event.kind, event.job_id, facts | event.details

@@ -58,10 +58,10 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert failed.getMessage() == (
         f"queue mail: job {job.id} (send) failed for good, attempt 2 of 2: ValueError: boom"
     )
-    assert facts(retried, "queue", "task", "attempt", "attempts", "reason", "retry_in") == (
+    assert facts(retried, "queue", "task", "attempt", "attempts", "error", "retry_in") == (
         "mail", "send", 1, 2, "ValueError: boom", 0.0,
     )  # fmt: skip
-    assert facts(failed, "queue", "task", "attempt", "attempts", "reason") == (
+    assert facts(failed, "queue", "task", "attempt", "attempts", "error") == (
         "mail", "send", 2, 2, "ValueError: boom",
     )  # fmt: skip
     assert retried.exc_info is None

@@ -173,7 +173,7 @@ class TestValuesThatJsonLoses:
             with pytest.raises(JobFailed) as caught:
                 await (await make.enqueue()).result(timeout=30)
         why = f"{inside.removeprefix('.') or 'the value'} {complaint}"
-        assert caught.value.reason == (
+        assert caught.value.error == (
             "InvalidResult: what it returned cannot be stored as JSON: "
             + (why if "bool" not in why else "objects of type bool have no JSON form")
         )

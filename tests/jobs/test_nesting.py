@@ -47,7 +47,7 @@ async def run(queue: Queue, job: Job[Any]) -> str:
             await job.result(timeout=30)
         await healthy.result(timeout=30)
     assert (await job.refresh()).record.attempts_started == 1
-    return failed.value.reason
+    return failed.value.error
 
 
 async def test_options_fail_their_job_once(queue: Queue) -> None:

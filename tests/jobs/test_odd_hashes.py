@@ -119,7 +119,7 @@ async def test_an_odd_priority_is_kept_through_delays_and_retries(
 UNREADABLE = {
     "no json": "its options cannot be read: ",
     "[]": "its options cannot be read: ",
-    '{"attempts":{}}': "its options cannot be read: attempts={}: expected a number",
+    '{"attempts":{}}': "its options cannot be read: attempts={}: must be a number",
     '{"backoff":' + "[" * 5000: "its options cannot be read: ",
 }
 
@@ -133,7 +133,7 @@ async def test_options_that_cannot_be_read_fail_their_job_with_a_reason(
     first, second, last = await run_all(queue, jobs)
     assert (first, last) == (0, 4)
     assert isinstance(second, JobFailed)
-    assert second.reason.startswith(UNREADABLE[opts])
+    assert second.error.startswith(UNREADABLE[opts])
 
 
 @pytest.mark.parametrize("wire", ["1e25", "1e400", "-1", "1.5", '"5"', "1" * 400])
@@ -164,7 +164,7 @@ async def test_missing_fields_fail_no_other_job(
         assert second == 2
     else:
         assert isinstance(second, JobFailed)
-        assert reason in second.reason
+        assert reason in second.error
 
 
 @pytest.mark.parametrize("how", ["delete", "replace"])

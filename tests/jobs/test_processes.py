@@ -176,7 +176,7 @@ class TestFailures:
         job = await process_tasks.fail.using(attempts=1).enqueue(how)
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=20)
-        assert caught.value.reason.startswith(reason)
+        assert caught.value.error.startswith(reason)
         await job.refresh()
         assert (job.attempts_made, job.record.attempts_started) == (1, 1)
 
@@ -304,7 +304,7 @@ class TestPrograms:
                         await job.result(timeout=20)
                     except Exception as error:
                         await job.refresh()
-                        print(job.attempts_made, job.record.attempts_started, error.reason)
+                        print(job.attempts_made, job.record.attempts_started, error.error)
 
             if __name__ == "__main__":
                 asyncio.run(main())

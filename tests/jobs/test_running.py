@@ -132,7 +132,7 @@ class TestErrors:
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
-            assert caught.value.reason.startswith(reason)
+            assert caught.value.error.startswith(reason)
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
 
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
@@ -202,7 +202,7 @@ class TestErrors:
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
-        assert len(caught.value.reason) <= 4001
+        assert len(caught.value.error) <= 4001
         assert len((await job.refresh()).tracebacks[0]) <= 16_001
 
     async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
@@ -330,8 +330,8 @@ class TestContext:
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
-        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.reason
-        assert "or raise Queue(max_size=…)" in caught.value.reason
+        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.error
+        assert "or raise Queue(max_size=…)" in caught.value.error
         assert (await job.refresh()).progress == "begun"
 
     async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
@@ -400,7 +400,7 @@ class TestInProcesses:
         job = await process_tasks.fail.enqueue(how)
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=20)
-        assert caught.value.reason == reason
+        assert caught.value.error == reason
         assert (await job.refresh()).attempts_made == attempts
         after = await process_tasks.double.enqueue(2)
         assert await after.result(timeout=20) == 4

@@ -214,7 +214,7 @@ class TestValues:
         async with Worker(queue, grace=0):
             with pytest.raises(JobFailed) as failed:
                 await job.result(timeout=30)
-        for shown in (str(refused.value), failed.value.reason):
+        for shown in (str(refused.value), failed.value.error):
             assert ("SECRET" in shown) is show_values
             assert (reason in shown) is not show_values or kind == "inside"
         whole = "".join(traceback.format_exception(refused.value))
@@ -224,10 +224,10 @@ class TestValues:
     async def test_of_progress_and_of_jobs_are_in_no_error(self, queue: Queue) -> None:
         job = await queue.add("send", {"to": "ada"})
         for progress in ({"SECRET": object()}, {"to": "SECRET" * 1_000_000}):
-            with pytest.raises(InvalidOption, match=r"^progress=<dict>: expected") as caught:
+            with pytest.raises(InvalidOption, match=r"^progress=<dict>: must be") as caught:
                 await job.update(progress=progress)
             assert "SECRET" not in str(caught.value)
-        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: expected \(name, data\)"):
+        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be \(name, data\)"):
             await queue.add_many([("send", {"to": "SECRET"}, "oops")])  # type: ignore[list-item]
 
     async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ class TestValues:
         await queue.aclose()
 
     def test_of_show_values_are_checked(self) -> None:
-        with pytest.raises(InvalidOption, match="show_values='no': expected True or False"):
+        with pytest.raises(InvalidOption, match="show_values='no': must be True or False"):
             Queue("mail", "memory://", show_values="no")  # type: ignore[arg-type]
 
 
@@ -260,8 +260,8 @@ class TestWrongData:
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
-        assert "its data does not fit the task 'handler'" in caught.value.reason
-        assert why in caught.value.reason
+        assert "its data does not fit the task 'handler'" in caught.value.error
+        assert why in caught.value.error
         assert (await job.refresh()).tracebacks in ([], [""])
 
     async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
@@ -306,7 +306,7 @@ class TestWrongData:
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
-            assert why in caught.value.reason
+            assert why in caught.value.error
             assert await (await known.enqueue()).result(timeout=30) == "ran"
         assert (await queue.counts())[State.FAILED] == 1
         await queue.aclose()
@@ -338,6 +338,6 @@ class TestResults:
         async with Worker(queue):
             with pytest.raises(JobFailed, match="InvalidResult: what it returned") as caught:
                 await job.result(timeout=30)
-        assert why in caught.value.reason
+        assert why in caught.value.error
         assert len(runs) == 1
         await queue.aclose()

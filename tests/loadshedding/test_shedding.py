@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from hasten import Store
 from hasten.errors import InvalidOption
 from hasten.loadshedding import LoadSheddingMiddleware, Shed
 from hasten.loadshedding._load import Lag
@@ -36,10 +35,6 @@ class Time:
 
     async def sleep(self, seconds: float) -> None:
         raise NotImplementedError
-
-
-def store_of(time: Time) -> Store:
-    return Store("memory://", clock=time)
 
 
 class Site:
@@ -257,9 +252,7 @@ async def many(
 
 
 async def test_the_limit_follows_how_long_requests_take(site: Site, time: Time) -> None:
-    shedder = LoadSheddingMiddleware(
-        site, min_concurrency=10, max_concurrency=100, store=store_of(time)
-    )
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
     assert shedder.stats.limit == 10
     for _ in range(40):
         await many(shedder, site, time, shedder.stats.limit, took=0.15)
@@ -273,7 +266,7 @@ async def test_the_limit_follows_how_long_requests_take(site: Site, time: Time) 
 async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
     site: Site, time: Time
 ) -> None:
-    shedder = LoadSheddingMiddleware(site, min_concurrency=10, store=store_of(time))
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, clock=time)
     for site.status in (400, 404, 429, 500, 503):
         for _ in range(5):
             await many(shedder, site, time, 10, took=0.15)
@@ -288,9 +281,7 @@ async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
 async def test_few_requests_or_a_short_time_are_not_learnt_from(
     site: Site, time: Time, count: int, took: float, learns: bool
 ) -> None:
-    shedder = LoadSheddingMiddleware(
-        site, min_concurrency=10, max_concurrency=100, store=store_of(time)
-    )
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
     before = shedder._load.level
     await many(shedder, site, time, count, took)
     assert (shedder._load.level != before) is learns
@@ -308,7 +299,7 @@ async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) ->
 
     async def send(message: Any) -> None: ...
 
-    shedder = LoadSheddingMiddleware(app, min_concurrency=1, store=store_of(time))
+    shedder = LoadSheddingMiddleware(app, min_concurrency=1, clock=time)
     for _ in range(10):
         await shedder({"type": "http", "method": "POST", "headers": []}, receive, send)
     assert shedder._load.level.usual_us == pytest.approx(20_000)
@@ -325,7 +316,7 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
             asked.append(time.now)
         return ask_loop(delay, *args, **options)
 
-    shedder = LoadSheddingMiddleware(site, min_concurrency=50, store=store_of(time))
+    shedder = LoadSheddingMiddleware(site, min_concurrency=50, clock=time)
     lag = shedder._load._lag = Lag(lambda: time.now)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "call_later", call_later)
@@ -339,18 +330,14 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
 
 
 async def test_without_adaption_the_limit_is_the_most(site: Site, time: Time) -> None:
-    shedder = LoadSheddingMiddleware(
-        site, min_concurrency=12, max_concurrency=12, store=store_of(time)
-    )
+    shedder = LoadSheddingMiddleware(site, min_concurrency=12, max_concurrency=12, clock=time)
     for _ in range(5):
         await many(shedder, site, time, 12, took=5)
     assert shedder.stats.limit == 12
 
 
 async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Time) -> None:
-    shedder = LoadSheddingMiddleware(
-        site, min_concurrency=10, max_concurrency=100, store=store_of(time)
-    )
+    shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
     for _ in range(40):
         await many(shedder, site, time, shedder.stats.limit, took=0.15)
     grown = shedder.stats.limit
@@ -419,7 +406,7 @@ async def test_what_is_no_request_passes() -> None:
         {"reserved": "half"}, {"reserved": None}, {"reserved": float("nan")}, {"max_lag": 0},
         {"retry_after": -1}, {"min_concurrency": 50, "max_concurrency": 12}, {"stats": {}},
         {"message": 5},
-        {"message": {"a": object()}}, {"store": 3},
+        {"message": {"a": object()}}, {"clock": 3},
     ],
 )  # fmt: skip
 def test_mistakes_are_found_when_it_is_made(site: Site, options: dict[str, Any]) -> None:

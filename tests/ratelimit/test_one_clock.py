@@ -101,7 +101,7 @@ async def test_a_cached_denial_expires_by_the_clock(tmp_path: Path) -> None:
     await store.aclose()
 
 
-async def test_load_shedding_measures_durations_by_the_clock_of_its_store() -> None:
+async def test_load_shedding_measures_durations_by_the_clock_of_a_store() -> None:
     """The lag of the event loop is real time: a clock that jumps does not look like lag."""
     clock = ManualClock()
 
@@ -111,12 +111,16 @@ async def test_load_shedding_measures_durations_by_the_clock_of_its_store() -> N
         await send({"type": "http.response.body", "body": b""})
 
     store = Store("memory://", clock=clock)
-    shedder = LoadSheddingMiddleware(app, min_concurrency=5, max_concurrency=50, store=store)
+    shedder = LoadSheddingMiddleware(app, min_concurrency=5, max_concurrency=50, clock=store.clock)
 
     for _ in range(25):
         async with Client(shedder).open(headers=[], scheme="http") as exchange:
             assert (await exchange.response()).status == 200
     assert shedder._load.level.usual_us == pytest.approx(10_000)
+
+
+async def nowhere(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers nothing."""
 
 
 WRONG: Final = {
@@ -131,6 +135,7 @@ WRONG: Final = {
 TAKERS: Final[dict[str, Callable[[Any], object]]] = {
     "Store": lambda clock: Store("memory://", clock=clock),
     "MemoryStore": lambda clock: MemoryStore(clock=clock),
+    "LoadSheddingMiddleware": lambda clock: LoadSheddingMiddleware(nowhere, clock=clock),
 }
 
 

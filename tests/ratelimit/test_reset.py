@@ -157,7 +157,7 @@ async def test_what_cannot_be_reset_is_refused_with_what_is_missing() -> None:
         await limits.reset("6-in-1hr", PEER)
     with pytest.raises(InvalidOption, match="the key that the limit '5-in-1hr' counts by"):
         await limits.reset("5-in-1hr")
-    with pytest.raises(InvalidOption, match="rate=None: expected the rate of this client"):
+    with pytest.raises(InvalidOption, match="rate=None: must be the rate of this client"):
         await limits.reset("plan", PEER)
     with pytest.raises(InvalidOption, match="rate='many'"):
         await limits.reset("plan", PEER, rate="many")

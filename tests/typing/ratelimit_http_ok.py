@@ -66,7 +66,7 @@ app.add_middleware(
     critical=lambda request: request.path == "/pay",
     max_concurrency=50,
     on_shed=shed,
-    store=Store("memory://"),
+    clock=Store("memory://").clock,
 )
 wrapped = RateLimitMiddleware(
     LoadSheddingMiddleware(app), hops=1, on_store_error="deny", headers=(), store_timeout="20ms"

@@ -1,8 +1,8 @@
-"""The application without compression: what the others' costs are counted from."""
+"""The application without compression: the baseline of the others."""
 
 from __future__ import annotations
 
-from benchmarks.compression.application import Application
+from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 

@@ -1,8 +1,8 @@
-"""Starlette's GZipMiddleware, as it comes."""
+"""Starlette's GZipMiddleware with its defaults."""
 
 from __future__ import annotations
 
-from benchmarks.compression.application import Application
+from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 

@@ -9,7 +9,9 @@ from benchmarks.queues.hasten import Hasten
 
 
 class HastenSqlite(Hasten):
-    remark = "defaults: all but claims is flushed, finished jobs are kept with results and events"
+    remark = (
+        "defaults: everything but claims is flushed; finished jobs are kept with results and events"
+    )
     packages = ("hasten", "msgspec")
     parts = frozenset({"enqueue", "bulk", "lone", "drain", "pickup", "pickup_here", "depth"})
     settings: ClassVar = {
@@ -18,7 +20,7 @@ class HastenSqlite(Hasten):
     }
 
     def url(self) -> str:
-        return f"sqlite:///{Path(self.place) / 'hasten.db'}"
+        return f"sqlite:///{Path(self.location) / 'hasten.db'}"
 
 
 CONTESTANT = HastenSqlite

@@ -12,13 +12,13 @@ from benchmarks.jobs_redis.asynchronous import OnUvloop, running
 
 class Arq(OnUvloop):
     title = "arq"
-    remark = "keeps no results; looks for jobs every 20 ms (default 500); at least once"
+    remark = "keeps no results; polls every 20 ms (default 500); at least once"
     packages = ("arq",)
     environment = "arq"
     parts = frozenset({"enqueue", "drain", "pickup", "memory"})
     settings: ClassVar = {
         "enqueue": ("100 tasks",),
-        # It takes no more than these each time that it looks.
+        # This is also how many jobs it takes with each poll.
         "drain": ("500 at once",),
     }
     share = 0.05
@@ -28,7 +28,7 @@ class Arq(OnUvloop):
         from arq.connections import RedisSettings
 
         logging.disable(logging.INFO)
-        self._settings: Any = RedisSettings.from_dsn(self.place)
+        self._settings: Any = RedisSettings.from_dsn(self.location)
         self._pool: Any = await create_pool(self._settings)
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from benchmarks.jobs_redis.asynchronous import OnUvloop, give_up
+from benchmarks.jobs_redis.asynchronous import OnUvloop, exit_on_failure
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Taskiq(OnUvloop):
     async def open(self) -> None:
         from taskiq_redis import RedisStreamBroker
 
-        self._broker: Any = RedisStreamBroker(self.place)
+        self._broker: Any = RedisStreamBroker(self.location)
 
         async def noop(number: int) -> None:
             self.ran(number)
@@ -33,10 +33,10 @@ class Taskiq(OnUvloop):
         await self._broker.startup()
 
     async def close(self) -> None:
-        """As all here, it ends with the process."""
+        """Do nothing: connections end with the process."""
 
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
-        # Cancelled at the wrong moment, its worker waits for ever. So nothing is cancelled.
+        # Cancelled at the wrong moment, its worker waits forever. So nothing is cancelled.
         import uvloop
 
         result: T = uvloop.new_event_loop().run_until_complete(work)
@@ -52,7 +52,7 @@ class Taskiq(OnUvloop):
 
         worker = run_receiver_task(self._broker, max_async_tasks=concurrency)
         self._worker: Any = asyncio.create_task(worker)
-        self._worker.add_done_callback(give_up)
+        self._worker.add_done_callback(exit_on_failure)
         yield
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NEWEST, ORDERS, TABLES, MarkOut, Post, PostOut, PostTable
@@ -44,7 +44,7 @@ class Hasten(Contestant):
             for kind, count in COUNTS.items():
                 pages = Paginate(PostOut, model=table, default_sort=NEWEST.sort(), count=count)
                 add_pages(site, f"/{name}/{kind}", engine, table, pages)
-        # As the database has them by itself: the others do not choose, and all have to agree.
+        # NULLs where the database puts them: the others cannot choose, and all have to agree.
         score = SortKey("score", nulls=database.nulls)
         for name, order in ORDERS.items():
             walk = Paginate(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import Query, Response
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import MARKS, NAMES, TABLES
@@ -44,7 +44,8 @@ class Raw(Contestant):
 
 
 def _page_sql(table: str, kind: str) -> str:
-    """The total is told of the rows of the page: beside all that are skipped it would be dear."""
+    """Return the SQL of a page. The total is added outside, so that it is not computed for the rows
+    that OFFSET skips."""
     page = f"SELECT {', '.join(NAMES)} FROM {table} {NEWEST} LIMIT $1 OFFSET $2"
     match kind:
         case "exact":
@@ -79,7 +80,7 @@ def _add_waiting(site: Site, pool: Any) -> None:
 
     @site.at("/walk/id").get("/walk/id")
     async def walk(cursor: int = 0, limit: Limit = 20) -> Response:
-        return _stretch(map(dict, await pool.fetch(WALK_SQL, cursor, limit)), limit)
+        return _slice(map(dict, await pool.fetch(WALK_SQL, cursor, limit)), limit)
 
 
 def _add_plain(site: Site, connection: Any) -> None:
@@ -106,7 +107,7 @@ def _add_plain(site: Site, connection: Any) -> None:
 
     @site.at("/walk/id").get("/walk/id")
     def walk(cursor: int = 0, limit: Limit = 20) -> Response:
-        return _stretch(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
+        return _slice(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
 
 
 def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) -> Response:
@@ -115,15 +116,17 @@ def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) ->
     return _json({"data": _named(names, rows), "pagination": pagination})
 
 
-def _stretch(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
+def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
     data = list(rows)
     next_cursor = str(data[-1]["id"]) if len(data) == limit else None
     return _json({"data": data, "pagination": {"next_cursor": next_cursor}})
 
 
 def _named(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
-    found = [dict(zip(names, row, strict=False)) for row in rows]  # without the total behind them
-    if found and isinstance(found[0].get("created_at"), str):  # SQLite's: with a space
+    found = [
+        dict(zip(names, row, strict=False)) for row in rows
+    ]  # without the total, the last column
+    if found and isinstance(found[0].get("created_at"), str):  # SQLite's text, with a space
         for row in found:
             row["created_at"] = row["created_at"].replace(" ", "T")
     return found

@@ -2,7 +2,7 @@
 
 An attempt that will be retried is a WARNING, a job that failed for good an ERROR with the traceback
 in `exc_info`, where error trackers look for it. The facts are attributes of the record, too:
-`queue`, `task`, `job_id`, `attempt`, `attempts`, `reason` and, of a retry, `retry_in` (seconds).
+`queue`, `task`, `job_id`, `attempt`, `attempts`, `error` and, of a retry, `retry_in` (seconds).
 These are as they are stored; the message and the traceback are escaped (`hasten._logs`).
 """
 
@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from hasten._escapes import printable
 from hasten._logs import format_traceback, get_logger
-from hasten.jobs._engine import CANCELLED_REASON
+from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._failures import Failure, handler_trace
 from hasten.jobs._record import Failed, JobRecord, Outcome, Postponed, Retry
 
 logger = get_logger("hasten.worker")
 
-MAX_SHOWN: Final = 500  # characters of a reason in a line of the log
+MAX_SHOWN: Final = 500  # characters of an error in a line of the log
 
 
 def attempt(
@@ -29,9 +29,9 @@ def attempt(
 ) -> None:
     """Log a run that failed. attempts is how many runs the job may have in total."""
     number = job.attempts_made + 1
-    facts = {**_facts(job, failure.reason), "attempt": number, "attempts": attempts}
+    facts = {**_facts(job, failure.error), "attempt": number, "attempts": attempts}
     job_name = _one_line(job.name)
-    shown = _one_line(failure.reason)
+    shown = _one_line(failure.error)
     match outcome:
         case Failed():
             _log(
@@ -55,12 +55,12 @@ def attempt(
             )  # fmt: skip
 
 
-def not_run(job: JobRecord, reason: str) -> None:
+def not_run(job: JobRecord, error: str) -> None:
     """Log a job that failed for good without having run: its task is unknown, it expired, …"""
     _log(
         logging.ERROR, "queue %s: job %s (%s) failed without a run: %s",
-        job.queue, job.id, _one_line(job.name), _one_line(reason),
-        facts=_facts(job, reason),
+        job.queue, job.id, _one_line(job.name), _one_line(error),
+        facts=_facts(job, error),
     )  # fmt: skip
 
 
@@ -69,14 +69,14 @@ def cancelled(job: JobRecord) -> None:
     _log(
         logging.INFO, "queue %s: job %s (%s) was cancelled",
         job.queue, job.id, _one_line(job.name),
-        facts=_facts(job, CANCELLED_REASON),
+        facts=_facts(job, CANCELLED_ERROR),
     )  # fmt: skip
 
 
-def not_stored(queue: str, job_id: str, reason: str) -> None:
+def not_stored(queue: str, job_id: str, error: str) -> None:
     """Log a job whose outcome the store refuses."""
-    facts: dict[str, object] = {"queue": queue, "job_id": job_id, "reason": reason}
-    _log(logging.ERROR, "queue %s: job %s: %s", queue, job_id, _one_line(reason), facts=facts)
+    facts: dict[str, object] = {"queue": queue, "job_id": job_id, "error": error}
+    _log(logging.ERROR, "queue %s: job %s: %s", queue, job_id, _one_line(error), facts=facts)
 
 
 def _log(
@@ -105,8 +105,8 @@ class RemoteTraceback(Exception):
         return f"\n{self.trace}"
 
 
-def _facts(job: JobRecord, reason: str) -> dict[str, object]:
-    return {"queue": job.queue, "task": job.name, "job_id": job.id, "reason": reason}
+def _facts(job: JobRecord, error: str) -> dict[str, object]:
+    return {"queue": job.queue, "task": job.name, "job_id": job.id, "error": error}
 
 
 def _one_line(text: str) -> str:

@@ -31,8 +31,8 @@ _OWN_FOLDER: Final = str(Path(__file__).parent)
 class Failure(msgspec.Struct, frozen=True):
     """Why a run has failed, and what its task says of a next attempt."""
 
-    reason: str
-    trace: str
+    error: str
+    traceback: str
     postpone_ms: int | None = None  # RetryAfter: run again then, not counting
     final: bool = False  # no further attempt would help
     delay_ms: int | None = None  # from the task's own back-off function
@@ -107,15 +107,15 @@ def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> 
         return Failed(
             job.id,
             lease.token,
-            failure.reason,
-            failure.trace,
+            failure.error,
+            failure.traceback,
             keep,
             exhausted=attempt >= options.attempts,
         )
     wait_ms = failure.delay_ms
     if wait_ms is None:
         wait_ms = _backoff_ms(options, attempt)
-    return Retry(job.id, lease.token, failure.reason, failure.trace, wait_ms)
+    return Retry(job.id, lease.token, failure.error, failure.traceback, wait_ms)
 
 
 def refused(lease: Lease, reason: str, keep: Keep) -> Failed:

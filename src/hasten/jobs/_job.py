@@ -148,7 +148,7 @@ class Job(Generic[T_co]):
         """Wait until it has finished, and return what its handler returned.
 
         timeout is a `Duration`; None waits for ever. Raises `ResultTimeout` (the job goes
-        on), `JobFailed` with its reason, `JobCancelled`, or `JobNotFound` if it was removed.
+        on), `JobFailed` with its error, `JobCancelled`, or `JobNotFound` if it was removed.
 
         The result of a job that is not kept (`keep_completed=0`) is in the queue's events only. It
         is found there for as long as they are kept, by the `Job` that `enqueue` or `add` returned.
@@ -204,7 +204,7 @@ class Job(Generic[T_co]):
 class SyncJob(Generic[T_co]):
     """A job's methods, blocking. In a running event loop they warn, for they block it.
 
-    `result` raises `MisplacedCall` there: use `await job.result()`.
+    `result` raises `UsageError` there: use `await job.result()`.
     """
 
     __slots__ = ("_job",)

@@ -100,10 +100,10 @@ class Queue:
     opened before the first use.
 
     max_size limits the JSON of a job's data, of its result and of its progress. show_values is
-    whether the reasons why data does not fit a task may repeat its values: they are stored and
-    logged. check_arguments is whether arguments are checked against the annotations of a task when
-    a job is added: without it, a job that does not fit fails when a worker takes it. options hold
-    for all its tasks that do not set them themselves.
+    whether the errors about data that does not fit a task may repeat its values: errors are stored
+    and logged. check_arguments is whether arguments are checked against the annotations of a task
+    when a job is added: without it, a job that does not fit fails when a worker takes it. options
+    hold for all its tasks that do not set them themselves.
 
     A queue may be used from several event loops and threads, and after a fork. `aclose`, or the end
     of `async with`, closes what the queue has opened.
@@ -156,7 +156,7 @@ class Queue:
         """What keeps its jobs in the store, which is in use from now on until `aclose`."""
         if not self._is_open:
             self._is_open = True
-            self.store_use.enter(self)
+            self.store_use.acquire(self)
         return self.store_use.engine()
 
     async def aclose(self) -> None:
@@ -168,7 +168,7 @@ class Queue:
         self._is_open = False
         self._latest = None
         self._loops.clear()
-        await self.store_use.leave(self)
+        await self.store_use.release(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -462,7 +462,7 @@ class Queue:
         """What happens to the queue's jobs, in any process: `async for event in queue.events():`.
 
         after is the `cursor` of the last event that was seen; None starts now, at the call. See
-        `QueueEvents`. At least the newest 10,000 events are kept, but of large results, reasons
+        `QueueEvents`. At least the newest 10,000 events are kept, but of large results, errors
         and progress no more than 32 MiB. A value of more than 64 KiB stays with its job: the event
         has its size in `omitted_bytes`, and no value.
         """
@@ -620,7 +620,7 @@ class Queue:
             running = await self.jobs(State.ACTIVE, limit=1)
             if running:
                 raise WrongState(self.name, running[0].id, State.ACTIVE, ["finished", "cancelled"])
-        await self.engine.forget(self.name)
+        await self.engine.obliterate(self.name)
 
     async def pause(self) -> None:
         """Let no worker, anywhere, take jobs of this queue until `resume`. Running ones go on."""
@@ -642,7 +642,7 @@ class Queue:
 class SyncQueue:
     """A queue's methods, blocking. In a running event loop they warn, for they block it.
 
-    `close` raises `MisplacedCall` there.
+    `close` raises `UsageError` there.
     """
 
     def __init__(self, queue: Queue) -> None:

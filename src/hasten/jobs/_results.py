@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from hasten.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, StoreError
-from hasten.jobs._engine import CANCELLED_REASON, Engine
+from hasten.jobs._engine import CANCELLED_ERROR, Engine
 from hasten.jobs._record import MISSED, Event
 from hasten.jobs._states import State
 
@@ -148,7 +148,7 @@ class Results:
             case "completed":
                 waiting.complete(event.value)
             case "failed":
-                waiting.fail(_failure(event.job_id, event.reason))
+                waiting.fail(_failure(event.job_id, event.error))
             case "removed":
                 waiting.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
@@ -231,7 +231,7 @@ def _place(cursor: str) -> tuple[int, int]:
     return int(row), int(place)
 
 
-def _failure(id: str, reason: str | None) -> JobFailed:
-    if reason == CANCELLED_REASON:
-        return JobCancelled(id, reason)
-    return JobFailed(id, reason or "for an unknown reason")
+def _failure(id: str, error: str | None) -> JobFailed:
+    if error == CANCELLED_ERROR:
+        return JobCancelled(id, error)
+    return JobFailed(id, error or "unknown error")

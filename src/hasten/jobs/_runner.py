@@ -14,11 +14,19 @@ from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
-from hasten.jobs._engine import CANCELLED_REASON, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, keep_or
 from hasten.jobs._failures import Failure
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
-from hasten.jobs._record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
+from hasten.jobs._record import (
+    Completed,
+    Failed,
+    JobRecord,
+    Outcome,
+    Postponed,
+    Released,
+    RunUpdate,
+)
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._threads import Threads
@@ -45,7 +53,7 @@ class Runner:
         keep_completed: Keep,
         keep_failed: Keep,
         clock: Clock,
-        note: Callable[[Note], None],
+        note: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
         self._threads = threads
@@ -98,10 +106,10 @@ class Runner:
         """Fail a job for good without having run it."""
         keep = keep_or(options.keep_failed, self._keep_failed)
         outcome = failures.refused(run.lease, reason, keep)
-        if reason == CANCELLED_REASON:
+        if reason == CANCELLED_ERROR:
             failure_log.cancelled(run.lease.job)
         else:
-            failure_log.not_run(run.lease.job, outcome.reason)
+            failure_log.not_run(run.lease.job, outcome.error)
         return outcome
 
     def _why_not(self, job: JobRecord, options: Options, core: TaskCore | None) -> str | None:
@@ -174,7 +182,7 @@ class Runner:
             case Stop.CANCELLED:
                 failure_log.cancelled(lease.job)
                 keep = keep_or(options.keep_failed, self._keep_failed)
-                return Failed(lease.job.id, lease.token, CANCELLED_REASON, None, keep)
+                return Failed(lease.job.id, lease.token, CANCELLED_ERROR, None, keep)
             case Stop.TIMEOUT:
                 seconds = (options.timeout_ms or 0) / 1000
                 error = JobTimeout(seconds).with_traceback(error.__traceback__)
@@ -211,7 +219,7 @@ def _limit(run: Run, options: Options) -> None:
 
 def _remote_error(id: str, failure: Failure) -> JobFailed:
     """An exception that stands in the log for the one that did not leave its process."""
-    error = JobFailed(id, failure.reason)
-    if failure.trace:
-        error.__cause__ = failure_log.RemoteTraceback(failure.trace)
+    error = JobFailed(id, failure.error)
+    if failure.traceback:
+        error.__cause__ = failure_log.RemoteTraceback(failure.traceback)
     return error

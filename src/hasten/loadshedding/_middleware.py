@@ -18,14 +18,13 @@ from inspect import iscoroutinefunction
 from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
-from hasten._clock import SYSTEM_CLOCK, Clock, now_ns_of
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._litestar import first_of
 from hasten._logs import get_logger
 from hasten._problems import CAPACITY, prefers_text, refusal
 from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
-from hasten._store import Store, to_store
 from hasten.errors import InvalidOption
 from hasten.loadshedding._gradient import Bounds
 from hasten.loadshedding._load import Load, Work
@@ -72,8 +71,8 @@ class LoadSheddingMiddleware:
     - message: the body of a refusal: a string, or a dict for JSON; by default problem+json.
     - on_shed: called with a `Shed` for each refusal. It cannot be async.
     - stats: your `LoadSheddingStats`, in which the middleware counts.
-    - store: a `hasten.Store` or a URL. Its clock measures how long requests take.
-      Nothing is stored. The lag of the event loop is always measured in real time.
+    - clock: measures how long requests take: a monotonic timer, unless you pass the clock of a
+      `hasten.Store`. The lag of the event loop is always measured in real time.
 
     A request counts while the application works on it: from its arrival to the start of the
     response, except while its body is awaited. So slow clients occupy no room. WebSockets are not
@@ -93,7 +92,7 @@ class LoadSheddingMiddleware:
         message: str | Mapping[str, object] | None = None,
         on_shed: Callable[[Shed], object] | None = None,
         stats: LoadSheddingStats | None = None,
-        store: str | Store | None = None,
+        clock: Clock | None = None,
     ) -> None:
         _check(reserved, message, stats)
         _check_function("critical", critical)
@@ -107,7 +106,7 @@ class LoadSheddingMiddleware:
         self._message = message
         self._on_shed = on_shed
         self._errors = RepeatedErrors(logger)
-        self._load = Load(bounds, self.stats, _now_of(store))
+        self._load = Load(bounds, self.stats, _now_of(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
 
@@ -182,19 +181,12 @@ def _request_info(scope: Scope) -> RequestInfo:
     return RequestInfo(scope, client[0] if client else "unknown")
 
 
-def _now_of(store: str | Store | None) -> Callable[[], float]:
-    """Return a function that returns the time of a store's clock, in seconds."""
-    clock = SYSTEM_CLOCK if store is None else _clock_of(store)
-    if clock is SYSTEM_CLOCK:
+def _now_of(clock: Clock | None) -> Callable[[], float]:
+    """Return a function that returns the time of a clock, in seconds."""
+    if clock is None or clock is SYSTEM_CLOCK:
         return time.monotonic
-    now_ns = now_ns_of(clock)
+    now_ns = now_ns_of(check_clock(clock))
     return lambda: now_ns() / 1_000_000_000
-
-
-def _clock_of(store: object) -> Clock:
-    if isinstance(store, str | Store):
-        return to_store(store).clock
-    raise InvalidOption("store", store, "a URL such as 'redis://localhost:6379' or a hasten.Store")
 
 
 # Options ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from hasten._asgi import Headers, Message, Scope, Send
 from hasten._loops import is_running, run_on, trio_token
 from hasten._request_info import RequestInfo
-from hasten.errors import MisplacedCall, MissingMiddleware
+from hasten.errors import MissingMiddleware, UsageError
 from hasten.ratelimit._counter_store import ImmediateStore, Settlement
 from hasten.ratelimit._http.enforcer import Enforcer
 from hasten.ratelimit._http.limit import Limit
@@ -140,7 +140,7 @@ class LimitedRequest:
     def finish_now(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of a coroutine to code that cannot await it.
 
-        The code runs in a thread, or on the event loop. Raises `MisplacedCall` if the coroutine
+        The code runs in a thread, or on the event loop. Raises `UsageError` if the coroutine
         would have to wait for the event loop that this call blocks.
         """
         if not is_running():
@@ -151,7 +151,7 @@ class LimitedRequest:
             result: T = end.value
             return result
         work.close()
-        raise MisplacedCall(
+        raise UsageError(
             "a limit was used without await on the event loop, and its store has to be awaited: "
             "make the handler async, or let it run in a thread"
         )

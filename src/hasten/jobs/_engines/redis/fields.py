@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from hasten.jobs._encoding import UNDECODABLE
-from hasten.jobs._engine import CANCELLED_REASON
+from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._options import MAX_COUNT, MAX_PRIORITY
 from hasten.jobs._record import Event, JobRecord
 from hasten.jobs._states import State
@@ -71,7 +71,7 @@ def job_record(
         finished_ms=whole(fields.get("finishedOn")),
         result=fields.get("returnvalue"),
         tracebacks=_tracebacks(fields.get("stacktrace")),
-        cancel_requested=deferred == CANCELLED_REASON,
+        cancel_requested=deferred == CANCELLED_ERROR,
     )
 
 
@@ -95,7 +95,7 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
     kind = fields.get("event", "")
     details = {name: value for name, value in fields.items() if name not in _KNOWN}
     due_ms = count = None
-    value, reason = fields.get("returnvalue"), fields.get("failedReason")
+    value, error = fields.get("returnvalue"), fields.get("failedReason")
     match kind:
         case "progress":
             value = details.pop("data", None)
@@ -112,7 +112,7 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
         kind=kind,
         job_id=fields.get("jobId", ""),
         value=value,
-        reason=reason,
+        error=error,
         previous="waiting" if previous == "wait" else previous,
         due_ms=due_ms,
         count=count,

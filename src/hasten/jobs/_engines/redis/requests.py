@@ -63,16 +63,16 @@ def _completed(end: Completed, rules: Rules) -> Row:
 
 
 def _failed(end: Failed, rules: Rules) -> Row:
-    number = rules.number(end.keep)
-    return 2, end.id, end.token, end.reason, _or_false(end.trace), number, end.counts, end.exhausted
+    number, traceback = rules.number(end.keep), _or_false(end.traceback)
+    return 2, end.id, end.token, end.error, traceback, number, end.counts, end.exhausted
 
 
-def _or_false(trace: str | None) -> str | bool:
-    return False if trace is None else trace  # nothing would leave a hole in Lua's table
+def _or_false(traceback: str | None) -> str | bool:
+    return False if traceback is None else traceback  # nothing would leave a hole in Lua's table
 
 
 def _retry(end: Retry, _rules: Rules) -> Row:
-    return 3, end.id, end.token, end.reason, end.trace, end.delay_ms
+    return 3, end.id, end.token, end.error, end.traceback, end.delay_ms
 
 
 def _postponed(end: Postponed, _rules: Rules) -> Row:

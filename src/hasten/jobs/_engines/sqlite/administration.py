@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from hasten.jobs._engine import CANCELLED_REASON, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, keep_or
 from hasten.jobs._engines.sqlite.events import Group
 from hasten.jobs._engines.sqlite.ledger import Ledger, open_ledger
 from hasten.jobs._engines.sqlite.portions import LOOKED_AT_ONCE, Portion
@@ -70,11 +70,11 @@ def cancel(
             seq, state, _, opts = _find(connection, queue, id)
             answers.append(state)
             if state is State.ACTIVE:
-                execute(connection, "cancel_active", seq=seq, reason=CANCELLED_REASON)
+                execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
                 keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(connection, ledger, seq, keep, now_ms)
-                ledger.tell(Group("failed", [id], reasons=[CANCELLED_REASON], previous=state))
+                ledger.tell(Group("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
                     rules.add((State.FAILED, keep))
                 elif portion.is_full:
@@ -90,7 +90,7 @@ def _fail_unstarted(
         execute(connection, "delete_job", seq=seq)
         return
     rank = ledger.take_one()
-    execute(connection, "cancel_unstarted", seq=seq, reason=CANCELLED_REASON, rank=rank, now=now_ms)
+    execute(connection, "cancel_unstarted", seq=seq, error=CANCELLED_ERROR, rank=rank, now=now_ms)
     ledger.count(State.FAILED, 1)
 
 
@@ -177,34 +177,34 @@ def tell_cleaned(connection: Connection, queue: str, count: int) -> None:
         ledger.tell(Group("cleaned", [""], count=count))
 
 
-def begin_forgetting(connection: Connection, queue: str) -> None:
-    """See `Engine.forget`. Nobody takes a job of the queue any longer."""
+def begin_obliterating(connection: Connection, queue: str) -> None:
+    """See `Engine.obliterate`. Nobody takes a job of the queue any longer."""
     with open_ledger(connection, queue) as ledger:
         ledger.paused = True
 
 
-def forget_jobs(connection: Connection, queue: str, state: State) -> bool:
+def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
     """Delete a portion of the jobs in a state. Returns whether there may be more."""
     with open_ledger(connection, queue) as ledger:
 
         def delete(count: int) -> int:
-            gone = execute(connection, "forget_jobs", queue=queue, state=state, limit=count)
+            gone = execute(connection, "obliterate_jobs", queue=queue, state=state, limit=count)
             ledger.count(state, -gone.rowcount)
             return gone.rowcount
 
         return Portion(connection).delete(delete)
 
 
-def forget_events(connection: Connection, queue: str) -> bool:
+def obliterate_events(connection: Connection, queue: str) -> bool:
     """Delete a portion of a queue's events. Returns whether there may be more."""
 
     def delete(count: int) -> int:
-        return execute(connection, "forget_events", queue=queue, limit=count).rowcount
+        return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount
 
     return Portion(connection).delete(delete)
 
 
-def end_forgetting(connection: Connection, queue: str) -> None:
+def end_obliterating(connection: Connection, queue: str) -> None:
     """The ledger stays, for its tickets must not be given out again."""
     with open_ledger(connection, queue) as ledger:
         ledger.paused = False

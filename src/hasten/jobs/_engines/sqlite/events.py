@@ -32,14 +32,20 @@ TRIM_EVERY: Final = 1_000
 TRIM_EVERY_BYTES: Final = EVENT_BYTES // 8
 
 
-class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
+STORED_NAMES: Final = {
+    "kind": "k", "ids": "i", "values": "v", "omitted": "o", "errors": "r", "previous": "p",
+    "dues": "d", "count": "c",
+}  # fmt: skip
+
+
+class Group(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
     """Events of one kind: the jobs, and what else is told, in the order of the jobs."""
 
     kind: str
     ids: list[str]
     values: list[str] | None = None  # "null" for one that is omitted
     omitted: list[int] | None = None  # how many bytes each value has that is too large; else 0
-    reasons: list[str] | None = None
+    errors: list[str] | None = None
     previous: str | None = None
     dues: list[int] | None = None
     count: int | None = None
@@ -52,7 +58,7 @@ class Group(msgspec.Struct, omit_defaults=True, rename=lambda name: name[0]):
                 self.kind,
                 id,
                 value=None if self.values is None or omitted else self.values[index],
-                reason=None if self.reasons is None else self.reasons[index],
+                error=None if self.errors is None else self.errors[index],
                 previous=self.previous,
                 due_ms=None if self.dues is None else self.dues[index],
                 count=self.count,

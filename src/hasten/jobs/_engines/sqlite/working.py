@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten.jobs._engine import crash_reason, most_in_event
+from hasten.jobs._engine import crash_error, most_in_event
 from hasten.jobs._engines.sqlite.events import Group, with_values
 from hasten.jobs._engines.sqlite.ledger import Ledger, open_ledger
 from hasten.jobs._engines.sqlite.portions import DELETED_AT_ONCE, MOST_IN_STATEMENT, Portion
@@ -166,14 +166,14 @@ def _store_failed(
 ) -> int:
     kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
     rows = [
-        (seq, end.token, end.reason, end.trace, end.counts, rank, now_ms)
+        (seq, end.token, end.error, end.traceback, end.counts, rank, now_ms)
         for (seq, end), rank in zip(kept, ledger.take(len(kept)), strict=True)
     ]
     rules.update((State.FAILED, end.keep) for _, end in kept)
     ledger.count(State.FAILED, len(kept))
-    ids, reasons = [end.id for _, end in pairs], [end.reason for _, end in pairs]
+    ids, errors = [end.id for _, end in pairs], [end.error for _, end in pairs]
     ledger.tell(
-        Group("failed", ids, reasons=reasons, previous=State.ACTIVE),
+        Group("failed", ids, errors=errors, previous=State.ACTIVE),
         Group("retries-exhausted", [end.id for _, end in pairs if end.exhausted]),
     )
     changed = execute_rows(connection, "fail", rows, ledger.name)
@@ -215,10 +215,10 @@ def _put_back(
 
 
 def _how(end: Retry | Postponed | Released) -> tuple[str, str | None, str | None]:
-    """What is stored of a run that did not finish its job: kind, reason, trace."""
+    """What is stored of a run that did not finish its job: kind, error, traceback."""
     match end:
-        case Retry(_, _, reason, trace):
-            return "retry", reason, trace
+        case Retry(_, _, error, traceback):
+            return "retry", error, traceback
         case Postponed():
             return "postpone", None, None
         case Released():
@@ -407,8 +407,8 @@ def renew(
     return {id for seq, (id, token) in pairs if tokens.get(seq) != token}
 
 
-def cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[str]:
-    """See `Engine.cancelled`."""
+def find_cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[str]:
+    """See `Engine.find_cancelled`."""
     seqs = seqs_of(connection, queue, list(ids))
     # A number may be the row of a job that has another id.
     asked = read_json(connection, "read_cancelled", queue=queue, seqs=encode(seqs))
@@ -433,8 +433,8 @@ def reclaim(
         tickets = reversed(ledger.take(len(found)))
         for (seq, _, priority, crashes), ticket in zip(found, tickets, strict=True):
             state, rank = ready_place(priority, ticket, front=True)
-            reason = crash_reason(crashes + 1) if crashes + 1 >= crash_limit else None
-            execute(connection, "reclaim", seq=seq, state=state, rank=rank, reason=reason)
+            error = crash_error(crashes + 1) if crashes + 1 >= crash_limit else None
+            execute(connection, "reclaim", seq=seq, state=state, rank=rank, error=error)
         ids = [id for _, id, _, _ in found]
         ledger.tell(Group("waiting", ids, previous=State.ACTIVE), Group("stalled", ids))
     return ids

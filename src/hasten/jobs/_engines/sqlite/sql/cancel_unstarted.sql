@@ -1,5 +1,5 @@
 -- Fail a job that has not started.
 UPDATE hasten_jobs
-SET state = 'failed', failed_reason = :reason, rank = :rank, finished_ms = :now, deferred_failure = NULL,
+SET state = 'failed', failed_reason = :error, rank = :rank, finished_ms = :now, deferred_failure = NULL,
     cancel_requested = 0
 WHERE seq = :seq

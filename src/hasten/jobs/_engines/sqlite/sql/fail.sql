@@ -1,14 +1,14 @@
--- Fail jobs for good that are kept, a row each: seq, token, reason, trace, counts, rank, now; then the queue.
+-- Fail jobs for good that are kept, a row each: seq, token, error, traceback, counts, rank, now; then the queue.
 UPDATE hasten_jobs NOT INDEXED
-SET state = 'failed', rank = outcome.rank, failed_reason = outcome.reason,
-    stacktrace = CASE WHEN outcome.trace IS NULL THEN stacktrace
+SET state = 'failed', rank = outcome.rank, failed_reason = outcome.error,
+    stacktrace = CASE WHEN outcome.traceback IS NULL THEN stacktrace
         ELSE json_insert(CASE WHEN NOT json_valid(stacktrace) THEN '[]'
                          WHEN json_type(stacktrace) IS NOT 'array' THEN '[]'
                          WHEN json_array_length(stacktrace) >= 20 THEN json_remove(stacktrace, '$[0]')
-                         ELSE stacktrace END, '$[#]', outcome.trace) END,
+                         ELSE stacktrace END, '$[#]', outcome.traceback) END,
     finished_ms = outcome.now_ms, token = NULL, lease_ms = NULL,
     attempts_made = attempts_made + outcome.counts, deferred_failure = NULL, cancel_requested = 0
-FROM (WITH row (seq, token, reason, trace, counts, rank, now_ms)
+FROM (WITH row (seq, token, error, traceback, counts, rank, now_ms)
       AS (VALUES {(?, ?, ?, ?, ?, ?, ?)}) SELECT * FROM row) AS outcome
 WHERE hasten_jobs.seq = outcome.seq AND state = 'active' AND hasten_jobs.token = outcome.token
   AND queue = ?

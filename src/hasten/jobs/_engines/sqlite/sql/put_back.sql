@@ -1,4 +1,4 @@
--- End runs without finishing the job, a row each: seq, token, kind, reason, trace, delay, ticket, now; then the queue.
+-- End runs without finishing the job, a row each: seq, token, kind, error, traceback, delay, ticket, now; then the queue.
 -- kind 'retry' counts an attempt; 'postpone' and 'release' do not; 'release' goes to the front.
 UPDATE hasten_jobs NOT INDEXED
 SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
@@ -10,14 +10,14 @@ SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
                 ELSE ticket END,
     delay_ms = CASE WHEN kind = 'release' THEN hasten_jobs.delay_ms ELSE outcome.delay_ms END,
     attempts_made = attempts_made + (kind = 'retry'),
-    failed_reason = coalesce(outcome.reason, failed_reason),
-    stacktrace = CASE WHEN outcome.trace IS NULL THEN stacktrace
+    failed_reason = coalesce(outcome.error, failed_reason),
+    stacktrace = CASE WHEN outcome.traceback IS NULL THEN stacktrace
         ELSE json_insert(CASE WHEN NOT json_valid(stacktrace) THEN '[]'
                          WHEN json_type(stacktrace) IS NOT 'array' THEN '[]'
                          WHEN json_array_length(stacktrace) >= 20 THEN json_remove(stacktrace, '$[0]')
-                         ELSE stacktrace END, '$[#]', outcome.trace) END,
+                         ELSE stacktrace END, '$[#]', outcome.traceback) END,
     token = NULL, lease_ms = NULL
-FROM (WITH row (seq, token, kind, reason, trace, delay_ms, ticket, now_ms)
+FROM (WITH row (seq, token, kind, error, traceback, delay_ms, ticket, now_ms)
       AS (VALUES {(?, ?, ?, ?, ?, ?, ?, ?)}) SELECT * FROM row) AS outcome
 WHERE hasten_jobs.seq = outcome.seq AND state = 'active' AND hasten_jobs.token = outcome.token
   AND queue = ?

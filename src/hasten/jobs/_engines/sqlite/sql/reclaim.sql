@@ -1,5 +1,5 @@
--- Take back a job whose worker is gone. :reason is a deferred failure, or NULL.
+-- Take back a job whose worker is gone. :error is a deferred failure, or NULL.
 UPDATE hasten_jobs
 SET state = :state, rank = :rank, crashes = crashes + 1, token = NULL, lease_ms = NULL,
-    deferred_failure = coalesce(deferred_failure, :reason)
+    deferred_failure = coalesce(deferred_failure, :error)
 WHERE seq = :seq
