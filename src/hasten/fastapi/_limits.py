@@ -12,7 +12,7 @@ from fastapi.requests import HTTPConnection
 from hasten._asgi import Scope
 from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit._http.limit import RateOption, RouteLimit, RouteOptions
-from hasten.ratelimit._http.limit_options import paths as check_paths
+from hasten.ratelimit._http.limit_options import check_paths
 from hasten.ratelimit._http.limited_request import require_active_request
 from hasten.ratelimit._http.paths import Paths
 from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from hasten import _portal
+from hasten._checks import check_choice, check_text, check_whole_number
 from hasten._clock import now_ns_of
+from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration, to_us
 from hasten._loops import require_asyncio
@@ -24,7 +25,7 @@ from hasten.ratelimit._counter_store import (
     digest,
     effective,
 )
-from hasten.ratelimit._rates import Rate, Rates, to_limit, to_rates
+from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
 from hasten.ratelimit._rules import Algorithm, bucket_of, check_block, rule_of
 from hasten.ratelimit._stores import counters_of
@@ -34,7 +35,7 @@ MAX_CACHED_KEYS: Final = 10_000
 _new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 
 
-class Limiter:
+class Limiter(AsyncClosable):
     """A rate limit for each key: ``Limiter("10/s, 1000/h", name="mail", store="redis://localhost")``.
 
     - rate: a string, a `Rate`, or several rates that apply together.
@@ -62,13 +63,8 @@ class Limiter:
         processes: int = 1,
         store_timeout: Duration = STORE_TIMEOUT,
     ) -> None:
-        if on_store_error not in ON_STORE_ERROR:
-            expected = f"one of {', '.join(map(repr, ON_STORE_ERROR))}"
-            raise InvalidOption("on_store_error", on_store_error, expected)
-        given: object = name
-        if not isinstance(given, str) or not given:
-            raise InvalidOption("name", name, "a string that is not empty")
-        self.name: Final = name
+        check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
+        self.name: Final = check_text("name", name)
         self.rates: Final = to_rates("rate", rate)
         rules = [rule_of(rate, algorithm) for rate in self.rates]
         self._capacity = min(rule.capacity for rule in rules)
@@ -170,17 +166,6 @@ class Limiter:
         await self._store.finish()
         await self._counters.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     def _bucket_keys(self, key: str) -> list[BucketKey]:
         return [(check.bucket, check.key) for check in self._group(key, 0)]
 
@@ -190,7 +175,7 @@ class Limiter:
     def _group(self, key: str, cost: int) -> list[Check]:
         group = self._groups.get((key, cost))
         if group is None:
-            to_limit("cost", cost)
+            check_whole_number("cost", cost, 0, MAX_LIMIT)
             given: object = key
             if not isinstance(given, str):
                 raise InvalidOption("key", key, "a string")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from hasten._checks import check_whole_number
 from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
@@ -48,10 +49,10 @@ class Rate:
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        to_limit("limit", self.limit)
+        check_whole_number("limit", self.limit, 0, MAX_LIMIT)
         to_us("per", self.per, at_least_us=1_000)
         if self.burst is not None:
-            to_limit("burst", self.burst, at_least=1)
+            check_whole_number("burst", self.burst, 1, MAX_LIMIT)
 
     @property
     def window_us(self) -> int:
@@ -113,10 +114,3 @@ def _parse_rate(part: str, text: str, option: str) -> Rate:
         return Rate(int(limit), per, None if burst is None else int(burst))
     except (InvalidOption, OverflowError, ValueError) as exc:  # a number that is too large
         raise InvalidOption(option, text, f"{_EXPECTED}; {exc}") from exc
-
-
-def to_limit(option: str, value: object, *, at_least: int = 0) -> int:
-    """Return a whole number up to `MAX_LIMIT`. Raises `InvalidOption`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= MAX_LIMIT:
-        raise InvalidOption(option, value, f"a whole number from {at_least} to {MAX_LIMIT:,}")
-    return value

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias, TypeVar
 
+from hasten._checks import check_whole_number
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
@@ -37,7 +38,6 @@ from hasten.ratelimit._counter_store import (
     is_denied,
 )
 from hasten.ratelimit._denial_cache import DenialCache
-from hasten.ratelimit._rates import to_limit
 from hasten.ratelimit._rules import Rule
 from hasten.ratelimit._stores.memory import MemoryStore
 from hasten.ratelimit._stores.remote import RemoteStore, timed_out
@@ -80,7 +80,7 @@ class ResilientStore:
         """The store with its own time-out."""
         self.immediate: Final = store if isinstance(store, ImmediateStore) else None
         """The store itself if it responds without waiting: then nothing can fail."""
-        self._processes = to_limit("processes", processes, at_least=1)
+        self._processes = check_whole_number("processes", processes, 1)
         self._timeout_us = to_us("store_timeout", store_timeout, at_least_us=1)
         self._clock_ns = now_ns_of(clock)
         self._local = MemoryStore(clock=clock)

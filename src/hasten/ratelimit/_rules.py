@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from hasten._checks import check_choice, check_whole_number
 from hasten._durations import MAX_SECONDS, Duration, to_us
 from hasten.errors import InvalidOption
-from hasten.ratelimit._rates import Rate, to_limit
+from hasten.ratelimit._rates import MAX_LIMIT, Rate
 
 RuleKind = Literal["fixed", "sliding", "gcra", "concurrency"]
 
 Algorithm = Literal["fixed", "sliding", "gcra"]
-
-ALGORITHMS: Final[tuple[str, ...]] = ("fixed", "sliding", "gcra")
 
 RUNS: Final = 128
 """The most runs of hits that a sliding window keeps. Up to this limit it is exact."""
@@ -75,11 +74,8 @@ def rule_of(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
     kind: RuleKind
     if algorithm is None:
         kind = "fixed" if rate.burst is None else "gcra"
-    elif algorithm in ALGORITHMS:
-        kind = algorithm
     else:
-        expected = f"one of {', '.join(map(repr, ALGORITHMS))}"
-        raise InvalidOption("algorithm", algorithm, expected)
+        kind = check_choice("algorithm", algorithm, get_args(Algorithm))
     if kind == "gcra":
         return _gcra_rule(rate)
     if rate.burst is not None:
@@ -103,7 +99,11 @@ def concurrency_rule(limit: int, lease: Duration) -> Rule:
     lease is how long a request counts unless it ends earlier: choose it longer than any request
     should take.
     """
-    return Rule("concurrency", to_limit("limit", limit), to_us("lease", lease, at_least_us=1_000))
+    return Rule(
+        "concurrency",
+        check_whole_number("limit", limit, 0, MAX_LIMIT),
+        to_us("lease", lease, at_least_us=1_000),
+    )
 
 
 def check_block(block_us: int, rules: Sequence[Rule]) -> None:

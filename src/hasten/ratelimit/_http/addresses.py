@@ -11,7 +11,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
 
-from hasten.errors import InvalidOption
+from hasten._checks import check_whole_number
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -32,7 +32,7 @@ class Addresses:
 
     def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
         """prefix is how many bits of an IPv6 address identify a client, 32 to 128."""
-        self._prefix = _prefix(prefix)
+        self._prefix = check_whole_number("ipv6_prefix", prefix, 32, 128)
         self.keys: Final[dict[str, str]] = {}
         """The results of `key`, by address."""
 
@@ -80,12 +80,6 @@ def is_private(text: str | None) -> bool:
     """Return whether an address belongs to a private network, as those of most proxies do."""
     address = None if text is None else parse(text)
     return address is not None and (address.is_private or address.is_loopback)
-
-
-def _prefix(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 32 <= value <= 128:
-        return value
-    raise InvalidOption("ipv6_prefix", value, "a whole number from 32 to 128", code="out_of_range")
 
 
 def _embedded(address: IPv6Address, translated: bool) -> Address:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from hasten._checks import check_whole_number
 from hasten._decision import Decision
-from hasten.errors import InvalidOption, LimitNotFound
+from hasten.errors import LimitNotFound, UsageError
 from hasten.ratelimit._http.limited_request import LimitedRequest, require_active_request
 from hasten.ratelimit._http.results import LimitResult
-from hasten.ratelimit._rates import to_limit
+from hasten.ratelimit._rates import MAX_LIMIT
 
 
 class CurrentLimit:
@@ -32,20 +33,19 @@ class CurrentLimit:
         return f"<CurrentLimit {decision.name!r} {decision.remaining} of {decision.limit} left>"
 
     def fail(self) -> None:
-        """Count this request, whatever its status will be."""
+        """Count this request, whatever its status will be. Raises `UsageError`."""
         self._decide(keep=True)
 
     def refund(self) -> None:
-        """Do not count this request, whatever its status will be."""
+        """Do not count this request, whatever its status will be. Raises `UsageError`."""
         self._decide(keep=False)
 
     async def charge(self, cost: int) -> None:
-        """Take an additional cost, even if it is more than is left."""
+        """Take an additional cost, even if it is more than is left. Raises `UsageError`."""
         if self._result.limit.is_concurrency:
-            raise InvalidOption(
-                "limit", self._result.limit.name, "one with a rate", code="conflict"
-            )
-        to_limit("cost", cost)
+            name = self._result.limit.name
+            raise UsageError(f"limit {name!r}: charge() needs a limit with a rate")
+        check_whole_number("cost", cost, 0, MAX_LIMIT)
         checks = [
             check._replace(cost=cost, forced=True, counted_later=False)
             for check in self._result.checks
@@ -64,13 +64,14 @@ class CurrentLimit:
     def _decide(self, *, keep: bool) -> None:
         limit = self._result.limit
         if not limit.reserves or limit.is_concurrency:
-            expected = (
-                "one with skip_successful, skip_failed or count_statuses: others count immediately"
+            raise UsageError(
+                f"limit {limit.name!r}: fail() and refund() need skip_successful, skip_failed or "
+                "count_statuses; other limits count a request when it arrives"
             )
-            raise InvalidOption("limit", limit.name, expected, code="conflict")
         if self._result.is_settled:
-            expected = "one whose response has not begun"
-            raise InvalidOption("limit", limit.name, expected, code="too_late")
+            raise UsageError(
+                f"limit {limit.name!r}: call fail() and refund() before the response begins"
+            )
         self._result.keep = keep
 
 

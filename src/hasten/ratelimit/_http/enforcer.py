@@ -129,6 +129,7 @@ class Enforcer:
         return results
 
     async def _report_limited(self, result: LimitResult, request: RequestInfo) -> None:
+        assert result.limit.on_limited is not None
         try:
             await result_of(result.limit.on_limited(result.decision(request)))
         except Exception:  # noqa: BLE001  # of the application's own function

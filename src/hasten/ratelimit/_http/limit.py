@@ -6,14 +6,24 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 from hasten._asgi import ASGIApp
+from hasten._checks import check_choice, check_flag, check_function, check_whole_number
 from hasten._decision import Decision
 from hasten._durations import Duration, to_us
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, Check, OnStoreError, digest
-from hasten.ratelimit._http import limit_options as options
+from hasten.ratelimit._http.limit_options import (
+    check_key,
+    check_message,
+    check_methods,
+    check_name,
+    check_paths,
+    check_status,
+    check_statuses,
+    identify,
+)
 from hasten.ratelimit._http.policy_headers import Policy
-from hasten.ratelimit._rates import Rate, Rates, to_limit, to_rates
+from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._rules import (
     Algorithm,
     Rule,
@@ -24,6 +34,7 @@ from hasten.ratelimit._rules import (
 )
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 MaybeAwaitable: TypeAlias = T | Awaitable[T]
 
@@ -142,36 +153,38 @@ class Limit:
         on_store_error: OnStoreError | None = None,
         per: Per = "request",
     ) -> None:
-        self.rate_of: Final = options.function("rate", rate) if callable(rate) else None
+        self.rate_of: Final = _check_function("rate", rate) if callable(rate) else None
         self.rates: Final = () if callable(rate) else to_rates("rate", rate)
         self.algorithm: Final = algorithm
-        self.paths: Final = None if path is None else options.paths("path", path)
-        self.methods: Final = options.methods(methods)
-        self.key: Final[LimitKey] = options.key(key)
+        self.paths: Final = None if path is None else check_paths("path", path)
+        self.methods: Final = check_methods(methods)
+        self.key: Final[LimitKey] = check_key(key)
         self.cost: Final[int | Callable[[RequestInfo], MaybeAwaitable[int]]] = (
-            options.function("cost", cost) if callable(cost) else to_limit("cost", cost)
+            _check_function("cost", cost)
+            if callable(cost)
+            else check_whole_number("cost", cost, 0, MAX_LIMIT)
         )
-        self.skip: Final = options.function("skip", skip)
-        self.count_statuses: Final = options.statuses(count_statuses)
-        self.skip_successful: Final = options.flag("skip_successful", skip_successful)
-        self.skip_failed: Final = options.flag("skip_failed", skip_failed)
-        self.is_success: Final = options.function("is_success", is_success)
-        self.message: Final = options.message(message)
-        self.status: Final = options.status(status)
-        self.on_limited: Final = options.function("on_limited", on_limited, "decision")
-        self.shadow: Final = options.flag("shadow", shadow)
-        self.headers: Final = options.flag("headers", headers)
+        self.skip: Final = _check_function("skip", skip)
+        self.count_statuses: Final = check_statuses(count_statuses)
+        self.skip_successful: Final = check_flag("skip_successful", skip_successful)
+        self.skip_failed: Final = check_flag("skip_failed", skip_failed)
+        self.is_success: Final = _check_function("is_success", is_success)
+        self.message: Final = check_message(message)
+        self.status: Final = check_status(status)
+        self.on_limited: Final = _check_function("on_limited", on_limited, "decision")
+        self.shadow: Final = check_flag("shadow", shadow)
+        self.headers: Final = check_flag("headers", headers)
         self.block_us: Final = to_us("block_for", block_for)
         self.on_store_error: Final[OnStoreError | None] = (
             None
             if on_store_error is None
-            else options.one_of("on_store_error", on_store_error, ON_STORE_ERROR)
+            else check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
         )
-        self.per: Final[Per] = options.one_of("per", per, get_args(Per))
+        self.per: Final[Per] = check_choice("per", per, get_args(Per))
         self._check_outcome_options()
         self.rules: Final = self._make_rules()
         self._is_named: Final = name is not None
-        self.name: Final = options.name(name) or self._default_name()
+        self.name: Final = check_name(name) or self._default_name()
         self.bucket: Final = name or self._default_bucket()
         self._check_cost()
         check_block(self.block_us, self.rules)
@@ -284,7 +297,7 @@ class Limit:
         """Return a bucket that differs for limits of different requests."""
         paths, methods = ",".join(self.paths or ()), ",".join(sorted(self.methods or ()))
         scope = paths, methods, self.per, self.key
-        return f"{self.name}@{'|'.join(map(options.identify, scope))}"
+        return f"{self.name}@{'|'.join(map(identify, scope))}"
 
     def _name_of(self, rule: Rule) -> str:
         """Return the name of one of several rates."""
@@ -302,20 +315,19 @@ class Limit:
         used = {name: value for name, value in used.items() if value is not None}
         names = list(used)
         if len(names) > 1:
-            expected = f"only one of {', '.join(names)}"
-            raise InvalidOption(names[1], used[names[1]], expected, code="conflict")
+            raise InvalidOption.conflict(names[1], used[names[1]], names[0])
         if self.is_success and not (self.skip_successful or self.skip_failed):
-            expected = "skip_successful or skip_failed as well"
+            expected = "used with skip_successful or skip_failed"
             raise InvalidOption("is_success", self.is_success, expected, code="conflict")
         if names and self.per == "message":
-            expected = "per='request': a message has no outcome"
-            raise InvalidOption(names[0], True, expected, code="conflict")
+            other = "per='message': a message has no outcome"
+            raise InvalidOption.conflict(names[0], used[names[0]], other)
 
     def _check_cost(self) -> None:
         if isinstance(self.cost, int) and self.rules:
             most = min(rule.capacity for rule in self.rules)
             if 0 < most < self.cost:
-                expected = f"at most {most}: no request would ever pass"
+                expected = f"at most {most}, because a higher cost never fits"
                 raise InvalidOption("cost", self.cost, expected, code="out_of_range")
 
 
@@ -327,8 +339,7 @@ class ConcurrencyLimit(Limit):
             if name not in ConcurrencyOptions.__annotations__ and (
                 name in RouteOptions.__annotations__ or name == "per"
             ):
-                expected = "a limit with a rate: a limit of concurrent requests has no such option"
-                raise InvalidOption(name, value, expected, code="conflict")
+                raise InvalidOption.conflict(name, value, "a limit of concurrent requests")
         self._rule: Final = concurrency_rule(limit, lease)
         super().__init__(Rate(limit, lease), **options)
 
@@ -346,10 +357,14 @@ class RouteLimit(Limit):
         given: Mapping[str, Any] = options
         for wrong in ("path", "methods", "per"):
             if wrong in given:
-                expected = "no value: the route determines it"
-                raise InvalidOption(wrong, given[wrong], expected, code="conflict")
+                other = "a limit of one route, which determines it"
+                raise InvalidOption.conflict(wrong, given[wrong], other)
         self._route: Final = route
         super().__init__(rate, **options)
 
     def _default_bucket(self) -> str:
         return f"{self.name}@{self._route}"
+
+
+def _check_function(option: str, value: F, parameter: str = "request") -> F:
+    return check_function(option, value, parameter, may_be_async=True)

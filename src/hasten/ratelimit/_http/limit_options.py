@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from inspect import signature
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from hasten._checks import check_function
 from hasten.errors import InvalidOption
 
 KEYS: Final = ("ip", "global", "route")
@@ -18,7 +18,7 @@ _INVALID_PATH: Final = re.compile(r"[*?#{}<>\x00-\x20]|%[0-9A-Fa-f]{2}")
 _METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
 
 
-def paths(option: str, value: object) -> tuple[str, ...]:
+def check_paths(option: str, value: object) -> tuple[str, ...]:
     """Return one path or several."""
     given: Sequence[object] = value if isinstance(value, Sequence) else ()
     found = (value,) if isinstance(value, str) else tuple(map(str, given))
@@ -26,12 +26,12 @@ def paths(option: str, value: object) -> tuple[str, ...]:
         raise InvalidOption(option, value, "a path that begins with '/', or several")
     for each in found:
         if _INVALID_PATH.search(each):
-            expected = "a decoded path without patterns, ? and #. It includes all paths below it"
+            expected = "a decoded path without patterns, ? and #; it includes all paths below it"
             raise InvalidOption(option, each, expected)
     return found
 
 
-def methods(value: object) -> frozenset[str] | None:
+def check_methods(value: object) -> frozenset[str] | None:
     """Return methods in upper case. GET includes HEAD."""
     if value is None:
         return None
@@ -44,24 +44,17 @@ def methods(value: object) -> frozenset[str] | None:
     return named | {"HEAD"} if "GET" in named else named
 
 
-def key(value: object) -> Any:
+def check_key(value: object) -> Any:
     """Return the name of a key, or a function."""
     if callable(value):
-        return function("key", value)
+        return check_function("key", value, "request", may_be_async=True)
     if value in KEYS:
         return value
     expected = "'ip', 'global', 'route' or a function of the request"
     raise InvalidOption("key", value, expected)
 
 
-def function(option: str, value: object, argument: str = "request") -> Any:
-    """Return a function of one argument, or None."""
-    if value is None or (callable(value) and _takes_one_argument(value)):
-        return value
-    raise InvalidOption(option, value, f"a function of the {argument}: f({argument})")
-
-
-def statuses(value: object) -> frozenset[int] | None:
+def check_statuses(value: object) -> frozenset[int] | None:
     """Return statuses of responses."""
     if value is None:
         return None
@@ -71,10 +64,10 @@ def statuses(value: object) -> frozenset[int] | None:
     raise InvalidOption("count_statuses", value, "the statuses that count: {401, 403}")
 
 
-def message(value: object) -> Any:
+def check_message(value: object) -> Any:
     """Return a string, a dict that can be encoded as JSON, a function, or None."""
     if callable(value):
-        return function("message", value)
+        return check_function("message", value, "request", may_be_async=True)
     if value is None or isinstance(value, str):
         return value
     expected = "a string, a dict for JSON, or a function of the request"
@@ -88,28 +81,14 @@ def message(value: object) -> Any:
     raise InvalidOption("message", value, expected)
 
 
-def status(value: object) -> int:
+def check_status(value: object) -> int:
     """Return the status of a refusal."""
     if isinstance(value, int) and 400 <= value <= 599:
         return value
     raise InvalidOption("status", value, "a status from 400 to 599")
 
 
-def flag(option: str, value: object) -> bool:
-    """Return True or False."""
-    if isinstance(value, bool):
-        return value
-    raise InvalidOption(option, value, "True or False")
-
-
-def one_of(option: str, value: object, known: Sequence[str]) -> Any:
-    """Return one of the known values."""
-    if value in known:
-        return value
-    raise InvalidOption(option, value, f"one of {', '.join(map(repr, known))}")
-
-
-def name(value: object) -> str | None:
+def check_name(value: object) -> str | None:
     """Return the name of a limit, or None."""
     if value is None:
         return None
@@ -135,13 +114,3 @@ def identify(value: object) -> str:
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     return str(value)
-
-
-def _takes_one_argument(value: Callable[..., object]) -> bool:
-    try:
-        signature(value).bind(None)
-    except TypeError:
-        return False
-    except ValueError:  # a built-in function, which may have no signature
-        return True
-    return True

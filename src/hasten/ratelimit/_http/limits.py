@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Final, Self, overload
+from typing import Final, overload
 
 from hasten import _portal
 from hasten._clock import Clock
+from hasten._closing import AsyncClosable
 from hasten._durations import Duration, to_us
 from hasten._store import Store
 from hasten.errors import InvalidOption
@@ -22,7 +22,7 @@ from hasten.ratelimit._rules import Rule, bucket_of
 from hasten.ratelimit._stores import counters_of
 
 
-class Limits(Sequence[Limit]):
+class Limits(Sequence[Limit], AsyncClosable):
     """The limits of an application and their store: ``Limits([Limit("5/h")], store="redis://…")``.
 
     Pass it to `RateLimitMiddleware` as `limits`. The middleware uses its store, store_timeout and
@@ -93,7 +93,7 @@ class Limits(Sequence[Limit]):
         found = [limit for limit in self._known() if limit.name == name]
         if not found:
             names = ", ".join(sorted({repr(limit.name) for limit in self._known()})) or "none"
-            expected = f"the name of a limit: {names}"
+            expected = f"the name of a limit ({names})"
             raise InvalidOption("name", name, expected, code="unknown_name")
         keys = [
             (bucket_of(limit.bucket, rule), digest(self._key(limit, key)))
@@ -110,17 +110,6 @@ class Limits(Sequence[Limit]):
         """Close the store if it was given as a URL. Safe to call twice."""
         await self._counters.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     def _known(self) -> Iterator[Limit]:
         yield from self._limits
         yield from registry.named_limits()
@@ -129,7 +118,7 @@ class Limits(Sequence[Limit]):
         if limit.key == "global":
             return "global"
         if key is None:
-            expected = f"the key that the limit {limit.name!r} counts by"
+            expected = f"the key of the client in the limit {limit.name!r}"
             raise InvalidOption("key", key, expected, code="missing")
         if callable(limit.key):
             try:
@@ -169,12 +158,8 @@ def check_limits(limits: object) -> None:
         if not isinstance(limit, Limit):
             raise InvalidOption("limits", limit, "a list of Limit(…)")
         if limit.bucket in buckets:
-            raise InvalidOption(
-                "limits",
-                limit.name,
-                "a different name= for each limit, because equal names share one count",
-                code="duplicate",
-            )
+            expected = "limits with different names, because equal names share one count: set name="
+            raise InvalidOption("limits", limit.name, expected, code="duplicate")
         buckets.add(limit.bucket)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from inspect import iscoroutinefunction
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
+from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
 from hasten._clock import Clock, now_ns_of
+from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
 from hasten._litestar import first_of
@@ -18,12 +18,12 @@ from hasten._repeated_errors import RepeatedErrors
 from hasten._store import Store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, CounterStore, OnStoreError
-from hasten.ratelimit._http import limit_options as options
 from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit._http.clients import Clients
 from hasten.ratelimit._http.decision_log import DecisionLog
 from hasten.ratelimit._http.enforcer import Enforcer
 from hasten.ratelimit._http.limit import Limit, RateLike
+from hasten.ratelimit._http.limit_options import check_paths
 from hasten.ratelimit._http.limited_request import LimitedRequest, active_request
 from hasten.ratelimit._http.limits import Limits
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
@@ -41,7 +41,7 @@ _MARK: Final = "hasten.ratelimit"
 """The key in a scope for the namespaces of the middlewares around it."""
 
 
-class RateLimitMiddleware:
+class RateLimitMiddleware(AsyncClosable):
     """``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m", path="/api/")])``
 
     - limits: each applies to its paths and methods. A list, or `Limits`, which includes store,
@@ -98,13 +98,14 @@ class RateLimitMiddleware:
                 ipv6_prefix=DEFAULT_PREFIX if ipv6_prefix is None else ipv6_prefix,
                 store_timeout=STORE_TIMEOUT if store_timeout is None else store_timeout,
             )
-        options.one_of("on_store_error", on_store_error, ON_STORE_ERROR)
-        _check_options(on_decision, stats, enabled, namespace)
-        excluded = None if exclude_paths == () else options.paths("exclude_paths", exclude_paths)
+        check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
+        check_function("on_decision", on_decision, "decision")
+        check_instance("stats", stats, RateLimitStats)
+        excluded = None if exclude_paths == () else check_paths("exclude_paths", exclude_paths)
         self.app = app
         self.limits: Final = limits
-        self._enabled = enabled
-        self._definition = namespace, tuple(limits)
+        self._enabled = check_flag("enabled", enabled)
+        self._definition = check_text("namespace", namespace), tuple(limits)
         self._mark = frozenset({namespace})
         errors, warnings = RepeatedErrors(get_logger("hasten.ratelimit")), OperatorWarnings()
         stats = RateLimitStats() if stats is None else stats
@@ -159,17 +160,6 @@ class RateLimitMiddleware:
         await self.enforcer.store.finish()
         if self._owned_limits is not None:
             await self._owned_limits.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -300,21 +290,7 @@ class RateLimitMiddleware:
 def _check_absent(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            expected = f"no value: Limits(…) includes {name}"
-            raise InvalidOption(name, value, expected, code="conflict")
-
-
-def _check_options(on_decision: object, stats: object, enabled: object, namespace: object) -> None:
-    if on_decision is not None and not callable(on_decision):
-        raise InvalidOption("on_decision", on_decision, "a function of the decision: f(decision)")
-    called = getattr(on_decision, "__call__", None)  # noqa: B004
-    if iscoroutinefunction(on_decision) or iscoroutinefunction(called):
-        raise InvalidOption("on_decision", on_decision, "a function without async")
-    if stats is not None and not isinstance(stats, RateLimitStats):
-        raise InvalidOption("stats", stats, "RateLimitStats()")
-    options.flag("enabled", enabled)
-    if not isinstance(namespace, str) or not namespace:
-        raise InvalidOption("namespace", namespace, "a string that is not empty")
+            raise InvalidOption.conflict(name, value, f"Limits(…), which includes {name}")
 
 
 def _seconds_of(clock: Clock | None) -> Callable[[], float]:

@@ -80,8 +80,7 @@ class HeaderWriter:
         self._is_draft_7 = "draft-7" in styles
         self._is_legacy = "legacy" in styles
         if self._is_standard and self._is_draft_7:
-            expected = "'standard' or 'draft-7', not both"
-            raise InvalidOption("headers", styles, expected, code="conflict")
+            raise InvalidOption("headers", styles, "'standard' or 'draft-7'", code="conflict")
         self.writes_headers: Final = bool(styles)
         self._now = now
         self._cache: dict[tuple[Policy, ...], WriteHeaders] = {}
@@ -162,7 +161,7 @@ def _styles(value: object) -> Collection[str]:
         known = [style for style in value if style in STYLES]
         if len(known) == len(value):
             return known
-    raise InvalidOption("headers", value, f"some of {', '.join(map(repr, STYLES))}, in a list")
+    raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
 
 
 def _numbers(left: Left) -> tuple[int, int]:

@@ -13,10 +13,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Scope, header_values
+from hasten._checks import check_whole_number
 from hasten.errors import InvalidOption
 from hasten.ratelimit._http.addresses import MAX_CHARS as ADDRESS_CHARS
 from hasten.ratelimit._http.addresses import Address, parse
-from hasten.ratelimit._rates import to_limit
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -65,13 +65,13 @@ class Proxies:
         self, trusted: Collection[str] = (), *, hops: int = 0, header: str = "x-forwarded-for"
     ) -> None:
         if isinstance(trusted, str):
-            raise InvalidOption("trusted_proxies", trusted, f"a list: [{trusted!r}]")
-        self._trusted = [_network(each) for each in trusted]
-        self._hops = _hops(hops)
-        if self._trusted and self._hops:
             raise InvalidOption(
-                "hops", hops, "only one of hops and trusted_proxies", code="conflict"
+                "trusted_proxies", trusted, f"a list of addresses and ranges: [{trusted!r}]"
             )
+        self._trusted = [_network(each) for each in trusted]
+        self._hops = check_whole_number("hops", hops, 0, MAX_HOPS)
+        if self._trusted and self._hops:
+            raise InvalidOption.conflict("hops", hops, "trusted_proxies")
         self._name = header.lower().encode()
         if not _NAME.fullmatch(self._name):
             raise InvalidOption("proxy_header", header, "the name of a header")
@@ -182,13 +182,6 @@ def _network(text: object) -> Network:
         first = IPv4Address(int(network.network_address) & 0xFFFFFFFF)
         return IPv4Network((first, network.prefixlen - 96))
     return network
-
-
-def _hops(hops: object) -> int:
-    found = to_limit("hops", hops)
-    if found > MAX_HOPS:
-        raise InvalidOption("hops", hops, f"at most {MAX_HOPS}", code="out_of_range")
-    return found
 
 
 def _holds(network: Network, address: Address) -> bool:

@@ -12,6 +12,7 @@ from inspect import isawaitable
 from typing import Final, TypeVar
 
 from hasten._asgi import Scope
+from hasten._checks import check_whole_number
 from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._counter_store import CheckGroup, OnStoreError
@@ -19,7 +20,7 @@ from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
 from hasten.ratelimit._http.limit_options import key_text
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
 from hasten.ratelimit._http.plans import Plan
-from hasten.ratelimit._rates import to_limit
+from hasten.ratelimit._rates import MAX_LIMIT
 from hasten.ratelimit._rules import Rule
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class RequestChecks:
     async def _cost(self, request: RequestInfo, limit: Limit) -> int:
         assert callable(limit.cost)
         try:
-            return to_limit("cost", await result_of(limit.cost(request)))
+            return check_whole_number("cost", await result_of(limit.cost(request)), 0, MAX_LIMIT)
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception(f"{limit.name}: cost failed; the request costs 1")
             return 1

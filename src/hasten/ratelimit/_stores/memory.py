@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Final, TypeAlias
 
+from hasten._checks import check_whole_number
 from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_denied
-from hasten.ratelimit._rates import to_limit
 from hasten.ratelimit._rules import Rule
 
 logger = get_logger("hasten.ratelimit")
@@ -61,7 +61,7 @@ class MemoryStore:
     """
 
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
-        self._max_keys = to_limit("max_keys", max_keys, at_least=1)
+        self._max_keys = check_whole_number("max_keys", max_keys, 1)
         self.clock: Final = None if clock is None else check_clock(clock)
         self._clock_ns = now_ns_of(clock)
         self._lock = threading.Lock()
