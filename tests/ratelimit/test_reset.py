@@ -162,7 +162,9 @@ async def test_what_cannot_be_reset_is_refused_with_what_is_missing() -> None:
     with pytest.raises(InvalidOption, match="rate='many'"):
         await limits.reset("plan", PEER, rate="many")
     for option in ({"store": "memory://"}, {"ipv6_prefix": 64}, {"store_timeout": 1}):
-        with pytest.raises(InvalidOption, match=r"no value: Limits\(…\) includes"):
+        with pytest.raises(
+            InvalidOption, match=r"cannot be combined with Limits\(…\), which includes"
+        ):
             RateLimitMiddleware(None, limits=limits, **option)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="limits"):
         Limits(Limit("5/h"))  # type: ignore[arg-type]
