@@ -11,8 +11,8 @@ from hasten.ratelimit._counter_store import Outcome
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.stats import RateLimitStats
 
-NEAR: Final = 0.8
-"""A client that has used more than this share of a limit is near it."""
+NEAR: Final = 1 - 0.8
+"""A client with less than this share of a limit left is near it."""
 
 
 class DecisionLog:
@@ -42,7 +42,7 @@ class DecisionLog:
             stats.allowed += 1
             if not outcome.ok:
                 stats.shadow += 1
-            elif outcome.remaining < outcome.limit * (1 - NEAR):
+            elif outcome.remaining < outcome.limit * NEAR:
                 stats.near_limit += 1
         if outcome.unavailable:
             stats.unavailable += 1

@@ -199,7 +199,9 @@ class LimitedRequest:
         """Return the headers that describe all limits of the request."""
         results, denied = self.results, self.denied
         if self._write_headers is not None:
-            outcomes = [outcome for result in results for outcome in result.outcomes]
+            outcomes = results[0].outcomes
+            if len(results) > 1:
+                outcomes = [outcome for result in results for outcome in result.outcomes]
             return self._write_headers(outcomes, None)
         states: list[PolicyState] = []
         shown = None

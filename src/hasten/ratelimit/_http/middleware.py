@@ -58,7 +58,7 @@ class RateLimitMiddleware(AsyncClosable):
       "allow" accepts, "deny" answers 503. store_timeout: how long a request waits for the store,
       50 ms by default. processes: how many processes share the store, so that each allows its
       share during an outage.
-    - headers: "standard" (RateLimit and RateLimit-Policy of the newest draft), "draft-7", "legacy"
+    - headers: "standard" (RateLimit and RateLimit-Policy of IETF draft 10), "draft-7", "legacy"
       (X-RateLimit-*), several of them, or none. Every refusal has Retry-After.
     - on_decision: called with the `Decision` of each limit of each request. It cannot be async.
     - stats: your `RateLimitStats`, in which the middleware counts decisions.
@@ -256,8 +256,8 @@ class RateLimitMiddleware(AsyncClosable):
 
     def _start(self, scope: Scope) -> None:
         """Share the enforcer of the first middleware that Litestar made for an application."""
-        self._has_started = True
         self.enforcer.require_loop()
+        self._has_started = True
         first = first_of(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer

@@ -120,25 +120,27 @@ class HeaderWriter:
             if is_single:
                 shown = 0
             elif shown is None:
-                remaining = [(each.remaining, quotas[i]) for i, each in enumerate(left)]
-                shown = remaining.index(min(remaining))
-            remaining_shown, reset_us = left[shown].remaining, left[shown].reset_us
+                order = [(each.remaining, quota) for each, quota in zip(left, quotas, strict=True)]
+                shown = order.index(min(order))
+            remaining, reset_us = left[shown].remaining, left[shown].reset_us
             reset_s = -(-reset_us // SECOND_US)
             lines: Headers = []
             if is_standard:
-                numbers: tuple[int, ...] = (remaining_shown, reset_s)
+                numbers = [remaining, reset_s]
                 if not is_single:
-                    numbers = tuple([n for each in left for n in _numbers(each)])
-                lines += policy_line, (b"ratelimit", template % numbers)
+                    numbers = []
+                    for each in left:
+                        numbers += each.remaining, -(-each.reset_us // SECOND_US)
+                lines += policy_line, (b"ratelimit", template % tuple(numbers))
             elif is_draft_7:
                 value = b"limit=%d, remaining=%d, reset=%d"
-                value %= quotas[shown], remaining_shown, reset_s
+                value %= quotas[shown], remaining, reset_s
                 lines += policy_line, (b"ratelimit", value)
             if is_legacy:
                 reset_at = ceil(now() + reset_us / SECOND_US)
                 lines += (
                     limit_lines[shown],
-                    (b"x-ratelimit-remaining", b"%d" % remaining_shown),
+                    (b"x-ratelimit-remaining", b"%d" % remaining),
                     (b"x-ratelimit-reset", b"%d" % reset_at),
                 )
             return lines
@@ -153,7 +155,7 @@ def whole_seconds(us: int) -> int:
 
 def retry_after(retry_us: int) -> int:
     """Return the value of Retry-After. RFC 9110, section 10.2.3."""
-    return max(1, whole_seconds(retry_us))
+    return max(1, -(-retry_us // SECOND_US))
 
 
 def _styles(value: object) -> Collection[str]:
@@ -162,10 +164,6 @@ def _styles(value: object) -> Collection[str]:
         if len(known) == len(value):
             return known
     raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
-
-
-def _numbers(left: Left) -> tuple[int, int]:
-    return left.remaining, whole_seconds(left.reset_us)
 
 
 def _policy(policy: Policy) -> bytes:

@@ -27,7 +27,8 @@ class LimitResult:
     @property
     def effective(self) -> Outcome:
         """The outcome that decides, if there are several rates."""
-        return effective(self.outcomes)
+        outcomes = self.outcomes
+        return outcomes[0] if len(outcomes) == 1 else effective(outcomes)
 
     def decision(self, request: RequestInfo) -> Decision:
         """Return what callers and observers receive."""
