@@ -24,7 +24,8 @@ import pytest
 
 from hasten._cli import main
 from hasten.jobs import Queue, State, Worker
-from hasten.jobs._record import NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import JobTemplate, NewJob
 from tests.acceptance.commands import DEADLINE_SECONDS, HASTEN, environment, run
 
 APP: Final = """
@@ -67,7 +68,7 @@ class Place:
 
         async def add() -> None:
             mail = Queue("mail", f"sqlite:///{self.folder}/hasten.db")
-            new = NewJob("mail", name, json.dumps(data or {}), "{}", id)
+            new = NewJob("mail", JobTemplate(name, "{}", Options()), json.dumps(data or {}), id)
             await mail.engine.add([new], now_ms=mail.clock.now_ms())
             await mail.aclose()
 

@@ -83,10 +83,11 @@ class Model:
         if id in self.jobs:
             return False
         number = next(self._numbers)
-        job = Job(id, number, new.priority, new.lifo, now_ms, State.WAITING)
+        options = new.template.options
+        job = Job(id, number, options.priority, options.lifo, now_ms, State.WAITING)
         self.jobs[id] = job
-        if new.delay_ms:
-            self._delay(job, now_ms + new.delay_ms)
+        if options.delay_ms:
+            self._delay(job, now_ms + options.delay_ms)
         else:
             self._make_ready(job, front=job.to_front)
         assert job.state in INITIAL

@@ -14,8 +14,8 @@ import pytest
 from hasten.errors import JobFailed
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
-from hasten.jobs._options import decode_options
-from hasten.jobs._record import Claim, Completed, Failed, NewJob, Progress
+from hasten.jobs._options import Options, decode_options
+from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
 from hasten.ratelimit._addresses import Addresses
 from hasten.ratelimit._proxies import Proxies
 from tests.servers.redis import shared_redis
@@ -28,7 +28,7 @@ DEPTHS = range(900, 1_010, 10)
 
 async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
     """Add a job as another program does."""
-    new = NewJob("mail", "send", data, opts)
+    new = NewJob("mail", JobTemplate("send", opts, Options()), data)
     (added,) = await queue.engine.add([new], now_ms=queue.clock.now_ms())
     job = await queue.get(added.id)
     assert job is not None

@@ -28,7 +28,8 @@ from hasten.errors import (
 from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
 from hasten.jobs._engine import EVENT_BYTES
 from hasten.jobs._engines import open_engine
-from hasten.jobs._record import End, EventPage, NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import End, EventPage, JobTemplate, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state, until_true
 
@@ -478,7 +479,9 @@ class TestEvents:
         # A store in memory has no other processes.
         elsewhere = queue.engine if url == "memory://" else open_engine(Store(url))
         async with queue.events() as events:
-            await elsewhere.add([NewJob("mail", "send", "{}", "{}")], now_ms=0)
+            await elsewhere.add(
+                [NewJob("mail", JobTemplate("send", "{}", Options()), "{}")], now_ms=0
+            )
             assert (await next_of(events)).kind == "added"
         with pytest.raises(StopAsyncIteration):
             await anext(events)

@@ -251,19 +251,20 @@ class SyncJob(Generic[T_co]):
 
 
 def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:
-    if job.delay_ms > 0:
-        state, due_ms = State.DELAYED, now_ms + job.delay_ms
+    template, options = job.template, job.template.options
+    if options.delay_ms > 0:
+        state, due_ms = State.DELAYED, now_ms + options.delay_ms
     else:
-        state, due_ms = State.PRIORITIZED if job.priority else State.WAITING, None
+        state, due_ms = State.PRIORITIZED if options.priority else State.WAITING, None
     return JobRecord(
         queue=job.queue,
         id=id,
-        name=job.name,
+        name=template.name,
         data=job.data,
-        opts=job.opts,
+        opts=template.opts,
         state=state,
-        priority=job.priority,
-        delay_ms=job.delay_ms,
+        priority=options.priority,
+        delay_ms=options.delay_ms,
         created_ms=now_ms,
         attempts_made=0,
         attempts_started=0,

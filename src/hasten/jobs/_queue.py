@@ -13,7 +13,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -54,9 +53,8 @@ from hasten.jobs._options import (
     check_switch,
     check_task_options,
     check_whole,
-    encode_options,
 )
-from hasten.jobs._record import Change, JobRecord, NewJob, Update
+from hasten.jobs._record import Change, JobRecord, JobTemplate, NewJob, Update
 from hasten.jobs._results import Results
 from hasten.jobs._states import FINISHED, State
 from hasten.jobs._store_use import use_of
@@ -76,18 +74,6 @@ BYTES_LIKE_A_JOB: Final = 2_000
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 """A job to add: the name of its task, its data and, if you like, its options."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """What the jobs of one task with the same options have in common."""
-
-    name: str
-    opts: str
-    id: str | None
-    delay_ms: int
-    priority: int
-    lifo: bool
 
 
 class Queue:
@@ -335,7 +321,9 @@ class Queue:
         """
         return await self.submit_many([self._prepare(*_unpack(job)) for job in jobs])
 
-    def _prepare(self, name: str, data: object, given: Mapping[str, Any]) -> tuple[Template, str]:
+    def _prepare(
+        self, name: str, data: object, given: Mapping[str, Any]
+    ) -> tuple[JobTemplate, str]:
         core = self.tasks.get(name)
         options = check_job_options(
             given, core.options if core else self._options, now_ms=self.clock.now_ms()
@@ -359,22 +347,14 @@ class Queue:
             core.parameters.check_data(data, text, check=core.check_arguments)
         return text
 
-    def template(self, name: str, options: Options) -> Template:
-        resolved = options.resolved(self.clock.now_ms())
-        return Template(
-            name=name,
-            opts=encode_options(resolved),
-            id=options.job_id,
-            delay_ms=options.delay_ms,
-            priority=options.priority,
-            lifo=options.lifo,
-        )
+    def template(self, name: str, options: Options) -> JobTemplate:
+        return JobTemplate.of(name, options, now_ms=self.clock.now_ms())
 
-    def submit(self, template: Template, data: str) -> Awaitable[Job[Any]]:
+    def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all that are added in this tick of the event loop."""
         return self._in_loop().adding.put(self._new_job(template, data))
 
-    async def submit_many(self, jobs: Sequence[tuple[Template, str]]) -> list[Job[Any]]:
+    async def submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
         new = [self._new_job(template, data) for template, data in jobs]
         added: list[Job[Any]] = []
         for part in portions(new, ADDED_AT_ONCE, _weight) if new else ():
@@ -386,17 +366,8 @@ class Queue:
                 raise AddedInPart(error, [job.id for job in added], len(new)) from error
         return added
 
-    def _new_job(self, template: Template, data: str) -> NewJob:
-        return NewJob(
-            self.name,
-            template.name,
-            data,
-            template.opts,
-            template.id,
-            template.delay_ms,
-            template.priority,
-            template.lifo,
-        )
+    def _new_job(self, template: JobTemplate, data: str) -> NewJob:
+        return NewJob(self.name, template, data, template.options.job_id)
 
     async def _send(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
         now_ms = self.clock.now_ms()
@@ -757,7 +728,8 @@ def _weight(job: NewJob) -> int:
     """What it costs to add a job, as a number of plain ones without data."""
     data = job.data
     size = len(data) if data.isascii() else len(data.encode())
-    is_plain = job.id is None and not job.delay_ms and not job.priority
+    options = job.template.options
+    is_plain = job.id is None and not options.delay_ms and not options.priority
     return (1 if is_plain else 2) + size // BYTES_LIKE_A_JOB
 
 

@@ -10,21 +10,43 @@ from typing import Final
 
 import msgspec
 
-from hasten.jobs._options import DEFAULT_KEEP_COMPLETED, DEFAULT_KEEP_FAILED, Keep
+from hasten.jobs._options import (
+    DEFAULT_KEEP_COMPLETED,
+    DEFAULT_KEEP_FAILED,
+    Keep,
+    Options,
+    encode_options,
+)
 from hasten.jobs._states import FINISHED, State
 
 
+class JobTemplate(msgspec.Struct, frozen=True, gc=False):
+    """What the jobs of one task with the same options have in common."""
+
+    name: str
+    opts: str  # the options as JSON: what is stored
+    options: Options  # resolved
+
+    @classmethod
+    def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
+        """Make the template of jobs that are added now."""
+        resolved = options.resolved(now_ms)
+        return cls(name, encode_options(resolved), resolved)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the jobs are ready at once, behind all others without a priority."""
+        options = self.options
+        return not (options.delay_ms or options.priority or options.lifo)
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
-    """A job to add. data and opts are JSON texts; id is None to have one given."""
+    """A job to add. data is JSON; id is None for the next number of the queue."""
 
     queue: str
-    name: str
+    template: JobTemplate
     data: str
-    opts: str
     id: str | None = None
-    delay_ms: int = 0
-    priority: int = 0
-    lifo: bool = False
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from hasten.jobs._record import (
     Claim,
     Completed,
     Failed,
+    JobTemplate,
     LogLine,
     NewJob,
     Outcome,
@@ -106,25 +107,32 @@ def settle(
 def add(
     jobs: Sequence[NewJob], now_ms: int, memo: tuple[str, int] | None = None
 ) -> dict[str, object]:
-    """Jobs that follow each other and are alike but for data and id are one run.
+    """Pack consecutive jobs with the same template as one group.
 
-    memo is a name that no other call has, and for how many ms the server is to know it: then the
-    same request may be sent again.
+    memo is a unique name of this call, and for how many ms the server remembers it: during that
+    time the same request may be sent again.
     """
-    runs: list[Row] = []
-    like: Row | None = None
+    groups: list[Row] = []
+    template: JobTemplate | None = None
+    has_ids = False
     datas: list[str] = []
     ids: list[str] = []
     for job in jobs:
         own = job.id is not None
-        this = job.name, job.opts, job.delay_ms, job.priority, job.lifo, own
-        if this != like:
-            like, datas, ids = this, [], []
-            runs.append((*this[:5], datas, ids if own else False))
+        is_same = job.template is template or job.template == template
+        if not is_same or own is not has_ids:
+            template, has_ids, datas, ids = job.template, own, [], []
+            options = template.options
+            groups.append(
+                (
+                    template.name, template.opts, options.delay_ms, options.priority,
+                    options.lifo, datas, ids if own else False,
+                )
+            )  # fmt: skip
         datas.append(job.data)
         if job.id is not None:
             ids.append(job.id)
-    request: dict[str, object] = {"now": now_ms, "count": len(jobs), "runs": runs}
+    request: dict[str, object] = {"now": now_ms, "count": len(jobs), "groups": groups}
     if memo is not None:
         request["memo"] = memo
     return request

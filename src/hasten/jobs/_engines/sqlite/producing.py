@@ -35,19 +35,16 @@ def _add_to_queue(
     (last,) = execute(connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
     with open_ledger(connection, queue) as ledger:
-        if _alike(jobs):
+        if _have_common_template(jobs):
             return _add_alike(connection, ledger, jobs, seqs, now_ms)
         return _add_mixed(connection, ledger, jobs, seqs, now_ms)
 
 
-def _alike(jobs: Sequence[NewJob]) -> bool:
-    """Whether jobs have all in common but their data, as those of one task mostly have."""
-    first = jobs[0]
-    if first.id is not None or first.delay_ms or first.priority or first.lifo:
-        return False
-    like = first.name, first.opts, None, 0, 0, False
-    return all(
-        (job.name, job.opts, job.id, job.delay_ms, job.priority, job.lifo) == like for job in jobs
+def _have_common_template(jobs: Sequence[NewJob]) -> bool:
+    """Whether the jobs are plain and differ in their data only, as most jobs of one task do."""
+    common = jobs[0].template
+    return common.is_plain and all(
+        job.id is None and (job.template is common or job.template == common) for job in jobs
     )
 
 
@@ -58,7 +55,8 @@ def _add_alike(
     cursor = ledger.cursor
     rows = [(seq, job.data) for seq, job in zip(seqs, jobs, strict=True)]
     ahead = ledger.take(len(jobs))[0] - seqs[0]
-    alike = ledger.name, ahead, jobs[0].name, jobs[0].opts, now_ms
+    common = jobs[0].template
+    alike = ledger.name, ahead, common.name, common.opts, now_ms
     execute_rows(connection, "add_alike", rows, before=alike)
     ids = [str(seq) for seq in seqs]
     ledger.tell(Group("added", ids), Group("waiting", ids))
@@ -87,10 +85,11 @@ def _add_mixed(
         if job.id is not None:
             seqs_by_id[id] = seq
         state, rank = _first_place(job, ledger, now_ms)
+        template, options = job.template, job.template.options
         rows.append(
             (
-                seq, ledger.name, state, rank, job.id, job.name, job.data, job.opts,
-                job.priority, job.delay_ms, now_ms,
+                seq, ledger.name, state, rank, job.id, template.name, job.data, template.opts,
+                options.priority, options.delay_ms, now_ms,
             )
         )  # fmt: skip
         if state is State.DELAYED:
@@ -116,6 +115,8 @@ def _existing(connection: Connection, queue: str, jobs: Sequence[NewJob]) -> dic
 
 
 def _first_place(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
-    if job.delay_ms > 0:
-        return State.DELAYED, now_ms + job.delay_ms
-    return ready_place(job.priority, ledger.take_one(), front=job.lifo and not job.priority)
+    options = job.template.options
+    if options.delay_ms > 0:
+        return State.DELAYED, now_ms + options.delay_ms
+    front = options.lifo and not options.priority
+    return ready_place(options.priority, ledger.take_one(), front=front)

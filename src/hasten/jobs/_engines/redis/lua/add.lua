@@ -1,8 +1,8 @@
 -- uses: adding
 -- add: add jobs to one queue.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, count, memo or nil, runs = {…}}: jobs that follow each other and are alike but for data
---         and id are one run: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
+-- ARGV  1 {now, count, memo or nil, groups = {…}}: consecutive jobs that differ in data and id
+--         only are one group: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
 --         memo is {name, ms}: what was added is kept under it for that long, and a second call with the
 --         same name adds nothing. Of jobs that existed their ids are kept: they may be large.
 -- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}: the ids
@@ -34,8 +34,8 @@ end
 local number = call('INCRBY', q.base .. 'id', request.count) - request.count
 local first, found, at = number + 1, {}, 0
 
-for _, run in ipairs(request.runs) do
-  local name, opts, delay, priority, lifo, datas, ids = unpack(run, 1, 7)
+for _, group in ipairs(request.groups) do
+  local name, opts, delay, priority, lifo, datas, ids = unpack(group, 1, 7)
   local plain = delay == 0 and priority == 0
   local waiting = {}
   for index, data in ipairs(datas) do
