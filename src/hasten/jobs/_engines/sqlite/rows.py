@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 logger = get_logger("hasten.sqlite")
 
-STACKTRACE: Final = JobRecord.__struct_fields__.index("tracebacks")
+TRACEBACKS: Final = JobRecord.__struct_fields__.index("tracebacks")
 
 _decode: Final = msgspec.json.Decoder().decode
 _numbered_records: Final = msgspec.json.Decoder(list[tuple[int, JobRecord]])
@@ -78,7 +78,7 @@ def halving(read: Callable[[int], T], count: int) -> T:
 
 
 def read_jobs(
-    connection: Connection, seqs: Sequence[int], *, traces: bool = True
+    connection: Connection, seqs: Sequence[int], *, tracebacks: bool = True
 ) -> dict[int, JobRecord]:
     """The jobs with these numbers, in this order; without those that there are not.
 
@@ -86,16 +86,18 @@ def read_jobs(
     are left out.
     """
     try:
-        (text,) = execute(connection, "read_jobs", seqs=encode(seqs), traces=traces).fetchone()
+        (text,) = execute(
+            connection, "read_jobs", seqs=encode(seqs), tracebacks=tracebacks
+        ).fetchone()
         return _decode_jobs(text)
     except (sqlite3.DataError, RecursionError, MemoryError) as error:  # see `halving`
         if len(seqs) > 1:
             middle = len(seqs) // 2
             return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
-        if not traces or isinstance(error, sqlite3.DataError):
+        if not tracebacks or isinstance(error, sqlite3.DataError):
             raise
     # All but the traces are texts, which are not decoded here.
-    return read_jobs(connection, seqs, traces=False)
+    return read_jobs(connection, seqs, tracebacks=False)
 
 
 def _decode_jobs(text: str) -> dict[int, JobRecord]:
@@ -108,9 +110,9 @@ def _decode_jobs(text: str) -> dict[int, JobRecord]:
 
 def _record_of(fields: list[Any]) -> JobRecord | None:
     """A job one by one, where a listing has met one that somebody has written by hand."""
-    traces = fields[STACKTRACE]
+    traces = fields[TRACEBACKS]
     traces = traces if isinstance(traces, list) else []
-    fields[STACKTRACE] = [trace for trace in traces if isinstance(trace, str)]
+    fields[TRACEBACKS] = [trace for trace in traces if isinstance(trace, str)]
     try:
         return msgspec.convert(fields, JobRecord)
     except msgspec.ValidationError as error:

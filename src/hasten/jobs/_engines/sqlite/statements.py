@@ -1,5 +1,7 @@
 """The SQL of this engine: a file per statement in `sql/`, loaded once.
 
+`<record>` and `<claimed record>` in a file stand for the columns of a `JobRecord`.
+
 A file may hold one group in braces. `rows("add", n)` repeats what is in them n times, separated by
 commas: so one statement takes many rows, see `hasten._sqlite` for why that matters.
 """
@@ -9,16 +11,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import chain
 from sqlite3 import Connection, Cursor
 from typing import Any, Final
+
+from hasten.jobs._engines.sqlite.columns import CLAIMED_RECORD, RECORD
 
 _FOLDER: Final = resources.files(__package__)
 
 
 def _load(folder: str) -> dict[str, str]:
     files = (file for file in (_FOLDER / folder).iterdir() if file.name.endswith(".sql"))
-    return {file.name.removesuffix(".sql"): file.read_text("utf-8") for file in files}
+    return {file.name.removesuffix(".sql"): _read(file) for file in files}
+
+
+def _read(file: Traversable) -> str:
+    text = file.read_text("utf-8")
+    return text.replace("<record>", RECORD).replace("<claimed record>", CLAIMED_RECORD)
 
 
 SQL: Final = _load("sql")

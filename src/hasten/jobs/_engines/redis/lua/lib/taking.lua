@@ -71,9 +71,21 @@ local function lease(q, id, wish, now)
   call('HSET', job_key, 'processedOn', now, 'pb', wish[3], 'ats', started)
   tell(q, 'active', 'jobId', id, 'prev', 'waiting')
   return {
-    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', priority_of(job[4]),
-    whole(job[5]), whole(job[6]), whole(job[7]), started, whole(job[9]),
-    job[10] or NONE, now, wish[3],
+    request.queue, -- queue
+    id, -- id
+    job[1] or '', -- name
+    job[2] or '{}', -- data
+    job[3] or '{}', -- opts
+    'active', -- state
+    priority_of(job[4]), -- priority
+    whole(job[5]), -- delay_ms
+    whole(job[6]), -- created_ms
+    whole(job[7]), -- attempts_made
+    started, -- attempts_started
+    whole(job[9]), -- crashes
+    job[10] or NONE, -- deferred_failure
+    now, -- started_ms
+    wish[3], -- worker
   }, job[11]
 end
 
