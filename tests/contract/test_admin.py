@@ -28,7 +28,7 @@ from tests.contract.steps import (
 
 
 async def requeue(engine: Engine, *ids: str, source: State) -> list[State | None]:
-    return await engine.requeue(QUEUE, ids, source, now_ms=NOW)
+    return await engine.requeue(QUEUE, ids, {source}, now_ms=NOW)
 
 
 async def cancel(engine: Engine, *ids: str, now_ms: int = NOW) -> list[State | None]:
@@ -165,6 +165,13 @@ class TestRequeue:
         answers = await requeue(engine, *states, source=source)
         assert answers == list(states.values())
         assert await engine.get(QUEUE, list(others)) == before
+
+    async def test_takes_jobs_from_several_states(self, engine: Engine) -> None:
+        states = await one_in_each_state(engine)
+        sources = {State.FAILED, State.COMPLETED}
+        answers = await engine.requeue(QUEUE, list(states), sources, now_ms=NOW)
+        assert answers == list(states.values())
+        assert [await ids_in(engine, source) for source in sources] == [[], []]
 
     async def test_moves_a_job_that_is_named_twice_once(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=500)

@@ -25,7 +25,7 @@ from hasten.jobs._engine import (
     Engine,
 )
 from hasten.jobs._engines.sqlite import SqliteEngine
-from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
     Change,
@@ -243,15 +243,15 @@ class TestOfAdministration:
     async def test_promoting(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=10)
         now = await cursor(engine)
-        await engine.requeue(QUEUE, ["a"], State.DELAYED, now_ms=NOW)
+        await engine.requeue(QUEUE, ["a"], {State.DELAYED}, now_ms=NOW)
         assert await happened(engine, now) == [event("waiting", "a", previous="delayed")]
 
     async def test_running_again(self, engine: Engine) -> None:
         await start(engine, "a", "b")
         await settled(engine, Completed("a", "t1", "1"), Failed("b", "t1", "no"))
         now = await cursor(engine)
-        await engine.requeue(QUEUE, ["a"], State.COMPLETED, now_ms=NOW)
-        await engine.requeue(QUEUE, ["b"], State.FAILED, now_ms=NOW)
+        await engine.requeue(QUEUE, ["a"], {State.COMPLETED}, now_ms=NOW)
+        await engine.requeue(QUEUE, ["b"], {State.FAILED}, now_ms=NOW)
         assert await happened(engine, now) == [
             event("waiting", "a", previous="completed"),
             event("waiting", "b", previous="failed"),

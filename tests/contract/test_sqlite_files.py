@@ -15,7 +15,7 @@ import pytest
 from hasten.errors import StoreCorrupt
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.sqlite import SqliteEngine
-from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 from hasten.jobs._record import Completed, Failed, Progress, Retry
 from hasten.jobs._states import State
 from tests.contract.engines import open_for_test

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from hasten.jobs._engines.sqlite.events import Group
-from hasten.jobs._engines.sqlite.rows import encode
+from hasten.jobs._engines.sqlite.event_rows import Group
+from hasten.jobs._engines.sqlite.job_rows import encode
 from hasten.jobs._record import JobRecord
 
 FIELDS = list(JobRecord.__struct_fields__)

@@ -224,12 +224,13 @@ class Engine(Protocol):
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        """Make these jobs ready now: source is delayed (promote), failed or completed (run again).
+        """Make ready those of these jobs that are in one of the source states.
 
-        The result, error and attempts of a finished job are cleared. Returns the state in which
-        each was found, None if there is none: those that were found in source are moved.
+        sources are delayed (promote), failed and completed (run again). The result, error and
+        attempts of a finished job are cleared. Returns the state in which each job was found, None
+        for a missing job: those that were found in one of the sources have moved.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:

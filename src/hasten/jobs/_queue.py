@@ -8,6 +8,7 @@ import weakref
 from collections.abc import (
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     Iterable,
     Mapping,
@@ -512,24 +513,17 @@ class Queue:
         Returns the ids of those that are queued again: a job in another state stays as it is. Many
         jobs are moved in portions; if the call fails halfway, repeat it.
         """
-        return await self._requeue(ids, (State.FAILED, State.COMPLETED))
+        return await self._requeue(ids, FINISHED)
 
     async def promote(self, *ids: str) -> list[str]:
         """Run delayed jobs now. Returns the ids of those that were delayed; see `retry`."""
-        return await self._requeue(ids, (State.DELAYED,))
+        return await self._requeue(ids, {State.DELAYED})
 
-    async def _requeue(self, ids: Sequence[str], sources: Sequence[State]) -> list[str]:
+    async def _requeue(self, ids: Sequence[str], sources: Collection[State]) -> list[str]:
         chosen = _check_ids(ids)
-        by_state: dict[State, list[str]] = {source: [] for source in sources}
-        for record in await self.engine.get(self.name, chosen):
-            if record is not None and record.state in by_state:
-                by_state[record.state].append(record.id)
-        moved: set[str] = set()
-        for source, of_state in by_state.items():
-            now_ms = self.clock.now_ms()
-            found = await self.engine.requeue(self.name, of_state, source, now_ms=now_ms)
-            moved.update(id for id, state in zip(of_state, found, strict=True) if state is source)
-        return [id for id in chosen if id in moved]
+        now_ms = self.clock.now_ms()
+        found = await self.engine.requeue(self.name, chosen, sources, now_ms=now_ms)
+        return _those(chosen, found, lambda state: state in sources)
 
     async def remove(self, *ids: str) -> list[str]:
         """Delete jobs and all that belongs to them, running ones excepted: cancel those first.

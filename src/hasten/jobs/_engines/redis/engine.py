@@ -497,13 +497,10 @@ class RedisEngine:
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        answers: list[State | None] = []
-        for first in range(0, len(ids), JOBS_AT_ONCE):
-            request = {"ids": ids[first : first + JOBS_AT_ONCE], "source": source.value}
-            answers += _states(await self._run("requeue", queue, request))
-        return answers
+        request = {"sources": {source.value: True for source in sources}}
+        return _states(await self._run_in_portions("requeue", queue, {"ids": ids}, request))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
         rules = [
