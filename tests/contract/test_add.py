@@ -9,8 +9,8 @@ import pytest
 
 from hasten.errors import HastenError
 from hasten.jobs._engine import Engine
-from hasten.jobs._engines.redis import RedisEngine, requests
-from hasten.jobs._engines.redis.fields import decode_added, pair
+from hasten.jobs._engines.redis import RedisEngine, script_requests
+from hasten.jobs._engines.redis.decoding import decode_added, pair
 from hasten.jobs._options import KEEP_NONE
 from hasten.jobs._record import Added, Completed, Failed, JobRecord
 from hasten.jobs._states import State
@@ -250,6 +250,15 @@ class TestAllOrNothing:
         assert await counts(engine) == {}
         assert await engine.get(QUEUE, ["good", "last"]) == [None, None]
 
+    async def test_a_bad_job_rejects_the_jobs_of_other_queues_as_well(self, engine: Engine) -> None:
+        """On engines that add to several queues in one step. On others a queue is one step."""
+        jobs = [new_job("good"), new_job("bad", data='"\ud800"', queue="other"), new_job("last")]
+        with pytest.raises(HastenError):
+            await engine.add(jobs, now_ms=NOW)
+        added = await counts(engine)
+        assert added == ({} if engine.adds_across_queues else {State.WAITING: 2})
+        assert await counts(engine, "other") == {}
+
     @pytest.mark.parametrize("bad", BAD)
     async def test_a_bad_call_leaves_its_neighbours_alone(
         self, engine: Engine, bad: object
@@ -275,7 +284,7 @@ async def test_the_answer_that_redis_remembers_has_no_data_of_jobs_that_exist(
         assert isinstance(engine, RedisEngine)
         await add(engine, "large", data='"' + "x" * 100_000 + '"')
         jobs = [new_job("large"), new_job("new", data="1"), new_job(data="2")]
-        request = requests.add(jobs, NOW, ("m", 60_000))
+        request = script_requests.add(jobs, NOW, ("m", 60_000))
         first, second = [await engine._run("add", QUEUE, request) for _ in range(2)]
         assert decode_added(first) == decode_added(second)
         ((place, state, _, fields),) = decode_added(first).existing

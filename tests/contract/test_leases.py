@@ -43,8 +43,9 @@ async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[
 
 
 async def expire(engine: Engine, *ids: str) -> None:
-    """Let leases run out by the clock of the server. Elsewhere now_ms says so."""
-    if isinstance(engine, RedisEngine):
+    """Let leases expire by the clock of the server. On other engines now_ms decides."""
+    if engine.uses_server_clock:
+        assert isinstance(engine, RedisEngine)
         for id in ids:
             lock = f"{engine._keys.base(QUEUE)}{id}:lock"
             await engine._server.command("DEL", lock, key=lock)

@@ -13,7 +13,9 @@ FIELDS = list(JobRecord.__struct_fields__)
 
 
 def test_a_claim_on_redis_lists_the_first_fields_of_a_record_in_order() -> None:
-    text = (resources.files("hasten.jobs._engines.redis") / "lua/lib/taking.lua").read_text("utf-8")
+    text = (resources.files("hasten.jobs._engines.redis") / "lua/lib/claiming.lua").read_text(
+        "utf-8"
+    )
     block = re.search(r"\n  return \{\n(.*?)\n  \}", text, re.DOTALL)
     assert block is not None
     named = re.findall(r", -- (\w+)$", block[1], re.MULTILINE)

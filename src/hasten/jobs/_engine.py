@@ -14,8 +14,8 @@ happen to jobs; three rules hold for all of them:
   are damaged on Redis, a verb may fail in the middle.
 - *Every verb takes many.* A single job is a batch of one. `settle` finishes a batch and claims the
   next one in the same step.
-- *The time comes in as an argument*, `now_ms`, milliseconds since the epoch. A store that is a
-  server of its own, as Redis is, lets leases run out by its own clock, which all workers share.
+- *The time is an argument*, `now_ms`, milliseconds since the epoch. On a server, leases expire by
+  the clock of the server, which all workers share: see `Engine.uses_server_clock`.
 
 Jobs move only along `hasten.jobs._states.TRANSITIONS`. The order in which they are claimed is
 BullMQ's: those without a priority first, oldest first (a `lifo` job in front of them); then by
@@ -84,6 +84,14 @@ class Engine(Protocol):
     def max_batch(self) -> int:
         """How many jobs a worker may settle or claim in one call: all others wait meanwhile."""
 
+    @property
+    def adds_across_queues(self) -> bool:
+        """Whether `add` is one step for jobs of several queues. If not, it is one per queue."""
+
+    @property
+    def uses_server_clock(self) -> bool:
+        """Whether leases expire by the clock of the store and not by `now_ms`."""
+
     def require_existing(self) -> None:
         """Raise `StoreUnavailable` if the store would have to be created. Changes nothing.
 
@@ -93,12 +101,10 @@ class Engine(Protocol):
     # Producing ----------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
-        """Add all the jobs, of any queues, or none. Returns as many answers, in order.
+        """Add all jobs, of any queues, or none; see `adds_across_queues`. Returns answers in order.
 
-        On Redis that holds for each queue: those of a cluster may be on different servers.
-
-        A job whose id exists in its queue is not added: its answer says so, and the existing
-        job stays as it is. The same id twice in one call is the second case of this.
+        A job whose id exists in its queue is not added: its answer has the existing job, which is
+        not changed. The same holds for the second of two jobs with the same id in one call.
         """
 
     # Working ------------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ class SqliteEngine:
 
     max_in_flight = 1
     max_batch = 500
+    adds_across_queues = True
+    uses_server_clock = False
 
     def __init__(self, file: File, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._path = path = file.path

@@ -12,7 +12,7 @@ for index, id in ipairs(request.ids) do
   local state = exists(q, id) and state_of(q, id)
   answers[index] = state or false
   if state and request.sources[state] then
-    take_out(q, id, state)
+    remove_from_state(q, id, state)
     local job = read_fields(job_key, 'priority', 'opts', 'parentKey')
     local priority = priority_of(job[1])
     if state == 'delayed' then
@@ -21,14 +21,14 @@ for index, id in ipairs(request.ids) do
     else
       call('HDEL', job_key, 'finishedOn', 'processedOn', 'failedReason', 'returnvalue', 'progress', 'atm',
         'stc', 'defa')
-      call('SREM', q.base .. 'hasten:cancelled', id) -- left there if it ended in BullMQ's hands
+      call('SREM', q.base .. 'hasten:cancelled', id) -- BullMQ may have finished the job without removing it here
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, priority == 0 and goes_in_front(job[2]))
       if job[3] then
         attempt(id, relink, job[3], job_key, state)
       end
     end
-    tell_waiting(q, id, state)
+    emit_waiting(q, id, state)
   end
   if has_searched_enough() then
     break

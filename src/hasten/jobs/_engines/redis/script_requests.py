@@ -1,4 +1,4 @@
-"""Requests of the scripts: what a verb was asked, packed for Lua."""
+"""Requests of the scripts: the arguments of a verb, packed for Lua."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten.jobs._options import Keep
+from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._record import (
     Change,
     Claim,
@@ -29,18 +29,22 @@ pack: Final = msgspec.msgpack.Encoder().encode
 Row = tuple[Any, ...]
 
 
-def wish(claim: Claim, strays: Sequence[str]) -> Row:
-    return claim.count, claim.token, claim.worker, claim.lease_ms, strays
+def claim_row(claim: Claim, orphans: Sequence[str]) -> Row:
+    """Pack a claim. orphans are the tokens of orphaned claims."""
+    return claim.count, claim.token, claim.worker, claim.lease_ms, orphans
 
 
 def keep_rule(keep: Keep) -> tuple[int, int]:
-    """Count and age in ms; -1 is no limit."""
+    """Pack a keep rule: count and age in ms; -1 for no limit."""
     age_ms = keep.age_ms
     return -1 if keep.count is None else keep.count, -1 if age_ms is None else age_ms
 
 
-class Rules:
-    """The keep rules of one request, each once: outcomes name them by their numbers, from 1."""
+KEEP_FAILED: Final = keep_rule(DEFAULT_KEEP_FAILED)
+
+
+class KeepRules:
+    """The keep rules of one request, each once. Outcomes refer to them by number, from 1."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int]] = []
@@ -49,7 +53,8 @@ class Rules:
         self._number = 0
 
     def number(self, keep: Keep) -> int:
-        if keep is not self._latest:  # mostly it is: a worker has one
+        """Return the number of a rule."""
+        if keep is not self._latest:  # it mostly is: a worker has one rule
             self._latest = keep
             number = self._numbers.get(keep)
             if number is None:
@@ -59,32 +64,32 @@ class Rules:
         return self._number
 
 
-def _completed(end: Completed, rules: Rules) -> Row:
+def _completed(end: Completed, rules: KeepRules) -> Row:
     return 1, end.id, end.token, end.result, rules.number(end.keep)
 
 
-def _failed(end: Failed, rules: Rules) -> Row:
+def _failed(end: Failed, rules: KeepRules) -> Row:
     number, traceback = rules.number(end.keep), _or_false(end.traceback)
     return 2, end.id, end.token, end.error, traceback, number, end.counts, end.exhausted
 
 
 def _or_false(traceback: str | None) -> str | bool:
-    return False if traceback is None else traceback  # nothing would leave a hole in Lua's table
+    return False if traceback is None else traceback  # nil would leave a hole in the Lua table
 
 
-def _retry(end: Retry, _rules: Rules) -> Row:
+def _retry(end: Retry, _rules: KeepRules) -> Row:
     return 3, end.id, end.token, end.error, end.traceback, end.delay_ms
 
 
-def _postponed(end: Postponed, _rules: Rules) -> Row:
+def _postponed(end: Postponed, _rules: KeepRules) -> Row:
     return 4, end.id, end.token, end.delay_ms
 
 
-def _released(end: Released, _rules: Rules) -> Row:
+def _released(end: Released, _rules: KeepRules) -> Row:
     return 5, end.id, end.token
 
 
-_ROW: Final[Mapping[type[Outcome], Callable[[Any, Rules], Row]]] = {
+_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
     Completed: _completed,
     Failed: _failed,
     Retry: _retry,
@@ -94,23 +99,27 @@ _ROW: Final[Mapping[type[Outcome], Callable[[Any, Rules], Row]]] = {
 
 
 def settle(
-    queue: str, outcomes: Sequence[Outcome], wish: Row | None, now_ms: int
+    queue: str, outcomes: Sequence[Outcome], claim: Row | None, now_ms: int
 ) -> dict[str, object]:
-    rules = Rules()
+    """Make the request of `settle`, or of `claim` if there are no outcomes."""
+    rules = KeepRules()
     rows = [_ROW[type(outcome)](outcome, rules) for outcome in outcomes]
-    request = {"queue": queue, "now": now_ms, "keeps": rules.rows, "outcomes": rows}
-    if wish is not None:
-        request["wish"] = wish
+    request = {
+        "queue": queue, "now": now_ms, "keeps": rules.rows, "outcomes": rows,
+        "keep_failed": KEEP_FAILED,
+    }  # fmt: skip
+    if claim is not None:
+        request["claim"] = claim
     return request
 
 
 def add(
-    jobs: Sequence[NewJob], now_ms: int, memo: tuple[str, int] | None = None
+    jobs: Sequence[NewJob], now_ms: int, idempotency: tuple[str, int] | None = None
 ) -> dict[str, object]:
     """Pack consecutive jobs with the same template as one group.
 
-    memo is a unique name of this call, and for how many ms the server remembers it: during that
-    time the same request may be sent again.
+    idempotency is a unique key of this call, and for how many ms the server remembers the reply:
+    during that time the same request may be sent again.
     """
     groups: list[Row] = []
     template: JobTemplate | None = None
@@ -133,12 +142,13 @@ def add(
         if job.id is not None:
             ids.append(job.id)
     request: dict[str, object] = {"now": now_ms, "count": len(jobs), "groups": groups}
-    if memo is not None:
-        request["memo"] = memo
+    if idempotency is not None:
+        request["idempotency"] = idempotency
     return request
 
 
 def update(updates: Sequence[Update], now_ms: int) -> dict[str, object]:
+    """Make the request of `update`."""
     return {"now": now_ms, "updates": [_update_row(update) for update in updates]}
 
 
