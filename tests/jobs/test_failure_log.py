@@ -136,7 +136,9 @@ async def test_a_job_that_cannot_be_run_is_logged(
         return number * number
 
     unknown = await queue.add("cube", {"number": 2})
-    unfit = await queue.submit(queue.template("square", square.core.options), '{"number": "two"}')
+    unfit = await queue.producer.submit(
+        queue.producer.template("square", square.definition.options), '{"number": "two"}'
+    )
     async with Worker(queue, grace=0):
         await fail(unknown)
         await fail(unfit)

@@ -734,10 +734,10 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
 class TestCallsOfOneTick:
     async def test_one_that_the_store_refuses_fails_alone(self, queue: Queue) -> None:
         """They leave as one call, and the store refuses it as a whole."""
-        template = queue.template("keep", Options())
+        template = queue.producer.template("keep", Options())
         answers: list[object] = await asyncio.gather(
             queue.add("keep", 1),
-            queue.submit(template, '"\ud800"'),
+            queue.producer.submit(template, '"\ud800"'),
             queue.add("keep", 3),
             return_exceptions=True,
         )

@@ -409,7 +409,11 @@ class TestLargeResult:
 
 async def until_gone(job: Job[Any]) -> None:
     async def is_gone() -> bool:
-        return await job.queue.get(job.id) is None
+        try:
+            await job.refresh()
+        except JobNotFound:
+            return True
+        return False
 
     await until_true(is_gone)
 

@@ -1,12 +1,9 @@
-"""A queue: where jobs are added, found and looked after."""
+"""A queue: its tasks, and adding, finding and administering jobs."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import weakref
 from collections.abc import (
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -22,32 +19,28 @@ from msgspec import UNSET
 
 from hasten import _portal
 from hasten._clock import SYSTEM_CLOCK, Clock
-from hasten._coalescing import Coalescer, portions
 from hasten._durations import Duration, to_ms
 from hasten._sizes import Size, to_bytes
 from hasten._store import Store
 from hasten.errors import (
-    AddedInPart,
     InvalidArgument,
     InvalidOption,
     JobNotFound,
     PayloadTooLarge,
-    StoreError,
     WrongState,
 )
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context, encode_progress, log_line
-from hasten.jobs._definitions import Execution
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
 from hasten.jobs._events import QueueEvents
+from hasten.jobs._function_origin import Execution
 from hasten.jobs._functions import describe
 from hasten.jobs._job import Job
 from hasten.jobs._options import (
     MAX_PRIORITY,
     JobOptions,
-    Options,
     TaskOptions,
     check_job_options,
     check_name,
@@ -55,23 +48,22 @@ from hasten.jobs._options import (
     check_task_options,
     check_whole,
 )
-from hasten.jobs._record import Change, JobRecord, JobTemplate, NewJob, Update
+from hasten.jobs._per_loop import PerLoop
+from hasten.jobs._producer import Producer
+from hasten.jobs._record import Change, JobRecord, JobTemplate, Update
 from hasten.jobs._results import Results
 from hasten.jobs._states import FINISHED, State
 from hasten.jobs._store_use import use_of
-from hasten.jobs._tasks import ContextTask, RunIn, Task, TaskCore, check_function
+from hasten.jobs._sync_events import SyncQueueEvents
+from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
+from hasten.jobs._tasks import ContextTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 DEFAULT_MAX_SIZE: Final = "1mb"
-MAX_SIZE: Final = 256 * 1024 * 1024  # what every store holds in one text, with room for the rest
-
-# Adding holds up everybody else who uses the store: a Redis server for 7 ms with a thousand plain
-# jobs. One that has a place or an id of its own takes twice as long, and so do 2 kB of data.
-ADDED_AT_ONCE: Final = 1_000
-BYTES_LIKE_A_JOB: Final = 2_000
+MAX_SIZE: Final = 256 * 1024 * 1024  # every store can hold this, and the rest of a job, in one text
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 """A job to add: the name of its task, its data and, if you like, its options."""
@@ -112,16 +104,15 @@ class Queue:
             raise InvalidOption("max_size", max_size, "256mb at most: some stores hold no more")
         self.show_values = check_switch("show_values", show_values)
         self.check_arguments = check_switch("check_arguments", check_arguments)
-        self.tasks: dict[str, TaskCore] = {}
+        self.tasks: dict[str, TaskDefinition] = {}
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
         self.store_use = use_of(store)
         self._is_open = False
         if self.store_use.made is not None:
             open_engine(self.store_use.made)  # opens nothing, but reports what is missing or wrong
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]
-        self._loops = weakref.WeakKeyDictionary()
-        self._latest: tuple[asyncio.AbstractEventLoop, _InLoop] | None = None
+        self.producer = Producer(self)
+        self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
         store = self.store_use.made
@@ -153,8 +144,8 @@ class Queue:
         was given to the queue stays open. The queue may be used again, and opens its store again.
         """
         self._is_open = False
-        self._latest = None
-        self._loops.clear()
+        self.producer.close()
+        self._results.clear()
         await self.store_use.release(self)
 
     async def __aenter__(self) -> Self:
@@ -257,8 +248,7 @@ class Queue:
         if name is None:
             expected = f"@queue.task(name=…) for {function!r}, which has no name of its own"
             raise InvalidOption("name", name, expected)
-        core = TaskCore(
-            self,
+        definition = TaskDefinition(
             function,
             check_name("task", name),
             check_task_options(options, self._options),
@@ -266,20 +256,26 @@ class Queue:
             give_up_on=give_up_on,
             check_arguments=check_arguments,
             backoff_function=_function_of(options) or self._backoff_function,
+            max_size=self.max_size,
+            show_values=self.show_values,
             made_in=made_in,
         )
-        other = self.tasks.get(core.name)
-        if other is not None and not core.definition.may_replace(other.definition):
-            first, second = describe(other.function), describe(function)
-            raise InvalidOption(
-                "name",
-                core.name,
-                f"a name that no other task of queue {self.name!r} has. {first} is the task of "
-                f"this name{', made twice by the same code' if first == second else ''}: give "
-                f"{second} another one with @queue.task(name=…)",
-            )
-        self.tasks[core.name] = core
-        return Task(core)
+        self._check_unique(definition)
+        self.tasks[definition.name] = definition
+        return Task(definition, self.producer)
+
+    def _check_unique(self, definition: TaskDefinition) -> None:
+        other = self.tasks.get(definition.name)
+        if other is None or definition.origin.may_replace(other.origin):
+            return
+        first, second = describe(other.function), describe(definition.function)
+        raise InvalidOption(
+            "name",
+            definition.name,
+            f"a name that no other task of queue {self.name!r} has. {first} is the task of "
+            f"this name{', made twice by the same code' if first == second else ''}: give "
+            f"{second} another one with @queue.task(name=…)",
+        )
 
     def check_tasks(self) -> None:
         """Check what could not be checked when the tasks were made. A worker does so at its start.
@@ -287,16 +283,16 @@ class Queue:
         Annotations may name what is defined further down in a module, or comes to be there later.
         Raises `InvalidTask` or `InvalidOption`, which names the task.
         """
-        for core in self.tasks.values():
-            core.check()
+        for definition in self.tasks.values():
+            definition.check()
 
     def decode_result(self, task: str, text: str) -> Any:
         """A stored result as the task's own return type, where the task is known here.
 
         Raises `ValueError` if it is no JSON.
         """
-        core = self.tasks.get(task)
-        return core.parameters.decode_result(text) if core else decode_json(text)
+        definition = self.tasks.get(task)
+        return definition.parameters.decode_result(text) if definition else decode_json(text)
 
     # Producing ----------------------------------------------------------------------------------
 
@@ -309,7 +305,7 @@ class Queue:
         Raises `InvalidArgument` for data that does not fit, `PayloadTooLarge` or `StoreError`.
         """
         template, text = self._prepare(name, data, options)
-        return await self.submit(template, text)
+        return await self.producer.submit(template, text)
 
     async def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
         """Add jobs, `(name, data)` or `(name, data, options)`.
@@ -320,17 +316,16 @@ class Queue:
         refused before that; if the store fails after the first transaction, `AddedInPart` has the
         ids of the jobs that are stored.
         """
-        return await self.submit_many([self._prepare(*_unpack(job)) for job in jobs])
+        return await self.producer.submit_many([self._prepare(*_unpack(job)) for job in jobs])
 
     def _prepare(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
-        core = self.tasks.get(name)
-        options = check_job_options(
-            given, core.options if core else self._options, now_ms=self.clock.now_ms()
-        )
+        definition = self.tasks.get(name)
+        defaults = definition.options if definition else self._options
+        options = check_job_options(given, defaults, now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
-        return self.template(check_name("task", name), options), text
+        return self.producer.template(check_name("task", name), options), text
 
     def _encode_data(self, name: str, data: object) -> str:
         """The JSON of the data of a task's job. Raises `InvalidArgument` or `PayloadTooLarge`."""
@@ -343,62 +338,15 @@ class Queue:
         if len(encoded) > self.max_size:
             raise PayloadTooLarge(name, "data", len(encoded), self.max_size)
         text = encoded.decode()
-        core = self.tasks.get(name)
-        if core is not None:
-            core.parameters.check_data(data, text, check=core.check_arguments)
+        definition = self.tasks.get(name)
+        if definition is not None:
+            definition.parameters.check_data(data, text, check=definition.check_arguments)
         return text
-
-    def template(self, name: str, options: Options) -> JobTemplate:
-        return JobTemplate.of(name, options, now_ms=self.clock.now_ms())
-
-    def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
-        """Add one job, together with all that are added in this tick of the event loop."""
-        return self._in_loop().adding.put(self._new_job(template, data))
-
-    async def submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
-        new = [self._new_job(template, data) for template, data in jobs]
-        added: list[Job[Any]] = []
-        for part in portions(new, ADDED_AT_ONCE, _weight) if new else ():
-            try:
-                added += await self._send(new[part])
-            except StoreError as error:
-                if not added:
-                    raise
-                raise AddedInPart(error, [job.id for job in added], len(new)) from error
-        return added
-
-    def _new_job(self, template: JobTemplate, data: str) -> NewJob:
-        return NewJob(self.name, template, data, template.options.job_id)
-
-    async def _send(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
-        now_ms = self.clock.now_ms()
-        added = await self.engine.add(jobs, now_ms=now_ms)
-        return [
-            Job(self, answer.id, (job, now_ms), answer.cursor)
-            if answer.existing is None
-            else Job(self, answer.id, answer.existing, answer.cursor, is_duplicate=True)
-            for job, answer in zip(jobs, added, strict=True)
-        ]
-
-    def _in_loop(self) -> _InLoop:
-        """What belongs to the running event loop."""
-        loop = asyncio.get_running_loop()
-        latest = self._latest  # read once: another thread may change it
-        if latest is not None and latest[0] is loop:
-            return latest[1]
-        own = self._loops.get(loop)
-        if own is None:
-            own = self._loops[loop] = _InLoop(self._send)
-        self._latest = loop, own
-        return own
 
     @property
     def results(self) -> Results:
-        """Where the running event loop waits for results."""
-        own = self._in_loop()
-        if own.results is None:
-            own.results = Results(lambda: self.engine, self.name)
-        return own.results
+        """Where callers of the running event loop wait for results."""
+        return self._results.get()
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -438,7 +386,7 @@ class Queue:
         and progress no more than 32 MiB. A value of more than 64 KiB stays with its job: the event
         has its size in `omitted_bytes`, and no value.
         """
-        return QueueEvents(self, after)
+        return QueueEvents(lambda: self.engine, self.name, after)
 
     # Looking after ------------------------------------------------------------------------------
 
@@ -605,9 +553,9 @@ class Queue:
 
 
 class SyncQueue:
-    """A queue's methods, blocking. In a running event loop they warn, for they block it.
+    """The methods of a queue, blocking. In a running event loop they warn, because they block it.
 
-    `close` raises `MisplacedCall` there.
+    `close` and iterating over `events` raise `MisplacedCall` there.
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -617,25 +565,35 @@ class SyncQueue:
         return f"{self._queue!r}.sync"
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
+        """Add a job; see `Queue.add`."""
         return _portal.call(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
+        """Add jobs; see `Queue.add_many`."""
         return _portal.call(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
+        """Return a job; see `Queue.get`."""
         return _portal.call(self._queue.get(id))
 
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
+        """Return a page of jobs; see `Queue.jobs`."""
         return _portal.call(
             self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
+        """Count the jobs in each state; see `Queue.counts`."""
         return _portal.call(self._queue.counts())
 
+    def events(self, *, after: str | None = None) -> SyncQueueEvents:
+        """Follow the events: `for event in queue.sync.events():`; see `Queue.events`."""
+        return SyncQueueEvents(self._queue.events(after=after))
+
     def cancel(self, *ids: str) -> list[str]:
+        """Cancel jobs; see `Queue.cancel`."""
         return _portal.call(self._queue.cancel(*ids))
 
     def update(
@@ -647,23 +605,29 @@ class SyncQueue:
         delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
+        """Change a job; see `Queue.update`."""
         _portal.call(
             self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
         )
 
     def log(self, id: str, line: str) -> None:
+        """Add a line to a job's log; see `Queue.log`."""
         _portal.call(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> list[str]:
+        """Run jobs again; see `Queue.retry`."""
         return _portal.call(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> list[str]:
+        """Run delayed jobs now; see `Queue.promote`."""
         return _portal.call(self._queue.promote(*ids))
 
     def remove(self, *ids: str) -> list[str]:
+        """Delete jobs; see `Queue.remove`."""
         return _portal.call(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
+        """Delete the jobs that wait to run; see `Queue.drain`."""
         return _portal.call(self._queue.drain(delayed=delayed))
 
     def clean(
@@ -673,21 +637,27 @@ class SyncQueue:
         older_than: Duration,
         limit: int | None = None,
     ) -> list[str]:
+        """Delete old jobs in a state; see `Queue.clean`."""
         return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
 
     def obliterate(self, *, force: bool = False) -> None:
+        """Delete the queue; see `Queue.obliterate`."""
         _portal.call(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
+        """Stop claiming jobs; see `Queue.pause`."""
         _portal.call(self._queue.pause())
 
     def resume(self) -> None:
+        """End a pause; see `Queue.resume`."""
         _portal.call(self._queue.resume())
 
     def is_paused(self) -> bool:
+        """Return whether the queue is paused; see `Queue.is_paused`."""
         return _portal.call(self._queue.is_paused())
 
     def close(self) -> None:
+        """Close the store; see `Queue.aclose`."""
         _portal.call(self._queue.aclose(), waits=True)  # for what this loop has open, too
 
 
@@ -708,23 +678,6 @@ class TaskDecorator(Protocol):
     ) -> Task[P, Coroutine[Any, Any, T], T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> Task[P, T, T]: ...
-
-
-class _InLoop:
-    """What a queue has in each event loop that uses it."""
-
-    def __init__(self, send: Callable[[Sequence[NewJob]], Awaitable[list[Job[Any]]]]) -> None:
-        self.adding = Coalescer(send, at_most=ADDED_AT_ONCE, weigh=_weight, in_turn=True)
-        self.results: Results | None = None
-
-
-def _weight(job: NewJob) -> int:
-    """What it costs to add a job, as a number of plain ones without data."""
-    data = job.data
-    size = len(data) if data.isascii() else len(data.encode())
-    options = job.template.options
-    is_plain = job.id is None and not options.delay_ms and not options.priority
-    return (1 if is_plain else 2) + size // BYTES_LIKE_A_JOB
 
 
 def _unpack(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
