@@ -2,10 +2,11 @@
 
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
-├── AsyncioRequired         another event loop runs: see the remedy     (also RuntimeError)
-├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
-├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
-├── MissingMiddleware       a route is limited, and nothing counts: add it  (also RuntimeError)
+├── UsageError              a call is wrong here or now: fix the call         (also RuntimeError)
+│   ├── AsyncioRequired     it needs asyncio, and another event loop runs
+│   └── MissingMiddleware   it needs a middleware around the application: add it
+├── InvalidOption           the value of an option is wrong: fix the value    (also ValueError)
+├── InvalidTask             a function cannot be a task: fix the function     (also TypeError)
 ├── InvalidArgument         an argument does not fit the task: fix the call   (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
 ├── BodyRefused             a request's compressed body is broken or too large: answer its status
@@ -30,8 +31,6 @@ HastenError
 ├── JobFailed               the awaited job failed for good; its error is in the message
 │   └── JobCancelled        it was cancelled
 ├── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
-├── InvalidTask             a function cannot be a task: see the message         (also TypeError)
-├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
 ├── TargetError             the command line names no queue: see the message
 └── RunFailed               hasten ended a run of a job; it is the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
@@ -95,7 +94,14 @@ class MissingExtra(HastenError):
         self.extra = extra
 
 
-class AsyncioRequired(HastenError, RuntimeError):
+class UsageError(HastenError, RuntimeError):
+    """A call cannot work in this place, at this time or in this combination.
+
+    `InvalidOption` is for a value that is wrong wherever it is passed.
+    """
+
+
+class AsyncioRequired(UsageError):
     """Something was used on an event loop other than asyncio's, such as trio's."""
 
     def __init__(self, what: str, instead: str) -> None:
@@ -104,16 +110,24 @@ class AsyncioRequired(HastenError, RuntimeError):
         self.instead = instead
 
 
-class MisplacedCall(HastenError, RuntimeError):
-    """A call is made in a place, or at a time, where it cannot do what it is for."""
+class MissingMiddleware(UsageError):
+    """Something was used in a request that needs a middleware around the application."""
+
+    def __init__(self, what: str, middleware: str) -> None:
+        super().__init__(
+            f"{what} needs {middleware} around the application, and there is none: "
+            f"app.add_middleware({middleware}, …)"
+        )
+        self.what = what
+        self.middleware = middleware
 
 
 class InvalidOption(HastenError, ValueError):
     """An option has a value that it cannot have.
 
-    code is for programs: "invalid" unless the kind of mistake has a name of its own, such as
-    "out_of_range", "conflict" (with another option) or "duplicate". Of a value that is_private,
-    such as the data of a job, the message has the type alone.
+    expected completes "must be …" in the message. code is for programs: "invalid" unless the kind
+    of mistake has a name of its own, such as "out_of_range", "conflict" (with another option) or
+    "duplicate". If is_private, the message shows the type of the value instead of the value.
     """
 
     def __init__(
@@ -126,10 +140,17 @@ class InvalidOption(HastenError, ValueError):
         is_private: bool = False,
     ) -> None:
         shown = f"<{type(value).__name__}>" if is_private else _shown(value)
-        super().__init__(f"{option}={shown}: expected {expected}")
+        super().__init__(f"{option}={shown}: must be {expected}")
         self.option = option
         self.value = value
         self.code = code
+
+    @classmethod
+    def conflict(cls, option: str, value: object, other: str) -> InvalidOption:
+        """Return the error of an option that cannot be combined with another one."""
+        error = cls(option, value, "", code="conflict")
+        error.args = (f"{option}={_shown(value)}: cannot be combined with {other}",)
+        return error
 
 
 def _shown(value: object) -> str:
@@ -138,18 +159,6 @@ def _shown(value: object) -> str:
     except Exception:  # noqa: BLE001  # a number of 5,000 digits, or an object with a bad __repr__
         return f"<{type(value).__name__} that has no repr>"
     return shown if len(shown) <= 200 else shown[:200] + "…"
-
-
-class MissingMiddleware(HastenError, RuntimeError):
-    """Something was used in a request that needs a middleware around the application."""
-
-    def __init__(self, what: str, middleware: str) -> None:
-        super().__init__(
-            f"{what} needs {middleware} around the application, and there is none: "
-            f"app.add_middleware({middleware}, …)"
-        )
-        self.what = what
-        self.middleware = middleware
 
 
 class InvalidArgument(HastenError, TypeError):

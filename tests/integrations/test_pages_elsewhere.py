@@ -73,7 +73,7 @@ async def refuse(_: object, error: Any) -> EncodedResponse:
 
 def starlette_app() -> Any:
     async def list_items(request: Request) -> Any:
-        return await items(request.query_params)
+        return await items(request)
 
     async def one_item(request: Request) -> Any:
         return await item(request.query_params, request.path_params["id"])

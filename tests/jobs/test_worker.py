@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hasten import Store
-from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
+from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._lane import BYTES_LIKE_A_JOB, Lane
@@ -353,9 +353,9 @@ class TestStopping:
     async def test_a_worker_starts_once(self, queue: Queue) -> None:
         worker = Worker(queue)
         async with worker:
-            with pytest.raises(MisplacedCall, match="has been started already"):
+            with pytest.raises(UsageError, match="has been started already"):
                 await worker.start()
-        with pytest.raises(MisplacedCall, match="has been started already"):
+        with pytest.raises(UsageError, match="has been started already"):
             await worker.start()
 
     async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
@@ -411,7 +411,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"concurrency": 0}, "concurrency=0: expected a whole number"),
+        ({"concurrency": 0}, "concurrency=0: must be a whole number"),
         ({"concurrency": True}, "concurrency=True"),
         ({"concurrency": 2.0}, r"concurrency=2\.0"),
         ({"crash_limit": 0}, "crash_limit=0"),

@@ -29,6 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, relationship
 from sqlalchemy.pool import StaticPool
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
 
 from hasten import fastapi
 from hasten.errors import PaginationWarning
@@ -393,6 +396,25 @@ class TestWhenAndWhere:
                 return await pages.page(db, select(Event), q)
 
         transport = httpx.ASGITransport(app)
+        with told() as texts:
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                assert (await client.get("/?sort=kind")).status_code == 200
+        await made.dispose()
+        assert bool(texts) == is_debug
+
+    @pytest.mark.parametrize("is_debug", [True, False])
+    async def test_in_starlette_the_debug_mode_is_development(self, *, is_debug: bool) -> None:
+        made = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        async with made.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        pages = Paginator(EventOut, model=Event, sort=RULED)
+
+        async def handler(request: Request) -> Any:
+            async with AsyncSession(made) as db:
+                page = await pages.page(db, select(Event), pages.parse(request))
+            return page.response(request)
+
+        transport = httpx.ASGITransport(Starlette(debug=is_debug, routes=[Route("/", handler)]))
         with told() as texts:
             async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
                 assert (await client.get("/?sort=kind")).status_code == 200

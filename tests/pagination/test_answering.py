@@ -175,7 +175,7 @@ class TestVersions:
             Paginator(ItemOut, model=Item, etag=wrong)
 
     def test_a_version_makes_the_etag_alone(self) -> None:
-        with pytest.raises(InvalidOption, match="etag=True: expected False beside version="):
+        with pytest.raises(InvalidOption, match="etag=True: must be False beside version="):
             Paginator(ItemOut, model=Item, etag=True, version=func.max(Item.grade))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import pytest
@@ -12,9 +12,10 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from hasten import Store
 from hasten.errors import InvalidOption
 from hasten.pagination import Cached, Capped, Count, Paginator
-from hasten.pagination._remembered import Remembered
+from hasten.testing import ManualClock
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, statements_of
 
 SECRET: Final = "a secret of more than 16 bytes"
@@ -37,40 +38,6 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
         session.rollback()
 
 
-class TestRemembered:
-    def test_until_its_time_is_over(self) -> None:
-        now = 100.0
-        totals = Remembered(Cached("exact", timedelta(seconds=30)), lambda: now)
-        totals.put(b"a", Count(7))
-        now = 129.9
-        assert totals.get(b"a") == Count(7)
-        now = 130.0
-        assert totals.get(b"a") is None
-
-    def test_so_many_and_those_that_were_asked_for(self) -> None:
-        totals = Remembered(Cached("exact", 30, max_entries=2), lambda: 0.0)
-        totals.put(b"a", Count(1))
-        totals.put(b"b", Count(2))
-        assert totals.get(b"a") == Count(1)
-        totals.put(b"c", Count(3))
-        assert [totals.get(key) for key in (b"a", b"b", b"c")] == [Count(1), None, Count(3)]
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            lambda: Cached("roughly", 30),  # type: ignore[arg-type]
-            lambda: Cached("exact", 0),
-            lambda: Cached("exact", True),
-            lambda: Cached("exact", float("nan")),
-            lambda: Cached("exact", 30, max_entries=0),
-            lambda: Cached(Cached("exact", 30), 30),  # type: ignore[arg-type]
-        ],
-    )
-    def test_what_cannot_be_kept_is_refused(self, wrong: Any) -> None:
-        with pytest.raises(InvalidOption):
-            wrong()
-
-
 class TestCached:
     def test_is_counted_once(self, session: Session) -> None:
         items = Paginator(ItemOut, model=Item, count=Cached("exact", 60))
@@ -81,6 +48,22 @@ class TestCached:
             ]
         assert totals == [180] * 3
         assert sum("count(" in each for each in seen) == 1
+
+    def test_a_total_is_counted_again_when_the_clock_of_the_store_passes_its_ttl(
+        self, session: Session
+    ) -> None:
+        clock = ManualClock()
+        store = Store("memory://", clock=clock)
+        items = Paginator(ItemOut, model=Item, count=Cached("exact", "1h", clock=store.clock))
+        q = items.parse("limit=1")
+        with statements_of(session.get_bind().engine) as seen:
+            for _ in range(2):
+                items.sync.page(session, EVERY, q)
+                clock.advance(3599)
+            assert sum("count(" in each for each in seen) == 1
+            clock.advance(1)
+            items.sync.page(session, EVERY, q)
+        assert sum("count(" in each for each in seen) == 2
 
     def test_for_each_filter_and_scope_apart(self, session: Session) -> None:
         items = Paginator(ItemOut, model=Item, count=Cached("exact", 60))

@@ -105,7 +105,7 @@ def test_ways_to_one_database_share_its_total(engines: dict[str, Engine]) -> Non
     notes: Any = Paginator(NoteOut, model=Note, count=Cached("exact", 60))
     for page in WAYS:
         page(engines["a"], notes)
-    assert len(notes._remembered._entries) == 1
+    assert len(notes._count_cache._entries) == 1
 
 
 def test_databases_of_other_names_have_other_versions(tmp_path: Path) -> None:

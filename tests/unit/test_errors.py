@@ -15,6 +15,7 @@ import pytest
 import hasten
 from hasten import errors
 from hasten._decision import Decision
+from hasten._problems import CAPACITY, refusal
 from hasten.errors import (
     AddedInPart,
     AsyncioRequired,
@@ -31,7 +32,6 @@ from hasten.errors import (
     JobTimeout,
     LimitExceeded,
     LimitNotFound,
-    MisplacedCall,
     MissingExtra,
     MissingMiddleware,
     PayloadTooLarge,
@@ -51,9 +51,9 @@ from hasten.errors import (
     StoreTooNew,
     StoreUnavailable,
     TargetError,
+    UsageError,
     WrongState,
 )
-from hasten.ratelimit._answers import CAPACITY, refusal
 
 NOT_INSTALLED = (
     "redis is not installed: it comes with the extra 'redis' of hasten; "
@@ -81,13 +81,13 @@ MESSAGES = [
     ),
     (
         InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
-        "attempts=0: expected a whole number from 1 to 1,000,000",
+        "attempts=0: must be a whole number from 1 to 1,000,000",
     ),
     (
         AsyncioRequired("Limiter.wait", "use hit"),
         "Limiter.wait needs asyncio, and another event loop runs: use hit",
     ),
-    (MisplacedCall("a .sync call blocks: await"), "a .sync call blocks: await"),
+    (UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
     (
         MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"),
         NO_MIDDLEWARE,
@@ -158,7 +158,6 @@ MESSAGES = [
         "send: missing a required argument: 'to'",
     ),
     (InvalidTask("a class cannot be a task"), "a class cannot be a task"),
-    (MisplacedCall("await instead"), "await instead"),
     (TargetError("no module named 'app'"), "no module named 'app'"),
     (RunFailed("for some reason"), "for some reason"),
     (JobTimeout(1.5), "timed out after 1.5 s"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hasten import Store
 from hasten._durations import Duration
 from hasten.errors import InvalidOption
+from hasten.pagination._count_cache import CountCache
 from hasten.pagination._counts import (
     NOT_COUNTED,
     Cached,
@@ -19,7 +23,7 @@ from hasten.pagination._counts import (
     Relation,
     to_counting,
 )
-from hasten.pagination._remembered import Remembered
+from hasten.testing import ManualClock
 
 
 class TestCapped:
@@ -119,26 +123,59 @@ class TestCounting:
 
     @pytest.mark.parametrize("value", ["capped", "auto", 10_000, None, True, False])
     def test_there_are_no_others(self, value: object) -> None:
-        with pytest.raises(InvalidOption, match=r"count=.*: expected 'none' to not count, 'exact'"):
+        with pytest.raises(InvalidOption, match=r"count=.*: must be 'none' to not count, 'exact'"):
             to_counting(value)
 
 
 class TestCached:
     @pytest.mark.parametrize("ttl", [30, "30s", timedelta(seconds=30)])
-    def test_a_ttl_is_any_duration(self, ttl: Duration) -> None:
-        now = 0.0
-        remembered = Remembered(Cached("exact", ttl), lambda: now)
-        remembered.put(b"key", Count(7))
-        now = 29.9
-        assert remembered.get(b"key") == Count(7)
-        now = 30.0
-        assert remembered.get(b"key") is None
+    def test_a_total_expires_after_its_ttl(self, ttl: Duration) -> None:
+        clock = ManualClock()
+        cache = CountCache(Cached("exact", ttl, clock=clock))
+        cache.put(b"key", Count(7))
+        clock.advance(29.9)
+        assert cache.get(b"key") == Count(7)
+        clock.advance(0.1)
+        assert cache.get(b"key") is None
+
+    def test_the_clock_of_the_system_does_not_move_totals(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A wall clock that is set back would keep totals for longer than their ttl."""
+        cache = CountCache(Cached("exact", 30, clock=Store("memory://").clock))
+        cache.put(b"key", Count(7))
+        monkeypatch.setattr(time, "time_ns", lambda: 2**62)
+        assert cache.get(b"key") == Count(7)
+
+    def test_the_least_recently_used_total_is_removed_first(self) -> None:
+        cache = CountCache(Cached("exact", 30, max_entries=2))
+        cache.put(b"a", Count(1))
+        cache.put(b"b", Count(2))
+        assert cache.get(b"a") == Count(1)
+        cache.put(b"c", Count(3))
+        assert [cache.get(key) for key in (b"a", b"b", b"c")] == [Count(1), None, Count(3)]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            lambda: Cached("roughly", 30),  # type: ignore[arg-type]
+            lambda: Cached("exact", True),
+            lambda: Cached("exact", float("nan")),
+            lambda: Cached("exact", 30, max_entries=0),
+            lambda: Cached("exact", 30, clock=time.monotonic),  # type: ignore[arg-type]
+        ],
+    )
+    def test_a_wrong_option_is_rejected(self, wrong: Callable[[], Cached]) -> None:
+        with pytest.raises(InvalidOption):
+            wrong()
 
     @pytest.mark.parametrize("ttl", [0, -1, "soon", None])
     def test_no_time_is_refused(self, ttl: Any) -> None:
-        with pytest.raises(InvalidOption, match=r"Cached\(ttl\)=.*: expected seconds"):
+        with pytest.raises(
+            InvalidOption, match=r"Cached\(ttl\)=.*: must be (seconds|at least 0\.000001 seconds)"
+        ):
             Cached("exact", ttl)
 
     def test_what_is_cached_cannot_be_cached(self) -> None:
-        with pytest.raises(InvalidOption, match=r"Cached\(count\)=.*: expected what is not cached"):
+        with pytest.raises(InvalidOption, match=r"Cached\(count\)=.*: must be what is not cached"):
             Cached(Cached("exact", 30), 30)  # type: ignore[arg-type]

@@ -6,14 +6,22 @@ from typing import Any
 
 import pytest
 from litestar.datastructures import MultiDict as OfLitestar
+from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 from werkzeug.datastructures import MultiDict as OfWerkzeug
 
-from hasten._queries import pairs_of
+from hasten._queries import header_of, is_debug, pairs_of
 from tests.http.hosts import django_app, untyped
 
 PAIRS = [("a", "1 &"), ("a", ""), ("b", "é")]
 TEXT = "a=1+%26&a=&b=%C3%A9"
+
+
+def request_of(app: Starlette | None = None) -> Request:
+    headers = [(b"if-none-match", b'"a"')]
+    scope = {"type": "http", "query_string": TEXT.encode(), "headers": headers}
+    return Request(scope if app is None else scope | {"app": app})
 
 
 def of_django() -> Any:
@@ -32,6 +40,7 @@ def of_django() -> Any:
         lambda: OfLitestar(PAIRS),
         lambda: OfWerkzeug(PAIRS),
         of_django,
+        request_of,
     ],
 )
 def test_names_and_values(make: Any) -> None:
@@ -44,3 +53,16 @@ def test_names_and_values(make: Any) -> None:
 def test_of_a_dict() -> None:
     assert pairs_of({"a": "1"}) == [("a", "1")]
     assert pairs_of("") == []
+
+
+def test_a_request_has_headers() -> None:
+    assert header_of(request_of(), "if-none-match") == '"a"'
+    assert header_of(request_of(), "etag") is None
+    assert header_of(QueryParams(TEXT), "if-none-match") is None
+
+
+def test_a_request_tells_whether_its_application_is_in_debug_mode() -> None:
+    assert is_debug(request_of(Starlette(debug=True)))
+    assert not is_debug(request_of(Starlette()))
+    assert not is_debug(request_of())
+    assert not is_debug(TEXT)

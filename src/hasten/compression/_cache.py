@@ -10,12 +10,12 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Headers, header_values
+from hasten._checks import check_flag
 from hasten._loops import is_asyncio, require_asyncio
 from hasten._sizes import Size, to_bytes
 from hasten.compression._codecs import Codec
 from hasten.compression._head import Head, is_shared
 from hasten.compression._negotiation import Coding
-from hasten.compression._options import to_flag
 from hasten.compression._place import Place
 
 CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
@@ -90,7 +90,7 @@ class CompressionCache:
 
     def __init__(self, max_size: Size = "64mb", *, recompress: bool = False) -> None:
         self._max_bytes = to_bytes("max_size", max_size)
-        self.recompress = to_flag("recompress", recompress)
+        self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._under_way: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
 from hasten._loops import result_of
 from hasten._sizes import Size, to_bytes
@@ -21,9 +22,6 @@ from hasten.compression._decoders import BadData, Decoder
 from hasten.compression._negotiation import Coding, coding_name
 from hasten.compression._options import (
     to_codings,
-    to_count,
-    to_flag,
-    to_threads,
 )
 from hasten.compression._pool import Pool
 from hasten.errors import BodyRefused
@@ -98,12 +96,12 @@ class DecompressionMiddleware:
         buffered: bool = False,
     ) -> None:
         self.app = app
-        self._buffered = to_flag("buffered", buffered)
+        self._buffered = check_flag("buffered", buffered)
         self._max_bytes = to_bytes("max_size", max_size, at_least=1)
-        self._max_ratio = to_count("max_ratio", max_ratio, at_least=1)
-        self._max_codings = to_count("max_encodings", max_encodings, at_least=1)
+        self._max_ratio = check_whole_number("max_ratio", max_ratio, 1)
+        self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
-        self._pool = Pool("decompression", to_threads(threads))
+        self._pool = Pool("decompression", threads)
         self._decoders = decoders.available(to_codings("encodings", encodings))
 
     def __repr__(self) -> str:

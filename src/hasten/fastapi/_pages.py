@@ -52,7 +52,8 @@ class Paginate(_pagination.Paginator[P]):
     With an envelope of your own, ``response_model=Posts.response_model`` describes it.
     """
 
-    if TYPE_CHECKING:  # the overloads of the base class, for this one
+    # A type checker would take the inherited overloads to make a Paginator, not a Paginate.
+    if TYPE_CHECKING:
 
         @overload
         def __init__(
@@ -91,13 +92,8 @@ class Paginate(_pagination.Paginator[P]):
         """The dependency that reads the parameters of a page: ``Depends(Posts.params)``."""
 
         def read(request: Request) -> PageParams:
-            if self._advise == "auto" and request.app.debug:
-                self._start_advising()
-            return self.parse(
-                request.query_params.multi_items(),
-                if_none_match=request.headers.get("if-none-match"),
-                known=() if self._known_names is None else _names_of_route(request),
-            )
+            known = () if self._known_names is None else _names_of_route(request)
+            return self.parse(request, known=known)
 
         return _dependency(read, self._described())
 
@@ -217,10 +213,8 @@ class Fields(_fields.FieldSelector[T]):
         """The dependency that reads the fields of a request: ``Depends(Users.params)``."""
 
         def read(request: Request) -> FieldSet:
-            return self.parse(
-                request.query_params.multi_items(),
-                known=_names_of_route(request) if self._refuses_unknown else (),
-            )
+            known = _names_of_route(request) if self._refuses_unknown else ()
+            return self.parse(request, known=known)
 
         return _dependency(read, {self.parameter: _described_fields(self)})
 

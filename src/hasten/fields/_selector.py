@@ -208,8 +208,9 @@ class FieldSelector(Generic[T]):
     def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
         """Read which fields a request asks for, or the default. Raises `InvalidParameter`.
 
-        query is the query of the URL: its text, its pairs, or the object of a framework. known are
-        the names of the other parameters of this route, for unknown="refuse".
+        query is the query of the URL (its text, its pairs, or the object of a framework), or a
+        request of Starlette, FastAPI or Litestar. known are the names of the other parameters of
+        this route, for unknown="refuse".
         """
         pairs = pairs_of(query)
         if self._refuses_unknown:

@@ -29,7 +29,7 @@ import msgspec
 
 from hasten import _django
 from hasten._logs import format_traceback
-from hasten.errors import MisplacedCall
+from hasten.errors import UsageError
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
@@ -135,7 +135,7 @@ class _Upstream:
 
     def send(self, message: Message) -> None:
         if self.is_forked:
-            raise MisplacedCall(
+            raise UsageError(
                 "progress and log lines of a job must come from the process that runs its "
                 "handler, not from one that the handler has forked"
             )

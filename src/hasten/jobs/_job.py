@@ -242,7 +242,7 @@ class Job(Generic[T_co]):
 class SyncJob(Generic[T_co]):
     """The methods of a job, blocking. In a running event loop they warn, because they block it.
 
-    `result` raises `MisplacedCall` there: use `await job.result()`.
+    `result` raises `UsageError` there: use `await job.result()`.
     """
 
     __slots__ = ("_job",)

@@ -23,7 +23,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Final
 
-from hasten.errors import MisplacedCall, ProcessDied
+from hasten.errors import ProcessDied, UsageError
 from hasten.jobs._child import (
     CONNECTION_LOST,
     STOP_SIGNALS,
@@ -67,7 +67,7 @@ class Processes:
     def __init__(self, size: int) -> None:
         # Set by multiprocessing in a child that is still importing the program's main module.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise MisplacedCall(
+            raise UsageError(
                 "a worker cannot start while a child process imports the main module: put what "
                 'starts it below `if __name__ == "__main__":`'
             )

@@ -555,7 +555,7 @@ class Queue:
 class SyncQueue:
     """The methods of a queue, blocking. In a running event loop they warn, because they block it.
 
-    `close` and iterating over `events` raise `MisplacedCall` there.
+    `close` and iterating over `events` raise `UsageError` there.
     """
 
     def __init__(self, queue: Queue) -> None:

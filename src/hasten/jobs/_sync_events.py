@@ -14,7 +14,7 @@ class SyncQueueEvents:
     """The events of a queue, blocking: `for event in queue.sync.events():`. See `QueueEvents`.
 
     The iteration ends when another thread calls `close`. In a running event loop it raises
-    `MisplacedCall`: use `async for event in queue.events()` there.
+    `UsageError`: use `async for event in queue.events()` there.
     """
 
     def __init__(self, events: QueueEvents) -> None:

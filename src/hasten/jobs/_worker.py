@@ -32,7 +32,7 @@ from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
 from hasten._store import File
-from hasten.errors import InvalidOption, MisplacedCall, StoreError, StoreInterrupted, StoreRejected
+from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected, UsageError
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _suspects as suspects
 from hasten.jobs._lane import Lane
@@ -148,7 +148,7 @@ class Worker:
         Raises what `Queue.check_tasks` raises.
         """
         if self._lanes:
-            raise MisplacedCall("this worker has been started already: make another one")
+            raise UsageError("this worker has been started already: make another one")
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -277,7 +277,7 @@ class Worker:
         """End gracefully; returns when all is stored or handed back. Safe to call twice.
 
         If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises
-        what the worker itself has failed with, and `MisplacedCall` in a handler of this worker.
+        what the worker itself has failed with, and `UsageError` in a handler of this worker.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
@@ -289,7 +289,7 @@ class Worker:
         self._begin_to_stop(grace)
         if asyncio.current_task() in self._running():
             # It would be handed back, and stop the next worker, too.
-            raise MisplacedCall("a handler cannot wait for its own worker, which is stopping now")
+            raise UsageError("a handler cannot wait for its own worker, which is stopping now")
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from hasten._clock import Clock, check_clock
 from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
@@ -42,12 +43,16 @@ class Cached:
     Each process has its own cache: one total for each database, select, values and scope. If a
     setting of the session decides which rows are visible (row-level security), pass ``scope=`` to
     say whose they are. A page that shows more rows than the cached total corrects it.
+
+    The ttl goes by a monotonic timer, or by clock: ``Cached("exact", ttl=30, clock=store.clock)``
+    uses the clock of a `hasten.Store`, which tests can move.
     """
 
     count: CountName | Capped | CountFunction
     ttl: Duration
     max_entries: int = 1024
-    """How many totals to keep. The least recently used one is dropped first."""
+    """How many totals to keep. The least recently used one is removed first."""
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         count: object = self.count
@@ -58,6 +63,8 @@ class Cached:
         most: object = self.max_entries
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise InvalidOption("max_entries", most, "a whole number from 1")
+        if self.clock is not None:
+            check_clock(self.clock)
 
 
 Uncached: TypeAlias = CountName | Capped

@@ -45,8 +45,9 @@ _MIN_DIFFERENT: Final = 6
 _MAX_EVEN_STEPS: Final = 2
 _PLACEHOLDER: Final = re.compile(rb"change[-_ ]?(me|this|it)|placeholder", re.IGNORECASE)
 
-# The same secret may sign other things elsewhere: none of them is a cursor.
-_PURPOSE: Final = b"hasten.pagination._cursor\0"
+# The same secret may sign other things elsewhere: none of them is a cursor. Part of every token
+# that clients hold, so it stays as it is, whatever this module is called.
+_PURPOSE: Final = b"hasten.pagination.cursor\0"
 
 _START_AGAIN: Final = "leave it out to start from the first page"
 

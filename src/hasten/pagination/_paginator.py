@@ -22,7 +22,7 @@ from typing import (
 )
 
 from hasten._answers import EncodedResponse, etag_of, names_tag
-from hasten._queries import QueryLike, pairs_of
+from hasten._queries import QueryLike, header_of, is_debug, pairs_of
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
@@ -32,12 +32,12 @@ from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
 from hasten.pagination import _sources as sources
+from hasten.pagination._count_cache import CountCache
 from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, Uncached, to_counting
 from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint, in_cursor
 from hasten.pagination._order import Order, SortKey, check_sort, parse_sort
 from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_of
 from hasten.pagination._params import Limits, Mode, PageParams
-from hasten.pagination._remembered import Remembered
 from hasten.pagination._sources import Items, Reading, Source, Window
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class Paginator(Generic[P]):
     - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?pgae=2``.
     - advise: warn (`PaginationWarning`), once for each of the first 100 queries, if no index has
       its order, and of other things that matter once the table is large. "auto" warns in
-      development: with ``python -X dev``, and in FastAPI with ``FastAPI(debug=True)``.
+      development: with ``python -X dev``, and when `parse` gets a request of an application
+      with ``debug=True`` (`params` of FastAPI does).
 
     Raises `InvalidOption` for a wrong option.
     """
@@ -167,7 +168,7 @@ class Paginator(Generic[P]):
         self._keys = _to_keys(secret, mode)
         self._count_pages = to_counting("exact" if count == "auto" else count)
         self._count_stretches = to_counting("none" if count == "auto" else count)
-        self._remembered = Remembered(count) if isinstance(count, Cached) else None
+        self._count_cache = CountCache(count) if isinstance(count, Cached) else None
         self._attributes = _sortable(self.fields.allowed)
         self._etag = _to_flag("etag", etag)
         self._version = _to_version(version)
@@ -223,11 +224,16 @@ class Paginator(Generic[P]):
     ) -> PageParams:
         """Read what a request asks for. Raises `InvalidParameter`.
 
-        query is the query of the URL: its text, its pairs, or the object of a framework.
-        if_none_match is the header of that name, which version= needs. known are the names of the
-        other parameters of this route, for unknown="refuse".
+        query is the query of the URL (its text, its pairs, or the object of a framework), or a
+        request of Starlette, FastAPI or Litestar. if_none_match is the header of that name, which
+        version= needs; by default it is that of the request. known are the names of the other
+        parameters of this route, for unknown="refuse".
         """
         pairs = pairs_of(query)
+        if if_none_match is None:
+            if_none_match = header_of(query, "if-none-match")
+        if self._advise == "auto" and self.model is not None and is_debug(query):
+            self._plans.advise = True
         q = params.parse(
             pairs,
             self._limits,
@@ -343,10 +349,6 @@ class Paginator(Generic[P]):
         page._responder = self._responder(q)
         return cast("P", page)
 
-    def _start_advising(self) -> None:
-        if self.model is not None:
-            self._plans.advise = True
-
     def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
         """The names of all parameters, None if others are ignored."""
         if unknown == "ignore":
@@ -368,7 +370,7 @@ class Paginator(Generic[P]):
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
         chosen, allowed = self._chosen(q, fields)
         plan = self._plans.of(statement, chosen, q.order)
-        if q.page is None or self._version or self._remembered:
+        if q.page is None or self._version or self._count_cache:
             # Whose rows these are: what the caller says, and the schemas that they come from.
             schemas = self._running.schemas_of(db, plan.reading, plan.own.execution_options)
             scope = [scope, schemas] if schemas else scope
@@ -379,7 +381,7 @@ class Paginator(Generic[P]):
             signer = self._signer(q, mark)
         dialect = self._running.dialect_of(db, plan.reading)
         origin = _Origin(scope, [], 0)
-        if self._version or self._remembered:
+        if self._version or self._count_cache:
             origin = _Origin(scope, *self._running.database_of(db, plan.reading))
         return self._read(plan, statement, dialect, q, chosen, origin, signer)
 
@@ -443,15 +445,15 @@ class Paginator(Generic[P]):
         """The total if it is known already, or else how the page is to count it."""
         if not isinstance(how, Cached):
             return how if not callable(how) else (yield from self._planning.counted(how, statement))
-        assert self._remembered is not None
+        assert self._count_cache is not None
         key = fingerprint("count", _name_of(self.model), *origin, plan.parts())
-        known = self._remembered.get(key)
+        known = self._count_cache.get(key)
         if known is None:
             if callable(how.count):
                 known = yield from self._planning.counted(how.count, statement)
             else:
                 known = Count(*(yield from plan.total(dialect, how.count)))
-            self._remembered.put(key, known)
+            self._count_cache.put(key, known)
         return known
 
     # Reading anything else -----------------------------------------------------------------------

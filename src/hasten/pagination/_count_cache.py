@@ -1,0 +1,43 @@
+"""A cache of totals, for `Cached`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from hasten._clock import SYSTEM_CLOCK, now_ns_of
+from hasten._durations import to_us
+from hasten.pagination._counts import Cached, Count
+
+
+class CountCache:
+    """The totals of one `Cached`, by a fingerprint of what was counted. Thread-safe."""
+
+    def __init__(self, cached: Cached) -> None:
+        self._ttl_ns = to_us("Cached(ttl)", cached.ttl) * 1000
+        self._max_entries = cached.max_entries
+        # The system's clock may be set back; without a clock of its own it uses the monotonic one.
+        self._now_ns = now_ns_of(None if cached.clock is SYSTEM_CLOCK else cached.clock)
+        self._entries: OrderedDict[bytes, tuple[int, Count]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: bytes) -> Count | None:
+        """Return the total, or None if there is none or it has expired."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            expires_ns, count = entry
+            if self._now_ns() >= expires_ns:
+                del self._entries[key]
+                return None
+            self._entries.move_to_end(key)
+            return count
+
+    def put(self, key: bytes, count: Count) -> None:
+        """Store a total. If the cache is full, the least recently used total is removed."""
+        with self._lock:
+            self._entries[key] = (self._now_ns() + self._ttl_ns, count)
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
