@@ -154,6 +154,9 @@ DOORS: Final = {
     "rich": ("hasten._cli", "hasten._cli.*"),
 }
 
+# Packages in which imports below TYPE_CHECKING may still close a ring.
+RINGS_OF_TYPES: Final = ("hasten.ratelimit",)
+
 # What a pure rule has no business with: its clock, dice and bytes come in as arguments.
 IMPURE: Final = frozenset(
     {"asyncio", "threading", "time", "random", "secrets", "os", "pathlib", "socket", "sqlite3"}

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from hasten._checks import check_number
 from hasten._durations import MAX_MS, Duration, to_ms
-from hasten.errors import InvalidOption
 
 DEFAULT_CAP: Final = 3600.0
 
@@ -29,7 +29,7 @@ class Fixed:
 
     def __post_init__(self) -> None:
         to_ms("backoff", self.delay)
-        _check_jitter(self.jitter)
+        check_number("jitter", self.jitter, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Exponential:
         to_ms("backoff", self.delay)
         if self.cap is not None:
             to_ms("backoff cap", self.cap)
-        _check_jitter(self.jitter)
+        check_number("jitter", self.jitter, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,3 @@ def _with_jitter(delay: int, jitter: float, random: float) -> int:
     if jitter == 0:
         return delay
     return int(random * delay * jitter + delay * (1 - jitter))
-
-
-def _check_jitter(jitter: object) -> None:
-    if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
-        raise InvalidOption("jitter", jitter, "a number from 0 to 1")

@@ -18,6 +18,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import remembered
+from hasten._checks import check_flag, check_time, check_whole_number
 from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
@@ -43,18 +44,6 @@ RESERVED_IDS: Final = frozenset(
 )
 
 
-def check_whole(option: str, value: object, least: int, most: int = MAX_COUNT) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidOption(option, value, f"a whole number from {least:,} to {most:,}")
-    return value
-
-
-def check_switch(option: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidOption(option, value, "True or False")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Keep:
     """How long finished jobs are kept: the newest `count`, and none older than `age`.
@@ -68,7 +57,7 @@ class Keep:
 
     def __post_init__(self) -> None:
         if self.count is not None:
-            check_whole("Keep(count)", self.count, 0)
+            check_whole_number("Keep(count)", self.count, 0, MAX_COUNT)
         if self.age is not None:
             to_ms("Keep(age)", self.age)
 
@@ -175,11 +164,9 @@ def _check(
             raise InvalidOption(option, value, f"one of the options {', '.join(sorted(known))}")
         match option:
             case "attempts" | "priority" | "keep_logs":
-                changes[option] = check_whole(option, value, *_BOUNDS[option])
+                changes[option] = check_whole_number(option, value, *_BOUNDS[option])
             case "lifo":
-                if not isinstance(value, bool):
-                    raise InvalidOption(option, value, "True or False")
-                changes[option] = value
+                changes[option] = check_flag(option, value)
             case "delay":
                 changes["delay_ms"] = to_ms(option, value)
             case "at":
@@ -286,11 +273,8 @@ def check_name(what: str, name: object) -> str:
 
 
 def _epoch_ms(option: str, value: object) -> int:
-    if not isinstance(value, datetime):
-        raise InvalidOption(option, value, "a datetime")
-    if value.tzinfo is None:
-        raise InvalidOption(option, value, "a datetime with a time zone, such as datetime.now(UTC)")
-    return round((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+    since_epoch = check_time(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
+    return round(since_epoch.total_seconds() * 1000)
 
 
 # On the wire ------------------------------------------------------------------------------------

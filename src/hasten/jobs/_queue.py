@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, 
 from msgspec import UNSET
 
 from hasten import _portal
+from hasten._checks import check_flag, check_whole_number
 from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten._durations import Duration, to_ms
 from hasten._sizes import Size, to_bytes
@@ -39,14 +40,13 @@ from hasten.jobs._function_origin import Execution
 from hasten.jobs._functions import describe
 from hasten.jobs._job import Job
 from hasten.jobs._options import (
+    MAX_COUNT,
     MAX_PRIORITY,
     JobOptions,
     TaskOptions,
     check_job_options,
     check_name,
-    check_switch,
     check_task_options,
-    check_whole,
 )
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
@@ -102,8 +102,8 @@ class Queue:
         self.max_size = to_bytes("max_size", max_size, at_least=1)
         if self.max_size > MAX_SIZE:
             raise InvalidOption("max_size", max_size, "256mb at most: some stores hold no more")
-        self.show_values = check_switch("show_values", show_values)
-        self.check_arguments = check_switch("check_arguments", check_arguments)
+        self.show_values = check_flag("show_values", show_values)
+        self.check_arguments = check_flag("check_arguments", check_arguments)
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
@@ -225,7 +225,7 @@ class Queue:
             give_up_on=give_up_on,
             check_arguments=self.check_arguments
             if check_arguments is None
-            else check_switch("check_arguments", check_arguments),
+            else check_flag("check_arguments", check_arguments),
             options=options,
             made_in=made_in,
         )
@@ -368,8 +368,8 @@ class Queue:
         records = await self.engine.page(
             self.name,
             _check_state(state),
-            offset=check_whole("offset", offset, 0),
-            limit=check_whole("limit", limit, 0),
+            offset=check_whole_number("offset", offset, 0, MAX_COUNT),
+            limit=check_whole_number("limit", limit, 0, MAX_COUNT),
             newest_first=newest_first,
         )
         return [Job(self, record.id, record) for record in records]
@@ -428,7 +428,7 @@ class Queue:
             data=None if data is UNSET else self._encode_data((await self._find(id)).name, data),
             priority=None
             if priority is None
-            else check_whole("priority", priority, 0, MAX_PRIORITY),
+            else check_whole_number("priority", priority, 0, MAX_PRIORITY),
             delay_ms=None if delay is None else to_ms("delay", delay),
             progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
@@ -510,7 +510,7 @@ class Queue:
         if checked is State.ACTIVE:
             raise InvalidOption("state", state, "one whose jobs are not running")
         if limit is not None:
-            check_whole("limit", limit, 0)
+            check_whole_number("limit", limit, 0, MAX_COUNT)
         before_ms = self.clock.now_ms() - to_ms("older_than", older_than)
         return await self._purge({checked}, before_ms, limit)
 
