@@ -106,6 +106,25 @@ class TestCancel:
         assert await ids_in(engine, State.FAILED) == kept
 
 
+async def test_a_client_without_croniter_leaves_cron_jobs_to_other_workers(
+    engine: RedisEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it ran one, nobody would add the next job, and the schedule would end."""
+    await add(engine, "a", opts='{"repeat":{"pattern":"* * * * *"}}')
+    await add(engine, "b", opts='{"repeat":{"every":1000}}')
+    await add(engine, "c")
+    with shared_redis().client() as client:
+        for id in ("a", "b"):
+            client.hset(key(engine, id), "rjk", "scheduler")
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_has_cron", False)
+        assert await take(engine, 9) == ["b", "c"]
+        assert (await job(engine, "a")).state is State.DELAYED
+        assert "queue mail: job a: left to other workers" in caplog.text
+        assert "pip install hasten[schedules]" in caplog.text
+    assert await take(engine, 9, "t2", now_ms=NOW + 5_000) == ["a"]
+
+
 async def test_a_claim_cancelled_while_it_adds_a_cron_job_is_orphaned(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

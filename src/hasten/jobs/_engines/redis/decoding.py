@@ -152,7 +152,7 @@ class SettleReply(msgspec.Struct, array_like=True, gc=False):
     next_due_ms: int | float | bool
     lost: list[str]
     cron_jobs: list[tuple[str, str, str]]  # id, scheduler, options
-    errors: list[tuple[str, str]]  # id of a job, and why an effect on other jobs failed
+    errors: list[tuple[str, str]]  # id of a job, and what failed
 
 
 _settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)

@@ -33,7 +33,7 @@ from hasten.errors import (
     StoreRejected,
     WrongState,
 )
-from hasten.jobs._cron import next_match_ms
+from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
 from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
 from hasten.jobs._engines.redis import script_requests
@@ -101,6 +101,7 @@ class RedisEngine:
         )
         self._url = address.shown
         self._orphans = _OrphanedClaims()
+        self._has_cron = cron.is_available()
         self._probed_ms: dict[str, int] = {}  # by queue: the time of the server at the last probe
         self._beginning: dict[Future[str], int] = {}  # calls of `begin_events`, and their process
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
@@ -208,14 +209,13 @@ class RedisEngine:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
-            row = script_requests.claim_row(claim, self._orphans.of(queue, now_ms))
+            orphans = self._orphans.of(queue, now_ms)
+            row = script_requests.claim_row(claim, orphans, has_cron=self._has_cron)
         request = script_requests.settle(queue, outcomes, row, now_ms)
         try:
             reply = decode_settled(await self._run(verb, queue, request))
             for id, problem in reply.errors:
-                logger.error(
-                    "queue %s: an effect of job %s on other jobs failed: %s", queue, id, problem
-                )
+                logger.error("queue %s: job %s: %s", queue, id, problem)
             if reply.cron_jobs:
                 await self._add_next_runs(queue, reply, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
@@ -634,7 +634,7 @@ def _next_run_ms(opts: str, now_ms: int) -> int:
     """Return the next due time of a scheduler from the options of its job. Raises `ValueError`."""
     options = _iteration_options.decode(opts)
     after_ms = max(now_ms, int(options.prevMillis))
-    return next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
+    return cron.next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
 
 
 def _record(queue: str, id: str, state: State, due_ms: int | None, fields: Any) -> JobRecord:

@@ -29,9 +29,9 @@ pack: Final = msgspec.msgpack.Encoder().encode
 Row = tuple[Any, ...]
 
 
-def claim_row(claim: Claim, orphans: Sequence[str]) -> Row:
+def claim_row(claim: Claim, orphans: Sequence[str], *, has_cron: bool) -> Row:
     """Pack a claim. orphans are the tokens of orphaned claims."""
-    return claim.count, claim.token, claim.worker, claim.lease_ms, orphans
+    return claim.count, claim.token, claim.worker, claim.lease_ms, orphans, has_cron
 
 
 def keep_rule(keep: Keep) -> tuple[int, int]:

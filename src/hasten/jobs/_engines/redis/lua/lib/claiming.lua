@@ -1,7 +1,7 @@
 -- uses: schedulers
 -- Claims ready jobs: moves them to active and leases them.
 --
--- claim is {count, token, worker, lease in ms, orphans = {token, …}}. Returns the jobs as arrays in the order of
+-- claim is {count, token, worker, lease in ms, orphans = {token, …}, whether the client can parse cron patterns}. Returns the jobs as arrays in the order of
 -- `JobRecord`'s fields up to `worker`; the time before which no other job is ready, or false; and the jobs of cron
 -- schedulers, {id, scheduler, options}, whose next run the client computes.
 local NONE = cjson.null
@@ -58,12 +58,32 @@ local function take_ready_ids(q, count)
   return ids
 end
 
+-- A client without a parser of cron patterns does not run the jobs of such schedulers, because it could not add the
+-- next one: the job is delayed, for another worker.
+local SKIPPED_MS = 5000
+
+local function has_cron_pattern(opts)
+  local ok, options = pcall(cjson.decode, opts or '{}')
+  return ok and type(options) == 'table' and type(options['repeat']) == 'table' and options['repeat'].pattern
+end
+
+local function skip(q, id, now)
+  call('LREM', q.base .. 'active', 1, id)
+  call('HSET', q.base .. id, 'delay', SKIPPED_MS)
+  delay_until(q, id, now + SKIPPED_MS)
+  errors[#errors + 1] = { id, 'left to other workers: cron patterns need croniter (pip install hasten[schedules])' }
+end
+
 local function lease(q, id, claim, now)
   local job_key = q.base .. id
   local job = read_fields(job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
     'stc', 'defa', 'rjk')
   if not job[1] and not job[2] then
     call('LREM', q.base .. 'active', 1, id) -- the id of a job that no longer exists
+    return nil
+  end
+  if job[11] and not claim[6] and has_cron_pattern(job[3]) then
+    skip(q, id, now)
     return nil
   end
   local started = whole(job[8]) + 1

@@ -56,7 +56,7 @@ local function attempt(id, ...)
   if not ok then
     problem = type(problem) == 'table' and problem.err or tostring(problem)
     redis.log(redis.LOG_WARNING, 'hasten: job ' .. id .. ' of ' .. KEYS[1] .. ' ' .. problem)
-    errors[#errors + 1] = { id, problem }
+    errors[#errors + 1] = { id, 'an effect on other jobs failed: ' .. problem }
   end
 end
 
