@@ -74,7 +74,7 @@ async def test_what_takes_too_much_memory_fails_its_job_once(
     monkeypatch.setattr(options, "_decoder", Decoder())
     job = await add(queue, opts='{"large":1}')
     reason = await run(queue, job)
-    assert reason == "its options cannot be read: decoding it takes more memory than there is"
+    assert reason == "its options cannot be read: decoding it takes more memory than available"
 
 
 async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None:

@@ -656,7 +656,7 @@ class TestDeclaring:
     def test_arguments_without_names_cannot_be_stored(
         self, queue: Queue, star: Callable[..., None]
     ) -> None:
-        with pytest.raises(InvalidTask, match=r"\*values is not possible: use a list or a dict"):
+        with pytest.raises(InvalidTask, match=r"\*values is not supported: use a list or a dict"):
             queue.task(name="star")(star)
 
     @pytest.mark.parametrize(

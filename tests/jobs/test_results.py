@@ -103,7 +103,7 @@ class TestResult:
         self, queue: Queue, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """At once where an event names the job, else at the next look."""
-        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 0.1)
+        monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.1)
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result(timeout=30))
         await settle_waiting()
@@ -123,8 +123,8 @@ class TestResult:
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All in turn, also where events come all the time."""
-        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 0.01)
-        monkeypatch.setattr("hasten.jobs._results.LOOKS_AT_ONCE", 10)
+        monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.01)
+        monkeypatch.setattr("hasten.jobs._results.CHECKED_AT_ONCE", 10)
         looks: list[list[str]] = []
         ends = queue.engine.ends
 
@@ -330,7 +330,7 @@ class TestResultOfAJobThatIsNotKept:
     async def test_of_a_reader_that_missed_events_is_looked_for_at_once(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 3600)
+        monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 3600)
         job = await queue.add("send")
         read = queue.engine.events
         waiting = asyncio.Event()

@@ -66,23 +66,22 @@ DEFAULT_MAX_SIZE: Final = "1mb"
 MAX_SIZE: Final = 256 * 1024 * 1024  # every store can hold this, and the rest of a job, in one text
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
-"""A job to add: the name of its task, its data and, if you like, its options."""
+"""A job to add: the name of its task, its data and optionally its options."""
 
 
 class Queue:
     """A queue of jobs, by name, in a store: `Queue("mail")`, or `Queue("mail", store)`.
 
-    store is a `Store`, or the URL of one. Queues that are given the same `Store` share its
-    connections and transactions, its clock and its life. A URL makes a store that this queue has
-    for itself: two queues with `memory://` share nothing. None means the store of the process,
-    which all queues that name none share: `Store.from_env()`, made at the first use. Nothing is
-    opened before the first use.
+    store is a `Store` or a URL. Queues with the same `Store` share its connections, transactions,
+    clock and life cycle. A URL makes a store for this queue only: two queues with `memory://` share
+    nothing. None is the default store of the process, which all queues without a store share:
+    `Store.from_env()`, made at the first use. Nothing is opened before the first use.
 
-    max_size limits the JSON of a job's data, of its result and of its progress. show_values is
-    whether the errors about data that does not fit a task may repeat its values: errors are stored
-    and logged. check_arguments is whether arguments are checked against the annotations of a task
-    when a job is added: without it, a job that does not fit fails when a worker takes it. options
-    hold for all its tasks that do not set them themselves.
+    max_size limits the JSON of a job's data, result and progress. show_values is whether errors
+    about data that does not fit a task may contain its values: errors are stored and logged.
+    check_arguments is whether arguments are checked against the annotations of a task when a job is
+    added; without this check, a job that does not fit fails when a worker claims it. options are
+    the defaults for all tasks of the queue.
 
     A queue may be used from several event loops and threads, and after a fork. `aclose`, or the end
     of `async with`, closes what the queue has opened.
@@ -110,7 +109,7 @@ class Queue:
         self.store_use = use_of(store)
         self._is_open = False
         if self.store_use.made is not None:
-            open_engine(self.store_use.made)  # opens nothing, but reports what is missing or wrong
+            open_engine(self.store_use.made)  # opens nothing, but reports wrong options
         self.producer = Producer(self)
         self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
 
@@ -120,28 +119,28 @@ class Queue:
 
     @property
     def store(self) -> Store:
-        """Where its jobs are."""
+        """The store of its jobs."""
         return self.store_use.store
 
     @property
     def clock(self) -> Clock:
         """The clock of its store."""
         store = self.store_use.made
-        return SYSTEM_CLOCK if store is None else store.clock  # the default store has no other one
+        return SYSTEM_CLOCK if store is None else store.clock  # the default store has this one
 
     @property
     def engine(self) -> Engine:
-        """What keeps its jobs in the store, which is in use from now on until `aclose`."""
+        """The engine of the store, which is in use from now on until `aclose`."""
         if not self._is_open:
             self._is_open = True
             self.store_use.acquire(self)
         return self.store_use.engine()
 
     async def aclose(self) -> None:
-        """Close the store, if it is this queue's own, and no worker uses it. Safe to call twice.
+        """Close the store if it was made from a URL and no worker uses it. Safe to call twice.
 
-        The store of the process is closed with the last of its queues and workers. A `Store` that
-        was given to the queue stays open. The queue may be used again, and opens its store again.
+        The default store is closed with the last of its queues and workers. A `Store` that was
+        passed to the queue stays open. The queue may be used again; it reopens its store then.
         """
         self._is_open = False
         self.producer.close()
@@ -161,7 +160,7 @@ class Queue:
 
     # Tasks --------------------------------------------------------------------------------------
 
-    # The signatures overlap: a function of a Context is a function, too. The first that fits holds.
+    # The signatures overlap, as a function of a Context is a function, too. The first match wins.
     @overload
     def task(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
@@ -198,23 +197,24 @@ class Queue:
     ) -> Any:
         """Make a function a task of this queue: `@queue.task` or `@queue.task(attempts=5)`.
 
-        name is the function's unless given; a producer in another language adds jobs by it.
-        An `async def` runs in the worker's event loop, a plain function in a thread, either in
-        a process of its own with run_in="process". If a plain function returns a coroutine, that
-        is awaited. give_up_on are exceptions after which no further attempt is made.
-        check_arguments as in `Queue`, whose choice holds for None.
+        name is the name of the function by default; producers in other languages use it. An
+        `async def` runs in the worker's event loop, a plain function in a thread, and either in a
+        process of its own with run_in="process". If a plain function returns a coroutine, it is
+        awaited. give_up_on are exceptions after which the job is not retried. check_arguments is
+        the choice of the `Queue` if None.
 
-        Raises `InvalidOption`, also for a name that another task of this queue object has, and
-        `InvalidTask` for what cannot be called with stored arguments.
+        Raises `InvalidOption`, also for the name of another task of this queue object, and
+        `InvalidTask` for a function that cannot be called with stored arguments.
 
         options: attempts (total runs, 1), backoff (a delay, "exponential", `Fixed`, `Exponential`,
-        or a function of the attempt and the error), timeout of one run, expires (fails if not
-        started that long after it was due), delay, priority (1 first, 2,097,151 last; 0, none,
-        before all), lifo, keep_completed and keep_failed (`Keep`, a count, True or False),
-        keep_logs (the newest lines of `ctx.log` that are kept, 1,000). Times are `Duration`s.
+        or a function of the attempt and the error), timeout of one run, expires (the job fails if
+        it has not started so long after it was due), delay, priority (1 first, 2,097,151 last; 0,
+        no priority, before all), lifo, keep_completed and keep_failed (`Keep`, a count, True or
+        False), keep_logs (how many of the newest lines of `ctx.log` are kept, 1,000). Times are
+        `Duration`s.
 
-        After a time-out, a thread that is in a long call in C is left behind after some seconds:
-        it may still run while the next attempt does.
+        After a time-out, a thread in a long call in C is abandoned after some seconds: it may still
+        run during the next attempt.
         """
         caller = sys._getframe(1)
         made_in = Execution.of(caller.f_code, caller.f_globals)
@@ -246,7 +246,7 @@ class Queue:
         if name is None:
             name = getattr(function, "__name__", None)
         if name is None:
-            expected = f"@queue.task(name=…) for {function!r}, which has no name of its own"
+            expected = f"@queue.task(name=…) for {function!r}, which has no name"
             raise InvalidOption("name", name, expected)
         definition = TaskDefinition(
             function,
@@ -278,18 +278,18 @@ class Queue:
         )
 
     def check_tasks(self) -> None:
-        """Check what could not be checked when the tasks were made. A worker does so at its start.
+        """Check the annotations of all tasks. A worker does this when it starts.
 
-        Annotations may name what is defined further down in a module, or comes to be there later.
-        Raises `InvalidTask` or `InvalidOption`, which names the task.
+        Annotations may refer to names that are defined further down in a module, so they cannot all
+        be checked when a task is made. Raises `InvalidTask` or `InvalidOption` with the task.
         """
         for definition in self.tasks.values():
             definition.check()
 
     def decode_result(self, task: str, text: str) -> Any:
-        """A stored result as the task's own return type, where the task is known here.
+        """Decode a stored result, to the return type of the task if the queue has this task.
 
-        Raises `ValueError` if it is no JSON.
+        Raises `ValueError` for invalid JSON.
         """
         definition = self.tasks.get(task)
         return definition.parameters.decode_result(text) if definition else decode_json(text)
@@ -297,10 +297,10 @@ class Queue:
     # Producing ----------------------------------------------------------------------------------
 
     async def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
-        """Add a job by the name of its task: for tasks that live elsewhere, in any language.
+        """Add a job by the name of its task: for tasks of other programs, in any language.
 
-        data is its arguments by parameter name, or any JSON that the other side understands. For a
-        task of this queue object it is checked. Options as in `using`.
+        data is the arguments by parameter name, or any JSON that the other program understands. It
+        is checked if this queue object has the task. For options see `using`.
 
         Raises `InvalidArgument` for data that does not fit, `PayloadTooLarge` or `StoreError`.
         """
@@ -313,8 +313,8 @@ class Queue:
         Up to 1,000 jobs are added in one transaction: all or none. A job with a delay, a priority
         or a job_id counts as two, and each 2,000 bytes of data as one more. A larger call is
         several transactions, in the order of the jobs. Nothing is added if one of the jobs is
-        refused before that; if the store fails after the first transaction, `AddedInPart` has the
-        ids of the jobs that are stored.
+        invalid; if the store fails after the first transaction, `AddedInPart` has the ids of the
+        jobs that are stored.
         """
         return await self.producer.submit_many([self._prepare(*_unpack(job)) for job in jobs])
 
@@ -328,7 +328,7 @@ class Queue:
         return self.producer.template(check_name("task", name), options), text
 
     def _encode_data(self, name: str, data: object) -> str:
-        """The JSON of the data of a task's job. Raises `InvalidArgument` or `PayloadTooLarge`."""
+        """Encode and check the data of a job. Raises `InvalidArgument` or `PayloadTooLarge`."""
         try:
             encoded = encode_json({} if data is None else data)
         except NotStorable as exc:
@@ -351,7 +351,7 @@ class Queue:
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Job[Any] | None:
-        """The job with this id; None if there is none, or no more."""
+        """Return the job with this id; None if it does not exist, or no longer."""
         _check_id(id)
         (record,) = await self.engine.get(self.name, [id])
         return None if record is None else Job(self, id, record)
@@ -359,11 +359,11 @@ class Queue:
     async def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
-        """A page of the jobs in a state, in the order in which they would be taken.
+        """Return a page of the jobs in a state, in the order in which they would be claimed.
 
-        The page skips offset jobs and has limit jobs at most. Delayed ones come by due time, active
-        ones by start, finished ones by finish. On Redis a long page is read in portions: jobs that
-        move meanwhile may be missing.
+        The page skips offset jobs and has limit jobs at most. Delayed jobs are sorted by due time,
+        active ones by start, finished ones by finish. On Redis a long page is read in portions:
+        jobs that move meanwhile may be missing.
         """
         records = await self.engine.page(
             self.name,
@@ -375,28 +375,29 @@ class Queue:
         return [Job(self, record.id, record) for record in records]
 
     async def counts(self) -> dict[State, int]:
-        """How many jobs are in each state."""
+        """Return how many jobs are in each state."""
         return await self.engine.count(self.name)
 
     def events(self, *, after: str | None = None) -> QueueEvents:
-        """What happens to the queue's jobs, in any process: `async for event in queue.events():`.
+        """Follow the events of all jobs, in any process: `async for event in queue.events():`.
 
-        after is the `cursor` of the last event that was seen; None starts now, at the call. See
-        `QueueEvents`. At least the newest 10,000 events are kept, but of large results, errors
-        and progress no more than 32 MiB. A value of more than 64 KiB stays with its job: the event
-        has its size in `omitted_bytes`, and no value.
+        after is the `cursor` of the last event that was read; None starts at this call. See
+        `QueueEvents`. At least the newest 10,000 events are kept, but no more than 32 MiB of large
+        results, errors and progress. A value of more than 64 KiB is stored with its job only: the
+        event has its size in `omitted_bytes`, and no value.
         """
         return QueueEvents(lambda: self.engine, self.name, after)
 
-    # Looking after ------------------------------------------------------------------------------
+    # Administration -----------------------------------------------------------------------------
 
     async def cancel(self, *ids: str) -> list[str]:
-        """End jobs: at once if they have not started, else their workers stop them, anywhere.
+        """Cancel jobs. They fail with the error "cancelled".
 
-        They fail with the error "cancelled". Returns the ids of those that had not finished. A
-        running job may still complete before its worker learns of the call. Raises `WrongState`
-        for the next run of a BullMQ scheduler, which goes with its scheduler, when the others are
-        cancelled. Many jobs are cancelled in portions; if the call fails halfway, repeat it.
+        Jobs that have not started fail at once, running ones are stopped by their workers, on any
+        machine. A running job may still complete before that. Returns the ids of the jobs that had
+        not finished. Raises `WrongState` for the next run of a BullMQ scheduler, after the others
+        are cancelled: cancel it with its scheduler. Many jobs are cancelled in portions; if the
+        call fails halfway, repeat it.
         """
         chosen = _check_ids(ids)
         found = await self.engine.cancel(self.name, chosen, now_ms=self.clock.now_ms())
@@ -411,16 +412,15 @@ class Queue:
         delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
-        """Change a job: what is given, all at once.
+        """Change a job in one step: only the given values change.
 
-        data takes the place of the arguments by parameter name; a run that has begun goes on with
-        those it has. priority puts a job that waits behind those that have it already, and holds
-        for later attempts; no finished job has one. delay, of a delayed job, counts from now;
-        a job that expires does so when it would have. progress is any JSON value of up to the
-        queue's max_size.
+        data replaces the arguments by parameter name; a run in progress keeps its own. priority
+        places a waiting job behind those that have this priority, and applies to later attempts; a
+        finished job cannot have one. delay, of a delayed job only, counts from now; the time of
+        expiry does not change. progress is any JSON value of up to the queue's max_size.
 
-        Raises `JobNotFound`, or `WrongState` if the job's state does not allow one of the changes:
-        then none was made.
+        Raises `JobNotFound`, or `WrongState` if the state of the job does not allow one of the
+        changes: then none is made.
         """
         _check_id(id)
         change = Change(
@@ -456,15 +456,15 @@ class Queue:
         return found
 
     async def retry(self, *ids: str) -> list[str]:
-        """Run failed jobs again, with a full set of attempts; completed ones, too.
+        """Run finished jobs again, failed and completed ones, with all their attempts.
 
-        Returns the ids of those that are queued again: a job in another state stays as it is. Many
-        jobs are moved in portions; if the call fails halfway, repeat it.
+        Returns the ids of the jobs that are queued again; jobs in another state are not changed.
+        Many jobs are moved in portions; if the call fails halfway, repeat it.
         """
         return await self._requeue(ids, FINISHED)
 
     async def promote(self, *ids: str) -> list[str]:
-        """Run delayed jobs now. Returns the ids of those that were delayed; see `retry`."""
+        """Run delayed jobs now. Returns the ids of the jobs that were delayed; see `retry`."""
         return await self._requeue(ids, {State.DELAYED})
 
     async def _requeue(self, ids: Sequence[str], sources: Collection[State]) -> list[str]:
@@ -474,9 +474,9 @@ class Queue:
         return _those(chosen, found, lambda state: state in sources)
 
     async def remove(self, *ids: str) -> list[str]:
-        """Delete jobs and all that belongs to them, running ones excepted: cancel those first.
+        """Delete jobs with their logs and children, except running ones: cancel these first.
 
-        Returns the ids of those that are deleted. Many jobs are deleted in portions; if the call
+        Returns the ids of the deleted jobs. Many jobs are deleted in portions; if the call
         fails halfway, repeat it.
         """
         chosen = _check_ids(ids)
@@ -484,9 +484,9 @@ class Queue:
         return _those(chosen, found, lambda state: state is not State.ACTIVE)
 
     async def drain(self, *, delayed: bool = False) -> int:
-        """Delete the jobs that wait to run; also those that are delayed, if asked for.
+        """Delete the jobs that wait to run, and with `delayed=True` the delayed ones as well.
 
-        Returns how many there were. Running and finished ones stay. Many jobs are deleted in
+        Returns how many were deleted. Running and finished jobs are kept. Many jobs are deleted in
         portions; if the call fails halfway, repeat it.
         """
         states = {State.WAITING, State.PRIORITIZED} | ({State.DELAYED} if delayed else set())
@@ -499,12 +499,12 @@ class Queue:
         older_than: Duration,
         limit: int | None = None,
     ) -> list[str]:
-        """Delete jobs in a state that finished (or were added) longer ago than older_than.
+        """Delete the jobs in a state that finished (or were added) longer ago than older_than.
 
-        `clean("completed", older_than="1d")`; with 0 all of them. At most limit jobs are deleted,
-        in the order of `jobs`: finished ones from the oldest, waiting ones from the next to run.
-        Returns their ids. Many jobs are deleted in portions; if the call fails halfway, repeat it.
-        Raises `InvalidOption` for the state active: running jobs are cancelled, not cleaned.
+        `clean("completed", older_than="1d")`; 0 deletes all of them. At most limit jobs are
+        deleted, in the order of `jobs`: the oldest finished or the next waiting ones first. Returns
+        their ids. Many jobs are deleted in portions; if the call fails halfway, repeat it. Raises
+        `InvalidOption` for the state active: cancel running jobs instead.
         """
         checked = _check_state(state)
         if checked is State.ACTIVE:
@@ -525,8 +525,8 @@ class Queue:
     async def obliterate(self, *, force: bool = False) -> None:
         """Delete the queue with all its jobs, events and settings.
 
-        Raises `WrongState` while jobs are running, unless force: then their workers find that
-        they have lost them. A large queue is deleted in portions, and is paused meanwhile; if the
+        Raises `WrongState` while jobs are running, unless force is True: then their workers lose
+        the leases, and discard the results. A large queue is paused and deleted in portions; if the
         call fails halfway, repeat it.
         """
         if not force:
@@ -536,19 +536,20 @@ class Queue:
         await self.engine.obliterate(self.name)
 
     async def pause(self) -> None:
-        """Let no worker, anywhere, take jobs of this queue until `resume`. Running ones go on."""
+        """Keep workers from claiming jobs of this queue until `resume`. Running jobs continue."""
         await self.engine.pause(self.name, now_ms=self.clock.now_ms())
 
     async def resume(self) -> None:
-        """End a pause."""
+        """End a pause: workers claim jobs of this queue again."""
         await self.engine.resume(self.name, now_ms=self.clock.now_ms())
 
     async def is_paused(self) -> bool:
+        """Return whether the queue is paused."""
         return await self.engine.is_paused(self.name)
 
     @property
     def sync(self) -> SyncQueue:
-        """The same methods for code without an event loop."""
+        """The same methods, blocking, for code without an event loop."""
         return SyncQueue(self)
 
 
@@ -662,7 +663,7 @@ class SyncQueue:
 
 
 class TaskDecorator(Protocol):
-    """What `@queue.task(…)` returns: it keeps the signature of what it decorates."""
+    """The type of `@queue.task(…)`: it keeps the signature of the decorated function."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -701,14 +702,14 @@ def _check_id(id: object) -> str:
 
 
 def _check_ids(ids: Iterable[object]) -> list[str]:
-    """Ids of a call, each once, in its order."""
+    """Check the ids of a call, and return each once, in order."""
     return list(dict.fromkeys(map(_check_id, ids)))
 
 
 def _those(
     ids: Sequence[str], found: Sequence[State | None], moves: Callable[[State], bool]
 ) -> list[str]:
-    """The ids of the jobs that were found in a state from which a verb moves them."""
+    """Return the ids of the jobs that were found in a state from which a verb moves them."""
     return [id for id, state in zip(ids, found, strict=True) if state is not None and moves(state)]
 
 
