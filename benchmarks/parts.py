@@ -17,7 +17,7 @@ class Part(ABC):
 
     name: ClassVar[str]
     left_out: Mapping[str, str]
-    """Who is not measured (the name of a contestant), and why."""
+    """Contestants that are not measured, each with the reason."""
 
     @abstractmethod
     def show(self) -> None:

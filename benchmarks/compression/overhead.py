@@ -1,4 +1,4 @@
-"""What a middleware adds to a call, without a server: where little or nothing is compressed."""
+"""What a middleware adds to a call, where little or nothing is compressed."""
 
 from __future__ import annotations
 

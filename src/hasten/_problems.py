@@ -9,7 +9,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from hasten._answers import EncodedResponse
+from hasten._responses import EncodedResponse
 
 DETAIL: Final = "Too many requests, please try again later."
 

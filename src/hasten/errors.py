@@ -9,10 +9,11 @@ HastenError
 ├── InvalidTask             a function cannot be a task: fix the function     (also TypeError)
 ├── InvalidArgument         an argument does not fit the task: fix the call   (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
-├── BodyRefused             a request's compressed body is broken or too large: answer its status
-├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
-├── RowNotFound             there is no such row: answer its status          (also LookupError)
-├── LimitExceeded           a limit has no room left: answer its status, or try again later
+├── RequestRefused          a request cannot be served: send its status and problem()
+│   ├── BodyRefused         the compressed body is malformed or too large
+│   ├── InvalidParameter    a parameter of the query is invalid               (also ValueError)
+│   ├── RowNotFound         there is no such row                             (also LookupError)
+│   └── LimitExceeded       a rate limit is exceeded: retry later
 ├── LimitNotFound           this request is under no limit of that name      (also LookupError)
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do it; most kinds wrote nothing
@@ -45,12 +46,10 @@ One is no error, but advice that comes as a warning: `PaginationWarning`.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
-from hasten._answers import EncodedResponse
 from hasten._escapes import printable
 
 if TYPE_CHECKING:
@@ -196,21 +195,63 @@ class PayloadTooLarge(InvalidArgument):
         self.limit = limit
 
 
-class BodyRefused(HastenError):
-    """The compressed body of a request was not decoded to its end."""
+class RequestRefused(HastenError):
+    """A request cannot be served, and the client is at fault or has to wait.
+
+    status and `problem` are for the response, and so are headers, as far as there are any.
+    `EncodedResponse.for_error(error)` makes a response of them. code is for programs.
+    """
+
+    status: int
+    code: str
+    headers: Mapping[str, str] = {}
+
+    def problem(self) -> dict[str, object]:
+        """Return the body of the response, for ``application/problem+json``. RFC 9457."""
+        return {
+            "type": "about:blank",  # the status says what kind it is: RFC 9457, section 4.2.1
+            "title": _TITLES[self.status],
+            "status": self.status,
+            "detail": str(self),
+            "code": self.code,
+        }
+
+
+# Python's own HTTPStatus has older phrases for some. RFC 9110, section 15.
+_TITLES: Final = {
+    400: "Bad Request",
+    404: "Not Found",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+class BodyRefused(RequestRefused):
+    """The compressed body of a request was not decoded to its end.
+
+    status is 413 for a body that is too large or takes too long, 415 for an encoding that is not
+    accepted, and 400 for a malformed body.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"the body of this request was refused: {reason}")
+        super().__init__(f"request body refused: {reason}")
         self.status = status
         self.reason = reason
+        self.code = _BODY_CODES[status]
 
 
-class InvalidParameter(HastenError, ValueError):
-    """A parameter of a request has a value that it cannot have. No database was asked.
+_BODY_CODES: Final = {400: "malformed_body", 413: "body_too_large", 415: "unsupported_encoding"}
 
-    code is for programs: "out_of_range", "unknown_name". status is the answer's: 422, or 400 for
-    a cursor that is not ours. value is what came, None if it is not to be repeated. minimum,
-    maximum and allowed are the bounds that the value missed, as far as it has some.
+
+class InvalidParameter(RequestRefused, ValueError):
+    """A parameter of a request has a value that it cannot have. The database was not queried.
+
+    code is for programs: "out_of_range", "unknown_name". status is 422, or 400 for an invalid
+    cursor. value is the text that the client sent, None if the response must not repeat it.
+    minimum, maximum and allowed are the bounds that the value missed, as far as it has some.
     """
 
     def __init__(
@@ -235,16 +276,8 @@ class InvalidParameter(HastenError, ValueError):
         self.allowed = tuple(allowed)
 
     def problem(self) -> dict[str, object]:
-        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
-        # "about:blank" says that the status tells the kind; the title is then its phrase.
-        problem: dict[str, object] = {
-            "type": "about:blank",
-            "title": "Bad Request" if self.status == 400 else "Unprocessable Content",
-            "status": self.status,
-            "detail": str(self),
-            "code": self.code,
-            "parameter": self.parameter,
-        }
+        """Return the body of the response, with parameter, minimum, maximum and allowed."""
+        problem = {**super().problem(), "parameter": self.parameter}
         if self.minimum is not None:
             problem["minimum"] = self.minimum
         if self.maximum is not None:
@@ -252,10 +285,6 @@ class InvalidParameter(HastenError, ValueError):
         if self.allowed:
             problem["allowed"] = list(self.allowed)
         return problem
-
-    def response(self) -> EncodedResponse:
-        """The whole answer, which any ASGI framework can return."""
-        return _answer(self.status, self.problem())
 
 
 def _assignment(parameter: str, value: str | None) -> str:
@@ -265,73 +294,52 @@ def _assignment(parameter: str, value: str | None) -> str:
     return f"{parameter}={value!r}" if len(value) <= 100 else f"{parameter}={value[:100]!r}…"
 
 
-class RowNotFound(HastenError, LookupError):
-    """The row that a request is for is not there, or this client may not know of it."""
+class RowNotFound(RequestRefused, LookupError):
+    """The requested row does not exist, or this client must not see it."""
 
     status = 404
+    code = "not_found"
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"there is no such {kind}")
         self.kind = kind
 
-    def problem(self) -> dict[str, object]:
-        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
-        return {
-            "type": "about:blank",
-            "title": "Not Found",
-            "status": self.status,
-            "detail": str(self),
-            "code": "not_found",
-        }
 
-    def response(self) -> EncodedResponse:
-        """The whole answer, which any ASGI framework can return."""
-        return _answer(self.status, self.problem())
+class LimitExceeded(RequestRefused):
+    """A rate limit is exceeded. decision has the facts.
 
-
-class LimitExceeded(HastenError):
-    """A limit has no room left. decision is what it said of the hit.
-
-    status is the answer's: 429, or 503 if the store is away and `on_store_error` is "deny".
+    status is 429, or 503 if the store is unavailable and `on_store_error` is "deny".
     """
 
     def __init__(self, decision: Decision) -> None:
-        reason = "its store is unavailable" if decision.unavailable else "it is exceeded"
+        reason = "its store is unavailable" if decision.unavailable else "exceeded"
         super().__init__(
             f"limit {decision.name!r}: {reason}; retry in {math.ceil(decision.retry_after):,} s"
         )
         self.decision = decision
         self.retry_after = decision.retry_after
         self.status = 503 if decision.unavailable else 429
-
-    def problem(self) -> dict[str, object]:
-        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
-        if self.status == 503:
-            return {
-                "type": _PROBLEM_TYPES + "temporary-reduced-capacity",
-                "title": "Service Unavailable",
-                "status": self.status,
-                "detail": "The server is busy, please try again later.",
-            }
-        return {
-            "type": _PROBLEM_TYPES + "quota-exceeded",
-            "title": "Too Many Requests",
-            "status": self.status,
-            "detail": "Too many requests, please try again later.",
-            "violated-policies": [self.decision.name],
-        }
-
-    def response(self) -> EncodedResponse:
-        """The whole answer, which any ASGI framework can return."""
-        answer = _answer(self.status, self.problem())
-        told = {
+        self.code = "store_unavailable" if decision.unavailable else "limit_exceeded"
+        self.headers = {
             "retry-after": str(max(1, math.ceil(self.retry_after))),
             "cache-control": "no-store",
         }
-        return answer._replace(headers=answer.headers | told)
 
-
-_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+    def problem(self) -> dict[str, object]:
+        """Return the body of the response: a problem type that IANA has registered."""
+        if self.status == 503:
+            kind, detail = "temporary-reduced-capacity", "The server is busy"
+        else:
+            kind, detail = "quota-exceeded", "Too many requests"
+        problem = {
+            "type": f"https://iana.org/assignments/http-problem-types#{kind}",
+            "title": _TITLES[self.status],
+            "status": self.status,
+            "detail": f"{detail}, please try again later.",
+        }
+        if self.status == 429:
+            problem["violated-policies"] = [self.decision.name]
+        return problem
 
 
 class LimitNotFound(HastenError, LookupError):
@@ -519,9 +527,3 @@ class ProcessDied(RunFailed):
         else:
             super().__init__(f"the process that ran it has died: {how}")
         self.how = how
-
-
-def _answer(status: int, problem: dict[str, object]) -> EncodedResponse:
-    # Escaped to ASCII: what a client sent may hold what no encoding has.
-    body = json.dumps(problem).encode()
-    return EncodedResponse(body, status, {"content-type": "application/problem+json"})

@@ -17,7 +17,9 @@ ROOT: Final = Path(__file__).parents[2]
 
 PAGES: Final = [
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from hasten._answers import EncodedResponse
+from hasten._responses import EncodedResponse
 from hasten.errors import InvalidOption
 from hasten.fields import FieldSelector, Partial
 from hasten.pagination import CursorPage, Envelope, Page, Paginator

@@ -1,4 +1,4 @@
-"""The application without compression: what the others' costs are counted from."""
+"""The application without compression: the baseline of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starlette's GZipMiddleware, as it comes."""
+"""Starlette's GZipMiddleware with its defaults."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from benchmarks.compression.contestant import PythonContestant
 
 class StarletteLevel6(PythonContestant):
     title = "Starlette, level 6"
-    remark = "zlib's own default level, which most who tune it choose"
+    remark = "gzip at level 6, the default level of zlib"
     packages = ("starlette",)
 
     @staticmethod

@@ -78,7 +78,8 @@ class CompressionCache:
     body that is not there yet wait for one compression. The application still makes each response;
     the cache saves the time to compress it. A compressed body is sent only for the very bytes that
     it was made of: an ETag that does not change with the body does no harm. Bodies above 4 MB are
-    not kept.
+    not kept. Bodies do not expire: the least recently used ones are dropped when room is needed, so
+    the cache has no clock, and a test needs no `ManualClock` for it.
 
     With recompress, a body that was found three times is compressed once again, at the highest
     level that is worth it, in an idle thread. The bytes that clients get then change, which only a

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hasten._answers import EncodedResponse, etag_of, names_tag
+from hasten._responses import EncodedResponse, etag_of, names_tag
 
 TAG = '"abc"'
 
