@@ -372,7 +372,10 @@ class TestWhatCanBeATask:
             (classmethod(lambda cls: None), "a classmethod object cannot be a task"),
             (Greeter, "the class Greeter cannot be a task: use a function"),
             (functools.partialmethod(greet, "Hi"), "cannot be a task: it is not a function"),
-            ("mails", "'mails' cannot be a task: it is not a function (a name is name=…)"),
+            (
+                "mails",
+                "'mails' cannot be a task: it is not a function. Write @queue.task(name=…) to set a name",
+            ),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
             (max, "task 'max': the parameters of <built-in function max> are unknown"),
