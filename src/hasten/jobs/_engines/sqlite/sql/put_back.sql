@@ -1,5 +1,5 @@
--- End runs without finishing the job, a row each: seq, token, kind, error, traceback, delay, sequence, now; then the queue.
--- kind 'retry' counts an attempt; 'postpone' and 'release' do not; 'release' goes to the front.
+-- End runs without finishing their jobs, one row each: seq, token, kind, error, traceback, delay, sequence, now; then the queue.
+-- kind 'retry' counts an attempt, 'postpone' and 'release' do not. A released job goes to the front.
 UPDATE hasten_jobs NOT INDEXED
 SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
                  WHEN priority > 0 THEN 'prioritized' ELSE 'waiting' END,
