@@ -374,8 +374,7 @@ class TestWhatCanBeATask:
             (functools.partialmethod(greet, "Hi"), "cannot be a task: it is not a function"),
             (
                 "mails",
-                "'mails' cannot be a task: it is not a function. Write @queue.task(name=…) to set "
-                "a name",
+                "it is not a function. Write @queue.task(name=…) to set a name",
             ),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
