@@ -99,7 +99,7 @@ class TestAdd:
 class TestCursors:
     """Where a job's events begin: what ends it comes later."""
 
-    async def test_come_before_all_that_happens_to_the_job_later(self, engine: Engine) -> None:
+    async def test_come_before_all_later_events_of_the_job(self, engine: Engine) -> None:
         """With one that is added, and with one that is there already."""
         await add(engine, "before")
         added = await engine.add([new_job("a"), new_job(), new_job("b", delay_ms=5)], now_ms=NOW)
@@ -113,7 +113,7 @@ class TestCursors:
             ]
             assert failed.error == "cancelled"
 
-    async def test_come_after_what_happened_before_the_call(self, engine: Engine) -> None:
+    async def test_come_after_all_earlier_events(self, engine: Engine) -> None:
         """Else a job that is added anew could be told the end of an older one of its id."""
         await start(engine, "a")
         await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
@@ -132,7 +132,7 @@ class TestIds:
         assert sorted(set(given), key=int) == given
         assert len(given) == 3
 
-    async def test_are_never_given_twice(self, engine: Engine) -> None:
+    async def test_are_never_assigned_twice(self, engine: Engine) -> None:
         """Who remembers the id of a removed job must not find another one under it."""
         (first,) = await engine.add([new_job()], now_ms=NOW)
         await engine.remove(QUEUE, [first.id], now_ms=NOW)
@@ -140,7 +140,7 @@ class TestIds:
         assert second.id != first.id
         assert not await exists(engine, first.id)
 
-    async def test_are_given_once_under_contention(self, engine: Engine) -> None:
+    async def test_are_assigned_once_under_contention(self, engine: Engine) -> None:
         batches = [[new_job() for _ in range(n)] for n in range(1, 21)]
         answers = await asyncio.gather(*(engine.add(batch, now_ms=NOW) for batch in batches))
         assert [len(batch) for batch in answers] == list(range(1, 21))

@@ -92,7 +92,7 @@ class TestWait:
             assert await take(engine, 1, now_ms=NOW + 100) == ["a"]
             await soon(task)
 
-    async def test_may_be_given_up(self, engine: Engine) -> None:
+    async def test_may_be_cancelled(self, engine: Engine) -> None:
         """A worker that stops cancels it; nothing of it is left behind."""
         async with waiting(engine):
             pass
