@@ -74,10 +74,10 @@ class Caller:
         }
 
     def time_us(self, path: str) -> float:
-        start = time.perf_counter()
+        start = time.process_time()  # other processes do not add to it
         for _ in range(CALLS):
             self._call(path, discard)
-        return (time.perf_counter() - start) / CALLS * 1e6
+        return (time.process_time() - start) / CALLS * 1e6
 
     def _call(self, path: str, send: Any) -> None:
         try:

@@ -67,7 +67,6 @@ class CaseResult:
 class PaginationPart(Part):
     """Collects measurements, database by database, and shows them."""
 
-    name: ClassVar[str]
     about: ClassVar[str]
 
     def __init__(self, sizes: Sizes) -> None:

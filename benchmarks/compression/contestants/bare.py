@@ -11,8 +11,8 @@ class Bare(PythonContestant):
     remark = "no compression"
     packages = ("uvicorn", "uvloop", "httptools")
 
-    @staticmethod
-    def wrap(app: Application) -> Application:
+    @classmethod
+    def wrap(cls, app: Application) -> Application:
         return app
 
 

@@ -13,8 +13,8 @@ class Litestar(PythonContestant):
     remark = "brotli (an encoding has to be chosen) at its default 5; else gzip at level 9"
     packages = ("litestar", "brotli")
 
-    @staticmethod
-    def wrap(app: Application) -> Application:
+    @classmethod
+    def wrap(cls, app: Application) -> Application:
         from litestar.config.compression import CompressionConfig
         from litestar.middleware.compression import CompressionMiddleware
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 
@@ -10,12 +9,7 @@ class Starlette(PythonContestant):
     title = "Starlette"
     remark = "defaults: gzip at level 9"
     packages = ("starlette",)
-
-    @staticmethod
-    def wrap(app: Application) -> Application:
-        from starlette.middleware.gzip import GZipMiddleware
-
-        return GZipMiddleware(app)
+    middleware = "starlette.middleware.gzip:GZipMiddleware"
 
 
 CONTESTANT = Starlette

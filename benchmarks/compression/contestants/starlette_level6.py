@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.asgi import Application
+from typing import ClassVar
+
 from benchmarks.compression.contestant import PythonContestant
 
 
@@ -10,12 +11,8 @@ class StarletteLevel6(PythonContestant):
     title = "Starlette, level 6"
     remark = "gzip at level 6, the default level of zlib"
     packages = ("starlette",)
-
-    @staticmethod
-    def wrap(app: Application) -> Application:
-        from starlette.middleware.gzip import GZipMiddleware
-
-        return GZipMiddleware(app, compresslevel=6)
+    middleware = "starlette.middleware.gzip:GZipMiddleware"
+    options: ClassVar = {"compresslevel": 6}
 
 
 CONTESTANT = StarletteLevel6
