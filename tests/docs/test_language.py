@@ -73,7 +73,6 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/explanation/benchmarks.md",
     "docs/explanation/compression.md",
     "docs/explanation/internals.md",
     "docs/explanation/limits.md",
