@@ -37,7 +37,6 @@ PHRASES: Final = {
     r"cannot be meant": "is invalid",
     r"is known of": "is stored about",
     r"stands? between": "is in front of",
-    r"stands? beside": "is next to",
     r"stands? in for": "replaces",
     r"harms? requests": "blocks requests",
     r"who (asks|sends|waits|goes|went|is refused|was refused)": "a client that …",
