@@ -40,7 +40,7 @@ from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 from hasten.jobs._stop_signals import STOP_SIGNALS
-from hasten.jobs._tasks import TaskCore
+from hasten.jobs._task_definition import TaskDefinition
 
 # An order of up to this size is written without a thread: the smallest buffer of a pipe holds it.
 SMALL_ORDER_BYTES: Final = 4_096
@@ -76,24 +76,23 @@ class Processes:
 
     async def run(
         self,
-        core: TaskCore,
+        task: TaskDefinition,
         run: Run,
         report: Callable[[RunUpdate], None],
         *,
-        max_bytes: int,
         started: Callable[[], None],
     ) -> str | Failure:
         """Run a job in a child. Returns the result as JSON; raises `ProcessDied`.
 
         started is called when a child is free for the job.
         """
-        function = core.function
+        function = task.function
         order = Order(
             next(_numbers),
             function.__module__,
             function.__qualname__,
             run.lease.job,
-            max_bytes,
+            task.max_size,
         )
         async with self._room:
             if run.should_stop():
