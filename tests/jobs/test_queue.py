@@ -157,7 +157,7 @@ class TestPlace:
         on_server = Queue("mail", Store("redis://localhost", **given)).engine
         assert isinstance(on_file, SqliteEngine)
         assert isinstance(on_server, RedisEngine)
-        assert on_file._database._busy_seconds == seconds
+        assert on_file._database._connector.busy_seconds == seconds
         assert on_server._server.address.timeout == seconds
 
     @pytest.mark.parametrize(
