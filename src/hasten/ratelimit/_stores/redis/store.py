@@ -23,7 +23,7 @@ from urllib.parse import quote
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._redis_address import Address, Kind
+from hasten._store_url import Address, Kind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
 from hasten.ratelimit._stores.operations import Hit, Operation, Peek
