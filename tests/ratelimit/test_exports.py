@@ -1,4 +1,4 @@
-"""What the package exports is what users get, whatever they import."""
+"""Users get what the package exports, whatever they import."""
 
 from __future__ import annotations
 
