@@ -163,7 +163,7 @@ class TestOutage:
     async def test_a_late_answer_ends_the_outage(
         self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
-        """A late response shows that the store is available. No probe is due, as the clock stands."""
+        """A late response shows that the store is available. No probe is due."""
         await hit(resilient, check(9))
         server.pause()
         for _ in range(FAILURES):
