@@ -102,7 +102,7 @@ class MemoryStore:
                             entries[key] = packed + cost
                         return outcome
                 elif rule.kind == "gcra" and packed.__class__ is int and cost <= rule.burst:
-                    owed_us = max(packed - now_us, 0)
+                    owed_us = packed - now_us if packed > now_us else 0
                     outcome = algorithms.decide_gcra(rule, owed_us, cost)
                     if outcome.ok:
                         entries[key] = now_us + owed_us + cost * rule.interval_us
