@@ -1,4 +1,4 @@
-"""What a request asks for."""
+"""The target of a request."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 from hasten._asgi import Headers, Scope, header_values
 
 
-class Place(NamedTuple):
-    """The address of a request as it came in: routers change the scope on its way."""
+class RequestTarget(NamedTuple):
+    """The target of a request as the client sent it: routers change the scope later."""
 
     method: str
     scheme: str
@@ -19,13 +19,13 @@ class Place(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """About the memory that it takes."""
+        """The approximate memory of the target."""
         return len(self.host) + 4 * len(self.path) + len(self.query)
 
 
-def place_of(scope: Scope) -> Place:
+def target_of(scope: Scope) -> RequestTarget:
     headers: Headers = scope["headers"]
-    return Place(
+    return RequestTarget(
         scope["method"],
         scope.get("scheme", "http"),
         header_values(headers, b"host") or b"",

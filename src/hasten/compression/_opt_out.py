@@ -16,15 +16,15 @@ def no_compression(endpoint: F) -> F:
     """Do not compress responses of an endpoint: ``@no_compression`` below the route's decorator.
 
     For functions and classes in FastAPI, Starlette and Litestar. Other frameworks (Django, Quart)
-    do not name the endpoint in the ASGI scope: there, set the response header ``Content-Encoding:
-    identity``. It works everywhere, and the middleware removes it.
+    do not store the endpoint in the ASGI scope: there, set the response header
+    ``Content-Encoding: identity``, which the middleware removes.
     """
     setattr(endpoint, _MARK, True)
     return endpoint
 
 
-def is_marked(scope: Scope) -> bool:
-    """Is the endpoint that the framework chose for this request marked?"""
+def has_opted_out(scope: Scope) -> bool:
+    """Return whether the endpoint of this request is decorated with `no_compression`."""
     endpoint = scope.get("endpoint")
     if endpoint is not None:
         return hasattr(endpoint, _MARK)

@@ -1,4 +1,4 @@
-"""Noticing that nothing has happened for a while."""
+"""A timer that runs an action after a period without activity."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-class Pause:
-    """Runs an action once `restart` has not been called for some seconds; never with None.
+class IdleTimer:
+    """Runs an action when `restart` was not called for some seconds. With None it never runs.
 
-    The action runs in a task of its own. What it raises is kept in `failure` for whoever comes
-    next: there is nobody else to be told.
+    The action runs in its own task. `failure` keeps its exception for the next send.
     """
 
     __slots__ = ("_action", "_loop", "_seconds", "_since", "_task", "_timer", "failure")
@@ -28,8 +27,8 @@ class Pause:
     def restart(self) -> None:
         if self._seconds is not None:
             self._since = self._loop.time()
-            # A timer that is running finds out by itself that it has to wait longer: to cancel and
-            # start one for each chunk would cost more than the chunk.
+            # A running timer extends itself: cancelling and starting one for each chunk would cost
+            # more than the chunk.
             if self._timer is None:
                 self._timer = self._loop.call_later(self._seconds, self._on_timer)
 
@@ -39,7 +38,7 @@ class Pause:
             self._timer = None
 
     async def close(self) -> None:
-        """Stop, and end the action if it is running."""
+        """Stop the timer, and cancel the action if it is running."""
         self.stop()
         if self._task is not None:
             self._task.cancel()
