@@ -112,7 +112,9 @@ def test_a_page_has_no_banned_phrase(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", [ROOT / "src" / "hasten" / "django"], ids=lambda path: path.name
+    "package",
+    [ROOT / "src" / "hasten" / name for name in ("django", "loadshedding", "ratelimit")],
+    ids=lambda path: path.name,
 )
 def test_no_string_of_the_source_has_a_banned_phrase(package: Path) -> None:
     files = [package] if package.suffix == ".py" else package.rglob("*.py")
