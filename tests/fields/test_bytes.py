@@ -259,10 +259,10 @@ class TestOwnWay:
         with pytest.raises(InvalidOption, match="frozen"):
             FieldSelector(ReadOnly, model=User)
 
-    def test_only_those_fields_go_that_way(self) -> None:
+    def test_only_those_fields_go_through_the_model(self) -> None:
         fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
-        making = fields._table().entity.making
-        assert {field.name for field in making.own_way} == {"created", "fullName"}
+        builder = fields._table().entity.builder
+        assert {field.name for field in builder.through_model} == {"created", "fullName"}
 
     @pytest.mark.parametrize("decorate", [model_validator(mode="after"), model_serializer])
     def test_a_rule_for_a_whole_model_is_refused(self, decorate: Callable[..., Any]) -> None:
@@ -301,7 +301,9 @@ class TestOtherModels:
             read(database, FieldSelector(Quiet, model=User), statement)
             == b'[{"id":1,"role":"admin"}]'
         )
-        with pytest.raises(InvalidOption, match="a BaseModel: a dataclass makes 'name' with all"):
+        with pytest.raises(
+            InvalidOption, match="a BaseModel: a dataclass cannot build 'name' without all"
+        ):
             FieldSelector(Loud, model=User)
 
     def test_a_msgspec_model_is_written_with_its_renamed_fields(self, database: str) -> None:

@@ -20,10 +20,10 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
+from hasten._coroutines import run_without_loop
+from hasten._sqlalchemy.execution import Database, blocking
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import AllowedFields, FieldSelector
-from hasten.fields._sql import run
-from hasten.fields._sql.running import Step
 from tests.fields.databases import (
     POSTS_OF_FIRST,
     USERS,
@@ -321,18 +321,21 @@ class TestToMany:
         """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
         fields = FieldSelector(UserOut, model=User, max_related=2)
         chosen = fields.parse("fields=posts(title)")
-        steps = fields._table().fetch(select(User), chosen, "postgresql")
         made = engine("postgresql")
+        executed: list[Any] = []
         with made.connect() as connection:
-            step = next(steps)
-            assert isinstance(step, Step)
-            step = steps.send(connection.execute(step.statement))
-        assert isinstance(step, Step)
-        further: Any = step.statement
+
+            async def execute(statement: Any, parameters: Any) -> Any:
+                executed.append(statement)
+                return connection.execute(statement, parameters)
+
+            database = Database(connection, execute, is_async=False)
+            run_without_loop(fields._table().fetch(database, select(User), chosen))
+        related = executed[1]
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-            written = further.params(hasten_keys=[1]).compile(
+            written = related.params(hasten_keys=[1]).compile(
                 made, compile_kwargs={"literal_binds": True}
             )
             explained = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {written}"))
@@ -470,13 +473,13 @@ class TestShapes:
         statement = select(User)
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
-            fields._shape(statement, fields.parse([("fields", asked)])).statement(statement)
+            fields._table().of(statement, fields.parse([("fields", asked)])).statement(statement)
         assert fields._table().count == 256
 
     def test_equal_selections_share_one_shape(self) -> None:
         fields = FieldSelector(UserOut, model=User)
         shapes = {
-            fields._shape(select(User), fields.parse([("fields", text)]))
+            fields._table().of(select(User), fields.parse([("fields", text)]))
             for text in ("id,name", "name,id", " id, name,id")
         }
         assert len(shapes) == 1
@@ -484,10 +487,11 @@ class TestShapes:
     def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
-        shape = Users._shape(statement, fields, apart=True)
+        shape = Users._table().of(statement, fields, without_joins=True)
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             found = session.execute(shape.statement(statement)).all()
-            rows = run(session, shape.read(found, session.get_bind().dialect.name))
+            execute = blocking(session).execute
+            rows = run_without_loop(shape.read(found, execute, session.get_bind().dialect.name))
         assert "JOIN" not in log[0]
         assert len(log) == 4
         assert rows == ask(database, str(fields), statement)
@@ -496,7 +500,7 @@ class TestShapes:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
-            str(fields._shape(statement, chosen).statement(statement))
+            str(fields._table().of(statement, chosen).statement(statement))
             for statement in (select(User).limit(number) for number in (5, 10))
         }
         assert len(texts) == 1
@@ -603,10 +607,10 @@ class TestStartUp:
         ("schema", "remedy"),
         [
             (["id", "nickname"], r"'nickname'.* 'nickname', but there is none: .*needs"),
-            (["id", "posts"], r"'posts' for the field 'posts', but it is something else"),
+            (["id", "posts"], r"'posts' for the field 'posts', but it is another kind"),
             (["id", "metadata"], r"'metadata'.* there is none"),
             (["id", "__table__"], "there is none"),
-            (["id", "first_tags"], "it is something else"),
+            (["id", "first_tags"], "it is another kind"),
             ({"x": AllowedFields(["id"])}, r"a relationship 'x' for the field 'x'"),
             ({"name": AllowedFields(["id"])}, r"a relationship 'name'.*opaque"),
             ({"team": [AllowedFields(["id"])]}, r"'team' that leads to many"),
@@ -643,7 +647,7 @@ class TestStartUp:
             FieldSelector(AllowedFields(UserOut), model=User, default=["id"])
 
     def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match="one without a field 'posts_id'"):
+        with pytest.raises(InvalidOption, match="a suffix without a field 'posts_id'"):
             FieldSelector({"posts": [TagOut], "posts_id": "id"}, model=User, more_suffix="_id")
 
 

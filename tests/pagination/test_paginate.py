@@ -19,8 +19,8 @@ from sqlalchemy.orm import ORMExecuteState, Session, aliased, joinedload, with_l
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.pagination import Capped, CursorPage, Page, PageParams, Paginator, SortKey
-from hasten.pagination._sql import paging
-from hasten.pagination._sql.planning import Plan
+from hasten.pagination._sql import offset_select
+from hasten.pagination._sql.page_query import PageQuery
 from tests.pagination.databases import (
     DATABASES,
     Author,
@@ -452,12 +452,12 @@ class TestCursors:
     ) -> None:
         """Or a client would follow it for ever."""
         token = stretch(sqlite, "limit=5").next_cursor
-        real = Plan.stretch
+        real = PageQuery.keyset_slice
 
-        def stuck(plan: Plan, dialect: str, position: Any, **options: Any) -> Any:
-            return real(plan, dialect, None, **options)
+        def stuck(query: PageQuery, position: Any, **options: Any) -> Any:
+            return real(query, None, **options)
 
-        monkeypatch.setattr(Plan, "stretch", stuck)
+        monkeypatch.setattr(PageQuery, "keyset_slice", stuck)
         with pytest.raises(InvalidOption, match="its own cursor"):
             stretch(sqlite, f"limit=5&cursor={token}")
 
@@ -499,7 +499,7 @@ class TestFiltersOfTheOrm:
     def test_on_deep_pages(
         self, session: Session, statement: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(paging, "DEFER_FROM", 0)
+        monkeypatch.setattr(offset_select, "DEFER_FROM", 0)
         for number, rows in ((1, 25), (3, 10), (4, 0)):
             found = page(session, f"page={number}&limit=25&sort=-grade", statement=statement)
             assert (len(found.data), found.total) == (rows, 60)
@@ -540,7 +540,7 @@ class TestInMemory:
                 Items.from_items(items, PageParams(1, 20, (), None, ()))  # type: ignore[arg-type]
 
     def test_cursors_need_a_key(self) -> None:
-        with pytest.raises(InvalidOption, match="tell items apart"):
+        with pytest.raises(InvalidOption, match="identify an item"):
             Walk.from_items(self.ROWS, Walk.parse(""))
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
+from hasten._sqlalchemy.execution import blocking
 from hasten.errors import InvalidParameter
 from hasten.pagination import Cached, Paginator
 
@@ -186,8 +187,8 @@ async def test_tenants_of_sessions_that_wait_are_told_apart() -> None:
 
     def mark(executor: Any) -> Any:
         """What cursors are signed for."""
-        plan = notes._plans.of(select(Note), notes.fields.allowed.default, ())
-        return notes._running.schemas_of(executor, plan.reading, plan.own.execution_options)
+        default = notes.fields.allowed.default
+        return notes._planner.query(blocking(executor), select(Note), default, ()).schemas()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

@@ -43,9 +43,10 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import StaticPool
 
+from hasten._sqlalchemy.execution import blocking
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
-from hasten.pagination._sql import paging
+from hasten.pagination._sql import offset_select
 from tests.effort import effort
 from tests.pagination.databases import (
     DATABASES,
@@ -220,7 +221,7 @@ def database(request: pytest.FixtureRequest) -> str:
 def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
     if name == "deep":
-        monkeypatch.setattr(paging, "DEFER_FROM", 0)
+        monkeypatch.setattr(offset_select, "DEFER_FROM", 0)
     return name
 
 
@@ -362,7 +363,7 @@ def asked_of_three(database: str, entity: Entity, name: str) -> tuple[int, int]:
             statement = made(entity, [name], "none", v | {"tenant": tenant})
             found = pages.sync.page(session, statement, pages.parse(""))
             assert found.total == len(everything(session, statement))
-    kept = pages._plans._outlines._by_structure.cache_info()
+    kept = pages._planner._plans._by_structure.cache_info()
     return kept.hits, kept.misses
 
 
@@ -574,10 +575,10 @@ def test_at_most_256_plans_are_kept() -> None:
             while number:
                 number, place = divmod(number, 3)  # noqa: PLW2901
                 statement = statement.where(names[place](Item, v))
-            pages._plans.of(statement, pages.fields.allowed.default, ())
-        assert pages._plans.count == 256
+            pages._planner.query(blocking(session), statement, pages.fields.allowed.default, ())
+        assert pages._planner.count == 256
         found = pages.sync.page(session, select(Item), pages.parse(""))
-        assert (found.total, pages._plans.count) == (180, 256)
+        assert (found.total, pages._planner.count) == (180, 256)
 
 
 def test_threads_share_what_is_kept(database: str) -> None:
@@ -595,7 +596,7 @@ def test_threads_share_what_is_kept(database: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         tenants = [number % 3 for number in range(60)]
         assert list(pool.map(ask, tenants)) == [{tenant} for tenant in tenants]
-    assert pages._plans.count == 1
+    assert pages._planner.count == 1
 
 
 asking: Final = ContextVar("asking", default=0)

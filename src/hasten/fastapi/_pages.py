@@ -31,12 +31,11 @@ from hasten import pagination as _pagination
 from hasten._answers import etag_of, send_answer
 from hasten._asgi import Headers, Receive, Scope, Send, header_values
 from hasten.errors import InvalidParameter, RowNotFound
-from hasten.fields import FieldSet, Partial, encode
-from hasten.pagination import CursorPage, Envelope, Page, PageParams, Source
+from hasten.fields import FieldSet, Partial, Row, encode
+from hasten.pagination import CursorPage, Envelope, Page, PageParams
 from hasten.pagination._page import described_in
 
 if TYPE_CHECKING:
-    from hasten.fields._sql import AsyncExecutor, Executor, Selection
     from hasten.pagination import PaginatorOptions, Secret
 
 P = TypeVar("P")
@@ -115,56 +114,19 @@ class Paginate(_pagination.Paginator[P]):
     @property
     def response_model(self) -> Any:
         """The model of the responses, with the names of this envelope."""
-        page, stretch = (
+        page, cursor_page = (
             described_in(self.envelope, self.schema, by_cursor=by_cursor)
             for by_cursor in (False, True)
         )
-        return {"page": page, "cursor": stretch, "both": page | stretch}[self._limits.mode]
+        return {"page": page, "cursor": cursor_page, "both": page | cursor_page}[self._limits.mode]
 
-    async def page(
-        self,
-        db: AsyncExecutor,
-        statement: Selection,
-        q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
-    ) -> P:
+    async def _select_page(self, *arguments: Any) -> P:
         with http_errors():
-            return await super().page(db, statement, q, fields, scope=scope)
+            return await super()._select_page(*arguments)
 
-    def _page_sync(
-        self,
-        db: Executor,
-        statement: Selection,
-        q: PageParams,
-        fields: FieldSet | None,
-        scope: object,
-    ) -> P:
+    async def _source_page(self, *arguments: Any) -> P:
         with http_errors():
-            return super()._page_sync(db, statement, q, fields, scope)
-
-    async def from_source(
-        self,
-        source: Source,
-        q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
-    ) -> P:
-        with http_errors():
-            return await super().from_source(source, q, fields, scope=scope)
-
-    def from_items(
-        self,
-        items: Sequence[object],
-        q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
-    ) -> P:
-        with http_errors():
-            return super().from_items(items, q, fields, scope=scope)
+            return await super()._source_page(*arguments)
 
     def _finished(self, page: Any, q: PageParams) -> P:
         page._responder = responder = self._responder(q)
@@ -232,16 +194,12 @@ class Fields(_fields.FieldSelector[T]):
             answers |= {200: {"headers": {"ETag": _ETAG}}, 304: _NOT_MODIFIED}
         return answers
 
-    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
+    async def _one(self, *arguments: Any) -> Partial[T]:
         with http_errors():
-            return _RowResponse(await super().one(db, statement, fields))
+            return await super()._one(*arguments)
 
-    def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        with http_errors():
-            return _RowResponse(super()._one_sync(db, statement, fields))
-
-    def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
-        return _RowResponse(super().from_item(item, fields))
+    def _partial(self, row: Row) -> Partial[T]:
+        return _RowResponse(super()._partial(row))
 
 
 # Responses ----------------------------------------------------------------------------------------

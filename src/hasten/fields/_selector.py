@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import (
     TYPE_CHECKING,
@@ -16,6 +16,7 @@ from typing import (
     overload,
 )
 
+from hasten._coroutines import run_without_loop
 from hasten._queries import Pairs, QueryLike, pairs_of
 from hasten.errors import InvalidOption, RowNotFound
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, moved
@@ -25,7 +26,9 @@ from hasten.fields._names import Unknown, check_names, to_unknown
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
-    from hasten.fields._sql import AsyncExecutor, Executor, Selection, Shape, Shapes, Steps
+    from hasten._sqlalchemy.execution import AsyncExecutor, Database, Executor
+    from hasten._sqlalchemy.selects import Selection
+    from hasten.fields._sql.shapes import Shapes
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ MAX_DEPTH: Final = 2
 MAX_RELATED: Final = 20
 
 MAX_MOVED: Final = 256
-"""So many sets of lists that `FieldSelector.without` made are remembered."""
+"""How many sets of lists that `FieldSelector.without` made are cached."""
 
 
 class FieldSelectorOptions(TypedDict, total=False):
@@ -146,15 +149,16 @@ class FieldSelector(Generic[T]):
         if self.model is None:
             self._items = Items(allowed, cap=caps, more=self._more, compute=compute)
             return
-        # Here and no earlier: who has no model needs no SQLAlchemy.
-        from hasten.fields import _sql as sql  # noqa: PLC0415
+        # Imported late: without a model, SQLAlchemy is not needed.
+        from hasten._sqlalchemy import execution  # noqa: PLC0415
+        from hasten.fields._sql.shapes import Shapes  # noqa: PLC0415
 
-        self._sql = sql
-        self._shapes = sql.Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
+        self._execution = execution
+        self._shapes = Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
 
     @cached_property
     def _items(self) -> Items:
-        """What some model cannot do for items in memory, it may well do for its own rows."""
+        """Made late: a model may work for rows of a database but not for items in memory."""
         compute = dict(_by_path("compute", self.allowed, self._compute, strict=False))
         return Items(self.allowed, cap=self._caps(strict=False), more=self._more, compute=compute)
 
@@ -170,13 +174,13 @@ class FieldSelector(Generic[T]):
         return lambda field: caps.get(field, usual)
 
     def without(self, *paths: str) -> Self:
-        """Return the same without these fields, as if there were none: for a role that sees less.
+        """Return the same without these fields, as if they did not exist: for some roles.
 
         Make it when the application starts, once for each role. What it parses can be passed to
         this selector, and to pages that use it. Raises `InvalidOption` for an unknown field.
         """
         less = FieldSelector.__new__(type(self))
-        # What was worked out from the fields has to be worked out again.
+        # Cached properties depend on the fields, so they are not copied.
         less.__dict__.update(
             (name, value)
             for name, value in self.__dict__.items()
@@ -186,7 +190,7 @@ class FieldSelector(Generic[T]):
         return less
 
     def _own(self, fields: FieldSet) -> FieldSet:
-        """The same set, in the fields of this selector.
+        """Return the same set in the fields of this selector.
 
         Raises `InvalidOption` unless this selector parsed it, or one that `without` made from it.
         """
@@ -229,17 +233,40 @@ class FieldSelector(Generic[T]):
         statement selects the mapped class: ``select(User).where(User.id == id)``. A missing row is
         an error rather than None, so that a handler without a check answers 404, not 200 and null.
         """
-        return self._only(await self._sql.run_async(db, self._fetch(db, statement, fields, 2)))
+        return await self._one(self._database(db, is_async=True), statement, fields)
 
     async def many(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> list[Row]:
         """Read all rows that the select finds, in its order. Its LIMIT is kept."""
-        return await self._sql.run_async(db, self._fetch(db, statement, fields))
+        return await self._many(self._database(db, is_async=True), statement, fields)
 
     def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        return self._only(self._sql.run(db, self._fetch(db, statement, fields, 2)))
+        return run_without_loop(self._one(self._database(db, is_async=False), statement, fields))
 
     def _many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
-        return self._sql.run(db, self._fetch(db, statement, fields))
+        return run_without_loop(self._many(self._database(db, is_async=False), statement, fields))
+
+    async def _one(self, database: Database, statement: Selection, fields: FieldSet) -> Partial[T]:
+        # Two at most, which shows that the select finds several.
+        rows = await self._many(database, statement, fields, 2)
+        if not rows:
+            assert self.model is not None
+            raise RowNotFound(self.model.__name__.lower())
+        if len(rows) > 1:
+            raise InvalidOption(
+                "statement",
+                "a select of several rows",
+                "a WHERE that finds one row; for several rows use many()",
+            )
+        return self._partial(rows[0])
+
+    async def _many(
+        self, database: Database, statement: Selection, fields: FieldSet, most: int | None = None
+    ) -> list[Row]:
+        return await self._table().fetch(database, statement, self._own(fields), most=most)
+
+    def _database(self, db: Any, *, is_async: bool) -> Database:
+        self._table()
+        return self._execution.asynchronous(db) if is_async else self._execution.blocking(db)
 
     def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
         """Make the row of an item in memory: a dict by public name, or an object by attribute."""
@@ -249,29 +276,6 @@ class FieldSelector(Generic[T]):
         """Make the rows of several items in memory."""
         own = self._own(fields)
         return [self._items.row(item, own) for item in items]
-
-    def _shape(self, statement: Selection, fields: FieldSet, *, apart: bool = False) -> Shape:
-        """What is selected for a set, and how its rows are read.
-
-        apart is without any join, so that the select can be cut into pages: what it leads to is
-        read by further statements.
-        """
-        return self._table().of(statement, self._own(fields), apart=apart)
-
-    def _context(self, fields: FieldSet) -> Hashable:
-        """What a shape depends on besides its set: it is valid as long as this stays equal."""
-        return self._table().context(self._own(fields))
-
-    def _fetch(
-        self,
-        db: Executor | AsyncExecutor,
-        statement: Selection,
-        fields: FieldSet,
-        most: int | None = None,
-    ) -> Steps[list[Row]]:
-        table = self._table()
-        dialect = self._sql.dialect_of(db, table.mapper)
-        return table.fetch(statement, self._own(fields), dialect, most=most)
 
     def _table(self) -> Shapes:
         if self._shapes is None:
@@ -283,16 +287,6 @@ class FieldSelector(Generic[T]):
         if self.etag:
             partial.has_etag = True
         return partial
-
-    def _only(self, rows: list[Row]) -> Partial[T]:
-        if not rows:
-            assert self.model is not None
-            raise RowNotFound(self.model.__name__.lower())
-        if len(rows) > 1:
-            raise InvalidOption(
-                "statement", "a select of several rows", "a WHERE that finds one; for more, many()"
-            )
-        return self._partial(rows[0])
 
 
 class SyncFieldSelector(Generic[T]):
@@ -328,10 +322,10 @@ def _check_from_one(option: str, value: object) -> None:
 
 
 def _by_path(
-    option: str, allowed: AllowedFields, said: Mapping[str, Any], *, strict: bool
+    option: str, allowed: AllowedFields, values: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[Field, Any]]:
-    """What is said of paths, by field. Without strict, one that is not there is passed over."""
-    for path, value in said.items():
+    """The values of paths, by field. Without strict, paths that do not exist are skipped."""
+    for path, value in values.items():
         *through, name = path.split(".")
         where: AllowedFields | None = allowed
         for step in through:
@@ -344,7 +338,7 @@ def _by_path(
 
 
 def _check_markers(allowed: AllowedFields, suffix: str) -> None:
-    """No marker has the name of a field."""
+    """Raise `InvalidOption` if a marker has the name of a field."""
     seen: set[AllowedFields] = set()
     rest = [allowed]
     while rest:
@@ -357,5 +351,5 @@ def _check_markers(allowed: AllowedFields, suffix: str) -> None:
                 rest.append(field.relation)
                 if field.many and field.name + suffix in one.fields:
                     raise InvalidOption(
-                        "more_suffix", suffix, f"one without a field {field.name + suffix!r}"
+                        "more_suffix", suffix, f"a suffix without a field {field.name + suffix!r}"
                     )

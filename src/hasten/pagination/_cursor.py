@@ -195,12 +195,12 @@ def _refused(reason: str, code: str) -> InvalidParameter:
     return InvalidParameter(PARAMETER, None, f"{reason}; {_START_AGAIN}", code=code, status=400)
 
 
-def in_cursor(key: str) -> InvalidOption:
-    """The refusal of a key whose values a client may not see: a cursor is not encrypted."""
+def hidden_in_cursor(key: str) -> InvalidOption:
+    """Return the error for a key whose values a client may not see: cursors are not encrypted."""
     return InvalidOption(
         "sort",
         key,
-        "fields that each row may show, because a client can read the values in a cursor: "
+        "fields that each row shows, because a client can read the values in a cursor: "
         "show it as a field, or use mode='page'",
     )
 
