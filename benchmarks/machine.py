@@ -1,26 +1,33 @@
-"""The facts that a number is worth nothing without."""
+"""Facts about the machine and the software: a number means nothing without them."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def facts(versions: Sequence[str], others: Mapping[str, str]) -> dict[str, str]:
-    """What the table is headed with. versions are those of the contestants' libraries.
-
-    others are what else the numbers of this benchmark depend on.
-    """
+def facts(versions: Sequence[str]) -> dict[str, str]:
+    """Return what the numbers of every benchmark depend on. versions are those of libraries."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "libraries": ", ".join(versions),
-        **others,
-        "load": f"{os.getloadavg()[0]:.1f} processes wanted to run in the minute before",
     }
+
+
+def load() -> dict[str, str]:
+    """Return how busy the machine is. To be called before the benchmark adds to it."""
+    return {"load": f"{os.getloadavg()[0]:.1f} runnable processes in the minute before"}
+
+
+def allow_open_files() -> None:
+    """Let this process and its children open as many files as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""A line that says what is being measured, and a bar for what takes long before that."""
+"""A line that shows what is measured, and a bar for what takes long before that."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ WIDTH: Final = 30
 
 
 class Progress:
-    """On a terminal one line, written over; elsewhere a line for each step. To stderr.
+    """Writes to stderr: on a terminal one line that is overwritten, elsewhere a line for each step.
 
-    steps is how many there will be, None if nobody knows.
+    steps is how many there will be, None if that is unknown. A context manager.
     """
 
     def __init__(self, steps: int | None = None) -> None:
@@ -21,15 +21,18 @@ class Progress:
         self._start = time.monotonic()
         self._overwrites = sys.stderr.isatty()
 
-    def tell(self, what: str) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._overwrites:
+            self._write("")
+
+    def report(self, what: str) -> None:
         self._step += 1
         seconds = int(time.monotonic() - self._start)
         steps = "" if self._steps is None else f"{self._step}/{self._steps}, "
         self._write(f"[{steps}{seconds // 60}:{seconds % 60:02}] {what}")
-
-    def end(self) -> None:
-        if self._overwrites:
-            self._write("")
 
     def _write(self, line: str) -> None:
         start, end = ("\r\x1b[K", "") if self._overwrites else ("", "\n")
@@ -38,7 +41,7 @@ class Progress:
 
 
 class Bar:
-    """How far something with a known end is: on a terminal a bar, elsewhere a line per tenth."""
+    """Shows how much of a known amount is done: on a terminal a bar, elsewhere a line per tenth."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title = title

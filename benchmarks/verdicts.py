@@ -1,4 +1,4 @@
-"""How contestants compare, and whether a target is met."""
+"""Ratios between contestants, and whether targets are met."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ class Ratios:
     """How many times better one contestant was than another, round by round."""
 
     by_round: Sequence[float]
+
+    @classmethod
+    def of(cls, over: Iterable[float], under: Iterable[float]) -> Ratios | None:
+        """Divide round by round; None if there is no round that both have."""
+        by_round = [one / other for one, other in zip(over, under, strict=False)]
+        return cls(by_round) if by_round else None
 
     @property
     def median(self) -> float:
@@ -40,8 +46,17 @@ def show_verdicts(verdicts: Iterable[Verdict]) -> None:
         show_table("Targets", ["", "target", "measured"], lines)
 
 
+def shown(ratios: Ratios | None) -> str:
+    return "" if ratios is None else str(ratios)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Return the value below which so large a share of the ordered values is."""
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
 def short(value: float) -> str:
-    """Three digits, for that is more than the measurement is worth."""
+    """Return a number with three digits: more are not significant."""
     if abs(value) >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

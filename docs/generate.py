@@ -30,6 +30,7 @@ import hasten.errors
 import hasten.fastapi
 import hasten.fields
 import hasten.jobs
+import hasten.loadshedding
 import hasten.pagination
 import hasten.ratelimit
 import hasten.testing
@@ -67,6 +68,7 @@ PACKAGES: Final = {
     "pagination.md": hasten.pagination,
     "fields.md": hasten.fields,
     "ratelimit.md": hasten.ratelimit,
+    "loadshedding.md": hasten.loadshedding,
     "fastapi.md": hasten.fastapi,
     "testing.md": hasten.testing,
 }

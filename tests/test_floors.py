@@ -73,9 +73,6 @@ FLOORS: Final = {
     "hasten.ratelimit._paths": 1,
     "hasten.ratelimit._root_paths": 1,
     "hasten.ratelimit._fields": 1,
-    "hasten.ratelimit._gradient": 1,
-    "hasten.ratelimit._sharing": 1,
-    "hasten.ratelimit._answers": 1,
     "hasten.ratelimit._definitions": 1,
     "hasten.ratelimit._rules": 1,
     "hasten.ratelimit._algorithms": 1,
@@ -84,6 +81,8 @@ FLOORS: Final = {
     "hasten.ratelimit._stats": 1,
     "hasten.ratelimit._exemptions": 1,
     "hasten.ratelimit._denials": 1,
+    "hasten.loadshedding._gradient": 1,
+    "hasten.loadshedding._stats": 1,
     # engines
     "hasten.jobs._engines": 3,
     "hasten.jobs._engines.*": 3,
@@ -105,6 +104,8 @@ FLOORS: Final = {
     "hasten.pagination.*": 4,
     "hasten.fields": 4,
     "hasten.fields.*": 4,
+    "hasten.loadshedding": 4,
+    "hasten.loadshedding.*": 4,
     "hasten.ratelimit": 4,
     "hasten.ratelimit.*": 4,
     # faces
@@ -121,7 +122,7 @@ FLOORS: Final = {
 }
 
 # The capabilities that must be of use without a job queue.
-WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit")
+WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit", "loadshedding")
 
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {

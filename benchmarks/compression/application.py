@@ -10,17 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
+from benchmarks.asgi import Receive, Scope, Send
 from benchmarks.compression.corpora import EVENTS, MEDIA_TYPES
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TICK_SECONDS: Final = 0.001
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 
 import uvloop
 
-from benchmarks.compression.server import Failed
+from benchmarks.contestants import Failed
 
 T = TypeVar("T")
 

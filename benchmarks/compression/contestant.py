@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import shutil
-import subprocess
-import sys
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import ClassVar, Final
 
-from benchmarks.compression.application import Application
+from benchmarks import contestants
+from benchmarks.asgi import Application
+from benchmarks.contestants import Contestants, NodePackages
 
-FOLDER: Final = Path(__file__).parent
+OURS: Final = "hasten"
+RIVAL: Final = "starlette"  # the one that the targets are about
 
 
-class Contestant:
-    """What is known of a server before it runs.
+class Contestant(contestants.Contestant):
+    """baseline names the contestant without compression on the same server: what a request costs
+    more than there is the price of compression."""
 
-    baseline names the contestant without compression on the same server: what a request costs
-    over it is the price of compression.
-    """
-
-    title: ClassVar[str]
-    remark: ClassVar[str]  # its settings, and why
-    packages: ClassVar[tuple[str, ...]]  # the distributions whose versions belong to the result
     baseline: ClassVar[str] = "bare"
 
     @classmethod
     def command(cls) -> list[str]:
-        """What serves. A folder of corpora and a JSON object of settings are appended.
+        """Return what serves: a folder of corpora and a JSON object of settings are appended.
 
-        It listens on a port of its choice, and prints that in a line of its own.
+        It listens on a port of its choice, and prints the port in a line of its own.
         """
-        raise NotImplementedError
-
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        """The installed version of one of `packages`, None if it is not installed."""
         raise NotImplementedError
 
 
@@ -47,14 +33,7 @@ class PythonContestant(Contestant, ABC):
 
     @classmethod
     def command(cls) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.compression.serve", cls.__module__]
-
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
+        return [cls.python(), "-m", "benchmarks.compression.serve", cls.__module__]
 
     @staticmethod
     @abstractmethod
@@ -62,7 +41,7 @@ class PythonContestant(Contestant, ABC):
         """Import the library, and put its middleware around app."""
 
 
-class NodeContestant(Contestant):
+class NodeContestant(NodePackages, Contestant):
     """The same application on Express: see express.mjs."""
 
     baseline = "express_bare"
@@ -70,17 +49,13 @@ class NodeContestant(Contestant):
 
     @classmethod
     def command(cls) -> list[str]:
-        compresses = "yes" if cls.compresses else "no"
-        return [shutil.which("node") or "node", str(FOLDER / "express.mjs"), compresses]
+        return cls.node(str(cls.folder() / "express.mjs"), "yes" if cls.compresses else "no")
 
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        node = shutil.which("node")
-        if node is None:
-            return None
-        if package == "node":
-            return subprocess.check_output([node, "--version"], text=True).strip()
-        manifest = FOLDER / "node_modules" / package / "package.json"
-        if not manifest.exists():
-            return None
-        return str(json.loads(manifest.read_text("utf-8"))["version"])
+
+CONTESTANTS: Final[Contestants[Contestant]] = Contestants(
+    "benchmarks.compression.contestants", OURS, RIVAL
+)
+
+
+def baseline(name: str) -> str:
+    return CONTESTANTS.find(name).baseline

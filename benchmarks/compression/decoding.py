@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from benchmarks.compression.client import Response
-from benchmarks.compression.server import Failed
+from benchmarks.contestants import Failed
 
 _ZSTD: Final = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 _GZIP_WINDOW: Final = zlib.MAX_WBITS + 16

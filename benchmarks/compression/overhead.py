@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.compression.contestant import PythonContestant
-from benchmarks.compression.lineup import OURS, find
-from benchmarks.compression.part import Part, Sizes, Tell, median
-from benchmarks.compression.server import ROOT, Failed
+from benchmarks.compression.contestant import CONTESTANTS, OURS, PythonContestant
+from benchmarks.compression.part import CompressionPart, Sizes
 from benchmarks.compression.stepping import CALLS, CASES
+from benchmarks.contestants import Failed
+from benchmarks.parts import Report
+from benchmarks.processes import run_json
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Verdict, short
 
@@ -21,47 +22,37 @@ LIMITS_US: Final = {"200 B JSON": 2.0, "PNG of 20 kB": 2.0, "204": 2.0, "1 kB JS
 TIMEOUT_SECONDS: Final = 300
 
 
-class Overhead(Part):
+class Overhead(CompressionPart):
     name = "overhead"
 
     def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
         super().__init__(
-            [name for name in names if issubclass(find(name), PythonContestant)], folder, sizes
+            [name for name in names if issubclass(CONTESTANTS.find(name), PythonContestant)],
+            folder,
+            sizes,
         )
         self._calls: dict[str, list[dict[str, Any]]] = {}
 
     def steps(self) -> int:
         return 1
 
-    def round(self, number: int, tell: Tell) -> None:
-        tell(f"{self.name}: {', '.join(self.lineup.names)}")
-        found = self._step()
-        for name in list(self.lineup.names):
-            with self.lineup.leaving_out(name, during=self.name):
-                calls = found.get(name, {"error": "the process ended"})
-                if "error" in calls:
-                    raise Failed(calls["error"])
-                self._calls.setdefault(name, []).append(calls)
-
-    def _step(self) -> dict[str, dict[str, Any]]:
-        """All contestants in one new process, in turn."""
-        command = [sys.executable, "-m", "benchmarks.compression.stepping", str(self.folder)]
+    def round(self, number: int, report: Report) -> None:
+        """Measure all contestants in one new process, in turn."""
+        report(f"{self.name}: {', '.join(self.lineup.names)}")
         arguments = {
-            "modules": {name: find(name).__module__ for name in self.lineup.names},
+            "modules": {name: CONTESTANTS.find(name).__module__ for name in self.lineup.names},
             "repeats": self.sizes.overhead_repeats,
         }
+        command = [sys.executable, "-m", "benchmarks.compression.stepping", str(self.folder)]
         try:
-            done = subprocess.run(
-                [*command, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True,
-                timeout=TIMEOUT_SECONDS, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return {}
-        if done.returncode != 0:
-            sys.stderr.write(done.stderr[-2_000:])
-            return {}
-        found: dict[str, dict[str, Any]] = json.loads(done.stdout)
-        return found
+            found = run_json([*command, json.dumps(arguments)], timeout=TIMEOUT_SECONDS)
+        except Failed as failure:
+            found = {name: {"error": str(failure)} for name in self.lineup.names}
+        for name in list(self.lineup.names):
+            with self.lineup.leaving_out(name, during=self.name):
+                if "error" in found[name]:
+                    raise Failed(found[name]["error"])
+                self._calls.setdefault(name, []).append(found[name])
 
     def show(self) -> None:
         show_text(
@@ -78,7 +69,7 @@ of the bare application."""
         call = self._calls[name][-1][case]
         return [
             case if name == self.lineup.names[0] else "",
-            find(name).title,
+            CONTESTANTS.title(name),
             call["coding"],
             f"{call['bytes']:,}",
             short(median(self._us(name, case))),

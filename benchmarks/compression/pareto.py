@@ -9,14 +9,16 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain, product
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from benchmarks.compression import chrome, corpora
 from benchmarks.compression.client import Connection, Response, run
+from benchmarks.compression.contestant import CONTESTANTS, OURS, RIVAL, baseline
 from benchmarks.compression.decoding import check
-from benchmarks.compression.lineup import OURS, RIVAL, find
-from benchmarks.compression.part import Part, Sizes, Tell, median, titles
+from benchmarks.compression.part import CompressionPart, Sizes, titles
 from benchmarks.compression.server import Server
+from benchmarks.parts import Report
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short
 
@@ -70,7 +72,7 @@ class Costs:
 
     def over_bare_us(self, name: str) -> list[float]:
         """Round by round: what compression costs, whatever the server below costs."""
-        bare = self.by_name[find(name).baseline]
+        bare = self.by_name[baseline(name)]
         pairs = zip(self.by_name[name], bare, strict=True)
         return [cost.cpu_us - base.cpu_us for cost, base in pairs]
 
@@ -82,9 +84,7 @@ class Costs:
     def compared(self) -> list[str]:
         """Who compresses, and was measured like the bare application in all rounds."""
         return [
-            name
-            for name in self.names
-            if find(name).baseline in self.names and find(name).baseline != name
+            name for name in self.names if baseline(name) in self.names and baseline(name) != name
         ]
 
     def dominating(self, name: str) -> list[str]:
@@ -101,7 +101,7 @@ class Costs:
         return saved > NOISE * median([cost.cpu_us for cost in self.by_name[other]])
 
 
-class Pareto(Part):
+class Pareto(CompressionPart):
     name = "pareto"
 
     def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
@@ -109,19 +109,22 @@ class Pareto(Part):
         self._costs = {
             case: Costs(self.lineup.names) for case in [*CHROME_CASES, *GZIP_CASES]
         }  # fmt: skip
+        self._plain_bytes = {
+            case.corpus: (folder / case.corpus).stat().st_size for case in CHROME_CASES
+        }  # fmt: skip
 
     def steps(self) -> int:
         return len(self._costs)
 
-    def round(self, number: int, tell: Tell) -> None:
+    def round(self, number: int, report: Report) -> None:
         with ExitStack() as stack:
             servers: dict[str, Server] = {}
             for name in list(self.lineup.names):
                 with self.lineup.leaving_out(name, during=self.name):
-                    servers[name] = stack.enter_context(Server(find(name), self.folder))
+                    servers[name] = stack.enter_context(Server(CONTESTANTS.find(name), self.folder))
                     run(_warm_up(servers[name]))
             for case, costs in self._costs.items():
-                tell(f"{self.name}: {case.kind}, {case.size}, {case.accept_encoding}")
+                report(f"{self.name}: {case.kind}, {case.size}, {case.accept_encoding}")
                 expected = (self.folder / case.corpus).read_bytes()
                 for name in list(self.lineup.names):
                     with self.lineup.leaving_out(name, during=self.name):
@@ -149,7 +152,7 @@ Bytes are those of the body."""
 
     def _lines(self, case: Case) -> list[list[str]]:
         costs = self._costs[case]
-        plain = len((self.folder / case.corpus).read_bytes())
+        plain = self._plain_bytes[case.corpus]
         lines: list[list[str]] = []
         for name in self.lineup.names:
             compared = name in costs.compared()
@@ -158,7 +161,7 @@ Bytes are those of the body."""
             lines.append(
                 [
                     "" if lines else f"{case.size} ({plain:,})",
-                    find(name).title,
+                    CONTESTANTS.title(name),
                     found[-1].coding,
                     f"{costs.bytes(name):,.0f}",
                     f"{plain / costs.bytes(name):.2f}",
@@ -188,7 +191,7 @@ Bytes are those of the body."""
         cpu = costs.times_ours(RIVAL)
         size = costs.bytes(OURS) / costs.bytes(RIVAL)
         what = f"json, {TARGET_CASE.size}"
-        rival = find(RIVAL).title
+        rival = CONTESTANTS.title(RIVAL)
         return [
             Verdict(
                 f"{what}: {rival}'s CPU over bare at least {LESS_CPU:g} times ours",

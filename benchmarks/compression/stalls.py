@@ -8,16 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from benchmarks.compression import chrome, corpora
 from benchmarks.compression.client import Connection, Response, ask, run
+from benchmarks.compression.contestant import CONTESTANTS, OURS, RIVAL
 from benchmarks.compression.decoding import check
-from benchmarks.compression.lineup import OURS, RIVAL, find
-from benchmarks.compression.part import Part, Sizes, Tell, median, percentile
+from benchmarks.compression.part import CompressionPart, Sizes
 from benchmarks.compression.server import Server
+from benchmarks.parts import Report
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short
+from benchmarks.verdicts import Ratios, Verdict, percentile, short
 
 # At the lower rate, Starlette's default compresses for two thirds of a processor; at the higher one
 # for more than two and a half, which is more than small machines have.
@@ -40,23 +42,24 @@ class Waits:
     coding: str
 
 
-class Stalls(Part):
+class Stalls(CompressionPart):
     name = "stalls"
 
     def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
         super().__init__(names, folder, sizes)
         self._waits: dict[int, dict[str, list[Waits]]] = {rate: {} for rate in RATES}
+        self._plain_bytes = (folder / corpora.BIG).stat().st_size
 
     def steps(self) -> int:
         return len(self.lineup.names) * len(RATES)
 
-    def round(self, number: int, tell: Tell) -> None:
+    def round(self, number: int, report: Report) -> None:
         for rate, waits in self._waits.items():
             for name in list(self.lineup.names):
-                tell(f"{self.name}: {rate} requests/s, {name}")
+                report(f"{self.name}: {rate} requests/s, {name}")
                 with (
                     self.lineup.leaving_out(name, during=self.name),
-                    Server(find(name), self.folder) as server,
+                    Server(CONTESTANTS.find(name), self.folder) as server,
                 ):
                     arrivals = _arrivals(rate, self.sizes.stalls_seconds, seed=number)
                     found = run(_measure(server, self.folder, arrivals))
@@ -72,7 +75,7 @@ loop was late for a timer of 1 ms. Peak: resident memory of the server, which is
 round."""
         )
         header = (
-            "", "small p50, ms", "p99, ms", "p99.9, ms", f"p99 below {find(RIVAL).title}'s",
+            "", "small p50, ms", "p99, ms", "p99.9, ms", f"p99 below {CONTESTANTS.title(RIVAL)}'s",
             "gap, ms", "8 MB p50, ms", "coding", "bytes of 8 MB", "ratio", "peak, MB",
         )  # fmt: skip
         for rate in RATES:
@@ -82,22 +85,22 @@ round."""
                 show_table(title, header, lines)
 
     def _line(self, rate: int, name: str) -> list[str]:
-        plain = (self.folder / corpora.BIG).stat().st_size
         size = self._median(rate, name, "big_body_bytes")
         return [
-            find(name).title,
+            CONTESTANTS.title(name),
             *(short(self._median(rate, name, key)) for key in ("p50_ms", "p99_ms", "p999_ms")),
             str(self._times_lower(rate, name)) if self._has_ratio(name) else "",
             short(self._median(rate, name, "gap_ms")),
             short(self._median(rate, name, "big_p50_ms")),
             self._waits[rate][name][-1].coding,
             f"{size:,.0f}",
-            f"{plain / size:.2f}",
+            f"{self._plain_bytes / size:.2f}",
             f"{self._median(rate, name, 'peak_bytes') / 1e6:,.0f}",
         ]
 
     def _median(self, rate: int, name: str, key: str) -> float:
-        return median([getattr(waits, key) for waits in self._waits[rate][name]])
+        found: list[float] = [getattr(waits, key) for waits in self._waits[rate][name]]
+        return median(found)
 
     def _has_ratio(self, name: str) -> bool:
         return name != RIVAL and {name, RIVAL} <= set(self.lineup.names)
@@ -113,7 +116,7 @@ round."""
 
     def _verdict(self, rate: int) -> Verdict:
         ratio = self._times_lower(rate, OURS)
-        rival = find(RIVAL).title
+        rival = CONTESTANTS.title(RIVAL)
         target = (
             f"stalls, {rate} requests/s: p99 of small answers at least "
             f"{TIMES_LOWER:g} times lower than {rival}'s"

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.asgi import Application, Message, discard, receive, scope_of
 from benchmarks.compression import chrome, corpora
-from benchmarks.compression.application import Application, BareApplication, Message, Scope
+from benchmarks.compression.application import BareApplication
 
 CALLS: Final = 500
 WARM_UP_CALLS: Final = 200
@@ -75,40 +76,15 @@ class Caller:
     def time_us(self, path: str) -> float:
         start = time.perf_counter()
         for _ in range(CALLS):
-            self._call(path, _discard)
+            self._call(path, discard)
         return (time.perf_counter() - start) / CALLS * 1e6
 
     def _call(self, path: str, send: Any) -> None:
         try:
-            self._app(self._scope(path), _receive, send).__await__().__next__()
+            self._app(scope_of(path, self._headers), receive, send).__await__().__next__()
         except StopIteration:
             return
         raise RuntimeError(f"{path}: waits for something that is not there")
-
-    def _scope(self, path: str) -> Scope:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": ("127.0.0.1", 8000),
-            "client": ("127.0.0.1", 50000),
-            "scheme": "http",
-            "method": "GET",
-            "root_path": "",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": list(self._headers),
-            "state": {},
-        }
-
-
-async def _receive() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def _discard(message: Message) -> None:
-    """What a server would do takes no time here."""
 
 
 if __name__ == "__main__":

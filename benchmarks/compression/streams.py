@@ -8,16 +8,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from benchmarks.compression import chrome
 from benchmarks.compression.client import Connection, Response, ask, run
+from benchmarks.compression.contestant import CONTESTANTS, OURS, baseline
 from benchmarks.compression.decoding import new_decoder
-from benchmarks.compression.lineup import OURS, find
-from benchmarks.compression.part import Part, Sizes, Tell, median, percentile
-from benchmarks.compression.server import Failed, Server
+from benchmarks.compression.part import CompressionPart, Sizes
+from benchmarks.compression.server import Server
+from benchmarks.contestants import Failed
+from benchmarks.parts import Report
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Verdict, short
+from benchmarks.verdicts import Verdict, percentile, short
 
 MAX_STREAM_BYTES: Final = 40_000
 SETTLE_SECONDS: Final = 0.5
@@ -39,7 +42,7 @@ class Burden:
     ratio: float
 
 
-class Streams(Part):
+class Streams(CompressionPart):
     name = "streams"
 
     def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
@@ -49,14 +52,14 @@ class Streams(Part):
     def steps(self) -> int:
         return len(self.lineup.names)
 
-    def round(self, number: int, tell: Tell) -> None:
+    def round(self, number: int, report: Report) -> None:
         sizes = self.sizes
         for name in list(self.lineup.names):
-            tell(f"{self.name}: {name}")
+            report(f"{self.name}: {name}")
             with (
                 self.lineup.leaving_out(name, during=self.name),
                 Server(
-                    find(name), self.folder,
+                    CONTESTANTS.find(name), self.folder,
                     streams=sizes.streams, events=sizes.events,
                     interval_seconds=sizes.interval_seconds,
                 ) as server,
@@ -86,7 +89,7 @@ client has all that it needs to decode it."""
         compared = self._is_compared(name)
         holds = self._holds(name)
         line = [
-            find(name).title,
+            CONTESTANTS.title(name),
             found[-1].coding,
             f"{median([burden.ratio for burden in found]):.2f}",
             short(median([burden.stream_bytes for burden in found]) / 1e3),
@@ -110,11 +113,10 @@ client has all that it needs to decode it."""
         return median([burden.held for burden in self._burdens[name]]) > 0.01
 
     def _is_compared(self, name: str) -> bool:
-        baseline = find(name).baseline
-        return name != baseline and {name, baseline} <= set(self.lineup.names)
+        return name != baseline(name) and {name, baseline(name)} <= set(self.lineup.names)
 
     def _over_bare(self, name: str, key: str) -> list[float]:
-        pairs = zip(self._burdens[name], self._burdens[find(name).baseline], strict=True)
+        pairs = zip(self._burdens[name], self._burdens[baseline(name)], strict=True)
         return [getattr(burden, key) - getattr(bare, key) for burden, bare in pairs]
 
     def verdicts(self) -> list[Verdict]:

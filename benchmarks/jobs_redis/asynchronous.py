@@ -28,17 +28,17 @@ class OnUvloop(AsyncContestant):
 async def running(worker: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """A worker that runs until it is cancelled."""
     task = asyncio.create_task(worker)
-    task.add_done_callback(give_up)
+    task.add_done_callback(exit_on_failure)
     try:
         yield
     finally:
-        task.remove_done_callback(give_up)
+        task.remove_done_callback(exit_on_failure)
         while not task.done():  # some swallow a cancellation now and then
             task.cancel()
             await asyncio.wait([task], timeout=1)
 
 
-def give_up(task: asyncio.Task[object]) -> None:
+def exit_on_failure(task: asyncio.Task[object]) -> None:
     """End the process with a worker that has failed: nobody will run the jobs it waits for."""
     if not task.cancelled() and (error := task.exception()) is not None:
         traceback.print_exception(error)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-Message: TypeAlias = MutableMapping[str, Any]
-Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+from benchmarks.asgi import Answer, Application, discard, receive, scope_of
+from benchmarks.contestants import Failed
 
 TURNS: Final = 5
 TIMEOUT_SECONDS: Final = 600
@@ -23,10 +23,6 @@ HEADERS: Final = [
 ]
 
 
-class Failed(Exception):
-    """A contestant did not do what it was asked for."""
-
-
 @dataclass(frozen=True, slots=True)
 class Speed:
     requests: int
@@ -36,22 +32,12 @@ class Speed:
 
 
 async def get(app: Application, path: str) -> bytes:
-    """The body of the answer. Raises `Failed` where its status is not 200."""
-    status = 0
-    pieces: list[bytes] = []
-
-    async def send(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        else:
-            pieces.append(message.get("body", b""))
-
-    await app(_scope(path), _receive, send)
-    body = b"".join(pieces)
-    if status != 200:
-        raise Failed(f"answered {path} with {status}: {body[:200]!r}")
-    return body
+    """Return the body of the answer. Raise `Failed` if its status is not 200."""
+    answer = Answer()
+    await app(scope_of(path, HEADERS), receive, answer.send)
+    if answer.status != 200:
+        raise Failed(f"answered {path} with {answer.status}: {answer.body[:200]!r}")
+    return answer.body
 
 
 async def measure(
@@ -103,31 +89,4 @@ async def _turn(app: Application, path: str, *, seconds: float, callers: int) ->
 
 
 async def _discarded(app: Application, path: str) -> None:
-    await app(_scope(path), _receive, _discard)
-
-
-def _scope(path: str) -> dict[str, Any]:
-    path, _, query = path.partition("?")
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "scheme": "http",
-        "method": "GET",
-        "root_path": "",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": list(HEADERS),
-        "state": {},
-    }
-
-
-async def _receive() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def _discard(message: Message) -> None:
-    """What a server would do takes no time here."""
+    await app(scope_of(path, HEADERS), receive, discard)

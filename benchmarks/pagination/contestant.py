@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import urlencode
 
-from benchmarks.pagination.calls import Application
+from benchmarks import contestants
+from benchmarks.asgi import Application
+from benchmarks.contestants import Contestants
 from benchmarks.pagination.database import Database
 
 Json: TypeAlias = Any
 Rows: TypeAlias = list[dict[str, Any]]
+
+OURS: Final = "hasten"
+RIVAL: Final = "fastapi_pagination"
+BY_HAND: Final = "handwritten"
+FLOOR: Final = "raw"
 
 LIMIT: Final = 20
 MAX_LIMIT: Final = 1_000
@@ -20,7 +26,7 @@ FIELDS: Final = ("id", "name", "email")
 SHARED_PACKAGES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg")
 
 
-class Contestant(ABC):
+class Contestant(contestants.Contestant, ABC):
     """Serves these paths, as far as it can:
 
     - ``/TABLE/COUNT?page=&limit=``: a page of a table, newest first, with a total of that kind.
@@ -28,8 +34,6 @@ class Contestant(ABC):
     - ``/few/exact?page=&limit=&fields=`` and ``/one/ID?fields=``: some columns of posts.
     """
 
-    title: ClassVar[str]
-    remark: ClassVar[str]  # its settings, and why
     packages: ClassVar[tuple[str, ...]] = ()  # besides `SHARED_PACKAGES`
     counts: ClassVar[frozenset[str]] = frozenset()
     orders: ClassVar[frozenset[str]] = frozenset()
@@ -37,14 +41,6 @@ class Contestant(ABC):
 
     @abstractmethod
     async def build(self, database: Database) -> Application: ...
-
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        """None if it is not installed."""
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
 
     # How it is asked, and what it answers: names differ, rows do not ------------------------------
 
@@ -59,7 +55,7 @@ class Contestant(ABC):
     def one_path(self, id_: int) -> str:
         return f"/one/{id_}?fields={','.join(FIELDS)}"
 
-    def stretch_path(self, order: str, cursor: str | None, limit: int) -> str:
+    def slice_path(self, order: str, cursor: str | None, limit: int) -> str:
         query = {self.limit_parameter: str(limit)}
         if cursor is not None:
             query["cursor"] = cursor
@@ -70,7 +66,12 @@ class Contestant(ABC):
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("total")
 
-    def read_stretch(self, body: bytes) -> tuple[Rows, str | None]:
+    def read_slice(self, body: bytes) -> tuple[Rows, str | None]:
         """The rows and the cursor of the next page."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("next_cursor")
+
+
+CONTESTANTS: Final[Contestants[Contestant]] = Contestants(
+    "benchmarks.pagination.contestants", OURS, RIVAL, BY_HAND, FLOOR
+)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.progress import Bar
 
 CONNECTIONS: Final = 8

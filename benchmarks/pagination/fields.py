@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from benchmarks.pagination.arena import FLOOR, Arena
-from benchmarks.pagination.contestant import FIELDS, LIMIT, Contestant, Rows
-from benchmarks.pagination.part import Case, Part, Seen, Tell, at_least
+from benchmarks.pagination.contestant import FIELDS, FLOOR, LIMIT, Contestant, Rows
+from benchmarks.pagination.loaded import Loaded
+from benchmarks.pagination.part import Case, CaseResult, PaginationPart, at_least
+from benchmarks.parts import Report
 from benchmarks.verdicts import Verdict
 
 ONE: Final = "1 row"
@@ -15,15 +16,15 @@ FEW: Final = f"{LIMIT} rows"
 LEAST: Final = 1 / 1.3
 
 
-class FieldsPart(Part):
+class FieldsPart(PaginationPart):
     name = "fields"
     about = f"""fields={",".join(FIELDS)} of rows with twelve columns: one by its id, and the first
 page without a total. bytes read: what PostgreSQL sent for it over its socket."""
 
-    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
-        able = {name: each for name, each in arena.contestants.items() if each.has_fields}
+    async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
+        able = {name: each for name, each in loaded.contestants.items() if each.has_fields}
         return [
-            Case(ONE, {name: each.one_path(arena.rows // 2) for name, each in able.items()}),
+            Case(ONE, {name: each.one_path(loaded.rows // 2) for name, each in able.items()}),
             Case(FEW, {name: each.few_path() for name, each in able.items()}),
         ]
 
@@ -31,15 +32,15 @@ page without a total. bytes read: what PostgreSQL sent for it over its socket.""
         answer = json.loads(body)
         return answer.get("data", [answer]), None
 
-    async def look(self, arena: Arena, name: str, path: str) -> Seen:
-        seen = await super().look(arena, name, path)
-        seen.database_bytes = await arena.database.bytes_read(arena.contestants[name].build, path)
+    async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
+        seen = await super().look(loaded, name, path)
+        seen.database_bytes = await loaded.database.bytes_read(loaded.contestants[name].build, path)
         return seen
 
     def more(self) -> list[str]:
         return ["bytes read"]
 
-    def more_of(self, seen: Seen) -> list[str]:
+    def more_of(self, seen: CaseResult) -> list[str]:
         return ["–" if seen.database_bytes is None else f"{seen.database_bytes:,}"]
 
     def verdicts_on(self, database: str) -> list[Verdict]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.pagination.arena import BY_HAND, OURS, RIVAL, Arena
-from benchmarks.pagination.contestant import LIMIT
+from benchmarks.pagination.contestant import BY_HAND, LIMIT, OURS, RIVAL
 from benchmarks.pagination.dataset import WHOLE
-from benchmarks.pagination.part import AS_MANY, Case, Part, Tell, at_least
+from benchmarks.pagination.loaded import Loaded
+from benchmarks.pagination.part import AS_MANY, Case, PaginationPart, at_least
 from benchmarks.pagination.postgres import Postgres
+from benchmarks.parts import Report
 from benchmarks.verdicts import Verdict, short
 
 NUMBERS: Final = (1, 100, 5_000, 50_000)
@@ -20,22 +21,22 @@ def _title(number: int, count: str) -> str:
     return f"page {number:,}, {COUNTS[count]}"
 
 
-class Pages(Part):
+class Pages(PaginationPart):
     name = "pages"
     about = f"""pages of {LIMIT} rows with all columns, newest first. bytes: of the answer. Each
 request goes through the whole application, in this process: no network and no server of HTTP."""
 
-    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
-        numbers = [number for number in NUMBERS if number * LIMIT <= arena.rows]
+    async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
+        numbers = [number for number in NUMBERS if number * LIMIT <= loaded.rows]
         return [
             Case(
                 _title(number, count),
                 {
                     name: contestant.page_path(WHOLE, count, number)
-                    for name, contestant in arena.contestants.items()
+                    for name, contestant in loaded.contestants.items()
                     if count in contestant.counts
                 },
-                total={"exact": arena.rows, "none": None}.get(count, ...),
+                total={"exact": loaded.rows, "none": None}.get(count, ...),
             )
             for count in COUNTS
             for number in numbers

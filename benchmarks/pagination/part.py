@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final, TypeAlias
 
-from benchmarks.pagination.arena import OURS, Arena
-from benchmarks.pagination.calls import Failed, Speed, get, measure
-from benchmarks.pagination.contestant import Contestant, Rows
+from benchmarks.contestants import Failed
+from benchmarks.pagination.calls import Speed, get, measure
+from benchmarks.pagination.contestant import OURS, Contestant, Rows
 from benchmarks.pagination.database import Cost
+from benchmarks.pagination.loaded import Loaded
+from benchmarks.parts import Part, Report
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short
+from benchmarks.verdicts import Ratios, Verdict, short, shown
 
-Tell: TypeAlias = Callable[[str], None]
 Read: TypeAlias = Callable[[Contestant, bytes], tuple[Rows, object]]
 
 WARM_UP_CALLS: Final = 3
@@ -46,7 +47,7 @@ class Case:
 
 
 @dataclass(slots=True)
-class Seen:
+class CaseResult:
     """What one contestant did in one case."""
 
     cost: Cost
@@ -63,7 +64,7 @@ class Seen:
         return statistics.median(speed.cpu_us for speed in self.speeds)
 
 
-class Part(ABC):
+class PaginationPart(Part):
     """Collects rounds, database by database, and shows what they say."""
 
     name: ClassVar[str]
@@ -71,15 +72,16 @@ class Part(ABC):
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
-        self.seen: dict[str, dict[str, dict[str, Seen]]] = {}
+        self.seen: dict[str, dict[str, dict[str, CaseResult]]] = {}
         """By database, case and contestant."""
-        self.left_out: list[str] = []
+        self.left_out: dict[str, str] = {}
+        self.databases: dict[str, Loaded] = {}
         self._cases: dict[str, list[Case]] = {}
 
     # To be said of each part ----------------------------------------------------------------------
 
     @abstractmethod
-    async def cases(self, arena: Arena, tell: Tell) -> list[Case]: ...
+    async def cases(self, loaded: Loaded, report: Report) -> list[Case]: ...
 
     @abstractmethod
     def verdicts_on(self, database: str) -> list[Verdict]: ...
@@ -88,111 +90,110 @@ class Part(ABC):
         """The rows of an answer, which have to be the same, and its total."""
         return contestant.read_page(body)
 
-    async def look(self, arena: Arena, name: str, path: str) -> Seen:
+    async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
         """Ask until everything is prepared, and then once more while the costs are counted."""
-        app = arena.applications[name]
+        app = loaded.applications[name]
         for _ in range(WARM_UP_CALLS):
             await get(app, path)
         body = await get(app, path)
-        cost = await arena.database.cost(lambda: get(app, path))
-        return Seen(cost, len(body))
+        cost = await loaded.database.cost(lambda: get(app, path))
+        return CaseResult(cost, len(body))
 
     # Measuring ------------------------------------------------------------------------------------
 
-    async def prepare(self, arena: Arena, tell: Tell) -> None:
+    async def prepare(self, loaded: Loaded, report: Report) -> None:
         """Find the cases, compare the answers, count what they cost."""
-        cases = await self.cases(arena, tell)
-        self._cases[arena.database.name] = cases
+        cases = await self.cases(loaded, report)
+        self._cases[loaded.database.name] = cases
+        self.databases[loaded.database.name] = loaded
         for case in cases:
-            tell(f"{self.name} on {arena.database.title}: {case.title}: answers and costs")
-            await self._compare(arena, case)
-            of_case = self.seen.setdefault(arena.database.name, {}).setdefault(case.title, {})
+            report(f"{self.name} on {loaded.database.title}: {case.title}: answers and costs")
+            await self._compare(loaded, case)
+            of_case = self.seen.setdefault(loaded.database.name, {}).setdefault(case.title, {})
             for name, path in case.paths.items():
-                of_case[name] = await self.look(arena, name, path)
+                of_case[name] = await self.look(loaded, name, path)
 
-    async def _compare(self, arena: Arena, case: Case) -> None:
+    async def _compare(self, loaded: Loaded, case: Case) -> None:
         """Leave out whoever answers with other rows than most, or with another total."""
         answers: dict[str, str] = {}
         for name, path in list(case.paths.items()):
             try:
-                answer = await get(arena.applications[name], path)
-                rows, total = self.read(arena.contestants[name], answer)
+                answer = await get(loaded.applications[name], path)
+                rows, total = self.read(loaded.contestants[name], answer)
                 if case.total is not ... and total != case.total:
                     raise Failed(f"says that there are {total}, not {case.total}")
                 if case.ids is not None and [row["id"] for row in rows] != case.ids:
                     raise Failed("does not answer with the rows that come next")
             except Exception as error:  # noqa: BLE001  # whatever it is, it is that contestant's
-                self._leave_out(arena, case, name, str(error) or repr(error))
+                self._leave_out(loaded, case, name, str(error) or repr(error))
             else:
                 answers[name] = json.dumps(rows, sort_keys=True)
         if answers:
             usual = statistics.mode(answers.values())
             for name, rows_text in answers.items():
                 if rows_text != usual:
-                    self._leave_out(arena, case, name, "answers with other rows than the others")
+                    self._leave_out(loaded, case, name, "answers with other rows than the others")
 
-    def _leave_out(self, arena: Arena, case: Case, name: str, reason: str) -> None:
+    def _leave_out(self, loaded: Loaded, case: Case, name: str, reason: str) -> None:
         del case.paths[name]
-        title = arena.contestants[name].title
-        self.left_out.append(f"{title} on {arena.database.title}, {case.title}: {reason}")
+        title = loaded.contestants[name].title
+        self.left_out[f"{title} on {loaded.database.title}, {case.title}"] = reason
         sys.stderr.write(f"{name} is left out of {self.name}, {case.title}: {reason}\n")
 
-    async def round(self, arena: Arena) -> None:
+    async def round(self, loaded: Loaded) -> None:
         """The contestants take turns, case by case."""
-        for case in self._cases[arena.database.name]:
-            of_case = self.seen[arena.database.name][case.title]
+        for case in self._cases[loaded.database.name]:
+            of_case = self.seen[loaded.database.name][case.title]
             speeds = await measure(
-                arena.applications, case.paths,
-                seconds=self.sizes.seconds, callers=arena.database.callers,
+                loaded.applications, case.paths,
+                seconds=self.sizes.seconds, callers=loaded.database.callers,
             )  # fmt: skip
             for name, speed in speeds.items():
                 of_case[name].speeds.append(speed)
 
     # Showing --------------------------------------------------------------------------------------
 
-    def show(self, arenas: Sequence[Arena]) -> None:
+    def show(self) -> None:
         show_text(f"\n{self.name}: {self.about}")
-        for arena in arenas:
-            unit = arena.database.unit
+        for loaded in self.databases.values():
+            unit = loaded.database.unit
             header = ["", "", "requests/s", "CPU, µs", "statements", unit, "bytes", *self.more()]
             header += ["hasten: requests/s", "hasten: CPU"]
-            lines = list(self._lines(arena))
+            lines = list(self._lines(loaded))
             if lines:
-                show_table(f"{self.name} on {arena.database.title}", header, lines)
-        for reason in self.left_out:
-            show_text(f"Left out of {self.name}: {reason}")
+                show_table(f"{self.name} on {loaded.database.title}", header, lines)
 
     def more(self) -> list[str]:
         """The header of further columns."""
         return []
 
-    def more_of(self, seen: Seen) -> list[str]:
+    def more_of(self, seen: CaseResult) -> list[str]:
         return []
 
-    def _lines(self, arena: Arena) -> list[list[str]]:
+    def _lines(self, loaded: Loaded) -> list[list[str]]:
         lines = []
-        for case, of_case in self.seen[arena.database.name].items():
-            shown = case
+        for case, of_case in self.seen[loaded.database.name].items():
+            title = case
             for name, seen in of_case.items():
-                database = arena.database.name
+                database = loaded.database.name
                 lines.append(
                     [
-                        shown,
-                        arena.contestants[name].title,
+                        title,
+                        loaded.contestants[name].title,
                         short(seen.per_second),
                         short(seen.cpu_us),
                         str(seen.cost.statements),
                         f"{seen.cost.work:,}",
                         f"{seen.answer_bytes:,}",
                         *self.more_of(seen),
-                        _shown(name, self.ratios(database, case, name)),
-                        _shown(name, self.cpu_ratios(database, case, name)),
+                        shown(self.ratios(database, case, name)),
+                        shown(self.cpu_ratios(database, case, name)),
                     ]
                 )
-                shown = ""
+                title = ""
         return lines
 
-    def find(self, database: str, case: str, name: str) -> Seen | None:
+    def find(self, database: str, case: str, name: str) -> CaseResult | None:
         return self.seen.get(database, {}).get(case, {}).get(name)
 
     def ratios(self, database: str, case: str, name: str) -> Ratios | None:
@@ -207,10 +208,9 @@ class Part(ABC):
         self, database: str, case: str, name: str, value: Callable[[Speed], float]
     ) -> Ratios | None:
         ours, other = self.find(database, case, OURS), self.find(database, case, name)
-        if ours is None or other is None:
+        if name == OURS or ours is None or other is None:
             return None
-        pairs = zip(ours.speeds, other.speeds, strict=True)
-        return Ratios([value(one) / value(two) for one, two in pairs])
+        return Ratios.of(map(value, ours.speeds), map(value, other.speeds))
 
     def verdicts(self) -> list[Verdict]:
         return [verdict for database in self.seen for verdict in self.verdicts_on(database)]
@@ -224,10 +224,6 @@ class Part(ABC):
             }
             for database, of_database in self.seen.items()
         }
-
-
-def _shown(name: str, ratios: Ratios | None) -> str:
-    return "" if name == OURS or ratios is None else str(ratios)
 
 
 AS_MANY: Final = 0.95

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 
 
 class Site:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.pagination.arena import OURS, Arena
+from benchmarks.pagination.contestant import OURS
 from benchmarks.pagination.dataset import sizes
-from benchmarks.pagination.part import Case, Part, Tell
+from benchmarks.pagination.loaded import Loaded
+from benchmarks.pagination.part import Case, PaginationPart
+from benchmarks.parts import Report
 from benchmarks.verdicts import Ratios, Verdict
 
 COUNTS: Final = ("exact", "capped", "estimated", "none")
@@ -15,24 +17,24 @@ MAX_WORK: Final = 1.5  # a larger index is a page deeper
 MAX_GROWTH: Final = 2.0  # in time: what is more than noise
 
 
-class Totals(Part):
+class Totals(PaginationPart):
     name = "totals"
     about = """the first page of tables of three sizes, with a total that is exact, capped at
 10,000, estimated by PostgreSQL (on SQLite, hasten counts instead), or not there."""
 
-    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
+    async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         return [
             Case(
                 _title(rows, count),
                 {
                     name: contestant.page_path(table, count)
-                    for name, contestant in arena.contestants.items()
+                    for name, contestant in loaded.contestants.items()
                     if count in contestant.counts
                 },
                 total={"exact": rows, "none": None}.get(count, ...),
             )
             for count in COUNTS
-            for table, rows in sizes(arena.rows).items()
+            for table, rows in sizes(loaded.rows).items()
         ]
 
     def verdicts_on(self, database: str) -> list[Verdict]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from benchmarks.pagination.arena import OURS, Arena
 from benchmarks.pagination.calls import get
-from benchmarks.pagination.contestant import LIMIT, MAX_LIMIT, Contestant, Rows
+from benchmarks.pagination.contestant import LIMIT, MAX_LIMIT, OURS, Contestant, Rows
 from benchmarks.pagination.dataset import ORDERS
-from benchmarks.pagination.part import Case, Part, Sizes, Tell
+from benchmarks.pagination.loaded import Loaded
+from benchmarks.pagination.part import Case, PaginationPart, Sizes
+from benchmarks.parts import Report
 from benchmarks.tables import show_table
 from benchmarks.verdicts import Verdict, short
 
@@ -20,7 +21,7 @@ MAX_GROWTH: Final = 2.0
 
 
 @dataclass(slots=True)
-class Steps:
+class WalkResult:
     """How a walk went."""
 
     rows: int = 0
@@ -32,40 +33,40 @@ class Steps:
     """Those of the pages that begin at some depths."""
 
 
-class Walk(Part):
+class Walk(PaginationPart):
     name = "walk"
     about = f"""cursors lead from the first row to the last, by pages of {MAX_LIMIT:,} rows, once;
 what a page of {LIMIT} rows costs is measured at three depths."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
-        self._walks: dict[str, dict[str, dict[str, Steps]]] = {}
+        self._walks: dict[str, dict[str, dict[str, WalkResult]]] = {}
         """By database, order and contestant."""
 
-    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
-        of_database = self._walks.setdefault(arena.database.name, {})
+    async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
+        of_database = self._walks.setdefault(loaded.database.name, {})
         cases = []
         for order in ORDERS:
             walks = of_database.setdefault(order, {})
-            for name, contestant in arena.contestants.items():
+            for name, contestant in loaded.contestants.items():
                 if order in contestant.orders:
-                    tell(f"{self.name} on {arena.database.title} by {order}: {contestant.title}")
-                    walks[name] = await self._walk(arena, name, order)
-            cases += [await self._case(arena, order, depth) for depth in _depths(arena.rows)]
+                    report(f"{self.name} on {loaded.database.title} by {order}: {contestant.title}")
+                    walks[name] = await self._walk(loaded, name, order)
+            cases += [await self._case(loaded, order, depth) for depth in _depths(loaded.rows)]
         return cases
 
-    async def _walk(self, arena: Arena, name: str, order: str) -> Steps:
+    async def _walk(self, loaded: Loaded, name: str, order: str) -> WalkResult:
         """Until there is no next page, or it takes too long."""
-        contestant, app = arena.contestants[name], arena.applications[name]
-        first = await get(app, contestant.stretch_path(order, None, START))
-        walk = Steps(cursors={START: contestant.read_stretch(first)[1] or ""})
+        contestant, app = loaded.contestants[name], loaded.applications[name]
+        first = await get(app, contestant.slice_path(order, None, START))
+        walk = WalkResult(cursors={START: contestant.read_slice(first)[1] or ""})
         seen: set[int] = set()
         cursor: str | None = None
         start = time.monotonic()
         while True:
             try:
-                body = await get(app, contestant.stretch_path(order, cursor, MAX_LIMIT))
-                rows, cursor = contestant.read_stretch(body)
+                body = await get(app, contestant.slice_path(order, cursor, MAX_LIMIT))
+                rows, cursor = contestant.read_slice(body)
             except Exception as error:  # noqa: BLE001  # the walk of that contestant ends
                 walk.ended = repr(error)
                 break
@@ -73,7 +74,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
             seen.update(row["id"] for row in rows)
             if cursor is None or not rows:
                 break
-            if walk.rows in _depths(arena.rows):
+            if walk.rows in _depths(loaded.rows):
                 walk.cursors[walk.rows] = cursor
             if time.monotonic() - start > self.sizes.walk_seconds:
                 walk.ended = f"stopped after {self.sizes.walk_seconds:g} s"
@@ -82,37 +83,37 @@ what a page of {LIMIT} rows costs is measured at three depths."""
         walk.distinct = len(seen)
         return walk
 
-    async def _case(self, arena: Arena, order: str, depth: int) -> Case:
-        walks = self._walks[arena.database.name][order]
+    async def _case(self, loaded: Loaded, order: str, depth: int) -> Case:
+        walks = self._walks[loaded.database.name][order]
         return Case(
             _title(order, depth),
             {
-                name: arena.contestants[name].stretch_path(order, walk.cursors[depth], LIMIT)
+                name: loaded.contestants[name].slice_path(order, walk.cursors[depth], LIMIT)
                 for name, walk in walks.items()
                 if depth in walk.cursors
             },
-            ids=await arena.database.ids(ORDERS[order].sql(), LIMIT, depth),
+            ids=await loaded.database.ids(ORDERS[order].sql(), LIMIT, depth),
         )
 
     def read(self, contestant: Contestant, body: bytes) -> tuple[Rows, object]:
-        return contestant.read_stretch(body)[0], None
+        return contestant.read_slice(body)[0], None
 
     # Showing --------------------------------------------------------------------------------------
 
-    def show(self, arenas: Sequence[Arena]) -> None:
-        super().show(arenas)
+    def show(self) -> None:
+        super().show()
         header = ["", "", "rows seen", "lost", "pages/s", ""]
-        for arena in arenas:
+        for loaded in self.databases.values():
             lines = [
-                [ORDERS[order].title, arena.contestants[name].title, *self._seen(walk)]
-                for order, walks in self._walks[arena.database.name].items()
+                [ORDERS[order].title, loaded.contestants[name].title, *self._seen(walk)]
+                for order, walks in self._walks[loaded.database.name].items()
                 for name, walk in walks.items()
             ]
-            title = f"walk of {arena.rows:,} rows on {arena.database.title}"
+            title = f"walk of {loaded.rows:,} rows on {loaded.database.title}"
             if lines:
                 show_table(title, header, lines)
 
-    def _seen(self, walk: Steps) -> list[str]:
+    def _seen(self, walk: WalkResult) -> list[str]:
         lost = self.sizes.rows - walk.distinct
         pages = walk.rows / MAX_LIMIT / walk.seconds
         repeated = walk.rows - walk.distinct

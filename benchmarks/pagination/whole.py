@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.pagination.arena import BY_HAND, FLOOR, RIVAL, Arena
-from benchmarks.pagination.contestant import LIMIT
+from benchmarks.pagination.contestant import BY_HAND, FLOOR, LIMIT, RIVAL
 from benchmarks.pagination.dataset import SMALL, WHOLE, sizes
-from benchmarks.pagination.part import AS_MANY, Case, Part, Sizes, Tell, at_least
+from benchmarks.pagination.loaded import Loaded
+from benchmarks.pagination.part import AS_MANY, Case, PaginationPart, Sizes, at_least
+from benchmarks.parts import Report
 from benchmarks.verdicts import Verdict
 
 SECONDS: Final = 4  # times those of another part: this is what most look at
 
 
-class Whole(Part):
+class Whole(PaginationPart):
     name = "whole"
     about = f"""a request for the first {LIMIT} rows with all columns: of the smallest table with an
 exact total, and of the largest without, for counting a million rows takes longer than all else."""
@@ -22,16 +23,16 @@ exact total, and of the largest without, for counting a million rows takes longe
         longer = Sizes(sizes.rows, sizes.seconds * SECONDS, sizes.walk_seconds)
         super().__init__(longer)
 
-    async def cases(self, arena: Arena, tell: Tell) -> list[Case]:
+    async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         return [
             Case(
-                _title(sizes(arena.rows)[table], count),
+                _title(sizes(loaded.rows)[table], count),
                 {
                     name: contestant.page_path(table, count)
-                    for name, contestant in arena.contestants.items()
+                    for name, contestant in loaded.contestants.items()
                     if count in contestant.counts
                 },
-                total=sizes(arena.rows)[table] if count == "exact" else None,
+                total=sizes(loaded.rows)[table] if count == "exact" else None,
             )
             for table, count in ((SMALL, "exact"), (WHOLE, "none"))
         ]

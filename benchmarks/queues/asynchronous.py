@@ -23,8 +23,8 @@ CONCURRENCY: Final = 100
 class AsyncContestant(PythonContestant):
     """Its task calls `self.ran` with its number."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, location: str) -> None:
+        self.location = location
         self.ran: Callable[[int], None] = _ignore
 
     # What differs -------------------------------------------------------------------------------

@@ -1,18 +1,10 @@
-"""What is compared: which contestants, by which numbers, and what the targets are."""
+"""What the numbers are compared with: the rows of the tables, and the targets."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
-
-from benchmarks.queues.contestant import Contestant
-from benchmarks.queues.parts import Part, Sizes
-from benchmarks.queues.store import Store
 
 # Twice what short runs differ by; a cost that grows with the queue would be 20 or 200 here.
 MAX_GROWTH: Final = 1.5
@@ -20,7 +12,7 @@ MAX_GROWTH: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the main table: a number of a part's samples."""
+    """A line of a table: a number of a part's samples."""
 
     part: str
     key: str
@@ -31,37 +23,37 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """package holds a module for each contestant, which names its class `CONTESTANT`.
+    """ours and rival are contestants: the targets say how ours has to compare with rival.
 
-    ours and rival are two of them: the targets are about the first, measured by the second.
-    yardstick is the one that the shown ratios compare with. The targets: `ratios`, how many times
-    better than the rival we have to be, `limits`, what we have to stay below, both by part and
-    key; and that no job costs more than `MAX_GROWTH` times as much in a deep queue.
+    baseline is the contestant that the shown ratios compare with. The targets are: `ratios`, how
+    many times better than the rival ours has to be; `limits`, what it has to stay below, both by
+    part and key; and a job may cost at most `MAX_GROWTH` times as much in a deep queue.
     """
 
-    package: str
     ours: str
     rival: str
-    yardstick: str
-    full: Sizes
-    quick: Sizes
-    parts: Callable[[Sizes], dict[str, Part]]
+    baseline: str
     rows: Sequence[Row]
     ratios: Mapping[tuple[str, str], float]
     limits: Mapping[tuple[str, str], float]
-    store: Callable[[Path | None], AbstractContextManager[Store]]
-
-    def names(self) -> list[str]:
-        """The names of all contestants, ours first, then its rival."""
-        package = importlib.import_module(self.package)
-        found = [module.name for module in pkgutil.iter_modules(package.__path__)]
-        first = [self.ours, self.rival]
-        return [*first, *sorted(name for name in found if name not in first)]
-
-    def find(self, name: str) -> type[Contestant]:
-        module = importlib.import_module(f"{self.package}.{name}")
-        contestant: type[Contestant] = module.CONTESTANT
-        return contestant
 
     def row(self, part: str, key: str) -> Row:
         return next(row for row in self.rows if (row.part, row.key) == (part, key))
+
+
+def rate_rows(part: str, title: str, *, has_server: bool) -> list[Row]:
+    """Return the rows of a part that measures jobs a second."""
+    rows = [
+        Row(part, "per_second", title, "jobs/s", more_is_better=True),
+        Row(part, "cpu_us", "  processor", "µs/job"),
+    ]
+    return [*rows, Row(part, "server_us", "  server", "µs/job")] if has_server else rows
+
+
+def time_rows(part: str, title: str) -> list[Row]:
+    """Return the rows of a part that measures how long each job takes."""
+    return [
+        Row(part, "p50_ms", f"{title}, median", "ms"),
+        Row(part, "p95_ms", "  95 of 100", "ms"),
+        Row(part, "p99_ms", "  99 of 100", "ms"),
+    ]

@@ -15,10 +15,10 @@ class Hasten(AsyncContestant):
     title = "hasten"
     worker_options: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, location: str) -> None:
         from hasten.jobs import Queue, Worker
 
-        super().__init__(place)
+        super().__init__(location)
         self._queue = Queue("bench", self.url())
         self._worker = Worker
 
@@ -31,7 +31,7 @@ class Hasten(AsyncContestant):
 
     @abstractmethod
     def url(self) -> str:
-        """What the queue at `self.place` is opened with."""
+        """What the queue at `self.location` is opened with."""
 
     async def open(self) -> None:
         await self._queue.counts()

@@ -1,16 +1,12 @@
-"""The application that is limited, and how it is called: in process, without a server."""
+"""The application that is limited, and calls of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+from benchmarks.asgi import Answer, Application, Receive, Scope, Send, receive
+from benchmarks.asgi import scope_of as asgi_scope
 
 BODY: Final = b'{"ok":true}'
 
@@ -24,14 +20,14 @@ _HEADERS: Final = [
 
 
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers everything with the same few bytes."""
+    """Answer everything with the same few bytes."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": BODY})
 
 
 class Logins:
-    """Answers `/login?good` with 200 and `/login?bad` with 401, all at once: when it is opened."""
+    """Answers `/login?good` with 200 and `/login?bad` with 401, all at once after `opened`."""
 
     def __init__(self) -> None:
         self.reached = 0
@@ -47,21 +43,6 @@ class Logins:
         await send({"type": "http.response.body", "body": b""})
 
 
-class Answer:
-    """What was sent."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {
-                name.decode().lower(): value.decode() for name, value in message["headers"]
-            }
-
-
 async def call(app: Application, path: str, client: str, *, method: str = "GET") -> Answer:
     answer = Answer()
     await app(scope_of(path, client, method), receive, answer.send)
@@ -69,34 +50,11 @@ async def call(app: Application, path: str, client: str, *, method: str = "GET")
 
 
 def scope_of(path: str, client: str, method: str = "GET") -> Scope:
-    path, _, query = path.partition("?")
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8000),
-        "client": (client, 50_000),
-        "scheme": "http",
-        "method": method,
-        "root_path": "",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": list(_HEADERS),
-        "state": {},
-    }
-
-
-async def receive() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def discard(message: Message) -> None:
-    """What a server would do takes no time here."""
+    return asgi_scope(path, _HEADERS, client=client, method=method)
 
 
 def clients(count: int) -> list[str]:
-    """Addresses, all different."""
+    """Return addresses, all different."""
     return [
         f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}" for number in range(count)
     ]

@@ -1,19 +1,16 @@
-"""What a contestant is: a library that limits, by itself or around an application."""
+"""What a contestant is: a library that limits rates, by itself or around an application."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
-from benchmarks.ratelimit.application import Application
+from benchmarks import contestants
+from benchmarks.asgi import Application
+from benchmarks.contestants import Contestants, NodePackages
 
-FOLDER: Final = Path(__file__).parent
+OURS: Final = "hasten"
+OUR_STORE: Final = "hasten_store"
 
 
 class Rate(NamedTuple):
@@ -22,95 +19,72 @@ class Rate(NamedTuple):
 
 
 Hit: TypeAlias = Callable[[str], object | Awaitable[object]]
-"""Takes one for a key. A function, or a coroutine function if the library has those."""
+"""Counts one hit of a key. A function, or a coroutine function if the library has those."""
 
 Paths: TypeAlias = Mapping[str, Sequence[Rate]]
-"""The policies of each path, each a rate; for each client."""
+"""The rates of each path, for each client."""
 
 
-class Contestant:
-    """What is known of a library before it is loaded.
+class Contestant(contestants.Contestant):
+    """algorithms are those of the library used by itself, the one that is compared first; it has
+    none if it can only be a part of an application."""
 
-    algorithms are those it has where it is used by itself, the one that is compared first; none if
-    it is a part of an application.
-    """
-
-    title: ClassVar[str]
-    remark: ClassVar[str]  # its settings, and why
-    packages: ClassVar[tuple[str, ...]]  # the distributions whose versions belong to the result
     algorithms: ClassVar[tuple[str, ...]] = ()
     has_application: ClassVar[bool] = True
-    is_python: ClassVar[bool] = True
     uses_redis: ClassVar[bool] = True
 
     @classmethod
-    def command(cls, work: str) -> list[str]:
-        """What does a work (see `works/`). A JSON object of arguments is appended; prints JSON."""
-        raise NotImplementedError
-
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        """The installed version of one of `packages`, None if it is not installed."""
+    def command(cls, workload: str) -> list[str]:
+        """Return what runs a workload (see `workloads`): a JSON object of arguments is appended to
+        the command, and it prints JSON."""
         raise NotImplementedError
 
 
 class PythonContestant(Contestant):
-    """Its library is imported by the methods, in the process that does the work."""
+    """The methods import the library, in the process of a workload."""
 
     @classmethod
-    def command(cls, work: str) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.ratelimit.work", cls.__module__, work]
-
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
+    def command(cls, workload: str) -> list[str]:
+        return [cls.python(), "-m", "benchmarks.ratelimit.run_workload", cls.__module__, workload]
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
-        """Rates that hold together, in memory or on the Redis at url."""
+        """Return a limiter by several rates at once, in memory or on the Redis at url."""
         raise NotImplementedError
 
     @staticmethod
     def is_allowed(result: Any) -> bool:
-        """What a hit has said."""
+        """Return whether the result of a hit allows the request."""
         return bool(result)
 
     @classmethod
     def application(cls, paths: Paths, *, url: str | None = None) -> Application:
-        """The application, limited: each policy counted for each client's address."""
+        """Return the application with limits, which count by the address of the client."""
         raise NotImplementedError
 
     @classmethod
     def unlimited(cls, paths: Paths) -> Application:
-        """The same without limits."""
+        """Return the same application without limits."""
         raise NotImplementedError
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application | None:
-        """An application around app that counts bad logins alone; None if it has no way to."""
+        """Return app with a limit that counts failed logins only; None if that is impossible."""
         return None
 
 
-class NodeContestant(Contestant):
+class NodeContestant(NodePackages, Contestant):
     """See express.mjs."""
 
-    is_python = False
-
     @classmethod
-    def command(cls, work: str) -> list[str]:
-        return [shutil.which("node") or "node", "--expose-gc", str(FOLDER / "express.mjs"), work]
+    def command(cls, workload: str) -> list[str]:
+        return cls.node("--expose-gc", str(cls.folder() / "express.mjs"), workload)
 
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        node = shutil.which("node")
-        if node is None:
-            return None
-        if package == "node":
-            return subprocess.check_output([node, "--version"], text=True).strip()
-        manifest = FOLDER / "node_modules" / package / "package.json"
-        if not manifest.exists():
-            return None
-        return str(json.loads(manifest.read_text("utf-8"))["version"])
+
+CONTESTANTS: Final[Contestants[Contestant]] = Contestants(
+    "benchmarks.ratelimit.contestants", OURS, OUR_STORE
+)
+
+
+def is_python_peer(name: str) -> bool:
+    return issubclass(CONTESTANTS.find(name), PythonContestant) and name not in (OURS, OUR_STORE)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.ratelimit.lineup import OUR_STORE, find
-from benchmarks.ratelimit.part import Part, Tell
-from benchmarks.ratelimit.works.correctness import LOGIN_RATE, PARALLEL, SEAM_RATE
+from benchmarks.parts import Report
+from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE
+from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.workloads.correctness import LOGIN_RATE, PARALLEL, SEAM_RATE
 from benchmarks.tables import show_table, show_text
 
 
-class Correctness(Part):
+class Correctness(RateLimitPart):
     name = "correctness"
 
-    def takes(self, name: str) -> bool:
+    def measures(self, name: str) -> bool:
         return name != OUR_STORE
 
-    def arguments(self, name: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {}
 
-    def round(self, number: int, tell: Tell) -> None:
+    def round(self, number: int, report: Report) -> None:
         """Once is enough: it is not about speed."""
         if number == 1:
-            super().round(number, tell)
+            super().round(number, report)
 
     def show(self) -> None:
         limit = LOGIN_RATE.limit
@@ -45,6 +46,6 @@ comes just before the window ends and does not stop."""
         logins = found["logins"] or {}
         cells = [str(logins.get(key, "–")) for key in ("bad_tried", "good_in", "good_later")]
         return [
-            [*([find(name).title, *cells] if row == 0 else [""] * 4), algorithm, str(passed)]
+            [*([CONTESTANTS.title(name), *cells] if row == 0 else [""] * 4), algorithm, str(passed)]
             for row, (algorithm, passed) in enumerate(found["seam"].items())
         ]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.ratelimit.lineup import OUR_STORE, OURS, find, is_python_peer
-from benchmarks.ratelimit.part import Part, Tell, median, shown
+from benchmarks.parts import Report
+from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS, is_python_peer
+from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Verdict, short
+from benchmarks.verdicts import Ratios, Verdict, short, shown
 
 KINDS: Final = {"bytes": "in memory", "redis_bytes": "on Redis"}
 
 
-class Memory(Part):
+class Memory(RateLimitPart):
     name = "memory"
     _many: dict[str, Any] | None = None
 
-    def takes(self, name: str) -> bool:
+    def measures(self, name: str) -> bool:
         return name != OUR_STORE
 
-    def arguments(self, name: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {
             "url": self.url, "keys": self.sizes.keys, "redis_keys": self.sizes.redis_keys
         }  # fmt: skip
@@ -27,10 +29,10 @@ class Memory(Part):
     def steps(self) -> int:
         return len(self.lineup.names) + (OURS in self.lineup.names)
 
-    def round(self, number: int, tell: Tell) -> None:
-        super().round(number, tell)
+    def round(self, number: int, report: Report) -> None:
+        super().round(number, report)
         if OURS in self.lineup.names:
-            tell(f"{self.name}: {OURS}, {self.sizes.many_keys:,} keys")
+            report(f"{self.name}: {OURS}, {self.sizes.many_keys:,} keys")
             with self.lineup.leaving_out(OURS, during=self.name):
                 self._many = self.run(OURS, keys=self.sizes.many_keys, redis_keys=0)
 
@@ -52,12 +54,12 @@ through its application. On Redis: what `used_memory` grows by, {self.sizes.redi
             )
 
     def _line(self, name: str) -> list[str]:
-        cells = [find(name).title]
+        cells = [CONTESTANTS.title(name)]
         for kind in KINDS:
             values = self.values(name, kind)
             ratios = None
             if self.has_ours and name != OURS:
-                ratios = self.compared(values, self.values(OURS, kind))
+                ratios = Ratios.of(values, self.values(OURS, kind))
             cells += [short(median(values)), shown(ratios)]
         return cells
 
@@ -73,7 +75,7 @@ through its application. On Redis: what `used_memory` grows by, {self.sizes.redi
             found.append(
                 Verdict(
                     f"a key {where}: no more bytes than with the best Python peer",
-                    f"{ours:.0f}, {find(best).title} {theirs:.0f}", ours <= theirs,
+                    f"{ours:.0f}, {CONTESTANTS.title(best)} {theirs:.0f}", ours <= theirs,
                 )
             )  # fmt: skip
         return found

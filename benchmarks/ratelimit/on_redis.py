@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.ratelimit.lineup import OURS, find, is_python_peer
-from benchmarks.ratelimit.part import Part, median, shown
-from benchmarks.ratelimit.works.redis import CLIENTS, CONCURRENT, COUNTED, POLICIES
+from benchmarks.ratelimit.contestant import CONTESTANTS, OURS, is_python_peer
+from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.workloads.redis import CLIENTS, CONCURRENT, COUNTED, POLICIES
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Verdict, short
+from benchmarks.verdicts import Ratios, Verdict, short, shown
 
 MANY_TIMES: Final = 5.0
 WAYS: Final = {"library": "the library alone", "application": "around an application"}
 
 
-class OnRedis(Part):
+class OnRedis(RateLimitPart):
     name = "redis"
 
-    def takes(self, name: str) -> bool:
-        return find(name).uses_redis
+    def measures(self, name: str) -> bool:
+        return CONTESTANTS.find(name).uses_redis
 
-    def arguments(self, name: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {"url": self.url, "seconds": self.sizes.redis_seconds}
 
     def show(self) -> None:
@@ -41,9 +42,9 @@ scripts included; denied: how many reach it for a request of a client that was d
     def _line(self, name: str, way: str) -> list[str]:
         rates = self.values(name, way, "per_second")
         is_compared = self.has_ours and name != OURS
-        ratios = self.compared(self.values(OURS, way, "per_second"), rates) if is_compared else None
+        ratios = Ratios.of(self.values(OURS, way, "per_second"), rates) if is_compared else None
         return [
-            find(name).title,
+            CONTESTANTS.title(name),
             short(median(rates) * len(POLICIES)),
             shown(ratios),
             short(median(self.values(name, way, "cpu_us"))),
@@ -66,13 +67,13 @@ scripts included; denied: how many reach it for a request of a client that was d
             }
             if peers:
                 best = max(peers, key=lambda name: median(peers[name]))
-                ratios = self.compared(self.values(OURS, way, "per_second"), peers[best])
+                ratios = Ratios.of(self.values(OURS, way, "per_second"), peers[best])
                 assert ratios is not None
                 found.append(
                     Verdict(
                         f"Redis, {title}: at least {MANY_TIMES:g} times the checks/s of the best "
                         "Python peer",
-                        f"{ratios} {find(best).title}'s", ratios.median >= MANY_TIMES,
+                        f"{ratios} {CONTESTANTS.title(best)}'s", ratios.median >= MANY_TIMES,
                     )
                 )  # fmt: skip
         sent = median(self.values(OURS, "application", "sent"))

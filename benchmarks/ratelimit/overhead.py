@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.ratelimit.lineup import OURS, find
-from benchmarks.ratelimit.part import Part, median
-from benchmarks.ratelimit.works.overhead import CALLS, CLIENTS
+from benchmarks.ratelimit.contestant import CONTESTANTS, OURS
+from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.workloads.overhead import CALLS, CLIENTS
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short
 
@@ -20,13 +21,13 @@ LIMITS_US: Final = {"/free": 1.0, "/one": 5.0}
 LEAST_US: Final = 0.1  # less is noise, which cannot be divided by
 
 
-class Overhead(Part):
+class Overhead(RateLimitPart):
     name = "overhead"
 
-    def takes(self, name: str) -> bool:
-        return find(name).has_application
+    def measures(self, name: str) -> bool:
+        return CONTESTANTS.find(name).has_application
 
-    def arguments(self, name: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {"repeats": self.sizes.repeats}
 
     def show(self) -> None:
@@ -47,7 +48,7 @@ the call of the application below. Headers are those that an answer gets beside 
         has_ratio = self.has_ours and name != OURS and path != "/free"
         return [
             CASES[path] if name == self.lineup.names[0] else "",
-            find(name).title,
+            CONTESTANTS.title(name),
             short(median(self.values(name, path, "us"))),
             f"{median(added):.1f}",
             str(self._times_ours(added, path)) if has_ratio else "",

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.ratelimit.lineup import OURS
-from benchmarks.ratelimit.part import Part, median
+from benchmarks.ratelimit.contestant import OURS
+from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Verdict
 
 WAYS: Final = {"without": "all that come", "with": "LoadSheddingMiddleware"}
 
 
-class Overload(Part):
+class Overload(RateLimitPart):
     name = "overload"
 
-    def takes(self, name: str) -> bool:
+    def measures(self, name: str) -> bool:
         return name == OURS
 
-    def arguments(self, name: str) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {"seconds": self.sizes.overload_seconds}
 
     def show(self) -> None:

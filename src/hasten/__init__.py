@@ -9,16 +9,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hasten._clock import Clock
     from hasten._durations import Duration
+    from hasten._responses import EncodedResponse
     from hasten._sizes import Size
     from hasten._store import Store
 
 __version__ = "0.1.0"
 
-__all__ = ["Clock", "Duration", "Size", "Store", "__version__"]
+__all__ = ["Clock", "Duration", "EncodedResponse", "Size", "Store", "__version__"]
 
 _MODULES = {
     "Clock": "hasten._clock",
     "Duration": "hasten._durations",
+    "EncodedResponse": "hasten._responses",
     "Size": "hasten._sizes",
     "Store": "hasten._store",
 }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
+from hasten._checks import is_whole_number
 from hasten.errors import InvalidOption
 
 
@@ -61,7 +62,7 @@ def check_clock(clock: object) -> Clock:
     if isinstance(clock, type) or not isinstance(clock, Clock):
         raise InvalidOption("clock", clock, expected)
     now_ms: object = clock.now_ms()
-    if isinstance(now_ms, bool) or not isinstance(now_ms, int):
+    if not is_whole_number(now_ms):
         raise InvalidOption("clock", clock, f"{expected}; its now_ms() returns {now_ms!r}")
     return clock
 

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from typing import Final, TypeAlias
 
+from hasten._checks import is_number
 from hasten.errors import InvalidOption
 
 Duration: TypeAlias = float | timedelta | str
@@ -42,34 +43,48 @@ def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
 
 
 def to_seconds(option: str, value: object) -> float:
-    """Check a duration, and return it in seconds. Raises `InvalidOption`."""
-    seconds = _seconds_of(value)
-    if seconds is not None and 0 <= seconds <= MAX_SECONDS:
-        return float(seconds)
-    raise InvalidOption(option, value, f"{_EXPECTED}, not negative")
+    """Convert a duration to seconds. Raises `InvalidOption`."""
+    return float(_checked(option, value, 0))
 
 
 def is_duration(value: object) -> bool:
-    """Whether a value has the form of a duration."""
+    """Return whether a value has the form of a duration."""
     return _seconds_of(value) is not None
 
 
 def _to_units(option: str, value: object, units: int, at_least: int) -> int:
+    seconds = _checked(option, value, at_least / units)
+    converted = round(seconds * units)
+    if converted < at_least:
+        raise _too_short(option, value, at_least / units)
+    return converted
+
+
+def _checked(option: str, value: object, least: float) -> int | float:
+    """The number of seconds, from 0 to `MAX_SECONDS`. least is for the message."""
     seconds = _seconds_of(value)
     if seconds is None:
         raise InvalidOption(option, value, _EXPECTED)
-    # Compared before the multiplication, which overflows; a NaN is never between two numbers.
-    if not 0 <= seconds <= MAX_SECONDS or round(seconds * units) < at_least:
-        least = f", at least {at_least / units:g} s" if at_least else ", not negative"
-        raise InvalidOption(option, value, f"{_EXPECTED}{least}, and less than a hundred years")
-    return round(seconds * units)
+    if not seconds >= 0:  # also if it is NaN
+        raise _too_short(option, value, least)
+    if seconds > MAX_SECONDS:
+        raise InvalidOption(
+            option, value, "less than a hundred years, in seconds", code="out_of_range"
+        )
+    return seconds
+
+
+def _too_short(option: str, value: object, least: float) -> InvalidOption:
+    number = f"{least:.6f}".rstrip("0").rstrip(".")
+    unit = "second" if least == 1 else "seconds"
+    return InvalidOption(option, value, f"at least {number} {unit}", code="out_of_range")
 
 
 def _seconds_of(value: object) -> int | float | None:
     """The number of seconds, None if it is no duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return value
     if isinstance(value, str) and len(value) <= _MAX_CHARS and _TEXT.fullmatch(value):
         return sum(float(number) * _UNITS[unit] for number, unit in _PIECE.findall(value))

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from hasten.errors import MisplacedCall
+from hasten.errors import UsageError
 
 T = TypeVar("T")
 
@@ -39,9 +39,7 @@ class _Portal:
         loop = self.loop()
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise MisplacedCall(
-                "a .sync call cannot be made from inside another one: await instead"
-            )
+            raise UsageError("a .sync call cannot be made from inside another one: await instead")
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
 
@@ -52,7 +50,7 @@ def call(coroutine: Coroutine[Any, Any, T], *, waits: bool = False) -> T:
     """Run the coroutine of a user's `.sync` call from any thread, and return what it returned.
 
     In a thread that runs an event loop this blocks the loop. A short call warns there, a call that
-    waits raises `MisplacedCall`: what it waits for may need that very loop.
+    waits raises `UsageError`: what it waits for may need that very loop.
     """
     try:
         _check_thread(coroutine, waits=waits)
@@ -72,9 +70,7 @@ def _check_thread(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
     owner = "task" if owner == "Enqueuer" else owner.lower()
     instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
     if waits:
-        raise MisplacedCall(
-            f"a .sync call that waits would block the running event loop: {instead}"
-        )
+        raise UsageError(f"a .sync call that waits would block the running event loop: {instead}")
     # Shown once for each line of the caller's, which is three frames above this one.
     warnings.warn(
         f"a .sync call blocks the running event loop: {instead}", RuntimeWarning, stacklevel=4

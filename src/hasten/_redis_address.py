@@ -87,7 +87,7 @@ def parse_url(url: str, *, known: Collection[str] = (), timeout: float = 5.0) ->
     kind, encrypted = SCHEMES[scheme]
     location, _, query = rest.partition("?")
     if "@" in query:  # or is it the end of a password with a "?"?
-        expected = "a '?' in a user or password as %3F, and an '@' in an option as %40"
+        expected = "a URL with '?' in a user or password as %3F, and '@' in an option as %40"
         raise InvalidOption("url", without_password(url), expected)
     given = _read_query(url, query, known)
     credentials, at, place = location.rpartition("@")
@@ -133,7 +133,9 @@ def _read_query(url: str, query: str, known: Collection[str]) -> dict[str, str]:
     for option in given:
         if option not in _DRIVER_OPTIONS and option not in known:
             allowed = ", ".join(sorted({*_DRIVER_OPTIONS, *known}))
-            raise InvalidOption("url", without_password(url), f"of the options {allowed}")
+            raise InvalidOption(
+                "url", without_password(url), f"a URL with no options other than {allowed}"
+            )
     return given
 
 
@@ -158,14 +160,16 @@ def _read_place(
     service = ""
     if kind is Kind.SENTINEL:
         if not parts:
-            expected = "redis+sentinel://host,…/service: the name of the service is missing"
+            expected = "redis+sentinel://host,…/service, with the name of the service"
             raise InvalidOption("url", without_password(url), expected)
         service = unquote(parts.pop(0))
     db = parts.pop(0) if parts else given.get("db", "0")
     if parts or not db.isdecimal():
         raise InvalidOption("url", without_password(url), FORMS)
     if kind is Kind.CLUSTER and int(db):
-        raise InvalidOption("url", without_password(url), "database 0: a cluster has no other")
+        raise InvalidOption(
+            "url", without_password(url), "a URL of database 0: a cluster has no other"
+        )
     return service, int(db)
 
 
@@ -178,11 +182,11 @@ def _read_tls(given: Mapping[str, str]) -> dict[str, Any]:
             tls[name] = given[name]
     if "ssl_cert_reqs" in given:
         if given["ssl_cert_reqs"] not in {"required", "none"}:
-            raise InvalidOption("ssl_cert_reqs", given["ssl_cert_reqs"], "required or none")
+            raise InvalidOption("ssl_cert_reqs", given["ssl_cert_reqs"], "'required' or 'none'")
         tls["ssl_cert_reqs"] = given["ssl_cert_reqs"]
     check = given.get("ssl_check_hostname", "true").lower()
     if check not in {"true", "false"}:
-        raise InvalidOption("ssl_check_hostname", check, "true or false")
+        raise InvalidOption("ssl_check_hostname", check, "'true' or 'false'")
     tls["ssl_check_hostname"] = check == "true" and tls.get("ssl_cert_reqs") != "none"
     return tls
 
@@ -195,5 +199,5 @@ def _number(option: str, given: Mapping[str, str], default: float, *, at_least: 
     except ValueError:
         number = -1.0
     if not at_least <= number < 1e6:
-        raise InvalidOption(option, given[option], f"a number, {at_least:g} or more")
+        raise InvalidOption(option, given[option], f"a number of at least {at_least:g}")
     return number

@@ -6,6 +6,7 @@ import re
 from decimal import Decimal
 from typing import Final, TypeAlias
 
+from hasten._checks import is_whole_number
 from hasten.errors import InvalidOption
 
 Size: TypeAlias = int | str
@@ -17,13 +18,15 @@ _UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
 def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
     """Convert a size to bytes. Raises `InvalidOption`."""
-    expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
     if isinstance(value, str) and (parts := _SIZE.fullmatch(value.strip())):
         size = int(Decimal(parts[1]) * _UNITS[parts[2] and parts[2].lower()])
-    elif isinstance(value, int) and not isinstance(value, bool):
+    elif is_whole_number(value):
         size = value
     else:
+        expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
         raise InvalidOption(option, value, expected)
     if not at_least <= size < 1 << 63:
-        raise InvalidOption(option, value, f"{expected}, at least {at_least}")
+        least = f"at least {at_least:,} {'byte' if at_least == 1 else 'bytes'}"
+        expected = least if size < at_least else "less than 2**63 bytes"
+        raise InvalidOption(option, value, expected, code="out_of_range")
     return size

@@ -14,11 +14,12 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from hasten._checks import check_text
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
+from hasten._closing import AsyncClosable
 from hasten._durations import Duration, to_seconds
 from hasten._redis_address import SCHEMES, Address, parse_url
 from hasten._urls import without_password
@@ -63,7 +64,7 @@ class File:
 Location: TypeAlias = File | Address
 
 
-class Store:
+class Store(AsyncClosable):
     """A place for jobs and limits: ``Store("redis://localhost:6379")``.
 
     url is ``memory://`` (this process alone), ``sqlite:///file.db`` (relative to the working
@@ -100,10 +101,13 @@ class Store:
         self.url: Final = without_password(url)
         location, in_url, prefix_in_url = _parse(url)
         self.location: Final = location
-        self.timeout: Final = _one_of("timeout", timeout, in_url) or DEFAULT_TIMEOUT
-        self.prefix: Final = _one_of_texts("prefix", prefix, prefix_in_url)
+        _check_not_both("timeout", timeout, in_url)
+        _check_not_both("prefix", prefix, prefix_in_url)
+        self.timeout: Final = _to_timeout(in_url or DEFAULT_TIMEOUT if timeout is None else timeout)
+        self.prefix: Final = prefix_in_url if prefix is None else check_text("prefix", prefix)
         if self.prefix is not None and isinstance(self.location, File):
-            raise InvalidOption("prefix", self.prefix, "none: each SQLite file has its own tables")
+            expected = "None for SQLite and memory, where each store has its own tables"
+            raise InvalidOption("prefix", self.prefix, expected)
         self._lock = threading.Lock()
         self._parts: dict[str, Part] = {}
         _stores.add(self)
@@ -139,17 +143,6 @@ class Store:
             for part in parts.values():
                 stack.push_async_callback(part.aclose)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
@@ -182,9 +175,11 @@ def _parse(url: str) -> tuple[Location, float | None, str | None]:
     timeout = options.pop("timeout", None)
     synchronous = options.pop("synchronous", "full").upper()
     if options:
-        raise InvalidOption("url", shown, "no options but timeout and synchronous")
+        expected = "a URL with no options other than timeout and synchronous"
+        raise InvalidOption("url", shown, expected)
     if synchronous not in _SYNCHRONOUS:
-        raise InvalidOption("url", shown, "synchronous=full, normal, extra or off")
+        expected = "a URL with synchronous=full, normal, extra or off"
+        raise InvalidOption("url", shown, expected)
     path = unquote(parts.path).removeprefix("/")
     if scheme == "memory" and path:
         raise InvalidOption("url", shown, _EXPECTED)
@@ -194,31 +189,22 @@ def _parse(url: str) -> tuple[Location, float | None, str | None]:
 
 def _seconds_in(shown: str, text: str) -> float:
     try:
-        return _positive(float(text))
+        return _to_timeout(float(text))
     except ValueError:
-        raise InvalidOption("url", shown, "timeout=seconds, a number above 0") from None
+        expected = "a URL with timeout=…, a number of seconds above 0"
+        raise InvalidOption("url", shown, expected) from None
 
 
-def _one_of(option: str, given: Duration | None, in_url: float | None) -> float | None:
+def _check_not_both(option: str, given: object, in_url: object) -> None:
     if given is not None and in_url is not None:
-        raise InvalidOption(option, given, f"no {option} beside the one in the URL")
-    return in_url if given is None else _positive(given)
+        raise InvalidOption.conflict(option, given, f"the {option} in the URL")
 
 
-def _positive(timeout: Duration) -> float:
+def _to_timeout(timeout: Duration) -> float:
     seconds = to_seconds("timeout", timeout)
     if not seconds:
-        raise InvalidOption("timeout", timeout, "more than 0 seconds")
+        raise InvalidOption("timeout", timeout, "more than 0 seconds", code="out_of_range")
     return seconds
-
-
-def _one_of_texts(option: str, given: str | None, in_url: str | None) -> str | None:
-    if given is not None and in_url is not None:
-        raise InvalidOption(option, given, f"no {option} beside the one in the URL")
-    text: object = in_url if given is None else given
-    if text is not None and not (isinstance(text, str) and text):
-        raise InvalidOption(option, text, "a text that is not empty, or None")
-    return text
 
 
 _stores: Final[weakref.WeakSet[Store]] = weakref.WeakSet()

@@ -2,16 +2,18 @@
 
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
-├── AsyncioRequired         another event loop runs: see the remedy     (also RuntimeError)
-├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
-├── InvalidOption           an option of a call is wrong: fix the call        (also ValueError)
-├── MissingMiddleware       a route is limited, and nothing counts: add it  (also RuntimeError)
+├── UsageError              a call is wrong here or now: fix the call         (also RuntimeError)
+│   ├── AsyncioRequired     it needs asyncio, and another event loop runs
+│   └── MissingMiddleware   it needs a middleware around the application: add it
+├── InvalidOption           the value of an option is wrong: fix the value    (also ValueError)
+├── InvalidTask             a function cannot be a task: fix the function     (also TypeError)
 ├── InvalidArgument         an argument does not fit the task: fix the call   (also TypeError)
 │   └── PayloadTooLarge     all arguments together are too large: store a reference instead
-├── BodyRefused             a request's compressed body is broken or too large: answer its status
-├── InvalidParameter        a request asks for what it may not: answer its status (also ValueError)
-├── RowNotFound             there is no such row: answer its status          (also LookupError)
-├── LimitExceeded           a limit has no room left: answer its status, or try again later
+├── RequestRefused          a request cannot be served: send its status and problem()
+│   ├── BodyRefused         the compressed body is malformed or too large
+│   ├── InvalidParameter    a parameter of the query is invalid               (also ValueError)
+│   ├── RowNotFound         there is no such row                             (also LookupError)
+│   └── LimitExceeded       a rate limit is exceeded: retry later
 ├── LimitNotFound           this request is under no limit of that name      (also LookupError)
 ├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
 ├── StoreError              the store did not do it; most kinds wrote nothing
@@ -30,8 +32,6 @@ HastenError
 ├── JobFailed               the awaited job failed for good; its error is in the message
 │   └── JobCancelled        it was cancelled
 ├── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
-├── InvalidTask             a function cannot be a task: see the message         (also TypeError)
-├── MisplacedCall           a call is made in the wrong place, or twice       (also RuntimeError)
 ├── TargetError             the command line names no queue: see the message
 └── RunFailed               hasten ended a run of a job; it is the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
@@ -46,12 +46,10 @@ One is no error, but advice that comes as a warning: `PaginationWarning`.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
-from hasten._answers import EncodedResponse
 from hasten._escapes import printable
 
 if TYPE_CHECKING:
@@ -95,7 +93,14 @@ class MissingExtra(HastenError):
         self.extra = extra
 
 
-class AsyncioRequired(HastenError, RuntimeError):
+class UsageError(HastenError, RuntimeError):
+    """A call cannot work in this place, at this time or in this combination.
+
+    `InvalidOption` is for a value that is wrong wherever it is passed.
+    """
+
+
+class AsyncioRequired(UsageError):
     """Something was used on an event loop other than asyncio's, such as trio's."""
 
     def __init__(self, what: str, instead: str) -> None:
@@ -104,16 +109,24 @@ class AsyncioRequired(HastenError, RuntimeError):
         self.instead = instead
 
 
-class MisplacedCall(HastenError, RuntimeError):
-    """A call is made in a place, or at a time, where it cannot do what it is for."""
+class MissingMiddleware(UsageError):
+    """Something was used in a request that needs a middleware around the application."""
+
+    def __init__(self, what: str, middleware: str) -> None:
+        super().__init__(
+            f"{what} needs {middleware} around the application, and there is none: "
+            f"app.add_middleware({middleware}, …)"
+        )
+        self.what = what
+        self.middleware = middleware
 
 
 class InvalidOption(HastenError, ValueError):
     """An option has a value that it cannot have.
 
-    code is for programs: "invalid" unless the kind of mistake has a name of its own, such as
-    "out_of_range", "conflict" (with another option) or "duplicate". Of a value that is_private,
-    such as the data of a job, the message has the type alone.
+    expected completes "must be …" in the message. code is for programs: "invalid" unless the kind
+    of mistake has a name of its own, such as "out_of_range", "conflict" (with another option) or
+    "duplicate". If is_private, the message shows the type of the value instead of the value.
     """
 
     def __init__(
@@ -126,10 +139,17 @@ class InvalidOption(HastenError, ValueError):
         is_private: bool = False,
     ) -> None:
         shown = f"<{type(value).__name__}>" if is_private else _shown(value)
-        super().__init__(f"{option}={shown}: expected {expected}")
+        super().__init__(f"{option}={shown}: must be {expected}")
         self.option = option
         self.value = value
         self.code = code
+
+    @classmethod
+    def conflict(cls, option: str, value: object, other: str) -> InvalidOption:
+        """Return the error of an option that cannot be combined with another one."""
+        error = cls(option, value, "", code="conflict")
+        error.args = (f"{option}={_shown(value)}: cannot be combined with {other}",)
+        return error
 
 
 def _shown(value: object) -> str:
@@ -138,18 +158,6 @@ def _shown(value: object) -> str:
     except Exception:  # noqa: BLE001  # a number of 5,000 digits, or an object with a bad __repr__
         return f"<{type(value).__name__} that has no repr>"
     return shown if len(shown) <= 200 else shown[:200] + "…"
-
-
-class MissingMiddleware(HastenError, RuntimeError):
-    """Something was used in a request that needs a middleware around the application."""
-
-    def __init__(self, what: str, middleware: str) -> None:
-        super().__init__(
-            f"{what} needs {middleware} around the application, and there is none: "
-            f"app.add_middleware({middleware}, …)"
-        )
-        self.what = what
-        self.middleware = middleware
 
 
 class InvalidArgument(HastenError, TypeError):
@@ -187,21 +195,63 @@ class PayloadTooLarge(InvalidArgument):
         self.limit = limit
 
 
-class BodyRefused(HastenError):
-    """The compressed body of a request was not decoded to its end."""
+class RequestRefused(HastenError):
+    """A request cannot be served, and the client is at fault or has to wait.
+
+    status and `problem` are for the response, and so are headers, as far as there are any.
+    `EncodedResponse.for_error(error)` makes a response of them. code is for programs.
+    """
+
+    status: int
+    code: str
+    headers: Mapping[str, str] = {}
+
+    def problem(self) -> dict[str, object]:
+        """Return the body of the response, for ``application/problem+json``. RFC 9457."""
+        return {
+            "type": "about:blank",  # the status says what kind it is: RFC 9457, section 4.2.1
+            "title": _TITLES[self.status],
+            "status": self.status,
+            "detail": str(self),
+            "code": self.code,
+        }
+
+
+# Python's own HTTPStatus has older phrases for some. RFC 9110, section 15.
+_TITLES: Final = {
+    400: "Bad Request",
+    404: "Not Found",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+class BodyRefused(RequestRefused):
+    """The compressed body of a request was not decoded to its end.
+
+    status is 413 for a body that is too large or takes too long, 415 for an encoding that is not
+    accepted, and 400 for a malformed body.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"the body of this request was refused: {reason}")
+        super().__init__(f"request body refused: {reason}")
         self.status = status
         self.reason = reason
+        self.code = _BODY_CODES[status]
 
 
-class InvalidParameter(HastenError, ValueError):
-    """A parameter of a request has a value that it cannot have. No database was asked.
+_BODY_CODES: Final = {400: "malformed_body", 413: "body_too_large", 415: "unsupported_encoding"}
 
-    code is for programs: "out_of_range", "unknown_name". status is the answer's: 422, or 400 for
-    a cursor that is not ours. value is what came, None if it is not to be repeated. minimum,
-    maximum and allowed are the bounds that the value missed, as far as it has some.
+
+class InvalidParameter(RequestRefused, ValueError):
+    """A parameter of a request has a value that it cannot have. The database was not queried.
+
+    code is for programs: "out_of_range", "unknown_name". status is 422, or 400 for an invalid
+    cursor. value is the text that the client sent, None if the response must not repeat it.
+    minimum, maximum and allowed are the bounds that the value missed, as far as it has some.
     """
 
     def __init__(
@@ -226,16 +276,8 @@ class InvalidParameter(HastenError, ValueError):
         self.allowed = tuple(allowed)
 
     def problem(self) -> dict[str, object]:
-        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
-        # "about:blank" says that the status tells the kind; the title is then its phrase.
-        problem: dict[str, object] = {
-            "type": "about:blank",
-            "title": "Bad Request" if self.status == 400 else "Unprocessable Content",
-            "status": self.status,
-            "detail": str(self),
-            "code": self.code,
-            "parameter": self.parameter,
-        }
+        """Return the body of the response, with parameter, minimum, maximum and allowed."""
+        problem = {**super().problem(), "parameter": self.parameter}
         if self.minimum is not None:
             problem["minimum"] = self.minimum
         if self.maximum is not None:
@@ -243,10 +285,6 @@ class InvalidParameter(HastenError, ValueError):
         if self.allowed:
             problem["allowed"] = list(self.allowed)
         return problem
-
-    def response(self) -> EncodedResponse:
-        """The whole answer, which any ASGI framework can return."""
-        return _answer(self.status, self.problem())
 
 
 def _assignment(parameter: str, value: str | None) -> str:
@@ -256,73 +294,52 @@ def _assignment(parameter: str, value: str | None) -> str:
     return f"{parameter}={value!r}" if len(value) <= 100 else f"{parameter}={value[:100]!r}…"
 
 
-class RowNotFound(HastenError, LookupError):
-    """The row that a request is for is not there, or this client may not know of it."""
+class RowNotFound(RequestRefused, LookupError):
+    """The requested row does not exist, or this client must not see it."""
 
     status = 404
+    code = "not_found"
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"there is no such {kind}")
         self.kind = kind
 
-    def problem(self) -> dict[str, object]:
-        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
-        return {
-            "type": "about:blank",
-            "title": "Not Found",
-            "status": self.status,
-            "detail": str(self),
-            "code": "not_found",
-        }
 
-    def response(self) -> EncodedResponse:
-        """The whole answer, which any ASGI framework can return."""
-        return _answer(self.status, self.problem())
+class LimitExceeded(RequestRefused):
+    """A rate limit is exceeded. decision has the facts.
 
-
-class LimitExceeded(HastenError):
-    """A limit has no room left. decision is what it said of the hit.
-
-    status is the answer's: 429, or 503 if the store is away and `on_store_error` is "deny".
+    status is 429, or 503 if the store is unavailable and `on_store_error` is "deny".
     """
 
     def __init__(self, decision: Decision) -> None:
-        reason = "its store is unavailable" if decision.unavailable else "it is exceeded"
+        reason = "its store is unavailable" if decision.unavailable else "exceeded"
         super().__init__(
             f"limit {decision.name!r}: {reason}; retry in {math.ceil(decision.retry_after):,} s"
         )
         self.decision = decision
         self.retry_after = decision.retry_after
         self.status = 503 if decision.unavailable else 429
-
-    def problem(self) -> dict[str, object]:
-        """The body of the answer, as ``application/problem+json``. RFC 9457, section 3."""
-        if self.status == 503:
-            return {
-                "type": _PROBLEM_TYPES + "temporary-reduced-capacity",
-                "title": "Service Unavailable",
-                "status": self.status,
-                "detail": "The server is busy, please try again later.",
-            }
-        return {
-            "type": _PROBLEM_TYPES + "quota-exceeded",
-            "title": "Too Many Requests",
-            "status": self.status,
-            "detail": "Too many requests, please try again later.",
-            "violated-policies": [self.decision.name],
-        }
-
-    def response(self) -> EncodedResponse:
-        """The whole answer, which any ASGI framework can return."""
-        answer = _answer(self.status, self.problem())
-        told = {
+        self.code = "store_unavailable" if decision.unavailable else "limit_exceeded"
+        self.headers = {
             "retry-after": str(max(1, math.ceil(self.retry_after))),
             "cache-control": "no-store",
         }
-        return answer._replace(headers=answer.headers | told)
 
-
-_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+    def problem(self) -> dict[str, object]:
+        """Return the body of the response: a problem type that IANA has registered."""
+        if self.status == 503:
+            kind, detail = "temporary-reduced-capacity", "The server is busy"
+        else:
+            kind, detail = "quota-exceeded", "Too many requests"
+        problem = {
+            "type": f"https://iana.org/assignments/http-problem-types#{kind}",
+            "title": _TITLES[self.status],
+            "status": self.status,
+            "detail": f"{detail}, please try again later.",
+        }
+        if self.status == 429:
+            problem["violated-policies"] = [self.decision.name]
+        return problem
 
 
 class LimitNotFound(HastenError, LookupError):
@@ -510,9 +527,3 @@ class ProcessDied(RunFailed):
         else:
             super().__init__(f"the process that ran it has died: {how}")
         self.how = how
-
-
-def _answer(status: int, problem: dict[str, object]) -> EncodedResponse:
-    # Escaped to ASCII: what a client sent may hold what no encoding has.
-    body = json.dumps(problem).encode()
-    return EncodedResponse(body, status, {"content-type": "application/problem+json"})

@@ -24,8 +24,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Final
 
+from hasten._checks import check_time
 from hasten._durations import Duration, to_ms
-from hasten.errors import InvalidOption
 
 __all__ = ["ManualClock"]
 
@@ -35,8 +35,8 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 class ManualClock:
     """A clock that stands still until it is advanced: `Store("memory://", clock=clock)`.
 
-    The option `clock` of `hasten.Store` and of `LoadSheddingMiddleware` takes it. Queues and limits
-    go by the clock of their store.
+    `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
+    the clock of their store.
 
     In a queue it decides when delayed and retried jobs are due, when jobs expire, what age finished
     ones have, and what time is written down. A worker asks the clock of its first queue. In limits
@@ -47,9 +47,7 @@ class ManualClock:
     """
 
     def __init__(self, start: datetime = DEFAULT_START) -> None:
-        if start.tzinfo is None:
-            raise InvalidOption("start", start, "a time with a time zone, as datetime.now(UTC)")
-        self._now_ms = round(start.timestamp() * 1000)
+        self._now_ms = round(check_time("start", start).timestamp() * 1000)
         self._lock = threading.Lock()
         self._asleep: set[_Sleeper] = set()
 

@@ -306,7 +306,7 @@ class TestWrongUse:
         )
         done = place.hasten("worker", "wrong:mail")
         assert done.returncode == 1
-        assert done.stderr.startswith("hasten: url='ftp://x': expected memory://, sqlite:///")
+        assert done.stderr.startswith("hasten: url='ftp://x': must be memory://, sqlite:///")
 
     @pytest.mark.parametrize(
         "program", [HASTEN, [sys.executable, "-m", "hasten"], [SCRIPTS / "hasten"]]

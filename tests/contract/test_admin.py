@@ -152,7 +152,7 @@ class TestRequeueFinished:
         assert await requeue(engine, "a", "b", source=State.FAILED) == [State.FAILED] * 2
         batch = await engine.claim(QUEUE, claim(2, "t2"), now_ms=NOW)
         assert [lease.job.deferred_failure for lease in batch.leases] == [None, None]
-        assert await asyncio.to_thread(engine.cancelled, QUEUE, ["a", "b"]) == set()
+        assert await asyncio.to_thread(engine.find_cancelled, QUEUE, ["a", "b"]) == set()
 
 
 class TestRequeue:
@@ -360,7 +360,7 @@ class TestForget:
         states = await one_in_each_state(engine)
         await engine.update(QUEUE, [Progress("running", "1")], now_ms=NOW)
         await engine.pause(QUEUE, now_ms=NOW)
-        await engine.forget(QUEUE)
+        await engine.obliterate(QUEUE)
         assert await counts(engine) == {}
         assert await engine.get(QUEUE, list(states)) == [None] * len(states)
         assert not await engine.is_paused(QUEUE)
@@ -370,7 +370,7 @@ class TestForget:
         await add(engine, "a")
         await add(engine, "a", queue="other")
         before = await cursor(engine, "other")
-        await engine.forget(QUEUE)
+        await engine.obliterate(QUEUE)
         assert await engine.queues() == ["other"]
         assert await exists(engine, "a", "other")
         await add(engine, "b", queue="other")
@@ -378,19 +378,19 @@ class TestForget:
 
     async def test_lets_its_workers_find_out(self, engine: Engine) -> None:
         await start(engine, "a")
-        await engine.forget(QUEUE)
+        await engine.obliterate(QUEUE)
         batch = await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
         assert (batch.lost, batch.leases) == (["a"], [])
         assert await engine.queues() == []
 
     async def test_of_a_queue_that_is_not_there_does_nothing(self, engine: Engine) -> None:
-        await engine.forget("no such queue")
+        await engine.obliterate("no such queue")
 
     async def test_is_a_new_beginning(self, engine: Engine) -> None:
         """Nothing of the old queue is in the new one, and its readers go on."""
         await one_in_each_state(engine)
         before = await cursor(engine)
-        await engine.forget(QUEUE)
+        await engine.obliterate(QUEUE)
         await add(engine, "done")
         assert (await job(engine, "done")).state is State.WAITING
         page = await soon(engine.events(QUEUE, after=before))

@@ -231,7 +231,7 @@ async def redis_renew_after_an_outage(engine: Engine) -> None:
 async def redis_look_for_cancelled(engine: Engine) -> None:
     await start(engine, *DEEP)
     await engine.cancel(QUEUE, DEEP, now_ms=NOW)
-    work = partial(engine.cancelled, QUEUE, DEEP[:100])
+    work = partial(engine.find_cancelled, QUEUE, DEEP[:100])
     commands = await commands_of(asyncio.to_thread(work))
     check_scripts(commands, at_least=1)
     assert commands.total() < 50
@@ -264,7 +264,7 @@ async def redis_obliterate(engine: Engine) -> None:
     with shared_redis().client() as client:
         base = base_of(engine)
         client.zadd(base + "repeat", dict.fromkeys(DEEP, 1))
-        check_scripts(await commands_of(engine.forget(QUEUE)), at_least=9)
+        check_scripts(await commands_of(engine.obliterate(QUEUE)), at_least=9)
         assert list(client.scan_iter(base + "*", count=10_000)) == []
 
 
@@ -301,7 +301,7 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[Engine]:
 
 
 async def obliterate(engine: Engine) -> None:
-    await engine.forget(QUEUE)
+    await engine.obliterate(QUEUE)
 
 
 async def drain(engine: Engine) -> None:
@@ -469,12 +469,12 @@ async def test_an_obliteration_that_was_broken_off_can_be_repeated(
         raise StoreUnavailable("it", "the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(administration, "forget_events", fail)
+        patch.setattr(administration, "obliterate_events", fail)
         with pytest.raises(StoreUnavailable):
-            await sqlite.forget(QUEUE)
+            await sqlite.obliterate(QUEUE)
     await add(sqlite, "a")
     assert await take(sqlite) == []
-    await sqlite.forget(QUEUE)
+    await sqlite.obliterate(QUEUE)
     assert await sqlite.queues() == []
     await add(sqlite, "b")
     assert await take(sqlite) == ["b"]

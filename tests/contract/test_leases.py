@@ -35,7 +35,7 @@ async def renew(
 
 
 async def cancelled(engine: Engine, ids: Collection[str]) -> set[str]:
-    return await asyncio.to_thread(engine.cancelled, QUEUE, ids)
+    return await asyncio.to_thread(engine.find_cancelled, QUEUE, ids)
 
 
 async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[str]:
@@ -192,7 +192,7 @@ class TestRenew:
         """A lease outlives a handler that blocks: this call is made on the loop's own thread."""
         await start(engine, "a", lease_ms=100)
         assert engine.renew(QUEUE, {"a": "t1"}, lease_ms=100, now_ms=NOW + 50) == set()
-        assert engine.cancelled(QUEUE, ["a"]) == set()
+        assert engine.find_cancelled(QUEUE, ["a"]) == set()
 
 
 # On Redis the server counts how long a lease still lasts.

@@ -111,7 +111,7 @@ class TestCursors:
         """And those who wait beside it go on waiting."""
         await start(engine, "a")
         waits = asyncio.create_task(engine.wait(QUEUE, next_due_ms=None))
-        with pytest.raises(InvalidOption, match="expected the cursor of an event"):
+        with pytest.raises(InvalidOption, match="must be the cursor of an event"):
             await soon(engine.events(QUEUE, after=after))
         await add(engine, "b")
         await soon(waits)

@@ -33,12 +33,12 @@ from hasten.jobs._record import (
     JobRecord,
     LogLine,
     NewJob,
-    Note,
     Outcome,
     Postponed,
     Progress,
     Released,
     Retry,
+    RunUpdate,
 )
 from hasten.jobs._states import FINISHED, State
 from tests.contract.engines import KINDS, open_for_test, orphans
@@ -258,7 +258,7 @@ class JobsMachine(RuleBasedStateMachine):
         """Progress and logs."""
         keep = data.draw(st.integers(1, 3), label="keep")
         ids = self.some_jobs(data)
-        notes: list[Note] = [Progress(id, str(self.now_ms)) for id in ids]
+        notes: list[RunUpdate] = [Progress(id, str(self.now_ms)) for id in ids]
         notes += [LogLine(id, f"{n} at {self.now_ms}", keep) for id in ids for n in range(2)]
         found = self.run(self.engine.update(QUEUE, notes, now_ms=self.now_ms))
         assert found == self.model.update(notes, self.now_ms)

@@ -119,7 +119,7 @@ class TestLogs:
         await engine.remove(QUEUE, ["b"], now_ms=NOW)
         await settled(engine, Completed("c", "t1", "1"))
         await engine.purge(QUEUE, [State.COMPLETED], before_ms=None, limit=None, now_ms=NOW)
-        await engine.forget(QUEUE)
+        await engine.obliterate(QUEUE)
         assert [await engine.logs(QUEUE, id) for id in "abcd"] == [[]] * 4
         await add(engine, *"abcd")
         assert [await engine.logs(QUEUE, id) for id in "abcd"] == [[]] * 4

@@ -1,12 +1,7 @@
 """The pages that users read, and the code in them.
 
-A comment before a block of Python says what a test does with it; without one it is compiled.
-
-    <!-- run -->     it is a program: it runs in an empty folder, with exit status 0
-    <!-- step -->    it runs in the page's session, after the steps before it; await is possible
-    <!-- step        the same for code that readers need not see
-    …
-    -->
+All code of a page is visible: no comment of a page holds code or tells a test what to do.
+`test_blocks.py` says how each block is tested.
 """
 
 from __future__ import annotations
@@ -16,23 +11,22 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 
 PAGES: Final = [
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 _BLOCK: Final = re.compile(
-    r"^<!-- step\n(?P<hidden>.*?)^-->$"
-    r"|(?:^<!-- (?P<mark>\w+) -->\n)?^```(?P<language>\w*)\n(?P<shown>.*?)^```$",
+    r"^```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-
-Mark = Literal["run", "step", "compile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +34,27 @@ class Block:
     page: Path
     line: int  # of its first line of code
     language: str
-    mark: Mark
     code: str
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
+    @property
+    def first_line(self) -> str:
+        return self.code.partition("\n")[0]
+
+    @property
+    def is_program(self) -> bool:
+        """Whether the block is a program that runs when it is started as a file."""
+        return self.language == "python" and 'if __name__ == "__main__":' in self.code
+
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of code of a page, hidden ones too, in order."""
+    """Return the blocks of code of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
-        hidden = found["hidden"] is not None
-        group = "hidden" if hidden else "shown"
-        line = text.count("\n", 0, found.start(group)) + 1
-        language = "python" if hidden else found["language"]
-        mark = "step" if hidden else _mark(found["mark"])
-        yield Block(page, line, language, mark, textwrap.dedent(found[group]))
-
-
-def _mark(text: str | None) -> Mark:
-    match text:
-        case "run" | "step":
-            return text
-        case None:
-            return "compile"
-    raise ValueError(f"<!-- {text} --> means nothing")
+        line = text.count("\n", 0, found.start("code")) + 1
+        yield Block(page, line, found["language"], textwrap.dedent(found["code"]))
 
 
 def python_blocks(page: Path) -> list[Block]:

@@ -36,4 +36,4 @@ def test_nothing_that_is_read_is_run() -> None:
                     assert module.partition(".")[0] not in RUNS_DATA, path
                 case ast.Call(func=ast.Name(id=name)):
                     # An annotation of a task is code of the application, never of a store.
-                    assert name not in {"eval", "exec"} or path.name == "arguments.py", path
+                    assert name not in {"eval", "exec"} or path.name == "_arguments.py", path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -18,6 +20,7 @@ from hasten.compression import (
     Padding,
     Skipped,
 )
+from hasten.compression import _cache as cache_module
 from hasten.compression._cache import OVERHEAD_BYTES, RECOMPRESSED_AFTER_HITS
 from hasten.compression._codecs import Zlib, Zstd
 from tests.http import expect
@@ -51,6 +54,19 @@ class Site:
     def cached(self) -> list[bool]:
         """Of each answer so far: did it come from the cache?"""
         return [event.cached for event in self.events if isinstance(event, Compressed)]
+
+
+def test_no_clock_decides_how_long_a_body_is_kept() -> None:
+    """A test of a cached response needs no `ManualClock`: only size drops a body."""
+    tree = ast.parse(inspect.getsource(cache_module))
+    imports = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (getattr(node, "module", None), *(alias.name for alias in node.names))
+    }
+    assert "asyncio" in imports
+    assert imports.isdisjoint({"time", "datetime", "hasten._clock"})
 
 
 class TestWhatIsKept:

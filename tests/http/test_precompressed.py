@@ -167,5 +167,5 @@ async def test_head_is_answered_alike(folder: Path) -> None:
 
 
 def test_deflate_is_no_way_to_keep_files(tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match=r"encodings=\('deflate',\): expected codings that"):
+    with pytest.raises(InvalidOption, match=r"encodings=\('deflate',\): must be codings that"):
         Precompressed(StaticFiles(directory=tmp_path), tmp_path, encodings=("deflate",))

@@ -9,6 +9,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
+from hasten import EncodedResponse
 from hasten.errors import InvalidOption, LimitExceeded, MissingMiddleware
 from hasten.fastapi import RateLimited, document_rate_limits
 from hasten.ratelimit import Limit, Limiter, RateLimitMiddleware, exempt, limit
@@ -175,7 +176,7 @@ async def test_without_the_middleware_it_says_so() -> None:
 
 @pytest.mark.parametrize("option", ["path", "methods", "per"])
 def test_the_route_says_what_it_is_for(option: str) -> None:
-    with pytest.raises(InvalidOption, match=f"^{option}=.*expected the route to say that"):
+    with pytest.raises(InvalidOption, match=f"^{option}=.*must be the route to say that"):
         RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 
@@ -257,7 +258,7 @@ async def test_a_limiter_that_raises_can_be_answered_as_the_middleware_does() ->
 
     @app.exception_handler(LimitExceeded)
     async def refused(request: Any, error: LimitExceeded) -> Any:
-        return error.response()
+        return EncodedResponse.for_error(error)
 
     @app.get("/report")
     async def report() -> str:

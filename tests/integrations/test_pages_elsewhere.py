@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hasten._answers import EncodedResponse
+from hasten._responses import EncodedResponse
 from hasten.errors import InvalidParameter, RowNotFound
 from hasten.fields import FieldSelector, Partial
 from hasten.pagination import Paginator
@@ -67,8 +67,7 @@ async def item(query: Any, id: int) -> EncodedResponse:
 
 
 async def refuse(_: object, error: Any) -> EncodedResponse:
-    answer: EncodedResponse = error.response()
-    return answer
+    return EncodedResponse.for_error(error)
 
 
 def starlette_app() -> Any:
@@ -92,7 +91,7 @@ def litestar_app() -> Any:
         return await item(request.query_params, request.path_params["id"])
 
     def refused(_: object, error: Any) -> Any:
-        answer: EncodedResponse = error.response()
+        answer = EncodedResponse.for_error(error)
         return litestar.Response(
             answer.body, status_code=answer.status, headers=answer.headers, media_type="x/y"
         )
@@ -124,7 +123,7 @@ def quart_app() -> Any:
     @app.errorhandler(InvalidParameter)
     @app.errorhandler(RowNotFound)
     async def refused(error: Any) -> Any:
-        return error.response()
+        return EncodedResponse.for_error(error)
 
     return app
 
@@ -143,7 +142,7 @@ def flask_app() -> Any:
     @app.errorhandler(InvalidParameter)
     @app.errorhandler(RowNotFound)
     def refused(error: Any) -> Any:
-        return error.response()
+        return EncodedResponse.for_error(error)
 
     wrapped: Any = WsgiToAsgi(app)  # type: ignore[no-untyped-call]
     return wrapped
@@ -157,7 +156,7 @@ def django() -> Any:
         try:
             answer = await (item(request.GET, int(id)) if id else items(request.GET, request))
         except (InvalidParameter, RowNotFound) as error:
-            answer = error.response()
+            answer = EncodedResponse.for_error(error)
         return http.HttpResponse(answer.body, status=answer.status, headers=answer.headers)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -372,7 +372,7 @@ class TestCancelling:
         await take(shared)
         await job.cancel()
         await shared.node("obliterate", {"force": True})
-        assert shared.queue.engine.cancelled(shared.name, [job.id]) == set()
+        assert shared.queue.engine.find_cancelled(shared.name, [job.id]) == set()
         assert keys(shared) == []
 
 

@@ -120,9 +120,9 @@ async def test_are_not_checked_where_that_is_turned_off(memory: Queue) -> None:
 
 
 def test_whether_to_check_is_true_or_false(memory: Queue) -> None:
-    with pytest.raises(InvalidOption, match="check_arguments='no': expected True or False"):
+    with pytest.raises(InvalidOption, match="check_arguments='no': must be True or False"):
         Queue("mail", "memory://", check_arguments="no")  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match="check_arguments=1: expected True or False"):
+    with pytest.raises(InvalidOption, match="check_arguments=1: must be True or False"):
         memory.task(check_arguments=1)(print)  # type: ignore[call-overload]
 
 

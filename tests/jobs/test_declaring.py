@@ -359,9 +359,7 @@ class TestWhatCanBeATask:
     def test_without_a_name_of_its_own_needs_one(
         self, queue: Queue, function: Callable[..., Any]
     ) -> None:
-        with pytest.raises(
-            InvalidOption, match=r"^name=None: expected @queue\.task\(name=…\) for "
-        ):
+        with pytest.raises(InvalidOption, match=r"^name=None: must be @queue\.task\(name=…\) for "):
             queue.task(function)
 
     @pytest.mark.parametrize(
@@ -426,7 +424,7 @@ async def delay_later(attempt: int, error: BaseException) -> float:
 @pytest.mark.parametrize("backoff", [delay_later, lambda attempt: 1.0])
 def test_a_back_off_function_of_another_kind_is_refused_when_it_is_given(backoff: Any) -> None:
     """For a task and for all tasks of a queue."""
-    with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
+    with pytest.raises(InvalidOption, match=r"^backoff=<function .*: must be a .*function"):
         Queue("mail", "memory://", backoff=backoff)
-    with pytest.raises(InvalidOption, match=r"^backoff=<function .*: expected a .*function"):
+    with pytest.raises(InvalidOption, match=r"^backoff=<function .*: must be a .*function"):
         Queue("mail", "memory://").task(backoff=backoff)(greet_in_thread)

@@ -81,11 +81,11 @@ class TestFinding:
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
-            ({"state": "wating"}, "state='wating': expected one of waiting, prioritized"),
-            ({"state": "waiting", "offset": -1}, "offset=-1: expected a whole number"),
-            ({"state": "waiting", "limit": 1.5}, "limit=1.5: expected a whole number"),
-            ({"state": "waiting", "offset": 2**53}, "expected a whole number from 0 to 9,007,"),
-            ({"state": "waiting", "limit": 10**400}, "expected a whole number from 0 to 9,007,"),
+            ({"state": "wating"}, "state='wating': must be one of waiting, prioritized"),
+            ({"state": "waiting", "offset": -1}, "offset=-1: must be a whole number"),
+            ({"state": "waiting", "limit": 1.5}, "limit=1.5: must be a whole number"),
+            ({"state": "waiting", "offset": 2**53}, "must be a whole number from 0 to 9,007,"),
+            ({"state": "waiting", "limit": 10**400}, "must be a whole number from 0 to 9,007,"),
         ],
     )
     async def test_wrong_arguments_are_refused(
@@ -106,7 +106,7 @@ class TestIds:
             queue.log(id, "line"),
         ]  # fmt: skip
         for call in calls:
-            with pytest.raises(InvalidOption, match=r"^id=.*: expected .* str\(id\)"):
+            with pytest.raises(InvalidOption, match=r"^id=.*: must be .* str\(id\)"):
                 await call
 
 

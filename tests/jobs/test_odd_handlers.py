@@ -691,7 +691,7 @@ class TestStoppingUnderAttack:
         await worker.stop()
         assert (await job.refresh()).state is State.FAILED
         assert job.error == (
-            "MisplacedCall: a handler cannot wait for its own worker, which is stopping now"
+            "UsageError: a handler cannot wait for its own worker, which is stopping now"
         )
 
     async def test_a_fetcher_that_fails_once_still_stores_what_ended(

@@ -119,7 +119,7 @@ async def test_an_odd_priority_is_kept_through_delays_and_retries(
 UNREADABLE = {
     "no json": "its options cannot be read: ",
     "[]": "its options cannot be read: ",
-    '{"attempts":{}}': "its options cannot be read: attempts={}: expected a number",
+    '{"attempts":{}}': "its options cannot be read: attempts={}: must be a number",
     '{"backoff":' + "[" * 5000: "its options cannot be read: ",
 }
 

@@ -21,11 +21,11 @@ from hasten.errors import (
     InvalidOption,
     InvalidTask,
     JobFailed,
-    MisplacedCall,
     PayloadTooLarge,
     StoreError,
     StoreFull,
     StoreRejected,
+    UsageError,
 )
 from hasten.jobs import Context, Job, Queue, State, Task, Worker
 from hasten.jobs._options import Options
@@ -579,9 +579,9 @@ class TestSync:
     async def test_never_waits_inside_a_running_loop(self, queue: Queue) -> None:
         """What it waits for may need that loop: it would stand still for ever."""
         job = await queue.task(send).enqueue("a")
-        with pytest.raises(MisplacedCall, match=r"use 'await job\.result\("):
+        with pytest.raises(UsageError, match=r"use 'await job\.result\("):
             job.sync.result()
-        with pytest.raises(MisplacedCall, match=r"use 'await queue\.aclose\("):
+        with pytest.raises(UsageError, match=r"use 'await queue\.aclose\("):
             queue.sync.close()
 
     async def test_never_waits_in_an_async_handler_but_in_a_thread(self, queue: Queue) -> None:
@@ -597,7 +597,7 @@ class TestSync:
 
         async with Worker(queue):
             job = await in_loop.enqueue()
-            with pytest.raises(JobFailed, match=r"MisplacedCall: .* use 'await job\.result\("):
+            with pytest.raises(JobFailed, match=r"UsageError: .* use 'await job\.result\("):
                 await job.result(timeout=30)
             assert await (await in_thread.enqueue()).result(timeout=30) == "Hello, thread"
 
@@ -665,9 +665,9 @@ class TestDeclaring:
             ({"run_in": "thread"}, "'loop' or 'process' for 'send'"),
             ({"run_in": "fibre"}, "'loop' or 'process' for 'send'"),
             ({"give_up_on": ValueError("no class")}, "exception classes"),
-            ({"attempts": 0}, "attempts=0: expected a whole number from 1"),
+            ({"attempts": 0}, "attempts=0: must be a whole number from 1"),
             ({"job_id": "a"}, "one of the options attempts, backoff"),
-            ({"colour": "red"}, "colour='red': expected one of the options"),
+            ({"colour": "red"}, "colour='red': must be one of the options"),
             ({"name": "a\0b"}, "task name=.*without control"),
         ],
     )

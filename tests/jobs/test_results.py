@@ -21,9 +21,9 @@ from hasten.errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
-    MisplacedCall,
     ResultTimeout,
     StoreUnavailable,
+    UsageError,
 )
 from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
 from hasten.jobs._engine import EVENT_BYTES
@@ -178,7 +178,7 @@ class TestResult:
         self, queue: Queue, timeout: Any
     ) -> None:
         job = await queue.add("send")
-        with pytest.raises(InvalidOption, match=r"^timeout=.*: expected seconds .* a text"):
+        with pytest.raises(InvalidOption, match=r"^timeout=.*: must be"):
             await job.result(timeout=timeout)
         with pytest.raises(InvalidOption, match=r"^timeout="):
             await asyncio.to_thread(job.sync.result, timeout)
@@ -502,7 +502,7 @@ class TestEvents:
 
         reader = asyncio.create_task(read())
         await settle_waiting()
-        with pytest.raises(MisplacedCall, match=r"call queue\.events\(\) for each"):
+        with pytest.raises(UsageError, match=r"call queue\.events\(\) for each"):
             await anext(events)
         await events.aclose()
         assert await asyncio.wait_for(reader, 10) == "ended"
@@ -553,7 +553,7 @@ class TestEvents:
 
     @pytest.mark.parametrize("after", ["", "abc", "12", "1-2-3", 7, "$"])
     async def test_after_what_is_no_cursor_are_refused(self, queue: Queue, after: Any) -> None:
-        with pytest.raises(InvalidOption, match=r"^after=.*: expected the cursor of an event"):
+        with pytest.raises(InvalidOption, match=r"^after=.*: must be the cursor of an event"):
             queue.events(after=after)
 
     async def test_go_on_after_a_cursor(self, queue: Queue) -> None:

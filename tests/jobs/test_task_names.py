@@ -38,7 +38,7 @@ class TestTwoTasks:
         with pytest.raises(InvalidOption) as caught:
             modules.load("names_sms", "\n" + SEND)
         assert str(caught.value) == (
-            "name='send': expected a name that no other task of queue 'mail' has. "
+            "name='send': must be a name that no other task of queue 'mail' has. "
             f"names_mails.send ({tmp_path / 'names_mails.py'}:3) is the task of this name: "
             f"give names_sms.send ({tmp_path / 'names_sms.py'}:4) another one with "
             "@queue.task(name=…)"

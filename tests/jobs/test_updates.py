@@ -97,18 +97,18 @@ class TestUpdate:
     @pytest.mark.parametrize(
         ("changes", "complaint"),
         [
-            ({"priority": -1}, "priority=-1: expected a whole number from 0 to 2,097,151"),
-            ({"priority": 2**21}, "priority=2097152: expected a whole number from 0 to 2,097,151"),
-            ({"priority": 10**400}, "expected a whole number from 0 to 2,097,151"),
-            ({"priority": True}, "priority=True: expected a whole number"),
-            ({"delay": -1}, "delay=-1: expected seconds"),
-            ({"delay": 1e300}, r"delay=1e\+300: expected seconds"),
-            ({"delay": "soon"}, "delay='soon': expected seconds"),
-            ({"progress": {1, object()}}, "expected a value that JSON has"),
-            ({"progress": float("nan")}, "progress=<float>: expected a value that JSON has"),
+            ({"priority": -1}, "priority=-1: must be a whole number from 0 to 2,097,151"),
+            ({"priority": 2**21}, "priority=2097152: must be a whole number from 0 to 2,097,151"),
+            ({"priority": 10**400}, "must be a whole number from 0 to 2,097,151"),
+            ({"priority": True}, "priority=True: must be a whole number"),
+            ({"delay": -1}, "delay=-1: must be at least 0 seconds"),
+            ({"delay": 1e300}, r"delay=1e\+300: must be less than a hundred years"),
+            ({"delay": "soon"}, "delay='soon': must be seconds"),
+            ({"progress": {1, object()}}, "must be a value that JSON has"),
+            ({"progress": float("nan")}, "progress=<float>: must be a value that JSON has"),
             (
                 {"progress": "x" * 2000},
-                "^progress=<str>: expected at most 1,000 bytes of JSON",
+                "^progress=<str>: must be at most 1,000 bytes of JSON",
             ),
         ],
     )

@@ -224,10 +224,10 @@ class TestValues:
     async def test_of_progress_and_of_jobs_are_in_no_error(self, queue: Queue) -> None:
         job = await queue.add("send", {"to": "ada"})
         for progress in ({"SECRET": object()}, {"to": "SECRET" * 1_000_000}):
-            with pytest.raises(InvalidOption, match=r"^progress=<dict>: expected") as caught:
+            with pytest.raises(InvalidOption, match=r"^progress=<dict>: must be") as caught:
                 await job.update(progress=progress)
             assert "SECRET" not in str(caught.value)
-        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: expected \(name, data\)"):
+        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be \(name, data\)"):
             await queue.add_many([("send", {"to": "SECRET"}, "oops")])  # type: ignore[list-item]
 
     async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ class TestValues:
         await queue.aclose()
 
     def test_of_show_values_are_checked(self) -> None:
-        with pytest.raises(InvalidOption, match="show_values='no': expected True or False"):
+        with pytest.raises(InvalidOption, match="show_values='no': must be True or False"):
             Queue("mail", "memory://", show_values="no")  # type: ignore[arg-type]
 
 

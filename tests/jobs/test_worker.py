@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from hasten import Store
-from hasten.errors import InvalidOption, JobCancelled, MisplacedCall
+from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._lane import BYTES_LIKE_A_JOB, Lane
-from hasten.jobs._record import Batch, Claim, Completed, Note, Outcome, Progress, Update
+from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, RunUpdate, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -123,7 +123,7 @@ class Calls:
         async def watched(
             worker: Worker,
             lane: Lane,
-            notes: list[Note],
+            notes: list[RunUpdate],
             outcomes: Sequence[Outcome],
             claim: Claim | None,
         ) -> Any:
@@ -158,8 +158,8 @@ class TestCalls:
             await until(lambda: len(running) == 950)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= 950)
-        assert max(calls.claims) <= queue.engine.at_once
-        assert max(calls.outcomes) <= queue.engine.at_once
+        assert max(calls.claims) <= queue.engine.max_batch
+        assert max(calls.outcomes) <= queue.engine.max_batch
         assert (await queue.counts())[State.COMPLETED] == 950
 
     async def test_settle_few_large_results_at_a_time(self, queue: Queue, calls: Calls) -> None:
@@ -177,7 +177,7 @@ class TestCalls:
             await until(lambda: len(running) == 12)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= 12)
-        assert max(calls.bytes) < queue.engine.at_once * BYTES_LIKE_A_JOB + 1_000_000
+        assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
 
     async def test_take_no_more_jobs_while_results_wait_to_be_stored(
@@ -207,7 +207,7 @@ class TestCalls:
         job = await run.enqueue()
         async with Worker(queue, keep_completed=True):
             await job.result(timeout=30)
-        assert max(calls.notes) <= queue.engine.at_once
+        assert max(calls.notes) <= queue.engine.max_batch
         assert await job.logs() == [str(number) for number in range(600)]
 
 
@@ -353,9 +353,9 @@ class TestStopping:
     async def test_a_worker_starts_once(self, queue: Queue) -> None:
         worker = Worker(queue)
         async with worker:
-            with pytest.raises(MisplacedCall, match="has been started already"):
+            with pytest.raises(UsageError, match="has been started already"):
                 await worker.start()
-        with pytest.raises(MisplacedCall, match="has been started already"):
+        with pytest.raises(UsageError, match="has been started already"):
             await worker.start()
 
     async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
@@ -411,7 +411,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"concurrency": 0}, "concurrency=0: expected a whole number"),
+        ({"concurrency": 0}, "concurrency=0: must be a whole number"),
         ({"concurrency": True}, "concurrency=True"),
         ({"concurrency": 2.0}, r"concurrency=2\.0"),
         ({"crash_limit": 0}, "crash_limit=0"),
@@ -627,7 +627,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= engine.at_once * BYTES_LIKE_A_JOB + size + 2
+        assert max(sizes) <= engine.max_batch * BYTES_LIKE_A_JOB + size + 2
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])

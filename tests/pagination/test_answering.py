@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from hasten._answers import EncodedResponse
+from hasten._responses import EncodedResponse
 from hasten.errors import InvalidOption
 from hasten.fields import FieldSelector, Partial
 from hasten.pagination import CursorPage, Envelope, Page, Paginator
@@ -175,7 +175,7 @@ class TestVersions:
             Paginator(ItemOut, model=Item, etag=wrong)
 
     def test_a_version_makes_the_etag_alone(self) -> None:
-        with pytest.raises(InvalidOption, match="etag=True: expected False beside version="):
+        with pytest.raises(InvalidOption, match="etag=True: must be False beside version="):
             Paginator(ItemOut, model=Item, etag=True, version=func.max(Item.grade))
 
 

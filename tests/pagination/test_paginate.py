@@ -576,7 +576,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("count", [False, None])
     def test_not_to_count_has_a_name(self, count: Any) -> None:
-        with pytest.raises(InvalidOption, match=f"count={count}: expected 'none' to not count"):
+        with pytest.raises(InvalidOption, match=f"count={count}: must be 'none' to not count"):
             Paginator(ItemOut, model=Item, count=count)
 
     def test_a_key_says_where_nulls_stand(self, session: Session) -> None:

@@ -113,7 +113,7 @@ class TestOrder:
         assert key.nullable
 
     def test_a_sort_key_without_a_column_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match=r"sort='body': expected one of 'id', 'title'"):
+        with pytest.raises(InvalidOption, match=r"sort='body': must be one of 'id', 'title'"):
             resolve_order(analyze(select(Post)), (SortKey("body"),), COLUMNS)
 
 

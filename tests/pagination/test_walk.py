@@ -356,12 +356,12 @@ def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit
 class TestPositions:
     def test_a_position_has_one_value_per_key(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
-        with pytest.raises(ValueError, match=r"position=\[1\]: expected 2 values, one per key"):
+        with pytest.raises(ValueError, match=r"position=\[1\]: must be 2 values, one per key"):
             after(analyzed, keys, [1], limit=5, dialect="sqlite")
 
     def test_a_key_that_is_never_null_needs_a_value(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
-        with pytest.raises(ValueError, match=r"expected a value for items.made, which is never"):
+        with pytest.raises(ValueError, match=r"must be a value for items.made, which is never"):
             after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
 
 

@@ -268,7 +268,7 @@ class TestHandlers:
                 current_limit("b").refund()
             with pytest.raises(InvalidOption, match=r"^cost="):
                 await current_limit("a").charge(-1)
-            with pytest.raises(InvalidOption, match=r"^limit='b': expected one with a rate"):
+            with pytest.raises(InvalidOption, match=r"^limit='b': must be one with a rate"):
                 await current_limit("b").charge(1)
             with pytest.raises(LookupError, match="there is 'a', 'b'"):
                 current_limit("c")

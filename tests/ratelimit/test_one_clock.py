@@ -12,14 +12,10 @@ import pytest
 
 from hasten import Store
 from hasten.errors import InvalidOption
-from hasten.ratelimit import (
-    Limit,
-    Limiter,
-    LoadSheddingMiddleware,
-    MemoryStore,
-)
+from hasten.loadshedding import LoadSheddingMiddleware
+from hasten.ratelimit import Limit, Limiter, MemoryStore
 from hasten.testing import ManualClock
-from tests.http.client import Client
+from tests.http.client import Client, until
 from tests.ratelimit.sites import Served
 from tests.ratelimit.stores import url_of
 
@@ -84,8 +80,42 @@ async def test_a_limit_of_several_processes_goes_by_the_clock(tmp_path: Path) ->
     await store.aclose()
 
 
-async def test_load_shedding_measures_by_the_clock() -> None:
-    """A window of measurements is over once enough of its time is."""
+async def test_a_limit_of_concurrency_ends_leases_by_the_clock(kind: str, tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = Store(store_url(kind, tmp_path), clock=clock)
+    limits = [Limit.concurrency(1, lease=60)]
+    site = Served("asgi", limits=limits, store=store, store_timeout=10, on_store_error="deny")
+    async with site.open(wait="1") as slow:
+        await until(lambda: site.site.under_way == 1, "the request to be under way")
+        assert await site.statuses(1) == [429]
+        clock.advance(59.9)
+        assert await site.statuses(1) == [429]
+        clock.advance(0.1)
+        assert await site.statuses(1) == [200]
+        site.site.gate.set()
+        assert (await slow.response()).status == 200
+    await site.close()
+    await store.aclose()
+
+
+async def test_a_cached_denial_expires_by_the_clock(tmp_path: Path) -> None:
+    """The store is asked again after a second of the clock, however long that takes."""
+    clock = ManualClock()
+    store = Store(url_of("sqlite", tmp_path), clock=clock)
+    limiter = Limiter("1/h", name="limiter", store=store, store_timeout=10)
+    other = Limiter("1/h", name="limiter", store=Store(url_of("sqlite", tmp_path), clock=clock))
+    assert [(await limiter.hit("ada")).ok for _ in range(2)] == [True, False]
+    await other.reset("ada")
+    clock.advance(0.999)
+    assert not await limiter.hit("ada")
+    clock.advance(0.001)
+    assert await limiter.hit("ada")
+    await other.aclose()
+    await store.aclose()
+
+
+async def test_load_shedding_measures_durations_by_the_clock_of_a_store() -> None:
+    """The lag of the event loop is real time: a clock that jumps does not look like lag."""
     clock = ManualClock()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -93,12 +123,17 @@ async def test_load_shedding_measures_by_the_clock() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    shedder = LoadSheddingMiddleware(app, min_concurrency=5, max_concurrency=50, clock=clock)
+    store = Store("memory://", clock=clock)
+    shedder = LoadSheddingMiddleware(app, min_concurrency=5, max_concurrency=50, clock=store.clock)
 
     for _ in range(25):
         async with Client(shedder).open(headers=[], scheme="http") as exchange:
             assert (await exchange.response()).status == 200
-    assert shedder._window.count < 25
+    assert shedder._load.level.usual_us == pytest.approx(10_000)
+
+
+async def nowhere(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers nothing."""
 
 
 WRONG: Final = {
@@ -112,8 +147,8 @@ WRONG: Final = {
 
 TAKERS: Final[dict[str, Callable[[Any], object]]] = {
     "Store": lambda clock: Store("memory://", clock=clock),
-    "LoadSheddingMiddleware": lambda clock: LoadSheddingMiddleware(None, clock=clock),  # type: ignore[arg-type]
     "MemoryStore": lambda clock: MemoryStore(clock=clock),
+    "LoadSheddingMiddleware": lambda clock: LoadSheddingMiddleware(nowhere, clock=clock),
 }
 
 

@@ -137,7 +137,7 @@ def test_what_is_no_store_is_refused_when_it_is_given(wrong: Any) -> None:
         lambda: Limits([], store=wrong),
         lambda: RateLimitMiddleware(None, store=wrong),  # type: ignore[arg-type]
     ):
-        with pytest.raises(InvalidOption, match=r"^store=.*expected a URL"):
+        with pytest.raises(InvalidOption, match=r"^store=.*must be a URL"):
             take()
 
 
@@ -226,7 +226,7 @@ class TestCheck:
         clock.advance(denied.retry_after)
         assert not await limiter.hit("ada", cost=5)
         assert (await limiter.peek("ada")).remaining == 2
-        with pytest.raises(InvalidOption, match=r"^cost=5: expected at most 2") as caught:
+        with pytest.raises(InvalidOption, match=r"^cost=5: must be at most 2") as caught:
             await limiter.wait("ada", cost=5)
         assert caught.value.code == "out_of_range"
 

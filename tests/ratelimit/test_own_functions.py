@@ -7,16 +7,14 @@ from typing import Any, Final
 
 import pytest
 
+from hasten import _repeated_errors as repeated_errors
+from hasten.loadshedding import LoadSheddingMiddleware
 from hasten.ratelimit import (
     Limit,
-    LoadSheddingMiddleware,
     Rate,
     RateLimitMiddleware,
     RequestInfo,
     limit,
-)
-from hasten.ratelimit import (
-    _repeated as repeated,
 )
 from hasten.ratelimit._counter_store import OnStoreError
 from tests.http.client import Client
@@ -144,7 +142,7 @@ class TestTheLog:
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [1000.0]
-        monkeypatch.setattr("hasten.ratelimit._repeated.monotonic", lambda: now[0])
+        monkeypatch.setattr("hasten._repeated_errors.monotonic", lambda: now[0])
         limits = [Limit(fails, name="a", cost=fails, skip=fails, key=fails), Limit("9/s")]
         site = Served("asgi", limits=limits, on_decision=fails)
         await site.statuses(5)
@@ -157,11 +155,12 @@ class TestTheLog:
         ]
         assert all(record.exc_info for record in caplog.records)
         caplog.clear()
-        now[0] += repeated.EVERY_SECONDS
+        now[0] += repeated_errors.EVERY_SECONDS
         await site.statuses(2)
-        assert "a: its skip failed; the request is counted (and 4 times since the last line)" in [
-            record.getMessage() for record in caplog.records
-        ]
+        assert (
+            "a: its skip failed; the request is counted (4 more times since the last log line)"
+            in [record.getMessage() for record in caplog.records]
+        )
         assert len(caplog.records) == 4
 
     async def test_has_one_line_of_what_fails_with_each_refusal(
@@ -176,7 +175,7 @@ class TestTheLog:
             critical=fails,
             on_shed=fails_to_observe,
         )
-        shedder.in_flight = 4
+        shedder._load.in_flight = 4
         for _ in range(3):
             async with Client(shedder).open(headers=[], scheme="http") as exchange:
                 assert (await exchange.response()).status == 503
@@ -184,6 +183,6 @@ class TestTheLog:
         assert sorted(errors) == [
             "0-in-1hr: its message failed",
             "0-in-1hr: on_limited failed",
-            "critical failed; the request is not critical",
+            "critical failed; the request is treated as not critical",
             "on_shed failed",
         ]

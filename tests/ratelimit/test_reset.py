@@ -149,9 +149,9 @@ async def test_what_cannot_be_reset_is_refused_with_what_is_missing() -> None:
     limits = Limits([Limit("5/h"), Limit(lambda request: "1/h", name="plan")])
     with pytest.raises(InvalidOption, match=r"name='6-in-1hr'.*'5-in-1hr'.*'of a route'"):
         await limits.reset("6-in-1hr", PEER)
-    with pytest.raises(InvalidOption, match="key=None: expected what the limit '5-in-1hr' counts"):
+    with pytest.raises(InvalidOption, match="key=None: must be what the limit '5-in-1hr' counts"):
         await limits.reset("5-in-1hr")
-    with pytest.raises(InvalidOption, match="rate=None: expected the rate of this client"):
+    with pytest.raises(InvalidOption, match="rate=None: must be the rate of this client"):
         await limits.reset("plan", PEER)
     with pytest.raises(InvalidOption, match="rate='many'"):
         await limits.reset("plan", PEER, rate="many")

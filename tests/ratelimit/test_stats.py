@@ -9,13 +9,12 @@ import pytest
 
 from hasten import Store
 from hasten.errors import InvalidOption
+from hasten.loadshedding import LoadSheddingMiddleware, LoadSheddingStats
 from hasten.ratelimit import (
     Decision,
     Limit,
     Limits,
     LimitStats,
-    LoadSheddingMiddleware,
-    LoadSheddingStats,
     RateLimitMiddleware,
     RateLimitStats,
 )

@@ -9,15 +9,14 @@ from starlette.responses import PlainTextResponse
 
 from hasten import Store
 from hasten.fastapi import RateLimited
+from hasten.loadshedding import LoadSheddingMiddleware, Shed
 from hasten.ratelimit import (
     Decision,
     Limit,
-    LoadSheddingMiddleware,
     Rate,
     RateLimitMiddleware,
     RateLimitStats,
     RequestInfo,
-    Shed,
     current_limit,
     exempt,
     limit,
@@ -67,6 +66,7 @@ app.add_middleware(
     critical=lambda request: request.path == "/pay",
     max_concurrency=50,
     on_shed=shed,
+    clock=Store("memory://").clock,
 )
 wrapped = RateLimitMiddleware(
     LoadSheddingMiddleware(app), hops=1, on_store_error="deny", headers=(), store_timeout="20ms"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hasten.fastapi import RateLimited
+from hasten.loadshedding import LoadSheddingMiddleware
 from hasten.ratelimit import (
     Limit,
     Limiter,
-    LoadSheddingMiddleware,
     RateLimitMiddleware,
     RequestInfo,
     limit,

@@ -91,11 +91,11 @@ class TestWrongValues:
 
     @pytest.mark.parametrize("kind", [Fixed, Exponential])
     def test_delay(self, kind: type[Fixed | Exponential]) -> None:
-        with pytest.raises(InvalidOption, match=r"^backoff=-1: expected seconds"):
+        with pytest.raises(InvalidOption, match=r"^backoff=-1: must be at least 0 seconds"):
             kind(-1)
 
     def test_cap(self) -> None:
-        with pytest.raises(InvalidOption, match=r"^backoff cap='an hour': expected seconds"):
+        with pytest.raises(InvalidOption, match=r"^backoff cap='an hour': must be seconds"):
             Exponential(1, cap="an hour")
 
     @pytest.mark.parametrize("kind", [Fixed, Exponential])
@@ -103,11 +103,11 @@ class TestWrongValues:
     def test_jitter(self, kind: type[Fixed | Exponential], jitter: float) -> None:
         with pytest.raises(InvalidOption) as caught:
             kind(1, jitter=jitter)
-        assert str(caught.value) == f"jitter={jitter!r}: expected a number from 0 to 1"
+        assert str(caught.value) == f"jitter={jitter!r}: must be a number from 0 to 1"
 
     @pytest.mark.parametrize("jitter", [None, "0.5"])
     def test_jitter_of_another_type(self, jitter: object) -> None:
-        with pytest.raises(InvalidOption, match=r"^jitter=.*: expected a number from 0 to 1$"):
+        with pytest.raises(InvalidOption, match=r"^jitter=.*: must be a number from 0 to 1$"):
             Fixed(1, jitter=jitter)  # type: ignore[arg-type]
 
 

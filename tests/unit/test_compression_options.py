@@ -29,9 +29,7 @@ from hasten.compression import (
 from hasten.compression._negotiation import Coding
 from hasten.compression._options import (
     to_breach,
-    to_choice,
     to_codings,
-    to_count,
     to_levels,
 )
 from hasten.errors import InvalidOption
@@ -129,9 +127,9 @@ class TestCompressionMiddleware:
     @pytest.mark.parametrize(
         ("level", "encodings", "message"),
         [
-            (10, ("zstd", "br", "gzip"), "level=10: expected from 1 to 9 for 'gzip'"),
-            (12, ("br",), "level=12: expected from 0 to 11 for 'br'"),
-            (23, ("zstd",), "level=23: expected from -7 to 22 for 'zstd'"),
+            (10, ("zstd", "br", "gzip"), "level=10: must be a whole number from 1 to 9 for 'gzip'"),
+            (12, ("br",), "level=12: must be a whole number from 0 to 11 for 'br'"),
+            (23, ("zstd",), "level=23: must be a whole number from -7 to 22 for 'zstd'"),
         ],
     )
     def test_one_level_has_to_be_one_of_each_encoding(
@@ -273,7 +271,7 @@ class TestToBytes:
 
     def test_holds_to_a_least_value(self) -> None:
         assert to_bytes("size", 1, at_least=1) == 1
-        with pytest.raises(InvalidOption, match=r"^size='0kb': .*at least 1$"):
+        with pytest.raises(InvalidOption, match=r"^size='0kb': .*at least 1 byte$"):
             to_bytes("size", "0kb", at_least=1)
 
     @given(st.text(max_size=20) | st.text("0123456789. kmgb", max_size=500))
@@ -293,11 +291,6 @@ class TestTheOthers:
     def test_seconds(self, value: object, seconds: float) -> None:
         assert to_seconds("seconds", value) == seconds
 
-    def test_counts(self) -> None:
-        assert to_count("count", 1, at_least=1) == 1
-        with pytest.raises(InvalidOption, match=r"^count=0: expected a whole number, at least 1$"):
-            to_count("count", 0, at_least=1)
-
     def test_codings_keep_their_order(self) -> None:
         assert to_codings("encodings", ("gzip", "zstd")) == ["gzip", "zstd"]
         with pytest.raises(InvalidOption, match="'zstd', 'br', 'gzip', 'deflate'"):
@@ -308,11 +301,6 @@ class TestTheOthers:
         assert to_levels("auto", codings) == {}
         assert to_levels({"zstd": -7, "br": 11}, codings) == {"zstd": -7, "br": 11}
         assert to_levels(9, codings) == {"zstd": 9, "gzip": 9}
-
-    def test_choices(self) -> None:
-        assert to_choice("etag", "drop", ["keep", "drop"]) == "drop"
-        with pytest.raises(InvalidOption, match=r"^etag='no': expected one of 'keep', 'drop'$"):
-            to_choice("etag", "no", ["keep", "drop"])
 
     def test_breach(self) -> None:
         guard, padding = Guard(same_site=True), Padding(5)

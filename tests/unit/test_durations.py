@@ -12,7 +12,8 @@ from hasten._durations import MAX_MS, to_ms
 from hasten.errors import InvalidOption
 
 A_DURATION = "seconds (a number), a timedelta or a text such as '15m'"
-BELOW_ZERO_OR_TOO_LONG = f"expected {A_DURATION}, not negative, and less than a hundred years"
+TOO_SHORT = "must be at least 0 seconds"
+TOO_LONG = "must be less than a hundred years, in seconds"
 
 
 class TestToMs:
@@ -47,38 +48,38 @@ class TestToMs:
     @pytest.mark.parametrize(
         "value", [None, True, "5", b"5", 1j, [1], "", "m", "5 minutes", "-5m", "5M", "1m" * 60]
     )
-    def test_refuses_what_is_no_duration(self, value: object) -> None:
+    def test_refuses_a_value_that_is_not_a_duration(self, value: object) -> None:
         with pytest.raises(InvalidOption) as caught:
             to_ms("delay", value)
-        assert str(caught.value) == f"delay={value!r}: expected {A_DURATION}"
+        assert str(caught.value) == f"delay={value!r}: must be {A_DURATION}"
 
     @pytest.mark.parametrize(
-        "value",
+        ("value", "reason"),
         [
-            -1,
-            -0.001,
-            timedelta(seconds=-1),
-            float("nan"),
-            float("inf"),
-            -float("inf"),
-            MAX_MS,  # milliseconds where seconds were meant
-            1e308,  # overflows when multiplied
-            10**400,  # overflows when made a float
-            timedelta.max,
+            (-1, TOO_SHORT),
+            (-0.001, TOO_SHORT),
+            (timedelta(seconds=-1), TOO_SHORT),
+            (float("nan"), TOO_SHORT),
+            (-float("inf"), TOO_SHORT),
+            (float("inf"), TOO_LONG),
+            (MAX_MS, TOO_LONG),  # milliseconds where seconds were meant
+            (1e308, TOO_LONG),  # overflows when multiplied
+            (10**400, TOO_LONG),  # overflows when made a float
+            (timedelta.max, TOO_LONG),
         ],
     )
-    def test_refuses_what_cannot_be_meant(self, value: object) -> None:
+    def test_refuses_a_duration_out_of_bounds(self, value: object, reason: str) -> None:
         """Whatever the number is, the answer is ours and not an OverflowError."""
         with pytest.raises(InvalidOption) as caught:
             to_ms("delay", value)
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
-        assert str(caught.value) == f"delay={shown}: {BELOW_ZERO_OR_TOO_LONG}"
+        assert str(caught.value) == f"delay={shown}: {reason}"
 
-    def test_holds_to_a_least_value(self) -> None:
+    def test_a_least_duration(self) -> None:
         """A time-out of nothing would end every run."""
         assert to_ms("timeout", 0.001, at_least_ms=1) == 1
         with pytest.raises(InvalidOption) as caught:
             to_ms("timeout", 0, at_least_ms=1)
-        assert str(caught.value) == (
-            f"timeout=0: expected {A_DURATION}, at least 0.001 s, and less than a hundred years"
-        )
+        assert str(caught.value) == "timeout=0: must be at least 0.001 seconds"
+        with pytest.raises(InvalidOption, match=r"^lease=0\.2: must be at least 1 second$"):
+            to_ms("lease", 0.2, at_least_ms=1_000)

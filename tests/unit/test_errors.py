@@ -15,6 +15,8 @@ import pytest
 import hasten
 from hasten import errors
 from hasten._decision import Decision
+from hasten._problems import CAPACITY, refusal
+from hasten._responses import EncodedResponse
 from hasten.errors import (
     AddedInPart,
     AsyncioRequired,
@@ -31,11 +33,11 @@ from hasten.errors import (
     JobTimeout,
     LimitExceeded,
     LimitNotFound,
-    MisplacedCall,
     MissingExtra,
     MissingMiddleware,
     PayloadTooLarge,
     ProcessDied,
+    RequestRefused,
     ResponseBroken,
     ResultTimeout,
     RowNotFound,
@@ -51,9 +53,9 @@ from hasten.errors import (
     StoreTooNew,
     StoreUnavailable,
     TargetError,
+    UsageError,
     WrongState,
 )
-from hasten.ratelimit._answers import CAPACITY, refusal
 
 NOT_INSTALLED = (
     "redis is not installed: it comes with the extra 'redis' of hasten; "
@@ -81,20 +83,20 @@ MESSAGES = [
     ),
     (
         InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
-        "attempts=0: expected a whole number from 1 to 1,000,000",
+        "attempts=0: must be a whole number from 1 to 1,000,000",
     ),
     (
         AsyncioRequired("Limiter.wait", "use hit"),
         "Limiter.wait needs asyncio, and another event loop runs: use hit",
     ),
-    (MisplacedCall("a .sync call blocks: await"), "a .sync call blocks: await"),
+    (UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
     (
         MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"),
         NO_MIDDLEWARE,
     ),
     (
         LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
-        "limit 'login': it is exceeded; retry in 3,600 s",
+        "limit 'login': exceeded; retry in 3,600 s",
     ),
     (
         LimitExceeded(Decision("login", False, 5, 0, 0.5, 0.5, unavailable=True)),
@@ -112,9 +114,10 @@ MESSAGES = [
         PayloadTooLarge("send", "body", 2_000_000, 1_048_576),
         TOO_LARGE,
     ),
+    (RequestRefused("not acceptable"), "not acceptable"),
     (
-        BodyRefused(413, "decoded, it is larger than 10 bytes"),
-        "the body of this request was refused: decoded, it is larger than 10 bytes",
+        BodyRefused(413, "larger than 10 bytes when decoded"),
+        "request body refused: larger than 10 bytes when decoded",
     ),
     (
         InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
@@ -158,7 +161,6 @@ MESSAGES = [
         "send: missing a required argument: 'to'",
     ),
     (InvalidTask("a class cannot be a task"), "a class cannot be a task"),
-    (MisplacedCall("await instead"), "await instead"),
     (TargetError("no module named 'app'"), "no module named 'app'"),
     (RunFailed("for some reason"), "for some reason"),
     (JobTimeout(1.5), "timed out after 1.5 s"),
@@ -301,7 +303,8 @@ class TestFacts:
 
 class TestLimitExceeded:
     def test_brings_the_answer_of_the_middleware(self) -> None:
-        answer = LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)).response()
+        error = LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5))
+        answer = EncodedResponse.for_error(error)
         assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["cache-control"] == "no-store"
@@ -310,13 +313,27 @@ class TestLimitExceeded:
 
     def test_without_a_store_it_is_a_503(self) -> None:
         away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
-        answer = LimitExceeded(away).response()
+        answer = EncodedResponse.for_error(LimitExceeded(away))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         refused = refusal(None, status=503, limits=[], kind=CAPACITY)
         assert json.loads(answer.body) == json.loads(refused.body)
 
 
 class TestProblems:
+    @pytest.mark.parametrize(
+        "error", [error for error, _ in MESSAGES if RequestRefused in type(error).__mro__[1:]]
+    )
+    def test_have_one_shape(self, error: RequestRefused) -> None:
+        """A client reads every refusal of hasten with the same code."""
+        response = EncodedResponse.for_error(error)
+        assert response.status == error.status
+        assert response.headers["content-type"] == "application/problem+json"
+        problem = json.loads(response.body)
+        assert {"type", "title", "status", "detail"} <= problem.keys()
+        assert problem["status"] == error.status
+        if problem["type"] == "about:blank":  # else the type is what programs read
+            assert problem["code"] == error.code
+
     def test_are_what_rfc_9457_says(self) -> None:
         error = InvalidParameter(
             "limit", "500", "expected at most 100", code="out_of_range", minimum=1, maximum=100

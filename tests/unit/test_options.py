@@ -42,7 +42,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 NOON_MS = 1_893_499_200_000
 
 A_DURATION = "seconds (a number), a timedelta or a text such as '15m'"
-IN_RANGE = "and less than a hundred years"
+IN_RANGE = "less than a hundred years, in seconds"
 A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
 PER_TASK = (
@@ -161,17 +161,17 @@ class TestBadValues:
             ("priority", MAX_PRIORITY + 1, "a whole number from 0 to 2,097,151"),
             ("priority", "high", "a whole number from 0 to 2,097,151"),
             ("lifo", 1, "True or False"),
-            ("delay", -1, f"{A_DURATION}, not negative, {IN_RANGE}"),
+            ("delay", -1, "at least 0 seconds"),
             ("delay", "5 s.", A_DURATION),
             ("delay", None, A_DURATION),
-            ("timeout", 0, f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
+            ("timeout", 0, "at least 0.001 seconds"),
             ("timeout", "30", A_DURATION),
-            ("expires", 0, f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
+            ("expires", 0, "at least 0.001 seconds"),
             ("expires", True, A_DURATION),
             ("backoff", "linear", A_BACKOFF),
             ("backoff", "fixed", "a delay with it: backoff=5 or Fixed(5)"),
             ("backoff", True, A_BACKOFF),
-            ("backoff", -1, f"{A_DURATION}, not negative, {IN_RANGE}"),
+            ("backoff", -1, "at least 0 seconds"),
             ("backoff", [1, 2], A_DURATION),
             ("keep_completed", -1, A_KEEP),
             ("keep_completed", 1.5, A_KEEP),
@@ -181,10 +181,10 @@ class TestBadValues:
             ("keep_logs", 0, "a whole number from 1 to 1,000,000"),
             ("keep_logs", 10**20, "a whole number from 1 to 1,000,000"),
             ("keep_logs", None, "a whole number from 1 to 1,000,000"),
-            ("delay", 10**400, f"{A_DURATION}, not negative, {IN_RANGE}"),
-            ("timeout", float("inf"), f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
-            ("expires", float("nan"), f"{A_DURATION}, at least 0.001 s, {IN_RANGE}"),
-            ("backoff", timedelta.max, f"{A_DURATION}, not negative, {IN_RANGE}"),
+            ("delay", 10**400, IN_RANGE),
+            ("timeout", float("inf"), IN_RANGE),
+            ("expires", float("nan"), "at least 0.001 seconds"),
+            ("backoff", timedelta.max, IN_RANGE),
         ],
     )
     @pytest.mark.parametrize("whose", [check_task_options, check])
@@ -195,7 +195,7 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check_task_options({option: value}) if whose is not check else check(**{option: value})
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
-        assert str(caught.value) == f"{option}={shown}: expected {expected}"
+        assert str(caught.value) == f"{option}={shown}: must be {expected}"
         assert caught.value.option == option
 
     def test_are_named_even_if_they_cannot_be_shown(self) -> None:
@@ -203,14 +203,14 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check(attempts=10**5000)
         assert str(caught.value) == (
-            "attempts=<int that has no repr>: expected a whole number from 1 to 1,000,000"
+            "attempts=<int that has no repr>: must be a whole number from 1 to 1,000,000"
         )
 
     @pytest.mark.parametrize("value", [True, 1_893_499_200, "2030-01-01", None])
     def test_at_is_a_datetime(self, value: object) -> None:
         with pytest.raises(InvalidOption) as caught:
             check(at=value)
-        assert str(caught.value) == f"at={value!r}: expected a datetime"
+        assert str(caught.value) == f"at={value!r}: must be a datetime"
 
     def test_at_has_a_time_zone(self) -> None:
         """Without one it would mean another moment on each machine."""
@@ -218,7 +218,7 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check(at=naive)
         assert str(caught.value) == (
-            f"at={naive!r}: expected a datetime with a time zone, such as datetime.now(UTC)"
+            f"at={naive!r}: must be a datetime with a time zone, such as datetime.now(UTC)"
         )
 
     @pytest.mark.parametrize("order", [("at", "delay"), ("delay", "at")])
@@ -226,14 +226,14 @@ class TestBadValues:
         both = {"at": NOON, "delay": 5}
         with pytest.raises(InvalidOption) as caught:
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
-        assert str(caught.value) == f"at={NOON!r}: expected either at or delay, not both"
+        assert str(caught.value) == f"at={NOON!r}: must be either at or delay, not both"
 
     def test_a_function_is_not_for_calls(self) -> None:
         """It cannot be stored with a job."""
         with pytest.raises(InvalidOption) as caught:
             check(backoff=decide)
         assert str(caught.value) == (
-            f"backoff={decide!r}: expected a function only in @queue.task(backoff=…), "
+            f"backoff={decide!r}: must be a function only in @queue.task(backoff=…), "
             "for it cannot be stored with a job"
         )
 
@@ -241,7 +241,7 @@ class TestBadValues:
         """A class can be called, too: without () it would be taken for a function."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": Exponential})
-        assert str(caught.value) == f"backoff={Exponential!r}: expected {A_BACKOFF}"
+        assert str(caught.value) == f"backoff={Exponential!r}: must be {A_BACKOFF}"
 
     @pytest.mark.parametrize(
         "function",
@@ -252,7 +252,7 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})
         assert str(caught.value) == (
-            f"backoff={function!r}: expected a plain function: it is called, not awaited"
+            f"backoff={function!r}: must be a plain function: it is called, not awaited"
         )
 
     @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})
         expected = "a function of two arguments, the attempt and the error, but "
-        assert str(caught.value).endswith(f": expected {expected}{complaint}")
+        assert str(caught.value).endswith(f": must be {expected}{complaint}")
 
     @pytest.mark.parametrize(
         "function",
@@ -291,13 +291,13 @@ class TestBadValues:
     def test_an_unknown_option_gets_the_list(self) -> None:
         with pytest.raises(InvalidOption) as caught:
             check(retries=3)
-        assert str(caught.value) == f"retries=3: expected one of the options {PER_JOB}"
+        assert str(caught.value) == f"retries=3: must be one of the options {PER_JOB}"
 
     @pytest.mark.parametrize("option", ["at", "job_id"])
     def test_a_task_has_no_options_of_a_single_job(self, option: str) -> None:
         with pytest.raises(InvalidOption) as caught:
             check_task_options({option: "x"})
-        assert str(caught.value) == f"{option}='x': expected one of the options {PER_TASK}"
+        assert str(caught.value) == f"{option}='x': must be one of the options {PER_TASK}"
 
     def test_leave_the_base_as_it_was(self) -> None:
         base = Options(attempts=5)
@@ -347,7 +347,7 @@ class TestJobIds:
         with pytest.raises(InvalidOption) as caught:
             check_job_id(value)
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
-        assert str(caught.value) == f"job_id={shown}: expected {expected}"
+        assert str(caught.value) == f"job_id={shown}: must be {expected}"
 
 
 class TestKeep:
@@ -374,13 +374,13 @@ class TestKeep:
         with pytest.raises(InvalidOption) as caught:
             Keep(count=count)
         assert str(caught.value) == (
-            f"Keep(count)={count!r}: expected a whole number from 0 to 9,007,199,254,740,991"
+            f"Keep(count)={count!r}: must be a whole number from 0 to 9,007,199,254,740,991"
         )
 
     def test_ages_in_seconds(self) -> None:
         with pytest.raises(InvalidOption) as caught:
             Keep(age="1 day")
-        assert str(caught.value) == f"Keep(age)='1 day': expected {A_DURATION}"
+        assert str(caught.value) == f"Keep(age)='1 day': must be {A_DURATION}"
 
 
 class TestExpiry:
@@ -615,15 +615,15 @@ class TestDecodeWhatNodeWrites:
             ("null", "Expected `object`, got `null`"),
             ("\ud800", "surrogates not allowed"),
             ('{"attempts":NaN}', "JSON is malformed"),
-            ('{"attempts":"many"}', "attempts='many': expected a number"),
-            ('{"attempts":"nan"}', "attempts='nan': expected a number"),
-            ('{"attempts":true}', "attempts=True: expected a number"),
-            ('{"attempts":{"a":1e400}}', r"attempts=\{'a': inf\}: expected a number"),
-            ('{"delay":[]}', r"delay=\[\]: expected a number"),
-            ('{"backoff":"5s"}', "backoff='5s': expected a number"),
-            ('{"backoff":{"type":7}}', r"backoff\.type=7: expected a text"),
-            ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': expected a number"),
-            ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: expected a number"),
+            ('{"attempts":"many"}', "attempts='many': must be a number"),
+            ('{"attempts":"nan"}', "attempts='nan': must be a number"),
+            ('{"attempts":true}', "attempts=True: must be a number"),
+            ('{"attempts":{"a":1e400}}', r"attempts=\{'a': inf\}: must be a number"),
+            ('{"delay":[]}', r"delay=\[\]: must be a number"),
+            ('{"backoff":"5s"}', "backoff='5s': must be a number"),
+            ('{"backoff":{"type":7}}', r"backoff\.type=7: must be a text"),
+            ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': must be a number"),
+            ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: must be a number"),
             ('{"hasten":5}', r"\$\.hasten"),
             # Python 3.14 counts bytes of the stack, not levels: there may be room for all of them.
             ('{"x":' + "[" * 100_000, "(nested too deeply|Input data was truncated)"),

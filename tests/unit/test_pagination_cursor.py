@@ -292,7 +292,7 @@ class TestSize:
         longest = (MAX_CHARS * 3 // 4) - 18 - 16 - 3
         cursor = Cursor(("x" * longest,))
         assert KEYS.verify(KEYS.sign(cursor, QUERY), QUERY) == cursor
-        with pytest.raises(InvalidOption, match=r"sort='a cursor of .*: expected shorter values"):
+        with pytest.raises(InvalidOption, match=r"sort='a cursor of .*: must be shorter values"):
             KEYS.sign(Cursor(("x" * (longest + 1),)), QUERY)
 
     def test_a_value_that_it_cannot_hold_is_named(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit._answers import CAPACITY, refusal
+from hasten._problems import CAPACITY, refusal
 from hasten.ratelimit._paths import Paths, without_root
 
 

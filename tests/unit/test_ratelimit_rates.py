@@ -49,7 +49,7 @@ class TestReading:
     def test_an_invalid_rate_is_refused_with_an_example(self, text: str) -> None:
         with pytest.raises(InvalidOption) as caught:
             parse_rates(text)
-        assert str(caught.value).startswith(f"rate={text!r}: expected a rate such as '100/15m'")
+        assert str(caught.value).startswith(f"rate={text!r}: must be a rate such as '100/15m'")
 
     @given(st.text(max_size=20) | st.text("0123456789/ persmhdw,burst", max_size=30))
     def test_never_raises_anything_else(self, text: str) -> None:

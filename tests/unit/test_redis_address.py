@@ -65,23 +65,23 @@ class TestParts:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("redis:localhost", "expected redis://"),
-        ("redis://a:port", "expected redis://"),
-        ("redis://a:99999", "expected redis://"),
-        ("redis://a/first", "expected redis://"),
-        ("redis://a/0/1", "expected redis://"),
+        ("redis:localhost", "must be redis://"),
+        ("redis://a:port", "must be redis://"),
+        ("redis://a:99999", "must be redis://"),
+        ("redis://a/first", "must be redis://"),
+        ("redis://a/0/1", "must be redis://"),
         ("redis+cluster://a/1", "database 0: a cluster has no other"),
-        ("redis+sentinel://a", "the name of the service is missing"),
-        ("unix://run/redis.sock", "expected unix:///path/of/socket"),
-        ("redis://a?colour=red", "expected of the options"),
-        ("redis://a?timeout=soon", "timeout='soon': expected a number, 0.001 or more"),
-        ("redis://a?wait=-1", "wait='-1': expected a number, 0 or more"),
-        ("redis://a?connections=1", "connections='1': expected a number, 2 or more"),
+        ("redis+sentinel://a", "with the name of the service"),
+        ("unix://run/redis.sock", "must be unix:///path/of/socket"),
+        ("redis://a?colour=red", "must be a URL with no options other than"),
+        ("redis://a?timeout=soon", "timeout='soon': must be a number of at least 0.001"),
+        ("redis://a?wait=-1", "wait='-1': must be a number of at least 0"),
+        ("redis://a?connections=1", "connections='1': must be a number of at least 2"),
         (
             "rediss://a?ssl_ca_certs=/no/such",
-            "ssl_ca_certs='/no/such': expected the path of a file",
+            "ssl_ca_certs='/no/such': must be the path of a file",
         ),
-        ("rediss://a?ssl_cert_reqs=maybe", "expected required or none"),
+        ("rediss://a?ssl_cert_reqs=maybe", "must be 'required' or 'none'"),
     ],
 )
 def test_what_cannot_be_read_is_named_and_no_password_is(url: str, complaint: str) -> None:
@@ -139,7 +139,7 @@ class TestShown:
         assert "SECRET" not in repr(caught.value.value)
 
     def test_says_how_to_write_a_password(self) -> None:
-        with pytest.raises(InvalidOption, match="'redis://host/0': expected a '\\?' in a user or"):
+        with pytest.raises(InvalidOption, match=r"'redis://host/0': must be a URL with '\?' in a"):
             parse_url("redis://ada:se?cret@host/0")
         assert parse_url("redis://ada:se%3Fcret@host/0").password == "se?cret"
         assert parse_url("redis://h?prefix=a%40b", known={"prefix"}).options == {"prefix": "a@b"}

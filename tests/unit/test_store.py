@@ -58,7 +58,7 @@ class TestUrl:
         ],
     )  # fmt: skip
     def test_what_is_no_url_of_a_store_is_refused(self, url: str) -> None:
-        with pytest.raises(InvalidOption, match="expected"):
+        with pytest.raises(InvalidOption, match="must be"):
             Store(url)
 
     def test_no_password_is_shown(self) -> None:
@@ -85,16 +85,16 @@ class TestOptions:
 
     def test_a_time_out_of_nothing_is_refused(self) -> None:
         for url in ("memory://", "redis://host"):
-            with pytest.raises(InvalidOption, match="timeout=0: expected more than 0 seconds"):
+            with pytest.raises(InvalidOption, match="timeout=0: must be more than 0 seconds"):
                 Store(url, timeout=0)
         for url in ("memory://?timeout=0", "sqlite:///a.db?timeout=0", "redis://host?timeout=0"):
             with pytest.raises(InvalidOption, match="timeout"):
                 Store(url)
 
     def test_an_option_is_given_once(self) -> None:
-        with pytest.raises(InvalidOption, match="beside the one in the URL"):
+        with pytest.raises(InvalidOption, match=r"cannot be combined with the \w+ in the URL"):
             Store("redis://host?timeout=2", timeout=3)
-        with pytest.raises(InvalidOption, match="beside the one in the URL"):
+        with pytest.raises(InvalidOption, match=r"cannot be combined with the \w+ in the URL"):
             Store("redis://host?prefix=a", prefix="b")
 
     def test_a_prefix_is_for_redis(self) -> None:

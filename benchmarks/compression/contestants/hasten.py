@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.compression.application import Application
+from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 

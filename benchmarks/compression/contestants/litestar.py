@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.compression.application import Application
+from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 

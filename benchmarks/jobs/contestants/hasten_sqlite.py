@@ -18,7 +18,7 @@ class HastenSqlite(Hasten):
     }
 
     def url(self) -> str:
-        return f"sqlite:///{Path(self.place) / 'hasten.db'}"
+        return f"sqlite:///{Path(self.location) / 'hasten.db'}"
 
 
 CONTESTANT = HastenSqlite

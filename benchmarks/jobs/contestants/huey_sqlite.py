@@ -32,14 +32,14 @@ class HueySqlite(PythonContestant):
     # too. True says so.
     fsync = True
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, location: str) -> None:
         from huey import SqliteHuey
 
         logging.disable(logging.INFO)  # two lines for each job
         # Without results, adding returns no handle for them. They would cost nothing else: huey
         # does not store a None. Its cache of 8 MB was as fast as one of 64.
         self._huey = SqliteHuey(
-            "bench", filename=str(Path(place) / "huey.db"), fsync=self.fsync, results=False
+            "bench", filename=str(Path(location) / "huey.db"), fsync=self.fsync, results=False
         )
         self._ran: Callable[[int], None] = _ignore
         self._task: Any = self._huey.task()(self._noop)

@@ -28,7 +28,7 @@ class Arq(OnUvloop):
         from arq.connections import RedisSettings
 
         logging.disable(logging.INFO)
-        self._settings: Any = RedisSettings.from_dsn(self.place)
+        self._settings: Any = RedisSettings.from_dsn(self.location)
         self._pool: Any = await create_pool(self._settings)
 
     async def close(self) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
+from benchmarks.contestants import NodePackages
 from benchmarks.queues.contestant import Contestant
 
-FOLDER: Final = Path(__file__).parents[1]
 
-
-class BullmqNode(Contestant):
+class BullmqNode(NodePackages, Contestant):
     title = "BullMQ, Node"
     remark = (
         "keeps no completed jobs (removeOnComplete), else defaults: events, locks, at least once"
@@ -27,19 +22,7 @@ class BullmqNode(Contestant):
 
     @classmethod
     def command(cls) -> list[str]:
-        return [shutil.which("node") or "node", str(FOLDER / "bullmq.mjs")]
-
-    @classmethod
-    def version(cls, package: str) -> str | None:
-        node = shutil.which("node")
-        if node is None:
-            return None
-        if package == "node":
-            return subprocess.check_output([node, "--version"], text=True).strip()
-        manifest = FOLDER / "node_modules" / package / "package.json"
-        if not manifest.exists():
-            return None
-        return str(json.loads(manifest.read_text("utf-8"))["version"])
+        return cls.node(str(cls.folder() / "bullmq.mjs"))
 
 
 CONTESTANT = BullmqNode

@@ -27,7 +27,7 @@ class BullmqPython(OnUvloop):
     async def open(self) -> None:
         from bullmq import Queue
 
-        self._queue: Any = Queue("bench", {"connection": self.place})
+        self._queue: Any = Queue("bench", {"connection": self.location})
 
     async def close(self) -> None:
         await self._queue.close()
@@ -51,7 +51,7 @@ class BullmqPython(OnUvloop):
             self.ran(job.data["number"])
 
         options: Any = {
-            "connection": self.place,
+            "connection": self.location,
             "concurrency": concurrency,
             "removeOnComplete": True,
         }

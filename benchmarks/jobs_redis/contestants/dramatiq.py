@@ -23,12 +23,12 @@ class Dramatiq(PythonContestant):
     settings: ClassVar = {"enqueue": ("8 threads",), "drain": ("32 threads",)}
     share = 0.05
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, location: str) -> None:
         import dramatiq
         from dramatiq.brokers.redis import RedisBroker
 
         logging.disable(logging.INFO)
-        self._broker: Any = RedisBroker(url=place)
+        self._broker: Any = RedisBroker(url=location)
         self._ran: Callable[[int], None] = _ignore
         self._actor: Any = dramatiq.actor(self._noop, actor_name="noop", broker=self._broker)
 

@@ -19,7 +19,7 @@ class HastenRedis(OnUvloop, Hasten):
     worker_options: ClassVar = {"keep_completed": False}
 
     def url(self) -> str:
-        return self.place
+        return self.location
 
 
 CONTESTANT = HastenRedis

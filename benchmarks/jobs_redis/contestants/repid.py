@@ -26,7 +26,7 @@ class RepidContestant(OnUvloop):
             self.ran(number)
 
         self._app: Any = Repid(title="bench")
-        server = RedisServer(self.place, claim_interval=30, batch_size=100)
+        server = RedisServer(self.location, claim_interval=30, batch_size=100)
         self._app.servers.register_server("default", server, is_default=True)
         router: Any = Router()
         router.actor(noop)

@@ -25,7 +25,7 @@ class Saq(OnUvloop):
         from saq import Queue
 
         logging.disable(logging.INFO)
-        self._queue: Any = Queue.from_url(self.place)
+        self._queue: Any = Queue.from_url(self.location)
         await self._queue.connect()
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ class Streaq(OnUvloop):
     def _make(self, concurrency: int) -> tuple[Any, Any]:
         from streaq import Worker
 
-        worker: Any = Worker(redis_url=self.place, concurrency=concurrency, handle_signals=False)
+        worker: Any = Worker(redis_url=self.location, concurrency=concurrency, handle_signals=False)
 
         async def noop(number: int) -> None:
             self.ran(number)

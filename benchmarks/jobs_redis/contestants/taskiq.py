@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from benchmarks.jobs_redis.asynchronous import OnUvloop, give_up
+from benchmarks.jobs_redis.asynchronous import OnUvloop, exit_on_failure
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Taskiq(OnUvloop):
     async def open(self) -> None:
         from taskiq_redis import RedisStreamBroker
 
-        self._broker: Any = RedisStreamBroker(self.place)
+        self._broker: Any = RedisStreamBroker(self.location)
 
         async def noop(number: int) -> None:
             self.ran(number)
@@ -52,7 +52,7 @@ class Taskiq(OnUvloop):
 
         worker = run_receiver_task(self._broker, max_async_tasks=concurrency)
         self._worker: Any = asyncio.create_task(worker)
-        self._worker.add_done_callback(give_up)
+        self._worker.add_done_callback(exit_on_failure)
         yield
 
 

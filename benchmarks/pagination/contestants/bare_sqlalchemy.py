@@ -12,7 +12,7 @@ from sqlalchemy import Integer, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NAMES, NEWEST, TABLES, WHOLE

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import MAX_LIMIT, Contestant, Rows
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import MARKS, NEWEST, ORDERS, TABLES, MarkOut, Post, PostOut
@@ -65,7 +65,7 @@ class FastapiPagination(Contestant):
         answer: Any = json.loads(body)
         return answer["items"], answer.get("total")
 
-    def read_stretch(self, body: bytes) -> tuple[Rows, str | None]:
+    def read_slice(self, body: bytes) -> tuple[Rows, str | None]:
         answer: Any = json.loads(body)
         return answer["items"], answer["next_page"]
 

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NEWEST, TABLES, Post, PostOut, PostTable

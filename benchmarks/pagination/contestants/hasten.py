@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import NEWEST, ORDERS, TABLES, MarkOut, Post, PostOut, PostTable

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import Query, Response
 
-from benchmarks.pagination.calls import Application
+from benchmarks.asgi import Application
 from benchmarks.pagination.contestant import FIELDS, MAX_LIMIT, Contestant
 from benchmarks.pagination.database import Database
 from benchmarks.pagination.dataset import MARKS, NAMES, TABLES
@@ -79,7 +79,7 @@ def _add_waiting(site: Site, pool: Any) -> None:
 
     @site.at("/walk/id").get("/walk/id")
     async def walk(cursor: int = 0, limit: Limit = 20) -> Response:
-        return _stretch(map(dict, await pool.fetch(WALK_SQL, cursor, limit)), limit)
+        return _slice(map(dict, await pool.fetch(WALK_SQL, cursor, limit)), limit)
 
 
 def _add_plain(site: Site, connection: Any) -> None:
@@ -106,7 +106,7 @@ def _add_plain(site: Site, connection: Any) -> None:
 
     @site.at("/walk/id").get("/walk/id")
     def walk(cursor: int = 0, limit: Limit = 20) -> Response:
-        return _stretch(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
+        return _slice(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
 
 
 def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) -> Response:
@@ -115,7 +115,7 @@ def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) ->
     return _json({"data": _named(names, rows), "pagination": pagination})
 
 
-def _stretch(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
+def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
     data = list(rows)
     next_cursor = str(data[-1]["id"]) if len(data) == limit else None
     return _json({"data": data, "pagination": {"next_cursor": next_cursor}})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.ratelimit.application import Application
+from benchmarks.asgi import Application
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from benchmarks.ratelimit.application import Application, bare
+from benchmarks.asgi import Application
+from benchmarks.ratelimit.application import bare
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 
 ROOM = 2_000_000  # more keys than are counted, so that all of them are kept

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from benchmarks.ratelimit.application import BODY, Application
+from benchmarks.asgi import Application
+from benchmarks.ratelimit.application import BODY
 from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
 
 UNITS: Final = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from benchmarks.ratelimit.application import Application, Message, Receive, Scope, Send
+from benchmarks.asgi import Application, Message, Receive, Scope, Send
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 

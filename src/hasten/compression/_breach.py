@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from hasten._checks import check_flag, check_texts
 from hasten._sizes import Size, to_bytes
 from hasten.errors import InvalidOption
 
@@ -37,12 +38,10 @@ class Guard:
     _trusted: frozenset[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        origins = self.trusted_origins
-        if isinstance(origins, str) or not isinstance(origins, Collection):
-            raise InvalidOption("trusted_origins", origins, "a list of origins")
+        expected = "a list of origins such as 'https://app.example.org'"
+        origins = check_texts("trusted_origins", self.trusted_origins, expected)
         object.__setattr__(self, "_trusted", frozenset(map(_trusted_origin, origins)))
-        if not isinstance(self.same_site, bool):
-            raise InvalidOption("same_site", self.same_site, "True or False")
+        check_flag("same_site", self.same_site)
 
     def _is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
         """Was this request made by another site in the user's name?
@@ -134,9 +133,9 @@ def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
     return scheme in {b"basic", b"digest", b"negotiate", b"ntlm"}
 
 
-def _trusted_origin(origin: object) -> bytes:
+def _trusted_origin(origin: str) -> bytes:
     try:
-        parts = urlsplit(origin) if isinstance(origin, str) and "://" in origin[1:] else None
+        parts = urlsplit(origin) if "://" in origin[1:] else None
         if (
             parts
             and parts.hostname

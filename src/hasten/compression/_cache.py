@@ -10,12 +10,12 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Headers, header_values
+from hasten._checks import check_flag
 from hasten._loops import is_asyncio, require_asyncio
 from hasten._sizes import Size, to_bytes
 from hasten.compression._codecs import Codec
 from hasten.compression._head import Head, is_shared
 from hasten.compression._negotiation import Coding
-from hasten.compression._options import to_flag
 from hasten.compression._place import Place
 
 CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
@@ -78,7 +78,8 @@ class CompressionCache:
     body that is not there yet wait for one compression. The application still makes each response;
     the cache saves the time to compress it. A compressed body is sent only for the very bytes that
     it was made of: an ETag that does not change with the body does no harm. Bodies above 4 MB are
-    not kept.
+    not kept. Bodies do not expire: the least recently used ones are dropped when room is needed, so
+    the cache has no clock, and a test needs no `ManualClock` for it.
 
     With recompress, a body that was found three times is compressed once again, at the highest
     level that is worth it, in an idle thread. The bytes that clients get then change, which only a
@@ -90,7 +91,7 @@ class CompressionCache:
 
     def __init__(self, max_size: Size = "64mb", *, recompress: bool = False) -> None:
         self._max_bytes = to_bytes("max_size", max_size)
-        self.recompress = to_flag("recompress", recompress)
+        self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._under_way: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}

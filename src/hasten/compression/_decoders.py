@@ -10,9 +10,11 @@ from hasten.compression import _libraries as libraries
 from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
 from hasten.compression._negotiation import Coding
 
+DATA_AFTER_END: Final = "data after the end of the compressed body"
+
 
 class BadData(Exception):
-    """What was to be decoded is not what it should be."""
+    """The compressed data is malformed."""
 
 
 class Decoder(Protocol):
@@ -55,7 +57,7 @@ class _EmptyMembers:
     def count(self) -> None:
         self._seen += 1
         if self._seen > self.MOST:
-            raise BadData(f"more than {self.MOST} empty parts follow each other")
+            raise BadData(f"more than {self.MOST} empty gzip members or zstd frames in a row")
 
     def reset(self) -> None:
         self._seen = 0
@@ -90,7 +92,7 @@ class _ZstdDecoder:
         try:
             plain: bytes = self._decompressor.decompress(data, at_most)
         except libraries.zstd.ZstdError as exc:
-            raise BadData(str(exc)) from exc
+            raise BadData(f"malformed zstd: {exc}") from exc
         if plain:
             self._empty.reset()
         self.at_end = self._decompressor.eof
@@ -115,13 +117,13 @@ class _BrotliDecoder:
 
     def decode(self, data: bytes, at_most: int) -> bytes:
         if self._is_bad or (self.at_end and data):
-            raise BadData("there is data after its end" if self.at_end else "this is not brotli")
+            raise BadData(DATA_AFTER_END if self.at_end else "malformed brotli")
         try:
             plain: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
             self.at_end = self._decompressor.is_finished()
         except libraries.brotli.error as exc:
             self._is_bad = True
-            raise BadData("this is not brotli") from exc
+            raise BadData("malformed brotli") from exc
         self._filled = len(plain) >= at_most
         return plain
 
@@ -147,13 +149,13 @@ class _ZlibDecoder:
             if not data:
                 return b""
             if self._wbits == ZLIB_WBITS:
-                raise BadData("there is data after its end")
+                raise BadData(DATA_AFTER_END)
             self._empty.count()
             self._decompressor = zlib.decompressobj(self._wbits)
         try:
             plain = self._decompressor.decompress(data, at_most)
         except zlib.error as exc:
-            raise BadData(str(exc)) from exc
+            raise BadData(f"malformed gzip or deflate: {exc}") from exc
         if plain:
             self._empty.reset()
         self.at_end = self._decompressor.eof

@@ -13,17 +13,16 @@ from time import perf_counter
 from typing import Any, Final
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
 from hasten._loops import result_of
+from hasten._responses import EncodedResponse
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _decoders as decoders
 from hasten.compression._decoders import BadData, Decoder
 from hasten.compression._negotiation import Coding, coding_name
 from hasten.compression._options import (
     to_codings,
-    to_count,
-    to_flag,
-    to_threads,
 )
 from hasten.compression._pool import Pool
 from hasten.errors import BodyRefused
@@ -98,12 +97,12 @@ class DecompressionMiddleware:
         buffered: bool = False,
     ) -> None:
         self.app = app
-        self._buffered = to_flag("buffered", buffered)
+        self._buffered = check_flag("buffered", buffered)
         self._max_bytes = to_bytes("max_size", max_size, at_least=1)
-        self._max_ratio = to_count("max_ratio", max_ratio, at_least=1)
-        self._max_codings = to_count("max_encodings", max_encodings, at_least=1)
+        self._max_ratio = check_whole_number("max_ratio", max_ratio, 1)
+        self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
-        self._pool = Pool("decompression", to_threads(threads))
+        self._pool = Pool("decompression", threads)
         self._decoders = decoders.available(to_codings("encodings", encodings))
 
     def __repr__(self) -> str:
@@ -123,11 +122,14 @@ class DecompressionMiddleware:
             return
         decoders = self._find(names)
         if decoders is None:
-            await _answer(send, 415, "this Content-Encoding is not understood", self._offer())
+            refusal = BodyRefused(415, f"unsupported Content-Encoding; supported: {self._accepted}")
+            refusal.headers = {"accept-encoding": self._accepted}
+            await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
         length = header_values(scope["headers"], b"content-length") or b""
         if length.isdigit() and (len(length) > 18 or int(length) > self._max_coded_bytes):
-            await _answer(send, 413, self._too_large())
+            refusal = BodyRefused(413, self._too_large())
+            await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
         decoder = _chain([make() for make in decoders], self._max_coded_bytes, self._max_ratio)
         request = _Request(self, decoder, scope, receive, send)
@@ -139,12 +141,13 @@ class DecompressionMiddleware:
         if bytes_out > self._max_bytes or bytes_in > self._max_coded_bytes:
             raise BodyRefused(413, self._too_large())
         if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
-            raise BodyRefused(413, f"decoded, it is more than {self._max_ratio:,} times as large")
+            reason = f"more than {self._max_ratio:,} times larger when decoded"
+            raise BodyRefused(413, reason)
         if seconds > self._max_seconds:
-            raise BodyRefused(413, f"decoding it takes more than {self._max_seconds:g} s")
+            raise BodyRefused(413, f"decoding takes more than {self._max_seconds:g} s")
 
     def _too_large(self) -> str:
-        return f"decoded, it is larger than {self._max_bytes:,} bytes"
+        return f"larger than {self._max_bytes:,} bytes when decoded"
 
     def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
         """What undoes these codings, the one that was applied last first."""
@@ -153,8 +156,9 @@ class DecompressionMiddleware:
         found = [self._decoders[Coding(name)] for name in reversed(names) if name in self._decoders]
         return found if len(found) == len(names) else None
 
-    def _offer(self) -> Headers:
-        return [(b"accept-encoding", ", ".join(self._decoders).encode())]
+    @property
+    def _accepted(self) -> str:
+        return ", ".join(self._decoders)
 
 
 class _Request:
@@ -222,7 +226,7 @@ class _Request:
         try:
             return await self._next()
         except BadData as exc:
-            self._refusal = BodyRefused(400, f"it is broken: {exc}")
+            self._refusal = BodyRefused(400, str(exc))
             raise self._refusal from exc
         except BodyRefused as refusal:
             self._refusal = refusal
@@ -238,7 +242,8 @@ class _Request:
     async def _answer(self, refusal: BodyRefused) -> None:
         if not self._has_answered:
             self._has_answered = True
-            await _answer(self._send, refusal.status, refusal.reason)
+            response = EncodedResponse.for_error(refusal)
+            await response(self._scope, self._receive, self._send)
 
     async def _next(self) -> Message:
         """The next piece of the decoded body, or another message of the server's."""
@@ -256,7 +261,7 @@ class _Request:
             self._limits._check(self._bytes_in, self._bytes_out, self._seconds)
             if self._has_read_all and not self._input and not self._decoder.has_more:
                 if not self._decoder.at_end:
-                    raise BadData("it ends too early")
+                    raise BadData("the compressed body ends too early")
                 self._is_done = True
                 _set_length(self._scope, self._bytes_out)
                 return {"type": "http.request", "body": plain, "more_body": False}
@@ -321,7 +326,7 @@ class _Request:
         self._steps += 1
         allowed = self._bytes_in // BYTES_PER_STEP + bytes_out // OUTPUT_BYTES_PER_STEP
         if self._steps > FREE_STEPS + allowed:
-            raise BadData("it consists of too many parts for its size")
+            raise BadData("too many gzip members or zstd frames for its size")
 
     def _account(self, done: tuple[bytes, float]) -> bytes:
         plain, seconds = done
@@ -358,7 +363,7 @@ class _Chain:
                 self._between += len(data)
         most = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
         if self._between > min(most, self._most_between):
-            raise BodyRefused(413, "one of its codings hides too much")
+            raise BodyRefused(413, "one of its encodings expands too much")
         return data
 
 
@@ -415,14 +420,3 @@ def _set_length(scope: Scope, length: int) -> None:
         scope["headers"][:] = lines
     else:
         scope["headers"] = lines
-
-
-async def _answer(send: Send, status: int, reason: str, extra: Headers | None = None) -> None:
-    body = f"The body of this request was refused: {reason}.\n".encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        *(extra or []),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -20,13 +20,11 @@ from hashlib import sha256
 from typing import Final
 
 from hasten._asgi import Headers, Scope, header_values
+from hasten._checks import check_texts
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _codecs as codecs
 from hasten.compression._head import Head, is_shared
 from hasten.compression._negotiation import parse_weights
-from hasten.compression._options import (
-    to_names,
-)
 from hasten.compression._place import Place
 from hasten.errors import InvalidOption
 
@@ -79,11 +77,11 @@ class Dictionaries:
         max_size: Size = "16mb",
     ) -> None:
         expected = "a list of paths such as '/api/feed*'"
-        self._paths = tuple(to_names("paths", paths, expected))
+        self._paths = tuple(check_texts("paths", paths, expected))
         if not all(path.startswith("/") for path in self._paths):
             raise InvalidOption("paths", paths, expected)
         expected = "a list of request headers such as 'x-api-key'"
-        names = to_names("credential_headers", credential_headers, expected)
+        names = check_texts("credential_headers", credential_headers, expected)
         if not all(map(_TOKEN.fullmatch, names)):
             raise InvalidOption("credential_headers", credential_headers, expected)
         self._credential_headers = frozenset(name.lower().encode() for name in names)

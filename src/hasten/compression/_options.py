@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from inspect import iscoroutinefunction
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
+from hasten._checks import is_whole_number
 from hasten._durations import Duration
 from hasten.compression._breach import Guard, Padding
 from hasten.compression._effort import LEVELS
@@ -30,15 +30,6 @@ Returns True to compress it whatever its media type, False to leave it alone, No
 neither.
 """
 
-F = TypeVar("F")
-T = TypeVar("T")
-
-
-def to_count(option: str, value: object, *, at_least: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= at_least:
-        return value
-    raise InvalidOption(option, value, f"a whole number, at least {at_least}")
-
 
 def to_codings(option: str, value: object) -> list[Coding]:
     expected = f"a sequence of {', '.join(map(repr, map(str, Coding)))}"
@@ -54,7 +45,7 @@ def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
     """The levels of these codings; {} for "auto"."""
     if value == "auto":
         return {}
-    if isinstance(value, int) and not isinstance(value, bool):
+    if is_whole_number(value):
         return {coding: _to_level("level", value, coding) for coding in codings}
     if not isinstance(value, Mapping):
         expected = "'auto', a number for all encodings, or numbers by encoding, as {'zstd': 3}"
@@ -68,46 +59,10 @@ def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
 
 def _to_level(option: str, level: object, coding: Coding) -> int:
     allowed = LEVELS[coding]
-    if isinstance(level, bool) or not isinstance(level, int) or level not in allowed:
-        expected = f"from {allowed[0]} to {allowed[-1]} for {str(coding)!r}"
-        raise InvalidOption(option, level, expected)
-    return level
-
-
-def to_threads(value: object) -> int | None:
-    return None if value is None else to_count("threads", value, at_least=1)
-
-
-def to_flag(option: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InvalidOption(option, value, "True or False")
-
-
-def to_function(option: str, value: F) -> F:
-    if value is None or (callable(value) and not iscoroutinefunction(value)):
-        return value
-    raise InvalidOption(option, value, "a function that is not async, or None")
-
-
-def to_instance(option: str, value: T, kind: type) -> T:
-    if value is None or isinstance(value, kind):
-        return value
-    raise InvalidOption(option, value, f"{kind.__name__}(…) or None")
-
-
-def to_names(option: str, value: object, expected: str) -> list[str]:
-    if isinstance(value, Collection) and not isinstance(value, str):
-        names = [name for name in value if isinstance(name, str)]
-        if len(names) == len(value):
-            return names
-    raise InvalidOption(option, value, expected)
-
-
-def to_choice(option: str, value: object, choices: Sequence[str]) -> str:
-    if isinstance(value, str) and value in choices:
-        return value
-    raise InvalidOption(option, value, f"one of {', '.join(map(repr, choices))}")
+    if is_whole_number(level) and level in allowed:
+        return level
+    expected = f"a whole number from {allowed[0]} to {allowed[-1]} for {str(coding)!r}"
+    raise InvalidOption(option, level, expected, code="out_of_range")
 
 
 def to_breach(value: object) -> tuple[Guard | None, Padding | None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
+from hasten._checks import check_whole_number
 from hasten._loops import result_of
 
 P = ParamSpec("P")
@@ -26,7 +27,9 @@ class Pool:
     """Work that takes longer, by estimate and in seconds, belongs into a thread."""
 
     def __init__(self, name: str, threads: int | None = None) -> None:
-        self.threads = threads or min(4, os.cpu_count() or 1)
+        if threads is None:
+            threads = min(4, os.cpu_count() or 1)
+        self.threads = check_whole_number("threads", threads, 1)
         self.max_queue = QUEUED_PER_THREAD * self.threads
         self._name = f"hasten-{name}"
         self._lock = threading.Lock()

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from enum import Enum
 from functools import lru_cache
-from typing import Final, cast
+from typing import Final, get_args
 
 from hasten._asgi import Headers, Scope, header_values
+from hasten._checks import (
+    check_choice,
+    check_flag,
+    check_function,
+    check_instance,
+    check_texts,
+    check_whole_number,
+)
 from hasten._durations import to_seconds
 from hasten._logs import get_logger
 from hasten._sizes import Size, to_bytes
@@ -25,15 +33,8 @@ from hasten.compression._options import (
     FlushPolicy,
     ResponseFilter,
     to_breach,
-    to_choice,
     to_codings,
-    to_count,
-    to_flag,
-    to_function,
-    to_instance,
     to_levels,
-    to_names,
-    to_threads,
 )
 from hasten.compression._place import Place, place_of
 from hasten.compression._pool import Pool
@@ -94,26 +95,25 @@ class Settings:
         self._choose_live = chooser(live)
         self.minimum_size = to_bytes("minimum_size", minimum_size)
         self.kind_of = _classifier(media_types)
-        self.filter = to_function("filter", filter)
+        self.filter = check_function("filter", filter, "scope", "status", "headers")
         self.flushes_messages, self.idle_seconds = _to_flush(flush)
         self.flushes_live = flush != "never"
         self.pauses_are_short = self.idle_seconds is not None and self.idle_seconds <= IDLE_SECONDS
         self.stream_memory = to_bytes("stream_memory", stream_memory)
-        self.max_streams = to_count("max_streams", max_streams, at_least=0)
-        self.pool = Pool("compression", to_threads(threads))
-        policies = ("weaken", "suffix", "drop", "keep")
-        self.etag = cast("ETagPolicy", to_choice("etag", etag, policies))
+        self.max_streams = check_whole_number("max_streams", max_streams, 0)
+        self.pool = Pool("compression", threads)
+        self.etag: ETagPolicy = check_choice("etag", etag, get_args(ETagPolicy))
         self.guard, self.padding = to_breach(breach)
-        self.strict = to_flag("strict", strict)
+        self.strict = check_flag("strict", strict)
         self.rewrites_requests = etag == "suffix"
-        self.cache = to_instance("cache", cache, CompressionCache)
+        self.cache = check_instance("cache", cache, CompressionCache)
         if cache is not None and cache.recompress and etag in {"keep", "suffix"}:
             expected = "'weaken' or 'drop' with CompressionCache(recompress=True)"
             raise InvalidOption("etag", etag, expected)
-        self.dictionaries = to_instance("dictionaries", dictionaries, Dictionaries)
-        self.server_timing = to_flag("server_timing", server_timing)
-        self._stats = to_instance("stats", stats, CompressionStats)
-        self._on_event = to_function("on_event", on_event)
+        self.dictionaries = check_instance("dictionaries", dictionaries, Dictionaries)
+        self.server_timing = check_flag("server_timing", server_timing)
+        self._stats = check_instance("stats", stats, CompressionStats)
+        self._on_event = check_function("on_event", on_event, "event")
         self.is_observed = stats is not None or on_event is not None
         # Nothing but coding is asked for: the short way.
         extras = (cache, dictionaries, self.padding)
@@ -190,7 +190,7 @@ def _classifier(
         is_worth_it = media_types
     else:
         expected = "a function of a media type, or a collection of them"
-        names = to_names("media_types", media_types, expected)
+        names = check_texts("media_types", media_types, expected)
         is_worth_it = frozenset(map(media_type, names)).__contains__
 
     # Applications have few Content-Types, and one is looked up for each answer.

@@ -28,8 +28,8 @@ from pydantic_core import SchemaSerializer, core_schema
 
 from hasten import fields as _fields
 from hasten import pagination as _pagination
-from hasten._answers import etag_of, send_answer
 from hasten._asgi import Headers, Receive, Scope, Send, header_values
+from hasten._responses import etag_of, send_response
 from hasten.errors import InvalidParameter, RowNotFound
 from hasten.fields import FieldSet, Partial, Row, encode
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
@@ -254,7 +254,7 @@ class _Response(Response):
             status = (others and others.status_code) or of_route or 200
         if others is not None and others.raw_headers:
             headers = _with_others(headers, others.raw_headers)
-        await send_answer(scope, send, status, headers, body)
+        await send_response(scope, send, status, headers, body)
         if self.background is not None:
             await self.background()
 

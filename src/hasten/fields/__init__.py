@@ -3,8 +3,8 @@
 `FieldSelector` knows no framework; `hasten.fastapi.Fields` is the same for FastAPI.
 """
 
-from hasten._answers import EncodedResponse, HeadersLike, RequestLike
 from hasten._queries import QueryLike
+from hasten._responses import EncodedResponse, HeadersLike, RequestLike
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
 from hasten.fields._names import Unknown
 from hasten.fields._partial import Partial, Row

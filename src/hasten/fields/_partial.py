@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
 
-from hasten._answers import EncodedResponse, RequestLike, etag_of
+from hasten._responses import EncodedResponse, RequestLike, etag_of
 from hasten.fields._allowed import Member, members_of
 from hasten.fields._rows import annotations_of, encode
 

@@ -29,12 +29,12 @@ import msgspec
 
 from hasten import _django
 from hasten._logs import format_traceback
-from hasten.errors import MisplacedCall
+from hasten.errors import UsageError
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
 from hasten.jobs._failures import Failure
-from hasten.jobs._record import JobRecord, LogLine, Note, Progress
+from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 
 if TYPE_CHECKING:
     from hasten.jobs._tasks import TaskCore
@@ -135,7 +135,7 @@ class _Upstream:
 
     def send(self, message: Message) -> None:
         if self.is_forked:
-            raise MisplacedCall(
+            raise UsageError(
                 "progress and log lines of a job must come from the process that runs its "
                 "handler, not from one that the handler has forked"
             )
@@ -294,7 +294,7 @@ def _find(order: Order) -> TaskCore:
     return core
 
 
-def _said(order: Order, note: Note) -> Said:
+def _said(order: Order, note: RunUpdate) -> Said:
     match note:
         case Progress(value=value):
             return Said(order.number, progress=value)

@@ -10,7 +10,7 @@ from hasten._logs import get_logger
 from hasten.errors import InvalidOption
 from hasten.jobs._encoding import encode_json
 from hasten.jobs._options import read_keep_logs
-from hasten.jobs._record import JobRecord, LogLine, Note, Progress
+from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 
 logger = get_logger("hasten.worker")
 
@@ -28,7 +28,9 @@ class Context:
 
     __slots__ = ("_closed", "_dropped", "_job", "_max_bytes", "_note", "_stopping", "attempt")
 
-    def __init__(self, job: JobRecord, note: Callable[[Note], None], *, max_bytes: int) -> None:
+    def __init__(
+        self, job: JobRecord, note: Callable[[RunUpdate], None], *, max_bytes: int
+    ) -> None:
         self._job = job
         self._note = note
         self._max_bytes = max_bytes
@@ -80,7 +82,7 @@ class Context:
         """
         self._report(log_line(self._job, line))
 
-    def _report(self, note: Note) -> None:
+    def _report(self, note: RunUpdate) -> None:
         if not self._closed:
             self._note(note)
         elif not self._dropped:

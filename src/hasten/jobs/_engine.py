@@ -5,10 +5,10 @@ happen to jobs; three rules hold for all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. When it
   raises, nothing of it was written; it raises `hasten.errors.StoreError` and nothing foreign.
-  `purge`, `forget`, `requeue`, `cancel`, `remove`, `reclaim` and `renew` of many jobs are several
-  steps, for one would keep all others waiting: what they did before they raised is done, and
-  they may be repeated. `add`, `settle` and `update` are one step, and whoever calls them with
-  much does so in portions.
+  `purge`, `obliterate`, `requeue`, `cancel`, `remove`, `reclaim` and `renew` of many jobs are
+  several steps, because one long step would block all other users of the store: what they did
+  before they raised is done, and they may be repeated. `add`, `settle` and `update` are always one
+  step; their callers split large calls.
   `StoreRejected` means that something in the call cannot be stored: without that member, the rest
   of the batch can. Damage in what is stored of one job never fails a batch; if a queue's own keys
   are damaged on Redis, a verb may fail in the middle.
@@ -77,12 +77,12 @@ class Engine(Protocol):
         """Where it stores, without secrets: for messages."""
 
     @property
-    def flights(self) -> int:
-        """How many `settle` a worker should have under way at once, to keep the store busy."""
+    def max_in_flight(self) -> int:
+        """How many calls of `settle` a worker should have in flight to keep the store busy."""
 
     @property
-    def at_once(self) -> int:
-        """How many jobs a worker should settle, and claim, in one call: others wait meanwhile."""
+    def max_batch(self) -> int:
+        """How many jobs a worker may settle or claim in one call: all others wait meanwhile."""
 
     def require_existing(self) -> None:
         """Raise `StoreUnavailable` if the store would have to be created. Changes nothing.
@@ -132,8 +132,8 @@ class Engine(Protocol):
         Blocks, and is called from a thread: a lease has to outlive an event loop that hangs.
         """
 
-    def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        """Of these running jobs, those whose cancellation was asked for. Blocks, like `renew`."""
+    def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+        """Return the ids of the running jobs that somebody has cancelled. Blocks, like `renew`."""
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         """Take back active jobs whose lease has run out; they are first in line. Returns their ids.
@@ -160,14 +160,14 @@ class Engine(Protocol):
         `Change` that this state does not allow was not made: see `Change.states`.
         """
 
-    async def enter(self, queue: str, worker: str, *, name: str) -> None:
-        """Let it be known that a worker of this name begins to serve the queue.
+    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
+        """Announce that a worker serves the queue.
 
-        worker is what tells it from all others here and for `wait` and `leave`; names may be alike.
+        worker is its unique id, here and in `wait` and `unregister_worker`; names may repeat.
         """
 
-    async def leave(self, queue: str, worker: str) -> None:
-        """Release what is held for a worker that ends. Safe to call twice."""
+    async def unregister_worker(self, queue: str, worker: str) -> None:
+        """Release what the engine holds for a worker that has stopped. Safe to call twice."""
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Return once a claim may bring something; at once if so. It may return in vain.
@@ -260,7 +260,7 @@ class Engine(Protocol):
         the ids of those that are gone.
         """
 
-    async def forget(self, queue: str) -> None:
+    async def obliterate(self, queue: str) -> None:
         """Delete the queue itself: its jobs in any state, its events, its being paused."""
 
     async def pause(self, queue: str, *, now_ms: int) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from hasten.errors import MisplacedCall, StoreError
+from hasten.errors import StoreError, UsageError
 from hasten.jobs._engine import check_cursor
 from hasten.jobs._record import Event
 
@@ -55,7 +55,7 @@ class QueueEvents:
     async def _read(self) -> None:
         """Wait for the next page, or until the events are closed."""
         if self._reader is not None:
-            raise MisplacedCall("another task reads these events: call queue.events() for each")
+            raise UsageError("another task reads these events: call queue.events() for each")
         self._reader = task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()

@@ -204,7 +204,7 @@ class Job(Generic[T_co]):
 class SyncJob(Generic[T_co]):
     """A job's methods, blocking. In a running event loop they warn, for they block it.
 
-    `result` raises `MisplacedCall` there: use `await job.result()`.
+    `result` raises `UsageError` there: use `await job.result()`.
     """
 
     __slots__ = ("_job",)

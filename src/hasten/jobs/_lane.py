@@ -13,7 +13,7 @@ from hasten.jobs._options import Keep
 from hasten.jobs._outages import Outage
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._record import Completed, LogLine, Note, Outcome, Released
+from hasten.jobs._record import Completed, LogLine, Outcome, Released, RunUpdate
 from hasten.jobs._room import Room, Share
 from hasten.jobs._run import Run
 from hasten.jobs._runner import Runner
@@ -26,7 +26,7 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
 # One call keeps all other users of the store waiting. It carries no more jobs or notes than the
-# engine's `at_once`; a large one counts as one more for each so many bytes.
+# engine's `max_batch`; a large one counts as one more for each so many bytes.
 BYTES_LIKE_A_JOB: Final = 10_000
 
 
@@ -59,7 +59,7 @@ class Lane:
             note=self.note,
         )
         self._loop = asyncio.get_running_loop()
-        self._notes: list[Note] = []
+        self._notes: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
         self._released: list[Released] | None = None  # kept together while the worker stops
         self._heavy: dict[str, int] = {}  # what ends of jobs weigh that hold much, by job
@@ -97,7 +97,7 @@ class Lane:
         self.next_due_ms = next_due_ms
         self.idle.set()
 
-    def note(self, note: Note) -> None:
+    def note(self, note: RunUpdate) -> None:
         """Take progress or a log line, from any thread."""
         self._notes.append(note)
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -155,7 +155,7 @@ class Lane:
             self.wake()
             await self.turned.wait()
 
-    def take(self) -> tuple[list[Note], list[Outcome], bool]:
+    def take(self) -> tuple[list[RunUpdate], list[Outcome], bool]:
         """What is to be stored next, and whether it has to be stored alone.
 
         What one call should not store is left to the next one.
@@ -167,12 +167,12 @@ class Lane:
             if self._outcomes:
                 return [], [self._outcomes.pop(0)], True
         notes, self._notes = self._notes, []
-        if left := _cut(notes, _weight_of_note, self.engine.at_once):
+        if left := _cut(notes, _weight_of_note, self.engine.max_batch):
             self._notes[:0] = left
             return notes, [], False  # they come before the ends of the jobs that they are about
         outcomes, self._outcomes = self._outcomes, []
-        if self._heavy or len(outcomes) > self.engine.at_once:
-            self._outcomes = _cut(outcomes, self._weight, self.engine.at_once)
+        if self._heavy or len(outcomes) > self.engine.max_batch:
+            self._outcomes = _cut(outcomes, self._weight, self.engine.max_batch)
         return notes, outcomes, False
 
     @property
@@ -185,7 +185,9 @@ class Lane:
             return 0  # they stay together, see `hand_back`
         return self._heavy.get(outcome.id, 1)
 
-    def put_back(self, notes: list[Note], outcomes: list[Outcome], *, alone: bool = False) -> None:
+    def put_back(
+        self, notes: list[RunUpdate], outcomes: list[Outcome], *, alone: bool = False
+    ) -> None:
         """Keep what could not be stored for the next call; alone: for as many calls."""
         if alone:
             self._alone += len(notes) + len(outcomes)
@@ -218,5 +220,5 @@ def _cut(items: list[Item], weigh: Callable[[Item], int], most: int) -> list[Ite
     return []
 
 
-def _weight_of_note(note: Note) -> int:
+def _weight_of_note(note: RunUpdate) -> int:
     return 1 + len(note.line if isinstance(note, LogLine) else note.value) // BYTES_LIKE_A_JOB

@@ -120,7 +120,7 @@ class LeaseKeeper:
                 _tell(runs[id], Stop.LOST)
 
     def _look_for_cancelled(self, served: _Served, runs: dict[str, Run]) -> None:
-        for id in served.engine().cancelled(served.queue, list(runs)):
+        for id in served.engine().find_cancelled(served.queue, list(runs)):
             _tell(runs[id], Stop.CANCELLED)
 
 

@@ -23,7 +23,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Final
 
-from hasten.errors import MisplacedCall, ProcessDied
+from hasten.errors import ProcessDied, UsageError
 from hasten.jobs._child import (
     CONNECTION_LOST,
     STOP_SIGNALS,
@@ -38,7 +38,7 @@ from hasten.jobs._child import (
     serve,
 )
 from hasten.jobs._failures import Failure
-from hasten.jobs._record import LogLine, Note, Progress
+from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Processes:
     def __init__(self, size: int) -> None:
         # Set by multiprocessing in a child that is still importing the program's main module.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise MisplacedCall(
+            raise UsageError(
                 "a worker cannot start while a child process imports the main module: put what "
                 'starts it below `if __name__ == "__main__":`'
             )
@@ -79,7 +79,7 @@ class Processes:
         self,
         core: TaskCore,
         run: Run,
-        note: Callable[[Note], None],
+        note: Callable[[RunUpdate], None],
         *,
         started: Callable[[], None],
     ) -> str | Failure:
@@ -143,7 +143,7 @@ class Processes:
 class _Call:
     """A job that a child has been ordered to run. Made in the event loop that waits for it."""
 
-    def __init__(self, order: Order, note: Callable[[Note], None]) -> None:
+    def __init__(self, order: Order, note: Callable[[RunUpdate], None]) -> None:
         self.order = order
         self._note = note
         self._loop = asyncio.get_running_loop()
@@ -187,7 +187,7 @@ class _Child:
         self._killed = False
         self.has_ended = False
 
-    async def run(self, order: Order, note: Callable[[Note], None]) -> str | Failure:
+    async def run(self, order: Order, note: Callable[[RunUpdate], None]) -> str | Failure:
         call = _Call(order, note)
         with self._lock:
             if self.has_ended:

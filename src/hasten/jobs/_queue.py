@@ -156,7 +156,7 @@ class Queue:
         """What keeps its jobs in the store, which is in use from now on until `aclose`."""
         if not self._is_open:
             self._is_open = True
-            self.store_use.enter(self)
+            self.store_use.acquire(self)
         return self.store_use.engine()
 
     async def aclose(self) -> None:
@@ -168,7 +168,7 @@ class Queue:
         self._is_open = False
         self._latest = None
         self._loops.clear()
-        await self.store_use.leave(self)
+        await self.store_use.release(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -620,7 +620,7 @@ class Queue:
             running = await self.jobs(State.ACTIVE, limit=1)
             if running:
                 raise WrongState(self.name, running[0].id, State.ACTIVE, ["finished", "cancelled"])
-        await self.engine.forget(self.name)
+        await self.engine.obliterate(self.name)
 
     async def pause(self) -> None:
         """Let no worker, anywhere, take jobs of this queue until `resume`. Running ones go on."""
@@ -642,7 +642,7 @@ class Queue:
 class SyncQueue:
     """A queue's methods, blocking. In a running event loop they warn, for they block it.
 
-    `close` raises `MisplacedCall` there.
+    `close` raises `UsageError` there.
     """
 
     def __init__(self, queue: Queue) -> None:

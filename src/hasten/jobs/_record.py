@@ -188,29 +188,30 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False):
-    """A running job says how far it is: value is JSON."""
+    """The progress of a running job; value is JSON."""
 
     id: str
     value: str
 
 
 class LogLine(msgspec.Struct, frozen=True, gc=False):
-    """A running job says something worth keeping."""
+    """A line for the log of a job."""
 
     id: str
     line: str
     keep: int  # the newest lines to keep
 
 
-Note = Progress | LogLine
-"""What a handler says of its job while it runs."""
+RunUpdate = Progress | LogLine
+"""What a handler reports while it runs."""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """Somebody changes a job from outside: what is not None. data and progress are JSON.
+    """A change to a job by somebody else than its handler. None leaves a field as it is.
 
-    It is made as a whole, or, if the job is in a state that does not allow it, not at all. A job
-    with a new priority goes behind those that have it already. The delay counts from now.
+    data and progress are JSON. Either all fields are changed, or, if the state of the job does not
+    allow one of the changes, none. A job with a new priority is placed behind those that have that
+    priority already. The delay counts from now.
     """
 
     id: str
@@ -221,7 +222,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def states(self) -> list[State]:
-        """Those that allow it: only a delayed job has a delay, no finished one has a priority."""
+        """The states that allow it: only delayed jobs have a delay, finished ones no priority."""
         if self.delay_ms is not None:
             return [State.DELAYED]
         if self.priority is not None:
@@ -229,4 +230,4 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         return list(State)
 
 
-Update = Note | Change
+Update = RunUpdate | Change

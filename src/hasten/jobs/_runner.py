@@ -18,7 +18,15 @@ from hasten.jobs._engine import CANCELLED_ERROR, keep_or
 from hasten.jobs._failures import Failure
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
-from hasten.jobs._record import Completed, Failed, JobRecord, Note, Outcome, Postponed, Released
+from hasten.jobs._record import (
+    Completed,
+    Failed,
+    JobRecord,
+    Outcome,
+    Postponed,
+    Released,
+    RunUpdate,
+)
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._threads import Threads
@@ -45,7 +53,7 @@ class Runner:
         keep_completed: Keep,
         keep_failed: Keep,
         clock: Clock,
-        note: Callable[[Note], None],
+        note: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
         self._threads = threads

@@ -1,4 +1,4 @@
-"""The store of a queue, and who uses it: the last one to leave closes it."""
+"""The store of queues and workers: it is closed when the last user releases it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class StoreUse:
     """A store, and the queues and workers that use it.
 
     A store that the application made is the application's to close. A private one, made from a
-    URL, and the default one are closed when the last queue or worker has left.
+    URL, and the default one are closed when the last queue or worker releases them.
     """
 
     def __init__(self, given: str | Store | None) -> None:
@@ -40,12 +40,12 @@ class StoreUse:
         """The engine of the store: another one after the store was closed."""
         return self.store.part("jobs", open_engine)
 
-    def enter(self, user: object) -> None:
-        """Keep the store open for a user until it leaves."""
+    def acquire(self, user: object) -> None:
+        """Keep the store open for a user until `release`."""
         self._users.add(user)
 
-    async def leave(self, user: object) -> None:
-        """Let go of the store. Safe to call twice."""
+    async def release(self, user: object) -> None:
+        """End the use of the store; the last user closes it. Safe to call twice."""
         self._users.discard(user)
         if self._is_ours and not self._users:
             store = self.made

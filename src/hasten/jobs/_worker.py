@@ -4,9 +4,9 @@ Theory of operation. Each queue has a lane with these tasks of the event loop:
 
 - a *fetcher* does the one thing that counts: `settle` what has ended and claim the next jobs, in
   one step of the store. What ends while such a step is under way gathers for the next one, so the
-  batches grow with the load. There are as many as the engine's `flights`, each for its part of the
-  room: on Redis two, so that the server works while the worker does. (In SQLite's case they and
-  the store's thread would only take turns at the interpreter's lock.)
+  batches grow with the load. There are as many as the engine's `max_in_flight`, each for its part
+  of the room: on Redis two, so that the server works while the worker does. (In SQLite's case they
+  and the store's thread would only take turns at the interpreter's lock.)
 - the *listener* waits for the store to have something once the fetcher came back empty-handed.
 
 A worker has room for `concurrency` runs, over all its queues, and claims no job that it has no room
@@ -32,7 +32,7 @@ from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
 from hasten._store import File
-from hasten.errors import InvalidOption, MisplacedCall, StoreError, StoreInterrupted, StoreRejected
+from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected, UsageError
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _suspects as suspects
 from hasten.jobs._lane import Lane
@@ -53,10 +53,10 @@ from hasten.jobs._record import (
     Claim,
     Failed,
     Lease,
-    Note,
     Outcome,
     Postponed,
     Released,
+    RunUpdate,
 )
 from hasten.jobs._room import Room
 from hasten.jobs._run import Run, Stop
@@ -148,7 +148,7 @@ class Worker:
         Raises what `Queue.check_tasks` raises.
         """
         if self._lanes:
-            raise MisplacedCall("this worker has been started already: make another one")
+            raise UsageError("this worker has been started already: make another one")
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -163,7 +163,7 @@ class Worker:
         await self._services.open()
         outages: dict[str, Outage] = {}
         for queue in self._queues:
-            queue.store_use.enter(self)  # it stays open when the queue is closed
+            queue.store_use.acquire(self)  # it stays open when the queue is closed
             url = queue.store_use.engine().url
             self._lanes.append(
                 Lane(
@@ -179,7 +179,7 @@ class Worker:
             )
         for lane in self._lanes:
             self._services.start(partial(self._listen, lane))
-            for _ in range(lane.engine.flights):
+            for _ in range(lane.engine.max_in_flight):
                 self._services.start(partial(self._fetch, lane))
         self._services.start(self._take_back)
         self._keeper.start()
@@ -277,7 +277,7 @@ class Worker:
         """End gracefully; returns when all is stored or handed back. Safe to call twice.
 
         If it is cancelled, the grace period ends at once, and it still waits for the rest. Raises
-        what the worker itself has failed with, and `MisplacedCall` in a handler of this worker.
+        what the worker itself has failed with, and `UsageError` in a handler of this worker.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
@@ -289,7 +289,7 @@ class Worker:
         self._begin_to_stop(grace)
         if asyncio.current_task() in self._running():
             # It would be handed back, and stop the next worker, too.
-            raise MisplacedCall("a handler cannot wait for its own worker, which is stopping now")
+            raise UsageError("a handler cannot wait for its own worker, which is stopping now")
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:
@@ -381,11 +381,11 @@ class Worker:
         for lane in self._lanes:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
-                    await lane.engine.leave(lane.name, self._id)
+                    await lane.engine.unregister_worker(lane.name, self._id)
         for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
-                    await queue.store_use.leave(self)
+                    await queue.store_use.release(self)
 
     # Fetching -----------------------------------------------------------------------------------
 
@@ -434,7 +434,7 @@ class Worker:
     def _find_culprit(
         self,
         lane: Lane,
-        notes: list[Note],
+        notes: list[RunUpdate],
         outcomes: list[Outcome],
         alone: bool,
         error: StoreRejected,
@@ -467,7 +467,7 @@ class Worker:
     async def _settle(
         self,
         lane: Lane,
-        notes: list[Note],
+        notes: list[RunUpdate],
         outcomes: Sequence[Outcome],
         claim: Claim | None,
     ) -> Batch:
@@ -486,7 +486,7 @@ class Worker:
         if self._stopping or not lane.share.wants or lane.is_behind or self._suspects.is_waiting:
             self._room.pass_on(lane.share)
             return None
-        at_most = min(-(-self._concurrency // lane.engine.flights), lane.engine.at_once)
+        at_most = min(-(-self._concurrency // lane.engine.max_in_flight), lane.engine.max_batch)
         room = self._room.reserve(lane.share, at_most)
         if not room:
             return None
@@ -586,7 +586,7 @@ class Worker:
     async def _listen(self, lane: Lane) -> None:
         """Make a lane hungry again when there is, or may be, something for it."""
         with contextlib.suppress(StoreError):  # the fetcher tells of it
-            await lane.engine.enter(lane.name, self._id, name=self.name)
+            await lane.engine.register_worker(lane.name, self._id, name=self.name)
         activity = f"wait for jobs of queue {lane.name}"
         while True:
             await lane.idle.wait()

@@ -4,8 +4,8 @@
 framework; `hasten.fastapi.Paginate` is the same for FastAPI.
 """
 
-from hasten._answers import EncodedResponse, HeadersLike, RequestLike
 from hasten._queries import QueryLike
+from hasten._responses import EncodedResponse, HeadersLike, RequestLike
 from hasten.fields._names import Unknown
 from hasten.pagination._counts import (
     Cached,

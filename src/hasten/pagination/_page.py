@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
-from hasten._answers import EncodedResponse, RequestLike, etag_of
+from hasten._responses import EncodedResponse, RequestLike, etag_of
 from hasten.errors import InvalidOption
 from hasten.fields._partial import Row, is_partial, whole_of
 from hasten.fields._rows import encode

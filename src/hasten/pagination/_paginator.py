@@ -21,9 +21,9 @@ from typing import (
     overload,
 )
 
-from hasten._answers import EncodedResponse, etag_of, names_tag
 from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, header_of, is_debug, pairs_of
+from hasten._responses import EncodedResponse, etag_of, names_tag
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of

@@ -29,8 +29,7 @@ from hasten.ratelimit._middleware import RateLimitMiddleware
 from hasten.ratelimit._rates import Rate, Rates
 from hasten.ratelimit._routes import limit
 from hasten.ratelimit._rules import Algorithm, Rule, RuleKind
-from hasten.ratelimit._shedding import LoadSheddingMiddleware, Shed
-from hasten.ratelimit._stats import LimitStats, LoadSheddingStats, RateLimitStats
+from hasten.ratelimit._stats import LimitStats, RateLimitStats
 from hasten.ratelimit._stores import MemoryStore
 
 __all__ = [
@@ -46,8 +45,6 @@ __all__ = [
     "LimitStats",
     "Limiter",
     "Limits",
-    "LoadSheddingMiddleware",
-    "LoadSheddingStats",
     "MaybeAwaitable",
     "MemoryStore",
     "OnStoreError",
@@ -64,7 +61,6 @@ __all__ = [
     "Rule",
     "RuleKind",
     "Settlement",
-    "Shed",
     "SyncCurrentLimit",
     "SyncLimiter",
     "SyncLimits",

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from hasten._decision import Decision
 from hasten._loops import is_running, run_on
-from hasten.errors import InvalidOption, LimitNotFound, MisplacedCall, MissingMiddleware
+from hasten.errors import InvalidOption, LimitNotFound, MissingMiddleware, UsageError
 from hasten.ratelimit._exchange import Exchange, Taken, current
 from hasten.ratelimit._rates import to_limit
 
@@ -96,7 +96,7 @@ class SyncCurrentLimit:
 def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop | Any) -> T:
     """The result for a caller that cannot await, in a thread or on the event loop itself.
 
-    Raises `MisplacedCall` if only the event loop, which this would block, could wait for it.
+    Raises `UsageError` if only the event loop, which this would block, could wait for it.
     """
     if not is_running():
         return run_on(loop, work)
@@ -106,7 +106,7 @@ def finish_now(work: Coroutine[Any, Any, T], loop: AbstractEventLoop | Any) -> T
         result: T = end.value
         return result
     work.close()
-    raise MisplacedCall(
+    raise UsageError(
         "a limit whose store has to be waited for was used without await on the event loop: make "
         "it an async def handler, or one that runs in a thread"
     )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hasten._decision import Decision
+from hasten._repeated_errors import RepeatedErrors
 from hasten.ratelimit._definitions import Limit
 from hasten.ratelimit._exchange import Exchange, Taken
-from hasten.ratelimit._repeated import RepeatedErrors
 from hasten.ratelimit._stats import RateLimitStats
 
 NEAR: Final = 0.8

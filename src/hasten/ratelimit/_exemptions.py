@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from hasten._asgi import Scope
+from hasten._frameworks import framework_of
 from hasten.errors import InvalidOption
 from hasten.ratelimit._paths import Paths
-from hasten.ratelimit._root_paths import Forms, applications, framework_of
+from hasten.ratelimit._root_paths import Forms, applications
 
 T = TypeVar("T")
 

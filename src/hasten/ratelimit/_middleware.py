@@ -18,7 +18,10 @@ from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._clock import Clock, now_ns_of
 from hasten._decision import Decision
 from hasten._durations import Duration
+from hasten._litestar import first_of
+from hasten._logs import get_logger
 from hasten._loops import require_asyncio
+from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten._store import Store
 from hasten.errors import InvalidOption
@@ -39,10 +42,8 @@ from hasten.ratelimit._plans import Plan, Plans
 from hasten.ratelimit._proxies import Proxies
 from hasten.ratelimit._rates import to_limit
 from hasten.ratelimit._refusals import Refusals
-from hasten.ratelimit._repeated import RepeatedErrors
 from hasten.ratelimit._root_paths import RootPaths, is_mounted
 from hasten.ratelimit._rules import Rule
-from hasten.ratelimit._sharing import first_of
 from hasten.ratelimit._sockets import Connection
 from hasten.ratelimit._stats import RateLimitStats
 
@@ -136,7 +137,7 @@ class RateLimitMiddleware:
         self._plan_of = self._plans.of_request
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self._clients = Clients(proxies, Addresses(limits.ipv6_prefix), self._oddities)
-        self.errors = RepeatedErrors()
+        self.errors = RepeatedErrors(get_logger("hasten.ratelimit"))
         self.stats = RateLimitStats() if stats is None else stats
         """What each limit has decided so far, by its name."""
         self._decisions = Decisions(limits, on_decision, self.errors, self.stats)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
+from hasten._problems import CAPACITY, QUOTA, prefers_text, refusal
 from hasten._request_info import RequestInfo
-from hasten.ratelimit._answers import CAPACITY, QUOTA, refusal, wants_text
 from hasten.ratelimit._definitions import Limit
 from hasten.ratelimit._exchange import Exchange, Taken, answer_of
 from hasten.ratelimit._fields import NAMES, retry_after
@@ -42,7 +42,7 @@ class Refusals:
             if callable(message):
                 await _refuse_by(cast("ASGIApp", message), exchange, denied, send)
                 return
-            is_text = message is None and wants_text(exchange.request.header("accept"))
+            is_text = message is None and prefers_text(exchange.request.header("accept"))
             status, headers, body = _make(limit, names, message, is_away=is_away, is_text=is_text)
         else:
             status, headers, body = self._find(exchange.request, limit, names, is_away=is_away)
@@ -71,7 +71,7 @@ class Refusals:
     def _find(
         self, request: RequestInfo, limit: Limit, names: tuple[str, ...], *, is_away: bool
     ) -> Refusal:
-        is_text = limit.message is None and wants_text(request.header("accept"))
+        is_text = limit.message is None and prefers_text(request.header("accept"))
         found = self._known.get((limit, is_away, is_text, names))
         if found is None:
             if len(self._known) >= MAX_KNOWN:

@@ -18,19 +18,11 @@ from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Scope
+from hasten._frameworks import framework_of
 from hasten.ratelimit._paths import plain, without_root
 
 MAX_VISITED: Final = 200
 """So many objects are visited in search of the application behind other middlewares."""
-
-_FRAMEWORKS: Final[Mapping[str, str]] = {
-    "starlette.applications.Starlette": "starlette",
-    "starlette.routing.Router": "starlette",
-    "litestar.app.Litestar": "litestar",
-    "quart.app.Quart": "quart",
-    "django.core.handlers.asgi.ASGIHandler": "django",
-}
-"""By the class of an application. FastAPI's is a Starlette."""
 
 
 class Forms(NamedTuple):
@@ -138,15 +130,6 @@ class RootPaths:
 def is_mounted(scope: Scope) -> bool:
     """Whether the handler of a request is one that Litestar has mounted."""
     return bool(getattr(scope.get("route_handler"), "is_mount", False))
-
-
-def framework_of(app: object) -> str | None:
-    """The framework whose application this is; None if it is none of those that are known."""
-    for base in type(app).__mro__:
-        found = _FRAMEWORKS.get(f"{base.__module__}.{base.__qualname__}")
-        if found is not None:
-            return found
-    return None
 
 
 # What each framework leaves of a path -------------------------------------------------------------

@@ -15,10 +15,10 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from hasten._asgi import Scope
+from hasten._frameworks import framework_of
 from hasten.errors import InvalidOption, MissingMiddleware
 from hasten.ratelimit._definitions import Limit, RateOption, RouteOptions
 from hasten.ratelimit._exchange import Exchange, current
-from hasten.ratelimit._root_paths import framework_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

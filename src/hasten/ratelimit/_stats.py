@@ -57,28 +57,3 @@ class RateLimitStats(Mapping[str, LimitStats]):
         """Those of a limit, which is added if it is new."""
         found = self._of_limits.get(name)
         return self._of_limits.setdefault(name, LimitStats()) if found is None else found
-
-
-@dataclass(slots=True)
-class LoadSheddingStats:
-    """What a `LoadSheddingMiddleware` has let through and refused so far, and how it is now.
-
-        stats = LoadSheddingStats()
-        app.add_middleware(LoadSheddingMiddleware, stats=stats)
-
-    One object is for one middleware of a process.
-    """
-
-    allowed: int = 0
-    shed: int = 0
-    """Refused."""
-    critical: int = 0
-    """Of those allowed: which would not have been, were they not critical."""
-    in_flight: int = 0
-    """Requests that the application is working on now."""
-    limit: int = 0
-    """How many requests at once are let through now."""
-
-    def reset(self) -> None:
-        """Begin at zero again. What is now, stays."""
-        self.allowed = self.shed = self.critical = 0

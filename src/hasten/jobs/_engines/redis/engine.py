@@ -95,8 +95,8 @@ REFUSALS: Final = {
 class RedisEngine:
     """Jobs on a server. prefix is what all keys begin with, as BullMQ's option of that name."""
 
-    flights = 2  # one is at the server while what the other one brought is run
-    at_once = JOBS_AT_ONCE
+    max_in_flight = 2  # the server works on one while the worker runs the jobs of the other
+    max_batch = JOBS_AT_ONCE
 
     def __init__(
         self, address: Address, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
@@ -294,12 +294,12 @@ class RedisEngine:
             done += looked
         return lost
 
-    def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+    def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         asked: set[str] = set()
         running = list(ids)
         for first in range(0, len(running), JOBS_AT_ONCE):
             request = {"ids": running[first : first + JOBS_AT_ONCE]}
-            asked.update(map(text, self._run_blocking("cancelled", queue, request)))
+            asked.update(map(text, self._run_blocking("find_cancelled", queue, request)))
         return asked
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
@@ -320,7 +320,7 @@ class RedisEngine:
 
     async def probe(self, queue: str) -> None:
         # What does not take writes tells so when there is something to take back.
-        *_, server_ms = await self._run("look", queue, {}, repeatable=True)
+        *_, server_ms = await self._run("has_work", queue, {}, repeatable=True)
         self._probed_ms[queue] = server_ms
 
     async def update(
@@ -332,11 +332,11 @@ class RedisEngine:
 
     # Waiting ------------------------------------------------------------------------------------
 
-    async def enter(self, queue: str, worker: str, *, name: str) -> None:
+    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
         connection_name = self._keys.worker_connection(queue, name)
         await self._local().waiter(self, queue, worker, connection_name).open()
 
-    async def leave(self, queue: str, worker: str) -> None:
+    async def unregister_worker(self, queue: str, worker: str) -> None:
         waiter = self._local().waiters.pop((queue, worker), None)
         if waiter is not None:
             await waiter.close()
@@ -345,7 +345,7 @@ class RedisEngine:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
-        ready, due_ms, limited_ms, _ = await self._run("look", queue, {}, repeatable=True)
+        ready, due_ms, limited_ms, _ = await self._run("has_work", queue, {}, repeatable=True)
         if limited_ms:
             # The marker stays for those who do not know of the limit yet: whoever popped it now
             # would claim in vain and put it back, again and again.
@@ -554,8 +554,8 @@ class RedisEngine:
             skip += left
         return purged
 
-    async def forget(self, queue: str) -> None:
-        while await self._run("forget", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
+    async def obliterate(self, queue: str) -> None:
+        while await self._run("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
             pass
         # Events are numbered by the server's clock. Those of a new queue by this name must come
         # after the last one that a reader has seen of the old one.

@@ -177,34 +177,34 @@ def tell_cleaned(connection: Connection, queue: str, count: int) -> None:
         ledger.tell(Group("cleaned", [""], count=count))
 
 
-def begin_forgetting(connection: Connection, queue: str) -> None:
-    """See `Engine.forget`. Nobody takes a job of the queue any longer."""
+def begin_obliterating(connection: Connection, queue: str) -> None:
+    """See `Engine.obliterate`. Nobody takes a job of the queue any longer."""
     with open_ledger(connection, queue) as ledger:
         ledger.paused = True
 
 
-def forget_jobs(connection: Connection, queue: str, state: State) -> bool:
+def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
     """Delete a portion of the jobs in a state. Returns whether there may be more."""
     with open_ledger(connection, queue) as ledger:
 
         def delete(count: int) -> int:
-            gone = execute(connection, "forget_jobs", queue=queue, state=state, limit=count)
+            gone = execute(connection, "obliterate_jobs", queue=queue, state=state, limit=count)
             ledger.count(state, -gone.rowcount)
             return gone.rowcount
 
         return Portion(connection).delete(delete)
 
 
-def forget_events(connection: Connection, queue: str) -> bool:
+def obliterate_events(connection: Connection, queue: str) -> bool:
     """Delete a portion of a queue's events. Returns whether there may be more."""
 
     def delete(count: int) -> int:
-        return execute(connection, "forget_events", queue=queue, limit=count).rowcount
+        return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount
 
     return Portion(connection).delete(delete)
 
 
-def end_forgetting(connection: Connection, queue: str) -> None:
+def end_obliterating(connection: Connection, queue: str) -> None:
     """The ledger stays, for its tickets must not be given out again."""
     with open_ledger(connection, queue) as ledger:
         ledger.paused = False

@@ -63,8 +63,8 @@ class SqliteEngine:
     another process holds, in seconds.
     """
 
-    flights = 1
-    at_once = 500
+    max_in_flight = 1
+    max_batch = 500
 
     def __init__(self, file: File, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._path = path = file.path
@@ -154,8 +154,10 @@ class SqliteEngine:
             lost |= self._database.call(work, durable=False, topic=queue)
         return lost
 
-    def cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        return self._database.call(partial(working.cancelled, queue=queue, ids=ids), write=False)
+    def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+        return self._database.call(
+            partial(working.find_cancelled, queue=queue, ids=ids), write=False
+        )
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         seqs = await self._read(partial(working.find_expired, queue=queue, now_ms=now_ms))
@@ -186,11 +188,11 @@ class SqliteEngine:
         durable = any(isinstance(update, Change) for update in updates)
         return await self._database.run(work, durable=durable, topic=queue)
 
-    async def enter(self, queue: str, worker: str, *, name: str) -> None:
-        """A worker holds nothing here but its leases."""
+    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
+        """Do nothing: a worker holds nothing but its leases."""
 
-    async def leave(self, queue: str, worker: str) -> None:
-        """See `enter`."""
+    async def unregister_worker(self, queue: str, worker: str) -> None:
+        """Do nothing; see `register_worker`."""
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
@@ -342,15 +344,17 @@ class SqliteEngine:
                 left -= len(ids)
                 yield ids
 
-    async def forget(self, queue: str) -> None:
-        await self._database.run(partial(administration.begin_forgetting, queue=queue), topic=queue)
+    async def obliterate(self, queue: str) -> None:
+        await self._database.run(
+            partial(administration.begin_obliterating, queue=queue), topic=queue
+        )
         # Active ones first: no job gets into another state then.
         for state in (State.ACTIVE, *State):
             await self._until_done(
-                queue, partial(administration.forget_jobs, queue=queue, state=state)
+                queue, partial(administration.obliterate_jobs, queue=queue, state=state)
             )
-        await self._until_done(queue, partial(administration.forget_events, queue=queue))
-        end = partial(administration.end_forgetting, queue=queue)
+        await self._until_done(queue, partial(administration.obliterate_events, queue=queue))
+        end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_next=True, is_last=True)
 
     async def _until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:

@@ -407,8 +407,8 @@ def renew(
     return {id for seq, (id, token) in pairs if tokens.get(seq) != token}
 
 
-def cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[str]:
-    """See `Engine.cancelled`."""
+def find_cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[str]:
+    """See `Engine.find_cancelled`."""
     seqs = seqs_of(connection, queue, list(ids))
     # A number may be the row of a job that has another id.
     asked = read_json(connection, "read_cancelled", queue=queue, seqs=encode(seqs))

@@ -1,0 +1,58 @@
+"""What limits add to a call of an application, in memory.
+
+Time is that of the processor, which others who use the machine do not add to.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any, Final
+
+from benchmarks.asgi import Application, discard, receive
+from benchmarks.ratelimit.application import call, clients, scope_of
+from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
+
+CALLS: Final = 200
+WARM_UP_CALLS: Final = 1_000
+
+# Some keep a list of what each client did: with so many clients it stays short.
+CLIENTS: Final = clients(1_000)
+
+PATHS: Final[Paths] = {
+    "/free": [],
+    "/one": [Rate(10_000, 3_600)],
+    "/three": [Rate(10_000, 60), Rate(50_000, 3_600), Rate(100_000, 86_400)],
+    "/denied": [Rate(1, 3_600)],
+}
+
+
+async def measure(contestant: type[PythonContestant], *, repeats: int) -> dict[str, Any]:
+    """By path: µs of a call with limits and without, the fastest of so many repetitions."""
+    limited, unlimited = contestant.application(PATHS), contestant.unlimited(PATHS)
+    found: dict[str, Any] = {}
+    for path in PATHS:
+        for number in range(WARM_UP_CALLS):
+            client = CLIENTS[number % len(CLIENTS)]
+            await call(unlimited, path, client)
+            await call(limited, path, client)
+        answer = await call(limited, path, CLIENTS[0])
+        expected = 429 if path == "/denied" else 200
+        if answer.status != expected:
+            raise AssertionError(f"{path}: answered {answer.status}, not {expected}")
+        found[path] = {"us": float("inf"), "bare_us": float("inf"), "headers": answer.headers}
+    gc.disable()
+    for path, seen in found.items():
+        for _ in range(repeats):
+            seen["bare_us"] = min(seen["bare_us"], await _us(unlimited, path))
+            seen["us"] = min(seen["us"], await _us(limited, path))
+            gc.collect()
+    return found
+
+
+async def _us(app: Application, path: str) -> float:
+    scopes = [scope_of(path, client) for client in CLIENTS[:CALLS]]
+    start = time.process_time()
+    for scope in scopes:
+        await app(scope, receive, discard)
+    return (time.process_time() - start) / CALLS * 1e6

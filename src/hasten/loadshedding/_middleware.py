@@ -1,0 +1,238 @@
+"""Refuse the requests that exceed the capacity of the process, so that the others stay fast.
+
+A process that accepts everything serves nobody once it is overloaded: all requests wait for each
+other, and clients retry. It is better to refuse some immediately. The middleware finds the number
+of concurrent requests that the process can serve from how long they take (`_gradient.py`). It needs
+no configuration and no store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Final
+
+from hasten._asgi import ASGIApp, Receive, Scope, Send
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
+from hasten._durations import Duration, to_us
+from hasten._litestar import first_of
+from hasten._logs import get_logger
+from hasten._problems import CAPACITY, prefers_text, refusal
+from hasten._repeated_errors import RepeatedErrors
+from hasten._request_info import RequestInfo
+from hasten.errors import InvalidOption
+from hasten.loadshedding._gradient import Bounds
+from hasten.loadshedding._load import Load, Work
+from hasten.loadshedding._stats import LoadSheddingStats
+
+logger = get_logger("hasten.loadshedding")
+
+MIN_CONCURRENCY: Final = 20
+MAX_CONCURRENCY: Final = 200
+
+MAX_LAG: Final = 0.2
+"""Seconds. A request waits this long for every step that needs the event loop."""
+
+RESERVED: Final = 0.2
+
+RETRY_AFTER: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """A request that was refused because the process had no room for it, for `on_shed`."""
+
+    request: RequestInfo
+    in_flight: int
+    """Requests that the application was working on."""
+    limit: int
+    """How many requests at once were accepted."""
+    retry_after: int
+    """The Retry-After of the response, in seconds."""
+
+
+class LoadSheddingMiddleware:
+    """``app.add_middleware(LoadSheddingMiddleware)``: answer 503 when the process has no capacity.
+
+    It finds the number of concurrent requests that the process can serve from how long they take.
+
+    - min_concurrency, max_concurrency: the bounds of that number. It starts at min_concurrency,
+      which is 20 unless max_concurrency is lower. If both are equal, it is fixed.
+    - critical: a function of the request that returns whether it may use the reserved share of the
+      limit. It cannot be async. reserved: the share of the limit to keep for critical requests.
+    - max_lag: the lag of the event loop above which the limit falls.
+    - retry_after: the minimum Retry-After of refusals. Each response has a random one, up to twice
+      as long, so that clients do not return at the same moment.
+    - message: the body of a refusal: a string, or a dict for JSON; by default problem+json.
+    - on_shed: called with a `Shed` for each refusal. It cannot be async.
+    - stats: your `LoadSheddingStats`, in which the middleware counts.
+    - clock: measures how long requests take: a monotonic timer, unless you pass the clock of a
+      `hasten.Store`. The lag of the event loop is always measured in real time.
+
+    A request counts while the application works on it: from its arrival to the start of the
+    response, except while its body is awaited. So slow clients occupy no room. WebSockets are not
+    limited. Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        min_concurrency: int | None = None,
+        max_concurrency: int = MAX_CONCURRENCY,
+        critical: Callable[[RequestInfo], bool] | None = None,
+        reserved: float = RESERVED,
+        max_lag: Duration = MAX_LAG,
+        retry_after: Duration = RETRY_AFTER,
+        message: str | Mapping[str, object] | None = None,
+        on_shed: Callable[[Shed], object] | None = None,
+        stats: LoadSheddingStats | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        _check(reserved, message, stats)
+        _check_function("critical", critical)
+        _check_function("on_shed", on_shed)
+        bounds = _bounds(min_concurrency, max_concurrency, max_lag)
+        self.app = app
+        self.stats: Final = LoadSheddingStats() if stats is None else stats
+        self._critical = critical
+        self._reserved = reserved if critical is not None else 0.0
+        self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
+        self._message = message
+        self._on_shed = on_shed
+        self._errors = RepeatedErrors(logger)
+        self._load = Load(bounds, self.stats, _now_of(clock))
+        self._definition = bounds, critical, reserved
+        self._has_started = False
+
+    def __repr__(self) -> str:
+        bounds = self._definition[0]
+        limits = f"{bounds.minimum} to {bounds.maximum} at once"
+        return f"<LoadSheddingMiddleware {limits}, now {self.stats.limit}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if not self._has_started:
+            self._has_started = True
+            self._load = first_of(scope, self, self._definition)._load
+        if self._accepts(scope):
+            await self._run(Work(self._load, receive, send), scope)
+        else:
+            await self._refuse(scope, receive, send)
+
+    def _accepts(self, scope: Scope) -> bool:
+        """Return whether there is room for a request, and count the decision."""
+        load, stats = self._load, self._load.stats
+        accepts = load.has_room(self._reserved)
+        if not accepts and load.has_room() and self._is_critical(scope):
+            stats.critical += 1
+            accepts = True
+        if accepts:
+            stats.allowed += 1
+        else:
+            stats.shed += 1
+        return accepts
+
+    def _is_critical(self, scope: Scope) -> bool:
+        if self._critical is None:
+            return False
+        try:
+            return bool(self._critical(_request_info(scope)))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception("critical failed; the request is treated as not critical")
+            return False
+
+    async def _run(self, work: Work, scope: Scope) -> None:
+        try:
+            await self.app(scope, work.receive, work.send)
+        finally:
+            work.end()
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = _request_info(scope)
+        minimum = self._retry_after
+        # It spreads the retries and protects nothing: no need for a secure random number.
+        retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
+        self._report(request, retry_after)
+        is_text = prefers_text(request.header("accept"))
+        response = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
+        headers = response.headers | {"retry-after": str(retry_after)}
+        await response._replace(headers=headers)(scope, receive, send)
+
+    def _report(self, request: RequestInfo, retry_after: int) -> None:
+        if self._on_shed is None:
+            return
+        load = self._load
+        try:
+            self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception("on_shed failed")
+
+
+def _request_info(scope: Scope) -> RequestInfo:
+    client = scope.get("client")
+    return RequestInfo(scope, client[0] if client else "unknown")
+
+
+def _now_of(clock: Clock | None) -> Callable[[], float]:
+    """Return a function that returns the time of a clock, in seconds."""
+    if clock is None or clock is SYSTEM_CLOCK:
+        return time.monotonic
+    now_ns = now_ns_of(check_clock(clock))
+    return lambda: now_ns() / 1_000_000_000
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
+    maximum = _count("max_concurrency", max_concurrency)
+    minimum = min(MIN_CONCURRENCY, maximum)
+    if min_concurrency is not None:
+        minimum = _count("min_concurrency", min_concurrency)
+    if minimum > maximum:
+        expected = f"no more than max_concurrency, which is {maximum}"
+        raise InvalidOption("min_concurrency", minimum, expected, code="out_of_range")
+    return Bounds(minimum, maximum, to_us("max_lag", max_lag, at_least_us=1))
+
+
+def _count(option: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise InvalidOption(option, value, "a whole number from 1")
+
+
+def _check(reserved: object, message: object, stats: object) -> None:
+    if stats is not None and not isinstance(stats, LoadSheddingStats):
+        raise InvalidOption("stats", stats, "LoadSheddingStats()")
+    if not _is_share(reserved):
+        raise InvalidOption("reserved", reserved, "a share from 0 to less than 1")
+    if not (message is None or isinstance(message, str) or _is_json(message)):
+        raise InvalidOption("message", message, "a string, or a dict for JSON")
+
+
+def _check_function(option: str, function: object) -> None:
+    if function is not None and not callable(function):
+        raise InvalidOption(option, function, "a function")
+    # The result of an async function would never be awaited, and a coroutine is always true.
+    called = getattr(function, "__call__", None)  # noqa: B004
+    if iscoroutinefunction(function) or iscoroutinefunction(called):
+        raise InvalidOption(option, function, "a function without async")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _is_json(message: object) -> bool:
+    try:
+        return isinstance(message, Mapping) and bool(json.dumps(message))
+    except (TypeError, ValueError):
+        return False

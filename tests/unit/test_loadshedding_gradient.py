@@ -1,0 +1,122 @@
+"""How the number of requests at once follows what a process can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hasten.loadshedding._gradient import PROBE, Bounds, Level, Window, adapt
+
+BOUNDS = Bounds(minimum=5, maximum=200, max_lag_us=100_000)
+
+windows = st.builds(
+    Window,
+    duration_us=st.floats(0, 1e9),
+    in_flight=st.integers(0, 10_000),
+    lag_us=st.integers(0, 1_000_000),
+)
+
+
+@given(st.lists(windows, max_size=50))
+def test_it_stays_within_its_bounds(seen: list[Window]) -> None:
+    level = Level(20)
+    for window in seen:
+        level = adapt(level, window, BOUNDS)
+        assert BOUNDS.minimum <= level.limit <= BOUNDS.maximum
+        assert level.usual_us >= 0
+
+
+def test_it_grows_while_requests_take_as_long_as_ever() -> None:
+    level = Level(20)
+    for _ in range(500):
+        level = adapt(level, Window(10_000, int(level.limit)), BOUNDS)
+    assert level.limit == BOUNDS.maximum
+
+
+def test_it_falls_when_they_take_longer() -> None:
+    level = Level(100, usual_us=10_000, windows=600)
+    after = adapt(level, Window(40_000, 100), BOUNDS)
+    assert 80 < after.limit < 100
+
+
+@given(st.floats(1, 1e9), st.integers(5, 200), st.floats(3.2, 1e6))
+def test_it_falls_under_a_load_that_rises_whatever_is_usual(
+    usual_us: float, limit: int, times: float
+) -> None:
+    """Where there is more to lose than what is tried anew in each window."""
+    level = Level(limit, usual_us, windows=600)
+    for _ in range(60):
+        before = level.limit
+        level = adapt(level, Window(usual_us * times, int(level.limit) + 1), BOUNDS)
+        assert level.limit <= max(before, 2 * PROBE)
+    assert level.limit <= max(BOUNDS.minimum, limit / 2, 3 * PROBE)
+
+
+@given(st.floats(1, 1e7), st.lists(windows, max_size=30))
+def test_it_recovers_from_whatever_there_was(took_us: float, seen: list[Window]) -> None:
+    level = Level(20)
+    for window in seen:
+        level = adapt(level, window, BOUNDS)
+    for _ in range(4000):
+        level = adapt(level, Window(took_us, int(level.limit) + 1), BOUNDS)
+    assert level.limit == BOUNDS.maximum
+
+
+@pytest.mark.parametrize("window", [Window(1e9, 200), Window(10_000, 1, lag_us=100_001)])
+@pytest.mark.parametrize("least", [1, 30])
+def test_no_overload_takes_it_below_the_least(window: Window, least: int) -> None:
+    """Nor does it stop far above: late event loops go all the way, slow requests as far as what is
+    tried anew lets them."""
+    level = Level(100, usual_us=10_000, windows=600)
+    for _ in range(100):
+        level = adapt(level, window, Bounds(least, maximum=200, max_lag_us=100_000))
+    assert least <= level.limit <= max(least, 2 * PROBE + 0.1)
+
+
+@pytest.mark.parametrize(("took_us", "after"), [(1e9, 90.8), (0, 100.8)])
+def test_one_window_moves_it_a_little(took_us: float, after: float) -> None:
+    """By a tenth at most to the one side, by a fifth of what is tried to the other."""
+    level = Level(100, usual_us=10_000, windows=600)
+    assert adapt(level, Window(took_us, 100), BOUNDS).limit == pytest.approx(after)
+
+
+def test_half_as_long_again_is_nothing_to_fall_for() -> None:
+    level = Level(100, usual_us=10_000, windows=600)
+    assert adapt(level, Window(14_000, 100), BOUNDS).limit > 100
+
+
+def test_few_requests_say_nothing_of_many() -> None:
+    level = Level(100, usual_us=10_000, windows=600)
+    assert adapt(level, Window(90_000, 49), BOUNDS).limit == 100
+
+
+def test_it_falls_while_the_event_loop_is_late() -> None:
+    """Also with few requests, and what is usual is not learnt then."""
+    level = Level(100, usual_us=10_000, windows=600)
+    late = Window(10_000, 1, lag_us=100_001)
+    assert adapt(level, late, BOUNDS) == Level(90, 10_000, 600)
+
+
+def test_what_is_usual_follows_a_recovery_fast() -> None:
+    level = Level(100, usual_us=100_000, windows=600)
+    for _ in range(60):
+        level = adapt(level, Window(10_000, 100), BOUNDS)
+    assert level.usual_us < 25_000
+
+
+@pytest.mark.parametrize("capacity", [10, 30, 100])
+def test_it_finds_what_a_process_can_do(capacity: int) -> None:
+    """Up to its capacity each request takes 10 ms, beyond it they share; more come than can go."""
+
+    def limits(level: Level) -> Iterator[float]:
+        for _ in range(400):
+            in_flight = int(level.limit)
+            level = adapt(level, Window(10_000 * max(1, in_flight / capacity), in_flight), BOUNDS)
+            yield level.limit
+
+    found = list(limits(Level(20, usual_us=10_000, windows=20)))[-100:]
+    assert capacity <= min(found)
+    assert max(found) <= 2.5 * capacity + 2 * PROBE
