@@ -176,6 +176,8 @@ def _has_known_values(key: Any) -> bool:
 
 
 def _without_filters(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
+    if not statement._with_options:
+        return statement, ()
     options = filter_options(statement._with_options)
     if not options:
         return statement, ()

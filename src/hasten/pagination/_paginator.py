@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -215,10 +216,12 @@ class Paginator(Generic[P]):
         unique: Sequence[str],
     ) -> None:
         # Imported late: pages of lists need no SQLAlchemy.
+        from hasten._sqlalchemy import execution  # noqa: PLC0415
         from hasten._sqlalchemy.selects import mapper_of  # noqa: PLC0415
         from hasten.pagination._sql import cursor_values, query_planner  # noqa: PLC0415
 
         mapper = mapper_of(model)
+        self._execution = execution
         self._sorting = SortOptions(
             self.fields.allowed,
             sort,
@@ -303,7 +306,7 @@ class Paginator(Generic[P]):
         in every other. Raises `InvalidParameter` (400) for a cursor of another query, before any
         SQL, and `InvalidOption` for a select that cannot be paged.
         """
-        database = self._database(db, is_async=True)
+        database = self._databases().asynchronous(db)
         return await self._select_page(database, statement, q, fields, scope)
 
     def _page_sync(
@@ -314,7 +317,7 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        database = self._database(db, is_async=False)
+        database = self._databases().blocking(db)
         return run_without_loop(self._select_page(database, statement, q, fields, scope))
 
     async def from_source(
@@ -370,8 +373,8 @@ class Paginator(Generic[P]):
         return Responder(self.envelope, q, has_etag=self._etag)
 
     def _finished(self, page: Any, q: PageParams) -> P:
-        """The page, which knows how to make its response."""
-        page._responder = self._responder(q)
+        """Return the page with what makes its response."""
+        page._responder = Responder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
     def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
@@ -383,10 +386,11 @@ class Paginator(Generic[P]):
 
     # Selects -------------------------------------------------------------------------------------
 
-    def _database(self, db: Any, *, is_async: bool) -> Database:
+    def _databases(self) -> ModuleType:
+        """Return `hasten._sqlalchemy.execution`, which is imported only where there is a model."""
         if self.model is None:
             raise InvalidOption("model", None, "a mapped class, for pages of a select")
-        return self.fields._database(db, is_async=is_async)
+        return self._execution
 
     async def _select_page(
         self,

@@ -64,7 +64,8 @@ class QueryPlanner:
         given: object = statement
         if not isinstance(given, Select):
             entity_of(statement, self._mapper)  # raises the error that names what is expected
-        is_filtered = bool(filter_options(statement._with_options))
+        options = statement._with_options
+        is_filtered = bool(options and filter_options(options))
         state = self._state_of_hybrids(chosen, order)
         plan, bindings = self._plans.of(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
