@@ -75,7 +75,7 @@ class TestChoosing:
             "title": "Unprocessable Content",
             "status": 422,
             "detail": "fields: no such field: 'nope', 'nor_this'; "
-            "there are id, name, email, bio, team",
+            "allowed fields are id, name, email, bio, team",
             "code": "unknown_name",
             "parameter": "fields",
             "allowed": ["id", "name", "email", "bio", "team"],
@@ -85,7 +85,7 @@ class TestChoosing:
         many = AllowedFields([f"f{n}" for n in range(60)])
         error = refusal(many, ",".join(f"x{n}" for n in range(11)))
         assert error.allowed == tuple(f"f{n}" for n in range(50))
-        assert "'x9' and more; there are f0, f1," in str(error)
+        assert "'x9' and more; allowed fields are f0, f1," in str(error)
         assert str(error).endswith("f49, …")
 
     @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ class TestPydantic:
         assert (asked.names, asked.needs) == (("fullName",), ("first", "last"))
         assert allowed.fields["fullName"].is_computed
         assert not allowed.fields["id"].is_computed
-        with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' is made of"):
+        with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' needs"):
             AllowedFields(Out)
 
     def test_a_field_that_several_need_is_selected_once(self) -> None:
@@ -247,7 +247,7 @@ class TestPydantic:
         class Out(BaseModel):
             other: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
-        with pytest.raises(InvalidOption, match=r"schema='.*Out': must be annotations that can be"):
+        with pytest.raises(InvalidOption, match=r"schema='.*Out': must be a model whose annotations can be"):
             AllowedFields(Out)
 
 

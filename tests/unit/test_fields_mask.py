@@ -55,7 +55,7 @@ class TestNames:
     def test_an_empty_name_is_refused(self, text: str) -> None:
         error = refusal(text)
         assert error.code == "empty_name"
-        assert str(error) == "fields: a field name is empty; leave fields out for the usual ones"
+        assert str(error) == "fields: a field name is empty; omit fields for the default fields"
 
     def test_an_empty_name_in_a_second_value_is_refused(self) -> None:
         assert refusal("id", "").code == "empty_name"
@@ -102,9 +102,9 @@ class TestNested:
             ("a(b(c)", "a '(' is never closed"),
             ("a)", "a ')' was never opened"),
             ("a(b))", "a ')' was never opened"),
-            ("a(b)c", "'c' follows a ')': expected a comma between"),
-            ("a(b).c", "a ')' is followed by '.' or '(': expected a comma between"),
-            ("a(b)(c)", "a ')' is followed by '.' or '(': expected a comma between"),
+            ("a(b)c", "'c' follows a ')': expected a comma in between"),
+            ("a(b).c", "a ')' is followed by '.' or '(': expected a comma in between"),
+            ("a(b)(c)", "a ')' is followed by '.' or '(': expected a comma in between"),
         ],
     )
     def test_unbalanced_parentheses_are_refused(self, text: str, reason: str) -> None:

@@ -221,8 +221,8 @@ class TestWhatItBelongsTo:
         error = refusal(TOKEN, fingerprint("posts", "title,id"))
         assert error.code == "cursor_mismatch"
         assert str(error) == (
-            "cursor: it belongs to another query: a cursor goes with the sort and the filters "
-            "that it was made for; leave it out to start from the first page"
+            "cursor: it belongs to another query: a cursor is only valid with the sort and the "
+            "filters of the response that it comes from; omit it to start from the first page"
         )
 
     @pytest.mark.parametrize(

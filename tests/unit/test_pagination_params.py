@@ -53,7 +53,7 @@ class TestPage:
     def test_a_page_that_is_not_written_in_digits_is_refused(self, page: str) -> None:
         error = refusal(("page", page))
         assert (error.status, error.code, error.parameter) == (422, "not_a_number", "page")
-        assert ", written in digits" in str(error)
+        assert ", in digits" in str(error)
 
     @pytest.mark.parametrize(
         "page", ["99999999999999999999999", "9223372036854775808", "9" * 5000, "1" + "0" * 50_000]
@@ -81,14 +81,14 @@ class TestPage:
         error = refusal(("page", "502"), max_offset=10_000)
         assert str(error) == (
             "page='502': expected a whole number from 1 to 501 for limit=20; "
-            "filter for less instead of going further"
+            "use a filter to reach later rows"
         )
 
     def test_a_refused_offset_recommends_a_cursor_if_there_is_one(self) -> None:
         error = refusal(("page", "2"), mode="both", max_offset=0)
         assert str(error) == (
             "page='2': expected a whole number from 1 to 1 for limit=20; "
-            "move by cursor= instead of going further"
+            "use cursor= to reach later rows"
         )
 
     def test_zeros_in_front_are_nothing(self) -> None:
@@ -108,7 +108,7 @@ class TestLimit:
         error = refusal(("limit", limit), mode=mode)
         assert (error.code, error.minimum, error.maximum) == ("out_of_range", 1, 100)
         assert str(error).endswith(
-            ": expected a whole number from 1 to 100; ask for several pages instead"
+            ": expected a whole number from 1 to 100; request several pages instead"
         )
 
     def test_the_maximum_limit_is_accepted(self) -> None:
@@ -164,7 +164,7 @@ class TestModes:
     def test_what_does_not_move_the_page_is_refused(self) -> None:
         """Ignored, it would give the first page again and again."""
         assert refusal(("page", "2"), mode="cursor").code == "not_used"
-        assert str(refusal(("cursor", TOKEN))) == "cursor: not used here: move by page="
+        assert str(refusal(("cursor", TOKEN))) == "cursor: not used here: use page= to select a page"
 
 
 class TestSort:
@@ -203,7 +203,7 @@ class TestSort:
             "type": "about:blank",
             "title": "Unprocessable Content",
             "status": 422,
-            "detail": f"sort={name!r}: not a name to sort by: these are created_at, score",
+            "detail": f"sort={name!r}: cannot be sorted by; allowed names are created_at, score",
             "code": "unknown_name",
             "parameter": "sort",
             "allowed": ["created_at", "score"],
@@ -219,10 +219,10 @@ class TestSort:
     def test_a_repeated_name_is_refused(self, sort: str) -> None:
         error = refusal(("sort", sort))
         assert (error.status, error.code) == (422, "duplicate")
-        assert str(error).endswith(": score is named twice")
+        assert str(error).endswith(": score is given twice")
 
     def test_two_names_of_one_key_are_refused_together(self) -> None:
-        with pytest.raises(InvalidParameter, match="b is named twice"):
+        with pytest.raises(InvalidParameter, match="b is given twice"):
             parse_sort("a,-b", {"a": SortKey("x"), "b": SortKey("x")})
 
     @pytest.mark.parametrize("sort", ["", " ", "-", "score,", ",score", "score,,created_at"])
@@ -236,7 +236,7 @@ class TestSort:
         assert (error.status, error.code, error.maximum) == (422, "too_many", 8)
 
     def test_where_there_is_one_order_only(self) -> None:
-        with pytest.raises(InvalidParameter, match="there is one order only; leave it out"):
+        with pytest.raises(InvalidParameter, match="there is only one order; omit it"):
             parse([("sort", "id")], Limits())
 
     def test_a_minus_descends_whatever_the_usual_direction(self) -> None:

@@ -87,7 +87,7 @@ def test_by_default_they_are_ignored() -> None:
 
 @pytest.mark.parametrize("unknown", [None, True, "forbid"])
 def test_there_is_no_third_way(unknown: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"unknown=.*: must be 'ignore' or 'refuse'"):
+    with pytest.raises(InvalidOption, match=r"unknown=.*: must be one of 'ignore', 'refuse'"):
         pages(unknown=unknown)
-    with pytest.raises(InvalidOption, match=r"unknown=.*: must be 'ignore' or 'refuse'"):
+    with pytest.raises(InvalidOption, match=r"unknown=.*: must be one of 'ignore', 'refuse'"):
         FieldSelector(ItemOut, unknown=unknown)

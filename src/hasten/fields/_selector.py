@@ -1,4 +1,4 @@
-"""Rows of a database, with the fields that a client asks for."""
+"""Rows of a database or in memory, with the fields that a client requests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from typing import (
     overload,
 )
 
+from hasten._checks import check_whole_number
 from hasten._coroutines import run_without_loop
 from hasten._queries import Pairs, QueryLike, pairs_of
-from hasten.errors import InvalidOption, RowNotFound
+from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, moved
 from hasten.fields._items import Items
 from hasten.fields._mask import MAX_NAMES
@@ -62,7 +63,7 @@ class FieldSelectorOptions(TypedDict, total=False):
 
 
 class FieldSelector(Generic[T]):
-    """Which fields a client may ask for, and how they are read.
+    """Which fields a client may request, and how they are read.
 
     ``FieldSelector(UserOut, model=User, default=("id", "name", "email"))``
 
@@ -70,16 +71,16 @@ class FieldSelector(Generic[T]):
       from default to wildcard already.
     - model: the mapped class; None for objects in memory.
     - default, needs, opaque, wildcard: as for `AllowedFields`. expand takes models, too.
-    - compute: functions that make a field of what it needs (its ``needs``, in their order), by
-      path: ``{"initials": make, "author.initials": make}``. What a pydantic model computes needs
-      none.
+    - compute: functions that compute a field from its ``needs``, in their order, by path:
+      ``{"initials": function, "author.initials": function}``. Computed fields of pydantic need no
+      function.
     - max_depth, max_names: the depth and the number of names in one request.
-    - max_related: how many rows a relation to many shows at most, or a mapping from paths to that;
-      20 by default. A row that has more says so: ``{"posts": [...], "posts_has_more": true}``.
-    - more_suffix: the end of the name of that marker.
+    - max_related: the maximum number of related rows of a row, or a mapping from paths to that; 20
+      by default. A marker shows that there are more: ``{"posts": [...], "posts_has_more": true}``.
+    - more_suffix: the suffix of the name of that marker.
     - parameter: the name of the query parameter.
-    - etag: give the response for one row an ETag, made of its bytes.
-    - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?field=id``.
+    - etag: add an ETag of its bytes to the response for one row.
+    - unknown: "refuse" rejects unknown query parameters, such as ``?field=id``, with 422.
 
     Raises `InvalidOption` for a field that is not mapped and for every other wrong option.
     """
@@ -111,8 +112,8 @@ class FieldSelector(Generic[T]):
         etag: bool = False,
         unknown: Unknown = "ignore",
     ) -> None:
-        _check_from_one("max_depth", max_depth)
-        _check_from_one("max_names", max_names)
+        check_whole_number("max_depth", max_depth, 1)
+        check_whole_number("max_names", max_names, 1)
         if not isinstance(schema, AllowedFields):
             schema = AllowedFields(
                 schema,
@@ -123,7 +124,9 @@ class FieldSelector(Generic[T]):
                 wildcard=wildcard,
             )
         elif default is not None or needs or expand or opaque or wildcard:
-            raise InvalidOption("schema", schema, "the other options in AllowedFields itself")
+            raise InvalidOption.conflict(
+                "schema", schema, "options that AllowedFields has: pass them to AllowedFields"
+            )
         self.model: Final = model
         self.max_depth: Final = max_depth
         self.max_names: Final = max_names
@@ -170,7 +173,7 @@ class FieldSelector(Generic[T]):
             usual = MAX_RELATED
             caps = dict(_by_path("max_related", self.allowed, given, strict=strict))
         for value in (usual, *caps.values()):
-            _check_from_one("max_related", value)
+            check_whole_number("max_related", value, 1)
         return lambda field: caps.get(field, usual)
 
     def without(self, *paths: str) -> Self:
@@ -210,7 +213,7 @@ class FieldSelector(Generic[T]):
         return SyncFieldSelector(self)
 
     def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
-        """Read which fields a request asks for, or the default. Raises `InvalidParameter`.
+        """Parse the requested fields; without any, return the default. Raises `InvalidParameter`.
 
         query is the query of the URL (its text, its pairs, or the object of a framework), or a
         request of Starlette, FastAPI or Litestar. known are the names of the other parameters of
@@ -231,7 +234,7 @@ class FieldSelector(Generic[T]):
         """Read the one row that the select finds. Raises `RowNotFound` if there is none.
 
         statement selects the mapped class: ``select(User).where(User.id == id)``. A missing row is
-        an error rather than None, so that a handler without a check answers 404, not 200 and null.
+        an error rather than None, so that a handler without a check returns 404, not 200 and null.
         """
         return await self._one(self._database(db, is_async=True), statement, fields)
 
@@ -279,7 +282,7 @@ class FieldSelector(Generic[T]):
 
     def _table(self) -> Shapes:
         if self._shapes is None:
-            raise InvalidOption("model", None, "a mapped class, to read from a database")
+            raise UsageError("a FieldSelector without model= cannot read from a database")
         return self._shapes
 
     def _partial(self, row: Row) -> Partial[T]:
@@ -314,11 +317,6 @@ class SyncFieldSelector(Generic[T]):
 
 def _as_allowed(to: object) -> AllowedFields:
     return to if isinstance(to, AllowedFields) else AllowedFields(to)
-
-
-def _check_from_one(option: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidOption(option, value, "a whole number from 1")
 
 
 def _by_path(

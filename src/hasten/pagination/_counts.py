@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from hasten._checks import check_whole_number, is_whole_number
 from hasten._clock import Clock, check_clock
 from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
@@ -23,9 +24,7 @@ class Capped:
     limit: int
 
     def __post_init__(self) -> None:
-        limit: object = self.limit
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise InvalidOption("Capped(limit)", limit, "a whole number, at least 1")
+        check_whole_number("Capped(limit)", self.limit, 1)
 
     def _counted(self, found: int) -> Count:
         """The count when up to one row more than the limit was searched for."""
@@ -60,9 +59,7 @@ class Cached:
             raise InvalidOption("Cached(count)", count, "a count that is not cached")
         to_counting(count)
         to_us("Cached(ttl)", self.ttl, at_least_us=1)
-        most: object = self.max_entries
-        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-            raise InvalidOption("max_entries", most, "a whole number from 1")
+        check_whole_number("max_entries", self.max_entries, 1)
         if self.clock is not None:
             check_clock(self.clock)
 
@@ -112,7 +109,7 @@ def checked_count(found: object) -> Count:
     """Return the result of a count function or a source. Raises `InvalidOption`."""
     if isinstance(found, Count):
         return found
-    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+    if is_whole_number(found) and found >= 0:
         return Count(found)
     raise InvalidOption("count", found, "a function that returns a number of rows, or a Count")
 

@@ -1,4 +1,4 @@
-"""Pages of a database, or of anything in order."""
+"""Pages of a database, of lists, or of other sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from typing import (
 from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, header_of, is_debug, pairs_of
 from hasten._responses import EncodedResponse, etag_of, names_tag
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
 from hasten.fields._names import Unknown, check_names, to_unknown
@@ -61,7 +61,7 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
-"""What cursors are signed with: one secret, or several, of which the first signs."""
+"""The secrets that cursors are signed with: one, or several, of which the first one signs."""
 
 Version: TypeAlias = "ColumnElement[Any] | Sequence[ColumnElement[Any]]"
 """An SQL expression, or several, whose values change when the rows of a select change."""
@@ -96,28 +96,29 @@ class Paginator(Generic[P]):
     - model: the mapped class; None for pages of lists, or of a `Source`.
     - unique: the names of fields that together differ in every item, where there is no model.
       Cursors need them.
-    - sort: the fields that the client may sort by, by public name. A `SortKey` says where NULLs
-      stand.
-    - default_sort: the order where the client chooses none, of any fields; None for the ORDER BY
-      of the select. The primary key is appended to every order, so that it is total.
-    - default_limit, max_limit: rows on a page. A higher limit is refused.
+    - sort: the fields that the client may sort by, by public name. A `SortKey` declares where NULLs
+      are sorted.
+    - default_sort: the order of requests without ``sort=``, of any fields; None for the ORDER BY of
+      the select. The primary key is appended to every order, so that no two rows are equal in it.
+    - default_limit, max_limit: rows on a page. A higher limit is rejected.
     - max_offset: how many rows pages by number may skip; None for no bound.
-    - mode: "page" moves by numbers, "cursor" by tokens, "both" by what the client sends.
-    - secret: signs cursors, and is required for them: at least 16 random bytes, the same in all
-      processes. Give several to change it: the first signs, all verify.
+    - mode: "page" for pages by number, "cursor" for pages by cursor, "both" for either of them.
+    - secret: signs cursors and is required for them: at least 16 random bytes, the same in all
+      processes. Pass several to change it: the first one signs, all of them verify.
     - count: how to count: "exact", "estimated" (PostgreSQL), "none", `Capped`, `Cached`, or a
       function of the session and the select. "auto" counts exactly for pages by number, and does
       not count for pages by cursor.
-    - fields: which fields a request may choose, and how they are made; by default all fields of the
+    - fields: which fields a request may choose, and how they are read; by default all fields of the
       schema, with the plain fields of nested models.
     - envelope: the names in the response.
-    - etag: add an ETag, made of the bytes of the response.
-    - version: an SQL expression that changes when the rows do, ``func.max(Post.updated_at)``, or
-      several. It is read before the page, and makes the ETag: a client that has this version gets
-      304, and no page is read. It does not see deleted rows (add ``func.count()``) or other tables.
-    - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?pgae=2``.
+    - etag: add an ETag of the bytes of the response.
+    - version: an SQL expression whose value changes when the rows change, such as
+      ``func.max(Post.updated_at)``, or several. It is read before the page and becomes the ETag: if
+      the client has this version, the response is 304 and no page is read. It does not change with
+      deleted rows (add ``func.count()``) or rows of other tables.
+    - unknown: "refuse" rejects unknown query parameters, such as ``?pgae=2``, with 422.
     - advise: warn (`PaginationWarning`), once for each of the first 100 queries, if no index has
-      its order, and of other things that matter once the table is large. "auto" warns in
+      its order, and for other reasons that matter when the table is large. "auto" warns in
       development: with ``python -X dev``, and when `parse` gets a request of an application
       with ``debug=True`` (`params` of FastAPI does).
 
@@ -188,7 +189,7 @@ class Paginator(Generic[P]):
         self._etag = _to_flag("etag", etag)
         self._version = _to_version(version)
         if etag and self._version:
-            raise InvalidOption("etag", etag, "False beside version=, which makes the ETag")
+            raise InvalidOption.conflict("etag", etag, "version=, which makes the ETag")
         self._known_names = self._names(to_unknown(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         if self.fields.model is not model:
@@ -199,9 +200,7 @@ class Paginator(Generic[P]):
             )
         else:
             if unique and not isinstance(unique, str):
-                raise InvalidOption(
-                    "unique", unique, "none beside a model, which has its primary key"
-                )
+                raise InvalidOption.conflict("unique", unique, "model=, which has a primary key")
             self._use_model(model, sort, default_sort, unique)
         if self._keys is not None:
             self._sorting.check_shown()
@@ -263,7 +262,7 @@ class Paginator(Generic[P]):
         if_none_match: str | None = None,
         known: Collection[str] = (),
     ) -> PageParams:
-        """Read what a request asks for. Raises `InvalidParameter`.
+        """Parse the parameters of a request. Raises `InvalidParameter`.
 
         query is the query of the URL (its text, its pairs, or the object of a framework), or a
         request of Starlette, FastAPI or Litestar. if_none_match is the header of that name, which
@@ -300,11 +299,11 @@ class Paginator(Generic[P]):
     ) -> P:
         """Read the page of a select: ``select(Post).where(Post.published)``.
 
-        fields is what each row holds, parsed by `fields` or by a selector that its `without` made,
-        which then also limits what may be sorted by. None takes the fields of q, or the default.
-        scope says whose rows these are, where the select does not: a cursor of one scope is refused
-        in every other. Raises `InvalidParameter` (400) for a cursor of another query, before any
-        SQL, and `InvalidOption` for a select that cannot be paged.
+        fields are the requested fields, parsed by `fields` or by a selector that its `without`
+        made, which then also limits what can be sorted by. None uses the fields of q, or the
+        default. scope identifies whose rows these are, where the select does not: a cursor of one
+        scope is rejected in every other. Raises `InvalidParameter` (400) for a cursor of another
+        query, before any SQL, and `InvalidOption` for a select that cannot be paged.
         """
         database = self._databases().asynchronous(db)
         return await self._select_page(database, statement, q, fields, scope)
@@ -330,7 +329,7 @@ class Paginator(Generic[P]):
     ) -> P:
         """Read the page of a `Source`.
 
-        scope tells this source from others of its class: its filter, whose items they are.
+        scope distinguishes the source from others of its class: its filter, whose items they are.
         """
         name = type(source).__qualname__
         return await self._source_page(source, name, q, fields, scope)
@@ -345,7 +344,7 @@ class Paginator(Generic[P]):
     ) -> P:
         """Make the page of a list of dicts by public name, or of objects by attribute.
 
-        Objects that an ORM has loaded are refused: let the database cut the page.
+        Objects of an ORM are rejected: use `page`, which reads only the rows of the page.
         """
         attributes = self._sorting.attributes
         source = Items(items, lambda item, name: value_of(item, name, attributes[name]))
@@ -389,7 +388,7 @@ class Paginator(Generic[P]):
     def _databases(self) -> ModuleType:
         """Return `hasten._sqlalchemy.execution`, which is imported only where there is a model."""
         if self.model is None:
-            raise InvalidOption("model", None, "a mapped class, for pages of a select")
+            raise UsageError("a Paginator without model= cannot read pages of a select")
         return self._execution
 
     async def _select_page(
@@ -525,7 +524,7 @@ class Paginator(Generic[P]):
     def _signer(self, q: PageParams, *query: object) -> _Signer:
         """Return what signs cursors of a query, and check that the cursor of q belongs to it."""
         if self._keys is None:
-            raise InvalidOption("mode", self._limits.mode, "'cursor' or 'both', to move by cursor")
+            raise UsageError("these parameters are of a page by cursor, and mode= is 'page'")
         mark = fingerprint(*query)
         if q.cursor is not None:
             q.cursor.check(mark)
@@ -623,7 +622,7 @@ def in_development() -> bool:
 
 
 def _all_of(schema: type, model: type | None) -> FieldSelector[Any]:
-    """All fields of a schema, so that a row is a whole one of it."""
+    """All fields of a schema."""
     allowed = AllowedFields(schema)
     return FieldSelector(schema, model=model, default=tuple(allowed.fields))
 

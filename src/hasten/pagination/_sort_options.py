@@ -61,7 +61,7 @@ class SortOptions:
                 continue
             if each.descending:
                 raise InvalidOption(
-                    "sort", each, "no descending=: the client chooses the direction"
+                    "sort", each, "a SortKey without descending=: the client chooses the direction"
                 )
             key = self._to_key(each.name, "sort")
             self.explicit_nulls.add(key.name)
