@@ -58,7 +58,7 @@ class Benchmark(ABC, Generic[C, S]):
         return self.quick if options.quick else self.full
 
     def wanted(self, names: Sequence[str]) -> Sequence[str]:
-        """Return who is measured where the user has chosen these names."""
+        """Return the contestants to measure for the names of --only."""
         return names
 
     def remarks(self) -> Mapping[str, str]:

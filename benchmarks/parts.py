@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from benchmarks.verdicts import Verdict
 
@@ -15,9 +15,9 @@ Report: TypeAlias = Callable[[str], None]
 class Part(ABC):
     """Collects what is measured, and shows it."""
 
-    name: ClassVar[str]
+    name: str
     left_out: Mapping[str, str]
-    """Who is not measured (the name of a contestant), and why."""
+    """Contestants that are not measured, each with the reason."""
 
     @abstractmethod
     def show(self) -> None:

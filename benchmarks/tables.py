@@ -1,4 +1,4 @@
-"""Tables on a terminal: with rich where it is installed, else plain."""
+"""Tables on a terminal: with rich if it is installed, else as plain text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def show_text(text: str) -> None:
 
 
 def show_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """The first column of words is aligned to the left, columns with digits to the right."""
+    """Print a table. Columns of numbers are aligned to the right."""
     numeric = [_is_numeric([line[column] for line in lines]) for column in range(len(header))]
     try:
         from rich import box
@@ -28,7 +28,7 @@ def show_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]
     for line in lines:
         table.add_row(*line)
     console = Console()
-    # A terminal that is too narrow breaks the lines: better than to show half of the numbers.
+    # On a narrow terminal lines wrap, which is better than showing only some of the numbers.
     needed = console.measure(table, options=console.options.update(max_width=MAX_WIDTH)).maximum
     console.width = max(console.width, needed)
     console.print(table)

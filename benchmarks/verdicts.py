@@ -11,7 +11,7 @@ from benchmarks.tables import show_table
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """How many times better one contestant was than another, round by round."""
+    """How many times as good one contestant was as another, round by round."""
 
     by_round: Sequence[float]
 

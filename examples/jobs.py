@@ -1,7 +1,7 @@
 """Retry, postpone, reject, delay and cancel jobs: `python examples/jobs.py`.
 
 The jobs are in memory and are gone when the program ends. With the URL of a file or of a Redis
-server they stay, and workers in other processes can run them.
+server they stay, and workers in other processes can run them. Lines on stderr are the worker's log.
 """
 
 import asyncio

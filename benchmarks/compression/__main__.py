@@ -10,6 +10,7 @@ from typing import ClassVar
 from benchmarks.benchmark import Benchmark, run
 from benchmarks.compression import corpora
 from benchmarks.compression.contestant import CONTESTANTS, Contestant, baseline
+from benchmarks.compression.correctness import Correctness
 from benchmarks.compression.overhead import Overhead
 from benchmarks.compression.pareto import Pareto
 from benchmarks.compression.part import CompressionPart, Sizes
@@ -22,7 +23,7 @@ from benchmarks.parts import Part
 class Compression(Benchmark[Contestant, Sizes]):
     contestants = CONTESTANTS
     known_parts: ClassVar[dict[str, type[CompressionPart]]] = {
-        part.name: part for part in (Pareto, Overhead, Stalls, Streams)
+        part.name: part for part in (Pareto, Overhead, Stalls, Streams, Correctness)
     }
     part_names = tuple(known_parts)
     full = Sizes()

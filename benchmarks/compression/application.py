@@ -1,8 +1,9 @@
-"""The application that all Python contestants wrap: plain ASGI, so that it costs next to nothing.
+"""The application that all Python contestants wrap: plain ASGI, so that it costs very little.
 
-`/NAME` is a corpus, `/empty` a 204. `/stream?NUMBER` is a stream of events, of which `/streams`
-tells how many are open and sent; `/go` starts and `/end` ends all of them. `/ticker` starts to
-watch the event loop and tells the longest gap since it was last asked. express.mjs does the same.
+`/NAME` is a corpus, `/empty` a 204. `/stream?NUMBER` is a stream of events; `/streams` returns how
+many streams are open and how many events were sent, `/go` starts and `/end` ends all streams.
+`/ticker` starts to watch the event loop, and returns the longest gap since the last call.
+express.mjs does the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TICK_SECONDS: Final = 0.001
 
 
 class BareApplication:
-    """streams, events and interval_seconds: each of so many streams sends an event so often."""
+    """streams is how many streams there are, events how many each of them sends."""
 
     def __init__(
         self, folder: Path, *, streams: int = 0, events: int = 0, interval_seconds: float = 0.0
@@ -66,14 +67,14 @@ async def _answer(send: Send, media_type: bytes, body: bytes) -> None:
 
 
 class Ticker:
-    """Notices how long the event loop does not come round to what is due."""
+    """Measures the longest delay of a timer in the event loop."""
 
     def __init__(self) -> None:
         self._due: float | None = None
         self._longest = 0.0
 
     def longest_ms(self) -> float:
-        """Since the last call; the first one starts the ticker."""
+        """Return the longest delay since the last call; the first call starts the ticker."""
         if self._due is None:
             self._tick()
         longest, self._longest = self._longest, 0.0
@@ -88,7 +89,7 @@ class Ticker:
 
 
 class Streams:
-    """Each sends its events at its own moments, and then stays open until `end`."""
+    """Each stream sends its events at times of its own, and stays open until `end`."""
 
     def __init__(self, texts: list[str], streams: int, events: int, interval: float) -> None:
         self.go = asyncio.Event()

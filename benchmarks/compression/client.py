@@ -1,6 +1,6 @@
-"""A client that costs little: it shares the machine with the servers that it measures.
+"""A client that uses little processor time: it shares the machine with the servers it measures.
 
-It counts and discards bodies. Those that are looked into are kept, and decoded afterwards.
+It counts and discards bodies. Those that are compared are kept, and decoded afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS: Final = 120
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a measurement on a new event loop; one that hangs fails."""
+    """Run a measurement on a new event loop. Raise `Failed` if it hangs or loses its connection."""
     result: T = uvloop.run(_within_time(work))
     return result
 
@@ -37,7 +37,7 @@ async def _within_time(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Response:
-    """Reads an HTTP/1.1 response. size is that of the body, as it was coded."""
+    """Reads an HTTP/1.1 response. size is that of the body as it was sent."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self.status = 0
@@ -61,7 +61,7 @@ class Response:
         return b"".join(self.pieces)
 
     def feed(self, data: bytes) -> bool:
-        """Read what has arrived. Returns whether the response is complete."""
+        """Read what has arrived. Return whether the response is complete."""
         if not self.status:
             head, end, data = (self._rest + data).partition(b"\r\n\r\n")
             if not end:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
 
 
 async def ask(connection: Connection, path: str) -> Any:
-    """Call what is no corpus but tells or changes something in the application."""
+    """Request a path that controls the application, and return its JSON."""
     request = b"GET /%s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode()
     response = await connection.get(request, keep=True)
     return json.loads(response.body)

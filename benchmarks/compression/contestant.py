@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar, Final
+import importlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from benchmarks import contestants
 from benchmarks.asgi import Application
@@ -28,17 +29,25 @@ class Contestant(contestants.Contestant):
         raise NotImplementedError
 
 
-class PythonContestant(Contestant, ABC):
-    """A middleware around the bare application, served by uvicorn on uvloop with httptools."""
+class PythonContestant(Contestant):
+    """A middleware around the bare application, served by uvicorn on uvloop with httptools.
+
+    middleware names the class, as "module:class"; options are its keyword arguments.
+    """
+
+    middleware: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def command(cls) -> list[str]:
         return [cls.python(), "-m", "benchmarks.compression.serve", cls.__module__]
 
-    @staticmethod
-    @abstractmethod
-    def wrap(app: Application) -> Application:
+    @classmethod
+    def wrap(cls, app: Application) -> Application:
         """Import the library, and put its middleware around app."""
+        module, _, name = cls.middleware.partition(":")
+        wrapped: Application = getattr(importlib.import_module(module), name)(app, **cls.options)
+        return wrapped
 
 
 class NodeContestant(NodePackages, Contestant):

@@ -1,6 +1,6 @@
 """The bodies that are compressed: generated from a fixed seed, the same on every machine.
 
-Servers read them from a folder, so that Python's and Node's send the same bytes.
+Servers read them from a folder, so that those in Python and in Node send the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decoders of what contestants send: the standard library's and the codings' own."""
+"""Decoders for the responses: those of the standard library and of the encodings' own packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GZIP_WINDOW: Final = zlib.MAX_WBITS + 16
 
 
 def new_decoder(coding: str) -> Callable[[bytes], bytes]:
-    """A function that takes a body piece by piece and returns what can be read by then."""
+    """Return a function that takes a body piece by piece, and returns what it can decode so far."""
     match coding:
         case "identity":
             return bytes
@@ -35,7 +35,7 @@ def new_decoder(coding: str) -> Callable[[bytes], bytes]:
 
 
 def check(response: Response, expected: bytes, what: str) -> None:
-    """Raise `Failed` unless a kept response is decoded to what was to be sent."""
+    """Raise `Failed` unless the response can be decoded to the expected body."""
     if response.status != 200:
         raise Failed(f"answered {what} with status {response.status}")
     if new_decoder(response.coding)(response.body) != expected:

@@ -1,6 +1,5 @@
 // The application of application.py on Express: node express.mjs yes|no FOLDER SETTINGS
-// The first says whether answers are compressed.
-// Prints the port that it listens on.
+// The first argument says whether responses are compressed. It prints the port that it listens on.
 import { readFileSync, readdirSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
@@ -13,7 +12,7 @@ const TYPES = { json: "application/json", html: "text/html; charset=utf-8", png:
 const TICK_MS = 1;
 
 const app = express();
-app.disable("etag"); // the hash of each body is no part of what is compared
+app.disable("etag"); // hashing each body is not compared
 app.disable("x-powered-by");
 if (compresses === "yes") app.use(compression());
 
@@ -62,7 +61,7 @@ app.get("/stream", (request, response) => {
     const send = () => {
       const text = texts[(number * 7 + event) % texts.length];
       response.write(`data: {"at":${process.hrtime.bigint()}${text}`);
-      response.flush?.(); // what compression's documentation asks for in such streams
+      response.flush?.(); // as the documentation of compression demands for streams
       sent += 1;
       event += 1;
       if (event < events) next();

@@ -1,4 +1,4 @@
-"""What a middleware adds to a call, without a server: where little or nothing is compressed."""
+"""What a middleware adds to a call, where little or nothing is compressed."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Overhead(CompressionPart):
     def show(self) -> None:
         show_text(
             f"""
-overhead: the application is called without a server, with the headers of Chrome; the fastest
-of {self.sizes.overhead_repeats} times {CALLS} calls, contestants in turn. Added: less the same
-of the bare application."""
+overhead: processor time of calls without a server, with the headers of Chrome; the least of
+{self.sizes.overhead_repeats} times {CALLS} calls, contestants in turn. Added: less the same of the
+bare application."""
         )
         lines = [self._line(name, case) for case in CASES for name in self.lineup.names]
         if lines:

@@ -1,4 +1,4 @@
-"""Bytes against processor time: nobody should be both smaller and faster than hasten."""
+"""Bytes and processor time: no contestant should be both smaller and faster than hasten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from benchmarks.verdicts import Ratios, Verdict, short
 CONNECTIONS: Final = 8
 WARM_UP_SECONDS: Final = 0.5  # Node's compiler needs some 10,000 requests
 
-# A difference of less than this share of a request's whole time is taken for noise.
+# A difference of less than this share of a request's whole time counts as noise.
 NOISE: Final = 0.02
 
 LESS_CPU: Final = 10.0
@@ -52,7 +52,7 @@ TARGET_CASE: Final = Case(chrome.ALL_CODINGS, "json", "100kB")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a request, on average."""
+    """What a request costs on average."""
 
     coding: str
     body_bytes: float
@@ -62,7 +62,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Costs:
-    """Of one case: a cost from each round, by contestant."""
+    """The costs of one case, by contestant: one of each round."""
 
     names: Sequence[str]
     by_name: dict[str, list[Cost]] = field(default_factory=dict)
@@ -71,24 +71,24 @@ class Costs:
         return median([cost.body_bytes for cost in self.by_name[name]])
 
     def over_bare_us(self, name: str) -> list[float]:
-        """Round by round: what compression costs, whatever the server below costs."""
+        """Return what compression costs, round by round, without the cost of the server."""
         bare = self.by_name[baseline(name)]
         pairs = zip(self.by_name[name], bare, strict=True)
         return [cost.cpu_us - base.cpu_us for cost, base in pairs]
 
     def times_ours(self, name: str) -> Ratios:
-        """How many times what ours costs over its bare application this one costs over its own."""
+        """Return how many times the cost of hasten's compression this one costs, round by round."""
         pairs = zip(self.over_bare_us(name), self.over_bare_us(OURS), strict=True)
         return Ratios([theirs / max(ours, 0.1) for theirs, ours in pairs])
 
     def compared(self) -> list[str]:
-        """Who compresses, and was measured like the bare application in all rounds."""
+        """Return the contestants that compress, and whose baseline was measured too."""
         return [
             name for name in self.names if baseline(name) in self.names and baseline(name) != name
         ]
 
     def dominating(self, name: str) -> list[str]:
-        """Who sends fewer bytes for less time than this one."""
+        """Return the contestants that send fewer bytes in less time than this one."""
         return [
             other
             for other in self.compared()
@@ -137,7 +137,7 @@ class Pareto(CompressionPart):
 pareto: {CONNECTIONS} connections that are kept alive, one request at a time on each, for
 {self.sizes.pareto_seconds:g} s by line and round. CPU is the time of all threads of the server
 for a request, system calls included; over bare: less that of the same server without compression
-in the same round. A difference of less than {NOISE:.0%} of a request's CPU is taken for noise.
+in the same round. A difference of less than {NOISE:.0%} of a request's CPU counts as noise.
 Bytes are those of the body."""
         )
         for cases in (CHROME_CASES, GZIP_CASES):
@@ -181,8 +181,8 @@ Bytes are those of the body."""
 
     def _verdict_on_rivals(self, case: Case) -> Verdict:
         better = self._costs[case].dominating(OURS)
-        target = f"{case.kind}, {case.size}: nobody is both faster and smaller than hasten"
-        return Verdict(target, f"{titles(better)} is" if better else "nobody is", not better)
+        target = f"{case.kind}, {case.size}: no contestant is both faster and smaller than hasten"
+        return Verdict(target, titles(better) or "none is", not better)
 
     def _verdicts_on_starlette(self) -> list[Verdict]:
         costs = self._costs[TARGET_CASE]
@@ -251,7 +251,7 @@ async def _connect(server: Server) -> list[Connection]:
 async def _repeat(
     connections: Sequence[Connection], request: bytes, seconds: float
 ) -> list[Response]:
-    """Each connection asks again as soon as it was answered, at least once."""
+    """Let each connection send its next request after each answer, at least once."""
     end = time.perf_counter() + seconds
 
     async def one(connection: Connection) -> list[Response]:

@@ -1,4 +1,4 @@
-"""What small answers wait for while large ones are compressed beside them."""
+"""How long small responses wait while large ones are compressed at the same time."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Stalls(CompressionPart):
     def show(self) -> None:
         show_text(
             f"""
-stalls: requests at random moments for {self.sizes.stalls_seconds:g} s, however many are
+stalls: requests at random times for {self.sizes.stalls_seconds:g} s, however many are
 unanswered; every {BIG_EVERY}th is for 8 MB of JSON, the others for {SMALL_CORPUS}. A wait is
-counted from the moment at which the request was due. Gap: the longest by which the server's event
+measured from the time at which the request was due. Gap: the longest by which the server's event
 loop was late for a timer of 1 ms. Peak: resident memory of the server, which is started for the
 round."""
         )
@@ -136,7 +136,7 @@ round."""
 
 
 def _arrivals(rate: int, seconds: float, *, seed: int) -> list[float]:
-    """As independent visitors come; the same for all contestants of a round."""
+    """Return random times of independent requests, the same for all contestants of a round."""
     chance = random.Random(seed)
     moments = [0.0]
     while moments[-1] < seconds:
@@ -183,14 +183,14 @@ async def _measure(server: Server, folder: Path, arrivals: Sequence[float]) -> W
 
 
 class Pool:
-    """Connections that are kept alive; a new one is opened where all are in use."""
+    """Connections that are kept alive; a new one is opened when all are in use."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[Connection] = []
 
     async def get(self, request: bytes, due: float) -> tuple[float, Response]:
-        """Returns the moment to count from, too: a timer of uvloop's may be early by 1 ms."""
+        """Return the start of the wait, too: uvloop's timers may be early by 1 ms."""
         await asyncio.sleep(due - time.perf_counter())
         begun = min(due, time.perf_counter())
         connection = self._idle.pop() if self._idle else await Connection.open(self._port)

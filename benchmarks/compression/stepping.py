@@ -1,7 +1,7 @@
 """Calls of ASGI applications: `python -m benchmarks.compression.stepping FOLDER ARGUMENTS`.
 
-Each call is a coroutine that is stepped by hand, within a running event loop as a middleware may
-expect one. It prints JSON: contestant → case → time, bytes and coding.
+Each call is a coroutine that is stepped by hand, inside a running event loop because a middleware
+may need one. It prints JSON: contestant → case → time, bytes and coding.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Caller:
         self._headers = chrome.headers(chrome.ALL_CODINGS)
 
     def look(self, path: str) -> dict[str, Any]:
-        """Warm up, and tell what is sent."""
+        """Warm up, and return what is sent."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -74,17 +74,17 @@ class Caller:
         }
 
     def time_us(self, path: str) -> float:
-        start = time.perf_counter()
+        start = time.process_time()  # other processes do not add to it
         for _ in range(CALLS):
             self._call(path, discard)
-        return (time.perf_counter() - start) / CALLS * 1e6
+        return (time.process_time() - start) / CALLS * 1e6
 
     def _call(self, path: str, send: Any) -> None:
         try:
             self._app(scope_of(path, self._headers), receive, send).__await__().__next__()
         except StopIteration:
             return
-        raise RuntimeError(f"{path}: waits for something that is not there")
+        raise RuntimeError(f"{path}: the call waits for something")
 
 
 if __name__ == "__main__":

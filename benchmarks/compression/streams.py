@@ -1,4 +1,4 @@
-"""What an open stream of events takes in memory, and adds to the way of an event."""
+"""The memory of an open stream of events, and the delay that compression adds to an event."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _SENT_AT: Final = re.compile(rb'^data: \{"at":(\d+)')
 
 
 @dataclass(frozen=True, slots=True)
-class Burden:
-    """stream_bytes is the server's growth by a stream, held the share of the events that came
-    only when their stream ended; the latencies are of the others."""
+class StreamCost:
+    """stream_bytes is how much the server grows for a stream. held is the share of events that
+    arrived only when their stream ended; the latencies are those of the others."""
 
     coding: str
     stream_bytes: float
@@ -47,7 +47,7 @@ class Streams(CompressionPart):
 
     def __init__(self, names: Sequence[str], folder: Path, sizes: Sizes) -> None:
         super().__init__(names, folder, sizes)
-        self._burdens: dict[str, list[Burden]] = {}
+        self._costs: dict[str, list[StreamCost]] = {}
 
     def steps(self) -> int:
         return len(self.lineup.names)
@@ -64,7 +64,7 @@ class Streams(CompressionPart):
                     interval_seconds=sizes.interval_seconds,
                 ) as server,
             ):  # fmt: skip
-                self._burdens.setdefault(name, []).append(run(_measure(server, sizes)))
+                self._costs.setdefault(name, []).append(run(_measure(server, sizes)))
 
     def show(self) -> None:
         sizes = self.sizes
@@ -73,8 +73,8 @@ class Streams(CompressionPart):
 streams: {sizes.streams:,} streams are open, each gets {sizes.events} events of some 110 bytes,
 one every {sizes.interval_seconds:g} s. Memory: what the server's resident memory grew by from
 before the streams to after the last event, by stream; over bare: less the same without compression
-in the same round. The way of an event is from just before the application sends it to when the
-client has all that it needs to decode it."""
+in the same round. The time of an event is from just before the application sends it until the
+client has all bytes that it needs to decode it."""
         )
         lines = [self._line(name) for name in self.lineup.names]
         if lines:
@@ -85,7 +85,7 @@ client has all that it needs to decode it."""
             show_table(f"{sizes.streams:,} open streams of events", header, lines)
 
     def _line(self, name: str) -> list[str]:
-        found = self._burdens[name]
+        found = self._costs[name]
         compared = self._is_compared(name)
         holds = self._holds(name)
         line = [
@@ -103,20 +103,20 @@ client has all that it needs to decode it."""
 
     def _remark(self, name: str) -> str:
         if self._holds(name):
-            held = median([burden.held for burden in self._burdens[name]])
+            held = median([burden.held for burden in self._costs[name]])
             return f"holds {held:.0%} of the events back until the stream ends"
-        if self._burdens[name][-1].coding == "identity" and self._is_compared(name):
+        if self._costs[name][-1].coding == "identity" and self._is_compared(name):
             return "does not compress events"
         return ""
 
     def _holds(self, name: str) -> bool:
-        return median([burden.held for burden in self._burdens[name]]) > 0.01
+        return median([burden.held for burden in self._costs[name]]) > 0.01
 
     def _is_compared(self, name: str) -> bool:
         return name != baseline(name) and {name, baseline(name)} <= set(self.lineup.names)
 
     def _over_bare(self, name: str, key: str) -> list[float]:
-        pairs = zip(self._burdens[name], self._burdens[baseline(name)], strict=True)
+        pairs = zip(self._costs[name], self._costs[baseline(name)], strict=True)
         return [getattr(burden, key) - getattr(bare, key) for burden, bare in pairs]
 
     def verdicts(self) -> list[Verdict]:
@@ -124,7 +124,7 @@ client has all that it needs to decode it."""
             return []
         size = median(self._over_bare(OURS, "stream_bytes"))
         target = f"streams, {self.sizes.streams:,} open: at most {MAX_STREAM_BYTES / 1e3:g} kB each"
-        ours = self._burdens[OURS]
+        ours = self._costs[OURS]
         held = median([burden.held for burden in ours])
         ratio = median([burden.ratio for burden in ours])
         measured = (
@@ -136,10 +136,10 @@ client has all that it needs to decode it."""
         return [Verdict(target, measured, size <= MAX_STREAM_BYTES and compresses and not held)]
 
     def samples(self) -> Mapping[str, Any]:
-        return {name: [asdict(burden) for burden in found] for name, found in self._burdens.items()}
+        return {name: [asdict(burden) for burden in found] for name, found in self._costs.items()}
 
 
-async def _measure(server: Server, sizes: Sizes) -> Burden:
+async def _measure(server: Server, sizes: Sizes) -> StreamCost:
     control = await Connection.open(server.port)
     for _ in range(500):
         await ask(control, "streams")
@@ -158,7 +158,7 @@ async def _measure(server: Server, sizes: Sizes) -> Burden:
     if len(events) != sizes.streams * sizes.events:
         raise Failed(f"sent {len(events)} of {sizes.streams * sizes.events} events")
     prompt = sorted((at - sent) / 1e6 for sent, at in events if at <= end_ns)
-    return Burden(
+    return StreamCost(
         coding=arrivals[0].coding,
         stream_bytes=growth / sizes.streams,
         p50_ms=percentile(prompt, 0.5) if prompt else 0.0,
@@ -176,7 +176,7 @@ async def _until(control: Connection, key: str, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A stream as it was read: when each event was sent and could be decoded, in ns."""
+    """A stream as the client read it: when each event was sent and could be decoded, in ns."""
 
     coding: str
     events: Sequence[tuple[int, int]]

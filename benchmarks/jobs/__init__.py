@@ -1,1 +1,1 @@
-"""Job queues, side by side. `contestants/` holds a file for each, `parts.py` what is measured."""
+"""Job queues on SQLite, side by side."""

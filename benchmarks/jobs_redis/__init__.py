@@ -1,1 +1,1 @@
-"""Job queues on Redis, side by side; the yardstick is BullMQ in Node."""
+"""Job queues on Redis, side by side with BullMQ in Node."""

@@ -1,4 +1,4 @@
-"""What the contestants on Redis that are written for asyncio have in common."""
+"""What the contestants on Redis that use asyncio have in common."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class OnUvloop(AsyncContestant):
 
 @contextlib.asynccontextmanager
 async def running(worker: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """A worker that runs until it is cancelled."""
+    """Run a worker until the end of the block."""
     task = asyncio.create_task(worker)
     task.add_done_callback(exit_on_failure)
     try:
         yield
     finally:
         task.remove_done_callback(exit_on_failure)
-        while not task.done():  # some swallow a cancellation now and then
+        while not task.done():  # some libraries ignore a cancellation now and then
             task.cancel()
             await asyncio.wait([task], timeout=1)
 
 
 def exit_on_failure(task: asyncio.Task[object]) -> None:
-    """End the process with a worker that has failed: nobody will run the jobs it waits for."""
+    """End the process of a worker that failed: nobody would run the jobs that it waits for."""
     if not task.cancelled() and (error := task.exception()) is not None:
         traceback.print_exception(error)
     os._exit(1)

@@ -1,5 +1,5 @@
 // BullMQ in Node: the verbs of benchmarks/queues/contestant.py, with the same loops and counts.
-// node bullmq.mjs VERB URL ARGUMENTS prints what the verb returns, as JSON in a line of its own.
+// node bullmq.mjs VERB URL ARGUMENTS prints the result of the verb, as JSON in a line of its own.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue, Worker } from 'bullmq';
@@ -14,7 +14,7 @@ const { count, setting = '', pauses } = JSON.parse(text);
 
 const settings = { maxRetriesPerRequest: null, enableAutoPipelining: /auto/.test(setting) };
 const connection = new IORedis(url, settings);
-// On the worker, as ours. As an option of each job it would be stored with it.
+// An option of the worker, as with hasten: an option of each job would be stored with the job.
 const keep = { removeOnComplete: { count: 0 } };
 
 // The clock of Python's time.monotonic_ns.
@@ -56,7 +56,7 @@ function addInChunks(opts) {
   });
 }
 
-// Runs jobs with `ran` until it returns something other than undefined, which is the result.
+// Runs jobs until `ran` returns something other than undefined, which is the result.
 async function work(concurrency, ran, ready = () => {}) {
   let finish;
   const finished = new Promise(resolve => { finish = resolve; });

@@ -28,7 +28,7 @@ class Speed:
     requests: int
     per_second: float
     cpu_us: float
-    """Processor time of this process for each request: not that of a database server."""
+    """Processor time of this process for each request, without that of a database server."""
 
 
 async def get(app: Application, path: str) -> bytes:
@@ -43,9 +43,10 @@ async def get(app: Application, path: str) -> bytes:
 async def measure(
     apps: Mapping[str, Application], paths: Mapping[str, str], *, seconds: float, callers: int
 ) -> dict[str, Speed]:
-    """The best of `TURNS` that each gets, one after the other; by name.
+    """Return the best of `TURNS` turns of each application, by name.
 
-    Best, for whatever else the machine does makes it slower. What is slow gets fewer turns.
+    The best one counts, because other work on the machine only makes a turn slower. Slow
+    applications get fewer turns.
     """
     found: dict[str, Speed] = {}
     left = dict.fromkeys(paths, seconds)
@@ -70,7 +71,7 @@ def _better(one: Speed, other: Speed) -> Speed:
 
 
 async def _turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
-    """Some callers ask again as soon as they were answered, for so many seconds."""
+    """Let each caller send its next request after each answer, for some seconds."""
     done = 0
 
     async def ask_until(end: float) -> None:

@@ -1,4 +1,4 @@
-"""What a contestant is: applications of FastAPI, and how their pages are asked for and read."""
+"""What a contestant is: FastAPI applications, how to request their pages, and how to read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARED_PACKAGES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg")
 
 
 class Contestant(contestants.Contestant, ABC):
-    """Serves these paths, as far as it can:
+    """Serves those of these paths that its library can:
 
     - ``/TABLE/COUNT?page=&limit=``: a page of a table, newest first, with a total of that kind.
     - ``/walk/ORDER?cursor=&limit=``: a page after a cursor, of the columns `dataset.MARKS`.
@@ -42,7 +42,7 @@ class Contestant(contestants.Contestant, ABC):
     @abstractmethod
     async def build(self, database: Database) -> Application: ...
 
-    # How it is asked, and what it answers: names differ, rows do not ------------------------------
+    # Requests and answers: names differ, rows do not ---------------------------------------------
 
     limit_parameter: ClassVar[str] = "limit"
 
@@ -62,12 +62,12 @@ class Contestant(contestants.Contestant, ABC):
         return f"/walk/{order}?{urlencode(query)}"
 
     def read_page(self, body: bytes) -> tuple[Rows, int | None]:
-        """The rows and the total."""
+        """Return the rows and the total."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("total")
 
     def read_slice(self, body: bytes) -> tuple[Rows, str | None]:
-        """The rows and the cursor of the next page."""
+        """Return the rows and the cursor of the next page."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("next_cursor")
 

@@ -1,4 +1,4 @@
-"""What contestants read from, and what a request costs there."""
+"""The database that contestants read from, and what a request costs there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Build: TypeAlias = "Callable[[Database], Awaitable[Application]]"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What some requests made the database do."""
+    """The work that requests cause in the database."""
 
     work: int
-    """In the unit that `Database.unit` names."""
+    """In units of `Database.unit`."""
     statements: int
 
 
@@ -33,11 +33,11 @@ class Database(ABC):
     title: ClassVar[str]
     unit: ClassVar[str]
     nulls: ClassVar[Literal["first", "last"]]
-    """Where they are in ascending order."""
+    """Where NULLs are in ascending order."""
     callers: ClassVar[int]
-    """How many requests are under way at once."""
+    """How many requests run at the same time."""
     is_async: ClassVar[bool]
-    """Whether it is asked by coroutines, or by functions in FastAPI's threads."""
+    """Whether handlers are coroutines; else they are functions in FastAPI's threads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,12 +45,12 @@ class Database(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """What would have to be installed first."""
+        """Return what has to be installed first, None if nothing is missing."""
         return None
 
     @abstractmethod
     def start(self) -> None:
-        """In its folder, which is made."""
+        """Make its folder, and start the database there."""
 
     @abstractmethod
     async def load(self, rows: int) -> None:
@@ -58,29 +58,29 @@ class Database(ABC):
 
     @abstractmethod
     async def facts(self) -> dict[str, str]:
-        """What the numbers depend on."""
+        """Return what the numbers depend on."""
 
     @abstractmethod
     async def ids(self, order: str, limit: int, offset: int) -> list[int]:
-        """Those of some posts in an order of SQL, whose NULLs are where the database has them."""
+        """Return the ids of a page of posts. order is SQL; the database places the NULLs."""
 
     @abstractmethod
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        """Do something, and tell what the database did for it."""
+        """Await work, and return what the database did for it."""
 
     @abstractmethod
     def new_engine(self) -> Any:
-        """An engine of SQLAlchemy with `CONNECTIONS`, for `is_async`.
+        """Return an engine of SQLAlchemy with `CONNECTIONS`, asynchronous if `is_async`.
 
-        They commit by themselves, for none of the requests writes.
+        Connections are in autocommit mode, because no request writes.
         """
 
     @abstractmethod
     async def new_raw(self) -> Any:
-        """The same without SQLAlchemy: a pool of asyncpg, or a connection of sqlite3."""
+        """Return the same without SQLAlchemy: a pool of asyncpg, or a connection of sqlite3."""
 
     async def bytes_read(self, build: Build, path: str) -> int | None:
-        """What an application reads over the wire for a request, None where there is no wire."""
+        """Return how much an application reads over its socket for a request, None without one."""
         return None
 
     async def stop(self) -> None:

@@ -38,7 +38,7 @@ class Base(DeclarativeBase):
 
 
 class Columns:
-    """What the three tables have in common."""
+    """The columns of all three tables."""
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     created_at: Mapped[datetime]
@@ -55,7 +55,7 @@ class Columns:
 
     @declared_attr.directive
     def __table_args__(cls) -> tuple[Index, ...]:  # noqa: N805
-        """An index for each order that is walked; that by id is the primary key's."""
+        """Return an index for each order that is walked; the order by id uses the primary key."""
         columns: Any = cls
         table = columns.__tablename__
         return (
@@ -88,7 +88,7 @@ NAMES: Final = tuple(Post.__table__.columns.keys())
 
 
 class PostOut(BaseModel):
-    """A row as all contestants have to answer with it."""
+    """A row as all contestants have to answer it."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -107,7 +107,7 @@ class PostOut(BaseModel):
 
 
 class MarkOut(BaseModel):
-    """What walks read of a row: the keys that they go by."""
+    """The columns that walks read: their sort keys."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -128,7 +128,7 @@ class Order:
     keys: tuple[tuple[str, bool], ...]
 
     def terms(self, table: PostTable) -> list[Any]:
-        """For ORDER BY."""
+        """Return the terms of ORDER BY."""
         columns = [(getattr(table, name), descends) for name, descends in self.keys]
         return [column.desc() if descends else column.asc() for column, descends in columns]
 
@@ -136,7 +136,7 @@ class Order:
         return ", ".join(f"{name} {'DESC' if descends else 'ASC'}" for name, descends in self.keys)
 
     def sort(self) -> str:
-        """As a client would write it."""
+        """Return the order as a client would write it."""
         return ",".join(f"-{name}" if descends else name for name, descends in self.keys)
 
 
@@ -150,12 +150,12 @@ NEWEST: Final = ORDERS["newest"]
 
 
 def sizes(rows: int) -> dict[str, int]:
-    """How many rows each table has, the smallest one first."""
+    """Return how many rows each table has, the smallest table first."""
     return {SMALL: rows // 100, TenthPost.__tablename__: rows // 10, WHOLE: rows}
 
 
 def generate(rows: int) -> Iterator[Values]:
-    """In the order of `NAMES`. Those with the same number are the same, however many are made."""
+    """Generate rows with columns in the order of `NAMES`. A row depends on its number alone."""
     random = Random(SEED)
     text = " ".join(random.choices(WORDS, k=200_000))
     created_at = START

@@ -24,7 +24,7 @@ def _title(number: int, count: str) -> str:
 class Pages(PaginationPart):
     name = "pages"
     about = f"""pages of {LIMIT} rows with all columns, newest first. bytes: of the answer. Each
-request goes through the whole application, in this process: no network and no server of HTTP."""
+request passes through the whole application in this process, without network or HTTP server."""
 
     async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         numbers = [number for number in NUMBERS if number * LIMIT <= loaded.rows]

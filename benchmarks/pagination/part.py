@@ -1,4 +1,4 @@
-"""What is measured: a part has cases, which are requests that several contestants can answer."""
+"""The parts of this benchmark: each has cases, requests that several contestants can answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WARM_UP_CALLS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: rows of the largest table; seconds of each case and of a walk."""
+    """How much is measured: rows of the largest table, seconds of each case and of a walk."""
 
     rows: int
     seconds: float
@@ -41,14 +41,14 @@ class Case:
     paths: dict[str, str]
     """By contestant."""
     total: object = ...
-    """What all have to answer as the total; ... where they may differ."""
+    """The total that all have to answer; ... where they may differ."""
     ids: list[int] | None = None
-    """Of the rows that all have to answer with; None: of those that most answer with."""
+    """The ids of the rows that all have to answer; None: those that most of them answer."""
 
 
 @dataclass(slots=True)
 class CaseResult:
-    """What one contestant did in one case."""
+    """What was measured of one contestant in one case."""
 
     cost: Cost
     answer_bytes: int
@@ -65,9 +65,8 @@ class CaseResult:
 
 
 class PaginationPart(Part):
-    """Collects rounds, database by database, and shows what they say."""
+    """Collects measurements, database by database, and shows them."""
 
-    name: ClassVar[str]
     about: ClassVar[str]
 
     def __init__(self, sizes: Sizes) -> None:
@@ -78,7 +77,7 @@ class PaginationPart(Part):
         self.databases: dict[str, Loaded] = {}
         self._cases: dict[str, list[Case]] = {}
 
-    # To be said of each part ----------------------------------------------------------------------
+    # What a part defines --------------------------------------------------------------------------
 
     @abstractmethod
     async def cases(self, loaded: Loaded, report: Report) -> list[Case]: ...
@@ -87,11 +86,11 @@ class PaginationPart(Part):
     def verdicts_on(self, database: str) -> list[Verdict]: ...
 
     def read(self, contestant: Contestant, body: bytes) -> tuple[Rows, object]:
-        """The rows of an answer, which have to be the same, and its total."""
+        """Return the rows of an answer, which have to be equal for all, and its total."""
         return contestant.read_page(body)
 
     async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
-        """Ask until everything is prepared, and then once more while the costs are counted."""
+        """Send the request until everything is warm, then once more while the costs are counted."""
         app = loaded.applications[name]
         for _ in range(WARM_UP_CALLS):
             await get(app, path)
@@ -102,7 +101,7 @@ class PaginationPart(Part):
     # Measuring ------------------------------------------------------------------------------------
 
     async def prepare(self, loaded: Loaded, report: Report) -> None:
-        """Find the cases, compare the answers, count what they cost."""
+        """Find the cases, compare the answers, and count what they cost."""
         cases = await self.cases(loaded, report)
         self._cases[loaded.database.name] = cases
         self.databases[loaded.database.name] = loaded
@@ -114,16 +113,16 @@ class PaginationPart(Part):
                 of_case[name] = await self.look(loaded, name, path)
 
     async def _compare(self, loaded: Loaded, case: Case) -> None:
-        """Leave out whoever answers with other rows than most, or with another total."""
+        """Leave out a contestant whose rows or total differ from those of the others."""
         answers: dict[str, str] = {}
         for name, path in list(case.paths.items()):
             try:
                 answer = await get(loaded.applications[name], path)
                 rows, total = self.read(loaded.contestants[name], answer)
                 if case.total is not ... and total != case.total:
-                    raise Failed(f"says that there are {total}, not {case.total}")
+                    raise Failed(f"total {total}, expected {case.total}")
                 if case.ids is not None and [row["id"] for row in rows] != case.ids:
-                    raise Failed("does not answer with the rows that come next")
+                    raise Failed("other rows than the next ones")
             except Exception as error:  # noqa: BLE001  # whatever it is, it is that contestant's
                 self._leave_out(loaded, case, name, str(error) or repr(error))
             else:
@@ -132,7 +131,7 @@ class PaginationPart(Part):
             usual = statistics.mode(answers.values())
             for name, rows_text in answers.items():
                 if rows_text != usual:
-                    self._leave_out(loaded, case, name, "answers with other rows than the others")
+                    self._leave_out(loaded, case, name, "other rows than the others")
 
     def _leave_out(self, loaded: Loaded, case: Case, name: str, reason: str) -> None:
         del case.paths[name]
@@ -141,7 +140,7 @@ class PaginationPart(Part):
         sys.stderr.write(f"{name} is left out of {self.name}, {case.title}: {reason}\n")
 
     async def round(self, loaded: Loaded) -> None:
-        """The contestants take turns, case by case."""
+        """Measure each case once; the contestants take turns."""
         for case in self._cases[loaded.database.name]:
             of_case = self.seen[loaded.database.name][case.title]
             speeds = await measure(
@@ -164,7 +163,7 @@ class PaginationPart(Part):
                 show_table(f"{self.name} on {loaded.database.title}", header, lines)
 
     def more(self) -> list[str]:
-        """The header of further columns."""
+        """Return the header of further columns."""
         return []
 
     def more_of(self, seen: CaseResult) -> list[str]:
@@ -197,11 +196,11 @@ class PaginationPart(Part):
         return self.seen.get(database, {}).get(case, {}).get(name)
 
     def ratios(self, database: str, case: str, name: str) -> Ratios | None:
-        """How many times as many requests a second hasten answered, round by round."""
+        """Return how many times as many requests a second hasten answered, round by round."""
         return self._compared(database, case, name, lambda speed: speed.per_second)
 
     def cpu_ratios(self, database: str, case: str, name: str) -> Ratios | None:
-        """How many times as much of the processor hasten used for a request, round by round."""
+        """Return how many times as much processor time a request of hasten took, round by round."""
         return self._compared(database, case, name, lambda speed: speed.cpu_us)
 
     def _compared(
@@ -216,7 +215,6 @@ class PaginationPart(Part):
         return [verdict for database in self.seen for verdict in self.verdicts_on(database)]
 
     def samples(self) -> Mapping[str, Any]:
-        """All that was measured, as what JSON can hold."""
         return {
             database: {
                 case: {name: asdict(seen) for name, seen in of_case.items()}
@@ -227,11 +225,11 @@ class PaginationPart(Part):
 
 
 AS_MANY: Final = 0.95
-"""Times as many requests a second: what is missing is taken for noise."""
+"""As many requests a second, where the missing 5% count as noise."""
 
 
 def at_least(target: str, ratios: Ratios | None, least: float) -> list[Verdict]:
-    """Whether hasten answered so many times as many requests a second."""
+    """Return the target that hasten answers so many times as many requests a second."""
     if ratios is None:
         return []
     return [Verdict(target, str(ratios), ratios.median >= least)]

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server, which is started and loaded for the benchmark."""
+"""A private PostgreSQL server, started and loaded for the benchmark."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ BATCH_ROWS: Final = 10_000
 DIALECT: Final[Any] = postgresql.asyncpg.dialect
 WARM_UP_CALLS: Final = 20  # some more than there are connections
 
-# All of the tables fits into the buffers, so that no disk is measured. Nothing outlives the server,
-# so nothing has to reach the disk either. Plans do not depend on the machine's processors.
+# All tables fit into the buffers, so that no disk is measured. The data is thrown away, so nothing
+# has to reach the disk either. Plans do not depend on the number of processors.
 SETTINGS: Final = (
     "shared_buffers=3GB", "effective_cache_size=6GB", "work_mem=16MB", "maintenance_work_mem=512MB",
     "random_page_cost=1.1", "jit=off", "max_parallel_workers_per_gather=0", "autovacuum=off",
@@ -67,7 +67,7 @@ class Postgres(Database):
     def start(self) -> None:
         user = _who_may_run_it()
         self.folder.mkdir(exist_ok=True)
-        self.folder.parent.chmod(0o755)  # so that this user gets there
+        self.folder.parent.chmod(0o755)  # so that the user below can enter it
         if user is not None:
             shutil.chown(self.folder, user)
         data = str(self.folder / "data")
@@ -83,7 +83,7 @@ class Postgres(Database):
                 [_program("postgres"), "-D", data, "-p", str(self._port), "-k", str(self.folder),
                  "-c", "listen_addresses=", *settings],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for us to stop it
+                start_new_session=True,  # Ctrl-C does not reach it: `stop` ends it
                 user=user, extra_groups=None if user is None else [],
             )  # fmt: skip
 
@@ -96,7 +96,7 @@ class Postgres(Database):
             except (OSError, asyncpg.PostgresError):
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     log = (self.folder / "log").read_text("utf-8")
-                    raise RuntimeError(f"PostgreSQL does not start:\n{log}") from None
+                    raise RuntimeError(f"PostgreSQL did not start:\n{log}") from None
                 await asyncio.sleep(0.05)
 
     def _address(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Postgres(Database):
     async def stop(self) -> None:
         await super().stop()
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # at once, and its children too
+            self._process.send_signal(signal.SIGQUIT)  # an immediate shutdown, with its children
             self._process.wait()
 
     async def load(self, rows: int) -> None:
@@ -134,7 +134,7 @@ class Postgres(Database):
         return [row[0] for row in found]
 
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        """Buffers as EXPLAIN (ANALYZE, BUFFERS) counts them, of all that was executed."""
+        """Count buffers, as EXPLAIN (ANALYZE, BUFFERS) does, of all executed statements."""
         await self._admin.execute("SELECT pg_stat_statements_reset()")
         await work()
         found = await self._admin.fetchrow(
@@ -145,7 +145,7 @@ class Postgres(Database):
         return Cost(*found)
 
     async def bytes_read(self, build: Build, path: str) -> int:
-        """Counted between the server's socket and another, when all is prepared."""
+        """Count the bytes between the server's socket and a relay, after warming up."""
         name = f".s.PGSQL.{self._port}"
         async with Relay.open(self.folder / name, self.folder / "relay" / name) as relay:
             relayed = copy.copy(self)
@@ -181,7 +181,7 @@ class Postgres(Database):
 
 
 async def _leave_as_it_is(_: object) -> None:
-    """Nothing of a connection was changed that would have to be reset."""
+    """Do nothing: no request changes the state of a connection."""
 
 
 def _batches(rows: Iterable[Values], bar: Bar) -> Iterator[list[Values]]:
@@ -196,14 +196,14 @@ def _ddl(element: Any) -> str:
 
 
 def _free_port() -> int:
-    """It names the socket; nothing listens on the network."""
+    """Return a number that names the socket; nothing listens on the network."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _program(name: str) -> str:
-    """The newest that Debian has installed, which is not in the PATH; else that in the PATH."""
+    """Return the newest program that Debian installed outside of PATH, else that in PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
     return str(found[-1]) if found else shutil.which(name) or ""
 
@@ -215,7 +215,7 @@ def _version(path: Path) -> int:
 
 
 def _who_may_run_it() -> str | None:
-    """PostgreSQL refuses to run as root: then another user does."""
+    """Return another user if this one is root, which PostgreSQL refuses to run as."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

@@ -1,7 +1,7 @@
 """A contestant's paths, each with an application of its own.
 
-Routes are looked through in turn: in one application, those that come last would be slower, and
-contestants have different numbers of them.
+Routes are tried in order: in one application the last ones would be slower, and contestants have
+different numbers of routes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Site:
         self._apps: dict[str, FastAPI] = {}
 
     def at(self, path: str) -> FastAPI:
-        """A new application that will get the requests for this path: its only route.
+        """Return a new application for the requests of this path, which will be its only route.
 
         The path may end with one parameter: ``/one/{id}``.
         """

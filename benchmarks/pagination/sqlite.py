@@ -1,4 +1,4 @@
-"""A file of SQLite, which is loaded for the benchmark."""
+"""A SQLite file, loaded for the benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAPPED: Final = 4294967296
 PAGE_BYTES: Final = 4096
 READ: Final = Path("/proc/self/io")
 PRAGMAS: Final = ("journal_mode=WAL", f"mmap_size={MAPPED}", "cache_size=-65536")
-TOLD_ROWS: Final = 10_000
+REPORTED_ROWS: Final = 10_000
 
 
 class Sqlite(Database):
@@ -27,7 +27,7 @@ class Sqlite(Database):
     title = "SQLite"
     unit = "pages"
     nulls = "first"
-    # Threads that take turns in the interpreter: with more than one each request gets slower.
+    # Threads share the interpreter: with more than one, each request gets slower.
     callers = 1
     is_async = False
 
@@ -37,7 +37,7 @@ class Sqlite(Database):
 
     @classmethod
     def missing(cls) -> str | None:
-        return None if READ.exists() else f"Linux, whose {READ} tells how many pages are read"
+        return None if READ.exists() else f"Linux: {READ} shows how many pages are read"
 
     @property
     def _file(self) -> str:
@@ -71,9 +71,9 @@ class Sqlite(Database):
         return [row[0] for row in self._connections[0].execute(sql)]
 
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        """Pages that are read while no connection has any in its cache, of all that was executed.
+        """Count the pages that are read while the caches of all connections are empty.
 
-        Not steps of the virtual machine: `count(*)` is one of them, and reads a whole index.
+        Steps of the virtual machine would mislead: `count(*)` is one step, and reads a whole index.
         """
         statements = 0
 
@@ -82,7 +82,7 @@ class Sqlite(Database):
             statements += 1
 
         for connection in self._connections:
-            connection.execute("PRAGMA mmap_size=0")  # what is mapped is not read
+            connection.execute("PRAGMA mmap_size=0")  # reading mapped pages is not counted
             connection.execute("PRAGMA shrink_memory")
             connection.set_trace_callback(count_statement)
         before = _bytes_read()
@@ -132,8 +132,8 @@ def _bytes_read() -> int:
 def _counted(rows: Iterable[Values], bar: Bar) -> Iterator[Values]:
     for number, (id_, created_at, *others) in enumerate(rows, 1):
         yield id_, f"{created_at:%Y-%m-%d %H:%M:%S.%f}", *others
-        if number % TOLD_ROWS == 0:
-            bar.advance(TOLD_ROWS)
+        if number % REPORTED_ROWS == 0:
+            bar.advance(REPORTED_ROWS)
 
 
 def _ddl(element: Any) -> str:

@@ -1,4 +1,4 @@
-"""What it costs to say how many rows there are, in tables of three sizes."""
+"""The cost of a total, in tables of three sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_GROWTH: Final = 2.0  # in time: what is more than noise
 class Totals(PaginationPart):
     name = "totals"
     about = """the first page of tables of three sizes, with a total that is exact, capped at
-10,000, estimated by PostgreSQL (on SQLite, hasten counts instead), or not there."""
+10,000, estimated by PostgreSQL (on SQLite, hasten counts instead), or left out."""
 
     async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         return [
@@ -38,7 +38,7 @@ class Totals(PaginationPart):
         ]
 
     def verdicts_on(self, database: str) -> list[Verdict]:
-        """From the smallest table that fills the cap to the largest."""
+        """Compare the smallest table that reaches the cap with the largest one."""
         full = [rows for rows in sizes(self.sizes.rows).values() if rows >= CAP]
         small, large = full[0], full[-1]
         one = self.find(database, _title(small, "capped"), OURS)

@@ -22,15 +22,15 @@ MAX_GROWTH: Final = 2.0
 
 @dataclass(slots=True)
 class WalkResult:
-    """How a walk went."""
+    """What a walk by cursor found."""
 
     rows: int = 0
     distinct: int = 0
     seconds: float = 0.0
     ended: str = ""
-    """Why it ended before the last row, empty if it went on until there was no next page."""
+    """Why it ended before the last row; empty if it reached the last page."""
     cursors: dict[int, str] = field(default_factory=dict)
-    """Those of the pages that begin at some depths."""
+    """By depth: the cursor of the page that begins there."""
 
 
 class Walk(PaginationPart):
@@ -56,7 +56,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
         return cases
 
     async def _walk(self, loaded: Loaded, name: str, order: str) -> WalkResult:
-        """Until there is no next page, or it takes too long."""
+        """Walk until there is no next page, or it takes too long."""
         contestant, app = loaded.contestants[name], loaded.applications[name]
         first = await get(app, contestant.slice_path(order, None, START))
         walk = WalkResult(cursors={START: contestant.read_slice(first)[1] or ""})
@@ -154,7 +154,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
 
 
 def _depths(rows: int) -> tuple[int, int, int]:
-    """Near the start, at a tenth, and near the end: in whole pages of a walk."""
+    """Return depths near the start, at a tenth and near the end, in whole pages of a walk."""
     return START, _rounded(rows / 10), _rounded(rows * 0.9)
 
 

@@ -1,4 +1,4 @@
-"""The verbs of a contestant that is written for asyncio, in terms of what differs between them."""
+"""A base for contestants that use asyncio: the verbs, in terms of what each library defines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 CHUNK: Final = 1_000
 
-# A worker's concurrency where no setting says another one: for pick-up times, one job at a time.
+# The concurrency of a worker without settings: for pick-up times, where jobs come one at a time.
 CONCURRENCY: Final = 100
 
 
 class AsyncContestant(PythonContestant):
-    """Its task calls `self.ran` with its number."""
+    """The task calls `self.ran` with its number."""
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -31,7 +31,7 @@ class AsyncContestant(PythonContestant):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect to the store, so that the first job is not dearer than the next ones."""
+        """Connect to the store, so that the first job takes no longer than the next ones."""
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -41,10 +41,10 @@ class AsyncContestant(PythonContestant):
 
     @abstractmethod
     def working(self, concurrency: int) -> AbstractAsyncContextManager[object]:
-        """A worker runs within."""
+        """Return a context in which a worker runs."""
 
     def add_many(self, numbers: Sequence[int], *, delayed: bool) -> Awaitable[object]:
-        """Add them with one call; delayed ones are due in a day."""
+        """Add jobs with one call; delayed ones are due in a day."""
         raise NotImplementedError
 
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
@@ -136,4 +136,4 @@ class AsyncContestant(PythonContestant):
 
 
 def _ignore(number: int) -> None:
-    """What the task does in a process that only adds jobs."""
+    """Do nothing: the task in a process that only adds jobs."""

@@ -159,7 +159,7 @@ class QueuePart(RoundPart):
         settings: Mapping[str, Mapping[str, str]],
         measurer: Measurer,
     ) -> None:
-        self.name = name  # type: ignore[misc]  # a part of the benchmark is a class elsewhere
+        self.name = name
         self.left_out = {}
         self._samples: dict[str, list[Sample]] = {each: [] for each in names}
         self._settings = settings

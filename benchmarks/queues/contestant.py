@@ -44,7 +44,7 @@ class PythonContestant(Contestant, ABC):
 
     @abstractmethod
     def fill(self, count: int) -> None:
-        """Add the jobs 0 to count - 1 in the quickest way there is."""
+        """Add the jobs 0 to count - 1 in the fastest way."""
 
     @abstractmethod
     def enqueue(self, count: int, setting: str) -> Cost:
@@ -60,11 +60,11 @@ class PythonContestant(Contestant, ABC):
 
     @abstractmethod
     def drain(self, count: int, setting: str) -> Cost:
-        """Run count jobs that wait, from the start of the first to the end of the last."""
+        """Run count waiting jobs. Measure from the start of the first to the end of the last."""
 
     @abstractmethod
     def send(self, pauses: Sequence[float]) -> None:
-        """After each pause, in seconds, add a job whose number is `load.clock_ns()` of then."""
+        """After each pause, in seconds, add a job whose number is `load.clock_ns()` then."""
 
     @abstractmethod
     def receive(self, count: int, ready: Callable[[], None]) -> list[float]:
@@ -80,7 +80,7 @@ class PythonContestant(Contestant, ABC):
         raise NotImplementedError
 
     def pick_up(self, pauses: Sequence[float]) -> list[float]:
-        """`send` and `receive` in one process."""
+        """Do `send` and `receive` in one process."""
         raise NotImplementedError
 
     def fill_delayed(self, count: int) -> None:

@@ -31,7 +31,7 @@ class Hasten(AsyncContestant):
 
     @abstractmethod
     def url(self) -> str:
-        """What the queue at `self.location` is opened with."""
+        """Return the URL of the store at `self.location`."""
 
     async def open(self) -> None:
         await self._queue.counts()

@@ -1,4 +1,4 @@
-"""The loops that make load, and what is counted in them: the same for all contestants."""
+"""The loops that make load and count it: the same for all contestants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ clock_ns = time.monotonic_ns
 
 
 class Cost(TypedDict):
-    """What a number of jobs took: time on the clock, and time of the processors."""
+    """What a number of jobs took: elapsed time, and processor time."""
 
     jobs: int
     seconds: float
@@ -23,7 +23,7 @@ class Cost(TypedDict):
 
 
 def amount(setting: str) -> int:
-    """The number in "100 threads"."""
+    """Return the number in "100 threads"."""
     return int(setting.partition(" ")[0])
 
 
@@ -38,7 +38,7 @@ class Meter:
 
 
 async def from_tasks(call: Callable[[int], Awaitable[object]], count: int, tasks: int) -> Cost:
-    """Call with each number below count, in so many concurrent tasks."""
+    """Call with each number below count, in concurrent tasks."""
     numbers = iter(range(count))
 
     async def caller() -> None:
@@ -51,7 +51,7 @@ async def from_tasks(call: Callable[[int], Awaitable[object]], count: int, tasks
 
 
 def from_threads(call: Callable[[int], object], count: int, threads: int) -> Cost:
-    """Call with each number below count, in so many threads."""
+    """Call with each number below count, in threads."""
     numbers = iter(range(count))
 
     def caller() -> None:
@@ -72,7 +72,7 @@ def from_threads(call: Callable[[int], object], count: int, threads: int) -> Cos
 
 
 async def one_by_one_awaited(call: Callable[[int], Awaitable[object]], count: int) -> list[float]:
-    """Call with each number below count. Returns how long each call took, in ms."""
+    """Call with each number below count. Return how long each call took, in ms."""
     taken: list[float] = []
     for number in range(count):
         start = time.perf_counter()
@@ -82,7 +82,7 @@ async def one_by_one_awaited(call: Callable[[int], Awaitable[object]], count: in
 
 
 def one_by_one(call: Callable[[int], object], count: int) -> list[float]:
-    """As `one_by_one_awaited`, for calls that block."""
+    """Do the same as `one_by_one_awaited`, with calls that block."""
     taken: list[float] = []
     for number in range(count):
         start = time.perf_counter()
@@ -92,20 +92,20 @@ def one_by_one(call: Callable[[int], object], count: int) -> list[float]:
 
 
 class Tally(Protocol):
-    """Counts the jobs that ran. Measures from the start of the first to the end of the last."""
+    """Counts jobs, and measures from the start of the first to the end of the last."""
 
     def ran(self, number: int) -> None:
-        """Called by the task with its number."""
+        """Count a job. The task calls this with its number."""
 
     def wait(self) -> None:
-        """Return once all have run."""
+        """Return when all jobs have run."""
 
     def cost(self) -> Cost:
-        """To be called when the worker has been stopped."""
+        """Return what the jobs took. To be called after the worker has stopped."""
 
 
 class LocalTally:
-    """For workers that run their jobs in this process, in one thread or many.
+    """Counts the jobs of workers in this process, in one thread or many.
 
     A job counts once, however often it runs.
     """
@@ -134,9 +134,9 @@ class LocalTally:
 
 
 class ForkedTally:
-    """For workers that fork processes to run their jobs in.
+    """Counts the jobs of workers that fork processes.
 
-    The time of the processors is that of these processes and ours from beginning to end.
+    The processor time is that of these processes and this one, from beginning to end.
     """
 
     def __init__(self, count: int) -> None:
@@ -171,9 +171,9 @@ def _cpu_of_all() -> float:
 
 
 class Waits:
-    """Notes how long jobs have waited whose number is `clock_ns()` of when they were added.
+    """Measures how long jobs waited. Their number is `clock_ns()` at the time they were added.
 
-    The first one only warms up: its sender has to open the store.
+    The first job only warms up: its sender has to open the store.
     """
 
     def __init__(self, count: int) -> None:

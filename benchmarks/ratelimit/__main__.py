@@ -13,6 +13,7 @@ from benchmarks.ratelimit.correctness import Correctness
 from benchmarks.ratelimit.hits import Hits
 from benchmarks.ratelimit.memory import Memory
 from benchmarks.ratelimit.on_redis import OnRedis
+from benchmarks.ratelimit.on_sqlite import OnSqlite
 from benchmarks.ratelimit.overhead import Overhead
 from benchmarks.ratelimit.overload import Overload
 from benchmarks.ratelimit.part import RateLimitPart, Sizes
@@ -22,7 +23,8 @@ from benchmarks.stores import RedisServer
 class RateLimits(Benchmark[Contestant, Sizes]):
     contestants = CONTESTANTS
     known_parts: ClassVar[dict[str, type[RateLimitPart]]] = {
-        part.name: part for part in (Hits, Overhead, OnRedis, Memory, Correctness, Overload)
+        part.name: part
+        for part in (Hits, Overhead, OnRedis, OnSqlite, Memory, Correctness, Overload)
     }
     part_names = tuple(known_parts)
     full = Sizes()

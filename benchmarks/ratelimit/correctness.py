@@ -1,4 +1,4 @@
-"""What gets past a limit, and who is kept out by mistake: facts, not targets."""
+"""How many requests pass a limit wrongly, or are denied wrongly: facts, not targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Correctness(RateLimitPart):
         return {}
 
     def round(self, number: int, report: Report) -> None:
-        """Once is enough: it is not about speed."""
+        """Measure once: this is not about speed."""
         if number == 1:
             super().round(number, report)
 
@@ -31,11 +31,11 @@ class Correctness(RateLimitPart):
             f"""
 correctness: {PARALLEL} logins of one client at once, under a limit of {limit} failed ones an hour.
 Bad: how many of the bad ones are tried ({limit} should be). Good: how many of the good ones get in.
-Later: how many of {limit} more good ones, one after the other, get in ({limit} should). Those
-without numbers can only count all logins. limits and throttled-py have no way of their own: they
-look first and count what has failed, as Flask-Limiter does.
+Later: how many of {limit} more good ones, one after the other, get in ({limit} should).
+Contestants without numbers can only count all logins. limits and throttled-py have no option for
+it: here they check first and count failures later, as Flask-Limiter does.
 Seam: the most that passes within one window under a limit of {SEAM_RATE.limit}, for a client that
-comes just before the window ends and does not stop."""
+starts just before the window ends and does not stop."""
         )
         lines = [line for name in self.lineup.names for line in self._lines(name)]
         if lines:

@@ -1,5 +1,5 @@
-// What the modules in works/ do, for express-rate-limit: node --expose-gc express.mjs WORK ARGUMENTS
-// Prints what it has found as JSON.
+// The workloads of workloads/ for express-rate-limit: node --expose-gc express.mjs NAME ARGUMENTS
+// Prints the result as JSON.
 import { IncomingMessage, ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import express from "express";
@@ -42,7 +42,7 @@ function peer(client) {
   return PEERS.get(client);
 }
 
-/** Answers with the response, once it has ended. */
+/** Resolves with the response when it has ended. */
 function call(app, path, client, method = "GET") {
   return new Promise((resolve, reject) => {
     const request = new IncomingMessage(peer(client));
@@ -53,7 +53,7 @@ function call(app, path, client, method = "GET") {
     const end = response.end;
     response.end = (...parts) => {
       end.apply(response, parts);
-      response.emit("finish"); // that the connection, which is none, has taken it
+      response.emit("finish"); // there is no connection that would emit it
       resolve(response);
       return response;
     };
@@ -81,20 +81,20 @@ function application(paths, storeOf = () => undefined) {
 }
 const unlimited = (paths) => application(Object.fromEntries(Object.keys(paths).map((p) => [p, []])));
 
-/** Of the processor, all threads. */
+/** Processor time of all threads. */
 function microseconds(start) {
   const { user, system } = process.cpuUsage(start);
   return user + system;
 }
 
-// The works -------------------------------------------------------------------------------------
+// The workloads ---------------------------------------------------------------------------------
 
 async function hits({ repeats }) {
   const store = new MemoryStore();
   store.init({ windowMs: 3_600_000 });
   const keys = Array.from({ length: 1_000 }, (_, n) => `client-${n}`);
   let ns = Infinity;
-  for (let n = 0; n < repeats * 5; n++) { // its compiler needs some thousands
+  for (let n = 0; n < repeats * 5; n++) { // the compiler needs some thousand calls
     const start = process.cpuUsage();
     for (const key of keys) await store.increment(key);
     ns = Math.min(ns, (microseconds(start) * 1e3) / keys.length);
@@ -119,14 +119,14 @@ async function overhead({ repeats }) {
     for (let n = 0; n < 10_000; n++) {
       await call(apps.bare_us, path, CLIENTS[n % CLIENTS.length]);
       response = await call(apps.us, path, CLIENTS[n % CLIENTS.length]);
-      // Limits that are far away are for requests that pass.
+      // High limits are for requests that pass.
       if (path !== "/denied" && response.statusCode !== 200) throw new Error(`${path} is denied`);
     }
     if (path === "/denied" && response.statusCode !== 429) throw new Error("is not denied");
     found[path] = { us: Infinity, bare_us: Infinity, headers: response.getHeaders() };
   }
   for (const [path, seen] of Object.entries(found)) {
-    for (let n = 0; n < repeats * 5; n++) { // its compiler goes on for long
+    for (let n = 0; n < repeats * 5; n++) { // the compiler optimizes for a long time
       for (const kind of ["bare_us", "us"]) {
         const start = process.cpuUsage();
         for (let i = 0; i < CALLS; i++) await call(apps[kind], path, CLIENTS[i]);
@@ -207,7 +207,7 @@ async function run(request, { count = Infinity, seconds = Infinity, denied = fal
   return done;
 }
 
-/** How many reach the server for each request, those of scripts not counted. */
+/** Returns how many commands reach the server for each request, without those of scripts. */
 async function commands(request, server, url, denied = false) {
   const monitor = await createClient({ url }).connect();
   let sent = 0;
@@ -224,7 +224,7 @@ async function commands(request, server, url, denied = false) {
   return sent / COUNTED;
 }
 
-/** All commands so far, those of scripts included. */
+/** Returns the number of all commands so far, with those of scripts. */
 async function executedBy(server) {
   let calls = 0;
   for (const line of (await server.info("commandstats")).split("\r\n")) {
@@ -264,7 +264,7 @@ async function memory({ url, keys, redis_keys }) {
   return found;
 }
 
-/** Of live objects: how much of the rest a process keeps is up to Node. */
+/** Returns the size of live objects: how much free memory a process keeps is up to Node. */
 function heap() {
   globalThis.gc();
   globalThis.gc();
@@ -308,12 +308,12 @@ async function allAtOnce(login, path) {
   const calls = [];
   for (let n = 0; n < 30; n++) {
     calls.push(call(login.app, path, "203.0.113.7", "POST").finally(() => login.answered++));
-    await turn(); // requests come one after the other: its store in memory needs that
+    await turn(); // its memory store needs requests that come one after the other
   }
   while (login.reached + login.answered < 30) await turn();
   login.open();
   const answers = await Promise.all(calls);
-  await turn(); // what it gives back when an answer has ended
+  await turn(); // for hits that it takes back after the response
   return answers;
 }
 
@@ -333,6 +333,6 @@ async function seam() {
   return passed;
 }
 
-const [work, options] = process.argv.slice(2);
-const found = await { hits, overhead, redis, memory, correctness }[work](JSON.parse(options));
+const [name, options] = process.argv.slice(2);
+const found = await { hits, overhead, redis, memory, correctness }[name](JSON.parse(options));
 process.stdout.write(`${JSON.stringify(found)}\n`, () => process.exit(0));

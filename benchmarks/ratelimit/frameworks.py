@@ -1,4 +1,4 @@
-"""The application in the frameworks that some limits are parts of."""
+"""The application in the frameworks that some libraries are made for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from benchmarks.ratelimit.application import BODY
 
 Decorate: TypeAlias = Callable[[str, Any], Any]
-"""Given a path and its endpoint, which takes a request."""
+"""Takes a path and its endpoint, and returns the endpoint with limits."""
 
 
 def starlette_application(paths: Iterable[str], decorate: Decorate | None = None) -> Any:
@@ -40,7 +40,7 @@ def fastapi_application(
         async def endpoint(request: Request) -> Response:
             return Response(BODY, media_type="application/json")
 
-        # Read when the route is made, where they would be names that are not there.
+        # FastAPI reads the annotations when the route is made, and could not resolve them as text.
         endpoint.__annotations__ = {"request": Request, "return": Response}
         decorated = decorate(path, endpoint) if decorate else endpoint
         app.get(path, dependencies=dependencies(path))(decorated)

@@ -27,9 +27,9 @@ class Hits(RateLimitPart):
         show_text(
             f"""
 hits: processor time of one rate in memory, {KEYS:,} keys in turn, awaited where it is a coroutine;
-the least of {self.sizes.repeats} times (Node: 5 times as many). Of hasten's: times what its
-Limiter.hit with a fixed window takes. Turning: the median of a hit while {MANY_KEYS:,} keys are
-known, with what it leaves to an event loop that comes round after it (alone: 1 to 2 µs)."""
+the least of {self.sizes.repeats} times (Node: 5 times as many). Of hasten's: how many times what
+hasten's Limiter.hit with a fixed window takes. Turning: the median of a hit while {MANY_KEYS:,}
+keys are known, with the work that it leaves to the event loop (which takes 1 to 2 µs alone)."""
         )
         lines = [
             self._line(name, algorithm)

@@ -1,4 +1,4 @@
-"""What a key takes."""
+"""The memory of a key."""
 
 from __future__ import annotations
 

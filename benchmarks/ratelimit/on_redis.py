@@ -1,4 +1,4 @@
-"""Requests that are counted on Redis."""
+"""Requests with limits that are counted on Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from benchmarks.ratelimit.contestant import CONTESTANTS, OURS, is_python_peer
 from benchmarks.ratelimit.part import RateLimitPart
-from benchmarks.ratelimit.workloads.redis import CLIENTS, CONCURRENT, COUNTED, POLICIES
+from benchmarks.ratelimit.workloads.client_requests import CLIENTS
+from benchmarks.ratelimit.workloads.redis import CONCURRENT, COUNTED, POLICIES
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short, shown
 

@@ -1,4 +1,4 @@
-"""What shedding load is good for."""
+"""The effect of load shedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Verdict
 
-WAYS: Final = {"without": "all that come", "with": "LoadSheddingMiddleware"}
+WAYS: Final = {"without": "every request", "with": "LoadSheddingMiddleware"}
 
 
 class Overload(RateLimitPart):
@@ -27,11 +27,11 @@ class Overload(RateLimitPart):
             return
         show_text(
             f"""
-overload: for {self.sizes.overload_seconds:g} s twice as many requests come as the application can
-answer: each is 20 ms of one of ten connections to a database. No peer sheds load."""
+overload: for {self.sizes.overload_seconds:g} s, twice as many requests arrive as the application
+can answer: each needs one of ten database connections for 20 ms. No peer sheds load."""
         )
         lines = [[title, *self._cells(way)] for way, title in WAYS.items()]
-        header = ["takes", "of the possible", "median, ms", "99 % within, ms", "refused"]
+        header = ["accepts", "of the possible", "median, ms", "99 % within, ms", "refused"]
         show_table("Overload", header, lines)
 
     def _cells(self, way: str) -> list[str]:

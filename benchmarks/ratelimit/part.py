@@ -29,7 +29,7 @@ class Sizes:
 
 
 class RateLimitPart(RoundPart):
-    """url is that of a Redis server that nobody else uses."""
+    """Runs the workload of the same name. url is that of a Redis server for this benchmark."""
 
     def __init__(self, names: Sequence[str], url: str, sizes: Sizes) -> None:
         self.lineup = Lineup([name for name in names if self.measures(name)])

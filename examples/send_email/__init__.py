@@ -1,1 +1,1 @@
-"""A web application that sends mail in the background and answers in pages: ``make demo``."""
+"""A web application with mail jobs, pages, fields, compression and limits: `make demo`."""

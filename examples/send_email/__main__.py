@@ -1,4 +1,4 @@
-"""Start a slow SMTP server and the web application, take the tour, go on serving."""
+"""Start a slow SMTP server and the web application, run the tour, keep serving."""
 
 import argparse
 import os
@@ -23,13 +23,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m examples.send_email",
         description=__doc__,
-        epilog="The environment variable PORT moves it from port 8000; 0 is any free one.",
+        epilog="The environment variable PORT sets the port (8000 by default); 0 is any free one.",
     )
     parser.add_argument(
-        "--once", action="store_true", help="end after the tour; status 0 if all was as promised"
+        "--once",
+        action="store_true",
+        help="end after the tour, with status 0 if all is as promised",
     )
     once = parser.parse_args().once
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as neatly as by Ctrl+C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl+C
     mailbox = Mailbox()
     with (
         listen_on(wanted_port()) as listener,
@@ -56,8 +58,8 @@ def wanted_port() -> int:
 
 
 def listen_on(port: int) -> socket.socket:
-    # asyncio turns Nagle's algorithm off, which would cost 40 ms for each answer, only where the
-    # protocol is named.
+    # With the protocol named, asyncio turns Nagle's algorithm off, which would delay each response
+    # by 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -67,19 +69,19 @@ def listen_on(port: int) -> socket.socket:
         listener.close()
         sys.exit(
             f"Cannot serve on port {port}: {exc.strerror}. "
-            "Name another one by PORT=…, or take any free one by PORT=0."
+            "Choose another port with PORT=…, or any free one with PORT=0."
         )
     return listener
 
 
 @contextmanager
 def serving(listener: socket.socket) -> Iterator[str]:
-    """Run the application in a thread. Yields its address."""
+    """Run the application in a thread. Yield its address."""
     server = uvicorn.Server(uvicorn.Config("examples.send_email.app:app", log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        with console.status(f"Making {POSTS:,} posts"):
+        with console.status(f"Creating {POSTS:,} posts"):
             while not server.started:
                 if not thread.is_alive():
                     sys.exit("The application did not start.")

@@ -1,6 +1,6 @@
-"""Log in. Each guess costs the server as much as it costs the client, so guesses are limited too.
+"""Log in. Checking a password is expensive on purpose, so logins are limited, too.
 
-Of all users only the first has a password, which is not much of a secret.
+Only the first user has a password: see `seed`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from examples.send_email.tables import User
 router = APIRouter(prefix="/api/auth")
 
 NOBODY: Final = f"$scrypt${'00' * 16}${'00' * 32}"
-"""Compared with where there is no such user, so that nobody learns that by the time it takes."""
+"""Is compared if there is no such user: the time of a response must not show which users exist."""
 
 
 class Login(BaseModel):
@@ -26,7 +26,9 @@ class Login(BaseModel):
     password: str = Field(max_length=1000)
 
 
-@router.post("/login", responses={401: {"description": "It is not the password of that user."}})
+@router.post(
+    "/login", responses={401: {"description": "The e-mail address or the password is wrong."}}
+)
 async def login(db: DB, given: Login) -> dict[str, str]:
     stored = await db.scalar(select(User.password_hash).where(User.email == given.email))
     if not await asyncio.to_thread(is_password, given.password, stored or NOBODY):
@@ -44,6 +46,6 @@ def hash_password(password: str, salt: bytes) -> str:
 def is_password(password: str, stored: str) -> bool:
     try:
         salt = bytes.fromhex(stored.split("$")[2])
-    except ValueError:  # made up, as those of most users here
+    except ValueError:  # a placeholder, as most users here have
         return False
     return hmac.compare_digest(hash_password(password, salt), stored)

@@ -1,10 +1,10 @@
-"""Posts and their authors: a client gets the page and the fields that it asks for.
+"""Posts and their authors, in pages and with the fields that a client selects.
 
-They are in a SQLite file that is made anew at each start, in a temporary folder that goes when the
-application ends.
+They are in a SQLite file that is created at each start, in a temporary folder that is deleted when
+the application ends.
 
-Cursors are signed with CURSOR_SECRET, 16 characters or more. Without it each process makes a random
-one: after its next start, and in any other process, its cursors are refused with 400.
+Cursors are signed with CURSOR_SECRET, 16 characters or more. Without it each process creates a
+random secret: other processes, and this one after a restart, reject its cursors with 400.
 """
 
 import logging
@@ -34,7 +34,7 @@ from hasten.fastapi import (
     Partial,
 )
 
-# What is not in these models never leaves the database: not the hash of a password.
+# Columns that are not in these models never leave the database, such as the password hash.
 
 
 class UserOut(BaseModel):
@@ -60,7 +60,7 @@ class PostOut(BaseModel):
 
 Users = Fields(UserOut, model=User, default=("id", "name", "email"), etag=True)
 Posts = Paginate(
-    Partial[PostOut],  # the client chooses among its fields
+    Partial[PostOut],  # the client selects among its fields
     model=Post,
     fields=Fields(PostOut, model=Post, default=("id", "title", "text", "created_at", "author")),
     sort=("created_at", "title"),
@@ -80,7 +80,10 @@ async def lifespan(_: object) -> AsyncIterator[None]:
         start = time.perf_counter()
         await seed(engine)
         logging.getLogger("uvicorn.error").info(
-            "%s posts made in %.1f s: %s/blog.db", f"{POSTS:,}", time.perf_counter() - start, folder
+            "created %s posts in %.1f s: %s/blog.db",
+            f"{POSTS:,}",
+            time.perf_counter() - start,
+            folder,
         )
         sessions.configure(bind=engine)
         try:
@@ -103,7 +106,7 @@ router = APIRouter(prefix="/api", lifespan=lifespan)
 async def posts(
     db: DB, q: Annotated[PageParams, Depends(Posts.params)]
 ) -> Page[Partial[PostOut]] | CursorPage[Partial[PostOut]]:
-    """By number, with the total, or by cursor: ``?cursor=`` is the first page of that kind."""
+    """Return a page by number, with the total, or by cursor; an empty `cursor` begins a walk."""
     return await Posts.page(db, select(Post), q)
 
 

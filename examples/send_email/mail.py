@@ -1,7 +1,7 @@
-"""Mail, sent in the background and the slow way.
+"""Mail that is sent in the background, and, for comparison, while the client waits.
 
-It leaves by the SMTP server at SMTP_HOST and SMTP_PORT. Jobs are kept where HASTEN_URL says, else
-in ``hasten.db``.
+SMTP_HOST and SMTP_PORT name the SMTP server. HASTEN_URL names the store of the jobs; the default is
+the file `hasten.db`.
 """
 
 import os
@@ -29,7 +29,7 @@ class Mail(BaseModel):
     text: str = Field(max_length=100_000)
 
 
-# The message id comes from the caller: should the task run twice, both mails have the same one.
+# The message id is an argument: if the task runs twice, both mails have the same id.
 @queue.task(attempts=5, backoff="exponential", timeout=30)
 async def send(mail: Mail, message_id: str) -> str:
     message = EmailMessage()
@@ -53,14 +53,14 @@ router = APIRouter(lifespan=lifespan)
 
 @router.post("/send-email", status_code=202)
 async def send_email(mail: Mail) -> dict[str, str]:
-    """Answer at once; a worker sends the mail."""
+    """Queue a mail and answer at once; a worker sends it."""
     job = await send.enqueue(mail, make_msgid(domain="example.org"))
     return {"status": "queued", "id": job.id}
 
 
 @router.post("/send-email-now")
 async def send_email_now(mail: Mail) -> dict[str, str]:
-    """Send the mail, then answer."""
+    """Send a mail, then answer."""
     message_id = await send(mail, make_msgid(domain="example.org"))
     return {"status": "sent", "message_id": message_id}
 
@@ -69,7 +69,7 @@ async def send_email_now(mail: Mail) -> dict[str, str]:
 async def mails(
     state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[dict[str, object]]:
-    """The newest mails in a state, without their texts."""
+    """Return the newest mails in a state, without their texts."""
     jobs = await queue.jobs(state, limit=limit, newest_first=True)
     return [
         {
@@ -93,7 +93,7 @@ async def counts() -> dict[State, int]:
 async def job_status(job_id: str) -> dict[str, object]:
     job = await queue.get(job_id)
     if job is None:
-        raise HTTPException(404, f"there is no job {job_id!r}")
+        raise HTTPException(404, f"no job {job_id!r}")
     return status(job)
 
 

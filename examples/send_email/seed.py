@@ -1,4 +1,4 @@
-"""What the blog holds: always the same users and posts, made up by arithmetic."""
+"""Fill the blog with users and posts, which are the same in each run."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ SENTENCE: Final = "It was slow, we looked at why, and it turned out to be someth
 
 
 async def seed(engine: AsyncEngine) -> None:
-    """Make the tables and fill them. Takes about a second."""
+    """Create the tables and fill them. Takes about a second."""
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         await connection.execute(insert(User), list(users()))
@@ -31,7 +31,7 @@ FIRST_HASH: Final = (
     "$scrypt$00112233445566778899aabbccddeeff"
     "$f5206d570fcd120bd1f23a8cd186bd87c04ac1db00e9ac1efca589774ae6ecb8"
 )
-"""Of "correct horse", the password of the first user."""
+"""The hash of "correct horse", the password of the first user."""
 
 
 def users() -> Iterator[dict[str, Any]]:
@@ -51,7 +51,7 @@ def posts() -> Iterator[dict[str, Any]]:
         yield {
             "title": f"{HOW[number * 7 % 10]} {WHAT[number // 10 % 10]}, part {number // 100 + 1}",
             "text": (SENTENCE * (number % 5 + 1)).rstrip(),
-            # Some at the same time, so that only the id tells them apart.
+            # Three posts have the same time, so that the id has to order them.
             "created_at": FIRST_DAY + timedelta(minutes=number // 3),
             "author_id": number * 13 % USERS + 1,
         }

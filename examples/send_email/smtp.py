@@ -1,4 +1,4 @@
-"""An SMTP server that is slow, as mail providers are, and remembers what it was sent."""
+"""An SMTP server that is slow, as mail providers are, and remembers the ids of messages."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ SECONDS_PER_MAIL = 3
 
 
 class Mailbox:
-    """Takes every mail, each after a while, many at a time."""
+    """Accepts every mail after some seconds, many at a time."""
 
     def __init__(self, seconds_per_mail: float = SECONDS_PER_MAIL) -> None:
         self._seconds_per_mail = seconds_per_mail
@@ -30,7 +30,7 @@ class Mailbox:
 
 @contextmanager
 def smtp_server(mailbox: Mailbox) -> Iterator[int]:
-    """Serve from a thread. Yields the port, which is a free one."""
+    """Serve from a thread, on a free port. Yield the port."""
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(
         loop.create_server(lambda: SMTP(mailbox, enable_SMTPUTF8=True), "127.0.0.1", 0)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Utc(TypeDecorator[datetime]):
-    """A time with its zone, which SQLite does not keep: there, all are UTC."""
+    """A time with a time zone. SQLite stores none, so all times are stored in UTC."""
 
     impl = DateTime
     cache_ok = True
@@ -20,7 +20,7 @@ class Utc(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: Utc}  # noqa: RUF012 - SQLAlchemy's way to say it
+    type_annotation_map = {datetime: Utc}  # noqa: RUF012 - SQLAlchemy's interface
 
 
 class User(Base):
@@ -36,7 +36,7 @@ class User(Base):
 
 class Post(Base):
     __tablename__ = "posts"
-    # One for each order that clients may ask for. Each ends in the primary key, as the orders do.
+    # One index for each order that clients can choose, with the primary key at the end.
     __table_args__ = (
         Index("posts_by_time", "created_at", "id"),
         Index("posts_by_title", "title", "id"),

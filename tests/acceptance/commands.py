@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-DEADLINE_SECONDS: Final = 30.0
+from tests.patience import DEADLINE_SECONDS
+
 HASTEN: Final = (sys.executable, "-P", "-m", "hasten")
 
 

@@ -20,10 +20,10 @@ from hasten.jobs import Job, Queue
 from hasten.jobs._record import JobRecord
 from hasten.jobs._states import State
 from tests.acceptance.app import QUEUE
+from tests.patience import DEADLINE_SECONDS
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
-DEADLINE_SECONDS: Final = 30.0
 """For each condition that is waited for: far more than it takes, far less than for ever."""
 
 

@@ -19,10 +19,10 @@ import pytest
 
 from hasten.jobs import Queue
 from tests.acceptance.web import CODINGS, EVENTS, WORDS
+from tests.patience import DEADLINE_SECONDS
 from tests.servers.programs import leave_out, program
 
 ROOT: Final = Path(__file__).parents[2]
-DEADLINE_SECONDS: Final = 60
 MAILS: Final = 300
 ANSWER: Final = f"/mails?state=delayed&limit={MAILS}"
 

@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 
 from hasten.jobs import Job, Queue, State
-from tests.acceptance.commands import DEADLINE_SECONDS, HASTEN, Command, environment, run
+from tests.acceptance.commands import HASTEN, Command, environment, run
+from tests.patience import DEADLINE_SECONDS
 
 APP: Final = """
 import asyncio, os, time

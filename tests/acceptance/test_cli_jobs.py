@@ -25,7 +25,8 @@ import pytest
 from hasten._cli import main
 from hasten.jobs import Queue, State, Worker
 from hasten.jobs._record import NewJob
-from tests.acceptance.commands import DEADLINE_SECONDS, HASTEN, environment, run
+from tests.acceptance.commands import HASTEN, environment, run
+from tests.patience import DEADLINE_SECONDS
 
 APP: Final = """
 from hasten.jobs import Queue

@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 
 from hasten.jobs import Queue
-from tests.acceptance.commands import DEADLINE_SECONDS, Command, run
+from tests.acceptance.commands import Command, run
+from tests.patience import DEADLINE_SECONDS
 
 # The applications are in a folder that only manage.py knows; many projects are laid out so. LOGGING
 # disables all loggers that it does not name: that is the default of dictConfig.

@@ -17,6 +17,7 @@ from hasten.jobs import Queue
 from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Runs, Site
+from tests.patience import DEADLINE_SECONDS
 from tests.servers.programs import program
 from tests.servers.redis import RedisServer
 from tests.servers.topologies import RedisCluster, SentinelPair
@@ -31,7 +32,7 @@ async def site_at(url: str, folder: Path) -> AsyncIterator[Site]:
 
 
 async def prove_it_works(site: Site, worker: Program) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             with contextlib.suppress(StoreError):
                 job = await site.add(app.step)

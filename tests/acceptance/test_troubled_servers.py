@@ -21,6 +21,7 @@ from hasten.jobs import Event, Job, Queue, QueueEvents, Worker
 from hasten.jobs._states import State
 from tests.acceptance import app
 from tests.acceptance.site import Program, Runs, Site
+from tests.patience import DEADLINE_SECONDS
 from tests.servers.redis import RedisServer
 
 RECOVERY_SECONDS = 10.0
@@ -182,7 +183,7 @@ async def _read_until(events: QueueEvents, id: str) -> list[Event]:
 
 
 async def _add_until_it_fails(site: Site, accepted: set[str]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:
                 accepted.add((await site.add(app.step, seconds=0.02)).id)

@@ -13,6 +13,7 @@ import msgspec
 from hasten.jobs._engine import Engine
 from hasten.jobs._record import Claim, Event, JobRecord, Lease, NewJob
 from hasten.jobs._states import State
+from tests.patience import DEADLINE_SECONDS
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ async def settled(engine: Engine, *outcomes: Any, now_ms: int = NOW) -> None:
 
 async def soon(awaitable: Awaitable[T]) -> T:
     """Its result; a test that would hang fails instead."""
-    return await asyncio.wait_for(awaitable, 10)
+    return await asyncio.wait_for(awaitable, DEADLINE_SECONDS)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""The program that writes the pages of the reference, as a module."""
+"""Import docs/generate.py, which writes the reference pages, as a module."""
 
 from __future__ import annotations
 

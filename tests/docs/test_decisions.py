@@ -1,4 +1,4 @@
-"""The list of decisions names each of them, by the number of its file."""
+"""The list of decisions has each page, with its number and title."""
 
 from __future__ import annotations
 

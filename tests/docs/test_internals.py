@@ -1,4 +1,4 @@
-"""The diagram of the states shows the ways that there are, and no other."""
+"""The state diagram shows exactly the transitions of the code."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def test_the_diagram_has_each_transition_once() -> None:
     assert sorted(drawn) == sorted(expected)
 
 
-def test_the_diagram_has_each_beginning_once() -> None:
+def test_the_diagram_has_each_initial_state_once() -> None:
     drawn = [target for source, target in arrows() if source == "[*]"]
     assert sorted(drawn) == sorted(INITIAL)

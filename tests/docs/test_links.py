@@ -1,4 +1,4 @@
-"""Links between pages lead to a file that exists, and to a heading that it has."""
+"""Links between pages lead to files and headings that exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINK: Final = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 _HEADING: Final = re.compile(r"^#+ +(.*?)\s*$", re.MULTILINE)
 _CODE: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
-# A file that is named in passing: `hasten/_sqlite.py`, or below that folder `jobs/_queue.py`.
+# A source file in a text: `hasten/_store.py`, or relative to that folder `jobs/_queue.py`.
 _FILE: Final = re.compile(r"`([\w/]+\.(?:py|sql))`")
 _FOLDERS: Final = (ROOT, ROOT / "src", ROOT / "src" / "hasten")
 _OF_THE_READER: Final = {"app.py", "conftest.py", "manage.py"}
@@ -25,7 +25,7 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page as the ends of links, by GitHub's rule."""
+    """Return the anchors of the headings of a page, by GitHub's rule."""
     kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(prose(page)))
     return {heading.replace(" ", "-") for heading in kept}
 
@@ -43,7 +43,7 @@ class TestPage:
             if anchor:
                 assert anchor in anchors(path), target
 
-    def test_source_files_that_are_named_exist(self, page: Path) -> None:
+    def test_source_files_in_texts_exist(self, page: Path) -> None:
         named = set(_FILE.findall(prose(page))) - _OF_THE_READER
         assert [n for n in named if not any((folder / n).is_file() for folder in _FOLDERS)] == []
 

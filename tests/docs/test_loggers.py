@@ -1,4 +1,4 @@
-"""The page about production names every logger that there is."""
+"""The page about production lists every logger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.docs.markdown import ROOT
 _LOGGER: Final = re.compile(r"""get(?:_l|L)ogger\(\s*"(hasten[.\w]*)"\s*\)""")
 
 
-def test_all_loggers_are_named() -> None:
+def test_all_loggers_are_listed() -> None:
     sources = (ROOT / "src").rglob("*.py")
     loggers = {name for path in sources for name in _LOGGER.findall(path.read_text("utf-8"))}
     page = (ROOT / "docs" / "howto" / "production.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The threat model: each promise has a test that exists, and nothing in a store is code."""
+"""Each promise of the threat model links an existing test; no stored data is executed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_each_promise_has_a_test() -> None:
             assert re.search(rf"^\s*((async )?def|class) {name}\b", source, re.MULTILINE), name
 
 
-def test_nothing_that_is_read_is_run() -> None:
+def test_no_stored_data_is_executed() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
@@ -35,5 +35,5 @@ def test_nothing_that_is_read_is_run() -> None:
                 case ast.ImportFrom(module=str(module)):
                     assert module.partition(".")[0] not in RUNS_DATA, path
                 case ast.Call(func=ast.Name(id=name)):
-                    # An annotation of a task is code of the application, never of a store.
+                    # Annotations of tasks are code of the application, never stored data.
                     assert name not in {"eval", "exec"} or path.name == "_arguments.py", path

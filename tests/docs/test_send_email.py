@@ -1,4 +1,4 @@
-"""The demo, as `make demo` runs it."""
+"""The demo works as `make demo` runs it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def demo(
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
-    """Read what it prints until the pattern is there; no further than the end of that line."""
+    """Read the output up to the line that has the pattern."""
     assert process.stdout is not None
     for line in process.stdout:
         if found := re.search(pattern, line):
@@ -61,20 +61,20 @@ Served = tuple[subprocess.Popen[str], str]
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """A demo that serves, in the middle of its tour, and its address."""
+    """Yield a demo that serves, while its tour runs, and its address."""
     with demo() as process:
         yield process, read_until(process, r"Serving on (http://\S+),")[1]
 
 
 def test_once_ends_after_the_tour_with_all_as_promised(served: Served) -> None:
-    """While another demo, on another port, serves in its own store."""
+    """Another demo may serve at the same time, on another port and in its own store."""
     with demo("--once") as process:
         out, err = process.communicate(timeout=90)
         assert (process.returncode, err) == (0, "")
         assert "21 of 21" in out
-        for coding in ("gzip", "br", "zstd"):
-            assert re.search(rf"in {coding}, .* [\d,]+ bytes, \d+\.\d times .* yes", out), out
-        assert re.search(r"by cursor, each once .* 100,000 of 100,000 .* yes", out), out
+        for encoding in ("gzip", "br", "zstd"):
+            assert re.search(rf"in {encoding}, .* [\d,]+ bytes, \d+\.\d times .* yes", out), out
+        assert re.search(r"read by cursor, each once .* 100,000 of 100,000 .* yes", out), out
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_unusual_lists_get_422(served: Served, wrong: str) -> None:
 
 def test_mails_are_listed_newest_first_and_compressed(served: Served) -> None:
     process, url = served
-    read_until(process, "What the tour saw")
+    read_until(process, "Results of the tour")
     answer = httpx.get(f"{url}/mails?limit=5", headers={"Accept-Encoding": "gzip, br, identity"})
     assert answer.headers["content-encoding"] == "br"
     mails = answer.json()
@@ -155,7 +155,7 @@ def get(served: Served, path: str, status: int = 200) -> Any:
     return answer.json()
 
 
-def test_posts_are_answered_in_pages(served: Served) -> None:
+def test_posts_are_returned_in_pages(served: Served) -> None:
     first = get(served, "/api/posts")
     assert list(first) == ["data", "pagination"]
     assert first["pagination"] == {"page": 1, "limit": 20, "total": 100_000}
@@ -168,14 +168,14 @@ def test_posts_are_answered_in_pages(served: Served) -> None:
     }
 
 
-def test_posts_are_sorted_by_what_was_asked_for(served: Served) -> None:
+def test_posts_are_sorted_by_the_requested_key(served: Served) -> None:
     posts = get(served, "/api/posts?sort=title&limit=100")["data"]
     titles = [post["title"] for post in posts]
     assert titles == sorted(titles)
     assert titles[0] == "Boring answers, part 1"
 
 
-def test_a_cursor_goes_on_where_its_page_ended(served: Served) -> None:
+def test_a_cursor_continues_after_its_page(served: Served) -> None:
     first = get(served, "/api/posts?cursor=&sort=title")
     assert first["data"] == get(served, "/api/posts?sort=title")["data"]
     assert first["pagination"]["prev_cursor"] is None
@@ -186,7 +186,7 @@ def test_a_cursor_goes_on_where_its_page_ended(served: Served) -> None:
     assert get(served, f"/api/posts?cursor={back}&sort=title")["data"] == first["data"]
 
 
-def test_only_the_fields_asked_for_are_answered(served: Served) -> None:
+def test_only_selected_fields_are_returned(served: Served) -> None:
     posts = get(served, "/api/posts?fields=author(name),id&limit=2")
     assert posts["data"] == [
         {"id": 100_000, "author": {"name": "Hedy 99"}},
@@ -198,7 +198,7 @@ def test_only_the_fields_asked_for_are_answered(served: Served) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/users/1?fields=", "/api/posts?fields=", "/api/posts?sort="])
-def test_a_secret_column_is_refused_as_if_there_were_none(served: Served, path: str) -> None:
+def test_a_secret_column_is_rejected_like_an_unknown_one(served: Served, path: str) -> None:
     refused = get(served, path + "password_hash", status=422)
     unknown = get(served, path + "no_such_field", status=422)
     assert str(refused) == str(unknown).replace("no_such_field", "password_hash")
@@ -223,11 +223,11 @@ def test_a_secret_column_is_refused_as_if_there_were_none(served: Served, path: 
         ("/api/users/1/", 404),
     ],
 )
-def test_what_a_client_cannot_have_meant_is_refused(served: Served, path: str, status: int) -> None:
+def test_invalid_requests_get_a_4xx_with_detail(served: Served, path: str, status: int) -> None:
     assert "detail" in get(served, path, status=status)
 
 
-def test_a_cursor_of_another_query_is_refused(served: Served) -> None:
+def test_a_cursor_of_another_query_is_rejected(served: Served) -> None:
     cursor = get(served, "/api/posts?cursor=")["pagination"]["next_cursor"]
     assert get(served, f"/api/posts?cursor={cursor}&limit=7&fields=id")["data"]
     assert get(served, f"/api/posts?cursor={cursor}&sort=title", status=400)
@@ -250,7 +250,7 @@ LOGIN = {"email": "ada.1@example.org", "password": "correct horse"}
     ],
 )
 def test_logins(served: Served, wrong: dict[str, str], status: int) -> None:
-    # Each is another client, behind a proxy that is trusted.
+    # Each request comes from another client, behind a trusted proxy.
     headers = {"X-Forwarded-For": f"203.0.113.{len(str(wrong))}"}
     answer = httpx.post(f"{served[1]}/api/auth/login", json={**LOGIN, **wrong}, headers=headers)
     assert answer.status_code == status
@@ -266,8 +266,8 @@ def test_too_many_wrong_logins(served: Served) -> None:
     assert httpx.post(url, json=LOGIN, headers=headers).status_code == 429
 
 
-def test_ends_neatly_by_ctrl_c(served: Served) -> None:
-    """Also right after it has taken on another mail."""
+def test_ctrl_c_ends_it_with_status_0(served: Served) -> None:
+    """It does so even if a mail was queued right before."""
     process, url = served
     read_until(process, r"Ctrl\+C ends it")
     assert httpx.post(f"{url}/send-email", json=MAIL).status_code == 202
@@ -276,7 +276,7 @@ def test_ends_neatly_by_ctrl_c(served: Served) -> None:
     assert (process.returncode, err) == (0, "")
 
 
-def test_ctrl_c_during_the_tour_is_no_success() -> None:
+def test_ctrl_c_during_the_tour_ends_it_with_status_130() -> None:
     # Not with warnings as errors: a signal in the middle of an import leaves its file unclosed.
     with demo("--once", warnings="default::DeprecationWarning") as process:
         read_until(process, "Serving on")
@@ -296,7 +296,7 @@ def test_a_busy_port_is_named_with_the_remedy() -> None:
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_an_invalid_port_is_rejected(port: str) -> None:
     with demo(port=port) as process:
         _, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (1, f"PORT={port}: expected a number from 0 to 65535\n")

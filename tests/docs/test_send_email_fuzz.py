@@ -1,8 +1,8 @@
-"""Whatever a client sends to the demo, it is answered, and by a status that was meant.
+"""The demo answers every request with an expected status.
 
-First by the demo's own OpenAPI, with requests that fit it and requests that do not, then by raw
-queries that no description knows of. In process: an exception of the application fails the test,
-and a response is checked as a strict server would.
+Requests are generated from the demo's OpenAPI document, valid and invalid ones, and from raw bytes.
+The application runs in this process: an exception fails the test, and responses are checked as a
+strict server would check them.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from tests.http.client import Exchange, Headers, Response
 # All in one event loop: that of the application.
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    # Not all orders that a client may think of have an index.
+    # Not every order that a client can request has an index.
     pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning"),
 ]
 
 SECRET: Final = b"$scrypt$"
-"""What the hash of every password begins with."""
+"""How every password hash begins."""
 
 STATUSES: Final = {200, 202, 304, 400, 401, 404, 422}
 
 CLIENTS: Final = IPv4Network("10.0.0.0/8").hosts()
-"""Each request is one of another client: limits are not what this is about."""
+"""Each request comes from another client, so that limits do not matter."""
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the application needs: a place for jobs, an SMTP server that makes nobody wait."""
+    """Provide a store for jobs, and an SMTP server that answers at once."""
     store = tmp_path_factory.mktemp("fuzz") / "jobs.db"
     with pytest.MonkeyPatch.context() as patch, smtp_server(Mailbox(0)) as port:
         patch.setenv("HASTEN_URL", f"sqlite:///{store}")
@@ -61,7 +61,7 @@ async def started(services: None) -> AsyncIterator[None]:
 async def answer_to(
     target: bytes, *, method: str = "GET", headers: Headers = (), body: bytes = b""
 ) -> Response:
-    """The response to a request whose bytes reach the application as a server hands them on."""
+    """Send a request to the application as a server would. Return the response."""
     path, _, query = target.partition(b"?")
     scope = {
         "type": "http",
@@ -87,21 +87,21 @@ async def answer_to(
     return response
 
 
-# By its own description --------------------------------------------------------------------------
+# Requests from the OpenAPI document
 
 REQUESTS: Final = [
     pytest.param(method.upper(), path, mode, id=f"{method.upper()} {path}, {mode}")
     for path, methods in app.openapi()["paths"].items()
     for method in methods
     for mode in ("positive", "negative")
-    # Nothing that could be sent there is wrong.
+    # These routes accept every request.
     if mode == "positive" or path not in {"/jobs", "/jobs/{job_id}"}
 ]
 
 
 @functools.cache
 def description() -> Any:
-    # Here, since it takes a second to import, and one of the processes of a run needs it.
+    # Imported here because it takes a second, and only one process of a run needs it.
     import schemathesis
 
     return schemathesis.openapi.from_dict(app.openapi())
@@ -113,7 +113,7 @@ def description() -> Any:
 async def test_requests_made_from_its_openapi(
     method: str, path: str, mode: str, data: st.DataObject
 ) -> None:
-    """Those that fit it, and those that do not."""
+    """Both valid and invalid requests are generated."""
     from schemathesis import GenerationMode
     from schemathesis.core import transport
 
@@ -144,7 +144,7 @@ async def test_requests_made_from_its_openapi(
 
 
 def as_bytes(content: object) -> bytes:
-    """What requests holds as text, bytes or None, as it would send it."""
+    """Return the bytes that `requests` would send for a text, bytes or None."""
     match content:
         case None:
             return b""
@@ -155,10 +155,10 @@ def as_bytes(content: object) -> bytes:
     raise TypeError(f"{type(content)} is not content")
 
 
-# By bytes ----------------------------------------------------------------------------------------
+# Requests from raw bytes
 
 CURSOR: Final = b"<cursor>"
-"""Stands for a cursor that the application gave out."""
+"""Is replaced by a cursor from the application."""
 
 NAMES: Final = (
     b"page limit sort cursor fields p%61ge PAGE page[] fields[] password_hash".split()
@@ -192,7 +192,7 @@ def every_byte(value: bytes) -> bytes:
 
 
 def broken(value: bytes) -> bytes:
-    """With escapes that are none."""
+    """Return a value with invalid escapes."""
     return b"%" + value + b"%zz%f"
 
 

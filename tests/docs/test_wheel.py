@@ -1,4 +1,4 @@
-"""What is installed is what is in the source folder, SQL and type marker included."""
+"""The wheel has all files of the source folder, also SQL, Lua and the type marker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def metadata(wheel: zipfile.Path) -> Message:
     return email.message_from_string(path.read_text(encoding="utf-8"))
 
 
-def test_holds_every_file_of_the_source(wheel: zipfile.Path) -> None:
+def test_has_every_file_of_the_source(wheel: zipfile.Path) -> None:
     source = {
         path.relative_to(ROOT / "src").as_posix()
         for path in (ROOT / "src").rglob("*")
@@ -60,7 +60,7 @@ def test_needs_one_package(metadata: Message) -> None:
     assert [name.split("<")[0] for name in needed if "extra ==" not in name] == ["msgspec"]
 
 
-def test_offers_the_extras_that_the_code_asks_for(metadata: Message) -> None:
+def test_has_the_extras_that_the_code_requires(metadata: Message) -> None:
     sources = (path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     asked = {name for text in sources for name in re.findall(r'\bextra="(\w+)"', text)}
     assert asked == {"cli", "compression", "fastapi", "redis", "sqlalchemy"}
@@ -70,7 +70,7 @@ def test_offers_the_extras_that_the_code_asks_for(metadata: Message) -> None:
     assert of_all == {line.partition(";")[0] for line in needed if "'all'" not in line}
 
 
-def test_says_in_one_line_what_there_is(metadata: Message) -> None:
+def test_the_summary_names_all_capabilities(metadata: Message) -> None:
     summary = metadata["Summary"]
     assert all(
         word in summary for word in ("jobs", "compression", "pagination", "field", "rate limits")

@@ -27,6 +27,7 @@ from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, orders
 from tests.http.client import Client, Headers, Receive, Response, Scope, Send, until
 from tests.http.hosts import Answer, Installed, Raw, start_message
+from tests.patience import DEADLINE_SECONDS
 
 SHARED: Headers = (*JSON, (b"etag", b'"1"'), (b"cache-control", b"public, max-age=60"))
 
@@ -359,7 +360,7 @@ class TestSingleFlight:
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
             assert isinstance(await exchange.ended(), asyncio.CancelledError)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             expect.coded(await site.get(), "gzip", ORDERS)
 
     async def test_two_event_loops_may_share_it(self, gate: Gate) -> None:

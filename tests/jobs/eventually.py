@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sized
 
 from hasten.jobs import Job, State
-
-DEADLINE_SECONDS = 20.0
+from tests.patience import DEADLINE_SECONDS
 
 
 async def until(condition: Callable[[], object]) -> None:

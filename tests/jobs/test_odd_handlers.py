@@ -23,6 +23,7 @@ from hasten.jobs._record import Claim
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until, until_state, until_true
+from tests.patience import DEADLINE_SECONDS
 
 
 class Unreadable(Exception):
@@ -426,7 +427,7 @@ class TestWorkersThatFail:
 
         monkeypatch.setattr(Worker, "_take_back", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
-            async with Worker(queue), asyncio.timeout(10):
+            async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
         assert "has failed and stops" in caplog.text
         task = asyncio.current_task()
@@ -440,7 +441,7 @@ class TestWorkersThatFail:
             raise ZeroDivisionError("a fault of ours")
 
         async def block() -> None:
-            async with Worker(queue), asyncio.timeout(10):
+            async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -608,7 +609,7 @@ class TestLoggingThatIsBroken:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         monkeypatch.setattr(Worker, "_take_back", broken_service)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
-            async with Worker(queue), asyncio.timeout(10):
+            async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
 
 
@@ -633,7 +634,7 @@ class TestStoppingUnderAttack:
         await worker.start()
         await started.wait()
         asyncio.get_running_loop().call_later(0.05, may_end.set)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await worker.stop()
         await job.refresh()
         assert (job.state, job.value) == (State.COMPLETED, "done")
@@ -671,7 +672,7 @@ class TestStoppingUnderAttack:
         else:
             await stop.enqueue()
             await until(lambda: worker._stopping)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await worker.stop()
         assert not running
         assert (await job.refresh()).state is State.WAITING
@@ -714,7 +715,7 @@ class TestStoppingUnderAttack:
 
         job = await run.enqueue()
         with pytest.raises(TypeError, match="a fault of ours"):
-            async with Worker(queue, grace=0), asyncio.timeout(10):
+            async with Worker(queue, grace=0), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
         assert (await job.refresh()).state is State.COMPLETED
 

@@ -31,6 +31,7 @@ from hasten.jobs import Context, Job, Queue, State, Task, Worker
 from hasten.jobs._options import Options
 from hasten.jobs._record import Added, NewJob
 from hasten.testing import ManualClock
+from tests.patience import DEADLINE_SECONDS
 
 
 async def send(address: str, subject: str = "Hello") -> str:
@@ -380,7 +381,7 @@ class TestLargeCalls:
         await asyncio.sleep(0)
         for task in asyncio.all_tasks() - {asyncio.current_task()} - set(jobs):
             task.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             answers = await asyncio.gather(*jobs, return_exceptions=True)
         assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[1000:])
         assert (await queue.add("send", "afterwards")).id

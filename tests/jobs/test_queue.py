@@ -18,6 +18,7 @@ from hasten.jobs import Queue, State, Worker
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._states import READY
+from tests.patience import DEADLINE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -292,7 +293,7 @@ class TestOpening:
         waiting = asyncio.create_task(job.result())
         await asyncio.sleep(0.05)  # no event tells that it waits
         await queue.aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(StoreUnavailable, match="it has been closed"):
                 await waiting
 

@@ -31,6 +31,7 @@ from hasten.jobs._engines import open_engine
 from hasten.jobs._record import End, EventPage, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state, until_true
+from tests.patience import DEADLINE_SECONDS
 
 
 async def settle_waiting() -> None:
@@ -134,7 +135,7 @@ class TestResult:
         monkeypatch.setattr(queue.engine, "ends", noted)
         jobs = await queue.add_many([("send", n) for n in range(35)])
         waiting = [asyncio.create_task(job.result()) for job in jobs]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while len(looks) < 6:
                 await queue.add("send")  # an event
         for wait in waiting:
@@ -415,7 +416,7 @@ async def until_gone(job: Job[Any]) -> None:
 
 async def collect(queue: Queue, count: int, *, after: str | None = None) -> list[Event]:
     found: list[Event] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         async for event in queue.events(after=after):
             found.append(event)
             if len(found) == count:

@@ -26,6 +26,7 @@ from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, RunU
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
+from tests.patience import DEADLINE_SECONDS
 
 
 class TestConcurrency:
@@ -580,7 +581,7 @@ class TestTrouble:
         worker = Worker(queue, grace=0)
         await worker.start()
         await started.wait()
-        async with self.locked(tmp_path), asyncio.timeout(10):
+        async with self.locked(tmp_path), asyncio.timeout(DEADLINE_SECONDS):
             await worker.stop()
         assert "these jobs run again when their leases expire" in caplog.text
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    func,
     select,
     text,
 )
@@ -440,3 +441,10 @@ def test_a_table_that_was_never_analyzed_is_counted(postgres: Connection) -> Non
         assert found == Count(30)
     finally:
         fresh.drop(postgres)
+
+
+def test_a_total_in_each_row_reads_the_whole_table(postgres: Connection) -> None:
+    """Why page and total are not one statement with `count(*) OVER ()`."""
+    in_each_row = select(*wide.c, func.count().over()).order_by(wide.c.id).limit(20)
+    alone = select(func.count()).select_from(wide)
+    assert buffers(postgres, in_each_row) > 50 * buffers(postgres, alone)

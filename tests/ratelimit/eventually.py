@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
 
-DEADLINE_SECONDS: Final = 20.0
+from tests.patience import DEADLINE_SECONDS
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:

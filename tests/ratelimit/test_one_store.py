@@ -14,6 +14,7 @@ from hasten import Store
 from hasten.errors import InvalidOption, LimitExceeded, StoreTimeout, StoreUnavailable
 from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware
 from hasten.testing import ManualClock
+from tests.patience import DEADLINE_SECONDS
 from tests.ratelimit.sites import PEER, Served
 from tests.ratelimit.stores import Clock, Oracle, client_of, prefix_of, url_of
 from tests.servers.redis import RedisServer
@@ -173,7 +174,7 @@ class TestAdministration:
         server.go_on()
         if what == "block":  # it was applied all the same
             other = Limiter("1/h", name="api", store=server.url)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 while (await other.peek("ada")).retry_after < 3500:
                     await asyncio.sleep(0)
             await other.aclose()

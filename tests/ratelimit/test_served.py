@@ -15,8 +15,7 @@ import uvicorn
 
 from hasten.ratelimit import Limit, RateLimitMiddleware
 from tests.http.client import App, Receive, Scope, Send, until
-
-DEADLINE: Final = 20
+from tests.patience import DEADLINE_SECONDS
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +89,7 @@ class Connection:
 async def connected(port: int) -> AsyncIterator[Connection]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             yield Connection(reader, writer)
     finally:
         writer.close()

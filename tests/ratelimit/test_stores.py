@@ -10,6 +10,7 @@ import pytest
 from hasten.ratelimit._counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from tests.patience import DEADLINE_SECONDS
 from tests.ratelimit.stores import SECOND, Clock, open_for_test
 
 ADA, BOB = digest("ada"), digest("bob")
@@ -72,7 +73,7 @@ class TestCancelling:
         else:
             assert token is not None
             await settle(store, token)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while not (await hit(store, place)).ok:  # what is given back may be on its way
                 await asyncio.sleep(0.001)
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import redis
 
+from tests.patience import DEADLINE_SECONDS
 from tests.servers.redis import RedisServer, free_port
 
-DEADLINE_SECONDS: Final = 30.0
 SERVICE: Final = "main"
 SLOTS: Final = 16384
 

@@ -120,3 +120,13 @@ def test_it_finds_what_a_process_can_do(capacity: int) -> None:
     found = list(limits(Level(20, usual_us=10_000, windows=20)))[-100:]
     assert capacity <= min(found)
     assert max(found) <= 2.5 * capacity + 2 * PROBE
+
+
+def test_an_overload_that_lasts_raises_the_limit_slowly() -> None:
+    """There is room for 10; 400, 1,000 and 3,000 windows are 40, 100 and 300 seconds."""
+    level, found = Level(20, usual_us=10_000, windows=20), {}
+    for number in range(1, 3_001):
+        in_flight = int(level.limit)
+        level = adapt(level, Window(10_000 * max(1, in_flight / 10), in_flight), BOUNDS)
+        found[number] = round(level.limit)
+    assert (found[400], found[1_000], found[3_000]) == (24, 27, 41)

@@ -14,11 +14,11 @@ import pytest
 
 from hasten import _sqlite
 from hasten._sqlite import Database
+from tests.patience import DEADLINE_SECONDS
 
 KIB = 1024
 LOG_BYTES = 256 * KIB
 FREE_PAGES = 16
-DEADLINE_SECONDS = 20.0
 
 
 @pytest.fixture(autouse=True)

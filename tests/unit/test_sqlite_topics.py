@@ -15,9 +15,9 @@ import pytest
 from hasten import _sqlite
 from hasten._inbox import FileWatch
 from hasten._sqlite import Database
+from tests.patience import DEADLINE_SECONDS
 
 TOPICS = [f"topic {number}" for number in range(50)]
-DEADLINE_SECONDS = 20.0
 
 
 def prepare(connection: sqlite3.Connection) -> None:

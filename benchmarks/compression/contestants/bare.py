@@ -1,4 +1,4 @@
-"""The application without compression: what the others' costs are counted from."""
+"""The application without compression: the baseline of the others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Bare(PythonContestant):
     remark = "no compression"
     packages = ("uvicorn", "uvloop", "httptools")
 
-    @staticmethod
-    def wrap(app: Application) -> Application:
+    @classmethod
+    def wrap(cls, app: Application) -> Application:
         return app
 
 

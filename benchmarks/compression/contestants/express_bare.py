@@ -1,4 +1,4 @@
-"""Express without compression: what Express' costs are counted from."""
+"""Express without compression: the baseline of Express."""
 
 from __future__ import annotations
 

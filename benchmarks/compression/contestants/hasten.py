@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 
@@ -10,12 +9,7 @@ class Hasten(PythonContestant):
     title = "hasten"
     remark = "defaults"
     packages = ("hasten", "brotli", "isal")
-
-    @staticmethod
-    def wrap(app: Application) -> Application:
-        from hasten.compression import CompressionMiddleware
-
-        return CompressionMiddleware(app)
+    middleware = "hasten.compression:CompressionMiddleware"
 
 
 CONTESTANT = Hasten

@@ -1,4 +1,4 @@
-"""Litestar's middleware, around the same application as all: not its router and serialization."""
+"""Litestar's middleware around the same application as the others, without Litestar's router."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmarks.compression.contestant import PythonContestant
 
 class Litestar(PythonContestant):
     title = "Litestar"
-    remark = "brotli, for a coding has to be chosen, at its default 5; else gzip at level 9"
+    remark = "brotli (an encoding has to be chosen) at its default 5; else gzip at level 9"
     packages = ("litestar", "brotli")
 
-    @staticmethod
-    def wrap(app: Application) -> Application:
+    @classmethod
+    def wrap(cls, app: Application) -> Application:
         from litestar.config.compression import CompressionConfig
         from litestar.middleware.compression import CompressionMiddleware
 

@@ -1,8 +1,7 @@
-"""Starlette's GZipMiddleware, as it comes."""
+"""Starlette's GZipMiddleware with its defaults."""
 
 from __future__ import annotations
 
-from benchmarks.asgi import Application
 from benchmarks.compression.contestant import PythonContestant
 
 
@@ -10,12 +9,7 @@ class Starlette(PythonContestant):
     title = "Starlette"
     remark = "defaults: gzip at level 9"
     packages = ("starlette",)
-
-    @staticmethod
-    def wrap(app: Application) -> Application:
-        from starlette.middleware.gzip import GZipMiddleware
-
-        return GZipMiddleware(app)
+    middleware = "starlette.middleware.gzip:GZipMiddleware"
 
 
 CONTESTANT = Starlette

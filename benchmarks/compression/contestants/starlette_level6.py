@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from benchmarks.asgi import Application
+from typing import ClassVar
+
 from benchmarks.compression.contestant import PythonContestant
 
 
 class StarletteLevel6(PythonContestant):
     title = "Starlette, level 6"
-    remark = "zlib's own default level, which most who tune it choose"
+    remark = "gzip at level 6, the default level of zlib"
     packages = ("starlette",)
-
-    @staticmethod
-    def wrap(app: Application) -> Application:
-        from starlette.middleware.gzip import GZipMiddleware
-
-        return GZipMiddleware(app, compresslevel=6)
+    middleware = "starlette.middleware.gzip:GZipMiddleware"
+    options: ClassVar = {"compresslevel": 6}
 
 
 CONTESTANT = StarletteLevel6

@@ -9,7 +9,9 @@ from benchmarks.queues.hasten import Hasten
 
 
 class HastenSqlite(Hasten):
-    remark = "defaults: all but claims is flushed, finished jobs are kept with results and events"
+    remark = (
+        "defaults: everything but claims is flushed; finished jobs are kept with results and events"
+    )
     packages = ("hasten", "msgspec")
     parts = frozenset({"enqueue", "bulk", "lone", "drain", "pickup", "pickup_here", "depth"})
     settings: ClassVar = {

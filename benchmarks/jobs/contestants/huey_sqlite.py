@@ -15,29 +15,28 @@ from benchmarks.queues.load import Cost
 
 class HueySqlite(PythonContestant):
     title = "huey"
-    remark = "fsync=True: each commit is flushed, as ours"
+    remark = "fsync=True: each commit is flushed, as with hasten"
     packages = ("huey",)
     parts = frozenset({"enqueue", "lone", "drain", "pickup"})
     settings: ClassVar = {
-        # Threads share one connection behind a lock; 2 and 100 were never faster by more than
-        # runs differ.
+        # Threads share one connection behind a lock; 2 and 100 threads were not faster by more
+        # than the noise.
         "enqueue": ("1 thread", "8 threads"),
-        # Processes share the file, and wait for its lock by sleeping: more than two were slower.
-        # Greenlets need gevent and help tasks that wait, which this one does not.
+        # Processes share the file, and sleep while they wait for its lock: more than two were
+        # slower. Greenlets need gevent and help tasks that wait, which this task does not.
         "drain": ("1 thread", "2 threads", "1 process", "2 processes"),
     }
     share = 0.2
 
-    # None, huey's default, leaves it to SQLite, which was most likely built to flush each commit,
-    # too. True says so.
+    # None, huey's default, leaves it to SQLite, most builds of which flush each commit, too.
     fsync = True
 
     def __init__(self, location: str) -> None:
         from huey import SqliteHuey
 
-        logging.disable(logging.INFO)  # two lines for each job
-        # Without results, adding returns no handle for them. They would cost nothing else: huey
-        # does not store a None. Its cache of 8 MB was as fast as one of 64.
+        logging.disable(logging.INFO)  # it logs two lines for each job
+        # Without results, adding a job creates no handle for the result. It saves nothing else, as
+        # huey does not store a None. Its cache of 8 MB was as fast as one of 64 MB.
         self._huey = SqliteHuey(
             "bench", filename=str(Path(location) / "huey.db"), fsync=self.fsync, results=False
         )
@@ -48,7 +47,7 @@ class HueySqlite(PythonContestant):
         self._ran(number)
 
     def fill(self, count: int) -> None:
-        # huey has no call for many. This puts in what its own call does, in one transaction.
+        # huey has no call for many jobs. This inserts the rows of its call, in one transaction.
         storage = self._huey.storage
         rows = (
             (self._huey.name, self._huey.serialize_task(self._task.s(number)), 0)
@@ -96,8 +95,7 @@ class HueySqlite(PythonContestant):
             worker_type=kind,
             periodic=False,
             check_worker_health=False,
-            # An idle worker looks for jobs every 10 ms, as ours does for those of other
-            # processes. huey's default is every 100 ms, growing to 10 s.
+            # An idle worker polls every 10 ms. huey's default is every 100 ms, growing to 10 s.
             initial_delay=0.01,
             max_delay=0.01,
             backoff=1,
@@ -105,7 +103,7 @@ class HueySqlite(PythonContestant):
 
 
 def _ignore(number: int) -> None:
-    """What the task does in a process that only adds jobs."""
+    """Do nothing: the task in a process that only adds jobs."""
 
 
 CONTESTANT = HueySqlite

@@ -1,4 +1,4 @@
-"""huey with its SQLite storage, without flushing: its fastest, and not what we promise."""
+"""huey with its SQLite storage, without flushing: its fastest setting, less durable than hasten."""
 
 from __future__ import annotations
 

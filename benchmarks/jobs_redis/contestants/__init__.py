@@ -1,5 +1,5 @@
-"""The contestants: each module in this folder is one, and names its class `CONTESTANT`.
+"""The contestants: each module is one, and names its class `CONTESTANT`.
 
-Their libraries are imported when an object is made, in the process that measures it; so the
-classes can be read where a library is missing.
+A library is imported when an object is made, in the process of a verb, so that the classes can be
+imported where the library is missing.
 """

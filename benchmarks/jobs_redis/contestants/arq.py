@@ -12,13 +12,13 @@ from benchmarks.jobs_redis.asynchronous import OnUvloop, running
 
 class Arq(OnUvloop):
     title = "arq"
-    remark = "keeps no results; looks for jobs every 20 ms (default 500); at least once"
+    remark = "keeps no results; polls every 20 ms (default 500); at least once"
     packages = ("arq",)
     environment = "arq"
     parts = frozenset({"enqueue", "drain", "pickup", "memory"})
     settings: ClassVar = {
         "enqueue": ("100 tasks",),
-        # It takes no more than these each time that it looks.
+        # This is also how many jobs it takes with each poll.
         "drain": ("500 at once",),
     }
     share = 0.05

@@ -1,4 +1,4 @@
-"""BullMQ in Node, its home: the verbs are in bullmq.mjs."""
+"""BullMQ in Node: the verbs are in bullmq.mjs."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Dramatiq(PythonContestant):
 
 
 def _ignore(number: int) -> None:
-    """What the task does in a process that only adds jobs."""
+    """Do nothing: the task in a process that only adds jobs."""
 
 
 CONTESTANT = Dramatiq

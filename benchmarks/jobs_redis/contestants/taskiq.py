@@ -33,10 +33,10 @@ class Taskiq(OnUvloop):
         await self._broker.startup()
 
     async def close(self) -> None:
-        """As all here, it ends with the process."""
+        """Do nothing: connections end with the process."""
 
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
-        # Cancelled at the wrong moment, its worker waits for ever. So nothing is cancelled.
+        # Cancelled at the wrong moment, its worker waits forever. So nothing is cancelled.
         import uvloop
 
         result: T = uvloop.new_event_loop().run_until_complete(work)

@@ -96,7 +96,9 @@ def _add_plain(site: Site, path: str, engine: Any, statement: Any, names: Sequen
 
 def _answer(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) -> Response:
     total = rows[0][len(names)] if rows and len(rows[0]) > len(names) else None
-    data = [dict(zip(names, row, strict=False)) for row in rows]  # without the total behind them
+    data = [
+        dict(zip(names, row, strict=False)) for row in rows
+    ]  # without the total, the last column
     pagination = {"page": number, "limit": limit, "total": total}
     return _json({"data": data, "pagination": pagination})
 

@@ -39,7 +39,7 @@ class FastapiPagination(Contestant):
     title = "fastapi-pagination"
     remark = (
         "Page, with subquery_count=False and unique=False; CursorPage; "
-        "UseIncludeTotal(False) where no total is asked for, for CursorPage, too, counts otherwise"
+        "UseIncludeTotal(False) where there is no total, also for CursorPage, else it counts"
     )
     packages = ("fastapi-pagination", "sqlakeyset")
     counts = frozenset(PAGES)

@@ -1,4 +1,4 @@
-"""FastAPI by hand, as its tutorial has it: LIMIT, OFFSET, count(*), entities through pydantic."""
+"""FastAPI by hand, as in its tutorial: LIMIT, OFFSET, count(*), entities through pydantic."""
 
 from typing import Annotated, Any
 

@@ -44,7 +44,7 @@ class Hasten(Contestant):
             for kind, count in COUNTS.items():
                 pages = Paginate(PostOut, model=table, default_sort=NEWEST.sort(), count=count)
                 add_pages(site, f"/{name}/{kind}", engine, table, pages)
-        # As the database has them by itself: the others do not choose, and all have to agree.
+        # NULLs where the database puts them: the others cannot choose, and all have to agree.
         score = SortKey("score", nulls=database.nulls)
         for name, order in ORDERS.items():
             walk = Paginate(

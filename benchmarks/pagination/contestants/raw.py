@@ -44,7 +44,8 @@ class Raw(Contestant):
 
 
 def _page_sql(table: str, kind: str) -> str:
-    """The total is told of the rows of the page: beside all that are skipped it would be dear."""
+    """Return the SQL of a page. The total is added outside, so that it is not computed for the rows
+    that OFFSET skips."""
     page = f"SELECT {', '.join(NAMES)} FROM {table} {NEWEST} LIMIT $1 OFFSET $2"
     match kind:
         case "exact":
@@ -122,8 +123,10 @@ def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
 
 
 def _named(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
-    found = [dict(zip(names, row, strict=False)) for row in rows]  # without the total behind them
-    if found and isinstance(found[0].get("created_at"), str):  # SQLite's: with a space
+    found = [
+        dict(zip(names, row, strict=False)) for row in rows
+    ]  # without the total, the last column
+    if found and isinstance(found[0].get("created_at"), str):  # SQLite's text, with a space
         for row in found:
             row["created_at"] = row["created_at"].replace(" ", "T")
     return found

@@ -1,4 +1,4 @@
-"""sqlakeyset without a web framework's help: the walk alone."""
+"""sqlakeyset in handlers of its own, for walks only."""
 
 from typing import Annotated, Any
 

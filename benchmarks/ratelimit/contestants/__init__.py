@@ -1,5 +1,5 @@
-"""The contestants: each module in this folder is one, and names its class `CONTESTANT`.
+"""The contestants: each module is one, and names its class `CONTESTANT`.
 
-Their libraries are imported when something is made, in the process that works with it; so the
-classes can be read where a library is missing.
+A library is imported by the methods, in the process of a workload, so that the classes can be
+imported where the library is missing.
 """

@@ -9,7 +9,7 @@ class ExpressRateLimit(NodeContestant):
     title = "express-rate-limit, Node"
     remark = (
         "fixed window, draft-8 and X-RateLimit headers; on Redis with node-redis, which sends what"
-        " one tick asks together; alone: increment of its stores"
+        " one tick of the event loop sends at once; alone: increment of its stores"
     )
     packages = ("node", "express", "express-rate-limit", "rate-limit-redis", "redis")
     algorithms = ("fixed window",)

@@ -71,7 +71,7 @@ def _limiter(rates: Sequence[Rate], algorithm: str, url: str | None) -> Any:
         return InMemoryBucket(pyrate_rates, fixed)
 
     class BucketOfEach(BucketFactory):  # type: ignore[misc, unused-ignore]
-        """A bucket for each name, as its documentation shows; none of these have to leak."""
+        """Makes a bucket for each name, as its documentation shows; these do not need to leak."""
 
         def __init__(self) -> None:
             self._buckets: dict[str, Any] = {}

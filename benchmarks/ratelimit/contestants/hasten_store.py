@@ -1,4 +1,4 @@
-"""hasten's store in memory, asked as its middleware asks: what a hit takes without a `Limiter`."""
+"""hasten's store in memory, called as the middleware calls it, without a `Limiter`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.ratelimit.contestant import Hit, PythonContestant, Rate
 
 class HastenStore(PythonContestant):
     title = "hasten, its store"
-    remark = "MemoryStore.hit_one with the check of each client at hand, as the middleware has it"
+    remark = "MemoryStore.hit_one with a prepared check for each client, as in the middleware"
     packages = ("hasten",)
     algorithms = ("fixed", "sliding", "gcra")
     has_application = False

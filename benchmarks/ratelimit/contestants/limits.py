@@ -34,7 +34,7 @@ class Limits(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        """As Flask-Limiter does with `deduct_when`: look first, and count when it has failed."""
+        """Check first, and count after a failure, as Flask-Limiter does with `deduct_when`."""
         strategy, item = _strategy(cls.algorithms[0], None), _item(rate)
 
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,8 +59,7 @@ def _strategy(algorithm: str, url: str | None) -> Any:
 
     storage: Any = MemoryStorage()
     if url is not None:
-        # Its other client, coredis, has to be opened in a way of its own since 6.0, which limits
-        # does not know.
+        # The other client that it knows, coredis, has to be opened differently since coredis 6.0.
         storage = RedisStorage(f"async+{url}", implementation="redispy")
     strategy: Any = STRATEGIES[algorithm]
     return strategy(storage)

@@ -33,7 +33,7 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
     from litestar.stores.redis import RedisStore
 
     def identifier(start: str) -> Any:
-        # Policies would share a count: the identifier has to tell them apart.
+        # Policies would share a count: the identifier has to differ.
         return lambda request: start + request.scope["client"][0]
 
     def middleware(path: str) -> list[Any]:
@@ -49,7 +49,7 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
         async def endpoint(request: Request[Any, Any, Any]) -> Response[bytes]:
             return Response(BODY, media_type=MediaType.JSON)
 
-        # Read when the handler is made, where they would be names that are not there.
+        # Litestar reads the annotations when the handler is made: it could not resolve text.
         endpoint.__annotations__ = {"request": Request, "return": Response[bytes]}
         return get(path, middleware=middleware(path) if is_limited else [])(endpoint)
 
@@ -62,7 +62,7 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
 
 
 def _rate(rate: Rate) -> Any:
-    """It has four windows to choose from: a longer one stands for its unit."""
+    """Return one of the four windows that it has: the longest that is not longer than this one."""
     unit = max(seconds for seconds in UNITS if seconds <= rate.seconds)
     return UNITS[unit], rate.limit
 

@@ -10,7 +10,7 @@ from benchmarks.asgi import Application, Message, Receive, Scope, Send
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 
-ROOM = 2_000_000  # it forgets all but 1,024 keys by default, blocked ones too
+ROOM = 2_000_000  # by default it keeps 1,024 keys, and forgets blocked ones, too
 
 
 class Throttled(PythonContestant):
@@ -56,7 +56,7 @@ class Throttled(PythonContestant):
         store = _store(url)
 
         def key(number: int) -> Any:
-            # Policies of one route would share a count: the key has to tell them apart.
+            # Policies of one route would share a count: the key has to differ.
             return lambda request: f"{number}:{get_remote_address(request)}"
 
         def limited(path: str, endpoint: Any) -> Any:
@@ -78,7 +78,7 @@ class Throttled(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        """Look first, and count when it has failed: it has no other way."""
+        """Check first, and count after a failure: the library has no option for it."""
         throttled = _throttled(rate, cls.algorithms[0], _store(None))
 
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""What is done in a contestant's process: a module for each work, with a coroutine `measure`.
+"""What runs in the process of a contestant: a module for each workload, with a coroutine `measure`.
 
 express.mjs does the same in Node.
 """

@@ -1,17 +1,22 @@
-"""Requests of a contestant, by its library alone or through its application."""
+"""Requests of clients, to a library alone or to an application with limits."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import itertools
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from benchmarks.asgi import Application
-from benchmarks.ratelimit.application import call
+from benchmarks.ratelimit.application import call, clients
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
 
+CLIENTS: Final = clients(1_000)
+
 Request: TypeAlias = Callable[[str], Awaitable[bool]]
-"""Whether a client's request passed."""
+"""Sends a request of a client, and returns whether it passed."""
 
 
 def by_library(
@@ -36,10 +41,38 @@ def by_application(app: Application, path: str) -> Request:
     return request
 
 
-def in_the_first_way(
-    contestant: type[PythonContestant], rate: Rate, url: str | None = None
-) -> Request:
-    """By its first algorithm, or through an application where it is a part of one."""
+def by_default(contestant: type[PythonContestant], rate: Rate, url: str | None = None) -> Request:
+    """Return requests to the library, or to an application if the library is only a part of one."""
     if contestant.algorithms:
         return by_library(contestant, contestant.algorithms[0], [rate], url)
     return by_application(contestant.application({"/one": [rate]}, url=url), "/one")
+
+
+async def repeat(
+    request: Request,
+    *,
+    concurrent: int,
+    count: int | None = None,
+    seconds: float = 0.0,
+    denied: bool = False,
+) -> int:
+    """Send so many requests, or as many as fit into the time. Return how many it were.
+
+    Each of the concurrent callers sends the next request when its last one was answered. denied
+    says whether all requests have to be denied; else all have to pass.
+    """
+    numbers = itertools.count()
+    end = time.perf_counter() + seconds
+    done = 0
+
+    async def caller() -> None:
+        nonlocal done
+        for number in numbers:
+            if number >= count if count is not None else time.perf_counter() > end:
+                return
+            if await request(CLIENTS[number % len(CLIENTS)]) is denied:
+                raise AssertionError("passed" if denied else "was denied")
+            done += 1
+
+    await asyncio.gather(*(caller() for _ in range(concurrent)))
+    return done

@@ -1,4 +1,4 @@
-"""What gets past a limit, and who is kept out by mistake."""
+"""How many requests pass a limit wrongly, or are denied wrongly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.asgi import Answer, Application
 from benchmarks.ratelimit.application import Logins, call
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.workloads.client_requests import Request, by_library, in_the_first_way
+from benchmarks.ratelimit.workloads.client_requests import Request, by_default, by_library
 
 PARALLEL: Final = 30
 LOGIN_RATE: Final = Rate(5, 3_600)
@@ -24,7 +24,7 @@ async def measure(contestant: type[PythonContestant]) -> dict[str, Any]:
         requests = {
             algorithm: by_library(contestant, algorithm, [SEAM_RATE], None)
             for algorithm in contestant.algorithms
-        } or {"": in_the_first_way(contestant, SEAM_RATE)}
+        } or {"": by_default(contestant, SEAM_RATE)}
         passed = await asyncio.gather(*map(_seam, requests.values()))
         return {
             "logins": await _logins(contestant),
@@ -33,7 +33,7 @@ async def measure(contestant: type[PythonContestant]) -> dict[str, Any]:
 
 
 async def _logins(contestant: type[PythonContestant]) -> dict[str, int] | None:
-    """How many of the bad ones were tried, and how many of the good ones got in, then and later."""
+    """Return how many bad logins were tried, and how many good ones got in, at once and later."""
     bad, good = Logins(), Logins()
     for_bad, for_good = (contestant.logins(app, LOGIN_RATE) for app in (bad, good))
     if for_bad is None or for_good is None:
@@ -52,7 +52,7 @@ async def _logins(contestant: type[PythonContestant]) -> dict[str, int] | None:
 
 
 async def _all_at_once(app: Application, logins: Logins, path: str) -> Sequence[Answer]:
-    """All are under way, or refused, before the first one ends."""
+    """Send all requests. Each reaches the application or is refused before the first one ends."""
     calls = [asyncio.ensure_future(call(app, path, CLIENT, method="POST")) for _ in range(PARALLEL)]
     for each in calls:
         each.add_done_callback(lambda _: logins.arrivals.release())
@@ -63,10 +63,10 @@ async def _all_at_once(app: Application, logins: Logins, path: str) -> Sequence[
 
 
 async def _seam(request: Request) -> int:
-    """How many pass within one window, for a client that knows where it ends.
+    """Return how many requests pass within one window, for a client that knows when it ends.
 
-    One request begins a window at a full second. Just before its end come as many as are let
-    through, and from then on, for as long as a window is, always again.
+    One request begins a window at a full second. Just before its end the client starts to send as
+    many requests as pass, and goes on for the length of a window.
     """
     start = time.time() // 1 + 1.005
     await asyncio.sleep(start - time.time())

@@ -1,6 +1,6 @@
 """A hit of the library alone, in memory: one rate for each of some keys.
 
-Time is that of the processor, which others who use the machine do not add to.
+The time is processor time, because other processes do not add to it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ KEYS: Final = 1_000
 MANY_KEYS: Final = 10_000
 RATE: Final = Rate(1_000_000, 3_600)
 
-# Some clean up whenever the event loop comes round, and look at all keys then. Here it comes round
-# after each hit, as it does between requests.
+# Some libraries clean up in the event loop, and visit all keys then. Here the loop runs after each
+# hit, as it does between requests.
 TURNS: Final = 200
 TURNS_SECONDS: Final = 1.0
 
 
 async def measure(contestant: type[PythonContestant], *, repeats: int) -> dict[str, Any]:
-    """By algorithm: ns of a hit, the fastest of so many repetitions; and µs among many keys."""
+    """Return by algorithm the ns of a hit, the least of some times, and µs among many keys."""
     gc.disable()
     found: dict[str, Any] = {}
     for algorithm in contestant.algorithms:
@@ -55,7 +55,7 @@ async def _ns(hit: Any, keys: list[str]) -> float:
 
 
 async def _turning_us(hit: Hit) -> float:
-    """Of a hit and what it leaves to the event loop, while many keys are known."""
+    """Return the time of a hit and of what it leaves to the event loop, among many keys."""
     for number in range(MANY_KEYS):
         await _hit_once(hit, f"other-{number}")
     await asyncio.sleep(0)

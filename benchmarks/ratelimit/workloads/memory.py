@@ -1,4 +1,4 @@
-"""What a key takes: in this process, and on Redis."""
+"""The memory of a key, in this process and on Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import redis
 
 from benchmarks.ratelimit.application import clients
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.workloads.client_requests import in_the_first_way
+from benchmarks.ratelimit.workloads.client_requests import by_default
 
 RATE: Final = Rate(100, 900)
 FIRST: Final = 1_000  # the keys before those that are counted
@@ -19,8 +19,8 @@ FIRST: Final = 1_000  # the keys before those that are counted
 async def measure(
     contestant: type[PythonContestant], *, url: str, keys: int, redis_keys: int
 ) -> dict[str, Any]:
-    """Bytes for a key, as resident memory grows, and as the server says of itself."""
-    request = in_the_first_way(contestant, RATE)
+    """Return the bytes of a key: growth of resident memory, and of the server's `used_memory`."""
+    request = by_default(contestant, RATE)
     names = iter(clients(FIRST + keys))
     for _ in range(FIRST):
         await request(next(names))
@@ -39,7 +39,7 @@ async def measure(
 async def _on_redis(contestant: type[PythonContestant], url: str, keys: int) -> float:
     with redis.Redis.from_url(url) as server:
         server.flushall()
-        request = in_the_first_way(contestant, RATE, url)
+        request = by_default(contestant, RATE, url)
         await request("203.0.113.1")  # connections, scripts
         before = server.info("memory")["used_memory"]
         for name in clients(keys):

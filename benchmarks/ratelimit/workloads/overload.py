@@ -1,4 +1,4 @@
-"""A process that is asked for twice as much as it can do, with and without load shedding."""
+"""A process that gets twice as many requests as it can answer, with and without load shedding."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 from benchmarks.asgi import Application, Message, Receive, Scope, Send
 from benchmarks.ratelimit.contestant import PythonContestant
 
-PLACES: Final = 10
+CONNECTIONS: Final = 10
 WORK_SECONDS: Final = 0.02
-POSSIBLE: Final = PLACES / WORK_SECONDS
+POSSIBLE: Final = CONNECTIONS / WORK_SECONDS
 """Requests a second."""
 
 SCOPE: Final = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("a", 1)}
@@ -29,11 +29,11 @@ async def measure(contestant: type[PythonContestant], *, seconds: float) -> dict
 
 
 def database() -> Application:
-    """What each request does is one query, for which there are so many connections."""
-    places = asyncio.Semaphore(PLACES)
+    """Return an application whose requests each make one query, over a few connections."""
+    connections = asyncio.Semaphore(CONNECTIONS)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async with places:
+        async with connections:
             await asyncio.sleep(WORK_SECONDS)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
@@ -44,9 +44,9 @@ def database() -> Application:
 @dataclass
 class Answers:
     took: list[float] = field(default_factory=list)
-    """ms, of those that were good."""
+    """Times of the requests with status 200, in ms."""
     at_the_end: int = 0
-    """So many of those were there when no more requests came."""
+    """How many of them were answered before the last request arrived."""
     refused: int = 0
 
 

@@ -1,22 +1,24 @@
-"""Requests with three policies each, counted on Redis, while 100 are under way."""
+"""Requests with three policies each, counted on Redis, 100 at a time."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import time
 from typing import Any, Final
 
 import redis
 
-from benchmarks.ratelimit.application import clients
 from benchmarks.ratelimit.contestant import PythonContestant, Rate
-from benchmarks.ratelimit.workloads.client_requests import Request, by_application, by_library
+from benchmarks.ratelimit.workloads.client_requests import (
+    CLIENTS,
+    Request,
+    by_application,
+    by_library,
+    repeat,
+)
 
 CONCURRENT: Final = 100
 POLICIES: Final = [Rate(10_000, 60), Rate(50_000, 3_600), Rate(100_000, 86_400)]
 DENYING: Final = [Rate(1, 3_600), Rate(2, 7_200), Rate(3, 86_400)]
-CLIENTS: Final = clients(1_000)
 COUNTED: Final = 1_000
 
 
@@ -42,14 +44,14 @@ async def measure(
 async def _measure(
     passing: Request, denying: Request, server: redis.Redis, seconds: float
 ) -> dict[str, Any]:
-    await _run(passing, count=CONCURRENT * 5)  # connections, scripts
+    await repeat(passing, concurrent=CONCURRENT, count=CONCURRENT * 5)  # connections, scripts
     executed, busy = _executed(server), _server_seconds(server)
     cpu, start = time.process_time(), time.perf_counter()
-    done = await _run(passing, seconds=seconds)
+    done = await repeat(passing, concurrent=CONCURRENT, seconds=seconds)
     taken, cpu = time.perf_counter() - start, time.process_time() - cpu
     executed, busy = _executed(server) - executed, _server_seconds(server) - busy
     if executed < done:
-        raise AssertionError(f"did not ask Redis: {executed} commands for {done} requests")
+        raise AssertionError(f"did not use Redis: {executed} commands for {done} requests")
     sent = await _commands(passing, server)
     for _ in range(3):
         await denying(CLIENTS[0])
@@ -57,7 +59,7 @@ async def _measure(
     async def denied(_: str) -> bool:
         return await denying(CLIENTS[0])
 
-    await _run(denied, count=CONCURRENT * 5, denied=True)
+    await repeat(denied, concurrent=CONCURRENT, count=CONCURRENT * 5, denied=True)
     denied_sent = await _commands(denied, server, denied=True)
     return {
         "per_second": done / taken,
@@ -69,32 +71,11 @@ async def _measure(
     }
 
 
-async def _run(
-    request: Request, *, count: int | None = None, seconds: float = 0.0, denied: bool = False
-) -> int:
-    """So many requests, or as many as fit into the time. Each caller asks again when answered."""
-    numbers = itertools.count()
-    end = time.perf_counter() + seconds
-    done = 0
-
-    async def caller() -> None:
-        nonlocal done
-        for number in numbers:
-            if number >= count if count is not None else time.perf_counter() > end:
-                return
-            if await request(CLIENTS[number % len(CLIENTS)]) is denied:
-                raise AssertionError("passed" if denied else "was denied")
-            done += 1
-
-    await asyncio.gather(*(caller() for _ in range(CONCURRENT)))
-    return done
-
-
 async def _commands(request: Request, server: redis.Redis, *, denied: bool = False) -> float:
-    """How many reach the server for each request, those of scripts not counted."""
+    """Return how many commands reach the server for each request, without those of scripts."""
     monitoring: Any = server.monitor()  # type: ignore[no-untyped-call]
     with monitoring as monitor:
-        await _run(request, count=COUNTED, denied=denied)
+        await repeat(request, concurrent=CONCURRENT, count=COUNTED, denied=denied)
         server.echo("the end")
         sent = 0
         for command in monitor.listen():
@@ -105,7 +86,7 @@ async def _commands(request: Request, server: redis.Redis, *, denied: bool = Fal
 
 
 def _executed(server: redis.Redis) -> int:
-    """All commands so far, those of scripts included."""
+    """Return the number of all commands so far, with those of scripts."""
     stats = server.info("commandstats")
     return sum(stat["calls"] for name, stat in stats.items() if name != "cmdstat_info")
 

@@ -1,4 +1,4 @@
-"""The tour: use the application by real requests, and show what was seen."""
+"""The tour: send real requests to the application, and print what came back."""
 
 import httpx
 from rich.table import Table
@@ -13,7 +13,7 @@ __all__ = ["console", "tour"]
 
 
 def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
-    """Returns whether all went as promised."""
+    """Run the tour. Return whether everything was as promised."""
     mail = see_mail(client, mailbox)
     blog = see_blog(client)
     limits = see_limits(client)
@@ -23,7 +23,7 @@ def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
 
 def show(*sections: list[Row]) -> None:
     words = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
-    table = Table("", "seen", "as promised", title="What the tour saw", title_justify="left")
+    table = Table("", "result", "as promised", title="Results of the tour", title_justify="left")
     for rows in sections:
         for what, seen, as_promised in rows:
             table.add_row(what, seen, words[as_promised])

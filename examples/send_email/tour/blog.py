@@ -1,4 +1,4 @@
-"""The second part: turn pages both ways, ask for fields, ask for what is not to be had."""
+"""Part two: read pages by number and by cursor, select fields, send invalid parameters."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from examples.send_email.seed import POSTS
 from examples.send_email.tour.seeing import Row, as_another, get_raw, progress_bar
 
 LIMIT: Final = 20
-# In the middle: pages near the end are counted from there.
+# In the middle: pages near the end are read from the end.
 DEEP_PAGE: Final = POSTS // LIMIT // 2 + 1
 TIMES: Final = 11
 
@@ -36,14 +36,14 @@ def see_pages(client: httpx.Client) -> list[Row]:
     cursor_ms, by_cursor = get_often(client, f"/api/posts?cursor={deep_cursor}")
     return [
         ("GET /api/posts, with the total", f"{len(first['data'])} of {total:,}", is_exact),
-        ("met by cursor, each once", f"{len(set(ids)):,} of {POSTS:,}", each_once),
+        ("read by cursor, each once", f"{len(set(ids)):,} of {POSTS:,}", each_once),
         (f"GET /api/posts?page={DEEP_PAGE}", f"{number_ms:.1f} ms, median of {TIMES}", None),
         ("the same posts by cursor", f"{cursor_ms:.1f} ms", by_cursor["data"] == by_number["data"]),
     ]
 
 
 def walk(client: httpx.Client) -> tuple[list[int], str]:
-    """Go through all posts by cursor. Returns their ids, and the cursor of the deep page."""
+    """Read all posts by cursor. Return their ids, and the cursor of the deep page."""
     ids: list[int] = []
     deep_cursor = ""
     cursor: str | None = ""  # of the first page
@@ -51,7 +51,7 @@ def walk(client: httpx.Client) -> tuple[list[int], str]:
         bar = progress.add_task("All posts, by cursor", total=POSTS)
         while cursor is not None:
             if len(ids) % (50 * 100) == 0:
-                as_another(client)  # one alone would reach its limit
+                as_another(client)  # a single client would reach its limit
             if len(ids) == (DEEP_PAGE - 1) * LIMIT:
                 deep_cursor = cursor
             page = get(client, f"/api/posts?fields=id&limit=100&cursor={cursor}")
@@ -72,9 +72,9 @@ def see_fields(client: httpx.Client) -> list[Row]:
     )
     return [
         ("GET /api/users/1", user_bytes, list(user) == ["id", "name", "email"]),
-        ("its ?fields=name, that alone", name_bytes, list(name) == ["name"]),
+        ("the same with ?fields=name", name_bytes, list(name) == ["name"]),
         ("GET /api/posts", page_bytes, None),
-        ("its ?fields=id,title,author(name)", part_bytes, is_part),
+        ("the same with ?fields=id,title,author(name)", part_bytes, is_part),
     ]
 
 
@@ -89,7 +89,7 @@ def see_refusals(client: httpx.Client) -> list[Row]:
     return [
         (
             "a user's ?fields=password_hash",
-            f"status {secret.status_code}, as if there were none",
+            f"status {secret.status_code}, as for an unknown name",
             secret.status_code == 422 and is_unknown,
         ),
         ("GET /api/posts?page=0", f"status {wrong_page}", wrong_page == 422),
@@ -103,7 +103,7 @@ def get(client: httpx.Client, path: str) -> Any:
 
 
 def get_often(client: httpx.Client, path: str) -> tuple[float, Any]:
-    """Returns the median of the milliseconds until the answer, and the answer."""
+    """Return the median response time in milliseconds, and the response."""
     answer = get(client, path)
     times_ms = []
     for _ in range(TIMES):
@@ -114,6 +114,6 @@ def get_often(client: httpx.Client, path: str) -> tuple[float, Any]:
 
 
 def get_bytes(client: httpx.Client, path: str) -> tuple[str, Any]:
-    """Returns the size of the answer, uncoded, and the answer."""
+    """Return the size of the uncompressed response, and the response."""
     _, body = get_raw(client, path, "identity")
     return f"{len(body):,} bytes", json.loads(body)

@@ -1,4 +1,4 @@
-"""The third part: ask for too much, and guess passwords."""
+"""Part three: send too many requests, and guess passwords."""
 
 from typing import Final
 
@@ -46,7 +46,7 @@ def see_logins(client: httpx.Client) -> list[Row]:
     bad = [client.post("/api/auth/login", json=WRONG).status_code for _ in range(GUESSES + 1)]
     return [
         (
-            f"{len(good)} good logins, of a limit of {GUESSES}",
+            f"{len(good)} correct logins, with a limit of {GUESSES}",
             f"{GUESSES} left" if f'"{GUESSES}-in-1hr";r={GUESSES};' in left else left,
             is_free and f'"{GUESSES}-in-1hr";r={GUESSES};' in left,
         ),

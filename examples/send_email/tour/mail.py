@@ -1,4 +1,4 @@
-"""The first part: send mail both ways, wait for all of it, read the list of it in each coding."""
+"""Part one: send mail with and without a queue, then read the list of mails in each encoding."""
 
 import gzip
 import sys
@@ -19,7 +19,7 @@ else:
     from backports import zstd
 
 MAILS: Final = 20
-PATIENCE_SECONDS: Final = 60
+TIME_LIMIT_SECONDS: Final = 60
 MAIL: Final = {"to": "ada@example.org", "subject": "Welcome", "text": "Good to have you here."}
 
 DECODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
@@ -30,7 +30,7 @@ DECODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
 
 
 def see_mail(client: httpx.Client, mailbox: Mailbox) -> list[Row]:
-    with console.status("One mail by /send-email-now: the answer waits for the provider"):
+    with console.status("One mail by /send-email-now: the response waits for the provider"):
         slow_ms, sent = post_mail(client, "/send-email-now")
     queued = [post_mail(client, "/send-email") for _ in range(MAILS)]
     fast_ms = median(ms for ms, _ in queued)
@@ -57,7 +57,7 @@ def see_mail(client: httpx.Client, mailbox: Mailbox) -> list[Row]:
 
 
 def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
-    """Returns the milliseconds until the answer, and the answer."""
+    """Return the response time in milliseconds, and the response."""
     start = time.perf_counter()
     response = client.post(path, json=MAIL)
     elapsed_ms = (time.perf_counter() - start) * 1000
@@ -66,8 +66,8 @@ def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
 
 
 def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, Any]]:
-    """Show a bar while jobs run. Returns them as they are when all have finished, or too late."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    """Show a bar while jobs run. Return them when all have finished, or after the time limit."""
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
     with progress_bar() as progress:
         bar = progress.add_task(f"{len(ids)} mails by /send-email", total=len(ids))
         while True:
@@ -80,13 +80,13 @@ def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, 
 
 
 def bytes_sent(client: httpx.Client, path: str) -> list[Row]:
-    """Ask for the same answer in each coding, and look at what crosses the wire."""
+    """Request the same list in each encoding, and compare the sizes of the bodies."""
     _, plain = get_raw(client, path, "identity")
-    rows: list[Row] = [(f"GET {path}, uncoded", f"{len(plain):,} bytes", None)]
-    for coding, decode in DECODERS.items():
-        used, coded = get_raw(client, path, coding)
-        smaller = len(plain) / len(coded)
-        as_promised = used == coding and smaller >= 3 and decode(coded) == plain
-        what = f"in {coding}, at least 3 times smaller"
-        rows.append((what, f"{len(coded):,} bytes, {smaller:.1f} times", as_promised))
+    rows: list[Row] = [(f"GET {path}, uncompressed", f"{len(plain):,} bytes", None)]
+    for encoding, decode in DECODERS.items():
+        used, compressed = get_raw(client, path, encoding)
+        smaller = len(plain) / len(compressed)
+        as_promised = used == encoding and smaller >= 3 and decode(compressed) == plain
+        what = f"in {encoding}, at least 3 times smaller"
+        rows.append((what, f"{len(compressed):,} bytes, {smaller:.1f} times", as_promised))
     return rows

@@ -1,4 +1,4 @@
-"""What the parts of the tour share."""
+"""Functions that the parts of the tour share."""
 
 from itertools import count
 from typing import Final
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 Row = tuple[str, str, bool | None]
-"""What was looked at, what was seen, and whether it is as promised (None: no promise)."""
+"""What was tried, the result, and whether it is as promised (None: no promise)."""
 
 console: Final = Console()
 
@@ -27,13 +27,13 @@ _numbers: Final = count(1)
 
 
 def as_another(client: httpx.Client) -> None:
-    """From now on be another client, with limits of its own."""
+    """Make the following requests as another client, with limits of its own."""
     number = next(_numbers)
     client.headers["X-Forwarded-For"] = f"198.51.{number // 256}.{number % 256}"
 
 
-def get_raw(client: httpx.Client, path: str, coding: str) -> tuple[str | None, bytes]:
-    """Returns the Content-Encoding, and the body as it came."""
-    with client.stream("GET", path, headers={"Accept-Encoding": coding}) as response:
+def get_raw(client: httpx.Client, path: str, encoding: str) -> tuple[str | None, bytes]:
+    """Return the Content-Encoding, and the body before decoding."""
+    with client.stream("GET", path, headers={"Accept-Encoding": encoding}) as response:
         response.raise_for_status()
         return response.headers.get("Content-Encoding"), b"".join(response.iter_raw())

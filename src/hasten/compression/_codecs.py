@@ -253,7 +253,7 @@ def _zlib_sizes(memory: int) -> tuple[int, int]:
 
 
 class Isal:
-    """gzip by ISA-L: an eighth of zlib's time, for some more bytes."""
+    """gzip by ISA-L: a fifth to a tenth of the time of zlib's level 6, for 15 to 30 % more."""
 
     coding = Coding.GZIP
 

@@ -66,7 +66,7 @@ class RateLimitMiddleware:
     - on_store_error: where the store does not answer, "local" counts in this process, "allow" lets
       pass, "deny" answers 503. store_timeout: how long a request waits for it, 50 ms by default.
       processes: how many processes share the store, so that each allows its part meanwhile.
-    - headers: "standard" (RateLimit and RateLimit-Policy of the newest draft), "draft-7", "legacy"
+    - headers: "standard" (RateLimit and RateLimit-Policy of IETF draft 10), "draft-7", "legacy"
       (X-RateLimit-*), several of them, or none: Retry-After is part of every refusal.
     - on_decision: called with the `Decision` of each limit of each request; it cannot wait.
     - stats: where decisions are counted, a `RateLimitStats` of yours.
