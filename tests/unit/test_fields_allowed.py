@@ -247,7 +247,9 @@ class TestPydantic:
         class Out(BaseModel):
             other: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
-        with pytest.raises(InvalidOption, match=r"schema='.*Out': must be a model whose annotations can be"):
+        with pytest.raises(
+            InvalidOption, match=r"schema='.*Out': must be a model whose annotations can be"
+        ):
             AllowedFields(Out)
 
 

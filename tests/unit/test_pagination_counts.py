@@ -177,5 +177,7 @@ class TestCached:
             Cached("exact", ttl)
 
     def test_what_is_cached_cannot_be_cached(self) -> None:
-        with pytest.raises(InvalidOption, match=r"Cached\(count\)=.*: must be a count that is not cached"):
+        with pytest.raises(
+            InvalidOption, match=r"Cached\(count\)=.*: must be a count that is not cached"
+        ):
             Cached(Cached("exact", 30), 30)  # type: ignore[arg-type]

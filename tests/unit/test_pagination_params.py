@@ -164,7 +164,9 @@ class TestModes:
     def test_what_does_not_move_the_page_is_refused(self) -> None:
         """Ignored, it would give the first page again and again."""
         assert refusal(("page", "2"), mode="cursor").code == "not_used"
-        assert str(refusal(("cursor", TOKEN))) == "cursor: not used here: use page= to select a page"
+        assert (
+            str(refusal(("cursor", TOKEN))) == "cursor: not used here: use page= to select a page"
+        )
 
 
 class TestSort:
