@@ -282,7 +282,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
 
 
 @pytest.mark.parametrize("descending", [True, False])
-def test_rows_that_come_unevenly_are_found_in_the_index(
+def test_unevenly_spread_rows_are_found_in_the_index(
     postgres: Connection, descending: bool
 ) -> None:
     """Half of the rows are of the range: a few at the start of the table, the others at its end."""

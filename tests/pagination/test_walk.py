@@ -165,7 +165,7 @@ def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
 @pytest.mark.parametrize("database", DATABASES)
 @effort(15)
 @given(order=orders, dataset=datasets, limit=limits, data=st.data())
-def test_the_page_before_a_page_is_the_one_that_preceded_it(
+def test_the_previous_page_of_the_next_page_is_the_page(
     database: str, order: Order, dataset: int, limit: int, data: st.DataObject
 ) -> None:
     analyzed, keys = plan(of_columns(dataset), order)
@@ -201,7 +201,7 @@ def test_the_page_before_a_page_is_the_one_that_preceded_it(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_no_page_precedes_the_first_or_follows_the_last(database: str) -> None:
+def test_there_is_no_page_before_the_first_or_after_the_last(database: str) -> None:
     analyzed, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
         first = fetch(
@@ -250,7 +250,7 @@ def test_a_full_last_page_has_no_next_page(database: str, backwards: bool) -> No
             assert (len(page.rows), page.has_more) == (min(limit, 60), has_more)
 
 
-def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
+def test_infinities_and_nan_are_sorted_as_in_postgresql() -> None:
     """SQLite stores NaN as NULL."""
     with Session(engine("postgresql")) as session:
         session.execute(

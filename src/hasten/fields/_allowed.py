@@ -191,7 +191,7 @@ class AllowedFields:
         "author.email" removes the field from the list of author, wherever a client reaches it.
         Raises `InvalidOption` for an unknown field.
         """
-        gone: dict[AllowedFields, set[str]] = {}
+        removed: dict[AllowedFields, set[str]] = {}
         for path in paths:
             *through, name = path.split(".")
             where: AllowedFields | None = self
@@ -200,8 +200,8 @@ class AllowedFields:
                 where = field.relation if field else None
             if where is None or name not in where._fields:
                 raise InvalidOption("without", path, "a field that exists")
-            gone.setdefault(where, set()).add(name)
-        return self._copied_without(gone)
+            removed.setdefault(where, set()).add(name)
+        return self._copied_without(removed)
 
     def _is_made_from(self, other: AllowedFields) -> bool:
         """Whether this is the other list, or was made from it by `without`."""
@@ -316,7 +316,7 @@ class AllowedFields:
         except InvalidParameter as error:
             raise InvalidOption("default", texts, f"fields that exist: {error}") from None
 
-    def _copied_without(self, gone: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
+    def _copied_without(self, removed: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
         # All lists are copied, because each may refer to one that changes.
         twins: dict[AllowedFields, AllowedFields] = {}
         rest = [self]
@@ -333,7 +333,7 @@ class AllowedFields:
             twin._fields = {
                 name: replace(field, relation=field.relation and twins[field.relation])
                 for name, field in one._fields.items()
-                if name not in gone.get(one, ())
+                if name not in removed.get(one, ())
             }
         for one, twin in twins.items():
             twin._default = moved(one._default, twin)
@@ -364,7 +364,7 @@ class AllowedFields:
                 raise InvalidParameter(
                     request.parameter,
                     ".".join((*within, name)),
-                    "it has no fields of its own: leave out what is asked of it",
+                    "it has no fields: omit the names within it",
                     code="not_expandable",
                 )
             elif inner is not None or every:

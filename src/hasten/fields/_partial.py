@@ -38,8 +38,8 @@ class Partial(dict[str, object], Generic[T]):
         headers = {"content-type": "application/json"}
         if self.has_etag:
             headers["etag"] = etag_of(body)
-        answer = EncodedResponse(body, 200, headers)
-        return answer if request is None else answer.to(request)
+        response = EncodedResponse(body, 200, headers)
+        return response if request is None else response.to(request)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many rows there are, and how sure that is."""
+"""Totals, and how to count them."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | C
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Count in this way, and reuse the total until its ttl ends: ``Cached("exact", ttl=30)``.
+    """Count in this way, and reuse the total until its ttl expires: ``Cached("exact", ttl=30)``.
 
     Each process has its own cache: one total for each database, select, values and scope. If a
     setting of the session decides which rows are visible (row-level security), pass ``scope=`` to
-    say whose they are. A page that shows more rows than the cached total corrects it.
+    identify whose they are. A page that shows more rows than the cached total corrects it.
 
-    The ttl goes by a monotonic timer, or by clock: ``Cached("exact", ttl=30, clock=store.clock)``
+    The ttl is measured by a monotonic timer, or by clock: ``Cached("exact", ttl=30, clock=store.clock)``
     uses the clock of a `hasten.Store`, which tests can move.
     """
 

@@ -1,7 +1,7 @@
 """Pages, and their shape in a response.
 
 ``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``. Other keys appear only
-where they add information: how a total is meant that is not exact, and whether there are more rows
+where they add information: how a total relates to the number of rows, and whether there are more rows
 if they were not counted.
 """
 
@@ -42,8 +42,8 @@ class _Record:
 
         Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
         """
-        answer = self._responder(self) if self._responder else _plain_response(self)
-        return answer if request is None else answer.to(request)
+        response = self._responder(self) if self._responder else _plain_response(self)
+        return response if request is None else response.to(request)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
@@ -173,12 +173,12 @@ class Envelope:
 
     def __post_init__(self) -> None:
         if self.data == self.pagination:
-            raise InvalidOption("pagination", self.pagination, "another name than that of the data")
+            raise InvalidOption("pagination", self.pagination, "a different name from that of the data")
         unknown = [name for name in self.names if name not in _KEYS]
         if unknown:
             raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")
         if len({self.names.get(key, key) for key in _KEYS}) < len(_KEYS):
-            raise InvalidOption("names", dict(self.names), "a name of its own for each key")
+            raise InvalidOption("names", dict(self.names), "a different name for each key")
 
     def wrap(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
         """Return the response as a dict: the data as it is, and the pagination."""

@@ -83,5 +83,5 @@ def plain_value(value: object) -> object:
     raise InvalidOption(
         "statement",
         f"a filter by a value of type {type(value).__qualname__}",
-        "values whose repr() tells them apart, so that a cursor can be bound to them",
+        "a filter by values with a unique repr(), because cursors are bound to it",
     )

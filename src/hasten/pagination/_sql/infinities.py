@@ -1,7 +1,7 @@
 """The infinities of PostgreSQL, which drivers read as the first and last date of Python.
 
 asyncpg reads ``infinity`` as ``date.max`` or ``datetime.max``, and writes these as ``infinity``: so
-a position with such a value does not say which of the two its row has. (psycopg cannot read an
+a position with such a value does not show which of the two its row has. (psycopg cannot read an
 infinity at all.) The statement checks which of the two the column contains.
 """
 
@@ -43,9 +43,9 @@ def finite_or_infinite(key: SortColumn, value: object) -> Expression | None:
         for each in (finite, infinite)
     )
     # Not a constant, because PostgreSQL evaluates constants first and would always fail.
-    told_apart: Any = func.concat("not to be told from infinity: ", has_finite, type_=String)
+    error: Any = func.concat("cannot be distinguished from infinity: ", has_finite, type_=String)
     return case(
-        (has_finite & has_infinite, cast(told_apart, key.column.type)),
+        (has_finite & has_infinite, cast(error, key.column.type)),
         (has_infinite, infinite),
         else_=finite,
     )

@@ -170,7 +170,7 @@ class TestStatements:
         assert len(found.rows) == max(0, min(5, 60 - offset))
 
     @pytest.mark.parametrize("database", DATABASES)
-    def test_by_position(self, database: str) -> None:
+    def test_a_page_by_position_takes_few_statements(self, database: str) -> None:
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
             in_one = 1 if database == "postgresql" else 3
             for statement, most in ((of_columns(0), in_one), (of_entities(0), 3)):
@@ -290,7 +290,7 @@ def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
     assert not can_defer(analyze(select(Post.id).group_by(Post.id)))
 
 
-def test_a_total_tells_how_exact_it_is() -> None:
+def test_a_total_has_a_relation() -> None:
     assert to_count(5, None) == Count(5)
     assert to_count(5, 5) == Count(5)
     assert to_count(6, 5) == Count(5, "gte")

@@ -137,25 +137,25 @@ def notes_of(mode: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("page", WAYS)
 class TestOfOneTenant:
-    def test_a_total_is_remembered(self, engine: Engine, page: Any) -> None:
+    def test_a_total_is_cached(self, engine: Engine, page: Any) -> None:
         notes = notes_of("page", count=Cached("exact", 60))
         for _ in range(2):
             assert {tenant: page(engine, notes, tenant, "limit=1").total for tenant in ROWS} == ROWS
 
-    def test_a_cursor_leads_on(self, engine: Engine, page: Any) -> None:
+    def test_a_cursor_is_accepted(self, engine: Engine, page: Any) -> None:
         notes = notes_of("cursor")
         token = page(engine, notes, "a", "limit=1").next_cursor
         assert page(engine, notes, "a", f"limit=1&cursor={token}").data == [{"id": 2}]
         with pytest.raises(InvalidParameter, match="another query"):
             page(engine, notes, "b", f"limit=1&cursor={token}")
 
-    def test_a_version_is_known(self, engine: Engine, page: Any) -> None:
+    def test_a_version_is_not_modified(self, engine: Engine, page: Any) -> None:
         notes = notes_of("page", version=func.min(Note.id))
         tags = {page(engine, notes, tenant, "").etag for tenant in ROWS}
         assert len(tags) == 2
 
 
-async def test_tenants_of_sessions_that_wait_are_told_apart() -> None:
+async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
     engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
     async with engine.connect() as connection:
         for tenant in ROWS:

@@ -99,14 +99,14 @@ class TestOrder:
             "slots.day",
         ]
 
-    def test_what_a_join_leaves_out_may_be_null(self) -> None:
+    def test_columns_of_an_outer_join_may_be_null(self) -> None:
         statement = select(Post).outerjoin(Post.author)
         (key, _) = resolve_order(analyze(statement), (SortKey("email"),), COLUMNS)
         assert key.nullable
         (key, *_) = resolve_order(analyze(select(Author)), (SortKey("email"),), COLUMNS)
         assert not key.nullable
 
-    def test_of_an_expression_it_is_not_known(self) -> None:
+    def test_an_expression_may_be_null(self) -> None:
         (key, _) = resolve_order(
             analyze(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)}
         )
@@ -136,7 +136,7 @@ class TestRefusals:
         with pytest.raises(InvalidOption, match=f"{message}.*a class that is mapped to them"):
             analyze(statement)
 
-    def test_a_select_with_a_limit_of_its_own_is_refused(self) -> None:
+    def test_a_select_with_a_limit_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"a select with LIMIT.*from its subquery"):
             analyze(select(Post).limit(5))
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
@@ -435,21 +435,21 @@ class TestCountStatements:
 class TestIndexes:
     """Which index has rows in an order decides on the words for it."""
 
-    def test_the_primary_key_is_one(self) -> None:
+    def test_the_primary_key_is_an_index(self) -> None:
         slots = Slot.__table__.c
         keys = (SortColumn(slots.day), SortColumn(slots.hour))
         assert find_index((), keys, "postgresql") is not None
         assert find_index((), keys[::-1], "postgresql") is None
         assert find_index((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite") is None
 
-    def test_what_is_constant_may_have_any_direction(self) -> None:
+    def test_constant_keys_may_have_any_direction(self) -> None:
         slots = Slot.__table__.c
         day, hour = SortColumn(slots.day, descending=True), SortColumn(slots.hour)
         found = find_index((day,), (hour,), "postgresql")
         assert found is not None
         assert [key.descending for key in found] == [False, False]
 
-    def test_an_expression_has_none(self) -> None:
+    def test_an_expression_has_no_index(self) -> None:
         key = SortColumn(func.lower(Item.label))
         assert find_index((), (key,), "postgresql") is None
 
