@@ -1,4 +1,4 @@
-"""What a developer is told of a query, once, and where."""
+"""Warnings about queries: for which queries, how often and on which line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Totals that are remembered, and those that the application counts."""
+"""Totals that are cached, and totals that a function of the application counts."""
 
 from __future__ import annotations
 

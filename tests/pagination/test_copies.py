@@ -1,4 +1,4 @@
-"""Pages and what a request asks for can be copied, and sent to another process."""
+"""Pages and parameters of requests can be copied, and sent to another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of every type that a column has go through a cursor and back into the next statement."""
+"""Cursors hold values of every type of a column, which the next statement gets unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page of `Paginator` costs: the same at any depth, and a capped total at any table's size.
+"""The cost of a page does not depend on its depth, nor that of a capped total on the table's size.
 
 All statements of a request are measured: PostgreSQL says how many buffers it touched, for SQLite
 see `costs`. `test_plans` looks at single statements.

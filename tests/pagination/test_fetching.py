@@ -1,4 +1,4 @@
-"""Pages by number, in few statements, on every kind of session and connection."""
+"""Slices are fetched in few statements, on every kind of session and connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last date of Python and the infinity of PostgreSQL, which asyncpg reads as one."""
+"""The last date of Python and the infinity of PostgreSQL, which asyncpg reads as the same value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages are answers: with their headers, and not sent again to who has them."""
+"""Responses of pages have headers, and are 304 for clients that have the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests become pages: what a client sees, and what the database is asked."""
+"""Pages of requests: what the client gets, and which statements are executed."""
 
 from __future__ import annotations
 

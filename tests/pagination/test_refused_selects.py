@@ -1,4 +1,4 @@
-"""Selects that no page can be made of, and what to do instead."""
+"""Selects that cannot be paged, and the remedies in their errors."""
 
 from __future__ import annotations
 

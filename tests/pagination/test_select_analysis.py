@@ -1,4 +1,4 @@
-"""What a select says of its rows, and what follows for pages and totals."""
+"""What identifies the rows of a select, and pages and totals of such selects."""
 
 from __future__ import annotations
 

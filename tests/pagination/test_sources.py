@@ -1,4 +1,4 @@
-"""Pages of lists and of anything else that can be asked for a window of items."""
+"""Pages of lists and of other sources of items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is planned is kept, and no request ever meets the values of another one."""
+"""Plans are kept, and no request gets the values of another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants that have a database each: totals and versions belong to one."""
+"""Tenants with a database each: totals and versions belong to one database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants that have a schema each: one mapped class, and a map that says where its table is."""
+"""Tenants with a schema each: one mapped class, and a schema_translate_map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of every type that has an order come back from a row to stand in the next statement."""
+"""The next statement gets the values of a row unchanged, for every type that has an order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A walk by position sees what one full read in the same order would, whatever the order."""
+"""Pages by position return the same rows as a full read, in any order."""
 
 from __future__ import annotations
 

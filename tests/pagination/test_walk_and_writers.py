@@ -1,4 +1,4 @@
-"""While others write, a walk sees the rows that stay, each once and in order.
+"""While others write, a walk returns each row that stays once and in order.
 
 The others commit on a connection of their own: between two pages, between two statements of one
 page, and, in a thread, at any moment. They insert rows, delete some, move some to other keys, and

@@ -1,4 +1,4 @@
-"""What a model shows can be asked for; what it does not show does not exist."""
+"""Fields of a model can be requested; all other names are rejected."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class TestPydantic:
 
         assert AllowedFields(Out).fields["tags"].relation is None
 
-    def test_a_name_that_leads_nowhere_is_explained(self) -> None:
+    def test_an_annotation_that_cannot_be_resolved_is_explained(self) -> None:
         class Out(BaseModel):
             other: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
@@ -350,7 +350,7 @@ class TestTables:
 
 
 class TestWrittenDown:
-    def test_names(self) -> None:
+    def test_names_without_a_model(self) -> None:
         assert str(AllowedFields(["id", "name"]).parse(["name,id"])) == "id,name"
 
     def test_a_mapping_names_the_attribute_of_each_field(self) -> None:
@@ -404,7 +404,7 @@ class TestOptions:
             (["a", "a"], {}, "fields"),
         ],
     )
-    def test_mistakes_are_found_when_they_are_made(
+    def test_wrong_options_are_rejected_at_start_up(
         self, schema: object, options: dict[str, Any], option: str
     ) -> None:
         with pytest.raises(InvalidOption, match=f"^{option}"):
@@ -437,7 +437,7 @@ class TestRoles:
         assert str(posts.without("author").default) == "id"
 
     @pytest.mark.parametrize("path", ["nope", "id.nope", "team.nope", "nope.id", ""])
-    def test_what_is_not_there_cannot_be_taken(self, path: str) -> None:
+    def test_an_unknown_field_cannot_be_removed(self, path: str) -> None:
         with pytest.raises(InvalidOption, match=r"^without="):
             USERS.without(path)
 
@@ -468,7 +468,7 @@ class TestPaths:
         max_size=3,
     )
 )
-def test_any_text_is_parsed_or_refused(texts: list[str]) -> None:
+def test_any_text_is_parsed_or_rejected(texts: list[str]) -> None:
     try:
         asked = POSTS.parse(texts)
     except InvalidParameter as refused:

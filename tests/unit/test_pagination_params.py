@@ -1,4 +1,4 @@
-"""Of what a request says about its page, all is understood or it is refused."""
+"""Each parameter of a page is parsed or rejected."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestPage:
             "use cursor= to reach later rows"
         )
 
-    def test_zeros_in_front_are_nothing(self) -> None:
+    def test_leading_zeros_are_ignored(self) -> None:
         assert read(("page", "0" * 9000 + "7"), ("limit", "007")).offset == 42
 
 
@@ -161,7 +161,7 @@ class TestModes:
     def test_an_empty_cursor_is_ignored_where_pages_have_numbers(self) -> None:
         assert read(("cursor", "")).page == 1
 
-    def test_what_does_not_move_the_page_is_refused(self) -> None:
+    def test_a_parameter_of_another_mode_is_rejected(self) -> None:
         """Ignored, it would give the first page again and again."""
         assert refusal(("page", "2"), mode="cursor").code == "not_used"
         assert (
@@ -233,11 +233,11 @@ class TestSort:
         assert (error.status, error.code) == (422, "empty_name")
 
     @pytest.mark.parametrize("sort", [",".join("abcdefghi"), "x" * 2049, "," * 100_000])
-    def test_too_much_is_refused(self, sort: str) -> None:
+    def test_a_sort_that_is_too_long_is_rejected(self, sort: str) -> None:
         error = refusal(("sort", sort))
         assert (error.status, error.code, error.maximum) == (422, "too_many", 8)
 
-    def test_where_there_is_one_order_only(self) -> None:
+    def test_sort_is_rejected_where_there_is_only_one_order(self) -> None:
         with pytest.raises(InvalidParameter, match="there is only one order; omit it"):
             parse([("sort", "id")], Limits())
 
@@ -262,7 +262,7 @@ class TestLimits:
         ],
         ids=repr,
     )
-    def test_mistakes_are_found_when_they_are_made(self, options: dict[str, object]) -> None:
+    def test_wrong_options_are_rejected_at_start_up(self, options: dict[str, object]) -> None:
         [name] = options
         with pytest.raises(InvalidOption, match=f"^{name}="):
             Limits(**options)  # type: ignore[arg-type]
@@ -283,7 +283,7 @@ class TestLimits:
     ),
     st.sampled_from(["page", "cursor", "both"]),
 )
-def test_whatever_comes_is_understood_or_refused(pairs: list[tuple[str, str]], mode: Mode) -> None:
+def test_any_query_is_parsed_or_rejected(pairs: list[tuple[str, str]], mode: Mode) -> None:
     try:
         params = read(*pairs, mode=mode)
     except InvalidParameter as refused:
