@@ -43,8 +43,8 @@ class Cached:
     setting of the session decides which rows are visible (row-level security), pass ``scope=`` to
     identify whose they are. A page that shows more rows than the cached total corrects it.
 
-    The ttl is measured by a monotonic timer, or by clock: ``Cached("exact", ttl=30, clock=store.clock)``
-    uses the clock of a `hasten.Store`, which tests can move.
+    The ttl is measured by a monotonic timer. ``Cached("exact", ttl=30, clock=store.clock)`` uses
+    the clock of a `hasten.Store`, which tests can move.
     """
 
     count: CountName | Capped | CountFunction

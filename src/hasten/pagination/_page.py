@@ -1,8 +1,8 @@
 """Pages, and their shape in a response.
 
 ``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``. Other keys appear only
-where they add information: how a total relates to the number of rows, and whether there are more rows
-if they were not counted.
+where they add information: how a total relates to the number of rows, and whether there are more
+rows if they were not counted.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Envelope:
 
     def __post_init__(self) -> None:
         if self.data == self.pagination:
-            raise InvalidOption("pagination", self.pagination, "a different name from that of the data")
+            raise InvalidOption("pagination", self.pagination, "a name that data= does not have")
         unknown = [name for name in self.names if name not in _KEYS]
         if unknown:
             raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")

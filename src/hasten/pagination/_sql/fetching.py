@@ -12,6 +12,10 @@ from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql import counting, offset_select
 from hasten.pagination._sql.page_statements import (
     PageStatements,
+    at_offset,
+    at_offset_with_count,
+    count_rows,
+    estimate,
     keyset_parameters,
     offset_parameters,
 )
@@ -82,11 +86,11 @@ async def fetch_count(
 ) -> Count:
     """Count the rows, or get the planner's estimate. Without an estimate they are counted."""
     if count == "estimated" and dialect == "postgresql":
-        estimate = counting.read_estimate((await execute(statements.estimate(), {})).scalar())
-        if estimate is not None:
-            return estimate
+        estimated = counting.read_estimate((await execute(statements.built(estimate), {})).scalar())
+        if estimated is not None:
+            return estimated
     cap = _cap_of(count)
-    found = await execute(statements.count(dialect, cap), {})
+    found = await execute(statements.built(count_rows, dialect, cap), {})
     return counting.to_count(int(found.scalar_one()), cap)
 
 
@@ -103,7 +107,7 @@ async def _page(
     defer: bool,
 ) -> list[Any]:
     """One row more than limit, which shows whether there are more."""
-    statement = statements.at_offset(dialect, defer=defer)
+    statement = statements.built(at_offset, dialect, defer)
     found = await execute(statement, offset_parameters(limit=limit + 1, offset=offset))
     return _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))
 
@@ -113,7 +117,7 @@ async def _tail(
 ) -> list[Any]:
     """The rows at an offset from the end, in the requested order."""
     defer = offset >= offset_select.DEFER_FROM
-    statement = statements.at_offset(dialect, defer=defer, backwards=True)
+    statement = statements.built(at_offset, dialect, defer, True)
     found = await execute(statement, offset_parameters(limit=limit, offset=offset))
     return _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))[::-1]
 
@@ -126,16 +130,17 @@ async def _page_and_count(
     dialect: str,
     cap: int | None,
 ) -> OffsetSlice:
-    statement = statements.at_offset_with_count(dialect, cap)
+    statement = statements.built(at_offset_with_count, dialect, cap)
     parameters = offset_parameters(limit=limit + 1, offset=offset, cap=cap)
     rows = list(_unique(statements.analyzed, await execute(statement, parameters)).all())
     if not rows and offset:
         # Past the end: no row came that could hold the total.
-        found = await execute(statements.count(dialect, cap), {})
+        found = await execute(statements.built(count_rows, dialect, cap), {})
         number = int(found.scalar_one())
     else:
         number = int(rows[0][-1]) if rows else 0
-    if statements.has_total_row(dialect) and rows[0][-2] is None:
+    is_lateral = dialect == "postgresql" and not statements.analyzed.holds_entities
+    if is_lateral and rows[0][-2] is None:
         rows = []
     has_more = len(rows) > limit
     shown = _selected(statements.analyzed, rows[:limit])

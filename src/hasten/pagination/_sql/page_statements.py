@@ -6,9 +6,9 @@ SQLAlchemy, the driver and the database find it in their caches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import BigInteger, BindParameter, Executable, Select, bindparam
 
@@ -17,6 +17,8 @@ from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.pagination._sql import counting, keyset, offset_select
 from hasten.pagination._sql.infinities import may_be_infinite
+
+S = TypeVar("S")
 
 MAX_STATEMENTS: Final = 64
 """How many are kept: there is one for each set of keys that are NULL at a position."""
@@ -38,42 +40,17 @@ class PageStatements:
     def __init__(self, analyzed: AnalyzedSelect, keys: SortColumns) -> None:
         self.analyzed: Final = analyzed
         self.keys: Final = keys
-        self._build: Callable[..., Any] = lru_cache(MAX_STATEMENTS)(
-            lambda build, *options: build(analyzed, keys, *options)
-        )
+        self._built: Callable[..., Any] = lru_cache(MAX_STATEMENTS)(self._build)
 
     @cached_property
     def places(self) -> list[int]:
         """The indexes of the values of the keys in a row of these statements."""
         return keyset.layout(self.analyzed, self.keys)
 
-    def at_offset(self, dialect: str, *, defer: bool, backwards: bool = False) -> Selection:
-        """Return a select of up to limit rows at an offset; backwards from the end, in reverse."""
-        found: Selection = self._build(_at_offset, dialect, defer, backwards)
-        return found
-
-    def at_offset_with_count(self, dialect: str, cap: int | None) -> Selection:
-        """Return a select of the rows of a page, each with the total as its last element.
-
-        If `has_total_row`, there is at least one row, and the element before the total is NULL if
-        the page is empty. Otherwise an empty page has no total.
-        """
-        found: Selection = self._build(_at_offset_with_count, dialect, cap)
-        return found
-
-    def has_total_row(self, dialect: str) -> bool:
-        """Return whether `at_offset_with_count` returns a row even if the page is empty."""
-        return dialect == "postgresql" and not self.analyzed.holds_entities
-
-    def count(self, dialect: str, cap: int | None) -> Select[int]:
-        """Return a select of the number of rows. See `counting.count`."""
-        found: Select[int] = self._build(_count, dialect, cap)
-        return found
-
-    def estimate(self) -> Executable:
-        """Return a statement whose value `counting.read_estimate` reads."""
-        found: Executable = self._build(_estimate)
-        return found
+    def built(self, build: Callable[..., S], *options: Hashable) -> S:
+        """Return ``build(analyzed, keys, *options)``, one of the functions below."""
+        statement: S = self._built(build, *options)
+        return statement
 
     def after(
         self, dialect: str, position: Sequence[object] | None, *, backwards: bool
@@ -89,8 +66,10 @@ class PageStatements:
                     limit=_LIMIT, dialect=dialect, backwards=backwards,
                 )  # fmt: skip
             nulls = tuple([value is None for value in position])
-        found: list[Selection] = self._build(_after, dialect, nulls, backwards)
-        return found
+        return self.built(_after, dialect, nulls, backwards)
+
+    def _build(self, build: Callable[..., S], *options: Hashable) -> S:
+        return build(self.analyzed, self.keys, *options)
 
 
 def offset_parameters(*, limit: int, offset: int = 0, cap: int | None = None) -> dict[str, object]:
@@ -106,14 +85,15 @@ def keyset_parameters(position: Sequence[object] | None, *, limit: int) -> Mappi
     return {**at, _LIMIT.key: limit}
 
 
-def _at_offset(
+def at_offset(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     dialect: str,
     defer: bool,
-    backwards: bool,
+    backwards: bool = False,
     keyed: bool = False,
 ) -> Selection:
+    """Return a select of up to limit rows at an offset; backwards from the end, in reverse."""
     if backwards:
         keys = tuple(key.reversed(dialect) for key in keys)
     return offset_select.page(
@@ -121,11 +101,16 @@ def _at_offset(
     )
 
 
-def _at_offset_with_count(
+def at_offset_with_count(
     analyzed: AnalyzedSelect, keys: SortColumns, dialect: str, cap: int | None
 ) -> Selection:
+    """Return a select of the rows of a page, each with the total as its last element.
+
+    On PostgreSQL, a select of columns returns at least one row; the element before the total is
+    NULL if the page is empty. Otherwise an empty page has no total.
+    """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
-    page = _at_offset(analyzed, keys, dialect, defer=False, backwards=False, keyed=is_lateral)
+    page = at_offset(analyzed, keys, dialect, defer=False, keyed=is_lateral)
     counted = counting.count(analyzed, cap=cap, dialect=dialect)
     if dialect != "postgresql":
         return counting.beside(page, counted)
@@ -134,16 +119,18 @@ def _at_offset_with_count(
     return counting.lateral(analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect)
 
 
-def _count(
+def count_rows(
     analyzed: AnalyzedSelect,
-    keys: SortColumns,  # noqa: ARG001
+    _: SortColumns,
     dialect: str,
     cap: int | None,
 ) -> Select[int]:
+    """Return a select of the number of rows."""
     return counting.count(analyzed, cap=cap, dialect=dialect)
 
 
-def _estimate(analyzed: AnalyzedSelect, keys: SortColumns) -> Executable:  # noqa: ARG001
+def estimate(analyzed: AnalyzedSelect, _: SortColumns) -> Executable:
+    """Return a statement whose value `counting.read_estimate` reads."""
     return counting.estimate(analyzed)
 
 
