@@ -643,7 +643,7 @@ class TestStartUp:
             FieldSelector(UserOut, model=User, **options)
 
     def test_options_of_allowed_fields_cannot_be_passed_twice(self) -> None:
-        with pytest.raises(InvalidOption, match="the other options in AllowedFields itself"):
+        with pytest.raises(InvalidOption, match="pass them to AllowedFields"):
             FieldSelector(AllowedFields(UserOut), model=User, default=["id"])
 
     def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:

@@ -137,13 +137,13 @@ def test_the_set_limits_what_can_be_sorted_by() -> None:
     role = Guests.parse("")
     with Session(engine("sqlite")) as session:
         for pages in (Pages, Walk):
-            with pytest.raises(InvalidParameter, match="these are id, name") as refused:
+            with pytest.raises(InvalidParameter, match="allowed names are id, name") as refused:
                 pages.sync.page(session, FEW, pages.parse("sort=-email"), role)
             assert "email" not in refused.value.allowed
             assert (refused.value.parameter, refused.value.status) == ("sort", 422)
     role = InMemory.without("email").parse("")
     for query in ("sort=email", "sort=email&cursor="):
-        with pytest.raises(InvalidParameter, match="these are id, name"):
+        with pytest.raises(InvalidParameter, match="allowed names are id, name"):
             Lists.from_items(ITEMS, Lists.parse(query), role)
 
 

@@ -95,7 +95,7 @@ class TestCopies:
     ) -> None:
         guest = make(Guests.parse("fields=id"))
         assert Items.from_items(ITEMS, Items.parse("limit=1"), guest).data == [{"id": 0}]
-        with pytest.raises(InvalidParameter, match="sort='name': not a name to sort by"):
+        with pytest.raises(InvalidParameter, match="sort='name': cannot be sorted by"):
             Items.from_items(ITEMS, Items.parse("sort=name"), guest)
 
     def test_in_fastapi_a_page_and_a_row_are_still_responses(

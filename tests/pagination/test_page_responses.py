@@ -177,7 +177,7 @@ class TestVersions:
             Paginator(ItemOut, model=Item, etag=wrong)
 
     def test_etag_and_version_cannot_be_combined(self) -> None:
-        with pytest.raises(InvalidOption, match="etag=True: must be False beside version="):
+        with pytest.raises(InvalidOption, match="etag=True: cannot be combined with version="):
             Paginator(ItemOut, model=Item, etag=True, version=func.max(Item.grade))
 
 

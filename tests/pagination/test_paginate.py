@@ -577,7 +577,7 @@ class TestOptions:
             Paginator(PostOut, model=Post, sort=("author",))
 
     def test_a_sort_key_with_a_direction_is_rejected(self) -> None:
-        with pytest.raises(InvalidOption, match="no descending=: the client chooses"):
+        with pytest.raises(InvalidOption, match="without descending=: the client chooses"):
             Paginator(ItemOut, model=Item, sort=(SortKey("grade", descending=True),))
 
     @pytest.mark.parametrize("count", [False, None])

@@ -1,0 +1,61 @@
+-- uses: adding
+-- Schedulers: whoever claims a scheduler's job adds the next one.
+
+-- Returns the next due time of a scheduler that repeats `every` so many ms.
+local function next_every(every, offset, pending, now)
+  local due = pending + every
+  if due < now then
+    due = math.floor(now / every) * every + offset
+    if due <= now then
+      due = due + every
+    end
+  end
+  return due
+end
+
+-- Adds the next job of a scheduler. opts are the options of the job that was claimed. due is nil for `every`: it is
+-- computed here, while the client computes the time of a cron pattern. If the scheduler is gone, or the job is not
+-- its pending run (as in a retry), nothing is done.
+local function schedule_next(q, id, scheduler, opts, now, due)
+  local pending = call('ZSCORE', q.base .. 'repeat', scheduler)
+  local rule = opts['repeat']
+  if not pending or type(rule) ~= 'table' or id ~= 'repeat:' .. scheduler .. ':' .. pending then
+    return
+  end
+  local count = whole(rule.count) + 1
+  local limit, last = tonumber(rule.limit), tonumber(rule.endDate)
+  if (limit and count > limit) or (last and now > last) then
+    return
+  end
+  local record = read_fields(q.base .. 'repeat:' .. scheduler, 'name', 'data', 'every', 'offset')
+  local every = tonumber(record[3]) or tonumber(rule.every)
+  if not due then
+    if not every then
+      return
+    end
+    if whole(every) == 0 then
+      error('its scheduler ' .. scheduler .. ' repeats every ' .. tostring(every) .. ' ms: expected 1 or more', 0)
+    end
+    due = next_every(whole(every), whole(record[4]), tonumber(pending), now)
+  end
+  local text = string.format('%.0f', due)
+  local next_id = 'repeat:' .. scheduler .. ':' .. text
+  local delay = math.max(0, due - now)
+  opts.jobId, opts.delay, opts.timestamp = next_id, delay, now
+  if not every then
+    opts.prevMillis = due
+  end
+  rule.count = count
+  local text_of_opts = cjson.encode(opts) -- before the first write: it fails for infinite numbers
+  if call('EXISTS', q.base .. next_id) == 1 then
+    emit(q, 'duplicated', 'jobId', next_id)
+    return
+  end
+  call('ZADD', q.base .. 'repeat', text, scheduler)
+  call('HINCRBY', q.base .. 'repeat:' .. scheduler, 'ic', 1)
+  call('INCR', q.base .. 'id')
+  local priority = priority_of(opts.priority)
+  store(q, next_id, record[1] or scheduler, record[2] or '{}', text_of_opts, now, delay, priority,
+    'rjk', scheduler)
+  add_to_state(q, next_id, now, delay, priority, opts.lifo == true)
+end

@@ -1,0 +1,166 @@
+-- uses: queue
+-- The states of jobs: scores, and moving jobs into and out of `wait`, `prioritized` and `delayed`.
+local CLASS = 4294967296 -- 2^32: the number of places within one priority
+
+local function delayed_score(q, due)
+  local first = due * 4096
+  local last = call('ZREVRANGEBYSCORE', q.base .. 'delayed', first + 4095, first, 'WITHSCORES', 'LIMIT', 0, 1)
+  if last[2] then
+    return math.min(tonumber(last[2]) + 1, first + 4095)
+  end
+  return first
+end
+
+local function delay_until(q, id, due)
+  call('ZADD', q.base .. 'delayed', delayed_score(q, due), id)
+  emit(q, 'delayed', 'jobId', id, 'delay', due)
+  q.delayed = true
+end
+
+-- Adds a job behind all others with this priority, or in front of them.
+local function make_ready(q, id, priority, front)
+  if priority > 0 then
+    local counter = front and 0 or call('INCR', q.base .. 'pc') % CLASS
+    call('ZADD', q.base .. 'prioritized', priority * CLASS + counter, id)
+  else
+    call(front and 'RPUSH' or 'LPUSH', q.base .. 'wait', id)
+  end
+  q.ready = true
+end
+
+local function emit_waiting(q, id, previous)
+  if previous then
+    emit(q, 'waiting', 'jobId', id, 'prev', previous)
+  else
+    emit(q, 'waiting', 'jobId', id)
+  end
+end
+
+-- Makes delayed jobs ready that are due; `lifo` does not apply to them. Returns the score of the first job that
+-- is still delayed.
+local PROMOTED_AT_ONCE = 500
+
+local function promote_due(q, now)
+  local delayed = q.base .. 'delayed'
+  local head = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  local due_score = (now + 1) * 4096 - 1
+  if not head[2] or tonumber(head[2]) > due_score then
+    return head[2]
+  end
+  local ids = call('ZRANGEBYSCORE', delayed, '-inf', due_score, 'LIMIT', 0, PROMOTED_AT_ONCE)
+  call('ZREM', delayed, unpack(ids))
+  for _, id in ipairs(ids) do
+    local fields = read_fields(q.base .. id, 'priority', 'name')
+    if fields[1] or fields[2] then
+      call('HSET', q.base .. id, 'delay', 0)
+      make_ready(q, id, priority_of(fields[1]), false)
+      emit_waiting(q, id, 'delayed')
+    end
+  end
+  return call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+end
+
+-- Returns when a job with this score in `delayed` is due.
+local function due_of(score)
+  return whole(tonumber(score) / 4096)
+end
+
+-- Returns the state of a job, and its due time if it is delayed; false if it is in no state. `wait` may be long
+-- and is not searched: a job that is in no other state is waiting. If the hash is not that of an unfinished job,
+-- it is damaged or not a job at all: then only the ends of the list are searched.
+local SORTED_STATES = { 'completed', 'failed', 'prioritized', 'waiting-children' }
+local SEARCHED_ENDS = 1000
+
+local function is_near_an_end(key, id)
+  return call('LPOS', key, id, 'MAXLEN', SEARCHED_ENDS)
+    or call('LPOS', key, id, 'RANK', -1, 'MAXLEN', SEARCHED_ENDS)
+end
+
+local function state_of(q, id)
+  local score = call('ZSCORE', q.base .. 'delayed', id)
+  if score then
+    return 'delayed', due_of(score)
+  end
+  for _, state in ipairs(SORTED_STATES) do
+    if call('ZSCORE', q.base .. state, id) then
+      return state
+    end
+  end
+  local fields = read_fields(q.base .. id, 'timestamp', 'processedOn', 'finishedOn')
+  local started = fields[2] or call('EXISTS', q.base .. id .. ':lock') == 1
+  if started and call('LPOS', q.base .. 'active', id) then
+    return 'active'
+  end
+  if fields[1] and not fields[3] then
+    return 'waiting'
+  end
+  if is_near_an_end(q.base .. 'wait', id) or is_near_an_end(q.base .. 'paused', id) then
+    return 'waiting'
+  end
+  return false
+end
+
+local function exists(q, id)
+  return call('TYPE', q.base .. id).ok == 'hash'
+end
+
+-- Removing an id from a list means searching the list. The search begins at the end that is nearer to the id, if
+-- ids are numbers. `searched` counts the elements that were compared, at most. A script that removes many jobs ends
+-- early once it `has_searched_enough`, and its caller calls it again with the rest.
+local MAX_SEARCHED = 200000
+local searched = 0
+
+local function has_searched_enough()
+  return searched >= MAX_SEARCHED
+end
+
+local function remove_from_list(key, id)
+  local length = call('LLEN', key)
+  if length == 0 then
+    return 0
+  end
+  searched = searched + length
+  local number = tonumber(id)
+  local newest, oldest = tonumber(call('LINDEX', key, 0)), tonumber(call('LINDEX', key, -1))
+  local is_old = number and newest and oldest and math.abs(number - oldest) < math.abs(number - newest)
+  return call('LREM', key, is_old and -1 or 1, id)
+end
+
+local function is_in_list(key, id)
+  searched = searched + call('LLEN', key)
+  return call('LPOS', key, id)
+end
+
+-- Removes elements by their places, counted from the right end, lowest first. The list is searched once for all of
+-- them, from the nearer end.
+local PURGED = '0:purged' -- workers skip ids that begin with "0:"
+
+local function remove_places(key, places)
+  for _, place in ipairs(places) do
+    call('LSET', key, -place, PURGED)
+  end
+  local is_far = places[1] > call('LLEN', key) / 2
+  call('LREM', key, is_far and #places or -#places, PURGED)
+end
+
+-- Removes a job from the state it was found in. Returns whether it was there.
+local function remove_from_state(q, id, state)
+  if state == 'waiting' then
+    return remove_from_list(q.base .. 'wait', id) + remove_from_list(q.base .. 'paused', id) > 0
+  elseif state == 'active' then
+    return call('LREM', q.base .. 'active', -1, id) > 0
+  end
+  return call('ZREM', q.base .. state, id) > 0
+end
+
+-- Whether the job is the pending run of a scheduler. Without that job the schedule would end.
+local function is_pending_run(q, id)
+  local scheduler = read_field(q.base .. id, 'rjk')
+  local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
+  return pending and id == 'repeat:' .. scheduler .. ':' .. pending
+end
+
+local function goes_in_front(opts)
+  local ok, options = pcall(cjson.decode, opts or '{}')
+  return ok and type(options) == 'table' and options.lifo == true
+end

@@ -1,0 +1,439 @@
+"""The engine on a SQLite file or in memory: each verb is one function of the connection.
+
+`Database` runs that function in a transaction, together with other waiting work, and returns after
+the commit. The functions use few statements for many rows and read one row of JSON; the reason is
+in `hasten._sqlite`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from sqlite3 import Connection
+from typing import Final, TypeVar
+
+from hasten._sqlite import GROUP_WEIGHT, Database
+from hasten._store import DEFAULT_TIMEOUT, File
+from hasten.jobs._engine import check_cursor
+from hasten.jobs._engines.sqlite import (
+    adding,
+    administration,
+    event_rows,
+    leasing,
+    settling,
+    updating,
+)
+from hasten.jobs._engines.sqlite.claiming import JobSizes
+from hasten.jobs._engines.sqlite.job_rows import encode, read_jobs, read_json, seqs_of
+from hasten.jobs._engines.sqlite.job_statements import execute
+from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
+from hasten.jobs._engines.sqlite.portions import MOVED_AT_ONCE
+from hasten.jobs._engines.sqlite.queue_ledger import Ledger
+from hasten.jobs._engines.sqlite.retention import Retention
+from hasten.jobs._record import (
+    Added,
+    Batch,
+    Change,
+    Claim,
+    Completed,
+    End,
+    EventPage,
+    JobRecord,
+    NewJob,
+    Outcome,
+    Update,
+)
+from hasten.jobs._states import State
+
+T = TypeVar("T")
+
+NEVER: Final = 2**62  # later than any time
+
+# How many results one statement reads. Together they stay below the longest possible text.
+ENDS_AT_ONCE: Final = 500
+
+# Writing so many bytes costs as much as writing a row.
+BYTES_LIKE_A_ROW: Final = 10_000
+
+# A call in several transactions waits so long between them. Meanwhile other processes can write:
+# they try to get the lock every millisecond.
+YIELD_SECONDS: Final = 0.002
+
+
+class SqliteEngine:
+    """Jobs in a SQLite file, or in memory.
+
+    With `synchronous` FULL, new jobs and outcomes of runs are flushed to the disk before a call
+    returns; with NORMAL, a power cut may lose the last commits. timeout is how long to wait for a
+    lock that another process holds, in seconds.
+    """
+
+    max_in_flight = 1
+    max_batch = 500
+    adds_across_queues = True
+    uses_server_clock = False
+
+    def __init__(self, file: File, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._path = path = file.path
+        self._url = "memory://" if path is None else f"sqlite:///{path}"
+        if file.synchronous != "FULL":
+            self._url += f"?synchronous={file.synchronous.lower()}"
+        self._database = Database(
+            path,
+            name=self._url,
+            prepare=partial(migrate, self._url),
+            synchronous=file.synchronous,
+            busy_seconds=timeout,
+            marks=_read_marks,
+        )
+        self._flushes = path is not None and file.synchronous == "FULL"
+        self._retention = Retention()
+        self._sizes: JobSizes = {}
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def require_existing(self) -> None:
+        require_existing(self._url, self._path)
+
+    # Producing ----------------------------------------------------------------------------------
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        work = partial(adding.add, jobs=jobs, now_ms=now_ms)
+        size = sum(len(job.data) for job in jobs)
+        queues = {job.queue for job in jobs}
+        return await self._database.run(
+            work,
+            weight=len(jobs) + size // BYTES_LIKE_A_ROW,
+            topic=queues.pop() if len(queues) == 1 else None,
+        )
+
+    # Working ------------------------------------------------------------------------------------
+
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+        return await self.settle(queue, (), claim, now_ms=now_ms)
+
+    async def settle(
+        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+    ) -> Batch:
+        size = sum(len(end.result) for end in outcomes if type(end) is Completed)
+        weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
+        settle = partial(
+            settling.settle,
+            queue=queue,
+            outcomes=outcomes,
+            claim=claim,
+            retention=self._retention,
+            sizes=self._sizes,
+            now_ms=now_ms,
+        )
+        # A claim alone is not flushed: if a power cut loses it, the job waits again, as it would
+        # after its lease has expired. Outcomes are flushed.
+        run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=queue)
+        try:
+            return await run(partial(settle, check_leases=False))
+        except settling.LeaseMismatch:
+            return await run(partial(settle, check_leases=True))
+        except asyncio.CancelledError:
+            if claim is not None:
+                # The claim is applied nevertheless, and no worker would run its jobs.
+                self._database.post(
+                    partial(
+                        settling.release_claim,
+                        queue=queue,
+                        token=claim.token,
+                        retention=self._retention,
+                        sizes=self._sizes,
+                        now_ms=now_ms,
+                    ),
+                    topic=queue,
+                )
+            raise
+
+    def renew(
+        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+    ) -> set[str]:
+        lost: set[str] = set()
+        ids = list(leases)
+        for first in range(0, len(ids), MOVED_AT_ONCE):
+            portion = {id: leases[id] for id in ids[first : first + MOVED_AT_ONCE]}
+            work = partial(
+                leasing.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
+            )
+            lost |= self._database.call(work, durable=False, topic=queue)
+        return lost
+
+    def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
+        return self._database.call(
+            partial(leasing.find_cancelled, queue=queue, ids=ids), write=False
+        )
+
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+        seqs = await self._read(partial(leasing.find_expired, queue=queue, now_ms=now_ms))
+        ids: list[str] = []
+        # The oldest jobs come last, and are put in front of the others.
+        for first in range(0, len(seqs), MOVED_AT_ONCE):
+            portion = seqs[first : first + MOVED_AT_ONCE]
+            work = partial(
+                leasing.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
+            )
+            ids[:0] = await self._run_portion(
+                queue,
+                work,
+                is_next=first > 0,
+                is_last=first + MOVED_AT_ONCE >= len(seqs),
+                weight=len(portion),
+            )
+        return ids
+
+    async def probe(self, queue: str) -> None:
+        await self._database.run(lambda connection: None, durable=False, topic=queue)
+
+    async def update(
+        self, queue: str, updates: Sequence[Update], *, now_ms: int
+    ) -> list[State | None]:
+        work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
+        # Progress and log lines need not survive a power cut.
+        durable = any(isinstance(update, Change) for update in updates)
+        return await self._database.run(work, durable=durable, topic=queue)
+
+    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
+        """Do nothing: a worker holds nothing but its leases."""
+
+    async def unregister_worker(self, queue: str, worker: str) -> None:
+        """Do nothing; see `register_worker`."""
+
+    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+        next_due = NEVER if next_due_ms is None else next_due_ms
+
+        def has_ready(connection: Connection) -> bool | None:
+            row = execute(connection, "has_ready", queue=queue, next_due=next_due).fetchone()
+            return None if row is None else True
+
+        await self._database.until(queue, has_ready)
+
+    # Reading ------------------------------------------------------------------------------------
+
+    async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+        return await self._read(partial(_get, queue=queue, ids=ids))
+
+    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
+        ends: list[End | None] = []
+        for first in range(0, len(ids), ENDS_AT_ONCE):
+            portion = ids[first : first + ENDS_AT_ONCE]
+            ends += await self._read(partial(_ends, queue=queue, ids=portion))
+        return ends
+
+    async def page(
+        self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
+    ) -> list[JobRecord]:
+        statement = "list_newest" if newest_first else "list_oldest"
+
+        def read(connection: Connection) -> list[JobRecord]:
+            seqs = read_json(
+                connection, statement, queue=queue, state=state, limit=limit, offset=offset
+            )
+            return list(read_jobs(connection, seqs).values())
+
+        return await self._read(read)
+
+    async def count(self, queue: str) -> dict[State, int]:
+        counted = await self._read(partial(read_json, statement="count_jobs", queue=queue))
+        return {state: counted.get(state, 0) for state in State}
+
+    async def logs(self, queue: str, id: str) -> list[str]:
+        def read(connection: Connection) -> list[str]:
+            (seq,) = seqs_of(connection, queue, [id])
+            lines: list[str] = read_json(connection, "read_log", seq=seq, queue=queue, id=id)
+            return lines
+
+        return await self._read(read)
+
+    async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
+        if after is None:
+            return EventPage([], await self._read(partial(event_rows.newest_cursor, queue=queue)))
+        check_cursor(after)
+        read = partial(event_rows.read_after, queue=queue, cursor=after)
+        if not wait:
+            return await self._read(read) or EventPage([], after)
+        return await self._database.until(queue, read)
+
+    def begin_events(self, queue: str) -> Future[str]:
+        newest_cursor = partial(event_rows.newest_cursor, queue=queue)
+        return self._database.submit(newest_cursor, write=False)
+
+    # Administration -----------------------------------------------------------------------------
+
+    async def requeue(
+        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
+    ) -> list[State | None]:
+        work = partial(administration.requeue, queue=queue, sources=sources)
+        return await self._run_in_portions(queue, work, ids)
+
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        work = partial(administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms)
+        return await self._run_in_portions(queue, work, ids)
+
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+        work = partial(administration.remove, queue=queue)
+        return await self._run_in_portions(queue, work, ids)
+
+    async def _run_in_portions(
+        self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
+    ) -> list[State | None]:
+        """Run work for some ids at a time. It may stop after the first ids, and is called again."""
+        answers: list[State | None] = []
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
+            answers += await self._run_portion(
+                queue,
+                partial(work, ids=portion),
+                is_next=bool(answers),
+                is_last=len(answers) + len(portion) == len(ids),
+                weight=len(portion),
+            )
+        return answers
+
+    async def _run_portion(
+        self,
+        queue: str,
+        work: Callable[[Connection], T],
+        *,
+        is_next: bool,
+        is_last: bool = False,
+        weight: int = GROUP_WEIGHT,
+    ) -> T:
+        """Run one of several transactions, with a pause before it in which others may write.
+
+        The last one makes all of them durable. The pages of the earlier ones are flushed before,
+        so that its commit does not hold the lock while the disk writes all of them.
+        """
+        if is_next:
+            await asyncio.sleep(YIELD_SECONDS)
+            if is_last and self._flushes:
+                log = f"{self._path}-wal"
+                await self._read(lambda connection: _flush_file(log))
+        return await self._database.run(work, durable=is_last, weight=weight, topic=queue)
+
+    async def purge(
+        self,
+        queue: str,
+        states: Collection[State],
+        *,
+        before_ms: int | None,
+        limit: int | None,
+        now_ms: int,
+    ) -> list[str]:
+        purged: list[str] = []
+        for state in (state for state in State if state in states):
+            left = None if limit is None else limit - len(purged)
+            async for ids in self._purge(queue, state, before_ms, left):
+                purged += ids
+        work = partial(administration.emit_cleaned, queue=queue, count=len(purged))
+        await self._run_portion(queue, work, is_next=bool(purged), is_last=True, weight=1)
+        return purged
+
+    async def _purge(
+        self, queue: str, state: State, before_ms: int | None, limit: int | None
+    ) -> AsyncIterator[list[str]]:
+        """Find jobs in read transactions, and delete one portion at a time. Yields their ids."""
+        left = NEVER if limit is None else limit
+        place: tuple[int, int] | None = -NEVER, 0
+        is_next = False
+        while left and place is not None:
+            find = partial(
+                administration.find_purgeable, queue=queue, state=state, before_ms=before_ms,
+                after=place, limit=left,
+            )  # fmt: skip
+            found, place = await self._read(find)
+            while found:
+                delete = partial(administration.purge, queue=queue, state=state, found=found)
+                ids, found = await self._run_portion(queue, delete, is_next=is_next)
+                is_next = True
+                left -= len(ids)
+                yield ids
+
+    async def obliterate(self, queue: str) -> None:
+        await self._database.run(
+            partial(administration.begin_obliterating, queue=queue), topic=queue
+        )
+        # Active jobs first: no job moves to another state afterwards.
+        for state in (State.ACTIVE, *State):
+            await self._until_done(
+                queue, partial(administration.obliterate_jobs, queue=queue, state=state)
+            )
+        await self._until_done(queue, partial(administration.obliterate_events, queue=queue))
+        end = partial(administration.end_obliterating, queue=queue)
+        await self._run_portion(queue, end, is_next=True, is_last=True)
+
+    async def _until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
+        """Run work, one portion in each transaction, until it returns False."""
+        is_next = False
+        while await self._run_portion(queue, work, is_next=is_next):
+            is_next = True
+
+    async def pause(self, queue: str, *, now_ms: int) -> None:
+        await self._database.run(
+            partial(administration.set_paused, queue=queue, paused=True), topic=queue
+        )
+
+    async def resume(self, queue: str, *, now_ms: int) -> None:
+        await self._database.run(
+            partial(administration.set_paused, queue=queue, paused=False), topic=queue
+        )
+
+    async def is_paused(self, queue: str) -> bool:
+        def read(connection: Connection) -> bool:
+            return Ledger(connection, queue, now_ms=0).paused
+
+        return await self._read(read)
+
+    async def queues(self) -> list[str]:
+        names: list[str] = await self._read(partial(read_json, statement="queues"))
+        return names
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.run(work, write=False)
+
+    async def aclose(self) -> None:
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Close without an event loop. Blocks while the last commit runs."""
+        self._database.close()
+
+
+def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:
+    """Return, for each queue, a number that changes with new jobs, new events and `resume`."""
+    marks: dict[str, int] = read_json(connection, "read_marks", queues=encode(queues))
+    return marks
+
+
+def _flush_file(path: str) -> None:
+    with contextlib.suppress(OSError):  # the commit reports what is wrong with the file
+        file = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:
+    seqs = encode(seqs_of(connection, queue, ids))
+    rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
+    found = {id: End(State(state), value) for id, state, value in rows}
+    return [found.get(id) for id in ids]
+
+
+def _get(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+    seqs = seqs_of(connection, queue, ids)
+    found = read_jobs(connection, list(set(seqs)))
+    return [
+        record if record is not None and (record.queue, record.id) == (queue, id) else None
+        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
+    ]
