@@ -72,10 +72,8 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/explanation/compression.md",
     "docs/explanation/internals.md",
     "docs/explanation/wire-format.md",
-    "docs/howto/compression.md",
     "docs/howto/fields.md",
     "docs/howto/pages.md",
     "docs/howto/processes.md",
