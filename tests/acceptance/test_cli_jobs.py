@@ -24,7 +24,8 @@ import pytest
 
 from hasten._cli import main
 from hasten.jobs import Queue, State, Worker
-from hasten.jobs._record import NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import JobTemplate, NewJob
 from tests.acceptance.commands import HASTEN, environment, run
 from tests.patience import DEADLINE_SECONDS
 
@@ -68,7 +69,7 @@ class Place:
 
         async def add() -> None:
             mail = Queue("mail", f"sqlite:///{self.folder}/hasten.db")
-            new = NewJob("mail", name, json.dumps(data or {}), "{}", id)
+            new = NewJob("mail", JobTemplate(name, "{}", Options()), json.dumps(data or {}), id)
             await mail.engine.add([new], now_ms=mail.clock.now_ms())
             await mail.aclose()
 
@@ -278,8 +279,8 @@ class TestWithoutAStore:
         done = place.jobs(*command.split())
         assert (done.status, done.out) == (1, "")
         assert done.err == (
-            f"hasten: sqlite:///{place.folder}/hasten.db: there is no such file. Run the command "
-            "in the folder of the application, or name the store with HASTEN_URL or "
+            f"hasten: sqlite:///{place.folder}/hasten.db: no such file. Run the command "
+            "in the folder of the application, or set HASTEN_URL or "
             "Queue(store=...)\n"
         )
         assert not list(place.folder.glob("hasten.db*"))
@@ -299,9 +300,7 @@ class TestWithoutAStore:
         before = file.read_bytes()
         done = place.jobs("counts", "app", HASTEN_URL="sqlite:///shop.db")
         assert done.status == 1
-        assert done.err.startswith(
-            f"hasten: sqlite:///{file}: this database has no tables of hasten. "
-        )
+        assert done.err.startswith(f"hasten: sqlite:///{file}: not a database of hasten. ")
         assert file.read_bytes() == before
         assert not list(place.folder.glob("shop.db-*"))
 

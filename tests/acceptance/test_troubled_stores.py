@@ -252,9 +252,9 @@ class TestOthers:
         await site.until_ended(producer)
         last = producer.log.splitlines()[-1]
         assert last.startswith(
-            f"StoreTooNew: {site.url}: a newer hasten has written it (schema 999"
+            f"StoreTooNew: {site.url}: written by a newer version of hasten (schema 999"
         )
-        assert last.endswith("upgrade hasten, or name another file")
+        assert last.endswith("upgrade hasten, or use another file")
         assert site.store.read_bytes() == before
 
     async def test_a_store_can_hold_the_tables_of_an_application_too(self, site: Site) -> None:

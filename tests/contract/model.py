@@ -10,7 +10,7 @@ in the same millisecond counts as the newer one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hasten.jobs._engine import CANCELLED_ERROR, crash_error
@@ -83,10 +83,11 @@ class Model:
         if id in self.jobs:
             return False
         number = next(self._numbers)
-        job = Job(id, number, new.priority, new.lifo, now_ms, State.WAITING)
+        options = new.template.options
+        job = Job(id, number, options.priority, options.lifo, now_ms, State.WAITING)
         self.jobs[id] = job
-        if new.delay_ms:
-            self._delay(job, now_ms + new.delay_ms)
+        if options.delay_ms:
+            self._delay(job, now_ms + options.delay_ms)
         else:
             self._make_ready(job, front=job.to_front)
         assert job.state in INITIAL
@@ -164,12 +165,13 @@ class Model:
                 if update.delay_ms is not None:
                     self._delay(job, now_ms + update.delay_ms)
 
-    def requeue(self, id: str, source: State) -> State | None:
+    def requeue(self, id: str, sources: Collection[State]) -> State | None:
         job = self.jobs.get(id)
         if job is None:
             return None
-        if job.state is not source:
-            return job.state
+        source = job.state
+        if source not in sources:
+            return source
         self._make_ready(job, front=job.to_front and source in FINISHED)
         if source in FINISHED:
             job.attempts_made = job.crashes = 0

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import Claim, Event, JobRecord, Lease, NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import Claim, Event, JobRecord, JobTemplate, Lease, NewJob
 from hasten.jobs._states import State
 from tests.patience import DEADLINE_SECONDS
 
@@ -37,7 +38,8 @@ def new_job(
 ) -> NewJob:
     if lifo:
         opts = '{"lifo":true}'  # as a queue writes it; a retry finds it there
-    return NewJob(queue, name, data, opts, id, delay_ms, priority, lifo)
+    options = Options(delay_ms=delay_ms, priority=priority, lifo=lifo)
+    return NewJob(queue, JobTemplate(name, opts, options), data, id)
 
 
 def claim(count: int = 1, token: str = "t1", *, lease_ms: int = LEASE_MS) -> Claim:

@@ -9,8 +9,8 @@ import pytest
 
 from hasten.errors import HastenError
 from hasten.jobs._engine import Engine
-from hasten.jobs._engines.redis import RedisEngine, requests
-from hasten.jobs._engines.redis.fields import decode_added, pair
+from hasten.jobs._engines.redis import RedisEngine, script_requests
+from hasten.jobs._engines.redis.decoding import decode_added, pair
 from hasten.jobs._options import KEEP_NONE
 from hasten.jobs._record import Added, Completed, Failed, JobRecord
 from hasten.jobs._states import State
@@ -99,7 +99,7 @@ class TestAdd:
 class TestCursors:
     """Where a job's events begin: what ends it comes later."""
 
-    async def test_come_before_all_that_happens_to_the_job_later(self, engine: Engine) -> None:
+    async def test_come_before_all_later_events_of_the_job(self, engine: Engine) -> None:
         """With one that is added, and with one that is there already."""
         await add(engine, "before")
         added = await engine.add([new_job("a"), new_job(), new_job("b", delay_ms=5)], now_ms=NOW)
@@ -113,7 +113,7 @@ class TestCursors:
             ]
             assert failed.error == "cancelled"
 
-    async def test_come_after_what_happened_before_the_call(self, engine: Engine) -> None:
+    async def test_come_after_all_earlier_events(self, engine: Engine) -> None:
         """Else a job that is added anew could be told the end of an older one of its id."""
         await start(engine, "a")
         await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
@@ -132,7 +132,7 @@ class TestIds:
         assert sorted(set(given), key=int) == given
         assert len(given) == 3
 
-    async def test_are_never_given_twice(self, engine: Engine) -> None:
+    async def test_are_never_assigned_twice(self, engine: Engine) -> None:
         """Who remembers the id of a removed job must not find another one under it."""
         (first,) = await engine.add([new_job()], now_ms=NOW)
         await engine.remove(QUEUE, [first.id], now_ms=NOW)
@@ -140,7 +140,7 @@ class TestIds:
         assert second.id != first.id
         assert not await exists(engine, first.id)
 
-    async def test_are_given_once_under_contention(self, engine: Engine) -> None:
+    async def test_are_assigned_once_under_contention(self, engine: Engine) -> None:
         batches = [[new_job() for _ in range(n)] for n in range(1, 21)]
         answers = await asyncio.gather(*(engine.add(batch, now_ms=NOW) for batch in batches))
         assert [len(batch) for batch in answers] == list(range(1, 21))
@@ -250,6 +250,15 @@ class TestAllOrNothing:
         assert await counts(engine) == {}
         assert await engine.get(QUEUE, ["good", "last"]) == [None, None]
 
+    async def test_a_bad_job_rejects_the_jobs_of_other_queues_as_well(self, engine: Engine) -> None:
+        """On engines that add to several queues in one step. On others a queue is one step."""
+        jobs = [new_job("good"), new_job("bad", data='"\ud800"', queue="other"), new_job("last")]
+        with pytest.raises(HastenError):
+            await engine.add(jobs, now_ms=NOW)
+        added = await counts(engine)
+        assert added == ({} if engine.adds_across_queues else {State.WAITING: 2})
+        assert await counts(engine, "other") == {}
+
     @pytest.mark.parametrize("bad", BAD)
     async def test_a_bad_call_leaves_its_neighbours_alone(
         self, engine: Engine, bad: object
@@ -275,7 +284,7 @@ async def test_the_answer_that_redis_remembers_has_no_data_of_jobs_that_exist(
         assert isinstance(engine, RedisEngine)
         await add(engine, "large", data='"' + "x" * 100_000 + '"')
         jobs = [new_job("large"), new_job("new", data="1"), new_job(data="2")]
-        request = requests.add(jobs, NOW, ("m", 60_000))
+        request = script_requests.add(jobs, NOW, ("m", 60_000))
         first, second = [await engine._run("add", QUEUE, request) for _ in range(2)]
         assert decode_added(first) == decode_added(second)
         ((place, state, _, fields),) = decode_added(first).existing

@@ -28,7 +28,7 @@ from tests.contract.steps import (
 
 
 async def requeue(engine: Engine, *ids: str, source: State) -> list[State | None]:
-    return await engine.requeue(QUEUE, ids, source, now_ms=NOW)
+    return await engine.requeue(QUEUE, ids, {source}, now_ms=NOW)
 
 
 async def cancel(engine: Engine, *ids: str, now_ms: int = NOW) -> list[State | None]:
@@ -78,14 +78,14 @@ class TestRequeueDelayed:
         assert (await job(engine, "a")).state is State.PRIORITIZED
         assert await take_all(engine) == ["b", "a", "c"]
 
-    async def test_puts_them_behind_what_waits(self, engine: Engine) -> None:
+    async def test_puts_them_behind_waiting_jobs(self, engine: Engine) -> None:
         """In the order in which they were named."""
         await add(engine, "a", "b", delay_ms=500)
         await add(engine, "c")
         assert await requeue(engine, "b", "a", source=State.DELAYED) == [State.DELAYED] * 2
         assert await take_all(engine) == ["c", "b", "a"]
 
-    async def test_puts_lifo_jobs_behind_what_waits_too(self, engine: Engine) -> None:
+    async def test_puts_lifo_jobs_behind_waiting_jobs_too(self, engine: Engine) -> None:
         """As in BullMQ, and as when they are due: `lifo` was for the time of adding."""
         await add(engine, "a", "b", delay_ms=500, lifo=True)
         await add(engine, "c")
@@ -95,7 +95,7 @@ class TestRequeueDelayed:
 
 class TestRequeueFinished:
     @pytest.mark.parametrize("source", [State.COMPLETED, State.FAILED])
-    async def test_starts_anew(self, engine: Engine, source: State) -> None:
+    async def test_clears_the_result_and_the_attempts(self, engine: Engine, source: State) -> None:
         await start(engine, "a")
         done = Completed("a", "t1", "1") if source is State.COMPLETED else Failed("a", "t1", "no")
         await settled(engine, done)
@@ -116,7 +116,7 @@ class TestRequeueFinished:
         await requeue(engine, "a", source=State.FAILED)
         assert await take_all(engine) == ["b", "a"]
 
-    async def test_puts_them_behind_what_waits(self, engine: Engine) -> None:
+    async def test_puts_them_behind_waiting_jobs(self, engine: Engine) -> None:
         await start(engine, "a")
         await settled(engine, Failed("a", "t1", "no"))
         await add(engine, "b")
@@ -131,7 +131,7 @@ class TestRequeueFinished:
         await requeue(engine, "a", source=State.FAILED)
         assert await take_all(engine) == ["a", "b"]
 
-    async def test_forgets_the_crashes(self, engine: Engine) -> None:
+    async def test_clears_the_crashes(self, engine: Engine) -> None:
         """Who runs it again has seen to the cause; it gets the whole number of tries."""
         await start(engine, "a", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=1, now_ms=NOW + 11)
@@ -143,7 +143,7 @@ class TestRequeueFinished:
         await engine.reclaim(QUEUE, crash_limit=2, now_ms=NOW + 11)
         assert (await job(engine, "a")).deferred_failure is None
 
-    async def test_forgets_the_cancellation(self, engine: Engine) -> None:
+    async def test_clears_the_cancellation(self, engine: Engine) -> None:
         """Otherwise it would be stopped as soon as it runs."""
         await start(engine, "a", "b")
         await cancel(engine, "a")
@@ -166,6 +166,13 @@ class TestRequeue:
         assert answers == list(states.values())
         assert await engine.get(QUEUE, list(others)) == before
 
+    async def test_takes_jobs_from_several_states(self, engine: Engine) -> None:
+        states = await one_in_each_state(engine)
+        sources = {State.FAILED, State.COMPLETED}
+        answers = await engine.requeue(QUEUE, list(states), sources, now_ms=NOW)
+        assert answers == list(states.values())
+        assert [await ids_in(engine, source) for source in sources] == [[], []]
+
     async def test_moves_a_job_that_is_named_twice_once(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=500)
         answers = await requeue(engine, "a", "a", source=State.DELAYED)
@@ -181,7 +188,7 @@ class TestRequeue:
 
 
 class TestCancel:
-    async def test_fails_what_has_not_started(self, engine: Engine) -> None:
+    async def test_fails_jobs_that_have_not_started(self, engine: Engine) -> None:
         await add(engine, "a")
         await add(engine, "p", priority=1)
         await add(engine, "d", delay_ms=500)
@@ -196,7 +203,7 @@ class TestCancel:
             assert record.due_ms is None
         assert await take(engine, 3, now_ms=NOW + 500) == []
 
-    async def test_asks_the_worker_of_what_runs(self, engine: Engine) -> None:
+    async def test_requests_that_running_jobs_stop(self, engine: Engine) -> None:
         """Only the worker can stop it, and settles it then."""
         await start(engine, "a")
         assert await cancel(engine, "a") == [State.ACTIVE]
@@ -212,14 +219,14 @@ class TestCancel:
         await settled(engine, Completed("a", "t1", "1"))
         assert (await job(engine, "a")).state is State.COMPLETED
 
-    async def test_leaves_what_has_finished(self, engine: Engine) -> None:
+    async def test_leaves_finished_jobs(self, engine: Engine) -> None:
         await start(engine, "a", "b")
         await settled(engine, Completed("a", "t1", "1"), Failed("b", "t1", "no"))
         before = await engine.get(QUEUE, ["a", "b"])
         assert await cancel(engine, "a", "b") == [State.COMPLETED, State.FAILED]
         assert await engine.get(QUEUE, ["a", "b"]) == before
 
-    async def test_tells_of_what_is_not_there(self, engine: Engine) -> None:
+    async def test_returns_none_for_missing_jobs(self, engine: Engine) -> None:
         await add(engine, "a")
         assert await cancel(engine, "gone", "a", "17") == [None, State.WAITING, None]
 
@@ -237,7 +244,7 @@ class TestRemove:
         assert await counts(engine) == {State.ACTIVE: 1}
         await settled(engine, Completed("running", "t1", "1"))
 
-    async def test_tells_of_what_is_not_there(self, engine: Engine) -> None:
+    async def test_returns_none_for_missing_jobs(self, engine: Engine) -> None:
         await add(engine, "a")
         assert await remove(engine, "gone", "a", "a", "17") == [None, State.WAITING, None, None]
 
@@ -259,7 +266,7 @@ class TestPurge:
             State.FAILED,
         ],
     )
-    async def test_deletes_what_is_in_the_state(self, engine: Engine, state: State) -> None:
+    async def test_deletes_the_jobs_in_the_state(self, engine: Engine, state: State) -> None:
         states = await one_in_each_state(engine)
         (expected,) = [id for id, its in states.items() if its is state]
         assert await purge(engine, state) == [expected]
@@ -302,9 +309,7 @@ class TestPurge:
         await add(engine, "f", priority=1, now_ms=NOW + 5)
         assert await purge(engine, State.PRIORITIZED, limit=1) == ["f"]
 
-    async def test_passes_over_younger_jobs_that_stand_before_older_ones(
-        self, engine: Engine
-    ) -> None:
+    async def test_skips_younger_jobs_before_older_ones(self, engine: Engine) -> None:
         """Whatever their number, and in whichever half of the line the older ones stand."""
         old = [str(n) for n in range(60)]
         await add(engine, *old[:30], now_ms=NOW)
@@ -345,7 +350,7 @@ class TestPurge:
             "b",
         ]
 
-    async def test_lets_the_worker_of_a_deleted_job_find_out(self, engine: Engine) -> None:
+    async def test_makes_the_worker_of_a_deleted_job_lose_its_lease(self, engine: Engine) -> None:
         await start(engine, "a")
         await purge(engine, State.ACTIVE)
         lost = await asyncio.to_thread(engine.renew, QUEUE, {"a": "t1"}, lease_ms=1000, now_ms=NOW)
@@ -376,7 +381,7 @@ class TestForget:
         await add(engine, "b", queue="other")
         assert len(await happened(engine, before, "other")) == 2
 
-    async def test_lets_its_workers_find_out(self, engine: Engine) -> None:
+    async def test_makes_its_workers_lose_their_leases(self, engine: Engine) -> None:
         await start(engine, "a")
         await engine.obliterate(QUEUE)
         batch = await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
@@ -386,7 +391,7 @@ class TestForget:
     async def test_of_a_queue_that_is_not_there_does_nothing(self, engine: Engine) -> None:
         await engine.obliterate("no such queue")
 
-    async def test_is_a_new_beginning(self, engine: Engine) -> None:
+    async def test_leaves_an_empty_queue(self, engine: Engine) -> None:
         """Nothing of the old queue is in the new one, and its readers go on."""
         await one_in_each_state(engine)
         before = await cursor(engine)

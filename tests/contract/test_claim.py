@@ -71,7 +71,7 @@ class TestOrder:
         )
         assert await take(engine, 10) == ["front", "a", "b", "p1", "p1 again", "p2"]
 
-    async def test_is_kept_when_there_are_fewer_than_asked_for(self, engine: Engine) -> None:
+    async def test_is_kept_when_there_are_fewer_than_requested(self, engine: Engine) -> None:
         """Where the first kind of ready jobs ends, the second goes on."""
         await add(engine, "a", "b")
         await add(engine, "p", "q", priority=1)
@@ -80,17 +80,17 @@ class TestOrder:
 
 
 class TestClaim:
-    async def test_gives_nothing_when_there_is_nothing(self, engine: Engine) -> None:
+    async def test_returns_nothing_from_an_empty_queue(self, engine: Engine) -> None:
         """At once, and without making a queue of it."""
         assert await engine.claim(QUEUE, claim(10), now_ms=NOW) == Batch([])
         assert await engine.queues() == []
 
-    async def test_of_no_jobs_gives_none(self, engine: Engine) -> None:
+    async def test_of_no_jobs_returns_none(self, engine: Engine) -> None:
         await add(engine, "a")
         assert (await engine.claim(QUEUE, claim(0), now_ms=NOW)).leases == []
         assert await counts(engine) == {State.WAITING: 1}
 
-    async def test_gives_no_more_than_asked_for(self, engine: Engine) -> None:
+    async def test_returns_no_more_than_requested(self, engine: Engine) -> None:
         await add(engine, "a", "b", "c")
         assert await take(engine, 2) == ["a", "b"]
         assert await counts(engine) == {State.ACTIVE: 2, State.WAITING: 1}
@@ -115,7 +115,7 @@ class TestClaim:
         assert lease.token == "t9"
         assert lease.job == await job(engine, "a")
 
-    async def test_tells_of_the_runs_before(self, engine: Engine) -> None:
+    async def test_returns_the_counts_of_earlier_runs(self, engine: Engine) -> None:
         """How often it was tried decides whether it is tried again."""
         await add(engine, "a")
         await take(engine, 1, "t1")
@@ -141,13 +141,13 @@ class TestClaim:
         ids = [id for batch in await asyncio.gather(*claims) for id in taken(batch.leases)]
         assert (len(ids), len(set(ids))) == (100, 100)
 
-    async def test_does_not_give_a_job_whose_lease_has_only_run_out(self, engine: Engine) -> None:
+    async def test_does_not_return_a_job_with_an_expired_lease(self, engine: Engine) -> None:
         """Its worker may be slow, not dead: taking it back is for `reclaim` to decide."""
         await add(engine, "a")
         assert await take(engine, 1, "t1", lease_ms=10) == ["a"]
         assert await take(engine, 1, "t2", now_ms=NOW + 11) == []
 
-    async def test_gives_nothing_of_a_paused_queue(self, engine: Engine) -> None:
+    async def test_returns_nothing_from_a_paused_queue(self, engine: Engine) -> None:
         await add(engine, "a")
         await engine.pause(QUEUE, now_ms=NOW)
         assert await take(engine) == []
@@ -233,7 +233,7 @@ class TestNextDue:
         assert taken(batch.leases) == ["a"]
         assert batch.next_due_ms is None
 
-    async def test_follows_what_the_call_itself_puts_off(self, engine: Engine) -> None:
+    async def test_includes_the_jobs_that_the_call_itself_delays(self, engine: Engine) -> None:
         await add(engine, "a")
         await take(engine)
         batch = await engine.settle(QUEUE, [Postponed("a", "t1", 40)], claim(1, "t2"), now_ms=NOW)

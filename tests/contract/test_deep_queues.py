@@ -42,8 +42,8 @@ VERBS: Final[dict[str, Verb]] = {
     "ends": lambda engine: engine.ends(QUEUE, ["first", "middle", "last", "ended", "none"]),
     "cancel": lambda engine: engine.cancel(QUEUE, ["middle"], now_ms=NOW),
     "remove": lambda engine: engine.remove(QUEUE, ["middling"], now_ms=NOW),
-    "retry": lambda engine: engine.requeue(QUEUE, ["ended"], State.FAILED, now_ms=NOW),
-    "promote": lambda engine: engine.requeue(QUEUE, ["later"], State.DELAYED, now_ms=NOW),
+    "retry": lambda engine: engine.requeue(QUEUE, ["ended"], {State.FAILED}, now_ms=NOW),
+    "promote": lambda engine: engine.requeue(QUEUE, ["later"], {State.DELAYED}, now_ms=NOW),
     "add again": lambda engine: engine.add([new_job("last")], now_ms=NOW),
     "clean waiting": lambda engine: engine.purge(
         QUEUE, [State.WAITING], before_ms=NOW, limit=7, now_ms=NOW
@@ -173,7 +173,7 @@ KEEP_ONE: Final = Keep(count=1, age=None)
 
 async def redis_requeue(engine: Engine) -> None:
     await add(engine, *DEEP, delay_ms=1_000)
-    commands = await commands_of(engine.requeue(QUEUE, DEEP, State.DELAYED, now_ms=NOW))
+    commands = await commands_of(engine.requeue(QUEUE, DEEP, {State.DELAYED}, now_ms=NOW))
     check_scripts(commands, at_least=8)
 
 
@@ -340,7 +340,7 @@ MANY: Final = [f"d{n}" for n in range(3_000)]
 
 
 async def requeue(engine: Engine) -> None:
-    assert await engine.requeue(QUEUE, MANY, State.DELAYED, now_ms=NOW) == [State.DELAYED] * 3_000
+    assert await engine.requeue(QUEUE, MANY, {State.DELAYED}, now_ms=NOW) == [State.DELAYED] * 3_000
 
 
 async def cancel(engine: Engine) -> None:

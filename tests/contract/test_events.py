@@ -25,7 +25,7 @@ from hasten.jobs._engine import (
     Engine,
 )
 from hasten.jobs._engines.sqlite import SqliteEngine
-from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
     Change,
@@ -158,7 +158,7 @@ class TestOfWorking:
         (delayed,) = await happened_to(engine, "a", now)
         assert (delayed.kind, delayed.due_ms) == ("delayed", NOW + 70)
 
-    async def test_a_job_that_is_handed_back(self, engine: Engine) -> None:
+    async def test_a_job_that_is_released(self, engine: Engine) -> None:
         await start(engine, "a")
         now = await cursor(engine)
         await settled(engine, Released("a", "t1"))
@@ -173,7 +173,7 @@ class TestOfWorking:
             event("stalled", "a"),
         ]
 
-    async def test_a_job_that_tells_its_progress(self, engine: Engine) -> None:
+    async def test_a_job_that_reports_progress(self, engine: Engine) -> None:
         """Every step, though only the last one is stored."""
         await start(engine, "a")
         now = await cursor(engine)
@@ -195,14 +195,14 @@ class TestOfWorking:
 
 
 class TestDrained:
-    async def test_is_told_by_the_call_that_asks_for_more_in_vain(self, engine: Engine) -> None:
+    async def test_is_emitted_by_the_call_whose_claim_returns_nothing(self, engine: Engine) -> None:
         await start(engine, "a")
         now = await cursor(engine)
         await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
         assert [event.kind for event in await happened(engine, now)] == ["completed", "drained"]
 
     @pytest.mark.parametrize("left", ["waiting", "prioritized", "active"])
-    async def test_is_not_told_while_something_is_left(self, engine: Engine, left: str) -> None:
+    async def test_is_not_emitted_while_jobs_are_left(self, engine: Engine, left: str) -> None:
         await start(engine, "a")
         await add(engine, "b", priority=int(left == "prioritized"))
         if left == "active":
@@ -211,7 +211,7 @@ class TestDrained:
         await settled(engine, Completed("a", "t1", "1"))
         assert [event.kind for event in await happened(engine, now)] == ["completed"]
 
-    async def test_is_not_told_by_an_idle_claim(self, engine: Engine) -> None:
+    async def test_is_not_emitted_by_an_idle_claim(self, engine: Engine) -> None:
         """A worker that finds nothing, again and again, does not tell so."""
         now = await cursor(engine)
         await take(engine)
@@ -243,15 +243,15 @@ class TestOfAdministration:
     async def test_promoting(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=10)
         now = await cursor(engine)
-        await engine.requeue(QUEUE, ["a"], State.DELAYED, now_ms=NOW)
+        await engine.requeue(QUEUE, ["a"], {State.DELAYED}, now_ms=NOW)
         assert await happened(engine, now) == [event("waiting", "a", previous="delayed")]
 
     async def test_running_again(self, engine: Engine) -> None:
         await start(engine, "a", "b")
         await settled(engine, Completed("a", "t1", "1"), Failed("b", "t1", "no"))
         now = await cursor(engine)
-        await engine.requeue(QUEUE, ["a"], State.COMPLETED, now_ms=NOW)
-        await engine.requeue(QUEUE, ["b"], State.FAILED, now_ms=NOW)
+        await engine.requeue(QUEUE, ["a"], {State.COMPLETED}, now_ms=NOW)
+        await engine.requeue(QUEUE, ["b"], {State.FAILED}, now_ms=NOW)
         assert await happened(engine, now) == [
             event("waiting", "a", previous="completed"),
             event("waiting", "b", previous="failed"),
@@ -280,7 +280,7 @@ class TestReading:
         page = await soon(engine.events(QUEUE, after=now))
         assert {event.job_id for event in page.events} == {"after"}
 
-    async def test_goes_on_from_each_event(self, engine: Engine) -> None:
+    async def test_continues_after_each_event(self, engine: Engine) -> None:
         """A reader may stop after any event, within a page too, and misses none."""
         now = await cursor(engine)
         await add(engine, *(f"j{n}" for n in range(5)))
@@ -515,7 +515,7 @@ class TestLargeValues:
 class TestMissed:
     """A reader that has fallen behind what is kept is told so, once, and goes on from there."""
 
-    async def test_is_told_in_place_of_the_events(self, engine: Engine) -> None:
+    async def test_comes_in_place_of_the_deleted_events(self, engine: Engine) -> None:
         await start(engine, "a")
         before = await cursor(engine)
         await tell_progress(engine, 500)
@@ -530,14 +530,16 @@ class TestMissed:
             rest = await soon(engine.events(QUEUE, after=missed.cursor))
             assert rest.events[0] == first
 
-    async def test_is_told_to_one_who_began_before_the_first_event(self, engine: Engine) -> None:
+    async def test_comes_to_a_reader_that_began_before_the_first_event(
+        self, engine: Engine
+    ) -> None:
         nothing = await cursor(engine)
         await start(engine, "a")
         await tell_progress(engine, 30_000)
         page = await soon(engine.events(QUEUE, after=nothing))
         assert [event.kind for event in page.events[:2]] == ["missed", "progress"]
 
-    async def test_is_told_wherever_events_are_gone(self, engine: Engine) -> None:
+    async def test_comes_wherever_events_were_deleted(self, engine: Engine) -> None:
         """Whatever part of a call's events was read: a store may delete them together."""
         await start(engine, "a")
         seen: list[Event] = []
@@ -556,7 +558,7 @@ class TestMissed:
         assert told == sorted(told, reverse=True)
         assert set(told) == {True, False}
 
-    async def test_is_not_told_to_one_who_keeps_up(self, engine: Engine) -> None:
+    async def test_does_not_come_to_a_reader_that_keeps_up(self, engine: Engine) -> None:
         await start(engine, "a")
         behind = await cursor(engine)
         for _ in range(60):

@@ -122,7 +122,7 @@ class TestKeep:
             await settled(engine, ending(state, id, KEEP_ALL), now_ms=NOW + n)
         await engine.remove(QUEUE, ["a"], now_ms=NOW + 4)
         await engine.purge(QUEUE, [state], before_ms=None, limit=1, now_ms=NOW + 4)
-        await engine.requeue(QUEUE, ["c"], state, now_ms=NOW + 4)
+        await engine.requeue(QUEUE, ["c"], {state}, now_ms=NOW + 4)
         assert await ids_in(engine, state) == ["d"]
         for n, id in enumerate("efg"):
             await settled(engine, ending(state, id, Keep(count=3)), now_ms=NOW + 5 + n)

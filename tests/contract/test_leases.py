@@ -43,8 +43,9 @@ async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[
 
 
 async def expire(engine: Engine, *ids: str) -> None:
-    """Let leases run out by the clock of the server. Elsewhere now_ms says so."""
-    if isinstance(engine, RedisEngine):
+    """Let leases expire by the clock of the server. On other engines now_ms decides."""
+    if engine.uses_server_clock:
+        assert isinstance(engine, RedisEngine)
         for id in ids:
             lock = f"{engine._keys.base(QUEUE)}{id}:lock"
             await engine._server.command("DEL", lock, key=lock)
@@ -56,7 +57,7 @@ class TestReclaim:
         assert await reclaim(engine, NOW + 99) == []
         assert (await job(engine, "a")).state is State.ACTIVE
 
-    async def test_takes_back_a_job_whose_lease_has_run_out(self, engine: Engine) -> None:
+    async def test_takes_back_a_job_whose_lease_has_expired(self, engine: Engine) -> None:
         await start(engine, "a", "b", lease_ms=100)
         await settled(engine, Completed("b", "t1", "1"))
         assert await reclaim(engine, NOW + 101) == ["a"]
@@ -109,7 +110,7 @@ class TestReclaim:
         )
         assert record.deferred_failure is None
 
-    async def test_of_a_paused_queue_goes_on(self, engine: Engine) -> None:
+    async def test_of_a_paused_queue_works(self, engine: Engine) -> None:
         await start(engine, "a", lease_ms=10)
         await engine.pause(QUEUE, now_ms=NOW)
         assert await reclaim(engine, NOW + 11) == ["a"]
@@ -141,7 +142,7 @@ class TestRenew:
         await renew(engine, {"a": "t1"}, now_ms=NOW + 50)
         assert await job(engine, "a") == before
 
-    async def test_revives_a_lease_that_nobody_has_taken_back(self, engine: Engine) -> None:
+    async def test_renews_an_expired_lease_that_nobody_has_reclaimed(self, engine: Engine) -> None:
         """After an outage all leases have run out, and those who hold them are alive."""
         await start(engine, "a", lease_ms=10)
         await expire(engine, "a")
@@ -149,7 +150,9 @@ class TestRenew:
         assert await reclaim(engine, NOW + 200) == []
         await settled(engine, Completed("a", "t1", "1"), now_ms=NOW + 300)
 
-    async def test_is_not_needed_to_finish_what_nobody_has_taken_back(self, engine: Engine) -> None:
+    async def test_is_not_needed_to_finish_a_job_that_nobody_has_reclaimed(
+        self, engine: Engine
+    ) -> None:
         await start(engine, "a", "b", lease_ms=10)
         await expire(engine, "a", "b")
         outcomes: list[Outcome] = [
@@ -162,7 +165,7 @@ class TestRenew:
         assert (await job(engine, "a")).result == "1"
         assert await ids_in(engine, State.WAITING) == ["b"]
 
-    async def test_tells_which_leases_are_lost(self, engine: Engine) -> None:
+    async def test_returns_the_lost_leases(self, engine: Engine) -> None:
         """Their handlers are stopped: what they do is done twice already."""
         await start(engine, "a", "b", "c", "d", lease_ms=10)
         await settled(engine, Completed("b", "t1", "1"))
@@ -172,7 +175,7 @@ class TestRenew:
         assert await renew(engine, leases, now_ms=NOW + 20) == set(leases)
         assert await renew(engine, {"a": "t2", "d": "t1"}, now_ms=NOW + 20) == {"d"}
 
-    async def test_does_not_revive_a_lease_that_is_lost(self, engine: Engine) -> None:
+    async def test_does_not_renew_a_lost_lease(self, engine: Engine) -> None:
         await start(engine, "a", lease_ms=10)
         await reclaim(engine, NOW + 11)
         await take(engine, 1, "t2", now_ms=NOW + 11, lease_ms=10)
@@ -237,7 +240,7 @@ class TestClockSetBack:
 
 
 class TestCancelled:
-    async def test_tells_which_running_jobs_are_to_stop(self, engine: Engine) -> None:
+    async def test_returns_the_running_jobs_that_are_to_stop(self, engine: Engine) -> None:
         await start(engine, "a", "b", "c")
         await engine.cancel(QUEUE, ["b"], now_ms=NOW)
         assert await cancelled(engine, ["a", "b", "gone", "17"]) == {"b"}

@@ -35,9 +35,7 @@ class TestGet:
 
 
 class TestEnds:
-    async def test_tell_the_result_or_the_reason_of_jobs_that_have_ended(
-        self, engine: Engine
-    ) -> None:
+    async def test_have_the_result_or_the_error_of_finished_jobs(self, engine: Engine) -> None:
         await start(engine, *"abc")
         await settled(engine, Completed("a", "t1", "[1]"), Failed("b", "t1", "no"))
         await add(engine, "d", delay_ms=1000)
@@ -48,7 +46,7 @@ class TestEnds:
             End(State.ACTIVE), None, End(State.COMPLETED, "[1]"), End(State.DELAYED),
         ]  # fmt: skip
 
-    async def test_are_told_in_order_for_more_jobs_than_are_read_at_once(
+    async def test_are_returned_in_order_for_more_jobs_than_are_read_at_once(
         self, engine: Engine
     ) -> None:
         ids = [f"j{n}" for n in range(900)]

@@ -49,7 +49,7 @@ CALLS: dict[str, Callable[[Engine], Awaitable[object]]] = {
     "logs": lambda engine: engine.logs(QUEUE, NO_TEXT),
     "cancel": lambda engine: engine.cancel(QUEUE, [NO_TEXT], now_ms=NOW),
     "remove": lambda engine: engine.remove(QUEUE, [NO_TEXT], now_ms=NOW),
-    "requeue": lambda engine: engine.requeue(QUEUE, [NO_TEXT], State.FAILED, now_ms=NOW),
+    "requeue": lambda engine: engine.requeue(QUEUE, [NO_TEXT], {State.FAILED}, now_ms=NOW),
     "reclaim": lambda engine: engine.reclaim(QUEUE, crash_limit=3, now_ms=2**70),
     "renew": lambda engine: asyncio.to_thread(
         engine.renew, QUEUE, {"a": NO_TEXT}, lease_ms=10, now_ms=NOW

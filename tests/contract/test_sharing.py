@@ -91,7 +91,7 @@ class TestThreadsAndLoops:
 
 
 class TestCancelledCalls:
-    async def test_are_done_or_not_done(self, engine: Engine) -> None:
+    async def test_are_applied_completely_or_not_at_all(self, engine: Engine) -> None:
         """A request that is given up leaves all of its jobs or none."""
         adds = engine.add([new_job() for _ in range(10)], now_ms=NOW)
         call: asyncio.Task[object] = asyncio.create_task(adds)
@@ -118,14 +118,14 @@ class TestClose:
     async def test_may_come_before_the_first_use(self, engine: Engine) -> None:
         await engine.aclose()
 
-    async def test_ends_what_comes_after_with_a_clear_error(self, engine: Engine) -> None:
+    async def test_makes_later_calls_raise_a_clear_error(self, engine: Engine) -> None:
         await engine.aclose()
         with pytest.raises(StoreError, match=r"closed"):
             await engine.count(QUEUE)
         with pytest.raises(StoreError, match=r"closed"):
             engine.renew(QUEUE, {"a": "t1"}, lease_ms=10, now_ms=NOW)
 
-    async def test_ends_those_that_wait(self, engine: Engine) -> None:
+    async def test_ends_waiting_calls(self, engine: Engine) -> None:
         """They would wait for ever."""
         now = await cursor(engine)
         reading = asyncio.create_task(engine.events(QUEUE, after=now))
@@ -135,7 +135,7 @@ class TestClose:
                 with pytest.raises(StoreError, match=r"closed"):
                     await soon(waiter)
 
-    async def test_finishes_what_was_begun(self, kind: str, tmp_path: Path) -> None:
+    async def test_finishes_the_calls_in_progress(self, kind: str, tmp_path: Path) -> None:
         async with open_for_test(kind, tmp_path) as engine:
             calls = [asyncio.create_task(add(engine, f"a{n}")) for n in range(20)]
             await asyncio.sleep(0)
@@ -148,7 +148,7 @@ class TestClose:
 
 @pytest.mark.parametrize("kind", sorted(DURABLE))
 class TestOpenedAgain:
-    async def test_has_all_that_it_had(self, kind: str, tmp_path: Path) -> None:
+    async def test_still_has_all_jobs(self, kind: str, tmp_path: Path) -> None:
         async with open_for_test(kind, tmp_path) as engine:
             await start(engine, *"abcd")
             await engine.update(QUEUE, [LogLine("a", "line", 10)], now_ms=NOW)
@@ -169,7 +169,7 @@ class TestOpenedAgain:
             await settled(engine, Completed("d", "t1", "1"))
             assert (await job(engine, "d")).state is State.COMPLETED
 
-    async def test_gives_no_id_twice(self, kind: str, tmp_path: Path) -> None:
+    async def test_assigns_no_id_twice(self, kind: str, tmp_path: Path) -> None:
         async with open_for_test(kind, tmp_path) as engine:
             (first,) = await engine.add([new_job()], now_ms=NOW)
             await engine.remove(QUEUE, [first.id], now_ms=NOW)
@@ -190,7 +190,7 @@ class TestOpenedAgain:
 
 
 class TestUrl:
-    async def test_tells_where_the_jobs_are(self, engine: Engine, kind: str) -> None:
+    async def test_shows_the_url_of_the_store(self, engine: Engine, kind: str) -> None:
         """For messages: it begins with the scheme that opens it."""
         scheme = "memory" if kind == "sqlite-memory" else kind.partition("-")[0]
         assert engine.url.startswith(scheme)

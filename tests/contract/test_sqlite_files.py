@@ -15,7 +15,7 @@ import pytest
 from hasten.errors import StoreCorrupt
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.sqlite import SqliteEngine
-from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 from hasten.jobs._record import Completed, Failed, Progress, Retry
 from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
@@ -85,7 +85,7 @@ class TestDamage:
         traces = [(await job(engine, id)).tracebacks for id in "abc"]
         assert traces == [["trace 1", "trace 2"]] * 3
 
-    async def test_of_a_state_is_told_and_passed_over(
+    async def test_of_a_state_is_logged_and_skipped(
         self, engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.WARNING, "hasten")
@@ -117,9 +117,7 @@ class TestDamage:
         assert await take(engine, 2, now_ms=NOW + 5) == ["b", "a"]
 
     @pytest.mark.parametrize("body", ["no json", "{}", '[{"k":1}]', '["x"]', "[" * 3000])
-    async def test_of_an_event_passes_over_it(
-        self, engine: Engine, tmp_path: Path, body: str
-    ) -> None:
+    async def test_of_an_event_skips_it(self, engine: Engine, tmp_path: Path, body: str) -> None:
         await start(engine, "a")
         now = await cursor(engine)
         for progress in ("1", "2", "3"):
@@ -186,7 +184,7 @@ class TestLargeTexts:
         assert await ids_in(engine, State.WAITING) == ids
         assert all(await engine.get(QUEUE, ids))
 
-    async def test_are_heard_of_one_after_the_other(self, engine: Engine) -> None:
+    async def test_are_returned_one_after_the_other(self, engine: Engine) -> None:
         ids = [f"j{n}" for n in range(8)]
         await start(engine, *ids)
         now = await cursor(engine)

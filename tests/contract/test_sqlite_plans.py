@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from hasten._sqlite import Database
-from hasten.jobs._engines.sqlite.statements import MIGRATIONS, SQL, rows
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS, SQL, rows
 from hasten.ratelimit._stores import sqlite as limits
 
 WHOLE_QUEUE: Final = {"count_jobs", "queues"}

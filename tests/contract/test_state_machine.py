@@ -285,10 +285,12 @@ class JobsMachine(RuleBasedStateMachine):
         )
 
     def requeue(self, data: st.DataObject) -> None:
-        source = data.draw(st.sampled_from([State.DELAYED, State.COMPLETED, State.FAILED]))
+        sources = data.draw(
+            st.sets(st.sampled_from([State.DELAYED, State.COMPLETED, State.FAILED]))
+        )
         ids = self.some_jobs(data, *State)
-        answers = self.run(self.engine.requeue(QUEUE, ids, source, now_ms=self.now_ms))
-        assert answers == [self.model.requeue(id, source) for id in ids]
+        answers = self.run(self.engine.requeue(QUEUE, ids, sources, now_ms=self.now_ms))
+        assert answers == [self.model.requeue(id, sources) for id in ids]
 
     def cancel(self, data: st.DataObject) -> None:
         ids = sorted(self.some_jobs(data))  # as in `by_age`

@@ -166,7 +166,7 @@ class TestUpdates:
     async def test_of_no_number_do_nothing(self, engine: Engine) -> None:
         assert await update(engine) == []
 
-    async def test_tell_the_state_of_each_job(self, engine: Engine) -> None:
+    async def test_return_the_state_of_each_job(self, engine: Engine) -> None:
         await start(engine, "a", "b")
         await settled(engine, Completed("b", "t1", "1"))
         await add(engine, "c", delay_ms=5)
@@ -258,7 +258,7 @@ class TestPriority:
         assert await update(engine, Change(id, priority=2, data="2", progress="2")) == [state]
         assert await job(engine, id) == before
 
-    async def test_wakes_who_waits_for_work(self, engine: Engine) -> None:
+    async def test_wakes_a_waiting_worker(self, engine: Engine) -> None:
         """It is the first one that became ready in this process' view, and may be the only one."""
         await add(engine, "a", delay_ms=10**6)
         async with waiting(engine, next_due_ms=NOW + 10**6) as wait:
@@ -268,7 +268,7 @@ class TestPriority:
         async with waiting(engine) as wait:
             await soon(wait)
 
-    async def test_is_told_by_no_event(self, engine: Engine) -> None:
+    async def test_emits_no_event(self, engine: Engine) -> None:
         """As in BullMQ."""
         await add(engine, "a")
         now = await cursor(engine)
@@ -300,7 +300,7 @@ class TestDelay:
         await update(engine, Change("a", delay_ms=0))
         assert await take(engine, 1) == ["a"]
 
-    async def test_wakes_who_waits_for_a_later_one(self, engine: Engine) -> None:
+    async def test_wakes_a_worker_that_waits_for_a_later_job(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=10**6)
         async with waiting(engine, next_due_ms=NOW + 10**6) as wait:
             await update(engine, Change("a", delay_ms=5))

@@ -83,7 +83,7 @@ class TestWait:
         await add(engine, "a")
         await engine.cancel(QUEUE, ["a"], now_ms=NOW)
         async with waiting(engine) as task:
-            await engine.requeue(QUEUE, ["a"], State.FAILED, now_ms=NOW)
+            await engine.requeue(QUEUE, ["a"], {State.FAILED}, now_ms=NOW)
             await soon(task)
 
     async def test_ends_when_another_claim_makes_jobs_ready(self, engine: Engine) -> None:
@@ -92,7 +92,7 @@ class TestWait:
             assert await take(engine, 1, now_ms=NOW + 100) == ["a"]
             await soon(task)
 
-    async def test_may_be_given_up(self, engine: Engine) -> None:
+    async def test_may_be_cancelled(self, engine: Engine) -> None:
         """A worker that stops cancels it; nothing of it is left behind."""
         async with waiting(engine):
             pass
@@ -154,5 +154,5 @@ class TestDelayedJobs:
     async def test_that_are_promoted_end_it(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=100)
         async with waiting(engine, next_due_ms=NOW + 100) as task:
-            await engine.requeue(QUEUE, ["a"], State.DELAYED, now_ms=NOW)
+            await engine.requeue(QUEUE, ["a"], {State.DELAYED}, now_ms=NOW)
             await soon(task)

@@ -23,7 +23,7 @@ from hasten.compression._negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.jobs._encoding import decode_json
-from hasten.jobs._engines.redis.fields import decode_added, decode_answer, event, job_record
+from hasten.jobs._engines.redis.decoding import decode_added, decode_settled, event, job_record
 from hasten.jobs._options import decode_options, read_keep_logs
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
@@ -230,7 +230,7 @@ def answers() -> Target:
     """What scripts return holds what others have stored, at any place."""
 
     def parse(data: bytes) -> None:
-        for decode in (decode_answer, decode_added):
+        for decode in (decode_settled, decode_added):
             with contextlib.suppress(msgspec.DecodeError, ValueError):
                 decode(data)
 

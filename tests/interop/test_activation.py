@@ -14,7 +14,7 @@ from tests.interop.steps import SOON_SECONDS, complete, now_ms, take
 
 
 class TestTaking:
-    async def test_node_sees_who_runs_a_job(self, shared: SharedQueue) -> None:
+    async def test_node_sees_which_worker_runs_a_job(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("hold")
         await shared.python_worker(name="ada", idle=False)
         await shared.until_python_runs(1)
@@ -24,7 +24,7 @@ class TestTaking:
         assert (active["attemptsStarted"], active["attemptsMade"]) == (1, 0)
         shared.release(job.id)
 
-    async def test_python_sees_who_runs_a_job(self, shared: SharedQueue) -> None:
+    async def test_python_sees_which_worker_runs_a_job(self, shared: SharedQueue) -> None:
         job = await shared.node("add", "hold")
         worker = await shared.node_worker(name="nodette", idle=False)
         await shared.until_runs(worker, 1)
@@ -102,7 +102,7 @@ class TestTaking:
         (run,) = await shared.until_runs(node, 1)
         assert run["data"] == {"value": "next"}
 
-    async def test_python_heeds_the_queue_s_rate_limit(self, shared: SharedQueue) -> None:
+    async def test_python_obeys_the_queue_s_rate_limit(self, shared: SharedQueue) -> None:
         """Two per window, whoever runs them; and it does not ask again and again meanwhile."""
         await shared.node("setGlobalRateLimit", 2, 700)
         await shared.queue.add_many([("echo", {})] * 4)
@@ -130,7 +130,7 @@ class TestLocks:
         assert shared.events_of(job.id) == ["added", "waiting", "active"]
         shared.release(job.id)
 
-    async def test_a_foreign_token_settles_nothing(self, shared: SharedQueue) -> None:
+    async def test_another_token_settles_nothing(self, shared: SharedQueue) -> None:
         """The job was taken back, and Node runs it now."""
         job = await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
@@ -140,7 +140,7 @@ class TestLocks:
         assert shared.hash(job.id) == before
         assert await shared.node("getJobState", job.id) == "active"
 
-    async def test_an_expired_lock_settles_what_nobody_has_taken_back(
+    async def test_an_expired_lock_settles_a_job_that_nobody_has_reclaimed(
         self, shared: SharedQueue
     ) -> None:
         """After an outage all locks have expired, and those who held them are alive."""
@@ -164,7 +164,9 @@ class TestLocks:
 
 
 class TestTakingBack:
-    async def test_node_recovers_what_python_lets_go(self, shared: SharedQueue) -> None:
+    async def test_node_recovers_the_jobs_of_a_dead_python_worker(
+        self, shared: SharedQueue
+    ) -> None:
         """One check marks the job, the next one moves it."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=50)
@@ -176,7 +178,7 @@ class TestTakingBack:
             "added", "waiting", "active", "waiting", "stalled", "active", "completed",
         ]  # fmt: skip
 
-    async def test_node_fails_what_was_let_go_twice(self, shared: SharedQueue) -> None:
+    async def test_node_fails_a_job_whose_workers_died_twice(self, shared: SharedQueue) -> None:
         """Its own limit holds for crashes of our workers, too."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=1)
@@ -195,7 +197,9 @@ class TestTakingBack:
         assert record.error == "job stalled more than allowable limit"
         assert record.deferred_failure is None
 
-    async def test_python_fails_what_was_let_go_too_often(self, shared: SharedQueue) -> None:
+    async def test_python_fails_a_job_whose_workers_died_too_often(
+        self, shared: SharedQueue
+    ) -> None:
         """Node knows such a job by the beginning of its reason."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=1)
@@ -207,7 +211,9 @@ class TestTakingBack:
         assert failed["failedReason"].endswith("died 1 times while running it")
         assert not shared.python_runs
 
-    async def test_python_recovers_what_node_lets_go(self, shared: SharedQueue) -> None:
+    async def test_python_recovers_the_jobs_of_a_dead_node_worker(
+        self, shared: SharedQueue
+    ) -> None:
         job = await shared.node("add", "hold")
         worker = await shared.node_worker(idle=False, lockDuration=600_000)
         await shared.until_runs(worker, 1)
@@ -221,7 +227,9 @@ class TestTakingBack:
             "added", "waiting", "active", "waiting", "stalled", "active", "completed",
         ]  # fmt: skip
 
-    async def test_python_fails_what_node_has_given_up(self, shared: SharedQueue) -> None:
+    async def test_python_fails_a_job_that_node_has_marked_as_failed(
+        self, shared: SharedQueue
+    ) -> None:
         """Node's check leaves the reason with the job; the next worker fails it unrun."""
         job = await shared.node("add", "echo", {}, {"attempts": 3})
         shared.redis.hset(shared.key(job["id"]), "defa", "job stalled more than allowable limit")

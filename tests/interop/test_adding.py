@@ -77,7 +77,7 @@ class TestPythonAdds:
         assert [run["data"].get("value") for run in runs] == [None, "before it", "first"]
         assert shared.events_of(job.id) == ["added", "delayed", "waiting", "active", "completed"]
 
-    async def test_an_id_that_exists_is_told_as_a_duplicate(self, shared: SharedQueue) -> None:
+    async def test_an_existing_id_emits_duplicated(self, shared: SharedQueue) -> None:
         """The first job stays as it is."""
         events = await shared.node_events()
         await shared.queue.add("echo", {"value": 1}, job_id="order-1")

@@ -46,7 +46,9 @@ class TestPausing:
         await shared.queue.resume()
         await shared.until_counts(completed=1)
 
-    async def test_python_resumes_what_version_5_has_put_aside(self, shared: SharedQueue) -> None:
+    async def test_python_resumes_the_jobs_that_version_5_has_moved_to_paused(
+        self, shared: SharedQueue
+    ) -> None:
         """It moved the waiting jobs to a list of their own; they come before newer ones."""
         await shared.queue.add_many([("echo", {"value": n}) for n in range(3)])
         shared.redis.rename(shared.key("wait"), shared.key("paused"))
@@ -179,7 +181,7 @@ class TestChangingFromPython:
 class TestKeepingLogs:
     LINES = ("one", "two", "three", "four")
 
-    async def test_python_keeps_what_node_says(self, shared: SharedQueue) -> None:
+    async def test_python_stores_the_progress_and_logs_of_node(self, shared: SharedQueue) -> None:
         data = {"progress": 1, "lines": self.LINES}
         job = await shared.node("add", "report", data, {"keepLogs": 3})
         await shared.python_worker(idle=False)
@@ -187,7 +189,7 @@ class TestKeepingLogs:
         logs = await shared.node("getJobLogs", job["id"])
         assert logs == {"logs": ["two", "three", "four"], "count": 3}
 
-    async def test_node_keeps_what_python_says(self, shared: SharedQueue) -> None:
+    async def test_node_stores_the_progress_and_logs_of_python(self, shared: SharedQueue) -> None:
         job = await shared.queue.add(
             "report", {"progress": 1, "lines": list(self.LINES)}, keep_logs=3
         )
@@ -254,7 +256,7 @@ class TestRemoving:
         ("options", "key"),
         [({}, "wait"), ({"delay": 60}, "delayed"), ({"priority": 2}, "prioritized")],
     )
-    async def test_a_removed_job_leaves_nothing(
+    async def test_a_removed_job_leaves_no_key(
         self, shared: SharedQueue, options: JobOptions, key: str
     ) -> None:
         """And is told of by the name of the key it was in, as Node does."""
@@ -364,7 +366,7 @@ class TestCancelling:
         assert "defa" not in shared.hash(job.id)
         assert not shared.redis.exists(shared.key("hasten:cancelled"))
 
-    async def test_a_wish_for_a_job_that_node_has_removed_is_forgotten(
+    async def test_the_cancellation_of_a_job_that_node_has_removed_is_dropped(
         self, shared: SharedQueue
     ) -> None:
         """Another job may come by the same id."""

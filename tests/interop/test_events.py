@@ -116,7 +116,7 @@ async def test_python_hears_of_stalled_deduplicated_and_parent_jobs(shared: Shar
     assert by_kind["waiting-children"] == ("waiting-children", "p", {})
 
 
-async def test_python_hears_events_of_somebody_s_own(shared: SharedQueue) -> None:
+async def test_python_reads_events_of_other_programs(shared: SharedQueue) -> None:
     """With all their fields, even those named like ours."""
     heard = await shared.python_events()
     producer = await shared.peer.make("QueueEventsProducer", f"{shared.name} own", shared.name)
@@ -126,7 +126,7 @@ async def test_python_hears_events_of_somebody_s_own(shared: SharedQueue) -> Non
     assert shown(heard[0]) == ("shipped", "7", fields)
 
 
-async def test_node_goes_on_listening_through_thousands_of_ours(shared: SharedQueue) -> None:
+async def test_node_keeps_reading_thousands_of_events_of_python(shared: SharedQueue) -> None:
     events = await shared.node_events()
     data = {"progress": "half / ü", "lines": []}
     await shared.queue.add_many([("report", data)] * 2000)
@@ -136,7 +136,7 @@ async def test_node_goes_on_listening_through_thousands_of_ours(shared: SharedQu
     assert await shared.peer.ask("errors") == []
 
 
-async def test_node_goes_on_listening_where_a_large_value_is_left_out(shared: SharedQueue) -> None:
+async def test_node_keeps_reading_when_a_large_value_is_left_out(shared: SharedQueue) -> None:
     """It hears null and the size, and the job has the value; or the event, if no job is kept."""
     events = await shared.node_events()
     text = "x" * 100_000

@@ -37,7 +37,7 @@ class TestPythonCompletes:
         assert done[0]["finishedOn"] >= done[0]["processedOn"] >= done[0]["timestamp"]
         assert done[0]["attemptsMade"] == 1
 
-    async def test_nothing_is_null(self, shared: SharedQueue) -> None:
+    async def test_a_missing_result_is_null(self, shared: SharedQueue) -> None:
         """In the hash and in the event: a text that is no JSON would end Node's listeners."""
         events = await shared.node_events()
         job = await shared.queue.add("echo")
@@ -86,7 +86,7 @@ class TestPythonFails:
             {"event": "drained"},
         ]  # fmt: skip
 
-    async def test_node_that_waits_for_it_is_told(self, shared: SharedQueue) -> None:
+    async def test_node_that_awaits_it_gets_the_error(self, shared: SharedQueue) -> None:
         events = await shared.node_events()
         job = await shared.node("add", "fail", {"message": "no"})
         await start(shared, "python")

@@ -41,7 +41,7 @@ def shown(time_ms: int, tz: str) -> str:
 
 
 class TestEvery:
-    async def test_python_adds_the_next_one_when_it_takes_one(self, shared: SharedQueue) -> None:
+    async def test_python_adds_the_next_one_when_it_claims_one(self, shared: SharedQueue) -> None:
         """On the grid, with the data of the schedule, counted, and known to Node."""
         await schedule(shared, {"every": 3_600_000}, data={"value": 7}, opts={"priority": 3})
         (first,) = pending(shared)
@@ -94,7 +94,7 @@ class TestEvery:
         assert len(slots(shared)) >= 2
         assert all(slot <= now_ms + 1000 + 50 for slot in slots(shared))
 
-    async def test_a_new_template_is_heeded(self, shared: SharedQueue) -> None:
+    async def test_a_new_template_is_used(self, shared: SharedQueue) -> None:
         """The next job has the data of the schedule, not of the job before it."""
         await schedule(shared, {"every": 3_600_000}, data={"value": "old"})
         (first,) = pending(shared)
@@ -116,7 +116,7 @@ class TestEvery:
         assert len(pending(shared)) == 1
         assert (await shared.node("getJobScheduler", "tick"))["iterationCount"] == 2
 
-    async def test_a_schedule_that_is_gone_goes_on_no_more(self, shared: SharedQueue) -> None:
+    async def test_a_removed_schedule_adds_no_job(self, shared: SharedQueue) -> None:
         """Its last job, which waits already, still runs."""
         await schedule(shared, {"every": 3_600_000})
         assert len(shared.ids("wait")) == 1
@@ -221,7 +221,7 @@ class TestGuarding:
         assert len(pending(shared)) == 1
 
 
-async def test_python_takes_a_job_that_says_nothing_of_its_rule(shared: SharedQueue) -> None:
+async def test_python_claims_a_job_without_a_rule(shared: SharedQueue) -> None:
     """Written by hand, or by a version to come: it runs, and is no schedule's."""
     job = await shared.node("add", "echo", {"value": 1})
     shared.redis.hset(shared.key(job["id"]), "rjk", "nobody's")

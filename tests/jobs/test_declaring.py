@@ -130,7 +130,7 @@ class TestAnnotations:
         ],
     )
     def test_that_json_can_be_decoded_to_are_accepted(self, queue: Queue, annotation: Any) -> None:
-        queue.task(taking(annotation)).core.check()
+        queue.task(taking(annotation)).definition.check()
 
     @pytest.mark.parametrize(
         "code",
@@ -216,7 +216,7 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
 class Greeter:
     def __init__(self, greeting: str) -> None:
         self.greeting = greeting
-        self.core = "an attribute that a task has, too"
+        self.definition = "an attribute that a task has, too"
 
     def __call__(self, name: str, ctx: Context | None = None) -> str:
         return "no context" if ctx is None else f"{self.greeting}, {name}"
@@ -285,7 +285,7 @@ class TestWhatCanBeATask:
         """What it returns is awaited, if it can be."""
         function, where = FUNCTIONS[kind]
         task: Task[..., Any, Any] = memory.task(name="greet")(function)
-        assert (task.name, task.core.run_in) == ("greet", where)
+        assert (task.name, task.definition.run_in) == ("greet", where)
         job = await task.enqueue(name="ada")
         assert job.data == {"name": "ada"}
         async with Worker(memory):
@@ -372,7 +372,10 @@ class TestWhatCanBeATask:
             (classmethod(lambda cls: None), "a classmethod object cannot be a task"),
             (Greeter, "the class Greeter cannot be a task: use a function"),
             (functools.partialmethod(greet, "Hi"), "cannot be a task: it is not a function"),
-            ("mails", "'mails' cannot be a task: it is not a function (a name is name=…)"),
+            (
+                "mails",
+                "it is not a function. Write @queue.task(name=…) to set a name",
+            ),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
             (max, "task 'max': the parameters of <built-in function max> are unknown"),

@@ -12,7 +12,8 @@ from hasten.errors import JobFailed
 from hasten.jobs import Queue, RetryAfter, State, Worker
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs._failure_log import RemoteTraceback
-from hasten.jobs._record import NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import JobTemplate, NewJob
 from tests.jobs import process_tasks
 from tests.jobs.eventually import until_state
 
@@ -135,7 +136,9 @@ async def test_a_job_that_cannot_be_run_is_logged(
         return number * number
 
     unknown = await queue.add("cube", {"number": 2})
-    unfit = await queue.submit(queue.template("square", square.core.options), '{"number": "two"}')
+    unfit = await queue.producer.submit(
+        queue.producer.template("square", square.definition.options), '{"number": "two"}'
+    )
     async with Worker(queue, grace=0):
         await fail(unknown)
         await fail(unfit)
@@ -226,7 +229,9 @@ async def test_ids_and_names_of_other_programs_are_escaped(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = "\x1b[2J\u202eodd\n"
-    await queue.engine.add([NewJob("mail", odd, "{}", "{}", odd)], now_ms=queue.clock.now_ms())
+    await queue.engine.add(
+        [NewJob("mail", JobTemplate(odd, "{}", Options()), "{}", odd)], now_ms=queue.clock.now_ms()
+    )
     job = await queue.get(odd)
     assert job is not None
     assert (job.id, job.name, repr(job).isprintable()) == (odd, odd, True)

@@ -75,7 +75,7 @@ def test_time_does_not_go_back(clock: ManualClock) -> None:
 
 def test_its_start_needs_a_time_zone() -> None:
     """Else it would be another time on another machine."""
-    with pytest.raises(InvalidOption, match="a time with a time zone"):
+    with pytest.raises(InvalidOption, match="a datetime with a time zone"):
         ManualClock(datetime(2030, 1, 1))  # noqa: DTZ001
 
 

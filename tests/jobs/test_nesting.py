@@ -14,8 +14,8 @@ import pytest
 from hasten.errors import JobFailed
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
-from hasten.jobs._options import decode_options
-from hasten.jobs._record import Claim, Completed, Failed, NewJob, Progress
+from hasten.jobs._options import Options, decode_options
+from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
 from hasten.ratelimit._http.addresses import Addresses
 from hasten.ratelimit._http.proxies import Proxies
 from tests.servers.redis import shared_redis
@@ -28,7 +28,7 @@ DEPTHS = range(900, 1_010, 10)
 
 async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
     """Add a job as another program does."""
-    new = NewJob("mail", "send", data, opts)
+    new = NewJob("mail", JobTemplate("send", opts, Options()), data)
     (added,) = await queue.engine.add([new], now_ms=queue.clock.now_ms())
     job = await queue.get(added.id)
     assert job is not None
@@ -74,7 +74,7 @@ async def test_what_takes_too_much_memory_fails_its_job_once(
     monkeypatch.setattr(options, "_decoder", Decoder())
     job = await add(queue, opts='{"large":1}')
     reason = await run(queue, job)
-    assert reason == "its options cannot be read: decoding it takes more memory than there is"
+    assert reason == "its options cannot be read: decoding it takes more memory than available"
 
 
 async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None:

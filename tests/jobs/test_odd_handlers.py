@@ -264,7 +264,7 @@ class TestGroups:
                 raise ExceptionGroup("outer", [RetryAfter(0.01), nested])
 
         clockless = Queue("mail2", "memory://")
-        task = clockless.task(name="ask")(ask.core.function)
+        task = clockless.task(name="ask")(ask.definition.function)
         job = await task.enqueue()
         async with Worker(clockless):
             await job.result(timeout=30)

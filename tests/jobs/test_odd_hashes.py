@@ -255,7 +255,7 @@ async def test_a_damaged_parent_does_not_keep_its_child_from_ending(
     kept = {State.FAILED if fails else State.COMPLETED: 3} if keep else {}
     assert await ends_of_all(queue) == kept
     if parent == "of another type":
-        assert f"job {jobs[1].id} of queue mail: what depends on it was not done: " in log.text
+        assert f"queue mail: job {jobs[1].id}: an effect on other jobs failed: " in log.text
 
 
 @pytest.mark.parametrize("de", [{"ttl": 1.5}, {"ttl": "x"}, {"ttl": 1e25}, 5])
@@ -283,7 +283,7 @@ async def test_damaged_deduplication_does_not_keep_its_job_from_ending(
     keys.redis.hset(keys(jobs[1].id), "deid", "only")
     keys.replace(damaged)
     assert await run_all(queue, jobs) == [0, 2, 4]
-    assert damaged != "de:only" or "what depends on it was not done: " in log.text
+    assert damaged != "de:only" or ": an effect on other jobs failed: " in log.text
     assert await queue.clean("completed", older_than=0) == [job.id for job in jobs]
 
 
@@ -321,7 +321,7 @@ async def test_an_odd_cron_pattern_does_not_keep_its_job_from_running(
     jobs = await three(queue)
     keys.redis.hset(keys(jobs[1].id), mapping={"rjk": "odd", "opts": opts})
     assert await run_all(queue, jobs) == [0, 2, 4]
-    assert "scheduler odd of queue mail: its next run cannot be added" in log.text
+    assert "queue mail: cannot add the next run of scheduler odd" in log.text
 
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)

@@ -657,7 +657,7 @@ class TestDeclaring:
     def test_arguments_without_names_cannot_be_stored(
         self, queue: Queue, star: Callable[..., None]
     ) -> None:
-        with pytest.raises(InvalidTask, match=r"\*values is not possible: use a list or a dict"):
+        with pytest.raises(InvalidTask, match=r"\*values is not supported: use a list or a dict"):
             queue.task(name="star")(star)
 
     @pytest.mark.parametrize(
@@ -735,10 +735,10 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
 class TestCallsOfOneTick:
     async def test_one_that_the_store_refuses_fails_alone(self, queue: Queue) -> None:
         """They leave as one call, and the store refuses it as a whole."""
-        template = queue.template("keep", Options())
+        template = queue.producer.template("keep", Options())
         answers: list[object] = await asyncio.gather(
             queue.add("keep", 1),
-            queue.submit(template, '"\ud800"'),
+            queue.producer.submit(template, '"\ud800"'),
             queue.add("keep", 3),
             return_exceptions=True,
         )

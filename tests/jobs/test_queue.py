@@ -13,7 +13,7 @@ import pytest
 
 from hasten import Store
 from hasten._sqlite import Database
-from hasten.errors import InvalidOption, StoreUnavailable
+from hasten.errors import InvalidOption, StoreUnavailable, UsageError
 from hasten.jobs import Queue, State, Worker
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
@@ -416,3 +416,23 @@ def test_who_forgets_to_close_a_queue_leaves_nothing_open(url: str) -> None:
         check=False, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)
+
+
+def test_sync_events_iterate_from_when_they_were_made(tmp_path: Path) -> None:
+    """Also events that another thread causes while this one waits; `close` ends the iteration."""
+    queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
+    with queue.sync.events() as events:
+        job = queue.sync.add("send")
+        seen = [next(events).kind, next(events).kind]
+        removing = threading.Timer(0, queue.sync.remove, [job.id])
+        removing.start()
+        seen.append(next(events).kind)
+        removing.join()
+    assert seen == ["added", "waiting", "removed"]
+    assert list(events) == []
+    queue.sync.close()
+
+
+async def test_sync_events_block_no_running_loop(queue: Queue) -> None:
+    with pytest.raises(UsageError):
+        next(queue.sync.events())

@@ -28,7 +28,8 @@ from hasten.errors import (
 from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
 from hasten.jobs._engine import EVENT_BYTES
 from hasten.jobs._engines import open_engine
-from hasten.jobs._record import End, EventPage, NewJob
+from hasten.jobs._options import Options
+from hasten.jobs._record import End, EventPage, JobTemplate, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state, until_true
 from tests.patience import DEADLINE_SECONDS
@@ -103,7 +104,7 @@ class TestResult:
         self, queue: Queue, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """At once where an event names the job, else at the next look."""
-        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 0.1)
+        monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.1)
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result(timeout=30))
         await settle_waiting()
@@ -123,8 +124,8 @@ class TestResult:
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All in turn, also where events come all the time."""
-        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 0.01)
-        monkeypatch.setattr("hasten.jobs._results.LOOKS_AT_ONCE", 10)
+        monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.01)
+        monkeypatch.setattr("hasten.jobs._results.CHECKED_AT_ONCE", 10)
         looks: list[list[str]] = []
         ends = queue.engine.ends
 
@@ -330,7 +331,7 @@ class TestResultOfAJobThatIsNotKept:
     async def test_of_a_reader_that_missed_events_is_looked_for_at_once(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hasten.jobs._results.LOOK_AGAIN_SECONDS", 3600)
+        monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 3600)
         job = await queue.add("send")
         read = queue.engine.events
         waiting = asyncio.Event()
@@ -409,7 +410,11 @@ class TestLargeResult:
 
 async def until_gone(job: Job[Any]) -> None:
     async def is_gone() -> bool:
-        return await job.queue.get(job.id) is None
+        try:
+            await job.refresh()
+        except JobNotFound:
+            return True
+        return False
 
     await until_true(is_gone)
 
@@ -479,7 +484,9 @@ class TestEvents:
         # A store in memory has no other processes.
         elsewhere = queue.engine if url == "memory://" else open_engine(Store(url))
         async with queue.events() as events:
-            await elsewhere.add([NewJob("mail", "send", "{}", "{}")], now_ms=0)
+            await elsewhere.add(
+                [NewJob("mail", JobTemplate("send", "{}", Options()), "{}")], now_ms=0
+            )
             assert (await next_of(events)).kind == "added"
         with pytest.raises(StopAsyncIteration):
             await anext(events)

@@ -43,7 +43,7 @@ class TestTwoTasks:
             f"give names_sms.send ({tmp_path / 'names_sms.py'}:4) another one with "
             "@queue.task(name=…)"
         )
-        assert queue.tasks["send"] is mails.send.core
+        assert queue.tasks["send"] is mails.send.definition
 
     @pytest.mark.parametrize(
         "second",

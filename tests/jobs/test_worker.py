@@ -380,16 +380,17 @@ class TestStopping:
 
 async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
     """For an exit stack, which closes whatever it holds."""
-    may_end = asyncio.Event()
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
 
     @queue.task
     async def run() -> None:
+        has_begun.set()
         await may_end.wait()
 
     async with contextlib.aclosing(Worker(queue)) as worker:
         await worker.start()
         job = await run.enqueue()
-        await until_state(job, State.ACTIVE)
+        await has_begun.wait()  # until then it may be handed back
         may_end.set()
     assert (await job.refresh()).state is State.COMPLETED
 

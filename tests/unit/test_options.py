@@ -234,7 +234,7 @@ class TestBadValues:
             check(backoff=decide)
         assert str(caught.value) == (
             f"backoff={decide!r}: must be a function only in @queue.task(backoff=…), "
-            "for it cannot be stored with a job"
+            "because it cannot be stored with a job"
         )
 
     def test_a_back_off_is_made_before_it_is_given(self) -> None:
@@ -320,11 +320,11 @@ class TestJobIds:
     @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
     def test_are_no_numbers(self, value: str) -> None:
         """The queue counts its own jobs, and would meet this number one day."""
-        self.refused(value, "an id that is not a number: numbers are given out by the queue")
+        self.refused(value, "an id that is not a number: the queue assigns numbers")
 
     @pytest.mark.parametrize("value", [":", "a:b", "0:1"])
     def test_have_no_colon(self, value: str) -> None:
-        self.refused(value, "an id without ':', which separates the names of a store's keys")
+        self.refused(value, "an id without ':', which separates the parts of a key")
 
     @pytest.mark.parametrize("value", ["a\0b", "\ud800", "a\nb", "\x1b[2J", "a\u202eb"])
     def test_are_text_that_stores_can_hold_and_terminals_can_show(self, value: str) -> None:
@@ -340,7 +340,7 @@ class TestJobIds:
     @pytest.mark.parametrize("value", sorted(RESERVED_IDS))
     def test_are_not_the_names_that_the_store_uses(self, value: str) -> None:
         """In Redis a job `wait` would lie on the list of waiting jobs."""
-        self.refused(value, "an id that the store does not use itself")
+        self.refused(value, "an id that is not a key of the queue itself")
 
     @staticmethod
     def refused(value: object, expected: str) -> None:

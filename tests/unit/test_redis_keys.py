@@ -8,24 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.jobs._engines.redis.fields import decode_answer, event, job_record, whole
-from hasten.jobs._engines.redis.keys import Keys
+from hasten.jobs._engines.redis.decoding import decode_settled, event, job_record, whole
+from hasten.jobs._engines.redis.queue_keys import QueueKeys
 from hasten.jobs._states import State
 
 
 class TestKeys:
     def test_begin_with_prefix_and_name(self) -> None:
-        assert Keys("bull", tagged=False).base("mail") == "bull:mail:"
+        assert QueueKeys("bull", tagged=False).base("mail") == "bull:mail:"
 
     def test_on_a_cluster_share_a_slot(self) -> None:
         """The name is the tag, unless the prefix has one."""
-        assert Keys("bull", tagged=True).base("mail") == "bull:{mail}:"
-        assert Keys("{shop}", tagged=True).base("mail") == "{shop}:mail:"
-        assert Keys("{}shop", tagged=True).base("mail") == "{}shop:{mail}:"
+        assert QueueKeys("bull", tagged=True).base("mail") == "bull:{mail}:"
+        assert QueueKeys("{shop}", tagged=True).base("mail") == "{shop}:mail:"
+        assert QueueKeys("{}shop", tagged=True).base("mail") == "{}shop:{mail}:"
 
     @pytest.mark.parametrize("tagged", [False, True])
     def test_tell_their_queue(self, tagged: bool) -> None:
-        keys = Keys("bull", tagged=tagged)
+        keys = QueueKeys("bull", tagged=tagged)
         assert keys.queue_of(keys.base("mail") + "meta") == "mail"
         assert keys.queue_of("bull::relay:meta") is None
         assert keys.queue_of("other:mail:meta") is None
@@ -33,15 +33,15 @@ class TestKeys:
     @pytest.mark.parametrize("name", ["", "a:b"])
     def test_of_a_name_that_separates_keys_are_refused(self, name: str) -> None:
         with pytest.raises(InvalidOption, match="queue="):
-            Keys("bull", tagged=False).base(name)
+            QueueKeys("bull", tagged=False).base(name)
 
     @pytest.mark.parametrize("prefix", ["", "with space", "line\n"])
     def test_of_a_prefix_that_no_connection_can_have_are_refused(self, prefix: str) -> None:
         with pytest.raises(InvalidOption, match="prefix="):
-            Keys(prefix, tagged=False)
+            QueueKeys(prefix, tagged=False)
 
     def test_of_connections_are_those_that_bullmq_looks_for(self) -> None:
-        keys = Keys("bull", tagged=False)
+        keys = QueueKeys("bull", tagged=False)
         assert keys.worker_connection("w", "wrk-1") == "bull:dw==:w:wrk-1"
         assert keys.worker_connection("w", "a b\n") == "bull:dw==:w:a-b-"
         assert keys.reader_connection("w") == "bull:dw==:qe"
@@ -64,9 +64,9 @@ class TestFields:
         """A producer in another language may write anything; its job fails, the others run."""
         ours = ["mail", "1", "ok", "{}", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
         theirs = ["mail", "2", "odd", "MARK", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
-        packed = msgspec.msgpack.encode([[ours, theirs], False, [], [], [], []])
+        packed = msgspec.msgpack.encode([[ours, theirs], False, [], [], []])
         head = bytes([0xD9, len(odd)]) if len(odd) < 256 else b"\xda" + len(odd).to_bytes(2)
-        answer = decode_answer(packed.replace(b"\xa4MARK", head + odd))
+        answer = decode_settled(packed.replace(b"\xa4MARK", head + odd))
         assert [job.name for job in answer.jobs] == ["ok", "odd"]
         assert answer.jobs[0].data == "{}"
         assert answer.jobs[1].data == odd.decode(errors="replace")
@@ -86,7 +86,7 @@ class TestEvents:
 
 
 def test_names_that_others_invent_are_not_remembered_for_ever() -> None:
-    keys = Keys("bull", tagged=False)
+    keys = QueueKeys("bull", tagged=False)
     for number in range(3_000):
         keys.base(f"mail-{number}")
     keys.base("x" * 10_000)

@@ -9,7 +9,9 @@ from hasten.jobs._queue import JobSpec, Queue, SyncQueue
 from hasten.jobs._record import Event, JobRecord
 from hasten.jobs._states import State
 from hasten.jobs._steering import RetryAfter, Unrecoverable
-from hasten.jobs._tasks import Arguments, Enqueuer, RunIn, SyncEnqueuer, Task
+from hasten.jobs._sync_events import SyncQueueEvents
+from hasten.jobs._task_definition import RunIn
+from hasten.jobs._tasks import Arguments, Enqueuer, SyncEnqueuer, Task
 from hasten.jobs._worker import Worker
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "SyncEnqueuer",
     "SyncJob",
     "SyncQueue",
+    "SyncQueueEvents",
     "Task",
     "TaskOptions",
     "Unrecoverable",

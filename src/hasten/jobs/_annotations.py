@@ -1,7 +1,7 @@
-"""What an annotation means for JSON: can it be decoded to it, and where does it leave types open?
+"""Annotations and JSON: whether JSON can be decoded to a type, and where the type is open.
 
-Where no type is given (no annotation, `Any`, a bare `list`), a value arrives as what JSON makes of
-it: a datetime as a text, a tuple as a list. There, only what arrives unchanged is accepted.
+Without a type (no annotation, `Any`, a bare `list`), a value arrives as its JSON form: a datetime
+as a text, a tuple as a list. Only values that arrive unchanged are accepted there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from hasten.jobs._encoding import encode_json, is_plain, member_path
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What is known of an annotation.
+    """The result of examining an annotation.
 
-    problem says why JSON cannot be decoded to it, None if it can. open is its description if it
-    leaves the type of some value open, else None.
+    problem is why JSON cannot be decoded to it, None if it can. open is msgspec's description of it
+    if it leaves the type of some value open, else None.
     """
 
     problem: str | None = None
@@ -31,7 +31,7 @@ class Annotation:
 
 
 def examine(annotation: Any) -> Annotation:
-    """Examine an annotation. Raises `NameError` if one of its records names an undefined type."""
+    """Examine an annotation. Raises `NameError` if a type inside is not defined."""
     try:
         hash(annotation)
     except TypeError:  # Annotated[int, []]
@@ -46,7 +46,7 @@ def _examine(annotation: Any) -> Annotation:
         return Annotation(problem=str(exc))
     try:
         described = types.type_info(annotation)
-    except TypeError:  # msgspec decodes some that it does not describe
+    except TypeError:  # msgspec decodes some types that it cannot describe
         return Annotation()
     for part in _parts(described, set(), optional=False):
         if problem := _problem(part):
@@ -55,12 +55,12 @@ def _examine(annotation: Any) -> Annotation:
     return Annotation(open=described if is_open else None)
 
 
-# Most of a program's annotations are the same few.
+# Most annotations of a program are the same few.
 _examine_once: Final = functools.lru_cache(maxsize=1024)(_examine)
 
 
 def _parts(described: types.Type, seen: set[int], *, optional: bool) -> Iterator[types.Type]:
-    """A type and the types it consists of. optional: also those of fields with a default."""
+    """Yield a type and all types inside it. optional is whether to include fields with defaults."""
     if id(described) in seen:  # a record may contain itself
         return
     seen.add(id(described))
@@ -108,7 +108,7 @@ def _problem(part: types.Type) -> str | None:
 
 
 def is_pydantic(cls: Any) -> bool:
-    """Whether a class is a model of pydantic, which is never imported here."""
+    """Whether a class is a pydantic model. Never imports pydantic."""
     return hasattr(cls, "__pydantic_validator__")
 
 
@@ -125,9 +125,9 @@ def _is_open(described: types.Type) -> bool:
 
 
 def find_change(described: types.Type, value: object, path: str) -> tuple[str, str] | None:
-    """Find a value that would arrive as another type, where the annotation leaves the type open.
+    """Find a value that would arrive as another type because the annotation leaves its type open.
 
-    Returns the path to it, and what is wrong with it.
+    Returns its path and the problem.
     """
     if _is_open(described):
         return _find_foreign(value, path)
@@ -144,7 +144,7 @@ def find_change(described: types.Type, value: object, path: str) -> tuple[str, s
 def _members(
     described: types.Type, value: Any, path: str
 ) -> Iterator[tuple[types.Type, object, str]]:
-    """The values inside a value that is of this type, with their types and paths."""
+    """Yield the values inside a value of this type, with their types and paths."""
     match described:
         case types.Metadata(type=inner):
             yield inner, value, path
@@ -171,7 +171,7 @@ def _members_of_record(
     described: Any, value: object, path: str
 ) -> Iterator[tuple[types.Type, object, str]]:
     for field in _fields(described):
-        if isinstance(value, dict):  # a TypedDict, or what decodes to the record
+        if isinstance(value, dict):  # a TypedDict, or a dict that decodes to the record
             if field.encode_name in value:
                 yield field.type, value[field.encode_name], member_path(path, field.encode_name)
         elif isinstance(value, getattr(described.cls, "__origin__", described.cls)):
@@ -179,7 +179,7 @@ def _members_of_record(
 
 
 def _find_foreign(value: Any, path: str) -> tuple[str, str] | None:
-    """Find what JSON has no type for. An `IntEnum` is foreign, too: it arrives as an int."""
+    """Find a value without a JSON type. This includes `IntEnum`: it arrives as an int."""
     if is_plain(value):
         return None
     kind = type(value)
@@ -207,6 +207,6 @@ def _arrives_as(value: object) -> str:
 
 
 def type_name(cls: type) -> str:
-    """The name of a class, with its module unless it is a builtin."""
+    """Return the name of a class, with its module unless it is a builtin."""
     module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."
     return f"{module}{cls.__qualname__}"

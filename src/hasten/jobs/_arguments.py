@@ -1,9 +1,9 @@
-"""From a call to JSON and back: the parameters of a task.
+"""The arguments of a task: from a call to JSON and back.
 
-A job's data is a JSON object of the arguments by parameter name, so that a producer in any language
-can write it. Before a run it is checked against the function's annotations: by msgspec, which knows
-dataclasses, TypedDicts, NamedTuples, Structs, enums, dates and the like; pydantic's models by
-pydantic itself, which is never imported here.
+The data of a job is a JSON object of the arguments by parameter name, so producers in any language
+can write it. Before a run it is checked against the annotations of the function: by msgspec, which
+supports dataclasses, TypedDicts, NamedTuples, Structs, enums, dates and others; pydantic models are
+checked by pydantic, which is never imported here.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from hasten.jobs._encoding import (
 )
 from hasten.jobs._reasons import validate, without_values
 
-# In what inspect says of a call: "missing a required argument: 'to'".
+# In messages of inspect: "missing a required argument: 'to'".
 _NAMED: Final = re.compile(r"'(\w+)'")
 
-# In what msgspec says of data: " - at `$.order.lines[2]`".
+# In messages of msgspec: " - at `$.order.lines[2]`".
 _PLACE: Final = re.compile(r" - at `\$\.(\w+)([^`]*)`\Z")
 
 POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class UnresolvedAnnotation(InvalidTask):
-    """An annotation names what does not exist, or not yet."""
+    """An annotation refers to a name that is not defined, or not yet."""
 
 
 class Parameters:
-    """The parameters of one task. injected is the type whose parameters the worker fills in.
+    """The parameters of one task. The worker fills in parameters of the type injected.
 
-    show_values is whether the reasons why data does not fit have its values.
+    show_values is whether errors about data contain its values.
 
-    Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations may name what
-    is defined further down: those are examined on first use, or by `check`.
+    Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations may refer to
+    names that are defined later: these are checked at the first use, or by `check`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Parameters:
             if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
                 raise InvalidTask(
                     f"task {task!r}: arguments are stored by the names of their parameters, "
-                    f"so *{parameter.name} is not possible: use a list or a dict"
+                    f"so *{parameter.name} is not supported: use a list or a dict"
                 )
         with contextlib.suppress(UnresolvedAnnotation):
             self.check()
@@ -108,11 +108,11 @@ class Parameters:
         try:
             return typing.get_type_hints(holder, names, include_extras=True)
         except Exception as exc:
-            # A name that is missing, or is missing in a module, may still come to be there.
+            # A name that is missing, also in another module, may be defined later.
             is_early = isinstance(exc, NameError | AttributeError)
             raise (UnresolvedAnnotation if is_early else InvalidTask)(
                 f"task {self._task!r}: an annotation cannot be resolved: {exc}. "
-                "What it names must be importable in the module of the task"
+                "The module of the task must define or import the name"
             ) from exc
 
     @functools.cached_property
@@ -133,7 +133,7 @@ class Parameters:
                 ) from exc
             if annotation.problem is None:
                 stored[name] = annotation
-            elif name not in bound:  # what a partial has bound needs no JSON form
+            elif name not in bound:  # arguments that a partial has bound are not stored
                 raise InvalidTask(
                     f"task {self._task!r}: parameter {name!r}: data cannot be decoded to "
                     f"{inspect.formatannotation(hint)}: {annotation.problem}. Use JSON's own "
@@ -159,11 +159,12 @@ class Parameters:
 
     @functools.cached_property
     def _signature(self) -> inspect.Signature:
-        """Of the stored parameters."""
+        """The signature of the stored parameters."""
         return self._all.replace(parameters=[self._all.parameters[name] for name in self._stored])
 
     @functools.cached_property
     def wants_context(self) -> bool:
+        """Whether a parameter takes the injected object."""
         return bool(self._contexts)
 
     @functools.cached_property
@@ -172,7 +173,7 @@ class Parameters:
 
     @functools.cached_property
     def _simple(self) -> range:
-        """The numbers of positional arguments that make a complete call without keywords."""
+        """How many positional arguments make a complete call without keywords."""
         parameters = self._signature.parameters.values()
         if any(p.kind is Parameter.KEYWORD_ONLY and p.default is p.empty for p in parameters):
             return range(0)
@@ -181,7 +182,7 @@ class Parameters:
         return range(required, len(positional) + 1)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a call by name. Raises `InvalidArgument` where the call itself fails."""
+        """Return the arguments of a call by name. Raises `InvalidArgument` for an invalid call."""
         if not kwargs and len(args) in self._simple:
             return dict(zip(self._names, args, strict=False))
         try:
@@ -191,13 +192,13 @@ class Parameters:
             raise InvalidArgument.of_call(self._task, named[1] if named else "", str(exc)) from None
 
     def encode(self, arguments: dict[str, Any], max_bytes: int, *, check: bool) -> str:
-        """The JSON to store. Raises `InvalidArgument`, or its `PayloadTooLarge`.
+        """Encode arguments as JSON. Raises `InvalidArgument`, or its `PayloadTooLarge`.
 
-        check is whether it is checked against the annotations, as it will be before a run.
+        check is whether they are checked against the annotations, as before a run.
         """
         try:
             data = encode(arguments)
-            # The arguments themselves cannot lose a name, but an object inside of them can.
+            # The names of arguments are distinct, but those of an object inside may not be.
             if (self._open or data.find(b"{", 1) > 0) and not is_plain(arguments):
                 refuse_lost_keys(arguments, data)
                 self._refuse_changes(arguments)
@@ -216,11 +217,11 @@ class Parameters:
         return data.decode()
 
     def _check_fit(self, data: bytes) -> None:
-        """Decode arguments as a worker will. Nothing that is cheaper knows all that it refuses."""
+        """Decode arguments as a worker will. Cheaper checks would not find all errors."""
         try:
             self._decoder.decode(data)
             return
-        except (*UNDECODABLE, TypeError) as exc:  # msgspec's and pydantic's, too
+        except (*UNDECODABLE, TypeError) as exc:  # includes those of msgspec and pydantic
             reason = why_undecodable(exc)
         if not self._show_values:
             reason = without_values(reason)
@@ -242,7 +243,7 @@ class Parameters:
 
     @functools.cached_property
     def _open(self) -> tuple[tuple[str, Any], ...]:
-        """The parameters whose annotations leave a type open: most tasks have none."""
+        """The parameters whose annotations leave a type open; most tasks have none."""
         return tuple((name, a.open) for name, a in self._stored.items() if a.open is not None)
 
     def _refuse_changes(self, arguments: Mapping[str, Any]) -> None:
@@ -255,8 +256,8 @@ class Parameters:
     def check_data(self, data: object, text: str, *, check: bool) -> None:
         """Check the data of a job that was added by name; text is its JSON.
 
-        Raises `InvalidArgument` if a run would refuse it (unless check is False), or get something
-        else.
+        Raises `InvalidArgument` if a run would reject it (unless check is False) or receive other
+        values.
         """
         if check:
             try:
@@ -289,7 +290,7 @@ class Parameters:
 
     @functools.cached_property
     def _call(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Turn decoded arguments and the injected object into what the function is called with."""
+        """Converts decoded arguments and the injected object to the arguments of the call."""
         injected = self._contexts
         given = [
             p for name, p in self._all.parameters.items() if name in {*self._stored, *injected}
@@ -316,7 +317,7 @@ class Parameters:
         return call
 
     def decode(self, data: str, context: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments to call the function with. Raises `ValueError` with the reason."""
+        """Decode the arguments of a call. Raises `ValueError` with the reason."""
         try:
             decoded = self._decode(data)
         except ValueError as exc:
@@ -326,7 +327,7 @@ class Parameters:
     def _decode(self, data: str) -> Any:
         try:
             return self._decoder.decode(data)
-        except (*UNDECODABLE, TypeError) as exc:  # msgspec's and pydantic's, too
+        except (*UNDECODABLE, TypeError) as exc:  # includes those of msgspec and pydantic
             reason = why_undecodable(exc)
         raise ValueError(reason if self._show_values else without_values(reason))
 
@@ -336,18 +337,19 @@ class Parameters:
             return msgspec.json.Decoder(
                 self._hints.get("return", Any), dec_hook=self._from_builtins
             )
-        except TypeError:  # a type that JSON cannot be turned into: hand out what JSON says
+        except TypeError:  # a type without a JSON form: return plain JSON
             return msgspec.json.Decoder()
 
     def decode_result(self, text: str) -> Any:
+        """Decode a result to the return type; to plain JSON if it does not fit."""
         try:
             return self._result_decoder.decode(text)
-        except (*UNDECODABLE, TypeError):  # a run of an older version, or in another language
+        except (*UNDECODABLE, TypeError):  # by an older version, or in another language
             return decode_json(text)
 
 
 def encode_result(value: object, max_bytes: int) -> str:
-    """Encode what a handler returned. Raises `InvalidResult`."""
+    """Encode the return value of a handler. Raises `InvalidResult`."""
     if value is None:
         return "null"
     try:
@@ -362,12 +364,12 @@ def encode_result(value: object, max_bytes: int) -> str:
     return data.decode()
 
 
-# The same few texts in all of a program's tasks: to compile them takes longer than all the rest.
+# Tasks share a few texts, and compiling them takes most of the time of making a task.
 _compiled: Final = functools.lru_cache(maxsize=1024)(compile)
 
 
 def _evaluated(annotation: str, names: dict[str, Any]) -> Any:
-    """The value of an annotation; the text if it has none yet, which `get_type_hints` explains."""
+    """Evaluate an annotation. Returns the text on errors, which `get_type_hints` reports."""
     try:
         return eval(_compiled(annotation, "<annotation>", "eval"), names)  # noqa: S307  # their own
     except Exception:  # noqa: BLE001  # whatever the expression raises

@@ -1,7 +1,7 @@
-"""How long to wait before the next attempt.
+"""The delay before the next attempt.
 
-The arithmetic is BullMQ's, so that a job waits equally long whichever language runs it. Pure: the
-random number comes in as an argument.
+The arithmetic is BullMQ's, so a job waits equally long in Python and Node. Pure: the random number
+is an argument.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from hasten._checks import check_number
 from hasten._durations import MAX_MS, Duration, to_ms
-from hasten.errors import InvalidOption
 
 DEFAULT_CAP: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same wait before each attempt: delay, a `Duration`.
+    """The same delay before each attempt, a `Duration`.
 
-    jitter is the share of it that is drawn at random, 0 to 1: with 0.5 a wait of 10 s becomes
-    one of 5 to 10 s. It spreads the retries of jobs that failed together.
+    jitter is the random share of the delay, 0 to 1: with 0.5 a delay of 10 s becomes one of 5 to
+    10 s. It spreads the retries of jobs that failed together.
     """
 
     delay: Duration
@@ -29,14 +29,14 @@ class Fixed:
 
     def __post_init__(self) -> None:
         to_ms("backoff", self.delay)
-        _check_jitter(self.jitter)
+        check_number("jitter", self.jitter, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """A wait that doubles: delay, then 2, 4, 8… times delay, never more than cap.
+    """A delay that doubles: delay, then 2, 4, 8… times delay, but at most cap.
 
-    delay and cap are `Duration`s; no cap if None. jitter as in `Fixed`.
+    delay and cap are `Duration`s; None is no cap. For jitter see `Fixed`.
     """
 
     delay: Duration = 1.0
@@ -47,12 +47,12 @@ class Exponential:
         to_ms("backoff", self.delay)
         if self.cap is not None:
             to_ms("backoff cap", self.cap)
-        _check_jitter(self.jitter)
+        check_number("jitter", self.jitter, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """The task has a function for it. Stored by this name; the worker asks its own task."""
+    """A function of the task computes the delay. Only this name is stored."""
 
     name: str = "custom"
 
@@ -60,14 +60,14 @@ class Custom:
 Backoff = Fixed | Exponential | Custom
 
 BackoffFunction = Callable[[int, BaseException], Duration | None]
-"""Given the number of the attempt that failed (from 1) and its error, return how long to
-wait before the next one, or None to give up."""
+"""Returns the delay before the next attempt, or None for no further attempt. The arguments are the
+number of the failed attempt (from 1) and its error."""
 
 
 def delay_ms(backoff: Fixed | Exponential | None, *, attempt: int, random: float) -> int:
-    """The wait in ms after attempt number `attempt` (from 1) has failed.
+    """Return the delay in ms after attempt number `attempt` (from 1) has failed.
 
-    random is in [0, 1). None means to try again at once.
+    random is in [0, 1). Without a backoff the delay is 0.
     """
     match backoff:
         case None:
@@ -75,7 +75,7 @@ def delay_ms(backoff: Fixed | Exponential | None, *, attempt: int, random: float
         case Fixed(delay, jitter):
             return _with_jitter(to_ms("backoff", delay), jitter, random)
         case Exponential(delay, cap, jitter):
-            # Past 2^42 every delay of a ms and more is over any limit: no huge integers.
+            # From 2^42 on every delay exceeds any limit: avoid huge integers.
             doubled = to_ms("backoff", delay) * 2 ** min(attempt - 1, 42)
             limit = MAX_MS if cap is None else to_ms("backoff cap", cap)
             return _with_jitter(min(doubled, limit), jitter, random)
@@ -85,8 +85,3 @@ def _with_jitter(delay: int, jitter: float, random: float) -> int:
     if jitter == 0:
         return delay
     return int(random * delay * jitter + delay * (1 - jitter))
-
-
-def _check_jitter(jitter: object) -> None:
-    if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
-        raise InvalidOption("jitter", jitter, "a number from 0 to 1")

@@ -37,7 +37,7 @@ from hasten.jobs._failures import Failure
 from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 
 if TYPE_CHECKING:
-    from hasten.jobs._tasks import TaskCore
+    from hasten.jobs._task_definition import TaskDefinition
 
 # Ctrl+C and a service manager's SIGTERM may go to every process; the worker decides for this one.
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -243,7 +243,7 @@ def _receive(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
 
 def _carry_out(order: Order, upstream: _Upstream) -> Returned | Raised:
     job = order.job
-    core: TaskCore | None = None
+    core: TaskDefinition | None = None
     context = Context(
         job, lambda note: upstream.send(_said(order, note)), max_bytes=order.max_bytes
     )
@@ -266,7 +266,7 @@ def _carry_out(order: Order, upstream: _Upstream) -> Returned | Raised:
         context.close()
 
 
-def _describe(error: BaseException, job: JobRecord, core: TaskCore | None) -> Failure:
+def _describe(error: BaseException, job: JobRecord, core: TaskDefinition | None) -> Failure:
     try:
         return failures.describe(
             error,
@@ -284,13 +284,13 @@ async def _wait_for(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def _find(order: Order) -> TaskCore:
+def _find(order: Order) -> TaskDefinition:
     """The task, in this process. Its module's name for it stands for the decorated function."""
     _django.set_up()  # before a module that imports models
     found: Any = importlib.import_module(order.module)
     for name in order.function.split("."):
         found = getattr(found, name)
-    core: TaskCore = found.core
+    core: TaskDefinition = found.definition
     return core
 
 

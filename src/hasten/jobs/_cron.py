@@ -1,16 +1,17 @@
-"""When a cron pattern matches next, in the dialect of BullMQ's schedulers (cron-parser 5).
+"""The next match of a cron pattern, in the dialect of BullMQ's schedulers (cron-parser 5).
 
 Five fields, or six with the seconds first. Ranges, steps, lists and names; `?`; `7` is Sunday; `L`
 is the last day of a month, `5L` its last Friday, `1#2` its second Monday; `@daily` and its like. If
 both kinds of day are restricted, either matches.
 
-Where the clocks change, a pattern with fixed hours goes by the clock on the wall: what falls into
-the missing hour runs as much later, and what falls into the repeated one runs once, the first time.
-A pattern for every hour, or every few hours, goes by the time that really passes.
+At a change between summer and winter time, a pattern with fixed hours follows the local clock: a
+match in the missing hour runs one hour later, a match in the repeated hour runs once, the first
+time. A pattern for every hour, or every few hours, follows elapsed time.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
@@ -33,19 +34,24 @@ _NAMED: Final = {
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
-    """The first match after a time, both in ms since the epoch.
+def is_available() -> bool:
+    """Whether croniter is installed, which parses the patterns."""
+    return importlib.util.find_spec("croniter") is not None
 
-    zone is an IANA name such as Europe/Madrid; None is this machine's own. Raises `ValueError` with
-    a reason for a pattern or a zone that cannot be read; `MissingExtra` without croniter.
+
+def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
+    """Return the first match after a time, both in ms since the epoch.
+
+    zone is an IANA name such as Europe/Madrid; None is the zone of this machine. Raises
+    `ValueError` for an invalid pattern or zone, `MissingExtra` without croniter.
     """
     fields = _fields(pattern)
     place = _zone(zone)
     after = _EPOCH + timedelta(milliseconds=after_ms)
     if fields[2].startswith("*"):
-        found = _by_passing_time(fields, after, place)
+        found = _by_elapsed_time(fields, after, place)
     else:
-        found = _by_the_wall(fields, after, place)
+        found = _by_local_time(fields, after, place)
     return round((found - _EPOCH).total_seconds() * 1000)
 
 
@@ -58,7 +64,7 @@ def _fields(pattern: str) -> list[str]:
             f"cron pattern {pattern!r}: expected five fields, or six with seconds first, "
             "without H and W"
         )
-    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5].upper())  # as croniter has it
+    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5].upper())  # croniter's form
     return fields
 
 
@@ -71,22 +77,22 @@ def _zone(name: str | None) -> tzinfo | None:
         raise ValueError(f"time zone {name!r}: expected an IANA name, as Europe/Madrid") from exc
 
 
-def _by_the_wall(fields: list[str], after: datetime, place: tzinfo | None) -> datetime:
+def _by_local_time(fields: list[str], after: datetime, place: tzinfo | None) -> datetime:
     local = after.astimezone(place)
     wall = local.replace(tzinfo=None, fold=0)
-    # What falls into an hour that was just left out runs in the one after it, which is now.
+    # A match in an hour that was just skipped runs in the hour after it, which is now.
     left_out = _offset(after, place) - _offset(after - timedelta(hours=3), place)
     wall -= max(left_out, timedelta())
     while True:
         wall = _next(fields, wall)
-        # In a missing hour this is the offset from before it; in a repeated one the first of both.
+        # In a missing hour this is the offset before it, in a repeated one the first of both.
         found = wall.replace(tzinfo=place, fold=0).astimezone(UTC)
         if found > after:
             return found
 
 
-def _by_passing_time(fields: list[str], after: datetime, place: tzinfo | None) -> datetime:
-    """Go by one offset as long as it holds, and by the next one from when the clocks change."""
+def _by_elapsed_time(fields: list[str], after: datetime, place: tzinfo | None) -> datetime:
+    """Use one offset until it changes, and the next one from there on."""
     offset = _offset(after, place)
     while True:
         fixed = timezone(offset)
@@ -94,12 +100,12 @@ def _by_passing_time(fields: list[str], after: datetime, place: tzinfo | None) -
         if _offset(found, place) == offset:
             return found.astimezone(UTC)
         change = _change(offset, after, found.astimezone(UTC), place)
-        # What matches the very moment of the change comes after the moment before it.
+        # A match at the moment of the change comes after the moment before it.
         after, offset = change - timedelta(microseconds=1), _offset(change, place)
 
 
 def _change(offset: timedelta, first: datetime, last: datetime, place: tzinfo | None) -> datetime:
-    """When the clocks leave this offset, which last has not any longer: to the second."""
+    """Return when the offset changes between first and last, to the second."""
     low, high = int(first.timestamp()), int(last.timestamp())
     while high - low > 1:
         middle = (low + high) // 2
@@ -117,7 +123,7 @@ def _offset(moment: datetime, place: tzinfo | None) -> timedelta:
 
 
 def _next(fields: list[str], wall: datetime) -> datetime:
-    croniter = require("croniter", extra="redis").croniter
+    croniter = require("croniter", extra="schedules").croniter
     try:
         found = croniter(" ".join(fields), wall, second_at_beginning=True).get_next(datetime)
     except (ValueError, KeyError, AttributeError) as exc:

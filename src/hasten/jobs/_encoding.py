@@ -1,7 +1,7 @@
-"""Values as JSON, without loss: what JSON would change without a word is refused.
+"""Encoding values as JSON without loss: values that JSON would change silently are rejected.
 
 msgspec writes NaN and infinity as null, and the keys 1 and "1" of one dict as the same name twice.
-The text shows cheaply whether a value may have either; only then is it examined.
+The encoded text shows cheaply whether that is possible; only then the value is examined.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 UNDECODABLE: Final = (ValueError, RecursionError, MemoryError)
-"""What decoding raises for a text that another program has stored."""
+"""The errors of decoding a text that another program has stored."""
 
 
 def decode_json(text: str) -> Any:
@@ -26,17 +26,17 @@ def decode_json(text: str) -> Any:
 
 
 def why_undecodable(error: Exception) -> str:
-    """The reason of an error of decoding, in words."""
+    """Describe an error of decoding."""
     match error:
         case RecursionError():
             return "it is nested too deeply"
         case MemoryError():
-            return "decoding it takes more memory than there is"
+            return "decoding it takes more memory than available"
     return str(error)
 
 
 class NotStorable(ValueError):
-    """Part of a value would be changed by JSON. path leads to it, such as `.lines[2].price`."""
+    """JSON would change part of a value. path is its place, such as `.lines[2].price`."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path.removeprefix('.') or 'the value'} {reason}")
@@ -45,7 +45,7 @@ class NotStorable(ValueError):
 
 
 def encode_json(value: object) -> bytes:
-    """Encode as JSON. Raises `ValueError` or `TypeError` for what JSON cannot store unchanged."""
+    """Encode as JSON. Raises `ValueError` or `TypeError` for values that JSON would change."""
     data = encode(value)
     if data.find(b"{") >= 0 and not is_plain(value):
         refuse_lost_keys(value, data)
@@ -58,7 +58,7 @@ SCALARS: Final = frozenset({type(None), bool, int, float, str})
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value consists of JSON's own types, so that it comes back as the same."""
+    """Whether a value consists of JSON's own types, so that decoding returns an equal value."""
     kind = type(value)
     if kind is list:
         members = value
@@ -69,15 +69,15 @@ def is_plain(value: Any) -> bool:
         members = value.values()
     else:
         return kind in SCALARS
-    for member in members:  # noqa: SIM110  # on the way of every job: a generator is slower
+    for member in members:  # noqa: SIM110  # hot path: a generator is slower
         if type(member) not in SCALARS and not is_plain(member):
             return False
     return True
 
 
 def refuse_non_finite(value: object) -> None:
-    """Raise `NotStorable` for NaN and infinity. Without one of them, JSON has no more nulls."""
-    # As plain dicts, lists and numbers, whatever kind of record they were.
+    """Raise `NotStorable` for NaN and infinity, which msgspec encodes as null."""
+    # Records of all kinds become plain dicts, lists and numbers.
     _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_to_plain), "")
 
 
@@ -85,13 +85,13 @@ def refuse_lost_keys(value: object, data: bytes) -> None:
     """Raise `NotStorable` if two keys of a dict have the same name in data, the JSON of value."""
     if b'nan":' in data or b'inf":' in data:
         refuse_non_finite(value)
-    # A name that is there twice is lost on the way back, and the text gets shorter.
+    # Decoding drops one of two equal names, and the encoded text gets shorter.
     if encode(_decode(data)) != data:
         _refuse_repeated(json.loads(data, object_pairs_hook=_Members), "")
 
 
 def member_path(path: str, key: object) -> str:
-    """The path to a member of the value at path, as Python would write it."""
+    """Return the path to a member of the value at path, in Python's notation."""
     if isinstance(key, str) and key.isidentifier():
         return f"{path}.{key}"
     return f"{path}[{key!r}]"
@@ -113,7 +113,7 @@ def _refuse_non_finite(plain: object, path: str) -> None:
 
 
 class _Members(list[tuple[str, Any]]):
-    """The members of a JSON object, with those whose names are repeated."""
+    """The members of a JSON object, including those with repeated names."""
 
 
 def _refuse_repeated(plain: object, path: str) -> None:
@@ -136,7 +136,7 @@ def _members(plain: object, path: str) -> Iterator[tuple[object, object]]:
 def _to_json(value: Any) -> Any:
     if hasattr(type(value), "__pydantic_validator__"):
         text = value.model_dump_json()
-        # With ser_json_inf_nan="constants" this is no JSON; the plain form has the numbers.
+        # With ser_json_inf_nan="constants" this is not JSON; the plain form has the numbers.
         if "NaN" in text or "Infinity" in text:
             return value.model_dump(mode="json")
         return msgspec.Raw(text)
@@ -146,10 +146,10 @@ def _to_json(value: Any) -> Any:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, msgspec.Raw):
         return _decode(value)
-    return value.model_dump(mode="json")  # a pydantic model, or it would not have been encoded
+    return value.model_dump(mode="json")  # a pydantic model: others cannot be encoded
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=_to_json).encode
-"""Encode as JSON, without a look at what that changes."""
+"""Encode as JSON, without checking for changes."""
 
 _decode: Final = msgspec.json.Decoder().decode

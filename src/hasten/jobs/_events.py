@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from hasten.errors import StoreError, UsageError
-from hasten.jobs._engine import check_cursor
+from hasten.jobs._engine import Engine, check_cursor
 from hasten.jobs._record import Event
-
-if TYPE_CHECKING:
-    from hasten.jobs._queue import Queue
 
 
 class QueueEvents:
@@ -28,19 +25,20 @@ class QueueEvents:
     the events that it has missed.
     """
 
-    def __init__(self, queue: Queue, after: str | None) -> None:
+    def __init__(self, engine: Callable[[], Engine], queue: str, after: str | None) -> None:
+        self._engine = engine
         self._queue = queue
         self._cursor = None if after is None else check_cursor(after)
         self._start: Future[str] | None = None
         if after is None:
-            self._start = queue.engine.begin_events(queue.name)
+            self._start = engine().begin_events(queue)
         self._page: Iterator[Event] = iter(())
         self._reader: asyncio.Task[object] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else self._cursor or "not started"
-        return f"<QueueEvents of {self._queue.name}, {state}>"
+        return f"<QueueEvents of {self._queue}, {state}>"
 
     def __aiter__(self) -> Self:
         return self
@@ -61,7 +59,7 @@ class QueueEvents:
         cancelling = task.cancelling()
         try:
             cursor = await self._listen()
-            page = await self._queue.engine.events(self._queue.name, after=cursor)
+            page = await self._engine().events(self._queue, after=cursor)
         except asyncio.CancelledError:
             if not self._closed or task.uncancel() > cancelling:
                 raise
@@ -74,7 +72,7 @@ class QueueEvents:
         """The cursor to read on from; waits for the start."""
         if self._cursor is None:
             if self._start is None:
-                self._start = self._queue.engine.begin_events(self._queue.name)
+                self._start = self._engine().begin_events(self._queue)
             start = self._start
             try:
                 # Not to be cancelled with its reader, who may come back.

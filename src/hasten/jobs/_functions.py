@@ -1,7 +1,6 @@
-"""Functions, seen from outside: their names, where they are from, whether they are async.
+"""Properties of functions: their names, where they are defined, whether they are async.
 
-"Function" is whatever can be called: also a `functools.partial`, a bound method, an object with
-`__call__`.
+A function is any callable: also a `functools.partial`, a bound method, an object with `__call__`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ Function = Callable[..., Any]
 
 
 def is_async(function: Function) -> bool:
-    """Whether a call surely returns a coroutine. A plain wrapper of an async function may."""
+    """Whether each call returns a coroutine; False for a plain wrapper of an async function."""
     return any(map(inspect.iscoroutinefunction, _bodies(function)))
 
 
 def is_generator(function: Function) -> bool:
+    """Whether a call returns a generator."""
     return any(
         inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
         for body in _bodies(function)
@@ -27,14 +27,14 @@ def is_generator(function: Function) -> bool:
 
 
 def _bodies(function: Function) -> tuple[Function, Function]:
-    """What may have the code: the function, or the `__call__` of its class."""
+    """Return what may have the code: the function, and the `__call__` of its class."""
     while isinstance(function, functools.partial):
         function = function.func
     return function, type(function).__call__
 
 
 def wrapped(function: Function) -> Any:
-    """The function inside of partials, objects with `__call__` and wrappers."""
+    """Return the function inside partials, objects with `__call__` and wrappers."""
     function, call = _bodies(function)
     is_routine = inspect.isroutine(function) or hasattr(function, "__wrapped__")
     inner = inspect.unwrap(function if is_routine else call)
@@ -42,7 +42,7 @@ def wrapped(function: Function) -> Any:
 
 
 def describe(function: Function) -> str:
-    """The name of a function and the place of its code: `mails.send (/srv/mails.py:3)`."""
+    """Return the name of a function and the place of its code: `mails.send (/srv/mails.py:3)`."""
     inner = wrapped(function)
     name = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', repr(inner))}"
     code = getattr(inner, "__code__", None)

@@ -1,8 +1,8 @@
 """The options of a job: checked at the call, stored in BullMQ's form.
 
-`JobOptions` is what callers may write, `Options` the checked record in milliseconds. On the wire
-they are a JSON object with BullMQ's names; what BullMQ does not know (time-out, expiry, the cap of
-a back-off) is in a member `hasten` of its own, which Node stores and ignores.
+`JobOptions` is what callers may write, `Options` the checked record in milliseconds. They are
+stored as a JSON object with BullMQ's names. Options that BullMQ does not have (time-out, expiry,
+the cap of a back-off) are in a member `hasten`, which Node stores and ignores.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import remembered
+from hasten._checks import check_flag, check_time, check_whole_number
 from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
@@ -36,31 +37,19 @@ MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count
 DEFAULT_KEEP_LOGS: Final = 1_000
 MAX_KEEP_LOGS: Final = 1_000_000
 
-# Names that BullMQ keeps beside the jobs of a queue, in the same space of keys.
+# Names of other keys of a queue in BullMQ, in the same key space as the ids of jobs.
 RESERVED_IDS: Final = frozenset(
     "active wait waiting waiting-children paused id delayed prioritized stalled-check completed "
     "failed stalled repeat limiter meta events pc marker de delay priority".split()
 )
 
 
-def check_whole(option: str, value: object, least: int, most: int = MAX_COUNT) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidOption(option, value, f"a whole number from {least:,} to {most:,}")
-    return value
-
-
-def check_switch(option: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidOption(option, value, "True or False")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Keep:
     """How long finished jobs are kept: the newest `count`, and none older than `age`.
 
-    age is a `Duration`. None means no such limit; `Keep(count=0)` keeps none.
-    Applied at each finish to all finished jobs of that kind in the queue, as in BullMQ.
+    age is a `Duration`. None means no limit; `Keep(count=0)` keeps no job. Whenever a job finishes,
+    its rule is applied to all jobs in that state of the queue, as in BullMQ.
     """
 
     count: int | None = None
@@ -68,29 +57,31 @@ class Keep:
 
     def __post_init__(self) -> None:
         if self.count is not None:
-            check_whole("Keep(count)", self.count, 0)
+            check_whole_number("Keep(count)", self.count, 0, MAX_COUNT)
         if self.age is not None:
             to_ms("Keep(age)", self.age)
 
     @property
     def nothing(self) -> bool:
+        """Whether no job is kept."""
         return self.count == 0
 
     @property
     def age_ms(self) -> int | None:
+        """The age in ms; None for no limit."""
         return None if self.age is None else to_ms("Keep(age)", self.age)
 
 
 KEEP_ALL: Final = Keep()
 KEEP_NONE: Final = Keep(count=0)
 
-# A store must not grow for ever, and yesterday's failures should still be there to look at.
+# A store must not grow without limit, but yesterday's failures should still be visible.
 DEFAULT_KEEP_COMPLETED: Final = Keep(count=1_000, age=24 * 3600)
 DEFAULT_KEEP_FAILED: Final = Keep(count=10_000, age=14 * 24 * 3600)
 
 
 class TaskOptions(TypedDict, total=False):
-    """What a task may set for all its jobs, and a call for one: see `Queue.task`."""
+    """The options of a task, which a call may override for one job: see `Queue.task`."""
 
     delay: Duration
     priority: int
@@ -105,7 +96,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class JobOptions(TaskOptions, total=False):
-    """What a single call may set: the options of a task, `at` (a datetime) and `job_id`."""
+    """The options of one call: those of a task, `at` (a datetime) and `job_id`."""
 
     at: datetime
     job_id: str
@@ -113,7 +104,7 @@ class JobOptions(TaskOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Checked options of one job; times in ms. None leaves the choice to the worker."""
+    """Checked options of one job; times in ms. None is the default of the worker."""
 
     attempts: int = 1
     backoff: Backoff | None = None
@@ -121,15 +112,15 @@ class Options:
     priority: int = 0
     lifo: bool = False
     timeout_ms: int | None = None
-    expires_ms: int | None = None  # after it is due
-    expires_at_ms: int | None = None  # since the epoch; what is stored
+    expires_ms: int | None = None  # after the job is due
+    expires_at_ms: int | None = None  # since the epoch; only this is stored
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None
     keep_logs: int | None = None  # lines; None is the default, `DEFAULT_KEEP_LOGS`
     job_id: str | None = None
 
     def resolved(self, now_ms: int) -> Options:
-        """With the time of expiry fixed, as it has to be when the job is added."""
+        """Return the options with the time of expiry, which is computed when the job is added."""
         if self.expires_ms is None:
             return self
         expires_at_ms = now_ms + self.delay_ms + self.expires_ms
@@ -149,19 +140,19 @@ _PER_JOB: Final = frozenset(JobOptions.__annotations__)
 
 
 def check_task_options(given: Mapping[str, Any], base: Options = DEFAULT_OPTIONS) -> Options:
-    """Check the options that a queue or a task sets for all its jobs. Raises `InvalidOption`."""
+    """Check the options of a queue or a task. Raises `InvalidOption`."""
     return _check(given, base, _PER_TASK, now_ms=0)
 
 
 def check_job_options(given: Mapping[str, Any], base: Options, *, now_ms: int) -> Options:
-    """Check the options of one call and lay them over those of its task.
+    """Check the options of one call, and merge them with those of its task.
 
-    Raises `InvalidOption`, which names the option and says what it may be.
+    Raises `InvalidOption` with the name of the option and its valid values.
     """
     if callable(given.get("backoff")):
         raise InvalidOption(
             "backoff", given["backoff"], "a function only in @queue.task(backoff=…), "
-            "for it cannot be stored with a job",
+            "because it cannot be stored with a job",
         )  # fmt: skip
     return _check(given, base, _PER_JOB, now_ms=now_ms)
 
@@ -175,11 +166,9 @@ def _check(
             raise InvalidOption(option, value, f"one of the options {', '.join(sorted(known))}")
         match option:
             case "attempts" | "priority" | "keep_logs":
-                changes[option] = check_whole(option, value, *_BOUNDS[option])
+                changes[option] = check_whole_number(option, value, *_BOUNDS[option])
             case "lifo":
-                if not isinstance(value, bool):
-                    raise InvalidOption(option, value, "True or False")
-                changes[option] = value
+                changes[option] = check_flag(option, value)
             case "delay":
                 changes["delay_ms"] = to_ms(option, value)
             case "at":
@@ -201,6 +190,7 @@ def _check(
 
 
 def check_backoff(value: object) -> Backoff | None:
+    """Check the option `backoff`, and convert its short forms."""
     match value:
         case None | Fixed() | Exponential() | Custom():
             return value
@@ -208,7 +198,7 @@ def check_backoff(value: object) -> Backoff | None:
             return Exponential()
         case "fixed":
             raise InvalidOption("backoff", value, "a delay with it: backoff=5 or Fixed(5)")
-        case type():  # a class is callable, but Exponential without () is a slip
+        case type():  # a class is callable, but Exponential without () is a mistake
             pass
         case str() if not is_duration(value):
             pass
@@ -230,7 +220,7 @@ def _check_backoff_function(function: Callable[..., object]) -> None:
         raise InvalidOption("backoff", function, "a plain function: it is called, not awaited")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a builtin may not tell its parameters
+    except ValueError:  # some built-in functions have no signature
         return
     try:
         signature.bind(1, ValueError())
@@ -243,6 +233,7 @@ def _check_backoff_function(function: Callable[..., object]) -> None:
 
 
 def check_keep(option: str, value: object) -> Keep | None:
+    """Check a keep rule, and convert its short forms."""
     match value:
         case None | Keep():
             return value
@@ -258,17 +249,17 @@ def check_keep(option: str, value: object) -> Keep | None:
 
 
 def check_job_id(value: object) -> str:
-    """Check an id that a caller has chosen, by the rules that keep it apart from our own."""
+    """Check the id of a job that a caller has chosen."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_JOB_ID:
         expected = f"a text of 1 to {MAX_JOB_ID} characters"
     elif value.isdecimal():
-        expected = "an id that is not a number: numbers are given out by the queue"
+        expected = "an id that is not a number: the queue assigns numbers"
     elif ":" in value:
-        expected = "an id without ':', which separates the names of a store's keys"
+        expected = "an id without ':', which separates the parts of a key"
     elif not is_printable(value):
         expected = PRINTABLE_TEXT
     elif value in RESERVED_IDS:
-        expected = "an id that the store does not use itself"
+        expected = "an id that is not a key of the queue itself"
     else:
         return value
     raise InvalidOption("job_id", value, expected)
@@ -286,18 +277,15 @@ def check_name(what: str, name: object) -> str:
 
 
 def _epoch_ms(option: str, value: object) -> int:
-    if not isinstance(value, datetime):
-        raise InvalidOption(option, value, "a datetime")
-    if value.tzinfo is None:
-        raise InvalidOption(option, value, "a datetime with a time zone, such as datetime.now(UTC)")
-    return round((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000)
+    since_epoch = check_time(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
+    return round(since_epoch.total_seconds() * 1000)
 
 
 # On the wire ------------------------------------------------------------------------------------
 
 
 def encode_options(options: Options) -> str:
-    """Write resolved options as BullMQ's JSON object. Milliseconds, but seconds in keep rules."""
+    """Encode resolved options as BullMQ's JSON: milliseconds, but seconds in keep rules."""
     wire: dict[str, Any] = {"attempts": options.attempts}
     ours: dict[str, Any] = {}
     if options.delay_ms:
@@ -358,7 +346,7 @@ class _WireOurs(msgspec.Struct):
     cap: Any = None
 
 
-# Other programs write these, too: each member may be of any type and any size.
+# Other programs write these as well: a member may have any type and size.
 class _WireOptions(msgspec.Struct):
     attempts: Any = None
     backoff: Any = None
@@ -368,20 +356,20 @@ class _WireOptions(msgspec.Struct):
     jobId: Any = None
     removeOnComplete: Any = None
     removeOnFail: Any = None
-    kl: Any = None  # what BullMQ stores its option keepLogs as
+    kl: Any = None  # BullMQ's option keepLogs
     hasten: _WireOurs = msgspec.field(default_factory=_WireOurs)
 
 
 _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
-# Jobs of one task share their options' text: most workers decode each text once.
+# The jobs of one task have the same text: most workers decode each text once.
 @remembered(1024)
 def decode_options(text: str) -> Options:
-    """Read options as Node or we wrote them; what neither of us knows is ignored.
+    """Decode options that hasten or BullMQ wrote. Unknown members are ignored.
 
-    A number outside of its range becomes the nearest one in it. Raises `ValueError` with a reason
-    when the text is no object, or a member of it has no meaning.
+    Numbers are limited to their range. Raises `ValueError` if the text is not a JSON object, or a
+    member is invalid.
     """
     try:
         return _read_options(_decode(text))
@@ -393,12 +381,12 @@ def _decode(text: str) -> _WireOptions:
     try:
         return _decoder.decode(text)
     except msgspec.ValidationError:
-        # Perhaps a number that msgspec has no type for, such as 1e400.
+        # Perhaps a number that msgspec cannot represent, such as 1e400.
         return msgspec.convert(json.loads(text, parse_int=float), _WireOptions)
 
 
 def _read_options(wire: _WireOptions) -> Options:
-    # BullMQ writes 0 attempts for "no more than one". Below one, the others mean "none".
+    # BullMQ writes 0 attempts for one run. For the other numbers, 0 or less means none.
     expires_at_ms, timeout_ms = wire.hasten.expiresAt, wire.hasten.timeout
     return Options(
         attempts=_whole("attempts", wire.attempts, 1, MAX_COUNT),
@@ -416,7 +404,7 @@ def _read_options(wire: _WireOptions) -> Options:
 
 
 def _number(option: str, value: object) -> float | None:
-    """The number that a member stands for; None if it is absent. A text may hold one, as in Node.
+    """Read a number, which may be a text as in Node; None if the member is missing.
 
     Raises `InvalidOption` for anything else.
     """
@@ -456,7 +444,7 @@ def _read_backoff(wire: object, cap: object) -> Backoff | None:
     jitter = min(max(_number("backoff.jitter", wire.get("jitter")) or 0, 0), 1)
     if kind == "fixed":
         return Fixed(delay, jitter)
-    # Node's has no cap.
+    # BullMQ has no cap.
     return Exponential(delay, None if cap is None else _ms("hasten.cap", cap) / 1000, jitter)
 
 
@@ -483,7 +471,7 @@ def _read_count(option: str, wire: object) -> int | None:
 
 
 def read_keep_logs(text: str) -> int:
-    """How many log lines a job with these options keeps, also where they cannot be read."""
+    """Return how many log lines a job keeps: the default if its options cannot be read."""
     try:
         keep = decode_options(text).keep_logs
     except ValueError:

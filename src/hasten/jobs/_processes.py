@@ -42,7 +42,7 @@ from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 
 if TYPE_CHECKING:
-    from hasten.jobs._tasks import TaskCore
+    from hasten.jobs._task_definition import TaskDefinition
 
 # An order of up to this size is written at once: even a pipe's smallest buffer takes it.
 SMALL_ORDER_BYTES: Final = 4_096
@@ -77,7 +77,7 @@ class Processes:
 
     async def run(
         self,
-        core: TaskCore,
+        core: TaskDefinition,
         run: Run,
         note: Callable[[RunUpdate], None],
         *,
@@ -93,7 +93,7 @@ class Processes:
             function.__module__,
             function.__qualname__,
             run.lease.job,
-            core.queue.max_size,
+            core.max_size,
         )
         async with self._room:
             if run.told_to_end():

@@ -1,7 +1,7 @@
-"""What the shells and the engines say to each other about jobs: records, no behaviour.
+"""The records that queues, workers and engines exchange.
 
-Structs rather than dataclasses: a worker makes and reads some of them for every job, and a frozen
-dataclass costs several times as much to make.
+They are structs, because some are made for every job, and a frozen dataclass takes several times as
+long to make.
 """
 
 from __future__ import annotations
@@ -10,28 +10,50 @@ from typing import Final
 
 import msgspec
 
-from hasten.jobs._options import DEFAULT_KEEP_COMPLETED, DEFAULT_KEEP_FAILED, Keep
+from hasten.jobs._options import (
+    DEFAULT_KEEP_COMPLETED,
+    DEFAULT_KEEP_FAILED,
+    Keep,
+    Options,
+    encode_options,
+)
 from hasten.jobs._states import FINISHED, State
 
 
+class JobTemplate(msgspec.Struct, frozen=True, gc=False):
+    """What the jobs of one task with the same options have in common."""
+
+    name: str
+    opts: str  # the options as JSON: what is stored
+    options: Options  # resolved
+
+    @classmethod
+    def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
+        """Make the template of jobs that are added now."""
+        resolved = options.resolved(now_ms)
+        return cls(name, encode_options(resolved), resolved)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the jobs are ready at once, behind all other jobs without a priority."""
+        options = self.options
+        return not (options.delay_ms or options.priority or options.lifo)
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
-    """A job to add. data and opts are JSON texts; id is None to have one given."""
+    """A job to add. data is JSON; id is None for the next number of the queue."""
 
     queue: str
-    name: str
+    template: JobTemplate
     data: str
-    opts: str
     id: str | None = None
-    delay_ms: int = 0
-    priority: int = 0
-    lifo: bool = False
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
     """The answer to a `NewJob`.
 
-    existing is the job with this id that was there, and was left as it is. cursor is a place in the
-    queue's events: what happens to the job after this call comes behind it.
+    existing is the job that already had this id, and was not changed. cursor is a place in the
+    queue's events: later events of the job come after it.
     """
 
     id: str
@@ -40,26 +62,26 @@ class Added(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One job as the store has it. Texts marked JSON are undecoded, times in ms since 1970."""
+    """A stored job. Texts marked JSON are not decoded, times are in ms since 1970."""
 
     queue: str
     id: str
     name: str
     data: str  # JSON
-    opts: str  # JSON, see options.py
+    opts: str  # JSON, see `hasten.jobs._options`
     state: State
     priority: int
-    delay_ms: int  # as last asked for, or the last back-off; 0 once promoted
+    delay_ms: int  # the requested delay, or the last back-off; 0 once promoted
     created_ms: int
     attempts_made: int  # runs that counted: completed, failed or retried
-    attempts_started: int  # all runs, handed-back ones too
+    attempts_started: int  # all runs, including released ones
     crashes: int  # runs whose worker died (BullMQ: stalled)
-    deferred_failure: str | None = None  # the next worker fails it with this, without a run
+    deferred_failure: str | None = None  # the next worker fails it with this error, without a run
     started_ms: int | None = None  # start of the latest run
     worker: str | None = None  # of the latest run
     progress: str | None = None  # JSON
     error: str | None = None  # of the latest failed run
-    # From here on: not told of a job that has just been claimed.
+    # From here on: not set in a job that has just been claimed.
     due_ms: int | None = None  # while delayed
     finished_ms: int | None = None
     result: str | None = None  # JSON
@@ -75,9 +97,9 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A wish for up to count jobs.
+    """A request for up to count jobs.
 
-    token fences the runs of this claim: unique to it, never given twice by any worker.
+    token is the fencing token of the runs of this claim, unique among all claims of all workers.
     """
 
     count: int
@@ -90,8 +112,8 @@ class Batch(msgspec.Struct, frozen=True):
     """The answer to a claim."""
 
     leases: list[Lease]
-    next_due_ms: int | None = None  # the earliest delayed job, when fewer came than were asked for
-    lost: list[str] = []  # ids of settled jobs whose lease was no longer ours: nothing was stored
+    next_due_ms: int | None = None  # of the earliest delayed job, if fewer jobs came than requested
+    lost: list[str] = []  # ids of settled jobs whose lease was lost: nothing was stored
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):
@@ -116,7 +138,7 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """The attempt failed, another one follows after delay_ms; at once if 0, behind all others."""
+    """The attempt failed, and the job runs again after delay_ms; with 0 behind all others."""
 
     id: str
     token: str
@@ -126,7 +148,7 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Postponed(msgspec.Struct, frozen=True, gc=False):
-    """The job asked to be run again after delay_ms. No attempt is counted."""
+    """The handler requested another run after delay_ms. No attempt is counted."""
 
     id: str
     token: str
@@ -134,7 +156,7 @@ class Postponed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Released(msgspec.Struct, frozen=True, gc=False):
-    """The worker hands the job back, unfinished: first in line, no attempt counted."""
+    """The worker returns the unfinished job: it is first in line, and no attempt is counted."""
 
     id: str
     token: str
@@ -151,21 +173,22 @@ class End(msgspec.Struct, frozen=True, gc=False):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """Something that happened to a job or to its queue, by BullMQ's name for it.
+    """An event of a job or a queue. kind is BullMQ's name of it.
 
-    added, waiting, delayed, active, progress, completed, failed, retries-exhausted, stalled,
-    removed, duplicated · about the queue, with job_id "": paused, resumed, drained, cleaned. On
-    Redis, where others tell things, too, any other name; details has the fields not named here.
+    Events of a job: added, waiting, delayed, active, progress, completed, failed,
+    retries-exhausted, stalled, removed, duplicated. Events of the queue, with job_id "": paused,
+    resumed, drained, cleaned. On Redis other programs may emit events with any other name; details
+    has the fields that are not attributes here.
 
-    missed, with job_id "", is of hasten alone: events that the reader has not read yet are no
-    longer kept, for it fell behind. They would have come in place of this one.
+    The event missed, with job_id "", exists in hasten only: events that the reader has not read
+    yet were deleted, because the reader is too far behind. It comes in place of those events.
 
     A result or progress of more than 64 KiB is stored with its job only: value is None then, and
-    omitted_bytes is its size. Read the job to get it. (A handler that returned None has the value
+    omitted_bytes is its size. Read the job to get it. (If a handler returned None, value is
     "null".) The result of a job that is not kept, or only briefly, is in the event up to 32 MiB.
     """
 
-    cursor: str  # its place in the stream: "n-n", in order; later ones are read "after" it
+    cursor: str  # its place among the events: "n-n"; later events come after it
     kind: str
     job_id: str
     value: str | None = None  # JSON: the result of completed, the value of progress
@@ -181,7 +204,7 @@ MISSED: Final = "missed"
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Events in order, and the cursor to go on from."""
+    """Events in order, and the cursor after the last one."""
 
     events: list[Event]
     cursor: str

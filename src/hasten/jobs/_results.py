@@ -1,4 +1,4 @@
-"""Waiting for the end of jobs: one reader of the event stream for all who wait in a loop."""
+"""Waiting for results: one reader of the events for all callers in an event loop."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from hasten.jobs._engine import CANCELLED_ERROR, Engine
 from hasten.jobs._record import MISSED, Event
 from hasten.jobs._states import State
 
-# Events say at once that a job has ended. Jobs that are deleted together (drained, cleaned) have
-# none of their own, so the jobs themselves are looked at this often.
-LOOK_AGAIN_SECONDS = 5.0
+# Events report the end of a job at once. Jobs that are deleted together (drained, cleaned) have no
+# event of their own, so the jobs themselves are checked this often.
+CHECK_SECONDS = 5.0
 
-# Of thousands that are waited for, so many at each look, in turn: a look costs the store the same,
-# however many they are.
-LOOKS_AT_ONCE = 1_000
+# Each check reads so many of the awaited jobs, in turn: its cost does not grow with their number.
+CHECKED_AT_ONCE = 1_000
 
-# An event loop that ends cancels all its tasks, too; it is over before this.
+# An event loop that ends cancels all its tasks, and ends before this.
 RESTART_SECONDS = 0.1
 
 ENDS = frozenset({"completed", "failed", "removed"})
 
 TOO_LARGE = (
-    "its result of {:,} bytes was too large for the queue's events, and the job is gone: let "
-    "keep_completed keep it for longer, or store the result elsewhere and return a reference"
+    "its result of {:,} bytes was too large for the queue's events, and the job was deleted: keep "
+    "it longer with keep_completed, or store the result elsewhere and return a reference"
 )
 
 NOT_KEPT = (
     "it does not exist, was removed, or was deleted by keep_completed or keep_failed, and its "
-    "result is no longer among the queue's events"
+    "result is no longer in the queue's events"
 )
 
 
 class Results:
-    """The jobs of one queue that somebody waits for. Belongs to one event loop."""
+    """The jobs of one queue whose results are awaited. Belongs to one event loop."""
 
     def __init__(self, engine: Callable[[], Engine], queue: str) -> None:
         self._engine = engine
@@ -44,14 +43,14 @@ class Results:
         self._waiting: dict[str, _Waiting] = {}
         self._reader: asyncio.Task[None] | None = None
         self._cursor: str | None = None  # None until the reader listens
-        self._looking: set[asyncio.Task[None]] = set()
+        self._checking: set[asyncio.Task[None]] = set()
 
     async def wait(self, id: str, timeout: float | None, *, since: str | None) -> str:
-        """The JSON result of a job, once it has one. Errors as in `Job.result`.
+        """Wait for the JSON result of a job. Raises what `Job.result` raises.
 
         since is a cursor before the end of the job, if one is known.
         """
-        waiting = self._enlist(id, since)
+        waiting = self._add(id, since)
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(waiting.end)
@@ -59,18 +58,18 @@ class Results:
             assert timeout is not None
             raise ResultTimeout(id, timeout) from exc
         finally:
-            self._leave(id, waiting)
+            self._remove(id, waiting)
 
-    def _enlist(self, id: str, since: str | None) -> _Waiting:
+    def _add(self, id: str, since: str | None) -> _Waiting:
         waiting = self._waiting.get(id)
         if waiting is None:
             waiting = self._waiting[id] = _Waiting(since)
             if self._reader is None or self._reader.done():
                 self._start_reader()
             elif self._cursor is not None:
-                # It may have ended before we came: its event is behind the reader.
-                waiting.began(self._cursor)
-                self._look_soon([id])
+                # It may have ended already: the reader has passed its event then.
+                waiting.begin(self._cursor)
+                self._check_soon([id])
         waiting.callers += 1
         return waiting
 
@@ -81,19 +80,19 @@ class Results:
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         if reader.cancelled() and reader is self._reader:
-            # Not by us: somebody cancels all tasks of the event loop.
+            # Not by this class: all tasks of the event loop are being cancelled.
             asyncio.get_running_loop().call_later(RESTART_SECONDS, self._restart_reader, reader)
 
     def _restart_reader(self, reader: asyncio.Task[None]) -> None:
         if reader is self._reader and self._waiting:
             self._start_reader()
 
-    def _look_soon(self, ids: Sequence[str]) -> None:
-        look = asyncio.create_task(self._look(ids))
-        self._looking.add(look)
-        look.add_done_callback(self._looking.discard)
+    def _check_soon(self, ids: Sequence[str]) -> None:
+        check = asyncio.create_task(self._check(ids))
+        self._checking.add(check)
+        check.add_done_callback(self._checking.discard)
 
-    def _leave(self, id: str, waiting: _Waiting) -> None:
+    def _remove(self, id: str, waiting: _Waiting) -> None:
         waiting.callers -= 1
         if waiting.callers:
             return
@@ -105,46 +104,46 @@ class Results:
             self._reader, self._cursor = None, None
 
     async def _read(self) -> None:
-        """Follow the events as long as somebody waits."""
+        """Read the events as long as a result is awaited."""
         try:
             self._cursor = (await self._engine().events(self._queue, after=None)).cursor
             for waiting in self._waiting.values():
-                waiting.began(self._cursor)
-            await self._look(list(self._waiting))
+                waiting.begin(self._cursor)
+            await self._check(list(self._waiting))
             loop = asyncio.get_running_loop()
-            next_look = loop.time() + LOOK_AGAIN_SECONDS
+            next_check = loop.time() + CHECK_SECONDS
             while True:
                 try:
-                    async with asyncio.timeout_at(next_look):
+                    async with asyncio.timeout_at(next_check):
                         page = await self._engine().events(self._queue, after=self._cursor)
                 except TimeoutError:
-                    await self._look(self._next_in_turn())
-                    next_look = loop.time() + LOOK_AGAIN_SECONDS
+                    await self._check(self._next_in_turn())
+                    next_check = loop.time() + CHECK_SECONDS
                     continue
                 self._cursor = page.cursor
                 for event in page.events:
-                    self._hear(event)
+                    self._handle(event)
         except StoreError as error:
             self._cursor = None
             for waiting in self._waiting.values():
                 waiting.fail(error)
 
     def _next_in_turn(self) -> list[str]:
-        """The jobs that were not looked at for longest; they go behind the others."""
-        ids = list(itertools.islice(self._waiting, LOOKS_AT_ONCE))
+        """Return the jobs whose last check is longest ago, and move them behind the others."""
+        ids = list(itertools.islice(self._waiting, CHECKED_AT_ONCE))
         for id in ids:
             self._waiting[id] = self._waiting.pop(id)
         return ids
 
-    def _hear(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if event.kind == MISSED:
-            self._look_soon(list(self._waiting))
+            self._check_soon(list(self._waiting))
         waiting = self._waiting.get(event.job_id)
         if waiting is None:
             return
         match event.kind:
             case "completed" if event.omitted_bytes is not None:
-                self._look_soon([event.job_id])  # the job has it
+                self._check_soon([event.job_id])  # the job has it
             case "completed":
                 waiting.complete(event.value)
             case "failed":
@@ -152,16 +151,16 @@ class Results:
             case "removed":
                 waiting.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
-    async def _look(self, ids: Sequence[str]) -> None:
-        """Look whether these jobs have ended already."""
+    async def _check(self, ids: Sequence[str]) -> None:
+        """Check whether these jobs have ended already."""
         try:
-            await self._look_at_jobs(ids)
+            await self._check_jobs(ids)
         except StoreError as error:
             for id in ids:
                 if (waiting := self._waiting.get(id)) is not None:
                     waiting.fail(error)
 
-    async def _look_at_jobs(self, ids: Sequence[str]) -> None:
+    async def _check_jobs(self, ids: Sequence[str]) -> None:
         gone: list[str] = []
         for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
             waiting = self._waiting.get(id)
@@ -174,21 +173,21 @@ class Results:
             elif end.state is State.FAILED:
                 waiting.fail(_failure(id, end.value))
         if gone:
-            await self._look_at_events(gone)
+            await self._search_events(gone)
 
-    async def _look_at_events(self, ids: Sequence[str]) -> None:
-        """Find how jobs have ended that are not kept: in the events up to now."""
+    async def _search_events(self, ids: Sequence[str]) -> None:
+        """Find the ends of deleted jobs in the events up to now."""
         newest = await self._engine().events(self._queue, after=None)
         found = ((id, self._waiting.get(id)) for id in ids)
-        # Whoever came anew meanwhile, and has no beginning yet, is looked at by the new reader.
+        # Callers that came meanwhile have no beginning yet: the new reader checks their jobs.
         waits = {id: waiting for id, waiting in found if waiting is not None and waiting.since}
-        cursor = min((waiting.since for waiting in waits.values()), key=_place, default="0-0")
+        cursor = min((waiting.since for waiting in waits.values()), key=_to_numbers, default="0-0")
         ends: dict[str, Event] = {}
-        while waits and _place(cursor) < _place(newest.cursor):
+        while waits and _to_numbers(cursor) < _to_numbers(newest.cursor):
             page = await self._engine().events(self._queue, after=cursor, wait=False)
             if not page.events:
                 break
-            # The last end counts: a job that has failed may have been run again.
+            # The last event counts: a failed job may have run again.
             ends.update((event.job_id, event) for event in page.events if event.kind in ENDS)
             cursor = page.cursor
         for id, waiting in waits.items():
@@ -199,11 +198,11 @@ class Results:
                 reason = TOO_LARGE.format(end.omitted_bytes)
                 waiting.fail(JobNotFound(self._queue, id, reason))
             else:
-                self._hear(end)
+                self._handle(end)
 
 
 class _Waiting:
-    """The end of one job, and how many wait for it. The event of its end comes after `since`."""
+    """The awaited end of one job, and the number of callers. Its event comes after `since`."""
 
     def __init__(self, since: str | None) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -211,8 +210,8 @@ class _Waiting:
         self._added = since
         self.since = ""
 
-    def began(self, cursor: str) -> None:
-        """The reader heard nothing of this job up to a cursor."""
+    def begin(self, cursor: str) -> None:
+        """Set the beginning: the reader has seen no event of this job up to a cursor."""
         self.since = self._added or cursor
 
     def complete(self, result: str | None) -> None:
@@ -222,11 +221,11 @@ class _Waiting:
     def fail(self, error: Exception) -> None:
         if not self.end.done():
             self.end.set_exception(error)
-            self.end.exception()  # seen: no complaint if all who wait are cancelled just now
+            self.end.exception()  # no warning of asyncio if all callers are cancelled meanwhile
 
 
-def _place(cursor: str) -> tuple[int, int]:
-    """A cursor as numbers, which are in the order of the events."""
+def _to_numbers(cursor: str) -> tuple[int, int]:
+    """Return a cursor as numbers, which can be compared."""
     row, _, place = cursor.partition("-")
     return int(row), int(place)
 

@@ -33,7 +33,7 @@ from hasten.jobs._threads import Threads
 
 if TYPE_CHECKING:
     from hasten.jobs._queue import Queue
-    from hasten.jobs._tasks import TaskCore
+    from hasten.jobs._task_definition import TaskDefinition
 
 # A job for which there is no thread keeps its place in the worker for so long, and is put back
 # for the pause then: another worker may have a thread.
@@ -112,7 +112,7 @@ class Runner:
             failure_log.not_run(run.lease.job, outcome.error)
         return outcome
 
-    def _why_not(self, job: JobRecord, options: Options, core: TaskCore | None) -> str | None:
+    def _why_not(self, job: JobRecord, options: Options, core: TaskDefinition | None) -> str | None:
         """The reason not to run a job at all, if there is one."""
         if job.deferred_failure is not None:
             return job.deferred_failure
@@ -126,7 +126,7 @@ class Runner:
                 return f"expired: it could not be started in time, by {late_ms / 1000:.3f} s"
         return None
 
-    async def _call(self, core: TaskCore, run: Run, options: Options) -> str | Failure:
+    async def _call(self, core: TaskDefinition, run: Run, options: Options) -> str | Failure:
         """Call the function where it is to run. Returns its result as JSON."""
         job = run.lease.job
         if run.told_to_end():
@@ -171,7 +171,7 @@ class Runner:
         return await value
 
     def _after_error(
-        self, error: BaseException, core: TaskCore | None, run: Run, options: Options
+        self, error: BaseException, core: TaskDefinition | None, run: Run, options: Options
     ) -> Outcome | None:
         lease = run.lease
         match run.stop_reason:

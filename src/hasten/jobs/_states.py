@@ -1,7 +1,7 @@
-"""The states of a job, and the only table of the ways between them.
+"""The states of a job, and the only table of transitions between them.
 
-The names are BullMQ's, as its getters and events use them. Engines obey this table, the diagram in
-the documentation is checked against it, and the tests use it as their oracle.
+The names are those of BullMQ's getters and events. The engines follow this table, a test compares
+the diagram in the documentation with it, and the contract suite uses it as its oracle.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import Final
 
 
 class State(StrEnum):
+    """The state of a job."""
+
     WAITING = "waiting"  # ready to run, no priority
-    PRIORITIZED = "prioritized"  # ready to run, after all that wait without a priority
+    PRIORITIZED = "prioritized"  # ready to run, after all waiting jobs without a priority
     DELAYED = "delayed"  # not due yet: a delay, a back-off, a later attempt
     WAITING_CHILDREN = "waiting-children"  # a parent whose children have not all finished
     ACTIVE = "active"  # leased to a worker
     COMPLETED = "completed"  # its handler returned
-    FAILED = "failed"  # for good: no attempts left, unrecoverable, expired, cancelled
+    FAILED = "failed"  # finally: no attempts left, unrecoverable, expired, cancelled
 
 
 READY: Final = frozenset({State.WAITING, State.PRIORITIZED})
@@ -29,7 +31,7 @@ INITIAL: Final = frozenset(
 )
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
-    # → active: claimed. → failed: cancelled before it ran. → the other one: given another priority.
+    # → active: claimed. → failed: cancelled before a run. → the other one: another priority.
     State.WAITING: frozenset({State.ACTIVE, State.FAILED, State.PRIORITIZED}),
     State.PRIORITIZED: frozenset({State.ACTIVE, State.FAILED, State.WAITING}),
     # → waiting, prioritized: due, or promoted.
@@ -38,7 +40,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.WAITING_CHILDREN: frozenset(
         {State.WAITING, State.PRIORITIZED, State.DELAYED, State.FAILED}
     ),
-    # → waiting, prioritized: retried at once, handed back, or recovered from a dead worker.
+    # → waiting, prioritized: retried at once, released, or reclaimed from a dead worker.
     # → delayed: retried after its back-off. → waiting-children: it has added children.
     State.ACTIVE: frozenset(
         {

@@ -13,31 +13,31 @@ from hasten.jobs._engines import open_engine
 class StoreUse:
     """A store, and the queues and workers that use it.
 
-    A store that the application made is the application's to close. A private one, made from a
-    URL, and the default one are closed when the last queue or worker releases them.
+    The application closes a `Store` that it made. A store that was made from a URL, and the default
+    store, are closed when the last queue or worker releases them.
     """
 
     def __init__(self, given: str | Store | None) -> None:
-        """None is the store that `Store.from_env` makes when it is first used."""
+        """given is None for the default store, which `Store.from_env` makes at the first use."""
         self._is_ours = not isinstance(given, Store)
         self._is_default = given is None
         self._made: dict[str, Store] = {} if given is None else {"store": to_store(given)}
-        # Weak: a queue that nobody has closed, and nobody can close any more, uses nothing.
+        # Weak references: a queue that was deleted without `aclose` does not keep the store open.
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
 
     @property
     def store(self) -> Store:
-        """The store. The default one is made now, with what HASTEN_URL says now."""
-        # `setdefault` is one step for the interpreter: all threads get the same store.
+        """The store. The default store is made now, from the current value of HASTEN_URL."""
+        # `setdefault` is atomic: all threads get the same store.
         return self.made or self._made.setdefault("store", Store.from_env())
 
     @property
     def made(self) -> Store | None:
-        """The store; None for a default one that is not in use."""
+        """The store; None for a default store that is not in use."""
         return self._made.get("store")
 
     def engine(self) -> Engine:
-        """The engine of the store: another one after the store was closed."""
+        """Return the engine of the store: a new one after the store was closed."""
         return self.store.part("jobs", open_engine)
 
     def acquire(self, user: object) -> None:
@@ -56,9 +56,9 @@ class StoreUse:
 
 
 DEFAULT: Final = StoreUse(None)
-"""What all queues of the process share that name no store."""
+"""The default store: all queues of the process without a store share it."""
 
 
 def use_of(store: str | Store | None) -> StoreUse:
-    """The use of the store that a queue's option names. Raises `InvalidOption`."""
+    """Return the use of the store in a queue's option. Raises `InvalidOption`."""
     return DEFAULT if store is None else StoreUse(store)

@@ -28,6 +28,7 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
+from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
@@ -43,7 +44,6 @@ from hasten.jobs._options import (
     Keep,
     check_keep,
     check_name,
-    check_whole,
 )
 from hasten.jobs._outages import Outage
 from hasten.jobs._processes import Processes
@@ -106,9 +106,9 @@ class Worker:
         if len(set(map(_place, queues))) < len(set(queues)):
             raise InvalidOption("queues", queues, "one Queue object for each queue")
         for option, value in {"concurrency": concurrency, "crash_limit": crash_limit}.items():
-            check_whole(option, value, 1)
+            check_whole_number(option, value, 1)
         if handler_processes is not None:
-            check_whole("handler_processes", handler_processes, 1)
+            check_whole_number("handler_processes", handler_processes, 1)
         self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency

@@ -1,4 +1,4 @@
-"""What keeps the jobs of a store: an engine for each kind of store."""
+"""The engines: one for each kind of store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["open_engine"]
 
 
 def open_engine(store: Store) -> Engine:
-    """Make the engine of a store. It opens nothing before it is first used."""
+    """Make the engine of a store. It opens nothing before its first use."""
     if isinstance(store.location, File):
         return SqliteEngine(store.location, timeout=store.timeout)
-    # Imported late: who stays with SQLite needs neither the package nor the time to load it.
+    # Imported late: programs that use SQLite need neither the package nor the time to load it.
     from hasten.jobs._engines.redis import RedisEngine  # noqa: PLC0415
 
     return RedisEngine(store.location, timeout=store.timeout, prefix=store.prefix)

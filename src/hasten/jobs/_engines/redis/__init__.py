@@ -1,5 +1,5 @@
 """Jobs on Redis or Valkey, in BullMQ's layout: Node and Python serve the same queues."""
 
-from hasten.jobs._engines.redis.engine import RedisEngine
+from hasten.jobs._engines.redis.redis_engine import RedisEngine
 
 __all__ = ["RedisEngine"]

@@ -1,20 +1,21 @@
-"""What people do to jobs and queues: run again, cancel, remove, clean, pause.
+"""What people do to jobs and queues: run again, cancel, remove, purge, pause.
 
-Job by job: these are rare, and a readable rule for one job is worth more than a fast one for many.
+Job by job: these calls are rare, and a readable rule for one job is worth more than a fast one for
+many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 
 from hasten.jobs._engine import CANCELLED_ERROR, keep_or
-from hasten.jobs._engines.sqlite.events import Group
-from hasten.jobs._engines.sqlite.ledger import Ledger, open_ledger
+from hasten.jobs._engines.sqlite.event_rows import Group
+from hasten.jobs._engines.sqlite.job_rows import encode, read_json, ready_place, seqs_of
+from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.portions import LOOKED_AT_ONCE, Portion
-from hasten.jobs._engines.sqlite.rows import encode, read_json, ready_place, seqs_of
-from hasten.jobs._engines.sqlite.statements import execute, execute_rows
-from hasten.jobs._engines.sqlite.working import Retention
+from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
+from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._options import (
     DEFAULT_KEEP_FAILED,
     DEFAULT_OPTIONS,
@@ -26,7 +27,7 @@ from hasten.jobs._states import FINISHED, State
 
 
 def _find(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
-    """A job's number, state (None: there is no such job), priority and options."""
+    """Return a job's seq, state (None: there is no such job), priority and options."""
     (seq,) = seqs_of(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
     if row is None:
@@ -36,36 +37,43 @@ def _find(connection: Connection, queue: str, id: str) -> tuple[int, State | Non
 
 
 def requeue(
-    connection: Connection, queue: str, ids: Sequence[str], source: State
+    connection: Connection, queue: str, ids: Sequence[str], sources: Collection[State]
 ) -> list[State | None]:
-    """See `Engine.requeue`."""
+    """Make jobs ready; see `Engine.requeue`."""
     answers: list[State | None] = []
-    with open_ledger(connection, queue) as ledger:
+    with UnitOfWork(connection) as unit:
+        ledger = unit.open(queue)
         for id in ids:
             seq, state, priority, opts = _find(connection, queue, id)
             answers.append(state)
-            if state is not source:
-                continue
-            # As in BullMQ: a job run again honours lifo, a promoted one does not.
-            front = source in FINISHED and not priority and _options(opts).lifo
-            state, rank = ready_place(priority, ledger.take_one(), front=front)
-            if source is State.DELAYED:
-                execute_rows(connection, "make_ready", [(seq, state, rank)])
-            else:
-                execute(connection, "run_again", seq=seq, state=state, rank=rank)
-                ledger.count(source, -1)
-            ledger.tell(Group("waiting", [id], previous=source))
+            if state is not None and state in sources:
+                _make_ready(unit, ledger, seq, state, priority, opts)
+                ledger.emit(Group("waiting", [id], previous=state))
     return answers
+
+
+def _make_ready(
+    unit: UnitOfWork, ledger: Ledger, seq: int, source: State, priority: int, opts: str
+) -> None:
+    # As in BullMQ: a finished job that runs again honours lifo, a promoted one does not.
+    front = source in FINISHED and not priority and _options(opts).lifo
+    state, rank = ready_place(priority, ledger.next_sequence(), front=front)
+    if source is State.DELAYED:
+        execute_rows(unit.connection, "make_ready", [(seq, state, rank)])
+    else:
+        execute(unit.connection, "run_again", seq=seq, state=state, rank=rank)
+        ledger.count(source, -1)
 
 
 def cancel(
     connection: Connection, queue: str, ids: Sequence[str], retention: Retention, now_ms: int
 ) -> list[State | None]:
-    """See `Engine.cancel`. Answers for the first ids only, where it has deleted much."""
+    """Cancel jobs; see `Engine.cancel`. Stops after the first ids if it has deleted much."""
     answers: list[State | None] = []
-    rules: set[tuple[State, Keep]] = set()
+    rules: Rules = set()
     portion = Portion(connection)
-    with open_ledger(connection, queue) as ledger:
+    with UnitOfWork(connection, now_ms) as unit:
+        ledger = unit.open(queue)
         for id in ids:
             seq, state, _, opts = _find(connection, queue, id)
             answers.append(state)
@@ -73,39 +81,40 @@ def cancel(
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
                 keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
-                _fail_unstarted(connection, ledger, seq, keep, now_ms)
-                ledger.tell(Group("failed", [id], errors=[CANCELLED_ERROR], previous=state))
+                _fail_unstarted(unit, ledger, seq, keep)
+                ledger.emit(Group("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
                     rules.add((State.FAILED, keep))
                 elif portion.is_full:
                     break
-        retention.apply(connection, ledger, rules, now_ms)
+        retention.apply(unit, ledger, rules)
     return answers
 
 
-def _fail_unstarted(
-    connection: Connection, ledger: Ledger, seq: int, keep: Keep, now_ms: int
-) -> None:
+def _fail_unstarted(unit: UnitOfWork, ledger: Ledger, seq: int, keep: Keep) -> None:
     if keep.nothing:
-        execute(connection, "delete_job", seq=seq)
+        execute(unit.connection, "delete_job", seq=seq)
         return
-    rank = ledger.take_one()
-    execute(connection, "cancel_unstarted", seq=seq, error=CANCELLED_ERROR, rank=rank, now=now_ms)
+    execute(
+        unit.connection, "cancel_unstarted", seq=seq, error=CANCELLED_ERROR,
+        rank=ledger.next_sequence(), now=unit.now_ms,
+    )  # fmt: skip
     ledger.count(State.FAILED, 1)
 
 
 def _options(opts: str) -> Options:
     try:
         return decode_options(opts)
-    except ValueError:  # a job that cannot be run can still be cancelled, or moved
+    except ValueError:  # a job that cannot be run can still be cancelled or moved
         return DEFAULT_OPTIONS
 
 
 def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State | None]:
-    """See `Engine.remove`. Answers for the first ids only, where it has deleted much."""
+    """Delete jobs; see `Engine.remove`. Stops after the first ids if it has deleted much."""
     answers: list[State | None] = []
     portion = Portion(connection)
-    with open_ledger(connection, queue) as ledger:
+    with UnitOfWork(connection) as unit:
+        ledger = unit.open(queue)
         for id in ids:
             seq, state, _, _ = _find(connection, queue, id)
             answers.append(state)
@@ -113,7 +122,7 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State
                 continue
             execute(connection, "delete_job", seq=seq)
             ledger.count(state, -1)
-            ledger.tell(Group("removed", [id], previous=state))
+            ledger.emit(Group("removed", [id], previous=state))
             if portion.is_full:
                 break
     return answers
@@ -127,10 +136,9 @@ def find_purgeable(
     after: tuple[int, int],
     limit: int,
 ) -> tuple[list[tuple[int, str]], tuple[int, int] | None]:
-    """Look at a portion of the jobs in a state, behind a place: rank and number.
+    """Find the next portion of jobs to purge. after is the place (rank, seq) of the last one seen.
 
-    Returns number and id of at most limit of them that may be deleted, and the place of the last
-    one that was looked at; None if there are no more.
+    Returns seq and id of at most limit jobs, and the place to go on from, None at the end.
     """
     rank, seq = after
     rows = read_json(
@@ -151,7 +159,7 @@ def purge(
 ) -> tuple[list[str], list[tuple[int, str]]]:
     """Delete a portion of the jobs that were found, if they are still in the state.
 
-    Returns the ids that are gone, and those that are left to another transaction.
+    Returns the deleted ids, and what is left for another transaction.
     """
     seqs = encode([seq for seq, _ in found])
     still = set(read_json(connection, "still_in_state", queue=queue, state=state, seqs=seqs))
@@ -165,27 +173,29 @@ def purge(
         deleted += len(portion)
         return len(portion)
 
-    with open_ledger(connection, queue) as ledger:
+    with UnitOfWork(connection) as unit:
+        ledger = unit.open(queue)
         Portion(connection).delete(delete)
         ledger.count(state, -deleted)
     return [id for _, id in found[:deleted]], found[deleted:]
 
 
-def tell_cleaned(connection: Connection, queue: str, count: int) -> None:
-    """Say how many jobs a call of `Engine.purge` has deleted."""
-    with open_ledger(connection, queue) as ledger:
-        ledger.tell(Group("cleaned", [""], count=count))
+def emit_cleaned(connection: Connection, queue: str, count: int) -> None:
+    """Emit the event that reports how many jobs a call of `Engine.purge` has deleted."""
+    with UnitOfWork(connection) as unit:
+        unit.open(queue).emit(Group("cleaned", [""], count=count))
 
 
 def begin_obliterating(connection: Connection, queue: str) -> None:
-    """See `Engine.obliterate`. Nobody takes a job of the queue any longer."""
-    with open_ledger(connection, queue) as ledger:
-        ledger.paused = True
+    """Pause the queue, so that no job is claimed any more; see `Engine.obliterate`."""
+    with UnitOfWork(connection) as unit:
+        unit.open(queue).paused = True
 
 
 def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
     """Delete a portion of the jobs in a state. Returns whether there may be more."""
-    with open_ledger(connection, queue) as ledger:
+    with UnitOfWork(connection) as unit:
+        ledger = unit.open(queue)
 
         def delete(count: int) -> int:
             gone = execute(connection, "obliterate_jobs", queue=queue, state=state, limit=count)
@@ -205,13 +215,14 @@ def obliterate_events(connection: Connection, queue: str) -> bool:
 
 
 def end_obliterating(connection: Connection, queue: str) -> None:
-    """The ledger stays, for its tickets must not be given out again."""
-    with open_ledger(connection, queue) as ledger:
-        ledger.paused = False
+    """Resume the queue. Its row stays: sequence numbers must not be handed out again."""
+    with UnitOfWork(connection) as unit:
+        unit.open(queue).paused = False
 
 
 def set_paused(connection: Connection, queue: str, *, paused: bool) -> None:
-    """See `Engine.pause` and `Engine.resume`."""
-    with open_ledger(connection, queue) as ledger:
+    """Pause or resume a queue; see `Engine.pause` and `Engine.resume`."""
+    with UnitOfWork(connection) as unit:
+        ledger = unit.open(queue)
         ledger.paused = paused
-        ledger.tell(Group("paused" if paused else "resumed", [""]))
+        ledger.emit(Group("paused" if paused else "resumed", [""]))

@@ -1,7 +1,7 @@
-"""How much one transaction does: a constant number of rows, or of pages that become free.
+"""Limits of one transaction: how many rows it may touch, and how many pages it may free.
 
-A transaction keeps all other writers waiting. What is to be done for many jobs is done for a
-portion of them, and what is left goes into the next transaction.
+A transaction blocks all other writers. Work on many jobs is therefore split into portions, each in
+a transaction of its own.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Final
 
-# Jobs that are moved, with some statements for each.
+# Jobs to move in one transaction, with several statements for each.
 MOVED_AT_ONCE: Final = 256
 
-# Jobs that are looked at, and that are deleted. Rows may be large, and what a deletion costs goes
-# by the pages (of 4 KiB, mostly) that become free.
+# Jobs to look at, or to delete, in one transaction. Rows may be large, and the cost of a deletion
+# is proportional to the pages (mostly of 4 KiB) that it frees.
 LOOKED_AT_ONCE: Final = 2_048
 DELETED_AT_ONCE: Final = 2_048
 FREED_AT_ONCE: Final = 2_048
@@ -22,7 +22,7 @@ MOST_IN_STATEMENT: Final = 64
 
 
 class Portion:
-    """What one transaction deletes, counted from here on."""
+    """Counts the rows that a transaction deletes and the pages that it frees."""
 
     __slots__ = ("_connection", "_free", "rows")
 
@@ -38,13 +38,14 @@ class Portion:
 
     @property
     def is_full(self) -> bool:
+        """Whether the transaction should delete no more."""
         return self.rows >= DELETED_AT_ONCE or self.freed >= FREED_AT_ONCE
 
     def delete(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
-        """Delete rows until the portion is full, or none are left. Returns whether it is full.
+        """Delete rows until the portion is full or no rows are left. Returns whether it is full.
 
-        delete takes how many rows to delete at most, and returns how many it has. The first time
-        that is first: few, where nothing is known of their size.
+        delete takes the largest number of rows to delete and returns how many it has deleted.
+        first is that number for the first call: small if the size of the rows is unknown.
         """
         count = first
         while not self.is_full:

@@ -1,17 +1,16 @@
 -- uses: adding
 -- add: add jobs to one queue.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, count, memo or nil, runs = {…}}: jobs that follow each other and are alike but for data
---         and id are one run: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
---         memo is {name, ms}: what was added is kept under it for that long, and a second call with the
---         same name adds nothing. Of jobs that existed their ids are kept: they may be large.
--- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}: the ids
--- of jobs without one of their own are the numbers from the first on, each job's by its place in the
--- call; n are the places of jobs that existed, with those jobs as they are; the cursor is the first event
--- of this call.
+-- ARGV  1 {now, count, idempotency or nil, groups = {…}}: consecutive jobs that differ in data and id
+--         only are one group: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
+--         idempotency is {key, ms}: the reply is remembered for so long, and a second call with the same key
+--         adds nothing. Only the ids of existing jobs are remembered, as the jobs may be large.
+-- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}. A job without an
+-- id of its own gets the first number plus its index in the call; n are the places of jobs that exist already,
+-- with those jobs as they are; the cursor is the first event of this call.
 local q = open(KEYS[1])
 local now = request.now
-local memo = request.memo and q.base .. 'hasten:added:' .. request.memo[1]
+local reply_key = request.idempotency and q.base .. 'hasten:added:' .. request.idempotency[1]
 
 -- found: {{n, id}, …}
 local function pack_answer(first, found, cursor)
@@ -24,18 +23,18 @@ local function pack_answer(first, found, cursor)
   return cmsgpack.pack({ first, existed, cursor })
 end
 
-local added = memo and call('GET', memo)
+local added = reply_key and call('GET', reply_key)
 if added then
   return pack_answer(unpack(cmsgpack.unpack(added)))
 end
 
--- The counter advances for each job, with an id of its own or not, as in BullMQ. This is the first
--- write, and one that memory which is full refuses: what adds must not go on then.
+-- The counter advances for each job, with an id of its own or not, as in BullMQ. This write comes first because
+-- Redis rejects it when the memory is full: then nothing may be added.
 local number = call('INCRBY', q.base .. 'id', request.count) - request.count
 local first, found, at = number + 1, {}, 0
 
-for _, run in ipairs(request.runs) do
-  local name, opts, delay, priority, lifo, datas, ids = unpack(run, 1, 7)
+for _, group in ipairs(request.groups) do
+  local name, opts, delay, priority, lifo, datas, ids = unpack(group, 1, 7)
   local plain = delay == 0 and priority == 0
   local waiting = {}
   for index, data in ipairs(datas) do
@@ -43,14 +42,14 @@ for _, run in ipairs(request.runs) do
     local id = ids and ids[index] or string.format('%.0f', number)
     if ids and call('EXISTS', q.base .. id) == 1 then
       found[#found + 1] = { at, id }
-      tell(q, 'duplicated', 'jobId', id)
+      emit(q, 'duplicated', 'jobId', id)
     else
       store(q, id, name, data, opts, now, delay, priority)
       if plain then
         waiting[#waiting + 1] = id
-        tell_waiting(q, id)
+        emit_waiting(q, id)
       else
-        place(q, id, now, delay, priority, lifo)
+        add_to_state(q, id, now, delay, priority, lifo)
       end
     end
   end
@@ -61,7 +60,7 @@ for _, run in ipairs(request.runs) do
 end
 
 close_all()
-if memo and #found < request.count then -- else nothing was added: a second call may look again
-  call('SET', memo, cmsgpack.pack({ first, found, q.told }), 'PX', request.memo[2])
+if reply_key and #found < request.count then -- else nothing was added, and a second call does no harm
+  call('SET', reply_key, cmsgpack.pack({ first, found, q.first_event }), 'PX', request.idempotency[2])
 end
-return pack_answer(first, found, q.told)
+return pack_answer(first, found, q.first_event)

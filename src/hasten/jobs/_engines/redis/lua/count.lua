@@ -1,5 +1,5 @@
 -- uses: queue
--- count: how many jobs are in each state.
+-- count: return how many jobs are in each state.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {}
 -- Returns {waiting, active, prioritized, delayed, waiting-children, completed, failed, paused: 1 or 0}.

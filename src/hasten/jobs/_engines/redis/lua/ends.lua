@@ -1,9 +1,9 @@
--- uses: places
--- ends: how jobs have ended, if they have.
+-- uses: states
+-- ends: return how jobs have ended.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
--- Returns for each id {state, result or reason, false if there is none}; false if there is no such job.
--- Where the values are large, for the first ids only.
+-- Returns for each id {state, result or failedReason, false if there is none}; false if there is no such job.
+-- If the values are large, only the first ids are handled.
 local q = open(KEYS[1])
 local VALUES = { completed = 'returnvalue', failed = 'failedReason' }
 local ends, read_bytes = {}, 0

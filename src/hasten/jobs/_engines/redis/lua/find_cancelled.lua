@@ -1,4 +1,4 @@
--- uses: places
+-- uses: states
 -- find_cancelled: return the ids of those running jobs that somebody has cancelled.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
@@ -8,8 +8,8 @@ if call('EXISTS', key) == 0 then
   return {}
 end
 
--- BullMQ, which may have ended or deleted such a job, does not know of the list: some of those that do not
--- run are struck off.
+-- BullMQ does not know this set, and may have finished or deleted such a job: some ids of jobs that are not
+-- running are removed.
 for _, id in ipairs(call('SRANDMEMBER', key, 10)) do
   if call('EXISTS', q.base .. id .. ':lock') == 0 and not is_in_list(q.base .. 'active', id) then
     call('SREM', key, id)

@@ -1,11 +1,11 @@
--- uses: taking
+-- uses: claiming
 -- has_work: report whether a claim would return jobs now, and when one would later.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {}
--- Returns {1 or 0, when the first delayed job is due, in ms, or false, how long the queue's rate
--- limit still holds, in ms, the server's time in ms}.
+-- Returns {1 or 0, when the first delayed job is due, in ms, or false, for how many ms the queue's rate limit
+-- blocks claims, the server's time in ms}.
 local q = open(KEYS[1])
-local limited = limit_of(q)
+local limited = rate_limit_of(q)
 local ready = limited == 0 and not is_blocked(q)
   and call('EXISTS', q.base .. 'wait', q.base .. 'prioritized') > 0
 local head = call('ZRANGE', q.base .. 'delayed', 0, 0, 'WITHSCORES')[2]

@@ -1,12 +1,12 @@
 -- uses: deleting
--- obliterate: delete a queue, in as many calls as it takes.
+-- obliterate: delete a queue, in several calls if needed.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {limit: how many jobs at most in this call}
--- Returns 1 if there is more to delete.
+-- Returns 1 if more is left to delete.
 local base, left = KEYS[1], request.limit
 local STATES = { 'wait', 'paused', 'active', 'prioritized', 'delayed', 'waiting-children', 'completed', 'failed' }
 
--- Nobody takes a job of it any longer, and nothing is added to a parent that is about to go.
+-- While the queue is paused, no job is claimed, and no parent of it becomes active.
 if call('TYPE', base .. 'meta').ok ~= 'hash' then
   call('DEL', base .. 'meta')
 end
@@ -16,7 +16,7 @@ for _, state in ipairs(STATES) do
   local kind = call('TYPE', key).ok
   local is_list = kind == 'list'
   if not is_list and kind ~= 'zset' then
-    call('UNLINK', key) -- missing, or nothing that lists jobs
+    call('UNLINK', key) -- missing, or not a list of jobs
   end
   while left > 0 do
     local id
@@ -51,13 +51,13 @@ end
 if left == 0 then
   return 1
 end
-queues[base] = nil -- nothing is owed to what is gone
+queues[base] = nil -- a deleted queue is not completed by `close_all`
 close_all()
 for _, name in ipairs({
   'id', 'pc', 'meta', 'events', 'marker', 'stalled', 'stalled-check', 'limiter', 'repeat', 'metrics:completed',
   'metrics:failed', 'metrics:completed:data', 'metrics:failed:data', 'hasten:cancelled',
   'hasten:large',
 }) do
-  call('UNLINK', base .. name) -- the memory of many events is freed in the background
+  call('UNLINK', base .. name) -- frees the memory of many events in the background
 end
 return 0

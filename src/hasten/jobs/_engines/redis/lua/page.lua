@@ -1,9 +1,9 @@
--- uses: places
--- page: a page of the jobs in one state.
+-- uses: states
+-- page: return a page of the jobs in one state.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {state, first, count, newest_first}: state is the name of its key
--- Returns {for each job {id, due in ms or false, {field, value, …}}, how many were looked at, 1 if these were
--- the last ones}. Where the jobs are large, those are the first of the page only.
+-- Returns {for each job {id, due in ms or false, {field, value, …}}, how many ids were handled, 1 if these were
+-- the last ones}. If the jobs are large, only the first ids of the page are handled.
 local base, state = KEYS[1], request.state
 local key = base .. state
 local first, last = request.first, request.first + request.count - 1
@@ -12,7 +12,7 @@ if state ~= 'wait' and state ~= 'active' then
   ids = call(request.newest_first and 'ZREVRANGE' or 'ZRANGE', key, first, last)
 elseif request.newest_first then
   ids = call('LRANGE', key, first, last)
-else -- the next to be taken, or the one that started first, is at the right end
+else -- the next job to be claimed, or the first started, is at the right end
   local from_right = call('LRANGE', key, -last - 1, -first - 1)
   ids = {}
   for index = #from_right, 1, -1 do

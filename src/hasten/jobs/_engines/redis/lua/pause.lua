@@ -1,9 +1,9 @@
 -- uses: queue
--- pause: let no job be taken until `resume`.
+-- pause: let no job be claimed until `resume`.
 -- KEYS  1 the beginning of the queue's keys
 local q = open(KEYS[1])
 call('HSET', q.base .. 'meta', 'paused', 1)
 call('DEL', q.base .. 'marker')
-tell(q, 'paused')
+emit(q, 'paused')
 close_all()
 return 0

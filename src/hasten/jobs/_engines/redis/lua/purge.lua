@@ -1,16 +1,16 @@
 -- uses: deleting
--- purge: delete jobs in one state, a portion of them. The pending iterations of schedulers are spared.
+-- purge: delete a portion of the jobs in one state. The pending runs of schedulers are kept.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {state: the name of its key, before in ms or nil, skip, portion, limit}
---         The portion behind the first skip jobs is looked at, in the order in which they would be taken,
---         or have finished, until limit of them are deleted.
--- Returns {the ids that are gone, how many were looked at and left, 1 if the portion was not full}.
+--         The portion begins after the first skip jobs, in the order in which jobs would be claimed or have
+--         finished. At most limit jobs are deleted.
+-- Returns {the deleted ids, how many jobs before the last of them were kept, 1 if the portion was not full}.
 local q = open(KEYS[1])
 local key, before, skip, portion = q.base .. request.state, request.before, request.skip, request.portion
 local is_finished = request.state == 'completed' or request.state == 'failed'
 local is_list = request.state == 'wait' or request.state == 'paused' or request.state == 'active'
 
--- A list is taken from its right end.
+-- Jobs of a list are claimed from its right end.
 local function ids_in_portion()
   if is_finished then
     return call('ZRANGEBYSCORE', key, '-inf', before or '+inf', 'LIMIT', skip, portion)
@@ -25,35 +25,35 @@ local function ids_in_portion()
   return ids
 end
 
-local function is_spared(id)
-  if string.sub(id, 1, 7) == 'repeat:' and is_armed(q, id) then
+local function is_kept(id)
+  if string.sub(id, 1, 7) == 'repeat:' and is_pending_run(q, id) then
     return true
   end
   return before and not is_finished and whole(read_field(q.base .. id, 'timestamp')) > before
 end
 
--- The ids to delete, their places, and how many are left before the last of them.
+-- Returns the ids to delete, their places, and how many ids before the last of them are kept.
 local function choose(ids)
-  local chosen, places, left = {}, {}, 0
+  local chosen, places, kept = {}, {}, 0
   for place, id in ipairs(ids) do
     if #chosen == request.limit then
       break
-    elseif is_spared(id) then
-      left = left + 1
+    elseif is_kept(id) then
+      kept = kept + 1
     else
       chosen[#chosen + 1] = id
       places[#places + 1] = skip + place
     end
   end
-  return chosen, places, left
+  return chosen, places, kept
 end
 
 begin_writing(q)
 local ids = ids_in_portion()
-local purged, places, left = choose(ids)
+local purged, places, kept = choose(ids)
 if not is_list then
   in_portions('ZREM', key, purged)
-elseif skip == 0 and left == 0 then
+elseif skip == 0 and kept == 0 then
   call('LTRIM', key, 0, -#purged - 1)
 elseif #purged > 0 then
   remove_places(key, places)
@@ -66,4 +66,4 @@ for _, id in ipairs(purged) do
   delete_job(q, id)
 end
 close_all()
-return { purged, left, #ids < portion and 1 or 0 }
+return { purged, kept, #ids < portion and 1 or 0 }

@@ -1,12 +1,12 @@
--- uses: places
--- reclaim: take back the active jobs whose lock is gone, of a portion. Their worker is, too: a worker renews
--- its locks, and takes them out when it lets go of a job.
+-- uses: states
+-- reclaim: take back the active jobs without a lock, in one portion of `active`. A lock is missing if the worker
+-- has died: a live worker renews its locks, and removes a job from `active` when it deletes the lock.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, crash_limit, reason: "{}" stands for the number of crashes, portion, last or nil,
---         deadline in ms of the server's clock, or nil: later nothing is taken back}
---         The portion is that of the jobs before place last, counted from the one that started first; nil
---         is the end. So those that started first come in the last call, and to stand in front of the others.
--- Returns {their ids, the one that started last in front, last for the next call: 0 if there is none}.
+-- ARGV  1 {now, crash_limit, error: "{}" stands for the number of crashes, portion, last or nil,
+--         deadline: a time of the server's clock in ms after which no job is taken back, or nil}
+--         The portion ends at place last, counted from the job that started first; nil is the end of the list. The
+--         last call takes the jobs that started first, which are put in front of the others.
+-- Returns {their ids, the latest started first, last for the next call: 0 at the end}.
 local q = open(KEYS[1])
 local key = q.base .. 'active'
 if request.deadline and server_time() > request.deadline then
@@ -37,7 +37,7 @@ end
 begin_writing(q)
 remove_places(key, places)
 in_portions('SREM', q.base .. 'stalled', expired)
-local taken_back = {}
+local reclaimed = {}
 for _, id in ipairs(expired) do
   local job_key = q.base .. id
   local job = read_fields(job_key, 'name', 'data', 'priority', 'stc', 'defa', 'rjk')
@@ -46,14 +46,14 @@ for _, id in ipairs(expired) do
     call('HSET', job_key, 'stc', crashes)
     if crashes >= request.crash_limit and not job[5]
       and not (job[6] and call('ZSCORE', q.base .. 'repeat', job[6])) then
-      local reason = string.gsub(request.reason, '{}', string.format('%.0f', crashes))
-      call('HSET', job_key, 'defa', reason)
+      local failure = string.gsub(request.error, '{}', string.format('%.0f', crashes))
+      call('HSET', job_key, 'defa', failure)
     end
     make_ready(q, id, priority_of(job[3]), true)
-    tell_waiting(q, id, 'active')
-    tell(q, 'stalled', 'jobId', id)
-    taken_back[#taken_back + 1] = id
+    emit_waiting(q, id, 'active')
+    emit(q, 'stalled', 'jobId', id)
+    reclaimed[#reclaimed + 1] = id
   end
 end
 close_all()
-return { taken_back, first }
+return { reclaimed, first }

@@ -2,9 +2,9 @@
 -- remove: delete jobs with their children and all that belongs to them, running ones excepted.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
--- Returns for each id the state in which it was found, false if there is no such job; "armed" for
--- the pending iteration of a scheduler, which is not removed. Where many have to be searched for in a long
--- list, for the first ids only: the others were not removed.
+-- Returns for each id the state in which it was found, false if there is no such job; "scheduled" for the pending
+-- run of a scheduler, which is not removed. If many have to be searched for in a long list, only the first ids are
+-- handled.
 local q = open(KEYS[1])
 
 local CHILDREN = { dependencies = 'SMEMBERS', processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE' }
@@ -47,15 +47,15 @@ local function remove(base, id)
       remove(child_base, child_id)
     end
   end
-  -- The last child that goes lets its parent move.
+  -- The deletion of its last child may have moved the job.
   local now_in = state and state_of(queue, id)
   if now_in then
-    take_out(queue, id, now_in)
+    remove_from_state(queue, id, now_in)
   end
   release_deduplication(queue, id)
   delete_job(queue, id)
   if state then
-    tell(queue, 'removed', 'jobId', id, 'prev', state == 'waiting' and 'wait' or state)
+    emit(queue, 'removed', 'jobId', id, 'prev', state == 'waiting' and 'wait' or state)
   end
 end
 
@@ -63,8 +63,8 @@ begin_writing(q)
 local answers = {}
 for index, id in ipairs(request.ids) do
   local state = call('EXISTS', q.base .. id) == 1 and state_of(q, id)
-  if state and state ~= 'active' and is_armed(q, id) then
-    answers[index] = 'armed'
+  if state and state ~= 'active' and is_pending_run(q, id) then
+    answers[index] = 'scheduled'
   elseif state and (state == 'active' or is_running(q.base .. id)) then
     answers[index] = 'active'
   else

@@ -1,20 +1,20 @@
--- uses: places
--- renew: let leases last on.
+-- uses: states
+-- renew: extend leases.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {lease in ms, ids = {…}, tokens = {…}}
--- Returns {the ids whose lease is not the caller's any more, how many ids were looked at}. Where many have to be
--- searched for in a long list, these are the first ones only.
+-- Returns {the ids whose lease is lost, how many ids were handled}. If many have to be searched for in a long list,
+-- only the first ids are handled.
 local base, ids, tokens = KEYS[1], request.ids, request.tokens
 local lost, kept, lock_keys = {}, {}, {}
 local done = 0
 for index, id in ipairs(ids) do
   lock_keys[index] = base .. id .. ':lock'
 end
--- Read with MGET: unlike GET it takes a key of another type for none.
+-- MGET, unlike GET, treats a key of another type as missing.
 local held = #ids > 0 and call('MGET', unpack(lock_keys)) or {}
 for index, id in ipairs(ids) do
-  -- A lock that has run out is still its owner's while the job is in `active`: nobody has taken it back.
-  -- After an outage that is so for all locks.
+  -- An expired lock is still valid while the job is in `active`: no worker has reclaimed it yet. After an outage
+  -- all locks have expired.
   if held[index] == tokens[index] or (not held[index] and is_in_list(base .. 'active', id)) then
     call('SET', lock_keys[index], tokens[index], 'PX', request.lease)
     kept[#kept + 1] = id

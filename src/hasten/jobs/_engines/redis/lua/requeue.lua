@@ -1,35 +1,37 @@
 -- uses: flows
 -- requeue: make jobs ready now that are delayed (promote) or finished (run again).
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {ids = {…}, source}
--- Returns for each id the state in which it was found, false where there is no such job. Those that
--- were found in source are moved.
+-- ARGV  1 {ids = {…}, sources = {state = true, …}}
+-- Returns for each id the state in which it was found, false if there is no such job. Jobs that were found in
+-- one of the sources have moved. If many have to be searched for in a long list, only the first ids are handled.
 local q = open(KEYS[1])
-local source = request.source
 begin_writing(q)
 local answers = {}
 for index, id in ipairs(request.ids) do
   local job_key = q.base .. id
   local state = exists(q, id) and state_of(q, id)
   answers[index] = state or false
-  if state == source then
-    take_out(q, id, state)
+  if state and request.sources[state] then
+    remove_from_state(q, id, state)
     local job = read_fields(job_key, 'priority', 'opts', 'parentKey')
     local priority = priority_of(job[1])
-    if source == 'delayed' then
+    if state == 'delayed' then
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, false)
     else
       call('HDEL', job_key, 'finishedOn', 'processedOn', 'failedReason', 'returnvalue', 'progress', 'atm',
         'stc', 'defa')
-      call('SREM', q.base .. 'hasten:cancelled', id) -- left there if it ended in BullMQ's hands
+      call('SREM', q.base .. 'hasten:cancelled', id) -- BullMQ may have finished the job without removing it here
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, priority == 0 and goes_in_front(job[2]))
       if job[3] then
-        attempt(id, relink, job[3], job_key, source)
+        attempt(id, relink, job[3], job_key, state)
       end
     end
-    tell_waiting(q, id, source)
+    emit_waiting(q, id, state)
+  end
+  if has_searched_enough() then
+    break
   end
 end
 close_all()

@@ -1,7 +1,7 @@
 -- uses: queue
--- resume: end a pause. Jobs that BullMQ 5 has put aside in `paused` come back first, in as many calls as it takes.
+-- resume: end a pause. Jobs that BullMQ 5 moved to the list `paused` return first, in several calls if needed.
 -- KEYS  1 the beginning of the queue's keys
--- Returns 1 if there are more of those.
+-- Returns 1 if more of those are left.
 local MOVED_AT_ONCE = 1000
 local q = open(KEYS[1])
 begin_writing(q)
@@ -23,6 +23,6 @@ if call('EXISTS', q.base .. 'wait', q.base .. 'prioritized') > 0 then
 else
   q.delayed = true
 end
-tell(q, 'resumed')
+emit(q, 'resumed')
 close_all()
 return 0

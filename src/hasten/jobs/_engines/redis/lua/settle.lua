@@ -1,16 +1,16 @@
--- uses: finishing taking
--- settle: store how leased jobs ended, then claim the next ones.
+-- uses: finishing claiming
+-- settle: store the outcomes of leased jobs, then claim the next ones.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {queue, now, wish or nil: see taking.lua, keeps = {{count, age in ms}, …}, outcomes = {…}}
+-- ARGV  1 {queue, now, claim or nil: see claiming.lua, keeps = {{count, age in ms}, …}, outcomes = {…},
+--         keep_failed: the default keep rule of failed jobs}
 --       an outcome is {kind, id, token, …}:
 --         1 completed  value, number of its keep rule
---         2 failed     reason, trace or false, number of its keep rule, counts, exhausted
---         3 retry      reason, trace, delay in ms
+--         2 failed     failedReason, traceback or false, number of its keep rule, counts, exhausted
+--         3 retry      failedReason, traceback, delay in ms
 --         4 postponed  delay in ms
 --         5 released
--- Returns packed {jobs, next due or false, lost ids, {{id, code}, …} of parents that cannot
--- complete, crons, troubles}: code -4 while children are pending, -9 when one has failed the parent.
--- These are still leased.
+-- A parent whose children have not all completed cannot complete: it fails.
+-- Returns packed {jobs, next due or false, lost ids, cron jobs, errors}.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
@@ -18,7 +18,7 @@ local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED = 1, 2, 3, 4, 5
 
 begin_writing(q)
 
--- All locks are read at once, and those that are ours are deleted at once.
+-- All locks are read at once, and the valid ones are deleted at once.
 local lock_keys, held = {}, {}
 for index, outcome in ipairs(outcomes) do
   lock_keys[index] = q.base .. outcome[2] .. ':lock'
@@ -30,30 +30,26 @@ for first = 1, #lock_keys, 1000 do
   end
 end
 
-local lost, refused, released = {}, {}, {}
+local lost, released = {}, {}
 local freed_locks, freed_ids = {}, {}
 local finished = {} -- scores and ids for `completed`
-local rules = {} -- the keep rules that have been used, by state
+local rules = { completed = {}, failed = {} } -- the keep rules that apply, each once
 
--- What a job needs to be finished or put back; nil if it is not ours any longer.
+-- Removes a job from `active`. Returns its fields that are needed to finish it or to put it back; nil if its lease is
+-- lost.
 local function begin(outcome)
   local id = outcome[2]
   local job_key = q.base .. id
   local lock_key = job_key .. ':lock'
-  -- A lock that has run out is still its owner's while the job is in `active`: nobody has taken it back.
+  -- An expired lock is still valid while the job is in `active`: no worker has reclaimed it yet.
   if held[lock_key] and held[lock_key] ~= outcome[3] then
     lost[#lost + 1] = id
     return nil
   end
-  held[lock_key] = 'settled' -- a second outcome for the same run finds it gone
+  held[lock_key] = 'settled' -- the lease is lost for a second outcome of the same run
   local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
   if not job[1] and not job[2] then
     lost[#lost + 1] = id
-    return nil
-  end
-  if outcome[1] == COMPLETED and call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
-    local pending = call('EXISTS', job_key .. ':dependencies') == 1
-    refused[#refused + 1] = { id, pending and -4 or -9 }
     return nil
   end
   if call('LREM', q.base .. 'active', -1, id) == 0 then
@@ -65,34 +61,12 @@ local function begin(outcome)
   return job
 end
 
--- A job that is kept for long enough to be read has its result. The others have theirs in the event only.
+-- Readers find the result of a job that is kept for long enough in the job, and all others in the event.
 local FEW = EVENT_BYTES / VALUE_BYTES -- as many values as the events hold
 local BRIEFLY = 60000 -- ms
 local function most_in_event(keep)
   local is_brief = (keep[1] >= 0 and keep[1] < FEW) or (keep[2] >= 0 and keep[2] < BRIEFLY)
   return is_brief and EVENT_BYTES or VALUE_BYTES
-end
-
-local function complete(outcome, job)
-  local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
-  local job_key = q.base .. id
-  if job[6] then
-    attempt(id, end_deduplication, q, id, job[6], now)
-  end
-  if job[4] then
-    attempt(id, child_completed, job[4], job_key, value, now)
-  end
-  forget_cancel(q, id)
-  if keep[1] == 0 then
-    delete_keys(job_key)
-  else
-    call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', whole(job[3]) + 1)
-    finished[#finished + 1] = now
-    finished[#finished + 1] = id
-    rules.completed = rules.completed or {}
-    rules.completed[outcome[5]] = keep
-  end
-  tell_value(q, 'completed', id, 'returnvalue', value, most_in_event(keep), 'prev', 'active')
 end
 
 local function trace_of(job_key, trace)
@@ -103,17 +77,53 @@ local function trace_of(job_key, trace)
   return { 'stacktrace', add_trace(stored[1], trace, stored[2]) }
 end
 
-local function fail_for_good(outcome, job)
-  local id, reason, keep = outcome[2], outcome[4], request.keeps[outcome[6]]
-  local attempts = whole(job[3]) + (outcome[7] and 1 or 0)
+local function fail_for_good(id, job, reason, trace, keep, counts)
+  local attempts = whole(job[3]) + (counts and 1 or 0)
   local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
-  fail(q, id, fields, reason, trace_of(q.base .. id, outcome[5]), attempts, keep[1] ~= 0, now, 'active')
+  fail(q, id, fields, reason, trace_of(q.base .. id, trace), attempts, keep[1] ~= 0, now, 'active')
   if keep[1] ~= 0 then
-    rules.failed = rules.failed or {}
-    rules.failed[outcome[6]] = keep
+    rules.failed[keep] = true
   end
+  return attempts
+end
+
+local function fail_parent_of_unfinished(id, job)
+  local has_pending = call('EXISTS', q.base .. id .. ':dependencies') == 1
+  local reason = has_pending and 'it has children that have not finished' or 'a child of it has failed'
+  local keep = keep_rule_of(read_field(q.base .. id, 'opts'), 'removeOnFail', request.keep_failed)
+  fail_for_good(id, job, reason, false, keep, true)
+end
+
+local function complete(outcome, job)
+  local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
+  local job_key = q.base .. id
+  if call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
+    fail_parent_of_unfinished(id, job)
+    return
+  end
+  if job[6] then
+    attempt(id, end_deduplication, q, id, job[6], now)
+  end
+  if job[4] then
+    attempt(id, child_completed, job[4], job_key, value, now)
+  end
+  clear_cancellation(q, id)
+  if keep[1] == 0 then
+    delete_keys(job_key)
+  else
+    call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', whole(job[3]) + 1)
+    finished[#finished + 1] = now
+    finished[#finished + 1] = id
+    rules.completed[keep] = true
+  end
+  emit_value(q, 'completed', id, 'returnvalue', value, most_in_event(keep), 'prev', 'active')
+end
+
+local function store_failed(outcome, job)
+  local id = outcome[2]
+  local attempts = fail_for_good(id, job, outcome[4], outcome[5], request.keeps[outcome[6]], outcome[7])
   if outcome[8] then
-    tell(q, 'retries-exhausted', 'jobId', id, 'attemptsMade', attempts)
+    emit(q, 'retries-exhausted', 'jobId', id, 'attemptsMade', attempts)
   end
 end
 
@@ -126,7 +136,7 @@ local function put_back(id, delay)
   local fields = read_fields(q.base .. id, 'priority', 'opts')
   local priority = priority_of(fields[1])
   make_ready(q, id, priority, priority == 0 and goes_in_front(fields[2]))
-  tell_waiting(q, id, 'active')
+  emit_waiting(q, id, 'active')
 end
 
 local function retry(outcome, job)
@@ -136,8 +146,8 @@ local function retry(outcome, job)
   put_back(outcome[2], outcome[6])
 end
 
--- Where jobs that are released stand in `active`: the one that was claimed last in front. Those that are not
--- among the newest were claimed before them, in the order of the outcomes.
+-- The places of released jobs in `active`: the job that was claimed last comes first. Jobs that are not among the
+-- newest were claimed earlier, in the order of the outcomes.
 local NEWEST = 10000
 local started = {}
 for place, outcome in ipairs(outcomes) do
@@ -158,7 +168,7 @@ for _, outcome in ipairs(outcomes) do
     if kind == COMPLETED then
       complete(outcome, job)
     elseif kind == FAILED then
-      fail_for_good(outcome, job)
+      store_failed(outcome, job)
     elseif kind == RETRY then
       retry(outcome, job)
     elseif kind == POSTPONED then
@@ -169,14 +179,14 @@ for _, outcome in ipairs(outcomes) do
   end
 end
 
--- The one that was claimed first comes to stand nearest to the front, whatever their order here: two
--- claims of one worker may have been answered the other way round.
+-- The job that was claimed first is put in front of the others, whatever their order in the request: the replies to
+-- two claims of one worker may have arrived in the other order.
 table.sort(released, function(a, b)
   return started[a] < started[b]
 end)
 for _, id in ipairs(released) do
   make_ready(q, id, priority_of(read_field(q.base .. id, 'priority')), true)
-  tell_waiting(q, id, 'active')
+  emit_waiting(q, id, 'active')
 end
 
 if #freed_ids > 0 then
@@ -187,18 +197,18 @@ if #freed_ids > 0 then
 end
 in_portions('ZADD', q.base .. 'completed', finished)
 for state, used in pairs(rules) do
-  for _, keep in pairs(used) do
+  for keep in pairs(used) do
     retain(q, state, keep[1], keep[2], now)
   end
 end
 
 local records, next_due, crons = {}, false, {}
-if request.wish then
-  records, next_due, crons = take(q, request.wish, now)
+if request.claim then
+  records, next_due, crons = claim_jobs(q, request.claim, now)
 end
 if #records == 0 and #freed_ids > 0 then
-  tell_if_drained(q)
+  emit_if_drained(q)
 end
-pass_marker_on(q)
+update_marker(q)
 close_all()
-return cmsgpack.pack({ records, next_due, lost, refused, crons, troubles })
+return cmsgpack.pack({ records, next_due, lost, crons, errors })

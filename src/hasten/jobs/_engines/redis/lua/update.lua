@@ -1,17 +1,17 @@
--- uses: places
+-- uses: states
 -- update: store progress and log lines of jobs, and change jobs, in order.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {now, updates = {…}}, an update is {kind, id, …}:
 --         1 progress  value
 --         2 log line  line, how many lines to keep
 --         3 change    data, priority, delay in ms, progress: false for what stays as it is
--- Returns for each the state in which the job was found, false if there is none. A change is made as
--- a whole, or not at all: a delay in `delayed` only, a priority unless it has finished.
+-- Returns for each the state in which the job was found, false if there is none. A change is applied completely or
+-- not at all: a delay needs a delayed job, a priority an unfinished one.
 local q = open(KEYS[1])
 local now = request.now
 local PROGRESS, LOG_LINE, CHANGE = 1, 2, 3
 
--- Before the first write: whatever is there instead of a log, it is not ours to delete.
+-- Fail before the first write if the key of a log has another type.
 for _, update in ipairs(request.updates) do
   if update[1] == LOG_LINE then
     local kind = call('TYPE', q.base .. update[2] .. ':logs').ok
@@ -21,7 +21,7 @@ for _, update in ipairs(request.updates) do
   end
 end
 
--- Nearly all updates are about running jobs, and they are the ones that are locked.
+-- Nearly all updates are for running jobs, which have a lock.
 local function find(id)
   if not exists(q, id) then
     return false
@@ -33,7 +33,7 @@ end
 
 local function set_progress(id, value)
   call('HSET', q.base .. id, 'progress', value)
-  tell_value(q, 'progress', id, 'data', value, VALUE_BYTES)
+  emit_value(q, 'progress', id, 'data', value, VALUE_BYTES)
 end
 
 local function change(id, state, data, priority, delay, progress)
@@ -47,13 +47,13 @@ local function change(id, state, data, priority, delay, progress)
   if priority then
     call('HSET', q.base .. id, 'priority', priority)
     if state == 'waiting' or state == 'prioritized' then
-      take_out(q, id, state)
+      remove_from_state(q, id, state)
       make_ready(q, id, priority, false)
     end
   end
   if delay then
     call('HSET', q.base .. id, 'delay', delay)
-    take_out(q, id, state)
+    remove_from_state(q, id, state)
     delay_until(q, id, now + delay)
   end
   if progress then
@@ -68,7 +68,7 @@ for index, update in ipairs(request.updates) do
   local state = find(id)
   answers[index] = state
   if not state then
-    -- it may come late, when the job is gone
+    -- the job no longer exists
   elseif kind == PROGRESS then
     set_progress(id, update[3])
   elseif kind == LOG_LINE then

@@ -1,5 +1,5 @@
--- A queue's ledger: whether it is paused; how many finished jobs it holds, so that retention need
--- not count them; the last ticket given out. Tickets order its jobs within a state, and its events.
+-- The ledger of a queue: whether it is paused; how many finished jobs it has, so that retention need not count them;
+-- the last sequence number (ticket). Sequence numbers order its jobs within a state, and its events.
 CREATE TABLE hasten_queues (
     name      TEXT PRIMARY KEY,
     paused    INTEGER NOT NULL,
@@ -8,12 +8,12 @@ CREATE TABLE hasten_queues (
     ticket    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A job. Its place is (queue, state, rank): a job is in one state, and stands there by its rank.
---   waiting          ticket; negative when it was put in front
---   prioritized      priority * 2^41 + ticket; without the ticket when it was put in front
---   delayed          the ms when it is due
---   active           the ms when it was started
---   completed, failed   ticket, in the order of finishing
+-- A job. Its place is (queue, state, rank). The rank is:
+--   waiting             a sequence number; negative for a job in front
+--   prioritized         priority * 2^41 + a sequence number; without it for a job in front
+--   delayed             when the job is due, in ms
+--   active              when the job started, in ms
+--   completed, failed   a sequence number, in the order of finishing
 -- Its public id is custom_id if its producer chose one, else seq as text.
 CREATE TABLE hasten_jobs (
     seq              INTEGER PRIMARY KEY,
@@ -21,7 +21,7 @@ CREATE TABLE hasten_jobs (
     state            TEXT NOT NULL,
     rank             INTEGER NOT NULL,
     token            TEXT,              -- of the lease, while active
-    lease_ms         INTEGER,           -- when the lease runs out
+    lease_ms         INTEGER,           -- when the lease expires
     custom_id        TEXT,
     name             TEXT NOT NULL,
     data             TEXT NOT NULL,
@@ -54,21 +54,21 @@ CREATE TABLE hasten_logs (
     PRIMARY KEY (job, n)
 ) STRICT, WITHOUT ROWID;
 
--- A foreign key would look for lines at each deletion; most jobs have none.
+-- A foreign key would search for log lines at each deletion, but most jobs have none.
 CREATE TRIGGER hasten_jobs_logs AFTER DELETE ON hasten_jobs WHEN old.log_lines > 0 BEGIN
     DELETE FROM hasten_logs WHERE job = old.seq;
 END;
 
--- What happened, one row for all that one verb did to one queue: body is a JSON array of groups.
+-- Events: one row for all events of one verb and queue. body is a JSON array of groups.
 CREATE TABLE hasten_events (
     queue  TEXT NOT NULL,
-    seq    INTEGER NOT NULL,            -- a ticket
+    seq    INTEGER NOT NULL,            -- a sequence number
     amount INTEGER NOT NULL,            -- of events in body
     body   TEXT NOT NULL,
     PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
 
--- job: the last seq given out. None is ever given twice, so that the id of a removed job never
--- becomes another's. schema: how many migrations have been applied.
+-- job: the last assigned seq. No seq is assigned twice, so the id of a removed job is never reused.
+-- schema: the number of applied migrations.
 CREATE TABLE hasten_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO hasten_meta VALUES ('job', 0);

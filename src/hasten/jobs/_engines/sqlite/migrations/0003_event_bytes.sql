@@ -1,8 +1,8 @@
--- How much the events take: bytes of each row's body, which stand in front of it so that they are read
--- without it, and of all events that the queue ever had.
+-- The size of events in bytes: of the body of each row, in a column before it so that it is read without the body, and
+-- of all events that the queue ever had.
 CREATE TABLE hasten_events_2 (
     queue  TEXT NOT NULL,
-    seq    INTEGER NOT NULL,            -- a ticket
+    seq    INTEGER NOT NULL,            -- a sequence number
     amount INTEGER NOT NULL,            -- of events in body
     bytes  INTEGER NOT NULL,            -- of body
     body   TEXT NOT NULL,

@@ -1,2 +1,2 @@
--- Store what happened to a queue: amount events, in body, which takes so many bytes.
+-- Store the events of a verb: their number, and body, which has so many bytes.
 INSERT INTO hasten_events (queue, seq, amount, bytes, body) VALUES (:queue, :seq, :amount, :bytes, :body)

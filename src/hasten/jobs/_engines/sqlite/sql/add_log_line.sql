@@ -1,2 +1,2 @@
--- Keep a line with a job.
+-- Add a line to the log of a job.
 INSERT INTO hasten_logs (job, n, line) VALUES (:seq, :n, :line)

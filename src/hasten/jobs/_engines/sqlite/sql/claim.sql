@@ -1,4 +1,4 @@
--- Lease, until then, the jobs that read_ready has just returned.
+-- Lease the jobs that read_ready has just returned.
 UPDATE hasten_jobs
 SET state = 'active', rank = :now, token = :token, lease_ms = :until,
     lease_length_ms = :length, worker = :worker, processed_ms = :now,

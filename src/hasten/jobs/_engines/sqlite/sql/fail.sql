@@ -1,4 +1,4 @@
--- Fail jobs for good that are kept, a row each: seq, token, error, traceback, counts, rank, now; then the queue.
+-- Fail jobs that are kept, one row each: seq, token, error, traceback, counts, rank, now; then the queue.
 UPDATE hasten_jobs NOT INDEXED
 SET state = 'failed', rank = outcome.rank, failed_reason = outcome.error,
     stacktrace = CASE WHEN outcome.traceback IS NULL THEN stacktrace

@@ -1,4 +1,5 @@
--- Returns JSON: seqs of leases that have run out, or end further ahead than they last, the latest first.
+-- Returns JSON: seqs of the jobs whose lease has expired, or ends later than its length allows (the clock was set
+-- back), the latest started first.
 SELECT json_group_array(seq) FROM
     (SELECT seq FROM hasten_jobs
      WHERE queue = :queue AND state = 'active' AND (lease_ms <= :now OR lease_ms > :now + lease_length_ms)

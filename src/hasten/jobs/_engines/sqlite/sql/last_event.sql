@@ -1,2 +1,2 @@
--- Returns the seq of the newest events and their number.
+-- Returns the seq of the newest row of events, and the number of its events.
 SELECT seq, amount FROM hasten_events WHERE queue = :queue ORDER BY seq DESC LIMIT 1

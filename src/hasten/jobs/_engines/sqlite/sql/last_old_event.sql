@@ -1,5 +1,4 @@
--- Returns seq and amount of the newest row that need not be kept beside the newest :keep events or
--- :bytes; no row if all are to be kept.
+-- Returns seq and amount of the newest row beyond the newest :keep events or :bytes; no row if all are kept.
 SELECT seq, amount FROM hasten_events WHERE queue = :queue AND seq <
     (SELECT seq FROM (SELECT seq, sum(amount) OVER newest AS events, sum(bytes) OVER newest AS size
                       FROM hasten_events WHERE queue = :queue WINDOW newest AS (ORDER BY seq DESC))

@@ -1,2 +1,2 @@
--- Returns the ms when the oldest of the finished jobs in a state finished.
+-- Returns when the oldest finished job in a state finished, in ms.
 SELECT finished_ms FROM hasten_jobs WHERE queue = :queue AND state = :state ORDER BY rank, seq LIMIT 1

@@ -1,13 +1,13 @@
--- End runs without finishing the job, a row each: seq, token, kind, error, traceback, delay, ticket, now; then the queue.
--- kind 'retry' counts an attempt; 'postpone' and 'release' do not; 'release' goes to the front.
+-- End runs without finishing their jobs, one row each: seq, token, kind, error, traceback, delay, sequence, now; then the queue.
+-- kind 'retry' counts an attempt, 'postpone' and 'release' do not. A released job goes to the front.
 UPDATE hasten_jobs NOT INDEXED
 SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
                  WHEN priority > 0 THEN 'prioritized' ELSE 'waiting' END,
     rank = CASE WHEN outcome.delay_ms > 0 THEN outcome.now_ms + outcome.delay_ms
                 WHEN priority > 0 AND kind = 'release' THEN priority << 41
-                WHEN priority > 0 THEN (priority << 41) + ticket
-                WHEN kind = 'release' OR CASE WHEN json_valid(opts) THEN json_extract(opts, '$.lifo') END THEN -ticket
-                ELSE ticket END,
+                WHEN priority > 0 THEN (priority << 41) + sequence
+                WHEN kind = 'release' OR CASE WHEN json_valid(opts) THEN json_extract(opts, '$.lifo') END THEN -sequence
+                ELSE sequence END,
     delay_ms = CASE WHEN kind = 'release' THEN hasten_jobs.delay_ms ELSE outcome.delay_ms END,
     attempts_made = attempts_made + (kind = 'retry'),
     failed_reason = coalesce(outcome.error, failed_reason),
@@ -17,7 +17,7 @@ SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
                          WHEN json_array_length(stacktrace) >= 20 THEN json_remove(stacktrace, '$[0]')
                          ELSE stacktrace END, '$[#]', outcome.traceback) END,
     token = NULL, lease_ms = NULL
-FROM (WITH row (seq, token, kind, error, traceback, delay_ms, ticket, now_ms)
+FROM (WITH row (seq, token, kind, error, traceback, delay_ms, sequence, now_ms)
       AS (VALUES {(?, ?, ?, ?, ?, ?, ?, ?)}) SELECT * FROM row) AS outcome
 WHERE hasten_jobs.seq = outcome.seq AND state = 'active' AND hasten_jobs.token = outcome.token
   AND queue = ?

@@ -1,4 +1,4 @@
--- :value is JSON. Returns the state; no row if there is no such job.
+-- Store progress, JSON. Returns the state; no row if there is no such job.
 UPDATE hasten_jobs SET progress = :value
 WHERE seq = :seq AND queue = :queue AND coalesce(custom_id, CAST(seq AS TEXT)) = :id
 RETURNING state

@@ -1,2 +1,2 @@
--- Give out ids of jobs. Returns the last of :count.
+-- Assign :count ids of jobs. Returns the last one.
 UPDATE hasten_meta SET value = value + :count WHERE name = 'job' RETURNING value

@@ -1,2 +1,2 @@
--- Delete the events up to row :last, which is to be replaced by a mark.
+-- Delete the events before row :last, which a mark replaces.
 DELETE FROM hasten_events WHERE queue = :queue AND seq < :last

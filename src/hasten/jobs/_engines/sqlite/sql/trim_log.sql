@@ -1,2 +1,2 @@
--- Delete the lines up to number :last.
+-- Delete the log lines up to number :last.
 DELETE FROM hasten_logs WHERE job = :seq AND n <= :last

@@ -1,6 +1,6 @@
--- Write a queue's row.
+-- Write the row of a queue. The column `ticket` holds its last sequence number.
 INSERT INTO hasten_queues (name, paused, completed, failed, ticket, event_bytes)
-VALUES (:queue, :paused, :completed, :failed, :ticket, :event_bytes)
+VALUES (:queue, :paused, :completed, :failed, :sequence, :event_bytes)
 ON CONFLICT DO UPDATE
 SET paused = excluded.paused, completed = excluded.completed, failed = excluded.failed,
     ticket = excluded.ticket, event_bytes = excluded.event_bytes

@@ -1,6 +1,6 @@
 -- uses: flows
--- Deleting a job is deleting all of its keys. Its lock is none of them: it has been released, or
--- runs out. The memory of a long log, or of many children, is freed in the background.
+-- Deleting a job: all of its keys, except its lock, which has been released or expires. UNLINK frees the memory
+-- of a long log, or of many children, in the background.
 local function delete_keys(job_key)
   call('UNLINK', job_key, job_key .. ':logs', job_key .. ':dependencies', job_key .. ':processed',
     job_key .. ':failed', job_key .. ':unsuccessful')
@@ -14,7 +14,7 @@ local function delete_job(q, id)
   delete_keys(q.base .. id)
 end
 
--- A job that owns a deduplication id gives it free when somebody deletes it (not by retention).
+-- A job that owns a deduplication id releases it when it is removed, but not when retention deletes it.
 local function release_deduplication(q, id)
   local deduplication = read_field(q.base .. id, 'deid')
   if deduplication and read('GET', q.base .. 'de:' .. deduplication) == id then

@@ -1,9 +1,9 @@
 -- uses: adding deleting
--- The end of a job: what is kept of it, and what its end means to others.
-local STACK_LIMIT = 20 -- the newest traces that are kept, where the job does not say
+-- The end of a job: what is kept of it, and what it changes in other jobs.
+local STACK_LIMIT = 20 -- tracebacks that are kept if the job sets no limit
 local MOST_TRACES = 1000
 
--- A trace more for the hash field `stacktrace`, a JSON array, oldest first.
+-- Adds a traceback to the hash field `stacktrace`, a JSON array, oldest first. Returns the new value.
 local function add_trace(stored, trace, opts)
   local ok, traces = pcall(cjson.decode, stored or '[]')
   if not ok or type(traces) ~= 'table' then
@@ -26,7 +26,7 @@ local function add_trace(stored, trace, opts)
   return #kept > 0 and cjson.encode(kept) or '[]'
 end
 
--- The deduplication id is free, and the job that was to follow its owner is added.
+-- Releases the deduplication id of a job, and adds the job that was to follow its owner.
 local function end_deduplication(q, id, deduplication, now)
   local owner, next_job = q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication
   local left = call('PTTL', owner)
@@ -59,15 +59,45 @@ local function end_deduplication(q, id, deduplication, now)
     end
   end
   store(q, next_id, fields[1], fields[2] or '{}', fields[3] or '{}', now, delay, priority, unpack(extra))
-  place(q, next_id, now, delay, priority, options.lifo == true)
+  add_to_state(q, next_id, now, delay, priority, options.lifo == true)
   if fields[7] then
     call('SADD', fields[7], q.base .. next_id)
   end
   call('DEL', next_job)
 end
 
--- Delete the finished jobs that a rule does not keep: by age in ms, by count; -1 is no limit. A script deletes
--- so many of them, more than it finishes; what is left goes with the jobs that finish next.
+-- Returns the keep rule of a job, {count, age in ms} with -1 for no limit, from its options: `removeOnComplete` or
+-- `removeOnFail`, as BullMQ writes them. The rule is default if the job has none, or none that can be read.
+local function keep_limit(value, factor)
+  if value == nil or value == cjson.null then
+    return -1
+  end
+  local number = tonumber(value)
+  if not number or number ~= number then
+    return nil
+  end
+  return number < 0 and -1 or math.ceil(math.min(number * factor, MOST))
+end
+
+local function keep_rule_of(opts, name, default)
+  local ok, options = pcall(cjson.decode, opts or '{}')
+  local rule = nil
+  if ok and type(options) == 'table' then
+    rule = options[name]
+  end
+  if rule == nil or rule == cjson.null then
+    return default
+  elseif type(rule) == 'boolean' then
+    return { rule and 0 or -1, -1 }
+  end
+  local is_table = type(rule) == 'table'
+  local count = keep_limit(is_table and rule.count or not is_table and rule or nil, 1)
+  local age = keep_limit(is_table and rule.age or nil, 1000)
+  return count and age and { count, age } or default
+end
+
+-- Deletes the finished jobs that a keep rule does not keep: by age in ms, by count; -1 is no limit. One script
+-- deletes at most RETAINED_AT_ONCE jobs, more than it finishes; later scripts delete the rest.
 local RETAINED_AT_ONCE = 500
 local deleted = 0
 
@@ -93,7 +123,7 @@ local function retain(q, state, count, age, now)
   end
 end
 
-local function forget_cancel(q, id)
+local function clear_cancellation(q, id)
   if q.cancels == nil then
     q.cancels = call('EXISTS', q.base .. 'hasten:cancelled') == 1
   end
@@ -103,7 +133,7 @@ local function forget_cancel(q, id)
   end
 end
 
--- A job that is in no state any longer ends as failed. fields: parentKey, parent, deid.
+-- Fails a job that has been removed from its state. fields: parentKey, parent, deid.
 local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now, previous)
   local job_key = q.base .. id
   if fields.deid then
@@ -112,7 +142,7 @@ local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now
   if fields.parentKey then
     attempt(id, child_failed, fields.parentKey, fields.parent, job_key, reason, now)
   end
-  forget_cancel(q, id)
+  clear_cancellation(q, id)
   if keeps_it then
     call('ZADD', q.base .. 'failed', now, id)
     call('HSET', job_key, 'failedReason', reason, 'finishedOn', now, 'atm', attempts, unpack(trace_fields))
@@ -123,11 +153,11 @@ local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now
     end
     delete_keys(job_key)
   end
-  tell_value(q, 'failed', id, 'failedReason', reason, EVENT_BYTES, 'prev', previous)
+  emit_value(q, 'failed', id, 'failedReason', reason, EVENT_BYTES, 'prev', previous)
 end
 
-local function tell_if_drained(q)
+local function emit_if_drained(q)
   if call('EXISTS', q.base .. 'wait', q.base .. 'active', q.base .. 'prioritized', q.base .. 'delayed') == 0 then
-    tell(q, 'drained')
+    emit(q, 'drained')
   end
 end

@@ -1,5 +1,5 @@
--- uses: places
--- Parents and children. A parent in waiting-children is released when its last child has finished.
+-- uses: states
+-- Parents and children. A parent leaves waiting-children when its last child has finished.
 
 -- A job key is "prefix:queue:id", and ids of children have no colon.
 local function split(job_key)
@@ -16,11 +16,11 @@ local function release_parent(parent_key, now)
   local delay, priority = whole(fields[3]), priority_of(fields[2])
   if delay > 0 then
     call('ZADD', base .. 'delayed', (now + delay) * 4096, id)
-    tell(q, 'delayed', 'jobId', id, 'delay', now + delay)
+    emit(q, 'delayed', 'jobId', id, 'delay', now + delay)
     q.delayed = true
   else
     make_ready(q, id, priority, priority == 0)
-    tell_waiting(q, id, 'waiting-children')
+    emit_waiting(q, id, 'waiting-children')
   end
 end
 
@@ -37,7 +37,7 @@ local function child_completed(parent_key, job_key, value, now)
   end
 end
 
--- The parent is to fail: at once where it waits, else when it is next taken.
+-- Marks the parent as failed. If it waits it becomes ready, and the worker that claims it fails it.
 local function fail_parent(parent_key, job_key, now)
   call('ZADD', parent_key .. ':unsuccessful', now, job_key)
   local base, id = split(parent_key)
@@ -51,11 +51,11 @@ local function fail_parent(parent_key, job_key, now)
     call('HSET', parent_key, 'delay', 0)
     local q, priority = open(base), priority_of(read_field(parent_key, 'priority'))
     make_ready(q, id, priority, priority == 0)
-    tell_waiting(q, id, 'delayed')
+    emit_waiting(q, id, 'delayed')
   end
 end
 
--- What a child's final failure does is decided by the flag in its hash field `parent`.
+-- The flag in the hash field `parent` of a child decides what its final failure does.
 local function child_failed(parent_key, parent, job_key, reason, now)
   local ok, policy = pcall(cjson.decode, parent or '{}')
   if not ok or type(policy) ~= 'table' then
@@ -80,7 +80,7 @@ local function child_failed(parent_key, parent, job_key, reason, now)
   end
 end
 
--- A child that is deleted: its parent does not wait for it any longer.
+-- A child was deleted: its parent no longer waits for it.
 local function unlink(parent_key, job_key)
   if call('SREM', parent_key .. ':dependencies', job_key) == 0 then
     return
@@ -90,11 +90,11 @@ local function unlink(parent_key, job_key)
     and call('ZREM', base .. 'waiting-children', id) == 1 then
     local q = open(base)
     make_ready(q, id, 0, true)
-    tell_waiting(q, id, 'waiting-children')
+    emit_waiting(q, id, 'waiting-children')
   end
 end
 
--- A finished child that runs again: its parent waits for it, or would, once more.
+-- A finished child runs again: its parent depends on it once more.
 local function relink(parent_key, job_key, from)
   if call('EXISTS', parent_key) == 0 then
     return

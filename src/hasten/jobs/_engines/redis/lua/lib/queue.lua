@@ -1,14 +1,14 @@
--- The queue that a script works on: its keys, its settings, and what is owed at the end.
+-- The queues that a script changes: their keys, their settings, and the work at the end of the script.
 --
 -- KEYS[1] is the beginning of all keys of the queue, "prefix:name:". ARGV[1] is the request, packed.
--- A script may reach other queues, too, by way of a job's parent; `close_all` settles with each.
+-- A script may change other queues, too, such as the queue of a job's parent; `close_all` completes each of them.
 local call = redis.call
 local request = cmsgpack.unpack(ARGV[1])
 local queues = {}
 
--- A number as a whole one from 0 to most; 0 for what is none. Anybody may have written anything where
--- this is read, and a command that does not take a number ends the script in the middle of its work.
-local MOST = 9007199254740991 -- 2^53 - 1: up to here a number is exact
+-- Returns a number as a whole one from 0 to most; 0 if it is no number. Other programs may have stored anything
+-- here, and a command that rejects a number ends the script in the middle of its work.
+local MOST = 9007199254740991 -- 2^53 - 1: numbers up to here are exact
 local function whole(text, most)
   local number = tonumber(text)
   if not number or not (number > 0) then
@@ -17,7 +17,7 @@ local function whole(text, most)
   return math.floor(math.min(number, most or MOST))
 end
 
--- The same for a setting: nil if it is none, or less than none.
+-- The same for an optional setting: nil if it is no number, or negative.
 local function limit(text)
   local number = tonumber(text)
   return number and number >= 0 and whole(number) or nil
@@ -27,8 +27,8 @@ local function priority_of(text)
   return whole(text, 2097151)
 end
 
--- What a reading command answers, {} where the key is of another type than the command is for: then
--- it is not what it should be, and so is taken for missing.
+-- Runs a read command. Returns {} if the key has another type than the command expects: the key is treated as
+-- missing then.
 local function read(command, key, ...)
   local answer = redis.pcall(command, key, ...)
   if type(answer) ~= 'table' or not answer.err then
@@ -36,10 +36,10 @@ local function read(command, key, ...)
   elseif string.find(answer.err, 'WRONGTYPE', 1, true) then
     return {}
   end
-  return call(command, key, ...) -- fails as it did before
+  return call(command, key, ...) -- fails again
 end
 
--- Fields of a hash; nil or false where there are none.
+-- Returns fields of a hash; nil or false for missing ones.
 local function read_fields(key, ...)
   return read('HMGET', key, ...)
 end
@@ -48,15 +48,15 @@ local function read_field(key, field)
   return read_fields(key, field)[1]
 end
 
--- What a job's end means to other jobs, and what a scheduler wants, is read from keys and texts that
--- others wrote. If that fails, the job itself must be settled all the same, and those beside it.
-local troubles = {}
+-- The effects of a job's end on other jobs and schedulers depend on keys and texts of other programs. If such an
+-- effect fails, this job and the others of the batch must be settled nevertheless.
+local errors = {}
 local function attempt(id, ...)
   local ok, problem = pcall(...)
   if not ok then
     problem = type(problem) == 'table' and problem.err or tostring(problem)
     redis.log(redis.LOG_WARNING, 'hasten: job ' .. id .. ' of ' .. KEYS[1] .. ' ' .. problem)
-    troubles[#troubles + 1] = { id, problem }
+    errors[#errors + 1] = { id, 'an effect on other jobs failed: ' .. problem }
   end
 end
 
@@ -73,7 +73,7 @@ local function open(base)
       max = max > 0 and window > 0 and max, -- a limit without a window is none
       window = window,
       cap = limit(meta[5]),
-      told = false, -- the id of the first event that was written
+      first_event = false, -- the id of the first event of this script
       ready = false, -- jobs became ready
       delayed = false, -- jobs became delayed
     }
@@ -86,17 +86,16 @@ local function is_blocked(q)
   return q.paused or (q.concurrency ~= nil and call('LLEN', q.base .. 'active') >= q.concurrency)
 end
 
--- Redis does not undo what a script wrote before it failed. Where the disk or a replica refuses
--- writes, it has to be refused here, before the first of them. Memory that is full refuses only what
--- may take more of it, if that comes first; and what moves or deletes jobs has to go on, for it is
--- what makes room. So this deletes a key that there never is.
+-- Redis does not roll back a script that fails. If the disk or a replica rejects writes, the script has to fail
+-- before its first change, so this deletes a key that never exists. DEL is also allowed when the memory is full:
+-- scripts that move or delete jobs have to work then, because they free memory.
 local function begin_writing(q)
   call('DEL', q.base .. 'hasten:none')
 end
 
-local function tell(q, ...)
+local function emit(q, ...)
   local id = call('XADD', q.events, '*', 'event', ...)
-  q.told = q.told or id
+  q.first_event = q.first_event or id
   return id
 end
 
@@ -105,24 +104,24 @@ local function server_time() -- in ms
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
--- An event with a value: a result, a reason, progress. The list `hasten:large` has the large ones, oldest
--- first: "id total", the total being the bytes of all large values up to this one.
-local EVENT_BYTES = 33554432 -- how much large values may take
-local VALUE_BYTES = 65536 -- how much a value may take that its job has, too
+-- Events with a value: a result, an error, progress. The list `hasten:large` has those with large values, oldest
+-- first: "id total", where total is the sum of the bytes of all large values up to this one.
+local EVENT_BYTES = 33554432 -- limit for the large values of all events together
+local VALUE_BYTES = 65536 -- limit for a value that is stored with its job as well
 local LARGE = 1024
 
 local function total_of(large)
   return tonumber(string.match(large or '', ' (%d+)$')) or 0
 end
 
--- A value of more than `most` bytes stays out of the event, which has its size instead. The field is there
--- nevertheless: BullMQ's QueueEvents ends at one that is no JSON.
-local function tell_value(q, kind, job_id, field, value, most, ...)
+-- A value of more than `most` bytes is left out, and the event has its size instead. The field itself is kept:
+-- BullMQ's QueueEvents stops at an event whose value is not JSON.
+local function emit_value(q, kind, job_id, field, value, most, ...)
   if #value > most then
-    tell(q, kind, 'jobId', job_id, field, 'null', 'hasten:omitted', #value, ...)
+    emit(q, kind, 'jobId', job_id, field, 'null', 'hasten:omitted', #value, ...)
     return
   end
-  local id = tell(q, kind, 'jobId', job_id, field, value, ...)
+  local id = emit(q, kind, 'jobId', job_id, field, value, ...)
   if #value > LARGE then
     local key = q.base .. 'hasten:large'
     if not q.large then
@@ -134,8 +133,8 @@ local function tell_value(q, kind, job_id, field, value, most, ...)
   end
 end
 
--- Deletes the oldest events where there are more bytes of large values than may be; but none that this
--- script wrote, for nobody can have read those.
+-- Deletes the oldest events if the large values exceed the limit, but no event of this script: nobody can have
+-- read those.
 local function trim_large(q)
   local key = q.base .. 'hasten:large'
   local first, last = call('LINDEX', key, 0), nil
@@ -149,7 +148,7 @@ local function trim_large(q)
   end
 end
 
--- A worker that is blocked on the marker is woken by member 0 now, by member 1 at its score.
+-- Workers block on the marker: member 0 wakes one now, the score of member 1 tells when the next job is due.
 local function wake(q)
   if not is_blocked(q) then
     call('ZADD', q.base .. 'marker', 0, '0')
@@ -171,7 +170,7 @@ local function close_all()
     if q.delayed then
       wake_when_due(q)
     end
-    if q.told then
+    if q.first_event then
       if not q.cap then
         q.cap = 10000
         call('HSET', q.base .. 'meta', 'opts.maxLenEvents', q.cap)
@@ -184,10 +183,10 @@ local function close_all()
   end
 end
 
--- A script that answers with more than this leaves the rest to the next call.
+-- A script that has read more bytes than this returns, and its caller calls it again for the rest.
 local BYTES_AT_ONCE = 4194304
 
--- Lists of arguments have to stay below the limit of Lua's stack.
+-- Runs a command for many members, in calls that stay below the limit of Lua's stack.
 local function in_portions(command, key, members)
   for first = 1, #members, 1000 do
     call(command, key, unpack(members, first, math.min(first + 999, #members)))

@@ -1,11 +1,11 @@
-"""The events of the SQLite engine: one row for all that one verb did to one queue.
+"""The events of the SQLite engine: one row for everything that one verb did to one queue.
 
-What happened to a hundred jobs at once is a few groups, `("active", [ids…])`, not a hundred rows;
-so telling it costs next to nothing when nobody listens. A reader takes the groups apart. A cursor
-is "row-place", counted from 1 within the row.
+Events of a hundred jobs are a few groups, `("active", [ids…])`, not a hundred rows, so emitting
+them costs little when nobody reads them. Readers unfold the groups. A cursor is "row-index", and
+the index counts events from 1 within the row.
 
-Old rows are deleted, all but the newest of them: that one becomes a mark, a group "missed", which a
-reader that had not come so far finds in their place.
+Old rows are deleted, except the newest of them. That row becomes a mark, a group "missed", which
+readers that are behind find in place of the deleted events.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import msgspec
 from hasten._logs import get_logger
 from hasten.jobs._encoding import UNDECODABLE, why_undecodable
 from hasten.jobs._engine import EVENT_BYTES, VALUE_BYTES
-from hasten.jobs._engines.sqlite.rows import halving
-from hasten.jobs._engines.sqlite.statements import execute
+from hasten.jobs._engines.sqlite.job_rows import halving
+from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._record import MISSED, Event, EventPage
 
 logger = get_logger("hasten.sqlite")
@@ -39,22 +39,23 @@ STORED_NAMES: Final = {
 
 
 class Group(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
-    """Events of one kind: the jobs, and what else is told, in the order of the jobs."""
+    """Events of one kind. The lists have an item for each job, in the order of `ids`."""
 
     kind: str
     ids: list[str]
     values: list[str] | None = None  # "null" for one that is omitted
-    omitted: list[int] | None = None  # how many bytes each value has that is too large; else 0
+    omitted: list[int] | None = None  # the size in bytes of a value that is too large, else 0
     errors: list[str] | None = None
     previous: str | None = None
     dues: list[int] | None = None
     count: int | None = None
 
-    def unfold(self, row: int, place: int) -> Iterator[Event]:
+    def unfold(self, row: int, first: int) -> Iterator[Event]:
+        """Yield the events. first is the index of the first one within its row."""
         for index, id in enumerate(self.ids):
             omitted = None if self.omitted is None else self.omitted[index] or None
             yield Event(
-                f"{row}-{place + index}",
+                f"{row}-{first + index}",
                 self.kind,
                 id,
                 value=None if self.values is None or omitted else self.values[index],
@@ -73,13 +74,13 @@ def with_values(
     most: Callable[[int], int],
     previous: str | None = None,
 ) -> Group:
-    """Events with values. most tells, by the place, how many bytes each of them may have."""
-    # A character has up to four bytes. Mostly all are far below the limit.
+    """Make a group with values. most returns, by index, how many bytes a value may have."""
+    # A character has up to four bytes. Most values are far below the limit.
     if max(map(len, values), default=0) <= VALUE_BYTES // 4:
         return Group(kind, ids, values=values, previous=previous)
     sizes = [len(value.encode()) for value in values]
     omitted = [
-        size if size > VALUE_BYTES and size > most(place) else 0 for place, size in enumerate(sizes)
+        size if size > VALUE_BYTES and size > most(index) else 0 for index, size in enumerate(sizes)
     ]
     if not any(omitted):
         return Group(kind, ids, values=values, previous=previous)
@@ -96,19 +97,18 @@ _encoder: Final = msgspec.json.Encoder()
 def write(
     connection: Connection, queue: str, seq: int, groups: Sequence[Group], written: int
 ) -> int:
-    """Store what happened to a queue, and now and then delete what is too old.
+    """Store the events of a verb, and delete old ones from time to time.
 
-    written is how many bytes of events the queue ever had. Returns how many it has had now.
+    written is how many bytes of events were ever stored for the queue. Returns the new number.
     """
     amount = sum(len(group.ids) for group in groups)
-    told = [group for group in groups if group.ids]
-    body = _encoder.encode(told)
+    body = _encoder.encode([group for group in groups if group.ids])
     size = len(body)
     execute(
         connection, "add_events", queue=queue, seq=seq, amount=amount, bytes=size,
         body=body.decode(),
     )  # fmt: skip
-    # Tickets, of which seq is one, are used up about as fast as events come.
+    # Sequence numbers, of which seq is one, grow about as fast as the number of events.
     if seq % TRIM_EVERY < amount or written % TRIM_EVERY_BYTES + size >= TRIM_EVERY_BYTES:
         _trim(connection, queue)
     return written + size
@@ -126,13 +126,14 @@ def _trim(connection: Connection, queue: str) -> None:
 
 
 def newest_cursor(connection: Connection, queue: str) -> str:
+    """Return the cursor behind the newest event."""
     row = execute(connection, "last_event", queue=queue).fetchone()
     return "0-0" if row is None else f"{row[0]}-{row[1]}"
 
 
 def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
-    """The events after a cursor; None if there are none yet."""
-    row, _, place = cursor.partition("-")
+    """Return the events after a cursor; None if there are none yet."""
+    row, _, index = cursor.partition("-")
 
     def read(limit: int, *, as_text: bool = False) -> tuple[int, str]:
         of = {"queue": queue, "first": int(row), "limit": limit, "as_text": as_text}
@@ -142,18 +143,18 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     found: list[Event] = []
     try:
         rows = _rows.decode(text)
-    except UNDECODABLE:  # one of them: see which
+    except UNDECODABLE:  # in one of the rows: find out which
         limit, text = halving(partial(read, as_text=True), ROWS_AT_ONCE)
         rows = [(seq, _groups(seq, body)) for seq, body in _text_rows.decode(text)]
     for seq, groups in rows:
-        seen = int(place) if seq == int(row) else 0
+        seen = int(index) if seq == int(row) else 0
         if groups and groups[0].kind == MISSED:
             found.extend(_missed(seq, groups[0], seen))
         else:
             found.extend(_unfold(seq, groups)[seen:])
     if found:
         return EventPage(found, found[-1].cursor)
-    # A page of rows that cannot be read is passed by, should there be so many.
+    # Skip a full page of unreadable rows.
     return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == limit else None
 
 
@@ -166,7 +167,7 @@ def _groups(seq: int, body: str) -> list[Group]:
 
 
 def _missed(row: int, mark: Group, seen: int) -> list[Event]:
-    """What a mark says to a reader that has seen so many of the events in whose place it is."""
+    """Return the event for a reader that has seen only some of the deleted events."""
     amount = mark.count or 0
     return [Event(f"{row}-{amount}", MISSED, "")] if seen < amount else []
 

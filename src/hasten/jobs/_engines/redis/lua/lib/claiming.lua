@@ -1,13 +1,13 @@
--- uses: schedule
--- Take ready jobs and lease them.
+-- uses: schedulers
+-- Claims ready jobs: moves them to active and leases them.
 --
--- wish is {count, token, worker, lease in ms, strays = {token, …}}. Returns the jobs as arrays in the order of
--- `JobRecord`'s fields up to `worker`; the time before which nothing more is to be had, or false;
--- and the iterations of cron patterns, {id, scheduler, options}, whose next time the client finds.
+-- claim is {count, token, worker, lease in ms, orphans = {token, …}, whether the client can parse cron patterns}. Returns the jobs as arrays in the order of
+-- `JobRecord`'s fields up to `worker`; the time before which no other job is ready, or false; and the jobs of cron
+-- schedulers, {id, scheduler, options}, whose next run the client computes.
 local NONE = cjson.null
 
--- How long the queue's own rate limit still holds, in ms, and how many may start before it does.
-local function limit_of(q)
+-- Returns for how many ms the queue's rate limit blocks claims, and how many jobs may start until it does.
+local function rate_limit_of(q)
   if not q.max then
     return 0, math.huge
   end
@@ -30,8 +30,8 @@ local function use_tokens(q, count)
   end
 end
 
--- The next ids, moved to `active`.
-local function take_ids(q, count)
+-- Moves the next ids to `active`, and returns them.
+local function take_ready_ids(q, count)
   local ids = {}
   while #ids < count do
     local portion = call('RPOP', q.base .. 'wait', math.min(count - #ids, 1000))
@@ -58,22 +58,54 @@ local function take_ids(q, count)
   return ids
 end
 
-local function lease(q, id, wish, now)
+-- A client without a parser of cron patterns does not run the jobs of such schedulers, because it could not add the
+-- next one: the job is delayed, for another worker.
+local SKIPPED_MS = 5000
+
+local function has_cron_pattern(opts)
+  local ok, options = pcall(cjson.decode, opts or '{}')
+  return ok and type(options) == 'table' and type(options['repeat']) == 'table' and options['repeat'].pattern
+end
+
+local function skip(q, id, now)
+  call('LREM', q.base .. 'active', 1, id)
+  call('HSET', q.base .. id, 'delay', SKIPPED_MS)
+  delay_until(q, id, now + SKIPPED_MS)
+  errors[#errors + 1] = { id, 'left to other workers: cron patterns need croniter (pip install hasten[schedules])' }
+end
+
+local function lease(q, id, claim, now)
   local job_key = q.base .. id
   local job = read_fields(job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
     'stc', 'defa', 'rjk')
   if not job[1] and not job[2] then
-    call('LREM', q.base .. 'active', 1, id) -- an id that was left behind by a job that is gone
+    call('LREM', q.base .. 'active', 1, id) -- the id of a job that no longer exists
+    return nil
+  end
+  if job[11] and not claim[6] and has_cron_pattern(job[3]) then
+    skip(q, id, now)
     return nil
   end
   local started = whole(job[8]) + 1
-  call('SET', job_key .. ':lock', wish[2], 'PX', wish[4])
-  call('HSET', job_key, 'processedOn', now, 'pb', wish[3], 'ats', started)
-  tell(q, 'active', 'jobId', id, 'prev', 'waiting')
+  call('SET', job_key .. ':lock', claim[2], 'PX', claim[4])
+  call('HSET', job_key, 'processedOn', now, 'pb', claim[3], 'ats', started)
+  emit(q, 'active', 'jobId', id, 'prev', 'waiting')
   return {
-    request.queue, id, job[1] or '', job[2] or '{}', job[3] or '{}', 'active', priority_of(job[4]),
-    whole(job[5]), whole(job[6]), whole(job[7]), started, whole(job[9]),
-    job[10] or NONE, now, wish[3],
+    request.queue, -- queue
+    id, -- id
+    job[1] or '', -- name
+    job[2] or '{}', -- data
+    job[3] or '{}', -- opts
+    'active', -- state
+    priority_of(job[4]), -- priority
+    whole(job[5]), -- delay_ms
+    whole(job[6]), -- created_ms
+    whole(job[7]), -- attempts_made
+    started, -- attempts_started
+    whole(job[9]), -- crashes
+    job[10] or NONE, -- deferred_failure
+    now, -- started_ms
+    claim[3], -- worker
   }, job[11]
 end
 
@@ -89,14 +121,14 @@ local function schedule_after(q, record, scheduler, now, crons)
   end
 end
 
--- Jobs that an earlier claim leased whose answer never arrived: nobody knows that they run. They are looked for
--- among those that started last.
+-- Orphaned claims: their reply was lost, so no worker runs their jobs. Their jobs are among those that started last,
+-- and become ready again.
 local NEWEST_STARTED = 5000
 
-local function hand_back_strays(q, tokens)
-  local is_stray = {}
+local function release_orphans(q, tokens)
+  local is_orphaned = {}
   for _, token in ipairs(tokens) do
-    is_stray[token] = true
+    is_orphaned[token] = true
   end
   local newest = call('LRANGE', q.base .. 'active', 0, NEWEST_STARTED - 1)
   local held = {}
@@ -105,30 +137,30 @@ local function hand_back_strays(q, tokens)
     for index = first, math.min(first + 999, #newest) do
       locks[#locks + 1] = q.base .. newest[index] .. ':lock'
     end
-    for offset, token in ipairs(call('MGET', unpack(locks))) do -- unlike GET it takes other types for none
+    for offset, token in ipairs(call('MGET', unpack(locks))) do -- unlike GET it treats other types as missing
       held[newest[first + offset - 1]] = token
     end
   end
   for _, id in ipairs(newest) do
     local token = held[id]
-    if token and is_stray[token] then
+    if token and is_orphaned[token] then
       call('DEL', q.base .. id .. ':lock')
       call('SREM', q.base .. 'stalled', id)
       call('LREM', q.base .. 'active', 1, id)
       make_ready(q, id, priority_of(read_field(q.base .. id, 'priority')), true)
-      tell_waiting(q, id, 'active')
+      emit_waiting(q, id, 'active')
     end
   end
 end
 
-local function take(q, wish, now)
+local function claim_jobs(q, claim, now)
   local records, crons = {}, {}
-  if #wish[5] > 0 then
-    hand_back_strays(q, wish[5])
+  if #claim[5] > 0 then
+    release_orphans(q, claim[5])
   end
   local next_score = promote_due(q, now)
-  local limited, allowed = limit_of(q)
-  allowed = math.min(allowed, wish[1])
+  local limited, allowed = rate_limit_of(q)
+  allowed = math.min(allowed, claim[1])
   if q.concurrency then
     allowed = math.min(allowed, q.concurrency - call('LLEN', q.base .. 'active'))
   end
@@ -136,9 +168,9 @@ local function take(q, wish, now)
     local tokens, read_bytes, portion = 0, 0, 4
     repeat
       local count = math.min(portion, allowed)
-      local ids = take_ids(q, count)
+      local ids = take_ready_ids(q, count)
       for _, id in ipairs(ids) do
-        local record, scheduler = lease(q, id, wish, now)
+        local record, scheduler = lease(q, id, claim, now)
         if record then
           records[#records + 1] = record
           read_bytes = read_bytes + #record[4]
@@ -154,7 +186,7 @@ local function take(q, wish, now)
     use_tokens(q, tokens)
   end
   local next_due = false
-  if #records < wish[1] then
+  if #records < claim[1] then
     next_score = next_score or call('ZRANGE', q.base .. 'delayed', 0, 0, 'WITHSCORES')[2]
     next_due = next_score and due_of(next_score) or false
     if limited > 0 then
@@ -164,9 +196,9 @@ local function take(q, wish, now)
   return records, next_due, crons
 end
 
--- Whoever takes jobs has used up a marker, and passes it on while there is something left. One that
--- was left for jobs that are all taken would wake somebody for nothing.
-local function pass_marker_on(q)
+-- A worker that claims jobs has consumed a marker. It sets the marker again if jobs are left, and deletes a marker
+-- that would wake another worker in vain.
+local function update_marker(q)
   if call('EXISTS', q.base .. 'wait', q.base .. 'prioritized') > 0 then
     q.ready = true
   else

@@ -1,6 +1,6 @@
-"""What the fields of job hashes and events mean: BullMQ's names and texts to our records.
+"""Decoding what is stored on Redis: job hashes, events and the replies of scripts.
 
-Both sides of a queue may be of another language or version, so nothing here trusts what it reads.
+Other languages and versions write to the same queues, so nothing here trusts what it reads.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ T = TypeVar("T")
 
 
 def text(value: object) -> str:
+    """Decode a text; bytes that are not UTF-8 are replaced."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def pair(flat: Sequence[object]) -> dict[str, str]:
-    """Fields and values as Redis lists them: one after the other."""
+    """Make a dict of the alternating fields and values of a Redis reply."""
     names, values = flat[::2], flat[1::2]
     return {text(name): text(value) for name, value in zip(names, values, strict=True)}
 
 
 def whole(value: str | None, most: int = MAX_COUNT) -> int | None:
-    """A number from 0 to most, or the nearest one to it; None where there is none."""
+    """Return a number, limited to 0 to most; None if the text is not a number."""
     if value is None:
         return None
     try:
@@ -47,7 +48,7 @@ def whole(value: str | None, most: int = MAX_COUNT) -> int | None:
 def job_record(
     queue: str, id: str, state: State, due_ms: int | None, fields: Mapping[str, str]
 ) -> JobRecord:
-    """A job by its hash. attemptsMade is an older name of atm that BullMQ still reads first."""
+    """Make a record of a job hash. attemptsMade is an older name of atm that BullMQ reads first."""
     deferred = fields.get("defa")
     return JobRecord(
         queue=queue,
@@ -79,10 +80,10 @@ def _tracebacks(stored: str | None) -> list[str]:
     if not stored:
         return []
     try:
-        traces = json.loads(stored)
+        found = json.loads(stored)
     except UNDECODABLE:
         return []
-    return [trace for trace in traces if isinstance(trace, str)] if isinstance(traces, list) else []
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
 
 # Events -----------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ _KNOWN: Final = frozenset({"event", "jobId", "returnvalue", "failedReason", "pre
 
 
 def event(cursor: str, fields: Mapping[str, str]) -> Event:
-    """An entry of the stream. What has no name of its own in `Event` is in its details."""
+    """Make an event of an entry of the stream. Unknown fields are in its details."""
     kind = fields.get("event", "")
     details = {name: value for name, value in fields.items() if name not in _KNOWN}
     due_ms = count = None
@@ -122,53 +123,54 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
 
 
 def stream_id(cursor: str) -> tuple[int, int]:
-    """The id of an event as numbers, which are in order."""
+    """Return the id of an event as numbers, which can be compared."""
     ms, _, number = cursor.partition("-")
     return int(ms), int(number)
 
 
 def stream_id_before(cursor: str) -> str:
-    """The id right before another one: no event can be between them."""
+    """Return the id directly before another one: no event can be between them."""
     ms, number = stream_id(cursor)
     return f"{ms}-{number - 1}" if number else f"{ms - 1}-{2**64 - 1}"
 
 
-# Answers of scripts -----------------------------------------------------------------------------
+# Replies of scripts -----------------------------------------------------------------------------
 
 
-class AddedAnswer(msgspec.Struct, array_like=True, gc=False):
-    """What `add` returns."""
+class AddReply(msgspec.Struct, array_like=True, gc=False):
+    """The reply of `add`."""
 
     first: int
     existing: list[tuple[int, str, int | float | bool, list[str]]]
     cursor: str
 
 
-class Answer(msgspec.Struct, array_like=True, gc=False):
-    """What `claim` and `settle` return."""
+class SettleReply(msgspec.Struct, array_like=True, gc=False):
+    """The reply of `claim` and `settle`."""
 
     jobs: list[JobRecord]
     next_due_ms: int | float | bool
     lost: list[str]
-    refused: list[tuple[str, int]]
-    crons: list[tuple[str, str, str]]
-    troubles: list[tuple[str, str]]
+    cron_jobs: list[tuple[str, str, str]]  # id, scheduler, options
+    errors: list[tuple[str, str]]  # id of a job, and what failed
 
 
-_answers: Final = msgspec.msgpack.Decoder(Answer)
-_added_answers: Final = msgspec.msgpack.Decoder(AddedAnswer)
+_settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)
+_add_replies: Final = msgspec.msgpack.Decoder(AddReply)
 
 
-def decode_answer(packed: bytes) -> Answer:
-    return _decode(_answers, packed)
+def decode_settled(packed: bytes) -> SettleReply:
+    """Decode the reply of `claim` or `settle`."""
+    return _decode(_settle_replies, packed)
 
 
-def decode_added(packed: bytes) -> AddedAnswer:
-    return _decode(_added_answers, packed)
+def decode_added(packed: bytes) -> AddReply:
+    """Decode the reply of `add`."""
+    return _decode(_add_replies, packed)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
-    """Raises `UnicodeDecodeError` never: a text that is not UTF-8 is read with replacements."""
+    """Decode a reply. Bytes that are not UTF-8 are replaced."""
     try:
         return decoder.decode(packed)
     except msgspec.ValidationError:
@@ -178,7 +180,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
 
 
 def _repair(packed: bytes) -> bytes:
-    """The same message with every text made UTF-8."""
+    """Return the same message with every text as valid UTF-8."""
     out = bytearray()
     at = 0
     while at < len(packed):

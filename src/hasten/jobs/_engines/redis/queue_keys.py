@@ -1,4 +1,4 @@
-"""The names of keys and connections, as BullMQ has them: "prefix:queue:" and what follows."""
+"""The names of keys and connections in BullMQ's layout: "prefix:queue:…"."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hasten.jobs._options import MAX_NAME
 from hasten.jobs._states import State
 
 DEFAULT_PREFIX: Final = "bull"
-MAX_KNOWN: Final = 1_000  # queues whose keys are remembered
+MAX_CACHED: Final = 1_000  # queues
 
-# The keys that hold the ids of a state. `waiting` is the one whose key has another name.
+# The keys that hold the ids of the jobs in a state.
 STATE_KEYS: Final = {state: state.value for state in State} | {State.WAITING: "wait"}
 
 
-class Keys:
-    """The keys of the queues below one prefix.
+class QueueKeys:
+    """The keys of the queues with one prefix.
 
     On a cluster all keys of a queue must be in one slot. A prefix with a hash tag, "{shop}", does
-    that for all of its queues; without one the name of the queue becomes the tag, and BullMQ has to
-    name it so, too: new Queue("{mail}").
+    that for all of its queues. Without one, the name of the queue becomes the hash tag, and BullMQ
+    must use the same name: new Queue("{mail}").
     """
 
     def __init__(self, prefix: str, *, tagged: bool) -> None:
@@ -32,7 +32,7 @@ class Keys:
         self._bases: dict[str, str] = {}
 
     def base(self, queue: str) -> str:
-        """What all keys of a queue begin with. A job's hash is this and its id."""
+        """Return the prefix of all keys of a queue. The key of a job is this and its id."""
         base = self._bases.get(queue)
         if base is None:
             if not queue or ":" in queue:
@@ -41,19 +41,19 @@ class Keys:
                 expected = "another first character: such a name cannot be the hash tag of a key"
                 raise InvalidOption("queue", queue, expected)
             base = f"{self.prefix}:{self.wire_name(queue)}:"
-            # Also of queues that others have named, as a listing finds them.
+            # Other programs may use longer names.
             if len(queue) <= MAX_NAME:
-                if len(self._bases) >= MAX_KNOWN:
+                if len(self._bases) >= MAX_CACHED:
                     self._bases.clear()
                 self._bases[queue] = base
         return base
 
     def wire_name(self, queue: str) -> str:
-        """The name under which BullMQ knows the queue."""
+        """Return the name of the queue in BullMQ."""
         return f"{{{queue}}}" if self._tagged else queue
 
     def queue_of(self, meta_key: str) -> str | None:
-        """The queue whose `meta` key this is; None if it is no such key, or another prefix's."""
+        """Return the queue of a `meta` key; None if it is another key, or has another prefix."""
         name = meta_key.removeprefix(f"{self.prefix}:").removesuffix(":meta")
         if not name or ":" in name or meta_key != f"{self.prefix}:{name}:meta":
             return None
@@ -62,12 +62,12 @@ class Keys:
         return name[1:-1] if name[0] == "{" and name[-1] == "}" else None
 
     def worker_connection(self, queue: str, worker: str) -> str:
-        """The name by which BullMQ's getWorkers finds a worker: that of its blocking connection."""
+        """Return the name of a worker's blocking connection; BullMQ's getWorkers finds it."""
         name = "".join(char if "!" <= char <= "~" else "-" for char in worker)
         return f"{self._connection(queue)}:w:{name}" if name else self._connection(queue)
 
     def reader_connection(self, queue: str) -> str:
-        """The name of a connection that reads events."""
+        """Return the name of a connection that reads events."""
         return f"{self._connection(queue)}:qe"
 
     def _connection(self, queue: str) -> str:
@@ -75,5 +75,5 @@ class Keys:
 
 
 def _has_tag(prefix: str) -> bool:
-    """Whether it has a part in braces that is not empty: what Redis Cluster goes by."""
+    """Whether a prefix has a hash tag: a part in braces that is not empty."""
     return prefix.partition("{")[2].find("}") > 0

@@ -1,7 +1,9 @@
 """The SQL of this engine: a file per statement in `sql/`, loaded once.
 
-A file may hold one group in braces. `rows("add", n)` repeats what is in them n times, separated by
-commas: so one statement takes many rows, see `hasten._sqlite` for why that matters.
+`<record>` and `<claimed record>` in a file stand for the columns of a `JobRecord`.
+
+A file may have one group in braces. `rows("add", n)` repeats its content n times, separated by
+commas: one statement takes many rows. `hasten._sqlite` explains why that matters.
 """
 
 from __future__ import annotations
@@ -9,16 +11,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import chain
 from sqlite3 import Connection, Cursor
 from typing import Any, Final
+
+from hasten.jobs._engines.sqlite.record_columns import CLAIMED_RECORD, RECORD
 
 _FOLDER: Final = resources.files(__package__)
 
 
 def _load(folder: str) -> dict[str, str]:
     files = (file for file in (_FOLDER / folder).iterdir() if file.name.endswith(".sql"))
-    return {file.name.removesuffix(".sql"): file.read_text("utf-8") for file in files}
+    return {file.name.removesuffix(".sql"): _read(file) for file in files}
+
+
+def _read(file: Traversable) -> str:
+    text = file.read_text("utf-8")
+    return text.replace("<record>", RECORD).replace("<claimed record>", CLAIMED_RECORD)
 
 
 SQL: Final = _load("sql")
@@ -28,13 +38,14 @@ MIGRATIONS: Final = [text for _, text in sorted(_load("migrations").items())]
 
 @functools.cache
 def rows(name: str, count: int) -> str:
+    """Return the SQL of a statement for so many rows."""
     head, _, rest = SQL[name].partition("{")
     row, _, tail = rest.partition("}")
     return head + ", ".join([row] * count) + tail
 
 
-# A statement for each number of rows: compiled when first used, then kept by the connection. More
-# rows than this go in portions, for the longest ones would not be worth keeping.
+# There is a statement for each number of rows, compiled when first used and then cached by the
+# connection. More rows than this are split, because the longest statements are rarely reused.
 _PORTION: Final = 256
 
 
@@ -50,7 +61,7 @@ def execute_rows(
     *behind: Any,
     before: Sequence[Any] = (),
 ) -> int:
-    """Run a statement for many rows of parameters, with others before and behind the rows.
+    """Run a statement for many rows of parameters, with others before and after the rows.
 
     Returns how many rows of the table it changed.
     """

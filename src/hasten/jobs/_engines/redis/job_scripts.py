@@ -1,6 +1,6 @@
-"""The Lua of this engine: a file per verb in `lua/`, and what they share in `lua/lib/`.
+"""The Lua scripts of this engine: a file per verb in `lua/`, and shared parts in `lua/lib/`.
 
-A line "-- uses: name …" at the head of a file asks for shared parts, which come first, each once.
+A first line "-- uses: name …" includes shared parts, each once, before the script.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _read(file: Traversable, included: dict[str, str]) -> str:
     if first_line.startswith(_USES):
         for name in first_line.removeprefix(_USES).split():
             if name not in included:
-                included[name] = ""  # taken, and placed below once what it uses itself is there
+                included[name] = ""  # reserved; moved below, behind the parts that it uses itself
                 part = _read(_FOLDER / "lib" / f"{name}.lua", included)
                 del included[name]
                 included[name] = part

@@ -1,7 +1,7 @@
 -- uses: adding
--- The duty of whoever takes a scheduler's job: to add the next one.
+-- Schedulers: whoever claims a scheduler's job adds the next one.
 
--- When an `every` is due after the iteration that is pending now.
+-- Returns the next due time of a scheduler that repeats `every` so many ms.
 local function next_every(every, offset, pending, now)
   local due = pending + every
   if due < now then
@@ -13,9 +13,9 @@ local function next_every(every, offset, pending, now)
   return due
 end
 
--- opts are those of the iteration that was taken. due is nil for an `every`, whose time is found
--- here; the time of a cron pattern is found by the client. Anything that does not fit (the scheduler
--- is gone, the job is not its pending iteration) is not an error: a retry comes by here, too.
+-- Adds the next job of a scheduler. opts are the options of the job that was claimed. due is nil for `every`: it is
+-- computed here, while the client computes the time of a cron pattern. If the scheduler is gone, or the job is not
+-- its pending run (as in a retry), nothing is done.
 local function schedule_next(q, id, scheduler, opts, now, due)
   local pending = call('ZSCORE', q.base .. 'repeat', scheduler)
   local rule = opts['repeat']
@@ -48,7 +48,7 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   rule.count = count
   local text_of_opts = cjson.encode(opts) -- before the first write: it fails for infinite numbers
   if call('EXISTS', q.base .. next_id) == 1 then
-    tell(q, 'duplicated', 'jobId', next_id)
+    emit(q, 'duplicated', 'jobId', next_id)
     return
   end
   call('ZADD', q.base .. 'repeat', text, scheduler)
@@ -57,5 +57,5 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   local priority = priority_of(opts.priority)
   store(q, next_id, record[1] or scheduler, record[2] or '{}', text_of_opts, now, delay, priority,
     'rjk', scheduler)
-  place(q, next_id, now, delay, priority, opts.lifo == true)
+  add_to_state(q, next_id, now, delay, priority, opts.lifo == true)
 end

@@ -1,8 +1,8 @@
 """The engine on Redis or Valkey: each verb is one call of one script.
 
-What is stored is what BullMQ 6 stores, and the scripts do what BullMQ's do, many jobs at a time.
-What only we have lives where BullMQ does not look: `opts.hasten` in a job's options, and the set
-`hasten:cancelled` of running jobs whose cancellation was asked for. A lease is BullMQ's lock.
+The layout is that of BullMQ 6, and the scripts do what BullMQ's scripts do, for many jobs at once.
+Additions of hasten are stored where BullMQ does not look: `opts.hasten` in the options of a job,
+and the set `hasten:cancelled` of running jobs that are to stop. A lease is BullMQ's lock.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from hasten.errors import (
     StoreRejected,
     WrongState,
 )
-from hasten.jobs._cron import next_match_ms
+from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
-from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor, keep_or
-from hasten.jobs._engines.redis import requests
-from hasten.jobs._engines.redis.fields import (
-    Answer,
+from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
+from hasten.jobs._engines.redis import script_requests
+from hasten.jobs._engines.redis.decoding import (
+    SettleReply,
     decode_added,
-    decode_answer,
+    decode_settled,
     event,
     job_record,
     pair,
@@ -48,10 +48,9 @@ from hasten.jobs._engines.redis.fields import (
     stream_id_before,
     text,
 )
-from hasten.jobs._engines.redis.keys import DEFAULT_PREFIX, STATE_KEYS, Keys
-from hasten.jobs._engines.redis.scripts import SCRIPTS
-from hasten.jobs._engines.redis.waiting import Waiter
-from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep, decode_options
+from hasten.jobs._engines.redis.job_scripts import SCRIPTS
+from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
+from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
 from hasten.jobs._record import (
     MISSED,
     Added,
@@ -60,7 +59,6 @@ from hasten.jobs._record import (
     End,
     Event,
     EventPage,
-    Failed,
     JobRecord,
     Lease,
     NewJob,
@@ -71,44 +69,41 @@ from hasten.jobs._states import State
 
 logger = get_logger("hasten.redis")
 
-# A script holds up everybody else's. What need not be one step goes in calls of so many jobs.
+# A script blocks all others. What need not be one step is split into calls of so many jobs.
 JOBS_AT_ONCE: Final = 250
 
-# So long after a probe, by the server's clock, jobs are no longer taken back. A server that was
-# stopped with such a call in its socket carries it out when it goes on, before any worker has
-# renewed its leases. The shortest lease is a second, and was renewed in the last quarter of it.
+# `reclaim` does nothing if it runs later than this after a probe, by the server's clock. A server
+# that was suspended with such a call in its socket executes it when it resumes, before any worker
+# has renewed its leases. The shortest lease is a second, and was renewed in its last quarter.
 RECLAIM_MS: Final = 500
 
-# A server breaks the connection of whoever sends more in one argument (its proto-max-bulk-len).
+# A server closes the connection of a client that sends more in one argument (proto-max-bulk-len).
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
 
-# Why a parent cannot complete, by BullMQ's codes.
-REFUSALS: Final = {
-    -4: "it has children that have not finished",
-    -9: "a child of it has failed",
-}
-
 
 class RedisEngine:
-    """Jobs on a server. prefix is what all keys begin with, as BullMQ's option of that name."""
+    """Jobs on a server. prefix is the beginning of all keys, as in BullMQ's option prefix."""
 
     max_in_flight = 2  # the server works on one while the worker runs the jobs of the other
     max_batch = JOBS_AT_ONCE
+    adds_across_queues = False  # the queues may be on different servers of a cluster
+    uses_server_clock = True
 
     def __init__(
         self, address: Address, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
     ) -> None:
         self._server = Server(replace(address, timeout=timeout))
-        self._keys = Keys(
+        self._keys = QueueKeys(
             DEFAULT_PREFIX if prefix is None else prefix, tagged=self._server.is_cluster
         )
         self._url = address.shown
-        self._strays = _Strays()
-        self._probed_ms: dict[str, int] = {}  # by queue: when the server answered, by its clock
-        self._beginning: dict[Future[str], int] = {}  # `begin_events` under way, with their process
+        self._orphans = _OrphanedClaims()
+        self._has_cron = cron.is_available()
+        self._probed_ms: dict[str, int] = {}  # by queue: the time of the server at the last probe
+        self._beginning: dict[Future[str], int] = {}  # calls of `begin_events`, and their process
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
             weakref.WeakKeyDictionary()
         )
@@ -118,7 +113,7 @@ class RedisEngine:
         return self._url
 
     def require_existing(self) -> None:
-        """A server has nothing to create."""
+        """Do nothing: a server has nothing to create."""
 
     async def _run(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
@@ -133,34 +128,32 @@ class RedisEngine:
         self,
         verb: str,
         queue: str,
-        lists: Mapping[str, Sequence[object]],
+        ids: Sequence[str],
         request: Mapping[str, object] | None = None,
         *,
         repeatable: bool = False,
     ) -> list[Any]:
         """Run a verb for some ids at a time. Returns its answers for all of them.
 
-        lists are "ids", and what else there is for each id. A script that has done enough answers
-        for the first ids only.
+        A script may stop after the first ids, and is called again for the rest.
         """
         answers: list[Any] = []
-        while len(answers) < len(lists["ids"]):
-            portion = slice(len(answers), len(answers) + JOBS_AT_ONCE)
-            parts = {name: values[portion] for name, values in lists.items()}
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
             answers += await self._run(
-                verb, queue, {**(request or {}), **parts}, repeatable=repeatable
+                verb, queue, {**(request or {}), "ids": portion}, repeatable=repeatable
             )
         return answers
 
     def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
         try:
-            packed = requests.pack(request)
+            packed = script_requests.pack(request)
         except (ValueError, OverflowError) as exc:  # a lone surrogate, a number beyond 64 bits
             raise StoreRejected(self._url, f"{verb}: a value cannot be stored: {exc}") from exc
         if len(packed) > MAX_REQUEST_BYTES:
             raise StoreRejected(
                 self._url,
-                f"{verb}: {len(packed):,} bytes at once, where the server takes "
+                f"{verb}: {len(packed):,} bytes in one call, the server accepts "
                 f"{MAX_REQUEST_BYTES:,}: send fewer jobs in one call",
             )
         return packed
@@ -188,11 +181,11 @@ class RedisEngine:
     async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
         if not jobs:
             return []
-        # Who is told to wait for a server that is away tries again where the answer did not come.
+        # If the URL has `wait`, a call whose reply was lost is repeated.
         wait = self._server.address.wait
-        memo = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
-        request = requests.add(jobs, now_ms, memo)
-        packed = await self._run("add", queue, request, repeatable=memo is not None)
+        idempotency = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
+        request = script_requests.add(jobs, now_ms, idempotency)
+        packed = await self._run("add", queue, request, repeatable=idempotency is not None)
         added = decode_added(packed)
         number, cursor = added.first, added.cursor
         answers = [
@@ -208,77 +201,47 @@ class RedisEngine:
     # Working ------------------------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
-        return await self._take("claim", queue, (), claim, now_ms)
+        return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
         self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
     ) -> Batch:
-        if outcomes or claim is None:
-            return await self._take("settle", queue, outcomes, claim, now_ms)
-        return await self._take("claim", queue, outcomes, claim, now_ms)
-
-    async def _take(
-        self,
-        verb: str,
-        queue: str,
-        outcomes: Sequence[Outcome],
-        claim: Claim | None,
-        now_ms: int,
-    ) -> Batch:
-        wish = None
+        verb = "settle" if outcomes or claim is None else "claim"
+        row = None
         if claim is not None:
-            wish = requests.wish(claim, self._strays.of(queue, now_ms))
+            orphans = self._orphans.of(queue, now_ms)
+            row = script_requests.claim_row(claim, orphans, has_cron=self._has_cron)
+        request = script_requests.settle(queue, outcomes, row, now_ms)
         try:
-            packed = await self._run(verb, queue, requests.settle(queue, outcomes, wish, now_ms))
+            reply = decode_settled(await self._run(verb, queue, request))
+            for id, problem in reply.errors:
+                logger.error("queue %s: job %s: %s", queue, id, problem)
+            if reply.cron_jobs:
+                await self._add_next_runs(queue, reply, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
             if claim is not None:
-                self._strays.add(queue, claim, now_ms)
+                self._orphans.add(queue, claim, now_ms)
             raise
-        answer = decode_answer(packed)
-        for id, problem in answer.troubles:
-            logger.error(
-                "job %s of queue %s: what depends on it was not done: %s", id, queue, problem
-            )
-        if answer.crons:
-            await self._schedule(queue, answer, now_ms)
-        if answer.refused:
-            answer.lost += await self._fail_parents(queue, outcomes, answer, now_ms)
         token = "" if claim is None else claim.token
-        leases = [Lease(job, token) for job in answer.jobs]
-        next_due_ms = answer.next_due_ms
-        return Batch(leases, None if next_due_ms is False else int(next_due_ms), answer.lost)
+        leases = [Lease(job, token) for job in reply.jobs]
+        next_due_ms = reply.next_due_ms
+        return Batch(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
 
-    async def _schedule(self, queue: str, answer: Answer, now_ms: int) -> None:
-        """Add the next runs of the schedulers whose jobs we have taken."""
-        for id, scheduler, opts in answer.crons:
+    async def _add_next_runs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
+        """Add the next jobs of the cron schedulers whose jobs were claimed."""
+        for id, scheduler, opts in reply.cron_jobs:
             try:
                 due_ms = _next_run_ms(opts, now_ms)
                 request = {
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
-                await self._run("iterate", queue, request, repeatable=True)
+                await self._run("add_next_run", queue, request, repeatable=True)
             except (*UNDECODABLE, ArithmeticError, HastenError) as error:
-                # The job itself has been taken, and runs. Without us its schedule would end here.
+                # The job itself is claimed and runs. Without the next job, the schedule ends here.
                 logger.error(
-                    "scheduler %s of queue %s: its next run cannot be added: %s",
-                    scheduler, queue, error,
+                    "queue %s: cannot add the next run of scheduler %s: %s",
+                    queue, scheduler, error,
                 )  # fmt: skip
-
-    async def _fail_parents(
-        self, queue: str, outcomes: Sequence[Outcome], answer: Answer, now_ms: int
-    ) -> list[str]:
-        """A parent whose children have not all completed cannot complete: it fails, and says why.
-
-        Returns those whose lease was lost meanwhile.
-        """
-        codes = dict(answer.refused)
-        failures = [
-            Failed(end.id, end.token, REFUSALS[codes[end.id]])
-            for end in outcomes
-            if end.id in codes
-        ]
-        batch = await self._take("settle", queue, failures, None, now_ms)
-        return batch.lost
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -289,22 +252,22 @@ class RedisEngine:
         while done < len(ids):
             part = slice(done, done + JOBS_AT_ONCE)
             request = {"lease": lease_ms, "ids": ids[part], "tokens": tokens[part]}
-            lost_now, looked = self._run_blocking("renew", queue, request)
+            lost_now, handled = self._run_blocking("renew", queue, request)
             lost.update(map(text, lost_now))
-            done += looked
+            done += handled
         return lost
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        asked: set[str] = set()
+        cancelled: set[str] = set()
         running = list(ids)
         for first in range(0, len(running), JOBS_AT_ONCE):
             request = {"ids": running[first : first + JOBS_AT_ONCE]}
-            asked.update(map(text, self._run_blocking("find_cancelled", queue, request)))
-        return asked
+            cancelled.update(map(text, self._run_blocking("find_cancelled", queue, request)))
+        return cancelled
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         request = {
-            "now": now_ms, "crash_limit": crash_limit, "reason": CRASH_ERROR,
+            "now": now_ms, "crash_limit": crash_limit, "error": CRASH_ERROR,
             "portion": JOBS_AT_ONCE,
         }  # fmt: skip
         if (probed_ms := self._probed_ms.pop(queue, None)) is not None:
@@ -312,14 +275,14 @@ class RedisEngine:
         ids: list[str] = []
         last: int | None = None
         while last != 0:
-            taken_back, last = await self._run(
+            reclaimed, last = await self._run(
                 "reclaim", queue, {**request, "last": last}, repeatable=True
             )
-            ids += map(text, taken_back)
+            ids += map(text, reclaimed)
         return ids[::-1]
 
     async def probe(self, queue: str) -> None:
-        # What does not take writes tells so when there is something to take back.
+        # A server that rejects writes reports that when there is something to reclaim.
         *_, server_ms = await self._run("has_work", queue, {}, repeatable=True)
         self._probed_ms[queue] = server_ms
 
@@ -328,7 +291,7 @@ class RedisEngine:
     ) -> list[State | None]:
         if not updates:
             return []
-        return _states(await self._run("update", queue, requests.update(updates, now_ms)))
+        return _states(await self._run("update", queue, script_requests.update(updates, now_ms)))
 
     # Waiting ------------------------------------------------------------------------------------
 
@@ -347,8 +310,8 @@ class RedisEngine:
 
         ready, due_ms, limited_ms, _ = await self._run("has_work", queue, {}, repeatable=True)
         if limited_ms:
-            # The marker stays for those who do not know of the limit yet: whoever popped it now
-            # would claim in vain and put it back, again and again.
+            # The marker stays: popping it now would mean to claim in vain and to set it again, over
+            # and over.
             await asyncio.sleep(limited_ms / 1000)
             return
         if ready or (due_ms is not None and is_sooner(due_ms)):
@@ -359,9 +322,9 @@ class RedisEngine:
             if not marked_ms or is_sooner(marked_ms):
                 return
 
-    def waiter(self, queue: str, connection_name: str | None) -> Waiter:
-        """A new one; see `_Local`, which keeps them."""
-        return Waiter(self._server, self._keys.base(queue), connection_name)
+    def new_waiter(self, queue: str, connection_name: str | None) -> MarkerWaiter:
+        """Make a waiter; `_Local` keeps it."""
+        return MarkerWaiter(self._server, self._keys.base(queue), connection_name)
 
     def _local(self) -> _Local:
         loop = asyncio.get_running_loop()
@@ -373,14 +336,14 @@ class RedisEngine:
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        rows = await self._run_in_portions("get", queue, {"ids": ids}, repeatable=True)
+        rows = await self._run_in_portions("get", queue, ids, repeatable=True)
         return [
             None if row is None else _record(queue, id, State(text(row[0])), row[1], row[2])
             for id, row in zip(ids, rows, strict=True)
         ]
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
-        rows = await self._run_in_portions("ends", queue, {"ids": ids}, repeatable=True)
+        rows = await self._run_in_portions("ends", queue, ids, repeatable=True)
         return [
             None
             if row is None
@@ -392,16 +355,16 @@ class RedisEngine:
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         found: dict[str, JobRecord] = {}  # each once: jobs may move between two calls
-        looked, is_end = 0, False
-        while looked < limit and not is_end:
+        handled, is_end = 0, False
+        while handled < limit and not is_end:
             request = {
                 "state": STATE_KEYS[state],
-                "first": offset + looked,
-                "count": min(limit - looked, JOBS_AT_ONCE),
+                "first": offset + handled,
+                "count": min(limit - handled, JOBS_AT_ONCE),
                 "newest_first": newest_first,
             }
-            rows, looked_at, is_end = await self._run("page", queue, request, repeatable=True)
-            looked += looked_at
+            rows, handled_now, is_end = await self._run("page", queue, request, repeatable=True)
+            handled += handled_now
             for row in rows:
                 id = text(row[0])
                 found[id] = _record(queue, id, state, row[1], row[2])
@@ -446,7 +409,7 @@ class RedisEngine:
                     )
         _, entries = found[0]
         read = [event(text(id), pair(fields)) for id, fields in entries]
-        # Mostly the event that was read last is still there, and so is all that follows it.
+        # Mostly the last event that was read still exists, and so do all later ones.
         if not last_read and await self._is_behind(key, after, read[0].cursor):
             read.insert(0, Event(stream_id_before(read[0].cursor), MISSED, ""))
         return EventPage(read, read[-1].cursor)
@@ -463,7 +426,7 @@ class RedisEngine:
             flat = await self._server.command("XINFO", "STREAM", key, key=key)
         except StoreError as error:
             if "no such key" in error.reason:
-                return False  # the queue was obliterated just now
+                return False  # the queue has just been obliterated
             raise
         facts = {text(name): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
         oldest = facts["first-entry"]
@@ -474,51 +437,45 @@ class RedisEngine:
         return int(facts["entries-added"]) > int(facts["length"])
 
     def begin_events(self, queue: str) -> Future[str]:
-        # In the loop of the portal: the caller may have none, or block it with a .sync call next.
+        # On the loop of the portal: the caller may have no loop, or block it with a .sync call.
         cursor = _portal.start(self._newest_cursor(self._keys.base(queue) + "events"))
         self._beginning[cursor] = os.getpid()
         cursor.add_done_callback(lambda done: self._beginning.pop(done, None))
         return cursor
 
     async def _until_begun(self) -> None:
-        """Wait until the server has told the cursors that it was asked for before."""
+        """Wait until the cursors of earlier calls of `begin_events` are read."""
         for begun, process in list(self._beginning.items()):
             if process != os.getpid():
-                del self._beginning[begun]  # the parent's: it is never done in this process
+                del self._beginning[begun]  # of the parent process: it is never done here
             else:
                 waiting = asyncio.gather(asyncio.wrap_future(begun), return_exceptions=True)
-                await asyncio.shield(waiting)  # it is not ours to cancel
+                await asyncio.shield(waiting)  # others wait for it, too
 
-    def reader(self, queue: str) -> Listener:
-        """A new one; see `_Local`, which keeps them."""
+    def new_reader(self, queue: str) -> Listener:
+        """Make a connection that reads events; `_Local` keeps it."""
         key = self._keys.base(queue) + "events"
         return self._server.listener(key=key, name=self._keys.reader_connection(queue))
 
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        answers: list[State | None] = []
-        for first in range(0, len(ids), JOBS_AT_ONCE):
-            request = {"ids": ids[first : first + JOBS_AT_ONCE], "source": source.value}
-            answers += _states(await self._run("requeue", queue, request))
-        return answers
+        request = {"sources": {source.value: True for source in sources}}
+        return _states(await self._run_in_portions("requeue", queue, ids, request))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        rules = [
-            requests.keep_rule(keep_or(_own_rule(record), DEFAULT_KEEP_FAILED))
-            for record in await self.get(queue, ids)
-        ]
-        lists = {"ids": ids, "keeps": rules}
-        request = {"now": now_ms, "reason": CANCELLED_ERROR}
-        answers = await self._run_in_portions("cancel", queue, lists, request)
-        _check_unarmed(queue, ids, answers, "cancelled")
+        request = {
+            "now": now_ms, "error": CANCELLED_ERROR, "keep_failed": script_requests.KEEP_FAILED,
+        }  # fmt: skip
+        answers = await self._run_in_portions("cancel", queue, ids, request)
+        _check_not_scheduled(queue, ids, answers, "cancelled")
         return _states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        answers = await self._run_in_portions("remove", queue, {"ids": ids})
-        _check_unarmed(queue, ids, answers, "removed")
+        answers = await self._run_in_portions("remove", queue, ids)
+        _check_not_scheduled(queue, ids, answers, "removed")
         return _states(answers)
 
     async def purge(
@@ -535,7 +492,7 @@ class RedisEngine:
             left = None if limit is None else limit - len(purged)
             purged += await self._purge(queue, state, before_ms, left)
         if purged:
-            await self._run("cleaned", queue, {"count": len(purged)}, repeatable=True)
+            await self._run("emit_cleaned", queue, {"count": len(purged)}, repeatable=True)
         return purged
 
     async def _purge(
@@ -549,16 +506,16 @@ class RedisEngine:
                 "portion": JOBS_AT_ONCE,
                 "limit": JOBS_AT_ONCE if limit is None else limit - len(purged),
             }  # fmt: skip
-            gone, left, is_end = await self._run("purge", queue, request)
-            purged += map(text, gone)
-            skip += left
+            deleted, kept, is_end = await self._run("purge", queue, request)
+            purged += map(text, deleted)
+            skip += kept
         return purged
 
     async def obliterate(self, queue: str) -> None:
         while await self._run("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
             pass
-        # Events are numbered by the server's clock. Those of a new queue by this name must come
-        # after the last one that a reader has seen of the old one.
+        # The ids of events are times of the server's clock. The events of a new queue with this
+        # name must come after those that readers have seen of the old one.
         await asyncio.sleep(0.002)
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
@@ -582,7 +539,7 @@ class RedisEngine:
         return used
 
     async def _named_queues(self) -> list[str | None]:
-        """Those that have a `meta`, in use or not."""
+        """Return the queues that have a `meta` key, in use or not."""
         keys = await self._server.scan(f"{_literal(self._keys.prefix)}:*:meta")
         return [self._keys.queue_of(text(key)) for key in keys]
 
@@ -597,33 +554,35 @@ class RedisEngine:
 
 
 class _Local:
-    """What belongs to one event loop: the connections that block."""
+    """The blocking connections of one event loop."""
 
     def __init__(self) -> None:
-        self.waiters: dict[tuple[str, str], Waiter] = {}
+        self.waiters: dict[tuple[str, str], MarkerWaiter] = {}
         self._idle_readers: dict[str, list[Listener]] = {}
 
     def waiter(
         self, engine: RedisEngine, queue: str, worker: str, connection_name: str | None = None
-    ) -> Waiter:
+    ) -> MarkerWaiter:
+        """Return the waiter of a worker, made at the first call."""
         waiter = self.waiters.get((queue, worker))
         if waiter is None:
-            waiter = self.waiters[queue, worker] = engine.waiter(queue, connection_name)
+            waiter = self.waiters[queue, worker] = engine.new_waiter(queue, connection_name)
         return waiter
 
     @contextlib.asynccontextmanager
     async def reader(self, engine: RedisEngine, queue: str) -> AsyncIterator[Listener]:
-        """A connection to read events with; one for each who reads at the same time."""
+        """Borrow a connection to read events; each concurrent reader has its own."""
         idle = self._idle_readers.setdefault(queue, [])
-        listener = idle.pop() if idle else engine.reader(queue)
+        listener = idle.pop() if idle else engine.new_reader(queue)
         try:
             yield listener
         except BaseException:
-            await listener.close()  # an answer may be on its way to nobody
+            await listener.close()  # a reply may still arrive
             raise
         idle.append(listener)
 
     async def close(self) -> None:
+        """Close all connections."""
         for waiter in self.waiters.values():
             await waiter.close()
         self.waiters.clear()
@@ -632,21 +591,22 @@ class _Local:
         self._idle_readers.clear()
 
 
-class _Strays:
-    """Claims whose answer never arrived: their jobs may be leased to us, and nobody runs them.
+class _OrphanedClaims:
+    """Claims whose reply was lost: their jobs may be leased, but no worker runs them.
 
-    A server that hung may still do what it was asked; so each is looked for as long as its leases
-    would last.
+    A server that hung may execute a claim later, so the next claims search for its jobs as long as
+    its leases last.
     """
 
     def __init__(self) -> None:
         self._until_ms: dict[str, dict[str, int]] = {}
 
     def add(self, queue: str, claim: Claim, now_ms: int) -> None:
-        # From when the request was sent; that it took a time-out to be given up is in the double.
+        # now_ms is when the request was sent. Twice the lease leaves room for the time-out.
         self._until_ms.setdefault(queue, {})[claim.token] = now_ms + 2 * claim.lease_ms
 
     def of(self, queue: str, now_ms: int) -> list[str]:
+        """Return the tokens of the orphaned claims of a queue."""
         tokens = self._until_ms.get(queue)
         if not tokens:
             return []
@@ -656,7 +616,7 @@ class _Strays:
 
 
 class _Repeat(msgspec.Struct):
-    """What a scheduler's job says of its rule; `count` and the limits are the script's business."""
+    """The cron pattern in the options of a scheduler's job."""
 
     pattern: str
     tz: str | None = None
@@ -671,10 +631,10 @@ _iteration_options: Final = msgspec.json.Decoder(_IterationOptions)
 
 
 def _next_run_ms(opts: str, now_ms: int) -> int:
-    """When the scheduler runs whose job has these options. Raises `ValueError` with the reason."""
+    """Return the next due time of a scheduler from the options of its job. Raises `ValueError`."""
     options = _iteration_options.decode(opts)
     after_ms = max(now_ms, int(options.prevMillis))
-    return next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
+    return cron.next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
 
 
 def _record(queue: str, id: str, state: State, due_ms: int | None, fields: Any) -> JobRecord:
@@ -685,26 +645,17 @@ def _states(answers: Sequence[bytes | None]) -> list[State | None]:
     return [None if answer is None else State(text(answer)) for answer in answers]
 
 
-def _check_unarmed(
+def _check_not_scheduled(
     queue: str, ids: Sequence[str], answers: Sequence[bytes | None], what: str
 ) -> None:
-    """A schedule goes on by its next job: that one cannot be taken out of it."""
+    """Raise `WrongState` for the pending run of a scheduler: without it the schedule would end."""
     for id, answer in zip(ids, answers, strict=True):
-        if answer == b"armed":
+        if answer == b"scheduled":
             raise WrongState(
                 queue, id, "the next run of a scheduler", [f"{what} with its scheduler"]
             )
 
 
-def _own_rule(record: JobRecord | None) -> Keep | None:
-    if record is None:
-        return None
-    try:
-        return decode_options(record.opts).keep_failed
-    except ValueError:  # a job that cannot be run can still be cancelled
-        return None
-
-
 def _literal(pattern: str) -> str:
-    """A text as a pattern that matches nothing but itself."""
+    """Escape a text, as a pattern that matches only itself."""
     return "".join(f"\\{char}" if char in "*?[]\\^" else char for char in pattern)

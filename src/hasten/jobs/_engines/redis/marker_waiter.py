@@ -1,8 +1,8 @@
-"""How a worker waits for work: blocked on the marker of its queue, as BullMQ's workers are.
+"""Waiting for work: a worker blocks on the marker of its queue, as BullMQ's workers do.
 
-A marker wakes one worker, so one that has been popped must not be lost. Who waits here can be
-cancelled at any moment (its worker stops, or looks for work on its own); the blocked call cannot,
-for Redis may have popped already. It goes on by itself, then, and gives back what it pops.
+A marker wakes one worker, so a popped marker must not be lost. A caller may be cancelled at any
+time, because its worker stops or claims anyway. The blocked call cannot be cancelled, because Redis
+may already have popped the marker: it continues in the background and puts the marker back.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from hasten.errors import StoreError
 
 logger = get_logger("hasten.redis")
 
-# A call that is blocked for longer than this without an answer shows that the server hangs.
+# If a blocked call gets no reply for longer than this, the server hangs.
 BLOCK_SECONDS: Final = 10.0
 
-# How long the end of a blocked call is waited for: a server that hangs must hold up nobody.
+# How long `close` waits for a blocked call: a server that hangs must not block the shutdown.
 END_SECONDS: Final = 1.0
 
 
-class Waiter:
-    """One worker's blocked call on one queue. Belongs to one event loop."""
+class MarkerWaiter:
+    """The blocked call of one worker on one queue. Belongs to one event loop."""
 
     def __init__(self, server: Server, base: str, connection_name: str | None) -> None:
         self._server = server
@@ -37,15 +37,15 @@ class Waiter:
         self._closed = False
 
     async def open(self) -> None:
-        """Connect, so that the worker is known by its connection's name."""
+        """Connect, so that BullMQ finds the worker by the name of its connection."""
         if self._call is not None and not self._call.done():
-            return  # it is connected: an earlier call is still blocked there
+            return  # an earlier call is still blocked, so it is connected
         await self._listener.command("PING", seconds=BLOCK_SECONDS)
 
     async def until_marked(self) -> float | None:
-        """The score of the marker that was popped: 0, or when a job is due, in ms.
+        """Wait for a marker, and return its score: 0, or when a job is due, in ms.
 
-        None if none came for a while. Several who wait at once share the answer.
+        Returns None after a while without a marker. Concurrent callers share the result.
         """
         if self._call is None:
             self._call = asyncio.create_task(self._pop())
@@ -74,18 +74,19 @@ class Waiter:
         if not self._callers:
             self._call = None
             if popped is not None:
-                await self._give_back()
+                await self._put_back()
         return None if popped is None else float(popped[2])
 
-    async def _give_back(self) -> None:
-        """Wake another worker in our stead; it learns of delayed jobs when it claims."""
+    async def _put_back(self) -> None:
+        """Set the marker again, to wake another worker."""
         try:
             await self._server.command("ZADD", self._marker, 0, "0", key=self._marker)
         except StoreError as error:
-            # Workers look for work by themselves every few seconds, BullMQ's too.
-            logger.debug("a marker could not be given back: %s", error)
+            # All workers, BullMQ's too, look for work every few seconds anyway.
+            logger.debug("cannot set the marker again: %s", error)
 
     async def close(self) -> None:
+        """End the blocked call, and close the connection."""
         self._closed = True
         call, self._call = self._call, None
         if call is not None:
@@ -93,12 +94,12 @@ class Waiter:
         await self._listener.close()
 
     async def _end(self, call: asyncio.Task[float | None]) -> None:
-        """Let the blocked call return, and give back what it may just have popped."""
+        """Unblock the call, and set the marker again if it was just popped."""
         deadline = asyncio.get_running_loop().time() + END_SECONDS
         while not call.done() and asyncio.get_running_loop().time() < deadline:
-            await self._listener.unblock()  # in vain while it is on its way to the server
+            await self._listener.unblock()  # without effect before the call reaches the server
             await asyncio.wait([call], timeout=0.01)
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError, StoreError):
             if await call is not None:
-                await self._give_back()
+                await self._put_back()

@@ -1,4 +1,4 @@
-"""Steps that verbs share: JSON in and out of statements, and jobs by their ids."""
+"""Steps that the verbs share: JSON in and out of statements, and finding jobs by id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hasten._logs import get_logger
-from hasten.jobs._engines.sqlite.statements import execute
+from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._options import MAX_PRIORITY
 from hasten.jobs._record import JobRecord
 from hasten.jobs._states import State
@@ -19,32 +19,33 @@ T = TypeVar("T")
 
 logger = get_logger("hasten.sqlite")
 
-STACKTRACE: Final = JobRecord.__struct_fields__.index("tracebacks")
+TRACEBACKS: Final = JobRecord.__struct_fields__.index("tracebacks")
 
 _decode: Final = msgspec.json.Decoder().decode
 _numbered_records: Final = msgspec.json.Decoder(list[tuple[int, JobRecord]])
 
 
 def encode(value: object) -> str:
+    """Encode a parameter of a statement as JSON."""
     return msgspec.json.encode(value).decode()
 
 
 def read_json(connection: Connection, statement: str, **parameters: Any) -> Any:
-    """Run a statement that returns one row of JSON."""
+    """Run a statement that returns one row of JSON, and decode it."""
     (text,) = execute(connection, statement, **parameters).fetchone()
     return _decode(text)
 
 
 def is_number(id: str) -> bool:
-    """Whether an id is one of ours: the number of the job's row."""
+    """Whether an id was handed out by the engine: it is the seq of the job then."""
     return id.isdecimal() and id.isascii() and len(id) < 19
 
 
 def seqs_of(connection: Connection, queue: str, ids: Sequence[str]) -> list[int]:
-    """The numbers of jobs by their ids; 0, which no job has, for an id that cannot be.
+    """Return the seqs of jobs by their ids; 0, which no job has, for an unknown id.
 
-    An id of ours is the number itself and is not looked up: the job may be gone, or be another
-    queue's, or have another id. Who uses the number compares queue and id, or the token.
+    A number is not looked up. The job with this seq may not exist, be in another queue or have
+    another id: callers compare queue and id, or the token.
     """
     chosen = [id for id in ids if not is_number(id)]
     if not chosen:
@@ -55,18 +56,18 @@ def seqs_of(connection: Connection, queue: str, ids: Sequence[str]) -> list[int]
     return [int(id) if is_number(id) else found.get(id, 0) for id in ids]
 
 
-def ready_place(priority: int, ticket: int, *, front: bool = False) -> tuple[State, int]:
-    """State and rank of a ready job: behind all that wait with its priority, or in front."""
+def ready_place(priority: int, sequence: int, *, front: bool = False) -> tuple[State, int]:
+    """Return state and rank of a ready job: behind all others with its priority, or in front."""
     if priority:
-        place = min(priority, MAX_PRIORITY) << 41  # more would not fit a column
-        return State.PRIORITIZED, place + (0 if front else ticket)
-    return State.WAITING, -ticket if front else ticket
+        place = min(priority, MAX_PRIORITY) << 41  # a larger number does not fit the column
+        return State.PRIORITIZED, place + (0 if front else sequence)
+    return State.WAITING, -sequence if front else sequence
 
 
 def halving(read: Callable[[int], T], count: int) -> T:
-    """Read up to count rows as one text. Fewer, if they are more than the largest text holds.
+    """Read up to count rows as one text; fewer, if the text would be too long for SQLite.
 
-    That is 1,000,000,000 bytes: some jobs with the largest data or results.
+    The limit is 1,000,000,000 bytes: a few jobs with the largest data or results.
     """
     while True:
         try:
@@ -78,24 +79,26 @@ def halving(read: Callable[[int], T], count: int) -> T:
 
 
 def read_jobs(
-    connection: Connection, seqs: Sequence[int], *, traces: bool = True
+    connection: Connection, seqs: Sequence[int], *, tracebacks: bool = True
 ) -> dict[int, JobRecord]:
-    """The jobs with these numbers, in this order; without those that there are not.
+    """Return the jobs with these seqs, in this order. Missing jobs are left out.
 
-    And without those that cannot be read, which a log tells of. Traces that are nested too deeply
-    are left out.
+    Jobs that cannot be read are logged and left out, and so are tracebacks that are nested too
+    deeply.
     """
     try:
-        (text,) = execute(connection, "read_jobs", seqs=encode(seqs), traces=traces).fetchone()
+        (text,) = execute(
+            connection, "read_jobs", seqs=encode(seqs), tracebacks=tracebacks
+        ).fetchone()
         return _decode_jobs(text)
     except (sqlite3.DataError, RecursionError, MemoryError) as error:  # see `halving`
         if len(seqs) > 1:
             middle = len(seqs) // 2
             return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
-        if not traces or isinstance(error, sqlite3.DataError):
+        if not tracebacks or isinstance(error, sqlite3.DataError):
             raise
-    # All but the traces are texts, which are not decoded here.
-    return read_jobs(connection, seqs, traces=False)
+    # Only tracebacks are decoded here; all other fields are texts and numbers.
+    return read_jobs(connection, seqs, tracebacks=False)
 
 
 def _decode_jobs(text: str) -> dict[int, JobRecord]:
@@ -107,10 +110,10 @@ def _decode_jobs(text: str) -> dict[int, JobRecord]:
 
 
 def _record_of(fields: list[Any]) -> JobRecord | None:
-    """A job one by one, where a listing has met one that somebody has written by hand."""
-    traces = fields[STACKTRACE]
-    traces = traces if isinstance(traces, list) else []
-    fields[STACKTRACE] = [trace for trace in traces if isinstance(trace, str)]
+    """Decode a single job, after a list with a job that somebody wrote by hand has failed."""
+    found = fields[TRACEBACKS]
+    found = found if isinstance(found, list) else []
+    fields[TRACEBACKS] = [traceback for traceback in found if isinstance(traceback, str)]
     try:
         return msgspec.convert(fields, JobRecord)
     except msgspec.ValidationError as error:

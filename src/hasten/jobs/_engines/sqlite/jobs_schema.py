@@ -1,4 +1,4 @@
-"""The schema of a database file, and how an older one is brought up to date."""
+"""The schema of the tables of jobs, and its migrations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlite3 import Connection
 
 from hasten._sqlite import read_only_address
 from hasten.errors import StoreTooNew, StoreUnavailable
-from hasten.jobs._engines.sqlite.statements import MIGRATIONS
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 
 
 def migrate(url: str, connection: Connection) -> None:
-    """Bring the schema up to date, in one transaction; several processes may try at once."""
+    """Migrate to the newest schema in one transaction. Several processes may try at once."""
     if _schema_version(connection) == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -23,8 +23,8 @@ def migrate(url: str, connection: Connection) -> None:
         if found > len(MIGRATIONS):
             raise StoreTooNew(
                 url,
-                f"a newer hasten has written it (schema {found}, this one knows "
-                f"{len(MIGRATIONS)}): upgrade hasten, or name another file",
+                f"written by a newer version of hasten (schema {found}, this version supports "
+                f"{len(MIGRATIONS)}): upgrade hasten, or use another file",
             )
         for migration in MIGRATIONS[found:]:
             for statement in _statements(migration):
@@ -47,27 +47,27 @@ def require_existing(url: str, path: Path | None) -> None:
         raise StoreUnavailable(
             url,
             "another process cannot open a store in memory: "
-            "name a file or a server with HASTEN_URL or Queue(store=...)",
+            "set HASTEN_URL or Queue(store=...) to a file or a server",
         )
     fault = _why_not_ours(path)
     if fault is not None:
         raise StoreUnavailable(
             url,
             f"{fault}. Run the command in the folder of the application, "
-            "or name the store with HASTEN_URL or Queue(store=...)",
+            "or set HASTEN_URL or Queue(store=...)",
         )
 
 
 def _why_not_ours(path: Path) -> str | None:
     if not path.exists():
-        return "there is no such file"
+        return "no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
     try:
         with contextlib.closing(sqlite3.connect(read_only_address(path), uri=True)) as connection:
-            return None if _schema_version(connection) else "this database has no tables of hasten"
+            return None if _schema_version(connection) else "not a database of hasten"
     except sqlite3.Error:
-        return None  # opening it for work fails in the same way and reports the reason
+        return None  # opening it later fails in the same way, and reports the error
 
 
 def _schema_version(connection: Connection) -> int:
@@ -79,7 +79,7 @@ def _schema_version(connection: Connection) -> int:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split a script, for `executescript` would commit our transaction."""
+    """Split a script into statements: `executescript` would commit the transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

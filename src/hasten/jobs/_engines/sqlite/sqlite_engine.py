@@ -1,6 +1,6 @@
 """The engine on a SQLite file or in memory: each verb is one function of the connection.
 
-`Database` runs that function in a transaction, together with what else waits, and answers after
+`Database` runs that function in a transaction, together with other waiting work, and returns after
 the commit. The functions use few statements for many rows and read one row of JSON; the reason is
 in `hasten._sqlite`.
 """
@@ -19,12 +19,21 @@ from typing import Final, TypeVar
 from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten._store import DEFAULT_TIMEOUT, File
 from hasten.jobs._engine import check_cursor
-from hasten.jobs._engines.sqlite import administration, events, producing, updating, working
-from hasten.jobs._engines.sqlite.ledger import Ledger
+from hasten.jobs._engines.sqlite import (
+    adding,
+    administration,
+    event_rows,
+    leasing,
+    settling,
+    updating,
+)
+from hasten.jobs._engines.sqlite.claiming import JobSizes
+from hasten.jobs._engines.sqlite.job_rows import encode, read_jobs, read_json, seqs_of
+from hasten.jobs._engines.sqlite.job_statements import execute
+from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
 from hasten.jobs._engines.sqlite.portions import MOVED_AT_ONCE
-from hasten.jobs._engines.sqlite.rows import encode, read_jobs, read_json, seqs_of
-from hasten.jobs._engines.sqlite.schema import migrate, require_existing
-from hasten.jobs._engines.sqlite.statements import execute
+from hasten.jobs._engines.sqlite.queue_ledger import Ledger
+from hasten.jobs._engines.sqlite.retention import Retention
 from hasten.jobs._record import (
     Added,
     Batch,
@@ -44,27 +53,29 @@ T = TypeVar("T")
 
 NEVER: Final = 2**62  # later than any time
 
-# How many results are read in one statement. Together they stay below the largest text.
+# How many results one statement reads. Together they stay below the longest possible text.
 ENDS_AT_ONCE: Final = 500
 
-# What it costs to write so many bytes is what a row costs.
+# Writing so many bytes costs as much as writing a row.
 BYTES_LIKE_A_ROW: Final = 10_000
 
-# Whoever changes many jobs waits so long after each portion, for others to write: they ask for
-# the lock every millisecond.
+# A call in several transactions waits so long between them. Meanwhile other processes can write:
+# they try to get the lock every millisecond.
 YIELD_SECONDS: Final = 0.002
 
 
 class SqliteEngine:
     """Jobs in a SQLite file, or in memory.
 
-    With `synchronous` FULL it flushes what was accepted and what came of runs before it answers;
-    with NORMAL a power cut may lose the last commits. timeout is how long to wait for a lock that
-    another process holds, in seconds.
+    With `synchronous` FULL, new jobs and outcomes of runs are flushed to the disk before a call
+    returns; with NORMAL, a power cut may lose the last commits. timeout is how long to wait for a
+    lock that another process holds, in seconds.
     """
 
     max_in_flight = 1
     max_batch = 500
+    adds_across_queues = True
+    uses_server_clock = False
 
     def __init__(self, file: File, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._path = path = file.path
@@ -80,7 +91,8 @@ class SqliteEngine:
             marks=_read_marks,
         )
         self._flushes = path is not None and file.synchronous == "FULL"
-        self._retention = working.Retention()
+        self._retention = Retention()
+        self._sizes: JobSizes = {}
 
     @property
     def url(self) -> str:
@@ -92,7 +104,7 @@ class SqliteEngine:
     # Producing ----------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
-        work = partial(producing.add, jobs=jobs, now_ms=now_ms)
+        work = partial(adding.add, jobs=jobs, now_ms=now_ms)
         size = sum(len(job.data) for job in jobs)
         queues = {job.queue for job in jobs}
         return await self._database.run(
@@ -112,29 +124,31 @@ class SqliteEngine:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
         settle = partial(
-            working.settle,
+            settling.settle,
             queue=queue,
             outcomes=outcomes,
-            wish=claim,
+            claim=claim,
             retention=self._retention,
+            sizes=self._sizes,
             now_ms=now_ms,
         )
-        # A claim alone is not flushed: a power cut that takes it leaves the job waiting, as the
-        # recovery of its lease would. What came of a run is.
+        # A claim alone is not flushed: if a power cut loses it, the job waits again, as it would
+        # after its lease has expired. Outcomes are flushed.
         run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=queue)
         try:
-            return await run(partial(settle, careful=False))
-        except working.LeaseMismatch:
-            return await run(partial(settle, careful=True))
+            return await run(partial(settle, check_leases=False))
+        except settling.LeaseMismatch:
+            return await run(partial(settle, check_leases=True))
         except asyncio.CancelledError:
             if claim is not None:
-                # The claim is carried out nevertheless, and nobody would run its jobs.
+                # The claim is applied nevertheless, and no worker would run its jobs.
                 self._database.post(
                     partial(
-                        working.release_claim,
+                        settling.release_claim,
                         queue=queue,
                         token=claim.token,
                         retention=self._retention,
+                        sizes=self._sizes,
                         now_ms=now_ms,
                     ),
                     topic=queue,
@@ -149,24 +163,24 @@ class SqliteEngine:
         for first in range(0, len(ids), MOVED_AT_ONCE):
             portion = {id: leases[id] for id in ids[first : first + MOVED_AT_ONCE]}
             work = partial(
-                working.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
+                leasing.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
             )
             lost |= self._database.call(work, durable=False, topic=queue)
         return lost
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         return self._database.call(
-            partial(working.find_cancelled, queue=queue, ids=ids), write=False
+            partial(leasing.find_cancelled, queue=queue, ids=ids), write=False
         )
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        seqs = await self._read(partial(working.find_expired, queue=queue, now_ms=now_ms))
+        seqs = await self._read(partial(leasing.find_expired, queue=queue, now_ms=now_ms))
         ids: list[str] = []
-        # The oldest come last, and in front of the others.
+        # The oldest jobs come last, and are put in front of the others.
         for first in range(0, len(seqs), MOVED_AT_ONCE):
             portion = seqs[first : first + MOVED_AT_ONCE]
             work = partial(
-                working.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
+                leasing.reclaim, queue=queue, seqs=portion, crash_limit=crash_limit, now_ms=now_ms
             )
             ids[:0] = await self._run_portion(
                 queue,
@@ -184,7 +198,7 @@ class SqliteEngine:
         self, queue: str, updates: Sequence[Update], *, now_ms: int
     ) -> list[State | None]:
         work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
-        # Progress and log lines need not outlive a power cut.
+        # Progress and log lines need not survive a power cut.
         durable = any(isinstance(update, Change) for update in updates)
         return await self._database.run(work, durable=durable, topic=queue)
 
@@ -242,23 +256,23 @@ class SqliteEngine:
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         if after is None:
-            return EventPage([], await self._read(partial(events.newest_cursor, queue=queue)))
+            return EventPage([], await self._read(partial(event_rows.newest_cursor, queue=queue)))
         check_cursor(after)
-        read = partial(events.read_after, queue=queue, cursor=after)
+        read = partial(event_rows.read_after, queue=queue, cursor=after)
         if not wait:
             return await self._read(read) or EventPage([], after)
         return await self._database.until(queue, read)
 
     def begin_events(self, queue: str) -> Future[str]:
-        newest_cursor = partial(events.newest_cursor, queue=queue)
+        newest_cursor = partial(event_rows.newest_cursor, queue=queue)
         return self._database.submit(newest_cursor, write=False)
 
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], source: State, *, now_ms: int
+        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        work = partial(administration.requeue, queue=queue, source=source)
+        work = partial(administration.requeue, queue=queue, sources=sources)
         return await self._run_in_portions(queue, work, ids)
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
@@ -272,7 +286,7 @@ class SqliteEngine:
     async def _run_in_portions(
         self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> list[State | None]:
-        """Run work for some ids at a time. It answers for the first ids only if it did enough."""
+        """Run work for some ids at a time. It may stop after the first ids, and is called again."""
         answers: list[State | None] = []
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
@@ -294,10 +308,10 @@ class SqliteEngine:
         is_last: bool = False,
         weight: int = GROUP_WEIGHT,
     ) -> T:
-        """Run one of several transactions. Before the next one others may write.
+        """Run one of several transactions, with a pause before it in which others may write.
 
-        The last one makes all of them durable. What the others have written is flushed before, so
-        that its commit does not hold the lock while the disk takes all of that.
+        The last one makes all of them durable. The pages of the earlier ones are flushed before,
+        so that its commit does not hold the lock while the disk writes all of them.
         """
         if is_next:
             await asyncio.sleep(YIELD_SECONDS)
@@ -320,14 +334,14 @@ class SqliteEngine:
             left = None if limit is None else limit - len(purged)
             async for ids in self._purge(queue, state, before_ms, left):
                 purged += ids
-        work = partial(administration.tell_cleaned, queue=queue, count=len(purged))
+        work = partial(administration.emit_cleaned, queue=queue, count=len(purged))
         await self._run_portion(queue, work, is_next=bool(purged), is_last=True, weight=1)
         return purged
 
     async def _purge(
         self, queue: str, state: State, before_ms: int | None, limit: int | None
     ) -> AsyncIterator[list[str]]:
-        """Jobs are found in reading transactions, and deleted a portion at a time."""
+        """Find jobs in read transactions, and delete one portion at a time. Yields their ids."""
         left = NEVER if limit is None else limit
         place: tuple[int, int] | None = -NEVER, 0
         is_next = False
@@ -348,7 +362,7 @@ class SqliteEngine:
         await self._database.run(
             partial(administration.begin_obliterating, queue=queue), topic=queue
         )
-        # Active ones first: no job gets into another state then.
+        # Active jobs first: no job moves to another state afterwards.
         for state in (State.ACTIVE, *State):
             await self._until_done(
                 queue, partial(administration.obliterate_jobs, queue=queue, state=state)
@@ -358,7 +372,7 @@ class SqliteEngine:
         await self._run_portion(queue, end, is_next=True, is_last=True)
 
     async def _until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
-        """Run work, a portion in each transaction, until it says that there is no more."""
+        """Run work, one portion in each transaction, until it returns False."""
         is_next = False
         while await self._run_portion(queue, work, is_next=is_next):
             is_next = True
@@ -390,18 +404,18 @@ class SqliteEngine:
         self.close_now()
 
     def close_now(self) -> None:
-        """`aclose`, where no event loop runs. Blocks for as long as the last commit takes."""
+        """Close without an event loop. Blocks while the last commit runs."""
         self._database.close()
 
 
 def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:
-    """For each queue a number that changes when it has more jobs or events, or goes on."""
+    """Return, for each queue, a number that changes with new jobs, new events and `resume`."""
     marks: dict[str, int] = read_json(connection, "read_marks", queues=encode(queues))
     return marks
 
 
 def _flush_file(path: str) -> None:
-    with contextlib.suppress(OSError):  # what is wrong with the file, the commit tells
+    with contextlib.suppress(OSError):  # the commit reports what is wrong with the file
         file = os.open(path, os.O_RDWR)
         try:
             os.fsync(file)

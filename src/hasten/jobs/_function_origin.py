@@ -1,4 +1,4 @@
-"""Where a task was made, and whether two tasks of one name are the same task once more."""
+"""Where a task was defined, and whether two definitions of one name are the same task."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from hasten.jobs._functions import Function, wrapped
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Execution:
-    """One execution of a file's code: importing it again, or reloading it, makes another one."""
+    """One execution of the code of a file. Importing it again, or reloading it, is another one."""
 
     code: object
     file: str
     namespace: Mapping[str, Any]
-    spec: object  # which a reload replaces, while the namespace stays
+    spec: object  # a reload replaces it, and keeps the namespace
 
     @classmethod
     def of(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> Execution:
+        """Describe the execution that code belongs to."""
         return cls(code, code.co_filename, namespace, namespace.get("__spec__"))
 
     @property
     def is_of_module(self) -> bool:
-        """Whether the namespace is that of the file; else it is a notebook's or a shell's."""
+        """Whether the namespace is that of a module, not of a notebook or a shell."""
         return _is_same_file(self.namespace.get("__file__"), self.file)
 
     def repeats(self, other: Execution) -> bool:
-        """Whether the same file was executed once more, as a module."""
+        """Whether the same file was executed again, as a module."""
         return (
             (self.namespace is not other.namespace or self.spec is not other.spec)
             and _is_same_file(self.file, other.file)
@@ -39,7 +40,7 @@ class Execution:
         )
 
     def supersedes(self, other: Execution) -> bool:
-        """Whether code that was compiled later was executed in the same notebook or shell."""
+        """Whether later code was executed in the same notebook or shell."""
         return (
             not self.is_of_module
             and self.namespace is other.namespace
@@ -48,20 +49,21 @@ class Execution:
 
 
 def _is_same_file(one: str | None, other: str) -> bool:
-    # `python /srv/current/app.py` keeps the link in its name, `import app` follows it.
+    # `python /srv/current/app.py` keeps the link in its name, `import app` resolves it.
     return one == other or (one is not None and realpath(one) == realpath(other))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Definition:
-    """A function that was made a task, and where."""
+class FunctionOrigin:
+    """A function that became a task, and where that happened."""
 
     function: Function
     made_in: Execution
     defined_in: Execution | None  # None if it has no Python code
 
     @classmethod
-    def of(cls, function: Function, made_in: Execution) -> Definition:
+    def of(cls, function: Function, made_in: Execution) -> FunctionOrigin:
+        """Describe a function that becomes a task in an execution."""
         inner = wrapped(function)
         code = getattr(inner, "__code__", None)
         return cls(
@@ -70,12 +72,11 @@ class Definition:
             Execution.of(code, inner.__globals__) if code else None,
         )
 
-    def may_replace(self, other: Definition) -> bool:
-        """Whether this is the other function once more, or the new version of it.
+    def may_replace(self, other: FunctionOrigin) -> bool:
+        """Whether this is the other function again, or a new version of it.
 
         A module may be imported twice (as `__main__`, by a reloader), and a notebook runs a cell
-        again. Two functions that one execution of a module makes are two tasks, unless nothing
-        sets them apart.
+        again. Two different functions from one execution of a module are two tasks.
         """
         if _is_alike(self.function, other.function, frozenset()):
             return True
@@ -88,7 +89,7 @@ class Definition:
             return True
         return self._is_made_anew(other) and _is_same_file(mine.file, theirs.file)
 
-    def _is_made_anew(self, other: Definition) -> bool:
+    def _is_made_anew(self, other: FunctionOrigin) -> bool:
         return self.made_in.repeats(other.made_in) or self.made_in.supersedes(other.made_in)
 
 
@@ -100,7 +101,7 @@ Pairs = frozenset[tuple[int, int]]
 
 
 def _is_alike(one: Any, other: Any, compared: Pairs) -> bool:
-    """Whether nothing sets two functions apart: the same code with the same values."""
+    """Whether two functions are equal: the same code with the same values."""
     pair = id(one), id(other)
     if one is other or pair in compared:  # a function may refer to itself
         return True
@@ -122,7 +123,7 @@ def _is_alike(one: Any, other: Any, compared: Pairs) -> bool:
 
 
 def _parts(value: Any) -> tuple[object, ...] | None:
-    """What a function, a partial or a tuple consists of. None for all else."""
+    """Return the parts of a function, a partial or a tuple; None for anything else."""
     match value:
         case types.FunctionType():
             by_keyword = tuple(sorted((value.__kwdefaults__ or {}).items()))

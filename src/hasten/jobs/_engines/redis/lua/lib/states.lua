@@ -1,6 +1,6 @@
 -- uses: queue
--- Where jobs stand: scores, and the ways into `wait`, `prioritized` and `delayed`.
-local CLASS = 4294967296 -- 2^32: the places within one priority
+-- The states of jobs: scores, and moving jobs into and out of `wait`, `prioritized` and `delayed`.
+local CLASS = 4294967296 -- 2^32: the number of places within one priority
 
 local function delayed_score(q, due)
   local first = due * 4096
@@ -13,11 +13,11 @@ end
 
 local function delay_until(q, id, due)
   call('ZADD', q.base .. 'delayed', delayed_score(q, due), id)
-  tell(q, 'delayed', 'jobId', id, 'delay', due)
+  emit(q, 'delayed', 'jobId', id, 'delay', due)
   q.delayed = true
 end
 
--- Behind all that wait with this priority, or in front of them.
+-- Adds a job behind all others with this priority, or in front of them.
 local function make_ready(q, id, priority, front)
   if priority > 0 then
     local counter = front and 0 or call('INCR', q.base .. 'pc') % CLASS
@@ -28,16 +28,16 @@ local function make_ready(q, id, priority, front)
   q.ready = true
 end
 
-local function tell_waiting(q, id, previous)
+local function emit_waiting(q, id, previous)
   if previous then
-    tell(q, 'waiting', 'jobId', id, 'prev', previous)
+    emit(q, 'waiting', 'jobId', id, 'prev', previous)
   else
-    tell(q, 'waiting', 'jobId', id)
+    emit(q, 'waiting', 'jobId', id)
   end
 end
 
--- A promoted job does not honour lifo. Returns the score of the first one that stays delayed, or is left to the
--- next call.
+-- Makes delayed jobs ready that are due; `lifo` does not apply to them. Returns the score of the first job that
+-- is still delayed.
 local PROMOTED_AT_ONCE = 500
 
 local function promote_due(q, now)
@@ -54,20 +54,20 @@ local function promote_due(q, now)
     if fields[1] or fields[2] then
       call('HSET', q.base .. id, 'delay', 0)
       make_ready(q, id, priority_of(fields[1]), false)
-      tell_waiting(q, id, 'delayed')
+      emit_waiting(q, id, 'delayed')
     end
   end
   return call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
 end
 
--- When a job with this score in `delayed` is due.
+-- Returns when a job with this score in `delayed` is due.
 local function due_of(score)
   return whole(tonumber(score) / 4096)
 end
 
--- The state of a job, and when it is due, if it is delayed; false if it is in none. `wait` may be long, so
--- a job is not looked for there: it waits if it is nowhere else. A hash that does not read like that of an
--- unfinished job is damaged, or no job's: for such an id only the ends of the list are searched.
+-- Returns the state of a job, and its due time if it is delayed; false if it is in no state. `wait` may be long
+-- and is not searched: a job that is in no other state is waiting. If the hash is not that of an unfinished job,
+-- it is damaged or not a job at all: then only the ends of the list are searched.
 local SORTED_STATES = { 'completed', 'failed', 'prioritized', 'waiting-children' }
 local SEARCHED_ENDS = 1000
 
@@ -104,14 +104,14 @@ local function exists(q, id)
   return call('TYPE', q.base .. id).ok == 'hash'
 end
 
--- A list can only be searched for what is to be removed. It begins at the end that is nearer to the id, if
--- ids are numbers. `searched` is how many elements were looked at, at most: a script that takes out many
--- jobs ends early when it `has_searched_enough`, and its caller goes on with the rest.
-local SEARCHED_AT_ONCE = 200000
+-- Removing an id from a list means searching the list. The search begins at the end that is nearer to the id, if
+-- ids are numbers. `searched` counts the elements that were compared, at most. A script that removes many jobs ends
+-- early once it `has_searched_enough`, and its caller calls it again with the rest.
+local MAX_SEARCHED = 200000
 local searched = 0
 
 local function has_searched_enough()
-  return searched >= SEARCHED_AT_ONCE
+  return searched >= MAX_SEARCHED
 end
 
 local function remove_from_list(key, id)
@@ -131,9 +131,9 @@ local function is_in_list(key, id)
   return call('LPOS', key, id)
 end
 
--- Out of a list by place, counted from its right end, the lowest first: it is searched once for all of them,
--- from the end that is nearer.
-local PURGED = '0:purged' -- as the ids that workers pass over
+-- Removes elements by their places, counted from the right end, lowest first. The list is searched once for all of
+-- them, from the nearer end.
+local PURGED = '0:purged' -- workers skip ids that begin with "0:"
 
 local function remove_places(key, places)
   for _, place in ipairs(places) do
@@ -143,8 +143,8 @@ local function remove_places(key, places)
   call('LREM', key, is_far and #places or -#places, PURGED)
 end
 
--- Out of the state it was found in. Returns whether it was there.
-local function take_out(q, id, state)
+-- Removes a job from the state it was found in. Returns whether it was there.
+local function remove_from_state(q, id, state)
   if state == 'waiting' then
     return remove_from_list(q.base .. 'wait', id) + remove_from_list(q.base .. 'paused', id) > 0
   elseif state == 'active' then
@@ -153,8 +153,8 @@ local function take_out(q, id, state)
   return call('ZREM', q.base .. state, id) > 0
 end
 
--- Whether it is the next run of a scheduler: without that one there would be no other.
-local function is_armed(q, id)
+-- Whether the job is the pending run of a scheduler. Without that job the schedule would end.
+local function is_pending_run(q, id)
   local scheduler = read_field(q.base .. id, 'rjk')
   local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
   return pending and id == 'repeat:' .. scheduler .. ':' .. pending

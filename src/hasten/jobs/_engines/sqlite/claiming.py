@@ -1,0 +1,99 @@
+"""Claiming jobs: delayed jobs that are due become ready, then ready jobs are leased."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hasten.jobs._engines.sqlite.event_rows import Group
+from hasten.jobs._engines.sqlite.job_rows import halving, read_json, ready_place
+from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
+from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
+from hasten.jobs._record import Batch, Claim, JobRecord, Lease
+from hasten.jobs._states import State
+
+PROMOTE_AT_ONCE: Final = 1000  # delayed jobs that one claim makes ready
+
+# About how much one claim reads. Jobs of less than SMALL bytes are leased all at once.
+BYTES_AT_ONCE: Final = 4_000_000
+SMALL: Final = 10_000
+
+JobSizes = dict[str, int]
+"""Bytes of a job, by queue, as the last claim found them."""
+
+_records: Final = msgspec.json.Decoder(list[JobRecord])
+
+
+def claim_jobs(
+    unit: UnitOfWork, ledger: Ledger, claim: Claim, lost: list[str], sizes: JobSizes
+) -> Batch:
+    """Lease ready jobs; see `Engine.claim`. lost becomes part of the batch."""
+    if ledger.has_due:
+        _promote_due(unit, ledger)
+    leases: list[Lease] = []
+    if not ledger.paused:
+        leases = _lease_ready(unit, ledger.name, claim, sizes)
+    if leases:
+        ids = [lease.job.id for lease in leases]
+        ledger.emit(Group("active", ids, previous=State.WAITING))
+    next_due_ms = None
+    if len(leases) < claim.count:
+        (next_due_ms,) = execute(unit.connection, "next_due", queue=ledger.name).fetchone()
+    return Batch(leases, next_due_ms, lost)
+
+
+def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:
+    due = read_json(
+        unit.connection, "read_due", queue=ledger.name, now=unit.now_ms, limit=PROMOTE_AT_ONCE
+    )
+    sequences = ledger.next_sequences(len(due))
+    rows = [
+        (seq, *ready_place(priority, sequence))
+        for (seq, _, priority), sequence in zip(due, sequences, strict=True)
+    ]
+    execute_rows(unit.connection, "make_ready", rows)
+    ledger.emit(Group("waiting", [id for _, id, _ in due], previous=State.DELAYED))
+
+
+def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) -> list[Lease]:
+    """Lease jobs until there are enough of them, or enough bytes.
+
+    All at once, if the last jobs of the queue were small.
+    """
+    leases: list[Lease] = []
+    size = 0
+    is_small = sizes.get(queue, SMALL) < SMALL
+    for state in (State.WAITING, State.PRIORITIZED):
+        limit = claim.count if is_small else 1
+        while (left := claim.count - len(leases)) and size < BYTES_AT_ONCE:
+            some, length = _lease(unit, queue, state, claim, min(limit, left))
+            leases += some
+            size += length
+            if len(some) < min(limit, left):
+                break
+            limit *= 2
+    if leases:
+        sizes[queue] = size // len(leases)
+    return leases
+
+
+def _lease(
+    unit: UnitOfWork, queue: str, state: State, claim: Claim, count: int
+) -> tuple[list[Lease], int]:
+    """Lease up to count jobs. Returns them, and how many characters were read."""
+    which = {"queue": queue, "state": state, "now": unit.now_ms, "worker": claim.worker}
+
+    def read(limit: int) -> str:
+        which["limit"] = limit
+        text: str = execute(unit.connection, "read_ready", **which).fetchone()[0]
+        return text
+
+    text = halving(read, count)
+    leases = [Lease(record, claim.token) for record in _records.decode(text)]
+    if leases:
+        until_ms, length_ms = unit.now_ms + claim.lease_ms, claim.lease_ms
+        execute(
+            unit.connection, "claim", **which, token=claim.token, until=until_ms, length=length_ms
+        )
+    return leases, len(text)

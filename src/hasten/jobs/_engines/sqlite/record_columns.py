@@ -1,0 +1,52 @@
+"""What SQL reads for each field of a `JobRecord`: the only place that knows their order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hasten.jobs._record import JobRecord
+
+_COLUMNS: Final = {
+    "queue": "queue",
+    "id": "coalesce(custom_id, CAST(seq AS TEXT))",
+    "name": "name",
+    "data": "data",
+    "opts": "opts",
+    "state": "state",
+    "priority": "priority",
+    "delay_ms": "delay_ms",
+    "created_ms": "created_ms",
+    "attempts_made": "attempts_made",
+    "attempts_started": "attempts_started",
+    "crashes": "crashes",
+    "deferred_failure": "deferred_failure",
+    "started_ms": "processed_ms",
+    "worker": "worker",
+    "progress": "progress",
+    "error": "failed_reason",
+    "due_ms": "CASE state WHEN 'delayed' THEN rank END",
+    "finished_ms": "finished_ms",
+    "result": "result",
+    "tracebacks": (
+        "json(CASE WHEN :tracebacks AND json_valid(stacktrace) THEN stacktrace ELSE '[]' END)"
+    ),
+    "cancel_requested": "json(CASE cancel_requested WHEN 0 THEN 'false' ELSE 'true' END)",
+}
+
+# A claim changes these fields, and the fields from `due_ms` on are not set while a job is active.
+_CLAIMED: Final = {
+    "state": "'active'",
+    "attempts_started": "attempts_started + 1",
+    "started_ms": ":now",
+    "worker": ":worker",
+}
+
+_FIELDS: Final = JobRecord.__struct_fields__
+
+RECORD: Final = ", ".join(_COLUMNS[field] for field in _FIELDS)
+"""A stored job."""
+
+CLAIMED_RECORD: Final = ", ".join(
+    _CLAIMED.get(field, _COLUMNS[field]) for field in _FIELDS[: _FIELDS.index("due_ms")]
+)
+"""A job as it is once it is claimed."""

@@ -1,0 +1,127 @@
+"""The definition of a task: its function and options. It belongs to no queue."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+from hasten.errors import InvalidOption, InvalidTask
+from hasten.jobs._arguments import Parameters
+from hasten.jobs._backoff import BackoffFunction
+from hasten.jobs._context import Context
+from hasten.jobs._function_origin import Execution, FunctionOrigin
+from hasten.jobs._functions import describe, is_async, is_generator
+from hasten.jobs._options import Options
+
+RunIn = Literal["loop", "thread", "process"]
+"""Where a handler runs: in the worker's event loop, in a thread, or in a process of its own."""
+
+
+class TaskDefinition:
+    """What producers and workers need to know of a task.
+
+    max_size limits the JSON of a job's arguments and result. show_values is whether errors about
+    arguments may show their values.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        options: Options,
+        *,
+        run_in: RunIn | None,
+        give_up_on: object,
+        check_arguments: bool,
+        backoff_function: BackoffFunction | None,
+        max_size: int,
+        show_values: bool,
+        made_in: Execution,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.options = options
+        self.run_in = _check_run_in(name, function, run_in)
+        self.give_up_on = _check_give_up_on(give_up_on)
+        self.check_arguments = check_arguments
+        self.backoff_function = backoff_function
+        self.max_size = max_size
+        self.parameters = Parameters(function, name, Context, show_values=show_values)
+        self.origin = FunctionOrigin.of(function, made_in)
+
+    def check(self) -> None:
+        """Check what could not be checked while the module of the task was incomplete.
+
+        Raises `InvalidTask` for an annotation, `InvalidOption` for run_in="process".
+        """
+        self.parameters.check()
+        if self.run_in == "process":
+            _check_found(self.name, self.function)
+
+
+def check_function(function: object) -> None:
+    """Raise `InvalidTask` for an object that cannot be a task."""
+    match function:
+        case staticmethod() | classmethod():
+            kind = type(function).__name__
+            raise InvalidTask(
+                f"a {kind} object cannot be a task: write @staticmethod above @queue.task, "
+                "not below it, and use no @classmethod"
+            )
+        case type():
+            raise InvalidTask(f"the class {function.__qualname__} cannot be a task: use a function")
+    if not callable(function):
+        raise InvalidTask(
+            f"{function!r} cannot be a task: it is not a function. Write @queue.task(name=…) to "
+            "set a name"
+        )
+
+
+def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None) -> RunIn:
+    if is_generator(function):
+        raise InvalidTask(
+            f"task {name!r}: a generator cannot be a task: return a list, or add a job per item"
+        )
+    in_loop = is_async(function)
+    match run_in:
+        case None:
+            return "loop" if in_loop else "thread"
+        case "process":
+            _check_importable(name, function)
+            return run_in
+        case "loop" if in_loop:
+            return run_in
+        case "thread" if not in_loop:
+            return run_in
+    expected = "'loop' or 'process'" if in_loop else "'thread' or 'process'"
+    raise InvalidOption("run_in", run_in, f"{expected} for {name!r}")
+
+
+def _check_importable(name: str, function: Callable[..., Any]) -> None:
+    qualname = getattr(function, "__qualname__", "<none>")  # a partial or an object has none
+    if "<" in qualname or inspect.ismethod(function):
+        raise InvalidOption(
+            "run_in", "process", f"a function at the top level of a module, for {name!r}: "
+            "the other process imports it by name",
+        )  # fmt: skip
+
+
+def _check_found(name: str, function: Callable[..., Any]) -> None:
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(getattr(found, "definition", None), TaskDefinition):
+        raise InvalidOption(
+            "run_in", "process", f"that {describe(function)} is decorated with @queue.task: "
+            f"the other process looks for the task {name!r} under the name of its function",
+        )  # fmt: skip
+
+
+def _check_give_up_on(given: object) -> tuple[type[BaseException], ...]:
+    kinds = given if isinstance(given, tuple) else (given,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise InvalidOption("give_up_on", given, "exception classes")
+    return kinds
