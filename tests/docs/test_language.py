@@ -72,14 +72,10 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/explanation/internals.md",
-    "docs/explanation/wire-format.md",
     "docs/howto/fields.md",
     "docs/howto/pages.md",
     "docs/howto/processes.md",
     "docs/howto/production.md",
-    "docs/howto/redis.md",
-    "docs/howto/retries.md",
     "docs/howto/testing.md",
     "src/hasten/_cli",
     "src/hasten/_sqlite.py",
