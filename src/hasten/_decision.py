@@ -1,4 +1,4 @@
-"""What a limit says of one hit: one record, for callers, observers and errors."""
+"""The result of a limit for one hit: one record for callers, observers and errors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from hasten._request_info import RequestInfo
 
 
 class Decision(NamedTuple):
-    """What the limit of this name says of one hit. True if the hit passes. Times are in seconds.
+    """The decision of the limit with this name about one hit. True if it is allowed.
 
-    - limit: how much passes at most. remaining: how much is left now.
-    - reset_after: when more is left than now.
-    - retry_after: when the same hit passes, unless others come first; 0 if it passes now. A cost
-      above the limit never passes: then it is when the limit is whole again.
-    - shadow: the limit only watches. A hit that does not pass is not refused.
-    - unavailable: the store did not answer, and `on_store_error` ("allow" or "deny") decided.
+    - limit: the maximum. remaining: how much of it is left.
+    - reset_after: in how many seconds more is left.
+    - retry_after: in how many seconds the same hit is allowed, unless other hits come first; 0 if
+      it is allowed now. A cost above the limit is never allowed: then it is the time until the
+      limit is unused.
+    - shadow: the limit only observes. A hit that is not allowed is not rejected.
+    - unavailable: the store is unavailable, and `on_store_error` ("allow" or "deny") decided.
     - request: the request, None outside of HTTP.
     """
 
@@ -34,5 +35,5 @@ class Decision(NamedTuple):
 
     @property
     def used(self) -> int:
-        """How much is used up."""
+        """How much of the limit is used."""
         return max(0, self.limit - self.remaining)

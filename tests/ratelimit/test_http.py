@@ -163,7 +163,7 @@ class TestResponses:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert current_limit("a").decision.remaining == 7
             assert current_limit("b").decision.remaining == 8
-            with pytest.raises(LookupError, match="there is 'b', 'a'"):
+            with pytest.raises(LookupError, match="its limits: 'b', 'a'"):
                 current_limit("c")
             await ok(scope, receive, send)
 
