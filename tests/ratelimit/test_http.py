@@ -270,7 +270,7 @@ class TestHandlers:
                 await current_limit("a").charge(-1)
             with pytest.raises(UsageError, match="limit 'b': charge"):
                 await current_limit("b").charge(1)
-            with pytest.raises(LookupError, match="there is 'a', 'b'"):
+            with pytest.raises(LookupError, match="its limits: 'a', 'b'"):
                 current_limit("c")
             return PlainTextResponse("x")
 
