@@ -1,4 +1,4 @@
-"""The result of a limit for one hit: one record for callers, observers and errors."""
+"""The decision of a limit about one hit: one record for callers, observers and errors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from hasten._request_info import RequestInfo
 
 
 class Decision(NamedTuple):
-    """The decision of the limit with this name about one hit. True if it is allowed.
+    """The decision of the limit of this name about one hit. It is true if the hit passes.
 
-    - limit: the maximum. remaining: how much of it is left.
-    - reset_after: in how many seconds more is left.
-    - retry_after: in how many seconds the same hit is allowed, unless other hits come first; 0 if
-      it is allowed now. A cost above the limit is never allowed: then it is the time until the
-      limit is unused.
-    - shadow: the limit only observes. A hit that is not allowed is not rejected.
-    - unavailable: the store is unavailable, and `on_store_error` ("allow" or "deny") decided.
+    - limit: how much passes at most. remaining: how much is left now.
+    - reset_after: the seconds until more is left than now.
+    - retry_after: the seconds after which the same hit passes if no other hit comes first; 0 if it
+      passes now. A cost above the limit never passes; then it is the time until nothing is used.
+    - shadow: the limit refuses nothing, even if the hit does not pass.
+    - unavailable: the store did not respond, and `on_store_error` ("allow" or "deny") decided.
     - request: the request, None outside of HTTP.
     """
 

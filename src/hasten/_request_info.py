@@ -1,4 +1,4 @@
-"""The request that functions of an application are called with."""
+"""A request, for the functions of a limit and of load shedding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _NO_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ()
 
 
 class RequestInfo:
-    """A request: the argument of `key=`, `cost=`, `skip=` and other functions of limits.
+    """The argument of the functions `key`, `cost`, `skip`, `rate` and others.
 
-    scope is the ASGI scope, in which a middleware of the framework may have stored a user. client
-    is the address of the client, also behind trusted proxies; for IPv6 its network, such as
-    "2001:db8::/56". status is the status of the response, None before it starts.
+    scope is the ASGI scope, in which a middleware of the framework may have set a user. client is
+    the address of the client behind trusted proxies, for IPv6 its network: "2001:db8::/56". status
+    is the status of the response, None before there is one.
     """
 
     __slots__ = ("client", "scope", "status")
@@ -29,24 +29,24 @@ class RequestInfo:
 
     @property
     def path(self) -> str:
-        """The path, decoded, with the root path."""
+        """The decoded path, with the root path."""
         path: str = self.scope.get("path", "")
         return path
 
     @property
     def method(self) -> str:
-        """The method in capitals. "GET" for the handshake of a WebSocket."""
+        """The method in upper case; "GET" for the handshake of a WebSocket."""
         method: str = self.scope.get("method", "GET")
         return method.upper()
 
     @property
     def query(self) -> str:
-        """The query as the client sent it, without "?"."""
+        """The query string as it was sent, without "?"."""
         query: bytes = self.scope.get("query_string", b"")
         return query.decode("latin-1")
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header, None if it is missing. Several lines are joined."""
+        """Return the value of a header, None if there is none. Several lines are joined."""
         wanted = name.lower().encode("latin-1")
         headers = self.scope.get("headers", _NO_HEADERS)
         values = [value for key, value in headers if key.lower() == wanted]
