@@ -78,12 +78,10 @@ PENDING: Final = {
     "docs/howto/production.md",
     "docs/howto/testing.md",
     "src/hasten/_cli",
-    "src/hasten/_sqlite.py",
     "src/hasten/errors.py",
     "src/hasten/fields",
     "src/hasten/jobs",
     "src/hasten/pagination",
-    "src/hasten/ratelimit",
     "src/hasten/testing.py",
 }
 
