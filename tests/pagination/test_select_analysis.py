@@ -1,4 +1,4 @@
-"""What a select says of its rows, and what follows for pages and totals."""
+"""What identifies the rows of a select, and pages and totals of such selects."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
+from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.selects import Selection
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten.errors import InvalidOption
+from hasten.pagination._counts import NOT_COUNTED, Capped, Count
 from hasten.pagination._order import SortKey
+from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.counting import count
+from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.indexes import find_index
-from hasten.pagination._sql.paging import page as page_of
-from hasten.pagination._sql.reading import Selection, SortColumn, SortColumns, read, resolve
-from hasten.pagination._sql.running import Statements, Stretch, numbered, run, stretch
+from hasten.pagination._sql.offset_select import page as page_of
+from hasten.pagination._sql.page_statements import PageStatements
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import (
     DATABASES,
     Animal,
@@ -36,6 +42,7 @@ from tests.pagination.databases import (
     log,
     post_tags,
 )
+from tests.pagination.slices import fetch
 
 COLUMNS: Final[dict[str, Any]] = {
     "id": Post.id,
@@ -54,7 +61,7 @@ def names(keys: SortColumns) -> list[str]:
 
 
 def order_of(statement: Selection, *order: SortKey) -> list[str]:
-    return names(resolve(read(statement), order, COLUMNS))
+    return names(resolve_order(analyze(statement), order, COLUMNS))
 
 
 class TestOrder:
@@ -77,7 +84,7 @@ class TestOrder:
         statement = select(Post).order_by(Post.title.desc().nulls_first())
         assert order_of(statement) == ["-posts.title", "-posts.id"]
         assert order_of(statement, SortKey("id")) == ["posts.id"]
-        (key, _) = resolve(read(statement), (), {})
+        (key, _) = resolve_order(analyze(statement), (), {})
         assert key.nulls == "first"
 
     def test_a_unique_key_that_is_never_null_needs_no_primary_key(self) -> None:
@@ -92,20 +99,22 @@ class TestOrder:
             "slots.day",
         ]
 
-    def test_what_a_join_leaves_out_may_be_null(self) -> None:
+    def test_columns_of_an_outer_join_may_be_null(self) -> None:
         statement = select(Post).outerjoin(Post.author)
-        (key, _) = resolve(read(statement), (SortKey("email"),), COLUMNS)
+        (key, _) = resolve_order(analyze(statement), (SortKey("email"),), COLUMNS)
         assert key.nullable
-        (key, *_) = resolve(read(select(Author)), (SortKey("email"),), COLUMNS)
+        (key, *_) = resolve_order(analyze(select(Author)), (SortKey("email"),), COLUMNS)
         assert not key.nullable
 
-    def test_of_an_expression_it_is_not_known(self) -> None:
-        (key, _) = resolve(read(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)})
+    def test_an_expression_may_be_null(self) -> None:
+        (key, _) = resolve_order(
+            analyze(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)}
+        )
         assert key.nullable
 
     def test_a_sort_key_without_a_column_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"sort='body': must be one of 'id', 'title'"):
-            resolve(read(select(Post)), (SortKey("body"),), COLUMNS)
+            resolve_order(analyze(select(Post)), (SortKey("body"),), COLUMNS)
 
 
 class TestRefusals:
@@ -125,36 +134,36 @@ class TestRefusals:
         self, statement: Selection, message: str
     ) -> None:
         with pytest.raises(InvalidOption, match=f"{message}.*a class that is mapped to them"):
-            read(statement)
+            analyze(statement)
 
-    def test_a_select_with_a_limit_of_its_own_is_refused(self) -> None:
+    def test_a_select_with_a_limit_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"a select with LIMIT.*from its subquery"):
-            read(select(Post).limit(5))
+            analyze(select(Post).limit(5))
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
-            read(select(Post).fetch(5))
+            analyze(select(Post).fetch(5))
         with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*subquery\(\)"):
-            read(distinct_on(select(Post), Post.title))
+            analyze(distinct_on(select(Post), Post.title))
 
     def test_a_union_is_refused_with_advice_to_select_from_it(self) -> None:
         whole: Any = union(select(Post.id), select(Author.id))
         with pytest.raises(InvalidOption, match=r"for a UNION, select\(union.subquery\(\)\)"):
-            read(whole)
+            analyze(whole)
 
     def test_an_order_by_a_joined_collection_is_refused(self) -> None:
-        reading = read(select(Post).join(Post.tags))
+        analyzed = analyze(select(Post).join(Post.tags))
         with pytest.raises(InvalidOption, match=r"tags.name.*it would have many values"):
-            resolve(reading, (SortKey("tag"),), COLUMNS)
+            resolve_order(analyzed, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
         statement = select(Post).join(Post.tags).options(contains_eager(Post.tags))
         with pytest.raises(InvalidOption, match=r"contains_eager\(\).*selectinload\(\)"):
-            read(statement)
+            analyze(statement)
 
     def test_an_order_that_distinct_does_not_select_is_refused(self) -> None:
-        reading = read(select(Post.title).distinct(), key=[Post.title])
-        keys = resolve(reading, (SortKey("id"),), COLUMNS)
+        analyzed = analyze(select(Post.title).distinct(), key=[Post.title])
+        keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
         with pytest.raises(InvalidOption, match="one of the columns that the DISTINCT select"):
-            list(stretch(Statements(reading, keys), None, limit=1, dialect="sqlite"))
+            PageStatements(analyzed, keys).after("sqlite", None, backwards=False)
 
 
 def distinct_on(statement: Any, column: Any) -> Any:
@@ -274,52 +283,61 @@ def _has_entities(statement: Selection) -> bool:
 def check(session: Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
     """Pages by position and by number, and totals, are those of a full read."""
     dialect = session.get_bind().dialect.name
-    reading = read(statement, key=key)
-    keys = resolve(reading, (), {})
-    page = Stretch([], has_more=True, first=None, last=None)
+    analyzed = analyze(statement, key=key)
+    keys = resolve_order(analyzed, (), {})
+    page = KeysetSlice([], has_more=True, first=None, last=None)
     seen: list[Any] = []
     while page.has_more:
-        page = run(session, stretch(Statements(reading, keys), page.last, limit=3, dialect=dialect))
+        page = fetch(
+            session, fetch_keyset_slice, analyzed, keys, page.last, limit=3, dialect=dialect
+        )
         assert len(page.rows) == 3 or not page.has_more
         seen += page.rows
     assert _sorted(seen) == _sorted(wanted)
-    back = run(
+    back = fetch(
         session,
-        stretch(
-            Statements(reading, keys), None, limit=len(seen) + 1, dialect=dialect, backwards=True
-        ),
+        fetch_keyset_slice,
+        analyzed,
+        keys,
+        None,
+        limit=len(seen) + 1,
+        dialect=dialect,
+        backwards=True,
     )
     assert back.rows == seen
-    plain = page_of(reading, keys, limit=3, offset=1, dialect=dialect, defer=False)
-    deferred = page_of(reading, keys, limit=3, offset=1, dialect=dialect, defer=True)
+    plain = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=False)
+    deferred = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=True)
     assert _unique(session, deferred, statement) == _unique(session, plain, statement)
     for offset in (0, 3, len(wanted) - 2, len(wanted), 500, 5_000):
-        exact = run(
-            session, numbered(Statements(reading, keys), limit=3, offset=offset, dialect=dialect)
+        exact = fetch(
+            session, fetch_offset_slice, analyzed, keys, limit=3, offset=offset, dialect=dialect
         )
         assert exact.rows == seen[offset : offset + 3]
-        assert (exact.total, exact.relation) == (len(wanted), "eq")
+        assert exact.count == Count(len(wanted))
         assert exact.has_more == (offset + 3 < len(wanted))
-        capped = run(
+        capped = fetch(
             session,
-            numbered(
-                Statements(reading, keys),
-                limit=3,
-                offset=offset,
-                dialect=dialect,
-                count="capped",
-                cap=4,
-            ),
+            fetch_offset_slice,
+            analyzed,
+            keys,
+            limit=3,
+            offset=offset,
+            dialect=dialect,
+            count=Capped(4),
         )
         assert (capped.rows, capped.has_more) == (exact.rows, exact.has_more)
-        uncounted = run(
+        uncounted = fetch(
             session,
-            numbered(
-                Statements(reading, keys), limit=3, offset=offset, dialect=dialect, count="none"
-            ),
+            fetch_offset_slice,
+            analyzed,
+            keys,
+            limit=3,
+            offset=offset,
+            dialect=dialect,
+            count="none",
         )
         assert (uncounted.rows, uncounted.has_more) == (exact.rows, exact.has_more)
-        assert uncounted.total is None
+        assert uncounted.count == NOT_COUNTED
 
 
 def _unique(session: Session, statement: Selection, of: Selection) -> list[Any]:
@@ -359,15 +377,15 @@ def test_groups_and_unions_with_a_key_are_paged(name: str, database: str) -> Non
 def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     number = func.count(Post.id)
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
-    reading = read(statement)
-    keys = resolve(reading, (SortKey("n", descending=True),), {"n": number})
+    analyzed = analyze(statement)
+    keys = resolve_order(analyzed, (SortKey("n", descending=True),), {"n": number})
     with Session(engine(database)) as session:
         wanted = sorted(full_read(session, statement), key=lambda row: (-row[1], -row[0]))
-        page = Stretch([], has_more=True, first=None, last=None)
+        page = KeysetSlice([], has_more=True, first=None, last=None)
         seen: list[Any] = []
         while page.has_more:
-            page = run(
-                session, stretch(Statements(reading, keys), page.last, limit=2, dialect=database)
+            page = fetch(
+                session, fetch_keyset_slice, analyzed, keys, page.last, limit=2, dialect=database
             )
             seen += map(tuple, page.rows)
         assert seen == wanted
@@ -375,10 +393,10 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
-    reading = read(select(Post).options(joinedload(Post.tags)))
-    keys = resolve(reading, (SortKey("title"),), COLUMNS)
+    analyzed = analyze(select(Post).options(joinedload(Post.tags)))
+    keys = resolve_order(analyzed, (SortKey("title"),), COLUMNS)
     with Session(engine(database)) as session:
-        page = run(session, stretch(Statements(reading, keys), None, limit=7, dialect=database))
+        page = fetch(session, fetch_keyset_slice, analyzed, keys, None, limit=7, dialect=database)
         assert len(page.rows) == 7
         loaded = {post.id: sorted(tag.id for tag in post.tags) for post in page.rows}
         links = session.execute(select(post_tags).order_by(post_tags.c.tag_id)).all()
@@ -388,21 +406,21 @@ def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> 
 
 def test_a_join_to_one_stays_a_join() -> None:
     for name in ("join to one", "outer join to one", "where it joins", "a joined group"):
-        assert " IN (SELECT" not in str(read(SINGLE[name]).statement).replace("\n", "")
+        assert " IN (SELECT" not in str(analyze(SINGLE[name]).statement).replace("\n", "")
 
 
 class TestCountStatements:
     def test_a_count_drops_the_order_and_eager_options(self) -> None:
         statement = select(Post).options(joinedload(Post.tags)).order_by(Post.title)
-        words = str(count(read(statement))).split()
+        words = str(count(analyze(statement))).split()
         assert words == ["SELECT", "count(*)", "AS", "count_1", "FROM", "posts"]
 
     def test_a_count_keeps_loader_criteria(self) -> None:
-        assert "WHERE posts.id > " in str(count(read(SINGLE["criteria"])))
+        assert "WHERE posts.id > " in str(count(analyze(SINGLE["criteria"])))
 
     def test_a_count_selects_no_columns(self) -> None:
         statement = select(Author.id, Author.name).join(Author.posts).group_by(Author.id)
-        assert "name" not in str(count(read(statement)))
+        assert "name" not in str(count(analyze(statement)))
 
     def test_postgresql_omits_an_outer_join_from_a_count(self) -> None:
         with engine("postgresql").connect() as connection:
@@ -410,28 +428,28 @@ class TestCountStatements:
                 (select(Post).outerjoin(Post.author), False),
                 (select(Post).join(Post.author), True),
             ):
-                plan = connection.execute(text(f"EXPLAIN {count(read(statement))}")).all()
+                plan = connection.execute(text(f"EXPLAIN {count(analyze(statement))}")).all()
                 assert ("authors" in str(plan)) == is_read
 
 
 class TestIndexes:
     """Which index has rows in an order decides on the words for it."""
 
-    def test_the_primary_key_is_one(self) -> None:
+    def test_the_primary_key_is_an_index(self) -> None:
         slots = Slot.__table__.c
         keys = (SortColumn(slots.day), SortColumn(slots.hour))
         assert find_index((), keys, "postgresql") is not None
         assert find_index((), keys[::-1], "postgresql") is None
         assert find_index((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite") is None
 
-    def test_what_is_constant_may_have_any_direction(self) -> None:
+    def test_constant_keys_may_have_any_direction(self) -> None:
         slots = Slot.__table__.c
         day, hour = SortColumn(slots.day, descending=True), SortColumn(slots.hour)
         found = find_index((day,), (hour,), "postgresql")
         assert found is not None
         assert [key.descending for key in found] == [False, False]
 
-    def test_an_expression_has_none(self) -> None:
+    def test_an_expression_has_no_index(self) -> None:
         key = SortColumn(func.lower(Item.label))
         assert find_index((), (key,), "postgresql") is None
 

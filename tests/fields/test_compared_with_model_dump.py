@@ -1,4 +1,4 @@
-"""Answers hold what ``model_dump(mode="json")`` gives; other models are refused at the start."""
+"""Responses equal ``model_dump(mode="json")``; models that differ are rejected at start-up."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ every_instance = pytest.mark.parametrize(
 
 
 @every_instance
-def test_an_instance_is_written_as_it_dumps_itself(instance: BaseModel) -> None:
+def test_an_instance_is_written_as_model_dump_writes_it(instance: BaseModel) -> None:
     fields = all_of(type(instance))
     row = fields.from_item(instance, fields.allowed.default)
     assert json.loads(encode(row)) == in_json(instance)
@@ -333,7 +333,7 @@ def test_an_instance_is_written_as_it_dumps_itself(instance: BaseModel) -> None:
 
 
 @every_instance
-def test_each_field_alone_is_what_it_is_among_the_others(instance: BaseModel) -> None:
+def test_a_field_alone_has_the_same_value(instance: BaseModel) -> None:
     fields = all_of(type(instance))
     together = in_json(instance)
     for name in fields.allowed.fields:
@@ -343,7 +343,7 @@ def test_each_field_alone_is_what_it_is_among_the_others(instance: BaseModel) ->
 
 
 @every_instance
-def test_so_is_any_object_with_its_attributes(instance: BaseModel) -> None:
+def test_an_object_with_the_same_attributes_is_written_alike(instance: BaseModel) -> None:
     if isinstance(instance, WithPrivate):
         return  # its validator does something else the second time
     fields = all_of(type(instance))
@@ -393,7 +393,7 @@ class PetOut(BaseModel):
     owner: OnlyOwner
 
 
-def test_rows_of_a_database_are_what_their_entities_would_be() -> None:
+def test_rows_of_a_database_are_written_as_entities_are() -> None:
     engine = create_engine("sqlite://")
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -424,7 +424,7 @@ class TestInCursors:
             with pytest.raises(InvalidOption, match="a client can read the values in a cursor"):
                 Paginator(Conditional, mode="cursor", secret=SECRET, **options)
 
-    def test_nor_by_a_select(self) -> None:
+    def test_a_field_that_a_row_may_hide_is_not_in_cursors_of_a_sorted_select(self) -> None:
         pages = Paginator(OnlyOwner, model=Owner, mode="cursor", secret=SECRET, advise=False)
         engine = create_engine("sqlite://", poolclass=NullPool)
         with Session(engine) as session, pytest.raises(InvalidOption, match="a cursor"):
@@ -507,7 +507,9 @@ def holding(annotation: Any) -> type[BaseModel]:
         (holding(Annotated[Tag, Field(exclude_if=bool)]), r"opaque=\('tag',\)"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(model: type[BaseModel], words: str) -> None:
+def test_rules_that_cannot_apply_to_single_fields_are_rejected(
+    model: type[BaseModel], words: str
+) -> None:
     for make in (FieldSelector, lambda source: Paginator(source, unique=())):
         with pytest.raises(InvalidOption, match=words):
             make(model)
@@ -523,7 +525,7 @@ def test_what_cannot_be_kept_is_refused(model: type[BaseModel], words: str) -> N
         Extra,
     ],
 )
-def test_as_one_value_it_is_kept(annotation: Any) -> None:
+def test_rules_of_an_opaque_model_apply(annotation: Any) -> None:
     class Heavy(Tag):
         mass: int = 7
 
@@ -591,14 +593,14 @@ class Loud:
         AliasedKey, Upper, Loud,
     ],
 )  # fmt: skip
-def test_what_another_class_says_to_pydantic_is_not_passed_over(model: type) -> None:
+def test_options_of_pydantic_in_other_classes_are_rejected(model: type) -> None:
     with pytest.raises(InvalidOption, match=r"a (pydantic )?BaseModel"):
         FieldSelector(model)
     with pytest.raises(InvalidOption, match=r"a (pydantic )?BaseModel"):
         FieldSelector(holding(model))
 
 
-def test_constraints_change_nothing() -> None:
+def test_constraints_do_not_change_values() -> None:
     @dataclasses.dataclass
     class Short:
         name: Annotated[str, StringConstraints(max_length=9), Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""No statement names a column that nobody asked for, whatever is asked for.
+"""No statement names a column that was not requested, whatever is requested.
 
 Each column has a name that stands in no other, so that a log of SQL tells which ones left. Here
 requests go through FastAPI; `test_shapes` looks at the statements of each database.

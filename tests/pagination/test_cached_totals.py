@@ -1,4 +1,4 @@
-"""Totals that are remembered, and those that the application counts."""
+"""Totals that are cached, and totals that a function of the application counts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 class TestCached:
-    def test_is_counted_once(self, session: Session) -> None:
+    def test_a_total_is_counted_once(self, session: Session) -> None:
         items = Paginator(ItemOut, model=Item, count=Cached("exact", 60))
         with statements_of(session.get_bind().engine) as seen:
             totals = [
@@ -65,7 +65,7 @@ class TestCached:
             items.sync.page(session, EVERY, q)
         assert sum("count(" in each for each in seen) == 2
 
-    def test_for_each_filter_and_scope_apart(self, session: Session) -> None:
+    def test_each_filter_and_scope_has_its_own_total(self, session: Session) -> None:
         items = Paginator(ItemOut, model=Item, count=Cached("exact", 60))
         q = items.parse("")
         for _ in range(2):
@@ -77,13 +77,13 @@ class TestCached:
             items.sync.page(session, EVERY.where(Item.dataset == 0, Item.id > 0), q, scope="other")
         assert sum("count(" in each for each in seen) == 1
 
-    def test_a_page_that_shows_more_corrects_it(self, session: Session) -> None:
+    def test_a_page_with_more_rows_corrects_the_total(self, session: Session) -> None:
         items = Paginator(ItemOut, model=Item, count=Cached("exact", 60), max_limit=1000)
         assert items.sync.page(session, EVERY, items.parse("limit=1")).total == 180
         session.execute(insert(Item), [A_ROW] * 5)
         assert items.sync.page(session, EVERY, items.parse("limit=1000")).total == 185
 
-    def test_beside_cursors_and_with_a_cap(self, session: Session) -> None:
+    def test_a_capped_total_beside_cursors(self, session: Session) -> None:
         count = Cached(Capped(50), 60)
         items = Paginator(ItemOut, model=Item, mode="cursor", secret=SECRET, count=count)
         for _ in range(2):
@@ -92,7 +92,7 @@ class TestCached:
 
 
 class TestFunctions:
-    def test_count_with_the_session_and_the_select(self, session: Session) -> None:
+    def test_a_function_gets_the_session_and_the_select(self, session: Session) -> None:
         asked: list[Any] = []
 
         def count(db: Any, statement: Any) -> int:
@@ -105,7 +105,7 @@ class TestFunctions:
         assert asked == [(session, EVERY)]
 
     @pytest.mark.parametrize("database", DATABASES)
-    async def test_may_wait(self, database: str) -> None:
+    async def test_a_function_may_be_async(self, database: str) -> None:
         async def count(db: AsyncSession, statement: Any) -> Count:
             found = await db.scalar(select(func.count()).select_from(statement.subquery()))
             return Count(found or 0, "estimate")
@@ -118,12 +118,12 @@ class TestFunctions:
                     assert (found.total, found.total_relation) == (180, "estimate")
 
     @pytest.mark.parametrize("wrong", [None, True, "many", -1, 1.5])
-    def test_must_give_a_number(self, wrong: Any) -> None:
+    def test_a_function_must_return_a_number(self, wrong: Any) -> None:
         items = Paginator(ItemOut, model=Item, count=lambda db, statement: wrong)
         with Session(engine("sqlite")) as session, pytest.raises(InvalidOption, match="count"):
             items.sync.page(session, EVERY, items.parse(""))
 
-    def test_that_waits_is_for_what_waits(self) -> None:
+    def test_a_blocking_session_rejects_an_async_function(self) -> None:
         async def count(db: object, statement: object) -> int:
             return 1
 

@@ -1,4 +1,4 @@
-"""The last date of Python and the infinity of PostgreSQL, which asyncpg reads as one."""
+"""The last date of Python and the infinity of PostgreSQL, which asyncpg reads as the same value."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from hasten._sqlalchemy.analysis import analyze
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.reading import read, resolve
-from hasten.pagination._sql.running import Stretch, run_async, stretch
-from hasten.pagination._sql.statements import Statements
+from hasten.pagination._slices import KeysetSlice
+from hasten.pagination._sql.fetching import fetch_keyset_slice
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import engine, url
+from tests.pagination.slices import fetch_async
 
 edges: Final = Table(
     "edges",
@@ -87,16 +89,21 @@ def full(database: Connection, order: Order) -> list[Any]:
 
 async def walk(driver: str, order: Order) -> list[int]:
     made = create_async_engine(url("postgresql", 1).replace("asyncpg", driver))
-    reading = read(select(edges.c.id))
-    keys = resolve(reading, order, dict(edges.c.items()))
+    analyzed = analyze(select(edges.c.id))
+    keys = resolve_order(analyzed, order, dict(edges.c.items()))
     seen: list[int] = []
-    page = Stretch([], has_more=True, first=None, last=None)
+    page = KeysetSlice([], has_more=True, first=None, last=None)
     try:
         async with made.connect() as connection:
             while page.has_more:
-                page = await run_async(
+                page = await fetch_async(
                     connection,
-                    stretch(Statements(reading, keys), page.last, limit=2, dialect="postgresql"),
+                    fetch_keyset_slice,
+                    analyzed,
+                    keys,
+                    page.last,
+                    limit=2,
+                    dialect="postgresql",
                 )
                 seen += page.rows
                 assert len(seen) <= 20
@@ -136,5 +143,5 @@ async def test_infinities_beside_extreme_dates_are_refused(
 ) -> None:
     """No page is better than a wrong one."""
     fill(database, LAST + FIRST + ENDLESS)
-    with pytest.raises(DBAPIError, match="not to be told from infinity"):
+    with pytest.raises(DBAPIError, match="cannot be distinguished from infinity"):
         await walk("asyncpg", order)

@@ -1,4 +1,4 @@
-"""Pages are answers: with their headers, and not sent again to who has them."""
+"""Responses of pages have headers, and are 304 for clients that have the page."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class TestVersions:
         advise=False,
     )
 
-    def test_who_has_the_version_costs_one_statement(self, session: Session) -> None:
+    def test_a_client_with_the_version_takes_one_statement(self, session: Session) -> None:
         first = answered(session, self.items, "limit=3")
         tag = first.headers["etag"]
         assert tag.startswith("W/")
@@ -132,7 +132,9 @@ class TestVersions:
             ("limit=3", EVERY.where(Item.id > -1)),
         ],
     )
-    def test_it_is_of_one_request(self, session: Session, query: str, statement: Any) -> None:
+    def test_a_version_belongs_to_one_request(
+        self, session: Session, query: str, statement: Any
+    ) -> None:
         tags = {
             answered(session, self.items, *each).headers["etag"]
             for each in (("limit=3", None, EVERY), (query, None, statement))
@@ -145,7 +147,7 @@ class TestVersions:
         found = answered(session, self.items, "limit=3", tag)
         assert (found.status, found.headers["etag"] != tag) == (200, True)
 
-    def test_of_rows_that_are_filtered(self, session: Session) -> None:
+    def test_the_version_of_filtered_rows(self, session: Session) -> None:
         statement = EVERY.where(Item.dataset == 0)
         tag = answered(session, self.items, "", None, statement).headers["etag"]
         values = {"dataset": 1, "grade": 1000, "label": "", "weight": 1.0, "state": "new"}
@@ -153,33 +155,33 @@ class TestVersions:
         assert answered(session, self.items, "", tag, statement).status == 304
         assert answered(session, self.items, "", tag).status == 200
 
-    def test_beside_cursors(self, session: Session) -> None:
+    def test_versions_with_cursors(self, session: Session) -> None:
         items = Paginator(
             ItemOut, model=Item, mode="cursor", secret=SECRET, version=func.max(Item.grade)
         )
         tag = answered(session, items, "").headers["etag"]
         assert answered(session, items, "", tag).status == 304
 
-    def test_of_groups_there_is_none(self, session: Session) -> None:
+    def test_grouped_selects_have_no_version(self, session: Session) -> None:
         with pytest.raises(InvalidOption, match="version"):
             answered(session, self.items, "", None, EVERY.group_by(Item.id))
 
     @pytest.mark.parametrize("wrong", ["bytes", 1, True, ("x",)])
-    def test_what_is_no_expression_is_refused(self, wrong: Any) -> None:
+    def test_a_version_that_is_no_expression_is_rejected(self, wrong: Any) -> None:
         with pytest.raises(InvalidOption, match="version"):
             Paginator(ItemOut, model=Item, version=wrong)
 
     @pytest.mark.parametrize("wrong", [None, 1, "bytes", func.max(Item.grade)])
-    def test_an_etag_is_a_switch(self, wrong: Any) -> None:
+    def test_etag_is_true_or_false(self, wrong: Any) -> None:
         with pytest.raises(InvalidOption, match=r"etag=.*True or False; an expression.*version="):
             Paginator(ItemOut, model=Item, etag=wrong)
 
-    def test_a_version_makes_the_etag_alone(self) -> None:
-        with pytest.raises(InvalidOption, match="etag=True: must be False beside version="):
+    def test_etag_and_version_cannot_be_combined(self) -> None:
+        with pytest.raises(InvalidOption, match="etag=True: cannot be combined with version="):
             Paginator(ItemOut, model=Item, etag=True, version=func.max(Item.grade))
 
 
-def test_a_page_made_by_hand_is_an_answer_too() -> None:
+def test_a_page_made_by_the_application_has_a_response() -> None:
     page: Page[Any] = Page([{"id": 1}], 1, 20, Count(1), has_more=False)
     assert json.loads(page.response().body) == {
         "data": [{"id": 1}], "pagination": {"page": 1, "limit": 20, "total": 1},
@@ -188,27 +190,27 @@ def test_a_page_made_by_hand_is_an_answer_too() -> None:
     assert stretch.response(Request(method="HEAD")).body == b""
 
 
-def test_an_envelope_is_kept(session: Session) -> None:
+def test_the_response_uses_the_envelope(session: Session) -> None:
     items = Paginator(ItemOut, model=Item, envelope=Envelope("items", "meta", {"total": "count"}))
     found = json.loads(answered(session, items, "limit=1").body)
     assert (set(found), found["meta"]["count"]) == ({"items", "meta"}, 180)
 
 
 class TestRows:
-    def test_a_row_is_a_dict_and_an_answer(self, session: Session) -> None:
+    def test_a_row_is_a_dict_with_a_response(self, session: Session) -> None:
         authors = FieldSelector(AuthorOut, model=Author, default=("id",), etag=True)
         row = authors.sync.one(session, select(Author).where(Author.id == 1), authors.parse(""))
         assert (row, row.response().body) == ({"id": 1}, b'{"id":1}')
         tag = row.response().headers["etag"]
         assert row.response(Request(tag)).status == 304
 
-    def test_without_a_word_there_is_no_etag(self, session: Session) -> None:
+    def test_there_is_no_etag_by_default(self, session: Session) -> None:
         authors = FieldSelector(AuthorOut, model=Author)
         row = authors.sync.one(session, select(Author).where(Author.id == 1), authors.parse(""))
         assert set(row.response().headers) == {"content-type"}
 
 
-def test_the_client_chooses_what_rows_hold(session: Session) -> None:
+def test_the_client_chooses_the_fields(session: Session) -> None:
     posts = Paginator(Partial[PostOut], model=Post, sort=("title",), advise=False)
     q = posts.parse("fields=author(name)&limit=2&sort=-title")
     with statements_of(session.get_bind().engine) as seen:

@@ -1,4 +1,4 @@
-"""Pages by number, in few statements, on every kind of session and connection."""
+"""Slices are fetched in few statements, on every kind of session and connection."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.execution import asynchronous, blocking
 from hasten.errors import MissingExtra
+from hasten.pagination._counts import Capped, Count, Uncached
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.counting import as_total, read_estimate
-from hasten.pagination._sql.paging import can_defer, from_end, page
-from hasten.pagination._sql.reading import read, resolve
-from hasten.pagination._sql.running import (
-    Counted,
-    Numbered,
-    Statements,
-    dialect_of,
-    numbered,
-    run,
-    run_async,
-    stretch,
-)
+from hasten.pagination._slices import OffsetSlice
+from hasten.pagination._sql.counting import read_estimate, to_count
+from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
+from hasten.pagination._sql.offset_select import can_defer, from_end, page
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import (
     DATABASES,
@@ -36,6 +31,7 @@ from tests.pagination.databases import (
     engine,
     statements_of,
 )
+from tests.pagination.slices import fetch, fetch_async
 from tests.pagination.test_walk import (
     COLUMNS,
     datasets,
@@ -57,10 +53,10 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
     with engine(database).connect() as connection:
         wanted = expected(everything(connection, dataset), order)[offset : offset + limit]
         for statement in (of_columns(dataset), of_entities(dataset)):
-            reading, keys = plan(statement, order)
+            analyzed, keys = plan(statement, order)
             for defer in (False, True):
                 found = page(
-                    reading, keys, limit=limit, offset=offset, dialect=database, defer=defer
+                    analyzed, keys, limit=limit, offset=offset, dialect=database, defer=defer
                 )
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(found)]
@@ -71,7 +67,7 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
                 backward = tuple(key.reversed(database) for key in keys)
                 size, skipped = turned
                 reverse = page(
-                    reading, backward, limit=size, offset=skipped, dialect=database, defer=False
+                    analyzed, backward, limit=size, offset=skipped, dialect=database, defer=False
                 )
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(reverse)]
@@ -81,54 +77,55 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
 @pytest.mark.parametrize("kind", ["session", "connection"])
 @pytest.mark.parametrize("database", DATABASES)
 class TestEveryExecutor:
-    """The same steps, whether results are awaited or not."""
+    """The same code, whether results are awaited or not."""
 
-    @pytest.mark.parametrize("count", ["exact", "capped", "estimated", "none"])
-    async def test_by_number(self, database: str, kind: str, count: Counted) -> None:
-        def steps(executor: Any) -> Any:
-            reading, keys = plan(of_columns(1), (SortKey("made"),))
-            return numbered(Statements(reading, keys), limit=7, offset=14,
-                dialect=dialect_of(executor, reading), count=count, cap=9,
-            )  # fmt: skip
-
-        one, other = await self.both(database, kind, steps)
+    @pytest.mark.parametrize("count", ["exact", Capped(9), "estimated", "none"])
+    async def test_at_an_offset(self, database: str, kind: str, count: Uncached) -> None:
+        select_and_keys = plan(of_columns(1), (SortKey("made"),))
+        how = {"limit": 7, "offset": 14, "dialect": database, "count": count}
+        one, other = await self.both(database, kind, fetch_offset_slice, *select_and_keys, **how)
         assert one == other
         assert len(one.rows) == 7
 
-    async def test_by_position(self, database: str, kind: str) -> None:
-        def steps(executor: Any) -> Any:
-            reading, keys = plan(of_columns(1), (SortKey("grade"),))
-            return stretch(
-                Statements(reading, keys), [1, 20], limit=7, dialect=dialect_of(executor, reading)
-            )
-
-        one, other = await self.both(database, kind, steps)
+    async def test_at_a_position(self, database: str, kind: str) -> None:
+        select_and_keys = plan(of_columns(1), (SortKey("grade"),))
+        how = {"limit": 7, "dialect": database}
+        one, other = await self.both(
+            database, kind, fetch_keyset_slice, *select_and_keys, [1, 20], **how
+        )
         assert one == other
         assert len(one.rows) == 7
 
-    async def both(self, database: str, kind: str, steps: Any) -> tuple[Any, Any]:
+    async def both(self, database: str, kind: str, *arguments: Any, **how: Any) -> tuple[Any, Any]:
         made = engine(database)
         with Session(made) if kind == "session" else made.connect() as executor:
-            one = run(executor, steps(executor))
+            assert blocking(executor).dialect(None) == database
+            one = fetch(executor, *arguments, **how)
         with async_engine(database) as awaited:
             if kind == "session":
                 async with AsyncSession(awaited) as session:
-                    return one, await run_async(session, steps(session))
+                    return one, await fetch_async(session, *arguments, **how)
             async with awaited.connect() as connection:
-                return one, await run_async(connection, steps(connection))
+                assert asynchronous(connection).dialect(None) == database
+                return one, await fetch_async(connection, *arguments, **how)
 
 
 async def test_entities_come_from_an_asynchronous_session_too() -> None:
-    reading = read(select(Post).join(Post.tags))
-    keys = resolve(reading, (), {})
+    analyzed = analyze(select(Post).join(Post.tags))
+    keys = resolve_order(analyzed, (), {})
     with async_engine("postgresql") as made:
         async with AsyncSession(made) as session:
-            found = await run_async(
+            found = await fetch_async(
                 session,
-                numbered(Statements(reading, keys), limit=3, offset=27, dialect="postgresql"),
+                fetch_offset_slice,
+                analyzed,
+                keys,
+                limit=3,
+                offset=27,
+                dialect="postgresql",
             )
     assert [post.id for post in found.rows] == [28, 29, 30]
-    assert (found.total, found.has_more) == (30, False)
+    assert (found.count, found.has_more) == (Count(30), False)
 
 
 class TestStatements:
@@ -140,12 +137,12 @@ class TestStatements:
             ("postgresql", False, 0, "exact", 1),
             ("postgresql", False, 59, "exact", 1),
             ("postgresql", False, 900, "exact", 1),  # past the end
-            ("postgresql", False, 900, "capped", 1),
+            ("postgresql", False, 900, Capped(50), 1),
             ("postgresql", True, 0, "exact", 1),
             ("postgresql", True, 900, "exact", 2),
             ("sqlite", False, 0, "exact", 1),
             ("sqlite", False, 900, "exact", 2),
-            ("sqlite", True, 0, "capped", 1),
+            ("sqlite", True, 0, Capped(50), 1),
             ("postgresql", False, 1_000_000, "exact", 1),  # the count alone
             ("sqlite", True, 1_000_000, "exact", 1),
             ("postgresql", False, 0, "none", 1),
@@ -155,40 +152,44 @@ class TestStatements:
         ],
     )
     def test_a_page_by_number_takes_few_statements(
-        self, database: str, is_entity: bool, offset: int, count: Counted, statements: int
+        self, database: str, is_entity: bool, offset: int, count: Uncached, statements: int
     ) -> None:
-        reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
+        analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
-            found = run(
+            found = fetch(
                 session,
-                numbered(
-                    Statements(reading, keys),
-                    limit=5,
-                    offset=offset,
-                    dialect=database,
-                    count=count,
-                    cap=50,
-                ),
+                fetch_offset_slice,
+                analyzed,
+                keys,
+                limit=5,
+                offset=offset,
+                dialect=database,
+                count=count,
             )
         assert len(seen) == statements
         assert len(found.rows) == max(0, min(5, 60 - offset))
 
     @pytest.mark.parametrize("database", DATABASES)
-    def test_by_position(self, database: str) -> None:
+    def test_a_page_by_position_takes_few_statements(self, database: str) -> None:
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
             in_one = 1 if database == "postgresql" else 3
             for statement, most in ((of_columns(0), in_one), (of_entities(0), 3)):
-                reading, keys = plan(
+                analyzed, keys = plan(
                     statement, (SortKey("state"), SortKey("made", descending=True))
                 )
-                page = run(
-                    session, stretch(Statements(reading, keys), None, limit=5, dialect=database)
+                page = fetch(
+                    session, fetch_keyset_slice, analyzed, keys, None, limit=5, dialect=database
                 )
                 assert len(seen) == 1
                 seen.clear()
-                run(
+                fetch(
                     session,
-                    stretch(Statements(reading, keys), page.last, limit=5, dialect=database),
+                    fetch_keyset_slice,
+                    analyzed,
+                    keys,
+                    page.last,
+                    limit=5,
+                    dialect=database,
                 )
                 assert 1 <= len(seen) <= most
                 seen.clear()
@@ -197,42 +198,51 @@ class TestStatements:
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("is_entity", [True, False])
 def test_a_page_past_the_end_or_of_no_rows_has_a_total(database: str, is_entity: bool) -> None:
-    reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
+    analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
     nothing, its_keys = plan(of_entities(77) if is_entity else of_columns(77), ())
     with Session(engine(database)) as session:
         for offset in (60, 600, 6_000):
-            past = run(
+            past = fetch(
                 session,
-                numbered(Statements(reading, keys), limit=5, offset=offset, dialect=database),
+                fetch_offset_slice,
+                analyzed,
+                keys,
+                limit=5,
+                offset=offset,
+                dialect=database,
             )
-            assert past == Numbered([], has_more=False, total=60, relation="eq")
+            assert past == OffsetSlice([], has_more=False, count=Count(60))
         for offset in (0, 5_000):
-            empty = run(
+            empty = fetch(
                 session,
-                numbered(Statements(nothing, its_keys), limit=5, offset=offset, dialect=database),
+                fetch_offset_slice,
+                nothing,
+                its_keys,
+                limit=5,
+                offset=offset,
+                dialect=database,
             )
-            assert empty == Numbered([], has_more=False, total=0, relation="eq")
+            assert empty == OffsetSlice([], has_more=False, count=Count(0))
 
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("is_entity", [True, False])
 def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> None:
-    reading, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
+    analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
     with Session(engine(database)) as session:
-        for cap, total, relation in ((59, 59, "gte"), (60, 60, "eq"), (7, 7, "gte")):
-            found = run(
+        for cap, count in ((59, Count(59, "gte")), (60, Count(60)), (7, Count(7, "gte"))):
+            found = fetch(
                 session,
-                numbered(
-                    Statements(reading, keys),
-                    limit=5,
-                    offset=40,
-                    dialect=database,
-                    count="capped",
-                    cap=cap,
-                ),
+                fetch_offset_slice,
+                analyzed,
+                keys,
+                limit=5,
+                offset=40,
+                dialect=database,
+                count=Capped(cap),
             )
             assert (len(found.rows), found.has_more) == (5, True)
-            assert (found.total, found.relation) == (total, relation)
+            assert found.count == count
 
 
 @pytest.mark.parametrize("database", DATABASES)
@@ -248,23 +258,22 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
             (select(Item.id, Item.label), several),
             (select(Item.grade, Item.made, Item.id), several),
         ):
-            reading = read(statement)
-            keys = resolve(reading, order if "items" in str(statement) else (), COLUMNS)
+            analyzed = analyze(statement)
+            keys = resolve_order(analyzed, order if "items" in str(statement) else (), COLUMNS)
             pages: list[Any] = [
-                run(
-                    session,
-                    numbered(Statements(reading, keys), limit=3, offset=1, dialect=database),
+                fetch(
+                    session, fetch_offset_slice, analyzed, keys, limit=3, offset=1, dialect=database
                 ).rows,
-                run(
-                    session, stretch(Statements(reading, keys), None, limit=3, dialect=database)
+                fetch(
+                    session, fetch_keyset_slice, analyzed, keys, None, limit=3, dialect=database
                 ).rows,
             ]
-            position = run(
-                session, stretch(Statements(reading, keys), None, limit=1, dialect=database)
+            position = fetch(
+                session, fetch_keyset_slice, analyzed, keys, None, limit=1, dialect=database
             ).last
             pages.append(
-                run(
-                    session, stretch(Statements(reading, keys), position, limit=3, dialect=database)
+                fetch(
+                    session, fetch_keyset_slice, analyzed, keys, position, limit=3, dialect=database
                 ).rows
             )
             assert pages[0] == pages[2]
@@ -276,24 +285,24 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
 
 
 def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
-    assert can_defer(read(select(Post)))
-    assert not can_defer(read(select(Post.title).distinct(), key=[Post.title]))
-    assert not can_defer(read(select(Post.id).group_by(Post.id)))
+    assert can_defer(analyze(select(Post)))
+    assert not can_defer(analyze(select(Post.title).distinct(), key=[Post.title]))
+    assert not can_defer(analyze(select(Post.id).group_by(Post.id)))
 
 
-def test_a_total_tells_how_exact_it_is() -> None:
-    assert as_total(5, None) == (5, "eq")
-    assert as_total(5, 5) == (5, "eq")
-    assert as_total(6, 5) == (5, "gte")
-    assert read_estimate(7) == (7, "estimate")
+def test_a_total_has_a_relation() -> None:
+    assert to_count(5, None) == Count(5)
+    assert to_count(5, 5) == Count(5)
+    assert to_count(6, 5) == Count(5, "gte")
+    assert read_estimate(7) == Count(7, "estimate")
     assert read_estimate(-1) is None
-    assert read_estimate('[{"Plan": {"Plan Rows": 3}}]') == (3, "estimate")
+    assert read_estimate('[{"Plan": {"Plan Rows": 3}}]') == Count(3, "estimate")
 
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    import hasten.pagination._sql
+    import hasten._sqlalchemy
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name=name)
@@ -301,4 +310,4 @@ def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("hasten._extras.importlib.import_module", absent)
     reload = importlib.reload
     with pytest.raises(MissingExtra, match="'sqlalchemy'"):
-        reload(hasten.pagination._sql)
+        reload(hasten._sqlalchemy)

@@ -1,4 +1,4 @@
-"""Tenants that have a schema each: one mapped class, and a map that says where its table is."""
+"""Tenants with a schema each: one mapped class, and a schema_translate_map."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
+from hasten._sqlalchemy.execution import blocking
 from hasten.errors import InvalidParameter
 from hasten.pagination import Cached, Paginator
 
@@ -136,25 +137,25 @@ def notes_of(mode: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("page", WAYS)
 class TestOfOneTenant:
-    def test_a_total_is_remembered(self, engine: Engine, page: Any) -> None:
+    def test_a_total_is_cached(self, engine: Engine, page: Any) -> None:
         notes = notes_of("page", count=Cached("exact", 60))
         for _ in range(2):
             assert {tenant: page(engine, notes, tenant, "limit=1").total for tenant in ROWS} == ROWS
 
-    def test_a_cursor_leads_on(self, engine: Engine, page: Any) -> None:
+    def test_a_cursor_is_accepted(self, engine: Engine, page: Any) -> None:
         notes = notes_of("cursor")
         token = page(engine, notes, "a", "limit=1").next_cursor
         assert page(engine, notes, "a", f"limit=1&cursor={token}").data == [{"id": 2}]
         with pytest.raises(InvalidParameter, match="another query"):
             page(engine, notes, "b", f"limit=1&cursor={token}")
 
-    def test_a_version_is_known(self, engine: Engine, page: Any) -> None:
+    def test_a_version_is_not_modified(self, engine: Engine, page: Any) -> None:
         notes = notes_of("page", version=func.min(Note.id))
         tags = {page(engine, notes, tenant, "").etag for tenant in ROWS}
         assert len(tags) == 2
 
 
-async def test_tenants_of_sessions_that_wait_are_told_apart() -> None:
+async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
     engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
     async with engine.connect() as connection:
         for tenant in ROWS:
@@ -186,8 +187,8 @@ async def test_tenants_of_sessions_that_wait_are_told_apart() -> None:
 
     def mark(executor: Any) -> Any:
         """What cursors are signed for."""
-        plan = notes._plans.of(select(Note), notes.fields.allowed.default, ())
-        return notes._running.schemas_of(executor, plan.reading, plan.own.execution_options)
+        default = notes.fields.allowed.default
+        return notes._planner.query(blocking(executor), select(Note), default, ()).schemas()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

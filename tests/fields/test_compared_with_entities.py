@@ -1,4 +1,4 @@
-"""Whatever is asked for, the answer is what one would make of entities, one by one."""
+"""Any selection of fields has the same values as entities of the ORM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants that have a database each: totals and versions belong to one."""
+"""Tenants with a database each: totals and versions belong to one database."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def test_a_tenant_has_its_own_total(engines: dict[str, Engine], page: Any) -> No
     assert page(engines["a"], notes).total == ROWS["a"]  # the total is still remembered
 
 
-def test_ways_to_one_database_share_its_total(engines: dict[str, Engine]) -> None:
+def test_engines_of_one_database_share_its_total(engines: dict[str, Engine]) -> None:
     notes: Any = Paginator(NoteOut, model=Note, count=Cached("exact", 60))
     for page in WAYS:
         page(engines["a"], notes)
     assert len(notes._count_cache._entries) == 1
 
 
-def test_databases_of_other_names_have_other_versions(tmp_path: Path) -> None:
+def test_databases_with_different_names_have_different_versions(tmp_path: Path) -> None:
     notes: Any = Paginator(NoteOut, model=Note, version=func.min(Note.id))
     tags: list[str | None] = []
     for name in ("a.db", "b.db", "a.db"):
@@ -120,7 +120,7 @@ def test_databases_of_other_names_have_other_versions(tmp_path: Path) -> None:
     assert tags[0] == tags[2] != tags[1]
 
 
-async def test_a_tenant_has_its_own_total_where_sessions_wait() -> None:
+async def test_a_tenant_has_its_own_total_with_asynchronous_sessions() -> None:
     notes: Any = Paginator(NoteOut, model=Note, count=Cached("exact", 60))
     for kind in (AsyncSession, AsyncConnection):
         for rows in (2, 4):
