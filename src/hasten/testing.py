@@ -1,6 +1,6 @@
-"""Help for the tests of applications that use hasten.
+"""Tools for tests of applications that use hasten.
 
-With a `ManualClock`, a test does not wait for delayed jobs:
+With a `ManualClock`, a test can let days pass at once:
 
     async def test_reminds_after_a_week() -> None:
         clock = ManualClock()
@@ -13,8 +13,8 @@ With a `ManualClock`, a test does not wait for delayed jobs:
             await job.result(timeout=5)
         await store.aclose()
 
-To test a handler alone, call its task like a function: `await send_reminder("ada@example.org")`.
-That needs neither a queue nor a worker.
+A task can be called like its function, `await send_reminder("ada@example.org")`: tests of a handler
+need neither a queue nor a worker.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class ManualClock:
     `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
     the clock of their store.
 
-    In a queue it decides when delayed and retried jobs are due, when jobs expire, how old finished
-    jobs are, and which times are stored. In limits it decides when windows, blocks and waits end.
-    Leases on Redis expire by the clock of the server. The time-outs of runs, the grace period of a
-    worker and the time-outs of a store are in real seconds.
+    In a queue it decides when delayed and retried jobs are due, when jobs expire, the age of
+    finished jobs, and all stored times. In limits it moves windows, blocks and waits. Leases on
+    Redis expire by the clock of the server. The time-out of a run, a worker's grace and the
+    time-outs of a store are in real seconds.
 
     start must have a time zone. Safe to use from any thread and from several event loops.
     """
@@ -59,13 +59,13 @@ class ManualClock:
         return self._now_ms
 
     def now(self) -> datetime:
-        """Return the time as a datetime in UTC, for instance for the option `at`."""
+        """Return the time as a datetime in UTC, for options such as `at`."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
     def advance(self, duration: Duration) -> None:
-        """Advance the time, and wake the tasks whose time has come.
+        """Advance the time, and wake the tasks that sleep until then.
 
-        They run after this call, when their event loop runs: await their effect, for instance with
+        They run in their event loops after this call: await their effects, such as
         `job.result(timeout=5)`.
         """
         with self._lock:
@@ -76,7 +76,7 @@ class ManualClock:
             sleeper.wake()
 
     async def sleep_until(self, due_ms: int) -> None:
-        """Return once the clock was advanced to due_ms; at once if it has been."""
+        """Return when the clock has reached due_ms; at once if it already has."""
         sleeper = _Sleeper(due_ms)
         with self._lock:
             if due_ms <= self._now_ms:
@@ -89,12 +89,12 @@ class ManualClock:
                 self._asleep.discard(sleeper)
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock was advanced by so many seconds."""
+        """Return when the clock was advanced by this many seconds."""
         await self.sleep_until(self._now_ms + round(seconds * 1000))
 
 
 class _Sleeper:
-    """A task that sleeps until a time."""
+    """A task that waits for a time, in an event loop."""
 
     def __init__(self, due_ms: int) -> None:
         self.due_ms = due_ms
@@ -102,7 +102,7 @@ class _Sleeper:
         self.awake: asyncio.Future[None] = self._loop.create_future()
 
     def wake(self) -> None:
-        """Wake the task, from any thread."""
+        """Wake the task. Can be called from any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 

@@ -72,13 +72,7 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/howto/fields.md",
-    "docs/howto/pages.md",
-    "src/hasten/_sqlite.py",
     "src/hasten/errors.py",
-    "src/hasten/fields",
-    "src/hasten/pagination",
-    "src/hasten/ratelimit",
 }
 
 
