@@ -91,7 +91,7 @@ class Paginator(Generic[P]):
 
     ``Paginator(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
 
-    - schema: the model of one row of the response. No other column leaves the database. With
+    - schema: the model of one row of the response. No other column is read. With
       ``Partial[PostOut]`` the client chooses among its fields, by ``fields=``.
     - model: the mapped class; None for pages of lists, or of a `Source`.
     - unique: the names of fields that together differ in every item, where there is no model.
