@@ -27,6 +27,7 @@ FLOORS: Final = {
     "hasten._*": 0,
     # drivers: connections, no domain word
     "hasten._sqlite": 2,
+    "hasten._sqlite.*": 2,
     "hasten._redis": 2,
     "hasten._redis.*": 2,
     "hasten._sqlalchemy": 2,
@@ -132,7 +133,7 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit", "load
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
     "sqlite3": (
-        "hasten._sqlite",
+        "hasten._sqlite.*",
         "hasten.jobs._engines.sqlite.*",
         "hasten.ratelimit._stores.sqlite",
     ),

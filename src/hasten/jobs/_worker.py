@@ -32,7 +32,7 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
-from hasten._store import File
+from hasten._store_url import File
 from hasten.errors import InvalidOption, StoreError, StoreInterrupted, StoreRejected, UsageError
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _suspects as suspects

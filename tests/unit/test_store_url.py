@@ -10,56 +10,61 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten import Store
-from hasten._redis_address import Kind, parse_url
-from hasten._urls import without_password
+from hasten._store_url import Address, Kind, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
 # What a user may hold as it is; the rest is written %40 and the like.
 _unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
 
 
+def server_of(url: str) -> Address:
+    found = parse_store_url(url).location
+    assert isinstance(found, Address)
+    return found
+
+
 class TestParts:
     def test_of_one_server(self) -> None:
-        address = parse_url("redis://ada:p%40ss@db.example.org:7000/3?timeout=1.5&wait=20")
+        address = server_of("redis://ada:p%40ss@db.example.org:7000/3?timeout=1.5&wait=20")
         assert (address.kind, address.nodes) == (Kind.SINGLE, (("db.example.org", 7000),))
         assert (address.username, address.password, address.db) == ("ada", "p@ss", 3)
         assert (address.timeout, address.wait, address.tls) == (1.5, 20.0, None)
 
     @pytest.mark.parametrize("url", ["redis://", "redis://localhost", "redis://localhost:6379/0"])
     def test_have_defaults(self, url: str) -> None:
-        address = parse_url(url)
+        address = server_of(url)
         assert (address.nodes, address.db) == ((("localhost", 6379),), 0)
         assert (address.username, address.password) == (None, None)
 
     def test_of_an_ipv6_address(self) -> None:
-        assert parse_url("redis://[::1]:7000").nodes == (("::1", 7000),)
-        assert parse_url("redis://[::1]").nodes == (("::1", 6379),)
+        assert server_of("redis://[::1]:7000").nodes == (("::1", 7000),)
+        assert server_of("redis://[::1]").nodes == (("::1", 6379),)
 
     def test_of_sentinels(self) -> None:
-        address = parse_url("redis+sentinel://:pw@a,b:26380/main/2?sentinel_password=other")
+        address = server_of("redis+sentinel://:pw@a,b:26380/main/2?sentinel_password=other")
         assert (address.kind, address.service, address.db) == (Kind.SENTINEL, "main", 2)
         assert address.nodes == (("a", 26379), ("b", 26380))
         assert (address.password, address.sentinel_password) == ("pw", "other")
 
     def test_of_a_cluster(self) -> None:
-        address = parse_url("redis+cluster://a:1,b:2")
+        address = server_of("redis+cluster://a:1,b:2")
         assert (address.kind, address.nodes) == (Kind.CLUSTER, (("a", 1), ("b", 2)))
 
     def test_of_a_socket(self) -> None:
-        address = parse_url("unix://ada:pw@/run/redis.sock?db=2")
+        address = server_of("unix://ada:pw@/run/redis.sock?db=2")
         assert (address.path, address.db, address.nodes) == ("/run/redis.sock", 2, ())
         assert (address.username, address.password) == ("ada", "pw")
 
     def test_of_tls(self, tmp_path: Path) -> None:
         certificate = tmp_path / "ca.pem"
         certificate.touch()
-        address = parse_url(f"rediss://a?ssl_ca_certs={certificate}")
+        address = server_of(f"rediss://a?ssl_ca_certs={certificate}")
         assert address.tls == {"ssl_ca_certs": str(certificate), "ssl_check_hostname": True}
-        address = parse_url("rediss+cluster://a?ssl_cert_reqs=none")
+        address = server_of("rediss+cluster://a?ssl_cert_reqs=none")
         assert address.tls == {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
 
     def test_that_the_caller_knows(self) -> None:
-        assert parse_url("redis://a?prefix=shop", known={"prefix"}).options == {"prefix": "shop"}
+        assert parse_store_url("redis://a?prefix=shop").prefix == "shop"
 
 
 @pytest.mark.parametrize(
@@ -87,22 +92,22 @@ class TestParts:
 def test_what_cannot_be_read_is_named_and_no_password_is(url: str, complaint: str) -> None:
     secret = url.replace("://", "://ada:hunter2@") if "://a" in url else url
     with pytest.raises(InvalidOption) as caught:
-        parse_url(secret)
+        server_of(secret)
     assert complaint in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
 class TestShown:
     def test_without_secrets_with_the_rest(self) -> None:
-        shown = parse_url("redis://ada:pw@a/1?wait=5&prefix={x}", known={"prefix"}).shown
+        shown = server_of("redis://ada:pw@a/1?wait=5&prefix={x}").shown
         assert shown == "redis://ada@a/1?prefix={x}&wait=5"
-        shown = parse_url("redis+sentinel://:pw@a/main?sentinel_password=pw2").shown
+        shown = server_of("redis+sentinel://:pw@a/main?sentinel_password=pw2").shown
         assert shown == "redis+sentinel://a/main"
 
     def test_alike_for_the_same_place(self) -> None:
         assert (
-            parse_url("redis://a?wait=1&timeout=2").shown
-            == parse_url("redis://a/?timeout=2&wait=1").shown
+            server_of("redis://a?wait=1&timeout=2").shown
+            == server_of("redis://a/?timeout=2&wait=1").shown
         )
 
     @given(_unreserved, st.text())
@@ -110,7 +115,7 @@ class TestShown:
         """Not even of a URL that is none."""
         assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
 
-    @pytest.mark.parametrize("open_", [parse_url, Store])
+    @pytest.mark.parametrize("open_", [parse_store_url, Store])
     @pytest.mark.parametrize(
         "url",
         [
@@ -140,6 +145,6 @@ class TestShown:
 
     def test_says_how_to_write_a_password(self) -> None:
         with pytest.raises(InvalidOption, match=r"'redis://host/0': must be a URL with '\?' in a"):
-            parse_url("redis://ada:se?cret@host/0")
-        assert parse_url("redis://ada:se%3Fcret@host/0").password == "se?cret"
-        assert parse_url("redis://h?prefix=a%40b", known={"prefix"}).options == {"prefix": "a@b"}
+            server_of("redis://ada:se?cret@host/0")
+        assert server_of("redis://ada:se%3Fcret@host/0").password == "se?cret"
+        assert parse_store_url("redis://h?prefix=a%40b").prefix == "a@b"
