@@ -121,8 +121,8 @@ def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
             "model",
             mapper.class_,
             f"a class with a column or hybrid {attribute!r} for the field {field.name!r}, but "
-            f"{what}: map it, name the columns it is computed from in needs={{{field.name!r}: (…)}}, or "
-            "leave it out",
+            f"{what}: map it, name the columns it is computed from in "
+            f"needs={{{field.name!r}: (…)}}, or omit it",
         )
     _check_has_sql(mapper, attribute, field)
 
@@ -143,8 +143,8 @@ def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
         "model",
         mapper.class_,
         f"a class with SQL for the hybrid {attribute!r} ({reason}): add "
-        f"@{attribute}.inplace.expression, or compute the field by needs={{{field.name!r}: (…)}} and "
-        f"compute={{{field.name!r}: function}}",
+        f"@{attribute}.inplace.expression, or compute the field by "
+        f"needs={{{field.name!r}: (…)}} and compute={{{field.name!r}: function}}",
     )
 
 
