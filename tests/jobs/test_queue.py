@@ -89,7 +89,7 @@ async def test_names_and_ids_that_could_control_a_terminal_are_refused(
 )
 def test_wrong_urls_are_refused(url: str) -> None:
     """When the queue is made, before anything is opened."""
-    with pytest.raises(InvalidOption, match="^(url|timeout)="):
+    with pytest.raises(InvalidOption, match=r"^(url|timeout)="):
         Queue("mail", url)
 
 
