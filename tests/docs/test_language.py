@@ -72,13 +72,7 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/howto/processes.md",
-    "docs/howto/production.md",
-    "docs/howto/testing.md",
-    "src/hasten/_cli",
     "src/hasten/errors.py",
-    "src/hasten/jobs",
-    "src/hasten/testing.py",
 }
 
 
