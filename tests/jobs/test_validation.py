@@ -272,7 +272,7 @@ class TestWrongData:
 
         job = await queue.add("unknown", attempts=3)
         async with Worker(queue):
-            why = r"this worker knows no task 'unknown' \(it knows: known\)"
+            why = r"this worker has no task 'unknown' \(its tasks: known\)"
             with pytest.raises(JobFailed, match=why):
                 await job.result(timeout=30)
             await (await known.enqueue()).result(timeout=30)
