@@ -42,8 +42,8 @@ NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change thos
 
 NOT_MADE_BY_USERS: Final = set(
     """
-    Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents SyncEnqueuer SyncJob
-    SyncQueue Task
+    Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents SyncCurrentLimit
+    SyncEnqueuer SyncJob SyncQueue Task
     """.split()
 )
 
@@ -52,11 +52,9 @@ FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.nothing Keep.age_ms
     Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
-    Limit.checks Limit.keeps Limit.rules_for Limit.rules_of Limit.is_settled Limit.is_concurrency
-    Limit.definition Limit.is_plain Limit.is_told Limit.is_plainest Limits.counters Limits.clock
-    MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now
-    MemoryStore.reset_now MemoryStore.block_now RateLimitMiddleware.take
-    RateLimitMiddleware.take_sync RateLimitMiddleware.take_missed RateLimitStats.of
+    Limit.checks Limit.counts Limit.definition Limit.policy_of Limit.rules_of Limits.clock
+    Limits.counters MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now
+    MemoryStore.peek_now MemoryStore.reset_now MemoryStore.block_now RateLimitStats.of
     """.split()
 )
 

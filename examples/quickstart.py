@@ -15,7 +15,7 @@ async def send_welcome(to: str) -> str:
 
 async def main() -> None:
     async with mail, Worker(mail):
-        job = await send_welcome.enqueue("ada@example.org")  # takes about 1 ms
+        job = await send_welcome.enqueue("ada@example.org")  # returns when it is stored
         print("queued as job", job.id)
         print(await job.result(timeout=10))
 

@@ -243,7 +243,7 @@ class Database:
     def _put(self, item: _Call[Any] | _Watch[Any]) -> None:
         with self._lock:
             if self._closed:
-                raise StoreUnavailable(self._name, "it has been closed")
+                raise StoreUnavailable(self._name, "the store is closed")
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._serve, name=f"hasten {self._name}", daemon=True
@@ -273,7 +273,7 @@ class Database:
                 elif self._tidy_at is not None and time.monotonic() >= self._tidy_at:
                     self._tidy_up()
                 self._look_for_others()
-        self._fail_watches(StoreUnavailable(self._name, "it has been closed"))
+        self._fail_watches(StoreUnavailable(self._name, "the store is closed"))
         self._disconnect()
         self._stop_watching()
 

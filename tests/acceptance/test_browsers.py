@@ -18,16 +18,13 @@ import httpx
 import pytest
 
 from hasten.jobs import Queue
-from tests.acceptance.web import CODINGS, EVENTS, WORDS
+from tests.acceptance.web import CODINGS, EVENTS
 from tests.patience import DEADLINE_SECONDS
 from tests.servers.programs import leave_out, program
 
 ROOT: Final = Path(__file__).parents[2]
 MAILS: Final = 300
 ANSWER: Final = f"/mails?state=delayed&limit={MAILS}"
-
-ZSTD_SKIPPABLE_FRAME: Final = "502a4d18"
-GZIP_WITH_A_NAME: Final = "1f8b0808"
 
 
 @pytest.fixture(scope="module")
@@ -216,10 +213,6 @@ class TestCurl:
     def test_gets_it_plain_where_it_offers_nothing(self, curl: Curl, demo: str) -> None:
         assert curl.get(demo + ANSWER) == Told(None, plain(demo + ANSWER))
 
-    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    def test_decodes_what_is_padded(self, curl: Curl, web: str, coding: str) -> None:
-        assert curl.get_in(coding, f"{web}/padded/{coding}") == Told(coding, WORDS)
-
 
 class TestChromium:
     @pytest.mark.parametrize("coding", CODINGS)
@@ -240,17 +233,3 @@ class TestChromium:
         with chromium.showing(f"{web}/listening/{coding}"):
             report(web, f"{coding}-{EVENTS}")
         assert sent(web, f"/events/{coding}")["used"] == coding
-
-    @pytest.mark.parametrize(
-        ("coding", "padding"), [("gzip", GZIP_WITH_A_NAME), ("zstd", ZSTD_SKIPPABLE_FRAME)]
-    )
-    def test_decodes_what_is_padded(
-        self, chromium: Chromium, web: str, coding: str, padding: str
-    ) -> None:
-        path = f"/padded/{coding}"
-        with chromium.showing(f"{web}/fetching?name=padded-{coding}&url={path}"):
-            assert report(web, f"padded-{coding}") == WORDS
-        seen = sent(web, path)
-        assert seen["used"] == coding
-        assert seen["body"] is not None
-        assert padding in seen["body"]

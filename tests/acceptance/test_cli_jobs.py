@@ -323,7 +323,7 @@ class TestWithoutAStore:
         """It has no file to look for; and what it cannot do is no traceback."""
         done = place.jobs("counts", "app", HASTEN_URL="redis://127.0.0.1:1/0")
         assert done.status == 1
-        assert done.err.startswith("hasten: redis://127.0.0.1:1/0: it cannot be reached: ")
+        assert done.err.startswith("hasten: redis://127.0.0.1:1/0: cannot connect: ")
         assert done.err.count("\n") == 1
 
     def test_an_existing_store_is_used_from_any_folder(

@@ -1,4 +1,4 @@
-"""What browsers visit: the demo in one coding only, padded answers, live events.
+"""What browsers visit: the demo in one coding only, live events.
 
 `uvicorn tests.acceptance.web:app` serves it. Of each answer /seen tells what was really sent, and
 what a page finds out it posts to /reports: so nobody has to trust what a browser says of itself.
@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.send_email.app import app as demo
-from hasten.compression import CompressionMiddleware, Padding
+from hasten.compression import CompressionMiddleware
 
 CODINGS: Final = ("zstd", "br", "gzip")
 
@@ -144,11 +144,6 @@ async def events(coding: str, request: Request) -> Response:
     return StreamingResponse(send(), media_type="text/event-stream")
 
 
-def padded(coding: str) -> Route:
-    padding = Middleware(CompressionMiddleware, encodings=[coding], breach=Padding(32))
-    return Route(f"/padded/{coding}", words, middleware=[padding])
-
-
 def live(coding: str) -> Route:
     compression = Middleware(CompressionMiddleware, encodings=[coding])
     return Route(f"/events/{coding}", partial(events, coding), middleware=[compression])
@@ -167,7 +162,6 @@ app = Starlette(
         Route("/fetching", fetching),
         Route("/listening/{coding}", listening),
         Route("/words", words),
-        *map(padded, CODINGS),
         *map(live, CODINGS),
         *(Mount(f"/demo/{coding}", Only(demo, coding)) for coding in CODINGS),
     ],

@@ -37,7 +37,6 @@ PHRASES: Final = {
     r"cannot be meant": "is invalid",
     r"is known of": "is stored about",
     r"stands? between": "is in front of",
-    r"stands? beside": "is next to",
     r"stands? in for": "replaces",
     r"harms? requests": "blocks requests",
     r"who (asks|sends|waits|goes|went|is refused|was refused)": "a client that …",
@@ -73,17 +72,10 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/explanation/benchmarks.md",
     "docs/explanation/compression.md",
-    "docs/explanation/internals.md",
-    "docs/explanation/limits.md",
-    "docs/explanation/wire-format.md",
     "docs/howto/compression.md",
     "docs/howto/fields.md",
     "docs/howto/pages.md",
-    "docs/howto/rate-limits.md",
-    "docs/howto/redis.md",
-    "docs/howto/retries.md",
 }
 
 

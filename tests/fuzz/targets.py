@@ -28,8 +28,8 @@ from hasten.jobs._options import decode_options, read_keep_logs
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
 from hasten.pagination._cursor import Cursor, SigningKeys, _mac, _to_base64
-from hasten.ratelimit._addresses import Addresses
-from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._http.addresses import Addresses
+from hasten.ratelimit._http.proxies import Proxies
 from hasten.ratelimit._rates import parse_rates
 
 Target = Callable[[bytes], None]

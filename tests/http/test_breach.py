@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.http import expect
-from tests.http.bodies import ORDERS, orders
+from tests.http.bodies import ORDERS
 from tests.http.client import Headers, Response
 from tests.http.hosts import Answer
 from tests.http.site import Site, behaviour
@@ -68,30 +68,3 @@ async def test_a_site_can_be_trusted_or_distrusted(site: Site) -> None:
     assert await is_coded(site, [COOKIE, SAME_SITE])
     assert not await is_coded(site, [COOKIE, SAME_SITE], breach=Guard(same_site=True))
     assert await is_coded(site, [COOKIE, CROSS_SITE], breach="off")
-
-
-@behaviour(codings=("gzip", "zstd"), once=True)
-async def test_padding_hides_the_length(site: Site) -> None:
-    """The same body has the same length, so that asking again tells nothing more.
-
-    Brotli has no room for padding.
-    """
-    from hasten.compression import Padding
-
-    padded: list[int] = []
-    unpadded: list[int] = []
-    for count in range(100, 120):
-        body = orders(count)
-        for lengths, breach in ((padded, Padding(32)), (unpadded, "off")):
-            client = site.serve(Answer(body), breach=breach)
-            first, second = await client.get(site.coding), await client.get(site.coding)
-            expect.coded(first, site.coding, body)
-            lengths.append(wire_size(first))
-            assert wire_size(second) == wire_size(first)
-    added = {more - fewer for more, fewer in zip(padded, unpadded, strict=True)}
-    assert len(added) > 3
-    assert min(added) >= 0
-
-
-def wire_size(response: Response) -> int:
-    return len(response.body) + sum(len(name) + len(value) for name, value in response.headers)

@@ -17,7 +17,6 @@ from hasten.compression import (
     CompressionCache,
     CompressionEvent,
     CompressionMiddleware,
-    Padding,
     Skipped,
 )
 from hasten.compression import _cache as cache_module
@@ -136,14 +135,6 @@ class TestWhatIsKept:
         await site.get()
         await site.get(headers=[(b"authorization", b"Bearer x")])
         assert site.cached == [False, False]
-
-    async def test_padding_is_added_to_what_is_kept(self) -> None:
-        bare, padded = Site(), Site(breach=Padding(32))
-        [first, second] = [await padded.get(), await padded.get()]
-        assert first == second
-        assert len((await bare.get()).body) < len(first.body)
-        expect.coded(second, "gzip", ORDERS)
-        assert padded.cached == [False, True]
 
 
 class TestApart:

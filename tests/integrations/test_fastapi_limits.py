@@ -175,8 +175,8 @@ async def test_without_the_middleware_it_says_so() -> None:
 
 
 @pytest.mark.parametrize("option", ["path", "methods", "per"])
-def test_the_route_says_what_it_is_for(option: str) -> None:
-    with pytest.raises(InvalidOption, match=f"^{option}=.*must be the route to say that"):
+def test_an_option_that_the_route_determines_is_refused(option: str) -> None:
+    with pytest.raises(InvalidOption, match=f"^{option}=.*which determines it"):
         RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 

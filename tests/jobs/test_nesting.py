@@ -16,8 +16,8 @@ from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
 from hasten.jobs._options import Options, decode_options
 from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
-from hasten.ratelimit._addresses import Addresses
-from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._http.addresses import Addresses
+from hasten.ratelimit._http.proxies import Proxies
 from tests.servers.redis import shared_redis
 
 DEEP = "[" * 100_000 + "]" * 100_000

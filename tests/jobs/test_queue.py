@@ -294,7 +294,7 @@ class TestOpening:
         await asyncio.sleep(0.05)  # no event tells that it waits
         await queue.aclose()
         async with asyncio.timeout(DEADLINE_SECONDS):
-            with pytest.raises(StoreUnavailable, match="it has been closed"):
+            with pytest.raises(StoreUnavailable, match="the store is closed"):
                 await waiting
 
     async def test_a_queue_in_memory_is_gone_with_its_last_user(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hasten import Store
+from hasten.errors import StoreError
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
 from hasten.ratelimit._counter_store import (
@@ -19,8 +20,9 @@ from hasten.ratelimit._counter_store import (
     Settlement,
     is_denied,
 )
+from hasten.ratelimit._resilient_store import ResilientStore
 from hasten.ratelimit._stores import MemoryStore, StorePart
-from hasten.ratelimit._stores.asking import AskingStore
+from hasten.ratelimit._stores.remote import RemoteStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 
@@ -73,7 +75,7 @@ def _open(kind: str, place: Path, clock: Clock | None) -> CounterStore:
     return counter_store("memory://" if kind == "memory" else url_of(kind, place), clock=clock)
 
 
-def counter_store(url: str, *, clock: Clock | None = None) -> MemoryStore | AskingStore:
+def counter_store(url: str, *, clock: Clock | None = None) -> MemoryStore | RemoteStore:
     """Where limits count in a store of this URL."""
     return StorePart(Store(url, clock=clock)).counters
 
@@ -98,6 +100,22 @@ def client_of(kind: str) -> Any:
 def prefix_of(place: Path) -> str:
     """What no other test's keys begin with, and the same for the same place."""
     return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+
+
+class WatchedStore(ResilientStore):
+    """A resilient store that counts what it does."""
+
+    errors = 0
+    """Calls of the store that failed."""
+    hits_without_store = 0
+
+    def _failed(self, error: StoreError, call: int) -> None:
+        self.errors += 1
+        super()._failed(error, call)
+
+    def _without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+        self.hits_without_store += 1
+        return super()._without_store(groups)
 
 
 class Oracle:

@@ -39,7 +39,6 @@ checks = st.builds(
     block_us=st.sampled_from([0, 0, 0, SECOND // 2, 3 * SECOND]),
     forced=st.sampled_from([False] * 7 + [True]),
     shadow=st.sampled_from([False] * 5 + [True]),
-    processes=st.just(0),
     on_error=st.just("local"),
 )
 

@@ -263,12 +263,12 @@ class TestRoutes:
         patterns += [urls.path("class", Free.as_view()), urls.path("ok", view)]
         monkeypatch.setattr(urls, "resolve", partial_resolve(urls, patterns))
         app = RateLimitMiddleware(served, limits=ONE)
-        plans: Any = app._plans
+        planner: Any = app._planner
         for path, is_free in (("/free", True), ("/class", True), ("/ok", False), ("/no", False)):
             scope = {
                 "type": "http", "path": path, "root_path": "", "method": "GET", "headers": [],
             }  # fmt: skip
-            assert (plans.of_request(scope) is None) is is_free, path
+            assert (planner.plan_of(scope) is None) is is_free, path
 
 
 def partial_resolve(urls: Any, patterns: list[Any]) -> Callable[[str], Any]:

@@ -14,13 +14,12 @@ import pytest
 from hasten._timeouts import LoopTimeout, done_within
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit import Limiter
-from hasten.ratelimit._breaker import FAILURES
+from hasten.ratelimit._circuit_breaker import FAILURES
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, digest
-from hasten.ratelimit._fallback import Guard
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import Clock, Oracle, counter_store, url_of
+from tests.ratelimit.stores import Clock, Oracle, WatchedStore, counter_store, url_of
 from tests.servers.redis import RedisServer
 
 CHECK = Check("api", digest("ada"), rule_of(Rate(1000, 3600)))
@@ -49,14 +48,15 @@ async def test_an_event_loop_that_is_always_late_blames_no_store(
     kind: str, clients: int, lateness: float, tmp_path: Path
 ) -> None:
     """Many requests are under way, and an answer needs turns to reach the one it is for."""
-    limiter = Limiter("1000000/h", name="limiter", store=url_of(kind, tmp_path), store_timeout=0.05)
-    guard = limiter._guard
+    limiter = Limiter("1000000/h", name="limiter", store=url_of(kind, tmp_path))
+    counters = limiter._counters.counters
+    resilient = limiter._store = WatchedStore(counters, store_timeout=0.05)
     await limiter.hit("ada")
-    before = guard.counts.errors  # opening a file may take its time
+    before = resilient.errors  # opening a file may take its time
     async with late(lateness):
         for _ in range(2):
             await asyncio.gather(*(limiter.hit(f"client {number}") for number in range(clients)))
-    assert guard.counts.errors == before
+    assert resilient.errors == before
     await limiter.aclose()
 
 
@@ -68,10 +68,10 @@ async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
             return await super().hit(groups)
 
     store: Any = Slow(Clock())
-    guard = Guard(store, store_timeout=0.02)
+    resilient = WatchedStore(store, store_timeout=0.02)
     async with late(0.04):
-        await guard.hit([[CHECK]])
-    assert guard.counts.errors == 0
+        await resilient.hit([[CHECK]])
+    assert resilient.errors == 0
 
 
 async def test_a_timeout_ends_all_the_same() -> None:
@@ -117,17 +117,17 @@ def server(tmp_path: Path) -> Any:
 async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
     """However many requests are under way in it."""
     store = counter_store(server.url)
-    guard = Guard(store, store_timeout=0.2)
-    await guard.hit([[CHECK]])
+    resilient = WatchedStore(store, store_timeout=0.2)
+    await resilient.hit([[CHECK]])
     server.pause()
     asking = []
     for _ in range(3 * FAILURES):
-        asking += [asyncio.ensure_future(guard.hit([[CHECK]])) for _ in range(10)]
+        asking += [asyncio.ensure_future(resilient.hit([[CHECK]])) for _ in range(10)]
         await asyncio.sleep(0)
     answers = await asyncio.gather(*asking)
     assert all(outcome.ok for [[outcome]] in answers)
-    assert guard.counts.errors == len(asking)
-    assert not guard.is_away
+    assert resilient.errors == len(asking)
+    assert not resilient.is_unavailable
     server.go_on()
 
     async def is_up_to_date() -> bool:
@@ -135,7 +135,7 @@ async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
         return outcome.remaining == 999 - len(asking)
 
     await until(is_up_to_date)  # what came late is charged
-    await guard.finish()
+    await resilient.finish()
 
 
 async def test_a_store_that_comes_and_goes_does_not_fill_the_log(
@@ -143,20 +143,22 @@ async def test_a_store_that_comes_and_goes_does_not_fill_the_log(
 ) -> None:
     clock = Clock()
     store: Any = Moody(clock)
-    guard = Guard(store, clock=clock)
+    resilient = WatchedStore(store, clock=clock)
 
     async def is_back() -> bool:
         clock.advance(1)
-        await guard.hit([[CHECK]])
-        return not guard.is_away
+        await resilient.hit([[CHECK]])
+        return not resilient.is_unavailable
 
     for _ in range(5):
         store.fails = True
-        while not guard.is_away:
-            await guard.hit([[CHECK]])
+        while not resilient.is_unavailable:
+            await resilient.hit([[CHECK]])
         store.fails = False
         await until(is_back)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
-    assert lines[0].startswith("limits are kept without their store until it answers again: ")
-    assert lines[1] == "the store of limits answers again"
+    assert lines[0].startswith(
+        "store of limits unavailable, continuing without it until it responds: "
+    )
+    assert lines[1] == "store of limits available again"

@@ -77,24 +77,6 @@ class TestLimiter:
             await limiter.aclose()
             await limiter.aclose()
 
-    async def test_it_may_count_approximately(self, tmp_path: Path) -> None:
-        url = f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
-        limiters = [
-            Limiter(
-                "100/h",
-                name="limiter",
-                store=url,
-                approximate=True,
-                processes=2,
-                store_timeout=PATIENCE,
-            )
-            for _ in range(2)
-        ]
-        passed = [await limiter.hit("ada") for _ in range(60) for limiter in limiters]
-        assert sum(map(bool, passed)) <= 100
-        for limiter in limiters:
-            await limiter.aclose()
-
     async def test_many_keys_are_no_burden(self) -> None:
         limiter = Limiter("1/h", name="limiter")
         for number in range(11_000):

@@ -67,19 +67,6 @@ async def test_a_limiter_waits_by_its_clock(algorithm: Any) -> None:
     assert await waiting
 
 
-async def test_a_limit_of_several_processes_goes_by_the_clock(tmp_path: Path) -> None:
-    clock = ManualClock()
-    store = Store(url_of("sqlite", tmp_path), clock=clock)
-    limiter = Limiter(
-        "20/h", name="limiter", approximate=True, processes=2, store=store, store_timeout=10
-    )
-    assert [(await limiter.hit("ada")).ok for _ in range(21)] == [*[True] * 20, False]
-    clock.advance(3600)
-    assert await limiter.hit("ada")
-    await limiter.aclose()
-    await store.aclose()
-
-
 async def test_a_limit_of_concurrency_ends_leases_by_the_clock(kind: str, tmp_path: Path) -> None:
     clock = ManualClock()
     store = Store(store_url(kind, tmp_path), clock=clock)

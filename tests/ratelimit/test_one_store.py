@@ -37,8 +37,8 @@ async def test_two_middlewares_and_a_limiter_count_together_by_name(
         assert (await sites[1].ask()).status == 200
         assert [(await limiter.hit(PEER)).ok for _ in range(2)] == [True, False]
         assert (await sites[0].ask()).status == 429
-        roots = {id(site.middleware[0].guard.root) for site in sites}
-        assert roots == {id(limiter._guard.root)}  # the same connections
+        roots = {id(site.middleware[0].enforcer.store.root) for site in sites}
+        assert roots == {id(limiter._store.root)}  # the same connections
 
 
 async def test_a_store_that_was_closed_opens_again(kind: str, tmp_path: Path) -> None:
@@ -49,17 +49,21 @@ async def test_a_store_that_was_closed_opens_again(kind: str, tmp_path: Path) ->
         decision = await limiter.hit("ada")
         assert (decision.ok, decision.remaining) == (True, left)
         await store.aclose()
-    root: Any = limiter._guard.root
+    root: Any = limiter._store.root
     if kind != "memory":
         assert (await limiter.hit("ada")).ok
         await store.aclose()  # what was opened again is known to the store
-        assert root._database._held is None if kind == "sqlite" else root._server._held is None
+        assert (
+            root._database._connection is None
+            if kind == "sqlite"
+            else root._server._connection is None
+        )
 
 
 async def test_who_makes_a_store_closes_it(tmp_path: Path) -> None:
     def is_open(limiter: Limiter) -> bool:
-        root: Any = limiter._guard.root
-        return root._database._held is not None
+        root: Any = limiter._store.root
+        return root._database._connection is not None
 
     store = Store(url_of("sqlite", tmp_path))
     async with Limiter("3/h", name="a", store=store, store_timeout=10) as limiter:
@@ -95,30 +99,19 @@ async def test_limits_of_a_middleware_are_closed_by_who_made_them(tmp_path: Path
     assert (await site.ask()).status == 200
     await site.close()
     root: Any = limits.counters
-    assert root._database._held is not None
+    assert root._database._connection is not None
     async with limits:
         await limits.reset("api", PEER)
-    assert root._database._held is None
+    assert root._database._connection is None
 
 
 async def test_a_middleware_closes_what_it_made_for_a_url(tmp_path: Path) -> None:
     site = Served("asgi", limits=[Limit("2/h")], store=url_of("sqlite", tmp_path), store_timeout=10)
     async with site.middleware[0] as middleware:
         assert (await site.ask()).status == 200
-        root: Any = middleware.guard.root
-        assert root._database._held is not None
-    assert root._database._held is None
-
-
-async def test_what_was_taken_ahead_is_given_back_before_a_store_closes(tmp_path: Path) -> None:
-    store = Store(url_of("sqlite", tmp_path))
-    limiter = Limiter("100/h", name="api", store=store, approximate=True, store_timeout=10)
-    for _ in range(3):
-        assert await limiter.hit("ada")
-    await store.aclose()
-    exact = Limiter("100/h", name="api", store=store, store_timeout=10)
-    assert (await exact.peek("ada")).remaining == 97
-    await store.aclose()
+        root: Any = middleware.enforcer.store.root
+        assert root._database._connection is not None
+    assert root._database._connection is None
 
 
 async def test_the_prefix_of_a_store_comes_before_that_of_limits(tmp_path: Path) -> None:

@@ -12,13 +12,20 @@ from hasten import Store
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware, limit
 from hasten.ratelimit._counter_store import Check, OnStoreError, digest
-from hasten.ratelimit._denials import TRUSTED_US
-from hasten.ratelimit._fallback import Guard
+from hasten.ratelimit._denial_cache import TRUSTED_US
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import rule_of
 from hasten.testing import ManualClock
 from tests.ratelimit.sites import FRAMEWORKS, PEER, Served
-from tests.ratelimit.stores import SECOND, Clock, client_of, open_for_test, prefix_of, url_of
+from tests.ratelimit.stores import (
+    SECOND,
+    Clock,
+    WatchedStore,
+    client_of,
+    open_for_test,
+    prefix_of,
+    url_of,
+)
 from tests.ratelimit.test_late import Moody
 
 
@@ -47,13 +54,12 @@ async def test_a_client_is_let_go_by_the_name_of_the_limit(kind: str, tmp_path: 
     await site.close()
 
 
-@pytest.mark.parametrize("approximate", [False, True])
 @pytest.mark.parametrize("shared", ["sqlite", "redis"])
 async def test_other_processes_hear_of_it_within_a_second(
-    shared: str, approximate: bool, tmp_path: Path, clock: Clock
+    shared: str, tmp_path: Path, clock: Clock
 ) -> None:
-    """They refuse from memory what they know, also of portions that they have taken."""
-    limits = [Limit("40/h", approximate=approximate, name="api")]
+    """Until then they repeat a denial from memory."""
+    limits = [Limit("40/h", name="api")]
     async with (
         open_for_test(shared, tmp_path, clock) as store,
         open_for_test(shared, tmp_path, clock) as elsewhere,
@@ -61,33 +67,33 @@ async def test_other_processes_hear_of_it_within_a_second(
         site = Served("asgi", limits=limits, store=store, processes=2)
         statuses = await site.statuses(41)
         assert statuses == [200] * 40 + [429]
-        guard = site.middleware[0].guard
+        resilient = site.middleware[0].enforcer.store
         await Limits(limits, store=elsewhere).reset("api", PEER)
-        asked = guard.counts.asked
+        asked = resilient._calls
         assert (await site.ask()).status == 429
-        assert guard.counts.asked == asked
+        assert resilient._calls == asked
         clock.advance(1)
         assert (await site.ask()).status == 200
         assert (await site.ask()).status == 200
 
 
 @pytest.mark.parametrize("on_error", ["local", "allow", "deny"])
-async def test_what_is_denied_stays_denied_while_the_store_is_away(
+async def test_what_is_denied_stays_denied_while_the_store_is_unavailable(
     on_error: OnStoreError, clock: Clock
 ) -> None:
     """Though nobody can be asked whether it was reset."""
     store: Any = Moody(clock)
-    guard = Guard(store, clock=clock)
+    resilient = WatchedStore(store, clock=clock)
     check = Check("api", digest("ada"), rule_of(Rate(1, 3600)), on_error=on_error)
-    assert [(await guard.hit([[check]]))[0][0].ok for _ in range(2)] == [True, False]
+    assert [(await resilient.hit([[check]]))[0][0].ok for _ in range(2)] == [True, False]
     store.fails = True
     for _ in range(9):
         clock.advance(2 * TRUSTED_US / SECOND)
-        [[outcome]] = await guard.hit([[check]])
+        [[outcome]] = await resilient.hit([[check]])
         assert (outcome.ok, outcome.unavailable) == (False, False)
-    assert guard.is_away
+    assert resilient.is_unavailable
     clock.advance(3600)
-    assert (await guard.hit([[check]]))[0][0].ok is (on_error != "deny")
+    assert (await resilient.hit([[check]]))[0][0].ok is (on_error != "deny")
 
 
 async def test_what_a_key_is_depends_on_the_limit() -> None:
@@ -149,20 +155,22 @@ async def test_what_cannot_be_reset_is_refused_with_what_is_missing() -> None:
     limits = Limits([Limit("5/h"), Limit(lambda request: "1/h", name="plan")])
     with pytest.raises(InvalidOption, match=r"name='6-in-1hr'.*'5-in-1hr'.*'of a route'"):
         await limits.reset("6-in-1hr", PEER)
-    with pytest.raises(InvalidOption, match="key=None: must be what the limit '5-in-1hr' counts"):
+    with pytest.raises(InvalidOption, match="the key of the client in the limit '5-in-1hr'"):
         await limits.reset("5-in-1hr")
     with pytest.raises(InvalidOption, match="rate=None: must be the rate of this client"):
         await limits.reset("plan", PEER)
     with pytest.raises(InvalidOption, match="rate='many'"):
         await limits.reset("plan", PEER, rate="many")
     for option in ({"store": "memory://"}, {"ipv6_prefix": 64}, {"store_timeout": 1}):
-        with pytest.raises(InvalidOption, match=r"beside Limits\(…\), which has it"):
+        with pytest.raises(
+            InvalidOption, match=r"cannot be combined with Limits\(…\), which includes"
+        ):
             RateLimitMiddleware(None, limits=limits, **option)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="limits"):
         Limits(Limit("5/h"))  # type: ignore[arg-type]
 
 
-async def test_a_store_that_is_away_cannot_be_reset() -> None:
+async def test_a_store_that_is_unavailable_cannot_be_reset() -> None:
     limits = Limits([Limit("5/h")], store="redis://127.0.0.1:1/0?timeout=0.2", store_timeout=1)
     with pytest.raises(StoreUnavailable):
         await limits.reset("5-in-1hr", PEER)
@@ -181,9 +189,7 @@ def test_without_an_event_loop(tmp_path: Path) -> None:
 
 async def test_reset_of_a_test_clears_every_store(kind: str, tmp_path: Path) -> None:
     clock = ManualClock()
-    limits: Sequence[Limit] = [
-        Limit("1/h", block_for=7200), Limit("40/h", name="portions", approximate=True),
-    ]  # fmt: skip
+    limits: Sequence[Limit] = [Limit("1/h", block_for=7200), Limit("40/h", name="second")]
     store = Store(url(kind, tmp_path), clock=clock)
     site = Served("asgi", limits=limits, store=store, store_timeout=10, processes=2)
     for _ in range(2):
@@ -206,10 +212,10 @@ async def test_it_clears_nothing_that_has_another_prefix(tmp_path: Path) -> None
             store_timeout=10,
         )
         check = Check("api", digest("ada"), rule_of(Rate(1, 3600)))
-        await middleware.guard.hit([[check]])
+        await middleware.enforcer.store.hit([[check]])
         await middleware.reset()
         assert client.get(f"{prefix}:other") == b"kept"
-        assert (await middleware.guard.hit([[check]]))[0][0].ok
+        assert (await middleware.enforcer.store.hit([[check]]))[0][0].ok
         await middleware.aclose()
 
 

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit._definitions import LimitKey
+from hasten.ratelimit._http.limit import LimitKey
 from tests.http.client import App, Client, Receive, Response, Scope, Send
 from tests.http.hosts import django_app, untyped
 

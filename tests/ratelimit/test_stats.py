@@ -125,5 +125,5 @@ def test_on_decision_cannot_wait() -> None:
         async def __call__(self, decision: Decision) -> None: ...
 
     for wrong in (on_decision, Called()):
-        with pytest.raises(InvalidOption, match=r"^on_decision=.*without async"):
+        with pytest.raises(InvalidOption, match=r"^on_decision=.*not async"):
             RateLimitMiddleware(None, on_decision=wrong)  # type: ignore[arg-type]

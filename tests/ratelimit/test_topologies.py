@@ -10,11 +10,10 @@ import pytest
 
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, digest
-from hasten.ratelimit._fallback import Guard
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import rule_of
 from tests.ratelimit.eventually import until
-from tests.ratelimit.stores import Clock, counter_store, prefix_of, url_of
+from tests.ratelimit.stores import Clock, WatchedStore, counter_store, prefix_of, url_of
 from tests.servers.topologies import SentinelPair, shared_cluster
 
 
@@ -31,29 +30,29 @@ def sentinels(tmp_path: Path) -> Iterator[SentinelPair]:
 
 async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> None:
     clock = Clock()
-    guard = Guard(counter_store(sentinels.url), clock=clock, store_timeout=1.0)
+    resilient = WatchedStore(counter_store(sentinels.url), clock=clock, store_timeout=1.0)
     for _ in range(5):
-        [[outcome]] = await guard.hit([[check(5)]])
+        [[outcome]] = await resilient.hit([[check(5)]])
         assert outcome.ok
     with sentinels.master.client() as client:
         assert client.wait(1, 5_000) == 1  # the replica has it, too
     failing = asyncio.ensure_future(asyncio.to_thread(sentinels.fail_over))
     while not failing.done():
-        [[outcome]] = await guard.hit([[check(10**6, "asking")]])
+        [[outcome]] = await resilient.hit([[check(10**6, "asking")]])
         assert outcome.ok
         await asyncio.sleep(0.01)
     await failing
 
     async def is_back() -> bool:
         clock.advance(1)
-        await guard.hit([[check(10**6, "asking")]])
-        return not guard.is_away and guard.counts.asked > asked
+        await resilient.hit([[check(10**6, "asking")]])
+        return not resilient.is_unavailable and resilient._calls > asked
 
-    asked = guard.counts.asked
+    asked = resilient._calls
     await until(is_back)
-    [[outcome]] = await guard.hit([[check(5)]])
+    [[outcome]] = await resilient.hit([[check(5)]])
     assert not outcome.ok  # what was counted there is known here
-    await guard.finish()
+    await resilient.finish()
 
 
 async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_path: Path) -> None:

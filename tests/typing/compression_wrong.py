@@ -11,7 +11,6 @@ from hasten.compression import (
     CompressionStats,
     DecompressionMiddleware,
     Guard,
-    Padding,
     Precompressed,
     Skipped,
     no_compression,
@@ -33,7 +32,6 @@ CompressionMiddleware(app, on_event=lambda: None)  # type: ignore[arg-type, misc
 app.add_middleware(CompressionMiddleware, minimumsize=500)  # type: ignore[call-arg]
 DecompressionMiddleware(app, max_ratio=0.5)  # type: ignore[arg-type]
 Guard(trusted_origins=None)  # type: ignore[arg-type]
-Padding(1.5)  # type: ignore[arg-type]
 Precompressed(app)  # type: ignore[call-arg]
 Skipped("because")  # type: ignore[arg-type]
 CompressionCache(None)  # type: ignore[arg-type]

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression._breach import Guard, Padding
-from hasten.compression._codecs import available
-from hasten.compression._negotiation import Coding
+from hasten.compression._breach import Guard
 from hasten.errors import InvalidOption
-from tests.http.codings import decode
 
 COOKIE = {"cookie": "session=1", "host": "example.org"}
 CROSS = {**COOKIE, "sec-fetch-site": "cross-site"}
@@ -208,48 +202,3 @@ def test_any_headers_are_understood(headers: dict[bytes, bytes]) -> None:
     for guard in (Guard(), TRUSTING, Guard(same_site=True)):
         assert guard._is_foreign({b"cookie": b"a=b", **headers}) in {True, False}
         assert not guard._is_foreign(headers)
-
-
-class TestPadding:
-    @given(st.binary(max_size=500), st.integers(1, 1024), st.sampled_from([6, None]))
-    def test_of_gzip_is_read_by_everybody(
-        self, body: bytes, max_bytes: int, level: int | None
-    ) -> None:
-        levels = {} if level is None else {Coding.GZIP: level}
-        codec = available([Coding.GZIP], levels)[Coding.GZIP]
-        coded = codec.compress(body, codec.effort.fastest)
-        padded = Padding(max_bytes)._pad("gzip", coded, body)
-        assert 1 <= len(padded) - len(coded) <= max_bytes
-        assert gzip.decompress(padded) == body
-        assert decode("gzip", padded) == body
-        assert zlib.decompressobj(31).decompress(padded) == body
-
-    @given(st.binary(max_size=500), st.integers(1, 1024))
-    def test_of_zstd_is_read_by_everybody(self, body: bytes, max_bytes: int) -> None:
-        coded = available([Coding.ZSTD], {})[Coding.ZSTD].compress(body, 3)
-        padded = Padding(max_bytes)._pad("zstd", coded, body)
-        assert 1 <= len(padded) - len(coded) - 8 <= max_bytes
-        # A frame of content first: some versions of Chromium take any other for the end.
-        assert padded[:4] == b"\x28\xb5\x2f\xfd"
-        assert padded.startswith(coded)
-        assert decode("zstd", padded) == body
-
-    @pytest.mark.parametrize("coding", ["br", "deflate", "dcz"])
-    def test_leaves_other_codings(self, coding: str) -> None:
-        assert Padding()._pad(coding, b"coded", b"body") == b"coded"
-
-    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    def test_depends_on_the_content_alone(self, coding: str) -> None:
-        bodies = [b"%d" % number for number in range(300)]
-        coded = gzip.compress(b"some body", mtime=0)
-        once = [len(Padding(32)._pad(coding, coded, body)) for body in bodies]
-        again = [len(Padding(32)._pad(coding, coded, body)) for body in bodies]
-        assert once == again
-        assert len(set(once)) == 32
-
-    @pytest.mark.parametrize("max_size", [0, -1, 1025, "2kb", "x", 1.5, None])
-    def test_is_bounded(self, max_size: int) -> None:
-        with pytest.raises(InvalidOption) as caught:
-            Padding(max_size)
-        assert caught.value.option == "max_size"
-        assert caught.value.value == max_size

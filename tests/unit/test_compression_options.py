@@ -23,13 +23,12 @@ from hasten.compression import (
     Dictionaries,
     ETagPolicy,
     Guard,
-    Padding,
     Precompressed,
 )
 from hasten.compression._negotiation import Coding
 from hasten.compression._options import (
-    to_breach,
     to_codings,
+    to_guard,
     to_levels,
 )
 from hasten.errors import InvalidOption
@@ -72,9 +71,7 @@ class TestCompressionMiddleware:
             *bad(
                 "breach",
                 [
-                    "on", "", None, True, 32, (), [], (Guard(),), (Guard(), Guard()),
-                    (Padding(), Padding()), (Guard(), Padding(), Padding()), ("guard", Padding()),
-                    Guard, Padding,
+                    "on", "", None, True, 32, (), [], (Guard(),), Guard,
                 ],
             ),
             *bad("level", [-1, 0, 10, 5.0, None, "fast", "", ["zstd"], True]),
@@ -172,10 +169,6 @@ class TestCompressionMiddleware:
             {"threads": 1, "max_streams": 0},
             {"etag": "suffix", "breach": "off"},
             {"breach": Guard(same_site=True)},
-            {"breach": Padding(1)},
-            {"breach": (Padding(1024), Guard())},
-            {"breach": [Guard(), Padding()]},
-            {"breach": Padding("1kb")},
             {"cache": CompressionCache(0), "dictionaries": Dictionaries([])},
             {"stats": CompressionStats(), "on_event": print},
         ],
@@ -239,7 +232,6 @@ class TestReprs:
             repr(CompressionCache("1kb")): "<CompressionCache 0 bodies, 0 of 1,024 bytes>",
             repr(Dictionaries(["/a", "/b*"])): "<Dictionaries /a, /b*: 0 responses, 0 bytes>",
             repr(CompressionStats()): "<CompressionStats compressed={} skipped={}>",
-            repr(Padding("1kb")): "Padding(max_size='1kb')",
             repr(Precompressed(app, "/srv/x", encodings=["br"])): "<Precompressed /srv/x: br>",
         }
         assert list(shown) == list(shown.values())
@@ -303,9 +295,7 @@ class TestTheOthers:
         assert to_levels(9, codings) == {"zstd": 9, "gzip": 9}
 
     def test_breach(self) -> None:
-        guard, padding = Guard(same_site=True), Padding(5)
-        assert to_breach("guard") == (Guard(), None)
-        assert to_breach("off") == (None, None)
-        assert to_breach(guard) == (guard, None)
-        assert to_breach(padding) == (None, padding)
-        assert to_breach((guard, padding)) == to_breach([padding, guard]) == (guard, padding)
+        guard = Guard(same_site=True)
+        assert to_guard("guard") == Guard()
+        assert to_guard("off") is None
+        assert to_guard(guard) is guard

@@ -141,8 +141,8 @@ MESSAGES = [
         "redis://a: it hung up; the operation may or may not have been applied",
     ),
     (
-        StoreTimeout("redis://a", "it did not answer within 5 s"),
-        "redis://a: it did not answer within 5 s; the operation may or may not have been applied",
+        StoreTimeout("redis://a", "no response within 5 s"),
+        "redis://a: no response within 5 s; the operation may or may not have been applied",
     ),
     (
         AddedInPart(StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
@@ -191,7 +191,7 @@ OUTSIDE: Final = {
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",
     "hasten.jobs._processes._NotStarted": "ends an attempt to begin",
-    "hasten.ratelimit._middleware._FunctionFailed": "turned into a refusal",
+    "hasten.ratelimit._http.request_checks.FunctionFailed": "turned into a refusal",
     # Advice.
     "hasten.errors.PaginationWarning": "a warning",
 }

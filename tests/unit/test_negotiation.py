@@ -80,7 +80,7 @@ class TestChoose:
         assert " ".join(choose(header, OFFER).codings) == codings
 
     @pytest.mark.parametrize(
-        ("header", "refuses", "cannot_be_met"),
+        ("header", "refuses", "accepts_nothing"),
         [
             ("gzip", False, False),
             ("identity;q=0", True, True),
@@ -94,11 +94,11 @@ class TestChoose:
         ],
     )
     def test_knows_who_takes_nothing_plain(
-        self, header: str, *, refuses: bool, cannot_be_met: bool
+        self, header: str, *, refuses: bool, accepts_nothing: bool
     ) -> None:
         wishes = choose(header, OFFER)
         assert wishes.refuses_identity is refuses
-        assert wishes.cannot_be_met is cannot_be_met
+        assert wishes.accepts_nothing is accepts_nothing
 
     @pytest.mark.parametrize("offer", [OFFER, OFFER[::-1], (Coding.GZIP,), ()])
     def test_leaves_ties_to_the_offer(self, offer: tuple[Coding, ...]) -> None:

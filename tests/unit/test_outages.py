@@ -28,7 +28,7 @@ def outage(monotonic: Monotonic, caplog: pytest.LogCaptureFixture) -> Outage:
     return Outage("redis://here", monotonic)
 
 
-DOWN = StoreUnavailable("redis://here", "it cannot be reached")
+DOWN = StoreUnavailable("redis://here", "cannot connect")
 
 
 def test_an_outage_is_logged_once_and_its_end_with_a_count(
@@ -57,7 +57,7 @@ def test_a_long_outage_is_logged_again_each_minute(
     assert len(caplog.records) == 3
     assert caplog.messages[1] == (
         f"store unavailable for {REMIND_SECONDS:.0f} s (failed calls: 61), retrying: "
-        "cannot settle jobs of queue a: redis://here: it cannot be reached"
+        "cannot settle jobs of queue a: redis://here: cannot connect"
     )
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hasten._problems import MAX_ACCEPT_CHARS, prefers_text, refusal
 from hasten.errors import InvalidOption
-from hasten.ratelimit._addresses import Addresses
-from hasten.ratelimit._fields import Fields, Policy, State
+from hasten.ratelimit._http.addresses import Addresses
+from hasten.ratelimit._http.policy_headers import HeaderWriter, Policy, PolicyState
 
 TEXT = "text/plain; charset=utf-8"
 PROBLEM = "application/problem+json"
@@ -62,17 +62,17 @@ def test_an_ipv6_prefix_must_be_a_whole_number(prefix: Any) -> None:
 @pytest.mark.parametrize("families", [True, None, 5, "legacy", ["draft-9"], [["legacy"]]])
 def test_families_of_headers_must_be_a_list_of_known_names(families: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^headers="):
-        Fields(families, lambda: 0.0)
+        HeaderWriter(families, lambda: 0.0)
 
 
 def test_draft_7_describes_exactly_the_limits_of_the_request() -> None:
     """Lines that are made once are those of their own limits."""
-    fields = Fields(["draft-7"], lambda: 0.0)
+    writer = HeaderWriter(["draft-7"], lambda: 0.0)
     short, at_once = Policy("a", 3, 1_500_000), Policy("b", 20, None, "concurrent-requests")
     for policies, line in [
         ([short, at_once], b"3;w=2, 20"),
         ([at_once, short], b"20, 3;w=2"),
         ([short], b"3;w=2"),
     ] * 2:
-        states = [State(policy, 1, 1) for policy in policies]
-        assert dict(fields.of(states))[b"ratelimit-policy"] == line
+        states = [PolicyState(policy, 1, 1) for policy in policies]
+        assert dict(writer.write(states))[b"ratelimit-policy"] == line

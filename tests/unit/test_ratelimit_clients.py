@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit._addresses import Addresses, is_private, parse
-from hasten.ratelimit._proxies import Proxies
+from hasten.ratelimit._http.addresses import Addresses, is_private, parse
+from hasten.ratelimit._http.proxies import Proxies
 
 XFF = "x-forwarded-for"
 
@@ -77,7 +77,7 @@ class TestAddresses:
         addresses = Addresses()
         for number in range(25_000):
             addresses.key(f"198.51.{number // 250}.{number % 250}")
-        assert len(addresses._known) <= 10_000
+        assert len(addresses.keys) <= 10_000
 
     @pytest.mark.parametrize("prefix", [0, 31, 129, True])
     def test_prefixes_within_reason(self, prefix: Any) -> None:

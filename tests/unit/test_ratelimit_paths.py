@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._problems import CAPACITY, refusal
-from hasten.ratelimit._paths import Paths, without_root
+from hasten.ratelimit._http.paths import Paths, without_root
 
 
 @pytest.mark.parametrize(

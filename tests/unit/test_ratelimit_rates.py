@@ -122,7 +122,7 @@ class TestRules:
             only("10/s burst 20", "sliding")
         with pytest.raises(InvalidOption, match=r"^algorithm='leaky'"):
             rule_of(Rate(1, 1), "leaky")  # type: ignore[arg-type]
-        with pytest.raises(InvalidOption, match="each microsecond"):
+        with pytest.raises(InvalidOption, match="per microsecond"):
             rule_of(Rate(2_000_000, 1), "gcra")
         with pytest.raises(InvalidOption, match="hundred years"):
             only("1/w burst 1000000")

@@ -1,4 +1,4 @@
-"""A connection with many requests under way, which are answered in the order they were sent in."""
+"""A pipelined connection: many requests in progress, with replies in the order of requests."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from hasten._redis.connections import Link, Part
 
 
 class Channel:
-    """Sends what it is given at once, behind what is on its way already.
+    """Sends each request at once, without waiting for the replies to earlier ones.
 
-    So who asks second is answered second, which several connections do not promise, and a server
-    far away is kept as busy as a near one. Belongs to one event loop. opened is called with the
-    link before its first request.
+    Requests are applied in their order, which several connections do not promise, and a distant
+    server is kept as busy as a near one. Belongs to one event loop. opened is called with the link
+    before its first request.
     """
 
     def __init__(self, link: Link, opened: Callable[[Link], Awaitable[None]]) -> None:
         self._link = link
         self._opened = opened
         self._sending = asyncio.Lock()
-        self._latest: asyncio.Future[None] | None = None  # done once the latest request is answered
+        self._latest: asyncio.Future[None] | None = None  # done after the latest reply
         self._breaks = 0  # how many times the connection broke
 
     async def request(self, commands: Sequence[Sequence[Part]]) -> list[Any]:
-        """Send commands in one write and return their answers.
+        """Send commands in one write and return their replies.
 
-        An answer that is an error stands in its place in the list. Raises `NotSent` if there is no
-        connection, other errors of the library if it breaks, or is left by somebody who waits no
-        longer: then all that are under way fail.
+        An error reply is in its position in the list. Raises `NotSent` if there is no connection.
+        Raises other errors of the library if the connection breaks, or if a caller that waits for
+        a reply is cancelled: then all requests in progress fail.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         sent, breaks = False, 0
@@ -50,11 +50,11 @@ class Channel:
             raise
         finally:
             turn.set_result(None)
-        # What is connected now knows nothing of these commands.
-        raise foreign.ConnectionError("the connection broke before the answer")
+        # The connection that is open now never got these commands.
+        raise foreign.ConnectionError("the connection broke before the reply")
 
     async def _prepare(self) -> asyncio.Future[None] | None:
-        """Have a connection. Returns the turn that comes before the next one, None if none does."""
+        """Open the connection if needed. Return the pending turn before this one, or None."""
         before = self._latest
         if before is not None and not before.done() and self._link.is_open:
             return before
@@ -75,11 +75,11 @@ class Channel:
 
     async def _break(self) -> None:
         self._breaks += 1
-        await self._link.close()  # answers may be on their way to nobody
+        await self._link.close()  # replies may still arrive that no caller waits for
 
     async def close(self) -> None:
         await self._link.close()
 
 
 class NotSent(foreign.ConnectionError):
-    """Nothing was asked: there is no connection. Its cause says why."""
+    """There is no connection, and nothing was sent. The cause says why."""

@@ -1,4 +1,4 @@
-"""Single connections, and a small pool of them for each server that one event loop talks to."""
+"""Connections to one server, and a small pool of them for each event loop."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from hasten._redis_address import Address
 Part = bytes | str | int | float
 """A command, or one of its arguments."""
 
-# A connection that has been idle for longer than this may have been closed by the server, or by
-# something on the way: it is looked at before it is used.
+# A connection that was idle for longer may have been closed by the server or by the network: it is
+# checked before it is used.
 TRUSTED_SECONDS: Final = 0.1
 
 
-class Place(NamedTuple):
-    """Where one server listens; port 0 for a Unix socket, whose path is the host then."""
+class Endpoint(NamedTuple):
+    """The host and port of a server; the path and 0 for a Unix socket."""
 
     host: str
     port: int
 
 
 class Link:
-    """A connection with one request at a time under way."""
+    """A connection with one request in progress at a time."""
 
-    def __init__(self, address: Address, place: Place, name: str | None = None) -> None:
-        self.place = place
-        self._connection = _connection(address, place, name)
+    def __init__(self, address: Address, endpoint: Endpoint, name: str | None = None) -> None:
+        self.endpoint = endpoint
+        self._connection = _connection(address, endpoint, name)
         self._loop = asyncio.get_running_loop()
         self._used_at = 0.0
 
@@ -41,13 +41,13 @@ class Link:
         return bool(self._connection.is_connected)
 
     async def open(self) -> None:
-        """Connect, if it is not; find out whether it still is."""
+        """Connect, unless the connection is open and still usable."""
         connection = self._connection
         if connection.is_connected and self._loop.time() - self._used_at > TRUSTED_SECONDS:
-            # Its name before redis 8 was can_read_destructive.
-            look = getattr(connection, "can_read", None) or connection.can_read_destructive
+            # redis before version 8 calls it can_read_destructive.
+            has_data = getattr(connection, "can_read", None) or connection.can_read_destructive
             try:
-                dirty = await look()
+                dirty = await has_data()
             except (foreign.RedisError, OSError):
                 dirty = True
             if dirty:
@@ -56,13 +56,13 @@ class Link:
             await connection.connect()
 
     async def request(self, *parts: Part) -> Any:
-        """Send a command and return its answer, texts as bytes. Broken off, it closes itself."""
+        """Send a command and return its reply, with texts as bytes."""
         connection = self._connection
         await connection.send_packed_command(connection.pack_command(*parts), check_health=False)
         return await self.receive()
 
     async def send(self, commands: Sequence[Sequence[Part]]) -> None:
-        """Send commands in one write; `receive` once for each of them, in their order."""
+        """Send commands in one write. Call `receive` once for each of them, in their order."""
         packed = self._connection.pack_commands(commands)
         await self._connection.send_packed_command(packed, check_health=False)
 
@@ -79,9 +79,9 @@ class Link:
 class Pool:
     """The connections of one event loop to one server."""
 
-    def __init__(self, address: Address, place: Place) -> None:
+    def __init__(self, address: Address, endpoint: Endpoint) -> None:
         self._address = address
-        self._place = place
+        self._endpoint = endpoint
         self._free = asyncio.Semaphore(address.connections)
         self._idle: list[Link] = []
         self._closed = False
@@ -89,7 +89,7 @@ class Pool:
     @contextlib.asynccontextmanager
     async def borrow(self) -> AsyncIterator[Link]:
         async with self._free:
-            link = self._idle.pop() if self._idle else Link(self._address, self._place)
+            link = self._idle.pop() if self._idle else Link(self._address, self._endpoint)
             try:
                 yield link
             finally:
@@ -105,8 +105,8 @@ class Pool:
             await link.close()
 
 
-def _connection(address: Address, place: Place, name: str | None) -> Any:
-    """A connection of the library, unopened. It sets no limits of its own to reading: we do."""
+def _connection(address: Address, endpoint: Endpoint, name: str | None) -> Any:
+    """Return an unopened connection of the library. It has no read time-out: the client has one."""
     settings: dict[str, Any] = {
         "db": address.db,
         "username": address.username,
@@ -118,7 +118,7 @@ def _connection(address: Address, place: Place, name: str | None) -> Any:
     }
     if address.path is not None:
         return UnixDomainSocketConnection(path=address.path, **settings)
-    settings |= {"host": place.host, "port": place.port, "socket_keepalive": True}
+    settings |= {"host": endpoint.host, "port": endpoint.port, "socket_keepalive": True}
     if address.tls is not None:
         return SSLConnection(**settings | address.tls)
     return Connection(**settings)

@@ -1,4 +1,4 @@
-"""A server by its URL: commands and scripts, from any event loop and any thread."""
+"""The server of a URL: commands and scripts, from any event loop and any thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hasten import _portal
-from hasten._redis import troubles
+from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener, closed
@@ -29,7 +29,7 @@ SCANNED_AT_ONCE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Lua for the server, by its hash once it knows it."""
+    """A Lua script. It is called by its hash once the server has it."""
 
     name: str
     text: str
@@ -41,10 +41,10 @@ class Script:
 
 
 class Server:
-    """Opens nothing before it is first used. Each event loop has connections of its own.
+    """Connects on first use. Each event loop has its own connections.
 
-    may_evict: what is stored may be thrown away when the server's memory is full; else the log
-    warns of a server that does.
+    may_evict: stored data may be evicted when the server's memory is full. Otherwise hasten logs a
+    warning for a server that evicts.
     """
 
     def __init__(self, address: Address, *, may_evict: bool = False) -> None:
@@ -66,32 +66,33 @@ class Server:
     async def run(
         self, script: Script, key: str, argument: bytes, *, repeatable: bool = False
     ) -> Any:
-        """Run a script on the keys that begin with key. Returns its answer, texts as bytes.
+        """Run a script on the keys that begin with key. Returns its reply, with texts as bytes.
 
-        repeatable: to do it twice is to do it once. Then it is tried again where it is not known
-        whether it was done. Raises `StoreError`; unless it is `StoreInterrupted`, nothing was done.
+        repeatable: running the script twice has the effect of running it once, so it is retried
+        after `StoreInterrupted`. Raises `StoreError`. Unless it is `StoreInterrupted`, nothing was
+        applied.
         """
         client = self._client()
 
         async def attempt() -> Any:
             try:
                 return await client.request(key, "EVALSHA", script.sha, 1, key, argument)
-            except troubles.FOREIGN as error:
-                if not troubles.is_unknown_script(error):
+            except errors.FOREIGN as error:
+                if not errors.is_unknown_script(error):
                     raise
             return await client.request(key, "EVAL", script.text, 1, key, argument)
 
-        with client.busy():
-            return await self._insist(attempt, repeatable)
+        with client.in_progress():
+            return await self._retry(attempt, repeatable)
 
     async def run_together(
         self, script: Script, calls: Sequence[tuple[Sequence[bytes], bytes]]
     ) -> list[Any]:
-        """Run a script several times, each time on its keys and with its argument.
+        """Run a script several times, each time with its own keys and argument.
 
-        The calls leave in one write, and are made in their order, after those of earlier calls of
-        this method in the same event loop. Each is made once at most. The keys of one call have to
-        be on one server. Returns the answers; in the place of one that failed is its `StoreError`.
+        All calls are sent in one write. They run in their order, after earlier calls of this method
+        in the same event loop, and at most once. The keys of one call must be on one server.
+        Returns the replies; a failed call has its `StoreError` in its position.
         """
         client = self._client()
 
@@ -101,35 +102,35 @@ class Server:
                 for keys, argument in (calls[index] for index in chosen)
             ]
 
-        with client.busy():
+        with client.in_progress():
             everything = range(len(calls))
             answers = await client.request_together(commands("EVALSHA", script.sha, everything))
-            unknown = [index for index in everything if troubles.is_unknown_script(answers[index])]
-            if unknown:  # the server was restarted, or told to forget them
+            unknown = [index for index in everything if errors.is_unknown_script(answers[index])]
+            if unknown:  # the server was restarted, or its scripts were flushed
                 again = await client.request_together(commands("EVAL", script.text, unknown))
                 for index, answer in zip(unknown, again, strict=True):
                     answers[index] = answer
             return answers
 
     async def command(self, *parts: Part, key: str) -> Any:
-        """Run a command that may be repeated, at the server that has the key."""
+        """Run an idempotent command on the server that has the key."""
         client = self._client()
-        with client.busy():
-            return await self._insist(lambda: client.request(key, *parts), repeatable=True)
+        with client.in_progress():
+            return await self._retry(lambda: client.request(key, *parts), repeatable=True)
 
     def run_blocking(self, script: Script, key: str, argument: bytes) -> Any:
-        """`run`, repeatable, in a thread that has no event loop; connections are shared."""
+        """Call `run` with repeatable=True from a thread without an event loop."""
         return _portal.run(self.run(script, key, argument, repeatable=True))
 
     async def scan(self, pattern: str) -> list[bytes]:
-        """The keys that match, on all servers. It takes as long as there are keys."""
+        """Return the matching keys of all servers. Takes time in proportion to all their keys."""
         client = self._client()
         found: list[bytes] = []
-        for place in await client.places():
+        for endpoint in await client.endpoints():
             cursor: Any = 0
             while True:
                 cursor, keys = await client.request_at(
-                    place, "SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_AT_ONCE
+                    endpoint, "SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_AT_ONCE
                 )
                 found += keys
                 if int(cursor) == 0:
@@ -137,14 +138,14 @@ class Server:
         return found
 
     def listener(self, *, key: str, name: str | None) -> Listener:
-        """A connection for commands that block, in the running event loop."""
+        """Return a connection for blocking commands, in the running event loop."""
         return Listener(self.address, self._client(), key, name)
 
-    async def _insist(self, attempt: Any, repeatable: bool) -> Any:
-        """Try again while that is safe, and as long as the URL's `wait` says; once more at least.
+    async def _retry(self, attempt: Any, repeatable: bool) -> Any:
+        """Retry while that is safe, for as long as the URL's `wait` allows, and at least once.
 
-        Once more, since the first thing one hears of a server that was restarted, or of a master
-        that is none any longer, is an error on a connection that was good a moment ago.
+        At least once, because a restart or a failover first shows as an error on a connection that
+        was open a moment ago.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.address.wait
@@ -174,8 +175,8 @@ class Server:
         if client is None:
             with self._lock:
                 if self._owner != os.getpid():
-                    # After a fork those connections are the parent's, and so is what watches them:
-                    # even to let them go would disturb it.
+                    # After a fork the connections belong to the parent. The reference is kept,
+                    # because closing them here would disturb the parent.
                     self._owner = os.getpid()
                     self._parents = self._clients
                     self._clients = weakref.WeakKeyDictionary()
@@ -183,7 +184,7 @@ class Server:
         return client
 
     async def close(self) -> None:
-        """Close all connections, of all event loops that still run. What was begun is finished."""
+        """Close all connections in all running event loops, after the requests in progress."""
         with self._lock:
             self._closed = True
             clients = list(self._clients.items())
@@ -195,7 +196,7 @@ class Server:
                 await asyncio.wrap_future(_in(loop, client.close()))
 
     def close_now(self) -> None:
-        """`close`, as the interpreter ends: from a thread without an event loop."""
+        """Close at interpreter exit, from a thread without an event loop."""
         if any(loop.is_running() for loop in list(self._clients)):
             _portal.run(self.close())
 

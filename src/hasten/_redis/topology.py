@@ -1,6 +1,6 @@
 """Which server has a key: the one of the URL, the master that Sentinel names, or a cluster's node.
 
-Each belongs to one event loop. What it has found it believes until it is told to `doubt`.
+A topology belongs to one event loop. It caches what it finds until `invalidate`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from hasten._redis.connections import Part, Place
+from hasten._redis.connections import Endpoint, Part
 from hasten._redis_address import Address, Kind
 
 
 class Topology(Protocol):
-    async def place_of(self, key: Part) -> Place:
-        """Where the server is that has this key. Raises errors of the library."""
+    async def endpoint_of(self, key: Part) -> Endpoint:
+        """Return the endpoint of the server that has this key. Raises errors of the library."""
 
-    async def places(self) -> list[Place]:
-        """All servers that take writes."""
+    async def endpoints(self) -> list[Endpoint]:
+        """Return all servers that accept writes."""
 
-    def doubt(self) -> None:
-        """Find out anew at the next question."""
+    def invalidate(self) -> None:
+        """Look it up again before the next use."""
 
     async def close(self) -> None: ...
 
@@ -45,16 +45,16 @@ def topology(address: Address) -> Topology:
 
 class _Single:
     def __init__(self, address: Address) -> None:
-        self._place = Place(address.path, 0) if address.path else Place(*address.nodes[0])
+        self._endpoint = Endpoint(address.path, 0) if address.path else Endpoint(*address.nodes[0])
 
-    async def place_of(self, key: Part) -> Place:
-        return self._place
+    async def endpoint_of(self, key: Part) -> Endpoint:
+        return self._endpoint
 
-    async def places(self) -> list[Place]:
-        return [self._place]
+    async def endpoints(self) -> list[Endpoint]:
+        return [self._endpoint]
 
-    def doubt(self) -> None:
-        """Its name is looked up anew with each connection."""
+    def invalidate(self) -> None:
+        """Do nothing: each connection resolves the host name again."""
 
     async def close(self) -> None: ...
 
@@ -62,23 +62,23 @@ class _Single:
 class _Sentinels:
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._master: Place | None = None
-        self._asking = asyncio.Lock()
+        self._master: Endpoint | None = None
+        self._lookup = asyncio.Lock()
 
-    async def place_of(self, key: Part) -> Place:
-        async with self._asking:
+    async def endpoint_of(self, key: Part) -> Endpoint:
+        async with self._lookup:
             if self._master is None:
-                self._master = await self._ask()
+                self._master = await self._find()
             return self._master
 
-    async def places(self) -> list[Place]:
-        return [await self.place_of("")]
+    async def endpoints(self) -> list[Endpoint]:
+        return [await self.endpoint_of("")]
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         self._master = None
 
-    async def _ask(self) -> Place:
-        """The master, by the first Sentinel that knows one."""
+    async def _find(self) -> Endpoint:
+        """Return the master that the first reachable Sentinel names."""
         address = self._address
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
             list(address.nodes),
@@ -86,7 +86,7 @@ class _Sentinels:
             | {"username": address.sentinel_username, "password": address.sentinel_password},
         )
         try:
-            return Place(*await sentinel.discover_master(address.service))
+            return Endpoint(*await sentinel.discover_master(address.service))
         finally:
             for client in sentinel.sentinels:
                 with contextlib.suppress(foreign.RedisError, OSError):
@@ -102,33 +102,33 @@ class _Cluster:
         self._address = address
         self._map: RedisCluster | None = None
         self._known = list(address.nodes)
-        self._doubted = False
-        self._asking = asyncio.Lock()
+        self._is_stale = False
+        self._lookup = asyncio.Lock()
 
-    async def place_of(self, key: Part) -> Place:
-        node = (await self._ask()).get_node_from_key(key)  # type: ignore[arg-type]  # bytes do as well
+    async def endpoint_of(self, key: Part) -> Endpoint:
+        node = (await self._find()).get_node_from_key(key)  # type: ignore[arg-type]  # bytes do as well
         if node is None:
             raise foreign.ClusterDownError("Hash slot not served")
-        return Place(str(node.host), int(node.port))
+        return Endpoint(str(node.host), int(node.port))
 
-    async def places(self) -> list[Place]:
-        return [Place(str(n.host), int(n.port)) for n in (await self._ask()).get_primaries()]
+    async def endpoints(self) -> list[Endpoint]:
+        return [Endpoint(str(n.host), int(n.port)) for n in (await self._find()).get_primaries()]
 
-    def doubt(self) -> None:
-        self._doubted = True
+    def invalidate(self) -> None:
+        self._is_stale = True
 
-    async def _ask(self) -> RedisCluster:
-        async with self._asking:
-            if self._map is None or self._doubted:
+    async def _find(self) -> RedisCluster:
+        async with self._lookup:
+            if self._map is None or self._is_stale:
                 await self.close()
-                self._map = await self._draw()
-                self._doubted = False
+                self._map = await self._load_map()
+                self._is_stale = False
             return self._map
 
-    async def _draw(self) -> RedisCluster:
-        """Any node knows them all: those of the URL, or those that they named before."""
+    async def _load_map(self) -> RedisCluster:
+        """Load the map from any known node: those of the URL, and those found before."""
         nodes: list[Any] = [ClusterNode(host, port) for host, port in self._known]
-        drawn = RedisCluster(
+        loaded = RedisCluster(
             startup_nodes=nodes,
             username=self._address.username,
             password=self._address.password,
@@ -137,23 +137,23 @@ class _Cluster:
             **_settings(self._address),
         )
         try:
-            await drawn.initialize()
+            await loaded.initialize()
         except BaseException:
-            await drawn.aclose()
+            await loaded.aclose()
             raise
-        known = [(str(node.host), int(node.port)) for node in drawn.get_nodes()]
+        known = [(str(node.host), int(node.port)) for node in loaded.get_nodes()]
         self._known = list(dict.fromkeys([*self._address.nodes, *known]))
-        return drawn
+        return loaded
 
     async def close(self) -> None:
-        drawn, self._map = self._map, None
-        if drawn is not None:
+        loaded, self._map = self._map, None
+        if loaded is not None:
             with contextlib.suppress(foreign.RedisError, OSError):
-                await drawn.aclose()
+                await loaded.aclose()
 
 
 def _settings(address: Address) -> dict[str, Any]:
-    """What the library's own clients are told about their connections."""
+    """Return the connection settings for the library's own clients."""
     settings: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": address.timeout,

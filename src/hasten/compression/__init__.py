@@ -1,14 +1,14 @@
 """Compress responses where that makes them smaller, and decompress requests within limits."""
 
-from hasten.compression._breach import Guard, Padding
+from hasten.compression._breach import Guard
 from hasten.compression._cache import CompressionCache
 from hasten.compression._decompression import DecompressionMiddleware
 from hasten.compression._dictionaries import Dictionaries
 from hasten.compression._events import Compressed, CompressionEvent, Skipped
 from hasten.compression._head import ETagPolicy, SkipReason
-from hasten.compression._marks import no_compression
 from hasten.compression._media_types import DEFAULT_MEDIA_TYPES, MediaTypes
 from hasten.compression._middleware import CompressionMiddleware
+from hasten.compression._opt_out import no_compression
 from hasten.compression._options import (
     BreachPolicy,
     CompressionLevel,
@@ -34,7 +34,6 @@ __all__ = [
     "FlushPolicy",
     "Guard",
     "MediaTypes",
-    "Padding",
     "Precompressed",
     "ResponseFilter",
     "SkipReason",

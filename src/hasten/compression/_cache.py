@@ -1,4 +1,4 @@
-"""Compressed bodies that are kept, for responses that many clients request."""
+"""A cache of compressed bodies, for responses that many clients request."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hasten._sizes import Size, to_bytes
 from hasten.compression._codecs import Codec
 from hasten.compression._head import Head, is_shared
 from hasten.compression._negotiation import Coding
-from hasten.compression._place import Place
+from hasten.compression._request_target import RequestTarget
 
 CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
-"""Makes a body as small as it gets; None if there is no time for that."""
+"""Compresses a body as far as possible, or returns None if all threads are busy."""
 
 RECOMPRESSED_AFTER_HITS: Final = 3
 
@@ -27,28 +27,28 @@ HASHED_AT_ONCE_BYTES: Final = 256 * 1024
 """A larger body is hashed by a thread."""
 
 OVERHEAD_BYTES: Final = 800
-"""About what an entry takes beside its body and its address."""
+"""The approximate memory of an entry, without its body and its target."""
 
 
 class Key(NamedTuple):
-    """One coding of one body.
+    """The key of one compressed body.
 
-    The digest names the bytes. A strong ETag does not: many are the version of a row, of which
-    different users see different parts.
+    The digest identifies the bytes. A strong ETag does not: it is often the version of a row, and
+    different users see different parts of the row.
     """
 
-    place: Place
+    target: RequestTarget
     etag: bytes
     digest: bytes
     coding: Coding
 
 
-def may_be_kept(place: Place, asked: Headers, head: Head) -> bool:
-    """Is this an answer that everybody may have?"""
+def may_be_kept(target: RequestTarget, asked: Headers, head: Head) -> bool:
+    """Return whether a response is public: every client may get it."""
     found = head.found
     return (
         head.status == 200
-        and place.method == "GET"
+        and target.method == "GET"
         and found.get(b"etag", b"").startswith(b'"')
         and b"set-cookie" not in found
         and head.varies_at_most_by({b"accept-encoding", b"origin"})
@@ -57,9 +57,9 @@ def may_be_kept(place: Place, asked: Headers, head: Head) -> bool:
     )
 
 
-def key_of(place: Place, head: Head, coding: Coding, body: bytes) -> Key:
-    """Where a body is kept. Takes about 1 ns for each byte of it."""
-    return Key(place, head.found[b"etag"], sha256(body).digest(), coding)
+def key_of(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> Key:
+    """Return the key of a body. Takes about 1 ns for each byte."""
+    return Key(target, head.found[b"etag"], sha256(body).digest(), coding)
 
 
 @dataclass(slots=True)
@@ -75,18 +75,18 @@ class CompressionCache:
     Only public responses are kept: those with status 200 to a GET without Authorization, with a
     strong ETag, a Cache-Control that lets shared caches store them (public or s-maxage), no
     Set-Cookie, and a Vary that names nothing but Accept-Encoding and Origin. Several requests for a
-    body that is not there yet wait for one compression. The application still makes each response;
-    the cache saves the time to compress it. A compressed body is sent only for the very bytes that
-    it was made of: an ETag that does not change with the body does no harm. Bodies above 4 MB are
-    not kept. Bodies do not expire: the least recently used ones are dropped when room is needed, so
-    the cache has no clock, and a test needs no `ManualClock` for it.
+    body that is not cached yet wait for one compression. The application still makes each response;
+    the cache saves the time to compress it. A cached body is sent only if the uncompressed bytes
+    are identical, even if the ETag did not change with them. Bodies above 4 MB are not kept.
+    Bodies do not expire: the least recently used ones are dropped when room is needed. So the cache
+    has no clock, and tests need no `ManualClock` for it.
 
-    With recompress, a body that was found three times is compressed once again, at the highest
-    level that is worth it, in an idle thread. The bytes that clients get then change, which only a
-    weak validator allows: this works with etag="weaken" and "drop".
+    With recompress, a body that was requested three times from the cache is compressed once more,
+    at a higher level, in an idle thread. The bytes of the response change then, which only a weak
+    entity tag allows: recompress requires etag="weaken" or "drop".
 
-    On trio each request compresses for itself, and recompress raises `AsyncioRequired`. Raises
-    `InvalidOption`.
+    On trio, requests do not wait for each other's compression, and recompress raises
+    `AsyncioRequired`. Raises `InvalidOption`.
     """
 
     def __init__(self, max_size: Size = "64mb", *, recompress: bool = False) -> None:
@@ -98,7 +98,7 @@ class CompressionCache:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """How many compressed bodies are kept."""
+        """Return how many compressed bodies are kept."""
         return len(self._entries)
 
     def __repr__(self) -> str:
@@ -107,11 +107,11 @@ class CompressionCache:
 
     @property
     def size(self) -> int:
-        """About how many bytes of memory it takes."""
+        """The approximate memory of the cache, in bytes."""
         return self._bytes
 
     def _check_loop(self) -> None:
-        """Raises `AsyncioRequired` if what was asked for needs it."""
+        """Raise `AsyncioRequired` if recompress cannot work on this event loop."""
         if self.recompress:
             require_asyncio(
                 "CompressionCache(recompress=True)", "leave recompress out, or serve with asyncio"
@@ -120,13 +120,13 @@ class CompressionCache:
     def _find(
         self, key: Key, codec: Codec, body: bytes, compress_idly: CompressIdly
     ) -> bytes | None:
-        """What was kept. What is asked for often is made smaller, in the background."""
+        """Return a cached body, or None. Bodies in demand are recompressed in the background."""
         entry = self._entries.get(key)
         if entry is None:
             return None
         self._entries.move_to_end(key)
         entry.hits += 1
-        # One at a time: answers that somebody waits for need the threads, too.
+        # One at a time, because waiting responses need the threads, too.
         if (
             self.recompress
             and entry.hits >= RECOMPRESSED_AFTER_HITS
@@ -136,16 +136,16 @@ class CompressionCache:
         return entry.body
 
     async def _make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
-        """Have it compressed, once for all that ask for it at the same time.
+        """Compress a body, once for all requests that need it at the same time.
 
-        Returns whether somebody else had asked for it, too.
+        Also returns whether another request had started the compression.
         """
         if not is_asyncio():
             return await self._compress_and_keep(key, compress), False
         here = (asyncio.get_running_loop(), key)
         task = self._under_way.get(here)
         if task is None:
-            # A task of its own: who began it may be cancelled while others wait for it.
+            # A separate task: the request that started it may be cancelled while others wait.
             task = asyncio.ensure_future(self._compress_and_keep(key, compress))
             self._under_way[here] = task
             task.add_done_callback(lambda _: self._under_way.pop(here, None))
@@ -189,10 +189,10 @@ class CompressionCache:
 
 
 def _size(key: Key, entry: _Entry) -> int:
-    return len(entry.body) + key.place.bytes + len(key.etag) + OVERHEAD_BYTES
+    return len(entry.body) + key.target.bytes + len(key.etag) + OVERHEAD_BYTES
 
 
 def _look_at(task: asyncio.Future[Any]) -> None:
-    """Nobody may be left to be told of an error: those who waited were."""
+    """Mark the error of a task as retrieved: the waiting requests have already raised it."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""The compressors that are installed, behind one face."""
+"""The installed compressors, behind one interface."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ Bytes = bytes | memoryview
 
 
 class Encoder(Protocol):
-    """One stream being coded. What a call returns is to be sent, and may be empty."""
+    """The compressor of one stream. Send what each call returns; it may be empty."""
 
     def write(self, data: Bytes) -> bytes: ...
 
     def flush(self) -> bytes:
-        """After this, all that was written can be decoded."""
+        """Return the rest, so that everything written so far can be decoded."""
 
     def finish(self) -> bytes: ...
 
 
 class Codec(Protocol):
-    """One coding. Safe to use from several threads at once."""
+    """The compressor of one coding. Safe to use from several threads at once."""
 
     coding: Coding
     effort: Effort
 
     @property
     def live(self) -> Codec:
-        """What codes live streams: itself, mostly."""
+        """The codec for live streams: usually this one."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
-        """Code a body as a whole.
+        """Compress a whole body.
 
-        The same body gives the same bytes, and with isal nearly always: where several ways to code
-        it are as good, what its memory held before may decide.
+        The same body gives the same bytes. With isal there are rare exceptions: uninitialized
+        memory may decide between equally good encodings.
         """
 
     def encoder(self, level: int) -> Encoder:
-        """Begin a stream of unknown length."""
+        """Start a stream of unknown length."""
 
     def live_encoder(self, level: int, memory: int) -> Encoder:
-        """Begin a stream of events that takes about so many bytes of memory.
+        """Start a stream of events that uses about this many bytes of memory.
 
-        Takes as little as it can where that is more.
+        Uses the minimum of the codec if that is more.
         """
 
 
 def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
-    """The codecs of these codings, in this order, without those whose package is not installed."""
+    """Return the codecs of these codings, in order, without those that are not installed."""
     found: dict[Coding, Codec] = {}
     for coding in codings:
         codec = _codec(coding, levels.get(coding))
@@ -66,7 +66,7 @@ def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[C
 
 
 def zstd_with(dictionary: bytes) -> Codec | None:
-    """zstd with any bytes as its dictionary, None if it is not installed."""
+    """Return zstd with any bytes as its dictionary, None if it is not installed."""
     return Zstd(ZSTD, libraries.zstd.ZstdDict(dictionary, is_raw=True)) if libraries.zstd else None
 
 
@@ -77,7 +77,7 @@ def _codec(coding: Coding, level: int | None) -> Codec | None:
         case Coding.BROTLI:
             return Brotli(_chosen(BROTLI, level)) if libraries.brotli else None
         case Coding.GZIP:
-            # A level that was asked for is one of zlib's: isal has others.
+            # Levels given by the user are those of zlib: isal has others.
             if libraries.isal and level is None:
                 return Isal(ISAL)
             return Zlib(coding, _chosen(ZLIB, level))
@@ -95,10 +95,11 @@ def _chosen(usual: Effort, level: int | None) -> Effort:
 class Zstd:
     coding = Coding.ZSTD
 
-    # Higher ones have tables of many megabytes, and take so long that making them does not count.
+    # Compressors of higher levels have tables of many megabytes, and are so slow that creating
+    # them does not matter.
     MAX_KEPT_LEVEL: Final = 9
 
-    # A megabyte is enough to find what repeats, and every browser grants it.
+    # One megabyte is enough to find repetitions, and every browser supports it.
     STREAM_WINDOW_LOG: Final = 20
 
     def __init__(self, effort: Effort, dictionary: Any = None) -> None:
@@ -111,8 +112,8 @@ class Zstd:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
-        # To make a compressor costs more than to code a small body with it. Each is used by one
-        # thread at a time and starts anew after FLUSH_FRAME; one that raised is not used again.
+        # Creating a compressor costs more than compressing a small body. Each is used by one thread
+        # at a time and is reset by FLUSH_FRAME; one that raised is not used again.
         idle = self._idle[level]
         try:
             compressor = idle.pop()
@@ -139,7 +140,7 @@ class Zstd:
 
 
 def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
-    """A compressor whose window is at most so large, and as large as the level wants it else."""
+    """Return a compressor with the default window of the level, but at most this large."""
     p = libraries.zstd.CompressionParameter
     options = {p.compression_level: level}
     if level >= 1 and _WINDOW_LOGS[min(level, 22)] > window_log:
@@ -147,7 +148,7 @@ def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any
     return libraries.zstd.ZstdCompressor(options=options, zstd_dict=dictionary)
 
 
-# What a level takes for input of unknown length.
+# The default window of each level for input of unknown length.
 _WINDOW_LOGS: Final = (
     (19, 19, 20, 21, 21, 21, 21, 21, 21, 22, 22, 22, 22, 22, 22, 22, 22, 22, 23, 23, 25, 26, 27)
 )  # fmt: skip
@@ -193,8 +194,8 @@ class Brotli:
         return _BrotliEncoder(libraries.brotli.Compressor(quality=level, lgwin=20))
 
     def live_encoder(self, level: int, memory: int) -> Encoder:
-        # No less than 300 kB, whatever the window. Qualities 2 to 4 take as much or more, for half
-        # the ratio; 0 and 1 do not shrink events at all.
+        # At least 300 kB, whatever the window. Qualities 2 to 4 use as much or more, for half the
+        # ratio; 0 and 1 do not make events smaller.
         return _BrotliEncoder(
             libraries.brotli.Compressor(quality=max(level, 5), lgwin=14, lgblock=16)
         )
@@ -259,7 +260,7 @@ class Isal:
 
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
-        # zlib's window can be made small; and the events of live streams are.
+        # The events of live streams are small, and zlib supports small windows.
         self.live: Codec = Zlib(Coding.GZIP, ZLIB)
 
     def compress(self, body: Bytes, level: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Decoding, piece by piece: how much comes out at a time is for the caller to say."""
+"""Decoding piece by piece, with a limit on the output of each step."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class BadData(Exception):
 
 
 class Decoder(Protocol):
-    """One coded body being decoded, piece by piece."""
+    """The decoder of one compressed body."""
 
     def decode(self, data: bytes, at_most: int) -> bytes:
-        """Take more input and return output, about at_most bytes of it.
+        """Decode more input and return about at_most bytes of output.
 
         Call it with b"" while `has_more`. Raises `BadData`.
         """
 
     @property
     def has_more(self) -> bool:
-        """Is there output left that needs no more input?"""
+        """Whether more output is available without more input."""
 
     @property
     def at_end(self) -> bool:
-        """Might the input end here?"""
+        """Whether the input may end here."""
 
 
 def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
-    """What begins the decoding of each coding, in this order, as far as it is installed."""
+    """Return a factory of decoders for each installed coding, in this order."""
     makers: dict[Coding, Callable[[], Decoder] | None] = {
         Coding.ZSTD: _ZstdDecoder if libraries.zstd else None,
         Coding.BROTLI: _BrotliDecoder if libraries.brotli else None,
@@ -47,7 +47,7 @@ def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
 
 
 class _EmptyMembers:
-    """Members or frames without content in a row: each costs time, and yields nothing."""
+    """Counts empty members or frames in a row: each costs time and has no output."""
 
     MOST: Final = 100
 
@@ -64,7 +64,7 @@ class _EmptyMembers:
 
 
 class _ZstdDecoder:
-    """Frames one after the other are one body. RFC 8878, section 3.1."""
+    """Several frames in sequence are one body. RFC 8878, section 3.1."""
 
     def __init__(self) -> None:
         self._decompressor = self._new()
@@ -110,7 +110,7 @@ class _BrotliDecoder:
 
     @property
     def has_more(self) -> bool:
-        # It says that it takes more input while there is output that did not fit.
+        # can_accept_more_data() is true even while there is output that did not fit.
         if self.at_end or self._is_bad:
             return False
         return self._filled or not self._decompressor.can_accept_more_data()
@@ -129,7 +129,7 @@ class _BrotliDecoder:
 
 
 class _ZlibDecoder:
-    """Members of gzip one after the other are one body. RFC 1952, section 2.2."""
+    """Several gzip members in sequence are one body. RFC 1952, section 2.2."""
 
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
@@ -162,6 +162,6 @@ class _ZlibDecoder:
         self._rest = (
             self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail
         )
-        # zlib may hold output back that filled the buffer to the brim.
+        # If the output filled the buffer exactly, zlib may hold back more.
         self._filled = len(plain) >= at_most
         return plain

@@ -30,58 +30,60 @@ from hasten.errors import BodyRefused
 EXTENSION: Final = "hasten.decompression"
 
 PIECE_BYTES: Final = 64 * 1024
-"""About what the application gets at a time."""
+"""The approximate size of the pieces that the application gets."""
 
 INPUT_BYTES: Final = 16 * 1024
-"""What a decoder gets at a time. It copies what it has not used for each piece that it gives."""
+"""The input of a decoder at a time. It copies the unused input for each piece of output."""
 
 RATIO_COUNTS_FROM_BYTES: Final = 512 * 1024
-"""Until then any ratio is harmless: a small body may well be all zeros."""
+"""Smaller bodies may have any ratio: a small body of zeros is harmless."""
 
 NS_PER_BYTE: Final = 3
-"""About what decoding costs, by byte of output, for the slowest of the codings."""
+"""The approximate cost of decoding per byte of output, for the slowest coding."""
 
 STEPS_ON_LOOP: Final = 16
-"""Steps in one turn of the event loop: some 100 µs of zstd frames. A thread does the others."""
+"""Steps in one turn of the event loop: about 100 µs of zstd frames. A thread does the rest."""
 
-# How many steps one body may take. To begin a member of gzip or a frame of zstd costs up to 10 µs,
-# and a frame of 9 bytes may yield nothing.
+# How many steps one body may take. Starting a gzip member or a zstd frame costs up to 10 µs, and a
+# frame of 9 bytes may have no output.
 FREE_STEPS: Final = 100
 BYTES_PER_STEP: Final = 512
 OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
 
-# What no longer holds for the decoded body, and what of that is told.
-_TOLD: Final = (b"content-encoding", b"content-length", b"content-digest")
-_ABOUT_THE_CODED: Final = {*_TOLD, b"repr-digest", b"digest", b"content-md5"}
+# Headers that do not hold for the decoded body, and those of them that the extension keeps.
+_KEPT: Final = (b"content-encoding", b"content-length", b"content-digest")
+_ABOUT_THE_CODED: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
 
 
 class DecompressionMiddleware:
     """Decode the bodies of requests that have a Content-Encoding, for any ASGI application.
 
-    The application sees a plain body of unknown length. Once it has read the body to its end, the
-    headers in the scope have the Content-Length of the decoded body. Content-Encoding,
-    Content-Length and Content-Digest as they came are in
+    The application gets the decoded body, at first with unknown length. After it has read the body
+    to its end, the headers in the scope have the Content-Length of the decoded body. The original
+    Content-Encoding, Content-Length and Content-Digest are in
     ``scope["extensions"]["hasten.decompression"]``.
 
-    - encodings: what is accepted. For any other the response is 415 with Accept-Encoding, before
-      the application is called (RFC 9110, sections 12.5.3 and 15.5.16). Add "br" only if your
-      clients send it: its decoder fills a window of up to 16 MB before it returns the first byte,
-      so that 30 bytes cost some 10 ms.
-    - max_size: of a decoded body. A larger one is rejected with 413, and no more of it is read.
-    - max_ratio: of decoded to encoded bytes, once 512 kB have been decoded. Above it: 413.
-    - max_encodings: how many may be applied one after the other. Above it: 415.
-    - max_time: how long decoding one body may take, in all. Above it: 413.
+    - encodings: the accepted encodings. For any other the response is 415 with Accept-Encoding,
+      before the application is called (RFC 9110, sections 12.5.3 and 15.5.16). Add "br" only if
+      your clients send it: its decoder fills a window of up to 16 MB before it returns the first
+      byte, so that 30 bytes cost about 10 ms.
+    - max_size: the maximum size of a decoded body. A larger one is rejected with 413, and the rest
+      is not read.
+    - max_ratio: the maximum ratio of decoded to encoded bytes, from 512 kB of decoded bytes on.
+      Above it: 413.
+    - max_encodings: how many encodings may be applied to a body. Above it: 415.
+    - max_time: how long decoding one body may take in total. Above it: 413.
     - threads: how many threads decode large bodies; by default as many as processors, at most
       four.
-    - buffered: decode the whole body before the application is called. Then the Content-Length of
-      the decoded body is there from the start: for WSGI applications behind a2wsgi, which see an
-      empty body otherwise. Each body is kept in memory, up to max_size.
+    - buffered: decode the whole body before the application is called, so that it knows the
+      Content-Length from the start. WSGI applications behind a2wsgi need it: they get an empty body
+      otherwise. Each body is kept in memory, up to max_size.
 
-    A body that is broken, cut off or empty is rejected with 400, and so is one of too many parts: a
-    body may have 100 members of gzip or frames of zstd, and one more for each 512 bytes received.
-    These responses replace the framework's response to the error, unless a response has begun
-    already: then `BodyRefused` is raised. Bodies without a Content-Encoding are left alone, of any
-    size. Raises `InvalidOption`.
+    A malformed, incomplete or empty body is rejected with 400, and so is one with too many parts: a
+    body may have 100 gzip members or zstd frames, and one more for each 512 bytes received. All
+    rejections are ``application/problem+json``. They replace the framework's response to the error.
+    If a response has already started, the application gets `BodyRefused` instead. Bodies without a
+    Content-Encoding are not changed, whatever their size. Raises `InvalidOption`.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class DecompressionMiddleware:
 
     @property
     def _max_coded_bytes(self) -> int:
-        """What can be said before decoding: what does not shrink grows by a little."""
+        """The largest compressed body: incompressible data grows slightly."""
         return self._max_bytes + self._max_bytes // 100 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +139,7 @@ class DecompressionMiddleware:
             await request.run(self.app)
 
     def _check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
-        """Raises `BodyRefused` with 413 if that is too much for one body."""
+        """Raise `BodyRefused` with 413 if a body exceeds a limit."""
         if bytes_out > self._max_bytes or bytes_in > self._max_coded_bytes:
             raise BodyRefused(413, self._too_large())
         if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
@@ -150,7 +152,7 @@ class DecompressionMiddleware:
         return f"larger than {self._max_bytes:,} bytes when decoded"
 
     def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
-        """What undoes these codings, the one that was applied last first."""
+        """Return factories of decoders, for the last applied coding first. None if unsupported."""
         if len(names) > self._max_codings:
             return None
         found = [self._decoders[Coding(name)] for name in reversed(names) if name in self._decoders]
@@ -162,7 +164,7 @@ class DecompressionMiddleware:
 
 
 class _Request:
-    """One request whose body is decoded as it is read."""
+    """One request, whose body is decoded while the application reads it."""
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class _Request:
     ) -> None:
         self._limits = limits
         self._decoder = decoder
-        # A step of several codings may decode a piece between them and yield nothing.
+        # A step of several codings may decode an inner piece and have no output.
         self._steps_on_loop = 1 if isinstance(decoder, _Chain) else STEPS_ON_LOOP
         self._scope = scope
         self._receive = receive
@@ -207,7 +209,7 @@ class _Request:
             await self._answer(self._refusal)
 
     async def _read_all(self) -> Message:
-        """The whole body as one message, or the message that came instead of its end."""
+        """Return the whole body as one message, or a message that came before its end."""
         parts: list[bytes] = []
         while True:
             message = await self.receive()
@@ -235,7 +237,7 @@ class _Request:
     async def send(self, message: Message) -> None:
         if self._refusal is not None and not self._has_started:
             await self._answer(self._refusal)
-            return  # whatever the framework makes of the error
+            return  # instead of the framework's own response
         self._has_started = self._has_started or message["type"] == "http.response.start"
         await self._send(message)
 
@@ -246,7 +248,7 @@ class _Request:
             await response(self._scope, self._receive, self._send)
 
     async def _next(self) -> Message:
-        """The next piece of the decoded body, or another message of the server's."""
+        """Return the next piece of the decoded body, or another message of the server."""
         if self._refusal is not None:
             raise self._refusal
         while True:
@@ -277,11 +279,11 @@ class _Request:
         if self._work is None:
             is_fresh = not self._decoder.has_more
             data = self._take_input() if is_fresh else b""
-            # The first piece of some input is quick; what keeps coming is large, or a bomb.
+            # The first piece of an input is quick; if there are more, the body is large or a bomb.
             if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
                 return self._account(self._decode_piece(data, self._steps_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
-        # Who reads may be cancelled and read again: what is under way is not to be lost then.
+        # The reader may be cancelled and read again: the work in progress must not be lost.
         done = await result_of(self._work)
         self._work = None
         return self._account(done)
@@ -293,9 +295,9 @@ class _Request:
         return data
 
     def _decode_piece(self, data: bytes, most_steps: int) -> tuple[bytes, float]:
-        """Decode until a piece is full, the input is used up or these steps are done.
+        """Decode until a piece is full, the input is used up or the steps are done.
 
-        Returns the seconds, too: those of waiting for a thread are nobody's fault.
+        Also returns the seconds of decoding, without the wait for a thread.
         """
         start = perf_counter()
         decoder = self._decoder
@@ -307,7 +309,7 @@ class _Request:
         return plain, perf_counter() - start
 
     def _decode_more(self, plain: bytes, most_steps: int) -> bytes:
-        """Fill a piece that has begun with what needs no more input."""
+        """Fill up a piece with output that needs no more input."""
         parts = [plain]
         size = len(plain)
         for _ in range(most_steps):
@@ -319,9 +321,9 @@ class _Request:
         return b"".join(parts)
 
     def _count_step(self, bytes_out: int) -> None:
-        """Count a step that no message paid for: another member or frame, or more output.
+        """Count a step without new input: another member or frame, or more output.
 
-        Raises `BadData` if there are too many for what was received and what came of it.
+        Raises `BadData` if there are too many for the input and output so far.
         """
         self._steps += 1
         allowed = self._bytes_in // BYTES_PER_STEP + bytes_out // OUTPUT_BYTES_PER_STEP
@@ -336,7 +338,7 @@ class _Request:
 
 
 class _Chain:
-    """Several codings, one in the other."""
+    """The decoders of several nested codings."""
 
     def __init__(self, stages: Sequence[Decoder], most_between: int, max_ratio: int) -> None:
         self._stages = stages
@@ -355,7 +357,7 @@ class _Chain:
 
     def decode(self, data: bytes, at_most: int) -> bytes:
         self._received += len(data)
-        # What is furthest on its way goes first, so that no stage gets input before its time.
+        # The last stage with output goes first, so that no stage gets input before it is empty.
         waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
         for stage in self._stages[waiting[-1] if waiting else 0 :]:
             data = stage.decode(data, at_most)
@@ -372,7 +374,7 @@ def _chain(stages: Sequence[Decoder], most_between: int, max_ratio: int) -> Deco
 
 
 def _comes_from(error: BaseException | None, cause: BaseException) -> bool:
-    """Did the framework make its error of ours?"""
+    """Return whether the framework raised an error because of this one."""
     while error is not None and error is not cause:
         error = error.__cause__ or error.__context__
     return error is cause
@@ -389,15 +391,15 @@ def _codings_of(header: bytes | None) -> list[str]:
 
 @contextmanager
 def _decoded(scope: Scope) -> Iterator[None]:
-    """Change the scope itself, for a while.
+    """Change the scope itself, and restore it at the end.
 
-    In a copy, what routers note down (the endpoint, above all) would be hidden from the
-    middlewares outside, some of which look for it.
+    In a copy, changes by routers (mainly the endpoint) would be hidden from outer middlewares, some
+    of which need them.
     """
     before = {key: scope[key] for key in ("headers", "extensions") if key in scope}
     headers: Headers = scope["headers"]
     facts: dict[str, Any] = {
-        name.decode().replace("-", "_"): header_values(headers, name) for name in _TOLD
+        name.decode().replace("-", "_"): header_values(headers, name) for name in _KEPT
     }
     scope["headers"] = [line for line in headers if line[0] not in _ABOUT_THE_CODED]
     scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}
@@ -409,10 +411,10 @@ def _decoded(scope: Scope) -> Iterator[None]:
 
 
 def _set_length(scope: Scope, length: int) -> None:
-    """Describe a body that was read to its end as one of known length. RFC 9112, section 7.1.3.
+    """Set Content-Length after the body was read to its end. RFC 9112, section 7.1.3.
 
-    Django and WSGI adapters look at the headers after they have read the body, and parse no form
-    without a Content-Length. The list itself is changed, so that copies of the scope show it.
+    Django and WSGI adapters read the headers after the body, and parse no form without a
+    Content-Length. The list is changed in place, so that copies of the scope have it, too.
     """
     lines = [line for line in scope["headers"] if line[0] != b"transfer-encoding"]
     lines.append((b"content-length", b"%d" % length))

@@ -1,10 +1,10 @@
-"""An earlier answer as the dictionary of the next one: RFC 9842, content coding dcz. Experimental.
+"""Use an earlier response as the dictionary of the next one: RFC 9842, coding dcz. Experimental.
 
-Clients that poll get most of what they have already. They say which answer that is, by its hash,
-and get the difference to it. A difference confirms a guess of the whole earlier answer. So an
-answer is a dictionary only for its owner: for requests with the same credentials and the same
-query, over HTTPS and from the same origin (RFC 9842, section 9). An answer to a request without
-credentials is a dictionary only if it is public.
+A client that polls mostly gets bytes that it already has. It names an earlier response by its hash
+and gets the difference to it. A small difference would confirm a guess of the whole earlier
+response. So a response is a dictionary only for its owner: for requests with the same credentials
+and the same query, over HTTPS and from the same origin (RFC 9842, section 9). A response to a
+request without credentials is a dictionary only if it is public.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hasten._sizes import Size, to_bytes
 from hasten.compression import _codecs as codecs
 from hasten.compression._head import Head, is_shared
 from hasten.compression._negotiation import parse_weights
-from hasten.compression._place import Place
+from hasten.compression._request_target import RequestTarget
 from hasten.errors import InvalidOption
 
 DCZ: Final = "dcz"
@@ -36,17 +36,17 @@ DCZ_LEVEL: Final = 3
 _MAGIC: Final = b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"
 
 MIN_BYTES: Final = 512
-"""A smaller answer is not remembered: it saves little, and its entry takes as much memory."""
+"""A smaller response is not stored: it saves little, and its entry uses as much memory."""
 
 CREDENTIAL_HEADERS: Final = ("authorization", "cookie", "client-cert")
-"""The headers that say who the user is by RFC 9110, RFC 6265 and RFC 9440."""
+"""The headers that identify the user by RFC 9110, RFC 6265 and RFC 9440."""
 
-# What a Vary names that tells nothing of the user.
+# Names in Vary that do not identify the user.
 _ABOUT_CODING: Final = frozenset({b"accept-encoding", b"available-dictionary"})
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
-# A page of another site may not measure the differences. RFC 9842, section 9.
+# A page of another site must not measure the differences. RFC 9842, section 9.
 _FRIENDLY: Final = frozenset({b"same-origin", b"none"})
 
 
@@ -57,8 +57,8 @@ class Dictionaries:
       cacheable by the browser, at least for a moment.
     - credential_headers: the request headers that identify a user. Name yours if users
       authenticate by another one: ``["x-api-key"]``.
-    - max_size: how many bytes of responses are remembered, in this process. Of several processes,
-      only the one that sent a response can send the difference to it.
+    - max_size: how many bytes of responses to store, in this process. Only the process that sent a
+      response can send a difference to it.
 
     A response is a dictionary for requests with the same query, the same client certificate (TLS
     extension of ASGI) and the same values of credential_headers, of Authorization, Cookie and
@@ -97,24 +97,26 @@ class Dictionaries:
 
     @property
     def size(self) -> int:
-        """How many bytes of responses are remembered."""
+        """How many bytes of responses are stored."""
         return self._bytes
 
-    def _path_of(self, place: Place) -> str | None:
-        """The path of the option paths that this request is for."""
-        if place.scheme != "https" or place.method not in {"GET", "HEAD"}:
+    def _path_of(self, target: RequestTarget) -> str | None:
+        """Return the entry of paths that matches this request, or None."""
+        if target.scheme != "https" or target.method not in {"GET", "HEAD"}:
             return None
-        return next((path for path in self._paths if fnmatchcase(place.path, path)), None)
+        return next((path for path in self._paths if fnmatchcase(target.path, path)), None)
 
-    def _owner(self, place: Place | None, scope: Scope, asked: Headers, head: Head) -> bytes | None:
-        """A digest of what a request must have in common to share the dictionaries of this one.
+    def _owner(
+        self, target: RequestTarget | None, scope: Scope, asked: Headers, head: Head
+    ) -> bytes | None:
+        """Return a digest of what requests must have in common to share dictionaries.
 
-        None if the answer is no dictionary for anybody, or nobody knows for whom.
+        None if the response must not be a dictionary, or its owner is unknown.
         """
         found = head.found
         cache_control = found.get(b"cache-control", b"")
-        path = place and self._path_of(place)
-        if place is None or path is None or head.status != 200:
+        path = target and self._path_of(target)
+        if target is None or path is None or head.status != 200:
             return None
         vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
         if b"no-store" in cache_control.lower() or b"*" in vary:
@@ -127,11 +129,11 @@ class Dictionaries:
             return None
         names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
         values = [(name, header_values(asked, name)) for name in names]
-        return sha256(repr((place._replace(path=path), certificate, values)).encode()).digest()
+        return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
-    def _announcement(self, place: Place | None, owner: bytes | None) -> Headers:
-        """The header that makes a client keep an answer as a dictionary."""
-        path = place and self._path_of(place)
+    def _announcement(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
+        """Return the header that tells a client to store the response as a dictionary."""
+        path = target and self._path_of(target)
         if path is None or owner is None:
             return []
         return [(b"use-as-dictionary", f'match="{path}"'.encode())]
@@ -143,9 +145,9 @@ class Dictionaries:
         body: bytes,
         run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
-        """The body as a difference to what the client has, None if it has nothing of use.
+        """Return the body as a difference to a response that the client has, or None.
 
-        The body is remembered as the dictionary of later ones. run is given what takes long.
+        The body is stored as the dictionary of later ones. run executes slow work.
         """
         named = _named_dictionary(asked)
         dictionary = self._answers.get((owner, named)) if named else None
@@ -154,14 +156,14 @@ class Dictionaries:
         def work() -> bytes | None:
             digest = sha256(body).digest()
             codec = codecs.zstd_with(dictionary) if dictionary is not None else None
-            self._remember((owner, digest), body)
+            self._store((owner, digest), body)
             if codec is None or named is None:
                 return None
             return _MAGIC + named + codec.compress(body, DCZ_LEVEL)
 
         return await run(work)
 
-    def _remember(self, key: tuple[bytes, bytes], body: bytes) -> None:
+    def _store(self, key: tuple[bytes, bytes], body: bytes) -> None:
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
@@ -174,7 +176,7 @@ class Dictionaries:
 
 
 def _client_certificate(scope: Scope) -> tuple[object, ...]:
-    """The certificate that the client has shown to the server, () if none: ASGI, TLS extension."""
+    """Return the client certificate, () if there is none: TLS extension of ASGI."""
     tls = (scope.get("extensions") or {}).get("tls") or {}
     shown = (tls.get("client_cert_name"), *(tls.get("client_cert_chain") or ()))
     return shown if any(shown) else ()

@@ -1,7 +1,7 @@
-"""How hard to compress, and what that costs: levels by size, processor time by estimate.
+"""Compression levels by body size, and estimates of the processor time.
 
-The costs were measured on one x86-64 core (JSON and HTML, 1 kB to 1 MB) and tell slow from fast,
-not microseconds from microseconds: they decide what is done at once and what goes to a thread.
+The costs were measured on one x86-64 core (JSON and HTML, 1 kB to 1 MB). They are only exact enough
+to decide what is compressed on the event loop and what in a thread.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from hasten.compression._negotiation import Coding
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The levels of one compressor."""
+    """The levels of one compressor, and their costs."""
 
     levels: range
-    """All that it has."""
+    """All levels."""
 
     ns_per_byte: Mapping[int, float]
-    """By level, ascending; a level in between costs what the next one costs."""
+    """By level, ascending. A level in between costs as much as the next one."""
 
     fixed_ns: int
-    """For the smallest of bodies."""
+    """The cost of an empty body."""
 
     by_size: Sequence[tuple[int, int]]
-    """What is chosen for a body of at most so many bytes; the last is for all that are larger."""
+    """Pairs of a maximum body size and a level; the last level is for all larger bodies."""
 
     streaming: int
-    """What is chosen where the size is not known."""
+    """The level if the size is unknown."""
 
     live: int
-    """What is chosen for events, which are small and share a context."""
+    """The level for events, which are small and share a context."""
 
     fastest: int
-    """What is chosen under load."""
+    """The level under load."""
 
     smallest: int
-    """What is chosen where the time does not matter."""
+    """The level if time does not matter."""
 
     def level_for(self, size: int) -> int:
         for at_most, level in self.by_size:
@@ -49,20 +49,20 @@ class Effort:
         return self.by_size[-1][1]
 
     def seconds(self, level: int, size: int) -> float:
-        """About how long one core takes for a body of so many bytes."""
+        """Return the approximate seconds that one core needs for a body."""
         levels = list(self.ns_per_byte)
         nearest = levels[min(bisect_left(levels, level), len(levels) - 1)]
         return (self.fixed_ns + self.ns_per_byte[nearest] * size) * 1e-9
 
     def most_bytes_within(self, level: int, seconds: float) -> int:
-        """The largest body that takes no longer. The reverse of `seconds`."""
+        """Return the size of the largest body that takes no longer: the inverse of `seconds`."""
         per_byte = self.seconds(level, 1_000_000) / 1_000_000
         return max(int((seconds - self.fixed_ns * 1e-9) / per_byte), 0)
 
 
 KIB: Final = 1024
 
-# Level 1 of zstd beats 3 where there is much to find; below that 3 is smaller, and as fast.
+# For large bodies level 1 of zstd is faster than 3; for small ones 3 is smaller and as fast.
 ZSTD: Final = Effort(
     levels=range(-7, 23),
     ns_per_byte={-1: 0.8, 1: 1.0, 3: 1.3, 4: 1.5, 6: 4, 9: 7, 12: 20, 15: 40, 19: 250, 22: 400},
@@ -111,11 +111,11 @@ LEVELS: Final = {
     Coding.GZIP: ZLIB.levels,
     Coding.DEFLATE: ZLIB.levels,
 }
-"""What may be asked for by option."""
+"""The levels that the option level accepts."""
 
 
 def fixed_at(level: int, effort: Effort) -> Effort:
-    """The same compressor, at one level whatever comes. Load may still lower it."""
+    """Return the same compressor with one level for all sizes. Load may still lower it."""
     return Effort(
         effort.levels,
         effort.ns_per_byte,

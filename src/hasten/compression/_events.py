@@ -1,4 +1,4 @@
-"""What happened to each response, for metrics and logs."""
+"""Events of single responses, for metrics and logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hasten.compression._head import SkipReason
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A response was sent compressed. For a stream, this comes when it ends, broken or not."""
+    """A response was sent compressed. For a stream, the event comes at its end, complete or not."""
 
     encoding: str
     """As in Content-Encoding."""
@@ -26,10 +26,10 @@ class Compressed:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A response was sent as the application made it."""
+    """A response was sent uncompressed."""
 
     reason: SkipReason
 
 
 CompressionEvent = Compressed | Skipped
-"""What `on_event` is called with."""
+"""The argument of `on_event`."""

@@ -1,8 +1,7 @@
-"""The head of a response: what it says, and what it must say once the body is coded.
+"""The status and headers of a response, before and after compression.
 
-An answer that is coded is another representation than the one that the application described. Its
-length, digests, validators and ranges are not the ones that were given (RFC 9110, sections 8 and
-14).
+A compressed response is a different representation than the one that the application described: its
+length, digests, validators and ranges differ (RFC 9110, sections 8 and 14).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from hasten.compression._negotiation import Coding
 ETagPolicy = Literal["weaken", "suffix", "drop", "keep"]
 """What happens to a strong validator of a response that is compressed."""
 
-# Of the coded bytes they would say something false: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
+# These do not hold for the compressed bytes: RFC 9110, 14.3; RFC 9530, sections 2 and 3.
 _REPLACED: Final = frozenset(
     {
         b"accept-ranges", b"content-digest", b"content-length", b"content-md5", b"digest", b"etag",
@@ -28,7 +27,7 @@ _REPLACED: Final = frozenset(
 # Responses without a body, or with a part of one. RFC 9110, sections 15.2 to 15.5.17.
 _UNTOUCHED_STATUSES: Final = frozenset({101, 204, 205, 206, 416})
 
-# What a signature may cover (RFC 9421, section 2) and coding changes.
+# What compression changes and a signature may cover. RFC 9421, section 2.
 _SIGNED: Final = (
     b'"content-digest"', b'"content-encoding"', b'"content-length"', b'"repr-digest"', b'"etag"',
     b'"vary"', b'"accept-ranges"', b'"digest"', b'"content-md5"',
@@ -58,14 +57,14 @@ SkipReason = Literal[
 
 
 class Head:
-    """Status and headers of one response. The lists that it is given are never changed."""
+    """The status and headers of one response. Never changes the lists that it is given."""
 
     __slots__ = ("found", "headers", "status")
 
     def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.status = status
         self.headers: Headers = headers if type(headers) is list else list(headers)
-        # The values by name in lower case, several lines of one as a list: RFC 9110, section 5.3.
+        # Values by lower-case name; several lines are joined: RFC 9110, section 5.3.
         self.found: dict[bytes, bytes] = {}
         found = self.found
         for name, value in self.headers:
@@ -75,16 +74,16 @@ class Head:
     @property
     def content_length(self) -> int | None:
         value = self.found.get(b"content-length")
-        # More digits than any body has bytes are nobody's honest word, and slow to read.
+        # Longer numbers are no real lengths, and slow to parse.
         return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
     def varies_at_most_by(self, names: Collection[bytes]) -> bool:
-        """Is there nothing else in the request, lower case, that the answer depends on?"""
+        """Return whether Vary names no header but these, which are in lower case."""
         vary = self.found.get(b"vary", b"").lower()
         return {name.strip() for name in vary.split(b",")} <= {b"", *names}
 
     def untouchable(self, method: str) -> SkipReason | None:
-        """Why nothing of it may be changed, by RFC 9110 and by the application's own word."""
+        """Return why the response must not be changed, None if it may be."""
         status = self.status
         found = self.found
         if status < 200 or status in _UNTOUCHED_STATUSES or b"content-range" in found:
@@ -101,15 +100,15 @@ class Head:
 
     @property
     def asks_for_identity(self) -> bool:
-        # "identity" has no business in Content-Encoding (RFC 9110, section 8.4), which leaves it
-        # free to say: leave this one alone.
+        # "identity" is not allowed in Content-Encoding (RFC 9110, section 8.4). So applications can
+        # use it to opt out of compression.
         return self.found.get(b"content-encoding", b"gzip").strip().lower() in {b"", b"identity"}
 
     def without_encoding(self) -> Headers:
         return [line for line in self.headers if line[0].lower() != b"content-encoding"]
 
     def varying(self, by: bytes = b"Accept-Encoding") -> Headers:
-        """The headers, with Vary naming what the coding depends on. RFC 9110, section 12.5.5."""
+        """Return the headers with these names added to Vary. RFC 9110, section 12.5.5."""
         vary = self.found.get(b"vary")
         if vary is None:
             return [*self.headers, (b"vary", by)]
@@ -125,7 +124,7 @@ class Head:
         length: int | None = None,
         vary: bytes = b"Accept-Encoding",
     ) -> Headers:
-        """The headers of the coded response; of so many bytes, if that is known."""
+        """Return the headers of the compressed response. length is None if unknown."""
         headers = self.about_coded(coding, etag, vary)
         headers.append((b"content-encoding", coding.encode()))
         if length is not None:
@@ -135,7 +134,7 @@ class Head:
     def about_coded(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
-        """Those headers that hold for the coded response, too: a new list."""
+        """Return a new list of the headers that also hold for the compressed response."""
         found = self.found
         headers = [line for line in self.headers if line[0].lower() not in _REPLACED]
         headers.append((b"vary", _merged(found[b"vary"], vary) if b"vary" in found else vary))
@@ -144,9 +143,9 @@ class Head:
         return headers
 
     def revalidated(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
-        """The headers of a 304, with the validator of the variant that the client holds.
+        """Return the headers of a 304, with the entity tag of the variant that the client has.
 
-        That is the one that the 200 would have had. RFC 9110, section 15.4.5.
+        It is the tag that the 200 response would have. RFC 9110, section 15.4.5.
         """
         tag = self.found.get(b"etag")
         if if_none_match is None or tag is None or tag.startswith(b"W/"):
@@ -166,14 +165,14 @@ class Head:
 
 
 def forbids_transform(cache_control: bytes) -> bool:
-    """Does a Cache-Control value hold no-transform? RFC 9111, sections 5.2.1.6 and 5.2.2.6."""
+    """Return whether Cache-Control has no-transform. RFC 9111, sections 5.2.1.6 and 5.2.2.6."""
     return b"no-transform" in cache_control.lower() and any(
         directive.strip().lower() == b"no-transform" for directive in cache_control.split(b",")
     )
 
 
 def is_shared(cache_control: bytes) -> bool:
-    """Does a Cache-Control value let shared caches store the answer? RFC 9111, section 5.2.2."""
+    """Return whether Cache-Control lets shared caches store a response. RFC 9111, section 5.2.2."""
     directives = {part.partition(b"=")[0].strip().lower() for part in cache_control.split(b",")}
     return bool(directives & {b"public", b"s-maxage"}) and not directives & {
         b"private",
@@ -182,7 +181,7 @@ def is_shared(cache_control: bytes) -> bool:
 
 
 def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
-    """The validator of the coded variant. A strong one names exact bytes: RFC 9110, 8.8.1."""
+    """Return the entity tag of the compressed variant. RFC 9110, section 8.8.1."""
     if not _TAG.fullmatch(tag) or tag.startswith(b"W/"):
         return tag
     match policy:
@@ -195,11 +194,11 @@ def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
 
 
 def without_suffixes(tags: bytes) -> bytes:
-    """Undo what the suffix policy did, in the value of If-None-Match or If-Match."""
+    """Remove the suffixes of the suffix policy from a value of If-None-Match or If-Match."""
     return _SUFFIX.sub(b'"', tags)
 
 
-# entity-tag: RFC 9110, section 8.8.3. There may be commas in it.
+# entity-tag: RFC 9110, section 8.8.3. It may contain commas.
 _TAG: Final = re.compile(rb'(?:W/)?"[^"]*"')
 _SUFFIX: Final = re.compile(rb'--(?:%s|dcz)"' % b"|".join(coding.encode() for coding in Coding))
 
@@ -210,7 +209,7 @@ def _covers_what_changes(signature_input: bytes) -> bool:
 
 
 def _merged(vary: bytes, names: bytes) -> bytes:
-    """A value of Vary that names these, too."""
+    """Return a value of Vary with these names added."""
     present = {name.strip().lower() for name in vary.split(b",")} - {b""}
     if b"*" in present:
         return vary

@@ -1,7 +1,7 @@
-"""The packages that code: what is there of them.
+"""The installed compression libraries.
 
-zstd is the standard library's (3.14 and newer) or backports.zstd's, brotli is its own package's,
-gzip is isal's where that is installed and zlib's else.
+zstd is from the standard library (3.14 and newer) or backports.zstd, brotli from the package brotli
+or brotlicffi, gzip from isal if that is installed, else from zlib.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hasten._extras import require
 from hasten.errors import MissingExtra
 
 MAX_WINDOW_LOG: Final = 23
-"""What decoders of zstd have to take: windows of at most 8 MB. RFC 9659, section 3."""
+"""The largest window that all zstd decoders support: 8 MB. RFC 9659, section 3."""
 
 GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 ZLIB_WBITS: Final = zlib.MAX_WBITS
@@ -31,14 +31,14 @@ def _import_zstd() -> Any:
     if sys.version_info >= (3, 14):
         try:
             return require("compression.zstd", extra="compression")
-        except ImportError:  # a Python that was built without it
+        except ImportError:  # this Python was built without it
             return None
     return _installed("backports.zstd")
 
 
 def _import_brotli() -> Any:
     module = _installed("brotli") or _installed("brotlicffi")
-    # Older ones cannot bound their output, which decoding the bodies of strangers needs.
+    # Older versions cannot limit their output, which is needed to decode untrusted bodies.
     return (
         module if hasattr(getattr(module, "Decompressor", None), "can_accept_more_data") else None
     )

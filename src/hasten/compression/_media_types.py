@@ -1,4 +1,4 @@
-"""Which media types get smaller when they are coded, decided by their structure."""
+"""Which media types compression makes smaller, decided by their structure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALLOWED: Final = frozenset(
     """.split()
 )
 
-# Types whose readers wait for each event or line, not for the end.
+# Types whose readers process each event or line when it arrives.
 _LIVE: Final = frozenset(
     """
     text/event-stream application/x-ndjson application/ndjson application/jsonl
@@ -40,17 +40,17 @@ _LIVE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class MediaTypes:
-    """An allow-list of media types that knows structure: ``text/*``, ``+json``, ``+xml`` and so on.
+    """A set of media types that includes patterns such as ``text/*``, ``+json`` and ``+xml``.
 
-    Add to it and take from it: ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"}``.
-    Unknown media types are not compressed: most binary formats are packed already.
+    Add and remove types: ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"}``. Unknown
+    media types are not in the set: most binary formats are compressed already.
     """
 
     added: frozenset[str] = field(default_factory=frozenset)
     removed: frozenset[str] = field(default_factory=frozenset)
 
     def __call__(self, media_type: str) -> bool:
-        """Is a type, in lower case and without its parameters, worth coding?"""
+        """Return whether a type, in lower case and without parameters, is in the set."""
         if media_type in self.removed:
             return False
         return media_type in self.added or _is_compressible(media_type)
@@ -69,12 +69,12 @@ DEFAULT_MEDIA_TYPES: Final = MediaTypes()
 
 
 def media_type(content_type: str) -> str:
-    """The type of a Content-Type value, in lower case, without parameters. RFC 9110, 8.3.1."""
+    """Return the type of a Content-Type value in lower case, without parameters."""
     return content_type.partition(";")[0].strip(" \t").lower()
 
 
 def is_live(media_type: str) -> bool:
-    """Is each event, line or record of this type awaited by its reader?"""
+    """Return whether readers of this type process each event, line or record at once."""
     return media_type in _LIVE
 
 

@@ -1,4 +1,4 @@
-"""Which content coding a client wants most: Accept-Encoding, RFC 9110, section 12.5.3."""
+"""Which content coding a client prefers: Accept-Encoding, RFC 9110, section 12.5.3."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import lru_cache
 from typing import Final
 
 MAX_HEADER_BYTES: Final = 1024
-"""A longer Accept-Encoding is nobody's honest wish: it is not parsed."""
+"""A longer Accept-Encoding is ignored: no real client sends one."""
 
 IDENTITY: Final = "identity"
 
 # weight = OWS ";" OWS "q=" qvalue. RFC 9110, section 12.4.2.
 _QVALUE: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
-# RFC 9110, section 8.4.1.3: recipients take x-gzip for gzip.
+# RFC 9110, section 8.4.1.3: x-gzip is equivalent to gzip.
 _ALIASES: Final = {"x-gzip": "gzip"}
 
 
@@ -31,48 +31,47 @@ class Coding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a client accepts of what is offered."""
+class Preferences:
+    """What a client accepts of the offered codings."""
 
     codings: tuple[Coding, ...]
-    """Acceptable and wanted at least as much as identity; the best first."""
+    """The acceptable codings with at least the weight of identity, the preferred one first."""
 
     refuses_identity: bool
-    """Said ``identity;q=0``, or ``*;q=0`` and nothing of identity."""
+    """The header has ``identity;q=0``, or ``*;q=0`` and does not mention identity."""
 
     @property
-    def cannot_be_met(self) -> bool:
+    def accepts_nothing(self) -> bool:
         return self.refuses_identity and not self.codings
 
 
-NO_WISHES: Final = Wishes((), refuses_identity=False)
+NO_PREFERENCES: Final = Preferences((), refuses_identity=False)
 
 
-def choose(header: str | None, offered: Sequence[Coding]) -> Wishes:
-    """Order what is offered by the weights in an Accept-Encoding value, None if absent.
+def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
+    """Order the offered codings by the weights of an Accept-Encoding value, None if absent.
 
-    offered is in our order of preference and decides between equal weights. Without a header
-    nothing is coded, although anything would be allowed. A member that makes no sense counts as
-    refused.
+    The order of offered decides between equal weights. Without a header, nothing is compressed,
+    although anything would be allowed. A malformed member counts as refused.
     """
     if not header or len(header) > MAX_HEADER_BYTES:
-        return NO_WISHES
+        return NO_PREFERENCES
     weights = parse_weights(header)
     others = weights.get("*", 0)
-    # Identity needs no mention to be acceptable. Unmentioned it is the last resort.
+    # Identity is acceptable without a mention, but then every other coding is preferred.
     identity = weights.get(IDENTITY, weights.get("*"))
     least = max(identity or 0, 1)
     ranked = sorted(offered, key=lambda coding: -weights.get(coding, others))
-    return Wishes(
+    return Preferences(
         tuple(coding for coding in ranked if weights.get(coding, others) >= least),
         refuses_identity=identity == 0,
     )
 
 
 def parse_weights(header: str) -> Mapping[str, int]:
-    """The weights of an Accept-Encoding value in thousandths, by coding in lower case or "*".
+    """Return the weights of an Accept-Encoding value in thousandths, by lower-case coding or "*".
 
-    A coding that is named twice has the lower weight: a refusal is never overruled.
+    A coding that is listed twice has the lower weight, so that a refusal always counts.
     """
     weights: dict[str, int] = {}
     for member in header.split(","):
@@ -85,7 +84,7 @@ def parse_weights(header: str) -> Mapping[str, int]:
 
 
 def coding_name(name: str) -> str:
-    """The registered name of a coding as it stands in a header. RFC 9110, section 8.4.1."""
+    """Return the registered name of a coding in a header. RFC 9110, section 8.4.1."""
     name = name.strip(" \t").lower()
     return _ALIASES.get(name, name)
 
@@ -99,14 +98,14 @@ def _parse_weight(parameters: Sequence[str]) -> int:
     return 1000
 
 
-def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Wishes]:
-    """`choose` for one offer, on the bytes of the header; remembers what browsers often send.
+def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:
+    """Return a cached `choose` for one offer, which takes the bytes of the header.
 
-    Not for headers above MAX_HEADER_BYTES, which would be remembered, too.
+    Do not call it with headers above MAX_HEADER_BYTES: they would be cached, too.
     """
 
     @lru_cache(maxsize=256)
-    def choose_remembered(header: bytes) -> Wishes:
+    def choose_cached(header: bytes) -> Preferences:
         return choose(header.decode("latin-1"), offered)
 
-    return choose_remembered
+    return choose_cached

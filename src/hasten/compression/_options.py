@@ -1,14 +1,15 @@
-"""The options of the middlewares, checked when they are made."""
+"""The types of the middlewares' options, and the checks that convert them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from hasten._checks import is_whole_number
+from hasten._checks import check_choice, is_whole_number
 from hasten._durations import Duration
-from hasten.compression._breach import Guard, Padding
+from hasten.compression._breach import Guard
 from hasten.compression._effort import LEVELS
+from hasten.compression._head import ETagPolicy
 from hasten.compression._negotiation import Coding
 from hasten.errors import InvalidOption
 
@@ -18,16 +19,16 @@ CompressionLevel: TypeAlias = Literal["auto"] | int | Mapping[str, int]
 FlushPolicy: TypeAlias = Literal["auto", "message", "never"] | Duration
 """When a stream is flushed: see the option flush of `CompressionMiddleware`."""
 
-BreachPolicy: TypeAlias = Literal["guard", "off"] | Guard | Padding | Sequence[Guard | Padding]
-"""What is done against BREACH: `Guard`, `Padding`, both in a tuple, or nothing."""
+BreachPolicy: TypeAlias = Literal["guard", "off"] | Guard
+"""The defence against BREACH: the default `Guard`, one with your options, or none."""
 
 ResponseFilter: TypeAlias = Callable[
     [MutableMapping[str, Any], int, list[tuple[bytes, bytes]]], bool | None
 ]
-"""Called with ASGI scope, status and headers of a response.
+"""A function of the ASGI scope, the status and the headers of a response.
 
-Returns True to compress it whatever its media type, False to leave it alone, None to decide
-neither.
+It returns True to compress the response whatever its media type, False not to compress it, and None
+to apply the other options.
 """
 
 
@@ -42,7 +43,7 @@ def to_codings(option: str, value: object) -> list[Coding]:
 
 
 def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
-    """The levels of these codings; {} for "auto"."""
+    """Return the level of each coding; {} for "auto"."""
     if value == "auto":
         return {}
     if is_whole_number(value):
@@ -65,17 +66,26 @@ def _to_level(option: str, level: object, coding: Coding) -> int:
     raise InvalidOption(option, level, expected, code="out_of_range")
 
 
-def to_breach(value: object) -> tuple[Guard | None, Padding | None]:
+def to_live_order(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
+    """Return all available codings, those of the option stream_encodings first."""
+    first = [coding for coding in to_codings("stream_encodings", value) if coding in codecs]
+    return (*first, *(coding for coding in codecs if coding not in first))
+
+
+def to_etag_policy(value: object, *, recompresses: bool) -> ETagPolicy:
+    policy: ETagPolicy = check_choice("etag", value, get_args(ETagPolicy))
+    if recompresses and policy in {"keep", "suffix"}:
+        expected = "'weaken' or 'drop' with CompressionCache(recompress=True)"
+        raise InvalidOption("etag", value, expected, code="conflict")
+    return policy
+
+
+def to_guard(value: object) -> Guard | None:
     match value:
         case "guard":
-            return Guard(), None
+            return Guard()
         case "off":
-            return None, None
+            return None
         case Guard():
-            return value, None
-        case Padding():
-            return None, value
-        case (Guard() as guard, Padding() as padding) | (Padding() as padding, Guard() as guard):
-            return guard, padding
-    expected = "'guard', 'off', Guard(…), Padding(…) or both of them in a tuple"
-    raise InvalidOption("breach", value, expected)
+            return value
+    raise InvalidOption("breach", value, "'guard', 'off' or Guard(…)")

@@ -1,4 +1,4 @@
-"""A few threads for work that would hold up the event loop. Compressors release the GIL."""
+"""A few threads for work that would block the event loop. Compressors release the GIL."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ QUEUED_PER_THREAD: Final = 8
 
 
 class Pool:
-    """A bounded pool of threads, started with the first work that it gets.
+    """A bounded pool of threads, which starts on first use.
 
-    By default there are as many threads as processors, and at most four: more would take turns.
+    By default it has as many threads as there are processors, at most four.
     """
 
     offload_after = 250e-6
-    """Work that takes longer, by estimate and in seconds, belongs into a thread."""
+    """Work with a longer estimate, in seconds, runs in a thread."""
 
     def __init__(self, name: str, threads: int | None = None) -> None:
         if threads is None:
@@ -42,12 +42,12 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many pieces of work wait for a thread."""
+        """How many work items wait for a thread."""
         return max(self._unfinished - self.threads, 0)
 
     @property
     def is_busy(self) -> bool:
-        """Does more wait than is done soon? Then cheaper work is in place."""
+        """Whether so much work waits that it should be made cheaper."""
         return self.waiting > 2 * self.threads
 
     @property
@@ -55,7 +55,7 @@ class Pool:
         return self._unfinished >= self.threads + self.max_queue
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do it in a thread. Cancelled, it is not begun, or ends and nobody learns the result."""
+        """Run a function in a thread. If cancelled, it does not start, or its result is dropped."""
         future = self.submit(work, *args, **kwargs)
         try:
             return await result_of(future)
@@ -64,9 +64,9 @@ class Pool:
             raise
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Do it in a thread, without waiting for it."""
+        """Start a function in a thread, without waiting for it."""
         if self._process != os.getpid():
-            self._start()  # we have been forked, and threads are not taken along
+            self._start()  # after a fork the threads are gone
         with self._lock:
             self._unfinished += 1
         try:

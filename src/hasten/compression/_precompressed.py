@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
 from hasten._loops import in_thread
 from hasten.compression._head import Head
-from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_WISHES, Coding, chooser
+from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, chooser
 from hasten.compression._options import to_codings
 from hasten.errors import InvalidOption
 
@@ -28,12 +28,12 @@ _ABOUT_A_FILE: Final = _CODED_STATUSES | {304, 416}
 class Precompressed:
     """Serve compressed files in place of the originals where they exist.
 
-    It goes around Starlette's StaticFiles or a similar application:
+    Wrap Starlette's StaticFiles or a similar application:
     ``Precompressed(StaticFiles(directory="static"), "static")``. For a client that accepts brotli,
     a request for ``app.js`` becomes one for ``app.js.br`` if that file exists and is not older. So
-    validators and ranges are those of the compressed file; Content-Type, Content-Encoding and Vary
-    are set here. Compress the files as small as possible: ``zstd -19``, ``brotli -q 11``, ``gzip
-    -9``.
+    entity tags and ranges are those of the compressed file. The middleware sets Content-Type,
+    Content-Encoding and Vary. Compress the files as far as possible: ``zstd -19``, ``brotli -q
+    11``, ``gzip -9``.
 
     encodings is in the order of preference. No compressor needs to be installed. Raises
     `InvalidOption`.
@@ -67,20 +67,22 @@ class Precompressed:
             await self.app(scope, receive, send)
             return
         accepted = header_values(scope["headers"], b"accept-encoding") or b""
-        wishes = self._choose(accepted) if len(accepted) <= MAX_HEADER_BYTES else NO_WISHES
-        variant = next((found[coding] for coding in wishes.codings if coding in found), None)
+        preferences = (
+            self._choose(accepted) if len(accepted) <= MAX_HEADER_BYTES else NO_PREFERENCES
+        )
+        variant = next((found[coding] for coding in preferences.codings if coding in found), None)
         if variant is not None:
-            scope = _asking_for(scope, variant.suffix)
+            scope = _redirected(scope, variant.suffix)
 
         async def send_variant(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = _corrected(message, variant)
+                message = _with_encoding(message, variant)
             await send(message)
 
         await self.app(scope, receive, send_variant)
 
     def _find(self, path: str) -> dict[Coding, _Variant]:
-        """The compressed files beside the one that is asked for."""
+        """Return the compressed files beside the requested one."""
         try:
             file = self._root / path.lstrip("/")
             inside = file.resolve().is_relative_to(self._root)
@@ -90,11 +92,11 @@ class Precompressed:
             found = {}
             for coding, suffix in self._suffixes.items():
                 beside = file.with_name(file.name + suffix)
-                # An older one was made of what the file was before.
+                # An older one was made from an earlier version of the file.
                 if beside.is_file() and beside.stat().st_mtime >= changed:
                     found[coding] = _Variant(coding, suffix, _content_type(file.name))
             return found
-        except (OSError, ValueError):  # a name too long, or with a null byte
+        except (OSError, ValueError):  # the name is too long or has a null byte
             return {}
 
 
@@ -102,24 +104,24 @@ class _Variant(NamedTuple):
     coding: Coding
     suffix: str
     content_type: bytes
-    """Of what is in it."""
+    """The media type of the original file."""
 
 
 def _path_below_mount(scope: Scope) -> str:
-    """The path as the application sees it that is mounted here."""
+    """Return the path as the mounted application sees it."""
     path: str = scope["path"]
     mount: str = scope.get("root_path", "")
     return path[len(mount) :] if mount and path.startswith(mount) else path
 
 
-def _asking_for(scope: Scope, suffix: str) -> Scope:
+def _redirected(scope: Scope, suffix: str) -> Scope:
     scope = {**scope, "path": scope["path"] + suffix}
     if scope.get("raw_path") is not None:
         scope["raw_path"] += suffix.encode()
     return scope
 
 
-def _corrected(message: Message, variant: _Variant | None) -> Message:
+def _with_encoding(message: Message, variant: _Variant | None) -> Message:
     head = Head(message["status"], message.get("headers", ()))
     if head.status not in _ABOUT_A_FILE:
         return {**message, "headers": head.headers}

@@ -1,4 +1,4 @@
-"""Totals of what a middleware did, for metrics."""
+"""Totals of a middleware, for metrics."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class EncodingStats:
 
     @property
     def bytes_saved(self) -> int:
+        """Bytes before minus bytes after."""
         return self.bytes_before - self.bytes_after
 
     @property
@@ -31,7 +32,7 @@ class EncodingStats:
 
 
 class CompressionStats:
-    """Count what a middleware does: ``CompressionMiddleware(app, stats=stats)``.
+    """Counts responses and bytes of a middleware: ``CompressionMiddleware(app, stats=stats)``.
 
     Several middlewares may share one. Counting and reading are safe from any thread.
     """

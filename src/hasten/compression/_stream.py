@@ -1,4 +1,4 @@
-"""A coded body that leaves piece by piece."""
+"""A body that is compressed and sent piece by piece."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 from hasten._asgi import Message, Send
 from hasten.compression._codecs import Codec, Encoder
 from hasten.compression._events import Compressed
-from hasten.compression._settings import Settings
+from hasten.compression._workload import Workload
 
 SLICE_BYTES: Final = 256 * 1024
-"""What a thread codes in one go. Large bodies take turns, slice by slice."""
+"""How much a thread compresses at a time. Large bodies take turns, slice by slice."""
 
 
 class End(Enum):
-    """What is done after a piece was written."""
+    """What to do after a piece was written."""
 
     NONE = 0
     FLUSH = 1
@@ -25,11 +25,11 @@ class End(Enum):
 
 
 class CodedStream:
-    """Codes what is written to it, and sends it. For one writer at a time."""
+    """Compresses and sends what is written to it. For one writer at a time."""
 
     def __init__(
         self,
-        settings: Settings,
+        workload: Workload,
         send: Send,
         codec: Codec,
         level: int,
@@ -37,8 +37,8 @@ class CodedStream:
         *,
         flushes: bool,
     ) -> None:
-        """With flushes, each piece can be decoded as soon as it was written."""
-        self._settings = settings
+        """flushes: flush after each piece, so that it can be decoded at once."""
+        self._workload = workload
         self._send = send
         self._codec = codec
         self._level = level
@@ -49,10 +49,10 @@ class CodedStream:
         self._gathered = 0
         self._seconds = 0.0
         self.has_unflushed = False
-        settings.open_streams += 1
+        workload.open_streams += 1
 
     async def write(self, data: bytes | memoryview, *, more: bool) -> None:
-        """Empty data is an explicit flush, unless it is the end."""
+        """Compress and send data. Empty data is an explicit flush, unless it is the end."""
         end = End.NONE
         if not more:
             end = End.FINISH
@@ -73,9 +73,9 @@ class CodedStream:
             await self._send_piece(await self.advance(b"", End.FLUSH))
 
     async def write_file(self, message: Message) -> int:
-        """Code what the server was to send by itself (pathsend, zerocopysend), like the rest.
+        """Compress a file that the server would send itself (pathsend, zerocopysend).
 
-        Returns how many bytes that were.
+        Returns the number of bytes before compression.
         """
         before = self._bytes_before
         path = message.get("path")
@@ -93,23 +93,23 @@ class CodedStream:
         return self._bytes_before - before
 
     async def advance(self, data: bytes | memoryview, end: End) -> bytes:
-        """Code without sending."""
-        # What was gathered since the last output may be coded all at once.
-        if not self._settings.is_quick(self._codec, self._level, self._gathered + len(data)):
+        """Compress data without sending it."""
+        # The compressor may process all input since its last output at once.
+        if not self._workload.is_quick(self._codec, self._level, self._gathered + len(data)):
             return await self.advance_off_loop(data, end)
         start = perf_counter()
         coded = _advance(self._open_encoder, data, end)
         return self._advanced(start, data, coded, end)
 
     async def advance_off_loop(self, data: bytes | memoryview, end: End) -> bytes:
-        """The same for what is quick by itself, and one of many slices."""
+        """Compress data in a thread: for one of many slices, even if it is quick by itself."""
         start = perf_counter()
-        coded = await self._settings.pool.run(_advance, self._open_encoder, data, end)
+        coded = await self._workload.pool.run(_advance, self._open_encoder, data, end)
         return self._advanced(start, data, coded, end)
 
     @property
     def _open_encoder(self) -> Encoder:
-        assert self._encoder is not None, "nothing is written after the end"
+        assert self._encoder is not None, "the stream has ended"
         return self._encoder
 
     def _advanced(self, start: float, data: bytes | memoryview, coded: bytes, end: End) -> bytes:
@@ -121,10 +121,10 @@ class CodedStream:
         return coded
 
     def close(self) -> None:
-        """Free the encoder. What was not finished stays so. Safe to call twice."""
+        """Free the encoder, without finishing the stream. Safe to call twice."""
         if self._encoder is not None:
             self.forget()
-            self._settings.emit(
+            self._workload.emit(
                 Compressed(
                     str(self._codec.coding),
                     self._level,
@@ -136,9 +136,9 @@ class CodedStream:
             )
 
     def forget(self) -> None:
-        """Free the encoder: there was no stream."""
+        """Free the encoder without an event."""
         self._encoder = None
-        self._settings.open_streams -= 1
+        self._workload.open_streams -= 1
 
     async def _send_piece(self, coded: bytes) -> None:
         if coded:
@@ -148,7 +148,7 @@ class CodedStream:
         left = count
         while left is None or left > 0:
             size = SLICE_BYTES if left is None else min(left, SLICE_BYTES)
-            data = await self._settings.pool.run(os.read, file, size)
+            data = await self._workload.pool.run(os.read, file, size)
             if not data:
                 return
             if left is not None:

@@ -1,4 +1,4 @@
-"""Limits of routes as dependencies, and the refusals that they lead to in OpenAPI."""
+"""Limits of routes as dependencies, and how OpenAPI describes limits."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from fastapi.params import Depends
 from fastapi.requests import HTTPConnection
 
 from hasten._asgi import Scope
-from hasten.errors import MissingMiddleware
 from hasten.ratelimit import Limit, RateLimitMiddleware
-from hasten.ratelimit._definitions import RateOption, RouteOptions, paths_of
-from hasten.ratelimit._exchange import current
-from hasten.ratelimit._exemptions import is_exempt
-from hasten.ratelimit._fields import STYLES_BY_DEFAULT
-from hasten.ratelimit._paths import Paths
-from hasten.ratelimit._routes import finders, limits_of, remember, route_limit
+from hasten.ratelimit._http.limit import RateOption, RouteLimit, RouteOptions
+from hasten.ratelimit._http.limit_options import check_paths
+from hasten.ratelimit._http.limited_request import require_active_request
+from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES
+from hasten.ratelimit._http.registry import is_exempt, limits_of, registry
 
 
 class RateLimited(Depends):
     """A dependency that limits a route: ``dependencies=[RateLimited("30/m", cost=2)]``.
 
-    The options are those of `Limit`, except for path, methods and per. Of a router or an
-    application, it limits each of the routes on its own; with a name, all of them together.
-    `RateLimitMiddleware` has to be around the application; without it a request raises
-    `MissingMiddleware`. It does not count the requests of a handler that is `exempt`.
+    The options are those of `Limit`, except for path, methods and per. As a dependency of a router
+    or an application, it limits each route separately, or with a name all of them together. It does
+    not count requests of a handler that is `exempt`. The application needs `RateLimitMiddleware`;
+    without it, a request raises `MissingMiddleware`.
     """
 
     def __init__(self, rate: RateOption, **options: Unpack[RouteOptions]) -> None:
@@ -37,38 +36,36 @@ class _Limited:
     def __init__(self, rate: RateOption, options: RouteOptions) -> None:
         self._rate = rate
         self._options = options
-        self.limit: Final = route_limit(rate, "", **options)
-        if "name" in options:  # else each route has a count of its own, under a name of its own
-            remember(self.limit)
+        self.limit: Final = RouteLimit(rate, "", **options)
+        # Without a name each route has its own count, which is not known before its first request.
+        registry.add_limit(self.limit, is_named="name" in options)
         self._limits: dict[str, Limit] = {}
 
     async def __call__(self, connection: HTTPConnection) -> None:
         if is_exempt(connection.scope.get("endpoint")):
             return
-        exchange = current.get()
-        if exchange is None:
-            raise MissingMiddleware(f"RateLimited of {self.limit.name!r}", "RateLimitMiddleware")
-        if not await exchange.middleware.take(exchange, self.limit_of(connection.scope)):
-            # The middleware answers in the place of this.
-            raise HTTPException(exchange.denied.limit.status if exchange.denied else 429)
+        request = require_active_request(f"RateLimited of {self.limit.name!r}")
+        if not await request.enforce_limit(self.limit_of(connection.scope)):
+            # The refusal of the middleware replaces the response to this error.
+            raise HTTPException(request.denied.limit.status if request.denied else 429)
 
     def limit_of(self, scope: Scope) -> Limit:
-        """The limit of the route that a request has led to."""
+        """Return the limit of the route of a request."""
         route = _route_of(scope)
         limit = self._limits.get(route)
         if limit is None:
-            limit = self._limits[route] = route_limit(self._rate, route, **self._options)
+            limit = self._limits[route] = RouteLimit(self._rate, route, **self._options)
         return limit
 
 
 def _route_of(scope: Scope) -> str:
-    """The route of a request, the same whatever its parameters are.
+    """Return the route of a request, the same for all its parameters.
 
-    Not told by the root path, which has parameters as well where an application is mounted.
+    It does not include the root path, which contains parameters if the application is mounted.
     """
     route = scope.get("route")
-    # A router that is included in several places has the same routes in all of them; newer
-    # versions of FastAPI tell apart here, older ones have a copy of the route for each place.
+    # If a router is included several times, newer versions of FastAPI share its routes and tell the
+    # inclusions apart here; older versions copy the route for each of them.
     included = scope.get("fastapi", {}).get("effective_route_context")
     path = getattr(included, "path", None) or getattr(route, "path", "")
     endpoint = scope.get("endpoint")
@@ -93,16 +90,16 @@ def _dependencies(dependant: Any) -> Iterator[object]:
         yield from _dependencies(each)
 
 
-finders.append(_limits_of_dependencies)
+registry.finders.append(_limits_of_dependencies)
 
 
 # OpenAPI ------------------------------------------------------------------------------------------
 
 
 def document_rate_limits(app: FastAPI) -> None:
-    """Describe in OpenAPI how each limited route may be refused, and the headers that tell of it.
+    """Describe the refusals and headers of each limited route in OpenAPI.
 
-    To be called when limits and routes are installed. It wraps ``app.openapi``.
+    Call it after all routes and middlewares were added. It wraps ``app.openapi``.
     """
     described = app.openapi
 
@@ -141,17 +138,17 @@ def _limits_of(app: FastAPI, path: str, method: str) -> list[Limit]:
 def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
     for options in _middlewares(app):
         excluded = options.get("exclude_paths") or ()
-        if excluded and Paths([paths_of("exclude_paths", excluded)]).match(path):
+        if excluded and Paths([check_paths("exclude_paths", excluded)]).match(path):
             continue
         limits = cast("Sequence[Limit]", options.get("limits", ()))
-        for place in Paths([limit.paths for limit in limits]).match(path):
-            limit = limits[place]
+        for i in Paths([limit.paths for limit in limits]).match(path):
+            limit = limits[i]
             if limit.per == "request" and (limit.methods is None or method in limit.methods):
                 yield limit
 
 
 def _middlewares(app: FastAPI) -> Iterator[Mapping[str, Any]]:
-    """The options of each."""
+    """Yield the options of each rate limit middleware."""
     for middleware in app.user_middleware:
         kind: object = middleware.cls
         if kind is RateLimitMiddleware:
@@ -166,7 +163,7 @@ def _of_route(route: Any) -> Iterator[Limit]:
 
 
 def _all_routes(app: FastAPI) -> Iterator[Any]:
-    """With those of included routers, which newer versions of FastAPI keep to themselves."""
+    """Return all routes, with those of included routers."""
     contexts = getattr(routing, "iter_route_contexts", None)
     return iter(app.routes) if contexts is None else contexts(app.routes)
 
@@ -176,44 +173,44 @@ _NUMBER: Final = {"type": "integer", "minimum": 0}
 
 _RETRY_AFTER: Final = {
     "Retry-After": {
-        "description": "Seconds after which the same request passes.",
+        "description": "Seconds after which to retry the request.",
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_POLICY: Final = {"description": "The limits of this request.", "schema": _TEXT}
+_POLICY: Final = {"description": "The limits that apply to this request.", "schema": _TEXT}
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "standard": {
         "RateLimit": {
-            "description": "What is left of each limit, and when more is.",
+            "description": "What is left of each limit, and the seconds until more is left.",
             "schema": _TEXT,
         },
         "RateLimit-Policy": _POLICY,
     },
     "draft-7": {
         "RateLimit": {
-            "description": "What is left of the limit that is nearest to its end.",
+            "description": "The limit with the least left.",
             "schema": _TEXT,
         },
         "RateLimit-Policy": _POLICY,
     },
     "legacy": {
-        "X-RateLimit-Limit": {"description": "How much passes at most.", "schema": _NUMBER},
-        "X-RateLimit-Remaining": {"description": "How much is left.", "schema": _NUMBER},
+        "X-RateLimit-Limit": {"description": "The highest number of requests.", "schema": _NUMBER},
+        "X-RateLimit-Remaining": {"description": "How many requests are left.", "schema": _NUMBER},
         "X-RateLimit-Reset": {
-            "description": "When more is left, in seconds since 1970.",
+            "description": "The time when more are left, in seconds since the epoch.",
             "schema": _NUMBER,
         },
     },
 }
-"""The headers of each style, as `RateLimitMiddleware(headers=)` names them."""
+"""The headers of each style of `RateLimitMiddleware(headers=)`."""
 
 
 def _headers(app: FastAPI) -> dict[str, Any]:
-    """Those that tell of limits in the answers of this application."""
+    """Return the headers that describe limits in responses of this application."""
     found: dict[str, Any] = {}
     for options in _middlewares(app):
-        for style in options.get("headers", STYLES_BY_DEFAULT):
+        for style in options.get("headers", DEFAULT_STYLES):
             found |= _STYLES.get(style, {})
     return found
 

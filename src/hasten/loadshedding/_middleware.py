@@ -14,10 +14,10 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
-from typing import Final
+from typing import Final, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
+from hasten._checks import check_function, check_instance, check_whole_number, is_number
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._litestar import first_of
@@ -29,6 +29,8 @@ from hasten.errors import InvalidOption
 from hasten.loadshedding._gradient import Bounds
 from hasten.loadshedding._load import Load, Work
 from hasten.loadshedding._stats import LoadSheddingStats
+
+T = TypeVar("T")
 
 logger = get_logger("hasten.loadshedding")
 
@@ -94,17 +96,16 @@ class LoadSheddingMiddleware:
         stats: LoadSheddingStats | None = None,
         clock: Clock | None = None,
     ) -> None:
-        _check(reserved, message, stats)
-        _check_function("critical", critical)
-        _check_function("on_shed", on_shed)
         bounds = _bounds(min_concurrency, max_concurrency, max_lag)
         self.app = app
-        self.stats: Final = LoadSheddingStats() if stats is None else stats
-        self._critical = critical
-        self._reserved = reserved if critical is not None else 0.0
+        given = check_instance("stats", stats, LoadSheddingStats)
+        self.stats: Final = LoadSheddingStats() if given is None else given
+        self._critical = check_function("critical", critical, "request")
+        share = _check_share("reserved", reserved)
+        self._reserved = share if critical is not None else 0.0
         self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
-        self._message = message
-        self._on_shed = on_shed
+        self._message = _check_message(message)
+        self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = RepeatedErrors(logger)
         self._load = Load(bounds, self.stats, _now_of(clock))
         self._definition = bounds, critical, reserved
@@ -193,46 +194,28 @@ def _now_of(clock: Clock | None) -> Callable[[], float]:
 
 
 def _bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
-    maximum = _count("max_concurrency", max_concurrency)
+    maximum = check_whole_number("max_concurrency", max_concurrency, 1)
     minimum = min(MIN_CONCURRENCY, maximum)
     if min_concurrency is not None:
-        minimum = _count("min_concurrency", min_concurrency)
+        minimum = check_whole_number("min_concurrency", min_concurrency, 1)
     if minimum > maximum:
-        expected = f"no more than max_concurrency, which is {maximum}"
+        expected = f"at most max_concurrency, which is {maximum}"
         raise InvalidOption("min_concurrency", minimum, expected, code="out_of_range")
     return Bounds(minimum, maximum, to_us("max_lag", max_lag, at_least_us=1))
 
 
-def _count(option: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+def _check_share(option: str, value: object) -> float:
+    if is_number(value) and 0 <= value < 1:
         return value
-    raise InvalidOption(option, value, "a whole number from 1")
+    raise InvalidOption(option, value, "a share from 0 to less than 1")
 
 
-def _check(reserved: object, message: object, stats: object) -> None:
-    if stats is not None and not isinstance(stats, LoadSheddingStats):
-        raise InvalidOption("stats", stats, "LoadSheddingStats()")
-    if not _is_share(reserved):
-        raise InvalidOption("reserved", reserved, "a share from 0 to less than 1")
-    if not (message is None or isinstance(message, str) or _is_json(message)):
-        raise InvalidOption("message", message, "a string, or a dict for JSON")
-
-
-def _check_function(option: str, function: object) -> None:
-    if function is not None and not callable(function):
-        raise InvalidOption(option, function, "a function")
-    # The result of an async function would never be awaited, and a coroutine is always true.
-    called = getattr(function, "__call__", None)  # noqa: B004
-    if iscoroutinefunction(function) or iscoroutinefunction(called):
-        raise InvalidOption(option, function, "a function without async")
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
-
-
-def _is_json(message: object) -> bool:
+def _check_message(message: T) -> T:
+    if message is None or isinstance(message, str):
+        return message
     try:
-        return isinstance(message, Mapping) and bool(json.dumps(message))
+        if isinstance(message, Mapping) and json.dumps(message):
+            return message
     except (TypeError, ValueError):
-        return False
+        pass  # not JSON
+    raise InvalidOption("message", message, "a string, or a dict for JSON")

@@ -1,4 +1,4 @@
-"""Limits on how much a client may request, fair and exact when many request at once."""
+"""Rate limits for HTTP requests, jobs and API calls: fair, and exact under concurrency."""
 
 from hasten._decision import Decision
 from hasten._request_info import RequestInfo
@@ -11,8 +11,8 @@ from hasten.ratelimit._counter_store import (
     Settlement,
     Token,
 )
-from hasten.ratelimit._current import CurrentLimit, SyncCurrentLimit, current_limit
-from hasten.ratelimit._definitions import (
+from hasten.ratelimit._http.current_limit import CurrentLimit, SyncCurrentLimit, current_limit
+from hasten.ratelimit._http.limit import (
     ConcurrencyOptions,
     Limit,
     LimitKey,
@@ -22,14 +22,14 @@ from hasten.ratelimit._definitions import (
     RateOption,
     RouteOptions,
 )
-from hasten.ratelimit._exemptions import exempt
+from hasten.ratelimit._http.limits import Limits, SyncLimits
+from hasten.ratelimit._http.middleware import RateLimitMiddleware
+from hasten.ratelimit._http.registry import exempt
+from hasten.ratelimit._http.route_limits import limit
+from hasten.ratelimit._http.stats import LimitStats, RateLimitStats
 from hasten.ratelimit._limiter import Limiter, SyncLimiter
-from hasten.ratelimit._limits import Limits, SyncLimits
-from hasten.ratelimit._middleware import RateLimitMiddleware
 from hasten.ratelimit._rates import Rate, Rates
-from hasten.ratelimit._routes import limit
 from hasten.ratelimit._rules import Algorithm, Rule, RuleKind
-from hasten.ratelimit._stats import LimitStats, RateLimitStats
 from hasten.ratelimit._stores import MemoryStore
 
 __all__ = [

@@ -1,31 +1,32 @@
-"""The algorithms: what is known of a key goes in, with the time; what is to be known comes out.
+"""The algorithms, as pure functions: (state of a key, time) -> (new state, outcome).
 
-They are the law for every store: the Lua of Redis does the same, and tests hold the two together.
+Every store follows them. The Lua script for Redis implements the same, and tests compare the two.
 All numbers are whole; times are microseconds on the clock of the store.
 
-What is known of a key is a tuple of numbers, () if it is nothing:
+The state of a key is a tuple of numbers, () if nothing is known:
 
-    any            (blocked until,)           0 if it is not blocked
+    any            (blocked until,)           0 if the key is not blocked
     "fixed"        (…, end of the window, used, in flight)
     "sliding"      (…, run, run, …)
     "concurrency"  (…, run, run, …)
     "gcra"         (…, arrival, run, run, …)
 
-A **run** is three numbers, (time of its first hit, used, in flight): hits of one moment, or, where
-a limit is larger than `RUNS`, of one part in `RUNS` of the window. A run counts until its last hit
-could have left the window, so never more than the limit pass in any window; above `RUNS` a client
-may wait for that part of the window longer than it would have to.
+A **run** is three numbers, (time of its first hit, used, in flight). It combines the hits of one
+moment, or for a limit above `RUNS` the hits of 1/`RUNS` of the window. A run counts until its last
+hit must have left the window, so no window ever has more than the limit. Above `RUNS`, a client may
+wait longer than necessary by that part of the window.
 
-"fixed": the window begins with the first hit after the one before. At the seam of two windows
-twice the limit less one can pass within one window's length: who minds takes "sliding".
+"fixed": the window begins with the first hit after the previous window. Around the border of two
+windows, up to twice the limit less one can pass within the length of one window. "sliding" prevents
+that.
 
-"gcra": ITU-T I.371, as one number, the arrival: the time when all that was taken will have come
-back. It may be ahead of now by the rule's tolerance. What is in flight is kept in runs, at its full
-cost until it is settled; only what stays charged moves the arrival.
+"gcra": ITU-T I.371, in its form with one number. The arrival is the time when everything that was
+taken has been returned. It may be ahead of now by the tolerance of the rule. Costs in flight are
+kept in runs at their full cost until they are settled; only what stays charged moves the arrival.
 
-**In flight** is the part of `used` that was reserved and not yet settled. A reservation that never
-is, since its process died, goes with its window or run. A denial is certain if what is not in
-flight suffices for it.
+**In flight** is the part of `used` that is reserved and not yet settled. If a reservation is never
+settled because its process died, it ends with its window or run. A denial is certain if the costs
+that are not in flight suffice to cause it.
 """
 
 from __future__ import annotations
@@ -38,39 +39,73 @@ from hasten.ratelimit._rules import IN_FLIGHT_RETRY_US, Rule
 
 State = tuple[int, ...]
 
+_new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
+
 
 def hit(
     checks: Sequence[Check], states: Sequence[State], now_us: int
 ) -> tuple[list[State], list[Outcome]]:
-    """Decide a group of checks, whose states are in the same order. Returns what to store."""
-    asked = [
+    """Decide a group of checks. Returns the new states and the outcomes, in the same order."""
+    pending = [
         (check, state := fresh(check.rule, stored, now_us), _wait_of(check, state, now_us))
         for check, stored in zip(checks, states, strict=True)
     ]
-    if any(waits.wait_us and not check.forced for check, _, waits in asked):
-        decided = [_denied(check, state, waits, now_us) for check, state, waits in asked]
+    if any(wait.wait_us and not check.forced for check, _, wait in pending):
+        decided = [_deny(check, state, wait, now_us) for check, state, wait in pending]
     else:
-        decided = [_taken(check, state, waits, now_us) for check, state, waits in asked]
+        decided = [_accept(check, state, wait, now_us) for check, state, wait in pending]
     return [state for state, _ in decided], [outcome for _, outcome in decided]
 
 
 def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
-    """`hit` of a group of one."""
+    """Do what `hit` does for a group of one check."""
     state = fresh(check.rule, state, now_us)
-    waits = _wait_of(check, state, now_us)
-    if waits.wait_us and not check.forced:
-        return _denied(check, state, waits, now_us)
-    return _taken(check, state, waits, now_us)
+    wait = _wait_of(check, state, now_us)
+    if wait.wait_us and not check.forced:
+        return _deny(check, state, wait, now_us)
+    return _accept(check, state, wait, now_us)
+
+
+def decide_fixed(rule: Rule, used: int, left_us: int, cost: int) -> Outcome:
+    """Return the outcome of `hit_one` in its most frequent case: a hit that is counted at once.
+
+    The rule is "fixed", the cost is from 1 to its limit, and the key has neither a block nor costs
+    in flight. used is what was used in the window, of which left_us are left.
+    """
+    limit = rule.limit
+    remaining = limit - used - cost
+    if remaining >= 0:
+        return _new(Outcome, (True, limit, remaining, left_us, 0, False, None, False))
+    remaining = max(0, remaining + cost)
+    return _new(Outcome, (False, limit, remaining, left_us, left_us, True, None, False))
+
+
+def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
+    """Return the outcome of `hit_one` in its most frequent case: a hit that is counted at once.
+
+    The rule is "gcra", the cost is from 1 to its burst, and the key has neither a block nor costs
+    in flight. owed_us is how far the arrival is ahead of now.
+    """
+    interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
+    wait_us = owed_us + cost * interval_us - tolerance_us
+    if wait_us <= 0:
+        owed_us += cost * interval_us
+    remaining = max(0, (tolerance_us - owed_us) // interval_us)
+    reset_us = owed_us - tolerance_us + (remaining + 1) * interval_us
+    if wait_us <= 0:
+        return _new(Outcome, (True, rule.burst, remaining, reset_us, 0, False, None, False))
+    reset_us = min(reset_us, wait_us)
+    return _new(Outcome, (False, rule.burst, remaining, reset_us, wait_us, True, None, False))
 
 
 def peek(check: Check, state: State, now_us: int) -> Outcome:
-    """Say what would become of a check."""
+    """Return what a check would result in."""
     state = fresh(check.rule, state, now_us)
     return _outcome(check, state, _wait_of(check, state, now_us), None, now_us)
 
 
 def settle(token: Token, keep: int, state: State, now_us: int) -> State:
-    """End a reservation, of which so much is to stay charged. Nothing changes if it is gone."""
+    """End a reservation, of which keep stays charged. Nothing changes if it is gone."""
     rule, cost = token.rule, token.cost
     state = fresh(rule, state, now_us)
     match rule.kind:
@@ -86,18 +121,18 @@ def settle(token: Token, keep: int, state: State, now_us: int) -> State:
             arrival_us = max(state[1], now_us) + keep * rule.interval_us if keep else state[1]
             return fresh(rule, (state[0], arrival_us, *runs), now_us)
         case _:
-            # What ends is no longer under way: of a concurrency nothing can stay.
+            # A request that has ended is no longer concurrent: nothing of it can stay charged.
             runs = _settle_run(state[1:], token, keep if rule.kind == "sliding" else 0)
             return state if runs is None else fresh(rule, (state[0], *runs), now_us)
 
 
 def block(state: State, until_us: int) -> State:
-    """Block a key, or with 0 let it go."""
+    """Block a key until a time. 0 ends a block."""
     return (until_us, *state[1:])
 
 
 def expiry(rule: Rule, state: State) -> int:
-    """When the state will tell nothing any more; 0 for the empty one."""
+    """Return the time after which the state has no effect; 0 for the empty state."""
     if len(state) < 2:
         return state[0] if state else 0
     match rule.kind:
@@ -110,13 +145,17 @@ def expiry(rule: Rule, state: State) -> int:
             return max(state[0], state[-3] + rule.life_us)
 
 
-# The steps ----------------------------------------------------------------------------------------
+# Steps --------------------------------------------------------------------------------------------
 
 
 class Wait(NamedTuple):
-    """How long a check is denied: surely, and if nothing is given back. (0, 0) if it passes."""
+    """How long a check is denied; (0, 0) if it passes.
 
-    sure_us: int
+    certain_us is the time that nothing but a reset can shorten, wait_us the time if no reservation
+    is refunded.
+    """
+
+    certain_us: int
     wait_us: int
 
 
@@ -124,7 +163,7 @@ PASSES: Final = Wait(0, 0)
 
 
 def fresh(rule: Rule, state: State, now_us: int) -> State:
-    """The state without what is over; the same object if nothing is."""
+    """Return the state without what has expired; the same object if nothing has."""
     if not state:
         return state
     blocked_us = state[0] if state[0] > now_us else 0
@@ -134,10 +173,10 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
             case "fixed":
                 kept = kept if state[1] > now_us else 1
             case "gcra":
-                kept -= _over(state, 2, now_us - rule.life_us)
+                kept -= _expired(state, 2, now_us - rule.life_us)
                 kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                kept -= _over(state, 1, now_us - rule.life_us)
+                kept -= _expired(state, 1, now_us - rule.life_us)
     if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
         return state
     if kept == 1:
@@ -147,16 +186,16 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
 
 
 def _wait_of(check: Check, state: State, now_us: int) -> Wait:
-    """Whether a check passes in a fresh state, and when it will."""
-    waits = _wait_for_room(check.rule, state, check.cost, now_us)
+    """Return how long a check has to wait in a fresh state."""
+    wait = _wait_for_room(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
-        return Wait(max(blocked_us, waits.sure_us), max(blocked_us, waits.wait_us))
-    return waits
+        return Wait(max(blocked_us, wait.certain_us), max(blocked_us, wait.wait_us))
+    return wait
 
 
 def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
-    if cost > rule.capacity or not rule.limit:  # it never will; a number is wanted all the same
+    if cost > rule.capacity or not rule.limit:  # it never passes, but callers need a number
         return Wait(rule.window_us, rule.window_us)
     if len(state) < 2:
         return PASSES
@@ -168,33 +207,32 @@ def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
             wait_us = end_us - now_us
             return Wait(wait_us if used - in_flight + cost > rule.limit else 0, wait_us)
         case "gcra":
-            sure_us = max(state[1] - now_us, 0) + cost * rule.interval_us - rule.tolerance_us
+            certain_us = max(state[1] - now_us, 0) + cost * rule.interval_us - rule.tolerance_us
             in_flight = sum(state[4::3])
-            return Wait(max(0, sure_us), max(0, sure_us + in_flight * rule.interval_us))
+            return Wait(max(0, certain_us), max(0, certain_us + in_flight * rule.interval_us))
         case _:
-            over = sum(state[2::3]) + cost - rule.limit
-            if over <= 0:
+            excess = sum(state[2::3]) + cost - rule.limit
+            if excess <= 0:
                 return PASSES
-            over_surely = over - sum(state[3::3])
-            wait_us = _until_freed(rule, state, over, in_flight_too=True) - now_us
-            if over_surely <= 0:
+            certain_excess = excess - sum(state[3::3])
+            wait_us = _freed_at(rule, state, excess, with_in_flight=True) - now_us
+            if certain_excess <= 0:
                 return Wait(0, wait_us)
-            return Wait(
-                _until_freed(rule, state, over_surely, in_flight_too=False) - now_us, wait_us
-            )
+            certain_us = _freed_at(rule, state, certain_excess, with_in_flight=False) - now_us
+            return Wait(certain_us, wait_us)
 
 
-def _until_freed(rule: Rule, state: State, cost: int, *, in_flight_too: bool) -> int:
-    """When so much of what runs hold will have left."""
-    for place in range(1, len(state), 3):
-        cost -= state[place + 1] - (0 if in_flight_too else state[place + 2])
+def _freed_at(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> int:
+    """Return the time when runs of this cost have expired."""
+    for i in range(1, len(state), 3):
+        cost -= state[i + 1] - (0 if with_in_flight else state[i + 2])
         if cost <= 0:
-            return state[place] + rule.life_us
-    raise AssertionError("more is to be freed than is held")
+            return state[i] + rule.life_us
+    raise AssertionError("the cost to free is higher than the sum of all runs")
 
 
 def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
-    """Take the cost of a check. Returns the state, and what its token is to say of the time."""
+    """Take the cost of a check. Returns the new state and the `Token.at_us` of a reservation."""
     rule, cost = check.rule, check.cost
     blocked_us = state[0] if state else 0
     later = check.counted_later or rule.kind == "concurrency"
@@ -218,7 +256,7 @@ def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
 
 
 def left(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
-    """What is left of a fresh state, and the time until it is more; 0 if all is."""
+    """Return what is left in a fresh state, and the time until it is more; 0 if all is left."""
     if len(state) < 2 or not rule.limit:
         return rule.capacity, 0
     match rule.kind:
@@ -238,17 +276,20 @@ def left(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _over(state: State, start: int, begun_us: int) -> int:
-    """How many numbers the runs take that began by then. Runs go from start, the oldest first."""
-    place = start
-    while place < len(state) and state[place] <= begun_us:
-        place += 3
-    return place - start
+def _expired(state: State, start: int, begun_us: int) -> int:
+    """Return how many numbers belong to runs that began by a time.
+
+    The runs begin at the index start, the oldest first.
+    """
+    end = start
+    while end < len(state) and state[end] <= begun_us:
+        end += 3
+    return end - start
 
 
 def _join(rule: Rule, runs: State, cost: int, in_flight: int, now_us: int) -> tuple[State, int]:
-    """Add a hit to the newest run, or begin one. Returns the run's first time, too."""
-    # A clock that was set back joins the newest run as well: their order stays.
+    """Add a hit to the newest run, or begin a new run. Returns the first time of the run, too."""
+    # If the clock was set back, the hit joins the newest run as well: the order of runs stays.
     if runs and now_us - runs[-3] <= rule.run_us:
         *older, first_us, used, before = runs
         return (*older, first_us, used + cost, before + in_flight), first_us
@@ -256,46 +297,47 @@ def _join(rule: Rule, runs: State, cost: int, in_flight: int, now_us: int) -> tu
 
 
 def _settle_run(runs: State, token: Token, keep: int) -> State | None:
-    """The runs after a settlement, None if its run is gone."""
-    for place in range(0, len(runs), 3):
-        if runs[place] == token.at_us:
-            used = max(0, runs[place + 1] - token.cost + keep)
-            in_flight = max(0, runs[place + 2] - token.cost)
-            settled = (runs[place], used, in_flight) if used else ()
-            return runs[:place] + settled + runs[place + 3 :]
+    """Return the runs after a settlement, None if the run has expired."""
+    for i in range(0, len(runs), 3):
+        if runs[i] == token.at_us:
+            used = max(0, runs[i + 1] - token.cost + keep)
+            in_flight = max(0, runs[i + 2] - token.cost)
+            settled = (runs[i], used, in_flight) if used else ()
+            return runs[:i] + settled + runs[i + 3 :]
     return None
 
 
-# Answers ------------------------------------------------------------------------------------------
+# Outcomes -----------------------------------------------------------------------------------------
 
 
-def _denied(check: Check, state: State, waits: Wait, now_us: int) -> tuple[State, Outcome]:
-    """Take nothing; block the key if the check says so, and not for what is in flight alone."""
+def _deny(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
+    """Take nothing. Block the key if the check asks for it, but not because of costs in flight."""
     is_blocked = bool(state) and state[0] > now_us
-    # A shorter one could end before the denial does, and the next request would then prolong that.
+    # A shorter block could end before the denial does, and the next request would prolong it.
     blocks = check.block_us >= check.rule.life_us and not check.forced
-    if blocks and waits.sure_us and not is_blocked:
+    if blocks and wait.certain_us and not is_blocked:
         state = block(state, now_us + check.block_us)
-        waits = _wait_of(check, state, now_us)
-    return state, _outcome(check, state, waits, None, now_us)
+        wait = _wait_of(check, state, now_us)
+    return state, _outcome(check, state, wait, None, now_us)
 
 
-def _taken(check: Check, state: State, waits: Wait, now_us: int) -> tuple[State, Outcome]:
+def _accept(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
     state, at_us = take(check, state, now_us)
     token = None
     if check.counted_later or check.rule.kind == "concurrency":
         token = Token(check.bucket, check.key, check.rule, check.cost, at_us)
-    return state, _outcome(check, state, waits, token, now_us)
+    return state, _outcome(check, state, wait, token, now_us)
 
 
-def _outcome(check: Check, state: State, waits: Wait, token: Token | None, now_us: int) -> Outcome:
+def _outcome(check: Check, state: State, wait: Wait, token: Token | None, now_us: int) -> Outcome:
     rule = check.rule
-    sure_us, wait_us = waits
+    certain_us, wait_us = wait
     remaining, reset_us = left(rule, state, now_us)
     if not wait_us:
         return Outcome(True, rule.capacity, remaining, reset_us, token=token)
-    retry_us = wait_us if sure_us else min(wait_us, IN_FLIGHT_RETRY_US)
+    retry_us = wait_us if certain_us else min(wait_us, IN_FLIGHT_RETRY_US)
     if state and state[0] > now_us:
         remaining, reset_us = 0, retry_us
     reset_us = min(reset_us, retry_us) if reset_us else retry_us
-    return Outcome(False, rule.capacity, remaining, reset_us, retry_us, sure_us == wait_us, token)
+    is_certain = certain_us == wait_us
+    return Outcome(False, rule.capacity, remaining, reset_us, retry_us, is_certain, token)

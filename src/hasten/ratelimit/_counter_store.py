@@ -1,15 +1,15 @@
-"""The seam between limits and the places that keep their counts.
+"""The interface between limits and the stores that keep their counts.
 
 A store answers one question: may these checks pass? All checks of one request are one call, so that
-a store elsewhere is asked once. They come in groups: the rates of one policy are a group, which
-takes all or nothing; groups are taken in order up to the first that is denied.
+a remote store needs one round trip. Checks come in groups: the rates of one limit are a group, and
+a group takes the cost of all its checks or of none. Groups are taken in order up to the first that
+is denied.
 
-What is counted only by how it ends ("failed logins") is reserved by the check, and settled once the
-end is known. So nobody slips through between the check and the count, and nothing stays charged
-that should not.
+A limit that counts a request by its outcome ("failed logins") reserves the cost when the request
+arrives and settles the reservation when the outcome is known. So no request can slip in between the
+check and the count, and nothing stays charged that should not.
 
-Times at this seam are durations in whole microseconds from now: how a store tells the time is its
-own business.
+Times at this interface are durations from now, in whole microseconds: each store has its own clock.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ from hasten.ratelimit._rules import Rule
 
 OnStoreError: TypeAlias = Literal["local", "allow", "deny"]
 
-ON_ERROR: Final[tuple[OnStoreError, ...]] = get_args(OnStoreError)
+ON_STORE_ERROR: Final[tuple[OnStoreError, ...]] = get_args(OnStoreError)
 
 
 class Check(NamedTuple):
-    """What one rate of one limit asks of a store.
+    """What a store has to decide for one rate of one limit.
 
-    - bucket: the name of the limit and its rate. key: who is counted, as a hash of 16 bytes.
+    - bucket: the name of the limit and its rate. key: the client, as a hash of 16 bytes.
     - cost: 0 or more. A cost of 0 only checks whether the limit is exceeded.
-    - counted_later: reserve the cost; a `Settlement` ends the reservation.
-    - block_us: how long to block the key after a denial for what is used up, not only reserved. It
+    - counted_later: reserve the cost. A `Settlement` ends the reservation.
+    - block_us: how long to block the key after a denial that reserved costs alone did not cause. It
       has no effect if it is shorter than `Rule.life_us`.
-    - forced: take the cost even where it does not fit; `ok` still says whether it did.
-    - shadow: a denial takes nothing, but later groups are taken all the same.
-    - processes: how many processes may count approximately; 0 if none may. on_error: what happens
-      if the store does not answer. A store can ignore both.
+    - forced: take the cost even if it does not fit; `Outcome.ok` still reports whether it did.
+    - shadow: a denial takes nothing, but later groups are taken anyway.
+    - on_error: what happens if the store does not respond. A store can ignore it.
     """
 
     bucket: str
@@ -50,12 +49,11 @@ class Check(NamedTuple):
     block_us: int = 0
     forced: bool = False
     shadow: bool = False
-    processes: int = 0
     on_error: OnStoreError = "local"
 
 
 class Token(NamedTuple):
-    """A reservation. at_us is the window that it belongs to, on the store's clock."""
+    """A reservation. at_us identifies its window, on the clock of the store."""
 
     bucket: str
     key: bytes
@@ -66,14 +64,18 @@ class Token(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a check.
+    """The result of a check.
 
-    remaining is what is left, 0 or more, after the cost was taken, or was not. reset_us is the time
-    until more is left than now, 0 if nothing is used; with a fixed window its end. retry_us is 0
-    unless denied: after it the same check passes, if nobody else comes first. certain says of a
-    denial that nothing but a reset lets it pass before: it can be repeated without asking. token is
-    for what is to be settled, None otherwise. unavailable: there was no store to ask, and the check
-    said what to do then; nothing was counted.
+    - ok: whether the check passes. limit: how much passes at most.
+    - remaining: how much is left after the check, 0 or more.
+    - reset_us: the time until more is left than now, 0 if nothing is used. With a fixed window it
+      is the end of the window.
+    - retry_us: the time after which the same check passes if no other request comes first; 0 if it
+      passes now.
+    - certain: nothing but a reset lets the check pass earlier, so the denial can be repeated
+      without the store.
+    - token: the reservation, None if there is nothing to settle.
+    - unavailable: the store did not respond, and `Check.on_error` decided. Nothing was counted.
     """
 
     ok: bool
@@ -86,8 +88,8 @@ class Outcome(NamedTuple):
     unavailable: bool = False
 
 
-def shown(outcomes: Sequence[Outcome]) -> Outcome:
-    """Of several rates: the one that denies for longest, else the one with the least left."""
+def effective(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome that decides: the longest denial, or else the one with the least left."""
     if len(outcomes) == 1:
         return outcomes[0]
     denied = [outcome for outcome in outcomes if not outcome.ok]
@@ -99,7 +101,7 @@ def shown(outcomes: Sequence[Outcome]) -> Outcome:
 def decision_of(
     name: str, outcome: Outcome, *, shadow: bool = False, request: RequestInfo | None = None
 ) -> Decision:
-    """What callers and observers are told of an outcome."""
+    """Return the decision that callers and observers receive for an outcome."""
     return Decision(
         name,
         outcome.ok,
@@ -114,85 +116,94 @@ def decision_of(
 
 
 class Settlement(NamedTuple):
-    """The end of a reservation: so much of it stays charged; 0 is a refund, more is a surcharge."""
+    """The end of a reservation.
+
+    keep is how much of the cost stays charged: 0 is a refund, more than the cost a surcharge.
+    """
 
     token: Token
     keep: int = 0
 
 
 CheckGroup: TypeAlias = Sequence[Check]
-"""The checks of one policy, at least one: one key, a bucket for each. They take all or nothing."""
+"""The checks of one limit, at least one: one key, one bucket for each. All are taken, or none."""
 
 
 class CounterStore(Protocol):
     """A place that keeps counts: implement it to keep them in a database of your own.
 
-    May be used from several event loops at once. Two more members are optional: `clock`, the
-    `Clock` that it goes by, if that is not the system's; and `clear()`, which forgets all keys.
+    It may be used from several event loops at once. Two more members are optional: `clock`, a
+    `Clock` to use instead of the system's, and `clear()`, which deletes all keys.
     """
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Take groups in order, up to and with the first that is denied; later ones are missing.
+        """Take groups in order, up to and including the first that is denied.
 
-        A denied group takes nothing, groups before it stay taken. In a denied group those checks
-        are ok that would have passed. One atomic step for each key. Raises `StoreError`.
+        The result has no outcomes for later groups. A denied group takes nothing; earlier groups
+        stay taken. In a denied group, the checks that would have passed are ok. Each key changes
+        in one atomic step. Raises `StoreError`.
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
-        """End reservations. What belongs to a window that has gone, or was reset, is ignored.
+        """End reservations. A reservation whose window is over or was reset is ignored.
 
-        A count never falls below 0, and no key is made. A token is to be settled once. Seen by
-        every hit that the same event loop asks for after the call. Raises `StoreError`.
+        A count never falls below 0, and no key is created. Settle each token once. Every later hit
+        from the same event loop sees the result. Raises `StoreError`.
         """
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Say of each check what would become of it, and take nothing."""
+        """Return what each check would result in, and take nothing."""
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """Forget all that is known of a key in a bucket, its block too."""
+        """Delete the counts and the block of a key in a bucket."""
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Deny a key whatever it asks for so long. 0 ends a block. Counts stay as they are."""
+        """Deny every check of a key for this long. 0 ends a block. Counts do not change."""
 
     async def aclose(self) -> None:
-        """Let go of connections. Safe to call twice."""
+        """Close connections. Safe to call twice."""
 
 
 @runtime_checkable
 class TimedStore(CounterStore, Protocol):
-    """A counter store that waits for its own answers, and raises `StoreTimeout` for a late one.
+    """A counter store that times out by itself: it raises `StoreTimeout` for a late response.
 
-    What it asked may still be answered. Then it ends the reservations that nobody knows of, and
-    calls on_late: it can be asked again.
+    When the response arrives later, the store ends the reservations in it and calls on_late, which
+    means that the store is available again.
     """
 
     on_late: Callable[[], None] | None
 
     def within(self, seconds: Duration) -> TimedStore:
-        """The same counts over the same connections, with another time-out."""
+        """Return a store with the same counts and connections, and another time-out."""
 
 
 @runtime_checkable
 class ImmediateStore(CounterStore, Protocol):
-    """A store that answers at once: the same without waiting. For one thread at a time."""
+    """A counter store that responds without waiting. Each method is for one thread at a time."""
 
     def hit_one(self, check: Check) -> Outcome:
-        """`hit` of one check."""
+        """Do what `hit` does for one check."""
 
-    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]: ...
+    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+        """Do what `hit` does."""
 
-    def settle_now(self, settlements: Sequence[Settlement]) -> None: ...
+    def settle_now(self, settlements: Sequence[Settlement]) -> None:
+        """Do what `settle` does."""
 
-    def peek_now(self, checks: Sequence[Check]) -> list[Outcome]: ...
+    def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
+        """Do what `peek` does."""
 
-    def reset_now(self, bucket: str, key: bytes) -> None: ...
+    def reset_now(self, bucket: str, key: bytes) -> None:
+        """Do what `reset` does."""
 
-    def block_now(self, bucket: str, key: bytes, for_us: int) -> None: ...
+    def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
+        """Do what `block` does."""
 
 
 def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
-    """Whether the groups behind this one are not taken, by its outcomes."""
-    if len(outcomes) == 1 and outcomes[0].ok:  # most are
+    """Return whether a group is denied, so that later groups are not taken."""
+    if len(outcomes) == 1 and outcomes[0].ok:  # the most frequent case
         return False
     for check, outcome in zip(group, outcomes, strict=True):
         if not (outcome.ok or check.forced or check.shadow):
@@ -201,5 +212,5 @@ def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
 
 
 def digest(text: str) -> bytes:
-    """The key for a text: of constant size, and nobody can make two texts share one."""
+    """Return the key for a text: of constant size, and free of collisions that clients can make."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Rates as people write them: "100/15m", "10 per second", "10/s burst 20, 1000/h"."""
+"""Parse rates: "100/15m", "10 per second", "10/s burst 20, 1000/h"."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from hasten._checks import check_whole_number
 from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
@@ -14,7 +15,7 @@ MAX_LIMIT: Final = 2**31 - 1
 
 SECOND_US: Final = 1_000_000
 
-# Each unit: its length in seconds, its letter, and what its name in a policy is.
+# Each unit: its length in seconds, its letter, its name in a policy, and all its spellings.
 _UNITS: Final = (
     (7 * 24 * 3600, "w", "week", ("w", "week", "weeks")),
     (24 * 3600, "d", "day", ("d", "day", "days")),
@@ -37,10 +38,10 @@ _EXPECTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many units of cost in a span of time.
+    """A number of requests, or units of cost, in a span of time.
 
-    limit 0 lets nothing through. per is seconds or a timedelta, at least a millisecond. burst,
-    if there is one, is how much may come at once before the rest arrives evenly spaced.
+    A limit of 0 allows nothing. per is at least a millisecond. burst is how much may arrive at once
+    before the rest has to arrive evenly spaced.
     """
 
     limit: int
@@ -48,29 +49,30 @@ class Rate:
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        to_limit("limit", self.limit)
+        check_whole_number("limit", self.limit, 0, MAX_LIMIT)
         to_us("per", self.per, at_least_us=1_000)
         if self.burst is not None:
-            to_limit("burst", self.burst, at_least=1)
+            check_whole_number("burst", self.burst, 1, MAX_LIMIT)
 
     @property
     def window_us(self) -> int:
+        """The span of time in microseconds."""
         return to_us("per", self.per)
 
     @property
     def name(self) -> str:
-        """What the rate is called in answers: "100-in-15min"."""
+        """The name of the rate in response headers: "100-in-15min"."""
         amount, _, word = self._span()
         return f"{self.limit}-in-{amount}{word}"
 
     def __str__(self) -> str:
-        """The notation that `parse_rates` reads, where the span is whole seconds."""
+        """Return the rate as a string that can be parsed, if the span is whole seconds."""
         amount, letter, _ = self._span()
         burst = "" if self.burst is None else f" burst {self.burst}"
         return f"{self.limit}/{'' if amount == '1' else amount}{letter}{burst}"
 
     def _span(self) -> tuple[str, str, str]:
-        """The window in the largest unit that it is a whole number of."""
+        """Return the window in the largest unit that divides it: its number, letter and name."""
         for seconds, letter, word, _ in _UNITS:
             count, rest = divmod(self.window_us, seconds * SECOND_US)
             if not rest:
@@ -79,11 +81,11 @@ class Rate:
 
 
 Rates = tuple[Rate, ...]
-"""Rates that hold together: a request passes all of them, or uses up none."""
+"""Rates that apply together: a request passes all of them, or takes from none."""
 
 
 def to_rates(option: str, value: object) -> Rates:
-    """Read a rate, a text of one or several, or a sequence of rates. Raises `InvalidOption`."""
+    """Return the rates of an option: a string, a rate or several rates. Raises `InvalidOption`."""
     match value:
         case Rate():
             return (value,)
@@ -95,7 +97,7 @@ def to_rates(option: str, value: object) -> Rates:
 
 
 def parse_rates(text: str, *, option: str = "rate") -> Rates:
-    """Read a text of one or several rates. Raises `InvalidOption`, which names the text."""
+    """Parse a string of one or several rates. Raises `InvalidOption`, which names the string."""
     return tuple(_parse_rate(part, text, option) for part in _SEPARATOR.split(text.strip()))
 
 
@@ -106,15 +108,9 @@ def _parse_rate(part: str, text: str, option: str) -> Rate:
     limit, count, unit, burst = found.groups()
     seconds = _SECONDS.get(unit.lower())
     if seconds is None:
-        raise InvalidOption(option, text, f"{_EXPECTED}; {unit!r} is none of these")
+        raise InvalidOption(option, text, f"{_EXPECTED}; {unit!r} is not a unit")
     try:
         per = timedelta(seconds=seconds * int(count or 1))
         return Rate(int(limit), per, None if burst is None else int(burst))
-    except (InvalidOption, OverflowError, ValueError) as exc:  # a number beyond reason
+    except (InvalidOption, OverflowError, ValueError) as exc:  # a number that is too large
         raise InvalidOption(option, text, f"{_EXPECTED}; {exc}") from exc
-
-
-def to_limit(option: str, value: object, *, at_least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= MAX_LIMIT:
-        raise InvalidOption(option, value, f"a whole number from {at_least} to {MAX_LIMIT:,}")
-    return value

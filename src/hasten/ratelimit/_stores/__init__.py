@@ -1,4 +1,4 @@
-"""Where limits keep their counts: this process, Redis, a SQLite file, or a store of one's own."""
+"""The places where limits keep their counts: memory, a SQLite file, Redis, or your own store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._store import File, Store, to_store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore
-from hasten.ratelimit._stores.asking import AskingStore
 from hasten.ratelimit._stores.memory import MemoryStore
+from hasten.ratelimit._stores.remote import RemoteStore
 
 __all__ = ["Counters", "MemoryStore", "StorePart", "counters_of"]
 
@@ -22,10 +22,10 @@ PART: Final = "limits"
 
 
 class Counters(NamedTuple):
-    """Where the counts of some limits are kept.
+    """The counter store of some limits.
 
-    clock is None for the system's. store is the private one that was made for a URL; whoever asked
-    for it closes it. What the application has made, the application closes.
+    clock is None for the system's. private is the `Store` that was made for a URL, which its user
+    closes. The application closes what it has made itself.
     """
 
     counters: CounterStore
@@ -35,16 +35,17 @@ class Counters(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What a repr has for it."""
+        """The store, for a repr."""
         return type(self.counters).__name__ if self.store is None else self.store.url
 
     async def aclose(self) -> None:
+        """Close the store that was made for a URL."""
         if self.private is not None:
             await self.private.aclose()
 
 
 def counters_of(store: str | Store | CounterStore | None) -> Counters:
-    """What the option `store` names. Raises `InvalidOption`."""
+    """Return the counter store that the option `store` means. Raises `InvalidOption`."""
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
         part = given.part(PART, part_of)
@@ -60,7 +61,7 @@ def counters_of(store: str | Store | CounterStore | None) -> Counters:
 
 
 class StorePart:
-    """What limits keep in a `Store`."""
+    """The part of a `Store` in which limits keep their counts."""
 
     def __init__(self, store: Store) -> None:
         self.clock: Final = None if store.clock is SYSTEM_CLOCK else store.clock
@@ -68,18 +69,20 @@ class StorePart:
         self.counters: Final = self._make(store)
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self.counters.aclose()
 
     def close_now(self) -> None:
-        if isinstance(self.counters, AskingStore):
+        """Close what can be closed without an event loop."""
+        if isinstance(self.counters, RemoteStore):
             self.counters.close_now()
 
-    def _make(self, store: Store) -> MemoryStore | AskingStore:
+    def _make(self, store: Store) -> MemoryStore | RemoteStore:
         location = store.location
         if isinstance(location, File):
             if location.path is None:
                 return MemoryStore(clock=self.clock)
-            # Imported late: who counts in memory needs neither the package nor the time to load it.
+            # Imported late: counting in memory needs neither the package nor the time to load it.
             from hasten.ratelimit._stores.sqlite import SqliteStore  # noqa: PLC0415
 
             return SqliteStore(
@@ -92,7 +95,7 @@ class StorePart:
         return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._opened)
 
     def _opened(self) -> None:
-        """Let the store close what was opened after it had been closed."""
+        """Let the store close connections that were opened after it had been closed."""
         store = self._store()
         if store is not None:
             store.part(PART, part_of)
@@ -103,7 +106,7 @@ _lock: Final = threading.Lock()
 
 
 def part_of(store: Store) -> StorePart:
-    """The same one each time: all who count in a store share it, also after it was closed."""
+    """Return the part of a store. All its users share it, also after it was closed."""
     with _lock:
         part = _parts.get(store)
         if part is None:

@@ -1,14 +1,13 @@
-"""Counts in the memory of this process.
+"""A store in the memory of this process.
 
-Each bucket is a table with room for so many keys. Whoever sends from many addresses must not be
-able to push out what is known of others, so what makes room is chosen: first what is over, then
-the one with the most left among some. A key that is blocked, or has little left, keeps its place
-as long as that is so. Where all are like this, new keys share entries: each key one of many, which
-nobody outside can foretell. So to have a newcomer refused, somebody must use up the limit in that
-newcomer's entry: with n entries used up, a newcomer is refused with a chance of n / entries.
+Each bucket is a table with room for a fixed number of keys. A client with many addresses must not
+be able to evict the keys of others, so the table chooses what to evict: first an expired key, then
+the one with the most left among a few. A key that is blocked or has little left is not evicted. If
+all keys are like that, new keys share entries, and a secret decides which key uses which entry. To
+get a new client refused, an attacker must use up the limit in that client's entry: with n entries
+used up, a new client is refused with a probability of n / entries.
 
-What is known of a key is kept as small as it can be (`_pack`): a million keys take as little as
-their names do.
+States are stored as compactly as possible (`_pack`): a state takes no more memory than its key.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Final, TypeAlias
 
+from hasten._checks import check_whole_number
 from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_denied
-from hasten.ratelimit._rates import to_limit
 from hasten.ratelimit._rules import Rule
 
 logger = get_logger("hasten.ratelimit")
@@ -33,18 +32,19 @@ logger = get_logger("hasten.ratelimit")
 MAX_KEYS: Final = 100_000
 
 KEYS_PER_SHARED_ENTRY: Final = 8
-"""Where there is no room, there is one more entry, to be shared, for so many keys."""
+"""A full table has one shared entry for each of this many keys."""
 
 KEY_BYTES: Final = 16
-"""The size of a key. Those of shared entries are shorter."""
+"""The size of a key. The keys of shared entries are shorter."""
 
-# With each new key so many old ones are looked at, whether they are over.
-LOOKED_AT: Final = 2
-# Where there is no room: how many to look at, and among how many to choose.
-LOOKED_AT_IF_FULL: Final = 64
-CHOSEN_FROM: Final = 8
+EXAMINED: Final = 2
+"""How many old keys each new key examines, to delete the expired ones."""
 
-# The low bits of a packed window are what is used, those above them its end.
+EXAMINED_IF_FULL: Final = 64
+CANDIDATES: Final = 8
+"""A full table examines this many keys and evicts one of this many candidates."""
+
+# The low bits of a packed window are what is used, the bits above them are its end.
 BITS: Final = 32
 MASK: Final = (1 << BITS) - 1
 
@@ -52,18 +52,16 @@ Packed: TypeAlias = "int | array[int]"
 
 _SECRET: Final = secrets.token_bytes(16)
 
-_new: Final = tuple.__new__  # a named tuple's own costs twice the time
-
 
 class MemoryStore:
-    """A store that answers at once, to any thread.
+    """A store in the memory of this process, for use from any thread.
 
-    max_keys is how many keys each bucket may have, besides an eighth as many that new keys share
-    where there is no room. clock is for tests: `ManualClock`.
+    max_keys is how many keys each bucket may have. A full bucket has an eighth as many entries
+    more, which new keys share. clock is for tests: a `hasten.testing.ManualClock`.
     """
 
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
-        self._max_keys = to_limit("max_keys", max_keys, at_least=1)
+        self._max_keys = check_whole_number("max_keys", max_keys, 1)
         self.clock: Final = None if clock is None else check_clock(clock)
         self._clock_ns = now_ns_of(clock)
         self._lock = threading.Lock()
@@ -73,38 +71,42 @@ class MemoryStore:
         return f"<MemoryStore {len(self)} keys>"
 
     def __len__(self) -> int:
-        """How many keys there are in all buckets, those whose time is over among them."""
+        """Return the number of keys in all buckets, including expired ones."""
         return sum(len(table.entries) for table in self._tables.values())
 
     def hit_one(self, check: Check) -> Outcome:
+        """Do what `hit` does for one check."""
         with self._lock:
-            bucket, key, rule, cost, counted_later, block_us, forced, _, _, _ = check
+            bucket, key, rule, cost, counted_later, block_us, forced, _, _ = check
             now_us = self._clock_ns() // 1000
             table = self._tables.get(bucket)
             if table is None or table.rule is None:
                 table = self._table(bucket, rule)
-            packed = table.entries.get(key)
+            entries = table.entries
+            packed = entries.get(key)
             if packed is None:
                 key = table.place(key, now_us)
                 if len(key) < KEY_BYTES:
                     check = _for_shared_entry(check)
                     block_us = 0
-                packed = table.entries.get(key)
-            # What most requests are, without the general case's steps. The tests hold it to them.
+                packed = entries.get(key)
+            # Most hits take one of two shortcuts. Tests compare them with the general way.
             if cost and not (counted_later or block_us or forced):
-                if rule.kind == "fixed":
-                    if packed.__class__ is int and (left_us := (packed >> BITS) - now_us) > 0:
-                        remaining = rule.limit - (packed & MASK) - cost
-                        if remaining >= 0:
-                            table.entries[key] = packed + cost
-                            return _passed(rule, remaining, left_us)
-                        if cost <= rule.limit:
-                            return _denied(rule, max(0, remaining + cost), left_us, left_us)
-                    elif cost <= rule.limit and (packed is None or packed.__class__ is int):
-                        table.entries[key] = (now_us + rule.window_us) << BITS | cost
-                        return _passed(rule, rule.limit - cost, rule.window_us)
+                if rule.kind == "fixed" and cost <= rule.limit:
+                    if packed is None or packed.__class__ is int:
+                        if packed is None or (left_us := (packed >> BITS) - now_us) <= 0:
+                            left_us = rule.window_us
+                            packed = (now_us + left_us) << BITS
+                        outcome = algorithms.decide_fixed(rule, packed & MASK, left_us, cost)
+                        if outcome.ok:
+                            entries[key] = packed + cost
+                        return outcome
                 elif rule.kind == "gcra" and packed.__class__ is int and cost <= rule.burst:
-                    return table.hit_arrival(key, packed, rule, cost, now_us)
+                    owed_us = max(packed - now_us, 0)
+                    outcome = algorithms.decide_gcra(rule, owed_us, cost)
+                    if outcome.ok:
+                        entries[key] = now_us + owed_us + cost * rule.interval_us
+                    return outcome
             state, outcome = algorithms.hit_one(check, table.read(key), now_us)
             table.write(key, state)
             return outcome
@@ -167,16 +169,16 @@ class MemoryStore:
             table, now_us = self._table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            if table.place(key, now_us) != key:  # a shared entry would block others, too
-                table.make_room(now_us, hot_too=True)
+            if table.place(key, now_us) != key:  # a shared entry would block other keys, too
+                table.make_room(now_us, evict_hot=True)
             table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
 
     def clear(self) -> None:
-        """Forget all keys."""
+        """Delete all keys."""
         with self._lock:
             self._tables.clear()
 
-    # The same for those who wait ------------------------------------------------------------------
+    # The same methods for callers that await ------------------------------------------------------
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         return self.hit_now(groups)
@@ -194,7 +196,7 @@ class MemoryStore:
         self.block_now(bucket, key, for_us)
 
     async def aclose(self) -> None:
-        """There is nothing to let go of; the counts stay."""
+        """Do nothing: there is no connection to close. The counts stay."""
 
     # --------------------------------------------------------------------------------------------
 
@@ -211,10 +213,10 @@ class MemoryStore:
 
 
 class _Table:
-    """The keys of one bucket. rule is None until the first check; only blocks are known then."""
+    """The keys of one bucket. rule is None before the first check: then there are only blocks."""
 
     __slots__ = (
-        "_hand", "_max_keys", "_name", "_overflowed", "_shared_entries", "entries", "rule"
+        "_max_keys", "_name", "_overflowed", "_queue", "_shared_entries", "entries", "rule"
     )  # fmt: skip
 
     def __init__(self, name: str, max_keys: int) -> None:
@@ -223,7 +225,7 @@ class _Table:
         self._name = name
         self._max_keys = max_keys
         self._shared_entries = max(1, max_keys // KEYS_PER_SHARED_ENTRY)
-        self._hand: list[bytes] = []  # the keys that are to be looked at, the next one last
+        self._queue: list[bytes] = []  # the keys to examine, the next one last
         self._overflowed = False
 
     def read(self, key: bytes) -> State:
@@ -236,36 +238,19 @@ class _Table:
         else:
             self.entries.pop(key, None)
 
-    def hit_arrival(
-        self, key: bytes, arrival_us: int, rule: Rule, cost: int, now_us: int
-    ) -> Outcome:
-        """Decide by "gcra" where nothing is in flight; a cost that fits in."""
-        owed_us = arrival_us - now_us if arrival_us > now_us else 0
-        interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
-        after_us = owed_us + cost * interval_us
-        passes = after_us <= tolerance_us
-        if passes:
-            self.entries[key] = now_us + after_us
-            owed_us = after_us
-        remaining = max(0, (tolerance_us - owed_us) // interval_us)
-        reset_us = owed_us - tolerance_us + (remaining + 1) * interval_us
-        if passes:
-            return _passed(rule, remaining, reset_us)
-        return _denied(rule, remaining, reset_us, after_us - tolerance_us)
-
     def find(self, key: bytes) -> bytes:
-        """Where a key is, or would be: the key itself, or its shared entry if that is there."""
+        """Return where a key is or would be: the key itself, or its shared entry if that exists."""
         if key in self.entries or not self._overflowed:
             return key
         shared = self._shared(key)
         return shared if shared in self.entries else key
 
     def place(self, key: bytes, now_us: int) -> bytes:
-        """The key itself if it has an entry or there is room for one; else a shared entry's."""
+        """Return the key if it has an entry or room for one, else that of a shared entry."""
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
-            for candidate in self._walk(LOOKED_AT):
+            for candidate in self._walk(EXAMINED):
                 if self._heat(candidate, now_us) is None:
                     del self.entries[candidate]
             return key
@@ -274,25 +259,26 @@ class _Table:
         if not self._overflowed:
             self._overflowed = True
             logger.warning(
-                "%s: each of its %d keys has nearly used up its limit: new clients share %d counts",
+                "bucket %s is full: all %d keys have nearly used up their limit; new clients share "
+                "%d counts",
                 self._name, self._max_keys, self._shared_entries,
             )  # fmt: skip
         return self._shared(key)
 
-    def make_room(self, now_us: int, *, hot_too: bool = False) -> bool:
-        """Delete an entry that is over, or else the coldest of some. False if all are hot."""
+    def make_room(self, now_us: int, *, evict_hot: bool = False) -> bool:
+        """Delete an expired entry, else one with much left. Returns False if all are hot."""
         coldest: tuple[float, bytes] | None = None
         cold = 0
-        for candidate in self._walk(LOOKED_AT_IF_FULL):
+        for candidate in self._walk(EXAMINED_IF_FULL):
             heat = self._heat(candidate, now_us)
             if heat is None:
                 del self.entries[candidate]
                 return True
-            if (heat < HOT or hot_too) and len(candidate) == KEY_BYTES:
+            if (heat < HOT or evict_hot) and len(candidate) == KEY_BYTES:
                 cold += 1
                 if coldest is None or heat < coldest[0]:
                     coldest = heat, candidate
-                if cold == CHOSEN_FROM:
+                if cold == CANDIDATES:
                     break
         if coldest is None:
             return False
@@ -300,25 +286,25 @@ class _Table:
         return True
 
     def _shared(self, key: bytes) -> bytes:
-        # Keyed with a secret: else a client could choose names that share the entry of another.
+        # With a secret: otherwise a client could choose keys that share another client's entry.
         number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
         return (number % self._shared_entries).to_bytes(8, "big")
 
     def _walk(self, count: int) -> Iterator[bytes]:
-        """The next keys in a walk around the table, which ends and begins again."""
+        """Yield the next keys in a walk around the table."""
         for _ in range(min(count, len(self.entries))):
-            if not self._hand:
-                self._hand = list(self.entries)
-                self._hand.reverse()  # the oldest entries first
-            key = self._hand.pop()
+            if not self._queue:
+                self._queue = list(self.entries)
+                self._queue.reverse()  # the oldest entries first
+            key = self._queue.pop()
             if key in self.entries:
                 yield key
 
     def _heat(self, key: bytes, now_us: int) -> float | None:
-        """The share that is used, 1 for a blocked key, None if its time is over."""
+        """Return the share that is used: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
-        if packed.__class__ is int and rule is not None and rule.kind == "fixed":  # most are
+        if packed.__class__ is int and rule is not None and rule.kind == "fixed":  # most entries
             return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
         state = _unpack(rule, packed)
         if rule is None:
@@ -333,27 +319,16 @@ class _Table:
 
 
 HOT: Final = 0.8
-"""Above this share of its limit a key is not forgotten before its time."""
+"""A key that has used more than this share of its limit is hot: it is not evicted."""
 
 
 def _for_shared_entry(check: Check) -> Check:
-    """The same without a block, which others would feel for longer than the limit says."""
+    """Return the check without a block, which would affect other clients for too long."""
     return check._replace(block_us=0)
 
 
-def _passed(rule: Rule, remaining: int, reset_us: int) -> Outcome:
-    limit = rule.burst or rule.limit
-    return _new(Outcome, (True, limit, remaining, reset_us, 0, False, None, False))
-
-
-def _denied(rule: Rule, remaining: int, reset_us: int, retry_us: int) -> Outcome:
-    limit = rule.burst or rule.limit
-    reset_us = min(reset_us, retry_us)
-    return _new(Outcome, (False, limit, remaining, reset_us, retry_us, True, None, False))
-
-
 def _pack(rule: Rule | None, state: State) -> Packed:
-    """One integer where nothing but a window or an arrival is known, else an array."""
+    """Return one integer for a state that is only a window or an arrival, else an array."""
     if rule is not None and not state[0]:
         if rule.kind == "fixed" and len(state) == 4 and not state[3] and state[2] <= MASK:
             return state[1] << BITS | state[2]

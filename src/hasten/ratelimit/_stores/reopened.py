@@ -1,4 +1,4 @@
-"""A connection that is opened when it is first used, and again when it is used after its end."""
+"""A connection that opens at its first use, and again when it is used after it was closed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ T = TypeVar("T")
 
 
 class Reopened(Generic[T]):
-    """What make returns, until it is taken. on_open is called after each time it was made."""
+    """The connection that connect returns, made when it is needed.
 
-    def __init__(self, make: Callable[[], T], on_open: Callable[[], object] | None = None) -> None:
-        self._make = make
+    on_open is called each time after it was opened.
+    """
+
+    def __init__(
+        self, connect: Callable[[], T], on_open: Callable[[], object] | None = None
+    ) -> None:
+        self._connect = connect
         self._on_open = on_open
         self._lock = threading.Lock()
-        self._held: T | None = None
+        self._connection: T | None = None
 
     def get(self) -> T:
-        held = self._held
-        if held is not None:
-            return held
+        """Return the open connection."""
+        connection = self._connection
+        if connection is not None:
+            return connection
         with self._lock:
-            held = self._held
-            is_new = held is None
-            if held is None:
-                held = self._held = self._make()
+            connection = self._connection
+            is_new = connection is None
+            if connection is None:
+                connection = self._connection = self._connect()
         if is_new and self._on_open is not None:
             self._on_open()
-        return held
+        return connection
 
     def take(self) -> T | None:
-        """What is to be closed; None if there is nothing."""
+        """Return the connection to close it, None if it is not open."""
         with self._lock:
-            held, self._held = self._held, None
-            return held
+            connection, self._connection = self._connection, None
+            return connection

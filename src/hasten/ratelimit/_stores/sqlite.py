@@ -1,11 +1,11 @@
-"""Counts in a SQLite file, shared by the processes of one machine.
+"""A store in a SQLite file, shared by the processes of one machine.
 
-All that one tick of the event loop asks is one reading and one writing of the keys it is about, in
-one transaction with what else waits (`hasten._sqlite`). In between the pure algorithms decide. A
-row holds what they say is known of a key, as JSON, and goes some time after that is over. Times are
-those of the machine's clock, which all its processes share.
+All operations of one tick of the event loop are one read and one write of their keys, in one
+transaction with other waiting work (`hasten._sqlite`). In between, the pure algorithms decide. A
+row holds the state of a key as JSON and is deleted some time after it has expired. Times are those
+of the machine's clock, which all its processes share.
 
-Nothing is flushed to the disk for the sake of a count: a power cut may take the last ones.
+Counts are not flushed to disk: a power cut may lose the last ones.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
 from hasten.ratelimit._counter_store import Check, Outcome, is_denied
 from hasten.ratelimit._rules import Rule
-from hasten.ratelimit._stores.asking import Answer, AskingStore
+from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
+from hasten.ratelimit._stores.remote import RemoteStore, Result
 from hasten.ratelimit._stores.reopened import Reopened
-from hasten.ratelimit._stores.requests import Block, Hit, Peek, Request, Reset, Settle
 
-# So many rows whose time is over go with each writing.
 SWEPT: Final = 16
+"""How many expired rows each write deletes."""
 
 CREATE: Final = """
 CREATE TABLE IF NOT EXISTS hasten_limits (
@@ -62,10 +62,10 @@ DELETE FROM hasten_limits WHERE name IN (
 """
 
 
-class SqliteStore(AskingStore):
-    """Counts in a file.
+class SqliteStore(RemoteStore):
+    """A store in a file.
 
-    A file of jobs may be named; but then each waits for the other's transactions. timeout is how
+    It may be the file of the jobs, but then each waits for the other's transactions. timeout is how
     long a transaction waits, in seconds, for a lock that another process holds.
     """
 
@@ -91,20 +91,21 @@ class SqliteStore(AskingStore):
             on_open,
         )
 
-    async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
-        work = partial(_carry_out, requests=requests, now_ns=self._now_ns)
-        return await self._database.get().run(work, durable=False, weight=len(requests))
+    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
+        work = partial(_apply_all, operations=operations, now_ns=self._now_ns)
+        return await self._database.get().run(work, durable=False, weight=len(operations))
 
     async def clear(self) -> None:
-        """Forget all keys of the file."""
+        """Delete all keys of the file."""
         await self._database.get().run(_clear, durable=False)
 
     async def _close(self) -> None:
         database = self._database.take()
         if database is not None:
-            await asyncio.to_thread(database.close)  # which waits for what has begun
+            await asyncio.to_thread(database.close)  # it waits for what has begun
 
     def close_now(self) -> None:
+        """Close the file."""
         database = self._database.take()
         if database is not None:
             database.close()
@@ -119,47 +120,47 @@ def _clear(connection: Connection) -> None:
     connection.execute("DELETE FROM hasten_limits")
 
 
-def _carry_out(
-    connection: Connection, requests: Sequence[Request], now_ns: Callable[[], int]
-) -> list[Answer]:
-    # The time is read here, where nobody else writes: it may not go back from one to the next.
-    page = _Page(now_ns() // 1000)
-    page.read(connection, requests)
-    answers: list[Answer] = [page.carry_out(request) for request in requests]
-    page.write(connection)
-    return answers
+def _apply_all(
+    connection: Connection, operations: Sequence[Operation], now_ns: Callable[[], int]
+) -> list[Result]:
+    # The time is read within the transaction, so that it never goes back from one to the next.
+    batch = _StateBatch(now_ns() // 1000)
+    batch.read(connection, operations)
+    results: list[Result] = [batch.apply(operation) for operation in operations]
+    batch.write(connection)
+    return results
 
 
-class _Page:
-    """The states of the keys that some requests are about, by name."""
+class _StateBatch:
+    """The states of the keys of some operations, by name."""
 
     def __init__(self, now_us: int) -> None:
         self._now_us = now_us
         self._states: dict[str, State] = {}
         self._changed: dict[str, Rule | None] = {}
 
-    def read(self, connection: Connection, requests: Sequence[Request]) -> None:
-        names = {name for request in requests for name in _names(request)}
+    def read(self, connection: Connection, operations: Sequence[Operation]) -> None:
+        names = {name for operation in operations for name in _names(operation)}
         (found,) = connection.execute(READ, (json.dumps(list(names)),)).fetchone()
         self._states = {name: tuple(state) for name, state in json.loads(found).items()}
 
     def write(self, connection: Connection) -> None:
-        kept, gone = [], []
+        kept, deleted = [], []
         for name, rule in self._changed.items():
             state = self._states[name]
             if state:
                 expires_us = state[0] if rule is None else algorithms.expiry(rule, state)
                 kept.append((name, expires_us, json.dumps(state)))
             else:
-                gone.append(name)
+                deleted.append(name)
         if kept:
             connection.execute(WRITE, (json.dumps(kept),))
             connection.execute(SWEEP, (self._now_us, SWEPT))
-        if gone:
-            connection.execute(DELETE, (json.dumps(gone),))
+        if deleted:
+            connection.execute(DELETE, (json.dumps(deleted),))
 
-    def carry_out(self, request: Request) -> list[list[Outcome]]:
-        match request:
+    def apply(self, operation: Operation) -> list[list[Outcome]]:
+        match operation:
             case Hit(groups):
                 return self._hit(groups)
             case Peek(checks):
@@ -195,8 +196,8 @@ class _Page:
         state = self._states.get(name, ())
         if state or for_us:
             until_us = self._now_us + for_us if for_us else 0
-            # Without its rule nobody knows how long the rest is of use: `WRITE` keeps the later
-            # one of the two times.
+            # Without the rule, the expiry of the counts is unknown: `WRITE` keeps the later of the
+            # two times.
             self._keep(name, algorithms.block(state, until_us), None)
 
     def _keep(self, name: str, state: State, rule: Rule | None) -> None:
@@ -205,8 +206,8 @@ class _Page:
             self._changed[name] = rule or self._changed.get(name)
 
 
-def _names(request: Request) -> Iterable[str]:
-    match request:
+def _names(operation: Operation) -> Iterable[str]:
+    match operation:
         case Hit(groups):
             return [_name(check.bucket, check.key) for group in groups for check in group]
         case Peek(checks):
@@ -223,4 +224,4 @@ def _name(bucket: str, key: bytes) -> str:
 
 @lru_cache(maxsize=10_000)
 def _text(bucket: str) -> str:
-    return json.dumps(bucket)  # any text at all as one that SQLite can hold
+    return json.dumps(bucket)  # as SQLite cannot store every string

@@ -1,4 +1,4 @@
-"""Counts on Redis, Valkey and what else speaks their protocol."""
+"""A store on Redis, Valkey and other servers with the same protocol."""
 
 from hasten.ratelimit._stores.redis.store import DEFAULT_PREFIX, RedisStore
 

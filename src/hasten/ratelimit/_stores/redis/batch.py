@@ -1,7 +1,7 @@
-"""Requests of the script, packed, and its answers, unpacked.
+"""Pack operations for the script, and unpack its results.
 
-What one call of the script is asked is a list of requests. A key or a rule that several of them
-name is sent once.
+One call of the script applies a list of operations. A key or a rule that several of them use is
+sent once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Token
 from hasten.ratelimit._rules import Rule, RuleKind
-from hasten.ratelimit._stores.requests import Block, Hit, Peek, Request, Reset, Settle
+from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(list[list[int]]).decode
-_new: Final = tuple.__new__  # a named tuple's own costs twice the time
+_new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 
 _KINDS: Final[dict[RuleKind, int]] = {"fixed": 1, "sliding": 2, "concurrency": 3, "gcra": 4}
 _HIT, _SETTLE, _PEEK, _RESET, _BLOCK = 1, 2, 3, 4, 5
@@ -25,23 +25,25 @@ _LATER, _FORCED, _SHADOW = 1, 2, 4
 _OK, _CERTAIN = 1, 2
 
 KeyName: TypeAlias = Callable[[str, bytes], bytes]
-"""What a key of a bucket is called on the server."""
+"""Returns the name on the server of a key in a bucket."""
 
 
 class Batch:
-    """The requests of one call of the script."""
+    """The operations of one call of the script."""
 
     def __init__(self, name: KeyName) -> None:
         self._name = name
         self.rows: list[list[Any]] = []
         self._keys: dict[tuple[str, bytes], int] = {}
-        self._rules: dict[int, int] = {}  # by identity: a rule's own hash takes long
+        self._rules: dict[int, int] = {}  # by identity: the hash of a rule is slow
         self._rule_rows: list[tuple[int, ...]] = []
 
     def key(self, bucket: str, key: bytes) -> int:
+        """Return the number of a key."""
         return self._keys.setdefault((bucket, key), len(self._keys) + 1)
 
     def rule(self, rule: Rule) -> int:
+        """Return the number of a rule."""
         number = self._rules.get(id(rule))
         if number is None:
             self._rule_rows.append(_rule_row(rule))
@@ -49,15 +51,18 @@ class Batch:
         return number
 
     def names(self) -> list[bytes]:
+        """Return the names of all keys, in the order of their numbers."""
         return [self._name(bucket, key) for bucket, key in self._keys]
 
     def packed(self, now_us: int | None, linger_ms: int) -> bytes:
+        """Return the argument of the script."""
         now: int | bool = False if now_us is None else now_us
         return _pack((now, linger_ms, self._rule_rows, self.rows))
 
 
-def unpack(answers: bytes) -> list[list[int]]:
-    return _unpack(answers)
+def unpack(results: bytes) -> list[list[int]]:
+    """Return the numbers of each result."""
+    return _unpack(results)
 
 
 def _rule_row(rule: Rule) -> tuple[int, ...]:
@@ -67,9 +72,9 @@ def _rule_row(rule: Rule) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def add(batch: Batch, request: Request) -> None:
-    """Put a request into a batch."""
-    match request:
+def add(batch: Batch, operation: Operation) -> None:
+    """Add an operation to a batch."""
+    match operation:
         case Hit(groups):
             batch.rows.append([_HIT, *(_group(batch, group) for group in groups)])
         case Settle((token, keep)):
@@ -88,21 +93,21 @@ def add(batch: Batch, request: Request) -> None:
 
 def _group(batch: Batch, group: CheckGroup) -> list[int]:
     numbers: list[int] = []
-    for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _, _ in group:
+    for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _ in group:
         flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
         numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
     return numbers
 
 
-def read(request: Request, numbers: list[int]) -> list[list[Outcome]]:
-    """What the script has answered to a request."""
-    match request:
+def read(operation: Operation, numbers: list[int]) -> list[list[Outcome]]:
+    """Return the outcomes of an operation from its numbers."""
+    match operation:
         case Hit(groups):
             return _read_groups(groups, numbers)
         case Peek(checks):
             outcomes = [
-                _outcome(check, numbers, 5 * place)._replace(token=None)
-                for place, check in enumerate(checks)
+                _outcome(check, numbers, 5 * i)._replace(token=None)
+                for i, check in enumerate(checks)
             ]
             return [outcomes]
         case _:
@@ -110,22 +115,22 @@ def read(request: Request, numbers: list[int]) -> list[list[Outcome]]:
 
 
 def _read_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list[Outcome]]:
-    answer, place = [], 0
+    result, start = [], 0
     for group in groups:
-        if place == len(numbers):  # the one before it was denied
+        if start == len(numbers):  # the previous group was denied
             break
         outcomes = []
         for check in group:
-            outcomes.append(_outcome(check, numbers, place))
-            place += 5
-        answer.append(outcomes)
-    return answer
+            outcomes.append(_outcome(check, numbers, start))
+            start += 5
+        result.append(outcomes)
+    return result
 
 
-def _outcome(check: Check, numbers: list[int], place: int) -> Outcome:
-    flags, remaining, reset_us, retry_us, at_us = numbers[place : place + 5]
+def _outcome(check: Check, numbers: list[int], start: int) -> Outcome:
+    flags, remaining, reset_us, retry_us, at_us = numbers[start : start + 5]
     rule, token = check.rule, None
-    # A time of 0 is that of no reservation: nothing was taken, or by an arrival ("gcra").
+    # A time of 0 means no reservation: nothing was taken, or the arrival was moved ("gcra").
     if at_us and (check.counted_later or rule.kind == "concurrency"):
         token = Token(check.bucket, check.key, rule, check.cost, at_us)
     ok, certain = bool(flags & _OK), bool(flags & _CERTAIN)

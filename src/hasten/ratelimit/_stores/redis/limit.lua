@@ -1,20 +1,21 @@
--- limit: decide, settle, look at, forget and block keys of limits, one request after the other.
+-- limit: apply operations to keys of limits, one after the other: hit, settle, peek, reset, block.
 --
--- KEYS  all keys that the requests name by their places here, each once
--- ARGV  1 {now, linger, rules, requests}, packed:
+-- KEYS  all keys of the operations, each once; operations name them by their numbers here
+-- ARGV  1 {now, linger, rules, operations}, packed:
 --   now       µs since the epoch; false for the time of this server
---   linger    ms that a key lives at least: 0, or more where now is not this server's time
---   rules     {kind, limit, window, capacity, interval, tolerance, run, life} each, see rules.py
---   requests  {1, group, …}                    hit; a group is {key, rule, cost, flags, block, …}
+--   linger    the shortest time to live of a key, in ms: 0 unless now is a test's time
+--   rules     {kind, limit, window, capacity, interval, tolerance, run, life} each, see _rules.py
+--   operations
+--             {1, group, …}                    hit; a group is {key, rule, cost, flags, block, …}
 --             {2, key, rule, at, cost, keep}   settle
 --             {3, key, rule, cost, …}          peek
 --             {4, key}                         reset
 --             {5, key, for}                    block
 --   flags     1 counted later, 2 forced, 4 shadow
--- Returns packed, for each request: {flags, remaining, reset, retry, at, …} of a hit or peek, with
---   flags     1 passed, 2 certain; else {}.
+-- Returns, packed, for each operation: {flags, remaining, reset, retry, at, …} of a hit or peek, with
+--   flags     1 passed, 2 certain; {} of other operations.
 --
--- The rules are those of algorithms.py, and the state of a key is the same sequence of numbers, here
+-- The algorithms are those of _algorithms.py, and the state of a key is the same sequence of numbers,
 -- packed: {blocked until, …}, then for "fixed" end, used, in flight; for "gcra" arrival and runs; else
 -- runs, which are first time, used, in flight. Times are µs on the clock of this server.
 local call = redis.call
@@ -23,7 +24,7 @@ local FIXED, SLIDING, CONCURRENCY, GCRA = 1, 2, 3, 4
 local IN_FLIGHT_RETRY = 1000000
 
 local argument = cmsgpack.unpack(ARGV[1])
-local now, linger, rules, requests = argument[1], argument[2], argument[3], argument[4]
+local now, linger, rules, operations = argument[1], argument[2], argument[3], argument[4]
 if not now then
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -32,14 +33,14 @@ for place, r in ipairs(rules) do
   rules[place] = {
     kind = r[1], limit = r[2], window = r[3], capacity = r[4],
     interval = r[5], tolerance = r[6], run = r[7], life = r[8],
-    runs_from = r[1] == GCRA and 3 or 2, -- where the runs begin in a state
+    runs_from = r[1] == GCRA and 3 or 2, -- the index of the first run in a state
   }
 end
 
--- States, by the places of their keys -------------------------------------------------------------
+-- States, by the numbers of their keys ------------------------------------------------------------
 
 local states = {}
-local rule_of = {} -- of what is to be written; false where nothing but a block is known
+local rule_of = {} -- the rules of states to write; false if only a block is known
 
 for first = 1, #KEYS, 1000 do -- lists of arguments have to stay below the limit of Lua's stack
   local last = min(first + 999, #KEYS)
@@ -54,7 +55,7 @@ local function clear(state, from)
   end
 end
 
--- Take out of a state what is over.
+-- Remove what has expired from a state.
 local function fresh(key, rule)
   local state = states[key]
   local count = #state
@@ -100,7 +101,7 @@ end
 
 -- Deciding ----------------------------------------------------------------------------------------
 
--- When so much of what runs hold will have left.
+-- The time when runs of this cost have expired.
 local function freed(rule, state, cost, in_flight_too)
   for place = 2, #state, 3 do
     cost = cost - state[place + 1] + (in_flight_too and 0 or state[place + 2])
@@ -110,7 +111,7 @@ local function freed(rule, state, cost, in_flight_too)
   end
 end
 
--- How long a cost is denied: surely, and if nothing is given back. 0, 0 if there is room.
+-- How long a cost is denied: for certain, and if no reservation is refunded. 0, 0 if it passes.
 local function wait_for_room(rule, state, cost)
   if cost > rule.capacity or rule.limit == 0 then
     return rule.window, rule.window
@@ -126,31 +127,31 @@ local function wait_for_room(rule, state, cost)
     return state[3] - state[4] + cost > rule.limit and wait or 0, wait
   end
   if rule.kind == GCRA then
-    local sure = max(state[2] - now, 0) + cost * rule.interval - rule.tolerance
-    return max(0, sure), max(0, sure + sum(state, 5) * rule.interval)
+    local certain = max(state[2] - now, 0) + cost * rule.interval - rule.tolerance
+    return max(0, certain), max(0, certain + sum(state, 5) * rule.interval)
   end
-  local over = sum(state, 3) + cost - rule.limit
-  if over <= 0 then
+  local excess = sum(state, 3) + cost - rule.limit
+  if excess <= 0 then
     return 0, 0
   end
-  local over_surely = over - sum(state, 4)
-  local wait = freed(rule, state, over, true) - now
-  if over_surely <= 0 then
+  local certain_excess = excess - sum(state, 4)
+  local wait = freed(rule, state, excess, true) - now
+  if certain_excess <= 0 then
     return 0, wait
   end
-  return freed(rule, state, over_surely, false) - now, wait
+  return freed(rule, state, certain_excess, false) - now, wait
 end
 
 local function wait_of(rule, state, cost)
-  local sure, wait = wait_for_room(rule, state, cost)
+  local certain, wait = wait_for_room(rule, state, cost)
   if state[1] and state[1] > now then
     local blocked = state[1] - now
-    return max(blocked, sure), max(blocked, wait)
+    return max(blocked, certain), max(blocked, wait)
   end
-  return sure, wait
+  return certain, wait
 end
 
--- Add a hit to the newest run, or begin one. Returns the run's first time.
+-- Add a hit to the newest run, or begin a new run. Returns the first time of the run.
 local function join(rule, state, cost, in_flight)
   local newest = #state - 2
   if newest >= rule.runs_from and now - state[newest] <= rule.run then
@@ -163,7 +164,7 @@ local function join(rule, state, cost, in_flight)
   return now
 end
 
--- Take a cost. Returns what its token is to say of the time.
+-- Take a cost. Returns the time that identifies a reservation.
 local function take(rule, state, cost, later)
   if cost == 0 and not later then
     return 0
@@ -188,7 +189,7 @@ local function take(rule, state, cost, later)
   return join(rule, state, cost, in_flight)
 end
 
--- What is left, and the time until it is more; 0 if all is.
+-- What is left, and the time until it is more; 0 if all is left.
 local function left(rule, state)
   if #state < 2 or rule.limit == 0 then
     return rule.capacity, 0
@@ -205,18 +206,18 @@ local function left(rule, state)
   return remaining, rule.kind == SLIDING and state[2] + rule.life - now or IN_FLIGHT_RETRY
 end
 
--- Answers -----------------------------------------------------------------------------------------
+-- Outcomes ----------------------------------------------------------------------------------------
 
-local function tell(answer, rule, state, sure, wait, at)
+local function report(answer, rule, state, certain, wait, at)
   local remaining, reset = left(rule, state)
   local flags, retry = 1, 0
   if wait > 0 then
-    retry = sure > 0 and wait or min(wait, IN_FLIGHT_RETRY)
+    retry = certain > 0 and wait or min(wait, IN_FLIGHT_RETRY)
     if state[1] and state[1] > now then
       remaining, reset = 0, retry
     end
     reset = reset > 0 and min(reset, retry) or retry
-    flags = sure == wait and 2 or 0
+    flags = certain == wait and 2 or 0
   end
   local count = #answer
   answer[count + 1], answer[count + 2], answer[count + 3] = flags, remaining, reset
@@ -224,43 +225,43 @@ local function tell(answer, rule, state, sure, wait, at)
 end
 
 -- One check of a group: its rule, its state, how long it has to wait, and its flags.
-local function ask(group, place)
+local function examine(group, place)
   local rule, flags = rules[group[place + 1]], group[place + 3]
   local state = fresh(group[place], rule)
-  local sure, wait = wait_of(rule, state, group[place + 2])
+  local certain, wait = wait_of(rule, state, group[place + 2])
   return {
-    rule = rule, state = state, sure = sure, wait = wait,
+    rule = rule, state = state, certain = certain, wait = wait,
     later = flags % 2 == 1 or rule.kind == CONCURRENCY,
     forced = flags % 4 >= 2,
     shadow = flags >= 4,
   }
 end
 
-local function deny(answer, group, place, asked)
+local function deny(answer, group, place, examined)
   local cost, for_time = group[place + 2], group[place + 4]
-  local rule, state, sure, wait = asked.rule, asked.state, asked.sure, asked.wait
+  local rule, state, certain, wait = examined.rule, examined.state, examined.certain, examined.wait
   local is_blocked = state[1] and state[1] > now
-  if for_time >= rule.life and sure > 0 and not asked.forced and not is_blocked then
+  if for_time >= rule.life and certain > 0 and not examined.forced and not is_blocked then
     state[1] = now + for_time
     rule_of[group[place]] = rule
-    sure, wait = wait_of(rule, state, cost)
+    certain, wait = wait_of(rule, state, cost)
   end
-  tell(answer, rule, state, sure, wait, 0)
+  report(answer, rule, state, certain, wait, 0)
 end
 
-local function accept(answer, group, place, asked)
-  local rule, state = asked.rule, asked.state
-  local at = take(rule, state, group[place + 2], asked.later)
+local function accept(answer, group, place, examined)
+  local rule, state = examined.rule, examined.state
+  local at = take(rule, state, group[place + 2], examined.later)
   rule_of[group[place]] = rule
-  tell(answer, rule, state, asked.sure, asked.wait, at)
+  report(answer, rule, state, examined.certain, examined.wait, at)
 end
 
--- Returns whether the groups behind it are to be taken, too.
+-- Returns whether later groups are taken, too.
 local function hit_group(answer, group)
-  local asked, denied, ends = {}, false, false
+  local examined, denied, ends = {}, false, false
   for place = 1, #group, 5 do
-    local one = ask(group, place)
-    asked[place] = one
+    local one = examine(group, place)
+    examined[place] = one
     if one.wait > 0 and not one.forced then
       denied = true
       ends = ends or not one.shadow
@@ -268,17 +269,17 @@ local function hit_group(answer, group)
   end
   local decide = denied and deny or accept
   for place = 1, #group, 5 do
-    decide(answer, group, place, asked[place])
+    decide(answer, group, place, examined[place])
   end
   return not ends
 end
 
--- What can be asked for ---------------------------------------------------------------------------
+-- Operations --------------------------------------------------------------------------------------
 
-local function hit(request)
+local function hit(operation)
   local answer = {}
-  for place = 2, #request do
-    if not hit_group(answer, request[place]) then
+  for place = 2, #operation do
+    if not hit_group(answer, operation[place]) then
       break
     end
   end
@@ -301,8 +302,9 @@ local function settle_run(state, from, at, cost, keep)
   return false
 end
 
-local function settle(request)
-  local key, rule, at, cost, keep = request[2], rules[request[3]], request[4], request[5], request[6]
+local function settle(operation)
+  local key, rule, at = operation[2], rules[operation[3]], operation[4]
+  local cost, keep = operation[5], operation[6]
   local state = fresh(key, rule)
   if rule.kind == FIXED then
     if state[2] ~= at then
@@ -324,25 +326,25 @@ local function settle(request)
   return {}
 end
 
-local function peek(request)
+local function peek(operation)
   local answer = {}
-  for place = 2, #request, 3 do
-    local rule = rules[request[place + 1]]
-    local state = fresh(request[place], rule)
-    local sure, wait = wait_of(rule, state, request[place + 2])
-    tell(answer, rule, state, sure, wait, 0)
+  for place = 2, #operation, 3 do
+    local rule = rules[operation[place + 1]]
+    local state = fresh(operation[place], rule)
+    local certain, wait = wait_of(rule, state, operation[place + 2])
+    report(answer, rule, state, certain, wait, 0)
   end
   return answer
 end
 
-local function reset(request)
-  states[request[2]] = {}
-  rule_of[request[2]] = false
+local function reset(operation)
+  states[operation[2]] = {}
+  rule_of[operation[2]] = false
   return {}
 end
 
-local function block(request)
-  local key, for_time = request[2], request[3]
+local function block(operation)
+  local key, for_time = operation[2], operation[3]
   local state = states[key]
   if for_time > 0 then
     state[1] = now + for_time
@@ -355,13 +357,13 @@ end
 
 local VERBS = { hit, settle, peek, reset, block }
 local answers = {}
-for place, request in ipairs(requests) do
-  answers[place] = VERBS[request[1]](request)
+for place, operation in ipairs(operations) do
+  answers[place] = VERBS[operation[1]](operation)
 end
 
 -- Writing -----------------------------------------------------------------------------------------
 
--- When a state will tell nothing any more.
+-- The time after which a state has no effect.
 local function expiry(rule, state)
   local last = state[1]
   if rule.kind == FIXED or rule.kind == GCRA then
@@ -381,7 +383,7 @@ for key, rule in pairs(rule_of) do
     local ttl
     if rule then
       ttl = floor((expiry(rule, state) - now) / 1000) + 1
-    else -- the rule is not known here: what there was keeps its time, and the block has its own
+    else -- without the rule: the counts keep their time to live, and the block has its own
       ttl = max(floor((state[1] - now) / 1000) + 1, call('PTTL', KEYS[key]))
     end
     call('SET', KEYS[key], cmsgpack.pack(state), 'PX', max(ttl, linger, 1))

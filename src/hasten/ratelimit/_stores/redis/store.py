@@ -1,13 +1,13 @@
-"""Counts on a Redis server, shared by all who use it.
+"""A store on a Redis server, shared by all processes that use it.
 
-All that one tick of the event loop asks leaves as one call of one script (`limit.lua`), which reads
-the keys it is about at once and writes each of them once. On a cluster it is one call for each
-client, in one write for each node. What is asked later is done later: there is one connection to a
-server for each event loop, and answers need not have come for the next call to leave.
+All operations of one tick of the event loop are one call of a script (`limit.lua`), which reads its
+keys at once and writes each of them once. On a cluster there is one call for each client, and one
+write to the socket of each node. Operations are applied in the order of their calls: each event
+loop has one connection to a server, and does not wait for a response before the next call.
 
-A key is `prefix:bucket:{client}`: its part in braces decides about its place in a cluster. It holds
-what `algorithms.py` says is known of a client, packed, and lives until that tells nothing more.
-Times are the server's.
+A key is `prefix:bucket:{client}`: the part in braces determines its slot in a cluster. It holds the
+state of `_algorithms.py`, packed, and expires when the state has no effect any more. Times are the
+server's.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from hasten._redis.server import Script, Server
 from hasten._redis_address import Address, Kind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
-from hasten.ratelimit._stores.asking import Answer, AskingStore, value_of
+from hasten.ratelimit._stores.operations import Hit, Operation, Peek
 from hasten.ratelimit._stores.redis.batch import Batch, add, read, unpack
+from hasten.ratelimit._stores.remote import RemoteStore, Result, value_of
 from hasten.ratelimit._stores.reopened import Reopened
-from hasten.ratelimit._stores.requests import Hit, Peek, Request
 
 DEFAULT_PREFIX: Final = "hasten:limit"
 
@@ -37,21 +37,21 @@ SCRIPT: Final = Script.of(
     "limit", (resources.files(__package__) / "limit.lua").read_text(encoding="utf-8")
 )
 
-# Where a test brings its own time, keys must not go by the server's.
+# With the clock of a test, keys must not expire by the server's time.
 LINGER_MS: Final = 600_000
 
 DELETED_AT_ONCE: Final = 100
 
 
-class RedisStore(AskingStore):
-    """Counts on the server of an address. prefix is what all keys begin with.
+class RedisStore(RemoteStore):
+    """A store on the server of an address. All keys begin with prefix.
 
-    With a clock the times are the clock's, else the server's.
+    Times are those of the clock if there is one, else the server's.
     """
 
-    # With one call for a whole tick, client and server take turns; with several they work side by
-    # side, which doubled the checks a second. Below 50 the calls themselves begin to cost.
-    at_once: ClassVar[int | None] = 50
+    # With one call for a whole tick, client and server take turns. With several calls they work in
+    # parallel, which doubled the checks per second. Below 50, the calls themselves become costly.
+    max_batch: ClassVar[int | None] = 50
 
     def __init__(
         self,
@@ -72,30 +72,30 @@ class RedisStore(AskingStore):
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         if not self._is_cluster:
             return await super().hit(groups)
-        # One client after the other, for the first denial ends it.
-        answer: list[list[Outcome]] = []
+        # One client after the other: the first denial ends the hit.
+        result: list[list[Outcome]] = []
         for _, run in groupby(groups, key=lambda group: group[0].key):
             part = list(run)
-            outcomes = await self._ask(Hit(part))
-            answer += outcomes
+            outcomes = await self._apply(Hit(part))
+            result += outcomes
             if is_denied(part[len(outcomes) - 1], outcomes[-1]):
                 break
-        return answer
+        return result
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         if not self._is_cluster:
             return await super().peek(checks)
-        answers = [self._put(Peek([check])) for check in checks]
-        return [value_of(await answer)[0][0] for answer in answers]
+        futures = [self._put(Peek([check])) for check in checks]
+        return [value_of(await future)[0][0] for future in futures]
 
     async def clear(self) -> None:
-        """Forget all keys with the prefix of this store."""
+        """Delete all keys with the prefix of this store."""
         server = self._server.get()
         names = await server.scan(f"{_literal(self._prefix)}:*")
         for start in range(0, len(names), DELETED_AT_ONCE):
-            some = names[start : start + DELETED_AT_ONCE]
+            portion = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
-                *(server.command("UNLINK", name, key=name.decode()) for name in some)
+                *(server.command("UNLINK", name, key=name.decode()) for name in portion)
             )
 
     async def _close(self) -> None:
@@ -104,54 +104,55 @@ class RedisStore(AskingStore):
             await server.close()
 
     def close_now(self) -> None:
+        """Close the connections of event loops that have ended."""
         server = self._server.take()
         if server is not None:
             server.close_now()
 
-    async def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
+    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
-        for places in self._batches(requests):
+        for indexes in self._batches(operations):
             batch = Batch(self._name)
-            for place in places:
-                add(batch, requests[place])
+            for i in indexes:
+                add(batch, operations[i])
             calls.append((batch.names(), batch.packed(now_us, linger_ms)))
-            members.append(places)
-        answers: list[Answer] = [[]] * len(requests)
-        for places, told in zip(
+            members.append(indexes)
+        results: list[Result] = [[]] * len(operations)
+        for indexes, returned in zip(
             members, await self._server.get().run_together(SCRIPT, calls), strict=True
         ):
-            if isinstance(told, StoreError):
-                for place in places:
-                    answers[place] = told
+            if isinstance(returned, StoreError):
+                for i in indexes:
+                    results[i] = returned
                 continue
-            for place, numbers in zip(places, unpack(told), strict=True):
-                answers[place] = read(requests[place], numbers)
-        return answers
+            for i, numbers in zip(indexes, unpack(returned), strict=True):
+                results[i] = read(operations[i], numbers)
+        return results
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[int]]:
-        """Which requests go in one call, by their places."""
+    def _batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
+        """Yield the indexes of the operations of each call."""
         if not self._is_cluster:
-            yield range(len(requests))
+            yield range(len(operations))
             return
         by_key: dict[bytes, list[int]] = {}
-        for place, request in enumerate(requests):
-            by_key.setdefault(request.key, []).append(place)
+        for i, operation in enumerate(operations):
+            by_key.setdefault(operation.key, []).append(i)
         yield from by_key.values()
 
     def _name(self, bucket: str, key: bytes) -> bytes:
         start = self._names.get(bucket)
         if start is None:
-            # Braces in a name would be taken for those around the client.
+            # Braces in a name would look like those around the client.
             plain = quote(bucket, safe=":/,;@=+ ", errors="surrogatepass")
             start = f"{self._prefix}:{plain}:{{".encode()
-            if len(self._names) >= 10_000:  # rates may be made up for each client
+            if len(self._names) >= 10_000:  # each client may have its own rate
                 self._names.clear()
             self._names[bucket] = start
         return start + key.hex().encode() + b"}"
 
 
 def _literal(text: str) -> str:
-    """The pattern of SCAN that nothing but this text matches."""
+    """Return the pattern for SCAN that matches only this text."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)

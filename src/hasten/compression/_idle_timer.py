@@ -1,0 +1,61 @@
+"""A timer that runs an action after a period without activity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+class IdleTimer:
+    """Runs an action when `restart` was not called for some seconds. With None it never runs.
+
+    The action runs in its own task. `failure` keeps its exception for the next send.
+    """
+
+    __slots__ = ("_action", "_loop", "_seconds", "_since", "_task", "_timer", "failure")
+
+    def __init__(self, seconds: float | None, action: Callable[[], Awaitable[None]]) -> None:
+        self._seconds = seconds
+        self._action = action
+        if seconds is not None:
+            self._loop = asyncio.get_running_loop()
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
+
+    def restart(self) -> None:
+        if self._seconds is not None:
+            self._since = self._loop.time()
+            # A running timer extends itself: cancelling and starting one for each chunk would cost
+            # more than the chunk.
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._seconds, self._on_timer)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Stop the timer, and cancel the action if it is running."""
+        self.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _on_timer(self) -> None:
+        assert self._seconds is not None
+        due = self._since + self._seconds
+        if self._loop.time() < due:
+            self._timer = self._loop.call_at(due, self._on_timer)
+            return
+        self._timer = None
+        if self._task is None or self._task.done():
+            self._task = self._loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._action()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self.failure = error

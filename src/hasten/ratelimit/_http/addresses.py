@@ -1,0 +1,97 @@
+"""Addresses of clients, as keys of limits.
+
+The bits of an address identify a client, not its spelling: an IPv4 address is the same in its own
+form, mapped into IPv6, or from a translator (NAT64, 6to4). An IPv6 client can use all addresses of
+its network, so the network is the key.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Final, TypeAlias
+
+from hasten._checks import check_whole_number
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+DEFAULT_PREFIX: Final = 56
+"""What most providers assign to one customer. RFC 6177."""
+
+MAX_CACHED: Final = 10_000
+
+MAX_CHARS: Final = 100
+"""A longer text is not an address: an IPv6 address with brackets, zone and port is shorter."""
+
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_WITH_PORT: Final = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d{0,5})?|(?P<v4>[0-9.]+):\d{0,5}")
+
+
+class Addresses:
+    """Converts addresses to keys, and caches the keys."""
+
+    def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
+        """prefix is how many bits of an IPv6 address identify a client, 32 to 128."""
+        self._prefix = check_whole_number("ipv6_prefix", prefix, 32, 128)
+        self.keys: Final[dict[str, str]] = {}
+        """The results of `key`, by address."""
+
+    def key(self, text: str) -> str:
+        """Return the key for an address; the text itself if it is not an address."""
+        if len(text) > MAX_CHARS:
+            return text  # not an address, and too long for the cache
+        key = self.keys.get(text)
+        if key is None:
+            if len(self.keys) >= MAX_CACHED:
+                self.keys.clear()
+            key = self.keys[text] = self._find(text)
+        return key
+
+    def _find(self, text: str) -> str:
+        address = parse(text)
+        if address is None:
+            return text
+        if isinstance(address, IPv4Address) or self._prefix == 128:
+            return str(address)
+        network = IPv6Network((int(address), self._prefix), strict=False)
+        return str(network)
+
+
+def parse(text: str, *, translated: bool = True) -> Address | None:
+    """Parse an address with or without port, brackets and zone. Returns None if it is not one.
+
+    An IPv6 address that represents an IPv4 address is converted: a mapped one, as dual-stack
+    sockets provide, and if translated is true also one of 6to4 or NAT64.
+    """
+    if len(text) > MAX_CHARS:
+        return None
+    text = text.strip(" \t")
+    found = _WITH_PORT.fullmatch(text)
+    if found is not None:
+        text = found["v4"] or found["v6"]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except (ValueError, AddressValueError):
+        return None
+    return address if isinstance(address, IPv4Address) else _embedded(address, translated)
+
+
+def is_private(text: str | None) -> bool:
+    """Return whether an address belongs to a private network, as those of most proxies do."""
+    address = None if text is None else parse(text)
+    return address is not None and (address.is_private or address.is_loopback)
+
+
+def _embedded(address: IPv6Address, translated: bool) -> Address:
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if translated:
+        inner = address.sixtofour
+        if address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        # Neither exists for private addresses (RFC 3056, section 2; RFC 6052, section 3.1): a
+        # client that uses one pretends to be in the private network.
+        if inner is not None and inner.is_global:
+            return inner
+    # The zone identifies the server's interface, not the client.
+    return IPv6Address(int(address))

@@ -1,0 +1,50 @@
+"""The client of a request, as limits count it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hasten._asgi import Scope
+from hasten.ratelimit._http.addresses import Addresses, is_private
+from hasten.ratelimit._http.operator_warnings import OperatorWarnings
+from hasten.ratelimit._http.proxies import Proxies
+
+UNKNOWN: Final = "unknown"
+"""The client if there is no address: behind a Unix socket, in a test."""
+
+EXAMINED: Final = 1_000
+"""How many requests are examined for signs of a proxy that is not configured."""
+
+
+class Clients:
+    """Finds the client of a request, behind the trusted proxies."""
+
+    def __init__(self, proxies: Proxies, addresses: Addresses, warnings: OperatorWarnings) -> None:
+        self._proxies = proxies
+        self._addresses = addresses
+        self._warnings = warnings
+        self._has_proxies = proxies.are_trusted
+        self._to_examine = 0 if self._has_proxies else EXAMINED
+
+    def client_of(self, scope: Scope) -> str:
+        """Return the client: an address, for IPv6 a network, `UNKNOWN` if there is none."""
+        if not self._has_proxies and not self._to_examine:
+            peer = scope.get("client")
+            if peer and peer[0]:
+                return self._addresses.keys.get(peer[0]) or self._addresses.key(peer[0])
+        address, warning = self._proxies.client(scope)
+        if warning is not None:
+            self._warnings.warn(warning)
+        if self._to_examine:
+            self._examine(scope, address)
+        if address is None:
+            self._warnings.warn("NO_CLIENT")
+            return UNKNOWN
+        return self._addresses.key(address)
+
+    def _examine(self, scope: Scope, address: str | None) -> None:
+        """Warn about a proxy that is not trusted: its clients cannot be told apart."""
+        self._to_examine -= 1
+        if self._proxies.is_forwarded(scope) and is_private(address):
+            self._to_examine = 0
+            self._warnings.warn("FORWARDED_HEADER", f"its address is {address}")

@@ -1,0 +1,108 @@
+"""The limits of the current request, for its handler."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hasten._checks import check_whole_number
+from hasten._decision import Decision
+from hasten.errors import LimitNotFound, UsageError
+from hasten.ratelimit._http.limited_request import LimitedRequest, require_active_request
+from hasten.ratelimit._http.results import LimitResult
+from hasten.ratelimit._rates import MAX_LIMIT
+
+
+class CurrentLimit:
+    """One limit of the current request: what it decided, and how to change that.
+
+    `sync` has the methods to await, for handlers without async.
+    """
+
+    def __init__(self, request: LimitedRequest, result: LimitResult) -> None:
+        self._request = request
+        self._result = result
+        self.sync: Final = SyncCurrentLimit(self, request)
+
+    @property
+    def decision(self) -> Decision:
+        """The decision of the limit about this request, as it is now."""
+        return self._result.decision(self._request.info)
+
+    def __repr__(self) -> str:
+        decision = self.decision
+        return f"<CurrentLimit {decision.name!r} {decision.remaining} of {decision.limit} left>"
+
+    def fail(self) -> None:
+        """Count this request, whatever its status will be. Raises `UsageError`."""
+        self._decide(keep=True)
+
+    def refund(self) -> None:
+        """Do not count this request, whatever its status will be. Raises `UsageError`."""
+        self._decide(keep=False)
+
+    async def charge(self, cost: int) -> None:
+        """Take an additional cost, even if it is more than is left. Raises `UsageError`."""
+        if self._result.limit.is_concurrency:
+            name = self._result.limit.name
+            raise UsageError(f"limit {name!r}: charge() needs a limit with a rate")
+        check_whole_number("cost", cost, 0, MAX_LIMIT)
+        checks = [
+            check._replace(cost=cost, forced=True, counted_later=False)
+            for check in self._result.checks
+        ]
+        [outcomes] = await self._request.enforcer.store.hit([checks])
+        self._result.outcomes = [
+            new._replace(token=old.token)
+            for new, old in zip(outcomes, self._result.outcomes, strict=True)
+        ]
+
+    async def reset(self) -> None:
+        """Delete the counts of this client. Raises `StoreError`."""
+        keys = [(check.bucket, check.key) for check in self._result.checks]
+        await self._request.enforcer.store.reset(keys)
+
+    def _decide(self, *, keep: bool) -> None:
+        limit = self._result.limit
+        if not limit.reserves or limit.is_concurrency:
+            raise UsageError(
+                f"limit {limit.name!r}: fail() and refund() need skip_successful, skip_failed or "
+                "count_statuses; other limits count a request when it arrives"
+            )
+        if self._result.is_settled:
+            raise UsageError(
+                f"limit {limit.name!r}: call fail() and refund() before the response begins"
+            )
+        self._result.keep = keep
+
+
+class SyncCurrentLimit:
+    """`CurrentLimit` for handlers without async, in a thread or on the event loop."""
+
+    def __init__(self, current: CurrentLimit, request: LimitedRequest) -> None:
+        self._current = current
+        self._request = request
+
+    def charge(self, cost: int) -> None:
+        """Do what `CurrentLimit.charge` does."""
+        self._request.finish_now(self._current.charge(cost))
+
+    def reset(self) -> None:
+        """Do what `CurrentLimit.reset` does."""
+        self._request.finish_now(self._current.reset())
+
+
+def current_limit(name: str) -> CurrentLimit:
+    """Return the limit of this name that applies to the current request.
+
+    Raises `LimitNotFound` if no limit of this name applies, and `MissingMiddleware` if there is no
+    request.
+    """
+    request: LimitedRequest | None = require_active_request(f"current_limit({name!r})")
+    names: list[str] = []
+    while request is not None:
+        for result in request.results:
+            if result.limit.name == name:
+                return CurrentLimit(request, result)
+            names.append(result.limit.name)
+        request = request.outer
+    raise LimitNotFound(name, names)

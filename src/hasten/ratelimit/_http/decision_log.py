@@ -1,0 +1,58 @@
+"""Counts the decisions of limits, and reports them to the observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from hasten._decision import Decision
+from hasten._repeated_errors import RepeatedErrors
+from hasten.ratelimit._counter_store import Outcome
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.stats import RateLimitStats
+
+NEAR: Final = 1 - 0.8
+"""A client with less than this share of a limit left is near it."""
+
+
+class DecisionLog:
+    """Counts decisions by the names of limits, and calls on_decision."""
+
+    def __init__(
+        self,
+        limits: Iterable[Limit],
+        stats: RateLimitStats,
+        on_decision: Callable[[Decision], object] | None,
+        errors: RepeatedErrors,
+    ) -> None:
+        self.stats: Final = stats
+        self._of_limits: Final = {limit.name: stats.of(limit.name) for limit in limits}
+        self.on_decision: Final = on_decision
+        self._errors = errors
+
+    def count(self, limit: Limit, outcome: Outcome) -> bool:
+        """Count a decision. Returns whether the request has to be refused."""
+        stats = self._of_limits.get(limit.name)
+        if stats is None:
+            stats = self._of_limits[limit.name] = self.stats.of(limit.name)
+        refuses = not (outcome.ok or limit.shadow)
+        if refuses:
+            stats.limited += 1
+        else:
+            stats.allowed += 1
+            if not outcome.ok:
+                stats.shadow += 1
+            elif outcome.remaining < outcome.limit * NEAR:
+                stats.near_limit += 1
+        if outcome.unavailable:
+            stats.unavailable += 1
+        return refuses
+
+    def report(self, decision: Decision) -> None:
+        """Call on_decision."""
+        if self.on_decision is None:
+            return
+        try:
+            self.on_decision(decision)
+        except Exception:  # noqa: BLE001  # of the application's own function
+            self._errors.exception(f"{decision.name}: on_decision failed")

@@ -1,0 +1,370 @@
+"""One limit of HTTP requests: how much, of which requests, counted for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
+
+from hasten._asgi import ASGIApp
+from hasten._checks import check_choice, check_flag, check_function, check_whole_number
+from hasten._decision import Decision
+from hasten._durations import Duration, to_us
+from hasten._request_info import RequestInfo
+from hasten.errors import InvalidOption
+from hasten.ratelimit._counter_store import ON_STORE_ERROR, Check, OnStoreError, digest
+from hasten.ratelimit._http.limit_options import (
+    check_key,
+    check_message,
+    check_methods,
+    check_name,
+    check_paths,
+    check_status,
+    check_statuses,
+    identify,
+)
+from hasten.ratelimit._http.policy_headers import Policy
+from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
+from hasten.ratelimit._rules import (
+    Algorithm,
+    Rule,
+    bucket_of,
+    check_block,
+    concurrency_rule,
+    rule_of,
+)
+
+T = TypeVar("T")
+F = TypeVar("F")
+
+MaybeAwaitable: TypeAlias = T | Awaitable[T]
+
+RateLike: TypeAlias = str | Rate | Rates
+"""``"100/15m"``, ``Rate(100, per=timedelta(minutes=15))``, or several that apply together."""
+
+RateOption: TypeAlias = RateLike | Callable[[RequestInfo], MaybeAwaitable[RateLike]]
+"""A rate, or a function of the request that returns one."""
+
+LimitKey: TypeAlias = (
+    Literal["ip", "global", "route"] | Callable[[RequestInfo], MaybeAwaitable[str | None]]
+)
+"""Whom a limit counts: each client, all together, each client on each path, or by a key."""
+
+Message: TypeAlias = (
+    str
+    | Mapping[str, object]
+    | Callable[[RequestInfo], MaybeAwaitable[str | Mapping[str, object] | ASGIApp]]
+)
+Per: TypeAlias = Literal["request", "message"]
+
+DEFAULT_LEASE: Final = 300.0
+
+
+class RouteOptions(TypedDict, total=False):
+    """The options of `Limit` for a limit of one route, which determines path and methods."""
+
+    name: str | None
+    key: LimitKey
+    cost: int | Callable[[RequestInfo], MaybeAwaitable[int]]
+    algorithm: Algorithm | None
+    skip: Callable[[RequestInfo], MaybeAwaitable[bool]] | None
+    skip_successful: bool
+    skip_failed: bool
+    is_success: Callable[[RequestInfo], MaybeAwaitable[bool]] | None
+    count_statuses: Collection[int] | None
+    message: Message | None
+    status: int
+    on_limited: Callable[[Decision], MaybeAwaitable[object]] | None
+    shadow: bool
+    headers: bool
+    block_for: Duration
+    on_store_error: OnStoreError | None
+
+
+class ConcurrencyOptions(TypedDict, total=False):
+    """The options of `Limit` for a limit of concurrent requests."""
+
+    path: str | Sequence[str] | None
+    methods: Collection[str] | None
+    name: str | None
+    key: LimitKey
+    cost: int | Callable[[RequestInfo], MaybeAwaitable[int]]
+    skip: Callable[[RequestInfo], MaybeAwaitable[bool]] | None
+    message: Message | None
+    status: int
+    on_limited: Callable[[Decision], MaybeAwaitable[object]] | None
+    shadow: bool
+    headers: bool
+    on_store_error: OnStoreError | None
+
+
+class Limit:
+    """How much a client may request: ``Limit("100/15m", path="/api/")``. It is immutable.
+
+    - rate: a string (``"10/s burst 20, 1000/h"``: both apply), a `Rate`, several, or a function of
+      the request that returns one. It may be async. Each rate has its own count.
+    - path: the path, with all paths below it, or several; None for all. methods: the methods; GET
+      includes HEAD.
+    - name: the name in headers and for `current_limit`; by default the rate. Limits with the same
+      name and rate in one store share their counts.
+    - key: whose requests are counted together: "ip" (an IPv6 client is a /56), "global", "route"
+      (each client on each path), or a function of the request that returns a string. A request
+      for which it returns None is not counted.
+    - cost: the cost of one request: a number, or a function of the request.
+    - algorithm: "fixed" (a window that begins with the first request), "sliding" (never more in any
+      window), "gcra" (evenly spaced after the burst: the default for a rate with a burst).
+    - skip: a function of the request. If it returns true, the request is not counted.
+    - skip_successful, skip_failed: do not count requests with this outcome. is_success decides what
+      a success is, by default a status below 400. count_statuses: count only these statuses.
+    - message: the body of a refusal: a string, a dict for JSON, or a function of the request that
+      returns one of them or a response of your framework; by default problem+json. status: the
+      status of a refusal.
+    - on_limited: called with the `Decision` of each refusal. It may be async. shadow: count and
+      call on_limited, but refuse no request.
+    - headers: whether response headers describe the limit. Turn it off for a limit with a key that
+      others can guess.
+    - block_for: how long to refuse every request of a client that exceeded the limit.
+    - on_store_error: overrides the option of the middleware.
+    - per: "message" counts the messages of WebSockets instead of requests.
+
+    Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        rate: RateOption,
+        *,
+        path: str | Sequence[str] | None = None,
+        methods: Collection[str] | None = None,
+        name: str | None = None,
+        key: LimitKey = "ip",
+        cost: int | Callable[[RequestInfo], MaybeAwaitable[int]] = 1,
+        algorithm: Algorithm | None = None,
+        skip: Callable[[RequestInfo], MaybeAwaitable[bool]] | None = None,
+        skip_successful: bool = False,
+        skip_failed: bool = False,
+        is_success: Callable[[RequestInfo], MaybeAwaitable[bool]] | None = None,
+        count_statuses: Collection[int] | None = None,
+        message: Message | None = None,
+        status: int = 429,
+        on_limited: Callable[[Decision], MaybeAwaitable[object]] | None = None,
+        shadow: bool = False,
+        headers: bool = True,
+        block_for: Duration = 0,
+        on_store_error: OnStoreError | None = None,
+        per: Per = "request",
+    ) -> None:
+        self.rate_of: Final = _check_function("rate", rate) if callable(rate) else None
+        self.rates: Final = () if callable(rate) else to_rates("rate", rate)
+        self.algorithm: Final = algorithm
+        self.paths: Final = None if path is None else check_paths("path", path)
+        self.methods: Final = check_methods(methods)
+        self.key: Final[LimitKey] = check_key(key)
+        self.cost: Final[int | Callable[[RequestInfo], MaybeAwaitable[int]]] = (
+            _check_function("cost", cost)
+            if callable(cost)
+            else check_whole_number("cost", cost, 0, MAX_LIMIT)
+        )
+        self.skip: Final = _check_function("skip", skip)
+        self.count_statuses: Final = check_statuses(count_statuses)
+        self.skip_successful: Final = check_flag("skip_successful", skip_successful)
+        self.skip_failed: Final = check_flag("skip_failed", skip_failed)
+        self.is_success: Final = _check_function("is_success", is_success)
+        self.message: Final = check_message(message)
+        self.status: Final = check_status(status)
+        self.on_limited: Final = _check_function("on_limited", on_limited, "decision")
+        self.shadow: Final = check_flag("shadow", shadow)
+        self.headers: Final = check_flag("headers", headers)
+        self.block_us: Final = to_us("block_for", block_for)
+        self.on_store_error: Final[OnStoreError | None] = (
+            None
+            if on_store_error is None
+            else check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
+        )
+        self.per: Final[Per] = check_choice("per", per, get_args(Per))
+        self._check_outcome_options()
+        self.rules: Final = self._make_rules()
+        self._is_named: Final = name is not None
+        self.name: Final = check_name(name) or self._default_name()
+        self.bucket: Final = name or self._default_bucket()
+        self._check_cost()
+        check_block(self.block_us, self.rules)
+
+        self.is_concurrency: Final = bool(self.rules) and self.rules[0].kind == "concurrency"
+        self.reserves: Final = (
+            self.skip_successful
+            or self.skip_failed
+            or self.count_statuses is not None
+            or self.is_concurrency
+        )
+        """Whether the outcome of a request matters: then its cost is reserved first."""
+        self.has_address_key: Final = (
+            self.key in ("ip", "global")
+            and isinstance(self.cost, int)
+            and not (self.rate_of or self.skip)
+        )
+        """Whether the address of the client is all that a store has to know of a request."""
+        self.shows_headers: Final = self.headers and not self.shadow
+        """Whether response headers describe the limit."""
+        self.has_fast_path: Final = self.has_address_key and self.on_limited is None
+        """Whether there is no function to call."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, name):
+            raise AttributeError(f"{name} cannot be changed: a Limit is immutable")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        rates = ", ".join(map(str, self.rates)) or "by request"
+        where = "" if self.paths is None else f" {' '.join(self.paths)}"
+        return f"<Limit {self.name!r} {rates}{where}>"
+
+    @classmethod
+    def concurrency(
+        cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[ConcurrencyOptions]
+    ) -> Limit:
+        """Limit how many requests are in progress at once, for each key.
+
+        A request counts until its response has ended, its client has disconnected, or lease is
+        over. The other options are those of `Limit`.
+        """
+        return ConcurrencyLimit(limit, lease, **options)
+
+    @property
+    def definition(self) -> tuple[object, ...]:
+        """Equal for limits that count the same requests in the same way."""
+        return (
+            self.bucket, self.rules, self.rate_of, self.algorithm, self.paths, self.methods,
+            self.key, self.cost, self.skip, self.skip_successful, self.skip_failed,
+            self.is_success, self.count_statuses, self.shadow, self.block_us, self.on_store_error,
+            self.per,
+        )  # fmt: skip
+
+    def checks(
+        self, key: str, cost: int, rules: Sequence[Rule], on_error: OnStoreError
+    ) -> list[Check]:
+        """Return the checks of one request."""
+        digested = digest(key)
+        return [
+            Check(
+                bucket_of(self.bucket, rule),
+                digested,
+                rule,
+                cost,
+                self.reserves,
+                self.block_us,
+                shadow=self.shadow,
+                on_error=self.on_store_error or on_error,
+            )
+            for rule in rules
+        ]
+
+    def rules_of(self, rate: object) -> tuple[Rule, ...]:
+        """Return the rules of a rate that a function has returned. Raises `InvalidOption`."""
+        rules = tuple(rule_of(each, self.algorithm) for each in to_rates("rate", rate))
+        check_block(self.block_us, rules)
+        return rules
+
+    def policy_of(self, rule: Rule) -> Policy:
+        """Return how response headers describe a rule."""
+        if rule.kind == "concurrency":
+            return Policy(self.name, rule.limit, None, "concurrent-requests")
+        if rule.kind == "gcra":  # the burst, and the time after which all of it is returned
+            return Policy(self._name_of(rule), rule.burst, rule.tolerance_us)
+        return Policy(self._name_of(rule), rule.limit, rule.window_us)
+
+    def counts(self, status: int | None, is_success: bool) -> bool:
+        """Return whether a request with this outcome stays counted.
+
+        status is None if there was no response.
+        """
+        if self.is_concurrency:
+            return False
+        if self.count_statuses is not None:
+            return status is None or status in self.count_statuses
+        if self.skip_failed:
+            return status is not None and is_success
+        return status is None or not is_success
+
+    # Construction --------------------------------------------------------------------------------
+
+    def _make_rules(self) -> tuple[Rule, ...]:
+        return tuple(rule_of(rate, self.algorithm) for rate in self.rates)
+
+    def _default_name(self) -> str:
+        return "-".join(rate.name for rate in self.rates) or "by-request"
+
+    def _default_bucket(self) -> str:
+        """Return a bucket that differs for limits of different requests."""
+        paths, methods = ",".join(self.paths or ()), ",".join(sorted(self.methods or ()))
+        scope = paths, methods, self.per, self.key
+        return f"{self.name}@{'|'.join(map(identify, scope))}"
+
+    def _name_of(self, rule: Rule) -> str:
+        """Return the name of one of several rates."""
+        if len(self.rules) < 2:
+            return self.name
+        rate = self.rates[self.rules.index(rule)].name
+        return f"{self.name}-{rate}" if self._is_named else rate
+
+    def _check_outcome_options(self) -> None:
+        used: dict[str, object] = {
+            "skip_successful": self.skip_successful or None,
+            "skip_failed": self.skip_failed or None,
+            "count_statuses": self.count_statuses,
+        }
+        used = {name: value for name, value in used.items() if value is not None}
+        names = list(used)
+        if len(names) > 1:
+            raise InvalidOption.conflict(names[1], used[names[1]], names[0])
+        if self.is_success and not (self.skip_successful or self.skip_failed):
+            expected = "used with skip_successful or skip_failed"
+            raise InvalidOption("is_success", self.is_success, expected, code="conflict")
+        if names and self.per == "message":
+            other = "per='message': a message has no outcome"
+            raise InvalidOption.conflict(names[0], used[names[0]], other)
+
+    def _check_cost(self) -> None:
+        if isinstance(self.cost, int) and self.rules:
+            most = min(rule.capacity for rule in self.rules)
+            if 0 < most < self.cost:
+                expected = f"at most {most}, because a higher cost never fits"
+                raise InvalidOption("cost", self.cost, expected, code="out_of_range")
+
+
+class ConcurrencyLimit(Limit):
+    """A limit of the requests in progress at once."""
+
+    def __init__(self, limit: int, lease: Duration, **options: Unpack[ConcurrencyOptions]) -> None:
+        for name, value in options.items():
+            if name not in ConcurrencyOptions.__annotations__ and (
+                name in RouteOptions.__annotations__ or name == "per"
+            ):
+                raise InvalidOption.conflict(name, value, "a limit of concurrent requests")
+        self._rule: Final = concurrency_rule(limit, lease)
+        super().__init__(Rate(limit, lease), **options)
+
+    def _make_rules(self) -> tuple[Rule, ...]:
+        return (self._rule,)
+
+    def _default_name(self) -> str:
+        return f"{self._rule.limit}-at-once"
+
+
+class RouteLimit(Limit):
+    """A limit of one route. Its count is its own unless the limit has a name."""
+
+    def __init__(self, rate: RateOption, route: str, **options: Unpack[RouteOptions]) -> None:
+        given: Mapping[str, Any] = options
+        for wrong in ("path", "methods", "per"):
+            if wrong in given:
+                other = "a limit of one route, which determines it"
+                raise InvalidOption.conflict(wrong, given[wrong], other)
+        self._route: Final = route
+        super().__init__(rate, **options)
+
+    def _default_bucket(self) -> str:
+        return f"{self.name}@{self._route}"
+
+
+def _check_function(option: str, value: F, parameter: str = "request") -> F:
+    return check_function(option, value, parameter, may_be_async=True)

@@ -1,0 +1,116 @@
+"""Check the options of a limit. Each function returns the value or raises `InvalidOption`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from hasten._checks import check_function
+from hasten.errors import InvalidOption
+
+KEYS: Final = ("ip", "global", "route")
+
+# What no decoded path contains, or what is meant as a pattern: such a limit would never apply.
+_INVALID_PATH: Final = re.compile(r"[*?#{}<>\x00-\x20]|%[0-9A-Fa-f]{2}")
+
+_METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
+
+
+def check_paths(option: str, value: object) -> tuple[str, ...]:
+    """Return one path or several."""
+    given: Sequence[object] = value if isinstance(value, Sequence) else ()
+    found = (value,) if isinstance(value, str) else tuple(map(str, given))
+    if not found or not all(each.startswith("/") for each in found):
+        raise InvalidOption(option, value, "a path that begins with '/', or several")
+    for each in found:
+        if _INVALID_PATH.search(each):
+            expected = "a decoded path without patterns, ? and #; it includes all paths below it"
+            raise InvalidOption(option, each, expected)
+    return found
+
+
+def check_methods(value: object) -> frozenset[str] | None:
+    """Return methods in upper case. GET includes HEAD."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Collection) or not value:
+        raise InvalidOption("methods", value, 'a list of methods: ["POST"]')
+    named = frozenset(str(each).upper() for each in value)
+    if unknown := named - _METHODS:
+        expected = f"HTTP methods: {', '.join(sorted(_METHODS))}"
+        raise InvalidOption("methods", min(unknown), expected)
+    return named | {"HEAD"} if "GET" in named else named
+
+
+def check_key(value: object) -> Any:
+    """Return the name of a key, or a function."""
+    if callable(value):
+        return check_function("key", value, "request", may_be_async=True)
+    if value in KEYS:
+        return value
+    expected = "'ip', 'global', 'route' or a function of the request"
+    raise InvalidOption("key", value, expected)
+
+
+def check_statuses(value: object) -> frozenset[int] | None:
+    """Return statuses of responses."""
+    if value is None:
+        return None
+    found = value if isinstance(value, set | frozenset | list | tuple) else ()
+    if found and all(isinstance(each, int) and 100 <= each <= 599 for each in found):
+        return frozenset(found)
+    raise InvalidOption("count_statuses", value, "the statuses that count: {401, 403}")
+
+
+def check_message(value: object) -> Any:
+    """Return a string, a dict that can be encoded as JSON, a function, or None."""
+    if callable(value):
+        return check_function("message", value, "request", may_be_async=True)
+    if value is None or isinstance(value, str):
+        return value
+    expected = "a string, a dict for JSON, or a function of the request"
+    if isinstance(value, Mapping):
+        try:
+            json.dumps(value := dict(value))
+        except (TypeError, ValueError):
+            expected = "a dict for JSON: strings, numbers, True, False, None, lists and dicts"
+        else:
+            return value
+    raise InvalidOption("message", value, expected)
+
+
+def check_status(value: object) -> int:
+    """Return the status of a refusal."""
+    if isinstance(value, int) and 400 <= value <= 599:
+        return value
+    raise InvalidOption("status", value, "a status from 400 to 599")
+
+
+def check_name(value: object) -> str | None:
+    """Return the name of a limit, or None."""
+    if value is None:
+        return None
+    # It is a string of RFC 9651, section 3.3.3, in response headers.
+    if isinstance(value, str) and value and value.isascii() and value.isprintable():
+        return value
+    raise InvalidOption("name", value, "printable ASCII that is not empty")
+
+
+def key_text(value: object) -> str:
+    """Return the text of a key. Raises `TypeError` for an object without a text of its own."""
+    if isinstance(value, str):
+        return value
+    kind = type(value)
+    if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+        # Its text has its address in memory, which differs for each request.
+        raise TypeError(f"a key is a string or a number, not {value!r}")
+    return str(value)
+
+
+def identify(value: object) -> str:
+    """Return a text that is the same in all processes, also for a function."""
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return str(value)

@@ -1,0 +1,172 @@
+"""Limits and their store as one object, to reset clients without a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, overload
+
+from hasten import _portal
+from hasten._clock import Clock
+from hasten._closing import AsyncClosable
+from hasten._durations import Duration, to_us
+from hasten._store import Store
+from hasten.errors import InvalidOption
+from hasten.ratelimit._counter_store import CounterStore, digest
+from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
+from hasten.ratelimit._http.limit import Limit, RateLike
+from hasten.ratelimit._http.limit_options import key_text
+from hasten.ratelimit._http.paths import plain
+from hasten.ratelimit._http.registry import registry
+from hasten.ratelimit._resilient_store import STORE_TIMEOUT, clear_store, reset_keys
+from hasten.ratelimit._rules import Rule, bucket_of
+from hasten.ratelimit._stores import counters_of
+
+
+class Limits(Sequence[Limit], AsyncClosable):
+    """The limits of an application and their store: ``Limits([Limit("5/h")], store="redis://…")``.
+
+    Pass it to `RateLimitMiddleware` as `limits`. The middleware uses its store, store_timeout and
+    ipv6_prefix. Any process with the same limits can reset a client:
+
+        await limits.reset("login", "203.0.113.7")
+
+    The options are those of `RateLimitMiddleware`. `limits.sync` has the same methods for code
+    without an event loop. ``async with limits:`` closes it. Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        *,
+        store: str | Store | CounterStore | None = None,
+        ipv6_prefix: int = DEFAULT_PREFIX,
+        store_timeout: Duration = STORE_TIMEOUT,
+    ) -> None:
+        check_limits(limits)
+        to_us("store_timeout", store_timeout, at_least_us=1)
+        self._counters: Final = counters_of(store)
+        self.ipv6_prefix: Final = ipv6_prefix
+        self.store_timeout: Final = store_timeout
+        self._limits = tuple(limits)
+        self._addresses = Addresses(ipv6_prefix)
+        self.sync: Final = SyncLimits(self)
+
+    @property
+    def counters(self) -> CounterStore:
+        """The store of the counts."""
+        return self._counters.counters
+
+    @property
+    def clock(self) -> Clock | None:
+        """The clock of the store, None for the system's."""
+        return self._counters.clock
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(limit.name) for limit in self._limits)
+        return f"<Limits {names} in {self._counters.shown}>"
+
+    @overload
+    def __getitem__(self, index: int) -> Limit: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Limit]: ...
+
+    def __getitem__(self, index: int | slice) -> Limit | Sequence[Limit]:
+        return self._limits[index]
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
+    async def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
+        """Delete the counts and the block of a client, for all limits of this name.
+
+        name is the option `name` of a limit, by default its rate as headers name it ("5-in-1hr").
+        It may belong to a limit of a route (`@limit`). key is what the limit counts by: an address
+        for "ip"; the result of the function; an address, a space and a path for "route"; None for
+        "global". rate is the client's rate, for a limit whose rate is a function.
+
+        Other processes notice it within a second. Waits for the store as long as its time-out, 5
+        seconds by default.
+
+        Raises `InvalidOption`; `StoreError` if the store is unavailable.
+        """
+        found = [limit for limit in self._known() if limit.name == name]
+        if not found:
+            names = ", ".join(sorted({repr(limit.name) for limit in self._known()})) or "none"
+            expected = f"the name of a limit ({names})"
+            raise InvalidOption("name", name, expected, code="unknown_name")
+        keys = [
+            (bucket_of(limit.bucket, rule), digest(self._key(limit, key)))
+            for limit in found
+            for rule in _rules(limit, rate)
+        ]
+        await reset_keys(self.counters, keys)
+
+    async def clear(self) -> None:
+        """Delete all counts of the store, including those of its other users: for tests."""
+        await clear_store(self.counters)
+
+    async def aclose(self) -> None:
+        """Close the store if it was given as a URL. Safe to call twice."""
+        await self._counters.aclose()
+
+    def _known(self) -> Iterator[Limit]:
+        yield from self._limits
+        yield from registry.named_limits()
+
+    def _key(self, limit: Limit, key: object) -> str:
+        if limit.key == "global":
+            return "global"
+        if key is None:
+            expected = f"the key of the client in the limit {limit.name!r}"
+            raise InvalidOption("key", key, expected, code="missing")
+        if callable(limit.key):
+            try:
+                return key_text(key)
+            except TypeError as error:
+                raise InvalidOption("key", key, f"a string or a number: {error}") from None
+        address, _, path = str(key).partition(" ")
+        address = self._addresses.key(address)
+        return f"{address} {plain(path)}" if limit.key == "route" else address
+
+
+class SyncLimits:
+    """`Limits` for threads without an event loop: `limits.sync.reset("login", "203.0.113.7")`."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
+        """Do what `Limits.reset` does."""
+        _portal.call(self._limits.reset(name, key, rate=rate))
+
+    def clear(self) -> None:
+        """Do what `Limits.clear` does."""
+        _portal.call(self._limits.clear())
+
+    def close(self) -> None:
+        """Do what `Limits.aclose` does."""
+        _portal.call(self._limits.aclose(), waits=True)
+
+
+def check_limits(limits: object) -> None:
+    """Raise `InvalidOption` unless these are limits with a count of their own each."""
+    if isinstance(limits, Limit) or not isinstance(limits, Sequence):
+        raise InvalidOption("limits", limits, "a list of Limit(…)")
+    buckets: set[str] = set()
+    for limit in limits:
+        if not isinstance(limit, Limit):
+            raise InvalidOption("limits", limit, "a list of Limit(…)")
+        if limit.bucket in buckets:
+            expected = "limits with different names, because equal names share one count: set name="
+            raise InvalidOption("limits", limit.name, expected, code="duplicate")
+        buckets.add(limit.bucket)
+
+
+def _rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
+    if limit.rate_of is None:
+        return limit.rules
+    if rate is None:
+        expected = f"the rate of this client, as the limit {limit.name!r} has a function for it"
+        raise InvalidOption("rate", rate, expected, code="missing")
+    return limit.rules_of(rate)

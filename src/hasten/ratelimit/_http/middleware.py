@@ -1,0 +1,301 @@
+"""The rate limit middleware for any ASGI application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from hasten._asgi import ASGIApp, Receive, Scope, Send
+from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
+from hasten._clock import Clock, now_ns_of
+from hasten._closing import AsyncClosable
+from hasten._decision import Decision
+from hasten._durations import Duration
+from hasten._litestar import first_of
+from hasten._logs import get_logger
+from hasten._repeated_errors import RepeatedErrors
+from hasten._store import Store
+from hasten.errors import InvalidOption
+from hasten.ratelimit._counter_store import ON_STORE_ERROR, CounterStore, OnStoreError
+from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
+from hasten.ratelimit._http.clients import Clients
+from hasten.ratelimit._http.decision_log import DecisionLog
+from hasten.ratelimit._http.enforcer import Enforcer
+from hasten.ratelimit._http.limit import Limit, RateLike
+from hasten.ratelimit._http.limit_options import check_paths
+from hasten.ratelimit._http.limited_request import LimitedRequest, active_request
+from hasten.ratelimit._http.limits import Limits
+from hasten.ratelimit._http.operator_warnings import OperatorWarnings
+from hasten.ratelimit._http.planner import Planner
+from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES, HeaderWriter
+from hasten.ratelimit._http.proxies import Proxies
+from hasten.ratelimit._http.refusals import Refusals
+from hasten.ratelimit._http.registry import registry
+from hasten.ratelimit._http.stats import RateLimitStats
+from hasten.ratelimit._http.websockets import LimitedWebSocket
+from hasten.ratelimit._resilient_store import STORE_TIMEOUT, ResilientStore
+
+_MARK: Final = "hasten.ratelimit"
+"""The key in a scope for the namespaces of the middlewares around it."""
+
+
+class RateLimitMiddleware(AsyncClosable):
+    """``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m", path="/api/")])``
+
+    - limits: each applies to its paths and methods. A list, or `Limits`, which includes store,
+      store_timeout and ipv6_prefix.
+    - store: where counts are kept: a URL ("redis://…", "sqlite:///…"), a `hasten.Store`, a
+      `CounterStore`, or None for the memory of this process. Windows and headers use the clock of
+      the store.
+    - exclude_paths: paths, with all paths below them, to which none of these limits applies.
+    - trusted_proxies: addresses and ranges of proxies whose X-Forwarded-For is trusted. hops: or
+      the number of proxies. proxy_header: "forwarded" (RFC 7239) or another header that they set.
+      By default the client is the peer of the connection.
+    - ipv6_prefix: how many bits of an IPv6 address identify a client.
+    - on_store_error: what happens if the store does not respond: "local" counts in this process,
+      "allow" accepts, "deny" answers 503. store_timeout: how long a request waits for the store,
+      50 ms by default. processes: how many processes share the store, so that each allows its
+      share during an outage.
+    - headers: "standard" (RateLimit and RateLimit-Policy of IETF draft 10), "draft-7", "legacy"
+      (X-RateLimit-*), several of them, or none. Every refusal has Retry-After.
+    - on_decision: called with the `Decision` of each limit of each request. It cannot be async.
+    - stats: your `RateLimitStats`, in which the middleware counts decisions.
+    - enabled: False lets all requests pass unchanged.
+    - namespace: of two middlewares of one namespace around a request, only one counts equal limits.
+
+    Raises `InvalidOption`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: Sequence[Limit] = (),
+        store: str | Store | CounterStore | None = None,
+        exclude_paths: str | Sequence[str] = (),
+        trusted_proxies: Collection[str] = (),
+        hops: int = 0,
+        proxy_header: str = "x-forwarded-for",
+        ipv6_prefix: int | None = None,
+        on_store_error: OnStoreError = "local",
+        store_timeout: Duration | None = None,
+        processes: int = 1,
+        headers: Collection[str] = DEFAULT_STYLES,
+        on_decision: Callable[[Decision], object] | None = None,
+        stats: RateLimitStats | None = None,
+        enabled: bool = True,
+        namespace: str = "default",
+    ) -> None:
+        self._owned_limits: Limits | None = None
+        if isinstance(limits, Limits):
+            _check_absent(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
+        else:
+            limits = self._owned_limits = Limits(
+                limits,
+                store=store,
+                ipv6_prefix=DEFAULT_PREFIX if ipv6_prefix is None else ipv6_prefix,
+                store_timeout=STORE_TIMEOUT if store_timeout is None else store_timeout,
+            )
+        check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
+        check_function("on_decision", on_decision, "decision")
+        check_instance("stats", stats, RateLimitStats)
+        excluded = None if exclude_paths == () else check_paths("exclude_paths", exclude_paths)
+        self.app = app
+        self.limits: Final = limits
+        self._enabled = check_flag("enabled", enabled)
+        self._definition = check_text("namespace", namespace), tuple(limits)
+        self._mark = frozenset({namespace})
+        errors, warnings = RepeatedErrors(get_logger("hasten.ratelimit")), OperatorWarnings()
+        stats = RateLimitStats() if stats is None else stats
+        proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
+        self.enforcer = Enforcer(
+            ResilientStore(
+                limits.counters,
+                processes=processes,
+                store_timeout=limits.store_timeout,
+                clock=limits.clock,
+            ),
+            clients=Clients(proxies, Addresses(limits.ipv6_prefix), warnings),
+            writer=HeaderWriter(headers, _seconds_of(limits.clock)),
+            decisions=DecisionLog(limits, stats, on_decision, errors),
+            errors=errors,
+            warnings=warnings,
+            on_store_error=on_store_error,
+            namespace=namespace,
+        )
+        self._excluded = excluded
+        self._planner = Planner(limits, self.enforcer, app, excluded)
+        self._plans = self._planner.plans
+        self._refusals = Refusals()
+        self._has_started = False
+
+    def __repr__(self) -> str:
+        return f"<RateLimitMiddleware {self.limits!r}>"
+
+    @property
+    def stats(self) -> RateLimitStats:
+        """The decisions of each limit so far, by its name."""
+        return self.enforcer.decisions.stats
+
+    async def reset(
+        self, name: str | None = None, key: object = None, *, rate: RateLike | None = None
+    ) -> None:
+        """Reset one client, like `Limits.reset`.
+
+        Without a name, delete all counts of the store, including those of its other users: for
+        tests.
+        """
+        if name is None:
+            await self.limits.clear()
+        else:
+            await self.limits.reset(name, key, rate=rate)
+
+    async def aclose(self) -> None:
+        """Finish the calls that have begun, and close the store if it was given as a URL.
+
+        Safe to call twice. A `Store` or `Limits` is closed by its owner.
+        """
+        await self.enforcer.store.finish()
+        if self._owned_limits is not None:
+            await self._owned_limits.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "websocket" and self._enabled:
+            await self._serve_websocket(scope, receive, send)
+            return
+        request = self._begin(scope, send) if kind == "http" and self._enabled else None
+        if request is None:
+            await self.app(scope, receive, send)
+            return
+        if request.pending is not None:
+            await request.enforce(request.pending)
+        denied = request.denied
+        if denied is not None:
+            await self._refusals.refuse(request, send)
+            return
+        token = active_request.set(request)
+        try:
+            await self.app(scope, receive, request.send)
+        except Exception:
+            # The error of a framework whose handler was refused is irrelevant.
+            if request.denied is None or request.has_started:
+                await request.fail()
+                raise
+        finally:
+            active_request.reset(token)
+            if request.reserves:
+                await request.finish()
+        if request.denied is not None and not request.has_started:
+            await self._refusals.refuse(request, send)
+
+    def _begin(self, scope: Scope, send: Send) -> LimitedRequest | None:
+        """Return the limited request, None if no limit can apply to it.
+
+        It is held against its limits already, unless that is `pending` because it has to wait.
+        """
+        try:
+            plan = self._plans[scope["path"], scope["method"], scope.get("root_path", "")]
+        except KeyError:
+            plan = self._find_plan(scope)
+        if plan is None and not registry.has_limits:
+            return None
+        outer = None
+        if _MARK in scope:
+            outer, is_counted = active_request.get(), self._mark_scope(scope)
+            plan = self._without_counted(plan) if is_counted else plan
+            if is_counted and plan is None:
+                return None
+        else:
+            scope[_MARK] = self._mark
+        request = LimitedRequest(self.enforcer, scope, send, self._planner.route_of, outer)
+        if plan is not None:
+            store = self.enforcer.immediate
+            if plan.has_fast_path and store is not None:
+                request.enforce_now(plan, store)
+            else:
+                request.pending = plan
+        return request
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._has_started:
+            self._start(scope)
+        planner = self._planner
+        plan, message_plan = planner.plan_of_handshake(scope), planner.plan_of_messages(scope)
+        if self._mark_scope(scope):
+            plan, message_plan = self._without_counted(plan), self._without_counted(message_plan)
+        socket = LimitedWebSocket(
+            self.enforcer, scope, receive, send, planner.route_of,
+            message_plan=message_plan, around=active_request.get(),
+        )  # fmt: skip
+        if plan is not None:
+            await socket.enforce(plan)
+            if socket.denied is not None:
+                await receive()  # the handshake itself, which comes first
+                await self._refusals.refuse_handshake(socket, send)
+                return
+        token = active_request.set(socket)
+        try:
+            await self.app(scope, socket.receive, socket.send)
+        except Exception:
+            if not socket.needs_refusal:
+                await socket.fail()
+                raise
+        finally:
+            active_request.reset(token)
+            await socket.finish()
+        if socket.needs_refusal:
+            await self._refusals.refuse_handshake(socket, send)
+
+    def _find_plan(self, scope: Scope) -> Plan | None:
+        if not self._has_started:
+            self._start(scope)
+        return self._planner.plan_of(scope)
+
+    def _start(self, scope: Scope) -> None:
+        """Share the enforcer of the first middleware that Litestar made for an application."""
+        self.enforcer.require_loop()
+        self._has_started = True
+        first = first_of(scope, self, self._definition)
+        if first is not self:
+            self.enforcer = first.enforcer
+            self._planner = Planner(self.limits, self.enforcer, self.app, self._excluded)
+            self._plans = self._planner.plans
+
+    def _mark_scope(self, scope: Scope) -> bool:
+        """Return whether another middleware of this namespace serves the request, too.
+
+        Records in the scope that this one does.
+        """
+        namespaces = scope.get(_MARK, frozenset())
+        scope[_MARK] = namespaces | self._mark
+        return self.enforcer.namespace in namespaces
+
+    def _without_counted(self, plan: Plan | None) -> Plan | None:
+        """Return the plan without limits that an outer middleware of this namespace has counted."""
+        outer = active_request.get()
+        if plan is None or outer is None:
+            return plan
+        counted = [limit.definition for limit in outer.counted_limits(self.enforcer.namespace)]
+        left = tuple(limit for limit in plan.limits if limit.definition not in counted)
+        if len(left) == len(plan.limits):
+            return plan
+        names = ", ".join(limit.name for limit in plan.limits if limit not in left)
+        self.enforcer.warnings.warn("DOUBLE_COUNT", names)
+        return self.enforcer.plan_of(left) if left else None
+
+
+def _check_absent(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidOption.conflict(name, value, f"Limits(…), which includes {name}")
+
+
+def _seconds_of(clock: Clock | None) -> Callable[[], float]:
+    """Return a function that returns the time in seconds since the epoch."""
+    if clock is None:
+        return time.time
+    now_ns = now_ns_of(clock)
+    return lambda: now_ns() / 1_000_000_000

@@ -1,0 +1,64 @@
+"""Which limits apply to a path.
+
+The path of a limit includes all paths below it: "/api/" applies to "/api" and "/api/posts", not to
+"/apix". Paths are compared as the server has decoded them, like in a router, and repeated slashes
+count as one. Where a router is stricter, a request that finds no route is counted. The opposite
+would allow requests to bypass the limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlparse
+
+_SLASHES: Final = re.compile("//+")
+
+
+class Paths:
+    """The paths of several limits, each None for all paths."""
+
+    def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
+        self._prefixes = [
+            None if paths is None else tuple({plain(path) for path in paths}) for paths in patterns
+        ]
+
+    def match(self, *paths: str) -> tuple[int, ...]:
+        """Return the indexes of the limits that apply to any of these paths, in order."""
+        found = [plain(path) for path in paths]
+        return tuple(
+            i
+            for i, prefixes in enumerate(self._prefixes)
+            if prefixes is None
+            or any(_is_below(path, prefix) for path in found for prefix in prefixes)
+        )
+
+
+def without_root(path: str, root_path: str) -> str:
+    """Return the plain path without the root path, if it begins with it."""
+    path, root_path = plain(path), plain(root_path)
+    return path[len(root_path) :] if _is_below(path, root_path) else path
+
+
+def plain(path: str) -> str:
+    """Return the path with single slashes, one at its beginning, none at its end; "" for the root.
+
+    A line break at the end is removed, too: Starlette's router matches by a regular expression with
+    "$", which accepts "/login\\n" as "/login".
+    """
+    if not path.startswith("/"):
+        path = _of_absolute(path)
+    return _SLASHES.sub("/", path).rstrip("/\n")
+
+
+def _of_absolute(target: str) -> str:
+    """Return the path of a whole URL, which servers may pass and Quart accepts."""
+    try:
+        return "/" + urlparse(target).path
+    except ValueError:
+        return "/" + target
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")

@@ -1,0 +1,90 @@
+"""Find the limits that apply to a request, once for all requests with the same path and method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hasten._asgi import Scope
+from hasten.ratelimit._http.enforcer import Enforcer
+from hasten.ratelimit._http.exemptions import Exemptions
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.root_paths import RootPaths, is_mounted
+
+MAX_CACHED: Final = 10_000
+
+MAX_CACHED_CHARS: Final = 500
+"""Longer paths are not cached, so that clients cannot fill the memory with them."""
+
+
+class Planner:
+    """Finds the plans for requests. app is the application behind the middleware."""
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        enforcer: Enforcer,
+        app: object,
+        excluded_paths: Sequence[str] | None,
+    ) -> None:
+        self.plans: Final[dict[tuple[object, ...], Plan | None]] = {}
+        """The results of `plan_of` by path, method and root path."""
+        self._enforcer = enforcer
+        self._limits = tuple(limits)
+        self._paths = Paths([limit.paths for limit in limits])
+        self._root_paths = RootPaths(app)
+        self._exemptions = Exemptions(excluded_paths, app)
+        self._limits_messages = any(limit.per == "message" for limit in limits)
+
+    def plan_of(self, scope: Scope) -> Plan | None:
+        """Return the plan for an HTTP request; None if no limit applies to it."""
+        path, method, root_path = scope["path"], scope["method"], scope.get("root_path", "")
+        key: tuple[object, ...] = path, method, root_path
+        if method == "OPTIONS" or is_mounted(scope):
+            # The plan depends on more than that, so nobody finds it in `plans` by the short key.
+            key = *key, self._root_paths.mounts_of(scope)
+        if key in self.plans:
+            plan = self.plans[key]
+        else:
+            # In upper case: Django and Quart accept methods in any case.
+            plan = self._find(scope, method.upper(), "request")
+            if len(path) <= MAX_CACHED_CHARS:
+                if len(self.plans) >= MAX_CACHED:
+                    self.plans.clear()
+                self.plans[key] = plan
+        return None if method == "OPTIONS" and _is_preflight(scope) else plan
+
+    def plan_of_handshake(self, scope: Scope) -> Plan | None:
+        """Return the plan for the handshake of a WebSocket, which is a GET request."""
+        return self._find(scope, "GET", "request")
+
+    def plan_of_messages(self, scope: Scope) -> Plan | None:
+        """Return the plan for each message that a client sends over a WebSocket."""
+        return self._find(scope, "GET", "message") if self._limits_messages else None
+
+    def route_of(self, scope: Scope) -> str:
+        """Return the path of a request, the same for all spellings that reach one handler."""
+        return self._root_paths.forms(scope).route
+
+    def _find(self, scope: Scope, method: str, per: str) -> Plan | None:
+        forms = self._root_paths.forms(scope)
+        if self._exemptions.include(scope, forms):
+            return None
+        indexes = self._paths.match(*forms.paths)
+        if any(self._paths.match(*alternative) != indexes for alternative in forms.alternatives):
+            code = "MOUNT_PATH" if self._root_paths.mounts_of(scope) else "ROOT_PATH"
+            self._enforcer.warnings.warn(code, f"the path is {scope['path']!r}")
+        found = tuple(
+            limit
+            for limit in (self._limits[i] for i in indexes)
+            if limit.per == per and (limit.methods is None or method in limit.methods)
+        )
+        return self._enforcer.plan_of(found) if found else None
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Return whether a request is a CORS preflight, which browsers send on their own."""
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"origin" in names and b"access-control-request-method" in names

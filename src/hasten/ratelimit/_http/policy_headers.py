@@ -1,0 +1,187 @@
+"""The response headers that describe limits.
+
+"standard" is draft-ietf-httpapi-ratelimit-headers-10: structured fields (RFC 9651) that describe
+every limit. "draft-7" describes one limit, the one with the least left, and so does "legacy", the
+X-RateLimit-* headers that most clients read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from math import ceil
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from hasten._asgi import Headers
+from hasten.errors import InvalidOption
+
+STYLES: Final = ("standard", "draft-7", "legacy")
+
+DEFAULT_STYLES: Final = ("standard", "legacy")
+
+NAMES: Final = frozenset(
+    {
+        b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining",
+        b"ratelimit-reset", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
+    }
+)  # fmt: skip
+"""The names of all headers that describe limits, those of other libraries included."""
+
+SECOND_US: Final = 1_000_000
+
+MAX_CACHED: Final = 1_000
+
+
+class Policy(NamedTuple):
+    """The constant part of a limit."""
+
+    name: str
+    quota: int
+    window_us: int | None
+    """None for a limit of concurrent requests, which has no window."""
+    unit: str | None = None
+    """What is counted, if not requests: "concurrent-requests", "content-bytes"."""
+
+
+class Left(Protocol):
+    """What is left of a limit, such as an `Outcome`."""
+
+    @property
+    def remaining(self) -> int:
+        """How much is left."""
+
+    @property
+    def reset_us(self) -> int:
+        """The time until more is left."""
+
+
+class PolicyState(NamedTuple):
+    """A policy and what is left of it for one client."""
+
+    policy: Policy
+    remaining: int
+    reset_us: int
+
+
+WriteHeaders: TypeAlias = Callable[[Sequence[Left], int | None], Headers]
+"""Returns the headers for what is left of each policy.
+
+The second argument is the index of the policy to describe if a header can describe only one. By
+default it is the policy with the least left.
+"""
+
+
+class HeaderWriter:
+    """Writes the headers of limits in the chosen styles."""
+
+    def __init__(self, styles: Collection[str], now: Callable[[], float]) -> None:
+        """now returns the time in seconds since the epoch, for "legacy". Raises `InvalidOption`."""
+        styles = _styles(styles)
+        self._is_standard = "standard" in styles
+        self._is_draft_7 = "draft-7" in styles
+        self._is_legacy = "legacy" in styles
+        if self._is_standard and self._is_draft_7:
+            raise InvalidOption("headers", styles, "'standard' or 'draft-7'", code="conflict")
+        self.writes_headers: Final = bool(styles)
+        self._now = now
+        self._cache: dict[tuple[Policy, ...], WriteHeaders] = {}
+
+    def write(self, states: Sequence[PolicyState], shown: int | None = None) -> Headers:
+        """Return the headers for the limits of one request; [] if there are none.
+
+        shown is the index of the state to describe if a header can describe only one.
+        """
+        if not states:
+            return []
+        return self.writer_of(tuple([state.policy for state in states]))(states, shown)
+
+    def writer_of(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+        """Return the function that writes the headers for requests under all of these policies."""
+        writer = self._cache.get(policies)
+        if writer is None:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            writer = self._cache[policies] = self._make_writer(policies)
+        return writer
+
+    def _make_writer(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+        # What is the same for all requests is encoded here, once.
+        is_standard, is_draft_7, is_legacy = self._is_standard, self._is_draft_7, self._is_legacy
+        is_single, now = len(policies) == 1, self._now
+        quotas = [policy.quota for policy in policies]
+        describe = _draft_7_policy if is_draft_7 else _policy
+        policy_line = (b"ratelimit-policy", b", ".join(map(describe, policies)))
+        limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
+        # The names are literal parts of a template for the numbers.
+        template = b", ".join(
+            _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
+        )
+
+        def write(left: Sequence[Left], shown: int | None) -> Headers:
+            if is_single:
+                shown = 0
+            elif shown is None:
+                order = [(each.remaining, quota) for each, quota in zip(left, quotas, strict=True)]
+                shown = order.index(min(order))
+            remaining, reset_us = left[shown].remaining, left[shown].reset_us
+            reset_s = -(-reset_us // SECOND_US)
+            lines: Headers = []
+            if is_standard:
+                numbers = [remaining, reset_s]
+                if not is_single:
+                    numbers = []
+                    for each in left:
+                        numbers += each.remaining, -(-each.reset_us // SECOND_US)
+                lines += policy_line, (b"ratelimit", template % tuple(numbers))
+            elif is_draft_7:
+                value = b"limit=%d, remaining=%d, reset=%d"
+                value %= quotas[shown], remaining, reset_s
+                lines += policy_line, (b"ratelimit", value)
+            if is_legacy:
+                reset_at = ceil(now() + reset_us / SECOND_US)
+                lines += (
+                    limit_lines[shown],
+                    (b"x-ratelimit-remaining", b"%d" % remaining),
+                    (b"x-ratelimit-reset", b"%d" % reset_at),
+                )
+            return lines
+
+        return write
+
+
+def whole_seconds(us: int) -> int:
+    """Return whole seconds, rounded up: after them, the time is over."""
+    return -(-us // SECOND_US)
+
+
+def retry_after(retry_us: int) -> int:
+    """Return the value of Retry-After. RFC 9110, section 10.2.3."""
+    return max(1, -(-retry_us // SECOND_US))
+
+
+def _styles(value: object) -> Collection[str]:
+    if isinstance(value, Collection) and not isinstance(value, str):
+        known = [style for style in value if style in STYLES]
+        if len(known) == len(value):
+            return known
+    raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
+
+
+def _policy(policy: Policy) -> bytes:
+    unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
+    window = b""
+    if policy.window_us is not None:
+        window = b";w=%d" % max(1, whole_seconds(policy.window_us))
+    return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
+
+
+def _draft_7_policy(policy: Policy) -> bytes:
+    """Up to draft 7, a policy has no name."""
+    if policy.window_us is None:
+        return b"%d" % policy.quota
+    return b"%d;w=%d" % (policy.quota, whole_seconds(policy.window_us))
+
+
+def _quoted(text: str) -> bytes:
+    """Return a structured string. RFC 9651, section 4.1.6."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return b'"%b"' % escaped.encode("ascii")

@@ -1,0 +1,219 @@
+"""Find the client behind proxies.
+
+Clients can send the headers that name the client. So a header is trusted only as far as trusted
+proxies have written it: it is read from right to left while the address is that of a trusted proxy.
+The first other address is the client.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from typing import Final, NamedTuple, TypeAlias
+
+from hasten._asgi import Scope, header_values
+from hasten._checks import check_whole_number
+from hasten.errors import InvalidOption
+from hasten.ratelimit._http.addresses import MAX_CHARS as ADDRESS_CHARS
+from hasten.ratelimit._http.addresses import Address, parse
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+FORWARDED: Final = "forwarded"
+LISTS: Final = ("x-forwarded-for", FORWARDED)
+"""Headers to which every proxy appends. In other headers, only the last value counts."""
+
+MAX_HOPS: Final = 32
+
+_FORWARDING: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"true-client-ip"})
+
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME: Final = re.compile(_WORD.encode())
+
+# RFC 7239, section 4. Addresses with a port are accepted without quotes, too: many send them.
+_PAIR: Final = re.compile(rf'({_WORD})=("(?:[^"\\]|\\.)*"|[!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]*)')
+_ELEMENT: Final = re.compile(rf"[ \t]*{_PAIR.pattern}(?:[ \t]*;(?:[ \t]*{_PAIR.pattern})?)*[ \t]*")
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+MAX_CHARS: Final = 4_000
+"""How much of the right end of a header is read: more than any chain of proxies writes."""
+
+MAX_COMMAS: Final = 16
+"""The most commas in the quotes of one element."""
+
+
+class Found(NamedTuple):
+    """The client of a request: its address as it was sent, and a warning for the operator."""
+
+    address: str | None
+    """None if the connection has no address."""
+    warning: str | None = None
+    """The code of an `OperatorWarnings` warning."""
+
+
+class Proxies:
+    """The proxies in front of an application.
+
+    trusted are addresses and ranges. hops is the number of proxies, if clients can reach the
+    application only through them. header is the header that they set.
+    """
+
+    def __init__(
+        self, trusted: Collection[str] = (), *, hops: int = 0, header: str = "x-forwarded-for"
+    ) -> None:
+        if isinstance(trusted, str):
+            raise InvalidOption(
+                "trusted_proxies", trusted, f"a list of addresses and ranges: [{trusted!r}]"
+            )
+        self._trusted = [_network(each) for each in trusted]
+        self._hops = check_whole_number("hops", hops, 0, MAX_HOPS)
+        if self._trusted and self._hops:
+            raise InvalidOption.conflict("hops", hops, "trusted_proxies")
+        self._name = header.lower().encode()
+        if not _NAME.fullmatch(self._name):
+            raise InvalidOption("proxy_header", header, "the name of a header")
+        self._is_list = header.lower() in LISTS
+        self._is_forwarded = header.lower() == FORWARDED
+        self._known: dict[str, bool] = {}
+
+    @property
+    def are_trusted(self) -> bool:
+        """Whether any proxy is trusted."""
+        return bool(self._trusted or self._hops)
+
+    def client(self, scope: Scope) -> Found:
+        """Return the client of a request.
+
+        The warning is "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and
+        "OTHER_HEADER" if the proxy seems to use another header.
+        """
+        peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers set ""
+        if peer is None and not self._hops:
+            return Found(None)
+        if not self.are_trusted:
+            return Found(peer)
+        if self._hops:
+            return self._by_hops(peer, scope)
+        if not self._is_trusted(peer or ""):
+            return Found(peer)
+        return self._by_address(peer, scope)
+
+    @staticmethod
+    def is_forwarded(scope: Scope) -> bool:
+        """Return whether a proxy seems to have forwarded the request."""
+        return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
+
+    def _by_address(self, peer: str | None, scope: Scope) -> Found:
+        last = None
+        for element in self._elements(scope):
+            address = parse(element)
+            if address is None:
+                # No trusted proxy has verified what is to the left of it.
+                return Found(last or peer, "FORWARDED_BROKEN")
+            last = str(address)
+            if not self._is_trusted(element):
+                return Found(last)
+        if last is None:
+            return Found(peer, self._warning_of_none(scope))
+        return Found(last)
+
+    def _by_hops(self, peer: str | None, scope: Scope) -> Found:
+        number = 0
+        for number, element in enumerate(self._elements(scope), 1):
+            if number == self._hops:
+                address = parse(element)
+                if address is not None:
+                    return Found(str(address))
+                return Found(peer, "FORWARDED_BROKEN")
+        # With fewer elements than proxies, the client has bypassed one: it sent all of them itself.
+        return Found(peer, None if number else self._warning_of_none(scope))
+
+    def _warning_of_none(self, scope: Scope) -> str | None:
+        return "OTHER_HEADER" if self.is_forwarded(scope) else None
+
+    def _elements(self, scope: Scope) -> Iterator[str]:
+        """Yield the addresses in the header, the nearest first."""
+        value = header_values(scope["headers"], self._name)
+        if value is None:
+            return
+        text = value.decode("latin-1")
+        if not self._is_list:
+            yield text.rpartition(",")[2]
+            return
+        if len(text) > MAX_CHARS:
+            text = text[-MAX_CHARS:].partition(",")[2]
+        if self._is_forwarded:
+            yield from map(_for, _elements_of(text))
+        else:
+            yield from reversed(text.split(","))
+
+    def _is_trusted(self, text: str) -> bool:
+        if len(text) > ADDRESS_CHARS:
+            return False  # not an address, and too long for the cache
+        known = self._known.get(text)
+        if known is None:
+            # A foreign translator could produce an address that looks like that of a proxy.
+            address = parse(text, translated=False)
+            known = address is not None and any(_holds(each, address) for each in self._trusted)
+            if len(self._known) >= 10_000:
+                self._known.clear()
+            self._known[text] = known
+        return known
+
+
+def _network(text: object) -> Network:
+    try:
+        network = ip_network(str(text), strict=False)
+    except ValueError:
+        raise InvalidOption(
+            "trusted_proxies", text, "a list of addresses and ranges: ['10.0.0.0/8']"
+        ) from None
+    if network.prefixlen == 0 or network == _MAPPED:
+        raise InvalidOption(
+            "trusted_proxies",
+            text,
+            "the addresses of your own proxies: trusting all lets each client choose its address",
+        )
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        # Converted like the addresses that are compared with it.
+        first = IPv4Address(int(network.network_address) & 0xFFFFFFFF)
+        return IPv4Network((first, network.prefixlen - 96))
+    return network
+
+
+def _holds(network: Network, address: Address) -> bool:
+    return network.version == address.version and address in network
+
+
+def _elements_of(text: str) -> Iterator[str]:
+    """Yield the elements of Forwarded from right to left; "" for a malformed one, then stop.
+
+    An element is the shortest end of the text that is well-formed. Reading from the left would be
+    unsafe: what proxies have appended would be part of a quoted string that the client has opened.
+    """
+    end = start = len(text)
+    commas = 0
+    while end > 0:
+        start = text.rfind(",", 0, start)
+        element = text[start + 1 : end]
+        if _ELEMENT.fullmatch(element):
+            yield element
+        elif element.strip(" \t"):
+            commas += 1  # this comma may be within quotes
+            if start >= 0 and commas <= MAX_COMMAS:
+                continue
+            yield ""
+            return
+        end = start
+        commas = 0
+
+
+def _for(element: str) -> str:
+    """Return the "for" of an element of Forwarded, "" if there is none. RFC 7239, section 4."""
+    for name, value in _PAIR.findall(element):
+        if name.lower() == "for":
+            return _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
+    return ""

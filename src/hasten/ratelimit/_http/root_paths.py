@@ -1,0 +1,255 @@
+"""Which paths a router may see for one request.
+
+A router does not compare the whole path: it first removes a root path, which the server, a mount or
+the application itself defines. Each framework does that in its own way, so several spellings of a
+path can reach one handler. A limit has to match whatever the router sees.
+
+The rules below are those of the frameworks. If the application behind a middleware is none of them,
+the path is matched with and without the root path.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
+from types import FunctionType, MethodType
+from typing import Any, Final, NamedTuple
+
+from hasten._asgi import Scope
+from hasten._frameworks import framework_of
+from hasten.ratelimit._http.paths import plain, without_root
+
+MAX_VISITED: Final = 200
+"""How many objects are visited to find the application behind other middlewares."""
+
+
+class Forms(NamedTuple):
+    """The paths that a router may see for one request, all of them `plain`."""
+
+    paths: tuple[str, ...]
+    route: str
+    """The same for all spellings of a path that reach one handler."""
+    alternatives: tuple[tuple[str, ...], ...] = ()
+    """If it is unknown which paths the router sees: all possible ones."""
+
+
+class RootPaths:
+    """Finds the forms of the paths of requests to one application."""
+
+    def __init__(self, app: object) -> None:
+        self._app = app
+        self._frameworks: frozenset[str] | None = None
+        """The frameworks behind this middleware; None before the first request."""
+        self._own: tuple[str, ...] = ()
+        """Root paths that applications remove although the server does not set them."""
+        self._mounts: tuple[str, ...] = ()
+        """The mounts of a Litestar application behind this middleware."""
+        self._mounts_of_handlers: dict[int, tuple[object, tuple[str, ...]]] = {}
+
+    def forms(self, scope: Scope) -> Forms:
+        """Return the paths that the router may see for a request."""
+        if self._frameworks is None:
+            self._inspect(scope)
+        path, root_path = scope["path"], scope.get("root_path", "")
+        above = self.mounts_of(scope)
+        if not (root_path or above or self._own or self._mounts):  # most applications
+            only = plain(path)
+            return Forms((only,), only)
+        alternatives = [
+            self._inside(each, root_path) for each in self._without_root(scope, path, root_path)
+        ]
+        inner = {each for alternative in alternatives for each in alternative}
+        if not above:
+            plain_ones = tuple(map(_plain_all, alternatives)) if len(alternatives) > 1 else ()
+            paths = _plain_all(inner)
+            return Forms(paths, _shortest(paths), plain_ones)
+        # Limits of a Litestar application have whole paths, limits around a mounted application
+        # have paths within it.
+        whole = _plain_all(f"{mount}{slash}{each}" for mount in above for each in inner
+                           for slash in ("", "/"))  # fmt: skip
+        return Forms((*whole, *_plain_all(inner)), _shortest(whole), (whole,))
+
+    def mounts_of(self, scope: Scope) -> tuple[str, ...]:
+        """Return the paths at which Litestar has mounted the handler of a request, if it has.
+
+        Litestar removes the path of the mount without recording which one it was.
+        """
+        if not is_mounted(scope):
+            return ()
+        handler = scope["route_handler"]
+        known = self._mounts_of_handlers.get(id(handler))
+        if known is None:
+            mounts = tuple(_mounts(scope.get("app"), handler))
+            known = self._mounts_of_handlers[id(handler)] = handler, mounts
+        return known[1]
+
+    def _without_root(self, scope: Scope, path: str, root_path: str) -> list[set[str]]:
+        """Return what may be left of a path, one set for each possibility."""
+        frameworks = self._frameworks
+        assert frameworks is not None
+        around = framework_of(scope.get("app"))
+        if not root_path or (around == "litestar" and not frameworks and not self.mounts_of(scope)):
+            return [{path}]  # Litestar has removed it
+        if len(frameworks) == 1:
+            (framework,) = frameworks
+            return [_RULES[framework](path, root_path)]
+        if not frameworks and around == "starlette":
+            return [_starlette(path, root_path)]
+        removed = {without_root(path, root_path), *_starlette(path, root_path)}
+        if root_path in path:
+            rest = path.split(root_path, 1)[1]
+            removed |= {rest, "/" + rest}
+        return [{path}, removed]
+
+    def _inside(self, paths: set[str], root_path: str) -> set[str]:
+        """Return the paths, and those that mounts and applications with a root path see."""
+        found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
+        mounted = set()
+        for path, mount in product(map(plain, found), self._mounts):
+            # Litestar's mounts take what begins with their path: "/adminx" is "x" in "/admin".
+            if path.startswith(mount):
+                rest = path[len(mount) :]
+                mounted.add(f"{mount}/{rest}")
+                if root_path:  # it is still in the scope that the mounted application sees
+                    mounted.add(f"{mount}/{rest.split(root_path, 1)[-1]}")
+        return found | mounted
+
+    def _inspect(self, scope: Scope) -> None:
+        """Find the applications behind this middleware."""
+        apps = applications(self._app)
+        self._frameworks = frozenset(filter(None, map(framework_of, apps)))
+        around = scope.get("app")
+        own = {own for app in (*apps, around) for own in _own_roots(app)}
+        if self._frameworks in (frozenset(), {"django"}):
+            own |= _django_root()
+        self._own = tuple(sorted(own))
+        self._mounts = tuple(mount for app in apps for mount in _mounts(app))
+
+
+def is_mounted(scope: Scope) -> bool:
+    """Return whether Litestar has mounted the handler of a request."""
+    return bool(getattr(scope.get("route_handler"), "is_mount", False))
+
+
+# What remains of a path in each framework ---------------------------------------------------------
+
+
+def _starlette(path: str, root_path: str) -> set[str]:
+    """Like `starlette._utils.get_route_path`, which compares plain strings; and by segments."""
+    left = path
+    if path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
+        left = path[len(root_path) :]
+    return {left, without_root(path, root_path)}
+
+
+def _litestar(path: str, root_path: str) -> set[str]:
+    """Litestar removes everything up to the first occurrence of the root path."""
+    return {"/" + path.split(root_path, maxsplit=1)[-1]}
+
+
+def _prefix(path: str, root_path: str) -> set[str]:
+    """Quart and Django remove a prefix, even if it ends within a segment."""
+    return {"/" + path.removeprefix(root_path)}
+
+
+_RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
+    "starlette": _starlette,
+    "litestar": _litestar,
+    "quart": _prefix,
+    "django": _prefix,
+}
+
+
+# What is behind a middleware ----------------------------------------------------------------------
+
+
+def applications(app: object) -> list[object]:
+    """Return the applications of frameworks behind other middlewares and plain functions."""
+    found: list[object] = []
+    seen: set[int] = set()
+    waiting = [app]
+    while waiting and len(seen) < MAX_VISITED:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if framework_of(each) is not None:
+            found.append(each)
+        else:
+            waiting += _behind(each)
+    return found
+
+
+def _behind(each: Any) -> Iterable[object]:
+    match each:
+        case MethodType():
+            return [each.__self__]
+        case partial():
+            return [each.func, *each.args, *each.keywords.values()]
+        case FunctionType():
+            named = (each.__globals__.get(name) for name in each.__code__.co_names)
+            return [*_closed_over(each), *(one for one in named if framework_of(one) is not None)]
+    attributes = getattr(each, "__dict__", None)
+    if isinstance(each, type) or not isinstance(attributes, dict):
+        return ()
+    return [value for name, value in attributes.items() if "app" in name and callable(value)]
+
+
+def _closed_over(function: FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # no value has been assigned yet
+            continue
+        if callable(value) and not isinstance(value, type):
+            yield value
+
+
+def _own_roots(app: object, depth: int = 0) -> Iterator[str]:
+    """Yield the root paths of FastAPI(root_path=) in an application and in those that it mounts."""
+    if framework_of(app) not in ("starlette", "litestar") or depth > 8:
+        return
+    own = getattr(app, "root_path", None)
+    if isinstance(own, str) and own.strip("/"):
+        yield own
+    for route in getattr(app, "routes", None) or ():
+        for mounted in _mounted(route):
+            for each in applications(mounted):
+                yield from _own_roots(each, depth + 1)
+
+
+def _mounted(route: Any) -> Iterator[object]:
+    """Yield the application that a route of Starlette or Litestar mounts."""
+    handler = getattr(route, "route_handler", None)
+    if handler is not None:
+        if getattr(handler, "is_mount", False):
+            yield getattr(handler, "fn", None)
+    elif not hasattr(route, "endpoint"):
+        yield getattr(route, "app", None)
+
+
+def _mounts(app: Any, handler: object = None) -> Iterator[str]:
+    """Yield the paths at which a Litestar application mounts applications, or one handler."""
+    if framework_of(app) != "litestar":
+        return
+    for route in app.routes:
+        found = getattr(route, "route_handler", None)
+        if getattr(found, "is_mount", False) and handler in (None, found):
+            yield route.path
+
+
+def _django_root() -> set[str]:
+    conf: Any = sys.modules.get("django.conf")
+    if conf is None or not conf.settings.configured:
+        return set()
+    return set(filter(None, [getattr(conf.settings, "FORCE_SCRIPT_NAME", None)]))
+
+
+def _plain_all(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({plain(path) for path in paths}))
+
+
+def _shortest(paths: Sequence[str]) -> str:
+    return min(paths, key=len)

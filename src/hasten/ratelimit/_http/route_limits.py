@@ -1,0 +1,77 @@
+"""`@limit`: the limit of one route, as a decorator that does not change the signature of a handler.
+
+A limited handler finds its request in a context variable, which also reaches threads. If it must
+not run, it returns a response of its framework, which the middleware replaces with the refusal.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
+
+from hasten._frameworks import framework_of
+from hasten.ratelimit._http.limit import RateOption, RouteLimit, RouteOptions
+from hasten.ratelimit._http.limited_request import LimitedRequest, require_active_request
+from hasten.ratelimit._http.registry import mark_limited, registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def limit(
+    rate: RateOption, **options: Unpack[RouteOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Limit one handler: ``@limit("30/m")``, below the decorator that registers the route.
+
+    The options are those of `Limit`, except for path, methods and per. Works for Starlette,
+    FastAPI, Litestar, Quart and Django, for ``async def`` and ``def``. The application needs
+    `RateLimitMiddleware`.
+    """
+
+    def decorate(handler: Callable[P, R]) -> Callable[P, R]:
+        own = RouteLimit(rate, f"{handler.__module__}.{handler.__qualname__}", **options)
+        registry.add_limit(own, is_named=True)
+        what = f"@limit of {own.name!r}"
+        if iscoroutinefunction(handler):
+            async_handler = cast("Callable[P, Awaitable[Any]]", handler)
+
+            @functools.wraps(handler)
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                request = require_active_request(what)
+                if await request.enforce_limit(own):
+                    return await async_handler(*args, **kwargs)
+                return _placeholder(request, args)
+
+            return mark_limited(cast("Callable[P, R]", limited), own)
+
+        @functools.wraps(handler)
+        def limited_sync(*args: P.args, **kwargs: P.kwargs) -> R:
+            request = require_active_request(what)
+            if request.enforce_limit_sync(own):
+                return handler(*args, **kwargs)
+            return cast("R", _placeholder(request, args))
+
+        return mark_limited(limited_sync, own)
+
+    return decorate
+
+
+def _placeholder(request: LimitedRequest, args: tuple[object, ...]) -> object:
+    """Return a response that the framework accepts. The refusal replaces it."""
+    if args and type(args[0]).__module__.startswith("django."):
+        return _loaded("django.http", "HttpResponse")()
+    match framework_of(request.scope.get("app")):
+        case "litestar":
+            return _loaded("litestar", "Response")(b"")
+        case "starlette":
+            return _loaded("starlette.responses", "Response")()
+    # Quart and Flask accept a tuple; for other frameworks it is the best guess.
+    return b"", 429
+
+
+def _loaded(module: str, name: str) -> Any:
+    """Return a class of a framework, which has loaded its module."""
+    return getattr(sys.modules[module], name)

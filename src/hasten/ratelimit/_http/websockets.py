@@ -1,0 +1,80 @@
+"""A WebSocket under limits: those of its handshake, and those of its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from hasten._asgi import Message, Receive, Scope, Send
+from hasten.ratelimit._http.enforcer import Enforcer
+from hasten.ratelimit._http.limit import Limit
+from hasten.ratelimit._http.limited_request import LimitedRequest
+from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.refusals import POLICY_VIOLATION
+
+_STATUSES: Final[Mapping[str, int | None]] = {
+    "websocket.accept": 101,
+    "websocket.close": 403,
+    "websocket.http.response.start": None,
+}
+"""The messages that answer a handshake, and their status; None for the status in the message."""
+
+
+class LimitedWebSocket(LimitedRequest):
+    """A WebSocket that limits apply to. message_plan is the plan for its messages.
+
+    A middleware cannot replace the headers of another one here, so each middleware describes its
+    own limits: around is not the `outer` of a request.
+    """
+
+    def __init__(
+        self,
+        enforcer: Enforcer,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        route_of: Callable[[Scope], str],
+        *,
+        message_plan: Plan | None,
+        around: LimitedRequest | None,
+    ) -> None:
+        super().__init__(enforcer, scope, send, route_of)
+        self._receive = receive
+        self._message_plan = message_plan
+        self._around = around
+        self._is_closed = False
+
+    def counted_limits(self, namespace: str) -> list[Limit]:
+        """Return the limits that middlewares of a namespace have counted here and around it."""
+        found = super().counted_limits(namespace)
+        if self._message_plan is not None and self.enforcer.namespace == namespace:
+            found += self._message_plan.limits
+        return found if self._around is None else found + self._around.counted_limits(namespace)
+
+    async def receive(self) -> Message:
+        """Receive a message. One that exceeds a limit disconnects the client."""
+        if not self._is_closed:
+            message = await self._receive()
+            if message["type"] != "websocket.receive" or await self._allows_message():
+                return message
+            self._is_closed = True
+            await self.send_on({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
+
+    async def send(self, message: Message) -> None:
+        """Send a message, unless the client was disconnected."""
+        if self._is_closed:
+            return
+        if not self.has_started:
+            if self.denied is not None:
+                return  # the refusal replaces it
+            if message["type"] in _STATUSES:
+                self.has_started = True
+                await self.settle(_STATUSES[message["type"]] or message.get("status"))
+        await self.send_on(message)
+
+    async def _allows_message(self) -> bool:
+        if self._message_plan is None:
+            return True
+        results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)
+        return not any(result.refuses for result in results)
