@@ -106,7 +106,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-async def unspoilt(job: Job[object]) -> bool:
+async def is_handed_back(job: Job[object]) -> bool:
     """Return whether a job was handed back without an attempt or a crash.
 
     That may happen more than once: a process that is asked to stop later may take the job
@@ -141,7 +141,7 @@ class TestOneProcess:
         await worker.until(place.held_by)
         worker.process.send_signal(number)
         assert await worker.ended() == 0
-        assert await unspoilt(job)
+        assert await is_handed_back(job)
 
     async def test_ends_although_a_thread_does_not(self, place: Place) -> None:
         """Python waits for threads before it ends: for ten minutes in this case."""
@@ -150,7 +150,7 @@ class TestOneProcess:
         await worker.until(place.held_by)
         worker.process.terminate()
         assert await worker.ended() == 0
-        assert await unspoilt(job)
+        assert await is_handed_back(job)
 
     async def test_a_module_alone_serves_all_its_queues(self, place: Place) -> None:
         command = Command(place.folder, "worker", "app")
@@ -227,7 +227,7 @@ class TestSeveralProcesses:
         else:
             worker.process.send_signal(number)
         assert await worker.ended() == 0
-        assert [await unspoilt(job) for job in jobs] == [True, True]
+        assert [await is_handed_back(job) for job in jobs] == [True, True]
         assert not any(map(is_alive, worker.children()))
 
     async def test_two_kinds_of_stop_requests_count_as_one(self, place: Place) -> None:
@@ -240,7 +240,7 @@ class TestSeveralProcesses:
         for pid in worker.children():
             os.kill(pid, signal.SIGTERM)
         assert await worker.ended() == 0
-        assert [await unspoilt(job) for job in jobs] == [True, True]
+        assert [await is_handed_back(job) for job in jobs] == [True, True]
 
     async def test_a_second_signal_kills_them(self, place: Place) -> None:
         await place.mail.add("hold")
@@ -271,7 +271,7 @@ class TestSeveralProcesses:
         await worker.until(place.held_by)
         worker.process.kill()
         await worker.until(lambda: not any(map(is_alive, worker.children())))
-        assert await unspoilt(job)
+        assert await is_handed_back(job)
 
     async def test_handlers_find_nothing_on_standard_input(self, place: Place) -> None:
         """Handlers cannot read the pipe that shows a process the end of its parent."""

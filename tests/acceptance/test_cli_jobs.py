@@ -270,7 +270,7 @@ class TestHostileText:
 
 
 class TestWithoutAStore:
-    """It creates nothing, least of all an empty store in a wrong folder."""
+    """The command creates none, because the folder may be the wrong one."""
 
     @pytest.mark.parametrize(
         "command", ["counts app", "list app:mail", "retry app:mail --all", "cancel app:mail 1"]

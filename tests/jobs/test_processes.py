@@ -169,10 +169,8 @@ class TestFailures:
         ],
         ids=lambda text: text.partition(":")[0],
     )
-    async def test_count_whatever_a_handler_does(
-        self, worker: Worker, how: str, reason: str
-    ) -> None:
-        """A worker does not hang on it, and does not run it again for nothing."""
+    async def test_use_up_an_attempt_each(self, worker: Worker, how: str, reason: str) -> None:
+        """A worker does not hang, and does not run the job again without counting."""
         job = await process_tasks.fail.using(attempts=1).enqueue(how)
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=20)

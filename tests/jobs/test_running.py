@@ -136,7 +136,7 @@ class TestErrors:
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
 
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
-        """Whatever attempts are left."""
+        """However many attempts are left."""
 
         @queue.task(attempts=5)
         async def fail() -> None:
@@ -206,7 +206,7 @@ class TestErrors:
         assert len((await job.refresh()).tracebacks[0]) <= 16_001
 
     async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
-        """It did not end as it should; it is not handed back for ever."""
+        """The job is not handed back again and again."""
 
         @queue.task
         async def give_in() -> None:

@@ -35,7 +35,7 @@ class TestConcurrency:
     async def test_is_never_exceeded_and_is_reached(
         self, queue: Queue, url: str, limit: int
     ) -> None:
-        """With two queues as with one: the room is the worker's."""
+        """The limit holds for all queues of the worker together."""
         other = Queue("other", queue.store)
         running: list[int] = []
         reached = asyncio.Event()
@@ -489,7 +489,7 @@ async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
 
 
 async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: ManualClock) -> None:
-    """It belongs to the application, which may fill it with calls that take long."""
+    """The application may fill it with long calls."""
     loop = asyncio.get_running_loop()
     executor, may_end = ThreadPoolExecutor(1), threading.Event()
     loop.set_default_executor(executor)
@@ -587,7 +587,7 @@ class TestTrouble:
 async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of the store holds up all others, and many jobs may end at once."""
+    """A call of the store delays all others, and many jobs may end at once."""
     size, count = 900_000, 12
     noted: dict[str, list[int]] = {"progress": [], "results": []}
     engine, running = queue.engine, []

@@ -37,7 +37,9 @@ def test_a_duration_is_a_number_of_seconds_or_has_units(text: str, seconds: floa
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "-1s", "15 parsecs", "nan", "inf", "1e99"])
 def test_another_text_is_not_a_duration(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match=f"'{text}': expected seconds or a duration"):
+    with pytest.raises(
+        typer.BadParameter, match=f"'{text}': must be a number of seconds or a duration"
+    ):
         parse_duration(text)
 
 

@@ -168,7 +168,7 @@ class TestMessages:
 
     @pytest.mark.parametrize("target", ["", ":mail", "shop mail", "a..b:mail", "1st:mail"])
     def test_a_name_that_cannot_be_a_module(self, target: str) -> None:
-        assert self.said(target) == f"{target!r}: expected module:queue, such as app:mail"
+        assert self.said(target) == f"{target!r}: must have the form module:queue, such as app:mail"
 
 
 class TestPausesBetweenProcesses:

@@ -14,11 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hasten._logs import get_logger
+from hasten.jobs._stop_signals import handle_stop_signals
 
 logger = get_logger("hasten.cli")
 
@@ -35,7 +35,7 @@ HAND_BACK_SECONDS: Final = 20.0
 def supervise(commands: Sequence[Sequence[str]], *, grace: float) -> int:
     """Keep a process running for each command until a signal. Returns the exit status."""
     supervisor = _Supervisor([_Slot(n, command) for n, command in enumerate(commands, 1)], grace)
-    with supervisor.signals():
+    with handle_stop_signals(supervisor.signals.append):
         return supervisor.run()
 
 
@@ -116,24 +116,11 @@ class _Supervisor:
     def __init__(self, slots: Sequence[_Slot], grace: float) -> None:
         self._slots = slots
         self._grace = grace
-        self._signals: list[int] = []
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        def take(number: int, _: FrameType | None) -> None:
-            self._signals.append(number)  # handled by the next poll: nothing else is safe here
-
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, take) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+        self.signals: list[int] = []  # the next poll handles them: nothing else is safe
 
     def run(self) -> int:
         try:
-            while not self._signals:
+            while not self.signals:
                 now = time.monotonic()
                 for slot in self._slots:
                     if not slot.is_running(now, stopping=False):
@@ -150,8 +137,8 @@ class _Supervisor:
             slot.request_stop()
         deadline = time.monotonic() + self._grace + HAND_BACK_SECONDS
         while self._any_runs():
-            if len(self._signals) > 1:
-                return self._kill("second signal", 128 + self._signals[1])
+            if len(self.signals) > 1:
+                return self._kill("second signal", 128 + self.signals[1])
             if time.monotonic() > deadline:
                 return self._kill("their grace period is over", 1)
             time.sleep(POLL_SECONDS)

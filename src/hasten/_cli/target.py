@@ -59,7 +59,7 @@ def _find(target: str) -> list[Queue]:
         instead = f"{dotted}:{attribute}" if attribute else dotted
         raise TargetError(f"{target} is the name of a file: write {instead}")
     if not all(part.isidentifier() for part in name.split(".")):
-        raise TargetError(f"{target!r}: expected module:queue, such as app:mail")
+        raise TargetError(f"{target!r}: must have the form module:queue, such as app:mail")
     module = _import(name)
     if attribute:
         return [_queue_of(module, attribute)]

@@ -15,11 +15,12 @@ SHORT_SECONDS: Final = 0.1
 class QueueShare:
     """The part of a worker's capacity that one queue uses. wake is called when it may get more."""
 
-    __slots__ = ("in_use", "may_have_work", "offered", "started_at", "turn", "wake")
+    __slots__ = ("claims", "in_use", "may_have_work", "offered", "started_at", "turn", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
         self.in_use = 0  # running jobs, and places reserved for a claim
+        self.claims = 0  # under way: reserved and not finished
         self.may_have_work = False
         self.turn = 1  # how many places the queue may take in its turn
         self.offered = 0  # places kept free for the queue, whose turn it is, until it reserves them
@@ -36,6 +37,7 @@ class Capacity:
 
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.size = size
+        self.claims = 0  # under way, of all queues
         self._clock = clock
         self._in_use = 0
         self._offered = 0
@@ -88,11 +90,15 @@ class Capacity:
         self._waiting.pop(share, None)
         self._in_use += count
         share.in_use += count
+        self.claims += 1
+        share.claims += 1
         self._offer()
         return count
 
     def finish_claim(self, share: QueueShare, reserved: int, used: int) -> None:
         """Keep the places that the jobs of a claim use now, and free the other reserved ones."""
+        self.claims -= 1
+        share.claims -= 1
         if used:
             share.started_at = self._clock()
         if used < reserved:

@@ -242,36 +242,36 @@ def _receive(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
 
 def _run(order: Order, upstream: _Upstream) -> Returned | Raised:
     job = order.job
-    core: TaskDefinition | None = None
+    task: TaskDefinition | None = None
     context = Context(
         job, lambda update: upstream.send(_report(order, update)), max_bytes=order.max_bytes
     )
     try:
-        core = _find(order)
+        task = _find(order)
         try:
-            args, kwargs = core.parameters.decode(job.data, context)
+            args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
             return Raised(Failure(str(exc), "", final=True))
         # Context variables that a handler sets must not be visible to the next one.
-        value = contextvars.copy_context().run(core.function, *args, **kwargs)
+        value = contextvars.copy_context().run(task.function, *args, **kwargs)
         if inspect.isawaitable(value):
             value = asyncio.run(_wait_for(value))
         return Returned(encode_result(value, order.max_bytes))
     except BaseException as error:
         if upstream.is_forked:
             raise
-        return Raised(_classify(error, job, core))
+        return Raised(_classify(error, job, task))
     finally:
         context.close()
 
 
-def _classify(error: BaseException, job: JobRecord, core: TaskDefinition | None) -> Failure:
+def _classify(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:
     try:
         return failures.classify(
             error,
             attempt=job.attempts_made + 1,
-            give_up_on=core.give_up_on if core else (),
-            backoff_function=core.backoff_function if core else None,
+            give_up_on=task.give_up_on if task else (),
+            backoff_function=task.backoff_function if task else None,
         )
     except BaseException as exc:  # noqa: BLE001  # the error's own methods may raise
         return Failure(
@@ -289,8 +289,8 @@ def _find(order: Order) -> TaskDefinition:
     found: Any = importlib.import_module(order.module)
     for name in order.function.split("."):
         found = getattr(found, name)
-    core: TaskDefinition = found.definition
-    return core
+    task: TaskDefinition = found.definition
+    return task
 
 
 def _report(order: Order, update: RunUpdate) -> Reported:

@@ -105,7 +105,6 @@ class QueueConsumer:
         self._capacity.mark_ready(self._share)
         self._is_stopping = False
         self._in_flight = 0  # calls of fetchers
-        self._claims = 0  # under way
         self._next_due_ms: int | None = None
         self._awake = asyncio.Event()  # something to store, or capacity and something to claim
         self._is_empty = asyncio.Event()  # nothing to claim, by the last claim
@@ -158,8 +157,6 @@ class QueueConsumer:
         count = self._capacity.reserve(self._share, self._max_claim)
         if not count:
             return None
-        self._poison_jobs.claim_started()
-        self._claims += 1
         worker = self._worker
         return Claim(count, next(worker.tokens), worker.name, worker.lease_ms)
 
@@ -203,8 +200,6 @@ class QueueConsumer:
     def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
         """Free the capacity that was reserved for a claim and that its jobs do not use."""
         if claim is not None:
-            self._claims -= 1
-            self._poison_jobs.claim_ended()
             self._capacity.finish_claim(self._share, claim.count, used)
 
     def _confirm(self, outcomes: list[Outcome], lost: list[str]) -> None:
@@ -343,7 +338,7 @@ class QueueConsumer:
                 task.result()
         finally:
             for task in tasks:
-                task.add_done_callback(retrieve)  # one error is enough
+                task.add_done_callback(retrieve)  # only the first error is raised
                 task.cancel()
 
     # Recovering ---------------------------------------------------------------------------------
@@ -410,7 +405,7 @@ class QueueConsumer:
 
     async def flush(self) -> None:
         """Store all outcomes. Jobs that a claim still brings are handed back with the others."""
-        while self._claims:
+        while self._share.claims:
             self._returned.clear()
             await self._returned.wait()
         self._outbox.hand_back(self.runs)

@@ -26,7 +26,7 @@ class QueueEvents:
     the kind "missed" in their place.
     """
 
-    def __init__(self, queue: str, engine: Callable[[], Engine], after: str | None) -> None:
+    def __init__(self, engine: Callable[[], Engine], queue: str, after: str | None) -> None:
         self._queue = queue
         self._engine = engine
         self._cursor = None if after is None else check_cursor(after)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from hasten.jobs._capacity import Capacity
 from hasten.jobs._record import JobRecord
 from hasten.jobs._run import Run
 
@@ -23,27 +24,19 @@ PAUSE_MS: Final = 250
 class PoisonJobs:
     """Makes a worker run suspects one at a time, over all its queues. on_start: one has started."""
 
-    def __init__(self, crash_limit: int, on_start: Callable[[], None]) -> None:
+    def __init__(self, crash_limit: int, capacity: Capacity, on_start: Callable[[], None]) -> None:
+        self._capacity = capacity
         self._crashes = max(1, crash_limit - 1)  # a limit of 1 fails a job at its first crash
         self._on_start = on_start
         self._run: Run | None = None  # the suspect that runs, or waits to start
         self._start: Callable[[], None] | None = None  # until it has started
         self._unsettled: set[str] = set()  # suspects to be handed back before it starts
-        self._claims = 0  # under way: they may bring other suspects
         self._is_stopped = False
 
     @property
     def block_claims(self) -> bool:
         """Whether a suspect waits to start. Until it has, no jobs are claimed."""
         return self._start is not None
-
-    def claim_started(self) -> None:
-        """Count a claim that is under way."""
-        self._claims += 1
-
-    def claim_ended(self) -> None:
-        """Count a claim that is no longer under way."""
-        self._claims -= 1
 
     def is_suspect(self, job: JobRecord) -> bool:
         """Whether one more crash fails the job. One that fails without a run is no suspect."""
@@ -64,8 +57,11 @@ class PoisonJobs:
             self._unsettled.difference_update(ids)
 
     def start_next(self) -> None:
-        """Start the suspect that waits, if no claim is under way and the others are handed back."""
-        if self._start is None or self._unsettled or self._claims or self._is_stopped:
+        """Start the suspect that waits, once the others are handed back.
+
+        A claim that is under way may bring other suspects, so it waits for that, too.
+        """
+        if self._start is None or self._unsettled or self._capacity.claims or self._is_stopped:
             return
         start, self._start = self._start, None
         start()

@@ -76,24 +76,23 @@ class Processes:
 
     async def run(
         self,
-        core: TaskDefinition,
+        task: TaskDefinition,
         run: Run,
         report: Callable[[RunUpdate], None],
         *,
-        max_bytes: int,
         started: Callable[[], None],
     ) -> str | Failure:
         """Run a job in a child. Returns the result as JSON; raises `ProcessDied`.
 
         started is called when a child is free for the job.
         """
-        function = core.function
+        function = task.function
         order = Order(
             next(_numbers),
             function.__module__,
             function.__qualname__,
             run.lease.job,
-            max_bytes,
+            task.max_size,
         )
         async with self._room:
             if run.should_stop():

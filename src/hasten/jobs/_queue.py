@@ -386,7 +386,7 @@ class Queue:
         results, errors and progress. A value of more than 64 KiB is stored with its job only: the
         event has its size in `omitted_bytes`, and no value.
         """
-        return QueueEvents(self.name, lambda: self.engine, after)
+        return QueueEvents(lambda: self.engine, self.name, after)
 
     # Administration -----------------------------------------------------------------------------
 

@@ -70,19 +70,19 @@ class Runner:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        core = self._queue.tasks.get(job.name)
-        reason = self._find_obstacle(job, options, core)
-        if reason is not None or core is None:
+        task = self._queue.tasks.get(job.name)
+        reason = self._find_obstacle(job, options, task)
+        if reason is not None or task is None:
             return self._fail_without_run(run, str(reason), options)
         try:
-            if core.run_in == "thread" and self._threads.is_exhausted and not run.should_stop():
+            if task.run_in == "thread" and self._threads.is_exhausted and not run.should_stop():
                 await asyncio.sleep(NO_THREAD_SECONDS)  # or it would be postponed in a tight loop
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
-            result = await self._call(core, run, options)
+            result = await self._call(task, run, options)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
-            if isinstance(error, KeyboardInterrupt) and core.run_in == "loop":
+            if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
-            return self._after_error(error, core, run, options)
+            return self._after_error(error, task, run, options)
         if isinstance(result, Failure):
             return self._after_failure(result, run, options, _remote_error(job.id, result))
         keep = keep_or(options.keep_completed, self._keep_completed)
@@ -108,12 +108,12 @@ class Runner:
         return outcome
 
     def _find_obstacle(
-        self, job: JobRecord, options: Options, core: TaskDefinition | None
+        self, job: JobRecord, options: Options, task: TaskDefinition | None
     ) -> str | None:
         """Return the reason why a job must not run, None if it may."""
         if job.deferred_failure is not None:
             return job.deferred_failure
-        if core is None:
+        if task is None:
             known = ", ".join(sorted(self._queue.tasks)) or "none"
             return f"this worker has no task {job.name!r} (its tasks: {known})"
         expires_at_ms = options.expires_at_ms
@@ -123,33 +123,32 @@ class Runner:
                 return f"expired {late_ms / 1000:.3f} s before it could start"
         return None
 
-    async def _call(self, core: TaskDefinition, run: Run, options: Options) -> str | Failure:
+    async def _call(self, task: TaskDefinition, run: Run, options: Options) -> str | Failure:
         """Call the function where its task runs (`run_in`). Returns its result as JSON."""
         job = run.lease.job
         if run.should_stop():
             raise asyncio.CancelledError
-        if core.run_in == "process":
+        if task.run_in == "process":
             return await self._processes.run(
-                core,
+                task,
                 run,
                 self._report,
-                max_bytes=self._queue.max_size,
                 started=partial(_start_timeout, run, options),
             )
         context = None
-        if core.parameters.wants_context:
+        if task.parameters.wants_context:
             context = Context(job, self._report, max_bytes=self._queue.max_size)
             run.on_stop = context.stop
         try:
-            args, kwargs = core.parameters.decode(job.data, context)
+            args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
             return Failure(str(exc), "", final=True)
         _start_timeout(run, options)
         try:
-            if core.run_in == "loop":
-                value = await core.function(*args, **kwargs)
+            if task.run_in == "loop":
+                value = await task.function(*args, **kwargs)
             else:
-                value = await self._in_thread(run, partial(core.function, *args, **kwargs))
+                value = await self._in_thread(run, partial(task.function, *args, **kwargs))
         finally:
             if context is not None:
                 context.close()
@@ -172,7 +171,7 @@ class Runner:
         return await value
 
     def _after_error(
-        self, error: BaseException, core: TaskDefinition | None, run: Run, options: Options
+        self, error: BaseException, task: TaskDefinition | None, run: Run, options: Options
     ) -> Outcome | None:
         lease = run.lease
         match run.stop_reason:
@@ -194,8 +193,8 @@ class Runner:
         failure = failures.classify(
             error,
             attempt=lease.job.attempts_made + 1,
-            give_up_on=core.give_up_on if core else (),
-            backoff_function=core.backoff_function if core else None,
+            give_up_on=task.give_up_on if task else (),
+            backoff_function=task.backoff_function if task else None,
         )
         return self._after_failure(failure, run, options, error)
 

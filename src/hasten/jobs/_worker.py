@@ -16,7 +16,6 @@ import itertools
 import os
 import secrets
 import socket
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -99,6 +98,7 @@ class Worker:
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
         self._handles_signals = False
+        self._has_signal = False
         self._failure: BaseException | None = None
         self._holder: asyncio.Task[Any] | None = None  # runs the `async with` block
         self._has_cancelled_holder = False
@@ -125,7 +125,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
-        self._poison_jobs = PoisonJobs(self._crash_limit, on_start=self._wake)
+        self._capacity = Capacity(self._concurrency)
+        self._poison_jobs = PoisonJobs(self._crash_limit, self._capacity, on_start=self._wake)
         self._leases = LeaseKeeper(self._lease_ms)
         # A worker whose event loop has ended runs nothing: other workers must get its jobs.
         self._services = Services(self.name, failed=self._fail, loop_ended=self._leases.stop)
@@ -148,7 +149,7 @@ class Worker:
             crash_limit=self._crash_limit,
             keep_completed=self._keep_completed,
             keep_failed=self._keep_failed,
-            capacity=Capacity(self._concurrency),
+            capacity=self._capacity,
             poison_jobs=self._poison_jobs,
             leases=self._leases,
             threads=self._threads,
@@ -211,7 +212,8 @@ class Worker:
         Call it in the main thread, which receives signals. Raises the error of a worker that fails.
         """
         await self.start()
-        with self._handle_signals():
+        self._handles_signals = True
+        with handle_stop_signals(self._on_signal):
             try:
                 await self._stop_requested.wait()
             except asyncio.CancelledError:
@@ -222,18 +224,13 @@ class Worker:
                 raise
             await self.stop()
 
-    @contextlib.contextmanager
-    def _handle_signals(self) -> Iterator[None]:
-        def request_stop() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self.request_stop)
-
-        self._handles_signals = True
-        try:
-            with handle_stop_signals(request_stop):
-                yield
-        finally:
-            self._handles_signals = False
+    def _on_signal(self, number: int) -> None:
+        """Stop at the first signal, and end the process at the second one."""
+        if self._has_signal:
+            os._exit(128 + number)
+        self._has_signal = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.request_stop)
 
     def request_stop(self) -> None:
         """Make `run` stop the worker, and do not wait. Call it in the worker's event loop."""
