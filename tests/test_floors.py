@@ -27,8 +27,11 @@ FLOORS: Final = {
     "hasten._*": 0,
     # drivers: connections, no domain word
     "hasten._sqlite": 2,
+    "hasten._sqlite.*": 2,
     "hasten._redis": 2,
     "hasten._redis.*": 2,
+    "hasten._sqlalchemy": 2,
+    "hasten._sqlalchemy.*": 2,
     # pure rules
     "hasten.jobs._states": 1,
     "hasten.jobs._record": 1,
@@ -49,6 +52,8 @@ FLOORS: Final = {
     "hasten.pagination._counts": 1,
     "hasten.pagination._links": 1,
     "hasten.pagination._page": 1,
+    "hasten.pagination._slices": 1,
+    "hasten.pagination._sort_options": 1,
     "hasten.pagination._sources": 1,
     "hasten.fields._mask": 1,
     "hasten.fields._allowed": 1,
@@ -127,7 +132,7 @@ WITHOUT_JOBS: Final = ("compression", "pagination", "fields", "ratelimit", "load
 # Where a package from outside, or a driver, may be imported or asked for by _extras.require.
 DOORS: Final = {
     "sqlite3": (
-        "hasten._sqlite",
+        "hasten._sqlite.*",
         "hasten.jobs._engines.sqlite.*",
         "hasten.ratelimit._stores.sqlite",
     ),
@@ -149,9 +154,10 @@ DOORS: Final = {
     "brotlicffi": ("hasten.compression._libraries",),
     "isal": ("hasten.compression._libraries",),
     "sqlalchemy": (
-        "hasten.pagination._sql",
+        "hasten._sqlalchemy",
+        "hasten._sqlalchemy.*",
         "hasten.pagination._sql.*",
-        "hasten.fields._sql",
+        "hasten.pagination._paginator",
         "hasten.fields._sql.*",
     ),
     "typer": ("hasten._cli", "hasten._cli.*"),

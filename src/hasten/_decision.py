@@ -1,4 +1,4 @@
-"""What a limit says of one hit: one record, for callers, observers and errors."""
+"""The decision of a limit about one hit: one record for callers, observers and errors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from hasten._request_info import RequestInfo
 
 
 class Decision(NamedTuple):
-    """What the limit of this name says of one hit. True if the hit passes. Times are in seconds.
+    """The decision of the limit of this name about one hit. It is true if the hit passes.
 
     - limit: how much passes at most. remaining: how much is left now.
-    - reset_after: when more is left than now.
-    - retry_after: when the same hit passes, unless others come first; 0 if it passes now. A cost
-      above the limit never passes: then it is when the limit is whole again.
-    - shadow: the limit only watches. A hit that does not pass is not refused.
-    - unavailable: the store did not answer, and `on_store_error` ("allow" or "deny") decided.
+    - reset_after: the seconds until more is left than now.
+    - retry_after: the seconds after which the same hit passes if no other hit comes first; 0 if it
+      passes now. A cost above the limit never passes; then it is the time until nothing is used.
+    - shadow: the limit refuses nothing, even if the hit does not pass.
+    - unavailable: the store did not respond, and `on_store_error` ("allow" or "deny") decided.
     - request: the request, None outside of HTTP.
     """
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
+from hasten._quality import parse_weights
 from hasten._responses import EncodedResponse
 
 DETAIL: Final = "Too many requests, please try again later."
@@ -27,9 +27,6 @@ _JSON: Final = (
     ("application/problem+json", "application/*", "*/*"),
     ("application/json", "application/*", "*/*"),
 )
-
-# qvalue. RFC 9110, section 12.4.2.
-_QVALUE: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def refusal(
@@ -91,28 +88,10 @@ def _phrase(status: int) -> str:
 # Clients repeat the same header: refusing them should cost next to nothing.
 @lru_cache(maxsize=256)
 def _prefers_text(accept: str) -> bool:
-    weights = _weights(accept)
+    weights = parse_weights(accept)
     return _weight(weights, _TEXT) > max(_weight(weights, ranges) for ranges in _JSON)
 
 
 def _weight(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
     """Return the weight of the first range that the header names, which is the most specific."""
     return next((weights[name] for name in ranges if name in weights), 0)
-
-
-def _weights(accept: str) -> dict[str, int]:
-    """Return weights in thousandths by lower-case media range. A malformed weight is 0."""
-    weights: dict[str, int] = {}
-    for member in accept.split(","):
-        name, *parameters = member.split(";")
-        weights[name.strip(" \t").lower()] = _quality(parameters)
-    return weights
-
-
-def _quality(parameters: Sequence[str]) -> int:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip(" \t").lower() == "q":
-            value = value.strip(" \t")
-            return round(float(value) * 1000) if _QVALUE.fullmatch(value) else 0
-    return 1000

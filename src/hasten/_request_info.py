@@ -1,4 +1,4 @@
-"""One request, as the functions of a limit see it."""
+"""A request, for the functions of a limit and of load shedding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _NO_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ()
 
 
 class RequestInfo:
-    """What `key=`, `cost=`, `skip=`, a rate of yours and the others are given.
+    """The argument of the functions `key`, `cost`, `skip`, `rate` and others.
 
-    scope is the ASGI scope, where a framework's middleware may have left a user. client is the
-    address of the client, behind trusted proxies; of IPv6 its network: "2001:db8::/56". status is
-    that of the response, None before there is one.
+    scope is the ASGI scope, in which a middleware of the framework may have set a user. client is
+    the address of the client behind trusted proxies, for IPv6 its network: "2001:db8::/56". status
+    is the status of the response, None before there is one.
     """
 
     __slots__ = ("client", "scope", "status")
@@ -29,24 +29,24 @@ class RequestInfo:
 
     @property
     def path(self) -> str:
-        """Decoded, with the root path."""
+        """The decoded path, with the root path."""
         path: str = self.scope.get("path", "")
         return path
 
     @property
     def method(self) -> str:
-        """In capitals. "GET" for the handshake of a WebSocket."""
+        """The method in upper case; "GET" for the handshake of a WebSocket."""
         method: str = self.scope.get("method", "GET")
         return method.upper()
 
     @property
     def query(self) -> str:
-        """As it was sent, without "?"."""
+        """The query string as it was sent, without "?"."""
         query: bytes = self.scope.get("query_string", b"")
         return query.decode("latin-1")
 
     def header(self, name: str) -> str | None:
-        """The value of a header; several lines are joined. None if there is none."""
+        """Return the value of a header, None if there is none. Several lines are joined."""
         wanted = name.lower().encode("latin-1")
         headers = self.scope.get("headers", _NO_HEADERS)
         values = [value for key, value in headers if key.lower() == wanted]

@@ -12,30 +12,17 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol, Self, TypeAlias, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Final, Protocol, Self, TypeVar, cast
 
 from hasten._checks import check_text
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._closing import AsyncClosable
 from hasten._durations import Duration, to_seconds
-from hasten._redis_address import SCHEMES, Address, parse_url
-from hasten._urls import without_password
+from hasten._store_url import DEFAULT_TIMEOUT, FORMS, File, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
 DEFAULT_URL: Final = "sqlite:///hasten.db"
 ENVIRONMENT: Final = "HASTEN_URL"
-
-DEFAULT_TIMEOUT: Final = 5.0
-"""How long a call may take, in seconds, unless a URL or an option says otherwise."""
-
-_SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
-
-_EXPECTED: Final = (
-    "memory://, sqlite:///file.db (four slashes for an absolute path) or redis://host:6379/0"
-)
 
 
 class Part(Protocol):
@@ -49,19 +36,6 @@ class Part(Protocol):
 
 
 P = TypeVar("P", bound=Part)
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A SQLite database: a file, or a private one in memory."""
-
-    path: Path | None
-    """None for one in memory."""
-    synchronous: str = "FULL"
-    """PRAGMA synchronous of what has to survive a power cut."""
-
-
-Location: TypeAlias = File | Address
 
 
 class Store(AsyncClosable):
@@ -96,15 +70,18 @@ class Store(AsyncClosable):
     ) -> None:
         given: object = url
         if not isinstance(given, str):
-            raise InvalidOption("url", url, _EXPECTED)
+            raise InvalidOption("url", url, FORMS)
         self.clock: Final = SYSTEM_CLOCK if clock is None else check_clock(clock)
         self.url: Final = without_password(url)
-        location, in_url, prefix_in_url = _parse(url)
-        self.location: Final = location
-        _check_not_both("timeout", timeout, in_url)
-        _check_not_both("prefix", prefix, prefix_in_url)
-        self.timeout: Final = _to_timeout(in_url or DEFAULT_TIMEOUT if timeout is None else timeout)
-        self.prefix: Final = prefix_in_url if prefix is None else check_text("prefix", prefix)
+        parsed = parse_store_url(url)
+        _check_not_both("timeout", timeout, parsed.timeout)
+        _check_not_both("prefix", prefix, parsed.prefix)
+        self.location: Final = parsed.location
+        self.timeout: Final = (
+            parsed.timeout or DEFAULT_TIMEOUT if timeout is None else _to_timeout(timeout)
+        )
+        prefix = parsed.prefix if prefix is None else prefix
+        self.prefix: Final = None if prefix is None else check_text("prefix", prefix)
         if self.prefix is not None and isinstance(self.location, File):
             expected = "None for SQLite and memory, where each store has its own tables"
             raise InvalidOption("prefix", self.prefix, expected)
@@ -159,40 +136,6 @@ class Store(AsyncClosable):
 def to_store(store: str | Store) -> Store:
     """The store that an option names. Raises `InvalidOption`."""
     return store if isinstance(store, Store) else Store(store)
-
-
-def _parse(url: str) -> tuple[Location, float | None, str | None]:
-    """Where a store is, its time-out and its prefix, if the URL has them."""
-    scheme = url.partition(":")[0]
-    if scheme in SCHEMES:
-        address = parse_url(url, known={"prefix"}, timeout=0)
-        return address, address.timeout or None, address.options.get("prefix")
-    shown = without_password(url)
-    parts = urlsplit(url)
-    if scheme not in {"memory", "sqlite"} or parts.netloc or parts.fragment:
-        raise InvalidOption("url", shown, _EXPECTED)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    timeout = options.pop("timeout", None)
-    synchronous = options.pop("synchronous", "full").upper()
-    if options:
-        expected = "a URL with no options other than timeout and synchronous"
-        raise InvalidOption("url", shown, expected)
-    if synchronous not in _SYNCHRONOUS:
-        expected = "a URL with synchronous=full, normal, extra or off"
-        raise InvalidOption("url", shown, expected)
-    path = unquote(parts.path).removeprefix("/")
-    if scheme == "memory" and path:
-        raise InvalidOption("url", shown, _EXPECTED)
-    location = File(Path(path).absolute() if path else None, synchronous)
-    return location, None if timeout is None else _seconds_in(shown, timeout), None
-
-
-def _seconds_in(shown: str, text: str) -> float:
-    try:
-        return _to_timeout(float(text))
-    except ValueError:
-        expected = "a URL with timeout=…, a number of seconds above 0"
-        raise InvalidOption("url", shown, expected) from None
 
 
 def _check_not_both(option: str, given: object, in_url: object) -> None:

@@ -309,7 +309,7 @@ class TestWithoutAStore:
         file.write_text("To whom it may concern" * 100, encoding="utf-8")
         done = place.jobs("counts", "app")
         assert done.status == 1
-        assert done.err.startswith(f"hasten: sqlite:///{file}: it is damaged or no SQLite database")
+        assert done.err.startswith(f"hasten: sqlite:///{file}: damaged, or not a SQLite database")
         assert done.err.count("\n") == 1
 
     def test_memory_of_another_process(self, place: Place) -> None:

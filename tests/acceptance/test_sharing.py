@@ -80,7 +80,7 @@ async def test_a_lock_longer_than_the_time_out_is_logged_and_the_worker_continue
         await site.until_ended(producer)
         assert producer.status == 1
         assert producer.log.strip().endswith(
-            f"StoreBusy: {site.url}: another process kept it locked for 1 s; nothing was written"
+            f"StoreBusy: {site.url}: locked by another process for 1 s; nothing was written"
         )
         await site.until(lambda: "store unavailable" in worker.log and site.url in worker.log)
     await site.until(lambda: "store available again" in worker.log)

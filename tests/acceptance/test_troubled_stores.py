@@ -65,7 +65,7 @@ async def test_a_missing_folder_is_named_and_retried(site: Site) -> None:
     """A volume that is mounted late."""
     folder = site.folder / "volume"
     site.move_store(folder / "jobs.db")
-    why = f"there is no folder {folder}: create it"
+    why = f"folder {folder} does not exist: create it"
     await refused(site, f"StoreUnavailable: {site.url}: {why}")
     worker = await site.start_worker()
     await until_it_reports(site, worker, why)
@@ -83,7 +83,7 @@ class TestReadOnly:
         folder = site.folder / "volume"
         folder.mkdir(mode=0o555)
         site.move_store(folder / "jobs.db")
-        why = f"it cannot be created: make the folder {folder} writable"
+        why = f"cannot create the file: make the folder {folder} writable"
         await refused(site, f"StoreReadOnly: {site.url}: {why}", *plain_user)
         worker = await site.start_worker(*plain_user)
         await until_it_reports(site, worker, why)
@@ -101,7 +101,7 @@ class TestReadOnly:
         await create(site, jobs=1)
         site.store.chmod(0o444)
         before = site.store.read_bytes()
-        why = "it may not be written: make the file writable"
+        why = "not writable: make the file writable"
         await refused(site, f"StoreReadOnly: {site.url}: {why}", *plain_user)
         worker = await site.start_worker(*plain_user)
         await until_it_reports(site, worker, why)
@@ -140,7 +140,7 @@ class TestFullDisk:
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        why = "there is no space left for it (database or disk is full): make room on its disk"
+        why = "no space left (database or disk is full): free space on its disk"
         await refused(site, f"StoreFull: {site.url}: {why}", "--count=1000000")
         site.open_gate()
         await until_it_reports(site, worker, why)
@@ -154,7 +154,7 @@ class TestFullDisk:
         queue = Queue("full", f"sqlite:///{tmp_path / 'jobs.db'}")
         await queue.add("first")
         await limit_pages(queue, 60)
-        with pytest.raises(StoreFull, match="there is no space left for it"):
+        with pytest.raises(StoreFull, match="no space left"):
             await queue.add_many([("large", {"text": "x" * 1000})] * 1000)
         assert (await queue.counts())[State.WAITING] == 1
         await queue.add("another")
@@ -170,7 +170,7 @@ async def limit_pages(queue: Queue, count: int) -> None:
     )
 
 
-DAMAGED = "it is damaged or no SQLite database (file is not a database): restore it or move it away"
+DAMAGED = "damaged, or not a SQLite database (file is not a database): restore it or move it away"
 
 
 def stopped_between_steps(site: Site, worker: Program) -> bool:
@@ -206,7 +206,7 @@ class TestCorrupt:
             file.write(os.urandom(site.store.stat().st_size))
         worker.send(signal.SIGCONT)
         await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
-        await until_it_reports(site, worker, "it is damaged")
+        await until_it_reports(site, worker, "damaged, or not a SQLite database")
         for name in ("jobs.db-wal", "jobs.db-shm"):
             (site.folder / name).unlink(missing_ok=True)
         backup.replace(site.store)
@@ -224,7 +224,7 @@ class TestReplaced:
         for file in site.folder.glob("jobs.db*"):
             file.unlink()
         await prove_it_works(site, worker)
-        assert "was moved or deleted: opening it anew" in worker.log
+        assert "was moved or deleted: opening it again" in worker.log
         assert (await site.queue.counts())[State.COMPLETED] == 1
 
     async def test_the_jobs_of_a_replaced_store_are_run(self, site: Site) -> None:

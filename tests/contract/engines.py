@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten._redis_address import Address, parse_url
-from hasten._store import File
+from hasten._store_url import Address, File, parse_store_url
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
@@ -53,7 +52,9 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
 
 def _redis(url: str, place: Path) -> Engine:
     # On a busy machine a server may take seconds to answer.
-    return RedisOnTestTime(parse_url(url), timeout=30, prefix=_prefix(place))
+    address = parse_store_url(url).location
+    assert isinstance(address, Address)
+    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place))
 
 
 def _prefix(place: Path) -> str:

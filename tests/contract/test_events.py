@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from hasten import _portal
-from hasten._store import File
+from hasten._store_url import File
 from hasten.jobs._engine import (
     BRIEFLY_MS,
     CANCELLED_ERROR,

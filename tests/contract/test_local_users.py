@@ -85,7 +85,7 @@ async def test_a_file_that_cannot_be_created_is_named(
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", fail)
-    with pytest.raises(kind, match=r"hasten\.db: it cannot be created: so it is"):
+    with pytest.raises(kind, match=r"hasten\.db: cannot create the file: so it is"):
         await use(tmp_path / "hasten.db")
 
 
@@ -144,7 +144,7 @@ async def test_a_database_of_another_program_is_refused_untouched(
         if not is_open:
             connection.close()
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(StoreCorrupt, match=r"of another program \(shop\), and was not touched"):
+        with pytest.raises(StoreCorrupt, match=r"of another program \(shop\), not changed"):
             await use(file)
         after = {path: path.read_bytes() for path in tmp_path.iterdir()}
     shared_memory = tmp_path / "shop.db-shm"  # notes in it who reads

@@ -75,3 +75,9 @@ def test_the_summary_names_all_capabilities(metadata: Message) -> None:
     assert all(
         word in summary for word in ("jobs", "compression", "pagination", "field", "rate limits")
     )
+
+
+def test_the_documentation_lists_all_extras(metadata: Message) -> None:
+    page = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(metadata.get_all("Provides-Extra", []))

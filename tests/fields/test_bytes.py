@@ -1,4 +1,4 @@
-"""The JSON is what the model would write, without validating the rows again."""
+"""The JSON is that of the model, without validating the rows again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ PLAIN_VALUES = {
 @given(st.sampled_from(list(PLAIN_VALUES)).flatmap(
     lambda kind: st.tuples(st.just(kind), PLAIN_VALUES[kind])
 ))  # fmt: skip
-def test_what_goes_as_it_comes_is_written_as_pydantic_does(given: tuple[Any, object]) -> None:
+def test_plain_values_are_written_as_pydantic_writes_them(given: tuple[Any, object]) -> None:
     kind, value = given
     assert encode(value) == TypeAdapter(kind).dump_json(value)
 
@@ -97,7 +97,7 @@ class TestSameBytes:
         assert read(database, fields, statement) == of_entities(database, ThingOut, statement)
 
     @pytest.mark.parametrize("name", list(ThingOut.model_fields))
-    def test_and_one_by_one(self, name: str) -> None:
+    def test_each_type_alone_is_written_as_its_model_writes_it(self, name: str) -> None:
         statement = select(Thing).order_by(Thing.id)
         info = ThingOut.model_fields[name]
         expected = of_entities("sqlite", of(info.annotation, name), statement)
@@ -251,18 +251,18 @@ class TestOwnWay:
             "sqlite", model, statement
         )
 
-    def test_a_model_that_refuses_a_value_is_heard(self) -> None:
+    def test_an_invalid_value_raises_the_error_of_the_model(self) -> None:
         with pytest.raises(ValueError, match="Input should be a valid integer"):
             read("sqlite", FieldSelector(of(int), model=User), select(User))
 
-    def test_a_frozen_model_cannot_be_asked(self) -> None:
+    def test_a_frozen_model_with_validators_is_rejected(self) -> None:
         with pytest.raises(InvalidOption, match="frozen"):
             FieldSelector(ReadOnly, model=User)
 
-    def test_only_those_fields_go_that_way(self) -> None:
+    def test_only_those_fields_go_through_the_model(self) -> None:
         fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
-        making = fields._table().entity.making
-        assert {field.name for field in making.own_way} == {"created", "fullName"}
+        builder = fields._table().entity.builder
+        assert {field.name for field in builder.through_model} == {"created", "fullName"}
 
     @pytest.mark.parametrize("decorate", [model_validator(mode="after"), model_serializer])
     def test_a_rule_for_a_whole_model_is_refused(self, decorate: Callable[..., Any]) -> None:
@@ -301,7 +301,9 @@ class TestOtherModels:
             read(database, FieldSelector(Quiet, model=User), statement)
             == b'[{"id":1,"role":"admin"}]'
         )
-        with pytest.raises(InvalidOption, match="a BaseModel: a dataclass makes 'name' with all"):
+        with pytest.raises(
+            InvalidOption, match="a BaseModel: a dataclass cannot build 'name' without all"
+        ):
             FieldSelector(Loud, model=User)
 
     def test_a_msgspec_model_is_written_with_its_renamed_fields(self, database: str) -> None:

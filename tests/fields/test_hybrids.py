@@ -1,4 +1,4 @@
-"""A hybrid is a column if it has SQL. One that works on objects alone is refused at the start."""
+"""A hybrid with SQL is selected; one that only works on objects is rejected at start-up."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ PYTHON_ONLY = ["initial", "shout", "greeting", "is_named", "number", "nothing", 
 
 @pytest.mark.parametrize("name", PYTHON_ONLY)
 @pytest.mark.parametrize("model", [out, nested])
-def test_without_sql_it_is_refused(name: str, model: Callable[[str], type[BaseModel]]) -> None:
+def test_a_hybrid_without_sql_is_rejected(
+    name: str, model: Callable[[str], type[BaseModel]]
+) -> None:
     words = f"SQL for the hybrid '{name}'.*add @{name}.inplace.expression.*compute="
     with pytest.raises(InvalidOption, match=words):
         FieldSelector(model(name), model=Person)
@@ -90,7 +92,7 @@ def test_without_sql_it_is_refused(name: str, model: Callable[[str], type[BaseMo
         Paginator(model(name), model=Person)
 
 
-def test_with_sql_it_is_served() -> None:
+def test_a_hybrid_with_sql_is_selected() -> None:
     """One that looks at who is asking need not have SQL before somebody does."""
     of_hybrids = FieldSelector(["id", "loud", "own", "title"], model=Person)
     computed = FieldSelector(

@@ -1,4 +1,4 @@
-"""What relations to many cost SQLite depends on what is shown, not on all that there is."""
+"""The cost of a relation to many in SQLite depends on the rows shown, not on all related rows."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_an_owner_of_many_costs_no_more_than_an_owner_of_few(engine: Engine, rel
     assert cost_of_many <= cost_of_few * 1.5
 
 
-def test_links_are_read_without_numbering_what_they_lead_to(engine: Engine) -> None:
+def test_many_to_many_rows_are_not_all_numbered(engine: Engine) -> None:
     few, cost_of_few = read(engine, "labels(id)", 1)
     many, cost_of_many = read(engine, "labels(id)", 2)
     assert few == {"labels": [{"id": 1}, {"id": 2}, {"id": 3}], "labels_has_more": True}
@@ -151,7 +151,7 @@ def test_links_are_read_without_numbering_what_they_lead_to(engine: Engine) -> N
     assert cost_of_many / cost_of_few < 0.75 * MANY / FEW
 
 
-def test_a_link_that_is_there_twice_is_shown_twice(engine: Engine) -> None:
+def test_a_duplicate_link_is_shown_twice(engine: Engine) -> None:
     shown, _ = read(engine, "repeated(id)", 1)
     assert shown == {"repeated": [{"id": 1}, {"id": 1}, {"id": 2}], "repeated_has_more": True}
 
@@ -167,7 +167,7 @@ def test_a_link_that_is_there_twice_is_shown_twice(engine: Engine) -> None:
         ("repeated", False),
     ],
 )
-def test_a_table_is_asked_for_each_owner_only_where_an_index_finds_it(
+def test_rows_are_picked_for_each_owner_only_with_an_index(
     engine: Engine, relation: str, is_picked: bool
 ) -> None:
     statements: list[str] = []

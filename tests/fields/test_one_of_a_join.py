@@ -1,4 +1,4 @@
-"""One row is one, however often a join repeats it."""
+"""A row is read once, however often a join repeats it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_join_to_many_repeats_no_row(database: str, rows: str) -> None:
             Users.sync.one(session, ROWS[rows]().where(User.id > 4000), fields)
 
 
-def test_criteria_hold_for_what_is_joined(database: str) -> None:
+def test_criteria_apply_to_joined_classes(database: str) -> None:
     none = with_loader_criteria(Post, Post.id < 0)
     statement = select(User).join(User.posts).where(User.id == 1).options(none)
     with Session(engine(database)) as session, pytest.raises(RowNotFound):
@@ -63,14 +63,14 @@ def test_an_alias_and_a_key_of_two_columns(database: str) -> None:
         assert found == {"day": day}
 
 
-def test_what_is_limited_stays_as_it_is(database: str) -> None:
+def test_a_select_with_a_limit_is_not_changed(database: str) -> None:
     statement = select(User).join(User.posts).order_by(User.id.desc()).limit(1)
     with Session(engine(database)) as session:
         newest = session.scalars(statement).one()
         assert Users.sync.one(session, statement, Users.parse("fields=id")) == {"id": newest.id}
 
 
-async def test_where_results_are_awaited(database: str) -> None:
+async def test_one_row_of_a_join_with_an_asynchronous_session(database: str) -> None:
     statement = select(User).join(User.posts).join(Post.tags).where(Tag.id > 0, User.id == 1)
     with async_engine(database) as made:
         async with made.connect() as connection:
@@ -78,7 +78,7 @@ async def test_where_results_are_awaited(database: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["fields=id", "fields=id,team(id)"])
-def test_what_locks_is_refused(query: str) -> None:
+def test_a_select_that_locks_rows_is_rejected(query: str) -> None:
     with Session(engine("sqlite")) as session:
         for read in (Users.sync.one, Users.sync.many):
             with pytest.raises(InvalidOption, match=r"one without with_for_update\(\)"):

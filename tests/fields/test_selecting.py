@@ -1,4 +1,4 @@
-"""Only what is asked for leaves the database, in as few statements as it takes."""
+"""Only requested columns are read, in few statements."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
+from hasten._coroutines import run_without_loop
+from hasten._sqlalchemy.execution import Database, blocking
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import AllowedFields, FieldSelector
-from hasten.fields._sql import run
-from hasten.fields._sql.running import Step
 from tests.fields.databases import (
     POSTS_OF_FIRST,
     USERS,
@@ -138,14 +138,14 @@ class TestColumns:
         assert len(ask(database, "role", joined)) == expected
         assert len(ask(database, "role,team(name)", joined)) == expected
 
-    def test_an_alias_is_as_good_as_the_class(self, database: str) -> None:
+    def test_an_alias_can_be_selected(self, database: str) -> None:
         other = aliased(User)
         statement = select(other).where(other.id == 4)
         assert ask(database, "name,boss(name)", statement) == [
             {"name": "user04", "boss": {"name": "user01"}}
         ]
 
-    def test_options_that_load_are_dropped(self, database: str) -> None:
+    def test_loader_options_are_removed(self, database: str) -> None:
         statement = by_id(1).options(joinedload(User.team), selectinload(User.posts))
         _, log = ask_and_log(database, "name", statement)
         assert len(log) == 1
@@ -181,7 +181,7 @@ class TestColumns:
         posts: Any = rows[0]["posts"]
         assert [post["id"] for post in posts[:3]] == [1, 2, 4]
 
-    def test_a_name_to_sort_by_need_not_be_asked_for(self, database: str) -> None:
+    def test_a_name_in_order_by_need_not_be_selected(self, database: str) -> None:
         rows = ask(database, "id,team(id)", select(User).order_by("name").limit(2))
         assert [row["id"] for row in rows] == [1, 2]
 
@@ -207,7 +207,7 @@ class TestColumns:
         with pytest.raises(InvalidOption, match=r"order_by\(\) of columns"):
             ask("sqlite", "id", select(User).order_by(order))
 
-    def test_what_is_executed_is_known_as_a_select_of_the_orm(self) -> None:
+    def test_listeners_see_a_select_of_the_orm(self) -> None:
         """Handlers of do_orm_execute look for this before they add their criteria."""
         seen = []
         with Session(engine("sqlite")) as session:
@@ -272,12 +272,12 @@ class TestToOne:
         assert re.search(r"LIMIT.*LEFT OUTER JOIN", log[0], re.DOTALL)
         assert len(log) == 1
 
-    def test_without_a_unique_key_nobody_comes_twice(self, database: str) -> None:
+    def test_a_relation_without_a_unique_key_repeats_no_row(self, database: str) -> None:
         rows, log = ask_and_log(database, "id,badge(text)", by_id(1, 2, 3))
         assert [row["badge"] for row in rows] == [{"text": "badge1"}, {"text": "badge2"}, None]
         assert len(log) == 2
 
-    def test_by_a_key_of_two_columns(self, database: str) -> None:
+    def test_a_relation_to_one_by_a_key_of_two_columns(self, database: str) -> None:
         fields = FieldSelector({"id": "id", "slot": AllowedFields(["day", "hour"])}, model=Visit)
         rows = ask(database, "id,slot", select(Visit).order_by(Visit.id), fields)
         assert rows[0] == {"id": 1, "slot": {"day": 2, "hour": 2}}
@@ -321,18 +321,21 @@ class TestToMany:
         """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
         fields = FieldSelector(UserOut, model=User, max_related=2)
         chosen = fields.parse("fields=posts(title)")
-        steps = fields._table().fetch(select(User), chosen, "postgresql")
         made = engine("postgresql")
+        executed: list[Any] = []
         with made.connect() as connection:
-            step = next(steps)
-            assert isinstance(step, Step)
-            step = steps.send(connection.execute(step.statement))
-        assert isinstance(step, Step)
-        further: Any = step.statement
+
+            async def execute(statement: Any, parameters: Any) -> Any:
+                executed.append(statement)
+                return connection.execute(statement, parameters)
+
+            database = Database(connection, execute, is_async=False)
+            run_without_loop(fields._table().fetch(database, select(User), chosen))
+        related = executed[1]
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-            written = further.params(hasten_keys=[1]).compile(
+            written = related.params(hasten_keys=[1]).compile(
                 made, compile_kwargs={"literal_binds": True}
             )
             explained = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {written}"))
@@ -374,7 +377,7 @@ class TestToMany:
         names = [each["name"] for each in team["members"]]
         assert names == sorted(names, reverse=True)
 
-    def test_of_a_key_of_two_columns(self, database: str) -> None:
+    def test_a_relation_to_many_by_a_key_of_two_columns(self, database: str) -> None:
         statement = select(Slot).order_by(Slot.day, Slot.hour)
         assert ask(database, "day,visits(id)", statement, Slots) == [
             {"day": 1, "visits": []},
@@ -408,7 +411,7 @@ class TestWhatIsKept:
     """Statements are made once for selects that are alike; values are of each request."""
 
     @pytest.mark.parametrize("text", ["id", "id,team(id)", "id,posts(id)", "id,posts(id,tags(id))"])
-    def test_requests_in_turn_get_their_own_rows(self, database: str, text: str) -> None:
+    def test_alternating_requests_get_their_own_rows(self, database: str, text: str) -> None:
         fields = FieldSelector(UserOut, model=User, max_depth=3)
         chosen = fields.parse([("fields", text)])
         with Session(engine(database)) as session:
@@ -424,7 +427,7 @@ class TestWhatIsKept:
                 assert [row["id"] for row in fields.sync.many(session, hidden, chosen)] == [n]
         assert fields._table()._selects.count == 3
 
-    def test_one_text_for_all_rows(self, database: str) -> None:
+    def test_all_rows_have_one_statement_text(self, database: str) -> None:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
@@ -464,19 +467,19 @@ class TestWhatIsKept:
 
 
 class TestShapes:
-    def test_the_memory_for_all_selections_is_bounded(self) -> None:
+    def test_a_bounded_number_of_sets_is_kept(self) -> None:
         names = [name for name, field in Users.allowed.fields.items() if not field.relation]
         fields = FieldSelector(UserOut, model=User)
         statement = select(User)
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
-            fields._shape(statement, fields.parse([("fields", asked)])).statement(statement)
+            fields._table().of(statement, fields.parse([("fields", asked)])).statement(statement)
         assert fields._table().count == 256
 
     def test_equal_selections_share_one_shape(self) -> None:
         fields = FieldSelector(UserOut, model=User)
         shapes = {
-            fields._shape(select(User), fields.parse([("fields", text)]))
+            fields._table().of(select(User), fields.parse([("fields", text)]))
             for text in ("id,name", "name,id", " id, name,id")
         }
         assert len(shapes) == 1
@@ -484,10 +487,11 @@ class TestShapes:
     def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
-        shape = Users._shape(statement, fields, apart=True)
+        shape = Users._table().of(statement, fields, without_joins=True)
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             found = session.execute(shape.statement(statement)).all()
-            rows = run(session, shape.read(found, session.get_bind().dialect.name))
+            execute = blocking(session).execute
+            rows = run_without_loop(shape.read(found, execute, session.get_bind().dialect.name))
         assert "JOIN" not in log[0]
         assert len(log) == 4
         assert rows == ask(database, str(fields), statement)
@@ -496,7 +500,7 @@ class TestShapes:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
-            str(fields._shape(statement, chosen).statement(statement))
+            str(fields._table().of(statement, chosen).statement(statement))
             for statement in (select(User).limit(number) for number in (5, 10))
         }
         assert len(texts) == 1
@@ -515,7 +519,7 @@ class TestExecutors:
             assert Users.sync.one(connection, by_id(2), self.chosen) == self.expected
             assert Users.sync.many(connection, by_id(2), self.chosen) == [self.expected]
 
-    async def test_asynchronous_ones(self, database: str) -> None:
+    async def test_asynchronous_sessions_and_connections(self, database: str) -> None:
         from sqlalchemy.ext.asyncio import AsyncSession
 
         with async_engine(database) as made:
@@ -539,7 +543,7 @@ class TestExecutors:
             "code": "not_found",
         }
 
-    def test_one_of_several_is_a_mistake_and_reads_no_table(self, database: str) -> None:
+    def test_one_rejects_several_rows_and_reads_two_at_most(self, database: str) -> None:
         with (
             engine(database).connect() as connection,
             statements_of(engine(database)) as log,
@@ -548,7 +552,7 @@ class TestExecutors:
             Users.sync.one(connection, select(User), Users.parse(""))
         assert "LIMIT" in log[0]
 
-    def test_a_scoped_session_is_one(self, database: str) -> None:
+    def test_a_scoped_session_is_accepted(self, database: str) -> None:
         session: Any = scoped_session(sessionmaker(engine(database)))
         assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         session.remove()
@@ -558,7 +562,7 @@ class TestInheritance:
     """Tables that are joined to be one class, and classes that share a table."""
 
     @pytest.mark.parametrize("kind", [Car, Bike])
-    def test_columns_of_both(self, database: str, kind: Any) -> None:
+    def test_columns_of_both_classes_of_an_inheritance(self, database: str, kind: Any) -> None:
         fields = FieldSelector(
             {"id": "id", "own": kind.own.key, "owner": AllowedFields(["name"])}, model=kind
         )
@@ -567,13 +571,13 @@ class TestInheritance:
         rows = ask(database, "owner", select(kind).limit(1), fields)
         assert rows == [{"owner": {"name": "user03"}}]
 
-    def test_a_relation_leads_to_one_class_alone(self, database: str) -> None:
+    def test_a_relation_to_a_subclass_returns_its_rows_only(self, database: str) -> None:
         garage = FieldSelector({"cars": [AllowedFields(["id", "own"])]}, model=User)
         bikes = FieldSelector({"bikes": [AllowedFields(["id", "own"])]}, model=User)
         assert ask(database, "cars", by_id(3), garage) == [{"cars": [{"id": 1, "own": "Car"}]}]
         assert ask(database, "bikes", by_id(3), bikes) == [{"bikes": [{"id": 2, "own": "Bike"}]}]
 
-    def test_a_select_of_a_class_below(self, database: str) -> None:
+    def test_a_select_of_a_subclass_is_accepted(self, database: str) -> None:
         fields = FieldSelector({"id": "id", "owner": AllowedFields(["id"])}, model=Vehicle)
         assert ask(database, "id", select(Bike), fields) == [{"id": 2}]
         statement = select(Car).order_by(Car.own).limit(3)
@@ -603,10 +607,10 @@ class TestStartUp:
         ("schema", "remedy"),
         [
             (["id", "nickname"], r"'nickname'.* 'nickname', but there is none: .*needs"),
-            (["id", "posts"], r"'posts' for the field 'posts', but it is something else"),
+            (["id", "posts"], r"'posts' for the field 'posts', but it is another kind"),
             (["id", "metadata"], r"'metadata'.* there is none"),
             (["id", "__table__"], "there is none"),
-            (["id", "first_tags"], "it is something else"),
+            (["id", "first_tags"], "it is another kind"),
             ({"x": AllowedFields(["id"])}, r"a relationship 'x' for the field 'x'"),
             ({"name": AllowedFields(["id"])}, r"a relationship 'name'.*opaque"),
             ({"team": [AllowedFields(["id"])]}, r"'team' that leads to many"),
@@ -634,16 +638,16 @@ class TestStartUp:
             {"expand": {"team": 3}},
         ],
     )
-    def test_options_that_cannot_be(self, options: dict[str, Any]) -> None:
+    def test_wrong_options_are_rejected(self, options: dict[str, Any]) -> None:
         with pytest.raises(InvalidOption):
             FieldSelector(UserOut, model=User, **options)
 
-    def test_an_allowed_has_its_options_already(self) -> None:
-        with pytest.raises(InvalidOption, match="the other options in AllowedFields itself"):
+    def test_options_of_allowed_fields_cannot_be_passed_twice(self) -> None:
+        with pytest.raises(InvalidOption, match="pass them to AllowedFields"):
             FieldSelector(AllowedFields(UserOut), model=User, default=["id"])
 
     def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match="one without a field 'posts_id'"):
+        with pytest.raises(InvalidOption, match="a suffix without a field 'posts_id'"):
             FieldSelector({"posts": [TagOut], "posts_id": "id"}, model=User, more_suffix="_id")
 
 

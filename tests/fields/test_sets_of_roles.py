@@ -1,4 +1,4 @@
-"""A set of fields is read by the list that it was chosen from, or by what that was made from."""
+"""A set of fields is accepted by its selector, and by the one that `without` was called on."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Source:
         return None
 
 
-def test_what_without_made_is_read_by_what_it_was_made_from(database: str) -> None:
+def test_the_original_selector_accepts_sets_of_without(database: str) -> None:
     own, role = Users.parse(f"fields={ASKED}"), Guests.parse(f"fields={ASKED}")
     with Session(engine(database)) as session:
         one = select(User).where(User.id == 3)
@@ -94,7 +94,7 @@ def test_what_without_made_is_read_by_what_it_was_made_from(database: str) -> No
         }  # fmt: skip
 
 
-async def test_so_it_is_of_what_is_in_memory() -> None:
+async def test_the_original_selector_accepts_sets_of_without_for_items() -> None:
     own = InMemory.parse(f"fields={ASKED}")
     role = InMemory.without("email", "team.name").parse(f"fields={ASKED}")
     assert InMemory.from_item(ITEMS[0], role) == InMemory.from_item(ITEMS[0], own)
@@ -121,7 +121,7 @@ def test_an_unrelated_set_is_refused(
             lambda: fields.sync.many(session, FEW, chosen),
             lambda: fields.from_item(ITEMS[0], chosen),
             lambda: fields.from_items(ITEMS, chosen),
-            lambda: fields._shape(FEW, chosen),
+            lambda: fields._own(chosen),
             lambda: pages.sync.page(session, FEW, pages.parse(""), chosen),
             lambda: Lists.from_items(ITEMS, Lists.parse(""), chosen),
             lambda: Lists.from_items(ITEMS, Lists.parse("cursor="), chosen),
@@ -133,21 +133,21 @@ def test_an_unrelated_set_is_refused(
                 call()
 
 
-def test_it_says_what_may_be_sorted_by() -> None:
+def test_the_set_limits_what_can_be_sorted_by() -> None:
     role = Guests.parse("")
     with Session(engine("sqlite")) as session:
         for pages in (Pages, Walk):
-            with pytest.raises(InvalidParameter, match="these are id, name") as refused:
+            with pytest.raises(InvalidParameter, match="allowed names are id, name") as refused:
                 pages.sync.page(session, FEW, pages.parse("sort=-email"), role)
             assert "email" not in refused.value.allowed
             assert (refused.value.parameter, refused.value.status) == ("sort", 422)
     role = InMemory.without("email").parse("")
     for query in ("sort=email", "sort=email&cursor="):
-        with pytest.raises(InvalidParameter, match="these are id, name"):
+        with pytest.raises(InvalidParameter, match="allowed names are id, name"):
             Lists.from_items(ITEMS, Lists.parse(query), role)
 
 
-def test_it_says_what_a_cursor_may_hold() -> None:
+def test_the_set_limits_what_a_cursor_contains() -> None:
     options: dict[str, Any] = {"mode": "both", "secret": SECRET, "advise": False}
     by_email = Paginator(UserOut, model=User, fields=Users, default_sort="email", **options)
     by_id: Any = Paginator(UserOut, model=User, fields=Users, **options)
@@ -166,7 +166,7 @@ def test_it_says_what_a_cursor_may_hold() -> None:
         Lists.from_items(ITEMS, Lists.parse("cursor="), InMemory.without("id").parse(""))
 
 
-def test_fastapi_says_the_same() -> None:
+def test_fastapi_rejects_the_same() -> None:
     pages = fastapi.Paginate(Partial[UserOut], model=User, sort=SORTS, fields=Users, advise=False)
     with Session(engine("sqlite")) as session:
         page = pages.sync.page(session, FEW, pages.parse(""), Guests.parse("fields=id"))
@@ -175,7 +175,7 @@ def test_fastapi_says_the_same() -> None:
             pages.sync.page(session, FEW, pages.parse("sort=email"), Guests.parse(""))
 
 
-async def test_the_parameters_of_a_role_are_its_own() -> None:
+async def test_each_role_has_its_own_parameters() -> None:
     """Those of the list that it was made from may have been in use before."""
     members = fastapi.Fields(UserOut, model=User)
     app = FastAPI()

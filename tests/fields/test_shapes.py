@@ -1,4 +1,4 @@
-"""What nobody asked for is in no statement, and there are not as many statements as sets of fields.
+"""Statements name requested columns only, and are shared by sets of fields.
 
 A column may be named in a statement for two reasons: a field that was asked for is made of it, or
 the work needs it (keys, what leads to a relation, what is sorted by).

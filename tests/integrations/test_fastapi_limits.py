@@ -1,4 +1,4 @@
-"""Limits of routes in FastAPI, and what OpenAPI says of them."""
+"""Limits of routes in FastAPI, and their description in OpenAPI."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_openapi_describes_the_refusals_of_every_limited_route(app: FastAPI) -> 
 
 
 def documented(app: FastAPI, path: str, method: str = "get") -> dict[str, Any]:
-    """What OpenAPI says of the refusals of a route; {} for nothing."""
+    """Return the refusals of a route in OpenAPI; {} if there are none."""
     document_rate_limits(app)
     found: dict[str, Any] = app.openapi()["paths"][path][method]["responses"].get("429", {})
     return found

@@ -1,4 +1,4 @@
-"""Litestar as a whole under limits, which counts what no route is for as well."""
+"""A whole Litestar application under limits, which count requests without a route as well."""
 
 from __future__ import annotations
 

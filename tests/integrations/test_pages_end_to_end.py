@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import delete, event, insert, select, update
 
 from hasten.errors import InvalidOption
-from hasten.pagination._sql import paging
+from hasten.pagination._sql import offset_select
 from tests.integrations.pages import (
     DRIVERS,
     NOTES,
@@ -123,7 +123,7 @@ class TestNumbers:
     ) -> None:
         """In one statement there is no between; in two, what is on the page corrects the count."""
         if deep:
-            monkeypatch.setattr(paging, "DEFER_FROM", 0)
+            monkeypatch.setattr(offset_select, "DEFER_FROM", 0)
         seen = 0
 
         def between(*args: Any) -> None:

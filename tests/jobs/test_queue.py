@@ -89,7 +89,7 @@ async def test_names_and_ids_that_could_control_a_terminal_are_refused(
 )
 def test_wrong_urls_are_refused(url: str) -> None:
     """When the queue is made, before anything is opened."""
-    with pytest.raises(InvalidOption, match="url="):
+    with pytest.raises(InvalidOption, match=r"^(url|timeout)="):
         Queue("mail", url)
 
 
@@ -157,7 +157,7 @@ class TestPlace:
         on_server = Queue("mail", Store("redis://localhost", **given)).engine
         assert isinstance(on_file, SqliteEngine)
         assert isinstance(on_server, RedisEngine)
-        assert on_file._database._busy_seconds == seconds
+        assert on_file._database._connector.busy_seconds == seconds
         assert on_server._server.address.timeout == seconds
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a process refuses that has no room left."""
+"""Load shedding."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Time:
 
 
 class Site:
-    """An application whose answers begin and end when the test lets them."""
+    """An application whose responses begin and end when the test allows it."""
 
     def __init__(self) -> None:
         self.begins = asyncio.Event()
@@ -83,7 +83,7 @@ async def ask(app: App, path: str = "/", **options: Any) -> Response:
 
 @contextlib.asynccontextmanager
 async def busy(shedder: LoadSheddingMiddleware, site: Site, count: int) -> AsyncIterator[None]:
-    """So many requests are under way, and go on while the block lasts."""
+    """Keep this many requests in flight during the block."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(count):
             await stack.enter_async_context(open_(shedder))
@@ -91,7 +91,7 @@ async def busy(shedder: LoadSheddingMiddleware, site: Site, count: int) -> Async
         yield
 
 
-async def test_what_is_too_much_is_refused_at_once(site: Site) -> None:
+async def test_a_request_above_the_limit_is_refused_at_once(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=3)
     async with busy(shedder, site, 3):
         answer = await ask(shedder)
@@ -105,7 +105,7 @@ async def test_what_is_too_much_is_refused_at_once(site: Site) -> None:
     assert shedder.stats.in_flight == 0
 
 
-async def test_clients_are_told_to_come_at_different_times(site: Site) -> None:
+async def test_retry_after_differs_from_client_to_client(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=1, retry_after=10, message="busy")
     async with busy(shedder, site, 1):
         answers = [await ask(shedder) for _ in range(40)]
@@ -116,7 +116,7 @@ async def test_clients_are_told_to_come_at_different_times(site: Site) -> None:
     assert answers[0].body == b"busy"
 
 
-async def test_what_is_critical_has_room_reserved(site: Site) -> None:
+async def test_critical_requests_have_reserved_capacity(site: Site) -> None:
     shedder = LoadSheddingMiddleware(
         site, min_concurrency=5, critical=lambda request: request.path == "/pay"
     )
@@ -128,7 +128,7 @@ async def test_what_is_critical_has_room_reserved(site: Site) -> None:
     assert shedder.stats.critical == 1
 
 
-async def test_what_cannot_tell_is_not_critical(
+async def test_a_request_is_not_critical_if_the_function_fails(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     def critical(request: Any) -> bool:
@@ -140,7 +140,7 @@ async def test_what_cannot_tell_is_not_critical(
     assert "critical failed" in caplog.text
 
 
-async def test_nobody_is_asked_what_is_critical_where_it_does_not_matter(site: Site) -> None:
+async def test_critical_is_called_only_if_it_matters(site: Site) -> None:
     asked: list[str] = []
 
     def critical(request: Any) -> bool:
@@ -153,7 +153,7 @@ async def test_nobody_is_asked_what_is_critical_where_it_does_not_matter(site: S
     assert asked == []
 
 
-async def test_clients_that_send_slowly_take_no_room(site: Site) -> None:
+async def test_clients_that_send_slowly_occupy_no_capacity(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     waiting = asyncio.Event()
     incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -175,7 +175,7 @@ async def test_clients_that_send_slowly_take_no_room(site: Site) -> None:
     assert shedder.stats.in_flight == 0
 
 
-async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
+async def test_long_responses_occupy_no_capacity(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     site.begins.set()
     site.ends.clear()
@@ -186,7 +186,7 @@ async def test_answers_that_are_long_take_no_room_either(site: Site) -> None:
         await exchange.response()
 
 
-async def test_room_is_free_when_a_request_fails(site: Site) -> None:
+async def test_a_failed_request_is_counted_out(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     site.begins.set()
     async with open_(shedder, "/broken") as exchange:
@@ -195,7 +195,7 @@ async def test_room_is_free_when_a_request_fails(site: Site) -> None:
     assert (await ask(shedder)).status == 200
 
 
-async def test_room_is_free_when_a_request_is_cancelled(site: Site) -> None:
+async def test_a_cancelled_request_is_counted_out(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=1)
     async with open_(shedder) as exchange:
         await until(lambda: site.under_way == 1, "it to be under way")
@@ -203,7 +203,7 @@ async def test_room_is_free_when_a_request_is_cancelled(site: Site) -> None:
         assert shedder.stats.in_flight == 0
 
 
-async def test_room_is_free_when_the_client_leaves() -> None:
+async def test_a_request_is_counted_out_when_the_client_disconnects() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -217,8 +217,8 @@ async def test_room_is_free_when_the_client_leaves() -> None:
         assert shedder.stats.in_flight == 0
 
 
-async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
-    """The body is there, so waiting goes on beside the work."""
+async def test_waiting_for_a_disconnect_counts_as_work() -> None:
+    """The body has arrived, so the application waits while it works."""
     entered, goes_on = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -241,7 +241,7 @@ async def test_who_waits_for_the_client_to_leave_is_still_at_work() -> None:
 async def many(
     shedder: LoadSheddingMiddleware, site: Site, time: Time, count: int, took: float
 ) -> None:
-    """Requests at once that take so long on the test's clock."""
+    """Serve concurrent requests that take this long on the test's clock."""
     site.begins.clear()
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
@@ -263,9 +263,7 @@ async def test_the_limit_follows_how_long_requests_take(site: Site, time: Time) 
     assert shedder.stats.limit < grown
 
 
-async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
-    site: Site, time: Time
-) -> None:
+async def test_durations_of_refusals_and_errors_are_ignored(site: Site, time: Time) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=10, clock=time)
     for site.status in (400, 404, 429, 500, 503):
         for _ in range(5):
@@ -278,7 +276,7 @@ async def test_refusals_and_errors_say_nothing_of_how_long_answers_take(
     [(10, 0.1, True), (9, 0.1, False), (10, 0.09, False)],
     ids=["enough", "few", "short"],
 )
-async def test_few_requests_or_a_short_time_are_not_learnt_from(
+async def test_the_limit_needs_enough_requests_and_time_to_adapt(
     site: Site, time: Time, count: int, took: float, learns: bool
 ) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
@@ -287,7 +285,7 @@ async def test_few_requests_or_a_short_time_are_not_learnt_from(
     assert (shedder._load.level != before) is learns
 
 
-async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) -> None:
+async def test_waiting_for_the_body_is_not_part_of_the_duration(time: Time) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         time.now += 0.02
@@ -305,8 +303,8 @@ async def test_waiting_for_a_body_is_not_how_long_a_request_takes(time: Time) ->
     assert shedder._load.level.usual_us == pytest.approx(20_000)
 
 
-async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: Time) -> None:
-    """And not at all while no requests come."""
+async def test_the_lag_is_measured_once_for_many_requests(site: Site, time: Time) -> None:
+    """And not at all without requests."""
     loop = asyncio.get_running_loop()
     asked: list[float] = []
     ask_loop = loop.call_later
@@ -329,14 +327,14 @@ async def test_the_event_loop_is_asked_once_for_many_requests(site: Site, time: 
     assert asked == [1.0, 1.02]
 
 
-async def test_without_adaption_the_limit_is_the_most(site: Site, time: Time) -> None:
+async def test_equal_bounds_fix_the_limit(site: Site, time: Time) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=12, max_concurrency=12, clock=time)
     for _ in range(5):
         await many(shedder, site, time, 12, took=5)
     assert shedder.stats.limit == 12
 
 
-async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Time) -> None:
+async def test_the_limit_falls_while_the_event_loop_lags(site: Site, time: Time) -> None:
     shedder = LoadSheddingMiddleware(site, min_concurrency=10, max_concurrency=100, clock=time)
     for _ in range(40):
         await many(shedder, site, time, shedder.stats.limit, took=0.15)
@@ -357,7 +355,7 @@ async def test_the_limit_falls_while_the_event_loop_is_late(site: Site, time: Ti
 
 @pytest.mark.parametrize("framework", sites.FRAMEWORKS)
 async def test_every_framework_sheds_load_while_a_handler_runs(framework: str) -> None:
-    """Also where one listens for the client's leaving while its handler is at work."""
+    """Also if a framework waits for a disconnect while the handler works."""
     site = sites.Site()
     shedders: list[LoadSheddingMiddleware] = []
 
@@ -378,7 +376,7 @@ async def test_every_framework_sheds_load_while_a_handler_runs(framework: str) -
 
 
 async def test_all_routes_of_litestar_share_one_shedder() -> None:
-    """It makes one for each."""
+    """Litestar makes a middleware for each route."""
     site = sites.Site()
     app = sites.FRAMEWORKS["litestar"](site, partial(LoadSheddingMiddleware, min_concurrency=1))
     async with open_(app, headers=[(b"x-wait", b"1")]):
@@ -387,7 +385,7 @@ async def test_all_routes_of_litestar_share_one_shedder() -> None:
         assert [answer.status for answer in refused] == [503] * 3
 
 
-async def test_what_is_no_request_passes() -> None:
+async def test_scopes_other_than_http_pass() -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -409,14 +407,14 @@ async def test_what_is_no_request_passes() -> None:
         {"message": {"a": object()}}, {"clock": 3},
     ],
 )  # fmt: skip
-def test_mistakes_are_found_when_it_is_made(site: Site, options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused_at_construction(site: Site, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match=f"^{next(iter(options))}="):
         LoadSheddingMiddleware(site, **options)
 
 
 @pytest.mark.parametrize("option", ["critical", "on_shed"])
-async def test_functions_of_the_request_cannot_wait(site: Site, option: str) -> None:
-    """What an async function returns is true, whatever comes of it."""
+async def test_functions_cannot_be_async(site: Site, option: str) -> None:
+    """A coroutine is always true, whatever its result is."""
 
     async def function(request: Any) -> bool:
         return False
@@ -431,8 +429,10 @@ async def test_functions_of_the_request_cannot_wait(site: Site, option: str) -> 
             LoadSheddingMiddleware(site, **{option: given})
 
 
-async def test_refusals_are_told_of(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """And who is told breaks nothing."""
+async def test_on_shed_is_called_for_each_refusal(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it raises, the refusal is sent anyway."""
     told: list[Shed] = []
 
     def on_shed(shed: Shed) -> None:
@@ -450,7 +450,7 @@ async def test_refusals_are_told_of(site: Site, caplog: pytest.LogCaptureFixture
     assert "on_shed failed" in caplog.text
 
 
-async def test_nobody_is_told_to_come_too_early(site: Site) -> None:
+async def test_retry_after_is_rounded_up(site: Site) -> None:
     shedder = LoadSheddingMiddleware(site, max_concurrency=1, retry_after=1.4)
     async with busy(shedder, site, 1):
         told = {(await ask(shedder)).get("retry-after") for _ in range(60)}

@@ -1,4 +1,4 @@
-"""What a developer is told of a query, once, and where."""
+"""Warnings about queries: for which queries, how often and on which line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hasten import fastapi
 from hasten.errors import PaginationWarning
 from hasten.pagination import Cached, Capped, Paginator, SortKey
 from hasten.pagination import _paginator as paginator
-from hasten.pagination._sql import advice, planning
+from hasten.pagination._sql import advice, query_planner
 from tests.pagination.databases import url
 
 SECRET: Final = "a secret of more than 16 bytes"
@@ -145,49 +145,49 @@ class TestIndexes:
         "query",
         ["", "sort=id", "sort=-id", "sort=made", "sort=-made", "sort=code", "sort=-code"],
     )
-    def test_nothing_is_said_where_one_serves(self, session: Session, query: str) -> None:
+    def test_no_warning_where_an_index_has_the_order(self, session: Session, query: str) -> None:
         """The primary key; one over all keys, in either direction; a unique one alone."""
         assert told_of(session, query) == []
 
     def test_sqlite_has_the_row_id_in_every_index(self, session: Session) -> None:
         """Behind a column that descends it still rises."""
         (said,) = told_of(session, "sort=-size")
-        assert "the order of Event.size alone" in said
+        assert "only has the order of Event.size" in said
         texts = told_of(session, "sort=-size,id")
         assert len(texts) == (0 if name(session) == "sqlite" else 1)
 
-    def test_but_of_a_bigint_it_is_another_number(self, sqlite: Session) -> None:
+    def test_a_bigint_is_not_the_row_id(self, sqlite: Session) -> None:
         notes = Paginator(NoteOut, model=Note, default_sort="text", advise=True)
         (said,) = told_of(sqlite, "", select(Note), notes)
-        assert "Note.text alone" in said
+        assert "only has the order of Note.text" in said
         assert said.endswith('add Index("ix_a_notes_text_id", Note.text, Note.id)')
 
-    def test_the_line_to_add_is_said(self, session: Session) -> None:
+    def test_the_warning_contains_the_index_to_add(self, session: Session) -> None:
         (said,) = told_of(session, "sort=-kind")
         assert said == (
             "Event sorted by Event.kind DESC, Event.id DESC: no index has this order, so the rows "
             'are sorted for each page. Add Index("ix_a_events_kind_id", Event.kind, Event.id)'
         )
 
-    def test_directions_that_differ_are_in_it(self, session: Session) -> None:
+    def test_the_index_has_different_directions(self, session: Session) -> None:
         (said,) = told_of(session, "sort=-kind,id")
         assert said.endswith('Index("ix_a_events_kind_id", Event.kind.desc(), Event.id)')
 
-    def test_a_column_is_called_as_in_the_class(self, session: Session) -> None:
+    def test_columns_have_the_names_of_attributes(self, session: Session) -> None:
         (said,) = told_of(session, "sort=kind,-made")
         assert said.endswith(
             'Index("ix_a_events_kind_made_at_id", Event.kind, Event.made.desc(), Event.id.desc())'
         )
 
-    def test_an_index_of_a_part_gets_a_softer_word(self, session: Session) -> None:
+    def test_an_index_on_some_of_the_keys_gets_a_weaker_warning(self, session: Session) -> None:
         (said,) = told_of(session, "sort=made,kind")
         assert said.startswith(
-            "Event sorted by Event.made, Event.kind, Event.id: an index has the order of "
-            "Event.made alone"
+            "Event sorted by Event.made, Event.kind, Event.id: an index only has the order of "
+            "Event.made, so rows with equal values are sorted"
         )
-        assert "while they are few" in said
+        assert "If there are many of them, add" in said
 
-    def test_a_filter_may_stand_before_the_keys(self, session: Session) -> None:
+    def test_columns_of_a_filter_may_precede_the_keys(self, session: Session) -> None:
         of_tenant = select(Event).where(Event.tenant == 5)
         assert told_of(session, "sort=ended", of_tenant) == []
         assert "no index has" in told_of(session, "sort=ended")[0]
@@ -209,7 +209,7 @@ class TestIndexes:
         first = [SortKey("score", nulls="first")]
         assert told_of(session, "sort=-score", paginate=events(first)) == []
 
-    def test_the_line_that_is_said_helps(self, session: Session) -> None:
+    def test_the_recommended_index_removes_the_warning(self, session: Session) -> None:
         """Added, nothing more is said, and the database walks it."""
         (said,) = told_of(session, "sort=-kind,made")
         found = re.search(r"Index\(.*\)$", said)
@@ -231,25 +231,25 @@ class TestIndexes:
             session.rollback()
             Event.__table__.indexes.discard(index)  # type: ignore[attr-defined]
 
-    def test_what_cannot_be_seen_is_not_judged(self, session: Session) -> None:
+    def test_orders_without_a_visible_index_are_not_checked(self, session: Session) -> None:
         """An expression may have an index that we do not know to read."""
         lower = select(Event).order_by(func.lower(Event.kind), Event.id)
         assert told_of(session, "", lower, events(())) == []
 
 
 class TestNulls:
-    def test_a_name_without_a_rule(self, session: Session) -> None:
+    def test_a_nullable_name_without_declared_nulls(self, session: Session) -> None:
         (said, *_) = told_of(session, "sort=score", paginate=events(("score", "made")))
         assert said == (
-            "Event sorted by score: sort= does not say where rows without a value stand, so they "
+            "Event sorted by score: sort= does not declare where NULLs are sorted, so they "
             'come last. Use SortKey("score", nulls="last") in sort=, or nulls="first"'
         )
         assert told_of(session, "sort=made", paginate=events(("score", "made"))) == []
 
-    def test_a_key_is_a_rule(self, session: Session) -> None:
+    def test_a_sort_key_declares_nulls(self, session: Session) -> None:
         assert told_of(session, "sort=score") == []
 
-    def test_the_order_of_the_select(self, session: Session) -> None:
+    def test_the_order_by_of_a_select_without_declared_nulls(self, session: Session) -> None:
         plain = select(Event).order_by(Event.score.desc())
         assert any(
             "Use Event.score.nulls_last()" in said
@@ -266,25 +266,25 @@ class TestCounts:
         made = datetime(2026, 1, 1)  # noqa: DTZ001
         session.execute(insert(Event), [{"code": str(n), "made": made} for n in range(3)])
 
-    def test_of_many_rows_that_were_counted(self, session: Session) -> None:
+    def test_many_counted_rows(self, session: Session) -> None:
         (said,) = told_of(session, "")
         assert said.startswith("Event: 3 rows were counted for one page")
         assert "count=Capped(10_000)" in said
 
-    def test_of_cursors_with_a_total(self, session: Session) -> None:
+    def test_many_counted_rows_beside_cursors(self, session: Session) -> None:
         counted = events(mode="cursor", secret=SECRET, count="exact")
         (said,) = told_of(session, "", paginate=counted)
         assert "3 rows were counted" in said
 
     @pytest.mark.parametrize("count", [Capped(2), "none", "estimated"])
-    def test_not_where_nobody_counts_them_all(self, session: Session, count: Any) -> None:
+    def test_no_warning_without_an_exact_count(self, session: Session, count: Any) -> None:
         if count == "estimated":
             if name(session) != "postgresql":
                 return
             session.execute(text("ANALYZE a_events"))
         assert told_of(session, "", paginate=events(count=count)) == []
 
-    def test_no_further_statement_is_needed(self, session: Session) -> None:
+    def test_advice_takes_no_statement(self, session: Session) -> None:
         seen: list[Any] = []
         pages = events()
         event.listen(session, "do_orm_execute", seen.append)
@@ -294,19 +294,19 @@ class TestCounts:
 
 
 class TestJoins:
-    def test_to_many_is_a_semi_join(self, session: Session) -> None:
+    def test_a_join_to_many_is_replaced_by_a_semi_join(self, session: Session) -> None:
         joined = select(Event).join(Event.notes).where(Note.text == "x")
         (said,) = told_of(session, "", joined)
         assert said.startswith("Event: the join to a_notes repeats rows")
         assert "any(" in said
 
-    def test_to_one_is_none(self, session: Session) -> None:
+    def test_no_warning_for_a_join_to_one(self, session: Session) -> None:
         other = aliased(Event)
         notes = Paginator(NoteOut, model=Note, advise=True)
         joined = select(Note).join(other, other.id == Note.event_id).where(other.kind == "x")
         assert told_of(session, "", joined, notes) == []
 
-    def test_any_repeats_nothing(self, session: Session) -> None:
+    def test_no_warning_for_any(self, session: Session) -> None:
         assert told_of(session, "", select(Event).where(Event.notes.any(Note.text == "x"))) == []
 
 
@@ -332,28 +332,32 @@ class TestFilters:
     """The time of a request makes its filter another one than that of every other request."""
 
     @pytest.mark.parametrize("statement", NOW)
-    def test_a_cursor_of_now_is_told_of(self, sqlite: Session, statement: str) -> None:
+    def test_a_filter_by_the_current_time_with_cursors(
+        self, sqlite: Session, statement: str
+    ) -> None:
         pages = events(mode="cursor", secret=SECRET)
         (said,) = told_of(sqlite, "sort=id", NOW[statement](), pages)
-        assert "cursors are refused" in said
+        assert "cursors are rejected" in said
         assert "func.now()" in said
 
-    def test_so_are_totals_and_versions_that_are_never_found_again(self, sqlite: Session) -> None:
+    def test_a_filter_by_the_current_time_with_cached_totals_and_versions(
+        self, sqlite: Session
+    ) -> None:
         for pages in (events(count=Cached("exact", 30)), events(version=func.max(Event.id))):
             (said,) = told_of(sqlite, "sort=id", NOW["now"](), pages)
-            assert "totals and versions are not found again" in said
+            assert "totals and versions are not reused" in said
 
-    def test_a_page_by_number_compares_no_filters(self, sqlite: Session) -> None:
+    def test_no_warning_for_a_page_by_number(self, sqlite: Session) -> None:
         assert told_of(sqlite, "sort=id", NOW["now"]()) == []
 
     @pytest.mark.parametrize("statement", NOT_NOW)
-    def test_any_other_value_is_not(self, sqlite: Session, statement: str) -> None:
+    def test_no_warning_for_other_values(self, sqlite: Session, statement: str) -> None:
         pages = events(mode="cursor", secret=SECRET)
         assert told_of(sqlite, "sort=id", NOT_NOW[statement](), pages) == []
 
 
 class TestWhenAndWhere:
-    def test_once_for_each_query(self, sqlite: Session) -> None:
+    def test_one_warning_for_each_query(self, sqlite: Session) -> None:
         """Other pages, and other values, are the same query."""
         pages = events()
         with told() as texts:
@@ -364,17 +368,17 @@ class TestWhenAndWhere:
             pages.sync.page(sqlite, select(Event), pages.parse("sort=kind"))
         assert len(texts) == 2
 
-    def test_not_if_nobody_wants_it(self, sqlite: Session) -> None:
+    def test_no_warning_with_advise_false(self, sqlite: Session) -> None:
         assert told_of(sqlite, "sort=kind", paginate=events(NAMES, advise=False)) == []
 
-    def test_on_the_line_of_the_caller(self, sqlite: Session) -> None:
+    def test_the_warning_is_on_the_line_of_the_caller(self, sqlite: Session) -> None:
         pages = events()
         with pytest.warns(PaginationWarning) as caught:
             pages.sync.page(sqlite, select(Event), pages.parse("sort=kind"))
         assert {each.filename for each in caught} == {__file__}
 
     @pytest.mark.parametrize("is_development", [True, False])
-    def test_by_default_only_in_development(
+    def test_by_default_warnings_are_given_in_development_only(
         self, sqlite: Session, monkeypatch: pytest.MonkeyPatch, *, is_development: bool
     ) -> None:
         """Which is ``python -X dev``."""
@@ -428,7 +432,7 @@ class TestWhenAndWhere:
             pages.sync.page(sqlite, select(Event), pages.parse("sort=kind"))
         assert texts == []
 
-    async def test_of_a_caller_that_waits_too(self) -> None:
+    async def test_the_warning_is_on_the_line_of_an_asynchronous_caller(self) -> None:
         pages = fastapi.Paginate(EventOut, model=Event, sort=RULED, advise=True)
         made = create_async_engine("sqlite+aiosqlite://")
         async with AsyncSession(made) as db:
@@ -439,11 +443,11 @@ class TestWhenAndWhere:
         assert {each.filename for each in caught} == {__file__}
 
 
-def test_what_clients_ask_for_is_spoken_of_so_often_only(
+def test_the_number_of_queries_with_warnings_is_limited(
     sqlite: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python keeps the text of each warning for good, and a client may invent orders."""
-    monkeypatch.setattr(planning, "MAX_ADVISED", 3)
+    monkeypatch.setattr(query_planner, "MAX_ADVISED", 3)
     paginate = events()
     with told() as texts:
         for order in permutations(("kind", "score", "size", "ended"), 2):

@@ -1,4 +1,4 @@
-"""Pages and what a request asks for can be copied, and sent to another process."""
+"""Pages and parameters of requests can be copied, and sent to another process."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestCopies:
         assert copied.response() == page.response()
         assert {"link", "etag"} < copied.response().headers.keys()
 
-    def test_a_page_made_by_hand(self, make: Callable[[Any], Any]) -> None:
+    def test_a_page_made_by_the_application(self, make: Callable[[Any], Any]) -> None:
         page: Page[Any] = Page([{"id": 1}], 1, 20, Count(1, "gte"), has_more=False)
         assert make(page).response() == page.response()
         last: CursorPage[Any] = CursorPage([], 20, None, None)
@@ -90,10 +90,12 @@ class TestCopies:
         q = Items.parse(f"cursor={first.next_cursor}&limit=2&fields=id")
         assert Items.from_items(ITEMS, make(q)) == Items.from_items(ITEMS, q)
 
-    def test_fields_of_a_role_stay_those_of_the_role(self, make: Callable[[Any], Any]) -> None:
+    def test_copied_fields_of_a_role_keep_its_restrictions(
+        self, make: Callable[[Any], Any]
+    ) -> None:
         guest = make(Guests.parse("fields=id"))
         assert Items.from_items(ITEMS, Items.parse("limit=1"), guest).data == [{"id": 0}]
-        with pytest.raises(InvalidParameter, match="sort='name': not a name to sort by"):
+        with pytest.raises(InvalidParameter, match="sort='name': cannot be sorted by"):
             Items.from_items(ITEMS, Items.parse("sort=name"), guest)
 
     def test_in_fastapi_a_page_and_a_row_are_still_responses(
@@ -110,7 +112,7 @@ class TestCopies:
         assert (make(row), make(row).body) == (row, row.body)
 
 
-def test_fields_of_another_process_are_known_by_their_names() -> None:
+def test_fields_of_another_process_are_compared_by_name() -> None:
     """The other process has made the same selector, with objects of its own."""
     q = sent(Items.parse("fields=id,owner"))
     assert Same.from_items(ITEMS, q).data == Items.from_items(ITEMS, q).data
@@ -141,7 +143,7 @@ class TestRepr:
             ),
         ],
     )
-    def test_it_says_what_something_is(self, value: object, text: str) -> None:
+    def test_a_repr_describes_the_object(self, value: object, text: str) -> None:
         assert repr(value).startswith(text)
 
     def test_a_secret_is_never_shown(self) -> None:

@@ -1,4 +1,4 @@
-"""Values of every type that a column has go through a cursor and back into the next statement."""
+"""Cursors hold values of every type of a column, which the next statement gets unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ Slots = Paginator(
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("sort", [*SORTS, *[f"-{name}" for name in SORTS], "role,-created"])
-def test_a_walk_goes_forward_and_back_by_every_type(database: str, sort: str) -> None:
+def test_a_walk_by_any_type_returns_all_rows_forwards_and_backwards(
+    database: str, sort: str
+) -> None:
     with Session(engine(database)) as session:
         seen = walk(session, Users, User, sort)
         assert len(seen) == len({row["id"] for row in seen}) == 30
@@ -47,14 +49,14 @@ def test_a_walk_goes_forward_and_back_by_every_type(database: str, sort: str) ->
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("sort", ["day", "-hour", "hour,-day"])
-def test_a_primary_key_of_two_columns(database: str, sort: str) -> None:
+def test_a_walk_by_a_primary_key_of_two_columns(database: str, sort: str) -> None:
     with Session(engine(database)) as session:
         seen = walk(session, Slots, Slot, sort)
         assert len(seen) == len({(row["day"], row["hour"]) for row in seen})
         assert seen
 
 
-def test_what_a_cursor_cannot_hold_is_refused_at_once() -> None:
+def test_a_type_that_a_cursor_cannot_hold_is_rejected_at_start_up() -> None:
     with pytest.raises(InvalidOption, match=r"not JSON\(\)"):
         Paginator(
             object,
@@ -99,7 +101,7 @@ class Reversed(TypeDecorator[str]):
         return value and value[::-1]
 
 
-def test_a_walk_goes_by_a_type_of_the_application() -> None:
+def test_a_walk_by_a_type_of_the_application() -> None:
     class Own(DeclarativeBase):
         pass
 

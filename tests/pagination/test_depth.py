@@ -1,4 +1,4 @@
-"""What a page of `Paginator` costs: the same at any depth, and a capped total at any table's size.
+"""The cost of a page does not depend on its depth, nor that of a capped total on the table's size.
 
 All statements of a request are measured: PostgreSQL says how many buffers it touched, for SQLite
 see `costs`. `test_plans` looks at single statements.
@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from hasten.pagination import Capped, CursorPage, Page, Paginator
 from hasten.pagination._cursor import Cursor, SigningKeys
-from hasten.pagination._sql import paging
+from hasten.pagination._sql import offset_select
 from tests.pagination import costs
 from tests.pagination.databases import DATABASES, statements_of, url
 
@@ -320,7 +320,7 @@ def test_a_deep_page_by_number_skips_in_the_index(
     q = none.parse(f"limit=20&page={DEEP // 20 + 1}&sort=-created")
     with measured(connection) as deferred:
         found = none.sync.page(connection, select(Big), q)
-    monkeypatch.setattr(paging, "DEFER_FROM", BIG)
+    monkeypatch.setattr(offset_select, "DEFER_FROM", BIG)
     with measured(connection) as plain:
         same = none.sync.page(connection, select(Big), q)
     assert found.data == same.data

@@ -1,4 +1,4 @@
-"""An estimate is of the table that a page reads, whichever schema stands for its own."""
+"""An estimate is for the table that a page reads, in the schema of schema_translate_map."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def engine() -> Any:
 
 
 @pytest.mark.parametrize("schema", TENANTS)
-def test_it_follows_the_translated_schema(engine: Any, schema: str) -> None:
+def test_an_estimate_uses_the_translated_schema(engine: Any, schema: str) -> None:
     names = {"schema_translate_map": {"per_tenant": schema}}
     with Session(engine.execution_options(**names)) as session:
         page = Pages.sync.page(session, select(Thing), Pages.parse(QUERY))
@@ -65,7 +65,9 @@ def test_it_follows_the_translated_schema(engine: Any, schema: str) -> None:
 
 
 @pytest.mark.parametrize("driver", [1, 2])
-async def test_so_it_does_where_results_are_awaited(engine: Any, driver: int) -> None:
+async def test_an_estimate_uses_the_translated_schema_with_asynchronous_sessions(
+    engine: Any, driver: int
+) -> None:
     made = create_async_engine(url("postgresql", driver), poolclass=NullPool)
     for schema, rows in TENANTS.items():
         of_tenant = made.execution_options(schema_translate_map={"per_tenant": schema})

@@ -1,4 +1,4 @@
-"""Requests become pages: what a client sees, and what the database is asked."""
+"""Pages of requests: what the client gets, and which statements are executed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sqlalchemy.orm import ORMExecuteState, Session, aliased, joinedload, with_l
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.pagination import Capped, CursorPage, Page, PageParams, Paginator, SortKey
-from hasten.pagination._sql import paging
-from hasten.pagination._sql.planning import Plan
+from hasten.pagination._sql import offset_select
+from hasten.pagination._sql.page_query import PageQuery
 from tests.pagination.databases import (
     DATABASES,
     Author,
@@ -132,7 +132,7 @@ def refused(paginate: Any, query: str, status: int = 422) -> InvalidParameter:
 
 
 class TestPages:
-    def test_the_answer_is_exactly_that(self, session: Session) -> None:
+    def test_the_json_of_a_page(self, session: Session) -> None:
         found = page(session, "page=2&limit=2", Posts, select(Post))
         answer = json.loads(Posts.encode(found))
         rows = session.execute(select(Post).order_by(Post.title.desc(), Post.id.desc())).scalars()
@@ -144,7 +144,9 @@ class TestPages:
         assert list(answer) == ["data", "pagination"]
 
     @pytest.mark.parametrize("kind", ["session", "connection"])
-    async def test_on_what_waits_it_is_the_same(self, database: str, kind: str) -> None:
+    async def test_asynchronous_sessions_return_the_same_page(
+        self, database: str, kind: str
+    ) -> None:
         q = Items.parse("page=3&sort=-grade,label")
         with Session(engine(database)) as session:
             expected = Items.sync.page(session, EVERY, q)
@@ -210,24 +212,24 @@ class TestPages:
             page(session, "page=2")
         assert len(seen) == 1
 
-    def test_relations_to_one_are_one_statement_more(self, session: Session) -> None:
+    def test_relations_to_one_take_one_more_statement(self, session: Session) -> None:
         with asked(session) as seen:
             page(session, "", Posts, select(Post))
         assert len(seen) == 2
 
-    def test_what_is_not_in_the_model_stays_in_the_database(self, session: Session) -> None:
+    def test_columns_that_are_not_in_the_model_are_not_selected(self, session: Session) -> None:
         with asked(session) as seen:
             found = page(session, "sort=label")
         assert set(found.data[0]) == set(ItemOut.model_fields)
         assert "weight" not in seen[0]
         assert "dataset" not in seen[0]
 
-    def test_one_column_is_enough(self, session: Session) -> None:
+    def test_a_model_of_one_column(self, session: Session) -> None:
         titles = Paginator(TitleOut, model=Post)
         found = page(session, "limit=3", titles, select(Post))
         assert found.data == [{"title": "t0"}, {"title": "t1"}, {"title": "t2"}]
 
-    def test_fields_choose_among_them(self, session: Session) -> None:
+    def test_fields_choose_columns(self, session: Session) -> None:
         chosen = Items.fields.parse("fields=id,state")
         with asked(session) as seen:
             found = Items.sync.page(session, EVERY, Items.parse("sort=-label&limit=3"), chosen)
@@ -242,7 +244,7 @@ class TestPages:
         pages = [ids(page(session, f"sort=-state&limit=50&page={n}")) for n in range(1, 5)]
         assert [each for some in pages for each in some] == [row.id for row in rows]
 
-    def test_the_order_of_the_select_counts_where_nobody_chooses(self, session: Session) -> None:
+    def test_the_order_of_the_select_is_the_default(self, session: Session) -> None:
         statement = EVERY.order_by(Item.id.desc())
         assert ids(page(session, "limit=2", statement=statement)) == [180, 179]
         assert ids(page(session, "limit=2&sort=id", statement=statement)) == [1, 2]
@@ -270,7 +272,7 @@ class TestPages:
         }  # fmt: skip
         assert 'rel="last"' not in (capped.link(found, capped.parse("")) or "")
 
-    def test_nobody_has_to_count(self, session: Session) -> None:
+    def test_a_page_without_a_count(self, session: Session) -> None:
         plain = Paginator(ItemOut, model=Item, count="none")
         with asked(session) as seen:
             found = page(session, "", plain)
@@ -297,13 +299,13 @@ class TestCursors:
         assert pages[-1].next_cursor is None
 
     @pytest.mark.parametrize("paging", ["exact", Capped(9)])
-    def test_a_total_beside_cursors_if_wanted(self, session: Session, paging: Any) -> None:
+    def test_a_total_beside_cursors(self, session: Session, paging: Any) -> None:
         counted = Paginator(ItemOut, model=Item, mode="cursor", secret=SECRET, count=paging)
         found = stretch(session, "limit=7", counted)
         assert found.total == (60 if paging == "exact" else 9)
         assert stretch(session, "limit=7").total is None
 
-    async def test_walks_on_what_waits(self, database: str) -> None:
+    async def test_walks_on_asynchronous_sessions(self, database: str) -> None:
         with async_engine(database) as made:
             async with AsyncSession(made) as db:
                 seen: list[Any] = []
@@ -347,7 +349,7 @@ class TestCursors:
         again = stretch(session, f"{query}&cursor={back[-1].next_cursor}")
         assert again.data == back[-2].data
 
-    def test_from_an_empty_page_a_way_leads_back(self, session: Session) -> None:
+    def test_an_empty_page_links_to_the_previous_page(self, session: Session) -> None:
         """All behind the position are gone by now."""
         first = stretch(session, "limit=50&sort=id")
         session.execute(delete(Item).where(Item.dataset == 0, Item.id > ids(first)[-1]))
@@ -429,14 +431,14 @@ class TestCursors:
         assert len(stretch(sqlite, f"limit=5&cursor={token}", one).data) == 5
         refused(other, f"cursor={token}", 400)
 
-    def test_both_move_by_what_the_client_sends(self, session: Session) -> None:
+    def test_mode_both_uses_what_the_client_sends(self, session: Session) -> None:
         assert page(session, "page=2", Both).page == 2
         first = stretch(session, "cursor=&limit=5", Both)
         assert first.pagination() == {
             "limit": 5, "next_cursor": first.next_cursor, "prev_cursor": None, "has_more": True,
         }  # fmt: skip
 
-    def test_links_lead_on_and_back(self, sqlite: Session) -> None:
+    def test_links_to_the_next_and_previous_page(self, sqlite: Session) -> None:
         query = "sort=grade&limit=5"
         first = stretch(sqlite, query)
         link = Walk.link(first, Walk.parse(query), path="/items")
@@ -452,12 +454,12 @@ class TestCursors:
     ) -> None:
         """Or a client would follow it for ever."""
         token = stretch(sqlite, "limit=5").next_cursor
-        real = Plan.stretch
+        real = PageQuery.keyset_slice
 
-        def stuck(plan: Plan, dialect: str, position: Any, **options: Any) -> Any:
-            return real(plan, dialect, None, **options)
+        def stuck(query: PageQuery, position: Any, **options: Any) -> Any:
+            return real(query, None, **options)
 
-        monkeypatch.setattr(Plan, "stretch", stuck)
+        monkeypatch.setattr(PageQuery, "keyset_slice", stuck)
         with pytest.raises(InvalidOption, match="its own cursor"):
             stretch(sqlite, f"limit=5&cursor={token}")
 
@@ -483,7 +485,9 @@ class TestFiltersOfTheOrm:
         return EVERY
 
     @pytest.mark.parametrize("counting", COUNTS)
-    def test_on_pages(self, session: Session, statement: Any, counting: Any) -> None:
+    def test_filters_apply_to_pages_by_number(
+        self, session: Session, statement: Any, counting: Any
+    ) -> None:
         paginate = Paginator(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
         found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
         assert len(found.data) == 15
@@ -491,20 +495,22 @@ class TestFiltersOfTheOrm:
         assert (found.total == 60) == (counting in ("exact", Capped(1000), Capped(7)))
 
     @pytest.mark.parametrize("sort", ["id", "grade", "-label,made"])
-    def test_on_cursors(self, session: Session, statement: Any, sort: str) -> None:
+    def test_filters_apply_to_pages_by_cursor(
+        self, session: Session, statement: Any, sort: str
+    ) -> None:
         assert (
             sum(len(p.data) for p in walk(session, f"limit=7&sort={sort}", Walk, statement)) == 60
         )
 
-    def test_on_deep_pages(
+    def test_filters_apply_to_deep_pages(
         self, session: Session, statement: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(paging, "DEFER_FROM", 0)
+        monkeypatch.setattr(offset_select, "DEFER_FROM", 0)
         for number, rows in ((1, 25), (3, 10), (4, 0)):
             found = page(session, f"page={number}&limit=25&sort=-grade", statement=statement)
             assert (len(found.data), found.total) == (rows, 60)
 
-    def test_on_distinct_rows(self, session: Session, statement: Any) -> None:
+    def test_filters_apply_to_distinct_rows(self, session: Session, statement: Any) -> None:
         assert page(session, "", statement=statement.distinct()).total == 60
 
 
@@ -523,7 +529,7 @@ class TestInMemory:
         assert (ids(found), found.total, found.has_more) == (list(range(11, 21)), 25, True)
         assert set(found.data[0]) == set(ItemOut.model_fields)
 
-    def test_in_an_order_with_rows_without_a_value_last(self) -> None:
+    def test_items_without_a_value_come_last(self) -> None:
         found = Items.from_items(self.ROWS, Items.parse("sort=-grade,id&limit=100"))
         assert [row["grade"] for row in found.data] == [2] * 8 + [1] * 9 + [None] * 8
         assert ids(found)[:3] == [2, 5, 8]
@@ -539,8 +545,8 @@ class TestInMemory:
             with pytest.raises(InvalidOption, match="items"):
                 Items.from_items(items, PageParams(1, 20, (), None, ()))  # type: ignore[arg-type]
 
-    def test_cursors_need_a_key(self) -> None:
-        with pytest.raises(InvalidOption, match="tell items apart"):
+    def test_cursors_of_lists_require_unique_fields(self) -> None:
+        with pytest.raises(InvalidOption, match="identify an item"):
             Walk.from_items(self.ROWS, Walk.parse(""))
 
 
@@ -559,7 +565,7 @@ class TestOptions:
             ({"model": ItemOut}, "model"),
         ],
     )
-    def test_what_cannot_be_kept_is_refused_at_once(
+    def test_a_wrong_option_is_rejected_at_start_up(
         self, options: dict[str, Any], named: str
     ) -> None:
         with pytest.raises(InvalidOption) as caught:
@@ -570,16 +576,16 @@ class TestOptions:
         with pytest.raises(InvalidOption, match="plain fields"):
             Paginator(PostOut, model=Post, sort=("author",))
 
-    def test_a_key_says_no_direction(self) -> None:
-        with pytest.raises(InvalidOption, match="no descending=: the client chooses"):
+    def test_a_sort_key_with_a_direction_is_rejected(self) -> None:
+        with pytest.raises(InvalidOption, match="without descending=: the client chooses"):
             Paginator(ItemOut, model=Item, sort=(SortKey("grade", descending=True),))
 
     @pytest.mark.parametrize("count", [False, None])
-    def test_not_to_count_has_a_name(self, count: Any) -> None:
+    def test_count_false_is_rejected(self, count: Any) -> None:
         with pytest.raises(InvalidOption, match=f"count={count}: must be 'none' to not count"):
             Paginator(ItemOut, model=Item, count=count)
 
-    def test_a_key_says_where_nulls_stand(self, session: Session) -> None:
+    def test_a_sort_key_declares_where_nulls_are_sorted(self, session: Session) -> None:
         first = Paginator(
             ItemOut, model=Item, sort=(SortKey("grade", nulls="first"),), advise=False
         )
@@ -589,15 +595,15 @@ class TestOptions:
         found = page(session, "sort=-grade&limit=100", first, statement)
         assert [row["grade"] for row in found.data[:nulls]] == [None] * nulls
 
-    def test_only_this_kind_of_entity(self, sqlite: Session) -> None:
+    def test_a_select_of_another_class_is_rejected(self, sqlite: Session) -> None:
         with pytest.raises(InvalidOption, match="a select of Item alone"):
             page(sqlite, "", statement=select(Post))
 
-    def test_limits_are_ours(self, sqlite: Session) -> None:
+    def test_a_select_with_a_limit_is_rejected(self, sqlite: Session) -> None:
         with pytest.raises(InvalidOption, match="LIMIT"):
             page(sqlite, "", statement=EVERY.limit(5))
 
-    def test_text_is_a_filter_like_any(self, sqlite: Session) -> None:
+    def test_a_filter_may_be_text(self, sqlite: Session) -> None:
         one = EVERY.where(text("dataset = :n").bindparams(n=0))
         two = EVERY.where(text("dataset = :n").bindparams(n=1))
         token = stretch(sqlite, "limit=5", statement=one).next_cursor

@@ -29,15 +29,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import registry
 
-from hasten.fields._sql.running import Step, T
+from hasten._coroutines import run_without_loop
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.selects import Selection
+from hasten._sqlalchemy.sort_columns import SortColumns
+from hasten.pagination._counts import Capped, Count
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.counting import count, estimate
+from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.keyset import layout
-from hasten.pagination._sql.paging import from_end, page
-from hasten.pagination._sql.reading import Selection, read, resolve
-from hasten.pagination._sql.running import Statements, Steps, numbered, run, stretch, total_of
+from hasten.pagination._sql.offset_select import from_end, page
+from hasten.pagination._sql.page_statements import PageStatements
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination import costs
 from tests.pagination.databases import url
+from tests.pagination.slices import Fetch, T, fetch
 
 ROWS: Final = 200_000
 DEEP: Final = 100_000
@@ -120,7 +126,7 @@ def postgres() -> Iterator[Connection]:
         fill = FILL.format(
             made="timestamp '2026-01-01' + n * 7919 % 199999 * interval '1 second'",
             body="repeat(md5(n::text), 12)",
-            # Without an order in the heap that would favour some order of reading.
+            # Without an order in the heap that would favour some order of analyzed.
             numbers=f"generate_series(1, {ROWS}) AS n ORDER BY md5(n::text)",
         )
         connection.execute(text(fill))
@@ -170,18 +176,26 @@ def work(
     return spent()
 
 
-def cost(connection: Connection, steps: Steps[T]) -> tuple[int, T]:
-    """What all steps cost together, and what they come to."""
+def cost(
+    connection: Connection,
+    function: Fetch[T],
+    analyzed: AnalyzedSelect,
+    keys: SortColumns,
+    *arguments: object,
+    **options: object,
+) -> tuple[int, T]:
+    """What all statements of a slice cost together, and the slice."""
     measure = buffers if connection.dialect.name == "postgresql" else work
     total = 0
-    try:
-        step = next(steps)
-        while True:
-            assert isinstance(step, Step)
-            total += measure(connection, *step)
-            step = steps.send(connection.execute(*step))
-    except StopIteration as end:
-        return total, end.value
+
+    async def execute(statement: Executable, parameters: Mapping[str, Any]) -> Any:
+        nonlocal total
+        total += measure(connection, statement, parameters)
+        return connection.execute(statement, parameters)
+
+    statements = PageStatements(analyzed, keys)
+    found = run_without_loop(function(statements, execute, *arguments, **options))
+    return total, found
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -201,8 +215,8 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
     kind: str,
 ) -> None:
     dialect = connection.dialect.name
-    reading, of_columns = read(SELECTS[kind]), read(SELECTS["columns"])
-    keys = resolve(reading, order, COLUMNS)
+    analyzed, of_columns = analyze(SELECTS[kind]), analyze(SELECTS["columns"])
+    keys = resolve_order(analyzed, order, COLUMNS)
     spent = []
     for depth in (30 if backwards else 10, DEEP):
         found = page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
@@ -210,9 +224,13 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
         position = [row[place] for place in layout(of_columns, keys)]
         total, stretched = cost(
             connection,
-            stretch(
-                Statements(reading, keys), position, limit=20, dialect=dialect, backwards=backwards
-            ),
+            fetch_keyset_slice,
+            analyzed,
+            keys,
+            position,
+            limit=20,
+            dialect=dialect,
+            backwards=backwards,
         )
         assert len(stretched.rows) == 20
         spent.append(total)
@@ -245,14 +263,18 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
     connection: Connection, order: Order, at: dict[str, object], backwards: bool, kind: str
 ) -> None:
     dialect = connection.dialect.name
-    reading = read(SELECTS[kind])
-    keys = resolve(reading, order, COLUMNS)
+    analyzed = analyze(SELECTS[kind])
+    keys = resolve_order(analyzed, order, COLUMNS)
     position = [at[key.column.name] for key in keys]
     total, stretched = cost(
         connection,
-        stretch(
-            Statements(reading, keys), position, limit=20, dialect=dialect, backwards=backwards
-        ),
+        fetch_keyset_slice,
+        analyzed,
+        keys,
+        position,
+        limit=20,
+        dialect=dialect,
+        backwards=backwards,
     )
     print(f"{dialect}: border, {kind}, {backwards}, {at}: {total}")
     assert len(stretched.rows) == 20
@@ -260,7 +282,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
 
 
 @pytest.mark.parametrize("descending", [True, False])
-def test_rows_that_come_unevenly_are_found_in_the_index(
+def test_unevenly_spread_rows_are_found_in_the_index(
     postgres: Connection, descending: bool
 ) -> None:
     """Half of the rows are of the range: a few at the start of the table, the others at its end."""
@@ -282,11 +304,11 @@ def test_rows_that_come_unevenly_are_found_in_the_index(
         status = uneven.c.status
         Index("uneven_index", status.desc() if descending else status, uneven.c.id).create(postgres)
         postgres.execute(text("VACUUM ANALYZE uneven"))
-        reading = read(select(uneven))
+        analyzed = analyze(select(uneven))
         by_status = SortKey("status", descending=True, nulls="first")
-        keys = resolve(reading, (by_status, SortKey("id")), dict(uneven.c.items()))
+        keys = resolve_order(analyzed, (by_status, SortKey("id")), dict(uneven.c.items()))
         total, stretched = cost(
-            postgres, stretch(Statements(reading, keys), ["x", 90], limit=20, dialect="postgresql")
+            postgres, fetch_keyset_slice, analyzed, keys, ["x", 90], limit=20, dialect="postgresql"
         )
         assert len(stretched.rows) == 20
         assert total <= 20
@@ -297,11 +319,11 @@ def test_rows_that_come_unevenly_are_found_in_the_index(
 @pytest.mark.parametrize("kind", SELECTS)
 def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str) -> None:
     dialect = connection.dialect.name
-    reading = read(SELECTS[kind])
-    keys = resolve(reading, (SortKey("made", descending=True),), COLUMNS)
+    analyzed = analyze(SELECTS[kind])
+    keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
 
     def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
-        statement = page(reading, keys, limit=20, offset=offset, dialect=dialect, defer=defer)
+        statement = page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=defer)
         measure = buffers if dialect == "postgresql" else work
         return measure(connection, statement), list(connection.execute(statement))
 
@@ -315,14 +337,14 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str
 @pytest.mark.parametrize("kind", SELECTS)
 def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: str) -> None:
     dialect = connection.dialect.name
-    reading = read(SELECTS[kind])
-    keys = resolve(reading, (SortKey("made", descending=True),), COLUMNS)
+    analyzed = analyze(SELECTS[kind])
+    keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
     offset = ROWS - 30
     assert from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
     backward = tuple(key.reversed(dialect) for key in keys)
-    statement = page(reading, backward, limit=20, offset=10, dialect=dialect, defer=False)
+    statement = page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
     spent = (buffers if dialect == "postgresql" else work)(connection, statement)
-    forward = page(reading, keys, limit=20, offset=offset, dialect=dialect, defer=True)
+    forward = page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=True)
     print(f"{dialect}: {kind}, tail: {spent}")
     rows, reverse = connection.execute(forward).all(), connection.execute(statement).all()
     assert rows == reverse[::-1]
@@ -336,27 +358,27 @@ def test_a_page_past_the_end_is_not_searched_for(
 ) -> None:
     """A page and its total cost little more than the total; past the end, no more at all."""
     dialect = connection.dialect.name
-    reading = read(SELECTS[kind])
-    keys = resolve(reading, (SortKey("made", descending=True),), COLUMNS)
+    analyzed = analyze(SELECTS[kind])
+    keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
     measure = buffers if dialect == "postgresql" else work
-    alone = measure(connection, count(reading))
+    alone = measure(connection, count(analyzed))
     total, found = cost(
-        connection, numbered(Statements(reading, keys), limit=20, offset=offset, dialect=dialect)
+        connection, fetch_offset_slice, analyzed, keys, limit=20, offset=offset, dialect=dialect
     )
     print(f"{dialect}: {kind}, page and total at {offset}: {total}, total alone {alone}")
-    assert (found.total, found.relation) == (ROWS, "eq")
+    assert found.count == Count(ROWS)
     assert len(found.rows) == (20 if offset < ROWS else 0)
     assert total - alone <= (0 if offset >= ROWS else {"postgresql": 1000, "sqlite": 6000}[dialect])
 
 
 def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: Connection) -> None:
-    reading = read(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
-    keys = resolve(reading, (SortKey("id"),), COLUMNS)
-    alone = buffers(postgres, count(reading))
+    analyzed = analyze(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
+    keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
+    alone = buffers(postgres, count(analyzed))
     total, found = cost(
-        postgres, numbered(Statements(reading, keys), limit=20, offset=900, dialect="postgresql")
+        postgres, fetch_offset_slice, analyzed, keys, limit=20, offset=900, dialect="postgresql"
     )
-    assert (found.rows, found.total) == ([], 200)
+    assert (found.rows, found.count) == ([], Count(200))
     assert total <= alone + 5
 
 
@@ -365,7 +387,7 @@ def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: Con
     measure = buffers if connection.dialect.name == "postgresql" else work
     for statement in (select(wide), select(wide).where(wide.c.status == "live")):
         exact, capped, less = (
-            measure(connection, count(read(statement), cap=cap, dialect=connection.dialect.name))
+            measure(connection, count(analyze(statement), cap=cap, dialect=connection.dialect.name))
             for cap in (None, 1_000, 100)
         )
         print(f"{connection.dialect.name}: exact {exact}, capped {capped} and {less}")
@@ -379,50 +401,44 @@ def test_a_table_that_has_grown_costs_no_more(connection: Connection) -> None:
     spent = {}
     for size in (20_000, ROWS):
         # What a table of this size would have: the rest of it is behind the end of the index range.
-        reading = read(select(wide).where(wide.c.id <= size, wide.c.id > 0))
-        keys = resolve(reading, (SortKey("id"),), COLUMNS)
+        analyzed = analyze(select(wide).where(wide.c.id <= size, wide.c.id > 0))
+        keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
         total, found = cost(
             connection,
-            numbered(
-                Statements(reading, keys),
-                limit=20,
-                offset=40,
-                dialect=dialect,
-                count="capped",
-                cap=1_000,
-            ),
+            fetch_offset_slice,
+            analyzed,
+            keys,
+            limit=20,
+            offset=40,
+            dialect=dialect,
+            count=Capped(1_000),
         )
-        assert (found.total, found.relation, len(found.rows)) == (1_000, "gte", 20)
+        assert (found.count, len(found.rows)) == (Count(1_000, "gte"), 20)
         spent[size] = total
     print(f"{dialect}: capped at 1,000: {spent}")
     assert spent[ROWS] <= 1.1 * spent[20_000]
 
 
 def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: Connection) -> None:
-    of = Statements(read(select(Wide)), ())
-    whole = run(postgres, total_of(of, dialect="postgresql", count="estimated"))
-    assert whole == (ROWS, "estimate")
-    filtered = Statements(read(select(Wide).where(wide.c.status == "live")), ())
-    total, relation = run(postgres, total_of(filtered, dialect="postgresql", count="estimated"))
-    assert relation == "estimate"
-    assert total == pytest.approx(ROWS / 3, rel=0.1)
-    assert "pg_class" in str(estimate(read(select(Wide))))
+    whole = fetch(
+        postgres, fetch_count, analyze(select(Wide)), (), dialect="postgresql", count="estimated"
+    )
+    assert whole == Count(ROWS, "estimate")
+    filtered = analyze(select(Wide).where(wide.c.status == "live"))
+    some = fetch(postgres, fetch_count, filtered, (), dialect="postgresql", count="estimated")
+    assert some.relation == "estimate"
+    assert some.total == pytest.approx(ROWS / 3, rel=0.1)
+    assert "pg_class" in str(estimate(analyze(select(Wide))))
 
 
 def test_a_table_that_was_never_analyzed_is_counted(postgres: Connection) -> None:
-    """Up to the cap, if there is one: nobody asked for more than a guess."""
     fresh = Table("Fresh", MetaData(), Column("id", Integer, primary_key=True))
     fresh.create(postgres)
     try:
         postgres.execute(fresh.insert(), [{"id": number} for number in range(30)])
-        fresh_rows = Statements(read(select(fresh)), ())
-        assert run(
-            postgres, total_of(fresh_rows, dialect="postgresql", count="estimated", cap=10)
-        ) == (10, "gte")
-        assert run(postgres, total_of(fresh_rows, dialect="postgresql", count="estimated")) == (
-            30,
-            "eq",
-        )
+        rows = analyze(select(fresh))
+        found = fetch(postgres, fetch_count, rows, (), dialect="postgresql", count="estimated")
+        assert found == Count(30)
     finally:
         fresh.drop(postgres)
 

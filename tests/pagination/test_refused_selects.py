@@ -1,4 +1,4 @@
-"""Selects that no page can be made of, and what to do instead."""
+"""Selects that cannot be paged, and the remedies in their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from hasten.errors import InvalidOption
 from hasten.pagination import Paginator
 from tests.pagination.databases import Author, url
-from tests.pagination.test_reading import distinct_on
+from tests.pagination.test_select_analysis import distinct_on
 
 SECRET = "a secret of more than 16 bytes"
 
@@ -25,7 +25,7 @@ class AuthorOut(BaseModel):
 
 @pytest.mark.parametrize("count", ["exact", "none"])
 @pytest.mark.parametrize("query", ["", "page=300&limit=100", "cursor="])
-def test_rows_are_not_locked(count: Literal["exact", "none"], query: str) -> None:
+def test_a_select_that_locks_rows_is_rejected(count: Literal["exact", "none"], query: str) -> None:
     pages = Paginator(
         AuthorOut, model=Author, count=count, mode="both", secret=SECRET, advise=False
     )
@@ -36,7 +36,7 @@ def test_rows_are_not_locked(count: Literal["exact", "none"], query: str) -> Non
         pages.sync.page(session, statement, pages.parse(query))
 
 
-def test_no_remedy_is_an_option_that_is_refused_in_turn() -> None:
+def test_remedies_name_existing_options_only() -> None:
     pages = Paginator(AuthorOut, model=Author, advise=False)
     statement = select(Author).group_by(Author.name)
     words = "GROUP BY without the primary key"
@@ -48,7 +48,7 @@ def test_no_remedy_is_an_option_that_is_refused_in_turn() -> None:
     assert "key=" not in str(refused.value)
 
 
-def test_distinct_on_is_paged_through_as_an_alias() -> None:
+def test_distinct_on_can_be_paged_as_an_alias() -> None:
     pages = Paginator(AuthorOut, model=Author, mode="both", secret=SECRET, advise=False)
     statement = distinct_on(select(Author).where(Author.id < 0), Author.name).order_by(Author.name)
     engine = create_engine(url("postgresql", 0), poolclass=NullPool)

@@ -1,4 +1,4 @@
-"""Pages of lists and of anything else that can be asked for a window of items."""
+"""Pages of lists and of other sources of items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_serializer
 
-from hasten.errors import InvalidOption, InvalidParameter
+from hasten.errors import InvalidOption, InvalidParameter, UsageError
 from hasten.fields import FieldSelector, Partial
 from hasten.pagination import Capped, Count, CursorPage, Page, Paginator, SortKey, Window
 
@@ -94,7 +94,7 @@ class TestLists:
         with pytest.raises(InvalidParameter, match="secret"):
             books.parse("fields=secret")
 
-    def test_one_item(self) -> None:
+    def test_a_row_of_one_item(self) -> None:
         fields = FieldSelector(BookOut, default=("id",))
         assert fields.from_item(Book(7), fields.parse("")) == {"id": 7}
         assert fields.from_item(Book(7), fields.parse("fields=published")) == {
@@ -204,9 +204,9 @@ class TestLists:
             Paginator(BookOut, **options)
         assert caught.value.option == named
 
-    async def test_there_is_nothing_to_select_from(self) -> None:
+    async def test_a_paginator_without_a_model_rejects_selects(self) -> None:
         books = Paginator(BookOut)
-        with pytest.raises(InvalidOption, match="mapped class"):
+        with pytest.raises(UsageError, match="without model= cannot read pages of a select"):
             await books.page(None, None, books.parse(""))  # type: ignore[arg-type]
 
     def test_no_database_library_is_loaded(self) -> None:
@@ -290,7 +290,7 @@ class TestSources:
         (window,) = source.asked
         assert (window.limit, window.offset, window.after) == (11, 10, None)
 
-    async def test_by_cursor_there_and_back(self) -> None:
+    async def test_pages_by_cursor_forwards_and_backwards(self) -> None:
         letters = Paginator(LetterOut, unique=("id",), mode="cursor", secret=SECRET)
         source = Letters()
         first = await letters.from_source(source, letters.parse("limit=20"))
@@ -314,7 +314,7 @@ class TestSources:
             (3, "exact", Count(11)),
         ],
     )
-    async def test_counts(self, total: Any, count: Any, expected: Count) -> None:
+    async def test_totals_of_sources(self, total: Any, count: Any, expected: Count) -> None:
         letters = Paginator(LetterOut, unique=("id",), count=count)
         found = await letters.from_source(Letters(total), letters.parse("limit=10"))
         assert isinstance(found, Page)

@@ -1,4 +1,4 @@
-"""What is planned is kept, and no request ever meets the values of another one."""
+"""Plans are kept, and no request gets the values of another one."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import StaticPool
 
+from hasten._sqlalchemy.execution import blocking
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
-from hasten.pagination._sql import paging
+from hasten.pagination._sql import offset_select
 from tests.effort import effort
 from tests.pagination.databases import (
     DATABASES,
@@ -220,7 +221,7 @@ def database(request: pytest.FixtureRequest) -> str:
 def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
     if name == "deep":
-        monkeypatch.setattr(paging, "DEFER_FROM", 0)
+        monkeypatch.setattr(offset_select, "DEFER_FROM", 0)
     return name
 
 
@@ -234,7 +235,7 @@ def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     limit=st.integers(1, 30),
     data=st.data(),
 )
-def test_a_page_is_of_the_values_of_its_request(
+def test_a_page_uses_the_values_of_its_request(
     database: str,
     mode: str,
     entity: Entity,
@@ -270,7 +271,7 @@ def test_a_page_is_of_the_values_of_its_request(
     sort=st.sampled_from(["id", "-id", "grade", "-grade,label", "label,-grade"]),
     limit=st.integers(1, 30),
 )
-def test_walks_of_several_tenants_in_turn_do_not_meet(
+def test_alternating_walks_of_tenants_do_not_mix(
     database: str,
     entity: Entity,
     filters: list[str],
@@ -309,7 +310,7 @@ def test_walks_of_several_tenants_in_turn_do_not_meet(
     requests=requests,
     limit=st.integers(1, 30),
 )
-def test_the_same_on_drivers_that_wait(
+def test_alternating_requests_on_asynchronous_drivers(
     database: str,
     count: Any,
     entity: Entity,
@@ -341,14 +342,18 @@ def test_the_same_on_drivers_that_wait(
 
 @pytest.mark.parametrize("entity", ENTITIES)
 @pytest.mark.parametrize("name", sorted(set(FILTERS) - set(OF_CLASS) - {"called"}))
-def test_what_can_be_kept_is_planned_once(database: str, entity: Entity, name: str) -> None:
+def test_selects_of_one_structure_are_planned_once(
+    database: str, entity: Entity, name: str
+) -> None:
     assert asked_of_three(database, entity, name) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("name", "hits", "misses"), [("text", 2, 1), ("lambda", 2, 1), ("called", 0, 0)]
 )
-def test_what_is_hidden_is_planned_anew(database: str, name: str, hits: int, misses: int) -> None:
+def test_selects_with_hidden_values_are_planned_each_time(
+    database: str, name: str, hits: int, misses: int
+) -> None:
     """That the lambda hides its values is kept, too."""
     assert asked_of_three(database, of_class, name) == (hits, misses)
 
@@ -362,14 +367,14 @@ def asked_of_three(database: str, entity: Entity, name: str) -> tuple[int, int]:
             statement = made(entity, [name], "none", v | {"tenant": tenant})
             found = pages.sync.page(session, statement, pages.parse(""))
             assert found.total == len(everything(session, statement))
-    kept = pages._plans._outlines._by_structure.cache_info()
+    kept = pages._planner._plans._by_structure.cache_info()
     return kept.hits, kept.misses
 
 
 class TestTexts:
     """To the driver, and to the database, a statement is the same from page to page."""
 
-    def test_of_pages(self, database: str) -> None:
+    def test_pages_have_one_statement_text(self, database: str) -> None:
         pages = paginate()
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
             for tenant in (0, 1, 2):
@@ -382,7 +387,9 @@ class TestTexts:
         assert len(set(seen)) == 1
 
     @pytest.mark.parametrize(("sort", "texts"), [("id", 2), ("-grade", 5)])
-    def test_of_walks(self, database: str, sort: str, texts: int) -> None:
+    def test_pages_by_cursor_have_one_statement_text(
+        self, database: str, sort: str, texts: int
+    ) -> None:
         """One from the start; then one, or those for a position with and without NULL."""
         pages = paginate()
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
@@ -399,7 +406,7 @@ class TestTexts:
 class TestFallbacks:
     """What is not usual is planned anew, and right."""
 
-    def test_objects_are_compared_by_what_they_are_when_it_is_executed(self) -> None:
+    def test_objects_are_compared_by_their_key_at_execution(self) -> None:
         """The session flushes first: before, a new object has no id."""
         posts: Any = Paginator(PostOut, model=Post)
         with Session(engine("sqlite")) as session:
@@ -425,7 +432,7 @@ class TestFallbacks:
         "whose", [bindparam("whose"), bindparam("whose", 1)], ids=["without a value", "with one"]
     )
     @pytest.mark.parametrize("is_inside", [False, True])
-    def test_params_set_values(self, database: str, whose: Any, is_inside: bool) -> None:
+    def test_values_of_params(self, database: str, whose: Any, is_inside: bool) -> None:
         pages = paginate()
         with Session(engine(database)) as session:
             for tenant in (0, 1, 2, 0):
@@ -447,7 +454,7 @@ class TestFallbacks:
                 found = posts.sync.page(session, statement, posts.parse("limit=100"))
                 assert [row["id"] for row in found.data] == wanted != []
 
-    def test_loader_options_may_hold_values_too(self, database: str) -> None:
+    def test_values_in_loader_options(self, database: str) -> None:
         posts: Any = Paginator(PostOut, model=Post)
         with Session(engine(database)) as session:
             for name in ("red", "green"):
@@ -455,7 +462,7 @@ class TestFallbacks:
                 found = posts.sync.page(session, select(Post).options(option), posts.parse(""))
                 assert found.total == 40
 
-    def test_an_error_is_said_in_the_words_of_the_select(self) -> None:
+    def test_an_error_names_the_select_of_the_request(self) -> None:
         pages = paginate()
         with Session(engine("sqlite")) as session:
             for _ in range(2):
@@ -471,7 +478,7 @@ class OfTenant(UserDefinedOption):
 class TestWhatIsNotInTheKey:
     """SQLAlchemy keeps no compiled form by it, so neither may we."""
 
-    def test_options_for_listeners(self, database: str) -> None:
+    def test_options_for_listeners_are_kept(self, database: str) -> None:
         pages = paginate()
         with Session(engine(database)) as session:
 
@@ -489,7 +496,7 @@ class TestWhatIsNotInTheKey:
                     assert {row["dataset"] for row in found.data} == {tenant}
                 assert pages.sync.page(session, statement, pages.parse("")).total == 60
 
-    def test_criteria_beside_a_listener_of_its_own(self, database: str) -> None:
+    def test_loader_criteria_and_listeners_both_apply(self, database: str) -> None:
         """A listener adds, to every select, what only this request knows."""
         pages = paginate()
         whose = 0
@@ -505,7 +512,7 @@ class TestWhatIsNotInTheKey:
                     found = pages.sync.page(session, select(Item), pages.parse(query))
                     assert {row["dataset"] for row in found.data} == {whose}
 
-    def test_another_schema_for_each_tenant(self) -> None:
+    def test_each_tenant_has_its_schema(self) -> None:
         pages = paginate()
         made = create_engine("sqlite://", poolclass=StaticPool)
         with made.connect() as connection:
@@ -541,7 +548,7 @@ class TestWhatIsNotInTheKey:
                 pages.sync.page(session, two, q)
 
 
-def test_what_is_executed_has_the_values_of_its_request_by_name_alone(database: str) -> None:
+def test_executed_statements_contain_no_values(database: str) -> None:
     """No parameter of a kept statement has a value: one that is not given is an error."""
     pages = paginate()
     executed: list[Any] = []
@@ -574,13 +581,13 @@ def test_at_most_256_plans_are_kept() -> None:
             while number:
                 number, place = divmod(number, 3)  # noqa: PLW2901
                 statement = statement.where(names[place](Item, v))
-            pages._plans.of(statement, pages.fields.allowed.default, ())
-        assert pages._plans.count == 256
+            pages._planner.query(blocking(session), statement, pages.fields.allowed.default, ())
+        assert pages._planner.count == 256
         found = pages.sync.page(session, select(Item), pages.parse(""))
-        assert (found.total, pages._plans.count) == (180, 256)
+        assert (found.total, pages._planner.count) == (180, 256)
 
 
-def test_threads_share_what_is_kept(database: str) -> None:
+def test_threads_share_plans(database: str) -> None:
     pages = paginate()
 
     def ask(tenant: int) -> set[int]:
@@ -595,7 +602,7 @@ def test_threads_share_what_is_kept(database: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         tenants = [number % 3 for number in range(60)]
         assert list(pool.map(ask, tenants)) == [{tenant} for tenant in tenants]
-    assert pages._plans.count == 1
+    assert pages._planner.count == 1
 
 
 asking: Final = ContextVar("asking", default=0)
@@ -639,7 +646,7 @@ class ToldOut(BaseModel):
     rank: int
 
 
-def test_hybrids_look_at_who_is_asking() -> None:
+def test_hybrids_may_depend_on_the_request() -> None:
     """Their values, and their form, are those of the moment: in rows, in orders, in fields."""
     pages: Any = Paginator(ToldOut, model=Told, sort=("mine", "rank"), advise=False)
     cursors: Any = Paginator(

@@ -1,4 +1,4 @@
-"""Values of every type that has an order come back from a row to stand in the next statement."""
+"""The next statement gets the values of a row unchanged, for every type that has an order."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from hasten._sqlalchemy.analysis import analyze
 from hasten.pagination._order import SortKey
-from hasten.pagination._sql.reading import read, resolve
-from hasten.pagination._sql.running import Statements, Stretch, run, run_async, stretch
+from hasten.pagination._slices import KeysetSlice
+from hasten.pagination._sql.fetching import fetch_keyset_slice
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import DATABASES, async_engine, engine
+from tests.pagination.slices import fetch, fetch_async
 
 
 class Colour(enum.Enum):
@@ -107,35 +110,45 @@ async def test_a_walk_continues_after_a_value_of_any_type(
     database: str, column: str, descending: bool
 ) -> None:
     """Row values and ranges, by both drivers."""
-    reading = read(select(table.c.id))
+    analyzed = analyze(select(table.c.id))
     columns = dict(table.c.items())
     for order in (
         (SortKey(column, descending),),
         (SortKey(column, descending), SortKey("id", not descending)),
     ):
-        keys = resolve(reading, order, columns)
+        keys = resolve_order(analyzed, order, columns)
         with engine(database).connect() as connection:
-            whole = run(
-                connection, stretch(Statements(reading, keys), None, limit=99, dialect=database)
+            whole = fetch(
+                connection, fetch_keyset_slice, analyzed, keys, None, limit=99, dialect=database
             ).rows
-            page = Stretch([], has_more=True, first=None, last=None)
+            page = KeysetSlice([], has_more=True, first=None, last=None)
             seen: list[int] = []
             while page.has_more:
-                page = run(
+                page = fetch(
                     connection,
-                    stretch(Statements(reading, keys), page.last, limit=1, dialect=database),
+                    fetch_keyset_slice,
+                    analyzed,
+                    keys,
+                    page.last,
+                    limit=1,
+                    dialect=database,
                 )
                 seen += page.rows
         assert len(whole) == ROWS
         assert seen == whole
         with async_engine(database) as made:
             async with made.connect() as awaited:
-                page = Stretch([], has_more=True, first=None, last=None)
+                page = KeysetSlice([], has_more=True, first=None, last=None)
                 seen = []
                 while page.has_more:
-                    page = await run_async(
+                    page = await fetch_async(
                         awaited,
-                        stretch(Statements(reading, keys), page.last, limit=4, dialect=database),
+                        fetch_keyset_slice,
+                        analyzed,
+                        keys,
+                        page.last,
+                        limit=4,
+                        dialect=database,
                     )
                     seen += page.rows
         assert seen == whole

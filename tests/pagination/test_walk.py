@@ -1,4 +1,4 @@
-"""A walk by position sees what one full read in the same order would, whatever the order."""
+"""Pages by position return the same rows as a full read, in any order."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.selects import Selection
+from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.errors import InvalidOption
 from hasten.pagination._order import Order, SortKey
+from hasten.pagination._slices import KeysetSlice
+from hasten.pagination._sql.fetching import fetch_keyset_slice
 from hasten.pagination._sql.keyset import after
-from hasten.pagination._sql.reading import Reading, Selection, SortColumns, read, resolve
-from hasten.pagination._sql.running import Statements, Stretch, run, run_async, stretch
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
+from tests.pagination.slices import fetch, fetch_async
 
 COLUMNS: Final = {
     name: getattr(Item, name) for name in ("id", "grade", "label", "weight", "state", "made")
@@ -80,9 +85,9 @@ def everything(connection: Connection, dataset: int) -> list[Any]:
     return list(connection.execute(select(*COLUMNS.values()).where(Item.dataset == dataset)))
 
 
-def plan(statement: Selection, order: Order) -> tuple[Reading, SortColumns]:
-    reading = read(statement)
-    return reading, resolve(reading, order, COLUMNS)
+def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumns]:
+    analyzed = analyze(statement)
+    return analyzed, resolve_order(analyzed, order, COLUMNS)
 
 
 def ids(rows: list[Any]) -> list[int]:
@@ -111,19 +116,15 @@ def test_a_walk_equals_a_full_read_in_both_directions(
     dataset: int,
     limit: int,
 ) -> None:
-    reading, keys = plan(select_items(dataset), order)
+    analyzed, keys = plan(select_items(dataset), order)
     with Session(engine(database)) as session:
         wanted = expected(everything(session.connection(), dataset), order)
         for backwards in (False, True):
             pages = []
             position, has_more = None, True
             while has_more:
-                page = run(
-                    session,
-                    stretch(Statements(reading, keys), position,
-                        limit=limit, dialect=database, backwards=backwards,
-                    ),
-                )  # fmt: skip
+                page = fetch(session, fetch_keyset_slice, analyzed, keys, position,
+                        limit=limit, dialect=database, backwards=backwards)  # fmt: skip
                 assert len(page.rows) == limit or not page.has_more
                 pages.append(ids(page.rows))
                 position, has_more = (page.first if backwards else page.last), page.has_more
@@ -139,17 +140,20 @@ def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
     database: str, order: Order, dataset: int, limit: int
 ) -> None:
     async def walk() -> None:
-        reading, keys = plan(of_columns(dataset), order)
+        analyzed, keys = plan(of_columns(dataset), order)
         with async_engine(database) as made:
             async with AsyncSession(made) as session:
                 seen: list[int] = []
-                page = Stretch([], has_more=True, first=None, last=None)
+                page = KeysetSlice([], has_more=True, first=None, last=None)
                 while page.has_more:
-                    page = await run_async(
+                    page = await fetch_async(
                         session,
-                        stretch(
-                            Statements(reading, keys), page.last, limit=limit, dialect=database
-                        ),
+                        fetch_keyset_slice,
+                        analyzed,
+                        keys,
+                        page.last,
+                        limit=limit,
+                        dialect=database,
                     )
                     seen += ids(page.rows)
         with engine(database).connect() as connection:
@@ -161,30 +165,35 @@ def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
 @pytest.mark.parametrize("database", DATABASES)
 @effort(15)
 @given(order=orders, dataset=datasets, limit=limits, data=st.data())
-def test_the_page_before_a_page_is_the_one_that_preceded_it(
+def test_the_previous_page_of_the_next_page_is_the_page(
     database: str, order: Order, dataset: int, limit: int, data: st.DataObject
 ) -> None:
-    reading, keys = plan(of_columns(dataset), order)
+    analyzed, keys = plan(of_columns(dataset), order)
     with engine(database).connect() as connection:
-        page = run(
-            connection, stretch(Statements(reading, keys), None, limit=limit, dialect=database)
+        page = fetch(
+            connection, fetch_keyset_slice, analyzed, keys, None, limit=limit, dialect=database
         )
         for _ in range(data.draw(st.integers(0, 3))):
             if not page.has_more:
                 break
-            following = run(
+            following = fetch(
                 connection,
-                stretch(Statements(reading, keys), page.last, limit=limit, dialect=database),
+                fetch_keyset_slice,
+                analyzed,
+                keys,
+                page.last,
+                limit=limit,
+                dialect=database,
             )
-            back = run(
+            back = fetch(
                 connection,
-                stretch(
-                    Statements(reading, keys),
-                    following.first,
-                    limit=limit,
-                    dialect=database,
-                    backwards=True,
-                ),
+                fetch_keyset_slice,
+                analyzed,
+                keys,
+                following.first,
+                limit=limit,
+                dialect=database,
+                backwards=True,
             )
             assert back.rows == page.rows
             assert (back.first, back.last) == (page.first, page.last)
@@ -192,50 +201,56 @@ def test_the_page_before_a_page_is_the_one_that_preceded_it(
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_no_page_precedes_the_first_or_follows_the_last(database: str) -> None:
-    reading, keys = plan(of_columns(0), (SortKey("made"),))
+def test_there_is_no_page_before_the_first_or_after_the_last(database: str) -> None:
+    analyzed, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
-        first = run(
-            connection, stretch(Statements(reading, keys), None, limit=10, dialect=database)
+        first = fetch(
+            connection, fetch_keyset_slice, analyzed, keys, None, limit=10, dialect=database
         )
-        last = run(
+        last = fetch(
             connection,
-            stretch(Statements(reading, keys), None, limit=10, dialect=database, backwards=True),
+            fetch_keyset_slice,
+            analyzed,
+            keys,
+            None,
+            limit=10,
+            dialect=database,
+            backwards=True,
         )
         for position, backwards in ((first.first, True), (last.last, False)):
-            beyond = run(
+            beyond = fetch(
                 connection,
-                stretch(
-                    Statements(reading, keys),
-                    position,
-                    limit=10,
-                    dialect=database,
-                    backwards=backwards,
-                ),
+                fetch_keyset_slice,
+                analyzed,
+                keys,
+                position,
+                limit=10,
+                dialect=database,
+                backwards=backwards,
             )
-            assert beyond == Stretch([], has_more=False, first=None, last=None)
+            assert beyond == KeysetSlice([], has_more=False, first=None, last=None)
 
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_full_last_page_has_no_next_page(database: str, backwards: bool) -> None:
-    reading, keys = plan(of_columns(0), (SortKey("made"),))
+    analyzed, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
         for limit, has_more in ((59, True), (60, False), (61, False)):
-            page = run(
+            page = fetch(
                 connection,
-                stretch(
-                    Statements(reading, keys),
-                    None,
-                    limit=limit,
-                    dialect=database,
-                    backwards=backwards,
-                ),
+                fetch_keyset_slice,
+                analyzed,
+                keys,
+                None,
+                limit=limit,
+                dialect=database,
+                backwards=backwards,
             )
             assert (len(page.rows), page.has_more) == (min(limit, 60), has_more)
 
 
-def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
+def test_infinities_and_nan_are_sorted_as_in_postgresql() -> None:
     """SQLite stores NaN as NULL."""
     with Session(engine("postgresql")) as session:
         session.execute(
@@ -246,13 +261,18 @@ def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
             ],
         )
         statement = select(Item.id, Item.weight).where(Item.dataset == 9)
-        reading, keys = plan(statement, (SortKey("weight", descending=True), SortKey("id")))
+        analyzed, keys = plan(statement, (SortKey("weight", descending=True), SortKey("id")))
         seen: list[str] = []
-        page = Stretch([], has_more=True, first=None, last=None)
+        page = KeysetSlice([], has_more=True, first=None, last=None)
         while page.has_more:
-            page = run(
+            page = fetch(
                 session,
-                stretch(Statements(reading, keys), page.last, limit=1, dialect="postgresql"),
+                fetch_keyset_slice,
+                analyzed,
+                keys,
+                page.last,
+                limit=1,
+                dialect="postgresql",
             )
             seen += [f"{row.weight:g}" for row in page.rows]
         assert seen == ["nan", "nan", "nan", "inf", "1e+30", "0.1", "-inf"]
@@ -265,12 +285,12 @@ def test_infinities_and_nan_keep_the_order_of_postgresql() -> None:
 def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
     dialect: str, order: Order, data: st.DataObject
 ) -> None:
-    reading, keys = plan(of_columns(0), order)
+    analyzed, keys = plan(of_columns(0), order)
     values: list[object] = [
         data.draw(st.none()) if key.nullable and data.draw(st.booleans()) else 1 for key in keys
     ]
     for in_turn in (True, False):
-        statements = after(reading, keys, values, limit=5, dialect=dialect, in_turn=in_turn)
+        statements = after(analyzed, keys, values, limit=5, dialect=dialect, in_turn=in_turn)
         assert len(statements) <= (2 * len(keys) if in_turn else 1)
         for statement in statements:
             text = str(statement.compile())
@@ -280,9 +300,9 @@ def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
 
 def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
     def text(dialect: str, *order: SortKey) -> str:
-        reading, keys = plan(of_columns(0), order)
+        analyzed, keys = plan(of_columns(0), order)
         values = [1] * len(keys)
-        return " ".join(map(str, after(reading, keys, values, limit=5, dialect=dialect)))
+        return " ".join(map(str, after(analyzed, keys, values, limit=5, dialect=dialect)))
 
     made = SortKey("made", descending=True)
     assert "(items.made, items.id) < (" in text("postgresql", made)
@@ -293,12 +313,12 @@ def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
 
 def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
     def text(dialect: str, nulls: Any, *, descending: bool) -> str:
-        reading, keys = plan(
+        analyzed, keys = plan(
             of_columns(0), (SortKey("grade", descending, nulls=nulls), SortKey("id"))
         )
         # Behind a range of another key, so that the order of this one is left to the database.
         statement = after(
-            reading, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, in_turn=True
+            analyzed, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, in_turn=True
         )[-1]
         return str(statement).rpartition("ORDER BY ")[2].partition("\n")[0].replace("items.", "")
 
@@ -315,14 +335,19 @@ def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
 @given(order=orders, dataset=datasets, limit=limits)
 def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit: int) -> None:
     """SQLite is like MySQL in where it puts NULLs, and understands the emulation as well."""
-    reading, keys = plan(of_columns(dataset), order)
+    analyzed, keys = plan(of_columns(dataset), order)
     with engine("sqlite").connect() as connection:
-        page = Stretch([], has_more=True, first=None, last=None)
+        page = KeysetSlice([], has_more=True, first=None, last=None)
         seen: list[int] = []
         while page.has_more:
-            page = run(
+            page = fetch(
                 connection,
-                stretch(Statements(reading, keys), page.last, limit=limit, dialect="mysql"),
+                fetch_keyset_slice,
+                analyzed,
+                keys,
+                page.last,
+                limit=limit,
+                dialect="mysql",
             )
             seen += ids(page.rows)
         assert seen == expected(everything(connection, dataset), order)
@@ -330,28 +355,28 @@ def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit
 
 class TestPositions:
     def test_a_position_has_one_value_per_key(self) -> None:
-        reading, keys = plan(of_columns(0), (SortKey("made"),))
+        analyzed, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(ValueError, match=r"position=\[1\]: must be 2 values, one per key"):
-            after(reading, keys, [1], limit=5, dialect="sqlite")
+            after(analyzed, keys, [1], limit=5, dialect="sqlite")
 
     def test_a_key_that_is_never_null_needs_a_value(self) -> None:
-        reading, keys = plan(of_columns(0), (SortKey("made"),))
+        analyzed, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(ValueError, match=r"must be a value for items.made, which is never"):
-            after(reading, keys, [None, 1], limit=5, dialect="sqlite")
+            after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
 
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
     """An order by an expression of the caller's, here without regard to case."""
-    reading = read(of_columns(0))
+    analyzed = analyze(of_columns(0))
     columns = {"label": func.lower(Item.label), "id": Item.id}
-    keys = resolve(reading, (SortKey("label"), SortKey("id", descending=True)), columns)
+    keys = resolve_order(analyzed, (SortKey("label"), SortKey("id", descending=True)), columns)
     with engine(database).connect() as connection:
         seen: list[int] = []
-        page = Stretch([], has_more=True, first=None, last=None)
+        page = KeysetSlice([], has_more=True, first=None, last=None)
         while page.has_more:
-            page = run(
-                connection, stretch(Statements(reading, keys), page.last, limit=4, dialect=database)
+            page = fetch(
+                connection, fetch_keyset_slice, analyzed, keys, page.last, limit=4, dialect=database
             )
             seen += ids(page.rows)
         rows = everything(connection, 0)
@@ -362,12 +387,12 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
 @pytest.mark.parametrize("kind", [Enum("z", "a", name="letters"), Float(), Float(24)])
 def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeEngine[Any]) -> None:
     """It sorts an ENUM by place and compares it as text, and shows six digits of a FLOAT."""
-    reading, keys = of_kind(kind)
+    analyzed, keys = of_kind(kind)
     for dialect in ("mysql", "mariadb"):
         for position in (None, ["a", 1]):
             with pytest.raises(InvalidOption, match=r"kinds\.key.*MySQL"):
-                after(reading, keys, position, limit=5, dialect=dialect)
-    assert after(reading, keys, None, limit=5, dialect="postgresql")
+                after(analyzed, keys, position, limit=5, dialect=dialect)
+    assert after(analyzed, keys, None, limit=5, dialect="postgresql")
 
 
 @pytest.mark.parametrize(
@@ -377,7 +402,7 @@ def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any
     assert after(*of_kind(kind), None, limit=5, dialect="mysql")
 
 
-def of_kind(kind: TypeEngine[Any]) -> tuple[Reading, SortColumns]:
+def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
     kinds = Table("kinds", MetaData(), Column("id", Integer, primary_key=True), Column("key", kind))
-    reading = read(select(kinds.c.id))
-    return reading, resolve(reading, (SortKey("key"),), dict(kinds.c.items()))
+    analyzed = analyze(select(kinds.c.id))
+    return analyzed, resolve_order(analyzed, (SortKey("key"),), dict(kinds.c.items()))

@@ -1,4 +1,4 @@
-"""While others write, a walk sees the rows that stay, each once and in order.
+"""While others write, a walk returns each row that stays once and in order.
 
 The others commit on a connection of their own: between two pages, between two statements of one
 page, and, in a thread, at any moment. They insert rows, delete some, move some to other keys, and
@@ -34,12 +34,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column, registry
 
+from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.selects import Selection
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.reading import Selection, read, resolve
-from hasten.pagination._sql.running import run, stretch
-from hasten.pagination._sql.statements import Statements
+from hasten.pagination._sql.fetching import fetch_keyset_slice
+from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, url
+from tests.pagination.slices import fetch
 from tests.pagination.test_walk import expected
 
 # Which index an order has is not what this is about.
@@ -177,21 +179,21 @@ def walk(
     between: Callable[[], None],
 ) -> list[int]:
     """The ids in the order in which they were seen."""
-    reading = read(statement)
-    keys = resolve(reading, order, COLUMNS)
+    analyzed = analyze(statement)
+    keys = resolve_order(analyzed, order, COLUMNS)
     dialect = session.get_bind().dialect.name
     seen: list[int] = []
     position, has_more = None, True
     while has_more:
-        page = run(
+        page = fetch(
             session,
-            stretch(
-                Statements(reading, keys),
-                position,
-                limit=limit,
-                dialect=dialect,
-                backwards=backwards,
-            ),
+            fetch_keyset_slice,
+            analyzed,
+            keys,
+            position,
+            limit=limit,
+            dialect=dialect,
+            backwards=backwards,
         )
         ids = [row if isinstance(row, int) else row.id for row in page.rows]
         session.rollback()  # each page is a request of its own

@@ -1,4 +1,4 @@
-"""Waiting for what a server or another task does."""
+"""Wait for a server or another task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.patience import DEADLINE_SECONDS
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    """Return once it holds."""
+    """Return when the condition is true."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not await condition():
             await asyncio.sleep(0.005)

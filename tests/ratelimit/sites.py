@@ -1,4 +1,4 @@
-"""One application for limits to be tested on, in each framework.
+"""One application to test limits, in each framework.
 
 What it answers is up to the request: ``x-status`` is the status, ``x-broken`` raises, ``x-wait``
 waits until the test opens the gate, ``x-say`` is said to the current limit. Two routes carry limits
@@ -26,15 +26,15 @@ Install = Callable[..., Any]
 
 
 class Broken(RuntimeError):
-    """What the application raises when it is asked to."""
+    """The error of an application that raises."""
 
 
 @dataclass
 class Site:
-    """What the application does, whatever serves it."""
+    """The behaviour of the application in every framework."""
 
     calls: list[str] = field(default_factory=list)
-    """The paths of the requests that came through."""
+    """The paths of the requests that reached a handler."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     under_way: int = 0
 
@@ -289,7 +289,7 @@ class Served:
         headers: Headers = (),
         **said: str,
     ) -> Exchange:
-        """A request. said are headers: status="401" is ``x-status: 401``."""
+        """Open a request. Other arguments are headers: status="401" is ``x-status: 401``."""
         lines = [(f"x-{name}".encode(), value.encode()) for name, value in said.items()]
         exchange = self._client.open(
             headers=[*headers, *lines], method=method, path=path, scheme="http"
@@ -299,7 +299,7 @@ class Served:
         return exchange
 
     def expect_leaks(self) -> None:
-        """Clients are going to leave: Django lets the files of their bodies be collected."""
+        """Expect clients to disconnect: Django does not close the files of their bodies."""
         self._client = Client(Leaky(self.app))
 
     async def ask(self, path: str = "/api/x", method: str = "GET", **request: Any) -> Response:
@@ -307,7 +307,7 @@ class Served:
             return await exchange.response()
 
     async def statuses(self, count: int, *args: Any, **request: Any) -> list[int]:
-        """Of so many requests, one after the other."""
+        """Return the statuses of several requests, one after the other."""
         return [(await self.ask(*args, **request)).status for _ in range(count)]
 
     async def at_once(self, count: int, *args: Any, **request: Any) -> list[int]:

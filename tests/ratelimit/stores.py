@@ -1,4 +1,4 @@
-"""The stores that the contract is held against, and the pure algorithms as one more."""
+"""The stores of the contract tests, and the pure algorithms as one more."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ KINDS: Final = ("memory", "sqlite", "redis", "redis-cluster")
 SECOND: Final = 1_000_000
 
 PATIENT: Final = "timeout=30"
-"""Of a store's URL: on a busy machine a server may take seconds to answer."""
+"""An option of a store's URL: on a busy machine a server may take seconds to respond."""
 
 
 class Clock:
-    """A time that tests move by hand, in microseconds. It begins at the present."""
+    """A clock that tests advance, in microseconds. It begins at the present."""
 
     def __init__(self, now_us: int = 1_900_000_000 * SECOND) -> None:
         self.now_us = now_us
@@ -60,7 +60,7 @@ class Clock:
 async def open_for_test(
     kind: str, place: Path, clock: Clock | None = None
 ) -> AsyncIterator[CounterStore]:
-    """A store of this kind on this clock, or on its own.
+    """Open a store of this kind, on this clock or on its own.
 
     Those of the same place share their counts, as far as the kind shares any; place is a folder.
     """
@@ -76,12 +76,12 @@ def _open(kind: str, place: Path, clock: Clock | None) -> CounterStore:
 
 
 def counter_store(url: str, *, clock: Clock | None = None) -> MemoryStore | RemoteStore:
-    """Where limits count in a store of this URL."""
+    """Return the counter store of a URL."""
     return StorePart(Store(url, clock=clock)).counters
 
 
 def url_of(kind: str, place: Path) -> str:
-    """Where stores of this kind at this place keep their counts."""
+    """Return the URL of a store of this kind at this place."""
     match kind:
         case "sqlite":
             return f"sqlite:///{place / 'limits.db'}"
@@ -93,12 +93,12 @@ def url_of(kind: str, place: Path) -> str:
 
 
 def client_of(kind: str) -> Any:
-    """A connection of the tests' own to a shared server."""
+    """Return a connection of the test to a shared server."""
     return (shared_cluster() if kind == "redis-cluster" else shared_redis()).client()
 
 
 def prefix_of(place: Path) -> str:
-    """What no other test's keys begin with, and the same for the same place."""
+    """Return a prefix for keys that no other test uses, the same for the same place."""
     return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""Whatever happens, every store says what the pure algorithms say."""
+"""Every store returns the outcomes of the pure algorithms."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ steps = st.lists(
 def world(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[asyncio.Runner, CounterStore, Clock]]:
-    """A store, its clock, and an event loop that lives through many examples."""
+    """A store, its clock, and an event loop for many examples."""
     clock = Clock()
     with asyncio.Runner() as runner:
         opening = open_for_test(request.param, tmp_path, clock)
@@ -96,7 +96,7 @@ def test_a_store_does_what_the_algorithms_do(
 async def walk(
     store: CounterStore, oracle: Oracle, clock: Clock, steps: list[tuple[str, Any]], name: str
 ) -> None:
-    """Take the same steps with both, in buckets that no other walk has been in."""
+    """Take the same steps with both, in new buckets."""
     tokens: list[tuple[Token, Token]] = []
 
     def own(check: Check) -> Check:

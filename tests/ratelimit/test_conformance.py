@@ -1,4 +1,4 @@
-"""What the two limits of a usual application do, in every framework and on every store.
+"""The two limits of a typical application, in every framework and on every store.
 
 "General" is 100 in 15 minutes on /api/, "login" 5 an hour on POST /api/auth/login, where those that
 succeed do not count.
@@ -46,7 +46,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def serve(clock: Clock, tmp_path: Path) -> AsyncIterator[Serve]:
-    """Makes sites whose limits are kept on the test's clock; by default those of this module."""
+    """Makes sites with limits on the test's clock, by default the limits of this module."""
     async with asyncio.TaskGroup():
         made: list[Served] = []
         async with open_for_test("memory", tmp_path, clock) as memory:
@@ -77,7 +77,7 @@ async def on_store(kind: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Ser
 
 
 def left(answer: Response, name: str = "100-in-15min") -> int:
-    """What RateLimit says is left of a policy."""
+    """Return what is left of a policy, from the RateLimit header."""
     for item in (answer.get("ratelimit") or "").split(", "):
         if item.startswith(f'"{name}"'):
             return int(item.partition(";r=")[2].partition(";")[0])
@@ -87,7 +87,7 @@ def left(answer: Response, name: str = "100-in-15min") -> int:
 class TestInEveryFramework:
     """Each framework limits requests in the same way."""
 
-    async def test_a_response_tells_how_much_of_the_limit_is_left(
+    async def test_a_response_has_headers_with_what_is_left(
         self, serve: Serve, framework: str
     ) -> None:
         answer = await serve(framework).ask()
@@ -163,7 +163,7 @@ class TestInEveryFramework:
     async def test_an_exception_counts_as_status_500(
         self, serve: Serve, framework: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Wherever it is that a framework makes it one: an outage must lock nobody out."""
+        """In every framework: an outage must lock nobody out."""
         site = serve(
             framework,
             limits=[Limit("5/h", count_statuses={401}), Limit("7/h", count_statuses={500})],
@@ -203,7 +203,7 @@ class TestInEveryFramework:
     async def test_routes_are_counted_together(
         self, serve: Serve, framework: str, store: str | None, tmp_path: Path
     ) -> None:
-        """Also where a framework makes a middleware for each of them (Litestar does)."""
+        """Litestar makes a middleware for each of them."""
         url = None if store is None else f"sqlite:///{tmp_path / 'own.db'}"
         site = serve(framework, limits=[Limit("9/m", name="a")], store=url, store_timeout=10)
         for number, path in enumerate(("/limited", "/x", "/limited-sync", "/y/z", "/")):
@@ -421,7 +421,7 @@ class TestLimits:
         assert (denied.status, left(denied, "8-in-1min")) == (429, 3)
         assert left(await site.ask(cost="3"), "8-in-1min") == 0
 
-    async def test_several_rates_hold_together(self, serve: Serve, clock: Clock) -> None:
+    async def test_several_rates_apply_together(self, serve: Serve, clock: Clock) -> None:
         site = serve(limits=[Limit("2/s, 3/m")])
         assert await site.statuses(3) == [200, 200, 429]
         clock.advance(1)
@@ -532,7 +532,7 @@ class TestInstallation:
         assert left(await served.ask(), "5-in-1min") == 3
         assert caplog.text.count("DOUBLE_COUNT") == 1
 
-    async def test_scopes_that_are_no_requests_pass(self) -> None:
+    async def test_scopes_that_are_not_requests_pass(self) -> None:
         seen: list[str] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -643,7 +643,7 @@ class TestWebSockets:
     @pytest.fixture(autouse=True)
     def told(self) -> None:
         self.codes: list[int] = []
-        """With which code applications were told that the client is gone."""
+        """The codes with which the application received a disconnect."""
 
     async def talk(
         self, middleware: RateLimitMiddleware, messages: list[Any], extensions: Any = None
@@ -692,7 +692,7 @@ class TestWebSockets:
         ]  # fmt: skip
         assert (sent[3]["code"], self.codes) == (1008, [1008])
 
-    async def test_a_connection_holds_its_place(self) -> None:
+    async def test_a_connection_holds_its_slot(self) -> None:
         limits = [Limit.concurrency(1)]
         middleware = RateLimitMiddleware(self.echo, limits=limits)
         gone = {"type": "websocket.disconnect", "code": 1000}

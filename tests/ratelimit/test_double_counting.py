@@ -61,13 +61,13 @@ async def test_an_equal_limit_counts_once_and_the_log_says_so(
     assert "9-in-1hr" not in caplog.text
 
 
-async def test_an_equal_limit_that_was_not_for_the_request_is_counted_inside() -> None:
+async def test_an_equal_limit_that_did_not_apply_outside_is_counted_inside() -> None:
     """The outer one is for /login, which is another path than /auth/login."""
     limits = [Limit("2/h", path="/login")]
     assert await statuses(mounted(limits, limits), "/auth/login", 3) == [200, 200, 429]
 
 
-async def test_a_limit_that_differs_in_what_it_counts_is_another_one() -> None:
+async def test_limits_that_count_differently_are_not_equal() -> None:
     """A limit that watches (`shadow`) outside does not replace one that refuses inside."""
     app = mounted([Limit("1/h", shadow=True)], [Limit("1/h")])
     assert await statuses(app, "/auth/login", 2) == [200, 429]

@@ -1,4 +1,4 @@
-"""Routes and paths that no limit counts, and ways around limits that they must not be."""
+"""Exempt routes and paths, which must not be ways to bypass limits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def with_its_own(request: Request) -> Response:
 
 @exempt
 class Endpoint:
-    """As starlette.endpoints.HTTPEndpoint: a class is a handler."""
+    """Like starlette.endpoints.HTTPEndpoint: a class is a handler."""
 
 
 def starlette(routes: list[BaseRoute]) -> App:
@@ -66,7 +66,7 @@ def starlette(routes: list[BaseRoute]) -> App:
 
 class TestPaths:
     @pytest.mark.parametrize("given", ["/health", ["/health"], ("/health/", "/metrics")])
-    async def test_are_excluded_with_all_below_them(self, given: Any) -> None:
+    async def test_excluded_paths_include_all_paths_below(self, given: Any) -> None:
         site = Served("asgi", limits=[Limit("1/h")], exclude_paths=given)
         assert await site.statuses(3, "/health") == [200] * 3
         assert await site.statuses(3, "/health/live") == [200] * 3
@@ -75,21 +75,21 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path", ["/health/../api/x", "/health/./x", "/api/health", "/HEALTH", "/healthx"]
     )
-    async def test_are_no_way_around(self, path: str) -> None:
+    async def test_excluded_paths_cannot_bypass_a_limit(self, path: str) -> None:
         site = Served("asgi", limits=[Limit("1/h")], exclude_paths="/health")
         assert await site.statuses(2, path) == [200, 429]
 
-    async def test_have_to_be_excluded_as_a_router_may_read_them(self) -> None:
-        """Behind an application that is not known, with and without the root path."""
+    async def test_every_path_that_a_router_may_see_has_to_be_excluded(self) -> None:
+        """Behind an unknown application, with and without the root path."""
         site = Served("asgi", limits=[Limit("1/h")], exclude_paths=["/api/health"])
         assert await site.statuses(2, "/api/health", root_path="/api") == [200, 429]
 
-    async def test_limits_of_routes_hold_there(self) -> None:
+    async def test_limits_of_routes_apply_to_excluded_paths(self) -> None:
         site = Served("asgi", limits=[Limit("1/h")], exclude_paths=["/limited"])
         assert await site.statuses(3, "/limited") == [200, 200, 429]
 
     @pytest.mark.parametrize("wrong", ["health", [], [""], ["/a", 5], "/a/*", 5, None])
-    def test_that_no_request_has_are_refused(self, wrong: Any) -> None:
+    def test_invalid_excluded_paths_are_refused(self, wrong: Any) -> None:
         with pytest.raises(InvalidOption, match=r"^exclude_paths="):
             Served("asgi", exclude_paths=wrong)
 
@@ -122,8 +122,8 @@ class TestRoutes:
         app = starlette([Route("/{name}", ok), Route("/free", free)])
         assert await statuses(app, "/free") == COUNTED
 
-    async def test_what_depends_on_more_than_the_path_is_counted(self) -> None:
-        """Who asks chooses the headers."""
+    async def test_a_route_that_does_not_match_by_path_alone_is_counted(self) -> None:
+        """Clients choose the headers."""
 
         class ByHeader(Route):
             def matches(self, scope: Any) -> Any:
@@ -278,7 +278,7 @@ def partial_resolve(urls: Any, patterns: list[Any]) -> Callable[[str], Any]:
     return found
 
 
-def test_it_marks_what_it_is_given() -> None:
+def test_exempt_returns_the_handler() -> None:
     """A class is a handler, too; the decorator changes nothing else."""
     assert exempt(ok_again) is ok_again
     assert Endpoint.__name__ == "Endpoint"
@@ -288,6 +288,6 @@ def ok_again() -> None: ...
 
 
 @pytest.mark.parametrize("wrong", ["/health", 5, len])
-def test_what_cannot_be_marked_is_refused(wrong: Any) -> None:
+def test_exempt_refuses_what_cannot_be_marked(wrong: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^handler="):
         exempt(wrong)

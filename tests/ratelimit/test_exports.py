@@ -1,4 +1,4 @@
-"""What the package exports is what users get, whatever they import."""
+"""Users get what the package exports, whatever they import."""
 
 from __future__ import annotations
 
@@ -52,3 +52,10 @@ def test_what_is_raised_on_purpose_is_in_the_tree_of_errors() -> None:
             if isinstance(called, ast.Name) and hasattr(builtins, called.id):
                 found.add((path.name, called.id))
     assert found <= PRIVATE
+
+
+def test_the_core_does_not_import_the_limits_of_http() -> None:
+    """Limits of jobs and of calls load no middleware, except through the package itself."""
+    core = [*SRC.glob("_*.py"), *(SRC / "_stores").rglob("*.py")]
+    users = [path.name for path in core if "ratelimit._http" in path.read_text(encoding="utf-8")]
+    assert users == ["__init__.py"]

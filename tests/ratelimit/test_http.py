@@ -1,4 +1,4 @@
-"""What limits do to requests and connections when something goes another way than usual."""
+"""Limits and requests in unusual cases: streams, nested middlewares, cancellation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def ask(app: App, path: str = "/", method: str = "GET", **scope: Any) -> A
 
 
 async def seen(exchange: Exchange, body: bytes) -> None:
-    """Wait until so much of an answer has come."""
+    """Wait until this part of the response has arrived."""
     await until(lambda: any("status" in each for each in exchange.messages), "an answer")
     await until(lambda: exchange.so_far().body == body, "its body")
 
@@ -74,7 +74,7 @@ class TestResponses:
         assert kinds == ["http.response.start", *["http.response.body"] * 3]
 
     async def test_a_slot_is_released_when_the_response_ends(self) -> None:
-        """Whatever the application does after it."""
+        """Even if the application continues after it."""
         after = asyncio.Event()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,8 +132,8 @@ class TestResponses:
             assert left(await ask(limited, "/api/x", raw_path=raw)) == [4 - number]
 
     @pytest.mark.parametrize("refusing", ["inner", "outer", "none"])
-    async def test_one_inside_another_is_told_of_as_well(self, refusing: str) -> None:
-        """What RateLimit says of a refusal is never that much is left."""
+    async def test_headers_describe_the_limits_of_nested_middlewares(self, refusing: str) -> None:
+        """Return the remaining requests that a refusal shows."""
         rates = {"inner": "9/m", "outer": "8/15m", refusing: "0/h"}
         own = RateLimitMiddleware(
             ok, limits=[Limit(rates["inner"], name="inner")], namespace="inner"
@@ -154,12 +154,12 @@ class TestResponses:
                 assert answer.get("retry-after") == "3600"
         assert len(answer.all("ratelimit-policy")) == 1
 
-    async def test_one_inside_another_that_tells_nothing_tells_for_itself(self) -> None:
+    async def test_an_inner_middleware_writes_headers_if_the_outer_does_not(self) -> None:
         own = RateLimitMiddleware(ok, limits=[Limit("9/m")], namespace="inner")
         limited = RateLimitMiddleware(own, limits=[Limit("8/m")], headers=())
         assert left(await ask(limited)) == [8]
 
-    async def test_handlers_find_the_limits_of_both(self) -> None:
+    async def test_handlers_find_the_limits_of_nested_middlewares(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert current_limit("a").decision.remaining == 7
             assert current_limit("b").decision.remaining == 8
@@ -171,8 +171,8 @@ class TestResponses:
         limited = RateLimitMiddleware(own, limits=[Limit("8/m", name="a")])
         assert (await ask(limited)).status == 200
 
-    async def test_a_limit_behind_one_that_refuses_keeps_what_statuses_decide(self) -> None:
-        """Also if a handler's own limit refuses: 429 is not among those that count."""
+    async def test_a_refusal_settles_earlier_limits_by_its_status(self) -> None:
+        """Also if a handler's own limit refuses: 429 is not among the statuses that count."""
 
         @limit("1/m")
         async def handler(request: Request) -> Response:
@@ -201,7 +201,7 @@ class TestMessages:
         assert answer.get("retry-after") == "60"
         assert answer.get("x-ratelimit-limit") == "0"
 
-    async def test_a_message_that_fails_is_the_usual_one(
+    async def test_a_failing_message_is_replaced_by_the_default(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         def message(request: Any) -> str:
@@ -212,7 +212,7 @@ class TestMessages:
         assert (answer.status, json.loads(answer.body)["violated-policies"]) == (429, ["a"])
         assert "a: message failed" in caplog.text
 
-    async def test_what_listens_and_fails_changes_nothing(
+    async def test_a_failing_observer_changes_nothing(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         def fails(*_: object) -> None:
@@ -225,7 +225,9 @@ class TestMessages:
         assert "on_limited failed" in caplog.text
         assert "on_decision failed" in caplog.text
 
-    async def test_what_cannot_tell_success_counts(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_failing_is_success_counts_the_request(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         def is_success(request: Any) -> bool:
             raise RuntimeError
 
@@ -241,7 +243,7 @@ class TestHandlers:
         limited = RateLimitMiddleware(Starlette(routes=[Route("/", handler)]), limits=limits)
         return await ask(limited)
 
-    async def test_one_that_does_not_wait_says_the_same(self) -> None:
+    async def test_a_handler_without_async_can_change_its_limit(self) -> None:
         def handler(request: Request) -> Response:
             found = current_limit("a")
             found.sync.reset()
@@ -253,14 +255,14 @@ class TestHandlers:
 
         assert left(await self.charged(handler, Limit("9/m", name="a"))) == [5]
 
-    async def test_on_the_event_loop_memory_does_not_have_to_wait(self) -> None:
+    async def test_sync_calls_work_on_the_event_loop_with_memory(self) -> None:
         async def handler(request: Request) -> Response:
             current_limit("a").sync.charge(4)
             return PlainTextResponse("x")
 
         assert left(await self.charged(handler, Limit("9/m", name="a"))) == [4]
 
-    async def test_mistakes(self) -> None:
+    async def test_wrong_calls_of_current_limit_raise(self) -> None:
         async def handler(request: Request) -> Response:
             with pytest.raises(UsageError, match="need skip_successful"):
                 current_limit("a").fail()
@@ -289,7 +291,7 @@ class TestHandlers:
         limited = RateLimitMiddleware(app, limits=[Limit("9/m", name="a", skip_successful=True)])
         assert (await ask(limited)).status == 200
 
-    async def test_a_route_is_one_however_slashes_repeat(self) -> None:
+    async def test_repeated_slashes_share_the_count_of_a_route(self) -> None:
         limited = RateLimitMiddleware(ok, limits=[Limit("9/m", key="route")])
         for number, path in enumerate(["/a", "//a", "/a/", "/a//"]):
             assert left(await ask(limited, path)) == [8 - number]
@@ -309,18 +311,18 @@ class TestHandlers:
 
 class TestConstruction:
     @pytest.mark.parametrize("path", ["/api/*", "/users/{id}", "/a?b=1", "/a#b", "/caf%C3%A9"])
-    def test_paths_that_no_request_has(self, path: str) -> None:
+    def test_a_path_that_no_request_can_have_is_refused(self, path: str) -> None:
         with pytest.raises(InvalidOption, match=r"^path="):
             Limit("1/m", path=path)
 
-    def test_messages_that_are_not_json(self) -> None:
+    def test_a_message_that_is_not_json_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"^message="):
             Limit("1/m", message={"a": object()})
 
     @pytest.mark.parametrize(
         "option", ["key", "cost", "skip", "message", "on_limited", "is_success"]
     )
-    def test_functions_that_take_something_else(self, option: str) -> None:
+    def test_a_function_with_other_parameters_is_refused(self, option: str) -> None:
         options: dict[str, Any] = {option: lambda request, response: True, "skip_failed": True}
         with pytest.raises(InvalidOption, match=f"^{option}="):
             Limit("1/m", **options)
@@ -333,11 +335,11 @@ class TestConstruction:
             limit.name = "b"  # type: ignore[misc]
         assert limit.name == "a"
 
-    def test_places_have_no_messages(self) -> None:
+    def test_a_concurrency_limit_does_not_count_messages(self) -> None:
         with pytest.raises(InvalidOption, match=r"^per="):
             Limit.concurrency(1, per="message")  # type: ignore[call-arg]
 
-    def test_places_for_different_paths_are_apart(self) -> None:
+    def test_concurrency_limits_of_different_paths_count_separately(self) -> None:
         RateLimitMiddleware(
             ok, limits=[Limit.concurrency(2, path="/a"), Limit.concurrency(2, path="/b")]
         )
@@ -345,7 +347,7 @@ class TestConstruction:
 
 class TestProxies:
     @pytest.mark.parametrize("options", [{"trusted_proxies": ["10.0.0.0/8"]}, {"hops": 1}])
-    async def test_another_header_than_the_one_that_is_read(
+    async def test_a_proxy_that_sets_another_header_is_logged(
         self, options: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         limited = RateLimitMiddleware(ok, limits=[Limit("5/m")], **options)
@@ -365,8 +367,8 @@ class TestProxies:
 
 
 class TestMemory:
-    async def test_paths_and_clients_take_no_more_than_their_room(self) -> None:
-        """One plan for all paths that have the same limits; long paths are not remembered."""
+    async def test_caches_of_paths_and_clients_are_bounded(self) -> None:
+        """There is one plan for all paths with the same limits, and long paths are not cached."""
         limited = RateLimitMiddleware(ok, limits=[Limit("100/m", path="/api/")])
         for number in range(50):
             await ask(limited, f"/api/{number}")
@@ -376,7 +378,7 @@ class TestMemory:
 
 
 class Socket:
-    """A WebSocket in a test: what the server would hand out, and what it was given."""
+    """A WebSocket in a test: the messages of the server, and those that were sent."""
 
     def __init__(self, app: App, *messages: Message, extensions: Any = None) -> None:
         self.app = app
@@ -407,7 +409,7 @@ def text(number: int) -> Message:
 
 class TestWebSockets:
     async def test_a_closed_connection_receives_only_disconnects(self) -> None:
-        """An application that goes on reading and sending does no harm."""
+        """The application may continue to receive and send."""
         received: list[Message] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -467,7 +469,7 @@ class TestWebSockets:
         kinds = await socket.run()
         assert kinds == ["websocket.http.response.start", "websocket.http.response.body"]
 
-    async def test_places_of_connections_are_freed_though_messages_have_limits(self) -> None:
+    async def test_slots_of_connections_are_released_if_messages_are_limited(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
             await send({"type": "websocket.accept"})
@@ -507,7 +509,7 @@ HEADERS: Final = st.sampled_from(
 
 
 class TestAnything:
-    """Whatever a client sends, it is answered, and counted as the client that it is."""
+    """Every client gets a response and is counted by its own address, whatever it sends."""
 
     @pytest.mark.parametrize(
         "options",

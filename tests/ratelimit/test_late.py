@@ -1,4 +1,4 @@
-"""A store is not to blame for a moment, nor for an event loop that comes late itself."""
+"""Short delays and a slow event loop do not count as failures of the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHECK = Check("api", digest("ada"), rule_of(Rate(1000, 3600)))
 
 @contextlib.asynccontextmanager
 async def late(seconds: float) -> AsyncIterator[None]:
-    """Each turn of the event loop takes so long."""
+    """Make each turn of the event loop take this long."""
 
     async def work() -> None:
         while True:
@@ -44,10 +44,10 @@ async def late(seconds: float) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("kind", "clients", "lateness"), [("sqlite", 1500, 0.01), ("redis", 300, 0.03)]
 )
-async def test_an_event_loop_that_is_always_late_blames_no_store(
+async def test_a_slow_event_loop_does_not_count_against_the_store(
     kind: str, clients: int, lateness: float, tmp_path: Path
 ) -> None:
-    """Many requests are under way, and an answer needs turns to reach the one it is for."""
+    """A response needs several turns to reach one of many requests in flight."""
     limiter = Limiter("1000000/h", name="limiter", store=url_of(kind, tmp_path))
     counters = limiter._counters.counters
     resilient = limiter._store = WatchedStore(counters, store_timeout=0.05)
@@ -60,7 +60,7 @@ async def test_an_event_loop_that_is_always_late_blames_no_store(
     await limiter.aclose()
 
 
-async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
+async def test_a_slow_event_loop_does_not_count_against_an_own_store() -> None:
     class Slow(Oracle):
         async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
             for _ in range(4):
@@ -74,8 +74,8 @@ async def test_a_store_of_ones_own_is_not_blamed_either() -> None:
     assert resilient.errors == 0
 
 
-async def test_a_timeout_ends_all_the_same() -> None:
-    """Not before its time, and also where the event loop is never on time."""
+async def test_a_timeout_ends_on_a_slow_event_loop() -> None:
+    """Not too early, and also if the event loop is never on time."""
     for lateness in (0.0, 0.01):
         async with late(lateness):
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -90,7 +90,7 @@ async def test_a_timeout_ends_all_the_same() -> None:
 
 
 class Moody(Oracle):
-    """A store that fails when it is told to."""
+    """A store that fails on demand."""
 
     fails = False
 
@@ -114,8 +114,8 @@ def server(tmp_path: Path) -> Any:
     server.kill()
 
 
-async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
-    """However many requests are under way in it."""
+async def test_one_short_delay_is_not_an_outage(server: RedisServer) -> None:
+    """However many requests are in flight."""
     store = counter_store(server.url)
     resilient = WatchedStore(store, store_timeout=0.2)
     await resilient.hit([[CHECK]])
@@ -138,7 +138,7 @@ async def test_one_slow_moment_is_no_outage(server: RedisServer) -> None:
     await resilient.finish()
 
 
-async def test_a_store_that_comes_and_goes_does_not_fill_the_log(
+async def test_repeated_outages_do_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = Clock()

@@ -16,11 +16,11 @@ from tests.ratelimit.stores import Clock, prefix_of
 from tests.servers.redis import shared_redis
 
 PATIENCE: Final = 30
-"""Seconds for the store to answer: on a busy machine it may miss the usual 50 ms."""
+"""Seconds for the store to respond: on a busy machine it may exceed the default of 50 ms."""
 
 
 class TestLimiter:
-    async def test_hit_until_it_is_too_much(self) -> None:
+    async def test_hits_pass_up_to_the_limit(self) -> None:
         limiter = Limiter("2/h", name="limiter")
         decisions = [await limiter.hit("ada") for _ in range(3)]
         assert [bool(d) for d in decisions] == [True, True, False]
@@ -28,17 +28,17 @@ class TestLimiter:
         assert 3590 < decisions[2].retry_after <= 3600
         assert await limiter.hit("bob")
 
-    async def test_several_rates_are_told_of_by_the_strictest(self) -> None:
+    async def test_the_decision_shows_the_strictest_of_several_rates(self) -> None:
         limiter = Limiter("5/s, 3/h", name="limiter")
         assert (await limiter.hit("ada", 3)).remaining == 0
         denied = await limiter.hit("ada")
         assert (denied.ok, denied.limit) == (False, 3)
 
-    async def test_wait_takes_it_as_soon_as_it_may(self) -> None:
+    async def test_wait_takes_the_cost_as_soon_as_it_fits(self) -> None:
         limiter = Limiter("50/s burst 1", name="limiter")
         assert all([await limiter.wait("ada") for _ in range(5)])
 
-    async def test_wait_says_at_once_that_it_is_too_long(self) -> None:
+    async def test_wait_returns_a_denial_at_once_if_the_timeout_is_too_short(self) -> None:
         limiter = Limiter("1/h", name="limiter")
         await limiter.hit("ada")
         assert not await limiter.wait("ada", timeout=10)
@@ -59,7 +59,7 @@ class TestLimiter:
         clock.advance(7200)
         assert await limiter.hit("ada")
 
-    async def test_too_much_blocks(self) -> None:
+    async def test_exceeding_the_limit_blocks_the_key(self) -> None:
         limiter = Limiter("1/s", name="limiter", block_for=60)
         await limiter.hit("ada")
         assert (await limiter.hit("ada")).retry_after == 60
@@ -77,7 +77,7 @@ class TestLimiter:
             await limiter.aclose()
             await limiter.aclose()
 
-    async def test_many_keys_are_no_burden(self) -> None:
+    async def test_the_cache_of_keys_is_bounded(self) -> None:
         limiter = Limiter("1/h", name="limiter")
         for number in range(11_000):
             await limiter.hit(str(number))
@@ -143,7 +143,7 @@ class TestSync:
             limiter.sync.close()
         await limiter.aclose()
 
-    def test_both_may_be_mixed(self, tmp_path: Path) -> None:
+    def test_sync_and_async_calls_share_their_counts(self, tmp_path: Path) -> None:
         url = f"{shared_redis().url}?prefix={prefix_of(tmp_path)}"
         limiter = Limiter("2/h", name="limiter", store=url, store_timeout=PATIENCE)
         assert limiter.sync.hit("ada")

@@ -1,4 +1,4 @@
-"""What is particular to counts in memory: room, clocks, threads."""
+"""The store in memory: its room, clocks and threads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def clock() -> Clock:
 
 
 def full_store(clock: Clock, max_keys: int, algorithm: Algorithm | None = None) -> MemoryStore:
-    """A store that has no room: each key has used up its limit."""
+    """Return a full store: each key has used up its limit."""
     store = MemoryStore(max_keys=max_keys, clock=clock)
     for number in range(max_keys):
         store.hit_one(check(f"hot {number}", 5, algorithm)._replace(cost=5))
@@ -63,7 +63,7 @@ class TestRoom:
         assert len(store) == 100_000
         assert not store.hit_one(check("victim")).ok
 
-    def test_what_is_over_makes_room_first(self, clock: Clock) -> None:
+    def test_expired_keys_are_evicted_first(self, clock: Clock) -> None:
         store = MemoryStore(max_keys=100, clock=clock)
         for number in range(100):
             store.hit_one(check(f"old {number}"))
@@ -76,7 +76,7 @@ class TestRoom:
         assert store.peek_now([check("kept")])[0].remaining == 4
         assert all(store.peek_now([check(f"new {n}")])[0].remaining == 4 for n in range(99))
 
-    def test_what_is_over_goes_while_there_is_room(self, clock: Clock) -> None:
+    def test_expired_keys_are_deleted_while_there_is_room(self, clock: Clock) -> None:
         store = MemoryStore(clock=clock)
         for number in range(2_000):
             store.hit_one(check(f"old {number}"))
@@ -85,7 +85,7 @@ class TestRoom:
             store.hit_one(check(f"new {number}"))
         assert len(store) < 2_500
 
-    def test_where_all_are_hot_new_ones_share_counts(
+    def test_new_keys_share_counts_if_all_others_are_hot(
         self, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         store = full_store(clock, max_keys=10)
@@ -98,7 +98,7 @@ class TestRoom:
         assert store.hit_one(check("new 9")).remaining == 4
 
     @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_one_newcomer_of_a_full_store_hardly_hinders_others(
+    def test_one_new_key_of_a_full_store_hardly_affects_others(
         self, clock: Clock, algorithm: Algorithm
     ) -> None:
         store = full_store(clock, max_keys=8_000, algorithm=algorithm)
@@ -107,7 +107,7 @@ class TestRoom:
         honest = [store.hit_one(check(f"honest {n}", 5, algorithm)).ok for n in range(500)]
         assert honest.count(False) <= 10
 
-    def test_which_names_share_a_count_is_not_to_be_foretold(
+    def test_nobody_can_predict_which_keys_share_a_count(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def sharing_with_first() -> set[int]:
@@ -120,7 +120,7 @@ class TestRoom:
         monkeypatch.setattr(memory, "_SECRET", b"another")
         assert before != sharing_with_first()
 
-    def test_shared_counts_end_as_all_others(self, clock: Clock) -> None:
+    def test_shared_counts_expire_like_others(self, clock: Clock) -> None:
         store = full_store(clock, max_keys=800)
         for number in range(1_000):
             store.hit_one(check(f"new {number}"))
@@ -130,7 +130,7 @@ class TestRoom:
             assert store.hit_one(check(f"later {number}")).remaining == 4
             assert len(store) <= 900
 
-    def test_a_client_who_shares_a_count_can_be_let_go(self, clock: Clock) -> None:
+    def test_a_key_with_a_shared_count_can_be_reset(self, clock: Clock) -> None:
         store = full_store(clock, max_keys=10)
         for _ in range(6):
             store.hit_one(check("new"))
@@ -138,7 +138,7 @@ class TestRoom:
         store.reset_now("api", digest("new"))
         assert store.hit_one(check("new")).remaining == 4
 
-    def test_a_client_who_shares_a_count_gets_a_refund(self, clock: Clock) -> None:
+    def test_a_key_with_a_shared_count_gets_a_refund(self, clock: Clock) -> None:
         store = full_store(clock, max_keys=10)
         outcome = store.hit_one(check("new")._replace(counted_later=True))
         assert outcome.token is not None
@@ -160,7 +160,7 @@ class TestRoom:
         clock.advance(60)
         assert store.hit_one(check("other")).ok
 
-    def test_the_one_with_the_most_left_goes(self, clock: Clock) -> None:
+    def test_the_key_with_the_most_left_is_evicted(self, clock: Clock) -> None:
         store = MemoryStore(max_keys=4, clock=clock)
         for name, hits in (("a", 3), ("b", 1), ("c", 2), ("d", 3)):
             for _ in range(hits):
@@ -170,7 +170,7 @@ class TestRoom:
         assert left == {"a": 2, "b": 5, "c": 3, "d": 2, "e": 4}
 
     @pytest.mark.parametrize("wrong", [0, -1, True, 1.5])
-    def test_it_has_room_for_one_at_least(self, wrong: int) -> None:
+    def test_max_keys_is_at_least_one(self, wrong: int) -> None:
         with pytest.raises(InvalidOption, match=r"^max_keys="):
             MemoryStore(max_keys=wrong)
 

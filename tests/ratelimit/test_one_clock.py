@@ -27,7 +27,7 @@ def store_url(kind: str, place: Path) -> str:
 async def test_the_clock_of_a_store_moves_limits_limiters_denials_and_headers(
     kind: str, tmp_path: Path
 ) -> None:
-    """What is denied from memory goes by it as well."""
+    """Cached denials use it as well."""
     clock = ManualClock()
     store = Store(store_url(kind, tmp_path), clock=clock)
     limits = [Limit("1/h", block_for=7200, path="/block"), Limit("1/h")]

@@ -1,4 +1,4 @@
-"""One `hasten.Store` for all limits of an application: shared counts, connections and life."""
+"""One `hasten.Store` for all limits of an application: shared counts and connections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_two_middlewares_and_a_limiter_count_together_by_name(
 
 
 async def test_a_store_that_was_closed_opens_again(kind: str, tmp_path: Path) -> None:
-    """An application that is started twice in a process, as in tests, has its limits twice."""
+    """Tests start an application twice in a process: both have the limits."""
     store = Store(url(kind, tmp_path))
     limiter = Limiter("3/h", name="api", store=store, store_timeout=10, on_store_error="deny")
     for left in (2, 1):
@@ -60,7 +60,7 @@ async def test_a_store_that_was_closed_opens_again(kind: str, tmp_path: Path) ->
         )
 
 
-async def test_who_makes_a_store_closes_it(tmp_path: Path) -> None:
+async def test_the_owner_of_a_store_closes_it(tmp_path: Path) -> None:
     def is_open(limiter: Limiter) -> bool:
         root: Any = limiter._store.root
         return root._database._connection is not None
@@ -93,7 +93,7 @@ async def test_a_counter_store_of_the_application_is_closed_by_the_application()
     assert not own.closed
 
 
-async def test_limits_of_a_middleware_are_closed_by_who_made_them(tmp_path: Path) -> None:
+async def test_the_owner_of_limits_closes_them(tmp_path: Path) -> None:
     limits = Limits([Limit("2/h", name="api")], store=url_of("sqlite", tmp_path), store_timeout=10)
     site = Served("asgi", limits=limits)
     assert (await site.ask()).status == 200
@@ -125,7 +125,7 @@ async def test_the_prefix_of_a_store_comes_before_that_of_limits(tmp_path: Path)
 
 
 @pytest.mark.parametrize("wrong", [5, object(), ManualClock(), Limit("1/h"), MemoryStore, b"x"])
-def test_what_is_no_store_is_refused_when_it_is_given(wrong: Any) -> None:
+def test_an_invalid_store_is_refused_at_construction(wrong: Any) -> None:
     for take in (
         lambda: Limiter("1/h", name="x", store=wrong),
         lambda: Limits([], store=wrong),
@@ -136,7 +136,7 @@ def test_what_is_no_store_is_refused_when_it_is_given(wrong: Any) -> None:
 
 
 class TestAdministration:
-    """What is done by hand waits for the store, and an error says what may have been done."""
+    """Administrative calls wait for the store; errors state whether they may have been applied."""
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[RedisServer]:
@@ -145,7 +145,7 @@ class TestAdministration:
         server.kill()
 
     @pytest.mark.parametrize("what", ["block", "reset", "limits"])
-    async def test_a_store_that_does_not_answer_leaves_open_what_was_done(
+    async def test_a_timeout_does_not_say_whether_the_operation_was_applied(
         self, server: RedisServer, what: str
     ) -> None:
         store = Store(server.url, timeout=0.3)
@@ -173,7 +173,7 @@ class TestAdministration:
             await other.aclose()
         await store.aclose()
 
-    async def test_a_short_pause_is_waited_for(self, server: RedisServer) -> None:
+    async def test_administrative_calls_wait_for_a_short_outage(self, server: RedisServer) -> None:
         store = Store(server.url)
         limiter = Limiter("1/h", name="api", store=store)
         await limiter.peek("ada")
@@ -186,14 +186,14 @@ class TestAdministration:
         await blocking
         await store.aclose()
 
-    async def test_a_server_that_is_not_there_did_nothing(self) -> None:
+    async def test_an_unreachable_server_raises_store_unavailable(self) -> None:
         async with Limiter("1/h", name="api", store="redis://127.0.0.1:1?timeout=0.2") as limiter:
             with pytest.raises(StoreUnavailable):
                 await limiter.block("ada", 5)
 
 
 class TestCheck:
-    async def test_raises_what_was_decided(self) -> None:
+    async def test_check_raises_the_decision(self) -> None:
         clock = ManualClock()
         async with Limiter("1/h", name="login", store=Store("memory://", clock=clock)) as limiter:
             assert (await limiter.check("ada")).remaining == 0
@@ -212,7 +212,7 @@ class TestCheck:
             limiter.sync.check("ada")
 
     async def test_a_cost_above_the_limit_never_passes(self) -> None:
-        """retry_after is when the limit is whole again, not when the same passes."""
+        """retry_after is the time until nothing is used, because the same cost never passes."""
         clock = ManualClock()
         limiter = Limiter("2/h", name="big", store=Store("memory://", clock=clock))
         await limiter.hit("ada")
@@ -225,7 +225,7 @@ class TestCheck:
         assert caught.value.code == "out_of_range"
 
 
-def test_a_name_is_required_and_a_text() -> None:
+def test_a_limiter_needs_a_name() -> None:
     with pytest.raises(TypeError, match="name"):
         Limiter("1/h")  # type: ignore[call-arg]
     for wrong in ("", None, 5):
@@ -233,7 +233,7 @@ def test_a_name_is_required_and_a_text() -> None:
             Limiter("1/h", name=wrong)  # type: ignore[arg-type]
 
 
-async def test_what_is_shown_of_them(tmp_path: Path) -> None:
+async def test_reprs_show_the_store(tmp_path: Path) -> None:
     limits = Limits([Limit("5/h", name="login"), Limit("9/h")], store="redis://:secret@host")
     assert repr(limits) == "<Limits 'login', '9-in-1hr' in redis://host>"
     assert repr(Limiter("1/h, 9/d", name="x")) == "<Limiter 'x' '1/h, 9/d' in memory://>"

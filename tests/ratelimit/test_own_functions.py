@@ -1,4 +1,4 @@
-"""What becomes of a request where a function of a limit raises, or returns what makes no sense."""
+"""Functions of a limit that raise, or return an invalid value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.ratelimit.sites import FRAMEWORKS, Served
 
 
 class Broken:
-    """An object that says nothing of itself, not even whether it is true."""
+    """An object that raises in every method."""
 
     def __bool__(self) -> bool:
         raise ValueError
@@ -71,7 +71,7 @@ async def test_a_cost_that_fails_is_1() -> None:
     ("on_store_error", "statuses"),
     [("local", [200, 200, 200]), ("allow", [200, 200, 200]), ("deny", [503, 503, 503])],
 )
-async def test_a_rate_that_never_worked_follows_what_holds_without_a_store(
+async def test_a_rate_that_has_never_worked_follows_on_store_error(
     on_store_error: OnStoreError, statuses: list[int]
 ) -> None:
     for rate in BAD_RATES:
@@ -81,7 +81,7 @@ async def test_a_rate_that_never_worked_follows_what_holds_without_a_store(
 
 
 async def test_a_rate_that_fails_leaves_the_lowest_that_it_has_returned() -> None:
-    """Whoever can make it fail gains nothing by that."""
+    """A client that can make it fail gains nothing."""
 
     def rate(request: RequestInfo) -> Any:
         return request.header("x-rate")
@@ -100,8 +100,8 @@ async def test_several_rates_may_come_as_a_list() -> None:
     assert await site.statuses(2) == [200, 429]
 
 
-async def test_a_key_that_is_another_for_each_request_is_none() -> None:
-    """An object without a text of its own has its place in memory for one."""
+async def test_a_key_without_a_text_of_its_own_is_an_error() -> None:
+    """The text of such an object has its address in memory, which differs for each request."""
     keys: list[Any] = [lambda request: object(), lambda request: Broken(), fails_later]
     for key in keys:
         site = Served("asgi", limits=[Limit("1/h", key=key)])
@@ -109,7 +109,7 @@ async def test_a_key_that_is_another_for_each_request_is_none() -> None:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_no_framework_makes_a_500_of_it(framework: str) -> None:
+async def test_a_failing_function_never_causes_a_500(framework: str) -> None:
     limits = [
         Limit("9/h", name="skip", skip=fails),
         Limit("9/h", name="cost", cost=fails_later),
@@ -162,7 +162,7 @@ class TestTheLog:
         ]
         assert len(caplog.records) == 4
 
-    async def test_has_one_line_of_what_fails_with_each_refusal(
+    async def test_has_one_line_for_functions_that_fail_in_each_refusal(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         site = Served("asgi", limits=[Limit("0/h", message=fails, on_limited=fails_to_observe)])

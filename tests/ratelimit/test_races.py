@@ -1,4 +1,4 @@
-"""Several processes ask at once, and no more pass than may."""
+"""Several processes hit one limit at once, and together they do not exceed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is particular to Redis: commands, keys, restarts, many at once, and clocks."""
+"""The store on Redis: commands, keys, restarts, concurrency and clocks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def own(server: RedisServer) -> AsyncIterator[RedisStore]:
-    """A store on a server that this test has for itself."""
+    """Yield a store on a server of this test."""
     store = counter_store(f"{server.url}?{PATIENT}")
     assert isinstance(store, RedisStore)
     yield store
@@ -53,7 +53,7 @@ async def own(server: RedisServer) -> AsyncIterator[RedisStore]:
 
 
 def commands(server: RedisServer) -> int:
-    """How many calls of scripts the server has been sent."""
+    """Return how many scripts the server has run."""
     with server.client() as client:
         stats: dict[str, Any] = client.info("commandstats")
     return sum(
@@ -62,7 +62,7 @@ def commands(server: RedisServer) -> int:
 
 
 EXPIRED: Final = -2
-"""What Redis answers to PTTL for a key that has gone since it was listed."""
+"""The response of Redis to PTTL for a key that expired after it was listed."""
 
 
 class TestCommands:
@@ -101,8 +101,8 @@ class TestCommands:
                 assert command == "restart"
         assert len(await own.hit(groups())) == 3
 
-    async def test_many_answers_under_way_reach_whom_they_are_for(self, own: RedisStore) -> None:
-        """The next call leaves before the answers of the one before it have come."""
+    async def test_concurrent_responses_reach_their_callers(self, own: RedisStore) -> None:
+        """The next call is sent before the response to the previous one arrives."""
         rule = rule_of(Rate(10_000, 900))
 
         async def client(number: int) -> None:
@@ -115,7 +115,7 @@ class TestCommands:
 
         await asyncio.gather(*(client(number) for number in range(50)))
 
-    async def test_a_caller_that_is_cancelled_disturbs_nobody(self, own: RedisStore) -> None:
+    async def test_a_cancelled_call_does_not_affect_others(self, own: RedisStore) -> None:
         await own.hit(groups())
         tasks = [asyncio.ensure_future(own.hit(groups(f"c{n % 10}"))) for n in range(100)]
         await asyncio.sleep(0)
@@ -129,7 +129,7 @@ class TestCommands:
 class TestKeys:
     @pytest.mark.parametrize("kind", ["redis", "redis-cluster"])
     def test_every_key_expires(self, kind: str, tmp_path: Path) -> None:
-        """After whatever was asked."""
+        """After every operation."""
         rules = [
             rule_of(Rate(3, 2)), rule_of(Rate(300, 2), "sliding"), rule_of(Rate(3, 2), "sliding"),
             rule_of(Rate(3, 2), "gcra"), rule_of(Rate(3, 2, burst=6)), concurrency_rule(2, 2),
@@ -191,8 +191,8 @@ class TestKeys:
         assert {len(key) for key in keys} == {len("hasten:limit:api:{}") + 32}
         assert not any(b"ada" in key for key in keys)
 
-    async def test_what_a_key_takes(self, server: RedisServer, own: RedisStore) -> None:
-        """A full window of a hundred hits, each with its time, is no more than 3 KiB."""
+    async def test_the_size_of_a_key_is_small(self, server: RedisServer, own: RedisStore) -> None:
+        """A full window of a hundred hits takes at most 3 KiB."""
         rule = rule_of(Rate(100, 900), "sliding")
         for _ in range(100):
             await own.hit([[Check("api", digest("ada"), rule)]])
@@ -207,7 +207,7 @@ class TestKeys:
     async def test_policies_on_different_nodes_of_a_cluster_keep_their_order(
         self, tmp_path: Path
     ) -> None:
-        """Policies that go by different clients are on different nodes, and keep their order."""
+        """Limits with different keys are on different nodes and keep their order."""
         async with open_for_test("redis-cluster", tmp_path) as store:
             one = rule_of(Rate(1, 900))
             for number in range(30):
@@ -234,7 +234,7 @@ class TestClocks:
     async def test_the_clock_of_the_server_decides(
         self, server: RedisServer, own: RedisStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever the time is here, it is the server's that counts."""
+        """The clock of this process is irrelevant."""
         import time
 
         check = Check("any", digest("ada"), rule_of(Rate(2, 3600)))
@@ -257,5 +257,5 @@ class TestOptions:
             with pytest.raises(InvalidOption):
                 counter_store(wrong)
 
-    def test_runs_are_few(self) -> None:
+    def test_the_number_of_runs_is_bounded(self) -> None:
         assert RUNS == 128

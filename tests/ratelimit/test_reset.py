@@ -1,4 +1,4 @@
-"""A client is let go from outside of a request, in every process and store."""
+"""Clients are reset without a request, in every process and store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def url(kind: str, place: Path) -> str:
     return "memory://" if kind == "memory" else url_of(kind, place)
 
 
-async def test_a_client_is_let_go_by_the_name_of_the_limit(kind: str, tmp_path: Path) -> None:
+async def test_a_client_is_reset_by_the_name_of_the_limit(kind: str, tmp_path: Path) -> None:
     limits = Limits(
         [Limit("1/h", block_for=7200), Limit("9/h, 99/d", name="all")],
         store=Store(url(kind, tmp_path), clock=ManualClock()),
@@ -55,7 +55,7 @@ async def test_a_client_is_let_go_by_the_name_of_the_limit(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize("shared", ["sqlite", "redis"])
-async def test_other_processes_hear_of_it_within_a_second(
+async def test_other_processes_notice_a_reset_within_a_second(
     shared: str, tmp_path: Path, clock: Clock
 ) -> None:
     """Until then they repeat a denial from memory."""
@@ -78,10 +78,10 @@ async def test_other_processes_hear_of_it_within_a_second(
 
 
 @pytest.mark.parametrize("on_error", ["local", "allow", "deny"])
-async def test_what_is_denied_stays_denied_while_the_store_is_unavailable(
+async def test_a_denial_holds_while_the_store_is_unavailable(
     on_error: OnStoreError, clock: Clock
 ) -> None:
-    """Though nobody can be asked whether it was reset."""
+    """Nobody can find out whether it was reset."""
     store: Any = Moody(clock)
     resilient = WatchedStore(store, clock=clock)
     check = Check("api", digest("ada"), rule_of(Rate(1, 3600)), on_error=on_error)
@@ -96,7 +96,7 @@ async def test_what_is_denied_stays_denied_while_the_store_is_unavailable(
     assert (await resilient.hit([[check]]))[0][0].ok is (on_error != "deny")
 
 
-async def test_what_a_key_is_depends_on_the_limit() -> None:
+async def test_the_key_to_reset_depends_on_the_limit() -> None:
     def user(request: Any) -> Any:
         return request.header("x-user")
 
@@ -139,7 +139,7 @@ async def test_what_a_key_is_depends_on_the_limit() -> None:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_limits_of_routes_have_names_as_well(framework: str) -> None:
+async def test_limits_of_routes_are_reset_by_name(framework: str) -> None:
     limits = Limits([])
     site = Served(framework, limits=limits)
     assert await site.statuses(3, "/limited") == [200, 200, 429]
@@ -148,7 +148,7 @@ async def test_limits_of_routes_have_names_as_well(framework: str) -> None:
     await site.close()
 
 
-async def test_what_cannot_be_reset_is_refused_with_what_is_missing() -> None:
+async def test_an_invalid_reset_names_what_is_missing() -> None:
     @limit("3/h", name="of a route")
     async def handler() -> None: ...
 
@@ -187,7 +187,7 @@ def test_without_an_event_loop(tmp_path: Path) -> None:
     limits.sync.close()
 
 
-async def test_reset_of_a_test_clears_every_store(kind: str, tmp_path: Path) -> None:
+async def test_reset_without_a_name_clears_the_store(kind: str, tmp_path: Path) -> None:
     clock = ManualClock()
     limits: Sequence[Limit] = [Limit("1/h", block_for=7200), Limit("40/h", name="second")]
     store = Store(url(kind, tmp_path), clock=clock)
@@ -219,7 +219,7 @@ async def test_it_clears_nothing_that_has_another_prefix(tmp_path: Path) -> None
         await middleware.aclose()
 
 
-async def test_a_store_without_clear_says_so() -> None:
+async def test_a_store_without_clear_cannot_be_cleared() -> None:
     store: Any = Moody(Clock())
     middleware = RateLimitMiddleware(None, store=store)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match=r"a store that has clear\(\)"):

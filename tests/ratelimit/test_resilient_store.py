@@ -1,4 +1,4 @@
-"""A store that is dead, hangs or is asked in vain harms no request."""
+"""Requests get decisions while the store is down, hangs or times out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
+    """Return the result of a coroutine that does not wait."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -68,7 +68,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def resilient(server: RedisServer, clock: Clock) -> AsyncIterator[WatchedStore]:
-    """In front of a server of its own. Its clock stands; the budget is of real time."""
+    """Yield a resilient store on a server of its own. Its time-out is real time."""
     resilient = WatchedStore(counter_store(server.url), clock=clock, store_timeout=0.25)
     yield resilient
     await resilient.finish()
@@ -79,7 +79,7 @@ async def hit(resilient: WatchedStore, *checks: Check) -> list[Outcome]:
 
 
 async def until_unavailable(resilient: WatchedStore) -> None:
-    """Ask until nobody is asked any more."""
+    """Hit until the store is not called any more."""
 
     async def is_unavailable() -> bool:
         await hit(resilient, check(10**6, name="asking"))
@@ -97,7 +97,7 @@ async def until_back(resilient: WatchedStore, clock: Clock) -> None:
     await until(is_back)
 
 
-class TestAway:
+class TestOutage:
     async def test_limits_hold_locally_while_the_store_is_down(
         self, resilient: WatchedStore, server: RedisServer
     ) -> None:
@@ -107,7 +107,7 @@ class TestAway:
         assert [o.ok for o in outcomes] == [True, True, True, False, False]
         assert not any(o.unavailable for o in outcomes)
 
-    async def test_each_of_several_instances_allows_its_share_while_the_store_is_down(
+    async def test_each_of_several_processes_allows_its_share_while_the_store_is_down(
         self, server: RedisServer, clock: Clock
     ) -> None:
         resilient = WatchedStore(
@@ -163,7 +163,7 @@ class TestAway:
     async def test_a_late_answer_ends_the_outage(
         self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
-        """Its late answer tells that it is there; no probe is due, for the clock stands."""
+        """A late response shows that the store is available. No probe is due."""
         await hit(resilient, check(9))
         server.pause()
         for _ in range(FAILURES):
@@ -204,7 +204,7 @@ class TestAway:
             await asyncio.sleep(0)  # it is on its way
         until_s = time.monotonic() + 0.5
         while time.monotonic() < until_s:
-            """Something keeps the event loop busy for longer than the budget."""
+            """Keep the event loop busy for longer than the time-out."""
         assert (await asking)[0].remaining == 3
         assert resilient.errors == 0
 
@@ -224,7 +224,7 @@ class TestAway:
         await resilient.finish()
         server.kill()
 
-    async def test_what_ended_while_it_was_away_is_settled_then(
+    async def test_reservations_that_end_during_an_outage_are_settled_after_it(
         self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
         [outcome] = await hit(resilient, check(3, later=True))
@@ -243,7 +243,7 @@ class TestAway:
 
         await until(is_settled)
 
-    async def test_a_store_without_a_budget_of_its_own_has_the_guards(self, clock: Clock) -> None:
+    async def test_a_store_without_a_timeout_of_its_own_gets_one(self, clock: Clock) -> None:
         class Slow(MemoryStore):
             hit_one = None  # type: ignore[assignment]  # so it does not answer at once
 
@@ -261,7 +261,7 @@ class TestAway:
             assert (await hit(resilient, check(9)))[0].ok
         assert resilient.is_unavailable
 
-    async def test_reset_and_block_say_that_the_store_is_unavailable(
+    async def test_reset_and_block_raise_if_the_store_is_unavailable(
         self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         server.kill()
@@ -273,10 +273,10 @@ class TestAway:
             await resilient.reset([("api", ADA)])
         assert (await hit(resilient, check(3)))[0].ok
 
-    async def test_requests_flow_whatever_becomes_of_the_store(
+    async def test_every_request_gets_a_decision_whatever_happens_to_the_store(
         self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
-        """Killed, restarted, hung, flushed: each request is answered, by the limit of somebody."""
+        """The store is killed, restarted, paused and flushed."""
         ended = asyncio.Event()
         passed = answered = 0
 
@@ -352,7 +352,7 @@ class TestDenials:
         assert [o.ok for o in await hit(resilient, general, login)] == [False]
         assert (await resilient.peek([check(9, name="last")]))[0].remaining == 8
 
-    async def test_a_smaller_cost_than_the_denied_one_asks_the_store(
+    async def test_the_store_decides_about_a_lower_cost_than_the_denied_one(
         self, resilient: WatchedStore
     ) -> None:
         await hit(resilient, check(3))
@@ -372,7 +372,7 @@ class TestDenials:
         await resilient.reset([("api", ADA)])
         assert (await hit(resilient, check(1)))[0].ok
 
-    async def test_of_a_group_all_that_was_told_is_told_again(
+    async def test_a_repeated_denial_has_all_outcomes_of_its_group(
         self, resilient: WatchedStore
     ) -> None:
         quick, slow = check(1, name="quick"), check(9, name="slow")
@@ -382,7 +382,9 @@ class TestDenials:
         assert again == told
         assert [o.ok for o in again] == [False, True]
 
-    async def test_they_are_bounded(self, resilient: WatchedStore, clock: Clock) -> None:
+    async def test_the_number_of_cached_denials_is_bounded(
+        self, resilient: WatchedStore, clock: Clock
+    ) -> None:
         from hasten.ratelimit._denial_cache import DenialCache
 
         denials = DenialCache(100)
@@ -425,7 +427,7 @@ checks = st.builds(
 def test_a_repeated_denial_equals_the_answer_of_the_store(
     steps: list[tuple[list[Check], int, int]],
 ) -> None:
-    """Whatever was reserved and refunded in between."""
+    """Whatever is reserved and refunded in between."""
     clock = Clock()
     resilient, plain = WatchedStore(Oracle(clock), clock=clock), Oracle(clock)
     tokens: list[tuple[Token, Token]] = []
@@ -455,8 +457,8 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
     assert resilient.errors == 0
 
 
-class TestAtOnce:
-    async def test_what_ended_is_settled_before_it_closes(
+class TestWithoutWaiting:
+    async def test_finish_waits_for_settlements(
         self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         [outcome] = await hit(resilient, check(3, later=True))
@@ -471,7 +473,7 @@ class TestAtOnce:
         await until(is_given_back)
         await store.aclose()
 
-    async def test_nothing_is_asked_of_nothing(
+    async def test_a_hit_without_groups_returns_nothing(
         self, resilient: WatchedStore, server: RedisServer
     ) -> None:
         assert await resilient.hit([]) == []
@@ -479,7 +481,7 @@ class TestAtOnce:
         await until_unavailable(resilient)
         assert await resilient.hit([]) == []
 
-    async def test_memory_needs_no_guarding(self) -> None:
+    async def test_a_store_in_memory_is_called_without_waiting(self) -> None:
         resilient = WatchedStore(MemoryStore())
         assert resilient.immediate is resilient.store
         answer = resilient.hit_now([[check(1, later=True)]])

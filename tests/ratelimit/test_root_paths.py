@@ -1,4 +1,4 @@
-"""No spelling of a path reaches a handler without its limit, whoever removes a root path."""
+"""No spelling of a path with a root path reaches a handler without its limit."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def own_root(install: Install = nothing) -> Any:
 
 
 def litestar(install: Install = nothing, *, mounted: Any = None) -> Any:
-    """With the middleware as it is documented. mounted is an application at /in and at /deep/in."""
+    """Return an application with the middleware as documented. mounted is at /in and /deep/in."""
     import litestar
     from litestar.middleware import DefineMiddleware
 
@@ -118,7 +118,7 @@ def django() -> Any:
 
 
 def hidden(app: App) -> App:
-    """A function around an application, which refers to it in no way that can be followed."""
+    """Return a function around an application that hides it."""
     apps = [app]
 
     async def function(scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +128,7 @@ def hidden(app: App) -> App:
 
 
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
-    """Knows nothing of root paths."""
+    """An application without root paths."""
     body = b"ran" if scope["path"] == "/v1/login" else b"other"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
@@ -189,7 +189,7 @@ async def test_no_spelling_with_a_root_path_is_unlimited(name: str) -> None:
 
 
 async def assert_limited(app: App, requests: Iterator[tuple[str, str]]) -> None:
-    """Whatever reaches the handler is under the limit."""
+    """Every request that reaches the handler is limited."""
     reached = 0
     for path, root_path in requests:
         answer = await ask(app, path, root_path)
@@ -199,7 +199,7 @@ async def assert_limited(app: App, requests: Iterator[tuple[str, str]]) -> None:
     assert reached
 
 
-async def test_the_script_name_that_django_forces_is_no_way_around() -> None:
+async def test_force_script_name_does_not_bypass_a_limit() -> None:
     with untyped("django.test").override_settings(FORCE_SCRIPT_NAME="/v1"):
         await assert_limited(limited(django()), ((path, root) for path in PATHS for root in ROOTS))
 
@@ -240,7 +240,7 @@ async def test_a_mount_has_its_limits_by_the_whole_path_and_by_its_own(
 
 
 async def test_two_mounts_are_told_apart() -> None:
-    """Litestar hands the same path to both."""
+    """Litestar passes the same path to both."""
     import litestar as framework
     from litestar.middleware import DefineMiddleware
 
@@ -269,16 +269,16 @@ async def test_a_mounted_fastapi_with_a_root_path_is_limited_from_outside() -> N
 
 
 @pytest.mark.parametrize("name", ["starlette", "litestar", "quart", "django"])
-async def test_limits_are_for_the_paths_of_the_application_alone(
+async def test_limits_match_only_paths_of_the_application(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the framework is known, the root path is no part of what is compared."""
+    """If the framework is known, the root path is removed before paths are compared."""
     found = APPS[name](lambda app: limited(app, "/v1"))
     assert (await ask(found, "/v1/login", "/v1")).get("ratelimit") is None
     assert caplog.text == ""
 
 
-async def test_where_nobody_knows_both_are_matched_and_the_log_says_so(
+async def test_an_unknown_application_is_matched_with_and_without_the_root_path(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for path in ("/v1/login", "/login"):

@@ -1,4 +1,4 @@
-"""Limits behind a real server, over real sockets: what servers do with a refusal is theirs."""
+"""Limits behind a real server, over real sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.patience import DEADLINE_SECONDS
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """/endless never ends, what else there is says "ok", and a WebSocket echoes."""
+    """/endless never ends, other paths respond "ok", and a WebSocket echoes."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -39,7 +39,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(app: App, **options: str) -> AsyncIterator[int]:
-    """uvicorn on a free port, which it yields."""
+    """Run uvicorn on a free port. Yields the port."""
     config = uvicorn.Config(
         app, port=0, lifespan="off", log_config=None, ws="wsproto", **options  # type: ignore[arg-type]
     )  # fmt: skip
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Connection:
-    """One connection of a client that says what it likes."""
+    """One connection of a client that can send anything."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -110,7 +110,7 @@ async def test_encodings_and_slashes_of_a_path_share_one_count(http: str) -> Non
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_a_refusal_does_not_wait_for_the_body(http: str) -> None:
-    """The client has sent nothing of it yet."""
+    """The client has not sent any of it yet."""
     limited = RateLimitMiddleware(app, limits=[Limit("0/m")])
     async with serving(limited, http=http) as port, connected(port) as connection:
         connection.send("/", "POST", "content-length: 10000000")
@@ -141,7 +141,7 @@ async def test_a_client_that_hangs_up_releases_its_slot() -> None:
 
 
 async def until_free(connection: Connection, port: int) -> None:
-    """Wait for an answer that is not a refusal; the place of who came before may be freed late."""
+    """Wait for a response that is not a refusal: the slot of a client may be released late."""
     while (await connection.answer()).status == 429:
         connection.send("/endless", "GET")
     async with connected(port) as other:

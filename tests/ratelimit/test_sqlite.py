@@ -1,4 +1,4 @@
-"""What is particular to counts in a file."""
+"""The store in a SQLite file: what the contract of all stores does not cover."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def rows(place: Path) -> int:
 
 
 class TestFile:
-    async def test_counts_outlive_the_process(self, tmp_path: Path) -> None:
+    async def test_counts_survive_the_process(self, tmp_path: Path) -> None:
         check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
         for expected in (1, 0):
             async with open_for_test("sqlite", tmp_path) as store:
                 assert (await store.hit([[check]]))[0][0].remaining == expected
 
-    async def test_rows_go_when_their_time_is_over(self, tmp_path: Path) -> None:
+    async def test_expired_rows_are_deleted(self, tmp_path: Path) -> None:
         clock = Clock()
         rule = rule_of(Rate(2, 60))
         async with open_for_test("sqlite", tmp_path, clock) as store:
@@ -50,7 +50,7 @@ class TestFile:
                 (after,) = other.execute("PRAGMA data_version").fetchone()
         assert before == after
 
-    async def test_a_block_does_not_shorten_what_is_known(self, tmp_path: Path) -> None:
+    async def test_a_block_does_not_shorten_the_life_of_counts(self, tmp_path: Path) -> None:
         clock = Clock()
         check = Check("api", digest("ada"), rule_of(Rate(2, 60)))
         async with open_for_test("sqlite", tmp_path, clock) as store:
@@ -74,7 +74,7 @@ class TestFile:
 
     async def test_a_folder_that_is_missing_is_named(self, tmp_path: Path) -> None:
         store = counter_store(f"sqlite:///{tmp_path / 'none' / 'limits.db'}")
-        with pytest.raises(StoreUnavailable, match="there is no folder"):
+        with pytest.raises(StoreUnavailable, match=r"folder .* does not exist"):
             await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]])
         await store.aclose()
 

@@ -1,4 +1,4 @@
-"""What middlewares have counted is read from an object of the application's; observers."""
+"""Statistics in an object of the application, and observers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.ratelimit.sites import FRAMEWORKS, PEER, Served
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_are_reached_without_the_middleware(framework: str) -> None:
+async def test_stats_are_counted_in_the_given_object(framework: str) -> None:
     """Litestar makes one middleware for each of its routes: they count together."""
     stats = RateLimitStats()
     limits = [Limit("3/h", name="all"), Limit("1/h", name="watched", shadow=True)]
@@ -53,7 +53,7 @@ async def test_limits_of_routes_are_added_when_they_decide() -> None:
     assert stats["2-in-1min"] == LimitStats(allowed=2, limited=1, near_limit=1)
 
 
-async def test_what_clients_have_used_up_is_reset_by_the_limits() -> None:
+async def test_limits_reset_clients_and_keep_stats() -> None:
     stats, limits = RateLimitStats(), Limits([Limit("1/h", name="login")])
     site = Served("asgi", limits=limits, stats=stats)
     assert await site.statuses(2) == [200, 429]
@@ -64,7 +64,7 @@ async def test_what_clients_have_used_up_is_reset_by_the_limits() -> None:
     assert stats["login"] == LimitStats(allowed=3, limited=3, near_limit=3)
 
 
-async def test_of_load_shedding() -> None:
+async def test_load_shedding_counts_in_the_given_object() -> None:
     stats = LoadSheddingStats()
     site = sites.Site()
     app = LoadSheddingMiddleware(sites.asgi(site, lambda app: app), min_concurrency=1, stats=stats)
@@ -82,7 +82,7 @@ async def test_of_load_shedding() -> None:
     assert stats == LoadSheddingStats(limit=1)
 
 
-async def test_observers_are_given_one_decision() -> None:
+async def test_observers_receive_the_decision() -> None:
     decisions: list[Decision] = []
     limited: list[Decision] = []
 

@@ -1,4 +1,4 @@
-"""The contract of a store, held against each of them."""
+"""The contract of a store, for every store."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ async def peek(store: CounterStore, check: Check) -> Outcome:
 
 
 class TestCancelling:
-    """Who asks may be gone before the answer comes, or before it is looked at."""
+    """A caller may be cancelled before the response arrives, or before it reads it."""
 
     @pytest.mark.parametrize("turns", range(12))
-    async def test_what_nobody_heard_of_is_given_back(
+    async def test_the_reservation_of_a_cancelled_hit_is_refunded(
         self, store: CounterStore, turns: int
     ) -> None:
         rule = concurrency_rule(1, 60)
@@ -153,7 +153,7 @@ class TestHit:
         assert (await hit(store, check(8, 60, algorithm, cost=3)))[:3] == (True, 8, 0)
         assert (await hit(store, check(8, 60, algorithm, cost=0)))[:3] == (True, 8, 0)
 
-    async def test_nothing_is_asked_of_nothing(self, store: CounterStore) -> None:
+    async def test_a_hit_without_groups_returns_nothing(self, store: CounterStore) -> None:
         assert await store.hit([]) == []
         assert await store.peek([]) == []
         await store.settle([])
@@ -185,7 +185,7 @@ class TestGroups:
     async def test_the_first_denied_group_ends_the_hit(
         self, store: CounterStore, other: bytes
     ) -> None:
-        """Groups before it stay taken, those behind it are untouched."""
+        """Earlier groups stay taken, later groups are not touched."""
         general, login = check(3, name="general"), check(1, name="login", key=other)
         last = check(9, name="last")
         groups = [[general], [login], [last]]
@@ -209,7 +209,7 @@ class TestGroups:
             assert (watched.ok, outcome.remaining) == (left == 4, left)
         assert (await peek(store, shadow))[:3] == (False, 1, 0)
 
-    async def test_what_is_forced_denies_nothing(self, store: CounterStore) -> None:
+    async def test_a_forced_check_denies_nothing(self, store: CounterStore) -> None:
         forced = check(1, cost=3)._replace(forced=True)
         [[first], [second]] = await store.hit([[forced], [check(5, name="next")]])
         assert (first.ok, second.ok) == (False, True)
@@ -280,7 +280,7 @@ class TestSettle:
     async def test_a_refund_is_seen_by_the_next_hit(
         self, store: CounterStore, algorithm: Algorithm
     ) -> None:
-        """Its caller does not wait for it: whoever comes after it finds it done."""
+        """The caller does not await it, and the next hit sees the result."""
         login = check(1, 60, algorithm)
         for _ in range(20):
             token = await reserve(store, login)
@@ -326,7 +326,7 @@ class TestConcurrency:
         assert (await hit(store, slots)).ok
         assert not (await hit(store, slots)).ok
 
-    async def test_a_slot_that_is_never_freed_comes_back(
+    async def test_a_slot_that_is_never_released_expires(
         self, store: CounterStore, clock: Clock
     ) -> None:
         token = await reserve(store, self.slots(1))
@@ -338,16 +338,16 @@ class TestConcurrency:
         assert (await hit(store, self.slots(1))).ok
 
 
-class TestTheRest:
+class TestAdministration:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    async def test_a_look_takes_nothing(self, store: CounterStore, algorithm: Algorithm) -> None:
+    async def test_peek_takes_nothing(self, store: CounterStore, algorithm: Algorithm) -> None:
         for _ in range(3):
             assert await peek(store, check(1, 60, algorithm)) == Outcome(True, 1, 1, 0)
         await hit(store, check(1, 60, algorithm))
         for _ in range(3):
             assert not (await peek(store, check(1, 60, algorithm))).ok
 
-    async def test_several_are_looked_at_in_their_order(self, store: CounterStore) -> None:
+    async def test_peek_returns_outcomes_in_order(self, store: CounterStore) -> None:
         await hit(store, check(3, key=BOB))
         outcomes = await store.peek([check(3), check(3, key=BOB), check(7)])
         assert [o.remaining for o in outcomes] == [3, 2, 7]
@@ -373,7 +373,7 @@ class TestTheRest:
         await store.block(one.bucket, one.key, 0)
         assert (await hit(store, one)).remaining == 4
 
-    async def test_one_may_be_blocked_before_it_ever_came(
+    async def test_a_key_can_be_blocked_before_its_first_hit(
         self, store: CounterStore, clock: Clock
     ) -> None:
         one = check(5)
@@ -383,7 +383,9 @@ class TestTheRest:
         clock.advance(10)
         assert (await hit(store, one)).ok
 
-    async def test_too_much_blocks_for_longer(self, store: CounterStore, clock: Clock) -> None:
+    async def test_exceeding_the_limit_blocks_for_longer(
+        self, store: CounterStore, clock: Clock
+    ) -> None:
         one = check(1, block_us=600 * SECOND)
         await hit(store, one)
         assert (await hit(store, one)).retry_us == 600 * SECOND
@@ -392,7 +394,7 @@ class TestTheRest:
         clock.advance(1)
         assert (await hit(store, one)).ok
 
-    async def test_it_is_closed_twice(self, store: CounterStore) -> None:
+    async def test_it_can_be_closed_twice(self, store: CounterStore) -> None:
         await hit(store, check())
         await store.aclose()
         await store.aclose()

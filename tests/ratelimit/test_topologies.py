@@ -28,7 +28,7 @@ def sentinels(tmp_path: Path) -> Iterator[SentinelPair]:
     pair.kill()
 
 
-async def test_the_master_that_takes_over_is_found(sentinels: SentinelPair) -> None:
+async def test_the_new_master_is_found_after_a_failover(sentinels: SentinelPair) -> None:
     clock = Clock()
     resilient = WatchedStore(counter_store(sentinels.url), clock=clock, store_timeout=1.0)
     for _ in range(5):
@@ -69,7 +69,7 @@ async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_pat
     await store.aclose()
 
 
-async def test_a_node_that_is_down_concerns_its_own_clients_only(tmp_path: Path) -> None:
+async def test_a_node_that_is_down_affects_only_its_own_clients(tmp_path: Path) -> None:
     from tests.servers.topologies import RedisCluster
 
     cluster = RedisCluster(tmp_path / "cluster").start()

@@ -1,4 +1,4 @@
-"""No way of writing a path leads past its limit, whatever a framework understands by it."""
+"""No spelling of a path bypasses its limit in any framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AFTER: Final = ("", "/", "//", "/.", "/..", "/../limited", "#", "?", "%00", "\n"
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 async def test_no_spelling_of_a_path_reaches_a_handler_without_its_limit(framework: str) -> None:
-    """The handler's own limit tells that it was reached; that of the path has to be there, too."""
+    """If the handler's own limit was reached, the limit of the path must apply, too."""
     site = Served(framework, limits=[Limit("1000000/m", path="/limited", name="path")])
     reached = 0
     paths = [*itertools.product(BEFORE, NAMES[:1], AFTER), *itertools.product("/", NAMES, AFTER)]
@@ -39,8 +39,8 @@ async def test_no_spelling_of_a_path_reaches_a_handler_without_its_limit(framewo
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("method", ["POST", "post", "PoSt"])
-async def test_methods_are_what_frameworks_take_them_for(framework: str, method: str) -> None:
-    """Servers hand them on as they were sent, and some frameworks write them in capitals."""
+async def test_methods_are_compared_as_frameworks_do(framework: str, method: str) -> None:
+    """Servers pass methods as they were sent, and some frameworks convert them to upper case."""
     limits = [Limit("1000/m", path="/limited", methods=["POST"], name="path")]
     site = Served(framework, limits=limits)
     answer = await site.ask("/limited", method)

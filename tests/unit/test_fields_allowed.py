@@ -1,4 +1,4 @@
-"""What a model shows can be asked for; what it does not show does not exist."""
+"""Fields of a model can be requested; all other names are rejected."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TestChoosing:
             "title": "Unprocessable Content",
             "status": 422,
             "detail": "fields: no such field: 'nope', 'nor_this'; "
-            "there are id, name, email, bio, team",
+            "allowed fields are id, name, email, bio, team",
             "code": "unknown_name",
             "parameter": "fields",
             "allowed": ["id", "name", "email", "bio", "team"],
@@ -85,7 +85,7 @@ class TestChoosing:
         many = AllowedFields([f"f{n}" for n in range(60)])
         error = refusal(many, ",".join(f"x{n}" for n in range(11)))
         assert error.allowed == tuple(f"f{n}" for n in range(50))
-        assert "'x9' and more; there are f0, f1," in str(error)
+        assert "'x9' and more; allowed fields are f0, f1," in str(error)
         assert str(error).endswith("f49, …")
 
     @pytest.mark.parametrize(
@@ -141,9 +141,7 @@ class TestChoosing:
     def test_a_plain_field_has_no_fields_of_its_own(self, text: str) -> None:
         error = refusal(POSTS, text)
         assert error.code == "not_expandable"
-        assert str(error) == (
-            "fields='author.name': it has no fields of its own: leave out what is asked of it"
-        )
+        assert str(error) == ("fields='author.name': it has no fields: omit the names within it")
 
     def test_the_parameter_may_have_another_name(self) -> None:
         for text in ("nope", "id.x", "", "(", "a.b.c.d"):
@@ -217,7 +215,7 @@ class TestPydantic:
         assert (asked.names, asked.needs) == (("fullName",), ("first", "last"))
         assert allowed.fields["fullName"].is_computed
         assert not allowed.fields["id"].is_computed
-        with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' is made of"):
+        with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' needs"):
             AllowedFields(Out)
 
     def test_a_field_that_several_need_is_selected_once(self) -> None:
@@ -243,11 +241,13 @@ class TestPydantic:
 
         assert AllowedFields(Out).fields["tags"].relation is None
 
-    def test_a_name_that_leads_nowhere_is_explained(self) -> None:
+    def test_an_annotation_that_cannot_be_resolved_is_explained(self) -> None:
         class Out(BaseModel):
             other: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
-        with pytest.raises(InvalidOption, match=r"schema='.*Out': must be annotations that can be"):
+        with pytest.raises(
+            InvalidOption, match=r"schema='.*Out': must be a model whose annotations can be"
+        ):
             AllowedFields(Out)
 
 
@@ -350,7 +350,7 @@ class TestTables:
 
 
 class TestWrittenDown:
-    def test_names(self) -> None:
+    def test_names_without_a_model(self) -> None:
         assert str(AllowedFields(["id", "name"]).parse(["name,id"])) == "id,name"
 
     def test_a_mapping_names_the_attribute_of_each_field(self) -> None:
@@ -404,7 +404,7 @@ class TestOptions:
             (["a", "a"], {}, "fields"),
         ],
     )
-    def test_mistakes_are_found_when_they_are_made(
+    def test_wrong_options_are_rejected_at_start_up(
         self, schema: object, options: dict[str, Any], option: str
     ) -> None:
         with pytest.raises(InvalidOption, match=f"^{option}"):
@@ -437,7 +437,7 @@ class TestRoles:
         assert str(posts.without("author").default) == "id"
 
     @pytest.mark.parametrize("path", ["nope", "id.nope", "team.nope", "nope.id", ""])
-    def test_what_is_not_there_cannot_be_taken(self, path: str) -> None:
+    def test_an_unknown_field_cannot_be_removed(self, path: str) -> None:
         with pytest.raises(InvalidOption, match=r"^without="):
             USERS.without(path)
 
@@ -468,7 +468,7 @@ class TestPaths:
         max_size=3,
     )
 )
-def test_any_text_is_parsed_or_refused(texts: list[str]) -> None:
+def test_any_text_is_parsed_or_rejected(texts: list[str]) -> None:
     try:
         asked = POSTS.parse(texts)
     except InvalidParameter as refused:

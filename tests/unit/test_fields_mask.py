@@ -1,4 +1,4 @@
-"""A mask reads as one tree, or it is refused; how long that takes depends on its length alone."""
+"""A mask is parsed into a tree or rejected, in time proportional to its length."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refusal(*texts: str, max_depth: int = 3) -> InvalidParameter:
 
 
 class TestNames:
-    def test_one_after_the_other(self) -> None:
+    def test_names_keep_their_order(self) -> None:
         assert tree(parse(["id,name,email"])) == {"id!": {}, "name!": {}, "email!": {}}
 
     def test_duplicates_and_spaces_are_ignored(self) -> None:
@@ -55,7 +55,7 @@ class TestNames:
     def test_an_empty_name_is_refused(self, text: str) -> None:
         error = refusal(text)
         assert error.code == "empty_name"
-        assert str(error) == "fields: a field name is empty; leave fields out for the usual ones"
+        assert str(error) == "fields: a field name is empty; omit fields for the default fields"
 
     def test_an_empty_name_in_a_second_value_is_refused(self) -> None:
         assert refusal("id", "").code == "empty_name"
@@ -90,7 +90,7 @@ class TestNested:
         assert tree(parse(["author,author.name"])) == {"author!": {"name!": {}}}
         assert parse(["author.name,author"]) == parse(["author,author.name"])
 
-    def test_a_group_ends_where_it_ends(self) -> None:
+    def test_a_closing_parenthesis_ends_a_group(self) -> None:
         assert tree(parse(["a(b),c"])) == {"a": {"b!": {}}, "c!": {}}
         assert tree(parse(["a.b,c"])) == {"a": {"b!": {}}, "c!": {}}
         assert tree(parse(["a(b.c,d),e"])) == {"a": {"b": {"c!": {}}, "d!": {}}, "e!": {}}
@@ -102,9 +102,9 @@ class TestNested:
             ("a(b(c)", "a '(' is never closed"),
             ("a)", "a ')' was never opened"),
             ("a(b))", "a ')' was never opened"),
-            ("a(b)c", "'c' follows a ')': expected a comma between"),
-            ("a(b).c", "a ')' is followed by '.' or '(': expected a comma between"),
-            ("a(b)(c)", "a ')' is followed by '.' or '(': expected a comma between"),
+            ("a(b)c", "'c' follows a ')': expected a comma in between"),
+            ("a(b).c", "a ')' is followed by '.' or '(': expected a comma in between"),
+            ("a(b)(c)", "a ')' is followed by '.' or '(': expected a comma in between"),
         ],
     )
     def test_unbalanced_parentheses_are_refused(self, text: str, reason: str) -> None:
@@ -207,7 +207,7 @@ print(json.dumps(found))
 
 
 @given(st.lists(st.text(alphabet="ab,.() *\0é") | st.text(), max_size=3))
-def test_any_text_is_parsed_or_refused(texts: list[str]) -> None:
+def test_any_text_is_parsed_or_rejected(texts: list[str]) -> None:
     try:
         mask = parse(texts)
     except InvalidParameter as refused:

@@ -1,4 +1,4 @@
-"""How the number of requests at once follows what a process can do."""
+"""How the limit follows the capacity of the process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ windows = st.builds(
 
 
 @given(st.lists(windows, max_size=50))
-def test_it_stays_within_its_bounds(seen: list[Window]) -> None:
+def test_the_limit_stays_within_its_bounds(seen: list[Window]) -> None:
     level = Level(20)
     for window in seen:
         level = adapt(level, window, BOUNDS)
@@ -29,24 +29,22 @@ def test_it_stays_within_its_bounds(seen: list[Window]) -> None:
         assert level.usual_us >= 0
 
 
-def test_it_grows_while_requests_take_as_long_as_ever() -> None:
+def test_the_limit_grows_while_durations_are_usual() -> None:
     level = Level(20)
     for _ in range(500):
         level = adapt(level, Window(10_000, int(level.limit)), BOUNDS)
     assert level.limit == BOUNDS.maximum
 
 
-def test_it_falls_when_they_take_longer() -> None:
+def test_the_limit_falls_when_requests_take_longer() -> None:
     level = Level(100, usual_us=10_000, windows=600)
     after = adapt(level, Window(40_000, 100), BOUNDS)
     assert 80 < after.limit < 100
 
 
 @given(st.floats(1, 1e9), st.integers(5, 200), st.floats(3.2, 1e6))
-def test_it_falls_under_a_load_that_rises_whatever_is_usual(
-    usual_us: float, limit: int, times: float
-) -> None:
-    """Where there is more to lose than what is tried anew in each window."""
+def test_the_limit_falls_under_a_rising_load(usual_us: float, limit: int, times: float) -> None:
+    """If it is high enough not to be dominated by the probes of each window."""
     level = Level(limit, usual_us, windows=600)
     for _ in range(60):
         before = level.limit
@@ -56,7 +54,7 @@ def test_it_falls_under_a_load_that_rises_whatever_is_usual(
 
 
 @given(st.floats(1, 1e7), st.lists(windows, max_size=30))
-def test_it_recovers_from_whatever_there_was(took_us: float, seen: list[Window]) -> None:
+def test_the_limit_recovers_from_any_history(took_us: float, seen: list[Window]) -> None:
     level = Level(20)
     for window in seen:
         level = adapt(level, window, BOUNDS)
@@ -67,9 +65,8 @@ def test_it_recovers_from_whatever_there_was(took_us: float, seen: list[Window])
 
 @pytest.mark.parametrize("window", [Window(1e9, 200), Window(10_000, 1, lag_us=100_001)])
 @pytest.mark.parametrize("least", [1, 30])
-def test_no_overload_takes_it_below_the_least(window: Window, least: int) -> None:
-    """Nor does it stop far above: late event loops go all the way, slow requests as far as what is
-    tried anew lets them."""
+def test_no_overload_moves_the_limit_below_its_minimum(window: Window, least: int) -> None:
+    """Nor does it stop far above: lag lowers it to the minimum, slow requests almost so."""
     level = Level(100, usual_us=10_000, windows=600)
     for _ in range(100):
         level = adapt(level, window, Bounds(least, maximum=200, max_lag_us=100_000))
@@ -77,30 +74,30 @@ def test_no_overload_takes_it_below_the_least(window: Window, least: int) -> Non
 
 
 @pytest.mark.parametrize(("took_us", "after"), [(1e9, 90.8), (0, 100.8)])
-def test_one_window_moves_it_a_little(took_us: float, after: float) -> None:
-    """By a tenth at most to the one side, by a fifth of what is tried to the other."""
+def test_one_window_moves_the_limit_a_little(took_us: float, after: float) -> None:
+    """By at most a tenth down, and by at most a fifth of the probe up."""
     level = Level(100, usual_us=10_000, windows=600)
     assert adapt(level, Window(took_us, 100), BOUNDS).limit == pytest.approx(after)
 
 
-def test_half_as_long_again_is_nothing_to_fall_for() -> None:
+def test_slightly_longer_durations_do_not_lower_the_limit() -> None:
     level = Level(100, usual_us=10_000, windows=600)
     assert adapt(level, Window(14_000, 100), BOUNDS).limit > 100
 
 
-def test_few_requests_say_nothing_of_many() -> None:
+def test_few_requests_do_not_move_the_limit() -> None:
     level = Level(100, usual_us=10_000, windows=600)
     assert adapt(level, Window(90_000, 49), BOUNDS).limit == 100
 
 
-def test_it_falls_while_the_event_loop_is_late() -> None:
-    """Also with few requests, and what is usual is not learnt then."""
+def test_the_limit_falls_if_the_event_loop_lags() -> None:
+    """Also with few requests. The usual duration does not change."""
     level = Level(100, usual_us=10_000, windows=600)
     late = Window(10_000, 1, lag_us=100_001)
     assert adapt(level, late, BOUNDS) == Level(90, 10_000, 600)
 
 
-def test_what_is_usual_follows_a_recovery_fast() -> None:
+def test_the_usual_duration_falls_fast_after_an_overload() -> None:
     level = Level(100, usual_us=100_000, windows=600)
     for _ in range(60):
         level = adapt(level, Window(10_000, 100), BOUNDS)
@@ -108,8 +105,8 @@ def test_what_is_usual_follows_a_recovery_fast() -> None:
 
 
 @pytest.mark.parametrize("capacity", [10, 30, 100])
-def test_it_finds_what_a_process_can_do(capacity: int) -> None:
-    """Up to its capacity each request takes 10 ms, beyond it they share; more come than can go."""
+def test_the_limit_converges_to_the_capacity(capacity: int) -> None:
+    """Up to the capacity each request takes 10 ms, above it they take longer."""
 
     def limits(level: Level) -> Iterator[float]:
         for _ in range(400):
@@ -123,7 +120,7 @@ def test_it_finds_what_a_process_can_do(capacity: int) -> None:
 
 
 def test_an_overload_that_lasts_raises_the_limit_slowly() -> None:
-    """There is room for 10; 400, 1,000 and 3,000 windows are 40, 100 and 300 seconds."""
+    """The capacity is 10; 400, 1,000 and 3,000 windows are 40, 100 and 300 seconds."""
     level, found = Level(20, usual_us=10_000, windows=20), {}
     for number in range(1, 3_001):
         in_flight = int(level.limit)

@@ -13,7 +13,6 @@ from hasten.compression._negotiation import (
     choose,
     chooser,
     coding_name,
-    parse_weights,
 )
 
 OFFER = (Coding.ZSTD, Coding.BROTLI, Coding.GZIP)
@@ -162,36 +161,6 @@ class TestChoose:
         combined = header_values(lines, b"accept-encoding")
         assert combined is not None
         assert choose(combined.decode(), OFFER) == choose(written(wanted) or ",", OFFER)
-
-
-class TestParseWeights:
-    @pytest.mark.parametrize("q", QVALUES)
-    def test_reads_thousandths(self, q: str) -> None:
-        assert parse_weights(f"gzip;q={q}") == {"gzip": QVALUES[q]}
-
-    @pytest.mark.parametrize("q", INVALID)
-    def test_takes_what_makes_no_sense_for_a_refusal(self, q: str) -> None:
-        assert parse_weights(f"gzip;q={q}") == {"gzip": 0}
-
-    @pytest.mark.parametrize("member", ["gzip;q =0", "gzip; q\t=0", "gzip;q = 0", "gzip;q= 0"])
-    def test_never_takes_a_refusal_with_spaces_for_a_wish(self, member: str) -> None:
-        """They may not be there; but what else than a refusal was meant?"""
-        assert parse_weights(member) == {"gzip": 0}
-
-    def test_knows_all_thousandths(self) -> None:
-        for weight in range(1000):
-            assert parse_weights(f"br;q=0.{weight:03}") == {"br": weight}
-
-    def test_has_the_lower_weight_of_two(self) -> None:
-        assert parse_weights("gzip;q=0.5, br, gzip;q=0.7, x-gzip;q=0.2") == {
-            "gzip": 200,
-            "br": 1000,
-        }
-
-    @given(st.text())
-    def test_never_raises(self, header: str) -> None:
-        weights = parse_weights(header)
-        assert all(name and 0 <= weight <= 1000 for name, weight in weights.items())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A total says how sure it is, and never denies what stands on the page."""
+"""A total has a relation to the number of rows, and is never below the rows of the page."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestExact:
     def test_rows_added_between_count_and_page_raise_the_total(self) -> None:
         assert Count(40)._with_page(20, 20, has_more=True) == Count(41)
 
-    def test_who_did_not_count_does_not_know(self) -> None:
+    def test_a_page_does_not_change_a_missing_count(self) -> None:
         assert NOT_COUNTED._with_page(0, 5, has_more=False) == NOT_COUNTED
 
 
@@ -122,7 +122,7 @@ class TestCounting:
         assert to_counting(value) == value
 
     @pytest.mark.parametrize("value", ["capped", "auto", 10_000, None, True, False])
-    def test_there_are_no_others(self, value: object) -> None:
+    def test_other_ways_to_count_are_rejected(self, value: object) -> None:
         with pytest.raises(InvalidOption, match=r"count=.*: must be 'none' to not count, 'exact'"):
             to_counting(value)
 
@@ -170,12 +170,14 @@ class TestCached:
             wrong()
 
     @pytest.mark.parametrize("ttl", [0, -1, "soon", None])
-    def test_no_time_is_refused(self, ttl: Any) -> None:
+    def test_a_ttl_without_time_is_rejected(self, ttl: Any) -> None:
         with pytest.raises(
             InvalidOption, match=r"Cached\(ttl\)=.*: must be (seconds|at least 0\.000001 seconds)"
         ):
             Cached("exact", ttl)
 
-    def test_what_is_cached_cannot_be_cached(self) -> None:
-        with pytest.raises(InvalidOption, match=r"Cached\(count\)=.*: must be what is not cached"):
+    def test_a_cached_count_cannot_be_cached(self) -> None:
+        with pytest.raises(
+            InvalidOption, match=r"Cached\(count\)=.*: must be a count that is not cached"
+        ):
             Cached(Cached("exact", 30), 30)  # type: ignore[arg-type]

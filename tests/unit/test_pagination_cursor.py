@@ -1,4 +1,4 @@
-"""A token comes back as what it was made of, or it is refused: there is no third way."""
+"""A token is read as the cursor that it was made from, or it is rejected."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class TestWhatIsNotOurs:
         except InvalidParameter:
             assert refusal(token).code == "invalid_cursor"
 
-    def test_a_refusal_repeats_nothing_of_the_token(self) -> None:
+    def test_an_error_contains_no_part_of_the_token(self) -> None:
         error = refusal("secret-looking-token")
         assert error.value is None
         assert "secret-looking" not in str(error)
@@ -221,8 +221,8 @@ class TestWhatItBelongsTo:
         error = refusal(TOKEN, fingerprint("posts", "title,id"))
         assert error.code == "cursor_mismatch"
         assert str(error) == (
-            "cursor: it belongs to another query: a cursor goes with the sort and the filters "
-            "that it was made for; leave it out to start from the first page"
+            "cursor: it belongs to another query: a cursor is only valid with the sort and the "
+            "filters of the response that it comes from; omit it to start from the first page"
         )
 
     @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ class TestWhatItBelongsTo:
         assert KEYS.verify(token, fingerprint(*one)) == CURSOR
         assert refusal(token, fingerprint(*other)).code == "cursor_mismatch"
 
-    def test_it_can_be_read_before_the_query_is_known(self) -> None:
+    def test_a_token_can_be_read_before_its_query_is_known(self) -> None:
         """A request is refused before the application builds its statement, if it can be."""
         cursor = KEYS.read(TOKEN)
         assert cursor == CURSOR
@@ -251,7 +251,7 @@ class TestWhatItBelongsTo:
         with pytest.raises(InvalidParameter):
             cursor.check(fingerprint("users"))
 
-    def test_a_new_cursor_belongs_to_nothing(self) -> None:
+    def test_a_new_cursor_belongs_to_no_query(self) -> None:
         with pytest.raises(InvalidParameter):
             CURSOR.check(QUERY)
 
@@ -325,7 +325,7 @@ class TestSecrets:
         assert str(secret) not in str(caught.value)
 
     @given(st.binary(min_size=16, max_size=16).map(bytes.hex) | st.uuids().map(str))
-    def test_random_secrets_are_taken(self, secret: str) -> None:
+    def test_random_secrets_are_accepted(self, secret: str) -> None:
         assume(len(set(secret)) > 8)  # nearly all; what is not is what hypothesis likes to try
         SigningKeys(secret)
 

@@ -1,4 +1,4 @@
-"""Links lead to the pages that there are, and nowhere else."""
+"""Links lead to existing pages only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer has the shape that was promised, and a key more only where there is news."""
+"""The shape of a response, with more keys only where they add information."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class TestPage:
         assert about["total_relation"] == "estimate"
 
     @pytest.mark.parametrize("has_more", [True, False])
-    def test_without_a_count_it_tells_whether_there_is_more(self, has_more: bool) -> None:
+    def test_a_page_without_a_count_has_has_more(self, has_more: bool) -> None:
         assert page(NOT_COUNTED, has_more=has_more).pagination() == {
             "page": 1,
             "limit": 20,
             "has_more": has_more,
         }
 
-    def test_tells_its_total(self) -> None:
+    def test_a_page_has_its_total(self) -> None:
         assert (page(Count(5, "gte")).total, page(Count(5, "gte")).total_relation) == (5, "gte")
 
 
@@ -67,7 +67,7 @@ class TestCursorPage:
         last: CursorPage[object] = CursorPage(ROWS, 20, next_cursor=None, prev_cursor="p")
         assert (last.has_more, last.total) == (False, None)
 
-    def test_a_total_that_was_asked_for_is_there(self) -> None:
+    def test_a_requested_total_is_in_the_response(self) -> None:
         counted: CursorPage[object] = CursorPage(ROWS, 20, "n", "p", Count(7, "gte"))
         assert (counted.total, counted.total_relation) == (7, "gte")
         about = counted.pagination()
@@ -75,7 +75,7 @@ class TestCursorPage:
 
 
 class TestEnvelope:
-    def test_may_have_other_names(self) -> None:
+    def test_an_envelope_may_have_other_names(self) -> None:
         envelope = Envelope("items", "meta", {"total": "count", "limit": "per_page"})
         assert envelope.wrap(page(Count(42))) == {
             "items": ROWS,
@@ -86,10 +86,10 @@ class TestEnvelope:
         ("names", "option"),
         [({"totals": "count"}, "names='totals'"), ({"total": "limit"}, "names={'total'")],
     )
-    def test_of_its_own(self, names: dict[str, str], option: str) -> None:
+    def test_names_of_an_envelope_must_differ(self, names: dict[str, str], option: str) -> None:
         with pytest.raises(InvalidOption, match=option):
             Envelope(names=names)
 
-    def test_data_and_pagination_have_two_names(self) -> None:
+    def test_data_and_pagination_must_have_different_names(self) -> None:
         with pytest.raises(InvalidOption, match="pagination='data'"):
             Envelope(pagination="data")

@@ -1,4 +1,4 @@
-"""Of what a request says about its page, all is understood or it is refused."""
+"""Each parameter of a page is parsed or rejected."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestPage:
     def test_a_page_that_is_not_written_in_digits_is_refused(self, page: str) -> None:
         error = refusal(("page", page))
         assert (error.status, error.code, error.parameter) == (422, "not_a_number", "page")
-        assert ", written in digits" in str(error)
+        assert ", in digits" in str(error)
 
     @pytest.mark.parametrize(
         "page", ["99999999999999999999999", "9223372036854775808", "9" * 5000, "1" + "0" * 50_000]
@@ -81,17 +81,17 @@ class TestPage:
         error = refusal(("page", "502"), max_offset=10_000)
         assert str(error) == (
             "page='502': expected a whole number from 1 to 501 for limit=20; "
-            "filter for less instead of going further"
+            "use a filter to reach later rows"
         )
 
     def test_a_refused_offset_recommends_a_cursor_if_there_is_one(self) -> None:
         error = refusal(("page", "2"), mode="both", max_offset=0)
         assert str(error) == (
             "page='2': expected a whole number from 1 to 1 for limit=20; "
-            "move by cursor= instead of going further"
+            "use cursor= to reach later rows"
         )
 
-    def test_zeros_in_front_are_nothing(self) -> None:
+    def test_leading_zeros_are_ignored(self) -> None:
         assert read(("page", "0" * 9000 + "7"), ("limit", "007")).offset == 42
 
 
@@ -108,7 +108,7 @@ class TestLimit:
         error = refusal(("limit", limit), mode=mode)
         assert (error.code, error.minimum, error.maximum) == ("out_of_range", 1, 100)
         assert str(error).endswith(
-            ": expected a whole number from 1 to 100; ask for several pages instead"
+            ": expected a whole number from 1 to 100; request several pages instead"
         )
 
     def test_the_maximum_limit_is_accepted(self) -> None:
@@ -161,10 +161,12 @@ class TestModes:
     def test_an_empty_cursor_is_ignored_where_pages_have_numbers(self) -> None:
         assert read(("cursor", "")).page == 1
 
-    def test_what_does_not_move_the_page_is_refused(self) -> None:
+    def test_a_parameter_of_another_mode_is_rejected(self) -> None:
         """Ignored, it would give the first page again and again."""
         assert refusal(("page", "2"), mode="cursor").code == "not_used"
-        assert str(refusal(("cursor", TOKEN))) == "cursor: not used here: move by page="
+        assert (
+            str(refusal(("cursor", TOKEN))) == "cursor: not used here: use page= to select a page"
+        )
 
 
 class TestSort:
@@ -203,7 +205,7 @@ class TestSort:
             "type": "about:blank",
             "title": "Unprocessable Content",
             "status": 422,
-            "detail": f"sort={name!r}: not a name to sort by: these are created_at, score",
+            "detail": f"sort={name!r}: cannot be sorted by; allowed names are created_at, score",
             "code": "unknown_name",
             "parameter": "sort",
             "allowed": ["created_at", "score"],
@@ -219,10 +221,10 @@ class TestSort:
     def test_a_repeated_name_is_refused(self, sort: str) -> None:
         error = refusal(("sort", sort))
         assert (error.status, error.code) == (422, "duplicate")
-        assert str(error).endswith(": score is named twice")
+        assert str(error).endswith(": score is given twice")
 
     def test_two_names_of_one_key_are_refused_together(self) -> None:
-        with pytest.raises(InvalidParameter, match="b is named twice"):
+        with pytest.raises(InvalidParameter, match="b is given twice"):
             parse_sort("a,-b", {"a": SortKey("x"), "b": SortKey("x")})
 
     @pytest.mark.parametrize("sort", ["", " ", "-", "score,", ",score", "score,,created_at"])
@@ -231,12 +233,12 @@ class TestSort:
         assert (error.status, error.code) == (422, "empty_name")
 
     @pytest.mark.parametrize("sort", [",".join("abcdefghi"), "x" * 2049, "," * 100_000])
-    def test_too_much_is_refused(self, sort: str) -> None:
+    def test_a_sort_that_is_too_long_is_rejected(self, sort: str) -> None:
         error = refusal(("sort", sort))
         assert (error.status, error.code, error.maximum) == (422, "too_many", 8)
 
-    def test_where_there_is_one_order_only(self) -> None:
-        with pytest.raises(InvalidParameter, match="there is one order only; leave it out"):
+    def test_sort_is_rejected_where_there_is_only_one_order(self) -> None:
+        with pytest.raises(InvalidParameter, match="there is only one order; omit it"):
             parse([("sort", "id")], Limits())
 
     def test_a_minus_descends_whatever_the_usual_direction(self) -> None:
@@ -260,7 +262,7 @@ class TestLimits:
         ],
         ids=repr,
     )
-    def test_mistakes_are_found_when_they_are_made(self, options: dict[str, object]) -> None:
+    def test_wrong_options_are_rejected_at_start_up(self, options: dict[str, object]) -> None:
         [name] = options
         with pytest.raises(InvalidOption, match=f"^{name}="):
             Limits(**options)  # type: ignore[arg-type]
@@ -281,7 +283,7 @@ class TestLimits:
     ),
     st.sampled_from(["page", "cursor", "both"]),
 )
-def test_whatever_comes_is_understood_or_refused(pairs: list[tuple[str, str]], mode: Mode) -> None:
+def test_any_query_is_parsed_or_rejected(pairs: list[tuple[str, str]], mode: Mode) -> None:
     try:
         params = read(*pairs, mode=mode)
     except InvalidParameter as refused:

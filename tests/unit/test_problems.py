@@ -1,4 +1,4 @@
-"""A refused client gets what it can read, and mistakes in what is told are found early."""
+"""Refusals match the Accept header, and invalid header options are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_any_accept_header_gets_a_media_type(accept: str) -> None:
 
 @pytest.mark.parametrize("prefix", [56.0, 56.5, "56", None, [56], True, 31, 129])
 def test_an_ipv6_prefix_must_be_a_whole_number(prefix: Any) -> None:
-    """Found when it is made, not with the first IPv6 client."""
+    """At construction, not at the first IPv6 client."""
     with pytest.raises(InvalidOption, match=r"^ipv6_prefix="):
         Addresses(prefix)
 
@@ -66,7 +66,7 @@ def test_families_of_headers_must_be_a_list_of_known_names(families: Any) -> Non
 
 
 def test_draft_7_describes_exactly_the_limits_of_the_request() -> None:
-    """Lines that are made once are those of their own limits."""
+    """A cached header belongs to its own limits."""
     writer = HeaderWriter(["draft-7"], lambda: 0.0)
     short, at_once = Policy("a", 3, 1_500_000), Policy("b", 20, None, "concurrent-requests")
     for policies, line in [

@@ -1,4 +1,4 @@
-"""Query parameters that nobody knows are refused where that was chosen."""
+"""Unknown query parameters are rejected with unknown="refuse"."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestRefused:
             ("page=1&cursor=", "cursor='': no such parameter; expected page, limit, sort"),
         ],
     )
-    def test_with_the_nearest_known_name(self, query: str, text: str) -> None:
+    def test_the_error_contains_the_nearest_known_name(self, query: str, text: str) -> None:
         error = refusal(pages(), query)
         assert str(error) == text
         assert error.allowed == ("page", "limit", "sort")
@@ -56,20 +56,20 @@ class TestRefused:
         ("mode", "known"),
         [("page", "page limit sort"), ("cursor", "limit sort cursor"), ("both", None)],
     )
-    def test_those_of_the_mode_are_known(self, mode: str, known: str | None) -> None:
+    def test_parameters_of_the_mode_are_known(self, mode: str, known: str | None) -> None:
         expected = known or "page limit sort cursor"
         assert refusal(pages(mode), "x=1").allowed == tuple(expected.split())
 
-    def test_fields_are_known_where_the_client_chooses(self) -> None:
+    def test_fields_is_known_where_the_client_chooses_fields(self) -> None:
         chosen = pages(schema=Partial[ItemOut])
         assert chosen.parse("fields=id").fields is not None
         assert "did you mean fields?" in str(refusal(chosen, "field=id"))
 
-    def test_those_of_the_route_are_known_if_they_are_passed(self) -> None:
+    def test_passed_names_of_the_route_are_known(self) -> None:
         assert pages().parse("author=1&page=2", known={"author"}).page == 2
         assert "did you mean author?" in str(refusal(pages(), "autor=1", known={"author"}))
 
-    def test_of_fields_alone(self) -> None:
+    def test_unknown_parameters_of_a_field_selector(self) -> None:
         fields = FieldSelector(ItemOut, unknown="refuse")
         assert fields.parse("fields=id&page=2", known=("page",)).names == ("id",)
         error = refusal(fields, "field=id")
@@ -80,14 +80,14 @@ class TestRefused:
         assert len(str(error)) < 300
 
 
-def test_by_default_they_are_ignored() -> None:
+def test_unknown_parameters_are_ignored_by_default() -> None:
     assert pages(unknown="ignore").parse("pgae=2&per_page=3").page == 1
     assert FieldSelector(ItemOut).parse("field=id").names == ("id",)
 
 
 @pytest.mark.parametrize("unknown", [None, True, "forbid"])
-def test_there_is_no_third_way(unknown: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"unknown=.*: must be 'ignore' or 'refuse'"):
+def test_other_values_of_unknown_are_rejected(unknown: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"unknown=.*: must be one of 'ignore', 'refuse'"):
         pages(unknown=unknown)
-    with pytest.raises(InvalidOption, match=r"unknown=.*: must be 'ignore' or 'refuse'"):
+    with pytest.raises(InvalidOption, match=r"unknown=.*: must be one of 'ignore', 'refuse'"):
         FieldSelector(ItemOut, unknown=unknown)

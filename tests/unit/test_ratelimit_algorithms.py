@@ -1,4 +1,4 @@
-"""The algorithms keep their bounds, whatever comes."""
+"""The algorithms keep their bounds for every sequence of hits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECOND = 1_000_000
 
 @dataclass
 class Client:
-    """One client of some limits that hold together, and the time."""
+    """One client of some limits that apply together, and the time."""
 
     rules: Sequence[Rule]
     now_us: int = 1_000 * SECOND
@@ -39,7 +39,7 @@ class Client:
         return outcomes
 
     def ask(self, cost: int = 1, *, later: bool = False) -> Outcome:
-        """`hit` where there is one limit."""
+        """Do what `hit` does for one limit."""
         [outcome] = self.hit(cost, later=later)
         return outcome
 
@@ -87,7 +87,7 @@ class TestBounds:
 
     @given(st.integers(1, 128), st.lists(pauses, max_size=150))
     def test_sliding_is_exact_up_to_128(self, limit: int, steps: list[int]) -> None:
-        """It lets through all that a list of times would."""
+        """It allows everything that a list of times would allow."""
         asker = client(limit, 1, "sliding")
         taken: list[int] = []
         for pause in steps:
@@ -169,7 +169,7 @@ class TestBounds:
     def test_a_retry_before_the_given_wait_is_denied(
         self, rule: Rule, steps: list[tuple[int, int]]
     ) -> None:
-        """A denial that is certain can be repeated without asking until the time it told."""
+        """A certain denial can be repeated until its retry time."""
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -240,7 +240,7 @@ class TestBounds:
 
 
 class TestOutcomesDecide:
-    """What is counted by how it ends is reserved first, and nobody slips through."""
+    """Limits that count by outcome reserve first, so nothing slips through."""
 
     def test_a_denial_is_certain_if_no_refund_can_change_it(self) -> None:
         asker = client(5, 3600)
@@ -286,7 +286,7 @@ class TestOutcomesDecide:
     def test_refunds_give_back_what_was_taken_and_no_more(
         self, rule: Rule, steps: list[tuple[int, int, bool]]
     ) -> None:
-        """Two clients, one of whom also does what is refunded, are left with the same."""
+        """A client with additional refunded requests has as much left as one without."""
         asker, other = Client([rule]), Client([rule])
         for pause, cost, refunded in steps:
             asker.now_us += pause
@@ -329,7 +329,7 @@ class TestOutcomesDecide:
     def test_what_stays_charged_keeps_to_the_bound(
         self, rule: Rule, steps: list[tuple[int, int, int]]
     ) -> None:
-        """However reservations end and in whatever order, kept ones never exceed the limit."""
+        """Kept reservations never exceed the limit, in whatever order reservations end."""
         asker = Client([rule])
         open_: list[Token] = []
         kept: list[tuple[int, int]] = []
@@ -410,7 +410,7 @@ class TestBlocks:
         asker.now_us += 10 * SECOND
         assert asker.ask().remaining == 3
 
-    def test_too_much_blocks_for_longer(self) -> None:
+    def test_exceeding_the_limit_blocks_for_longer(self) -> None:
         asker = client(1, 60)
         assert asker.hit(block_us=600 * SECOND)[0].ok
         assert asker.hit(block_us=600 * SECOND)[0].retry_us == 600 * SECOND
@@ -420,7 +420,7 @@ class TestBlocks:
         assert asker.ask().ok
 
     def test_asking_again_prolongs_nothing(self) -> None:
-        """A block that is shorter than the window would begin anew at its end."""
+        """Otherwise the block would begin again at its end."""
         asker = client(1, 60)
         asker.hit(block_us=30 * SECOND)
         for _ in range(59):

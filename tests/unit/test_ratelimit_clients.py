@@ -1,4 +1,4 @@
-"""Who a client is: by the bits of its address, and as far as proxies that are trusted say so."""
+"""The client of a request: the bits of its address, and trusted proxies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestAddresses:
         assert key(text) == "203.0.113.7"
 
     @pytest.mark.parametrize("text", ["64:ff9b::9.9.9.9", "2002:909:909::1", "9.9.9.9"])
-    def test_what_translators_write_is_the_same_client(self, text: str) -> None:
+    def test_translated_addresses_are_the_same_client(self, text: str) -> None:
         assert key(text) == "9.9.9.9"
 
     @pytest.mark.parametrize("inner", ["10.0.0.1", "127.0.0.1", "169.254.1.1", "192.168.0.1"])
@@ -73,7 +73,7 @@ class TestAddresses:
         assert key(str(address)) == str(address)
         assert key(f"::ffff:{address}") == key(str(IPv6Address(f"::ffff:{address}")))
 
-    def test_so_many_are_remembered(self) -> None:
+    def test_the_cache_of_keys_is_bounded(self) -> None:
         addresses = Addresses()
         for number in range(25_000):
             addresses.key(f"198.51.{number // 250}.{number % 250}")
@@ -175,7 +175,7 @@ class TestProxies:
     def test_text_in_front_of_the_proxies_addresses_changes_nothing(
         self, junk: str, name: str
     ) -> None:
-        """The client writes the left end of the header; its proxies write the right one."""
+        """The client writes the left end of the header, its proxies write the right end."""
         proxies = Proxies(["10.0.0.0/8"], header=name)
         true = "203.0.113.9, 10.1.1.1" if name == XFF else "for=203.0.113.9, for=10.1.1.1"
         assert client(proxies, "10.0.0.1", (name, junk), (name, true)) == "203.0.113.9"

@@ -1,4 +1,4 @@
-"""Which paths a limit is for."""
+"""Which paths a limit applies to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hasten.ratelimit._http.paths import Paths, without_root
     ],
 )  # fmt: skip
 def test_a_limit_covers_its_path_and_all_below_it(path: str, is_for: bool) -> None:
-    """The server decodes what comes encoded, so nothing is decoded here."""
+    """The server has decoded the path, so it is not decoded again."""
     for pattern in ("/api/", "/api", "//api//"):
         assert bool(Paths([[pattern]]).match(path)) is is_for
 
@@ -47,7 +47,7 @@ def test_any_path_can_be_looked_at(path: str, root_path: str) -> None:
 
 @given(st.lists(st.sampled_from(["api", "", "x", ".."]), max_size=5))
 def test_extra_slashes_do_not_escape_a_limit(parts: list[str]) -> None:
-    """A path that is limited stays so, however many slashes are put in."""
+    """More slashes do not bypass a limit."""
     path = "/api/" + "/".join(parts)
     assert Paths([["/api/"]]).match(path) == (0,)
     assert Paths([["/api/"]]).match(path.replace("/", "///")) == (0,)

@@ -37,7 +37,7 @@ _ITEM = re.compile(
 
 
 def parse(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """A list of strings with parameters, strictly. RFC 9651, section 4.2.1."""
+    """Parse a list of strings with parameters, strictly. RFC 9651, section 4.2.1."""
     found = []
     while True:
         item = _ITEM.match(text)

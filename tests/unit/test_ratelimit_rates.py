@@ -1,4 +1,4 @@
-"""Rates are read as people write them, and mistakes are named."""
+"""Rates are parsed as people write them, and errors name the mistake."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def only(text: str, algorithm: Algorithm | None = None) -> Rule:
 
 
 class TestRules:
-    def test_a_burst_asks_for_gcra(self) -> None:
+    def test_a_burst_needs_gcra(self) -> None:
         assert only("10/s").kind == "fixed"
         assert only("10/s burst 20").kind == "gcra"
         assert only("10/s", "gcra").burst == 10

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten import _sqlite
-from hasten._sqlite import Database
+from hasten._sqlite import Database, connection, maintenance
 from tests.patience import DEADLINE_SECONDS
 
 KIB = 1024
@@ -23,11 +22,12 @@ FREE_PAGES = 16
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sqlite, "LOG_BYTES", LOG_BYTES)
-    monkeypatch.setattr(_sqlite, "FREE_PAGES", FREE_PAGES)
-    monkeypatch.setattr(_sqlite, "PAGES_AT_ONCE", 64)
-    monkeypatch.setattr(_sqlite, "QUIET_SECONDS", 0.02)
-    monkeypatch.setattr(_sqlite, "TIDY_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(connection, "LOG_BYTES", LOG_BYTES)
+    monkeypatch.setattr(maintenance, "LOG_BYTES", LOG_BYTES)
+    monkeypatch.setattr(maintenance, "FREE_PAGES", FREE_PAGES)
+    monkeypatch.setattr(maintenance, "PAGES_AT_ONCE", 64)
+    monkeypatch.setattr(maintenance, "QUIET_SECONDS", 0.02)
+    monkeypatch.setattr(maintenance, "RETRY_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ class TestLog:
     async def test_is_cut_by_the_next_commit_where_it_is_never_quiet(
         self, database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_sqlite, "QUIET_SECONDS", 3600)
+        monkeypatch.setattr(maintenance, "QUIET_SECONDS", 3600)
         await database.run(store)
         await database.run(store)  # the log was written to the file, and is begun anew
         await database.run(lambda connection: store(connection, kib=1))
@@ -159,13 +159,13 @@ class TestFreePages:
     ) -> None:
         """Whoever waits for the lock waits for one of them."""
         steps: list[int] = []
-        free_pages = _sqlite._free_pages
+        free_pages = maintenance.count_free_pages
 
         def noted(connection: sqlite3.Connection) -> int:
             steps.append(free_pages(connection))
             return steps[-1]
 
-        monkeypatch.setattr(_sqlite, "_free_pages", noted)
+        monkeypatch.setattr(maintenance, "count_free_pages", noted)
         await database.run(store)
         await database.run(delete)
         await until(lambda: steps and steps[-1] <= FREE_PAGES)
@@ -234,14 +234,14 @@ async def test_a_file_that_is_gone_is_not_created_for_tidying(
     database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, tidied = threading.Event(), threading.Event()
-    tidy_up = database._tidy_up
+    tidy_up = database._maintenance.run
 
     def once_gone() -> None:
         gone.wait()
         tidy_up()
         tidied.set()
 
-    monkeypatch.setattr(database, "_tidy_up", once_gone)
+    monkeypatch.setattr(database._maintenance, "run", once_gone)
     await database.run(store)
     for file in path.parent.iterdir():
         file.unlink()

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hasten import _sqlite
 from hasten._inbox import FileWatch
-from hasten._sqlite import Database
+from hasten._sqlite import Database, watches
 from tests.patience import DEADLINE_SECONDS
 
 TOPICS = [f"topic {number}" for number in range(50)]
@@ -135,7 +134,7 @@ async def test_those_that_gave_up_are_forgotten(waiting: Waiting) -> None:
     await waiting.database.run(write(topic), topic=topic)
     await waiting.database.run(lambda connection: None, write=False)
     assert waiting.asked == {topic: 1}
-    assert len(waiting.database._watches[topic]) == 1
+    assert len(waiting.database._watches._by_topic[topic]) == 1
 
 
 def write_twice(path: Path, topic: str) -> None:
@@ -151,8 +150,8 @@ class TestWithoutPolling:
 
     @pytest.fixture(autouse=True)
     def no_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_sqlite, "POLL_SECONDS", 3600.0)
-        monkeypatch.setattr(_sqlite, "LONGEST_PAUSE_SECONDS", 3600.0)
+        monkeypatch.setattr(watches, "POLL_SECONDS", 3600.0)
+        monkeypatch.setattr(watches, "LONGEST_PAUSE_SECONDS", 3600.0)
 
     async def test_a_commit_of_another_process_is_noticed(
         self, tmp_path: Path, waiting: Waiting
@@ -186,7 +185,7 @@ class TestWithoutPolling:
         await until_armed(waiting.database)
         child = os.fork()
         if not child:
-            os._exit(waiting.database._file_watch is not None)
+            os._exit(waiting.database._watches._file_watch is not None)
         assert os.waitpid(child, 0)[1] == 0
         write_twice(tmp_path / "topics.db", TOPICS[7])
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -201,8 +200,8 @@ class TestWithoutPolling:
 async def until_armed(database: Database) -> None:
     """Wait until the thread of a database waits for its file."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not database._is_armed or database._inbox._waker is None:
-            database._look_at = 0.0  # look now, and again
+        while not database._watches._is_armed or database._inbox._waker is None:
+            database._watches._check_at = 0.0  # check now, and again
             await database.run(lambda connection: None, write=False)
             await asyncio.sleep(0.001)
 
@@ -212,7 +211,7 @@ async def test_commits_are_seen_where_the_file_system_tells_of_no_writes(
 ) -> None:
     monkeypatch.setattr(FileWatch, "noticed", lambda watch: False)
     path = tmp_path / "topics.db"
-    for topic in TOPICS[: _sqlite.UNNOTICED_COMMITS + 2]:
+    for topic in TOPICS[: watches.UNNOTICED_COMMITS + 2]:
         write_twice(path, topic)
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[topic] == 2

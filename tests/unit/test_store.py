@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hasten import Store
-from hasten._redis_address import Address
-from hasten._store import File, to_store
+from hasten._store import to_store
+from hasten._store_url import Address, File
 from hasten.errors import InvalidOption
 from hasten.testing import ManualClock
 

@@ -13,7 +13,7 @@ from hasten._redis import errors
 from hasten._redis.channel import Channel, NotSent
 from hasten._redis.connections import Endpoint, Link, Part, Pool
 from hasten._redis.topology import topology
-from hasten._redis_address import Address
+from hasten._store_url import Address
 from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreTimeout, StoreUnavailable
 

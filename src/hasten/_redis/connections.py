@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from redis import exceptions as foreign
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
-from hasten._redis_address import Address
+from hasten._store_url import Address
 
 Part = bytes | str | int | float
 """A command, or one of its arguments."""

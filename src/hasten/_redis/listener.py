@@ -12,7 +12,7 @@ from redis import exceptions as foreign
 from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Link, Part
-from hasten._redis_address import Address
+from hasten._store_url import Address
 from hasten.errors import StoreError, StoreUnavailable
 
 

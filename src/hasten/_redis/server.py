@@ -17,7 +17,7 @@ from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener, closed
-from hasten._redis_address import Address, Kind
+from hasten._store_url import Address, Kind
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
 # Pauses between attempts to reach a server: each twice as long as the one before.

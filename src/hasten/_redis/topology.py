@@ -17,7 +17,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from hasten._redis.connections import Endpoint, Part
-from hasten._redis_address import Address, Kind
+from hasten._store_url import Address, Kind
 
 
 class Topology(Protocol):

@@ -21,10 +21,10 @@ from typing import Final
 
 from hasten._asgi import Headers, Scope, header_values
 from hasten._checks import check_texts
+from hasten._quality import parse_weights
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _codecs as codecs
 from hasten.compression._head import Head, is_shared
-from hasten.compression._negotiation import parse_weights
 from hasten.compression._request_target import RequestTarget
 from hasten.errors import InvalidOption
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
+from hasten._quality import parse_weights
+
 MAX_HEADER_BYTES: Final = 1024
 """A longer Accept-Encoding is ignored: no real client sends one."""
 
 IDENTITY: Final = "identity"
-
-# weight = OWS ";" OWS "q=" qvalue. RFC 9110, section 12.4.2.
-_QVALUE: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 # RFC 9110, section 8.4.1.3: x-gzip is equivalent to gzip.
 _ALIASES: Final = {"x-gzip": "gzip"}
@@ -56,7 +54,7 @@ def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
     """
     if not header or len(header) > MAX_HEADER_BYTES:
         return NO_PREFERENCES
-    weights = parse_weights(header)
+    weights = parse_weights(header, coding_name)
     others = weights.get("*", 0)
     # Identity is acceptable without a mention, but then every other coding is preferred.
     identity = weights.get(IDENTITY, weights.get("*"))
@@ -68,34 +66,10 @@ def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
     )
 
 
-def parse_weights(header: str) -> Mapping[str, int]:
-    """Return the weights of an Accept-Encoding value in thousandths, by lower-case coding or "*".
-
-    A coding that is listed twice has the lower weight, so that a refusal always counts.
-    """
-    weights: dict[str, int] = {}
-    for member in header.split(","):
-        name, *parameters = member.split(";")
-        coding = coding_name(name)
-        if coding:
-            weight = _parse_weight(parameters)
-            weights[coding] = min(weight, weights.get(coding, weight))
-    return weights
-
-
 def coding_name(name: str) -> str:
     """Return the registered name of a coding in a header. RFC 9110, section 8.4.1."""
     name = name.strip(" \t").lower()
     return _ALIASES.get(name, name)
-
-
-def _parse_weight(parameters: Sequence[str]) -> int:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip(" \t") in {"q", "Q"}:
-            value = value.strip(" \t")  # no space belongs here; to refuse is what it may mean
-            return round(float(value) * 1000) if _QVALUE.fullmatch(value) else 0
-    return 1000
 
 
 def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:

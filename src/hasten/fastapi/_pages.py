@@ -1,4 +1,4 @@
-"""Pages and fields: their parameters as dependencies, pages and rows as responses."""
+"""Parameters of pages and fields as dependencies, and pages and rows as responses."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ from hasten import pagination as _pagination
 from hasten._asgi import Headers, Receive, Scope, Send, header_values
 from hasten._responses import etag_of, send_response
 from hasten.errors import InvalidParameter, RowNotFound
-from hasten.fields import FieldSet, Partial, encode
-from hasten.pagination import CursorPage, Envelope, Page, PageParams, Source
+from hasten.fields import FieldSet, Partial, Row, encode
+from hasten.pagination import CursorPage, Envelope, Page, PageParams
 from hasten.pagination._page import described_in
 
 if TYPE_CHECKING:
-    from hasten.fields._sql import AsyncExecutor, Executor, Selection
     from hasten.pagination import PaginatorOptions, Secret
 
 P = TypeVar("P")
@@ -49,7 +48,7 @@ Schema = Mapping[str, Any]
 class Paginate(_pagination.Paginator[P]):
     """`hasten.pagination.Paginator` with `params`, whose pages and errors are responses.
 
-    With an envelope of your own, ``response_model=Posts.response_model`` describes it.
+    With a custom envelope, use ``response_model=Posts.response_model``.
     """
 
     # A type checker would take the inherited overloads to make a Paginator, not a Paginate.
@@ -89,7 +88,7 @@ class Paginate(_pagination.Paginator[P]):
 
     @cached_property
     def params(self) -> Callable[..., PageParams]:
-        """The dependency that reads the parameters of a page: ``Depends(Posts.params)``."""
+        """The dependency that parses the parameters of a page: ``Depends(Posts.params)``."""
 
         def read(request: Request) -> PageParams:
             known = () if self._known_names is None else _names_of_route(request)
@@ -99,79 +98,42 @@ class Paginate(_pagination.Paginator[P]):
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """The responses beside 422, for ``responses=`` of a route."""
-        headers = {"Link": _header("Where the pages around this one are. RFC 8288.")}
-        answers: dict[int | str, dict[str, Any]] = {}
+        """The responses except 422, for ``responses=`` of a route."""
+        headers = {"Link": _header("Links to the first, previous, next and last page. RFC 8288.")}
+        responses: dict[int | str, dict[str, Any]] = {}
         if self._etag or self._version:
             headers["ETag"] = _ETAG
-            answers[304] = _NOT_MODIFIED
+            responses[304] = _NOT_MODIFIED
         if self._limits.mode != "page":
-            answers[400] = {
+            responses[400] = {
                 "description": "The cursor is invalid or belongs to another query.",
                 "content": {"application/json": {"schema": _DETAILS}},
             }
-        return {200: {"headers": headers}, **answers}
+        return {200: {"headers": headers}, **responses}
 
     @property
     def response_model(self) -> Any:
         """The model of the responses, with the names of this envelope."""
-        page, stretch = (
+        page, cursor_page = (
             described_in(self.envelope, self.schema, by_cursor=by_cursor)
             for by_cursor in (False, True)
         )
-        return {"page": page, "cursor": stretch, "both": page | stretch}[self._limits.mode]
+        return {"page": page, "cursor": cursor_page, "both": page | cursor_page}[self._limits.mode]
 
-    async def page(
-        self,
-        db: AsyncExecutor,
-        statement: Selection,
-        q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
-    ) -> P:
+    async def _select_page(self, *arguments: Any) -> P:
         with http_errors():
-            return await super().page(db, statement, q, fields, scope=scope)
+            return await super()._select_page(*arguments)
 
-    def _page_sync(
-        self,
-        db: Executor,
-        statement: Selection,
-        q: PageParams,
-        fields: FieldSet | None,
-        scope: object,
-    ) -> P:
+    async def _source_page(self, *arguments: Any) -> P:
         with http_errors():
-            return super()._page_sync(db, statement, q, fields, scope)
-
-    async def from_source(
-        self,
-        source: Source,
-        q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
-    ) -> P:
-        with http_errors():
-            return await super().from_source(source, q, fields, scope=scope)
-
-    def from_items(
-        self,
-        items: Sequence[object],
-        q: PageParams,
-        fields: FieldSet | None = None,
-        *,
-        scope: object = None,
-    ) -> P:
-        with http_errors():
-            return super().from_items(items, q, fields, scope=scope)
+            return await super()._source_page(*arguments)
 
     def _finished(self, page: Any, q: PageParams) -> P:
         page._responder = responder = self._responder(q)
-        answer = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
-        answer._begin(*responder.head(page), has_etag=self._etag)
-        answer._envelope = self.envelope
-        return cast("P", answer)
+        response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
+        response._begin(*responder.head(page), has_etag=self._etag)
+        response._envelope = self.envelope
+        return cast("P", response)
 
     def _described(self) -> Mapping[str, Schema]:
         limits = self._limits
@@ -179,19 +141,21 @@ class Paginate(_pagination.Paginator[P]):
         if limits.mode != "cursor":
             about["page"] = {
                 "type": "integer", "minimum": 1,
-                "description": "The number of the page; the first one if left out.",
+                "description": "The number of the page, from 1.",
             }  # fmt: skip
         if limits.mode == "page":
-            # With mode="both" a page beside a cursor is refused, so no client may fill it in.
+            # With mode="both", page cannot be combined with cursor, so clients must not send it.
             about["page"]["default"] = 1
         about["limit"] = {
             "type": "integer", "minimum": 1, "maximum": limits.max_limit,
             "default": limits.default_limit,
-            "description": f"How many rows a page has; {limits.default_limit} if left out.",
+            "description": f"The number of rows on a page; {limits.default_limit} by default.",
         }  # fmt: skip
         if self.sort_names:
             names = [sign + name for name in self.sort_names for sign in ("", "-")]
-            about["sort"] = _choice(names, "What to sort by, the first name first; - descends.")
+            about["sort"] = _choice(
+                names, "The fields to sort by, in order of precedence; - is descending."
+            )
         if limits.mode != "page":
             about["cursor"] = {
                 "type": "string",
@@ -205,12 +169,12 @@ class Paginate(_pagination.Paginator[P]):
 class Fields(_fields.FieldSelector[T]):
     """`hasten.fields.FieldSelector` with `params`, whose rows and errors are responses.
 
-    A row that does not exist is 404.
+    The response for a missing row is 404.
     """
 
     @cached_property
     def params(self) -> Callable[..., FieldSet]:
-        """The dependency that reads the fields of a request: ``Depends(Users.params)``."""
+        """The dependency that parses the fields of a request: ``Depends(Users.params)``."""
 
         def read(request: Request) -> FieldSet:
             known = _names_of_route(request) if self._refuses_unknown else ()
@@ -220,43 +184,39 @@ class Fields(_fields.FieldSelector[T]):
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """The responses beside 422, for ``responses=`` of a route."""
+        """The responses except 422, for ``responses=`` of a route."""
         detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
-        answers: dict[int | str, dict[str, Any]] = {
+        responses: dict[int | str, dict[str, Any]] = {
             404: {
                 "description": "There is no such row.",
                 "content": {"application/json": {"schema": detail}},
             }
         }
         if self.etag:
-            answers |= {200: {"headers": {"ETag": _ETAG}}, 304: _NOT_MODIFIED}
-        return answers
+            responses |= {200: {"headers": {"ETag": _ETAG}}, 304: _NOT_MODIFIED}
+        return responses
 
-    async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
+    async def _one(self, *arguments: Any) -> Partial[T]:
         with http_errors():
-            return _RowResponse(await super().one(db, statement, fields))
+            return await super()._one(*arguments)
 
-    def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        with http_errors():
-            return _RowResponse(super()._one_sync(db, statement, fields))
-
-    def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
-        return _RowResponse(super().from_item(item, fields))
+    def _partial(self, row: Row) -> Partial[T]:
+        return _RowResponse(super()._partial(row))
 
 
 # Responses ----------------------------------------------------------------------------------------
 
 _OF_DEPENDENCIES: Final = "hasten.fastapi.response"
-"""Where in the scope the response is that the dependencies of a route set headers of."""
+"""The key in the scope of the response whose headers and status dependencies set."""
 
 _ONLY_ONCE: Final = frozenset({b"content-type", b"content-length", b"etag"})
 
 
 class _Response(Response):
-    """A response that is encoded when it is sent: what a handler changes before that counts."""
+    """A response that is encoded when it is sent, with all changes of the handler."""
 
     def _begin(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
-        """Instead of the constructor, which would need the body. has_etag is of its bytes."""
+        """Replaces the constructor, which requires the body. has_etag adds an ETag of its bytes."""
         self.status_code = status
         self.background = None
         self.raw_headers = [
@@ -266,7 +226,7 @@ class _Response(Response):
         self._body: bytes | memoryview | None = None
 
     def __getstate__(self) -> Any:
-        # A copy has headers of its own.
+        # A copy has its own headers.
         state: Any = super().__getstate__()
         own, slots = state if isinstance(state, tuple) else (state, {})
         own = {key: value for key, value in own.items() if key != "_headers"}
@@ -289,7 +249,7 @@ class _Response(Response):
         body = bytes(self.body)
         if self._has_etag and header_values(headers, b"etag") is None:
             headers = [*headers, (b"etag", etag_of(body).encode())]
-        # What FastAPI does with all that is no response.
+        # FastAPI does this for everything that is not a response.
         others: Response | None = scope.get(_OF_DEPENDENCIES)
         if status == 200:
             of_route = getattr(scope.get("route"), "status_code", None)
@@ -302,7 +262,7 @@ class _Response(Response):
 
 
 def _with_others(own: Headers, others: Headers) -> Headers:
-    """Both, but those that may be there only once as others say."""
+    """Both; of headers that may only appear once, those of others."""
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
 
@@ -318,8 +278,8 @@ class _AnyPageResponse(_Response):
         page: Any = self
         return self._envelope.wrap(page)
 
-    # What FastAPI finds inside of an answer of its own it makes a dict of, by these two; or, where
-    # the handler is annotated with Any, pydantic does.
+    # FastAPI converts a page within another response to a dict by these two methods; pydantic does
+    # so if the handler is annotated with Any.
 
     __pydantic_serializer__ = SchemaSerializer(
         core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(dict))
@@ -341,7 +301,7 @@ class _PageResponse(Page[Any], _AnyPageResponse):
 
 
 class _CursorPageResponse(CursorPage[Any], _AnyPageResponse):
-    """The same between two positions."""
+    """A page by cursor that is its own response."""
 
     def __init__(self, page: CursorPage[Any]) -> None:
         CursorPage.__init__(
@@ -353,7 +313,7 @@ class _CursorPageResponse(CursorPage[Any], _AnyPageResponse):
 class _RowResponse(Partial[Any], _Response):
     """A row that is its own response."""
 
-    # A dict has no hash, and a response is asked for one by nobody.
+    # A dict has no hash, and nothing uses the hash of a response.
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, row: Partial[Any]) -> None:
@@ -368,15 +328,15 @@ class _RowResponse(Partial[Any], _Response):
 _JSON: Final = {"content-type": "application/json"}
 
 
-def _take_over(answer: Any, page: Any) -> None:
-    answer.etag = page.etag
-    answer.not_modified = page.not_modified
-    answer._responder = page._responder
+def _take_over(response: Any, page: Any) -> None:
+    response.etag = page.etag
+    response.not_modified = page.not_modified
+    response._responder = page._responder
 
 
 @contextmanager
 def http_errors() -> Iterator[None]:
-    """Turn `InvalidParameter` and `RowNotFound` into FastAPI's own errors: 422, 400 or 404."""
+    """Convert `InvalidParameter` and `RowNotFound` to errors of FastAPI: 422, 400 or 404."""
     try:
         yield
     except InvalidParameter as error:
@@ -404,7 +364,7 @@ _MAXIMA: Final = {"too_many": "max_length", "too_long": "max_length", "too_deep"
 
 
 def _bounds(error: InvalidParameter) -> dict[str, Any]:
-    """The bounds that a value missed, by the names that pydantic has for them."""
+    """The bounds that a value violates, by their names in pydantic."""
     bounds: dict[str, Any] = {}
     if error.minimum is not None:
         bounds["ge"] = error.minimum
@@ -420,7 +380,7 @@ def _bounds(error: InvalidParameter) -> dict[str, Any]:
 
 
 class _Names(Collection[str]):
-    """The query parameters of a route. Those that OpenAPI hides are known, but not shown."""
+    """The query parameters of a route. Parameters hidden from OpenAPI are known but not listed."""
 
     def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
         self._is_shown = dict(declared)
@@ -436,8 +396,8 @@ class _Names(Collection[str]):
 
 
 def _names_of_route(request: Request) -> _Names:
-    """The names that a route and its dependencies declare."""
-    # An included router is not copied: what its route has besides is in the scope alone.
+    """The names of the parameters of a route and its dependencies."""
+    # FastAPI does not copy included routers: their own dependencies are only in the scope.
     included = request.scope.get("fastapi", {}).get("effective_route_context")
     own = getattr(request.scope.get("route"), "dependant", None)
     dependant = getattr(included, "dependant", own)
@@ -445,7 +405,7 @@ def _names_of_route(request: Request) -> _Names:
 
 
 def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
-    """Each name, and whether it is shown."""
+    """Each name, and whether OpenAPI shows it."""
     for field in dependant.query_params:
         for name in _names_in(field.field_info.annotation) or [field.alias]:
             yield name, getattr(field.field_info, "include_in_schema", True)
@@ -456,7 +416,7 @@ def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _names_in(annotation: Any) -> list[str]:
-    """Of a model whose fields are query parameters: ``Annotated[Filter, Query()]``."""
+    """The names in a model of query parameters: ``Annotated[Filter, Query()]``."""
     found: list[str] = []
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -473,20 +433,20 @@ def _names_in(annotation: Any) -> list[str]:
 # Descriptions -------------------------------------------------------------------------------------
 
 _DETAILS: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
-"""FastAPI has it wherever a route has parameters."""
+"""FastAPI defines it for every route with parameters."""
 
 
 def _header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-_ETAG: Final = _header("The version of the answer. RFC 9110, section 8.8.3.")
+_ETAG: Final = _header("The version of the response. RFC 9110, section 8.8.3.")
 
-_NOT_MODIFIED: Final = {"description": "The client has this version already."}
+_NOT_MODIFIED: Final = {"description": "The client already has this version."}
 
 
 def _choice(names: Sequence[str], description: str) -> dict[str, Any]:
-    """Several of some names, as one list with commas or as several parameters."""
+    """Several of these names, separated by commas or in several parameters."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
@@ -495,18 +455,18 @@ def _described_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
     return _choice(
         list(fields.allowed.paths(fields.max_depth)),
-        f"Which fields to return; {default} if left out. Separate with commas, nest as a(b,c).",
+        f"The fields to return; {default} by default. Separate with commas, nest as a(b,c).",
     )
 
 
 _BESIDE: Final = ("default", "description")
-"""What FastAPI takes from a parameter itself, not from its schema."""
+"""Keys that FastAPI takes from the parameter, not from its schema."""
 
 
 def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
-    """A function with the parameters that are described, which reads the whole query itself.
+    """A function that declares the parameters and parses the whole query itself.
 
-    FastAPI would take the last of two equal ones, and "1_0" for 10.
+    FastAPI would use the last of two equal parameters, and accept "1_0" as 10.
     """
 
     async def params(request: Request, response: Response, **_: object) -> Any:
@@ -526,7 +486,7 @@ def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Ca
                     annotation=Annotated[
                         str | None,
                         WithJsonSchema(
-                            {key: said for key, said in schema.items() if key not in _BESIDE}
+                            {key: value for key, value in schema.items() if key not in _BESIDE}
                         ),
                         Query(description=schema["description"]),
                     ],

@@ -1,12 +1,11 @@
-"""Which fields a client may ask for: the one list that drives SELECT, JSON, OpenAPI and sort.
+"""The fields that a client may request: one list for SELECT, JSON, OpenAPI and sorting.
 
-It is made from the model of the answer (pydantic, msgspec, a dataclass, attrs, a TypedDict) or from
-names that are written down, never from a table: a column is hidden until somebody shows it. The
-names in it are the public ones, aliases and renames; a nested model is a relation that can be
-expanded. No library of models is imported here: they are known by what they say of themselves.
+It is made from the model of the response (pydantic, msgspec, a dataclass, attrs, a TypedDict) or
+from names, never from a table: columns are hidden unless they are listed. The names in it are the
+public ones, with aliases and renames; a nested model is a relation. No library of models is
+imported here: models are recognized by their attributes.
 
-What is not in the list does not exist: a secret column, a misspelt one and one that this role may
-not see are refused in the same words.
+The error is the same for a hidden column, a misspelled name and a field that a role may not see.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from hasten.fields._mask import MARKS, MAX_DEPTH, MAX_NAMES, Mask, parse, too_de
 R = TypeVar("R")
 
 MAX_SHOWN: Final = 50
-"""So many allowed names stand in a refusal."""
+"""How many allowed names are in an error."""
 
 _MAX_UNKNOWN_SHOWN: Final = 10
 
@@ -42,52 +41,52 @@ EVERY: Final = "*"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """One field that may be asked for. There is one object for each: it is equal to itself only."""
+    """One field that can be requested. It is only equal to itself."""
 
     name: str
-    """As the client knows it."""
+    """The public name."""
     attribute: str
-    """As the model knows it: the name of the column, or of the relation."""
+    """The name of the attribute: of the column, or of the relation."""
     needs: tuple[str, ...]
-    """The attributes to select for it: itself, what it is computed from, none for a relation."""
+    """The attributes to select: its own, those it is computed from, or none for a relation."""
     relation: AllowedFields | None = None
-    """What may be asked of what it leads to; None for a plain value."""
+    """The allowed fields of the related model; None for a plain value."""
     many: bool = False
-    """It leads to a list."""
+    """Whether it leads to a list."""
     is_conditional: bool = False
-    """Whether a row shows it depends on its value: pydantic's ``exclude_if``."""
+    """Whether its value decides if a row shows it: ``exclude_if`` of pydantic."""
 
     @property
     def is_computed(self) -> bool:
-        """It is no attribute of a row, but made of others."""
+        """Whether it is computed from other attributes."""
         return self.relation is None and self.needs != (self.attribute,)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FieldSet:
-    """What one request gets: in the order of the model, whatever the order in the request.
+    """The requested fields, in the order of the model.
 
-    Two requests for the same have equal sets, with equal hashes.
+    Two requests for the same fields have equal sets, with equal hashes.
     """
 
     members: tuple[tuple[Field, FieldSet | None], ...]
-    """Each field with what is asked of it, None for a plain value."""
+    """Each field with the requested fields of its relation, None for a plain value."""
     allowed: AllowedFields = dataclasses.field(compare=False)
-    """The list that the fields are of."""
+    """The list that the fields belong to."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The keys of the answer."""
+        """The public names."""
         return tuple(field.name for field, _ in self.members)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The attributes to select, without those of relations; each once."""
+        """The attributes to select, each once, without those of relations."""
         return tuple(dict.fromkeys(need for field, _ in self.members for need in field.needs))
 
     @property
     def relations(self) -> dict[Field, FieldSet]:
-        """What to load beside it, by the fields that lead there."""
+        """The requested fields of relations, by the field of the relation."""
         return {field: inner for field, inner in self.members if inner is not None}
 
     def __repr__(self) -> str:
@@ -97,10 +96,10 @@ class FieldSet:
         return self
 
     def __deepcopy__(self, _: object) -> Self:
-        return self  # its fields are known by their identity
+        return self  # its fields are compared by identity
 
     def __str__(self) -> str:
-        """As ``fields=`` would say it: one text for each set."""
+        """Return the value of ``fields=`` for this set. Equal sets have the same text."""
         return ",".join(
             field.name if inner is None else f"{field.name}({inner})"
             for field, inner in self.members
@@ -108,18 +107,18 @@ class FieldSet:
 
 
 class AllowedFields:
-    """The fields that may be asked for.
+    """The fields that a client may request.
 
     schema is a model, a sequence of names, or a mapping from public names to attributes, nested
     models or other `AllowedFields` (in a list of one, if it leads to many). Raises `InvalidOption`
     for a wrong schema, and for a mapped table, which would show all its columns.
 
-    - default: what a request without ``fields=`` gets, in the same notation ("id", "author(name)");
-      None for all plain values.
-    - needs: the attributes that a computed field is made of, by public name.
-    - expand: other allow-lists for nested models, by public name.
+    - default: the fields of a request without ``fields=``, in the same notation ("id",
+      "author(name)"); None for all plain values.
+    - needs: the attributes that a field is computed from, by public name.
+    - expand: other lists for nested models, by public name.
     - opaque: nested models that are one value (a JSON column), by public name.
-    - wildcard: ``*`` asks for all plain values.
+    - wildcard: whether ``*`` requests all plain values.
     """
 
     __slots__ = ("_default", "_fields", "_is_copy", "_model", "_origin", "_wildcard")
@@ -140,28 +139,28 @@ class AllowedFields:
             self._default = self._resolve_default(default)
 
     def __repr__(self) -> str:
-        # Names only: models that lead to each other are a ring.
+        # Names only, because models may refer to each other.
         return f"{type(self).__name__}({', '.join(self._fields)})"
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """All of them by public name, in the order of the model."""
+        """All fields by public name, in the order of the model."""
         return types.MappingProxyType(self._fields)
 
     @property
     def model(self) -> type | None:
-        """The model that they are of, None if they were written down."""
+        """The model of the fields, None if they were given by name."""
         return self._model
 
     @property
     def default(self) -> FieldSet:
-        """What a request gets that does not choose."""
+        """The fields of a request that does not choose."""
         return self._default
 
     def _chosen_by(
         self, mask: Mask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
     ) -> FieldSet:
-        """What a mask asks for, None for the default. Raises `InvalidParameter`."""
+        """The fields of a mask; None is the default. Raises `InvalidParameter`."""
         if mask is None:
             return self._default
         unknown = list(islice(self._unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
@@ -177,7 +176,7 @@ class AllowedFields:
         max_depth: int = MAX_DEPTH,
         max_names: int = MAX_NAMES,
     ) -> FieldSet:
-        """What the values of the parameter ask for; the default if there are none.
+        """Parse the values of the parameter; without values, return the default.
 
         Raises `InvalidParameter`.
         """
@@ -187,12 +186,12 @@ class AllowedFields:
         return self._chosen_by(mask, parameter=parameter, max_depth=max_depth)
 
     def without(self, *paths: str) -> AllowedFields:
-        """A list that lacks these, as if there were no such fields: for a role that sees less.
+        """Return the list without these fields, as if they did not exist: for some roles.
 
-        "author.email" is gone from what author leads to, by whichever way a client gets there.
-        Raises `InvalidOption` for one that is not there.
+        "author.email" removes the field from the list of author, wherever a client reaches it.
+        Raises `InvalidOption` for an unknown field.
         """
-        gone: dict[AllowedFields, set[str]] = {}
+        removed: dict[AllowedFields, set[str]] = {}
         for path in paths:
             *through, name = path.split(".")
             where: AllowedFields | None = self
@@ -201,11 +200,11 @@ class AllowedFields:
                 where = field.relation if field else None
             if where is None or name not in where._fields:
                 raise InvalidOption("without", path, "a field that exists")
-            gone.setdefault(where, set()).add(name)
-        return self._copied_without(gone)
+            removed.setdefault(where, set()).add(name)
+        return self._copied_without(removed)
 
     def _is_made_from(self, other: AllowedFields) -> bool:
-        """Whether it is the other list, or was made from it by `without`."""
+        """Whether this is the other list, or was made from it by `without`."""
         one: AllowedFields | None = self
         while one is not None:
             if one is other or (one._is_copy and one._structure() == other._structure()):
@@ -214,7 +213,7 @@ class AllowedFields:
         return False
 
     def paths(self, max_depth: int = 2) -> Iterator[str]:
-        """All that may be asked for, no deeper than this: ``id``, ``author``, ``author.name``."""
+        """Iterate over all paths up to a depth: ``id``, ``author``, ``author.name``."""
         for field in self._fields.values():
             if field.relation is None:
                 yield field.name
@@ -225,8 +224,8 @@ class AllowedFields:
 
     # Copies --------------------------------------------------------------------------------------
     #
-    # A set of fields that comes from another process has a list of its own, which is known by its
-    # structure. Within a process there is one list, however often a set is copied.
+    # A set of fields that comes from another process has its own list, which is compared by
+    # structure. Within a process, copies of a set share the list.
 
     def __copy__(self) -> Self:
         return self
@@ -243,7 +242,7 @@ class AllowedFields:
             setattr(self, name, value)
 
     def _structure(self) -> list[list[object]]:
-        """All that is in the list, and in those that it leads to, without any object of ours."""
+        """The list and all lists that it refers to, as plain values."""
         places: dict[AllowedFields, int] = {self: 0}
         rest = [self]
         found: list[list[object]] = []
@@ -269,23 +268,24 @@ class AllowedFields:
         wildcard: bool,
         known: _Known,
     ) -> None:
-        # Known before it is complete: models that lead to each other are a ring of lists.
+        # Known before it is complete, because models may refer to each other.
         known[id(source)] = self
         self._origin: AllowedFields | None = None
         self._is_copy = False
         self._wildcard = wildcard
         self._model = source if isinstance(source, type) else None
         self._fields: dict[str, Field] = {}
-        said = list(_read(source))
-        _check_names(said, needs, expand, opaque)
-        leads = {
-            part.name: _NOWHERE if part.name in opaque else _nested(part.kind) for part in said
+        model_fields = list(_read(source))
+        _check_names(model_fields, needs, expand, opaque)
+        nested = {
+            part.name: _NOWHERE if part.name in opaque else _nested(part.kind)
+            for part in model_fields
         }
-        # What is said of a model here holds wherever else it is met.
+        # A list in expand is used wherever its model appears.
         for name, given in expand.items():
-            known.setdefault(id(leads[name].to), given)
-        for part in said:
-            to, many = leads[part.name]
+            known.setdefault(id(nested[name].to), given)
+        for part in model_fields:
+            to, many = nested[part.name]
             relation = expand.get(part.name) or _nested_list(to, wildcard, known)
             if relation is not None:
                 wanted: tuple[str, ...] = ()
@@ -295,8 +295,8 @@ class AllowedFields:
                 raise InvalidOption(
                     "needs",
                     dict(needs),
-                    f"what the computed field {part.name!r} is made of, as "
-                    f"{{{part.name!r}: ('first', 'last')}}; for a nested model by expand=",
+                    f"a mapping that names what the computed field {part.name!r} needs: "
+                    f"{{{part.name!r}: ('first', 'last')}}; for a nested model use expand=",
                 )
             else:
                 wanted = (part.attribute,)
@@ -316,8 +316,8 @@ class AllowedFields:
         except InvalidParameter as error:
             raise InvalidOption("default", texts, f"fields that exist: {error}") from None
 
-    def _copied_without(self, gone: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
-        # All lists are copied, even if nothing of them goes: they may lead back to one that lost.
+    def _copied_without(self, removed: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
+        # All lists are copied, because each may refer to one that changes.
         twins: dict[AllowedFields, AllowedFields] = {}
         rest = [self]
         while rest:
@@ -333,7 +333,7 @@ class AllowedFields:
             twin._fields = {
                 name: replace(field, relation=field.relation and twins[field.relation])
                 for name, field in one._fields.items()
-                if name not in gone.get(one, ())
+                if name not in removed.get(one, ())
             }
         for one, twin in twins.items():
             twin._default = moved(one._default, twin)
@@ -342,7 +342,7 @@ class AllowedFields:
     # Choosing ------------------------------------------------------------------------------------
 
     def _unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
-        """Names that are not in the list, by their paths, with the list that they are not in."""
+        """The paths of names that do not exist, with the list that was searched."""
         for name, inner in mask.names.items():
             field = self._fields.get(name)
             if field is None:
@@ -364,7 +364,7 @@ class AllowedFields:
                 raise InvalidParameter(
                     request.parameter,
                     ".".join((*within, name)),
-                    "it has no fields of its own: leave out what is asked of it",
+                    "it has no fields: omit the names within it",
                     code="not_expandable",
                 )
             elif inner is not None or every:
@@ -374,7 +374,7 @@ class AllowedFields:
     def _choose_within(self, mask: Mask, request: _Request, path: tuple[str, ...]) -> FieldSet:
         if not mask.whole:
             return self._choose(mask, request, path)
-        # Its default is one deeper than its name, written or not.
+        # Its default fields are one level deeper than its name.
         if len(path) >= request.max_depth:
             raise too_deep(request.parameter, request.max_depth)
         if not mask.names:
@@ -408,7 +408,7 @@ def _nested_list(
 
 
 def moved(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
-    """The same set in the fields of another list, without those that it lacks."""
+    """Return the set in the fields of another list, without fields that it does not have."""
     members: list[tuple[Field, FieldSet | None]] = []
     for field, inner in chosen.members:
         kept = allowed.fields.get(field.name)
@@ -428,19 +428,19 @@ def _refused(parameter: str, unknown: Sequence[tuple[str, AllowedFields]]) -> In
     return InvalidParameter(
         parameter,
         None,
-        f"no such field: {', '.join(paths)}{more}; there are{within} {shown}",
+        f"no such field: {', '.join(paths)}{more}; allowed fields{within} are {shown}",
         code="unknown_name",
         allowed=names[:MAX_SHOWN],
     )
 
 
 def _check_names(
-    said: Sequence[_Said],
+    model_fields: Sequence[_ModelField],
     needs: Mapping[str, Sequence[str]],
     expand: Mapping[str, AllowedFields],
     opaque: Collection[str],
 ) -> None:
-    names = [part.name for part in said]
+    names = [part.name for part in model_fields]
     for option, used in (("needs", needs), ("expand", expand), ("opaque", opaque)):
         for name in used:
             if name not in names:
@@ -451,16 +451,18 @@ def _check_names(
             raise InvalidOption(f"expand[{name!r}]", value, "an AllowedFields")
     for name in names:
         if not name or name == EVERY or name.strip(" ") != name or MARKS.intersection(name):
-            raise InvalidOption("fields", name, "names without spaces around, and without ,().*")
+            raise InvalidOption(
+                "fields", name, "a name without surrounding spaces, and without ,().*"
+            )
         if names.count(name) > 1:
-            raise InvalidOption("fields", name, "a name of its own for each field")
+            raise InvalidOption("fields", name, "a different name for each field")
     for name, attributes in needs.items():
         if isinstance(attributes, str) or not all(isinstance(each, str) for each in attributes):
             raise InvalidOption(f"needs[{name!r}]", attributes, "a sequence of names")
 
 
 _Known = dict[int, AllowedFields]
-"""The lists of one ring of models, by the id of the model."""
+"""The lists of models that refer to each other, by the id of the model."""
 
 
 class _Request(NamedTuple):
@@ -468,10 +470,10 @@ class _Request(NamedTuple):
     max_depth: int
 
 
-# What models say of themselves --------------------------------------------------------------------
+# The fields of models -----------------------------------------------------------------------------
 
 
-class _Said(NamedTuple):
+class _ModelField(NamedTuple):
     name: str
     attribute: str
     kind: Any
@@ -480,117 +482,118 @@ class _Said(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One field of a model, as the model itself has it."""
+    """One field of a model."""
 
     name: str
-    """In JSON."""
+    """The name in JSON."""
     attribute: str
     nested: type | None
-    """The model that it leads to."""
+    """The model of a relation."""
     many: bool
 
 
 def members_of(model: type) -> Iterator[Member]:
-    """What a model says of its fields, for who describes it: no need is known of computed ones."""
+    """Iterate over the fields of a model, for its schema."""
     for part in _read(model):
         to, many = _nested(part.kind)
         yield Member(part.name, part.attribute, to if isinstance(to, type) else None, many)
 
 
-def _read(source: object) -> Iterable[_Said]:
+def _read(source: object) -> Iterable[_ModelField]:
     if isinstance(source, Mapping):
-        return [_written_down(name, value) for name, value in source.items()]
+        return [_named(name, value) for name, value in source.items()]
     if isinstance(source, type):
         if (read := _reader(source)) is not None:
             return read(source)
     elif isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return [_written_down(name, name) for name in source]
+        return [_named(name, name) for name in source]
     raise InvalidOption(
         "schema", source, "a model (pydantic, msgspec, dataclass, attrs, TypedDict) or names"
     )
 
 
-def _written_down(name: object, value: object) -> _Said:
+def _named(name: object, value: object) -> _ModelField:
     if not isinstance(name, str):
-        raise InvalidOption("schema", name, "names of fields as texts")
+        raise InvalidOption("schema", name, "a name of a field, as text")
     if isinstance(value, str):
-        return _Said(name, value, None)
+        return _ModelField(name, value, None)
     if _nested(value).to is None:
         raise InvalidOption(
-            f"schema[{name!r}]", value, "an attribute's name, a model or AllowedFields"
+            f"schema[{name!r}]", value, "the name of an attribute, a model or AllowedFields"
         )
-    return _Said(name, name, value)
+    return _ModelField(name, name, value)
 
 
-def _reader(model: type) -> Callable[[Any], Iterable[_Said]] | None:
+def _reader(model: type) -> Callable[[Any], Iterable[_ModelField]] | None:
     for mark, read in _READERS:
         if hasattr(model, mark):
             return read
     return None
 
 
-def _read_table(model: Any) -> Iterable[_Said]:
+def _read_table(model: Any) -> Iterable[_ModelField]:
     raise InvalidOption(
         "schema",
         model,
-        "a model of the answer, or the names of the fields to show: a mapped table would show all "
-        "of its columns",
+        "a model of the response, or the names of the fields to show: a mapped table would show "
+        "all of its columns",
     )
 
 
-def _read_pydantic(model: Any) -> Iterator[_Said]:
+def _read_pydantic(model: Any) -> Iterator[_ModelField]:
     if not getattr(model, "__pydantic_complete__", True):
         _or_explain(model, getattr(model, "model_rebuild", lambda: None))
     # Before 2.10 a model had its fields under this name only.
     fields = getattr(model, "__pydantic_fields__", None) or model.model_fields
     for name, info in fields.items():
-        # What the model keeps out of its JSON is none of the client's business.
+        # A field that the model excludes from its JSON cannot be requested.
         if info.exclude is not True and not getattr(info, "init_var", None):
             public = info.serialization_alias or name
-            yield _Said(public, name, info.annotation, is_conditional=is_conditional(info))
+            yield _ModelField(public, name, info.annotation, is_conditional=is_conditional(info))
     for name, computed in model.__pydantic_decorators__.computed_fields.items():
         info = computed.info
-        yield _Said(
+        yield _ModelField(
             info.alias or name, name, None, is_computed=True, is_conditional=is_conditional(info)
         )
 
 
 def is_shown(name: str, allowed: AllowedFields) -> bool:
-    """Whether each row may show the value of this field."""
+    """Return whether each row shows the value of this field."""
     field = allowed.fields.get(name)
     return field is not None and not field.is_conditional
 
 
 def is_conditional(info: Any) -> bool:
-    # From pydantic 2.12 on; of computed fields later still.
+    """Return whether a field of pydantic has ``exclude_if``."""
+    # From pydantic 2.12 on; for computed fields from a later version on.
     return getattr(info, "exclude_if", None) is not None
 
 
-def _read_msgspec(model: Any) -> Iterator[_Said]:
+def _read_msgspec(model: Any) -> Iterator[_ModelField]:
     hints = _hints(model)
     for name, public in zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True):
-        yield _Said(public, name, hints.get(name))
+        yield _ModelField(public, name, hints.get(name))
 
 
-def _read_attrs(model: Any) -> Iterator[_Said]:
+def _read_attrs(model: Any) -> Iterator[_ModelField]:
     hints = _hints(model)
     for attribute in model.__attrs_attrs__:
-        yield _Said(attribute.name, attribute.name, hints.get(attribute.name))
+        yield _ModelField(attribute.name, attribute.name, hints.get(attribute.name))
 
 
-def _read_dataclass(model: Any) -> Iterator[_Said]:
+def _read_dataclass(model: Any) -> Iterator[_ModelField]:
     hints = _hints(model)
     for each in dataclasses.fields(model):
-        yield _Said(each.name, each.name, hints.get(each.name))
+        yield _ModelField(each.name, each.name, hints.get(each.name))
 
 
-def _read_typed_dict(model: Any) -> Iterator[_Said]:
+def _read_typed_dict(model: Any) -> Iterator[_ModelField]:
     for name, kind in _hints(model).items():
-        yield _Said(name, name, kind)
+        yield _ModelField(name, name, kind)
 
 
-# Known by an attribute; the first that fits. A mapped table can be a dataclass or a pydantic model.
-_READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_Said]]]]] = (
+# Recognized by an attribute; the first one counts. A mapped table can be a dataclass, too.
+_READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_ModelField]]]]] = (
     ("__mapper__", _read_table),
     ("__table__", _read_table),
     ("__pydantic_decorators__", _read_pydantic),
@@ -612,42 +615,42 @@ def _or_explain(model: Any, resolve: Callable[[], R]) -> R:
         raise InvalidOption(
             "schema",
             model.__qualname__,
-            f"annotations that can be resolved ({exc}): import what they name in its module",
+            f"a model whose annotations can be resolved ({exc}): import the names in its module",
         ) from exc
 
 
-# Where annotations lead ---------------------------------------------------------------------------
+# Models in annotations ----------------------------------------------------------------------------
 
 
-class _Lead(NamedTuple):
+class _NestedModel(NamedTuple):
     to: type | AllowedFields | None
     many: bool
 
 
-_NOWHERE: Final = _Lead(None, many=False)
+_NOWHERE: Final = _NestedModel(None, many=False)
 
 _LISTS: Final = (list, tuple, set, frozenset, Sequence, Collection, Iterable, MutableSequence)
 
 
-def _nested(kind: Any) -> _Lead:
-    """The model that an annotation names, also as one of many or as one or none."""
+def _nested(kind: Any) -> _NestedModel:
+    """The model in an annotation: alone, optional or in a list."""
     kind = getattr(kind, "__value__", kind)  # type Name = ...
     match kind:
         case AllowedFields():
-            return _Lead(kind, many=False)
+            return _NestedModel(kind, many=False)
         case [one]:
             return _nested(one)._replace(many=True)
         case type() if get_origin(kind) is None:
-            # Neither one value of pydantic's, nor what all of its models are.
+            # Neither a RootModel of pydantic, which is one value, nor BaseModel itself.
             is_model = not getattr(kind, "__pydantic_root_model__", False) and _reader(kind)
             is_base = kind.__module__ == "pydantic.main"
-            return _Lead(kind, many=False) if is_model and not is_base else _NOWHERE
+            return _NestedModel(kind, many=False) if is_model and not is_base else _NOWHERE
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _nested(arguments[0])
     if origin in (Union, types.UnionType):
-        leads = {_nested(each) for each in arguments if each is not types.NoneType}
-        return leads.pop() if len(leads) == 1 else _NOWHERE
+        nested = {_nested(each) for each in arguments if each is not types.NoneType}
+        return nested.pop() if len(nested) == 1 else _NOWHERE
     of_one_kind = [each for each in arguments if each is not Ellipsis]
     if origin in _LISTS and len(of_one_kind) == 1:
         return _nested(of_one_kind[0])._replace(many=True)

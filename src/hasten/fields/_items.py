@@ -1,7 +1,7 @@
-"""Rows of what is in memory: dicts by public name, or objects by attribute.
+"""Rows of items in memory: dicts by public name, or objects by attribute.
 
-They are written as rows of a database are: as they come where the type that the model states can
-be written so, and through the model's own validators and serializers where it has some.
+They are built as rows of a database are: values are used as they are where their annotation allows
+it, and otherwise go through the validators and serializers of the model.
 """
 
 from __future__ import annotations
@@ -11,37 +11,46 @@ from functools import lru_cache
 from typing import Any, Final, cast
 
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
-from hasten.fields._rows import Compute, Make, Making, Values, making, optional_keys, stated_kinds
+from hasten.fields._rows import (
+    Build,
+    Compute,
+    FieldBuilder,
+    Values,
+    field_builder,
+    optional_keys,
+    stated_kinds,
+)
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
 
 
 class Items:
-    """How rows are made of items."""
+    """Builds rows from items."""
 
     def __init__(
         self, allowed: AllowedFields, *, cap: Callable[[Field], int], more: str, compute: Compute
     ) -> None:
-        """cap says how many items a field that leads to many shows; more ends its marker.
+        """cap returns the maximum number of related items of a field.
 
-        Raises `InvalidOption` for a field that cannot be made.
+        more is the suffix of the name of its marker. Raises `InvalidOption` for a field that cannot
+        be built.
         """
         self._cap = cap
         self._more = more
         self._compute = compute
-        self._makings: dict[AllowedFields, Making] = {}
+        self._builders: dict[AllowedFields, FieldBuilder] = {}
         self._add(allowed)
-        self._maker = lru_cache(256)(self._make)
+        self._how = lru_cache(256)(self._decide)
 
     def row(self, item: object, chosen: FieldSet) -> Values:
-        """What was asked for of one item."""
-        how, make, is_flat, optional = self._maker(chosen)
+        """Return the requested fields of one item."""
+        builder, build, is_flat, optional = self._how(chosen)
         if optional and isinstance(item, Mapping) and not optional <= item.keys():
             lacking = optional - item.keys()
             given = [each for each in chosen.members if each[0].name not in lacking]
             return self.row(item, FieldSet(tuple(given), chosen.allowed))
-        if make is not None:
-            made = self._made(item, chosen, how, make)
+        if build is not None:
+            made = self._built(item, chosen, builder, build)
         else:
             made = {
                 field.name: value_of(item, field.name, field.attribute)
@@ -64,22 +73,22 @@ class Items:
         return row
 
     def _one(self, value: object, inner: FieldSet) -> object:
-        """What is asked for of one of the values that a field leads to, or of a list of them."""
+        """The requested fields of a related item, or of a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:
             return [self._one(each, inner) for each in cast("Iterable[object]", value)]
         return self.row(value, inner)
 
-    def _made(self, item: object, chosen: FieldSet, how: Making, make: Make) -> Values:
+    def _built(self, item: object, chosen: FieldSet, builder: FieldBuilder, build: Build) -> Values:
         names = {field.attribute: field.name for field in chosen.allowed.fields.values()}
         values = {need: value_of(item, names.get(need, need), need) for need in chosen.needs}
-        is_valid = how.model is not None and isinstance(item, how.model)
-        made = make(values, item) if is_valid else make(values)
+        is_valid = builder.model is not None and isinstance(item, builder.model)
+        made = build(values, item) if is_valid else build(values)
         made |= {
             field.name: values[field.attribute]
             for field, inner in chosen.members
-            if inner is None and how.is_plain(field)
+            if inner is None and builder.is_plain(field)
         }
         return made
 
@@ -96,24 +105,24 @@ class Items:
             row[field.name + self._more] = True
 
     def _add(self, allowed: AllowedFields) -> None:
-        if allowed in self._makings:
+        if allowed in self._builders:
             return
-        self._makings[allowed] = making(allowed, stated_kinds(allowed.model), self._compute)
+        self._builders[allowed] = field_builder(allowed, stated_kinds(allowed.model), self._compute)
         for field in allowed.fields.values():
             if field.relation is not None:
                 self._add(field.relation)
 
-    def _make(self, chosen: FieldSet) -> tuple[Making, Make | None, bool, frozenset[str]]:
-        """How the plain fields of a set are made, whether there are no others, and which of all
-        its fields an item may lack.
+    def _decide(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
+        """How the plain fields of a set are built, whether it has no relations, and which of its
+        fields may be missing in an item.
         """
         fields = [field for field, inner in chosen.members if inner is None]
-        how = self._makings[chosen.allowed]
+        builder = self._builders[chosen.allowed]
         optional = optional_keys(chosen.allowed.model) & set(chosen.names)
-        return how, how.maker(fields), len(fields) == len(chosen.members), optional
+        return builder, builder.of(fields), len(fields) == len(chosen.members), optional
 
 
 def value_of(item: object, name: str, attribute: str) -> object:
-    """The value of an item: by public name of a dict, by attribute of any other object."""
+    """Return a value of an item: by public name of a dict, by attribute of other objects."""
     found: object = item[name] if isinstance(item, Mapping) else getattr(item, attribute)
     return found

@@ -1,13 +1,13 @@
-"""What a client writes in ``fields=``: ``id,name,author(name),author.name``.
+"""Parse ``fields=``: ``id,name,author(name),author.name``.
 
     fields = item *("," item)
     item   = name *("." name) ["(" fields ")"]
 
-Spaces around a name are nothing. What a name means, and whether there is such a field, is not asked
-here: names are keys to look up, never a text of SQL.
+Spaces around a name are ignored. Whether a field exists is checked elsewhere: names are keys of a
+mapping, never SQL.
 
-A mask is read from left to right, once, without recursion: ten thousand parentheses cost what ten
-thousand letters do, and end at the depth that is allowed.
+A mask is parsed from left to right, once, without recursion: ten thousand parentheses take as long
+as ten thousand letters, and end at the allowed depth.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ MAX_DEPTH: Final = 3
 _TOKEN: Final = re.compile(r"[,().]|[^,().]+")
 
 MARKS: Final = frozenset(",().")
-"""What no name can hold."""
+"""The characters that a name cannot contain."""
 
 
 @dataclass(slots=True)
 class Mask:
-    """A tree of names. Not to be changed when it has been read."""
+    """A tree of names. Do not change it after parsing."""
 
     names: dict[str, Mask] = field(default_factory=dict)
-    """In the order of the text, each with what is asked of it."""
+    """In the order of the text, each with the names within it."""
     whole: bool = False
-    """It stood alone: its default is asked for, besides the names in it."""
+    """Whether the name was given without parentheses: its default fields are requested, too."""
 
     def __str__(self) -> str:
-        """The shortest text that reads as this."""
+        """Return the shortest text that is parsed as this mask."""
         return ",".join(_written(self))
 
 
@@ -50,10 +50,9 @@ def parse(
     max_depth: int = MAX_DEPTH,
     max_names: int = MAX_NAMES,
 ) -> Mask:
-    """Read all values of the parameter into one tree. Raises `InvalidParameter`.
+    """Parse all values of the parameter into one tree. Raises `InvalidParameter`.
 
-    max_depth is of names within names: ``author.name`` is 2 deep. max_names counts each name that
-    is written, again if it is repeated.
+    The depth of ``author.name`` is 2. max_names counts each name in the text, repeated ones too.
     """
     if sum(map(len, texts)) > MAX_CHARS:
         raise InvalidParameter(
@@ -70,17 +69,18 @@ def parse(
 
 
 def too_deep(parameter: str, max_depth: int) -> InvalidParameter:
+    """Return the error for names below the allowed depth."""
     return InvalidParameter(
         parameter,
         None,
-        f"expected names at most {max_depth} deep",
+        f"expected at most {max_depth} levels of names",
         code="too_deep",
         maximum=max_depth,
     )
 
 
 class _Reader:
-    """Puts what it reads into a tree; where it stands in it is on a stack."""
+    """Parses texts into a tree, with a stack of open groups."""
 
     def __init__(self, parameter: str, max_depth: int, max_names: int) -> None:
         self.root: Final = Mask()
@@ -91,16 +91,17 @@ class _Reader:
         self._restart()
 
     def _restart(self) -> None:
-        # The groups that are open, each with its depth: what follows a comma goes into the last.
+        # The open groups with their depths. A name after a comma belongs to the last one.
         self._groups = [(self.root, 0)]
-        # Where the next name goes, and its depth there.
+        # The parent of the next name, and the depth of the parent.
         self._parent, self._depth = self.root, 0
-        # The name that was read last, None where one is due.
+        # The last name, None where a name is expected.
         self._last: Mask | None = None
-        # A group was closed, and nothing but a comma or another ) can follow.
+        # A group was closed: only a comma or another ) can follow.
         self._closed = False
 
     def read(self, text: str) -> None:
+        """Add the names of a text."""
         self._restart()
         for match in _TOKEN.finditer(text):
             match match[0]:
@@ -125,7 +126,7 @@ class _Reader:
         if not name:
             return
         if self._closed:
-            raise self._malformed(f"{name[:100]!r} follows a ')': expected a comma between")
+            raise self._malformed(f"{name[:100]!r} follows a ')': expected a comma in between")
         self._count += 1
         if self._count > self._max_names:
             raise InvalidParameter(
@@ -141,7 +142,7 @@ class _Reader:
 
     def _descend(self) -> None:
         if self._closed:
-            raise self._malformed("a ')' is followed by '.' or '(': expected a comma between")
+            raise self._malformed("a ')' is followed by '.' or '(': expected a comma in between")
         if self._last is None:
             raise self._empty()
         self._parent = self._last
@@ -167,7 +168,7 @@ class _Reader:
         return InvalidParameter(
             self._parameter,
             None,
-            f"a field name is empty; leave {self._parameter} out for the usual ones",
+            f"a field name is empty; omit {self._parameter} for the default fields",
             code="empty_name",
         )
 

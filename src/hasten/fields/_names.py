@@ -1,4 +1,4 @@
-"""The names of query parameters: which are known, and which one a client may have meant."""
+"""The names of query parameters: reject unknown ones, and suggest a known one."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Final, Literal, TypeAlias, get_args
 
-from hasten.errors import InvalidOption, InvalidParameter
+from hasten._checks import check_choice
+from hasten.errors import InvalidParameter
 
 Unknown: TypeAlias = Literal["ignore", "refuse"]
-"""What happens to query parameters that nobody knows."""
+"""Whether unknown query parameters are ignored or rejected with 422."""
 
 _ALIKE: Final = 0.7
-"""From this ratio on, one name may be a misspelling of another: two letters are swapped in four."""
+"""The lowest ratio of a misspelling: two swapped letters of four."""
 
 _MAX_CHARS: Final = 100
-"""A longer name is cut in the error, and compared with no other."""
+"""A longer name is cut in the error message, and no name is suggested for it."""
 
 
 def to_unknown(value: object) -> Unknown:
-    """Raises `InvalidOption`."""
-    for choice in get_args(Unknown):
-        if value == choice:
-            found: Unknown = choice
-            return found
-    raise InvalidOption("unknown", value, "'ignore' or 'refuse'")
+    """Return the value if it is one of `Unknown`. Raises `InvalidOption`."""
+    choices: tuple[Unknown, ...] = get_args(Unknown)
+    return check_choice("unknown", value, choices)
 
 
 def check_names(
     pairs: Iterable[tuple[str, str]], names: Collection[str], more: Collection[str] = ()
 ) -> None:
-    """Raise `InvalidParameter` for the first parameter that is in neither collection."""
+    """Raise `InvalidParameter` for the first parameter whose name is in neither collection."""
     for name, value in pairs:
         if name not in names and name not in more:
             raise _unknown(name, value, [*names, *(each for each in more if each not in names)])

@@ -1,7 +1,7 @@
-"""One row with the fields that were asked for, and how pydantic describes it.
+"""One row with the requested fields, and its schema for pydantic.
 
-``-> Partial[UserOut]`` says in FastAPI that any field of UserOut may be missing, and that what a
-handler returns is sent as it is.
+In FastAPI, ``-> Partial[UserOut]`` declares that any field of UserOut may be missing, and a
+returned row is sent without validation.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ Row: TypeAlias = dict[str, object]
 """The fields of one row by public name, as in `Partial`."""
 
 _MAX_DEPTH: Final = 3
-"""Models that lead to each other are described so deep."""
+"""The depth of the schema of models that refer to each other."""
 
 
 class Partial(dict[str, object], Generic[T]):
     """The fields of one row of T: a dict by public name, in the order of the model.
 
-    Values are as the database gave them, ready for `hasten.fields.encode`; where the model has a
-    validator or a serializer of its own, they are what it would put into JSON.
+    Values are those of the database, ready for `hasten.fields.encode`. Where the model has a
+    validator or a serializer for a field, the value is what the model writes as JSON.
     """
 
     has_etag = False
     """Whether the response has an ETag."""
 
     def response(self, request: RequestLike | None = None) -> EncodedResponse:
-        """Return the response: JSON, 200; with the request, 304 if nothing is new."""
+        """Return the response: JSON and 200. With the request, 304 if it is unchanged."""
         body = encode(self)
         headers = {"content-type": "application/json"}
         if self.has_etag:
             headers["etag"] = etag_of(body)
-        answer = EncodedResponse(body, 200, headers)
-        return answer if request is None else answer.to(request)
+        response = EncodedResponse(body, 200, headers)
+        return response if request is None else response.to(request)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
@@ -55,11 +55,12 @@ class Partial(dict[str, object], Generic[T]):
 
 
 def whole_of(kind: Any) -> Any:
-    """The model of ``Partial[model]``, and any other kind itself."""
+    """Return the model of ``Partial[model]``; any other type as it is."""
     return get_args(kind)[0] if is_partial(kind) else kind
 
 
 def is_partial(kind: Any) -> bool:
+    """Return whether a type is ``Partial[…]``."""
     return get_origin(kind) is Partial
 
 
@@ -73,7 +74,7 @@ def _described(model: Any, handler: Any, depth: int) -> dict[str, Any]:
             for name, schema in _of_member(member, kinds.get(member.attribute, Any), handler, depth)
         },
         "config": {"title": f"Partial[{model.__name__}]"},
-        # In the form that pydantic makes a short name of, for the components of OpenAPI.
+        # From this form pydantic makes a short name for the components of OpenAPI.
         "ref": f"{__name__}.Partial:{depth}[{model.__module__}.{model.__qualname__}:{id(model)}]",
     }
 

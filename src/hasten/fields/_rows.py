@@ -1,11 +1,11 @@
-"""Rows become what the JSON of an answer holds, without being validated a second time.
+"""Build the values of a JSON response from rows, without validating them a second time.
 
-What the database returns has its type already: a value whose column and whose annotation agree on
-a type that the encoder writes as the model would (see `_PLAIN`) goes as it is. All others take
-the model's own way, field by field: through its validators, then through its serializers. Which
-way a field goes is decided when the application starts.
+Values of the database have their type already: if the type of the column and the annotation agree
+on a type that the encoder writes as the model would (see `_PLAIN`), the value is used as it is. All
+other fields go through the model one by one: its validators, then its serializers. Which fields do
+is decided when the application starts.
 
-One difference is left: floats from 1e16 on are written with another form of the same exponent.
+One difference remains: floats from 1e16 on are written with another form of the same exponent.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, Field, is_conditional
 
 Values = dict[str, object]
-"""Attributes of one row, or the fields made of them."""
+"""Attributes of one row, or the fields built from them."""
 
 Compute = Mapping[Field, Callable[..., object]]
-"""How fields that are no attributes are made, of their needs, in that order."""
+"""The functions of computed fields. Their arguments are the needs of the field, in order."""
 
 
-class Make(Protocol):
-    """Makes fields, by public name, of the attributes of a row.
+class Build(Protocol):
+    """Builds fields, by public name, from the attributes of a row.
 
-    instance is what the row was read of, if that is an instance of the model: it is valid already.
-    A field that the model leaves out of its JSON is missing in the result.
+    instance is the instance of the model that the row was read from, if there is one: it is valid
+    already. A field that the model excludes from its JSON is missing in the result.
     """
 
     def __call__(self, row: Values, instance: object = None, /) -> Values: ...
@@ -55,53 +55,57 @@ class Make(Protocol):
 _encoder: Final = msgspec.json.Encoder()
 
 
-def encode(answer: object) -> bytes:
-    """The JSON of what was read: a row, a list of rows, an envelope around them."""
-    return _encoder.encode(answer)
+def encode(content: object) -> bytes:
+    """Return the JSON of a row, a list of rows, or an envelope around them."""
+    return _encoder.encode(content)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Making:
-    """How the fields of one list are made that are not plain attributes of a row."""
+class FieldBuilder:
+    """Builds the fields of one list that are not plain attributes of a row."""
 
     model: Any
-    """The pydantic model that has a say, None if there is none."""
-    own_way: frozenset[Field]
-    """Those that go through the model."""
+    """The pydantic model, None if there is none."""
+    through_model: frozenset[Field]
+    """Those that go through the validators and serializers of the model."""
     computed: Compute
 
     def is_plain(self, field: Field) -> bool:
-        """The value goes as it comes."""
-        return field not in self.own_way and field not in self.computed
+        """Return whether the value of a field is used as it is."""
+        return field not in self.through_model and field not in self.computed
 
-    def maker(self, fields: Collection[Field]) -> Make | None:
-        """What makes these fields. None if all are plain, and there is nothing to make."""
-        own_way = [field for field in fields if field in self.own_way]
+    def of(self, fields: Collection[Field]) -> Build | None:
+        """Return the function that builds these fields, None if all of them are plain."""
+        through_model = [field for field in fields if field in self.through_model]
         computed = [
             (field.name, field.needs, self.computed[field])
             for field in fields
             if field in self.computed
         ]
-        if not own_way and not computed:
+        if not through_model and not computed:
             return None
-        through = _through(self.model, own_way, self._checked()) if own_way else None
+        validated = (
+            _through_model(self.model, through_model, self._checked()) if through_model else None
+        )
 
-        def make(row: Values, instance: object = None, /) -> Values:
-            made = through(row, instance) if through else {}
+        def build(row: Values, instance: object = None, /) -> Values:
+            made = validated(row, instance) if validated else {}
             for name, needs, function in computed:
                 made[name] = function(*[row[need] for need in needs])
             return made
 
-        return make
+        return build
 
     def _checked(self) -> frozenset[str]:
-        return frozenset(field.attribute for field in self.own_way if not field.is_computed)
+        return frozenset(field.attribute for field in self.through_model if not field.is_computed)
 
 
-def making(allowed: AllowedFields, kinds: Mapping[str, type | None], computed: Compute) -> Making:
-    """Decide how each field is made. Raises `InvalidOption` for what cannot be made in part.
+def field_builder(
+    allowed: AllowedFields, kinds: Mapping[str, type | None], computed: Compute
+) -> FieldBuilder:
+    """Decide how each field is built. Raises `InvalidOption` if a field cannot be built alone.
 
-    kinds says of which type the values of an attribute are, None if nobody knows.
+    kinds holds the types of the values of attributes, None where the type is unknown.
     """
     fields = [field for field in allowed.fields.values() if field.relation is None]
     own_computed = {field: computed[field] for field in fields if field in computed}
@@ -114,59 +118,59 @@ def making(allowed: AllowedFields, kinds: Mapping[str, type | None], computed: C
                 raise InvalidOption(
                     "compute",
                     None,
-                    f"how to make {field.name!r} of {', '.join(field.needs)}: "
+                    f"a function that computes {field.name!r} from {', '.join(field.needs)}: "
                     f"compute={{{field.name!r}: function}}",
                 )
-        return Making(None, frozenset(), own_computed)
+        return FieldBuilder(None, frozenset(), own_computed)
     _check_divisible(model, allowed)
-    told = _told(model)
-    own_way = frozenset(
+    customized = _customized(model)
+    through_model = frozenset(
         field
         for field in fields
         if field not in own_computed
-        and (field.is_computed or not _is_plain(model, field, kinds, told))
+        and (field.is_computed or not _is_plain(model, field, kinds, customized))
     )
-    _check_needs(model, own_way)
-    return Making(model, own_way, own_computed)
+    _check_needs(model, through_model)
+    return FieldBuilder(model, through_model, own_computed)
 
 
-# The model's own way ------------------------------------------------------------------------------
+# Through the model --------------------------------------------------------------------------------
 
 
-def _through(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Make:
+def _through_model(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Build:
     order = list(_infos(model))
     needs = {need for field in fields for need in field.needs}
     attributes = [(name, name in checked) for name in order if name in needs]
-    asked = {field.attribute for field in fields}
+    included = {field.attribute for field in fields}
     check = model.__pydantic_validator__.validate_assignment
     dump = model.__pydantic_serializer__.to_python
 
-    def make(row: Values, instance: object = None, /) -> Values:
+    def build(row: Values, instance: object = None, /) -> Values:
         if instance is not None:
-            found: Values = dump(instance, mode="json", by_alias=True, include=asked)
+            found: Values = dump(instance, mode="json", by_alias=True, include=included)
             return found
         one = model.model_construct()
-        # Without defaults: what is made of an attribute that was not selected is no answer.
+        # Without defaults: a field must not be computed from an attribute that was not selected.
         one.__dict__.clear()
         for name, is_checked in attributes:
             if is_checked:
                 check(one, name, row[name])
             else:
                 one.__dict__[name] = row[name]
-        made: Values = dump(one, mode="json", by_alias=True, include=asked)
+        made: Values = dump(one, mode="json", by_alias=True, include=included)
         return made
 
-    return make
+    return build
 
 
 def _check_divisible(model: Any, allowed: AllowedFields) -> None:
-    """A rule for the model as a whole has nothing to say of a part of it."""
+    """Raise `InvalidOption` for rules of the whole model, which cannot apply to some fields."""
     for name in _rules_for_all(model):
         raise InvalidOption(
             "schema",
             model,
-            f"a model without {name!r}: a rule for all fields at once cannot be kept where "
-            "some are asked for; field_validator, field_serializer and computed_field can",
+            f"a model without {name!r}: a rule for all fields at once cannot apply where only "
+            "some are requested; field_validator, field_serializer and computed_field can",
         )
     config = _config(model)
     if getattr(model, "__pydantic_root_model__", False):
@@ -175,7 +179,7 @@ def _check_divisible(model: Any, allowed: AllowedFields) -> None:
         raise InvalidOption(
             "schema",
             model,
-            "a model that names all of its fields: set extra='ignore' in its model_config",
+            "a model that declares all of its fields: set extra='ignore' in its model_config",
         )
     if config.get("ser_json_inf_nan", "null") != "null":
         raise InvalidOption(
@@ -187,13 +191,13 @@ def _check_divisible(model: Any, allowed: AllowedFields) -> None:
             model,
             "a model without polymorphic_serialization: the fields of subclasses are not listed",
         )
-    told = _told(model)
+    customized = _customized(model)
     for field in allowed.fields.values():
         if field.relation is None:
             continue
         info = _infos(model).get(field.attribute)
         acts = any(_acts(mark) for mark in _marks(info) if mark is not info)
-        if field.attribute in told or field.is_conditional or acts:
+        if field.attribute in customized or field.is_conditional or acts:
             raise InvalidOption(
                 "schema",
                 model,
@@ -203,22 +207,22 @@ def _check_divisible(model: Any, allowed: AllowedFields) -> None:
 
 
 def _rules_for_all(model: Any) -> Iterator[str]:
-    """The names of what a model says of all its fields at once."""
+    """The names of the rules that a model has for all its fields at once."""
     decorators = model.__pydantic_decorators__
     for kind in ("model_validators", "root_validators", "model_serializers"):
         yield from getattr(decorators, kind)
     for name in ("model_post_init", "__get_pydantic_core_schema__"):
-        # pydantic has functions of its own by these names, also for private attributes.
+        # pydantic itself has functions with these names, also for private attributes.
         found = getattr(model, name, None)
         if found is not None and not found.__module__.startswith("pydantic."):
             yield name
 
 
 def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
-    """What is written for pydantic has no effect in a model that is not read by it."""
+    """Raise `InvalidOption` for pydantic's options in a model that is not a pydantic model."""
     hints = get_type_hints(model, include_extras=True)
     config = getattr(model, "__pydantic_config__", {})
-    matters = config.get("extra") == "allow" or config.keys() - _MATTERS_NOT
+    matters = config.get("extra") == "allow" or config.keys() - _HARMLESS
     matters = matters or "alias_generator" in config
     defaults = getattr(model, "__dataclass_fields__", {})
     for field in allowed.fields.values():
@@ -232,28 +236,31 @@ def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
             raise InvalidOption(
                 "schema",
                 model,
-                f"a pydantic BaseModel: how pydantic would write {field.name!r} is not known of "
-                "any other class",
+                f"a pydantic BaseModel: how pydantic would write {field.name!r} is not known for "
+                "other classes",
             )
 
 
-def _marks(said: Any) -> Iterator[object]:
-    """All that stands beside types in an annotation, and in pydantic's own note of a field."""
-    if _is_field_info(said):
-        yield said
-        yield from said.metadata
-        said = said.annotation
-    said = getattr(said, "__value__", said)  # type Name = ...
-    if get_origin(said) is Annotated:
-        for mark in said.__metadata__:
+def _marks(annotation: Any) -> Iterator[object]:
+    """The metadata of an annotation, and of pydantic's FieldInfo."""
+    if _is_field_info(annotation):
+        yield annotation
+        yield from annotation.metadata
+        annotation = annotation.annotation
+    annotation = getattr(annotation, "__value__", annotation)  # type Name = ...
+    if get_origin(annotation) is Annotated:
+        for mark in annotation.__metadata__:
             yield from _marks(mark) if _is_field_info(mark) else (mark,)
-    for inner in get_args(said):
+    for inner in get_args(annotation):
         if get_origin(inner) is not None or hasattr(inner, "__value__"):
             yield from _marks(inner)
 
 
-def _is_field_info(said: object) -> bool:
-    return type(said).__name__ == "FieldInfo" and type(said).__module__ == "pydantic.fields"
+def _is_field_info(annotation: object) -> bool:
+    return (
+        type(annotation).__name__ == "FieldInfo"
+        and type(annotation).__module__ == "pydantic.fields"
+    )
 
 
 def _leaf_types(annotation: Any) -> Iterator[type]:
@@ -265,7 +272,7 @@ def _leaf_types(annotation: Any) -> Iterator[type]:
 
 
 def _acts(mark: Any) -> bool:
-    """Whether it may change a value, or keep it out of the JSON."""
+    """Whether metadata may change a value, or exclude it from the JSON."""
     if _is_field_info(mark):
         return bool(mark.exclude or is_conditional(mark) or mark.serialization_alias)
     if hasattr(mark, "__is_annotated_types_grouped_metadata__"):
@@ -275,13 +282,13 @@ def _acts(mark: Any) -> bool:
     return hasattr(mark, "__get_pydantic_core_schema__")
 
 
-def _check_needs(model: Any, own_way: Collection[Field]) -> None:
-    for field in own_way:
+def _check_needs(model: Any, through_model: Collection[Field]) -> None:
+    for field in through_model:
         if not hasattr(model, "model_construct"):
             raise InvalidOption(
                 "schema",
                 model,
-                f"a BaseModel: a dataclass makes {field.name!r} with all others or not at all",
+                f"a BaseModel: a dataclass cannot build {field.name!r} without all other fields",
             )
         for need in field.needs:
             if need not in _infos(model):
@@ -294,21 +301,21 @@ def _check_needs(model: Any, own_way: Collection[Field]) -> None:
         info = _infos(model).get(field.attribute)
         if info is not None and (info.frozen or _config(model).get("frozen")):
             raise InvalidOption(
-                "schema", model, f"{field.name!r} not to be frozen: it has to be validated alone"
+                "schema", model, f"{field.name!r} that is not frozen: it has to be validated alone"
             )
 
 
-# Which values go as they come ---------------------------------------------------------------------
+# Which values need no model ----------------------------------------------------------------------
 
 _PLAIN: Final = frozenset({str, int, float, bool, datetime, date, time, Decimal, UUID})
 """Types that the encoder writes as pydantic does by default."""
 
 _CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen Len Interval".split())
-"""They refuse a value, but never change it."""
+"""They reject a value, but never change it."""
 
 _RULES: Final = frozenset("pattern strict max_digits decimal_places allow_inf_nan".split())
 
-_MATTERS_NOT: Final = frozenset(
+_HARMLESS: Final = frozenset(
     "alias_generator arbitrary_types_allowed cache_strings coerce_numbers_to_str defer_build extra "
     "field_title_generator from_attributes frozen hide_input_in_errors ignored_types "
     "json_schema_extra json_schema_serialization_defaults_required loc_by_alias "
@@ -317,7 +324,7 @@ _MATTERS_NOT: Final = frozenset(
     "use_attribute_docstrings validate_assignment validate_by_alias validate_by_name "
     "validate_default".split()
 )
-"""Settings of a model that leave alone how a value is written."""
+"""Settings of a model that do not change how a value is written."""
 
 
 def _infos(model: Any) -> Mapping[str, Any]:
@@ -333,8 +340,8 @@ def _config(model: Any) -> Mapping[str, Any]:
     return config
 
 
-def _told(model: Any) -> frozenset[str]:
-    """The attributes that the model has validators or serializers for."""
+def _customized(model: Any) -> frozenset[str]:
+    """The attributes that have validators or serializers in the model."""
     decorators = model.__pydantic_decorators__
     rules = [
         rule
@@ -346,9 +353,9 @@ def _told(model: Any) -> frozenset[str]:
 
 
 def _is_plain(
-    model: Any, field: Field, kinds: Mapping[str, type | None], told: Collection[str]
+    model: Any, field: Field, kinds: Mapping[str, type | None], customized: Collection[str]
 ) -> bool:
-    if field.attribute in told or not _MATTERS_NOT.issuperset(_config(model)):
+    if field.attribute in customized or not _HARMLESS.issuperset(_config(model)):
         return False
     info = _infos(model)[field.attribute]
     return (
@@ -368,7 +375,7 @@ def _is_constraint(rule: object) -> bool:
 
 
 def _agree(annotation: Any, kind: type | None) -> bool:
-    """Whether values of this type are what is annotated, and written as pydantic would."""
+    """Whether values of this type match the annotation, and are written as pydantic would."""
     if kind is None:
         return False
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -393,7 +400,7 @@ def _is_plain_enum(kind: type) -> bool:
 
 
 def annotations_of(model: Any) -> dict[str, Any]:
-    """What is said of the type of each attribute, and of each computed field."""
+    """Return the annotation of each attribute and of each computed field."""
     if not hasattr(model, "__pydantic_decorators__"):
         return get_type_hints(model, include_extras=True)
     computed = model.__pydantic_decorators__.computed_fields
@@ -404,17 +411,17 @@ def annotations_of(model: Any) -> dict[str, Any]:
 
 
 def optional_keys(model: Any) -> frozenset[str]:
-    """The keys that a dict of this TypedDict may lack."""
+    """Return the keys that may be missing in a dict of this TypedDict."""
     if not hasattr(model, "__optional_keys__"):
         return frozenset()
     hints = get_type_hints(model, include_extras=True)
-    # Python overlooks the mark in annotations that are texts.
+    # Python does not see NotRequired in annotations that are strings.
     marked = {name for name, kind in hints.items() if get_origin(kind) is NotRequired}
     return frozenset(model.__optional_keys__ | marked)
 
 
 def stated_kinds(model: Any) -> dict[str, type | None]:
-    """The types that values in memory are taken to have: those of their annotations."""
+    """Return the types of the annotations, which values in memory are assumed to have."""
     if not hasattr(model, "__pydantic_decorators__"):
         return {}
     return {name: _stated(info.annotation) for name, info in _infos(model).items()}
@@ -430,5 +437,5 @@ def _stated(annotation: Any) -> type | None:
     if origin is Literal:
         return type(arguments[0])
     kind = origin or annotation
-    # What stands in a dict in memory need not be JSON: a model, bytes, a set.
+    # A dict in memory may hold values that are not JSON: a model, bytes, a set.
     return kind if isinstance(kind, type) and kind is not dict else None

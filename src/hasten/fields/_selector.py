@@ -1,8 +1,8 @@
-"""Rows of a database, with the fields that a client asks for."""
+"""Rows of a database or in memory, with the fields that a client requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import (
     TYPE_CHECKING,
@@ -16,8 +16,10 @@ from typing import (
     overload,
 )
 
+from hasten._checks import check_whole_number
+from hasten._coroutines import run_without_loop
 from hasten._queries import Pairs, QueryLike, pairs_of
-from hasten.errors import InvalidOption, RowNotFound
+from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, moved
 from hasten.fields._items import Items
 from hasten.fields._mask import MAX_NAMES
@@ -25,7 +27,9 @@ from hasten.fields._names import Unknown, check_names, to_unknown
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
-    from hasten.fields._sql import AsyncExecutor, Executor, Selection, Shape, Shapes, Steps
+    from hasten._sqlalchemy.execution import AsyncExecutor, Database, Executor
+    from hasten._sqlalchemy.selects import Selection
+    from hasten.fields._sql.shapes import Shapes
 
 T = TypeVar("T")
 
@@ -33,7 +37,7 @@ MAX_DEPTH: Final = 2
 MAX_RELATED: Final = 20
 
 MAX_MOVED: Final = 256
-"""So many sets of lists that `FieldSelector.without` made are remembered."""
+"""How many sets of lists that `FieldSelector.without` made are cached."""
 
 
 class FieldSelectorOptions(TypedDict, total=False):
@@ -59,7 +63,7 @@ class FieldSelectorOptions(TypedDict, total=False):
 
 
 class FieldSelector(Generic[T]):
-    """Which fields a client may ask for, and how they are read.
+    """Which fields a client may request, and how they are read.
 
     ``FieldSelector(UserOut, model=User, default=("id", "name", "email"))``
 
@@ -67,16 +71,16 @@ class FieldSelector(Generic[T]):
       from default to wildcard already.
     - model: the mapped class; None for objects in memory.
     - default, needs, opaque, wildcard: as for `AllowedFields`. expand takes models, too.
-    - compute: functions that make a field of what it needs (its ``needs``, in their order), by
-      path: ``{"initials": make, "author.initials": make}``. What a pydantic model computes needs
-      none.
+    - compute: functions that compute a field from its ``needs``, in their order, by path:
+      ``{"initials": function, "author.initials": function}``. Computed fields of pydantic need no
+      function.
     - max_depth, max_names: the depth and the number of names in one request.
-    - max_related: how many rows a relation to many shows at most, or a mapping from paths to that;
-      20 by default. A row that has more says so: ``{"posts": [...], "posts_has_more": true}``.
-    - more_suffix: the end of the name of that marker.
+    - max_related: the maximum number of related rows of a row, or a mapping from paths to that; 20
+      by default. A marker shows that there are more: ``{"posts": [...], "posts_has_more": true}``.
+    - more_suffix: the suffix of the name of that marker.
     - parameter: the name of the query parameter.
-    - etag: give the response for one row an ETag, made of its bytes.
-    - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?field=id``.
+    - etag: add an ETag of its bytes to the response for one row.
+    - unknown: "refuse" rejects unknown query parameters, such as ``?field=id``, with 422.
 
     Raises `InvalidOption` for a field that is not mapped and for every other wrong option.
     """
@@ -108,8 +112,8 @@ class FieldSelector(Generic[T]):
         etag: bool = False,
         unknown: Unknown = "ignore",
     ) -> None:
-        _check_from_one("max_depth", max_depth)
-        _check_from_one("max_names", max_names)
+        check_whole_number("max_depth", max_depth, 1)
+        check_whole_number("max_names", max_names, 1)
         if not isinstance(schema, AllowedFields):
             schema = AllowedFields(
                 schema,
@@ -120,7 +124,9 @@ class FieldSelector(Generic[T]):
                 wildcard=wildcard,
             )
         elif default is not None or needs or expand or opaque or wildcard:
-            raise InvalidOption("schema", schema, "the other options in AllowedFields itself")
+            raise InvalidOption.conflict(
+                "schema", schema, "options that AllowedFields has: pass them to AllowedFields"
+            )
         self.model: Final = model
         self.max_depth: Final = max_depth
         self.max_names: Final = max_names
@@ -146,15 +152,16 @@ class FieldSelector(Generic[T]):
         if self.model is None:
             self._items = Items(allowed, cap=caps, more=self._more, compute=compute)
             return
-        # Here and no earlier: who has no model needs no SQLAlchemy.
-        from hasten.fields import _sql as sql  # noqa: PLC0415
+        # Imported late: without a model, SQLAlchemy is not needed.
+        from hasten._sqlalchemy import execution  # noqa: PLC0415
+        from hasten.fields._sql.shapes import Shapes  # noqa: PLC0415
 
-        self._sql = sql
-        self._shapes = sql.Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
+        self._execution = execution
+        self._shapes = Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
 
     @cached_property
     def _items(self) -> Items:
-        """What some model cannot do for items in memory, it may well do for its own rows."""
+        """Made late: a model may work for rows of a database but not for items in memory."""
         compute = dict(_by_path("compute", self.allowed, self._compute, strict=False))
         return Items(self.allowed, cap=self._caps(strict=False), more=self._more, compute=compute)
 
@@ -166,17 +173,17 @@ class FieldSelector(Generic[T]):
             usual = MAX_RELATED
             caps = dict(_by_path("max_related", self.allowed, given, strict=strict))
         for value in (usual, *caps.values()):
-            _check_from_one("max_related", value)
+            check_whole_number("max_related", value, 1)
         return lambda field: caps.get(field, usual)
 
     def without(self, *paths: str) -> Self:
-        """Return the same without these fields, as if there were none: for a role that sees less.
+        """Return the same without these fields, as if they did not exist: for some roles.
 
         Make it when the application starts, once for each role. What it parses can be passed to
         this selector, and to pages that use it. Raises `InvalidOption` for an unknown field.
         """
         less = FieldSelector.__new__(type(self))
-        # What was worked out from the fields has to be worked out again.
+        # Cached properties depend on the fields, so they are not copied.
         less.__dict__.update(
             (name, value)
             for name, value in self.__dict__.items()
@@ -186,7 +193,7 @@ class FieldSelector(Generic[T]):
         return less
 
     def _own(self, fields: FieldSet) -> FieldSet:
-        """The same set, in the fields of this selector.
+        """Return the same set in the fields of this selector.
 
         Raises `InvalidOption` unless this selector parsed it, or one that `without` made from it.
         """
@@ -206,7 +213,7 @@ class FieldSelector(Generic[T]):
         return SyncFieldSelector(self)
 
     def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
-        """Read which fields a request asks for, or the default. Raises `InvalidParameter`.
+        """Parse the requested fields; without any, return the default. Raises `InvalidParameter`.
 
         query is the query of the URL (its text, its pairs, or the object of a framework), or a
         request of Starlette, FastAPI or Litestar. known are the names of the other parameters of
@@ -227,19 +234,42 @@ class FieldSelector(Generic[T]):
         """Read the one row that the select finds. Raises `RowNotFound` if there is none.
 
         statement selects the mapped class: ``select(User).where(User.id == id)``. A missing row is
-        an error rather than None, so that a handler without a check answers 404, not 200 and null.
+        an error rather than None, so that a handler without a check returns 404, not 200 and null.
         """
-        return self._only(await self._sql.run_async(db, self._fetch(db, statement, fields, 2)))
+        return await self._one(self._database(db, is_async=True), statement, fields)
 
     async def many(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> list[Row]:
         """Read all rows that the select finds, in its order. Its LIMIT is kept."""
-        return await self._sql.run_async(db, self._fetch(db, statement, fields))
+        return await self._many(self._database(db, is_async=True), statement, fields)
 
     def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        return self._only(self._sql.run(db, self._fetch(db, statement, fields, 2)))
+        return run_without_loop(self._one(self._database(db, is_async=False), statement, fields))
 
     def _many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
-        return self._sql.run(db, self._fetch(db, statement, fields))
+        return run_without_loop(self._many(self._database(db, is_async=False), statement, fields))
+
+    async def _one(self, database: Database, statement: Selection, fields: FieldSet) -> Partial[T]:
+        # Two at most, which shows that the select finds several.
+        rows = await self._many(database, statement, fields, 2)
+        if not rows:
+            assert self.model is not None
+            raise RowNotFound(self.model.__name__.lower())
+        if len(rows) > 1:
+            raise InvalidOption(
+                "statement",
+                "a select of several rows",
+                "a WHERE that finds one row; for several rows use many()",
+            )
+        return self._partial(rows[0])
+
+    async def _many(
+        self, database: Database, statement: Selection, fields: FieldSet, most: int | None = None
+    ) -> list[Row]:
+        return await self._table().fetch(database, statement, self._own(fields), most=most)
+
+    def _database(self, db: Any, *, is_async: bool) -> Database:
+        self._table()
+        return self._execution.asynchronous(db) if is_async else self._execution.blocking(db)
 
     def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
         """Make the row of an item in memory: a dict by public name, or an object by attribute."""
@@ -250,32 +280,9 @@ class FieldSelector(Generic[T]):
         own = self._own(fields)
         return [self._items.row(item, own) for item in items]
 
-    def _shape(self, statement: Selection, fields: FieldSet, *, apart: bool = False) -> Shape:
-        """What is selected for a set, and how its rows are read.
-
-        apart is without any join, so that the select can be cut into pages: what it leads to is
-        read by further statements.
-        """
-        return self._table().of(statement, self._own(fields), apart=apart)
-
-    def _context(self, fields: FieldSet) -> Hashable:
-        """What a shape depends on besides its set: it is valid as long as this stays equal."""
-        return self._table().context(self._own(fields))
-
-    def _fetch(
-        self,
-        db: Executor | AsyncExecutor,
-        statement: Selection,
-        fields: FieldSet,
-        most: int | None = None,
-    ) -> Steps[list[Row]]:
-        table = self._table()
-        dialect = self._sql.dialect_of(db, table.mapper)
-        return table.fetch(statement, self._own(fields), dialect, most=most)
-
     def _table(self) -> Shapes:
         if self._shapes is None:
-            raise InvalidOption("model", None, "a mapped class, to read from a database")
+            raise UsageError("a FieldSelector without model= cannot read from a database")
         return self._shapes
 
     def _partial(self, row: Row) -> Partial[T]:
@@ -283,16 +290,6 @@ class FieldSelector(Generic[T]):
         if self.etag:
             partial.has_etag = True
         return partial
-
-    def _only(self, rows: list[Row]) -> Partial[T]:
-        if not rows:
-            assert self.model is not None
-            raise RowNotFound(self.model.__name__.lower())
-        if len(rows) > 1:
-            raise InvalidOption(
-                "statement", "a select of several rows", "a WHERE that finds one; for more, many()"
-            )
-        return self._partial(rows[0])
 
 
 class SyncFieldSelector(Generic[T]):
@@ -322,16 +319,11 @@ def _as_allowed(to: object) -> AllowedFields:
     return to if isinstance(to, AllowedFields) else AllowedFields(to)
 
 
-def _check_from_one(option: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidOption(option, value, "a whole number from 1")
-
-
 def _by_path(
-    option: str, allowed: AllowedFields, said: Mapping[str, Any], *, strict: bool
+    option: str, allowed: AllowedFields, values: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[Field, Any]]:
-    """What is said of paths, by field. Without strict, one that is not there is passed over."""
-    for path, value in said.items():
+    """The values of paths, by field. Without strict, paths that do not exist are skipped."""
+    for path, value in values.items():
         *through, name = path.split(".")
         where: AllowedFields | None = allowed
         for step in through:
@@ -344,7 +336,7 @@ def _by_path(
 
 
 def _check_markers(allowed: AllowedFields, suffix: str) -> None:
-    """No marker has the name of a field."""
+    """Raise `InvalidOption` if a marker has the name of a field."""
     seen: set[AllowedFields] = set()
     rest = [allowed]
     while rest:
@@ -357,5 +349,5 @@ def _check_markers(allowed: AllowedFields, suffix: str) -> None:
                 rest.append(field.relation)
                 if field.many and field.name + suffix in one.fields:
                     raise InvalidOption(
-                        "more_suffix", suffix, f"one without a field {field.name + suffix!r}"
+                        "more_suffix", suffix, f"a suffix without a field {field.name + suffix!r}"
                     )

@@ -23,7 +23,7 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
-from hasten._store import File
+from hasten._store_url import File
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import Capacity
 from hasten.jobs._consumer import QueueConsumer, WorkerParts

@@ -16,7 +16,7 @@ class CountCache:
     def __init__(self, cached: Cached) -> None:
         self._ttl_ns = to_us("Cached(ttl)", cached.ttl) * 1000
         self._max_entries = cached.max_entries
-        # The system's clock may be set back; without a clock of its own it uses the monotonic one.
+        # The clock of the system may be set back, so a monotonic timer is used instead of it.
         self._now_ns = now_ns_of(None if cached.clock is SYSTEM_CLOCK else cached.clock)
         self._entries: OrderedDict[bytes, tuple[int, Count]] = OrderedDict()
         self._lock = Lock()

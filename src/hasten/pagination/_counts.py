@@ -1,4 +1,4 @@
-"""How many rows there are, and how sure that is."""
+"""Totals, and how to count them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,45 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from hasten._checks import check_whole_number, is_whole_number
 from hasten._clock import Clock, check_clock
 from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
 Relation = Literal["eq", "gte", "estimate"]
-"""What a total says of the true number: it is it, it is not above it, or it is a guess of it."""
+"""How a total relates to the number of rows: equal, at most that number, or an estimate."""
 
 CountName = Literal["exact", "estimated", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """Count up to so many rows, and say "or more" beyond: what that costs does not grow."""
+    """Count up to this many rows; more rows are reported as "at least". The cost has a bound."""
 
     limit: int
 
     def __post_init__(self) -> None:
-        limit: object = self.limit
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise InvalidOption("Capped(limit)", limit, "a whole number, at least 1")
+        check_whole_number("Capped(limit)", self.limit, 1)
 
     def _counted(self, found: int) -> Count:
-        """Of the rows that were found when one more than the limit was looked for."""
+        """The count when up to one row more than the limit was searched for."""
         return Count(self.limit, "gte") if found > self.limit else Count(found)
 
 
 CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | Count]]"
-"""Counts by itself: it is given the session (or connection) and the select."""
+"""A function that counts. It gets the session (or connection) and the select."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Count in this way, and reuse the total until its ttl ends: ``Cached("exact", ttl=30)``.
+    """Count in this way, and reuse the total until its ttl expires: ``Cached("exact", ttl=30)``.
 
     Each process has its own cache: one total for each database, select, values and scope. If a
     setting of the session decides which rows are visible (row-level security), pass ``scope=`` to
-    say whose they are. A page that shows more rows than the cached total corrects it.
+    identify whose they are. A page that shows more rows than the cached total corrects it.
 
-    The ttl goes by a monotonic timer, or by clock: ``Cached("exact", ttl=30, clock=store.clock)``
-    uses the clock of a `hasten.Store`, which tests can move.
+    The ttl is measured by a monotonic timer. ``Cached("exact", ttl=30, clock=store.clock)`` uses
+    the clock of a `hasten.Store`, which tests can move.
     """
 
     count: CountName | Capped | CountFunction
@@ -57,18 +56,16 @@ class Cached:
     def __post_init__(self) -> None:
         count: object = self.count
         if isinstance(count, Cached):
-            raise InvalidOption("Cached(count)", count, "what is not cached already")
+            raise InvalidOption("Cached(count)", count, "a count that is not cached")
         to_counting(count)
         to_us("Cached(ttl)", self.ttl, at_least_us=1)
-        most: object = self.max_entries
-        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-            raise InvalidOption("max_entries", most, "a whole number from 1")
+        check_whole_number("max_entries", self.max_entries, 1)
         if self.clock is not None:
             check_clock(self.clock)
 
 
 Uncached: TypeAlias = CountName | Capped
-"""What one of our statements counts."""
+"""The ways to count by one statement."""
 
 Counting: TypeAlias = CountName | Capped | Cached | CountFunction
 """How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`,
@@ -84,10 +81,10 @@ class Count:
     relation: Relation = "eq"
 
     def _with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
-        """The count, corrected by a page that was read: so many rows from the offset on.
+        """The count, corrected by a page of this many rows at an offset.
 
-        What stands on the page is never denied, and where the page shows the end, the end is
-        known. That also mends what other clients wrote between the count and the page.
+        The total is never below the rows that the page shows, and it is exact where the page shows
+        the end. That also corrects what other clients wrote between the count and the page.
         """
         if self.total is None:
             return self
@@ -95,7 +92,7 @@ class Count:
             return Count(max(self.total, offset + rows + 1), self.relation)
         if rows or not offset:
             return Count(offset + rows)
-        # Past the end: there are at most as many as were skipped.
+        # Past the end: there are at most as many rows as were skipped.
         return Count(max(0, min(self.total, offset)), self.relation)
 
     def last_page(self, limit: int) -> int | None:
@@ -108,8 +105,17 @@ class Count:
 NOT_COUNTED: Final = Count(None)
 
 
+def checked_count(found: object) -> Count:
+    """Return the result of a count function or a source. Raises `InvalidOption`."""
+    if isinstance(found, Count):
+        return found
+    if is_whole_number(found) and found >= 0:
+        return Count(found)
+    raise InvalidOption("count", found, "a function that returns a number of rows, or a Count")
+
+
 def to_counting(value: object) -> Counting:
-    """Raises `InvalidOption`."""
+    """Return the way to count if it is one. Raises `InvalidOption`."""
     if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value
     for name in get_args(CountName):

@@ -1,12 +1,12 @@
-"""Where a page begins or ends, as a token that only we can write.
+"""Cursors: signed tokens of the position where a page begins or ends.
 
 A token is base64url, without padding, of
 
     version (1 byte), direction (1), fingerprint of the query (16), values (any), mac (16)
 
-The mac is HMAC-SHA256 of all before it, cut to 128 bits (RFC 2104, section 5). It is looked at
-first: nothing of a token is understood before we know that we wrote it. It stays the last 16 bytes
-in every version, so that a token of another version can be told from one that was never ours.
+The mac is HMAC-SHA256 of all bytes before it, cut to 128 bits (RFC 2104, section 5). It is verified
+first: no other part of a token is decoded before that. It stays the last 16 bytes in every version,
+so that a valid token of another version can be distinguished from an invalid one.
 
 Tokens are signed, not encrypted: a client can read the values.
 """
@@ -32,7 +32,7 @@ from hasten.errors import InvalidOption, InvalidParameter
 PARAMETER: Final = "cursor"
 
 MAX_CHARS: Final = 2048
-"""A longer token is refused before it is decoded, and never written."""
+"""Longer tokens are rejected before they are decoded, and never created."""
 
 _VERSION: Final = 1
 _MAC_BYTES: Final = 16
@@ -40,47 +40,47 @@ _FINGERPRINT_BYTES: Final = 16
 _HEAD_BYTES: Final = 2 + _FINGERPRINT_BYTES
 _MIN_SECRET_BYTES: Final = 16
 
-# What makes a secret guessable. Sixteen random digits of hex have ten different ones on average.
+# Bounds for secrets that can be guessed. 16 random hex digits have ten different ones on average.
 _MIN_DIFFERENT: Final = 6
 _MAX_EVEN_STEPS: Final = 2
 _PLACEHOLDER: Final = re.compile(rb"change[-_ ]?(me|this|it)|placeholder", re.IGNORECASE)
 
-# The same secret may sign other things elsewhere: none of them is a cursor. Part of every token
-# that clients hold, so it stays as it is, whatever this module is called.
+# Distinguishes cursors from other data that is signed with the same secret. It must never change,
+# or the tokens of all clients become invalid.
 _PURPOSE: Final = b"hasten.pagination.cursor\0"
 
-_START_AGAIN: Final = "leave it out to start from the first page"
+_START_AGAIN: Final = "omit it to start from the first page"
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position between two rows: the values of the row before it, by the keys of the order."""
+    """A position between two rows: the values of the sort keys in the row before it."""
 
     values: tuple[object, ...]
     backwards: bool = False
-    """True: the page ends here, and the values are those of the row behind."""
+    """Whether the page ends at the position; then the values are those of the row after it."""
 
     fingerprint: bytes = field(default=b"", compare=False)
-    """Of the query that it was made for, if it came out of a token."""
+    """The fingerprint of its query, if the cursor was read from a token."""
 
     def check(self, expected: bytes) -> None:
-        """Raise `InvalidParameter` (400) unless it was made for the query of this fingerprint."""
+        """Raise `InvalidParameter` (400) unless the cursor belongs to the query."""
         if self.fingerprint != expected:
             raise InvalidParameter(
                 PARAMETER,
                 None,
-                "it belongs to another query: a cursor goes with the sort and the filters that "
-                f"it was made for; {_START_AGAIN}",
+                "it belongs to another query: a cursor is only valid with the sort and the filters "
+                f"of the response that it comes from; {_START_AGAIN}",
                 code="cursor_mismatch",
                 status=400,
             )
 
 
 class SigningKeys:
-    """The secrets that tokens are signed with. The first one signs, each of them verifies.
+    """The secrets that tokens are signed with. The first one signs; all of them verify.
 
-    To change a secret, put the new one before the old one, and drop the old one when no client
-    holds its tokens any more. Raises `InvalidOption` for none, or for one below 16 bytes.
+    To change a secret, put the new one before the old one, and remove the old one when no client
+    has its tokens any more. Raises `InvalidOption` for no secret, or for one below 16 bytes.
     """
 
     __slots__ = ("_secrets",)
@@ -92,10 +92,10 @@ class SigningKeys:
             raise InvalidOption("secret", secrets, "a secret of at least 16 random bytes")
 
     def sign(self, cursor: Cursor, fingerprint: bytes) -> str:
-        """The token of a position in the query of this fingerprint (see `fingerprint`).
+        """Return the token of a position in the query with this fingerprint.
 
-        Raises `InvalidOption` for a value of a type that a token cannot hold, and if the values are
-        too long for it.
+        Raises `InvalidOption` for a value of a type that a token cannot hold, and for values that
+        are too long.
         """
         if len(fingerprint) != _FINGERPRINT_BYTES:
             raise ValueError(f"a fingerprint of {len(fingerprint)} bytes: expected 16")
@@ -111,16 +111,16 @@ class SigningKeys:
         return token
 
     def verify(self, token: str, fingerprint: bytes) -> Cursor:
-        """The position in a token. Raises `InvalidParameter` (400) unless it was made for this."""
+        """Return the cursor of a token. Raises `InvalidParameter` (400) if the query differs."""
         cursor = self.read(token)
         cursor.check(fingerprint)
         return cursor
 
     def read(self, token: str) -> Cursor:
-        """The position in a token of ours; for which query, `Cursor.check` must tell.
+        """Return the cursor of a token, of any query.
 
-        Raises `InvalidParameter` (400): "invalid_cursor" if we did not write it, "cursor_expired"
-        if another version of hasten did.
+        Raises `InvalidParameter` (400): "invalid_cursor" if the signature is invalid,
+        "cursor_expired" if another version of hasten wrote it.
         """
         body = self._opened(token)
         if body[0] != _VERSION:
@@ -128,7 +128,7 @@ class SigningKeys:
         try:
             values = tuple(_decode_all(body[_HEAD_BYTES:]))
         except (ValueError, LookupError, ArithmeticError, struct.error):
-            # Not reached unless somebody else signs with our secret.
+            # Only reached if other data is signed with the same secret and purpose.
             raise _refused("it is damaged", "invalid_cursor") from None
         return Cursor(values, bool(body[1]), body[2:_HEAD_BYTES])
 
@@ -140,15 +140,15 @@ class SigningKeys:
         if len(body) < _HEAD_BYTES or not any(
             hmac.compare_digest(mac, _mac(secret, body)) for secret in self._secrets
         ):
-            raise _refused("it is damaged, or not from here", "invalid_cursor")
+            raise _refused("it is damaged or comes from another service", "invalid_cursor")
         return body
 
 
 def fingerprint(*parts: object) -> bytes:
-    """What tells a query from every other one: its sort, its filters, whose it is.
+    """Return the fingerprint of a query: its order, its filters and its scope.
 
-    parts are of the types that a cursor can hold, or lists and tuples of them. 128 bits: with
-    fewer, a client could look for two queries of its own that share a token.
+    parts are of the types that a cursor can hold, or lists and tuples of them. It has 128 bits:
+    with fewer, a client could search for two queries that share a fingerprint.
     """
     digest = hashlib.sha256()
     _digest(digest, parts)
@@ -156,7 +156,7 @@ def fingerprint(*parts: object) -> bytes:
 
 
 def _digest(digest: hashlib._Hash, parts: Sequence[object]) -> None:
-    # Lengths before contents, so that no two queries are written alike.
+    # Lengths before contents, so that no two queries have the same bytes.
     digest.update(b"[" + _length(len(parts)))
     for part in parts:
         if isinstance(part, list | tuple):
@@ -168,7 +168,7 @@ def _digest(digest: hashlib._Hash, parts: Sequence[object]) -> None:
 def _to_secret(secret: object) -> bytes:
     raw = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(raw, bytes) or len(raw) < _MIN_SECRET_BYTES:
-        # What it is must not end in a log.
+        # The value must not appear in a log.
         raise InvalidOption("secret", "***", "a secret of at least 16 random bytes")
     if _is_guessable(raw):
         raise InvalidOption(
@@ -181,7 +181,7 @@ def _to_secret(secret: object) -> bytes:
 
 
 def _is_guessable(secret: bytes) -> bool:
-    """What repeats itself, goes through an alphabet or says that it is to be changed."""
+    """Whether a secret repeats itself, is a part of an alphabet, or is a placeholder."""
     steps = {(after - before) % 256 for before, after in pairwise(secret)}
     return (
         len(set(secret)) < _MIN_DIFFERENT
@@ -195,19 +195,19 @@ def _refused(reason: str, code: str) -> InvalidParameter:
     return InvalidParameter(PARAMETER, None, f"{reason}; {_START_AGAIN}", code=code, status=400)
 
 
-def in_cursor(key: str) -> InvalidOption:
-    """The refusal of a key whose values a client may not see: a cursor is not encrypted."""
+def hidden_in_cursor(key: str) -> InvalidOption:
+    """Return the error for a key whose values a client may not see: cursors are not encrypted."""
     return InvalidOption(
         "sort",
         key,
-        "fields that each row may show, because a client can read the values in a cursor: "
+        "fields that each row shows, because a client can read the values in a cursor: "
         "show it as a field, or use mode='page'",
     )
 
 
 def expired() -> InvalidParameter:
-    """The refusal of a token of ours that stands for nothing any more."""
-    return _refused("it is of an earlier version of this list", "cursor_expired")
+    """Return the error for a token with a value that does not exist any more."""
+    return _refused("it comes from an earlier version of this list", "cursor_expired")
 
 
 def _mac(secret: bytes, body: bytes) -> bytes:
@@ -223,13 +223,13 @@ def _from_base64(token: str) -> bytes:
         raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except ValueError:
         raw = b""
-    # The decoder skips foreign characters and ignores the last bits: one token, one text.
+    # The decoder skips other characters and ignores the last bits, so encode again.
     return raw if _to_base64(raw) == token else b""
 
 
 # The values ---------------------------------------------------------------------------------------
 #
-# Each is a letter for its type, the length of what follows, and what follows.
+# Each is a letter for its type, the length of the content, and the content.
 
 
 def _encode(value: object) -> bytes:
@@ -258,7 +258,7 @@ def _decode_all(raw: bytes) -> Iterator[object]:
 
 
 def _length(size: int) -> bytes:
-    # Seven bits a byte, the highest says that more follow.
+    # Seven bits in each byte; the highest bit is set if more bytes follow.
     out = bytearray()
     while size > 0x7F:
         out.append(size & 0x7F | 0x80)
@@ -268,7 +268,7 @@ def _length(size: int) -> bytes:
 
 
 def _read_length(raw: bytes, at: int) -> tuple[int, int]:
-    """The length that is written there, and where what it measures starts."""
+    """The length at this place, and the place of the content."""
     size = shift = 0
     while True:
         byte = raw[at]
@@ -289,8 +289,8 @@ def _int_from_bytes(raw: bytes) -> int:
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-# In this order: a bool is an int, and a datetime is a date. A time zone is kept as its offset,
-# and fold is not: no database knows it.
+# In this order: a bool is an int, and a datetime is a date. A time zone is kept as its offset;
+# fold is not kept, because no database stores it.
 _ENCODERS: Final[Sequence[tuple[type, bytes, Callable[[Any], bytes]]]] = (
     (bool, b"?", lambda value: bytes((value,))),
     (int, b"i", _int_to_bytes),

@@ -1,7 +1,7 @@
-"""Links to the other pages, for the Link header: RFC 8288.
+"""Links to other pages, for the Link header: RFC 8288.
 
-They are relative (RFC 3986, section 4.2), to the request itself if no path is given: so they are
-right behind every proxy, and out of reach of a forged Host.
+They are relative (RFC 3986, section 4.2), by default to the request itself: so they are correct
+behind every proxy, and a forged Host header cannot change them.
 """
 
 from __future__ import annotations
@@ -18,55 +18,59 @@ Rel = Literal["first", "prev", "next", "last"]
 Query = tuple[tuple[str, str], ...]
 
 MAX_LINK_BYTES: Final = 4_096
-"""So long is a Link header at most: common proxies have 4 or 8 KiB for all headers of an answer."""
+"""The longest Link header. Common proxies allow 4 or 8 KiB for all headers of a response."""
 
 _KEPT_FIRST: Final[tuple[Rel, ...]] = ("next", "prev", "first", "last")
 
-_MOVES: Final = ("page", "cursor")
+_POSITIONS: Final = ("page", "cursor")
 
-# RFC 3986, section 3.3, without what ends a link or parts two of them.
+# RFC 3986, section 3.3, without the characters that end or separate links.
 _IN_PATH: Final = "/:@!$&()*+=-._~"
 
 
 def page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel, Query]:
-    """The queries of the pages around one with a number; {} if it is the only one.
+    """Return the queries of the pages around a numbered page; {} if it is the only one.
 
-    The last page is linked if it is known exactly. Past the end, the one before is the last one.
+    The last page is linked if it is known exactly. Past the end, the previous page is the last one.
     """
     assert params.page is not None
     last = count.last_page(params.limit)
-    links: dict[Rel, Query] = {}
+    pages: dict[Rel, int] = {}
     if params.page > 1:
-        links["prev"] = _moved(params, "page", str(min(params.page - 1, last or params.page)))
+        pages["prev"] = min(params.page - 1, last or params.page)
     if has_more:
-        links["next"] = _moved(params, "page", str(params.page + 1))
-    if not links:
+        pages["next"] = params.page + 1
+    if not pages:
         return {}
-    links = {"first": _moved(params, "page", "1"), **links}
+    pages = {"first": 1, **pages}
     if last is not None:
-        links["last"] = _moved(params, "page", str(last))
-    return links
+        pages["last"] = last
+    kept = _without_position(params)
+    return {rel: (*kept, ("page", str(page))) for rel, page in pages.items()}
 
 
 def cursor_links(
     params: PageParams, *, prev_cursor: str | None, next_cursor: str | None
 ) -> dict[Rel, Query]:
-    """The queries of the pages around one that a cursor leads to; {} if it is the only one."""
-    links: dict[Rel, Query] = {}
+    """Return the queries of the pages around a page by cursor; {} if it is the only one."""
+    cursors: dict[Rel, str] = {"first": ""}
     if prev_cursor is not None:
-        links["prev"] = _moved(params, "cursor", prev_cursor)
+        cursors["prev"] = prev_cursor
     if next_cursor is not None:
-        links["next"] = _moved(params, "cursor", next_cursor)
-    return {"first": _moved(params, "cursor", ""), **links} if links else {}
+        cursors["next"] = next_cursor
+    if len(cursors) == 1:
+        return {}
+    kept = _without_position(params)
+    return {rel: (*kept, ("cursor", cursor)) for rel, cursor in cursors.items()}
 
 
 def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "") -> str | None:
-    """The value of the Link header, None without links.
+    """Return the value of the Link header, None without links.
 
-    path is decoded, with the root path of the application before it; "" for the path of the
-    request itself. origin ("https://api.example.org") makes the links absolute. Links repeat the
-    query of the request, which a client may make as long as it likes: of those that do not fit into
-    `MAX_LINK_BYTES` together "next" and "prev" are kept first, and the body still says all of it.
+    path is decoded and includes the root path of the application; "" is the path of the request.
+    origin ("https://api.example.org") makes the links absolute. Links repeat the query of the
+    request, which may be long: if they do not all fit into `MAX_LINK_BYTES`, "next" and "prev" are
+    kept first. The body contains the same information.
     """
     start = origin + _quoted(path)
     written: dict[Rel, str] = {}
@@ -81,17 +85,16 @@ def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "")
     return ", ".join([written[rel] for rel in links if rel in written]) or None
 
 
-def _moved(params: PageParams, name: str, value: str) -> Query:
-    kept = [pair for pair in params.query if pair[0] not in _MOVES]
-    return (*kept, (name, value))
+def _without_position(params: PageParams) -> Query:
+    return tuple([pair for pair in params.query if pair[0] not in _POSITIONS])
 
 
 def _encoded(query: Query) -> str:
-    # Everything but letters and digits is quoted: some read a Link header by splitting it at ", ".
+    # Everything but letters and digits is quoted: some clients split a Link header at ", ".
     return urlencode(query, quote_via=quote, safe="", errors="replace")
 
 
 def _quoted(path: str) -> str:
     quoted = quote(path, safe=_IN_PATH, errors="replace")
-    # Two slashes would begin the name of a host. RFC 3986, section 4.2.
+    # Two slashes would start the name of a host. RFC 3986, section 4.2.
     return f"/.{quoted}" if quoted.startswith("//") else quoted

@@ -1,4 +1,4 @@
-"""In which order rows are paged through."""
+"""The order of the rows on pages."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from hasten.errors import InvalidParameter
 
 MAX_SORT_CHARS: Final = 2048
 MAX_SORT_KEYS: Final = 8
-"""A keyset has up to two branches a key: more keys are nobody's honest wish."""
+"""Each key adds up to two ranges to a page by cursor. No useful order has more keys."""
 
 Nulls = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """One key of an order: a name that the client may know, never a text of SQL."""
+    """One key of an order: a public name, never SQL."""
 
     name: str
     descending: bool = False
     nullable: bool = False
     nulls: Nulls = "last"
-    """Where rows without a value stand, whatever the direction. Of no meaning if not nullable."""
+    """Where NULLs are sorted, whatever the direction. Has no effect if not nullable."""
 
 
 Order = tuple[SortKey, ...]
-"""The first key decides; the last ones make it total: no two rows are equal in all of them."""
+"""Keys in order of precedence."""
 
 
 def parse_sort(value: str, allowed: Mapping[str, SortKey], *, parameter: str = "sort") -> Order:
-    """The order that ``name,-created_at`` asks for: - descends, spaces around a name are nothing.
+    """Parse an order such as ``name,-created_at``: "-" is descending; spaces are ignored.
 
-    allowed holds a key for each name that the client may sort by. Raises `InvalidParameter`, in
-    the same words for a name that does not exist and for one that may not be known.
+    allowed holds a key for each name that the client may sort by. Raises `InvalidParameter`; the
+    message is the same for unknown names and for names that the client may not know.
     """
     if len(value) > MAX_SORT_CHARS or value.count(",") >= MAX_SORT_KEYS:
         raise InvalidParameter(
@@ -49,14 +49,14 @@ def parse_sort(value: str, allowed: Mapping[str, SortKey], *, parameter: str = "
         key = _parse_key(part.strip(" "), allowed, parameter)
         if key.name in order:
             raise InvalidParameter(
-                parameter, value, f"{part.strip(' -')} is named twice", code="duplicate"
+                parameter, value, f"{part.strip(' -')} is given twice", code="duplicate"
             )
         order[key.name] = key
     return tuple(order.values())
 
 
 def check_sort(order: Order, allowed: Collection[str], *, parameter: str = "sort") -> None:
-    """Raise `InvalidParameter` for a key that is not among these, as `parse_sort` does."""
+    """Raise `InvalidParameter` for a key that is not allowed, as `parse_sort` does."""
     for key in order:
         if key.name not in allowed:
             raise _refused(key.name, allowed, parameter)
@@ -71,9 +71,12 @@ def _parse_key(text: str, allowed: Mapping[str, SortKey], parameter: str) -> Sor
 
 def _refused(name: str, allowed: Collection[str], parameter: str) -> InvalidParameter:
     if not name:
-        reason, code = f"a name is empty; leave {parameter} out for the usual order", "empty_name"
+        reason, code = f"a name is empty; omit {parameter} for the default order", "empty_name"
     elif not allowed:
-        reason, code = "there is one order only; leave it out", "unknown_name"
+        reason, code = "there is only one order; omit it", "unknown_name"
     else:
-        reason, code = f"not a name to sort by: these are {', '.join(allowed)}", "unknown_name"
+        reason, code = (
+            f"cannot be sorted by; allowed names are {', '.join(allowed)}",
+            "unknown_name",
+        )
     return InvalidParameter(parameter, name, reason, code=code, allowed=list(allowed))

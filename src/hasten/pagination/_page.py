@@ -1,7 +1,8 @@
-"""A page, and the shape that it has in a response.
+"""Pages, and their shape in a response.
 
-``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``, and not a key more unless
-it is news: how a total is meant that is not exact, and whether there is more where nobody counted.
+``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``. Other keys appear only
+where they add information: how a total relates to the number of rows, and whether there are more
+rows if they were not counted.
 """
 
 from __future__ import annotations
@@ -20,11 +21,9 @@ from hasten.pagination._params import PageParams
 
 T = TypeVar("T")
 
-"""Ready to be encoded. Changes of a row before that are encoded, too."""
-
 
 class _Record:
-    """Equal by its parts. No dataclass: of one with a type variable pydantic asks no schema."""
+    """Equal by its parts. Not a dataclass, because pydantic ignores the schema of a generic one."""
 
     __slots__ = ("_responder", "etag", "not_modified")
     __match_args__: ClassVar[tuple[str, ...]] = ()
@@ -33,18 +32,18 @@ class _Record:
     _name: ClassVar[str]
 
     etag: str | None
-    """The ETag of the version that was read, where ``version=`` names one."""
+    """The ETag of the version, if ``version=`` is set."""
     not_modified: bool
-    """The client has that version already: no row was read, and the response is 304."""
+    """Whether the client has this version: no row was read, and the response is 304."""
     _responder: Responder | None
 
     def response(self, request: RequestLike | None = None) -> EncodedResponse:
-        """Return the response: JSON with its headers; with the request, 304 if nothing is new.
+        """Return the response: JSON with its headers. With the request, 304 if it is unchanged.
 
         Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
         """
-        answer = self._responder(self) if self._responder else _plain_response(self)
-        return answer if request is None else answer.to(request)
+        response = self._responder(self) if self._responder else _plain_response(self)
+        return response if request is None else response.to(request)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
@@ -57,10 +56,10 @@ class _Record:
 
 
 class Page(_Record, Generic[T]):
-    """A page with a number, of rows as T describes them.
+    """A page with a number, of rows with the fields of T.
 
-    In FastAPI ``-> Page[PostOut]`` describes the response, and a page that is returned is encoded
-    as it is, without another validation.
+    In FastAPI, ``-> Page[PostOut]`` describes the response, and a returned page is encoded without
+    another validation.
     """
 
     __slots__ = __match_args__ = ("data", "page", "limit", "count", "has_more")
@@ -86,14 +85,17 @@ class Page(_Record, Generic[T]):
 
     @property
     def total_relation(self) -> Relation:
+        """How the total relates to the number of rows."""
         return self.count.relation
 
     def pagination(self) -> dict[str, object]:
-        """What the response holds beside the data."""
+        """Return what the response contains beside the data."""
         about: dict[str, object] = {"page": self.page, "limit": self.limit}
-        if self.total is None:
-            return about | {"has_more": self.has_more}
-        return about | _counted(self.count)
+        if self.count.total is None:
+            about["has_more"] = self.has_more
+        else:
+            _add_total(about, self.count)
+        return about
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
@@ -101,7 +103,7 @@ class Page(_Record, Generic[T]):
 
 
 class CursorPage(_Record, Generic[T]):
-    """A page between two positions, of rows as T describes them."""
+    """A page between two cursors, of rows with the fields of T."""
 
     __slots__ = __match_args__ = ("data", "limit", "next_cursor", "prev_cursor", "count")
 
@@ -127,6 +129,7 @@ class CursorPage(_Record, Generic[T]):
 
     @property
     def has_more(self) -> bool:
+        """Whether there is a next page."""
         return self.next_cursor is not None
 
     @property
@@ -136,17 +139,20 @@ class CursorPage(_Record, Generic[T]):
 
     @property
     def total_relation(self) -> Relation:
+        """How the total relates to the number of rows."""
         return self.count.relation
 
     def pagination(self) -> dict[str, object]:
-        """What the response holds beside the data."""
+        """Return what the response contains beside the data."""
         about: dict[str, object] = {
             "limit": self.limit,
             "next_cursor": self.next_cursor,
             "prev_cursor": self.prev_cursor,
             "has_more": self.has_more,
         }
-        return about | _counted(self.count)
+        if self.count.total is not None:
+            _add_total(about, self.count)
+        return about
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
@@ -155,7 +161,7 @@ class CursorPage(_Record, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The names in a response. Raises `InvalidOption` if two are one.
+    """The names in a response. Raises `InvalidOption` if two are equal.
 
     ``Envelope(data="items", pagination="meta", names={"total": "count"})``
     """
@@ -167,30 +173,32 @@ class Envelope:
 
     def __post_init__(self) -> None:
         if self.data == self.pagination:
-            raise InvalidOption("pagination", self.pagination, "another name than that of the data")
+            raise InvalidOption("pagination", self.pagination, "a name that data= does not have")
         unknown = [name for name in self.names if name not in _KEYS]
         if unknown:
             raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")
         if len({self.names.get(key, key) for key in _KEYS}) < len(_KEYS):
-            raise InvalidOption("names", dict(self.names), "a name of its own for each key")
+            raise InvalidOption("names", dict(self.names), "a different name for each key")
 
     def wrap(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
         """Return the response as a dict: the data as it is, and the pagination."""
         return {self.data: page.data, self.pagination: self.about(page)}
 
     def about(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
-        """Return the pagination, by the names of this envelope."""
+        """Return the pagination, with the names of this envelope."""
         names = self.names
+        if not names:
+            return page.pagination()
         return {names.get(key, key): value for key, value in page.pagination().items()}
 
 
 class Responder:
-    """Makes the response of a page, of what the page holds by then."""
+    """Makes the response of a page from its current rows."""
 
     __slots__ = ("_envelope", "_has_etag", "_q")
 
     def __init__(self, envelope: Envelope, q: PageParams, *, has_etag: bool) -> None:
-        """has_etag is to make an ETag of the bytes."""
+        """has_etag adds an ETag of the bytes."""
         self._envelope = envelope
         self._q = q
         self._has_etag = has_etag
@@ -203,7 +211,7 @@ class Responder:
         return EncodedResponse(body, status, headers)
 
     def head(self, page: Any) -> tuple[int, dict[str, str]]:
-        """The status of a response, and those of its headers that are not made of its body."""
+        """Return the status, and the headers that do not depend on the body."""
         if page.not_modified:
             assert page.etag is not None
             return 304, {"etag": page.etag}
@@ -219,7 +227,7 @@ class Responder:
 def link_of(
     page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
 ) -> str | None:
-    """The value of the Link header of a page. See `link_header`."""
+    """Return the value of the Link header of a page. See `link_header`."""
     if isinstance(page, Page):
         links = page_links(q, page.count, has_more=page.has_more)
     else:
@@ -231,22 +239,20 @@ _JSON: Final = {"content-type": "application/json"}
 
 
 def _plain_response(page: Any) -> EncodedResponse:
-    """Of a page that was made by hand: in the usual envelope, and without links."""
+    """The response of a page that the application made: in the default envelope, without links."""
     return EncodedResponse(encode(Envelope().wrap(page)), 200, dict(_JSON))
 
 
 _KEYS: Final = tuple("page limit total total_relation has_more next_cursor prev_cursor".split())
 
 
-def _counted(count: Count) -> dict[str, object]:
-    if count.total is None:
-        return {}
-    if count.relation == "eq":
-        return {"total": count.total}
-    return {"total": count.total, "total_relation": count.relation}
+def _add_total(about: dict[str, object], count: Count) -> None:
+    about["total"] = count.total
+    if count.relation != "eq":
+        about["total_relation"] = count.relation
 
 
-# What pydantic asks a class for: its schemas are dicts, so none of it is imported -----------------
+# Schemas for pydantic, which are dicts, so that pydantic is not imported --------------------------
 
 _INT: Final = {"type": "int"}
 _BOOL: Final = {"type": "bool"}
@@ -254,7 +260,7 @@ _TOKEN: Final = {"type": "nullable", "schema": {"type": "str"}}
 _RELATION: Final = {"type": "literal", "expected": ["eq", "gte", "estimate"]}
 
 _About: TypeAlias = Mapping[str, tuple[Mapping[str, object], bool]]
-"""Keys, with the schema of each and whether it is always there."""
+"""The schema of each key, and whether the key is always there."""
 
 _IN_PAGE: Final[_About] = {
     "page": (_INT, True),
@@ -277,16 +283,16 @@ _IN_CURSOR_PAGE: Final[_About] = {
 def _described(
     source: Any, handler: Any, keys: _About, envelope: Envelope | None = None
 ) -> dict[str, Any]:
-    """The schema of a response, through which a page goes untouched."""
+    """The schema of a response, which does not change or validate a page."""
     envelope = envelope or Envelope()
     (of,) = get_args(source) or (Any,)
-    renamed = {envelope.names.get(key, key): said for key, said in keys.items()}
+    renamed = {envelope.names.get(key, key): schema for key, schema in keys.items()}
     pagination = _dict_of("Pagination", renamed)
     rows = {"type": "list", "items_schema": handler.generate_schema(of)}
     parts = {envelope.data: (rows, True), envelope.pagination: (pagination, True)}
     whole = _dict_of(f"Page[{_name_of(of)}]", parts)
     if envelope == Envelope():
-        # In the form that pydantic makes a short name of, for the components of OpenAPI.
+        # From this form pydantic makes a short name for the components of OpenAPI.
         kind = "Page" if keys is _IN_PAGE else "CursorPage"
         whole["ref"] = f"{__name__}.{kind}:0[{_reference(of)}]"
     return {
@@ -310,7 +316,7 @@ def _reference(kind: Any) -> str:
 
 
 def described_in(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
-    """What pydantic takes for a page of such rows in such an envelope."""
+    """Return a class that pydantic describes as a page of rows of a model in an envelope."""
     kind: Any = CursorPage if by_cursor else Page
     keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE
 

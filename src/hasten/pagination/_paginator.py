@@ -1,4 +1,4 @@
-"""Pages of a database, or of anything in order."""
+"""Pages of a database, of lists, or of other sources."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,9 +22,10 @@ from typing import (
     overload,
 )
 
+from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, header_of, is_debug, pairs_of
 from hasten._responses import EncodedResponse, etag_of, names_tag
-from hasten.errors import InvalidOption, InvalidParameter
+from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
 from hasten.fields._names import Unknown, check_names, to_unknown
@@ -31,24 +33,38 @@ from hasten.fields._partial import is_partial, whole_of
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
-from hasten.pagination import _sources as sources
 from hasten.pagination._count_cache import CountCache
-from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, Uncached, to_counting
-from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint, in_cursor
-from hasten.pagination._order import Order, SortKey, check_sort, parse_sort
+from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, to_counting
+from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint, hidden_in_cursor
+from hasten.pagination._order import SortKey, check_sort
 from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_of
 from hasten.pagination._params import Limits, Mode, PageParams
-from hasten.pagination._sources import Items, Reading, Source, Window
+from hasten.pagination._slices import KeysetSlice
+from hasten.pagination._sort_options import SortOptions
+from hasten.pagination._sources import (
+    Items,
+    Source,
+    Window,
+    fetch_count,
+    fetch_keyset_slice,
+    fetch_offset_slice,
+)
 
 if TYPE_CHECKING:
-    from hasten.fields._sql import AsyncExecutor, Executor, Selection, Steps
-    from hasten.pagination._sql.planning import Plan, Version
+    from sqlalchemy import ColumnElement
+
+    from hasten._sqlalchemy.execution import AsyncExecutor, Database, Executor
+    from hasten._sqlalchemy.selects import Selection
+    from hasten.pagination._sql.page_query import PageQuery
 
 T = TypeVar("T")
 P = TypeVar("P")
 
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
-"""What cursors are signed with: one secret, or several, of which the first signs."""
+"""The secrets that cursors are signed with: one, or several, of which the first one signs."""
+
+Version: TypeAlias = "ColumnElement[Any] | Sequence[ColumnElement[Any]]"
+"""An SQL expression, or several, whose values change when the rows of a select change."""
 
 
 class PaginatorOptions(TypedDict, total=False):
@@ -80,28 +96,29 @@ class Paginator(Generic[P]):
     - model: the mapped class; None for pages of lists, or of a `Source`.
     - unique: the names of fields that together differ in every item, where there is no model.
       Cursors need them.
-    - sort: the fields that the client may sort by, by public name. A `SortKey` says where NULLs
-      stand.
-    - default_sort: the order where the client chooses none, of any fields; None for the ORDER BY
-      of the select. The primary key is appended to every order, so that it is total.
-    - default_limit, max_limit: rows on a page. A higher limit is refused.
+    - sort: the fields that the client may sort by, by public name. A `SortKey` declares where NULLs
+      are sorted.
+    - default_sort: the order of requests without ``sort=``, of any fields; None for the ORDER BY of
+      the select. The primary key is appended to every order, so that no two rows are equal in it.
+    - default_limit, max_limit: rows on a page. A higher limit is rejected.
     - max_offset: how many rows pages by number may skip; None for no bound.
-    - mode: "page" moves by numbers, "cursor" by tokens, "both" by what the client sends.
-    - secret: signs cursors, and is required for them: at least 16 random bytes, the same in all
-      processes. Give several to change it: the first signs, all verify.
+    - mode: "page" for pages by number, "cursor" for pages by cursor, "both" for either of them.
+    - secret: signs cursors and is required for them: at least 16 random bytes, the same in all
+      processes. Pass several to change it: the first one signs, all of them verify.
     - count: how to count: "exact", "estimated" (PostgreSQL), "none", `Capped`, `Cached`, or a
       function of the session and the select. "auto" counts exactly for pages by number, and does
       not count for pages by cursor.
-    - fields: which fields a request may choose, and how they are made; by default all fields of the
+    - fields: which fields a request may choose, and how they are read; by default all fields of the
       schema, with the plain fields of nested models.
     - envelope: the names in the response.
-    - etag: add an ETag, made of the bytes of the response.
-    - version: an SQL expression that changes when the rows do, ``func.max(Post.updated_at)``, or
-      several. It is read before the page, and makes the ETag: a client that has this version gets
-      304, and no page is read. It does not see deleted rows (add ``func.count()``) or other tables.
-    - unknown: "refuse" answers 422 to query parameters that nobody knows, such as ``?pgae=2``.
+    - etag: add an ETag of the bytes of the response.
+    - version: an SQL expression whose value changes when the rows change, such as
+      ``func.max(Post.updated_at)``, or several. It is read before the page and becomes the ETag: if
+      the client has this version, the response is 304 and no page is read. It does not change with
+      deleted rows (add ``func.count()``) or rows of other tables.
+    - unknown: "refuse" rejects unknown query parameters, such as ``?pgae=2``, with 422.
     - advise: warn (`PaginationWarning`), once for each of the first 100 queries, if no index has
-      its order, and of other things that matter once the table is large. "auto" warns in
+      its order, and for other reasons that matter when the table is large. "auto" warns in
       development: with ``python -X dev``, and when `parse` gets a request of an application
       with ``debug=True`` (`params` of FastAPI does).
 
@@ -167,48 +184,71 @@ class Paginator(Generic[P]):
         self._is_choosable = is_partial(schema)
         self._keys = _to_keys(secret, mode)
         self._count_pages = to_counting("exact" if count == "auto" else count)
-        self._count_stretches = to_counting("none" if count == "auto" else count)
+        self._count_cursor_pages = to_counting("none" if count == "auto" else count)
         self._count_cache = CountCache(count) if isinstance(count, Cached) else None
-        self._attributes = _sortable(self.fields.allowed)
         self._etag = _to_flag("etag", etag)
         self._version = _to_version(version)
         if etag and self._version:
-            raise InvalidOption("etag", etag, "False beside version=, which makes the ETag")
+            raise InvalidOption.conflict("etag", etag, "version=, which makes the ETag")
         self._known_names = self._names(to_unknown(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
-        self._ruled: set[str] = set()
         if self.fields.model is not model:
             raise InvalidOption("fields", self.fields.model, f"fields of {_name_of(model)}")
-        if model is not None:
-            # Here and no earlier: who pages through a list needs no SQLAlchemy.
-            from hasten.pagination._sql import planning, running  # noqa: PLC0415
-
-            self._planning = planning
-            self._running = running
-            self._mapper = planning.mapper_of(model)
-        self._sorts = dict(self._to_sorts(sort))
-        self._default_order = self._to_order(default_sort)
-        self._unique = self._to_unique(unique)
-        self._check_in_cursor()
-        if model is not None:
-            self._plans = self._planning.Plans(
-                self._mapper,
-                self.fields,
-                self._attributes,
-                ruled=self._ruled,
-                advise=in_development() if self._advise == "auto" else self._advise,
+        if model is None:
+            self._sorting = SortOptions(
+                self.fields.allowed, sort, default_sort, unique, is_nullable=lambda _: True
             )
+        else:
+            if unique and not isinstance(unique, str):
+                raise InvalidOption.conflict("unique", unique, "model=, which has a primary key")
+            self._use_model(model, sort, default_sort, unique)
+        if self._keys is not None:
+            self._sorting.check_shown()
+            if model is None:
+                self._check_unique()
+
+    def _use_model(
+        self,
+        model: type,
+        sort: Iterable[str | SortKey],
+        default_sort: str | None,
+        unique: Sequence[str],
+    ) -> None:
+        # Imported late: pages of lists need no SQLAlchemy.
+        from hasten._sqlalchemy import execution  # noqa: PLC0415
+        from hasten._sqlalchemy.selects import mapper_of  # noqa: PLC0415
+        from hasten.pagination._sql import cursor_values, query_planner  # noqa: PLC0415
+
+        mapper = mapper_of(model)
+        self._execution = execution
+        self._sorting = SortOptions(
+            self.fields.allowed,
+            sort,
+            default_sort,
+            unique,
+            is_nullable=lambda attribute: cursor_values.is_nullable(mapper, attribute),
+        )
+        if self._keys is not None:
+            attributes = self._sorting.attributes_in_cursor()
+            cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
+        self._planner = query_planner.QueryPlanner(
+            mapper,
+            self.fields._table(),
+            self._sorting.attributes,
+            explicit_nulls=self._sorting.explicit_nulls,
+            advise=in_development() if self._advise == "auto" else self._advise,
+        )
 
     def __repr__(self) -> str:
         model = f", model={_name_of(self.model)}" if self.model is not None else ""
-        sort = f", sort={self.sort_names}" if self._sorts else ""
+        sort = f", sort={self.sort_names}" if self.sort_names else ""
         name = type(self).__name__
         return f"{name}({_schema_name(self.schema)}{model}{sort}, mode={self._limits.mode!r})"
 
     @property
     def sort_names(self) -> tuple[str, ...]:
         """The names that the client may sort by."""
-        return tuple(self._sorts)
+        return tuple(self._sorting.sorts)
 
     @cached_property
     def sync(self) -> SyncPaginator[P]:
@@ -222,7 +262,7 @@ class Paginator(Generic[P]):
         if_none_match: str | None = None,
         known: Collection[str] = (),
     ) -> PageParams:
-        """Read what a request asks for. Raises `InvalidParameter`.
+        """Parse the parameters of a request. Raises `InvalidParameter`.
 
         query is the query of the URL (its text, its pairs, or the object of a framework), or a
         request of Starlette, FastAPI or Litestar. if_none_match is the header of that name, which
@@ -230,15 +270,15 @@ class Paginator(Generic[P]):
         parameters of this route, for unknown="refuse".
         """
         pairs = pairs_of(query)
-        if if_none_match is None:
-            if_none_match = header_of(query, "if-none-match")
-        if self._advise == "auto" and self.model is not None and is_debug(query):
-            self._plans.advise = True
+        if hasattr(query, "query_params"):
+            if_none_match = if_none_match or header_of(query, "if-none-match")
+            if self._advise == "auto" and self.model is not None and is_debug(query):
+                self._planner.advise = True
         q = params.parse(
             pairs,
             self._limits,
-            sorts=self._sorts,
-            default_order=self._default_order,
+            sorts=self._sorting.sorts,
+            default_order=self._sorting.default,
             keys=self._keys,
         )
         if self._known_names is not None:
@@ -259,14 +299,14 @@ class Paginator(Generic[P]):
     ) -> P:
         """Read the page of a select: ``select(Post).where(Post.published)``.
 
-        fields is what each row holds, parsed by `fields` or by a selector that its `without` made,
-        which then also limits what may be sorted by. None takes the fields of q, or the default.
-        scope says whose rows these are, where the select does not: a cursor of one scope is refused
-        in every other. Raises `InvalidParameter` (400) for a cursor of another query, before any
-        SQL, and `InvalidOption` for a select that cannot be paged.
+        fields are the requested fields, parsed by `fields` or by a selector that its `without`
+        made, which then also limits what can be sorted by. None uses the fields of q, or the
+        default. scope identifies whose rows these are, where the select does not: a cursor of one
+        scope is rejected in every other. Raises `InvalidParameter` (400) for a cursor of another
+        query, before any SQL, and `InvalidOption` for a select that cannot be paged.
         """
-        steps = self._steps(db, statement, q, fields, scope)
-        return self._finished(await self._running.run_async(db, steps), q)
+        database = self._databases().asynchronous(db)
+        return await self._select_page(database, statement, q, fields, scope)
 
     def _page_sync(
         self,
@@ -276,8 +316,8 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        steps = self._steps(db, statement, q, fields, scope)
-        return self._finished(self._running.run(db, steps), q)
+        database = self._databases().blocking(db)
+        return run_without_loop(self._select_page(database, statement, q, fields, scope))
 
     async def from_source(
         self,
@@ -289,18 +329,10 @@ class Paginator(Generic[P]):
     ) -> P:
         """Read the page of a `Source`.
 
-        scope tells this source from others of its class: its filter, whose items they are.
+        scope distinguishes the source from others of its class: its filter, whose items they are.
         """
-        reading = self._reading(type(source).__qualname__, q, fields, scope)
-        try:
-            asked = next(reading)
-            while True:
-                if isinstance(asked, Window):
-                    asked = reading.send(await source.fetch(asked))
-                else:
-                    asked = reading.send(await source.count(asked.cap))
-        except StopIteration as end:
-            return self._finished(end.value, q)
+        name = type(source).__qualname__
+        return await self._source_page(source, name, q, fields, scope)
 
     def from_items(
         self,
@@ -312,16 +344,11 @@ class Paginator(Generic[P]):
     ) -> P:
         """Make the page of a list of dicts by public name, or of objects by attribute.
 
-        Objects that an ORM has loaded are refused: let the database cut the page.
+        Objects of an ORM are rejected: use `page`, which reads only the rows of the page.
         """
-        known = Items(items, lambda item, name: value_of(item, name, self._attributes[name]))
-        reading = self._reading("list", q, fields, scope)
-        try:
-            asked = next(reading)
-            while True:
-                asked = reading.send(known.answer(asked))
-        except StopIteration as end:
-            return self._finished(end.value, q)
+        attributes = self._sorting.attributes
+        source = Items(items, lambda item, name: value_of(item, name, attributes[name]))
+        return run_without_loop(self._source_page(source, "list", q, fields, scope))
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
         """Return the JSON of a page. Its rows are written as they are, not validated again."""
@@ -345,8 +372,8 @@ class Paginator(Generic[P]):
         return Responder(self.envelope, q, has_etag=self._etag)
 
     def _finished(self, page: Any, q: PageParams) -> P:
-        """The page, which knows how to make its response."""
-        page._responder = self._responder(q)
+        """Return the page with what makes its response."""
+        page._responder = Responder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
     def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
@@ -356,275 +383,152 @@ class Paginator(Generic[P]):
         names = params.names_of(self._limits.mode)
         return (*names, self.fields.parameter) if self._is_choosable else names
 
-    # Reading a database --------------------------------------------------------------------------
+    # Selects -------------------------------------------------------------------------------------
 
-    def _steps(
+    def _databases(self) -> ModuleType:
+        """Return `hasten._sqlalchemy.execution`, which is imported only where there is a model."""
+        if self.model is None:
+            raise UsageError("a Paginator without model= cannot read pages of a select")
+        return self._execution
+
+    async def _select_page(
         self,
-        db: Executor | AsyncExecutor,
+        database: Database,
         statement: Selection,
         q: PageParams,
         fields: FieldSet | None,
         scope: object,
-    ) -> Steps[Page[Any] | CursorPage[Any]]:
-        if self.model is None:
-            raise InvalidOption("model", None, "a mapped class, for pages of a select")
+    ) -> P:
         chosen, allowed = self._chosen(q, fields)
-        plan = self._plans.of(statement, chosen, q.order)
-        if q.page is None or self._version or self._count_cache:
-            # Whose rows these are: what the caller says, and the schemas that they come from.
-            schemas = self._running.schemas_of(db, plan.reading, plan.own.execution_options)
-            scope = [scope, schemas] if schemas else scope
+        query = self._planner.query(database, statement, chosen, q.order)
+        origin = self._origin(query, q, scope)
         signer = None
         if q.page is None:
-            plan.check_shown(allowed)
-            mark = fingerprint("cursor", self.model.__name__, scope, plan.parts())
-            signer = self._signer(q, mark)
-        dialect = self._running.dialect_of(db, plan.reading)
-        origin = _Origin(scope, [], 0)
-        if self._version or self._count_cache:
-            origin = _Origin(scope, *self._running.database_of(db, plan.reading))
-        return self._read(plan, statement, dialect, q, chosen, origin, signer)
-
-    def _read(
-        self,
-        plan: Plan,
-        statement: Selection,
-        dialect: str,
-        q: PageParams,
-        chosen: FieldSet,
-        origin: _Origin,
-        signer: _Signer | None,
-    ) -> Steps[Page[Any] | CursorPage[Any]]:
+            query.check_shown(allowed)
+            signer = self._signer(q, "cursor", _name_of(self.model), origin.scope, query.identity())
         tag: str | None = None
         if self._version:
-            values = yield from plan.version(self._version)
-            tag = _tag_of(plan, q, chosen, origin, values)
+            values = await query.version(self._version)
+            tag = _tag_of(query, q, chosen, origin, values)
             if names_tag(q.if_none_match, tag):
-                return _not_modified(q, tag)
-        how = self._count_pages if signer is None else self._count_stretches
-        count = yield from self._counted(plan, statement, dialect, origin, how)
-        found: Page[Any] | CursorPage[Any]
+                return self._finished(_not_modified(q, tag), q)
+        page: Page[Any] | CursorPage[Any]
         if signer is None:
-            found = yield from self._numbered(plan, dialect, q, count)
+            page = await self._offset_page(query, statement, q, origin)
         else:
-            found = yield from self._stretch(plan, dialect, q, signer, count)
-        found.etag = tag
-        return found
+            page = await self._cursor_page(query, statement, q, origin, signer)
+        page.etag = tag
+        return self._finished(page, q)
 
-    def _numbered(
-        self, plan: Plan, dialect: str, q: PageParams, count: Count | Uncached
-    ) -> Steps[Page[Any]]:
-        found = yield from plan.numbered(
-            dialect,
-            limit=q.limit,
-            offset=q.offset,
-            count="none" if isinstance(count, Count) else count,
+    async def _offset_page(
+        self, query: PageQuery, statement: Selection, q: PageParams, origin: _Origin
+    ) -> Page[Any]:
+        how = self._count_pages
+        known = None
+        if isinstance(how, Cached) or callable(how):
+            known, how = await self._count(query, statement, origin, how), "none"
+        found = await query.offset_slice(limit=q.limit, offset=q.offset, count=how)
+        return _page_of(q, found.rows, known or found.count, has_more=found.has_more)
+
+    async def _cursor_page(
+        self,
+        query: PageQuery,
+        statement: Selection,
+        q: PageParams,
+        origin: _Origin,
+        signer: _Signer,
+    ) -> CursorPage[Any]:
+        cursor = q.cursor or _START
+        found = await query.keyset_slice(
+            cursor.values or None, limit=q.limit, backwards=cursor.backwards
         )
-        if not isinstance(count, Count):
-            count = Count(found.total, found.relation or "eq")
-        return self._page(q, found.rows, count, has_more=found.has_more)
+        how, count = self._count_cursor_pages, NOT_COUNTED
+        if how != "none":
+            count = await self._count(query, statement, origin, how)
+        return _cursor_page_of(q, found.rows, found, count, signer)
 
-    def _stretch(
-        self, plan: Plan, dialect: str, q: PageParams, signer: _Signer, count: Count | Uncached
-    ) -> Steps[CursorPage[Any]]:
-        cursor = q.cursor or Cursor(())
-        # A cursor without values stands before the first row, or behind the last one.
-        position = cursor.values or None
-        found = yield from plan.stretch(
-            dialect, position, limit=q.limit, backwards=cursor.backwards
-        )
-        if not isinstance(count, Count):
-            counted = None if count == "none" else (yield from plan.total(dialect, count))
-            count = NOT_COUNTED if counted is None else Count(*counted)
-        ends = (found.first, found.last)
-        return self._cursor_page(q, found.rows, ends, count, signer, has_more=found.has_more)
-
-    def _counted(
-        self, plan: Plan, statement: Selection, dialect: str, origin: _Origin, how: Counting
-    ) -> Steps[Count | Uncached]:
-        """The total if it is known already, or else how the page is to count it."""
+    async def _count(
+        self, query: PageQuery, statement: Selection, origin: _Origin, how: Counting
+    ) -> Count:
         if not isinstance(how, Cached):
-            return how if not callable(how) else (yield from self._planning.counted(how, statement))
+            return await query.count(how, statement)
         assert self._count_cache is not None
-        key = fingerprint("count", _name_of(self.model), *origin, plan.parts())
-        known = self._count_cache.get(key)
-        if known is None:
-            if callable(how.count):
-                known = yield from self._planning.counted(how.count, statement)
-            else:
-                known = Count(*(yield from plan.total(dialect, how.count)))
-            self._count_cache.put(key, known)
-        return known
+        key = fingerprint("count", _name_of(self.model), *origin, query.identity())
+        count = self._count_cache.get(key)
+        if count is None:
+            count = await query.count(how.count, statement)
+            self._count_cache.put(key, count)
+        return count
 
-    # Reading anything else -----------------------------------------------------------------------
+    def _origin(self, query: PageQuery, q: PageParams, scope: object) -> _Origin:
+        """What distinguishes these rows from those of equal queries, as far as it is needed."""
+        is_needed = bool(self._version or self._count_cache)
+        if q.page is not None and not is_needed:
+            return _Origin(scope)
+        schemas = query.schemas()
+        scope = [scope, schemas] if schemas else scope
+        return _Origin(scope, *query.database_identity()) if is_needed else _Origin(scope)
 
-    def _reading(
-        self, name: str, q: PageParams, fields: FieldSet | None, scope: object
-    ) -> Reading[Page[Any] | CursorPage[Any]]:
+    # Sources -------------------------------------------------------------------------------------
+
+    async def _source_page(
+        self, source: Source, name: str, q: PageParams, fields: FieldSet | None, scope: object
+    ) -> P:
         chosen, allowed = self._chosen(q, fields)
-        order = self._total_order(q.order)
+        order = self._sorting.total_order(q.order)
         window = Window(order, q.limit, q.offset, None, chosen)
         if q.page is not None:
-            return self._numbered_of(q, window, chosen)
-        if not self._unique:
-            raise InvalidOption("unique", (), "the names of fields that tell items apart: ('id',)")
+            found = await fetch_offset_slice(source, window, self._count_pages)
+            rows = self.fields.from_items(found.rows, chosen)
+            page: Any = _page_of(q, rows, found.count, has_more=found.has_more)
+            return self._finished(page, q)
+        self._check_unique()
         for key in order:
             if not is_shown(key.name, allowed):
-                raise in_cursor(key.name)
-        said = [[key.name, key.descending, key.nulls] for key in order]
-        signer = self._signer(q, fingerprint("source", name, scope, said))
-        return self._stretch_of(q, window, chosen, signer)
-
-    def _numbered_of(self, q: PageParams, window: Window, chosen: FieldSet) -> Reading[Page[Any]]:
-        part = yield from sources.numbered(window, self._count_pages)
-        rows = self.fields.from_items(part.items, chosen)
-        return self._page(q, rows, part.count, has_more=part.has_more)
-
-    def _stretch_of(
-        self, q: PageParams, window: Window, chosen: FieldSet, signer: _Signer
-    ) -> Reading[CursorPage[Any]]:
-        cursor = q.cursor or Cursor(())
-        part = yield from sources.stretch(
+                raise hidden_in_cursor(key.name)
+        keys = [[key.name, key.descending, key.nulls] for key in order]
+        signer = self._signer(q, "source", name, scope, keys)
+        attributes = [(key.name, self._sorting.attributes[key.name]) for key in order]
+        count = await fetch_count(source, self._count_cursor_pages)
+        cursor = q.cursor or _START
+        part = await fetch_keyset_slice(
+            source,
             replace(window, after=cursor.values or None),
-            self._count_stretches,
+            lambda item: tuple([value_of(item, *each) for each in attributes]),
             backwards=cursor.backwards,
         )
-        rows = self.fields.from_items(part.items, chosen)
-        ends = [self._place(item, window) for item in (part.items[:1] + part.items[-1:])]
-        first, last = ends or (None, None)
-        return self._cursor_page(q, rows, (first, last), part.count, signer, has_more=part.has_more)
+        rows = self.fields.from_items(part.rows, chosen)
+        return self._finished(_cursor_page_of(q, rows, part, count, signer), q)
 
-    def _place(self, item: object, window: Window) -> tuple[object, ...]:
-        names = [key.name for key in window.order]
-        return tuple([value_of(item, name, self._attributes[name]) for name in names])
+    def _check_unique(self) -> None:
+        if not self._sorting.unique:
+            raise InvalidOption("unique", (), "the names of fields that identify an item: ('id',)")
 
-    def _total_order(self, order: Order) -> Order:
-        """The order, made total by the key: in the direction of the last key, as for tables."""
-        descending = bool(order) and order[-1].descending
-        named = {key.name for key in order}
-        rest = [SortKey(name, descending) for name in self._unique if name not in named]
-        return (*order, *rest)
-
-    # Pages ---------------------------------------------------------------------------------------
+    # Both ----------------------------------------------------------------------------------------
 
     def _chosen(self, q: PageParams, fields: FieldSet | None) -> tuple[FieldSet, AllowedFields]:
-        """What each row holds, in fields of this list, and the list that was chosen from.
+        """Return the requested fields, in fields of this list, and the list they were chosen from.
 
         Raises `InvalidParameter` if the request sorts by a field that is not in that list.
         """
-        chosen = fields or q.fields or self.fields.allowed.default
+        chosen = fields or q.fields or self.fields.allowed._default
         if chosen.allowed is self.fields.allowed:
             return chosen, chosen.allowed
         own = self.fields._own(chosen)
         # The default order is the developer's choice, not the client's.
         if any(name == "sort" for name, _ in q.query):
-            shown = [name for name in self._sorts if name in chosen.allowed.fields]
+            shown = [name for name in self.sort_names if name in chosen.allowed.fields]
             check_sort(q.order, shown)
         return own, chosen.allowed
 
-    def _page(self, q: PageParams, rows: Any, count: Count, *, has_more: bool) -> Page[Any]:
-        assert q.page is not None
-        known = count._with_page(q.offset, len(rows), has_more=has_more)
-        return Page(rows, q.page, q.limit, known, has_more)
-
-    def _cursor_page(
-        self,
-        q: PageParams,
-        rows: Any,
-        ends: tuple[tuple[object, ...] | None, tuple[object, ...] | None],
-        count: Count,
-        signer: _Signer,
-        *,
-        has_more: bool,
-    ) -> CursorPage[Any]:
-        first, last = ends
-        cursor = q.cursor or Cursor(())
-        position = cursor.values or None
-        if first is not None and position in ends:
-            raise InvalidOption(
-                "sort",
-                [key.name for key in q.order],
-                "keys whose values compare as they were read: this page begins at its own cursor",
-            )
-        if count.total is not None:
-            # Estimates, and counts before somebody inserted: what is on the page is there.
-            count = replace(count, total=max(count.total, len(rows)))
-        is_before = has_more if cursor.backwards else position is not None
-        is_behind = position is not None if cursor.backwards else has_more
-        return CursorPage(
-            rows,
-            q.limit,
-            next_cursor=signer.sign(last, backwards=False) if is_behind else None,
-            prev_cursor=signer.sign(first, backwards=True) if is_before else None,
-            count=count,
-        )
-
-    def _signer(self, q: PageParams, mark: bytes) -> _Signer:
+    def _signer(self, q: PageParams, *query: object) -> _Signer:
+        """Return what signs cursors of a query, and check that the cursor of q belongs to it."""
         if self._keys is None:
-            raise InvalidOption("mode", self._limits.mode, "'cursor' or 'both', to move by cursor")
+            raise UsageError("these parameters are of a page by cursor, and mode= is 'page'")
+        mark = fingerprint(*query)
         if q.cursor is not None:
             q.cursor.check(mark)
         return _Signer(self._keys, mark)
-
-    # Making --------------------------------------------------------------------------------------
-
-    def _to_sorts(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
-        if isinstance(sort, str):
-            raise InvalidOption("sort", sort, f"several names: ({sort!r},)")
-        for each in sort:
-            key = self._to_key(each if isinstance(each, str) else each.name, "sort")
-            if isinstance(each, SortKey):
-                if each.descending:
-                    raise InvalidOption(
-                        "sort",
-                        each,
-                        "no descending=: the client chooses the direction",
-                    )
-                self._ruled.add(key.name)
-            yield key.name, key if isinstance(each, str) else replace(key, nulls=each.nulls)
-
-    def _to_key(self, name: str, option: str) -> SortKey:
-        if name not in self._attributes:
-            raise InvalidOption(
-                option, name, f"plain fields of the answer: {', '.join(self._attributes)}"
-            )
-        if self.model is None:
-            return SortKey(name, nullable=True)
-        nullable = self._planning.is_nullable(self._mapper, self._attributes[name])
-        return SortKey(name, nullable=nullable)
-
-    def _to_order(self, default_sort: str | None) -> Order:
-        if default_sort is None:
-            return ()
-        known = {name: self._to_key(name, "default_sort") for name in self._attributes}
-        try:
-            return parse_sort(default_sort, known | self._sorts, parameter="default_sort")
-        except InvalidParameter as error:
-            raise InvalidOption("default_sort", default_sort, str(error)) from None
-
-    def _to_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(unique, str):
-            raise InvalidOption("unique", unique, f"several names: ({unique!r},)")
-        if self.model is not None and unique:
-            raise InvalidOption("unique", unique, "none beside a model, which has its primary key")
-        return tuple(self._to_key(name, "unique").name for name in unique)
-
-    def _check_in_cursor(self) -> None:
-        if self._keys is None:
-            return
-        for name in [*self._sorts, *(key.name for key in self._default_order), *self._unique]:
-            if not is_shown(name, self.fields.allowed):
-                raise in_cursor(name)
-        if self.model is None:
-            if not self._unique:
-                raise InvalidOption(
-                    "unique", (), "the names of fields that tell items apart, as ('id',)"
-                )
-            return
-        names = [key.name for key in (*self._sorts.values(), *self._default_order)]
-        self._planning.check_in_cursor(
-            self._mapper, [self._attributes[name] for name in names], "sort"
-        )
 
 
 class SyncPaginator(Generic[P]):
@@ -652,18 +556,65 @@ class SyncPaginator(Generic[P]):
 
 
 class _Signer:
-    """Makes the tokens of one query."""
+    """Signs the cursors of one query."""
 
     def __init__(self, keys: SigningKeys, mark: bytes) -> None:
         self._keys = keys
         self._mark = mark
 
     def sign(self, position: tuple[object, ...] | None, *, backwards: bool) -> str:
+        """Return the token of a position."""
         return self._keys.sign(Cursor(position or (), backwards), self._mark)
 
 
+class _Origin(NamedTuple):
+    """What distinguishes the rows of a query from those of an equal query."""
+
+    scope: object
+    """The scope of the caller, and the schemas of the tables."""
+    database: list[str | None] = []  # noqa: RUF012 - never changed
+    """The name of the database, the same in every process."""
+    engine: int = 0
+    """The number of the engine in this process, because two databases may have the same name."""
+
+
+_START: Final = Cursor(())
+"""A cursor without values is before the first row, or backwards after the last one."""
+
+
+def _page_of(q: PageParams, rows: list[Any], count: Count, *, has_more: bool) -> Page[Any]:
+    assert q.page is not None
+    known = count._with_page(q.offset, len(rows), has_more=has_more)
+    return Page(rows, q.page, q.limit, known, has_more)
+
+
+def _cursor_page_of(
+    q: PageParams, rows: list[Any], found: KeysetSlice, count: Count, signer: _Signer
+) -> CursorPage[Any]:
+    cursor = q.cursor or _START
+    position = cursor.values or None
+    if found.first is not None and position in (found.first, found.last):
+        raise InvalidOption(
+            "sort",
+            [key.name for key in q.order],
+            "keys whose values compare as they were read: this page begins at its own cursor",
+        )
+    if count.total is not None:
+        # Estimates, and totals that were counted before rows were inserted, may be too low.
+        count = replace(count, total=max(count.total, len(rows)))
+    has_previous = found.has_more if cursor.backwards else position is not None
+    has_next = position is not None if cursor.backwards else found.has_more
+    return CursorPage(
+        rows,
+        q.limit,
+        next_cursor=signer.sign(found.last, backwards=False) if has_next else None,
+        prev_cursor=signer.sign(found.first, backwards=True) if has_previous else None,
+        count=count,
+    )
+
+
 def in_development() -> bool:
-    """Whether Python runs in development mode: ``python -X dev``."""
+    """Return whether Python runs in development mode: ``python -X dev``."""
     return sys.flags.dev_mode
 
 
@@ -671,18 +622,9 @@ def in_development() -> bool:
 
 
 def _all_of(schema: type, model: type | None) -> FieldSelector[Any]:
-    """All fields of a schema, so that a row is a whole one of it."""
+    """All fields of a schema."""
     allowed = AllowedFields(schema)
     return FieldSelector(schema, model=model, default=tuple(allowed.fields))
-
-
-def _sortable(allowed: AllowedFields) -> dict[str, str]:
-    """The attributes of the plain fields, by public name."""
-    return {
-        field.name: field.attribute
-        for field in allowed.fields.values()
-        if field.relation is None and not field.is_computed
-    }
 
 
 def _to_keys(secret: Secret | None, mode: Mode) -> SigningKeys | None:
@@ -716,16 +658,6 @@ def _to_flag(option: str, value: object) -> bool:
     raise InvalidOption(option, value, remedy)
 
 
-class _Origin(NamedTuple):
-    """Whose rows they are: what the caller says, and where they come from."""
-
-    scope: object
-    database: list[str | None]
-    """What each process calls it."""
-    engine: int
-    """In this process, also where two databases are called the same."""
-
-
 # Versions -----------------------------------------------------------------------------------------
 
 
@@ -742,12 +674,12 @@ def _to_version(version: object) -> tuple[Any, ...]:
 
 
 def _tag_of(
-    plan: Plan, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
+    query: PageQuery, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
 ) -> str:
-    """Of the versions of what is selected, and of all that the request asks for of it."""
-    asked = [[name, value] for name, value in q.query]
+    """The ETag of the versions of the selected rows and of all parameters of the request."""
+    parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
-    parts = fingerprint("etag", of, plan.parts(), asked, str(chosen), list(values))
+    parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(values))
     return etag_of(parts, weak=True)
 
 

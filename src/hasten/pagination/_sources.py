@@ -1,114 +1,90 @@
 """Pages of anything that is in order: a list, a document store, another service, a search.
 
-What a source can do is small: give so many items of an order, from a place on, and perhaps count
-them. What pages are made of that is the same for all of them, and for lists, whose answers need
-not be awaited: it is a generator that yields what it asks, and is sent the answer.
+A `Source` returns items of an order from an offset or a position on, and may count them. A list is
+such a source, too; it never suspends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias
 
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.pagination._counts import NOT_COUNTED, Capped, Count, Counting
+from hasten.pagination._counts import NOT_COUNTED, Capped, Count, Counting, checked_count
 from hasten.pagination._order import Order, SortKey
-
-T = TypeVar("T")
+from hasten.pagination._slices import KeysetSlice, OffsetSlice
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which items are asked of a source."""
+    """Which items a source is to return."""
 
     order: Order
-    """To sort by. Where pages move by position, its last keys tell all items apart."""
+    """The order. For pages by cursor, no two items have equal values in all of its keys."""
     limit: int
-    """So many at most: one more than a page shows, which tells whether there are further ones."""
+    """The maximum number of items: one more than a page shows."""
     offset: int = 0
-    """So many are left out before."""
+    """How many items to skip."""
     after: tuple[object, ...] | None = None
-    """Only items that stand behind this position: the values of the keys of the order."""
+    """Only items after this position, given by the values of the keys of the order."""
     fields: FieldSet | None = None
-    """What is shown of each: a source may leave all else out, but not the keys of the order."""
-
-
-@dataclass(frozen=True, slots=True)
-class HowMany:
-    """Asks a source to count. A cap allows it to stop at the item after it."""
-
-    cap: int | None
+    """The fields that are shown. A source may omit others, but not the keys of the order."""
 
 
 class Source(Protocol):
-    """What pages can be made of. Items are dicts by public name, or objects by attribute."""
+    """Returns and counts items, which are dicts by public name or objects by attribute."""
 
     async def fetch(self, window: Window, /) -> Sequence[object]:
-        """The items of a window, in its order."""
+        """Return the items of a window, in its order."""
 
     async def count(self, cap: int | None, /) -> int | Count | None:
-        """How many items there are; None if nobody knows. With a cap, no more than one above it."""
+        """Return how many items there are, None if unknown. It may stop counting at cap + 1."""
 
 
-Reading: TypeAlias = Generator[Window | HowMany, Any, T]
+async def fetch_offset_slice(source: Source, window: Window, count: Counting) -> OffsetSlice:
+    """Fetch the items of a page at the offset of the window, whose limit is that of the page."""
+    counted = await fetch_count(source, count)
+    items, has_more = await _fetch(source, window)
+    known = counted._with_page(window.offset, len(items), has_more=has_more)
+    return OffsetSlice(items, has_more, known)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What was read for one page."""
-
-    items: list[object]
-    has_more: bool
-    """Whether there are items beyond, in the direction of reading."""
-    count: Count = NOT_COUNTED
-
-
-def numbered(window: Window, count: Counting) -> Reading[Part]:
-    """A page at an offset. The window is as large as the page."""
-    counted = yield from total(count)
-    part = yield from _part(window)
-    known = counted._with_page(window.offset, len(part.items), has_more=part.has_more)
-    return replace(part, count=known)
-
-
-def stretch(window: Window, count: Counting, *, backwards: bool) -> Reading[Part]:
-    """A page behind a position, or before it if backwards: its items are in the order asked for."""
-    counted = yield from total(count)
+async def fetch_keyset_slice(
+    source: Source,
+    window: Window,
+    position_of: Callable[[object], tuple[object, ...]],
+    *,
+    backwards: bool,
+) -> KeysetSlice:
+    """Fetch the items after the position of the window, or before it if backwards."""
     if backwards:
         window = replace(window, order=tuple(map(_reversed, window.order)))
-    part = yield from _part(window)
+    items, has_more = await _fetch(source, window)
     if backwards:
-        part.items.reverse()
-    return replace(part, count=counted)
+        items.reverse()
+    ends = [position_of(item) for item in (items[:1] + items[-1:])]
+    first, last = ends or (None, None)
+    return KeysetSlice(items, has_more, first, last)
 
 
-def total(count: Counting) -> Reading[Count]:
-    """How many there are, as far as that is wanted and known."""
+async def fetch_count(source: Source, count: Counting) -> Count:
+    """Return how many items there are, if that is wanted and known."""
     if count == "none":
         return NOT_COUNTED
     cap = count.limit if isinstance(count, Capped) else None
-    found = yield HowMany(cap)
+    found = await source.count(cap)
     if isinstance(found, int) and not isinstance(found, bool):
         return count._counted(found) if isinstance(count, Capped) else Count(found)
-    return NOT_COUNTED if found is None else to_count(found)
+    return NOT_COUNTED if found is None else checked_count(found)
 
 
-def to_count(found: object) -> Count:
-    """What a function or a source has counted. Raises `InvalidOption`."""
-    if isinstance(found, Count):
-        return found
-    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
-        return Count(found)
-    raise InvalidOption("count", found, "a function that gives a number of rows, or a Count")
-
-
-def _part(window: Window) -> Reading[Part]:
-    items = list((yield replace(window, limit=window.limit + 1)))
-    has_more = len(items) > window.limit
-    return Part(items[: window.limit], has_more)
+async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
+    """The items of a page, and whether there are more: one more than shown is fetched."""
+    items = list(await source.fetch(replace(window, limit=window.limit + 1)))
+    return items[: window.limit], len(items) > window.limit
 
 
 def _reversed(key: SortKey) -> SortKey:
@@ -121,25 +97,25 @@ def _reversed(key: SortKey) -> SortKey:
 
 
 class Items:
-    """A list as a source that need not be awaited. Sorted in Python, so by its idea of order."""
+    """A list as a source that never suspends. Its items are sorted in Python."""
 
     def __init__(self, items: Sequence[object], value_of: Callable[[object, str], object]) -> None:
-        """value_of gives the value of an item by public name."""
+        """value_of returns a value of an item by public name."""
         _check(items)
         self._items = items
         self._value_of = value_of
 
-    def answer(self, asked: Window | HowMany) -> object:
-        if isinstance(asked, HowMany):
-            return len(self._items)
-        return self._fetch(asked)
+    async def count(self, cap: int | None, /) -> int:
+        """Return the number of items."""
+        return len(self._items)
 
-    def _fetch(self, window: Window) -> Sequence[object]:
+    async def fetch(self, window: Window, /) -> Sequence[object]:
+        """Return the items of a window."""
         try:
             items = self._sorted(window.order)
             if window.after is not None:
-                place = [None if value is None else _rank(value) for value in window.after]
-                items = [each for each in items if self._is_behind(each, window.order, place)]
+                position = [None if value is None else _rank(value) for value in window.after]
+                items = [each for each in items if self._is_behind(each, window.order, position)]
         except TypeError as exc:
             names = [key.name for key in window.order]
             raise InvalidOption("sort", names, f"values that can be compared: {exc}") from exc
@@ -151,14 +127,14 @@ class Items:
             pairs = [(self._value_of(item, key.name), item) for item in items]
             known: list[Any] = [pair for pair in pairs if pair[0] is not None]
             unknown = [item for value, item in pairs if value is None]
-            # Sorted in turn from the last key on: sorting is stable, in both directions.
+            # By one key after the other, from the last one on, because sorting is stable.
             known.sort(key=lambda pair: _rank(pair[0]), reverse=key.descending)
             found = [item for _, item in known]
             items = unknown + found if key.nulls == "first" else found + unknown
         return items
 
-    def _is_behind(self, item: object, order: Order, place: Sequence[_Rank | None]) -> bool:
-        for key, there in zip(order, place, strict=True):
+    def _is_behind(self, item: object, order: Order, position: Sequence[_Rank | None]) -> bool:
+        for key, there in zip(order, position, strict=True):
             value = self._value_of(item, key.name)
             if value is None or there is None:
                 if value is there:
@@ -174,13 +150,13 @@ _Rank: TypeAlias = tuple[bool, Any]
 
 
 def _rank(value: Any) -> _Rank:
-    """What a value is compared by, where Python's own idea of it is no total order.
+    """A key that compares values in a total order, which Python's own comparison is not.
 
-    NaN is equal to itself and above all numbers, as in PostgreSQL. Of times in a zone the moment
-    counts: Python compares those of one zone by the clock on its wall, which shows an hour twice.
+    NaN is equal to itself and above all numbers, as in PostgreSQL. Times with a zone are compared
+    by their moment: Python compares times of one zone by local time, which repeats an hour.
     """
     if isinstance(value, datetime) and (offset := value.utcoffset()) is not None:
-        # As a span, which has room where the first and the last year end.
+        # As a timedelta, which does not overflow in the first and the last year.
         return False, value.replace(tzinfo=None) - datetime.min - offset  # noqa: DTZ901
     # Only NaN differs from itself.
     return (True, 0) if value != value else (False, value)  # noqa: PLR0124

@@ -87,14 +87,14 @@ def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
     in flight. owed_us is how far the arrival is ahead of now.
     """
     interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
-    wait_us = owed_us + cost * interval_us - tolerance_us
-    if wait_us <= 0:
-        owed_us += cost * interval_us
-    remaining = max(0, (tolerance_us - owed_us) // interval_us)
-    reset_us = owed_us - tolerance_us + (remaining + 1) * interval_us
-    if wait_us <= 0:
+    after_us = owed_us + cost * interval_us
+    if after_us <= tolerance_us:
+        remaining = (tolerance_us - after_us) // interval_us
+        reset_us = after_us - tolerance_us + (remaining + 1) * interval_us
         return _new(Outcome, (True, rule.burst, remaining, reset_us, 0, False, None, False))
-    reset_us = min(reset_us, wait_us)
+    wait_us = after_us - tolerance_us
+    remaining = max(0, (tolerance_us - owed_us) // interval_us)
+    reset_us = min(owed_us - tolerance_us + (remaining + 1) * interval_us, wait_us)
     return _new(Outcome, (False, rule.burst, remaining, reset_us, wait_us, True, None, False))
 
 

@@ -2,10 +2,10 @@
 
 - A certain denial is repeated from memory: the counter store is not called for clients that keep
   sending requests.
-- A store that fails or times out several times in a row is not called for a while. Requests go on
-  immediately, by the rule of each check: "local" counts in this process, "allow" accepts, "deny"
-  refuses. One slow response is not an outage, and time for which the event loop of this process was
-  late does not count against the store.
+- A store that fails or times out several times in a row is not called for a while. Requests
+  continue immediately, by the rule of each check: "local" counts in this process, "allow" accepts,
+  "deny" refuses. One slow response is not an outage, and time for which the event loop of this
+  process was late does not count against the store.
 - From time to time the store is probed, outside of requests. When it responds, it decides again,
   and what was counted meanwhile is dropped. Reservations that ended meanwhile are settled then.
 """

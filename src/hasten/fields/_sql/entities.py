@@ -1,6 +1,6 @@
-"""The fields of an allow-list find their columns and relations, when the application starts.
+"""Find the columns and relationships of allowed fields when the application starts.
 
-A name that leads nowhere is an error then, not at the first request that asks for it.
+So a field that is not mapped is an error then, not when a client first requests it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sqlalchemy import (
     ColumnElement,
     TypeDecorator,
     UniqueConstraint,
-    inspect,
 )
 from sqlalchemy.ext.hybrid import HybridExtensionType
 from sqlalchemy.orm import MANYTOONE, Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
+from hasten._sqlalchemy.selects import mapper_of
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, Field
-from hasten.fields._rows import Compute, Making, making
+from hasten.fields._rows import Compute, FieldBuilder, field_builder
 
 if TYPE_CHECKING:
     Relationship: TypeAlias = RelationshipProperty[Any]
@@ -35,10 +35,10 @@ else:
 
 @dataclass(slots=True, eq=False)
 class Entity:
-    """An allow-list on a mapped class."""
+    """A list of allowed fields on a mapped class."""
 
     mapper: Mapper[Any]
-    making: Making
+    builder: FieldBuilder
     primary_key: tuple[str, ...]
     """Attributes."""
     links: dict[Field, Link] = field(default_factory=dict)
@@ -51,20 +51,21 @@ class Link:
     relationship: Relationship
     target: Entity
     local: tuple[str, ...]
-    """The attributes of the owner that a join looks at; none if it is not joined."""
+    """The attributes of the owner in the condition of the join; none if it is not joined."""
     remote: tuple[str, ...]
     """Those of the target."""
     is_joined: bool
-    """It leads to one row at most, by a key that is unique: a join repeats no owner."""
+    """It leads to one row at most, by a unique key: a join repeats no owner."""
     is_indexed: bool
-    """As far as the tables say, an index finds the rows of one owner, each once."""
+    """The tables declare an index that finds the rows of one owner, each once."""
 
     @property
     def attribute(self) -> str:
+        """The name of the relationship."""
         return self.relationship.key
 
     def condition(self, local: Mapping[str, Any], remote: Mapping[str, Any]) -> ColumnElement[bool]:
-        """The condition of a join, of the columns that stand for the attributes of both sides."""
+        """Return the condition of a join between the columns of the attributes of both sides."""
 
         def replace(element: Any, **_: object) -> Any:
             if not isinstance(element, ColumnClause) or element.table is None:
@@ -81,11 +82,8 @@ class Link:
 
 
 def resolve(allowed: AllowedFields, model: type, compute: Compute) -> Entity:
-    """Find what the fields stand for. Raises `InvalidOption`, with the remedy."""
-    mapper: object = inspect(model, raiseerr=False)
-    if not isinstance(mapper, Mapper):
-        raise InvalidOption("model", model, "a class that is mapped to a table")
-    return _resolve(allowed, mapper, compute, {})
+    """Find the columns and relationships of fields. Raises `InvalidOption`."""
+    return _resolve(allowed, mapper_of(model), compute, {})
 
 
 _Known: TypeAlias = dict[tuple[AllowedFields, Mapper[Any]], Entity]
@@ -100,8 +98,8 @@ def _resolve(
     for need, each in needs.items():
         _check_column(mapper, need, each)
     primary_key = tuple(_attributes(mapper, mapper.primary_key, mapper.class_.__name__))
-    entity = Entity(mapper, making(allowed, _kinds(mapper, needs), compute), primary_key)
-    # Known before it is complete: models that lead to each other are a ring.
+    entity = Entity(mapper, field_builder(allowed, _kinds(mapper, needs), compute), primary_key)
+    # Known before it is complete, because models may refer to each other.
     known[allowed, mapper] = entity
     for each in allowed.fields.values():
         if each.relation is not None:
@@ -116,25 +114,26 @@ def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
         return
     found = mapper.all_orm_descriptors.get(attribute)
     if attribute in mapper.synonyms:
-        pass  # of whatever has SQL
+        pass  # for any attribute that has SQL
     elif found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
-        what = "there is none" if found is None else "it is something else"
+        what = "there is none" if found is None else "it is another kind of attribute"
         raise InvalidOption(
             "model",
             mapper.class_,
             f"a column or hybrid {attribute!r} for the field {field.name!r}, but {what}: "
-            f"map it, say what it is made of by needs={{{field.name!r}: (…)}}, or leave it out",
+            f"map it, name the columns it is computed from in needs={{{field.name!r}: (…)}}, or "
+            "leave it out",
         )
     _check_has_sql(mapper, attribute, field)
 
 
 def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
-    """A hybrid that works on objects alone would fail at each request."""
+    """A hybrid without SQL would fail in each request."""
     try:
         clause: object = getattr(mapper.class_, attribute).__clause_element__()
-    except Exception as exc:  # noqa: BLE001  # whatever it does with a class as if it were an object
+    except Exception as exc:  # noqa: BLE001  # its function expects an object, and gets a class
         if type(exc) in (LookupError, RuntimeError):
-            return  # it looks at a context variable or the like, which only a request sets
+            return  # it reads a context variable or the like, which only a request sets
         reason = f"{type(exc).__name__}: {exc}"
     else:
         if isinstance(clause, ClauseElement):
@@ -144,7 +143,7 @@ def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
         "model",
         mapper.class_,
         f"SQL for the hybrid {attribute!r} ({reason}): add @{attribute}.inplace.expression, or "
-        f"say how to make the field by needs={{{field.name!r}: (…)}} and "
+        f"compute the field by needs={{{field.name!r}: (…)}} and "
         f"compute={{{field.name!r}: function}}",
     )
 
@@ -156,7 +155,7 @@ def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
             "model",
             mapper.class_,
             f"a relationship {field.attribute!r} for the field {field.name!r}: map it, "
-            f"or say opaque=({field.name!r},) if a column holds all of it",
+            f"or set opaque=({field.name!r},) if one column holds all of it",
         )
     if bool(found.uselist) != field.many:
         raise InvalidOption(
@@ -174,13 +173,13 @@ def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Li
     if not is_joined:
         is_indexed = _is_indexed(relationship)
         return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
-    local = tuple(_looked_at(relationship, mapper))
-    remote = tuple(_looked_at(relationship, relationship.mapper))
+    local = tuple(_in_condition(relationship, mapper))
+    remote = tuple(_in_condition(relationship, relationship.mapper))
     return Link(relationship, target, local, remote, is_joined=True, is_indexed=True)
 
 
-def _looked_at(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
-    """What the condition of a join mentions of one of its sides."""
+def _in_condition(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
+    """The attributes of one side in the condition of a join."""
     columns = [
         column
         for column in iterate(relationship.primaryjoin)
@@ -191,11 +190,11 @@ def _looked_at(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]
 
 
 def _is_unique(relationship: Relationship) -> bool:
-    """Whether the columns that it leads to tell rows of the target apart."""
+    """Whether the columns that it leads to are unique in the target."""
     if relationship.secondary is not None:
         return False
     for clause in iterate(relationship.primaryjoin):
-        # Columns that are equated in one of several cases only.
+        # The columns are only equated in one of several cases.
         if getattr(clause, "operator", None) is operators.or_:
             return False
     table = relationship.mapper.local_table
@@ -259,7 +258,7 @@ def _kinds(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, ty
 
 
 def _kind(mapper: Mapper[Any], attribute: str) -> type | None:
-    """The type of the values that come from the database, None if the column does not tell."""
+    """The type of the values of a column, None if it is unknown."""
     column = mapper.columns.get(attribute)
     if column is None or isinstance(column.type, TypeDecorator):
         return None

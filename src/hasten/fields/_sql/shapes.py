@@ -1,8 +1,8 @@
-"""What one set of fields selects, and how its rows become what was asked for.
+"""The columns that a set of fields selects, and how responses are built from its rows.
 
-A set is a tree. The fields of a node are columns; what leads to one row is joined to them, in the
-same statement; what leads to many is read by one further statement for all rows together, so the
-number of statements depends on what is asked for, never on how many rows there are:
+A set is a tree. The fields of a node are columns. Relations to one row are joined to them, in the
+same statement. Relations to many rows are read by one more statement for all rows together, so the
+number of statements depends on the requested fields, never on the number of rows:
 
     fields=id,team(name),posts(title,tags(name))
 
@@ -10,8 +10,8 @@ number of statements depends on what is asked for, never on how many rows there 
     SELECT user.id, post.id, post.title FROM user JOIN post … WHERE user.id IN (…), 20 for each
     SELECT post.id, tag.name FROM post JOIN tag … WHERE post.id IN (…), 20 for each
 
-What is selected for the work (keys to join and to match by, attributes that a computed field is
-made of) stays out of the answer.
+Columns that are only selected to join and to match rows, or to compute a field, are not in the
+response.
 """
 
 from __future__ import annotations
@@ -25,25 +25,28 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from sqlalchemy import ColumnElement, FromClause, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import Mapper, aliased
 
-from hasten.fields._allowed import AllowedFields, Field, FieldSet
-from hasten.fields._rows import Compute
-from hasten.fields._sql.entities import Entity, Link, resolve
-from hasten.fields._sql.running import Found, Rows, Step, Steps
-from hasten.fields._sql.statements import (
+from hasten._sqlalchemy.execution import Database, Execute
+from hasten._sqlalchemy.selects import (
     Selection,
     each_once,
     entity_of,
+    for_other_columns,
     is_cut,
-    narrowed,
     sorted_by,
 )
-from hasten.fields._sql.templates import Templates
+from hasten._sqlalchemy.templates import Templates
+from hasten.fields._allowed import AllowedFields, Field, FieldSet
+from hasten.fields._rows import Compute
+from hasten.fields._sql.entities import Entity, Link, resolve
 
 Cap: TypeAlias = Callable[[Field], int]
-"""How many rows a field that leads to many shows at most, of each owner."""
+"""The maximum number of related rows that a field shows for each owner."""
+
+Rows: TypeAlias = Sequence[Any]
+
 
 MAX_KEYS: Final = 10_000
-"""So many owners are named in one statement. Beyond, a driver refuses the parameters."""
+"""How many owners are in one statement. Drivers reject more parameters."""
 
 _KEYS: Final = "hasten_keys"
 _NUMBER: Final = "hasten_number"
@@ -60,27 +63,27 @@ class Shape:
         cap: Cap,
         more: str,
         keyed: bool = False,
-        apart: bool = False,
+        without_joins: bool = False,
     ) -> None:
-        """Keyed is with the primary key, asked for or not. more ends the name of the marker.
+        """keyed also selects the primary key. more is the suffix of the name of the marker.
 
-        apart is without any join: what it leads to is read by further statements alone.
+        without_joins reads all relations by statements of their own.
         """
-        self._root = _Node(entity, chosen, cap, more, keyed=keyed, apart=apart)
+        self._root = _Node(entity, chosen, cap, more, keyed=keyed, without_joins=without_joins)
+        self.has_related: Final = self._root.has_related
         self._columns = list(self._root.columns(entity.mapper.class_))
-        # Without a join its own columns keep it in FROM, and finding that out has a cost.
+        # Without a join its own columns keep the table in FROM, and checking that takes time.
         self._keep = bool(self._root.joined) or not any(
             name in entity.mapper.columns for name in self._root.attributes
         )
 
     def statement(self, statement: Selection) -> Selection:
-        """A select of the entity becomes one of the columns of these fields.
+        """Return a select of the columns of these fields, of the same rows in the same order.
 
-        Its rows stay the same, and their order. What is limited is limited before it is joined to
-        what its fields lead to.
+        A LIMIT applies before relations are joined.
         """
         entity = entity_of(statement, self._root.entity.mapper)
-        plain = narrowed(statement, entity)
+        plain = for_other_columns(statement, entity)
         if self._root.joined and is_cut(statement):
             return self._around(plain, entity)
         columns = self._columns
@@ -89,15 +92,21 @@ class Shape:
         narrow = plain.with_only_columns(*columns, maintain_column_froms=self._keep)
         return self._root.join(narrow, self._root.columns_of(entity)) if self._keep else narrow
 
-    def read(self, rows: Rows, dialect: str) -> Steps[list[dict[str, object]]]:
-        """The rows of that statement as what was asked for, with what they lead to."""
-        return self._root.read(rows, dialect)
+    def build_all(self, rows: Rows) -> list[dict[str, object]]:
+        """Return the fields of rows of that statement, if no relations are to be read."""
+        return list(map(self._root.build_own, rows))
+
+    async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
+        """Return the fields of rows of that statement, and read their relations."""
+        return await self._root.read(rows, execute, dialect)
 
     def _around(self, statement: Selection, entity: Any) -> Selection:
-        """What is limited first, as a table that others are joined to."""
+        """A select that joins relations to the limited rows, which are a sub-query."""
         own = list(self._root.own_columns(entity))
         orders = sorted_by(statement, entity)
-        keys = [order.bare.label(f"hasten_order_{place}") for place, order in enumerate(orders)]
+        keys = [
+            order.expression.label(f"hasten_order_{place}") for place, order in enumerate(orders)
+        ]
         page = statement.with_only_columns(*own, *keys, maintain_column_froms=True).subquery(
             "hasten_page"
         )
@@ -109,7 +118,7 @@ class Shape:
 
 
 MAX_SHAPES: Final = 256
-"""So many sets keep their shapes: what is asked for rarely is made again."""
+"""How many sets keep their shapes. The least recently used one is removed first."""
 
 
 class Shapes:
@@ -125,53 +134,58 @@ class Shapes:
         compute: Compute,
         max_shapes: int = MAX_SHAPES,
     ) -> None:
-        """Raises `InvalidOption` for a field that leads nowhere, or cannot be made."""
+        """Raises `InvalidOption` for a field that is not mapped or cannot be built."""
         self.entity: Final = resolve(allowed, model, compute)
         self.mapper: Final = self.entity.mapper
         made = partial(Shape, self.entity, cap=cap, more=more)
         self._of = lru_cache(max_shapes)(lambda chosen, context, **how: made(chosen, **how))
         self._hybrids = lru_cache(max_shapes)(partial(_hybrids, self.entity))
-        self._selects: Templates[_Select] = Templates(self._select)
+        self._selects: Templates[_ShapedSelect] = Templates(self._shaped_select)
 
-    def of(self, statement: Selection, chosen: FieldSet, *, apart: bool = False) -> Shape:
-        """The shape of a set, for this statement. apart is without any join.
+    def of(self, statement: Selection, chosen: FieldSet, *, without_joins: bool = False) -> Shape:
+        """Return the shape of a set for a statement.
 
-        Rows that are DISTINCT are told apart by what is selected, so the primary key has to be
-        among it: fewer fields never are fewer rows.
+        A DISTINCT select always selects the primary key, so that fewer fields are never fewer rows.
         """
         entity_of(statement, self.mapper)
         keyed = bool(statement._distinct)
-        return self._of(chosen, self.context(chosen), keyed=keyed, apart=apart)
+        state = self.state_of_hybrids(chosen)
+        return self._of(chosen, state, keyed=keyed, without_joins=without_joins)
 
-    def context(self, chosen: FieldSet) -> Hashable:
-        """What the hybrids among the fields are at this moment: they may look at who is asking.
+    def state_of_hybrids(self, chosen: FieldSet) -> Hashable:
+        """Return the current SQL of the hybrids among the fields, which may depend on the request.
 
-        What was made in one context is not for another one.
+        What is built while it has one value is not used when it has another.
         """
-        return tuple([_at_this_moment(each) for each in self._hybrids(chosen)])
+        hybrids = self._hybrids(chosen)
+        return tuple([_current_state(each) for each in hybrids]) if hybrids else ()
 
-    def fetch(
-        self, statement: Selection, chosen: FieldSet, dialect: str, *, most: int | None = None
-    ) -> Steps[list[dict[str, object]]]:
-        """All rows of a select of the entity, as what was asked for.
+    async def fetch(
+        self, database: Database, statement: Selection, chosen: FieldSet, *, most: int | None = None
+    ) -> list[dict[str, object]]:
+        """Read the fields of all rows of a select of the entity.
 
-        With most, so many at most, in no order: a join to many does not repeat them.
+        With most, read that many rows at most, in no order; a join to many does not repeat them.
         """
         entity_of(statement, self.mapper)
-        select, own = self._selects.of(statement, chosen, most, self.context(chosen))
-        result = yield from own.bind(_executed(select.statement))
-        return (yield from own.mark(select.shape.read(result.all(), dialect)))
+        state = self.state_of_hybrids(chosen)
+        select, bindings = self._selects.of(statement, chosen, most, state)
+        rows = (await bindings.bound(database.execute)(select.statement, {})).all()
+        if not select.shape.has_related:
+            return select.shape.build_all(rows)
+        dialect = database.dialect(self.mapper)
+        return await select.shape.read(rows, bindings.related(database.execute), dialect)
 
-    def _select(
+    def _shaped_select(
         self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
-    ) -> _Select:
+    ) -> _ShapedSelect:
         shape = self.of(statement, chosen)
         if most is not None:
             statement = each_once(statement, self.mapper)
         narrow = shape.statement(statement)
         if most is not None and not is_cut(narrow):
             narrow = narrow.limit(most)
-        return _Select(narrow, shape)
+        return _ShapedSelect(narrow, shape)
 
     @property
     def count(self) -> int:
@@ -179,8 +193,8 @@ class Shapes:
         return self._of.cache_info().currsize
 
 
-class _Select(NamedTuple):
-    """A select of what was asked for, and what its rows become."""
+class _ShapedSelect(NamedTuple):
+    """A select of the requested columns, and how its rows become responses."""
 
     statement: Selection
     shape: Shape
@@ -190,7 +204,7 @@ _Attribute: TypeAlias = tuple[Mapper[Any], str]
 
 
 def _hybrids(entity: Entity, chosen: FieldSet) -> list[_Attribute]:
-    """All in a tree whose SQL is made by a function."""
+    """All attributes in a tree whose SQL a function returns."""
     own = [(entity.mapper, name) for name in chosen.needs if is_hybrid(entity.mapper, name)]
     for each, inner in chosen.relations.items():
         own += _hybrids(entity.links[each].target, inner)
@@ -198,16 +212,17 @@ def _hybrids(entity: Entity, chosen: FieldSet) -> list[_Attribute]:
 
 
 def is_hybrid(mapper: Mapper[Any], attribute: str) -> bool:
+    """Return whether an attribute is neither a column nor a synonym."""
     return attribute not in mapper.column_attrs and attribute not in mapper.synonyms
 
 
-def _at_this_moment(attribute: _Attribute) -> Hashable:
+def _current_state(attribute: _Attribute) -> Hashable:
     mapper, name = attribute
     return state_of(getattr(mapper.class_, name))
 
 
 def state_of(expression: Any) -> Hashable:
-    """The structure of an expression and its values; equal to nothing else where nobody knows."""
+    """Return the structure and values of an expression; an object equal to nothing if unknown."""
     key = expression.__clause_element__()._generate_cache_key()
     state = key and (key.key, tuple([each.value for each in key.bindparams]))
     try:
@@ -215,11 +230,6 @@ def state_of(expression: Any) -> Hashable:
     except TypeError:
         return object()
     return state or object()
-
-
-def _executed(statement: Selection) -> Steps[Found]:
-    found: Found = yield Step(statement)
-    return found
 
 
 # Trees --------------------------------------------------------------------------------------------
@@ -237,20 +247,20 @@ class _Node:
         *,
         keyed: bool,
         start: int = 0,
-        apart: bool = False,
+        without_joins: bool = False,
         remote: Sequence[str] = (),
     ) -> None:
         self.entity = entity
         self.joined: list[_Joined] = []
-        self.further: list[_Further] = []
+        self.related: list[_RelatedQuery] = []
         self._chosen = chosen
         self._more = more
         links = [(each, inner, entity.links[each]) for each, inner in chosen.relations.items()]
-        joined = [] if apart else [link for link in links if link[2].is_joined]
+        joined = [] if without_joins else [link for link in links if link[2].is_joined]
         keyed = keyed or len(joined) < len(links)
         local = [name for _, _, link in joined for name in link.local]
         key = entity.primary_key if keyed or not chosen.needs else ()
-        # What was asked for stands first, in its order: then a row is the answer, up to its end.
+        # The requested fields come first, in their order: then a row needs no reordering.
         self.attributes = list(dict.fromkeys([*chosen.needs, *key, *local, *remote]))
         self.places = {name: start + place for place, name in enumerate(self.attributes)}
         self.end = start + len(self.attributes)
@@ -262,39 +272,42 @@ class _Node:
                 self.joined.append(_Joined(each, link, node))
                 self.end = node.end
             else:
-                self.further.append(_Further(entity, each, link, inner, cap, more))
+                self.related.append(_RelatedQuery(entity, each, link, inner, cap, more))
         self.key = _picker([self.places[name] for name in entity.primary_key]) if keyed else None
-        self._relations: dict[Field, _Joined | _Further] = {}
-        self._relations.update({each.field: each for each in self.joined})
-        self._relations.update({each.field: each for each in self.further})
-        self._parts = [(each, self._relations.get(each)) for each in dict(chosen.members)]
-        self._make = self._maker()
+        relations: dict[Field, _Joined | _RelatedQuery] = {
+            **{each.field: each for each in self.joined},
+            **{each.field: each for each in self.related},
+        }
+        self.has_related = bool(relations)
+        self._parts = [(each, relations.get(each)) for each in dict(chosen.members)]
+        self.build_own = self._own_builder()
 
     # Selecting
 
     def own_columns(self, entity: Any) -> Iterator[Any]:
-        """Its own columns, by names that a table may have: those of a class may be equal."""
+        """Return its own columns with unique names: two columns of a class may have one name."""
         for name in self.attributes:
             yield getattr(entity, name).label(f"hasten_{self.places[name]}")
 
     def columns(self, entity: Any) -> Iterator[Any]:
-        """All of the tree that one statement reads."""
+        """Return all columns of the tree that one statement reads."""
         yield from (getattr(entity, name) for name in self.attributes)
         yield from self.columns_beside()
 
     def columns_beside(self) -> Iterator[Any]:
+        """Return the columns of the joined nodes."""
         for each in self.joined:
             yield from each.table.c
             yield from each.node.columns_beside()
 
     def columns_of(self, entity: Any) -> dict[str, Any]:
-        """What stands for its attributes in a class, or in an alias of it."""
+        """Return the columns of its attributes in a class, or in an alias of it."""
         return {name: getattr(entity, name).__clause_element__() for name in self.attributes}
 
     def join(self, statement: Selection, columns: Mapping[str, Any]) -> Selection:
-        """LEFT JOIN all that leads to one row."""
-        # Without the ORM's ways: it would put criteria for all aliases of a class, or the mark of
-        # a class that shares its table, on tables that lack the columns for them.
+        """Return the select with a LEFT JOIN for each relation to one row."""
+        # Not by the ORM's join(): it would add criteria for all aliases of a class, or the
+        # discriminator of single-table inheritance, to tables that lack these columns.
         for each in self.joined:
             on = each.link.condition(columns, each.columns)
             statement = each.node.join(statement.outerjoin(each.table, on), each.columns)
@@ -303,9 +316,9 @@ class _Node:
     def around(
         self, table: FromClause, own: Sequence[Any], before: Sequence[Any] = (), owner: Any = None
     ) -> Selection:
-        """A select from a table that has the node's own columns, joined to all that they lead to.
+        """Return a select from a table that has the node's own columns, with its joins.
 
-        before is selected, too, in front of them. owner is what a lateral table belongs to.
+        before is selected in front of them. owner is the table that a lateral table refers to.
         """
         statement: Selection = select(*before, *own, *self.columns_beside())
         if owner is None:
@@ -316,24 +329,28 @@ class _Node:
 
     # Reading
 
-    def read(self, rows: Rows, dialect: str) -> Steps[list[dict[str, object]]]:
-        related: _Related = {}
-        yield from self._read_related(rows, related, dialect)
-        if not self._relations:
-            return list(map(self._make, rows))
-        return [self.build(row, related) for row in rows]
+    async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
+        """Return the fields of rows, and read their relations."""
+        if not self.has_related:
+            return list(map(self.build_own, rows))
+        found: _Related = {}
+        await self._read_related(rows, found, execute, dialect)
+        return [self.build(row, found) for row in rows]
 
-    def _read_related(self, rows: Rows, related: _Related, dialect: str) -> Steps[None]:
-        for each in self.further:
+    async def _read_related(
+        self, rows: Rows, found: _Related, execute: Execute, dialect: str
+    ) -> None:
+        for each in self.related:
             assert self.key is not None
             keys = {key for row in rows if None not in (key := self.key(row))}
-            related[each] = yield from each.read(list(keys), dialect)
+            found[each] = await each.read(list(keys), execute, dialect)
         for joined in self.joined:
-            yield from joined.node._read_related(rows, related, dialect)
+            await joined.node._read_related(rows, found, execute, dialect)
 
     def build(self, row: Any, related: _Related) -> dict[str, object]:
-        made = self._make(row)
-        if not self._relations:
+        """Return the fields of a row with its relations."""
+        made = self.build_own(row)
+        if not self.has_related:
             return made
         built: dict[str, object] = {}
         for each, to in self._parts:
@@ -353,39 +370,38 @@ class _Node:
                     built[each.name] = found.rows[0] if found.rows else None
         return built
 
-    def _maker(self) -> Callable[[Any], dict[str, object]]:
-        """What makes the plain fields of a row."""
+    def _own_builder(self) -> Callable[[Any], dict[str, object]]:
+        """Return the function that builds the plain fields of a row."""
         fields = [each for each, inner in self._chosen.members if inner is None]
-        made = self.entity.making.maker(fields)
-        if made is None:
+        build = self.entity.builder.of(fields)
+        if build is None:
             names = [each.name for each in fields]
             places = [self.places[each.attribute] for each in fields]
             if places == list(range(len(places))):
                 return lambda row: dict(zip(names, row, strict=False))
             pairs = list(zip(names, places, strict=True))
             return lambda row: {name: row[place] for name, place in pairs}
-        is_plain = self.entity.making.is_plain
+        is_plain = self.entity.builder.is_plain
         plain = {each.name: self.places[each.attribute] for each in fields if is_plain(each)}
         order = [each.name for each in fields]
         needs = [(name, self.places[name]) for name in self._chosen.needs]
-        make = made
 
-        def make_row(row: Any) -> dict[str, object]:
-            special = make({name: row[place] for name, place in needs})
+        def build_row(row: Any) -> dict[str, object]:
+            special = build({name: row[place] for name, place in needs})
             return {
                 name: row[plain[name]] if name in plain else special[name]
                 for name in order
                 if name in plain or name in special
             }
 
-        return make_row
+        return build_row
 
 
 class _Joined:
-    """What leads to one row, in the same statement.
+    """A relation to one row, joined in the same statement.
 
-    It is joined as a select of its own, which databases see through: with_loader_criteria (of a
-    tenant, of what is deleted softly) filters a class there, but would not filter an alias.
+    It is joined as a sub-query, which databases optimize away: with_loader_criteria (of a tenant,
+    of soft-deleted rows) filters a class in it, but would not filter an alias.
     """
 
     def __init__(self, field: Field, link: Link, node: _Node) -> None:
@@ -397,6 +413,7 @@ class _Joined:
         self.columns = dict(zip(node.attributes, self.table.c, strict=True))
 
     def build(self, row: Any, related: _Related) -> dict[str, object] | None:
+        """Return the fields of the joined row, None if there is none."""
         assert self.node.key is not None
         if None in self.node.key(row):
             return None
@@ -405,7 +422,7 @@ class _Joined:
 
 @dataclass(slots=True)
 class _Found:
-    """What one owner leads to."""
+    """The related rows of one owner."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
     has_more: bool = False
@@ -416,8 +433,8 @@ _NONE: Final = _Found()
 _Key: TypeAlias = tuple[object, ...]
 
 
-class _Further:
-    """What leads to many rows: one further statement for all owners."""
+class _RelatedQuery:
+    """A relation that is read by one statement for all owners."""
 
     def __init__(
         self, owner: Entity, field: Field, link: Link, chosen: FieldSet, cap: Cap, more: str
@@ -426,22 +443,24 @@ class _Further:
         self._owner = owner
         self._link = link
         self._cap = cap(field) if field.many else 1
-        # One more tells that there are more. Of one, nobody asks.
+        # One more row shows that there are more. A relation to one row needs no marker.
         self._most = self._cap + 1 if field.many else 1
         self._width = len(owner.primary_key)
         self._node = _Node(link.target, chosen, cap, more, keyed=False, start=self._width)
 
-    def read(self, keys: Sequence[_Key], dialect: str) -> Steps[Mapping[_Key, _Found]]:
+    async def read(
+        self, keys: Sequence[_Key], execute: Execute, dialect: str
+    ) -> Mapping[_Key, _Found]:
+        """Return the related rows by the keys of their owners."""
         statement = self._statement(dialect)
         values = list(keys) if self._width > 1 else [key[0] for key in keys]
         found: dict[_Key, list[Any]] = {}
         for start in range(0, len(values), MAX_KEYS):
             some = _padded(values[start : start + MAX_KEYS])
-            result = yield Step(statement, {_KEYS: some})
-            for row in result.all():
+            for row in (await execute(statement, {_KEYS: some})).all():
                 found.setdefault(tuple(row[: self._width]), []).append(row)
         shown = [row for rows in found.values() for row in rows[: self._cap]]
-        built = iter((yield from self._node.read(shown, dialect)))
+        built = iter(await self._node.read(shown, execute, dialect))
         return {
             key: _Found(list(islice(built, min(len(rows), self._cap))), len(rows) > self._cap)
             for key, rows in found.items()
@@ -454,7 +473,7 @@ class _Further:
 
     @cached_property
     def _window(self) -> Selection:
-        """The rows of all owners, numbered for each."""
+        """Number the rows of each owner, and return those up to the cap."""
 
         def all_of_them(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
             return statement.join(getattr(owner, self._link.attribute))
@@ -463,10 +482,10 @@ class _Further:
 
     @cached_property
     def _picked(self) -> Selection:
-        """The same without LATERAL: only the rows that are shown are numbered, found by their keys.
+        """The same for SQLite, which has no LATERAL: find the rows up to the cap, then number them.
 
-        SQLite asks for the keys once for each owner, and stops at the cap where an index has them
-        in order. Without an index of the owner it would scan the table for each.
+        SQLite finds their keys once for each owner, and stops at the cap where an index has them in
+        order. Without an index on the owner it would scan the table for each owner.
         """
         target: Any = self._link.target.mapper.class_
         key = [getattr(target, name) for name in self._link.target.primary_key]
@@ -499,7 +518,7 @@ class _Further:
 
     @cached_property
     def _lateral(self) -> Selection:
-        """The same where the database can stop at the cap, rather than number all that there is."""
+        """The same for PostgreSQL, which stops at the cap and does not number all rows."""
         owner, keys, one_of = self._owners()
         number = func.row_number().over(order_by=self._order).label(_NUMBER)
         own = self._node.own_columns(self._link.target.mapper.class_)
@@ -515,7 +534,7 @@ class _Further:
         return around.where(one_of).order_by(number_of)
 
     def _of_one(self, statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
-        """What one owner leads to."""
+        """The related rows of one owner."""
         if self._link.relationship.secondary is None:
             return statement.where(getattr(owner, self._link.attribute).expression)
         again: Any = aliased(self._owner.mapper.class_)
@@ -524,7 +543,7 @@ class _Further:
         return statement.where(*[one == key for one, key in zip(same, keys, strict=True)])
 
     def _owners(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
-        """The owners, their keys, and that they are those that are asked for."""
+        """The owners, their keys, and the condition that they are the requested ones."""
         owner: Any = aliased(self._owner.mapper.class_, name="hasten_owner")
         keys = [getattr(owner, name) for name in self._owner.primary_key]
         key = tuple_(*keys) if len(keys) > 1 else keys[0]
@@ -532,20 +551,20 @@ class _Further:
 
     @property
     def _order(self) -> list[Any]:
-        """As the relationship says; the primary key makes it total."""
+        """The order of the relationship, made total by the primary key."""
         target = self._link.target
         written = list(self._link.relationship.order_by or ())
         return [*written, *[getattr(target.mapper.class_, name) for name in target.primary_key]]
 
 
-_Related: TypeAlias = dict[_Further, Mapping[_Key, _Found]]
+_Related: TypeAlias = dict[_RelatedQuery, Mapping[_Key, _Found]]
 
 
 def _padded(keys: Sequence[Any]) -> Sequence[Any]:
-    """As many as a power of two, the last one repeated.
+    """Return the keys, the last one repeated until their number is a power of two.
 
-    The text of a statement holds a mark for each: without this, pages of every length would fill
-    the cache of prepared statements.
+    The text of a statement has a placeholder for each key: without this, pages of every length
+    would fill the cache of prepared statements.
     """
     length = 1 << (len(keys) - 1).bit_length()
     return [*keys, *repeat(keys[-1], length - len(keys))]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hasten._store import File, Store
+from hasten._store import Store
+from hasten._store_url import File
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.sqlite import SqliteEngine
 

@@ -1,7 +1,3 @@
-"""Pages of what SQLAlchemy selects."""
+"""Pages of rows that SQLAlchemy selects."""
 
-from __future__ import annotations
-
-from hasten._extras import require
-
-require("sqlalchemy", extra="sqlalchemy")
+from hasten import _sqlalchemy  # noqa: F401  # raises an error that names the extra to install

@@ -1,14 +1,15 @@
-"""How many rows there are: to the last one, up to a cap, or as the planner guesses.
+"""Selects of the number of rows: exact, up to a cap, or estimated by the planner.
 
-What is counted is what a full read returns. ORDER BY and options that load entities are dropped.
-Unused outer joins are left in: PostgreSQL drops them where a unique key proves them harmless.
+They count what the select returns without LIMIT. ORDER BY and options that load entities are
+removed. Unused outer joins stay: PostgreSQL removes them where a unique key proves that they repeat
+no row.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -33,29 +34,27 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from hasten.pagination._sql.keyset import Amount, layout, order_by
-from hasten.pagination._sql.reading import Reading, Selection, SortColumn, SortColumns, around, only
-
-Relation: TypeAlias = Literal["eq", "gte", "estimate"]
-"""How a total stands to the truth."""
-
-Total: TypeAlias = tuple[int, Relation]
+from hasten._sqlalchemy.analysis import AnalyzedSelect
+from hasten._sqlalchemy.selects import Selection, around, only
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
+from hasten.pagination._counts import Count
+from hasten.pagination._sql.keyset import Amount, layout
 
 HERE: Final = "hasten_here"
 
 
-def count(reading: Reading, *, cap: int | None = None, dialect: str = "") -> Select[int]:
-    """A select of the number of rows. With a cap, counting ends at the row after it."""
-    if cap is not None and dialect == "sqlite" and reading.table is not None:
-        return _of_table(reading, cap)
+def count(analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = "") -> Select[int]:
+    """Return a select of the number of rows. With a cap, it stops at the row after the cap."""
+    if cap is not None and dialect == "sqlite" and analyzed.table is not None:
+        return _of_table(analyzed, cap)
     if cap is not None:
-        some = only(reading.statement, literal_column("1")).limit(cap + 1)
-        if reading.is_grouped or reading.is_distinct:
-            some = _whole(reading).limit(cap + 1)
+        some = only(analyzed.statement, literal_column("1")).limit(cap + 1)
+        if analyzed.is_grouped or analyzed.is_distinct:
+            some = _whole(analyzed).limit(cap + 1)
         return _of_all(some)
-    if reading.is_grouped or reading.is_distinct:
-        return _of_all(_whole(reading))
-    counted: Any = only(reading.statement, func.count())
+    if analyzed.is_grouped or analyzed.is_distinct:
+        return _of_all(_whole(analyzed))
+    counted: Any = only(analyzed.statement, func.count())
     found: Select[int] = counted
     return found
 
@@ -66,31 +65,31 @@ def _of_all(rows: Selection) -> Select[int]:
     return counted
 
 
-def _of_table(reading: Reading, cap: int) -> Select[int]:
-    """The same of a whole table of SQLite, at less than half of what counting row by row takes.
+def _of_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
+    """The same for a whole table of SQLite, in less than half of the time.
 
-    It looks whether there is a row behind the cap, for to skip one is cheaper than to count it. If
-    there is none, the table is short, and is counted by one instruction that reads all its pages.
+    It checks whether there is a row after the cap, because skipping a row is cheaper than counting
+    it. If there is none, the table is short, and one instruction counts it by reading all pages.
     """
-    row = only(reading.statement, literal_column("1")).correlate(None)
-    whole: Any = only(reading.statement, func.count()).correlate(None)
+    row = only(analyzed.statement, literal_column("1")).correlate(None)
+    whole: Any = only(analyzed.statement, func.count()).correlate(None)
     is_longer = row.limit(1).offset(cap).exists()
     found: Any = around(select(case((is_longer, cap + 1), else_=whole.scalar_subquery())), row)
     counted: Select[int] = found
     return counted
 
 
-def as_total(counted: int, cap: int | None) -> Total:
-    """What the result of `count` says."""
+def to_count(counted: int, cap: int | None) -> Count:
+    """Return the result of `count`."""
     if cap is not None and counted > cap:
-        return cap, "gte"
-    return counted, "eq"
+        return Count(cap, "gte")
+    return Count(counted)
 
 
-def _whole(reading: Reading) -> Selection:
-    """Rows whose columns count, be it by DISTINCT or by HAVING."""
-    statement = reading.statement
-    if reading.is_distinct:
+def _whole(analyzed: AnalyzedSelect) -> Selection:
+    """The rows with the columns that DISTINCT compares."""
+    statement = analyzed.statement
+    if analyzed.is_distinct:
         return only(statement, *(each["expr"] for each in statement.column_descriptions))
     return only(statement, literal_column("1"))
 
@@ -98,33 +97,33 @@ def _whole(reading: Reading) -> Selection:
 # Estimates of PostgreSQL --------------------------------------------------------------------------
 
 
-def estimate(reading: Reading) -> Executable:
-    """What PostgreSQL expects without counting. `read_estimate` reads its one value."""
-    if reading.table is None:
-        return _Explain(_whole(reading))
-    name = cast(_Name(reading.table), REGCLASS)
+def estimate(analyzed: AnalyzedSelect) -> Executable:
+    """Return a statement whose one value `read_estimate` reads: PostgreSQL's estimate."""
+    if analyzed.table is None:
+        return _Explain(_whole(analyzed))
+    name = cast(_Name(analyzed.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
 
 
-def read_estimate(value: object) -> Total | None:
-    """None if there is none: PostgreSQL has not looked at the table since it was made."""
+def read_estimate(value: object) -> Count | None:
+    """Return the estimate, None if PostgreSQL has not analyzed the table yet."""
     if isinstance(value, str):
         value = json.loads(value)
     if isinstance(value, list):
-        return int(value[0]["Plan"]["Plan Rows"]), "estimate"
+        return Count(int(value[0]["Plan"]["Plan Rows"]), "estimate")
     assert value is None or isinstance(value, int)
-    return None if value is None or value < 0 else (value, "estimate")
+    return None if value is None or value < 0 else Count(value, "estimate")
 
 
 _QUOTE: Final = f"$hasten_{secrets.token_hex(8)}$"
-"""Around a text that may hold quotes of its own. What it holds cannot guess it."""
+"""A dollar quote, around a text that may hold other quotes. It is random, so it is not in there."""
 
 
 class _Name(ColumnElement[str]):
-    """The name of a table as a text, with the schema that schema_translate_map stands for.
+    """The name of a table as a text, with the schema of schema_translate_map.
 
-    SQLAlchemy writes that into the statement when it is executed, so it cannot be a parameter.
+    SQLAlchemy writes the schema into the statement at execution, so it cannot be a parameter.
     """
 
     inherit_cache = True
@@ -156,22 +155,22 @@ def _explain(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
 
 
 def beside(page: Selection, counted: Select[int]) -> Selection:
-    """A page whose rows carry the total behind all else. A page without rows tells no total.
+    """Return a select whose rows end with the total. A page without rows has no total.
 
-    Not `count(*) OVER ()`, which reads every row of the table to the last column.
+    `count(*) OVER ()` would read every row of the table with all columns.
     """
     return page.add_columns(counted.correlate(None).scalar_subquery().label("hasten_total"))
 
 
 def beside_skipping(page: Selection, counted: Select[int], *, offset: Amount) -> Selection:
-    """The same on PostgreSQL, where a page past the end is not looked for."""
+    """Return the same for PostgreSQL, which does not search for a page past the end."""
     total = select(counted.subquery().c[0].label("total")).cte("hasten_count")
     number = select(total.c.total).scalar_subquery()
     return page.where(number > offset).add_columns(number.label("hasten_total"))
 
 
 def lateral(
-    reading: Reading,
+    analyzed: AnalyzedSelect,
     page: Selection,
     counted: Select[int],
     keys: SortColumns,
@@ -179,10 +178,10 @@ def lateral(
     offset: Amount,
     dialect: str,
 ) -> Selection:
-    """One row at least: the total, whether there is a row of the page, and the row.
+    """Return a select of at least one row: the row, whether it is of the page, and the total.
 
-    page selects what `with_keys` does; the keys serve to sort its rows again, and stay inside. Past
-    the end it is not looked for. Columns only: what comes out of a sub-query is no entity.
+    page selects its keys (see `with_keys`); they sort the rows again and are not selected. A page
+    past the end is not searched for. For columns only: a sub-query returns no entities.
     """
     total = select(counted.subquery().c[0].label("total")).subquery("hasten_count")
     marked = page.add_columns(literal_column("1", Integer).label(HERE))
@@ -190,13 +189,13 @@ def lateral(
     columns = list(rows.c)
     moved = tuple(
         SortColumn(columns[place], key.descending, key.nullable, key.nulls)
-        for place, key in zip(layout(reading, keys), keys, strict=True)
+        for place, key in zip(layout(analyzed, keys), keys, strict=True)
     )
     own = [
-        # An expression, as of a hybrid, has no name of its own.
+        # An expression, as of a hybrid, has no name.
         column.label(getattr(each, "name", None) or f"hasten_{place}")
         for place, (column, each) in enumerate(
-            zip(columns[: reading.width], page.selected_columns, strict=False)
+            zip(columns[: analyzed.width], page.selected_columns, strict=False)
         )
     ]
     found = (
@@ -204,4 +203,4 @@ def lateral(
         .select_from(total.outerjoin(rows, true()))
         .order_by(*order_by(moved, dialect))
     )
-    return around(found, reading.statement)
+    return around(found, analyzed.statement)

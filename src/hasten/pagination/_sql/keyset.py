@@ -1,23 +1,22 @@
-"""The rows before or after a position, in index ranges only.
+"""Selects of the rows before or after a position, each of them a range of an index.
 
-For the keys k1 … kn at the values v1 … vn, the rows that come after are these ranges, the nearest
-first:
+For the keys k1 … kn at the values v1 … vn, the rows that come after are in these ranges, the
+nearest first:
 
     k1 = v1 AND … AND k(n-1) = v(n-1) AND kn > vn
     …
     k1 > v1
 
-(`<` where a key descends, `IS NULL` for a value that is NULL, one range more where NULLs come
-after.) Each one is a contiguous piece of an index over the keys, whatever their directions.
-Written as one condition with OR, the same rows cost a scan from the start of the index; written
-as one row value they need keys of one direction without NULLs, and a database that seeks on all
-of them: PostgreSQL does, SQLite on the first one alone. So ranges are the rule, and the row value
-is the exception.
+(`<` where a key descends, `IS NULL` for a value that is NULL, one more range where NULLs come
+after.) Each range is a contiguous piece of an index on the keys, whatever their directions. As one
+condition with OR, the same rows take a scan from the start of the index. As one row value, they
+need keys of one direction without NULLs, and a database that seeks on all of them: PostgreSQL does,
+SQLite seeks on the first key only. So ranges are the rule, and the row value is the exception.
 
-The ranges do not overlap and follow one another, so the nearest one mostly fills the page, and the
-others need not be looked into. They can be read in turn, which keeps what the ORM knows of a select
-(entities, loader options); or be one statement (UNION ALL of common table expressions, each only
-executed if those before it were short), which never needs a second round trip.
+The ranges do not overlap and follow one another, so the nearest one usually fills the page and the
+others are not read. They can be executed one after the other, which keeps what the ORM knows about
+the select (entities, loader options). Or they are one statement (UNION ALL of common table
+expressions, each executed only if those before it were short), which takes one round trip.
 """
 
 from __future__ import annotations
@@ -43,29 +42,29 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import ColumnElement
 
-from hasten.errors import InvalidOption
-from hasten.pagination._sql.edges import at_edge
-from hasten.pagination._sql.indexes import find_index
-from hasten.pagination._sql.reading import (
-    Expression,
-    Reading,
-    Selection,
+from hasten._sqlalchemy.analysis import AnalyzedSelect
+from hasten._sqlalchemy.selects import Expression, Selection, around
+from hasten._sqlalchemy.sort_columns import (
+    WITHOUT_NULLS_SYNTAX,
     SortColumn,
     SortColumns,
-    around,
+    order_by,
 )
+from hasten.errors import InvalidOption
+from hasten.pagination._sql.indexes import find_index
+from hasten.pagination._sql.infinities import finite_or_infinite
 
 HIDDEN: Final = "hasten_key_"
-"""What the columns are called that are selected for the work and not for the caller."""
+"""The prefix of columns that are selected for the position and not shown."""
 
 Condition: TypeAlias = ColumnElement[bool]
 
 Amount: TypeAlias = int | BindParameter[int]
-"""A number, or the parameter that it will be given by."""
+"""A number, or the parameter that holds it."""
 
 
 def after(
-    reading: Reading,
+    analyzed: AnalyzedSelect,
     keys: SortColumns,
     position: Sequence[object] | None,
     *,
@@ -74,31 +73,31 @@ def after(
     backwards: bool = False,
     in_turn: bool | None = None,
 ) -> list[Selection]:
-    """The statements that read up to limit rows after a position, or before it if backwards.
+    """Return the statements that read up to limit rows after a position, or before it if backwards.
 
-    position holds one value per key, or the parameter that it will be given by; None stands for the
-    start (backwards: the end). The rows of backward statements come last one first: turn them
-    round. More than one statement is to be read in turn, until limit rows have come; in_turn says
-    whether that may be. By default it is not on PostgreSQL, where a way over the network is dear,
-    unless a row holds entities. On SQLite two short statements are done sooner than one that joins
-    the ranges. Each row has the keys behind its own elements (`layout`). Raises `InvalidOption` for
-    a key that the database does not compare as it sorts.
+    position holds one value per key, or the parameter that holds it; None is the start (backwards:
+    the end). Rows of backward statements come in reverse order. Several statements have to be
+    executed one after the other, until there are limit rows; in_turn allows that. By default it is
+    not allowed on PostgreSQL, where a round trip takes long, unless a row holds entities. On SQLite
+    two short statements are faster than one that joins the ranges. Each row ends with the keys that
+    are not among its own elements (`layout`). Raises `InvalidOption` for a key that the database
+    does not compare as it sorts.
     """
     _check_kinds(keys, dialect)
     if position is not None:
         check_position(position, keys)
     if in_turn is None:
-        in_turn = reading.holds_entities or dialect != "postgresql"
+        in_turn = analyzed.holds_entities or dialect != "postgresql"
     keys = _reversed(keys, dialect) if backwards else keys
-    source = with_keys(reading, keys)
+    source = with_keys(analyzed, keys)
     ranges = _ranges(keys, position, dialect)
     statements = [
-        _restrict(source, reading, conditions).order_by(*order_by(rest, dialect)).limit(limit)
+        _restrict(source, analyzed, conditions).order_by(*order_by(rest, dialect)).limit(limit)
         for conditions, rest in ranges
     ]
     if len(statements) == 1 or in_turn:
         return statements
-    return [_chain(statements, reading, keys, limit=limit, dialect=dialect)]
+    return [_chain(statements, analyzed, keys, limit=limit, dialect=dialect)]
 
 
 def check_position(position: Sequence[object], keys: SortColumns) -> None:
@@ -112,61 +111,42 @@ def check_position(position: Sequence[object], keys: SortColumns) -> None:
             )
 
 
-def layout(reading: Reading, keys: SortColumns) -> list[int]:
-    """Where in a row of `with_keys` the values of the keys stand."""
+def layout(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
+    """Return the indexes of the values of the keys in a row of `with_keys`."""
     places = []
-    end = reading.width
+    end = analyzed.width
     for key in keys:
-        place = reading.find(key.column)
+        place = analyzed.find(key.column)
         if place is None:
             place, end = end, end + 1
         places.append(place)
     return places
 
 
-def with_keys(reading: Reading, keys: SortColumns) -> Selection:
-    """The select with the keys that it does not hold behind its own columns."""
-    check_distinct(reading, keys)
-    hidden = _hidden(reading, keys)
-    return reading.statement.add_columns(
+def with_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
+    """Return the select with the keys that it does not select, after its own columns."""
+    check_distinct(analyzed, keys)
+    hidden = _hidden(analyzed, keys)
+    return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
 
 
-def check_distinct(reading: Reading, keys: SortColumns) -> None:
-    """Raise `InvalidOption` for a key that rows which are told apart by what they hold lack."""
-    hidden = _hidden(reading, keys) if reading.is_distinct else ()
+def check_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
+    """Raise `InvalidOption` if a DISTINCT select does not select a key."""
+    hidden = _hidden(analyzed, keys) if analyzed.is_distinct else ()
     if hidden:
         raise InvalidOption(
             "sort", str(hidden[0].column), "one of the columns that the DISTINCT select holds"
         )
 
 
-def _hidden(reading: Reading, keys: SortColumns) -> list[SortColumn]:
-    return [key for key in keys if reading.find(key.column) is None]
-
-
-def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
-    """The terms of ORDER BY, which name NULLs only where the database would put them elsewhere."""
-    terms: list[Expression] = []
-    for key in keys:
-        term = key.column.desc() if key.descending else key.column.asc()
-        if not key.is_native(dialect):
-            first = key.nulls_first(dialect)
-            if dialect in WITHOUT_NULLS_SYNTAX:
-                is_null = key.column.is_(None)
-                terms.append(is_null.desc() if first else is_null.asc())
-            else:
-                term = term.nulls_first() if first else term.nulls_last()
-        terms.append(term)
-    return terms
-
-
-WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
+def _hidden(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
+    return [key for key in keys if analyzed.find(key.column) is None]
 
 
 def _check_kinds(keys: SortColumns, dialect: str) -> None:
-    """MySQL sorts an ENUM by place and compares it as text; of a FLOAT it tells six digits."""
+    """MySQL sorts an ENUM by position but compares it as text, and rounds a FLOAT."""
     if dialect not in WITHOUT_NULLS_SYNTAX:
         return
     for key in keys:
@@ -185,7 +165,7 @@ def _check_kinds(keys: SortColumns, dialect: str) -> None:
 
 
 def _is_single(kind: Float[Any]) -> bool:
-    """REAL is double there, and so is FLOAT(25)."""
+    """In MySQL, REAL and FLOAT(25) are double precision."""
     return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
@@ -196,7 +176,7 @@ def _reversed(keys: SortColumns, dialect: str) -> SortColumns:
 # Ranges -------------------------------------------------------------------------------------------
 
 _Range: TypeAlias = tuple[list[Condition], SortColumns]
-"""What its rows have in common, and what is left to sort them by."""
+"""The conditions of its rows, and the remaining keys to sort them by."""
 
 
 def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) -> list[_Range]:
@@ -214,7 +194,7 @@ def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) 
 
 
 def _start(keys: SortColumns, dialect: str) -> list[_Range]:
-    """All rows. Where no plain index has the NULLs on the side asked for, they are a range."""
+    """All rows. If no plain index has the NULLs at the requested end, NULLs are their own range."""
     key = keys[0]
     if key.is_native(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
@@ -230,7 +210,7 @@ def _is_indexed(keys: SortColumns, dialect: str) -> bool:
 
 
 def _beyond(keys: SortColumns, value: object, dialect: str) -> list[tuple[Condition, SortColumns]]:
-    """What comes after a value of the first of these keys, in at most two ranges."""
+    """The rows after a value of the first of these keys, in at most two ranges."""
     key, rest = keys[0], keys[1:]
     settled = (_settled(key), *rest)
     if value is None:
@@ -249,17 +229,18 @@ def _within(
 ) -> tuple[list[Condition], SortColumns]:
     """The condition that the keys of prefix are at their values, and what to sort by under it.
 
-    By what is constant nothing has to be sorted. But PostgreSQL, told that it is constant, may walk
-    the primary key instead of the index over all keys, and discard what is not of the range, in the
-    belief that rows of it come evenly; where they do not, that is most of the table. So it is not
-    told where we know the index: `k >= v AND k <= v`, and k in the ORDER BY, in the index's words.
+    Constant keys need not be sorted by. But if PostgreSQL knows that a key is constant, it may scan
+    the primary key instead of the index on all keys and discard the rows outside of the range. It
+    assumes that rows of the range are spread evenly; if they are not, it reads most of the table.
+    So where an index is known, the condition is `k >= v AND k <= v`, and k stays in the ORDER BY,
+    written as in the index.
     """
     pairs = list(zip(prefix, values, strict=True))
     words = find_index(prefix, rest, dialect) if dialect == "postgresql" else None
     if words is not None:
         number = len(prefix) + 1
         return [_is_between(*pair, dialect) for pair in pairs], (*words[:number], *rest[1:])
-    # A key that IS NULL is no constant to PostgreSQL: not named, an index would not be in order.
+    # PostgreSQL does not treat a key that IS NULL as constant, so the ORDER BY has to name it.
     is_named = dialect == "postgresql"
     named = [_settled(key) for key, value in pairs if value is None and is_named]
     return [_is_at(*pair, dialect) for pair in pairs], (*named, *rest)
@@ -277,7 +258,7 @@ def _is_between(key: SortColumn, value: object, dialect: str) -> Condition:
 
 
 def _settled(key: SortColumn) -> SortColumn:
-    """The key where it is NULL in all rows or in none, so that NULLs need no place."""
+    """The key within a range where it is NULL in all rows or in none."""
     return replace(key, nullable=False)
 
 
@@ -298,47 +279,54 @@ def _row_value(keys: SortColumns, position: Sequence[object], dialect: str) -> C
 
 
 def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
-    """A value of the column's own type. An untyped one would be compared as something else."""
+    """A value of the column's type. PostgreSQL would compare an untyped one as another type."""
     if isinstance(value, BindParameter):
         bound: Expression = value
     else:
-        if dialect == "postgresql" and (edge := at_edge(key, value)) is not None:
-            return edge
+        if dialect == "postgresql" and (exact := finite_or_infinite(key, value)) is not None:
+            return exact
         bound = literal(value, key.column.type)
     if dialect == "postgresql" and isinstance(key.column.type, Float):
-        # A `real` widened to double precision equals no decimal fraction that it came from.
+        # A `real` converted to double precision differs from the decimal fraction it was read as.
         return cast(bound, key.column.type)
     return bound
 
 
-def _restrict(source: Selection, reading: Reading, conditions: list[Condition]) -> Selection:
+def _restrict(
+    source: Selection, analyzed: AnalyzedSelect, conditions: list[Condition]
+) -> Selection:
     if not conditions:
         return source
-    # SortColumns may be aggregates; those that are not, PostgreSQL tests before it groups.
-    add: Callable[[Condition], Selection] = source.having if reading.is_grouped else source.where
+    # Keys may be aggregates. PostgreSQL tests the others before it groups.
+    add: Callable[[Condition], Selection] = source.having if analyzed.is_grouped else source.where
     return add(and_(*conditions))
 
 
 def _chain(
-    statements: list[Selection], reading: Reading, keys: SortColumns, *, limit: Amount, dialect: str
+    statements: list[Selection],
+    analyzed: AnalyzedSelect,
+    keys: SortColumns,
+    *,
+    limit: Amount,
+    dialect: str,
 ) -> Selection:
-    """One statement in which a range is not looked into if those before it fill the page."""
+    """One statement in which a range is only read if those before it do not fill the page."""
     parts: list[CTE] = []
     for number, statement in enumerate(statements):
         counts = [select(func.count()).select_from(part).scalar_subquery() for part in parts]
         found: Expression = sum(counts, literal(0))
-        # PostgreSQL tests a condition without columns once. (A LIMIT that it does not know at first
-        # would do as well, but it plans badly for one.)
+        # PostgreSQL evaluates a condition without columns once. (A LIMIT from a sub-query has the
+        # same effect, but gets worse plans.)
         near = statement.where(found < limit) if counts else statement
         parts.append(near.cte(f"hasten_range_{number}"))
     rows = union_all(*(select(part) for part in parts)).subquery("hasten_ranges")
     columns = list(rows.c)
     names = [column.name for column in statements[0].selected_columns]
-    places = layout(reading, keys)
+    places = layout(analyzed, keys)
     moved = tuple(
         SortColumn(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(places, keys, strict=True)
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
     chained = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return around(chained, reading.statement)
+    return around(chained, analyzed.statement)

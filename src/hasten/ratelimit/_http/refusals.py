@@ -52,7 +52,7 @@ class Refusals:
         if request.reserves:
             await _settle(request, status)
         request.has_started = True
-        headers = [*headers, *_limit_headers(request, denied)]
+        headers = [*headers, _retry_after(denied), *request.headers()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if request.scope.get("method") == "HEAD":
             body = b""
@@ -114,7 +114,8 @@ async def _refuse_by(
             await _settle(request, message["status"])
             request.has_started = True
             kept = [line for line in message["headers"] if line[0].lower() not in _REPLACED]
-            message = {**message, "headers": kept + _limit_headers(request, denied)}
+            headers = [*kept, _retry_after(denied), *request.headers()]
+            message = {**message, "headers": headers}
         await send(message)
 
     scope = request.scope
@@ -129,9 +130,8 @@ async def _settle(request: LimitedRequest, status: int) -> None:
     await request.finish()
 
 
-def _limit_headers(request: LimitedRequest, denied: LimitResult) -> Headers:
-    seconds = retry_after(denied.effective.retry_us)
-    return [(b"retry-after", b"%d" % seconds), *request.headers()]
+def _retry_after(denied: LimitResult) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % retry_after(denied.effective.retry_us)
 
 
 async def _receive_nothing() -> Message:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
-from hasten._store import File, Store, to_store
+from hasten._store import Store, to_store
+from hasten._store_url import File
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore
 from hasten.ratelimit._stores.memory import MemoryStore

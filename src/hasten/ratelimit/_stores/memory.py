@@ -75,7 +75,7 @@ class MemoryStore:
         return sum(len(table.entries) for table in self._tables.values())
 
     def hit_one(self, check: Check) -> Outcome:
-        """Do what `hit` does for one check."""
+        """Do what `CounterStore.hit` does for one check."""
         with self._lock:
             bucket, key, rule, cost, counted_later, block_us, forced, _, _ = check
             now_us = self._clock_ns() // 1000
@@ -102,7 +102,7 @@ class MemoryStore:
                             entries[key] = packed + cost
                         return outcome
                 elif rule.kind == "gcra" and packed.__class__ is int and cost <= rule.burst:
-                    owed_us = max(packed - now_us, 0)
+                    owed_us = packed - now_us if packed > now_us else 0
                     outcome = algorithms.decide_gcra(rule, owed_us, cost)
                     if outcome.ok:
                         entries[key] = now_us + owed_us + cost * rule.interval_us
@@ -112,6 +112,7 @@ class MemoryStore:
             return outcome
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+        """Do what `CounterStore.hit` does."""
         answers = []
         for group in groups:
             outcomes = [self.hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
@@ -138,6 +139,7 @@ class MemoryStore:
             return outcomes
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
+        """Do what `CounterStore.settle` does."""
         with self._lock:
             now_us = self._now_us()
             for token, keep in settlements:
@@ -149,6 +151,7 @@ class MemoryStore:
                     table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
+        """Do what `CounterStore.peek` does."""
         with self._lock:
             now_us = self._now_us()
             outcomes = []
@@ -159,12 +162,14 @@ class MemoryStore:
             return outcomes
 
     def reset_now(self, bucket: str, key: bytes) -> None:
+        """Do what `CounterStore.reset` does."""
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
                 table.entries.pop(table.find(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
+        """Do what `CounterStore.block` does."""
         with self._lock:
             table, now_us = self._table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
@@ -181,18 +186,23 @@ class MemoryStore:
     # The same methods for callers that await ------------------------------------------------------
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+        """Do what `CounterStore.hit` does."""
         return self.hit_now(groups)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Do what `CounterStore.settle` does."""
         self.settle_now(settlements)
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        """Do what `CounterStore.peek` does."""
         return self.peek_now(checks)
 
     async def reset(self, bucket: str, key: bytes) -> None:
+        """Do what `CounterStore.reset` does."""
         self.reset_now(bucket, key)
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
+        """Do what `CounterStore.block` does."""
         self.block_now(bucket, key, for_us)
 
     async def aclose(self) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration
 from hasten._sqlite import Database
-from hasten._store import DEFAULT_TIMEOUT
+from hasten._store_url import DEFAULT_TIMEOUT
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
 from hasten.ratelimit._counter_store import Check, Outcome, is_denied

@@ -24,8 +24,7 @@ from hasten._logs import get_logger
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener
 from hasten._redis.server import Server
-from hasten._redis_address import Address
-from hasten._store import DEFAULT_TIMEOUT
+from hasten._store_url import DEFAULT_TIMEOUT, Address
 from hasten.errors import (
     HastenError,
     StoreError,

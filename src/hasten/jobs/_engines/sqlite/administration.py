@@ -138,7 +138,7 @@ def find_purgeable(
 ) -> tuple[list[tuple[int, str]], tuple[int, int] | None]:
     """Find the next portion of jobs to purge. after is the place (rank, seq) of the last one seen.
 
-    Returns seq and id of at most limit jobs, and the place to go on from, None at the end.
+    Returns seq and id of at most limit jobs, and the place to continue from, None at the end.
     """
     rank, seq = after
     rows = read_json(

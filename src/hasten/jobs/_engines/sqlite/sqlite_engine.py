@@ -17,7 +17,7 @@ from sqlite3 import Connection
 from typing import Final, TypeVar
 
 from hasten._sqlite import GROUP_WEIGHT, Database
-from hasten._store import DEFAULT_TIMEOUT, File
+from hasten._store_url import DEFAULT_TIMEOUT, File
 from hasten.jobs._engine import check_cursor
 from hasten.jobs._engines.sqlite import (
     adding,

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._redis_address import Address, Kind
+from hasten._store_url import Address, Kind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
 from hasten.ratelimit._stores.operations import Hit, Operation, Peek
@@ -70,6 +70,7 @@ class RedisStore(RemoteStore):
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+        """Do what `CounterStore.hit` does."""
         if not self._is_cluster:
             return await super().hit(groups)
         # One client after the other: the first denial ends the hit.
@@ -83,6 +84,7 @@ class RedisStore(RemoteStore):
         return result
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
+        """Do what `CounterStore.peek` does."""
         if not self._is_cluster:
             return await super().peek(checks)
         futures = [self._put(Peek([check])) for check in checks]

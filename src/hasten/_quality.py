@@ -1,0 +1,34 @@
+"""Quality values of a header such as Accept or Accept-Encoding: RFC 9110, section 12.4.2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+_QVALUE: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
+
+
+def parse_weights(header: str, name_of: Callable[[str], str] = str.lower) -> dict[str, int]:
+    """Return the weight of each member in thousandths, by its name without parameters.
+
+    name_of maps a name to the one that stands in the result. A malformed weight is 0. A member that
+    is listed twice has the lower weight, so that a refusal always counts.
+    """
+    weights: dict[str, int] = {}
+    for member in header.split(","):
+        name, *parameters = member.split(";")
+        key = name_of(name.strip(" \t"))
+        if key:
+            weight = _weight_of(parameters)
+            weights[key] = min(weight, weights.get(key, weight))
+    return weights
+
+
+def _weight_of(parameters: Sequence[str]) -> int:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip(" \t").lower() == "q":
+            value = value.strip(" \t")  # a space is not allowed here, but the intent is clear
+            return round(float(value) * 1000) if _QVALUE.fullmatch(value) else 0
+    return 1000

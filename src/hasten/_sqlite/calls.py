@@ -1,0 +1,97 @@
+"""What callers put into the inbox of a database, and how results are delivered to them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Work: TypeAlias = Callable[[sqlite3.Connection], T]
+
+Deliver: TypeAlias = Callable[[T | None, Exception | None], None]
+"""Called with a result, or with None and an error."""
+
+
+class Call(Generic[T]):
+    """Work to run in a transaction. deliver is called in the loop, if there is one."""
+
+    __slots__ = ("deliver", "durable", "loop", "topic", "weight", "work", "write")
+
+    def __init__(
+        self,
+        work: Work[T],
+        write: bool,
+        durable: bool,
+        weight: int,
+        topic: str | None,
+        loop: asyncio.AbstractEventLoop | None,
+        deliver: Deliver[T],
+    ) -> None:
+        self.work = work
+        self.write = write
+        self.durable = durable
+        self.weight = weight
+        self.topic = topic
+        self.loop = loop
+        self.deliver = deliver
+
+
+class Watch(Generic[T]):
+    """A condition that a caller waits for. is_done returns whether the caller has given up."""
+
+    __slots__ = ("deliver", "is_done", "loop", "probe", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        probe: Work[T | None],
+        loop: asyncio.AbstractEventLoop,
+        deliver: Deliver[T],
+        is_done: Callable[[], bool],
+    ) -> None:
+        self.topic = topic
+        self.probe = probe
+        self.loop = loop
+        self.deliver = deliver
+        self.is_done = is_done
+
+
+Delivery: TypeAlias = tuple[Call[Any] | Watch[Any], Any, Exception | None]
+"""A call or a watch, with its result or its error."""
+
+
+def deliver_all(deliveries: Sequence[Delivery]) -> None:
+    """Deliver results and errors. Each event loop is woken once, however many are for it."""
+    for_loops: dict[asyncio.AbstractEventLoop, list[tuple[Deliver[Any], Any, Any]]] = {}
+    for item, result, error in deliveries:
+        if item.loop is None:
+            item.deliver(result, error)
+        else:
+            for_loops.setdefault(item.loop, []).append((item.deliver, result, error))
+    for loop, calls in for_loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed, so no caller waits
+            loop.call_soon_threadsafe(_deliver_in_loop, calls)
+
+
+def _deliver_in_loop(calls: Sequence[tuple[Deliver[Any], Any, Exception | None]]) -> None:
+    for deliver, result, error in calls:
+        deliver(result, error)
+
+
+def set_future(
+    future: asyncio.Future[T] | concurrent.futures.Future[T],
+    result: Any,
+    error: Exception | None,
+) -> None:
+    """Set the result or the error of a future, unless the waiting task was cancelled."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

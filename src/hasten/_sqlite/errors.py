@@ -1,0 +1,50 @@
+"""Translate errors of SQLite to hasten's errors."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from hasten.errors import (
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreRejected,
+    StoreUnavailable,
+)
+
+
+def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreError:
+    """Return the error for one of SQLite: about the file, else about the data."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # None: raised by the module
+    match code and code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return StoreBusy(
+                name, f"locked by another process for {busy_seconds:g} s; nothing was written"
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return StoreReadOnly(
+                name, f"not writable ({error}): make the file and its folder writable"
+            )
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(name, f"no space left ({error}): free space on its disk")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreCorrupt(
+                name, f"damaged, or not a SQLite database ({error}): restore it or move it away"
+            )
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
+            return StoreUnavailable(name, f"cannot open, read or write the file ({error})")
+    if re.match("no such (table|column)", str(error)):
+        return StoreCorrupt(name, f"tables of hasten are missing ({error}): use another file")
+    return StoreRejected(name, str(error))
+
+
+def rejected_value(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
+    """Return the error for a value that SQLite cannot store."""
+    if isinstance(error, OverflowError):
+        cause = "a number has more than 64 bits"
+    else:
+        cause = f"a text is not valid Unicode: it has a lone surrogate at {error.start}"
+    return StoreRejected(name, f"a value cannot be stored: {cause}")

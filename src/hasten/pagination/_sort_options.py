@@ -1,0 +1,97 @@
+"""The orders that the options of a paginator allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from hasten.errors import InvalidOption, InvalidParameter
+from hasten.fields._allowed import AllowedFields, is_shown
+from hasten.pagination._cursor import hidden_in_cursor
+from hasten.pagination._order import Order, SortKey, parse_sort
+
+
+class SortOptions:
+    """Which fields a client may sort by, the default order, and the unique fields of items."""
+
+    def __init__(
+        self,
+        allowed: AllowedFields,
+        sort: Iterable[str | SortKey],
+        default_sort: str | None,
+        unique: Sequence[str],
+        *,
+        is_nullable: Callable[[str], bool],
+    ) -> None:
+        """is_nullable returns whether an attribute may be NULL. Raises `InvalidOption`."""
+        self._allowed = allowed
+        self._is_nullable = is_nullable
+        self.attributes: Final = _sortable(allowed)
+        """The attributes of the fields that can be sorted by, by public name."""
+        self.explicit_nulls: Final[set[str]] = set()
+        """The names whose `SortKey` declares where NULLs are sorted."""
+        self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sorts(sort))
+        self.default: Final = self._to_order(default_sort)
+        self.unique: Final = self._to_unique(unique)
+
+    def total_order(self, order: Order) -> Order:
+        """Return an order with the unique fields, in the direction of its last key."""
+        descending = bool(order) and order[-1].descending
+        named = {key.name for key in order}
+        rest = [SortKey(name, descending) for name in self.unique if name not in named]
+        return (*order, *rest)
+
+    def check_shown(self) -> None:
+        """Raise `InvalidOption` if a cursor would contain a value that rows may not show."""
+        for name in [*self.sorts, *(key.name for key in self.default), *self.unique]:
+            if not is_shown(name, self._allowed):
+                raise hidden_in_cursor(name)
+
+    def attributes_in_cursor(self) -> list[str]:
+        """Return the attributes whose values cursors hold."""
+        return [self.attributes[key.name] for key in (*self.sorts.values(), *self.default)]
+
+    def _to_sorts(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
+        if isinstance(sort, str):
+            raise InvalidOption("sort", sort, f"several names: ({sort!r},)")
+        for each in sort:
+            if isinstance(each, str):
+                yield each, self._to_key(each, "sort")
+                continue
+            if each.descending:
+                raise InvalidOption(
+                    "sort", each, "a SortKey without descending=: the client chooses the direction"
+                )
+            key = self._to_key(each.name, "sort")
+            self.explicit_nulls.add(key.name)
+            yield key.name, replace(key, nulls=each.nulls)
+
+    def _to_key(self, name: str, option: str) -> SortKey:
+        if name not in self.attributes:
+            raise InvalidOption(
+                option, name, f"plain fields of the schema: {', '.join(self.attributes)}"
+            )
+        return SortKey(name, nullable=self._is_nullable(self.attributes[name]))
+
+    def _to_order(self, default_sort: str | None) -> Order:
+        if default_sort is None:
+            return ()
+        known = {name: self._to_key(name, "default_sort") for name in self.attributes}
+        try:
+            return parse_sort(default_sort, {**known, **self.sorts}, parameter="default_sort")
+        except InvalidParameter as error:
+            raise InvalidOption("default_sort", default_sort, str(error)) from None
+
+    def _to_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(unique, str):
+            raise InvalidOption("unique", unique, f"several names: ({unique!r},)")
+        return tuple(self._to_key(name, "unique").name for name in unique)
+
+
+def _sortable(allowed: AllowedFields) -> dict[str, str]:
+    return {
+        field.name: field.attribute
+        for field in allowed.fields.values()
+        if field.relation is None and not field.is_computed
+    }

@@ -1,0 +1,165 @@
+"""Fetch one slice of a select, in as few statements as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hasten._sqlalchemy.analysis import AnalyzedSelect
+from hasten._sqlalchemy.execution import Execute, Rows
+from hasten.pagination._counts import Capped, Count, Uncached
+from hasten.pagination._slices import KeysetSlice, OffsetSlice
+from hasten.pagination._sql import counting, offset_select
+from hasten.pagination._sql.page_statements import (
+    PageStatements,
+    at_offset,
+    at_offset_with_count,
+    count_rows,
+    estimate,
+    keyset_parameters,
+    offset_parameters,
+)
+
+
+async def fetch_keyset_slice(
+    statements: PageStatements,
+    execute: Execute,
+    position: Sequence[object] | None,
+    *,
+    limit: int,
+    dialect: str,
+    backwards: bool = False,
+) -> KeysetSlice:
+    """Fetch up to limit rows after a position, or before it if backwards."""
+    rows: list[Any] = []
+    for statement in statements.after(dialect, position, backwards=backwards):
+        missing = limit + 1 - len(rows)
+        found = await execute(statement, keyset_parameters(position, limit=missing))
+        rows += _unique(statements.analyzed, found).all()
+        if len(rows) > limit:
+            break
+    has_more = len(rows) > limit
+    del rows[limit:]
+    if backwards:
+        rows.reverse()
+    places = statements.places
+    ends = [tuple([row[place] for place in places]) for row in (rows[:1] + rows[-1:])]
+    first, last = ends or (None, None)
+    return KeysetSlice(_selected(statements.analyzed, rows), has_more, first, last)
+
+
+async def fetch_offset_slice(
+    statements: PageStatements,
+    execute: Execute,
+    *,
+    limit: int,
+    offset: int,
+    dialect: str,
+    count: Uncached = "exact",
+) -> OffsetSlice:
+    """Fetch up to limit rows at an offset, and the total.
+
+    Near the start, rows and total are one statement. Further on they are two: a known total avoids
+    more work than the second round trip takes.
+    """
+    defer = offset >= offset_select.DEFER_FROM
+    if count == "none":
+        rows = await _page(statements, execute, limit, offset, dialect, defer)
+        return OffsetSlice(rows[:limit], len(rows) > limit)
+    if count != "estimated" and not defer:
+        return await _page_and_count(statements, execute, limit, offset, dialect, _cap_of(count))
+    total = await fetch_count(statements, execute, dialect=dialect, count=count)
+    if total.relation == "eq":
+        assert total.total is not None
+        if offset >= total.total:
+            return OffsetSlice([], has_more=False, count=total)
+        tail = offset_select.from_end(limit=limit, offset=offset, total=total.total)
+        if tail is not None:
+            rows = await _tail(statements, execute, *tail, dialect)
+            return OffsetSlice(rows, offset + limit < total.total, total)
+    rows = await _page(statements, execute, limit, offset, dialect, defer)
+    return OffsetSlice(rows[:limit], len(rows) > limit, total)
+
+
+async def fetch_count(
+    statements: PageStatements, execute: Execute, *, dialect: str, count: Uncached = "exact"
+) -> Count:
+    """Count the rows, or get the planner's estimate. Without an estimate they are counted."""
+    if count == "estimated" and dialect == "postgresql":
+        estimated = counting.read_estimate((await execute(statements.built(estimate), {})).scalar())
+        if estimated is not None:
+            return estimated
+    cap = _cap_of(count)
+    found = await execute(statements.built(count_rows, dialect, cap), {})
+    return counting.to_count(int(found.scalar_one()), cap)
+
+
+def _cap_of(count: Uncached) -> int | None:
+    return count.limit if isinstance(count, Capped) else None
+
+
+async def _page(
+    statements: PageStatements,
+    execute: Execute,
+    limit: int,
+    offset: int,
+    dialect: str,
+    defer: bool,
+) -> list[Any]:
+    """One row more than limit, which shows whether there are more."""
+    statement = statements.built(at_offset, dialect, defer)
+    found = await execute(statement, offset_parameters(limit=limit + 1, offset=offset))
+    return _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))
+
+
+async def _tail(
+    statements: PageStatements, execute: Execute, limit: int, offset: int, dialect: str
+) -> list[Any]:
+    """The rows at an offset from the end, in the requested order."""
+    defer = offset >= offset_select.DEFER_FROM
+    statement = statements.built(at_offset, dialect, defer, True)
+    found = await execute(statement, offset_parameters(limit=limit, offset=offset))
+    return _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))[::-1]
+
+
+async def _page_and_count(
+    statements: PageStatements,
+    execute: Execute,
+    limit: int,
+    offset: int,
+    dialect: str,
+    cap: int | None,
+) -> OffsetSlice:
+    statement = statements.built(at_offset_with_count, dialect, cap)
+    parameters = offset_parameters(limit=limit + 1, offset=offset, cap=cap)
+    rows = list(_unique(statements.analyzed, await execute(statement, parameters)).all())
+    if not rows and offset:
+        # Past the end: no row came that could hold the total.
+        found = await execute(statements.built(count_rows, dialect, cap), {})
+        number = int(found.scalar_one())
+    else:
+        number = int(rows[0][-1]) if rows else 0
+    is_lateral = dialect == "postgresql" and not statements.analyzed.holds_entities
+    if is_lateral and rows[0][-2] is None:
+        rows = []
+    has_more = len(rows) > limit
+    shown = _selected(statements.analyzed, rows[:limit])
+    return OffsetSlice(shown, has_more, counting.to_count(number, cap))
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+
+def _unique(analyzed: AnalyzedSelect, found: Rows) -> Rows:
+    """A collection that is loaded by a join repeats its owner within the page."""
+    return found.unique() if analyzed.holds_entities else found
+
+
+def _selected(analyzed: AnalyzedSelect, rows: list[Any]) -> list[Any]:
+    """The rows without keys and totals. A single element comes without a row around it."""
+    width = analyzed.width
+    if width == 1:
+        return [row[0] for row in rows]
+    if not rows or len(rows[0]) == width:
+        return rows
+    return [row[:width] for row in rows]

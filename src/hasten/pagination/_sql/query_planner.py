@@ -1,0 +1,138 @@
+"""Plans selects of one mapped class, and keeps the plans."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Select
+from sqlalchemy.orm import Mapper
+
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.execution import Database
+from hasten._sqlalchemy.selects import Selection, clause_of, entity_of, filter_options
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
+from hasten._sqlalchemy.templates import Templates
+from hasten.errors import InvalidOption
+from hasten.fields._allowed import FieldSet
+from hasten.fields._sql.shapes import Shapes, is_hybrid, state_of
+from hasten.pagination._order import Order
+from hasten.pagination._sql.advice import Advisor
+from hasten.pagination._sql.page_query import PageQuery
+from hasten.pagination._sql.query_plan import QueryPlan
+
+MAX_ADVISED: Final = 100
+"""How many different queries are checked for advice."""
+
+
+class QueryPlanner:
+    """Plans selects of one mapped class."""
+
+    def __init__(
+        self,
+        mapper: Mapper[Any],
+        shapes: Shapes,
+        attributes: Mapping[str, str],
+        *,
+        explicit_nulls: Collection[str] = (),
+        advise: bool = False,
+    ) -> None:
+        """attributes are those that can be sorted by, by public name.
+
+        explicit_nulls are the names whose `SortKey` declares where NULLs are sorted. advise warns
+        about each of the first `MAX_ADVISED` plans that are kept.
+        """
+        self.advise = advise
+        self._mapper = mapper
+        self._shapes = shapes
+        self._attributes = attributes
+        self._explicit_nulls = explicit_nulls
+        self._hybrids = {
+            name: attribute
+            for name, attribute in attributes.items()
+            if is_hybrid(mapper, attribute)
+        }
+        # No advice on plans that are not kept: it would be repeated for each request.
+        self._plans: Templates[QueryPlan] = Templates(self._plan, on_kept=self._add_advisor)
+        self._advised = 0
+
+    def query(
+        self, database: Database, statement: Selection, chosen: FieldSet, order: Order
+    ) -> PageQuery:
+        """Return the query for pages of a select. Raises `InvalidOption` if it cannot be paged."""
+        given: object = statement
+        if not isinstance(given, Select):
+            entity_of(statement, self._mapper)  # raises the error that names what is expected
+        options = statement._with_options
+        is_filtered = bool(options and filter_options(options))
+        state = self._state_of_hybrids(chosen, order)
+        plan, bindings = self._plans.of(statement, chosen, order, is_filtered, state)
+        return PageQuery(plan, bindings, database)
+
+    @property
+    def count(self) -> int:
+        """How many plans are kept."""
+        return self._plans.count
+
+    def _state_of_hybrids(self, chosen: FieldSet, order: Order) -> Hashable:
+        """The SQL of hybrids may depend on the request, so it is a part of what plans depend on."""
+        shown = self._shapes.state_of_hybrids(chosen)
+        if not self._hybrids:
+            return shown
+        names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
+        return (shown, *[state_of(getattr(self._mapper.class_, name)) for name in names])
+
+    def _plan(
+        self,
+        statement: Selection,
+        chosen: FieldSet,
+        order: Order,
+        is_filtered: bool,
+        _: Hashable,
+    ) -> QueryPlan:
+        entity = entity_of(statement, self._mapper)
+        columns = {
+            name: clause_of(getattr(entity, attribute))
+            for name, attribute in self._attributes.items()
+        }
+        whole = analyze(statement)
+        keys = resolve_order(whole, order, columns)
+        shape = self._shapes.of(whole.statement, chosen, without_joins=True)
+        narrow = shape.statement(whole.statement)
+        analyzed = replace(
+            whole,
+            statement=narrow,
+            width=len(narrow.column_descriptions),
+            holds_entities=False,
+            table=None if is_filtered else whole.table,
+        )
+        return QueryPlan(analyzed, keys, shape, columns, order)
+
+    def _add_advisor(self, plan: QueryPlan) -> None:
+        if not self.advise:
+            return
+        # Clients choose orders, and Python keeps the text of each warning forever.
+        self._advised += 1
+        if self._advised <= MAX_ADVISED:
+            plan.advisor = Advisor(
+                self._mapper, plan.analyzed, plan.keys, plan.order, self._explicit_nulls
+            )
+
+
+def resolve_order(
+    analyzed: AnalyzedSelect, order: Order, columns: Mapping[str, Any]
+) -> SortColumns:
+    """Return the columns to sort by, made total: no two rows have equal values in all of them.
+
+    columns holds the column or expression of each name. Without an order, the ORDER BY of the
+    select counts.
+    """
+    keys = []
+    for key in order:
+        if key.name not in columns:
+            raise InvalidOption("sort", key.name, "one of " + ", ".join(map(repr, columns)))
+        column = clause_of(columns[key.name])
+        nullable = key.nullable or analyzed.may_be_null(column)
+        keys.append(SortColumn(column, key.descending, nullable, key.nulls))
+    return analyzed.total_order(tuple(keys))
