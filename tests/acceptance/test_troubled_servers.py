@@ -287,7 +287,7 @@ class TestRefusing:
         await job.result(timeout=30)
         with server.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
-            with pytest.raises(StoreReadOnly, match="read-only replica: name its master"):
+            with pytest.raises(StoreReadOnly, match="read-only replica: use the URL of its master"):
                 await site.add(app.step)
             await until_it_reports(site, worker, "read-only replica")
             client.execute_command("REPLICAOF", "NO", "ONE")
@@ -315,7 +315,7 @@ class TestRefusing:
         with server.client() as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
         worker = await site.start_worker()
-        await site.until(lambda: "its maxmemory-policy is allkeys-lru" in worker.log)
+        await site.until(lambda: "maxmemory-policy is allkeys-lru" in worker.log)
         await prove_it_works(site, worker)
 
     async def test_a_password_that_is_wrong(self, site: Site, server: RedisServer) -> None:

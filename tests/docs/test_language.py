@@ -74,13 +74,11 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 PENDING: Final = {
     "docs/howto/fields.md",
     "docs/howto/pages.md",
-    "docs/howto/testing.md",
     "src/hasten/_sqlite.py",
     "src/hasten/errors.py",
     "src/hasten/fields",
     "src/hasten/pagination",
     "src/hasten/ratelimit",
-    "src/hasten/testing.py",
 }
 
 
