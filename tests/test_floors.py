@@ -134,7 +134,7 @@ DOORS: Final = {
     "sqlite3": (
         "hasten._sqlite.*",
         "hasten.jobs._engines.sqlite.*",
-        "hasten.ratelimit._stores.sqlite",
+        "hasten.ratelimit._stores.sqlite.*",
     ),
     "msgspec": (
         "hasten.jobs.*",

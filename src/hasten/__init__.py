@@ -1,8 +1,8 @@
 """Make a Python backend fast: background jobs, compression, pages and fields, rate limits.
 
-Each capability is a package of its own and is imported from there (``from hasten.jobs import
-Queue``). This module has what they share, and imports none of them, so nobody pays for what they do
-not use. What a package exports in ``__all__`` is public; everything else may change.
+Each capability is a package of its own: ``from hasten.jobs import Queue``. This module exports what
+they share, and imports none of them, so that unused capabilities cost nothing. The names in the
+``__all__`` of a package are public; everything else may change.
 """
 
 TYPE_CHECKING = False
@@ -27,8 +27,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # Nothing is imported before it is needed: `python -m hasten` comes by here while a `json.py` of
-    # the working directory would still be taken for the standard library's.
+    # Nothing is imported before it is needed: when `python -m hasten` imports this module, a
+    # `json.py` in the working directory would still hide the standard library's.
     if name not in _MODULES:
         raise AttributeError(f"module 'hasten' has no attribute {name!r}")
     found: object = getattr(__import__(_MODULES[name], fromlist=[name]), name)

@@ -1,4 +1,4 @@
-"""The shapes that an ASGI application is made of (ASGI 3, HTTP connection scope 2.4)."""
+"""The types of an ASGI application (ASGI 3, HTTP connection scope 2.4)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Headers = list[tuple[bytes, bytes]]
-"""In the order in which they are sent. Names are in lower case, unless a framework forgot to."""
+"""In the order in which they are sent. Names should be in lower case, but are not always."""
 
 
 def header_values(headers: Headers, name: bytes) -> bytes | None:
-    """All the lines of one header as one list, None if there is none. RFC 9110, section 5.3.
+    """Return the values of all lines of a header, joined, or None. RFC 9110, section 5.3.
 
     name is in lower case.
     """

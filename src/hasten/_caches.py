@@ -1,4 +1,4 @@
-"""Caches of what texts from outside mean, bounded in bytes."""
+"""Caches of parsed texts from clients, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 LONGEST: Final = 1024
-"""Longer texts are not remembered: with 1,024 entries a cache holds some megabytes at most."""
+"""Longer texts are not cached, so a cache of 1,024 entries has at most some megabytes."""
 
 
 def remembered(entries: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
-    """Remember what a function returns for the last so many short texts. Errors are not."""
+    """Cache the results of a function for the most recent short texts. Errors are not cached."""
 
     def decorate(function: Callable[[str], T]) -> Callable[[str], T]:
         remember = functools.lru_cache(entries)(function)

@@ -1,8 +1,8 @@
-"""Where the time comes from.
+"""The clock protocol, and the system clock.
 
-Shells ask a `Clock`; everything below them is handed the time as an argument. Times are whole
-milliseconds since the epoch. `hasten.testing.ManualClock` is the clock that tests move by hand; the
-same object works for queues, limits, load shedding and stores.
+Components read a `Clock`; engines and pure functions get the time as an argument. Times are whole
+milliseconds since the epoch. Tests use `hasten.testing.ManualClock`: one object for queues, limits,
+load shedding and stores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hasten.errors import InvalidOption
 
 @runtime_checkable
 class Clock(Protocol):
-    """Where the time comes from: `hasten.testing.ManualClock` in tests, else the system's clock."""
+    """A source of the time: the system clock, or `hasten.testing.ManualClock` in tests."""
 
     def now_ms(self) -> int:
         """Return the time in whole milliseconds since the epoch."""
@@ -27,14 +27,15 @@ class Clock(Protocol):
         """Return once `now_ms()` has reached due_ms; at once if it has."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after this much time has passed, however the wall clock is set meanwhile."""
+        """Return after this much time, even if the wall clock is changed meanwhile."""
 
 
 @runtime_checkable
 class FineClock(Clock, Protocol):
-    """A clock that knows the time more exactly than by the millisecond, for limits."""
+    """A clock with a resolution below a millisecond, for limits."""
 
-    def now_ns(self) -> int: ...
+    def now_ns(self) -> int:
+        """Return the time in nanoseconds since the epoch."""
 
 
 class SystemClock:
@@ -42,7 +43,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     async def sleep_until(self, due_ms: int) -> None:
-        # In slices, so that a wall clock that is set forward is noticed.
+        # In slices, to notice if the wall clock is set forward.
         while (left_ms := due_ms - self.now_ms()) > 0:
             await asyncio.sleep(min(left_ms, 60_000) / 1000)
 
@@ -54,7 +55,7 @@ SYSTEM_CLOCK: Final = SystemClock()
 
 
 def check_clock(clock: object) -> Clock:
-    """Return the clock if it is one. Raises `InvalidOption`."""
+    """Return a valid clock. Raises `InvalidOption`."""
     expected = (
         "an object with now_ms(), the whole milliseconds since the epoch, sleep_until() and "
         "sleep(), such as hasten.testing.ManualClock()"
@@ -68,7 +69,7 @@ def check_clock(clock: object) -> Clock:
 
 
 def now_ns_of(clock: Clock | None) -> Callable[[], int]:
-    """Tells the time of a clock in nanoseconds; without one that of a timer never set back."""
+    """Return the function that reads a clock in nanoseconds; without one, the monotonic timer."""
     if clock is None:
         return time.monotonic_ns
     if isinstance(clock, FineClock):

@@ -1,8 +1,8 @@
-"""Calls of one tick of the event loop leave as one.
+"""Combine the calls of one tick of the event loop into one.
 
-Two hundred requests that enqueue at the same moment are one transaction, not two hundred; each
-waits for that one answer. Nobody waits for a timer: what has gathered leaves at the end of the
-tick. Where that is more than the store should do in one step, it leaves in portions.
+Two hundred requests that enqueue at the same moment become one transaction, and each gets its own
+result. There is no timer: the gathered calls are sent at the end of the tick. If they are more than
+the store should process in one step, they are sent in portions.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from typing import Any, Generic, TypeVar
 from hasten.errors import StoreError, StoreRejected
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Coalescer(Generic[Item, Answer]):
-    """Gathers items for `send`, which returns as many answers in the same order.
+class Coalescer(Generic[Item, Result]):
+    """Gathers items for `send`, which returns one result per item, in the same order.
 
-    unheard is given the answers whose callers were cancelled meanwhile. Belongs to one event loop.
+    on_unclaimed is called with the results whose callers were cancelled meanwhile. Belongs to one
+    event loop.
 
-    Items whose weights (1, unless weigh is given) exceed at_most together are sent in portions, in
-    their order. Usually no portion waits for the answer to another: so the store works on the first
-    while the next is written. With in_turn each one waits, and what is put in meanwhile comes
-    behind the last one; if the store fails, all further portions fail with the same error.
+    If the total weight of the items (1 each, unless weigh is given) exceeds at_most, they are sent
+    in portions, in their order. By default a portion does not wait for the previous one: the store
+    processes the first while the next is written. With in_turn each portion waits, items that are
+    put meanwhile follow the last portion, and after an error of the store all further portions fail
+    with the same error.
     """
 
     def __init__(
         self,
-        send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
-        unheard: Callable[[Answer], None] | None = None,
+        on_unclaimed: Callable[[Result], None] | None = None,
         at_most: int | None = None,
         weigh: Callable[[Item], int] | None = None,
         in_turn: bool = False,
@@ -42,15 +44,15 @@ class Coalescer(Generic[Item, Answer]):
         self._at_most = at_most
         self._weigh = weigh
         self._in_turn = in_turn
-        self._unheard = unheard
+        self._on_unclaimed = on_unclaimed
         self._loop = asyncio.get_running_loop()
         self._items: list[Item] = []
-        self._futures: list[asyncio.Future[Answer]] = []
+        self._futures: list[asyncio.Future[Result]] = []
         self._sending: set[asyncio.Task[Any]] = set()
-        self._ahead: asyncio.Task[None] | None = None  # what has gathered waits for its end
+        self._ahead: asyncio.Task[None] | None = None  # gathered items wait for its end
 
-    def put(self, item: Item) -> asyncio.Future[Answer]:
-        future: asyncio.Future[Answer] = self._loop.create_future()
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        future: asyncio.Future[Result] = self._loop.create_future()
         if not self._items:
             self._loop.call_soon(self._flush)
         self._items.append(item)
@@ -72,12 +74,12 @@ class Coalescer(Generic[Item, Answer]):
             self._sending.add(task)
             task.add_done_callback(partial(self._sent, futures[part]))
 
-    def _sent(self, futures: list[asyncio.Future[Answer]], task: asyncio.Task[Any]) -> None:
+    def _sent(self, futures: list[asyncio.Future[Result]], task: asyncio.Task[Any]) -> None:
         self._sending.discard(task)
         was_ahead = task is self._ahead
         if was_ahead:
             self._ahead = None
-        if task.cancelled():  # by somebody who cancels all tasks: no caller may wait in vain
+        if task.cancelled():  # e.g. with all tasks of the loop: callers must not wait forever
             if was_ahead:
                 futures = futures + self._futures
                 self._items, self._futures = [], []
@@ -89,42 +91,42 @@ class Coalescer(Generic[Item, Answer]):
     async def _deliver_in_turn(
         self,
         items: list[Item],
-        futures: list[asyncio.Future[Answer]],
+        futures: list[asyncio.Future[Result]],
         parts: Sequence[slice],
     ) -> None:
         for part in parts:
             failure = await self._deliver(items[part], futures[part])
-            if failure is not None:  # each of the others would wait as long for the same
+            if failure is not None:  # the others would wait as long for the same error
                 for future in futures[part.stop :]:
                     _fail(future, failure)
                 return
 
     async def _deliver(
-        self, items: list[Item], futures: list[asyncio.Future[Answer]]
+        self, items: list[Item], futures: list[asyncio.Future[Result]]
     ) -> StoreError | None:
-        """Returns the error, if it is one of the store and not of the items."""
+        """Return the error if it concerns the store and not single items, else None."""
         try:
-            answers = await self._send(items)
-        except Exception as error:  # noqa: BLE001  # whatever it is, its caller is told
+            results = await self._send(items)
+        except Exception as error:  # noqa: BLE001  # delivered to the callers
             concerns_all = not isinstance(error, StoreRejected)
             failure = error if concerns_all and isinstance(error, StoreError) else None
             if failure is not None or len(items) == 1:
                 for future in futures:
                     _fail(future, error)
                 return failure
-            # One of them is at fault: it must not take the others with it.
+            # One item may have caused the error: the others must not fail with it.
             for item, future in zip(items, futures, strict=True):
                 await self._deliver([item], [future])
             return None
-        for future, answer in zip(futures, answers, strict=True):
+        for future, result in zip(futures, results, strict=True):
             if not future.done():
-                future.set_result(answer)
-            elif self._unheard is not None:  # its caller was cancelled
-                self._unheard(answer)
+                future.set_result(result)
+            elif self._on_unclaimed is not None:  # its caller was cancelled
+                self._on_unclaimed(result)
         return None
 
 
-def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+def _fail(future: asyncio.Future[Result], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
 
@@ -132,7 +134,7 @@ def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
 def portions(
     items: Sequence[Item], at_most: int | None, weigh: Callable[[Item], int] | None = None
 ) -> list[slice]:
-    """The places of items in portions that weigh at_most; a heavier item is one by itself."""
+    """Return slices of items that weigh at most at_most; a heavier item is a slice by itself."""
     if at_most is None or len(items) <= 1:
         return [slice(0, len(items))]
     if weigh is None:

@@ -34,5 +34,5 @@ class Decision(NamedTuple):
 
     @property
     def used(self) -> int:
-        """How much is used up."""
+        """How much of the limit is used."""
         return max(0, self.limit - self.remaining)

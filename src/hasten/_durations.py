@@ -1,4 +1,4 @@
-"""Public durations are seconds, timedeltas or texts; inside they are whole ms or µs."""
+"""Durations: seconds, timedeltas or texts in public options, whole ms or µs inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ The units are ms, s, m (minutes), h, d and w.
 """
 
 MAX_SECONDS: Final = 100 * 366 * 24 * 3600
-"""A hundred years: a longer one is a mistake (milliseconds given for seconds, mostly)."""
+"""A hundred years. A longer one is a mistake, usually milliseconds instead of seconds."""
 
 MAX_MS: Final = MAX_SECONDS * 1000
 
@@ -35,7 +35,7 @@ def to_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
 
 def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
     """Convert a duration to whole microseconds, rounded. Raises `InvalidOption`."""
-    if isinstance(value, timedelta):  # whole microseconds by nature: kept without a float between
+    if isinstance(value, timedelta):  # whole microseconds: exact without a float
         whole = value // timedelta(microseconds=1)
         if at_least_us <= whole <= MAX_SECONDS * 1_000_000:
             return whole

@@ -1,7 +1,7 @@
-"""Texts that cannot control a terminal.
+"""Escape characters that could control a terminal.
 
-Names, reasons and data in a store were written by other programs. An escape sequence in them could
-clear the screen, forge lines or fill the clipboard of whoever looks at the store or at a log.
+Other programs write names, errors and data into a store. An escape sequence in them could clear
+the screen, forge lines or fill the clipboard of a user who looks at the store or at a log.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 # Control characters, invisible ones (they can reverse the direction of the text), surrogates, and
-# the two separators that some programs take for the end of a line.
+# two separators that some programs treat as the end of a line.
 _ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_JOINERS: Final = "\u200c\u200d"  # invisible and harmless: they join letters and emoji
+_JOINERS: Final = "\u200c\u200d"  # invisible but harmless: they join letters and emoji
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -28,7 +28,7 @@ def is_printable(text: str) -> bool:
 
 
 def printable_json(value: object) -> str:
-    """Return JSON in lines, in which only such characters are escaped: the value is the same."""
+    """Return indented JSON of the same value, with only these characters escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     return _escape(text, "\n", lambda character: json.dumps(character)[1:-1])
 

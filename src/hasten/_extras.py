@@ -1,4 +1,4 @@
-"""Optional dependencies: imported late, in one place, their absence explained."""
+"""Optional dependencies: imported late, with a helpful error if they are missing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hasten.errors import MissingExtra
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import an optional dependency, or say how to install it. Raises `MissingExtra`."""
+    """Import an optional dependency. Raises `MissingExtra`, which says how to install it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as exc:
         if exc.name != module.partition(".")[0]:
-            raise  # it is installed, but something that it needs is not
+            raise  # installed, but one of its own dependencies is missing
         raise MissingExtra(module, extra) from exc

@@ -1,4 +1,4 @@
-"""What a thread waits for: something to do, or a write to a file by another process."""
+"""Wait in a thread for an item, or for a write to a file by another process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ IN_ONESHOT: Final = 0x80000000
 
 
 class Inbox(Generic[T]):
-    """Any thread puts things in, one takes them out."""
+    """A queue that any thread puts items into, and one thread takes them from."""
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[T] = queue.SimpleQueue()
-        self._waker: int | None = None  # while the thread waits for a file, too
+        self._waker: int | None = None  # set while the thread also waits for a file
         self.get_nowait = self._items.get_nowait
 
     def put(self, item: T) -> None:
@@ -33,11 +33,11 @@ class Inbox(Generic[T]):
             os.eventfd_write(waker, 1)
 
     def get(self, timeout: float | None, watch: FileWatch | None = None) -> T:
-        """The next item. Raises `queue.Empty` after timeout seconds, or when watch has noticed
-        something."""
+        """Return the next item. Raises `queue.Empty` after timeout seconds, or when watch has
+        noticed a write."""
         if watch is None:
             return self._items.get(timeout=timeout)
-        # Whoever puts something in after this wakes us; what was there before is found below.
+        # A put after this line wakes the thread; an earlier item is found below.
         self._waker = watch.waker
         with contextlib.suppress(queue.Empty):
             item = self._items.get_nowait()
@@ -49,10 +49,10 @@ class Inbox(Generic[T]):
 
 
 class FileWatch:
-    """Notices that a file is written to. Linux only: elsewhere making one raises `OSError`.
+    """Notices a write to a file. Linux only: on other systems the constructor raises `OSError`.
 
-    It notices the first write after `arm`, and no more until it is armed again: so a file that is
-    written all the time costs nothing.
+    It notices the first write after `arm`, and no other until it is armed again, so a file with
+    frequent writes costs nothing.
     """
 
     def __init__(self) -> None:
@@ -68,26 +68,26 @@ class FileWatch:
         self._poll.register(self.waker, select.POLLIN)
 
     def arm(self, path: Path) -> None:
-        """Notice the next write to the file; forget those before. Raises `OSError`."""
+        """Notice the next write to the file, and drop earlier ones. Raises `OSError`."""
         self.noticed()
         mask = IN_MODIFY | IN_ONESHOT
         if self._libc.inotify_add_watch(self._files, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
             raise OSError(ctypes.get_errno(), "inotify_add_watch", str(path))
 
     def noticed(self) -> bool:
-        """Whether the file has been written to since it was armed, or asked for the last time."""
+        """Return whether the file was written since `arm` or the last call of this method."""
         try:
             return bool(os.read(self._files, 4096))
         except BlockingIOError:
             return False
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for a write, for `waker` to be written to, or for timeout seconds."""
+        """Wait for a write to the file or to `waker`, or for timeout seconds."""
         self._poll.poll(None if timeout is None else timeout * 1000)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.waker)
 
     def close(self) -> None:
-        """Nobody may be about to write to `waker`: its number may soon be another file's."""
+        """Close both descriptors. No thread may write to `waker`: its number is reused."""
         os.close(self._files)
         os.close(self.waker)

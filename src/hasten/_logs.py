@@ -1,8 +1,8 @@
-"""Loggers whose records cannot control a terminal or forge lines of a log.
+"""Loggers with records that cannot control a terminal or forge lines of a log.
 
-Reasons, names and ids come from a store or from clients. Each logger of hasten escapes them before
-a handler sees the record, so that this holds for whatever logging an application sets up. What the
-record has beside its message (`extra`) stays as it is: it is for programs.
+Errors, names and ids come from a store or from clients. Each logger of hasten escapes them before a
+handler sees the record, whatever logging an application sets up. The attributes of a record
+(`extra`) are not changed: they are for programs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name. All loggers of hasten are made here."""
+    """Return the logger of this name. All loggers of hasten come from this function."""
     logger = logging.getLogger(name)
     if _escape not in logger.filters:
         logger.addFilter(_escape)
@@ -35,10 +35,12 @@ def _escape(record: logging.LogRecord) -> bool:
         record.args = tuple(map(_printable_argument, record.args))
     # isinstance: exc_info is (None, None, None) where there is no exception.
     if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
-        with contextlib.suppress(Exception):  # of the exception's own methods; handlers report it
+        with contextlib.suppress(
+            Exception
+        ):  # raised by methods of the exception; handlers report it
             plain, safe = _tracebacks(record.exc_info)
             if safe != plain:
-                # A formatter takes this text instead of making one; exc_info stays.
+                # Formatters use it instead of exc_info.
                 record.exc_text = safe
     return True
 
@@ -52,19 +54,19 @@ def _printable_argument(argument: object) -> object:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return the traceback of an error, in which its text can forge neither lines nor frames."""
+    """Return the traceback of an error, escaped so that its text cannot forge lines or frames."""
     return _tracebacks((type(error), error, error.__traceback__))[1]
 
 
 def _tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
-    """The traceback as Python writes it, and as it may be shown."""
+    """Return the traceback as Python formats it, and its escaped form."""
     chunks = list(traceback.TracebackException(*exc_info).format())
     plain, safe = "".join(chunks), "".join(_printable_chunks(chunks))
     return plain.removesuffix("\n"), safe.removesuffix("\n")
 
 
 def _printable_chunks(chunks: Iterable[str]) -> Iterator[str]:
-    """Escape the chunks of a traceback: headings, frames, the texts of exceptions, their notes.
+    """Escape the chunks of a traceback: headings, frames, texts of exceptions, and notes.
 
     The further lines of a text and its notes are indented, so that none looks like a line of the
     log.

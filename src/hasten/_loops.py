@@ -1,9 +1,10 @@
-"""The event loop that a request is served on: asyncio, or trio.
+"""Functions for the event loop that serves a request: asyncio or trio.
 
-Hypercorn and Starlette can run an application on trio. hasten is written for asyncio; the few
-things that its middlewares need of either loop are here. There are no timers on trio.
+Hypercorn and Starlette can run an application on trio. hasten is written for asyncio; this module
+has the few functions that its middlewares need on either loop. There are no timers on trio.
 
-trio is not imported: where it runs, it has been. Raises `AsyncioRequired` where neither runs.
+This module never imports trio: where trio runs, it is already imported. The functions raise
+`AsyncioRequired` where neither runs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 def is_asyncio() -> bool:
-    """Does asyncio run in this thread?"""
+    """Return whether asyncio runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -30,37 +31,37 @@ def is_asyncio() -> bool:
 
 
 def require_asyncio(what: str, instead: str) -> None:
-    """Raises `AsyncioRequired` unless asyncio runs in this thread. instead is the remedy."""
+    """Raise `AsyncioRequired` unless asyncio runs in this thread. instead is the remedy."""
     if not is_asyncio():
         raise AsyncioRequired(what, instead)
 
 
 def is_running() -> bool:
-    """Does an event loop run in this thread?"""
+    """Return whether an event loop runs in this thread."""
     return is_asyncio() or _running_trio() is not None
 
 
 def trio_token() -> Any:
-    """What stands for the running loop of trio in calls from other threads."""
+    """Return the token of the running trio loop, for calls from other threads."""
     return _trio().lowlevel.current_trio_token()
 
 
 def make_lock() -> asyncio.Lock | Any:
-    """A lock for tasks of the running loop."""
+    """Return a lock for tasks of the running loop."""
     return asyncio.Lock() if is_asyncio() else _trio().Lock()
 
 
 def call_next_turn(function: Callable[[], object]) -> None:
-    """Call it in a later turn of the running loop, as soon as there is one."""
+    """Call a function in the next turn of the running loop."""
     if is_asyncio():
-        # Not call_soon, which may still come into this turn.
+        # Not call_soon, which may run in this turn.
         asyncio.get_running_loop().call_later(0, function)
     else:
         trio_token().run_sync_soon(function)
 
 
 async def in_thread(work: Callable[..., T], *args: object) -> T:
-    """Call it in a thread of the running loop."""
+    """Call a function in a thread of the running loop."""
     if is_asyncio():
         return await asyncio.to_thread(work, *args)
     result: T = await _trio().to_thread.run_sync(work, *args)
@@ -68,7 +69,7 @@ async def in_thread(work: Callable[..., T], *args: object) -> T:
 
 
 async def result_of(future: Future[T]) -> T:
-    """Wait for the result of a thread. Cancelled, this leaves the work alone."""
+    """Wait for the result of a thread. Cancelling the wait does not stop the thread."""
     done: asyncio.Event | Any
     wake: Callable[[Callable[[], object]], object]
     if is_asyncio():
@@ -79,7 +80,7 @@ async def result_of(future: Future[T]) -> T:
         wake = trio_token().run_sync_soon
 
     def on_done(_: Future[T]) -> None:
-        with suppress(RuntimeError):  # the event loop has ended meanwhile
+        with suppress(RuntimeError):  # the event loop has ended
             wake(done.set)
 
     future.add_done_callback(on_done)
@@ -88,7 +89,7 @@ async def result_of(future: Future[T]) -> T:
 
 
 def run_on(loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of another thread, and wait for its result.
+    """Run a coroutine on the loop of another thread, and wait for its result.
 
     loop is the loop of asyncio, or a token of trio.
     """

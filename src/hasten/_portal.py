@@ -1,7 +1,7 @@
-"""The way from code without an event loop to code that needs one.
+"""Run coroutines from code without an event loop.
 
-One event loop on a thread of its own, for the whole process, made when it is first needed. The
-`.sync` twins are thin calls through it.
+The process has one event loop for this, in its own thread, created on first use. The `.sync` twins
+are thin calls through it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Portal:
         loop = self.loop()
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise UsageError("a .sync call cannot be made from inside another one: await instead")
+            raise UsageError("a .sync call cannot be made inside another one: use await")
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
 
@@ -47,10 +47,10 @@ _portal = _Portal()
 
 
 def call(coroutine: Coroutine[Any, Any, T], *, waits: bool = False) -> T:
-    """Run the coroutine of a user's `.sync` call from any thread, and return what it returned.
+    """Run the coroutine of a `.sync` call from any thread, and return its result.
 
-    In a thread that runs an event loop this blocks the loop. A short call warns there, a call that
-    waits raises `UsageError`: what it waits for may need that very loop.
+    In a thread that runs an event loop this blocks the loop. There a short call warns, and a call
+    that waits raises `UsageError`, because it may wait for a task of that loop.
     """
     try:
         _check_thread(coroutine, waits=waits)
@@ -64,32 +64,32 @@ def _check_thread(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return  # a thread without a running loop: what `.sync` is for
-    # Every coroutine of an `async def` has a name; the protocol does not say so.
+        return  # no running loop: the purpose of `.sync`
+    # The protocol lacks __qualname__, but coroutines of an `async def` have it.
     owner, _, method = coroutine.__qualname__.rpartition(".")  # type: ignore[attr-defined]
     owner = "task" if owner == "Enqueuer" else owner.lower()
     instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
     if waits:
         raise UsageError(f"a .sync call that waits would block the running event loop: {instead}")
-    # Shown once for each line of the caller's, which is three frames above this one.
+    # Shown once per line of the caller, which is three frames above.
     warnings.warn(
         f"a .sync call blocks the running event loop: {instead}", RuntimeWarning, stacklevel=4
     )
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine of hasten's own to its end, from a thread that may block."""
+    """Run a coroutine from a thread that may block, and return its result."""
     return _portal.run(coroutine)
 
 
 def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """Start a coroutine from any thread, and return at once."""
+    """Start a coroutine from any thread, without waiting."""
     return asyncio.run_coroutine_threadsafe(coroutine, _portal.loop())
 
 
 def _renew_after_fork() -> None:
-    global _portal  # noqa: PLW0603  # one for the process is the point of it
-    _portal = _Portal()  # the thread of the old one is the parent's
+    global _portal  # noqa: PLW0603  # there is one per process
+    _portal = _Portal()  # the old thread only exists in the parent
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""The query of a URL, in whatever form a framework has it."""
+"""The query of a URL, in the form of any framework."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Pairs: TypeAlias = list[tuple[str, str]]
 
 
 class _MultiItems(Protocol):
-    """As Starlette and Litestar have it."""
+    """The query of Starlette and Litestar."""
 
     def multi_items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class _Lists(Protocol):
-    """As Django, Quart and Flask have it."""
+    """The query of Django, Quart and Flask."""
 
     def lists(self) -> Iterable[tuple[str, list[str]]]: ...
 
 
 class _Items(Protocol):
-    """A dict, of one value for each name."""
+    """A dict with one value for each name."""
 
     def items(self) -> Iterable[tuple[str, str]]: ...
 

@@ -14,17 +14,22 @@ from hasten.errors import RequestRefused
 
 
 class RequestLike(Protocol):
-    """A request as Starlette, Litestar, Quart, Flask and Django have it."""
+    """A request of Starlette, Litestar, Quart, Flask or Django."""
 
     @property
-    def method(self) -> str | None: ...
+    def method(self) -> str | None:
+        """The HTTP method."""
 
     @property
-    def headers(self) -> HeadersLike: ...
+    def headers(self) -> HeadersLike:
+        """The headers of the request."""
 
 
 class HeadersLike(Protocol):
-    def get(self, name: str, /) -> str | None: ...
+    """The headers of a request."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value of a header, None if it is missing."""
 
 
 class EncodedResponse(NamedTuple):

@@ -1,4 +1,4 @@
-"""Public sizes are bytes or texts; inside they are whole bytes."""
+"""Sizes: bytes or texts in public options, whole bytes inside."""
 
 from __future__ import annotations
 

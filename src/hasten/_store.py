@@ -1,7 +1,7 @@
-"""Where jobs and limits are stored: one object for a URL, a clock, a time-out and a life.
+"""The store of jobs and limits: a URL, a clock, a time-out, and connections to close.
 
-Each capability keeps its own connections and tables in a store, its *part*: jobs have an engine,
-limits a counter store. A store makes a part when it is first used, and closes all of them together.
+Each capability has its own connections and tables in a store, its *part*: jobs have an engine,
+limits a counter store. A store creates a part on first use, and closes all parts together.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ENVIRONMENT: Final = "HASTEN_URL"
 
 
 class Part(Protocol):
-    """What one capability keeps in a store."""
+    """The connections and tables of one capability in a store."""
 
     async def aclose(self) -> None:
-        """Close its connections. The part is not used again."""
+        """Close the connections. The part is not used again."""
 
     def close_now(self) -> None:
-        """Close what can be closed without an event loop, at the end of the process."""
+        """Close at the end of the process, without an event loop."""
 
 
 P = TypeVar("P", bound=Part)
@@ -41,21 +41,21 @@ P = TypeVar("P", bound=Part)
 class Store(AsyncClosable):
     """A place for jobs and limits: ``Store("redis://localhost:6379")``.
 
-    url is ``memory://`` (this process alone), ``sqlite:///file.db`` (relative to the working
-    directory; four slashes for an absolute path), or ``redis://host:6379/0`` and its like for Redis
-    or Valkey (TLS, Sentinel, Cluster: docs/howto/redis.md).
+    url is ``memory://`` (this process only), ``sqlite:///file.db`` (relative to the working
+    directory; four slashes for an absolute path), or ``redis://host:6379/0`` and similar URLs for
+    Redis or Valkey (TLS, Sentinel, Cluster: docs/howto/redis.md).
 
-    - clock: what the time is for everything in the store. Tests pass `hasten.testing.ManualClock`.
-    - timeout: how long a call may take, in seconds: 5. Raises `StoreError` when it is over. Also an
-      option of the URL: ``?timeout=2``.
-    - prefix: what the names of keys on Redis begin with. By default jobs have BullMQ's ``bull`` and
-      limits ``hasten:limit``; with ``prefix="shop"`` they have ``shop`` and ``shop:limit``. Also an
+    - clock: the clock of all queues and limits in the store. Tests pass
+      `hasten.testing.ManualClock`.
+    - timeout: how long a call may take, 5 seconds by default. A longer one raises `StoreError`.
+      Also an option of the URL: ``?timeout=2``.
+    - prefix: the prefix of all keys on Redis. The default is BullMQ's ``bull`` for jobs and
+      ``hasten:limit`` for limits; ``prefix="shop"`` makes them ``shop`` and ``shop:limit``. Also an
       option of the URL.
 
-    Nothing is opened before the first use. Use one store for all queues and limits of an
-    application: what they do at the same moment then shares transactions and connections. A store
-    may be used from several event loops and threads, and after a fork. ``aclose`` closes it; a
-    store that is used again opens again.
+    The store connects on first use. Use one store for all queues and limits of an application:
+    simultaneous calls then share transactions and connections. A store can be used from several
+    event loops and threads, and after a fork. ``aclose`` closes it; the next use opens it again.
 
     Raises `InvalidOption`.
     """
@@ -98,12 +98,12 @@ class Store(AsyncClosable):
         timeout: Duration | None = None,
         prefix: str | None = None,
     ) -> Self:
-        """The store that the environment variable HASTEN_URL names, else the default one."""
+        """Return the store of the environment variable HASTEN_URL, or of the default URL."""
         url = os.environ.get(ENVIRONMENT) or default
         return cls(url, clock=clock, timeout=timeout, prefix=prefix)
 
     def part(self, name: str, make: Callable[[Store], P]) -> P:
-        """What a capability keeps here, by the name of the capability; made where it is missing."""
+        """Return the part of a capability by its name, and create it if it is missing."""
         with self._lock:
             part = self._parts.get(name)
             if part is None:
@@ -130,11 +130,11 @@ class Store(AsyncClosable):
                 part.close_now()
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()  # another thread may have held it at the fork
+        self._lock = threading.Lock()  # another thread may hold the old one
 
 
 def to_store(store: str | Store) -> Store:
-    """The store that an option names. Raises `InvalidOption`."""
+    """Return the store for a URL, or the store itself. Raises `InvalidOption`."""
     return store if isinstance(store, Store) else Store(store)
 
 
@@ -152,7 +152,7 @@ def _to_timeout(timeout: Duration) -> float:
 
 _stores: Final[weakref.WeakSet[Store]] = weakref.WeakSet()
 
-# Not weak: a store that nobody has closed is closed at the end, though nobody refers to it.
+# Not weak: an open store is closed at the end of the process, even without references.
 _in_use: Final[set[Store]] = set()
 
 

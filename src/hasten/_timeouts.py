@@ -1,8 +1,8 @@
-"""Timeouts that do not count the time for which the event loop itself was late.
+"""Time-outs that do not count the time for which the event loop itself was late.
 
-A busy event loop reads an answer late, however soon it came, and hands it through some turns to
-whoever waits for it. So a timeout is waited for in slices, and only slices that end on time count:
-in those an answer would have arrived. Where the event loop is never on time, the wait ends after
+A busy event loop reads a response late, however early it arrived, and needs some turns to pass it
+to the waiting task. So the wait consists of slices, and only slices that end on time count: in
+those a response would have been read. If the event loop is never on time, the wait ends after
 `MOST` times as long.
 """
 
@@ -19,12 +19,12 @@ MOST: Final = 40
 # A slice ends on time if it is late by less than this part of its length.
 ON_TIME: Final = 0.25
 
-# Turns of the event loop in which what has been read may reach whoever waits for it.
+# Turns of the event loop in which a response that was read can reach the waiting task.
 GRACE_TURNS: Final = 4
 
 
 class _Slices:
-    """How much of a timeout is left. Times are those of the event loop."""
+    """The remaining slices of a time-out. Times are those of the event loop."""
 
     def __init__(self, seconds: float, now: float) -> None:
         self.length: Final = seconds / SLICES
@@ -33,7 +33,7 @@ class _Slices:
         self._due = now + self.length
 
     def end_one(self, now: float) -> bool:
-        """Note that a slice has ended, and begin the next. True if it was the last one."""
+        """End a slice and start the next. Return whether it was the last one."""
         if now - self._due < ON_TIME * self.length:
             self._left -= 1
         self._due = now + self.length
@@ -41,7 +41,7 @@ class _Slices:
 
 
 async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for a future for so long at most, and return whether it is done. Does not cancel it."""
+    """Wait for a future at most this long, and return whether it is done. Never cancels it."""
     loop = asyncio.get_running_loop()
     slices = _Slices(seconds, loop.time())
     while True:
@@ -58,7 +58,7 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
 
 
 class LoopTimeout:
-    """`asyncio.timeout`, of which time that the event loop was late is no part."""
+    """A variant of `asyncio.timeout` that does not count the time that the loop was late."""
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Every exception that hasten raises on purpose.
+"""The exceptions of hasten.
 
 HastenError
 ├── MissingExtra            an optional dependency is not installed: install the extra it names
@@ -15,33 +15,31 @@ HastenError
 │   ├── RowNotFound         there is no such row                             (also LookupError)
 │   └── LimitExceeded       a rate limit is exceeded: retry later
 ├── LimitNotFound           this request is under no limit of that name      (also LookupError)
-├── ResponseBroken          a response cannot go on: part of it is lost, or its length was wrong
-├── StoreError              the store did not do it; most kinds wrote nothing
-│   ├── StoreBusy           another process kept it locked for too long: try again
-│   ├── StoreReadOnly       it cannot be written: fix its permissions
-│   ├── StoreFull           its disk is full: make room
-│   ├── StoreCorrupt        it is damaged or not ours: restore it or name another one
+├── ResponseBroken          a response cannot be completed: part of it is lost or too long
+├── StoreError              an operation failed in the store; most kinds wrote nothing
+│   ├── StoreBusy           another process held the lock for too long: retry
+│   ├── StoreReadOnly       the store cannot be written: fix its permissions
+│   ├── StoreFull           its disk or memory is full: free some
+│   ├── StoreCorrupt        it is damaged or of another program: restore it, or use another one
 │   ├── StoreTooNew         a newer hasten wrote it: upgrade this one
-│   ├── StoreUnavailable    it cannot be reached or opened: see the reason given
-│   ├── StoreRejected       it works, but refuses this data: change the data
-│   ├── StoreInterrupted    the connection broke before the answer: it was done, or it was not
-│   │   └── StoreTimeout    it did not answer in time: it was done, or it was not
-│   └── AddedInPart         of a large call, the first jobs were added: go on after them
+│   ├── StoreUnavailable    it cannot be reached or opened: see the reason
+│   ├── StoreRejected       it refuses this data: change the data
+│   ├── StoreInterrupted    the connection broke: the operation may or may not have been applied
+│   │   └── StoreTimeout    no response in time: the operation may or may not have been applied
+│   └── AddedInPart         only the first jobs of a large call were added: add the others
 ├── JobNotFound             there is no such job, or it was removed          (also LookupError)
 ├── WrongState              the job is not in a state that allows this
 ├── JobFailed               the awaited job failed for good; its error is in the message
 │   └── JobCancelled        it was cancelled
-├── ResultTimeout           the job did not finish in time; it goes on        (also TimeoutError)
-├── TargetError             the command line names no queue: see the message
+├── ResultTimeout           the job did not finish in time, but still may    (also TimeoutError)
+├── TargetError             the command line does not name a queue: see the message
 └── RunFailed               hasten ended a run of a job; it is the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
-    ├── InvalidResult       what the handler returned cannot be stored
+    ├── InvalidResult       the result of the handler cannot be stored
     └── ProcessDied         the process of the handler has ended
 
-The classes answer "what can the caller do?". What a handler raises to steer its own job
-(`RetryAfter`, `Unrecoverable`) is not an error of ours and lives in `hasten.jobs`.
-
-One is no error, but advice that comes as a warning: `PaginationWarning`.
+Each class tells the caller what to do. The exceptions that a handler raises to control its own job
+(`RetryAfter`, `Unrecoverable`) are in `hasten.jobs`. `PaginationWarning` is a warning.
 """
 
 from __future__ import annotations
@@ -57,18 +55,18 @@ if TYPE_CHECKING:
 
 
 class HastenError(Exception):
-    """The root of the tree: catch it to catch everything that hasten raises on purpose.
+    """The base class of all exceptions that hasten raises on purpose.
 
-    Control characters of texts from outside are escaped in the message; attributes have the texts
-    as they are.
+    The message escapes control characters of texts from clients and stores; the attributes have the
+    original texts.
     """
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n\t")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default calls the class with the message alone. These errors have to come back from
-        # a handler that runs in a process of its own.
+        # The default calls the class with the message only. These errors must be pickled by a
+        # handler that runs in its own process.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -101,21 +99,20 @@ class UsageError(HastenError, RuntimeError):
 
 
 class AsyncioRequired(UsageError):
-    """Something was used on an event loop other than asyncio's, such as trio's."""
+    """A feature that needs asyncio was used on another event loop, such as trio."""
 
     def __init__(self, what: str, instead: str) -> None:
-        super().__init__(f"{what} needs asyncio, and another event loop runs: {instead}")
+        super().__init__(f"{what} needs asyncio, but another event loop runs: {instead}")
         self.what = what
         self.instead = instead
 
 
 class MissingMiddleware(UsageError):
-    """Something was used in a request that needs a middleware around the application."""
+    """A feature was used in a request without the middleware that it needs."""
 
     def __init__(self, what: str, middleware: str) -> None:
         super().__init__(
-            f"{what} needs {middleware} around the application, and there is none: "
-            f"app.add_middleware({middleware}, …)"
+            f"{what} needs {middleware}: add it with app.add_middleware({middleware}, …)"
         )
         self.what = what
         self.middleware = middleware
@@ -161,10 +158,10 @@ def _shown(value: object) -> str:
 
 
 class InvalidArgument(HastenError, TypeError):
-    """An argument of a call does not fit the task, cannot be stored as JSON, or would not arrive.
+    """An argument of a call does not fit the task, cannot be stored as JSON, or would change.
 
-    argument is the name of the parameter, "" if no single one is at fault. path leads from the
-    argument to the part of it that is at fault: `order.lines[2].price`.
+    argument is the name of the parameter, "" if the error is not about a single one. path leads
+    from the argument to the invalid part of it: `order.lines[2].price`.
     """
 
     def __init__(self, task: str, argument: str, reason: str, inside: str = "") -> None:
@@ -175,21 +172,21 @@ class InvalidArgument(HastenError, TypeError):
 
     @classmethod
     def of_call(cls, task: str, argument: str, reason: str) -> InvalidArgument:
-        """The parameters of the task do not take these arguments."""
+        """Return the error of a call that the parameters of the task do not accept."""
         error = cls(task, argument, reason)
         error.args = (f"{task}: {reason}",)
         return error
 
 
 class PayloadTooLarge(InvalidArgument):
-    """The arguments of one job, as JSON, are larger than the queue allows."""
+    """The arguments of one job, as JSON, are larger than the queue's max_size."""
 
     def __init__(self, task: str, argument: str, size: int, limit: int) -> None:
         super().__init__(
             task,
             argument,
-            f"makes the job too large: {size:,} bytes of JSON where {limit:,} are allowed. "
-            "Store the data elsewhere and pass a reference, or raise Queue(max_size=…)",
+            f"makes the job too large: {size:,} bytes of JSON, the maximum is {limit:,}. "
+            "Store the data elsewhere and pass a reference, or increase Queue(max_size=…)",
         )
         self.size = size
         self.limit = limit
@@ -343,35 +340,35 @@ class LimitExceeded(RequestRefused):
 
 
 class LimitNotFound(HastenError, LookupError):
-    """The request is under no limit of this name. names are those that it is under."""
+    """The request has no limit with this name. names are those of its limits."""
 
     def __init__(self, name: str, names: Collection[str]) -> None:
         there_is = ", ".join(map(repr, names)) or "none"
-        super().__init__(f"no limit {name!r} is for this request; there is {there_is}")
+        super().__init__(f"this request has no limit {name!r}; its limits: {there_is}")
         self.name = name
         self.names = tuple(names)
 
 
 class PaginationWarning(UserWarning):
-    """A query is right, but slow on a large table, or ambiguous; the text names the remedy.
+    """A query is slow on a large table, or ambiguous. The message has the remedy.
 
-    Issued in development only, unless ``advise=`` says otherwise.
+    By default it is issued in development only: see the option ``advise``.
     """
 
 
 class ResponseBroken(HastenError):
-    """A response that is being compressed cannot go on, or cannot end as if it were whole."""
+    """A compressed response cannot be continued or completed."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the response cannot go on: {reason}")
+        super().__init__(f"the response cannot be completed: {reason}")
         self.reason = reason
 
 
 class StoreError(HastenError):
-    """The store did not do what was asked. Nothing of the failed step was written.
+    """An operation failed in the store, and nothing of it was written.
 
-    There are two exceptions. After `StoreInterrupted` and `StoreTimeout` the step may or may not
-    have been applied. `AddedInPart` names what was added.
+    There are two exceptions. After `StoreInterrupted` and `StoreTimeout` the operation may or may
+    not have been applied. `AddedInPart` has the ids of the jobs that were added.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -381,23 +378,23 @@ class StoreError(HastenError):
 
 
 class StoreBusy(StoreError):
-    """Another process held the store's lock for longer than the time-out."""
+    """Another process held the lock of the store for longer than the time-out."""
 
 
 class StoreReadOnly(StoreError):
-    """The store, or the folder it is in, may not be written."""
+    """The store or its folder is not writable."""
 
 
 class StoreFull(StoreError):
-    """The disk under the store is full."""
+    """The disk or the memory of the store is full."""
 
 
 class StoreCorrupt(StoreError):
-    """The store is damaged, or is no store of ours."""
+    """The store is damaged, or is a database of another program."""
 
 
 class StoreTooNew(StoreError):
-    """A newer version of hasten wrote the store; this one does not touch it."""
+    """A newer version of hasten wrote the store; this version does not change it."""
 
 
 class StoreUnavailable(StoreError):
@@ -405,16 +402,13 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRejected(StoreError):
-    """The store is available, but refuses this data.
-
-    Nothing was written. Repeating the call would fail again.
-    """
+    """The store is available, but refuses this data. A retry would fail again."""
 
 
 class StoreInterrupted(StoreError):
-    """The store was asked, and no answer came: the step was applied as a whole, or not at all.
+    """The connection broke before the response: all of the operation was applied, or nothing.
 
-    To add a job again is safe if it has a job_id.
+    Adding a job again is safe if it has a job_id.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -422,15 +416,15 @@ class StoreInterrupted(StoreError):
 
 
 class StoreTimeout(StoreInterrupted):
-    """The store did not answer in time. It may still do what it was asked."""
+    """The store did not respond in time. It may still apply the operation."""
 
 
 class AddedInPart(StoreError):
     """A call added more jobs than one transaction takes, and the store failed after the first.
 
-    ids are those of the jobs that are stored: the first ones of the call, in its order. Of the
-    others none is, unless the cause is `StoreInterrupted`: then the next transaction may be. To go
-    on, add the jobs from the place `len(error.ids)` on.
+    ids are the ids of the stored jobs: the first ones of the call, in its order. The others are not
+    stored, but if the cause is `StoreInterrupted`, the next transaction may be. To continue, add
+    the jobs from index `len(error.ids)` on.
     """
 
     def __init__(self, cause: StoreError, ids: Sequence[str], total: int) -> None:
@@ -442,7 +436,7 @@ class AddedInPart(StoreError):
 
 
 class JobNotFound(HastenError, LookupError):
-    """There is no job with this id in the queue; it never was, or it has been removed."""
+    """The queue has no job with this id: it never existed, or was removed."""
 
     def __init__(self, queue: str, job_id: str, reason: str = "") -> None:
         super().__init__(f"queue {queue!r} has no job {job_id!r}{reason and ': '}{reason}")
@@ -451,12 +445,11 @@ class JobNotFound(HastenError, LookupError):
 
 
 class WrongState(HastenError):
-    """The job is in a state that does not allow what was asked."""
+    """The state of the job does not allow this operation."""
 
     def __init__(self, queue: str, job_id: str, state: str, needed: Collection[str]) -> None:
         super().__init__(
-            f"job {job_id!r} of queue {queue!r} is {state}: "
-            f"this needs it to be {' or '.join(needed)}"
+            f"job {job_id!r} of queue {queue!r} is {state}: must be {' or '.join(needed)}"
         )
         self.queue = queue
         self.job_id = job_id
@@ -464,7 +457,7 @@ class WrongState(HastenError):
 
 
 class JobFailed(HastenError):
-    """The job whose result was awaited has failed for good."""
+    """The awaited job failed, and will not be retried."""
 
     def __init__(self, job_id: str, error: str) -> None:
         super().__init__(f"job {job_id!r} failed: {printable(error)}")
@@ -473,11 +466,11 @@ class JobFailed(HastenError):
 
 
 class JobCancelled(JobFailed):
-    """The job whose result was awaited was cancelled."""
+    """The awaited job was cancelled."""
 
 
 class ResultTimeout(HastenError, TimeoutError):
-    """The job did not finish within the time-out. It is not disturbed and may still finish."""
+    """The job did not finish within the time-out. It may still finish."""
 
     def __init__(self, job_id: str, seconds: float) -> None:
         super().__init__(f"job {job_id!r} has not finished within {seconds:g} s")
@@ -489,22 +482,22 @@ class ResultTimeout(HastenError, TimeoutError):
 
 
 class InvalidTask(HastenError, TypeError):
-    """A function cannot be a task, or an annotation of it has no JSON form."""
+    """A function cannot be a task, or one of its annotations has no JSON form."""
 
 
 class TargetError(HastenError):
-    """What the command line names cannot be used; the message says why, and what could be."""
+    """A target of the command line cannot be used; the message has the reason and the remedy."""
 
 
 class RunFailed(HastenError):
-    """A run of a job was ended, or its end could not be stored: it counts as a failed attempt.
+    """hasten ended a run of a job, or could not store its result: the attempt has failed.
 
-    Nobody catches these: they are the error of the job, and `give_up_on` may name them.
+    These are not raised to callers: they are the error of the job, and `give_up_on` accepts them.
     """
 
 
 class JobTimeout(RunFailed):
-    """A run has taken longer than its time-out."""
+    """A run took longer than its time-out."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"timed out after {seconds:g} s")
@@ -512,18 +505,18 @@ class JobTimeout(RunFailed):
 
 
 class InvalidResult(RunFailed):
-    """What a handler returned cannot be stored. The job is not run again."""
+    """The result of a handler cannot be stored. The job is not run again."""
 
 
 class ProcessDied(RunFailed):
-    """The process of a handler has ended in the middle of a job, or before it could begin."""
+    """The process of a handler ended during a job, or before it could start."""
 
     def __init__(self, how: str, *, while_starting: bool = False) -> None:
         if while_starting:
             super().__init__(
-                f"the process that was to run it has died while starting: {how}; "
-                "the worker's standard error may say why"
+                f"the handler's process died while starting: {how}; "
+                "see the standard error of the worker"
             )
         else:
-            super().__init__(f"the process that ran it has died: {how}")
+            super().__init__(f"the handler's process died: {how}")
         self.how = how

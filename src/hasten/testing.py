@@ -1,6 +1,6 @@
-"""Help for the tests of applications that use hasten.
+"""Tools for tests of applications that use hasten.
 
-A queue with a `ManualClock` makes days pass in no time:
+With a `ManualClock`, a test can let days pass at once:
 
     async def test_reminds_after_a_week() -> None:
         clock = ManualClock()
@@ -13,8 +13,8 @@ A queue with a `ManualClock` makes days pass in no time:
             await job.result(timeout=5)
         await store.aclose()
 
-A task is called like the function it is (`await send_reminder("ada@example.org")`): what a handler
-does needs neither queue nor worker to be tested.
+A task can be called like its function, `await send_reminder("ada@example.org")`: tests of a handler
+need neither a queue nor a worker.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class ManualClock:
     `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
     the clock of their store.
 
-    In a queue it decides when delayed and retried jobs are due, when jobs expire, what age finished
-    ones have, and what time is written down. A worker asks the clock of its first queue. In limits
-    it moves the windows, blocks and waits. The time-out of a run, a worker's grace and the
-    time-outs of a store are in real seconds.
+    In a queue it decides when delayed and retried jobs are due, when jobs expire, the age of
+    finished jobs, and all stored times. A worker uses the clock of its first queue. In limits it
+    moves windows, blocks and waits. The time-out of a run, a worker's grace and the time-outs of a
+    store are in real seconds.
 
-    start has to have a time zone. Safe to use from any thread and from several event loops.
+    start must have a time zone. Safe to use from any thread and from several event loops.
     """
 
     def __init__(self, start: datetime = DEFAULT_START) -> None:
@@ -55,18 +55,18 @@ class ManualClock:
         return f"<ManualClock {self.now().isoformat()}>"
 
     def now_ms(self) -> int:
-        """The time in whole milliseconds since the epoch."""
+        """Return the time in whole milliseconds since the epoch."""
         return self._now_ms
 
     def now(self) -> datetime:
-        """The time, in UTC: for what takes a datetime, such as the option `at`."""
+        """Return the time as a datetime in UTC, for options such as `at`."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
     def advance(self, duration: Duration) -> None:
-        """Let time pass. Whoever sleeps until then wakes up.
+        """Advance the time, and wake the tasks that sleep until then.
 
-        They run when their event loop comes to it, not before this returns: await what they lead
-        to, such as `job.result(timeout=5)`.
+        They run in their event loops after this call: await their effects, such as
+        `job.result(timeout=5)`.
         """
         with self._lock:
             self._now_ms += to_ms("advance", duration)
@@ -76,7 +76,7 @@ class ManualClock:
             sleeper.wake()
 
     async def sleep_until(self, due_ms: int) -> None:
-        """Return once the clock was advanced to due_ms; at once if it has been."""
+        """Return when the clock has reached due_ms; at once if it already has."""
         sleeper = _Sleeper(due_ms)
         with self._lock:
             if due_ms <= self._now_ms:
@@ -89,12 +89,12 @@ class ManualClock:
                 self._asleep.discard(sleeper)
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock was advanced by so many seconds."""
+        """Return when the clock was advanced by this many seconds."""
         await self.sleep_until(self._now_ms + round(seconds * 1000))
 
 
 class _Sleeper:
-    """Somebody who waits for a time, in an event loop."""
+    """A task that waits for a time, in an event loop."""
 
     def __init__(self, due_ms: int) -> None:
         self.due_ms = due_ms
@@ -102,7 +102,7 @@ class _Sleeper:
         self.awake: asyncio.Future[None] = self._loop.create_future()
 
     def wake(self) -> None:
-        """To be called from any thread."""
+        """Wake the task. Can be called from any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 

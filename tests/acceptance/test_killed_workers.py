@@ -121,7 +121,7 @@ async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_
     worker = await site.start_worker()
     assert await job.result(timeout=20) == "second attempt"
     await job.refresh()
-    reason = "the process that ran it has died: killed by signal 9 (SIGKILL)"
+    reason = "the handler's process died: killed by signal 9 (SIGKILL)"
     assert reason in job.tracebacks[0]
     first, second = site.of(job, "start")
     assert first.pid != second.pid

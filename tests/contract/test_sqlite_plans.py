@@ -18,7 +18,7 @@ import pytest
 
 from hasten._sqlite import Database
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS, SQL, rows
-from hasten.ratelimit._stores import sqlite as limits
+from hasten.ratelimit._stores.sqlite import store as limits
 
 WHOLE_QUEUE: Final = {"count_jobs", "queues"}
 """They are about all jobs of a queue."""
@@ -37,8 +37,8 @@ def connection(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         for migration in MIGRATIONS:
             connection.executescript(migration)
-        connection.execute(limits.CREATE)
-        connection.execute(limits.CREATE_INDEX)
+        for migration in limits.MIGRATIONS:
+            connection.executescript(migration)
         if request.param == "analyzed":
             connection.execute(FILL)
             connection.execute("ANALYZE")
@@ -51,7 +51,7 @@ def test_jobs_are_found_by_number_or_by_their_place(connection: sqlite3.Connecti
 
 
 def test_limits_are_found_by_name(connection: sqlite3.Connection) -> None:
-    for sql in (limits.READ, limits.WRITE, limits.DELETE, limits.SWEEP):
+    for sql in (limits.SQL[name] for name in ("read", "write", "delete", "sweep")):
         assert not any(line.startswith("SCAN hasten") for line in plan(connection, sql))
 
 

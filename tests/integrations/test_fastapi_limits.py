@@ -170,7 +170,7 @@ async def test_without_the_middleware_it_says_so() -> None:
     @app.get("/", dependencies=[RateLimited("1/m")])
     async def root() -> None: ...
 
-    with pytest.raises(MissingMiddleware, match="needs RateLimitMiddleware around"):
+    with pytest.raises(MissingMiddleware, match="needs RateLimitMiddleware"):
         await get(app, "/")
 
 

@@ -110,7 +110,7 @@ async def test_a_process_that_died_is_logged(caplog: pytest.LogCaptureFixture) -
     await process_tasks.queue.aclose()
     (failed,) = records(caplog, job.id)
     assert failed.levelname == "ERROR"
-    assert "the process that ran it has died" in failed.getMessage()
+    assert "the handler's process died" in failed.getMessage()
 
 
 async def test_a_time_out_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:

@@ -340,7 +340,7 @@ class TestDeletingMany:
         await run.enqueue()
         async with Worker(queue, lease=1):
             await started.wait()
-            with pytest.raises(WrongState, match="is active: this needs it to be"):
+            with pytest.raises(WrongState, match="is active: must be"):
                 await queue.obliterate()
             await queue.obliterate(force=True)
             await until(lambda: ended)

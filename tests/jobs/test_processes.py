@@ -160,12 +160,12 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("how", "reason"),
         [
-            ("success", "ProcessDied: the process that ran it has died: exit code 0"),
+            ("success", "ProcessDied: the handler's process died: exit code 0"),
             ("no text", "Unspeakable"),
             ("recursion", "RecursionError: "),
-            ("closed files", "ProcessDied: the process that ran it has died: its handler has"),
-            ("other files", "ProcessDied: the process that ran it has died: its handler has"),
-            ("another program", "ProcessDied: the process that ran it has died: its connection"),
+            ("closed files", "ProcessDied: the handler's process died: its handler has"),
+            ("other files", "ProcessDied: the handler's process died: its handler has"),
+            ("another program", "ProcessDied: the handler's process died: its connection"),
         ],
         ids=lambda text: text.partition(":")[0],
     )
@@ -311,8 +311,8 @@ class TestPrograms:
             """)
         output, errors = program.communicate(timeout=60)
         assert output == (
-            "1 1 ProcessDied: the process that was to run it has died while starting: "
-            f"{how}; the worker's standard error may say why\n"
+            "1 1 ProcessDied: the handler's process died while starting: "
+            f"{how}; see the standard error of the worker\n"
         )
         assert why in errors
 

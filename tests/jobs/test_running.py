@@ -391,7 +391,7 @@ class TestInProcesses:
             ("error", "ValueError: bad luck", 2),
             ("unrecoverable", "Unrecoverable: never", 1),
             ("exit", "SystemExit: 3", 2),
-            ("hard exit", "ProcessDied: the process that ran it has died: exit code 4", 2),
+            ("hard exit", "ProcessDied: the handler's process died: exit code 4", 2),
         ],
     )
     async def test_what_they_raise_steers_the_job_as_elsewhere(

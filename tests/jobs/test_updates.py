@@ -78,7 +78,7 @@ class TestUpdate:
     async def test_of_a_delay_needs_a_delayed_job(self, queue: Queue) -> None:
         """Nothing of such a call is done."""
         job = await queue.add("send", {"to": "ada"})
-        with pytest.raises(WrongState, match=r"is waiting: this needs it to be delayed$"):
+        with pytest.raises(WrongState, match=r"is waiting: must be delayed$"):
             await job.update(delay=5, data={"to": "bob"}, priority=1)
         await job.refresh()
         assert (job.data, job.priority) == ({"to": "ada"}, 0)
@@ -91,7 +91,7 @@ class TestUpdate:
         async with Worker(queue):
             await job.result(timeout=30)
         await job.update(data={}, progress=100)
-        with pytest.raises(WrongState, match="is completed: this needs it to be waiting or "):
+        with pytest.raises(WrongState, match="is completed: must be waiting or "):
             await job.update(priority=1)
 
     @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hasten.errors import InvalidOption, StoreUnavailable
+from hasten import Store
+from hasten.errors import InvalidOption, StoreTooNew, StoreUnavailable
+from hasten.jobs import Queue
+from hasten.ratelimit import Limiter
 from hasten.ratelimit._counter_store import Check, digest
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import rule_of
@@ -20,6 +23,48 @@ def rows(place: Path) -> int:
     with contextlib.closing(sqlite3.connect(place / "limits.db")) as connection:
         (count,) = connection.execute("SELECT count(*) FROM hasten_limits").fetchone()
         return int(count)
+
+
+class TestSchema:
+    async def test_a_file_without_a_version_is_opened_with_its_counts(self, tmp_path: Path) -> None:
+        check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
+        async with open_for_test("sqlite", tmp_path) as store:
+            await store.hit([[check]])
+        with contextlib.closing(sqlite3.connect(tmp_path / "limits.db")) as connection, connection:
+            connection.execute("DROP TABLE hasten_limits_meta")
+        async with open_for_test("sqlite", tmp_path) as store:
+            assert (await store.hit([[check]]))[0][0].remaining == 0
+        assert schema(tmp_path) == 1
+
+    async def test_a_file_of_a_newer_version_is_refused(self, tmp_path: Path) -> None:
+        check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
+        async with open_for_test("sqlite", tmp_path) as store:
+            await store.hit([[check]])
+        with contextlib.closing(sqlite3.connect(tmp_path / "limits.db")) as connection, connection:
+            connection.execute("UPDATE hasten_limits_meta SET value = 999")
+        async with open_for_test("sqlite", tmp_path) as store:
+            with pytest.raises(StoreTooNew, match="schema 999, this version supports 1"):
+                await store.hit([[check]])
+
+    @pytest.mark.parametrize("first", ["jobs", "limits"])
+    async def test_jobs_and_limits_have_their_own_versions_in_one_file(
+        self, tmp_path: Path, first: str
+    ) -> None:
+        url = f"sqlite:///{tmp_path / 'limits.db'}"
+        async with Store(url) as store, Queue("mail", store) as queue:
+            limiter = Limiter("2/h", name="api", store=store)
+            if first == "jobs":
+                await queue.add("send")
+            assert (await limiter.hit("ada")).remaining == 1
+            await queue.add("send")
+            assert sum((await queue.counts()).values()) == (2 if first == "jobs" else 1)
+        assert schema(tmp_path) == 1
+
+
+def schema(place: Path) -> int:
+    with contextlib.closing(sqlite3.connect(place / "limits.db")) as connection:
+        (version,) = connection.execute("SELECT value FROM hasten_limits_meta").fetchone()
+        return int(version)
 
 
 class TestFile:

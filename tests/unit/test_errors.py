@@ -62,18 +62,17 @@ NOT_INSTALLED = (
     "in a clone of it: pip install -e '.[redis]'"
 )
 TOO_LARGE = (
-    "send: argument 'body' makes the job too large: 2,000,000 bytes of JSON where 1,048,576 are "
-    "allowed. Store the data elsewhere and pass a reference, or raise Queue(max_size=…)"
+    "send: argument 'body' makes the job too large: 2,000,000 bytes of JSON, the maximum "
+    "is 1,048,576. Store the data elsewhere and pass a reference, or increase Queue(max_size=…)"
 )
 
 DIED_WHILE_STARTING = (
-    "the process that was to run it has died while starting: exit code 4; "
-    "the worker's standard error may say why"
+    "the handler's process died while starting: exit code 4; see the standard error of the worker"
 )
 
 NO_MIDDLEWARE = (
-    "@limit of 'a' needs RateLimitMiddleware around the application, and there is none: "
-    "app.add_middleware(RateLimitMiddleware, …)"
+    "@limit of 'a' needs RateLimitMiddleware: "
+    "add it with app.add_middleware(RateLimitMiddleware, …)"
 )
 
 MESSAGES = [
@@ -87,7 +86,7 @@ MESSAGES = [
     ),
     (
         AsyncioRequired("Limiter.wait", "use hit"),
-        "Limiter.wait needs asyncio, and another event loop runs: use hit",
+        "Limiter.wait needs asyncio, but another event loop runs: use hit",
     ),
     (UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
     (
@@ -104,7 +103,7 @@ MESSAGES = [
     ),
     (
         LimitNotFound("logon", ["login", "all"]),
-        "no limit 'logon' is for this request; there is 'login', 'all'",
+        "this request has no limit 'logon'; its limits: 'login', 'all'",
     ),
     (
         InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
@@ -126,7 +125,7 @@ MESSAGES = [
     (RowNotFound("user"), "there is no such user"),
     (
         ResponseBroken("an earlier send was cancelled or failed"),
-        "the response cannot go on: an earlier send was cancelled or failed",
+        "the response cannot be completed: an earlier send was cancelled or failed",
     ),
     (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
     (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),
@@ -151,7 +150,7 @@ MESSAGES = [
     (JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
     (
         WrongState("mail", "7", "active", ["failed", "completed"]),
-        "job '7' of queue 'mail' is active: this needs it to be failed or completed",
+        "job '7' of queue 'mail' is active: must be failed or completed",
     ),
     (JobFailed("7", "no such address"), "job '7' failed: no such address"),
     (JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
@@ -167,7 +166,7 @@ MESSAGES = [
     (InvalidResult("what it returned is too large"), "what it returned is too large"),
     (
         ProcessDied("exit code 4"),
-        "the process that ran it has died: exit code 4",
+        "the handler's process died: exit code 4",
     ),
     (
         ProcessDied("exit code 4", while_starting=True),

@@ -23,6 +23,14 @@ file system (`maintenance`), in steps of a few milliseconds.
 
 from hasten._sqlite.database import GROUP_WEIGHT, Database
 from hasten._sqlite.files import read_only_address
-from hasten._sqlite.migrations import migrate
+from hasten._sqlite.migrations import run_migrations, schema_version
+from hasten._sqlite.scripts import load_scripts
 
-__all__ = ["GROUP_WEIGHT", "Database", "migrate", "read_only_address"]
+__all__ = [
+    "GROUP_WEIGHT",
+    "Database",
+    "load_scripts",
+    "read_only_address",
+    "run_migrations",
+    "schema_version",
+]

@@ -9,7 +9,9 @@ from sqlite3 import Connection
 from hasten.errors import StoreTooNew
 
 
-def migrate(name: str, connection: Connection, migrations: Sequence[str], *, table: str) -> None:
+def run_migrations(
+    name: str, connection: Connection, migrations: Sequence[str], *, table: str
+) -> None:
     """Run the migrations that a database lacks, in one transaction.
 
     table has the version in its row 'schema'; the first migration creates it. Several processes
@@ -23,8 +25,8 @@ def migrate(name: str, connection: Connection, migrations: Sequence[str], *, tab
         if found > len(migrations):
             raise StoreTooNew(
                 name,
-                f"written by a newer hasten (schema {found}, this one knows {len(migrations)}): "
-                "upgrade hasten, or use another file",
+                f"written by a newer version of hasten (schema {found}, this version supports "
+                f"{len(migrations)}): upgrade hasten, or use another file",
             )
         for migration in migrations[found:]:
             for statement in _statements(migration):

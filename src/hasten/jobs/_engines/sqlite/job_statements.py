@@ -10,30 +10,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from importlib import resources
-from importlib.resources.abc import Traversable
 from itertools import chain
 from sqlite3 import Connection, Cursor
 from typing import Any, Final
 
+from hasten._sqlite import load_scripts
 from hasten.jobs._engines.sqlite.record_columns import CLAIMED_RECORD, RECORD
 
-_FOLDER: Final = resources.files(__package__)
 
-
-def _load(folder: str) -> dict[str, str]:
-    files = (file for file in (_FOLDER / folder).iterdir() if file.name.endswith(".sql"))
-    return {file.name.removesuffix(".sql"): _read(file) for file in files}
-
-
-def _read(file: Traversable) -> str:
-    text = file.read_text("utf-8")
+def _with_columns(text: str) -> str:
     return text.replace("<record>", RECORD).replace("<claimed record>", CLAIMED_RECORD)
 
 
-SQL: Final = _load("sql")
+SQL: Final = {name: _with_columns(text) for name, text in load_scripts(__package__, "sql").items()}
 
-MIGRATIONS: Final = [text for _, text in sorted(_load("migrations").items())]
+MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 @functools.cache

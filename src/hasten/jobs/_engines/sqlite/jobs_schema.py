@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Final
 
-from hasten._sqlite import read_only_address
-from hasten.errors import StoreTooNew, StoreUnavailable
+from hasten._sqlite import read_only_address, run_migrations, schema_version
+from hasten.errors import StoreUnavailable
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
+
+META: Final = "hasten_meta"
 
 
 def migrate(url: str, connection: Connection) -> None:
-    """Migrate to the newest schema in one transaction. Several processes may try at once."""
-    if _schema_version(connection) == len(MIGRATIONS):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        found = _schema_version(connection)
-        if found > len(MIGRATIONS):
-            raise StoreTooNew(
-                url,
-                f"written by a newer version of hasten (schema {found}, this version supports "
-                f"{len(MIGRATIONS)}): upgrade hasten, or use another file",
-            )
-        for migration in MIGRATIONS[found:]:
-            for statement in _statements(migration):
-                connection.execute(statement)
-        connection.execute(
-            "INSERT INTO hasten_meta VALUES ('schema', ?) "
-            "ON CONFLICT DO UPDATE SET value = excluded.value",
-            (len(MIGRATIONS),),
-        )
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    """Migrate to the newest schema. Several processes may try at once."""
+    run_migrations(url, connection, MIGRATIONS, table=META)
 
 
 def require_existing(url: str, path: Path | None) -> None:
@@ -65,24 +44,6 @@ def _why_not_ours(path: Path) -> str | None:
         return "the file is empty"
     try:
         with contextlib.closing(sqlite3.connect(read_only_address(path), uri=True)) as connection:
-            return None if _schema_version(connection) else "not a database of hasten"
+            return None if schema_version(connection, META) else "not a database of hasten"
     except sqlite3.Error:
         return None  # opening it later fails in the same way, and reports the error
-
-
-def _schema_version(connection: Connection) -> int:
-    table = "SELECT 1 FROM sqlite_schema WHERE name = 'hasten_meta'"
-    if connection.execute(table).fetchone() is None:
-        return 0
-    row = connection.execute("SELECT value FROM hasten_meta WHERE name = 'schema'").fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script into statements: `executescript` would commit the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

@@ -21,7 +21,7 @@ from typing import Final
 
 from hasten._clock import Clock, now_ns_of
 from hasten._durations import Duration
-from hasten._sqlite import Database
+from hasten._sqlite import Database, load_scripts, run_migrations
 from hasten._store_url import DEFAULT_TIMEOUT
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
@@ -34,32 +34,9 @@ from hasten.ratelimit._stores.reopened import Reopened
 SWEPT: Final = 16
 """How many expired rows each write deletes."""
 
-CREATE: Final = """
-CREATE TABLE IF NOT EXISTS hasten_limits (
-  name TEXT PRIMARY KEY,
-  expires_us INTEGER NOT NULL,
-  state TEXT NOT NULL
-) STRICT, WITHOUT ROWID
-"""
-CREATE_INDEX: Final = "CREATE INDEX IF NOT EXISTS hasten_limits_over ON hasten_limits (expires_us)"
+SQL: Final = load_scripts(__package__, "sql")
 
-READ: Final = """
-SELECT json_group_object(name, json(state)) FROM hasten_limits
-WHERE name IN (SELECT value FROM json_each(?))
-"""
-WRITE: Final = """
-INSERT INTO hasten_limits (name, expires_us, state)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-FROM json_each(?) WHERE true
-ON CONFLICT (name) DO UPDATE
-SET expires_us = max(expires_us, excluded.expires_us), state = excluded.state
-"""
-DELETE: Final = "DELETE FROM hasten_limits WHERE name IN (SELECT value FROM json_each(?))"
-SWEEP: Final = """
-DELETE FROM hasten_limits WHERE name IN (
-  SELECT name FROM hasten_limits WHERE expires_us <= ? ORDER BY expires_us LIMIT ?
-)
-"""
+MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 class SqliteStore(RemoteStore):
@@ -84,7 +61,7 @@ class SqliteStore(RemoteStore):
             lambda: Database(
                 path,
                 name=self.name,
-                prepare=_prepare,
+                prepare=partial(_prepare, self.name),
                 synchronous="NORMAL",
                 busy_seconds=timeout,
             ),
@@ -111,13 +88,12 @@ class SqliteStore(RemoteStore):
             database.close()
 
 
-def _prepare(connection: Connection) -> None:
-    connection.execute(CREATE)
-    connection.execute(CREATE_INDEX)
+def _prepare(name: str, connection: Connection) -> None:
+    run_migrations(name, connection, MIGRATIONS, table="hasten_limits_meta")
 
 
 def _clear(connection: Connection) -> None:
-    connection.execute("DELETE FROM hasten_limits")
+    connection.execute(SQL["clear"])
 
 
 def _apply_all(
@@ -141,7 +117,8 @@ class _StateBatch:
 
     def read(self, connection: Connection, operations: Sequence[Operation]) -> None:
         names = {name for operation in operations for name in _names(operation)}
-        (found,) = connection.execute(READ, (json.dumps(list(names)),)).fetchone()
+        parameters = {"names": json.dumps(list(names))}
+        (found,) = connection.execute(SQL["read"], parameters).fetchone()
         self._states = {name: tuple(state) for name, state in json.loads(found).items()}
 
     def write(self, connection: Connection) -> None:
@@ -154,10 +131,10 @@ class _StateBatch:
             else:
                 deleted.append(name)
         if kept:
-            connection.execute(WRITE, (json.dumps(kept),))
-            connection.execute(SWEEP, (self._now_us, SWEPT))
+            connection.execute(SQL["write"], {"rows": json.dumps(kept)})
+            connection.execute(SQL["sweep"], {"now_us": self._now_us, "limit": SWEPT})
         if deleted:
-            connection.execute(DELETE, (json.dumps(deleted),))
+            connection.execute(SQL["delete"], {"names": json.dumps(deleted)})
 
     def apply(self, operation: Operation) -> list[list[Outcome]]:
         match operation:
@@ -196,8 +173,8 @@ class _StateBatch:
         state = self._states.get(name, ())
         if state or for_us:
             until_us = self._now_us + for_us if for_us else 0
-            # Without the rule, the expiry of the counts is unknown: `WRITE` keeps the later of the
-            # two times.
+            # Without the rule, the expiry of the counts is unknown: `write.sql` keeps the later of
+            # the two times.
             self._keep(name, algorithms.block(state, until_us), None)
 
     def _keep(self, name: str, state: State, rule: Rule | None) -> None:

@@ -1,0 +1,5 @@
+"""Limits in a SQLite file."""
+
+from hasten.ratelimit._stores.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

@@ -1,0 +1,1 @@
+DELETE FROM hasten_limits
