@@ -76,7 +76,6 @@ PENDING: Final = {
     "docs/howto/production.md",
     "docs/howto/testing.md",
     "src/hasten/_cli",
-    "src/hasten/errors.py",
     "src/hasten/jobs",
     "src/hasten/testing.py",
 }
