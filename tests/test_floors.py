@@ -52,6 +52,7 @@ FLOORS: Final = {
     "hasten.pagination._counts": 1,
     "hasten.pagination._links": 1,
     "hasten.pagination._page": 1,
+    "hasten.pagination._page_building": 1,
     "hasten.pagination._slices": 1,
     "hasten.pagination._sort_options": 1,
     "hasten.pagination._sources": 1,
