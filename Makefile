@@ -1,12 +1,12 @@
-# A machine needs make and Python 3.11 or newer: each target installs the rest into .venv by itself.
+# You need make and Python 3.11 or newer: each target installs the rest into .venv by itself.
 
 VENV := .venv
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 
-# How many processes share the tests: more than there are processors, since many tests wait.
+# The number of test processes: more than there are processors, because many tests wait.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n + n / 2 + 1)))
 
-# How many times as many examples the tests on random input try in `make soak` as in `make test`.
+# How many times more random examples `make soak` tries than `make test`.
 SOAK ?= 20
 
 # How long `make fuzz` tries each parser.
@@ -31,7 +31,7 @@ NEEDS_pagination := $(VENV)/.postgres
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.demo  ## Send mail and turn pages in a web application; ONCE=1 ends after the tour, PORT=8001 moves it
+demo: $(VENV)/.demo  ## Run the demo application; ONCE=1 ends after its tour, PORT=8001 sets the port
 	@$(VENV)/bin/python -m examples.send_email $(if $(ONCE),--once)
 
 test: $(VENV)/.dev $(VENV)/.servers $(VENV)/.browsers $(VENV)/.node  ## Run the tests in JOBS=4 processes; ARGS="-k lease -x" goes to pytest
@@ -69,8 +69,8 @@ $(VENV)/.python:
 	@$(PIP) install -c constraints.txt hatchling editables
 	@touch $@
 
-# Redis, browsers and Node are Debian packages. Where they are missing and may not be installed here,
-# the tests that need them are left out, and say so; with CI set they fail instead.
+# Redis, browsers and Node are Debian packages. If they are missing and cannot be installed, the tests
+# that need them are skipped with the reason; with CI set they fail.
 $(VENV)/.servers: | $(VENV)/.python
 	@$(call NEED,redis-server,redis-server) && $(call NEED,redis-sentinel,redis-sentinel) \
 		&& $(call NEED,openssl,openssl) && $(NEED_POSTGRES) && touch $@ || true
@@ -78,7 +78,7 @@ $(VENV)/.servers: | $(VENV)/.python
 $(VENV)/.postgres: | $(VENV)/.python
 	@$(NEED_POSTGRES) && touch $@ || true
 
-# Google Chrome does as well, but is no package of Debian's.
+# Google Chrome works, too, but is not a Debian package.
 $(VENV)/.browsers: | $(VENV)/.python
 	@$(call NEED,curl,curl) \
 		&& { command -v google-chrome >/dev/null || $(call NEED,chromium,chromium); } && touch $@ || true
@@ -90,7 +90,7 @@ $(VENV)/.node: tests/interop/package.json | $(VENV)/.python
 $(VENV)/.bench-node-%: benchmarks/%/package.json | $(VENV)/.python
 	@$(INSTALL_NODE_PACKAGES)
 
-# A rival that cannot be installed is left out, and the benchmark says so.
+# A rival that cannot be installed is left out, and the benchmark reports it.
 $(VENV)/rivals/%/.done: requirements/rivals/%.txt | $(VENV)/.python
 	@echo "Installing $< into $(@D)"
 	@{ $(VENV)/bin/python -m venv --clear $(@D) \
@@ -134,7 +134,7 @@ MAKE_VENV = \
 	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 		package=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-			echo "$$python cannot make virtual environments. Install the package that lets it" \
+			echo "$$python cannot create virtual environments. Install the package that provides this" \
 				"($$package on Debian and Ubuntu), then run make again." >&2; \
 			exit 1; \
 		fi; \

@@ -1,7 +1,7 @@
 """Imports go down, never up and never in a ring, and foreign packages come in at known doors.
 
 A module stands on the floor of the longest pattern that fits it. Every import counts, those inside
-functions too. Imports below TYPE_CHECKING may close a ring where `RINGS_OF_TYPES` allows it.
+functions and below TYPE_CHECKING too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import pytest
 
@@ -52,6 +52,7 @@ FLOORS: Final = {
     "hasten.pagination._counts": 1,
     "hasten.pagination._links": 1,
     "hasten.pagination._page": 1,
+    "hasten.pagination._page_building": 1,
     "hasten.pagination._slices": 1,
     "hasten.pagination._sort_options": 1,
     "hasten.pagination._sources": 1,
@@ -164,25 +165,14 @@ DOORS: Final = {
     "rich": ("hasten._cli", "hasten._cli.*"),
 }
 
-# Packages in which imports below TYPE_CHECKING may still close a ring.
-RINGS_OF_TYPES: Final = ("hasten.ratelimit",)
-
 # What a pure rule has no business with: its clock, dice and bytes come in as arguments.
 IMPURE: Final = frozenset(
     {"asyncio", "threading", "time", "random", "secrets", "os", "pathlib", "socket", "sqlite3"}
 )
 
 
-class Imports(NamedTuple):
-    """What a module imports, by dotted name."""
-
-    at_run_time: frozenset[str]
-    for_types: frozenset[str]
-
-    @property
-    def all(self) -> frozenset[str]:
-        return self.at_run_time | self.for_types
-
+Imports = frozenset[str]
+"""What a module imports, by dotted name."""
 
 Tree = Mapping[str, Imports]
 """The modules of a source folder by dotted name."""
@@ -316,12 +306,7 @@ def upward(tree: Tree) -> list[str]:
 
 
 def ring(tree: Tree) -> list[str]:
-    sorter = TopologicalSorter(
-        {
-            name: imports.at_run_time if name.startswith(RINGS_OF_TYPES) else imports.all
-            for name, imports in tree.items()
-        }
-    )
+    sorter = TopologicalSorter(tree)
     try:
         sorter.prepare()
     except CycleError as error:
@@ -370,12 +355,12 @@ def floor(module: str) -> int | None:
 def edges(tree: Tree) -> Iterator[tuple[str, str]]:
     """The imports between modules of the tree itself."""
     for name, imports in tree.items():
-        for target in sorted(imports.all & tree.keys()):
+        for target in sorted(imports & tree.keys()):
             yield name, target
 
 
 def packages(imports: Imports) -> set[str]:
-    return {target.partition(".")[0] for target in imports.all}
+    return {target.partition(".")[0] for target in imports}
 
 
 @functools.cache
@@ -396,13 +381,7 @@ def module_name(path: Path, src: Path) -> str:
 def read_imports(name: str, path: Path, known: Collection[str]) -> Imports:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    everything = imported_in(tree, package, known)
-    for node in ast.walk(tree):
-        match node:
-            case ast.If(test=ast.Name("TYPE_CHECKING")):
-                node.body.clear()
-    at_run_time = imported_in(tree, package, known)
-    return Imports(frozenset(at_run_time), frozenset(everything - at_run_time))
+    return frozenset(imported_in(tree, package, known))
 
 
 def imported_in(tree: ast.Module, package: str, known: Collection[str]) -> set[str]:

@@ -40,7 +40,7 @@ def test_a_join_to_many_repeats_no_row(database: str, rows: str) -> None:
         assert len(session.execute(statement).unique().all()) == 1
         expected = Users.sync.one(session, select(User).where(User.id == 1), fields)
         assert Users.sync.one(session, statement, fields) == expected
-        with pytest.raises(InvalidOption, match="a WHERE that finds one"):
+        with pytest.raises(InvalidOption, match="a select that finds one row"):
             Users.sync.one(session, ROWS[rows]().where(User.id < 4), fields)
         with pytest.raises(RowNotFound):
             Users.sync.one(session, ROWS[rows]().where(User.id > 4000), fields)

@@ -547,7 +547,7 @@ class TestExecutors:
         with (
             engine(database).connect() as connection,
             statements_of(engine(database)) as log,
-            pytest.raises(InvalidOption, match="a WHERE that finds one"),
+            pytest.raises(InvalidOption, match="a select that finds one row"),
         ):
             Users.sync.one(connection, select(User), Users.parse(""))
         assert "LIMIT" in log[0]
@@ -613,8 +613,8 @@ class TestStartUp:
             (["id", "first_tags"], "it is another kind"),
             ({"x": AllowedFields(["id"])}, r"a relationship 'x' for the field 'x'"),
             ({"name": AllowedFields(["id"])}, r"a relationship 'name'.*opaque"),
-            ({"team": [AllowedFields(["id"])]}, r"'team' that leads to many"),
-            ({"posts": AllowedFields(["id"])}, r"'posts' that leads to one"),
+            ({"team": [AllowedFields(["id"])]}, r"'team' leads to many"),
+            ({"posts": AllowedFields(["id"])}, r"'posts' leads to one"),
             ({"team": AllowedFields(["nickname"])}, r"model=<class '.*Team'>: .*'nickname'"),
         ],
     )  # fmt: skip

@@ -118,7 +118,7 @@ class SharedQueue:
     # Events -------------------------------------------------------------------------------------
 
     async def node_events(self) -> NodeObject:
-        """A QueueEvents that hears all events from the first one on."""
+        """A QueueEvents that reads all events from the first one on."""
         return await self.peer.make("QueueEvents", f"{self.name} events", self.name)
 
     async def python_events(self) -> list[Event]:

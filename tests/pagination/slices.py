@@ -9,6 +9,8 @@ from hasten._coroutines import run_without_loop
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.execution import AsyncExecutor, Executor, asynchronous, blocking
 from hasten._sqlalchemy.sort_columns import SortColumns
+from hasten.pagination._slices import KeysetSlice, OffsetSlice
+from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.page_statements import PageStatements
 
 T = TypeVar("T")
@@ -41,3 +43,35 @@ async def fetch_async(
     """Fetch on an asynchronous session or connection."""
     statements, execute = PageStatements(analyzed, keys), asynchronous(executor).execute
     return await function(statements, execute, *arguments, **options)
+
+
+def keyset_slice(
+    executor: Executor, analyzed: AnalyzedSelect, keys: SortColumns, position: object, **how: object
+) -> KeysetSlice:
+    """Fetch the rows after a position on a blocking session or connection."""
+    return fetch(executor, fetch_keyset_slice, analyzed, keys, position, **how)
+
+
+def offset_slice(
+    executor: Executor, analyzed: AnalyzedSelect, keys: SortColumns, **how: object
+) -> OffsetSlice:
+    """Fetch the rows at an offset on a blocking session or connection."""
+    return fetch(executor, fetch_offset_slice, analyzed, keys, **how)
+
+
+async def keyset_slice_async(
+    executor: AsyncExecutor,
+    analyzed: AnalyzedSelect,
+    keys: SortColumns,
+    position: object,
+    **how: object,
+) -> KeysetSlice:
+    """Fetch the rows after a position on an asynchronous session or connection."""
+    return await fetch_async(executor, fetch_keyset_slice, analyzed, keys, position, **how)
+
+
+async def offset_slice_async(
+    executor: AsyncExecutor, analyzed: AnalyzedSelect, keys: SortColumns, **how: object
+) -> OffsetSlice:
+    """Fetch the rows at an offset on an asynchronous session or connection."""
+    return await fetch_async(executor, fetch_offset_slice, analyzed, keys, **how)

@@ -90,7 +90,7 @@ class NoteOut(BaseModel):
 
 
 NAMES: Final = ("id", "kind", "code", "made", "ended", "score", "size")
-RULED: Final = tuple(SortKey(name) for name in NAMES)
+DECLARED: Final = tuple(SortKey(name) for name in NAMES)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -123,7 +123,7 @@ def told() -> Iterator[list[str]]:
     assert len(texts) == len(caught)
 
 
-def events(sort: Any = RULED, *, advise: Any = True, **options: Any) -> Any:
+def events(sort: Any = DECLARED, *, advise: Any = True, **options: Any) -> Any:
     return Paginator(EventOut, model=Event, sort=sort, advise=advise, **options)
 
 
@@ -255,8 +255,8 @@ class TestNulls:
             "Use Event.score.nulls_last()" in said
             for said in told_of(session, "", plain, events(()))
         )
-        ruled = select(Event).order_by(Event.score.nulls_last())
-        assert told_of(session, "", ruled, events(())) == []
+        declared = select(Event).order_by(Event.score.nulls_last())
+        assert told_of(session, "", declared, events(())) == []
 
 
 class TestCounts:
@@ -391,7 +391,7 @@ class TestWhenAndWhere:
         made = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
         async with made.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
-        pages = fastapi.Paginate(EventOut, model=Event, sort=RULED)
+        pages = fastapi.Paginate(EventOut, model=Event, sort=DECLARED)
         app = FastAPI(debug=is_debug)
 
         @app.get("/")
@@ -411,7 +411,7 @@ class TestWhenAndWhere:
         made = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
         async with made.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
-        pages = Paginator(EventOut, model=Event, sort=RULED)
+        pages = Paginator(EventOut, model=Event, sort=DECLARED)
 
         async def handler(request: Request) -> Any:
             async with AsyncSession(made) as db:
@@ -433,7 +433,7 @@ class TestWhenAndWhere:
         assert texts == []
 
     async def test_the_warning_is_on_the_line_of_an_asynchronous_caller(self) -> None:
-        pages = fastapi.Paginate(EventOut, model=Event, sort=RULED, advise=True)
+        pages = fastapi.Paginate(EventOut, model=Event, sort=DECLARED, advise=True)
         made = create_async_engine("sqlite+aiosqlite://")
         async with AsyncSession(made) as db:
             await (await db.connection()).run_sync(Base.metadata.create_all)

@@ -80,7 +80,7 @@ class RowOut(BaseModel):
 SORTS: Final = ("id", "created", "score", "kind")
 
 Walk: Final = Paginator(RowOut, model=Big, sort=SORTS, mode="cursor", secret=SECRET)
-Numbered: Final = Paginator(RowOut, model=Big, sort=SORTS)
+ByNumber: Final = Paginator(RowOut, model=Big, sort=SORTS)
 CAPPED: Final = {
     model: Paginator(RowOut, model=model, sort=SORTS, count=Capped(5_000)) for model in (Big, Small)
 }
@@ -302,9 +302,9 @@ def test_a_capped_total_costs_the_same_on_a_table_of_any_size(
 def test_a_page_past_the_end_costs_only_the_count(connection: Connection, offset: int) -> None:
     with measured(connection) as counting:
         connection.execute(select(text("count(*)")).select_from(Big))
-    q = Numbered.parse(f"limit=20&page={offset // 20 + 1}&sort=-created")
+    q = ByNumber.parse(f"limit=20&page={offset // 20 + 1}&sort=-created")
     with measured(connection) as spent:
-        found = Numbered.sync.page(connection, select(Big), q)
+        found = ByNumber.sync.page(connection, select(Big), q)
     assert (found.data, found.total) == ([], BIG)
     (statement,) = spent.statements
     assert "count(*)" in statement
@@ -331,11 +331,11 @@ def test_a_deep_page_by_number_skips_in_the_index(
 
 
 def test_the_last_pages_are_read_from_the_end(connection: Connection) -> None:
-    q = Numbered.parse(f"limit=20&page={BIG // 20}&sort=-created")
+    q = ByNumber.parse(f"limit=20&page={BIG // 20}&sort=-created")
     with measured(connection) as counting:
         connection.execute(select(text("count(*)")).select_from(Big))
     with measured(connection) as spent:
-        found = Numbered.sync.page(connection, select(Big), q)
+        found = ByNumber.sync.page(connection, select(Big), q)
     near = cost_at(connection, "-created", 10)
     assert (len(found.data), found.total) == (20, BIG)
     print(f"{connection.dialect.name}: last page {spent.cost}, count {counting.cost}")

@@ -31,7 +31,13 @@ from tests.pagination.databases import (
     engine,
     statements_of,
 )
-from tests.pagination.slices import fetch, fetch_async
+from tests.pagination.slices import (
+    fetch,
+    fetch_async,
+    keyset_slice,
+    offset_slice,
+    offset_slice_async,
+)
 from tests.pagination.test_walk import (
     COLUMNS,
     datasets,
@@ -115,14 +121,8 @@ async def test_entities_come_from_an_asynchronous_session_too() -> None:
     keys = resolve_order(analyzed, (), {})
     with async_engine("postgresql") as made:
         async with AsyncSession(made) as session:
-            found = await fetch_async(
-                session,
-                fetch_offset_slice,
-                analyzed,
-                keys,
-                limit=3,
-                offset=27,
-                dialect="postgresql",
+            found = await offset_slice_async(
+                session, analyzed, keys, limit=3, offset=27, dialect="postgresql"
             )
     assert [post.id for post in found.rows] == [28, 29, 30]
     assert (found.count, found.has_more) == (Count(30), False)
@@ -156,15 +156,8 @@ class TestStatements:
     ) -> None:
         analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
-            found = fetch(
-                session,
-                fetch_offset_slice,
-                analyzed,
-                keys,
-                limit=5,
-                offset=offset,
-                dialect=database,
-                count=count,
+            found = offset_slice(
+                session, analyzed, keys, limit=5, offset=offset, dialect=database, count=count
             )
         assert len(seen) == statements
         assert len(found.rows) == max(0, min(5, 60 - offset))
@@ -177,20 +170,10 @@ class TestStatements:
                 analyzed, keys = plan(
                     statement, (SortKey("state"), SortKey("made", descending=True))
                 )
-                page = fetch(
-                    session, fetch_keyset_slice, analyzed, keys, None, limit=5, dialect=database
-                )
+                page = keyset_slice(session, analyzed, keys, None, limit=5, dialect=database)
                 assert len(seen) == 1
                 seen.clear()
-                fetch(
-                    session,
-                    fetch_keyset_slice,
-                    analyzed,
-                    keys,
-                    page.last,
-                    limit=5,
-                    dialect=database,
-                )
+                keyset_slice(session, analyzed, keys, page.last, limit=5, dialect=database)
                 assert 1 <= len(seen) <= most
                 seen.clear()
 
@@ -202,25 +185,11 @@ def test_a_page_past_the_end_or_of_no_rows_has_a_total(database: str, is_entity:
     nothing, its_keys = plan(of_entities(77) if is_entity else of_columns(77), ())
     with Session(engine(database)) as session:
         for offset in (60, 600, 6_000):
-            past = fetch(
-                session,
-                fetch_offset_slice,
-                analyzed,
-                keys,
-                limit=5,
-                offset=offset,
-                dialect=database,
-            )
+            past = offset_slice(session, analyzed, keys, limit=5, offset=offset, dialect=database)
             assert past == OffsetSlice([], has_more=False, count=Count(60))
         for offset in (0, 5_000):
-            empty = fetch(
-                session,
-                fetch_offset_slice,
-                nothing,
-                its_keys,
-                limit=5,
-                offset=offset,
-                dialect=database,
+            empty = offset_slice(
+                session, nothing, its_keys, limit=5, offset=offset, dialect=database
             )
             assert empty == OffsetSlice([], has_more=False, count=Count(0))
 
@@ -231,15 +200,8 @@ def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> N
     analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
     with Session(engine(database)) as session:
         for cap, count in ((59, Count(59, "gte")), (60, Count(60)), (7, Count(7, "gte"))):
-            found = fetch(
-                session,
-                fetch_offset_slice,
-                analyzed,
-                keys,
-                limit=5,
-                offset=40,
-                dialect=database,
-                count=Capped(cap),
+            found = offset_slice(
+                session, analyzed, keys, limit=5, offset=40, dialect=database, count=Capped(cap)
             )
             assert (len(found.rows), found.has_more) == (5, True)
             assert found.count == count
@@ -261,20 +223,12 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
             analyzed = analyze(statement)
             keys = resolve_order(analyzed, order if "items" in str(statement) else (), COLUMNS)
             pages: list[Any] = [
-                fetch(
-                    session, fetch_offset_slice, analyzed, keys, limit=3, offset=1, dialect=database
-                ).rows,
-                fetch(
-                    session, fetch_keyset_slice, analyzed, keys, None, limit=3, dialect=database
-                ).rows,
+                offset_slice(session, analyzed, keys, limit=3, offset=1, dialect=database).rows,
+                keyset_slice(session, analyzed, keys, None, limit=3, dialect=database).rows,
             ]
-            position = fetch(
-                session, fetch_keyset_slice, analyzed, keys, None, limit=1, dialect=database
-            ).last
+            position = keyset_slice(session, analyzed, keys, None, limit=1, dialect=database).last
             pages.append(
-                fetch(
-                    session, fetch_keyset_slice, analyzed, keys, position, limit=3, dialect=database
-                ).rows
+                keyset_slice(session, analyzed, keys, position, limit=3, dialect=database).rows
             )
             assert pages[0] == pages[2]
             for rows in pages:

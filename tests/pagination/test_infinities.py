@@ -24,10 +24,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from hasten._sqlalchemy.analysis import analyze
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.fetching import fetch_keyset_slice
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import engine, url
-from tests.pagination.slices import fetch_async
+from tests.pagination.slices import keyset_slice_async
 
 edges: Final = Table(
     "edges",
@@ -96,14 +95,8 @@ async def walk(driver: str, order: Order) -> list[int]:
     try:
         async with made.connect() as connection:
             while page.has_more:
-                page = await fetch_async(
-                    connection,
-                    fetch_keyset_slice,
-                    analyzed,
-                    keys,
-                    page.last,
-                    limit=2,
-                    dialect="postgresql",
+                page = await keyset_slice_async(
+                    connection, analyzed, keys, page.last, limit=2, dialect="postgresql"
                 )
                 seen += page.rows
                 assert len(seen) <= 20

@@ -186,8 +186,8 @@ def test_a_page_made_by_the_application_has_a_response() -> None:
     assert json.loads(page.response().body) == {
         "data": [{"id": 1}], "pagination": {"page": 1, "limit": 20, "total": 1},
     }  # fmt: skip
-    stretch: CursorPage[Any] = CursorPage([], 20, None, None)
-    assert stretch.response(Request(method="HEAD")).body == b""
+    cursor_page: CursorPage[Any] = CursorPage([], 20, None, None)
+    assert cursor_page.response(Request(method="HEAD")).body == b""
 
 
 def test_the_response_uses_the_envelope(session: Session) -> None:

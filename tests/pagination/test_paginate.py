@@ -101,7 +101,7 @@ def page(session: Session, query: str, paginate: Any = Items, statement: Any = E
     return found
 
 
-def stretch(
+def cursor_page(
     session: Session, query: str, paginate: Any = Walk, statement: Any = FIRST
 ) -> CursorPage[Any]:
     found = paginate.sync.page(session, statement, paginate.parse(query))
@@ -113,9 +113,9 @@ def walk(
     session: Session, query: str, paginate: Any = Walk, statement: Any = FIRST
 ) -> list[CursorPage[Any]]:
     """All pages from the first to the last."""
-    pages = [stretch(session, query, paginate, statement)]
+    pages = [cursor_page(session, query, paginate, statement)]
     while (token := pages[-1].next_cursor) is not None:
-        pages.append(stretch(session, f"{query}&cursor={token}", paginate, statement))
+        pages.append(cursor_page(session, f"{query}&cursor={token}", paginate, statement))
         assert len(pages) < 500
     return pages
 
@@ -301,9 +301,9 @@ class TestCursors:
     @pytest.mark.parametrize("paging", ["exact", Capped(9)])
     def test_a_total_beside_cursors(self, session: Session, paging: Any) -> None:
         counted = Paginator(ItemOut, model=Item, mode="cursor", secret=SECRET, count=paging)
-        found = stretch(session, "limit=7", counted)
+        found = cursor_page(session, "limit=7", counted)
         assert found.total == (60 if paging == "exact" else 9)
-        assert stretch(session, "limit=7").total is None
+        assert cursor_page(session, "limit=7").total is None
 
     async def test_walks_on_asynchronous_sessions(self, database: str) -> None:
         with async_engine(database) as made:
@@ -321,14 +321,14 @@ class TestCursors:
     def test_a_walk_returns_the_rows_that_stay_while_others_change(self, session: Session) -> None:
         """Rows before and after the position come, and the row at it goes."""
         before = [row["id"] for each in walk(session, "sort=state&limit=9") for row in each.data]
-        first = stretch(session, "sort=state&limit=9")
+        first = cursor_page(session, "sort=state&limit=9")
         session.execute(delete(Item).where(Item.id == ids(first)[-1]))
         row = {"dataset": 0, "grade": 1, "label": "", "weight": 1.0, "made": datetime(2026, 1, 1)}  # noqa: DTZ001
         session.execute(insert(Item), [row | {"state": state} for state in ("aaa", "zzz")])
         seen = ids(first)
         token = first.next_cursor
         while token:
-            found = stretch(session, f"sort=state&limit=9&cursor={token}")
+            found = cursor_page(session, f"sort=state&limit=9&cursor={token}")
             seen += ids(found)
             token = found.next_cursor
         assert [each for each in seen if each in before] == before
@@ -342,20 +342,20 @@ class TestCursors:
         forward = walk(session, query)
         back = [forward[-1]]
         while (token := back[-1].prev_cursor) is not None:
-            back.append(stretch(session, f"{query}&cursor={token}"))
+            back.append(cursor_page(session, f"{query}&cursor={token}"))
         rows = [row for each in reversed(back) for row in each.data]
         assert rows == [row for each in forward for row in each.data]
         assert back[-1].next_cursor is not None
-        again = stretch(session, f"{query}&cursor={back[-1].next_cursor}")
+        again = cursor_page(session, f"{query}&cursor={back[-1].next_cursor}")
         assert again.data == back[-2].data
 
     def test_an_empty_page_links_to_the_previous_page(self, session: Session) -> None:
         """All behind the position are gone by now."""
-        first = stretch(session, "limit=50&sort=id")
+        first = cursor_page(session, "limit=50&sort=id")
         session.execute(delete(Item).where(Item.dataset == 0, Item.id > ids(first)[-1]))
-        empty = stretch(session, f"limit=50&sort=id&cursor={first.next_cursor}")
+        empty = cursor_page(session, f"limit=50&sort=id&cursor={first.next_cursor}")
         assert (list(empty.data), empty.next_cursor) == ([], None)
-        back = stretch(session, f"limit=50&sort=id&cursor={empty.prev_cursor}")
+        back = cursor_page(session, f"limit=50&sort=id&cursor={empty.prev_cursor}")
         assert back.data == first.data
 
     @pytest.mark.parametrize(
@@ -373,17 +373,17 @@ class TestCursors:
     def test_a_cursor_of_another_query_is_refused_before_any_statement(
         self, session: Session, query: str, statement: Any
     ) -> None:
-        token = stretch(session, "sort=grade&limit=5").next_cursor
+        token = cursor_page(session, "sort=grade&limit=5").next_cursor
         with asked(session) as seen, pytest.raises(InvalidParameter) as caught:
-            stretch(session, f"{query}&limit=5&cursor={token}", statement=statement)
+            cursor_page(session, f"{query}&limit=5&cursor={token}", statement=statement)
         assert (caught.value.status, caught.value.code) == (400, "cursor_mismatch")
         assert seen == []
 
     def test_a_cursor_of_another_model_or_scope_is_refused(self, sqlite: Session) -> None:
-        token = stretch(sqlite, "limit=5", statement=EVERY).next_cursor
+        token = cursor_page(sqlite, "limit=5", statement=EVERY).next_cursor
         authors = Paginator(AuthorId, model=Author, mode="cursor", secret=SECRET)
         with pytest.raises(InvalidParameter, match="another query"):
-            stretch(sqlite, f"cursor={token}", authors, select(Author))
+            cursor_page(sqlite, f"cursor={token}", authors, select(Author))
         first = Walk.sync.page(sqlite, EVERY, Walk.parse("limit=5"), scope="tenant 1")
         assert isinstance(first, CursorPage)
         q = Walk.parse(f"limit=5&cursor={first.next_cursor}")
@@ -392,26 +392,26 @@ class TestCursors:
             Walk.sync.page(sqlite, EVERY, q, scope="tenant 2")
 
     def test_a_cursor_accepts_another_limit_and_other_fields(self, session: Session) -> None:
-        first = stretch(session, "sort=grade&limit=5")
+        first = cursor_page(session, "sort=grade&limit=5")
         q = Walk.parse(f"sort=grade&limit=9&cursor={first.next_cursor}")
         found = Walk.sync.page(session, FIRST, q, Walk.fields.parse("fields=state"))
         assert [set(row) for row in found.data] == [{"state"}] * 9
 
     def test_secrets_can_be_rotated(self, sqlite: Session) -> None:
-        token = stretch(sqlite, "limit=5").next_cursor
+        token = cursor_page(sqlite, "limit=5").next_cursor
         new = Paginator(ItemOut, model=Item, mode="cursor", secret=[OTHER, SECRET])
-        assert len(stretch(sqlite, f"limit=5&cursor={token}", new).data) == 5
+        assert len(cursor_page(sqlite, f"limit=5&cursor={token}", new).data) == 5
         gone = Paginator(ItemOut, model=Item, mode="cursor", secret=OTHER)
         refused(gone, f"cursor={token}", 400)
 
     def test_a_cursor_contains_only_public_fields(self, sqlite: Session) -> None:
         titles = Paginator(TitleOut, model=Post, mode="cursor", secret=SECRET)
         with asked(sqlite) as seen, pytest.raises(InvalidOption, match=r"posts\.id"):
-            stretch(sqlite, "", titles, select(Post))
+            cursor_page(sqlite, "", titles, select(Post))
         assert seen == []
 
     def test_an_empty_cursor_selects_the_first_page(self, session: Session) -> None:
-        assert stretch(session, "cursor=&limit=5") == stretch(session, "limit=5")
+        assert cursor_page(session, "cursor=&limit=5") == cursor_page(session, "limit=5")
 
     def test_cursors_need_a_secret(self) -> None:
         for mode in ("cursor", "both"):
@@ -427,20 +427,20 @@ class TestCursors:
             Paginator(ItemOut, model=Item, mode="cursor", secret=secrets.token_bytes(16))
             for _ in range(2)
         )
-        token = stretch(sqlite, "limit=5", one).next_cursor
-        assert len(stretch(sqlite, f"limit=5&cursor={token}", one).data) == 5
+        token = cursor_page(sqlite, "limit=5", one).next_cursor
+        assert len(cursor_page(sqlite, f"limit=5&cursor={token}", one).data) == 5
         refused(other, f"cursor={token}", 400)
 
     def test_mode_both_uses_what_the_client_sends(self, session: Session) -> None:
         assert page(session, "page=2", Both).page == 2
-        first = stretch(session, "cursor=&limit=5", Both)
+        first = cursor_page(session, "cursor=&limit=5", Both)
         assert first.pagination() == {
             "limit": 5, "next_cursor": first.next_cursor, "prev_cursor": None, "has_more": True,
         }  # fmt: skip
 
     def test_links_to_the_next_and_previous_page(self, sqlite: Session) -> None:
         query = "sort=grade&limit=5"
-        first = stretch(sqlite, query)
+        first = cursor_page(sqlite, query)
         link = Walk.link(first, Walk.parse(query), path="/items")
         assert link is not None
         first_page, following_page = link.split(", ")
@@ -453,7 +453,7 @@ class TestCursors:
         self, sqlite: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Or a client would follow it for ever."""
-        token = stretch(sqlite, "limit=5").next_cursor
+        token = cursor_page(sqlite, "limit=5").next_cursor
         real = PageQuery.keyset_slice
 
         def stuck(query: PageQuery, position: Any, **options: Any) -> Any:
@@ -461,7 +461,7 @@ class TestCursors:
 
         monkeypatch.setattr(PageQuery, "keyset_slice", stuck)
         with pytest.raises(InvalidOption, match="its own cursor"):
-            stretch(sqlite, f"limit=5&cursor={token}")
+            cursor_page(sqlite, f"limit=5&cursor={token}")
 
 
 class TestFiltersOfTheOrm:
@@ -606,7 +606,7 @@ class TestOptions:
     def test_a_filter_may_be_text(self, sqlite: Session) -> None:
         one = EVERY.where(text("dataset = :n").bindparams(n=0))
         two = EVERY.where(text("dataset = :n").bindparams(n=1))
-        token = stretch(sqlite, "limit=5", statement=one).next_cursor
-        assert len(stretch(sqlite, f"limit=5&cursor={token}", statement=one).data) == 5
+        token = cursor_page(sqlite, "limit=5", statement=one).next_cursor
+        assert len(cursor_page(sqlite, f"limit=5&cursor={token}", statement=one).data) == 5
         with pytest.raises(InvalidParameter, match="another query"):
-            stretch(sqlite, f"limit=5&cursor={token}", statement=two)
+            cursor_page(sqlite, f"limit=5&cursor={token}", statement=two)

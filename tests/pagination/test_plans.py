@@ -222,7 +222,7 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
         found = page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
         row = connection.execute(found).one()
         position = [row[place] for place in layout(of_columns, keys)]
-        total, stretched = cost(
+        total, found_slice = cost(
             connection,
             fetch_keyset_slice,
             analyzed,
@@ -232,7 +232,7 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
             dialect=dialect,
             backwards=backwards,
         )
-        assert len(stretched.rows) == 20
+        assert len(found_slice.rows) == 20
         spent.append(total)
     print(f"{dialect}: {kind}, {order}: {spent}")
     assert spent[1] <= 2 * max(spent[0], ALL_RANGES[dialect])
@@ -266,7 +266,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
     analyzed = analyze(SELECTS[kind])
     keys = resolve_order(analyzed, order, COLUMNS)
     position = [at[key.column.name] for key in keys]
-    total, stretched = cost(
+    total, found_slice = cost(
         connection,
         fetch_keyset_slice,
         analyzed,
@@ -277,7 +277,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
         backwards=backwards,
     )
     print(f"{dialect}: border, {kind}, {backwards}, {at}: {total}")
-    assert len(stretched.rows) == 20
+    assert len(found_slice.rows) == 20
     assert total <= 4 * ALL_RANGES[dialect]
 
 
@@ -307,10 +307,10 @@ def test_unevenly_spread_rows_are_found_in_the_index(
         analyzed = analyze(select(uneven))
         by_status = SortKey("status", descending=True, nulls="first")
         keys = resolve_order(analyzed, (by_status, SortKey("id")), dict(uneven.c.items()))
-        total, stretched = cost(
+        total, found_slice = cost(
             postgres, fetch_keyset_slice, analyzed, keys, ["x", 90], limit=20, dialect="postgresql"
         )
-        assert len(stretched.rows) == 20
+        assert len(found_slice.rows) == 20
         assert total <= 20
     finally:
         uneven.drop(postgres)

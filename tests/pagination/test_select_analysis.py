@@ -23,7 +23,6 @@ from hasten.pagination._counts import NOT_COUNTED, Capped, Count
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.counting import count
-from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.indexes import find_index
 from hasten.pagination._sql.offset_select import page as page_of
 from hasten.pagination._sql.page_statements import PageStatements
@@ -42,7 +41,7 @@ from tests.pagination.databases import (
     log,
     post_tags,
 )
-from tests.pagination.slices import fetch
+from tests.pagination.slices import keyset_slice, offset_slice
 
 COLUMNS: Final[dict[str, Any]] = {
     "id": Post.id,
@@ -288,53 +287,28 @@ def check(session: Session, statement: Selection, wanted: list[Any], key: Any = 
     page = KeysetSlice([], has_more=True, first=None, last=None)
     seen: list[Any] = []
     while page.has_more:
-        page = fetch(
-            session, fetch_keyset_slice, analyzed, keys, page.last, limit=3, dialect=dialect
-        )
+        page = keyset_slice(session, analyzed, keys, page.last, limit=3, dialect=dialect)
         assert len(page.rows) == 3 or not page.has_more
         seen += page.rows
     assert _sorted(seen) == _sorted(wanted)
-    back = fetch(
-        session,
-        fetch_keyset_slice,
-        analyzed,
-        keys,
-        None,
-        limit=len(seen) + 1,
-        dialect=dialect,
-        backwards=True,
+    back = keyset_slice(
+        session, analyzed, keys, None, limit=len(seen) + 1, dialect=dialect, backwards=True
     )
     assert back.rows == seen
     plain = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=False)
     deferred = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=True)
     assert _unique(session, deferred, statement) == _unique(session, plain, statement)
     for offset in (0, 3, len(wanted) - 2, len(wanted), 500, 5_000):
-        exact = fetch(
-            session, fetch_offset_slice, analyzed, keys, limit=3, offset=offset, dialect=dialect
-        )
+        exact = offset_slice(session, analyzed, keys, limit=3, offset=offset, dialect=dialect)
         assert exact.rows == seen[offset : offset + 3]
         assert exact.count == Count(len(wanted))
         assert exact.has_more == (offset + 3 < len(wanted))
-        capped = fetch(
-            session,
-            fetch_offset_slice,
-            analyzed,
-            keys,
-            limit=3,
-            offset=offset,
-            dialect=dialect,
-            count=Capped(4),
+        capped = offset_slice(
+            session, analyzed, keys, limit=3, offset=offset, dialect=dialect, count=Capped(4)
         )
         assert (capped.rows, capped.has_more) == (exact.rows, exact.has_more)
-        uncounted = fetch(
-            session,
-            fetch_offset_slice,
-            analyzed,
-            keys,
-            limit=3,
-            offset=offset,
-            dialect=dialect,
-            count="none",
+        uncounted = offset_slice(
+            session, analyzed, keys, limit=3, offset=offset, dialect=dialect, count="none"
         )
         assert (uncounted.rows, uncounted.has_more) == (exact.rows, exact.has_more)
         assert uncounted.count == NOT_COUNTED
@@ -384,9 +358,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
         page = KeysetSlice([], has_more=True, first=None, last=None)
         seen: list[Any] = []
         while page.has_more:
-            page = fetch(
-                session, fetch_keyset_slice, analyzed, keys, page.last, limit=2, dialect=database
-            )
+            page = keyset_slice(session, analyzed, keys, page.last, limit=2, dialect=database)
             seen += map(tuple, page.rows)
         assert seen == wanted
 
@@ -396,7 +368,7 @@ def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> 
     analyzed = analyze(select(Post).options(joinedload(Post.tags)))
     keys = resolve_order(analyzed, (SortKey("title"),), COLUMNS)
     with Session(engine(database)) as session:
-        page = fetch(session, fetch_keyset_slice, analyzed, keys, None, limit=7, dialect=database)
+        page = keyset_slice(session, analyzed, keys, None, limit=7, dialect=database)
         assert len(page.rows) == 7
         loaded = {post.id: sorted(tag.id for tag in post.tags) for post in page.rows}
         links = session.execute(select(post_tags).order_by(post_tags.c.tag_id)).all()

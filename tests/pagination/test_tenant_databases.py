@@ -98,7 +98,7 @@ def test_a_tenant_has_its_own_total(engines: dict[str, Engine], page: Any) -> No
         assert {tenant: page(engines[tenant], notes).total for tenant in ROWS} == ROWS
     with engines["a"].begin() as connection:
         connection.execute(insert(Note), [{"id": 100}])
-    assert page(engines["a"], notes).total == ROWS["a"]  # the total is still remembered
+    assert page(engines["a"], notes).total == ROWS["a"]  # the total is still cached
 
 
 def test_engines_of_one_database_share_its_total(engines: dict[str, Engine]) -> None:

@@ -38,10 +38,9 @@ from sqlalchemy.types import TypeEngine
 from hasten._sqlalchemy.analysis import analyze
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.fetching import fetch_keyset_slice
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import DATABASES, async_engine, engine
-from tests.pagination.slices import fetch, fetch_async
+from tests.pagination.slices import keyset_slice, keyset_slice_async
 
 
 class Colour(enum.Enum):
@@ -118,20 +117,12 @@ async def test_a_walk_continues_after_a_value_of_any_type(
     ):
         keys = resolve_order(analyzed, order, columns)
         with engine(database).connect() as connection:
-            whole = fetch(
-                connection, fetch_keyset_slice, analyzed, keys, None, limit=99, dialect=database
-            ).rows
+            whole = keyset_slice(connection, analyzed, keys, None, limit=99, dialect=database).rows
             page = KeysetSlice([], has_more=True, first=None, last=None)
             seen: list[int] = []
             while page.has_more:
-                page = fetch(
-                    connection,
-                    fetch_keyset_slice,
-                    analyzed,
-                    keys,
-                    page.last,
-                    limit=1,
-                    dialect=database,
+                page = keyset_slice(
+                    connection, analyzed, keys, page.last, limit=1, dialect=database
                 )
                 seen += page.rows
         assert len(whole) == ROWS
@@ -141,14 +132,8 @@ async def test_a_walk_continues_after_a_value_of_any_type(
                 page = KeysetSlice([], has_more=True, first=None, last=None)
                 seen = []
                 while page.has_more:
-                    page = await fetch_async(
-                        awaited,
-                        fetch_keyset_slice,
-                        analyzed,
-                        keys,
-                        page.last,
-                        limit=4,
-                        dialect=database,
+                    page = await keyset_slice_async(
+                        awaited, analyzed, keys, page.last, limit=4, dialect=database
                     )
                     seen += page.rows
         assert seen == whole

@@ -35,12 +35,11 @@ from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.errors import InvalidOption
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.fetching import fetch_keyset_slice
 from hasten.pagination._sql.keyset import after
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
-from tests.pagination.slices import fetch, fetch_async
+from tests.pagination.slices import keyset_slice, keyset_slice_async
 
 COLUMNS: Final = {
     name: getattr(Item, name) for name in ("id", "grade", "label", "weight", "state", "made")
@@ -123,8 +122,15 @@ def test_a_walk_equals_a_full_read_in_both_directions(
             pages = []
             position, has_more = None, True
             while has_more:
-                page = fetch(session, fetch_keyset_slice, analyzed, keys, position,
-                        limit=limit, dialect=database, backwards=backwards)  # fmt: skip
+                page = keyset_slice(
+                    session,
+                    analyzed,
+                    keys,
+                    position,
+                    limit=limit,
+                    dialect=database,
+                    backwards=backwards,
+                )
                 assert len(page.rows) == limit or not page.has_more
                 pages.append(ids(page.rows))
                 position, has_more = (page.first if backwards else page.last), page.has_more
@@ -146,14 +152,8 @@ def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
                 seen: list[int] = []
                 page = KeysetSlice([], has_more=True, first=None, last=None)
                 while page.has_more:
-                    page = await fetch_async(
-                        session,
-                        fetch_keyset_slice,
-                        analyzed,
-                        keys,
-                        page.last,
-                        limit=limit,
-                        dialect=database,
+                    page = await keyset_slice_async(
+                        session, analyzed, keys, page.last, limit=limit, dialect=database
                     )
                     seen += ids(page.rows)
         with engine(database).connect() as connection:
@@ -170,24 +170,15 @@ def test_the_previous_page_of_the_next_page_is_the_page(
 ) -> None:
     analyzed, keys = plan(of_columns(dataset), order)
     with engine(database).connect() as connection:
-        page = fetch(
-            connection, fetch_keyset_slice, analyzed, keys, None, limit=limit, dialect=database
-        )
+        page = keyset_slice(connection, analyzed, keys, None, limit=limit, dialect=database)
         for _ in range(data.draw(st.integers(0, 3))):
             if not page.has_more:
                 break
-            following = fetch(
-                connection,
-                fetch_keyset_slice,
-                analyzed,
-                keys,
-                page.last,
-                limit=limit,
-                dialect=database,
+            following = keyset_slice(
+                connection, analyzed, keys, page.last, limit=limit, dialect=database
             )
-            back = fetch(
+            back = keyset_slice(
                 connection,
-                fetch_keyset_slice,
                 analyzed,
                 keys,
                 following.first,
@@ -204,23 +195,13 @@ def test_the_previous_page_of_the_next_page_is_the_page(
 def test_there_is_no_page_before_the_first_or_after_the_last(database: str) -> None:
     analyzed, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
-        first = fetch(
-            connection, fetch_keyset_slice, analyzed, keys, None, limit=10, dialect=database
-        )
-        last = fetch(
-            connection,
-            fetch_keyset_slice,
-            analyzed,
-            keys,
-            None,
-            limit=10,
-            dialect=database,
-            backwards=True,
+        first = keyset_slice(connection, analyzed, keys, None, limit=10, dialect=database)
+        last = keyset_slice(
+            connection, analyzed, keys, None, limit=10, dialect=database, backwards=True
         )
         for position, backwards in ((first.first, True), (last.last, False)):
-            beyond = fetch(
+            beyond = keyset_slice(
                 connection,
-                fetch_keyset_slice,
                 analyzed,
                 keys,
                 position,
@@ -237,15 +218,8 @@ def test_a_full_last_page_has_no_next_page(database: str, backwards: bool) -> No
     analyzed, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
         for limit, has_more in ((59, True), (60, False), (61, False)):
-            page = fetch(
-                connection,
-                fetch_keyset_slice,
-                analyzed,
-                keys,
-                None,
-                limit=limit,
-                dialect=database,
-                backwards=backwards,
+            page = keyset_slice(
+                connection, analyzed, keys, None, limit=limit, dialect=database, backwards=backwards
             )
             assert (len(page.rows), page.has_more) == (min(limit, 60), has_more)
 
@@ -265,15 +239,7 @@ def test_infinities_and_nan_are_sorted_as_in_postgresql() -> None:
         seen: list[str] = []
         page = KeysetSlice([], has_more=True, first=None, last=None)
         while page.has_more:
-            page = fetch(
-                session,
-                fetch_keyset_slice,
-                analyzed,
-                keys,
-                page.last,
-                limit=1,
-                dialect="postgresql",
-            )
+            page = keyset_slice(session, analyzed, keys, page.last, limit=1, dialect="postgresql")
             seen += [f"{row.weight:g}" for row in page.rows]
         assert seen == ["nan", "nan", "nan", "inf", "1e+30", "0.1", "-inf"]
         session.rollback()
@@ -340,15 +306,7 @@ def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit
         page = KeysetSlice([], has_more=True, first=None, last=None)
         seen: list[int] = []
         while page.has_more:
-            page = fetch(
-                connection,
-                fetch_keyset_slice,
-                analyzed,
-                keys,
-                page.last,
-                limit=limit,
-                dialect="mysql",
-            )
+            page = keyset_slice(connection, analyzed, keys, page.last, limit=limit, dialect="mysql")
             seen += ids(page.rows)
         assert seen == expected(everything(connection, dataset), order)
 
@@ -375,9 +333,7 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
         seen: list[int] = []
         page = KeysetSlice([], has_more=True, first=None, last=None)
         while page.has_more:
-            page = fetch(
-                connection, fetch_keyset_slice, analyzed, keys, page.last, limit=4, dialect=database
-            )
+            page = keyset_slice(connection, analyzed, keys, page.last, limit=4, dialect=database)
             seen += ids(page.rows)
         rows = everything(connection, 0)
     fold = {row.id: (row.label.lower(), -row.id) for row in rows}

@@ -37,11 +37,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, registry
 from hasten._sqlalchemy.analysis import analyze
 from hasten._sqlalchemy.selects import Selection
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.fetching import fetch_keyset_slice
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, url
-from tests.pagination.slices import fetch
+from tests.pagination.slices import keyset_slice
 from tests.pagination.test_walk import expected
 
 # Which index an order has is not what this is about.
@@ -185,15 +184,8 @@ def walk(
     seen: list[int] = []
     position, has_more = None, True
     while has_more:
-        page = fetch(
-            session,
-            fetch_keyset_slice,
-            analyzed,
-            keys,
-            position,
-            limit=limit,
-            dialect=dialect,
-            backwards=backwards,
+        page = keyset_slice(
+            session, analyzed, keys, position, limit=limit, dialect=dialect, backwards=backwards
         )
         ids = [row if isinstance(row, int) else row.id for row in page.rows]
         session.rollback()  # each page is a request of its own

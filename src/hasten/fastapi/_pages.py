@@ -129,9 +129,9 @@ class Paginate(_pagination.Paginator[P]):
             return await super()._source_page(*arguments)
 
     def _finished(self, page: Any, q: PageParams) -> P:
-        page._responder = responder = self._responder(q)
+        super()._finished(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
-        response._begin(*responder.head(page), has_etag=self._etag)
+        response._begin(*page._responder.head(page), has_etag=self._etag)
         response._envelope = self.envelope
         return cast("P", response)
 

@@ -257,7 +257,7 @@ class AllowedFields:
                 found[-1].append((*plain, None if to is None else places[to]))
         return found
 
-    # Making --------------------------------------------------------------------------------------
+    # Creation ------------------------------------------------------------------------------------
 
     def _fill(
         self,

@@ -201,8 +201,8 @@ def _check_divisible(model: Any, allowed: AllowedFields) -> None:
             raise InvalidOption(
                 "schema",
                 model,
-                f"no validator, serializer or exclude_if for {field.name!r}, which is read in "
-                f"parts: opaque=({field.name!r},) makes it one value",
+                f"a model without validator, serializer or exclude_if for {field.name!r}, whose "
+                f"fields can be requested: opaque=({field.name!r},) makes it one value",
             )
 
 
@@ -301,7 +301,9 @@ def _check_needs(model: Any, through_model: Collection[Field]) -> None:
         info = _infos(model).get(field.attribute)
         if info is not None and (info.frozen or _config(model).get("frozen")):
             raise InvalidOption(
-                "schema", model, f"{field.name!r} that is not frozen: it has to be validated alone"
+                "schema",
+                model,
+                f"a model whose {field.name!r} is not frozen: it has to be validated alone",
             )
 
 

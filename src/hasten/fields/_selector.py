@@ -258,7 +258,7 @@ class FieldSelector(Generic[T]):
             raise InvalidOption(
                 "statement",
                 "a select of several rows",
-                "a WHERE that finds one row; for several rows use many()",
+                "a select that finds one row; for several rows use many()",
             )
         return self._partial(rows[0])
 

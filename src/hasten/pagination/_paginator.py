@@ -35,11 +35,17 @@ from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
 from hasten.pagination._count_cache import CountCache
 from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, to_counting
-from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint, hidden_in_cursor
+from hasten.pagination._cursor import SigningKeys, fingerprint, hidden_in_cursor
 from hasten.pagination._order import SortKey, check_sort
 from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_of
+from hasten.pagination._page_building import (
+    START,
+    CursorSigner,
+    build_cursor_page,
+    build_not_modified,
+    build_page,
+)
 from hasten.pagination._params import Limits, Mode, PageParams
-from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sort_options import SortOptions
 from hasten.pagination._sources import (
     Items,
@@ -91,7 +97,7 @@ class Paginator(Generic[P]):
 
     ``Paginator(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
 
-    - schema: the model of one row of the response. No other column leaves the database. With
+    - schema: the model of one row of the response. No other column is read. With
       ``Partial[PostOut]`` the client chooses among its fields, by ``fields=``.
     - model: the mapped class; None for pages of lists, or of a `Source`.
     - unique: the names of fields that together differ in every item, where there is no model.
@@ -366,10 +372,7 @@ class Paginator(Generic[P]):
 
     def response(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> EncodedResponse:
         """Return the whole response: the JSON, its Link header, and its ETag if it has one."""
-        return self._responder(q)(page)
-
-    def _responder(self, q: PageParams) -> Responder:
-        return Responder(self.envelope, q, has_etag=self._etag)
+        return Responder(self.envelope, q, has_etag=self._etag)(page)
 
     def _finished(self, page: Any, q: PageParams) -> P:
         """Return the page with what makes its response."""
@@ -406,14 +409,14 @@ class Paginator(Generic[P]):
         if q.page is None:
             query.check_shown(allowed)
             signer = self._signer(q, "cursor", _name_of(self.model), origin.scope, query.identity())
-        tag: str | None = None
+        tag = None
         if self._version:
             values = await query.version(self._version)
             tag = _tag_of(query, q, chosen, origin, values)
-            if names_tag(q.if_none_match, tag):
-                return self._finished(_not_modified(q, tag), q)
         page: Page[Any] | CursorPage[Any]
-        if signer is None:
+        if tag is not None and names_tag(q.if_none_match, tag):
+            page = build_not_modified(q, tag)
+        elif signer is None:
             page = await self._offset_page(query, statement, q, origin)
         else:
             page = await self._cursor_page(query, statement, q, origin, signer)
@@ -428,7 +431,7 @@ class Paginator(Generic[P]):
         if isinstance(how, Cached) or callable(how):
             known, how = await self._count(query, statement, origin, how), "none"
         found = await query.offset_slice(limit=q.limit, offset=q.offset, count=how)
-        return _page_of(q, found.rows, known or found.count, has_more=found.has_more)
+        return build_page(q, found.rows, known or found.count, has_more=found.has_more)
 
     async def _cursor_page(
         self,
@@ -436,16 +439,16 @@ class Paginator(Generic[P]):
         statement: Selection,
         q: PageParams,
         origin: _Origin,
-        signer: _Signer,
+        signer: CursorSigner,
     ) -> CursorPage[Any]:
-        cursor = q.cursor or _START
+        cursor = q.cursor or START
         found = await query.keyset_slice(
             cursor.values or None, limit=q.limit, backwards=cursor.backwards
         )
         how, count = self._count_cursor_pages, NOT_COUNTED
         if how != "none":
             count = await self._count(query, statement, origin, how)
-        return _cursor_page_of(q, found.rows, found, count, signer)
+        return build_cursor_page(q, found.rows, found, count, signer)
 
     async def _count(
         self, query: PageQuery, statement: Selection, origin: _Origin, how: Counting
@@ -480,7 +483,7 @@ class Paginator(Generic[P]):
         if q.page is not None:
             found = await fetch_offset_slice(source, window, self._count_pages)
             rows = self.fields.from_items(found.rows, chosen)
-            page: Any = _page_of(q, rows, found.count, has_more=found.has_more)
+            page: Any = build_page(q, rows, found.count, has_more=found.has_more)
             return self._finished(page, q)
         self._check_unique()
         for key in order:
@@ -490,7 +493,7 @@ class Paginator(Generic[P]):
         signer = self._signer(q, "source", name, scope, keys)
         attributes = [(key.name, self._sorting.attributes[key.name]) for key in order]
         count = await fetch_count(source, self._count_cursor_pages)
-        cursor = q.cursor or _START
+        cursor = q.cursor or START
         part = await fetch_keyset_slice(
             source,
             replace(window, after=cursor.values or None),
@@ -498,7 +501,7 @@ class Paginator(Generic[P]):
             backwards=cursor.backwards,
         )
         rows = self.fields.from_items(part.rows, chosen)
-        return self._finished(_cursor_page_of(q, rows, part, count, signer), q)
+        return self._finished(build_cursor_page(q, rows, part, count, signer), q)
 
     def _check_unique(self) -> None:
         if not self._sorting.unique:
@@ -521,14 +524,14 @@ class Paginator(Generic[P]):
             check_sort(q.order, shown)
         return own, chosen.allowed
 
-    def _signer(self, q: PageParams, *query: object) -> _Signer:
+    def _signer(self, q: PageParams, *query: object) -> CursorSigner:
         """Return what signs cursors of a query, and check that the cursor of q belongs to it."""
         if self._keys is None:
             raise UsageError("these parameters are of a page by cursor, and mode= is 'page'")
         mark = fingerprint(*query)
         if q.cursor is not None:
             q.cursor.check(mark)
-        return _Signer(self._keys, mark)
+        return CursorSigner(self._keys, mark)
 
 
 class SyncPaginator(Generic[P]):
@@ -555,18 +558,6 @@ class SyncPaginator(Generic[P]):
         return self._paginator._page_sync(db, statement, q, fields, scope)
 
 
-class _Signer:
-    """Signs the cursors of one query."""
-
-    def __init__(self, keys: SigningKeys, mark: bytes) -> None:
-        self._keys = keys
-        self._mark = mark
-
-    def sign(self, position: tuple[object, ...] | None, *, backwards: bool) -> str:
-        """Return the token of a position."""
-        return self._keys.sign(Cursor(position or (), backwards), self._mark)
-
-
 class _Origin(NamedTuple):
     """What distinguishes the rows of a query from those of an equal query."""
 
@@ -576,41 +567,6 @@ class _Origin(NamedTuple):
     """The name of the database, the same in every process."""
     engine: int = 0
     """The number of the engine in this process, because two databases may have the same name."""
-
-
-_START: Final = Cursor(())
-"""A cursor without values is before the first row, or backwards after the last one."""
-
-
-def _page_of(q: PageParams, rows: list[Any], count: Count, *, has_more: bool) -> Page[Any]:
-    assert q.page is not None
-    known = count._with_page(q.offset, len(rows), has_more=has_more)
-    return Page(rows, q.page, q.limit, known, has_more)
-
-
-def _cursor_page_of(
-    q: PageParams, rows: list[Any], found: KeysetSlice, count: Count, signer: _Signer
-) -> CursorPage[Any]:
-    cursor = q.cursor or _START
-    position = cursor.values or None
-    if found.first is not None and position in (found.first, found.last):
-        raise InvalidOption(
-            "sort",
-            [key.name for key in q.order],
-            "keys whose values compare as they were read: this page begins at its own cursor",
-        )
-    if count.total is not None:
-        # Estimates, and totals that were counted before rows were inserted, may be too low.
-        count = replace(count, total=max(count.total, len(rows)))
-    has_previous = found.has_more if cursor.backwards else position is not None
-    has_next = position is not None if cursor.backwards else found.has_more
-    return CursorPage(
-        rows,
-        q.limit,
-        next_cursor=signer.sign(found.last, backwards=False) if has_next else None,
-        prev_cursor=signer.sign(found.first, backwards=True) if has_previous else None,
-        count=count,
-    )
 
 
 def in_development() -> bool:
@@ -681,14 +637,3 @@ def _tag_of(
     of = [origin.scope, origin.database]
     parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(values))
     return etag_of(parts, weak=True)
-
-
-def _not_modified(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
-    found: Page[Any] | CursorPage[Any]
-    if q.page is None:
-        found = CursorPage([], q.limit, None, None)
-    else:
-        found = Page([], q.page, q.limit, NOT_COUNTED, has_more=False)
-    found.etag = tag
-    found.not_modified = True
-    return found

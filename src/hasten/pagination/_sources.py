@@ -167,10 +167,12 @@ _SQL: Final = "sqlalchemy"
 
 def _check(items: object) -> None:
     if isinstance(items, str | bytes) or not isinstance(items, Sequence) or _is_of_sql(items):
-        raise InvalidOption("items", type(items).__name__, "a list; for a select, page()")
+        raise InvalidOption("items", type(items).__name__, "a list; for a select use page()")
     if any(hasattr(item, "_sa_instance_state") or _is_of_sql(item) for item in items[:1]):
         raise InvalidOption(
-            "items", f"{type(items).__name__} of rows", "page() with the select that they came from"
+            "items",
+            f"{type(items).__name__} of rows",
+            "a list of plain items; for rows of a database use page()",
         )
 
 

@@ -120,9 +120,9 @@ def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
         raise InvalidOption(
             "model",
             mapper.class_,
-            f"a column or hybrid {attribute!r} for the field {field.name!r}, but {what}: "
-            f"map it, name the columns it is computed from in needs={{{field.name!r}: (…)}}, or "
-            "leave it out",
+            f"a class with a column or hybrid {attribute!r} for the field {field.name!r}, but "
+            f"{what}: map it, name the columns it is computed from in "
+            f"needs={{{field.name!r}: (…)}}, or omit it",
         )
     _check_has_sql(mapper, attribute, field)
 
@@ -142,9 +142,9 @@ def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
     raise InvalidOption(
         "model",
         mapper.class_,
-        f"SQL for the hybrid {attribute!r} ({reason}): add @{attribute}.inplace.expression, or "
-        f"compute the field by needs={{{field.name!r}: (…)}} and "
-        f"compute={{{field.name!r}: function}}",
+        f"a class with SQL for the hybrid {attribute!r} ({reason}): add "
+        f"@{attribute}.inplace.expression, or compute the field by "
+        f"needs={{{field.name!r}: (…)}} and compute={{{field.name!r}: function}}",
     )
 
 
@@ -154,14 +154,14 @@ def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
         raise InvalidOption(
             "model",
             mapper.class_,
-            f"a relationship {field.attribute!r} for the field {field.name!r}: map it, "
-            f"or set opaque=({field.name!r},) if one column holds all of it",
+            f"a class with a relationship {field.attribute!r} for the field {field.name!r}: "
+            f"map it, or set opaque=({field.name!r},) if one column holds all of it",
         )
     if bool(found.uselist) != field.many:
         raise InvalidOption(
             "model",
             mapper.class_,
-            f"a relationship {field.attribute!r} that leads to "
+            f"a class whose relationship {field.attribute!r} leads to "
             f"{'many' if field.many else 'one'}, as the field {field.name!r} does",
         )
     return found
@@ -241,7 +241,7 @@ def _check_order(relationship: Relationship) -> None:
                 raise InvalidOption(
                     "model",
                     relationship.parent.class_,
-                    f"an order_by of {relationship.key!r} by columns of "
+                    f"a class that sorts its relationship {relationship.key!r} by columns of "
                     f"{relationship.mapper.class_.__name__}, not by {column}",
                 )
 
@@ -249,7 +249,7 @@ def _check_order(relationship: Relationship) -> None:
 def _attributes(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
     for column in columns:
         if column not in mapper._columntoproperty:
-            raise InvalidOption("model", mapper.class_, f"a mapped {column} for {what}")
+            raise InvalidOption("model", mapper.class_, f"a class that maps {column} for {what}")
         yield mapper.get_property_by_column(column).key
 
 

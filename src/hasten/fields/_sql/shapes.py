@@ -327,7 +327,7 @@ class _Node:
             statement = statement.select_from(owner).join(table, true())
         return self.join(statement, dict(zip(self.attributes, own, strict=True)))
 
-    # Reading
+    # Rows
 
     async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
         """Return the fields of rows, and read their relations."""

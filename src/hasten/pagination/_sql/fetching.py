@@ -62,11 +62,12 @@ async def fetch_offset_slice(
     Near the start, rows and total are one statement. Further on they are two: a known total avoids
     more work than the second round trip takes.
     """
-    defer = offset >= offset_select.DEFER_FROM
+    # One row more than the page shows whether there are more.
+    most = limit + 1
     if count == "none":
-        rows = await _page(statements, execute, limit, offset, dialect, defer)
+        rows = await _rows_at(statements, execute, most, offset, dialect)
         return OffsetSlice(rows[:limit], len(rows) > limit)
-    if count != "estimated" and not defer:
+    if count != "estimated" and offset < offset_select.DEFER_FROM:
         return await _page_and_count(statements, execute, limit, offset, dialect, _cap_of(count))
     total = await fetch_count(statements, execute, dialect=dialect, count=count)
     if total.relation == "eq":
@@ -75,9 +76,9 @@ async def fetch_offset_slice(
             return OffsetSlice([], has_more=False, count=total)
         tail = offset_select.from_end(limit=limit, offset=offset, total=total.total)
         if tail is not None:
-            rows = await _tail(statements, execute, *tail, dialect)
+            rows = await _rows_at(statements, execute, *tail, dialect, from_end=True)
             return OffsetSlice(rows, offset + limit < total.total, total)
-    rows = await _page(statements, execute, limit, offset, dialect, defer)
+    rows = await _rows_at(statements, execute, most, offset, dialect)
     return OffsetSlice(rows[:limit], len(rows) > limit, total)
 
 
@@ -98,28 +99,21 @@ def _cap_of(count: Uncached) -> int | None:
     return count.limit if isinstance(count, Capped) else None
 
 
-async def _page(
+async def _rows_at(
     statements: PageStatements,
     execute: Execute,
     limit: int,
     offset: int,
     dialect: str,
-    defer: bool,
+    *,
+    from_end: bool = False,
 ) -> list[Any]:
-    """One row more than limit, which shows whether there are more."""
-    statement = statements.built(at_offset, dialect, defer)
-    found = await execute(statement, offset_parameters(limit=limit + 1, offset=offset))
-    return _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))
-
-
-async def _tail(
-    statements: PageStatements, execute: Execute, limit: int, offset: int, dialect: str
-) -> list[Any]:
-    """The rows at an offset from the end, in the requested order."""
+    """Up to limit rows at an offset, from the start or from the end, in the requested order."""
     defer = offset >= offset_select.DEFER_FROM
-    statement = statements.built(at_offset, dialect, defer, True)
+    statement = statements.built(at_offset, dialect, defer, from_end)
     found = await execute(statement, offset_parameters(limit=limit, offset=offset))
-    return _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))[::-1]
+    rows = _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))
+    return rows[::-1] if from_end else rows
 
 
 async def _page_and_count(
