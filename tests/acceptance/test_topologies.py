@@ -109,9 +109,9 @@ class TestCluster:
             with cluster.client() as client:
                 slot = client.keyslot("bull:{acceptance}:")
             with cluster.moving(slot):
-                with pytest.raises(StoreUnavailable, match="moving this queue to another node"):
+                with pytest.raises(StoreUnavailable, match="moving this key to another node"):
                     await site.add(app.step)
-                await site.until(lambda: "moving this queue" in worker.log)
+                await site.until(lambda: "moving this key" in worker.log)
             await site.queue.resume()
             for job in jobs:
                 await job.result(timeout=20)
