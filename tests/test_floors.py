@@ -234,6 +234,15 @@ def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -
     assert unwanted.intersection(loaded) == set()
 
 
+def test_errors_import_no_http() -> None:
+    """Everything imports the errors: they depend on nothing but the standard library."""
+    imports = source()["hasten.errors"]
+    ours = {name for name in imports.at_run_time if name.startswith("hasten")}
+    assert ours == {"hasten._escapes"}
+    assert {name for name in source()["hasten._escapes"].all if name.startswith("hasten")} == set()
+    assert packages(imports) <= {"hasten", *sys.stdlib_module_names}
+
+
 class TestTheseRulesCanFail:
     """The rules above, on small trees that break them."""
 
