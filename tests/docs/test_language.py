@@ -72,18 +72,12 @@ _NAME: Final = re.compile("|".join(rf"`{re.escape(name)}" for name in NAMES))
 
 # Still to be rewritten.
 PENDING: Final = {
-    "docs/howto/fields.md",
-    "docs/howto/pages.md",
     "docs/howto/processes.md",
     "docs/howto/production.md",
     "docs/howto/testing.md",
     "src/hasten/_cli",
-    "src/hasten/_sqlite.py",
     "src/hasten/errors.py",
-    "src/hasten/fields",
     "src/hasten/jobs",
-    "src/hasten/pagination",
-    "src/hasten/ratelimit",
     "src/hasten/testing.py",
 }
 
