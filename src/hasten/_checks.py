@@ -72,7 +72,7 @@ def check_text(option: str, value: object) -> str:
 
 
 def check_texts(option: str, value: object, expected: str) -> list[str]:
-    """Return the texts of a collection. A single text is refused: its letters are not meant.
+    """Return the texts of a collection. A single text is rejected, because it is a sequence, too.
 
     expected is for the message: what the collection must be, such as "a list of origins".
     """

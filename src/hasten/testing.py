@@ -33,7 +33,7 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is advanced: `Store("memory://", clock=clock)`.
+    """A clock that only moves when it is advanced: `Store("memory://", clock=clock)`.
 
     `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
     the clock of their store.

@@ -76,9 +76,7 @@ PENDING: Final = {
     "docs/howto/production.md",
     "docs/howto/testing.md",
     "src/hasten/_cli",
-    "src/hasten/errors.py",
     "src/hasten/jobs",
-    "src/hasten/testing.py",
 }
 
 
