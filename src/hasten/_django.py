@@ -1,4 +1,4 @@
-"""Django's set-up and its database connections, in processes that are not a Django web server.
+"""Set up Django and close its old database connections, in processes without Django's web server.
 
 Does nothing in programs without Django.
 """
@@ -18,7 +18,7 @@ logger = get_logger("hasten.worker")
 
 
 def settings_module() -> str | None:
-    """Return what DJANGO_SETTINGS_MODULE names, None if Django needs no set-up or is missing."""
+    """Return DJANGO_SETTINGS_MODULE; None if Django is set up already or not installed."""
     name = os.environ.get("DJANGO_SETTINGS_MODULE")
     if not name or importlib.util.find_spec("django") is None:
         return None
@@ -32,19 +32,19 @@ def set_up() -> None:
     """
     if settings_module() is None:
         return
-    disabled = {name for name, found in _our_loggers() if found.disabled}
+    disabled = {name for name, found in _loggers() if found.disabled}
     importlib.import_module("django").setup()
-    # Without disable_existing_loggers: False, LOGGING has disabled each logger that it does not
-    # name and that existed before. Ours existed because this process imported us first: a worker
-    # would be silent for no reason that its user could see.
-    for name, found in _our_loggers():
+    # Without disable_existing_loggers: False, LOGGING disables existing loggers that it does not
+    # name. The loggers of hasten exist already, because this process has imported hasten first: the
+    # worker would log nothing, and its user could not see why.
+    for name, found in _loggers():
         found.disabled = name in disabled
 
 
 def close_old_connections() -> None:
     """Close database connections of this thread that are broken or older than CONN_MAX_AGE.
 
-    Django does this before and after a request. Call it before and after a job, in its thread.
+    Django calls this before and after a request. Call it before and after a job, in its thread.
     """
     database: Any = sys.modules.get("django.db")
     if database is None or not sys.modules["django.conf"].settings.configured:
@@ -55,7 +55,7 @@ def close_old_connections() -> None:
         logger.warning("Django could not close an old database connection: %r", error)
 
 
-def _our_loggers() -> list[tuple[str, logging.Logger]]:
+def _loggers() -> list[tuple[str, logging.Logger]]:
     return [
         (name, found)
         for name, found in logging.root.manager.loggerDict.items()

@@ -33,15 +33,15 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that only moves when it is advanced: `Store("memory://", clock=clock)`.
+    """A clock whose time changes only by `advance`: `Store("memory://", clock=clock)`.
 
     `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
     the clock of their store.
 
     In a queue it decides when delayed and retried jobs are due, when jobs expire, the age of
-    finished jobs, and all stored times. A worker uses the clock of its first queue. In limits it
-    moves windows, blocks and waits. The time-out of a run, a worker's grace and the time-outs of a
-    store are in real seconds.
+    finished jobs, and all stored times. In limits it moves windows, blocks and waits. Leases on
+    Redis expire by the clock of the server. The time-out of a run, a worker's grace and the
+    time-outs of a store are in real seconds.
 
     start must have a time zone. Safe to use from any thread and from several event loops.
     """

@@ -155,7 +155,7 @@ async def work(options: argparse.Namespace) -> None:
 
 
 async def enqueue(options: argparse.Namespace) -> None:
-    """One by one, and say the id of each that is accepted."""
+    """Add jobs one by one, and print the id of each accepted one."""
     for number in range(options.count):
         job = await step.enqueue(number=number)
         print(job.id, flush=True)
@@ -173,7 +173,7 @@ async def enqueue_together(options: argparse.Namespace) -> None:
 
 
 async def enqueue_many(options: argparse.Namespace) -> None:
-    """Batches, and say the number of each that is accepted."""
+    """Add batches, and print the number of each accepted one."""
     for batch in range(options.count):
         await step.enqueue_many(step.args(number=batch) for _ in range(BATCH))
         print(batch, flush=True)

@@ -62,7 +62,7 @@ class Program:
 
     @property
     def status(self) -> int | None:
-        """Its exit status as a shell would say it; None while it runs."""
+        """Its exit status as a shell shows it; None while it runs."""
         code = self._process.poll()
         return 128 - code if code is not None and code < 0 else code
 
@@ -221,7 +221,7 @@ class Site:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -230,7 +230,7 @@ def is_alive(pid: int) -> bool:
 
 
 class Runs:
-    """What the ledger tells of the runs of each job."""
+    """The runs of each job, from the ledger."""
 
     def __init__(self, site: Site, died_ns: dict[int, int] | None = None) -> None:
         """died_ns is when the killed processes were gone, by pid."""

@@ -106,10 +106,11 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-async def unspoilt(job: Job[object]) -> bool:
-    """Whether a job was handed back, by a worker that said so: no attempt, no crash.
+async def is_handed_back(job: Job[object]) -> bool:
+    """Return whether a job was handed back without an attempt or a crash.
 
-    More than once, perhaps: a process that learns later that it is to end may take it meanwhile.
+    That may happen more than once: a process that is asked to stop later may take the job
+    meanwhile.
     """
     record = (await job.refresh()).record
     assert record.state is State.WAITING
@@ -118,7 +119,7 @@ async def unspoilt(job: Job[object]) -> bool:
 
 
 class TestOneProcess:
-    async def test_runs_jobs_and_says_what_it_serves(self, place: Place) -> None:
+    async def test_runs_jobs_and_logs_its_queues(self, place: Place) -> None:
         worker = await place.worker("--concurrency", "7", "--name", "postman")
         job = await place.mail.add("pid")
         assert await job.result(timeout=DEADLINE_SECONDS) == worker.process.pid
@@ -140,22 +141,22 @@ class TestOneProcess:
         await worker.until(place.held_by)
         worker.process.send_signal(number)
         assert await worker.ended() == 0
-        assert await unspoilt(job)
+        assert await is_handed_back(job)
 
-    async def test_ends_though_a_thread_does_not(self, place: Place) -> None:
+    async def test_ends_although_a_thread_does_not(self, place: Place) -> None:
         """Python waits for threads before it ends: for ten minutes in this case."""
         job = await place.mail.add("sleep_in_thread")
         worker = await place.worker("--grace", "0")
         await worker.until(place.held_by)
         worker.process.terminate()
         assert await worker.ended() == 0
-        assert await unspoilt(job)
+        assert await is_handed_back(job)
 
     async def test_a_module_alone_serves_all_its_queues(self, place: Place) -> None:
         command = Command(place.folder, "worker", "app")
         place.commands.append(command)
         await command.until_logged("serves mail, other")
-        assert "queue other (no tasks: each of its jobs will fail)" in command.log
+        assert "queue other (no tasks: all its jobs will fail)" in command.log
 
     async def test_logs_no_less_than_it_is_asked_to(self, place: Place) -> None:
         command = Command(place.folder, "worker", "app:mail", "--log-level", "error")
@@ -167,7 +168,7 @@ class TestOneProcess:
         """It may run in the wrong folder."""
         worker = await place.worker()
         url = f"sqlite:///{place.folder}/hasten.db"
-        assert f"WARNING  hasten._cli: queue mail: creating a new store: {url}: " in worker.log
+        assert f"WARNING  hasten.cli: queue mail: creating a new store: {url}: " in worker.log
         again = await place.worker()
         assert "new store" not in again.log
 
@@ -189,7 +190,7 @@ class TestSeveralProcesses:
         names = {(await job.refresh()).record.worker for job in jobs}
         assert names == {"postman-1", "postman-2"}
 
-    async def test_one_that_is_killed_is_replaced_and_said_to_be(self, place: Place) -> None:
+    async def test_a_killed_process_is_replaced_and_that_is_logged(self, place: Place) -> None:
         worker = await place.worker(processes=2)
         first = worker.children()[0]
         os.kill(first, signal.SIGKILL)
@@ -200,7 +201,9 @@ class TestSeveralProcesses:
         await worker.until_logged(SERVING, times=3)
         assert len(worker.children()) == 3
 
-    async def test_one_that_cannot_start_is_tried_again_ever_later(self, place: Place) -> None:
+    async def test_a_process_that_cannot_start_is_started_again_after_growing_pauses(
+        self, place: Place
+    ) -> None:
         """For instance when a deployment replaces the code under a running supervisor."""
         worker = await place.worker(processes=2)
         (place.folder / "app.py").write_text("raise LookupError('half a file')", encoding="utf-8")
@@ -215,7 +218,7 @@ class TestSeveralProcesses:
     async def test_hand_jobs_back_and_end_with_status_0(
         self, place: Place, number: signal.Signals, whole_group: bool
     ) -> None:
-        """A service manager tells the parent, Ctrl+C all that are in its group."""
+        """A service manager signals the parent, and Ctrl+C the whole process group."""
         jobs = await place.mail.add_many([("hold", None)] * 2)
         worker = await place.worker("--grace", "0", "--concurrency", "1", processes=2)
         await worker.until(lambda: len(place.held_by()) == 2)
@@ -224,20 +227,20 @@ class TestSeveralProcesses:
         else:
             worker.process.send_signal(number)
         assert await worker.ended() == 0
-        assert [await unspoilt(job) for job in jobs] == [True, True]
+        assert [await is_handed_back(job) for job in jobs] == [True, True]
         assert not any(map(is_alive, worker.children()))
 
-    async def test_told_twice_over_end_gracefully_all_the_same(self, place: Place) -> None:
-        """A service manager may tell each process, the parent has told them too: that is one."""
+    async def test_two_kinds_of_stop_requests_count_as_one(self, place: Place) -> None:
+        """A service manager may send SIGTERM to each process beside the request of the parent."""
         jobs = await place.mail.add_many([("hold", None)] * 2)
         worker = await place.worker("--grace", "1", "--concurrency", "1", processes=2)
         await worker.until(lambda: len(place.held_by()) == 2)
         worker.process.terminate()
-        await worker.until_logged(r"worker \S+ stops", times=2)
+        await worker.until_logged(r"worker \S+ is stopping", times=2)
         for pid in worker.children():
             os.kill(pid, signal.SIGTERM)
         assert await worker.ended() == 0
-        assert [await unspoilt(job) for job in jobs] == [True, True]
+        assert [await is_handed_back(job) for job in jobs] == [True, True]
 
     async def test_a_second_signal_kills_them(self, place: Place) -> None:
         await place.mail.add("hold")
@@ -249,7 +252,9 @@ class TestSeveralProcesses:
         assert await worker.ended(seconds=5) == 128 + signal.SIGTERM
         assert not any(map(is_alive, worker.children()))
 
-    async def test_one_that_does_not_end_gracefully_is_no_success(self, place: Place) -> None:
+    async def test_a_process_that_does_not_end_gracefully_means_status_1(
+        self, place: Place
+    ) -> None:
         job = await place.mail.add("hold")
         worker = await place.worker("--grace", "600", processes=2)
         await worker.until(place.held_by)
@@ -266,10 +271,10 @@ class TestSeveralProcesses:
         await worker.until(place.held_by)
         worker.process.kill()
         await worker.until(lambda: not any(map(is_alive, worker.children())))
-        assert await unspoilt(job)
+        assert await is_handed_back(job)
 
     async def test_handlers_find_nothing_on_standard_input(self, place: Place) -> None:
-        """What tells a process of its parent's end is not a handler's to read."""
+        """Handlers cannot read the pipe that shows a process the end of its parent."""
         worker = await place.worker(processes=2)
         job = await place.mail.add("read_input")
         await worker.until_logged("serves")
@@ -287,11 +292,11 @@ class TestWrongUse:
         [
             ("nope:mail", "hasten: no module named 'nope' in "),
             ("app:mial", "hasten: module 'app' has no 'mial'; its queues are app:mail, app:other"),
-            ("app.py:mail", "hasten: app.py:mail is a file; a module is named with dots: app:mail"),
+            ("app.py:mail", "hasten: app.py:mail is the name of a file: write app:mail"),
         ],
     )
     @pytest.mark.parametrize("processes", ["1", "2"])
-    async def test_is_told_once_and_ends_with_status_1(
+    async def test_is_reported_once_and_ends_with_status_1(
         self, place: Place, target: str, said: str, processes: str
     ) -> None:
         done = place.hasten("worker", target, "--processes", processes)
@@ -299,7 +304,7 @@ class TestWrongUse:
         assert done.stderr.startswith(said)
         assert done.stderr.count("\n") == 1
 
-    async def test_a_wrong_url_is_told_before_anything_starts(self, place: Place) -> None:
+    async def test_a_wrong_url_is_reported_before_anything_starts(self, place: Place) -> None:
         (place.folder / "wrong.py").write_text(
             "import os\nos.environ['HASTEN_URL'] = 'ftp://x'\n"
             "from hasten.jobs import Queue\nmail = Queue('mail')\n",
@@ -315,7 +320,7 @@ class TestWrongUse:
     async def test_files_in_the_folder_do_not_stand_in_for_packages(
         self, place: Place, program: Sequence[str]
     ) -> None:
-        """Neither for ours nor for those that the application imports."""
+        """Neither packages of hasten's own nor packages that the application imports."""
         for name in ("json", "logging", "msgspec", "redis", "rich", "typer"):
             (place.folder / f"{name}.py").write_text("raise SystemExit('taken')", encoding="utf-8")
         done = subprocess.run(
@@ -329,7 +334,7 @@ class TestWrongUse:
         assert "taken" not in done.stderr
         assert done.stderr.startswith("hasten: redis://127.0.0.1:1/0?timeout=5: cannot connect")
 
-    async def test_without_the_extra_it_says_how_to_get_it(self, place: Place) -> None:
+    async def test_without_the_extra_the_error_names_it(self, place: Place) -> None:
         program = "import sys; sys.modules['typer'] = None; import hasten._cli; hasten._cli.main()"
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=False

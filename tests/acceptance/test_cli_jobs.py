@@ -147,7 +147,7 @@ class TestForPrograms:
     """What a pipe, a file or a script gets."""
 
     def test_jobs_are_lines_of_fields_that_are_never_shortened(self, place: Place) -> None:
-        """Whatever the environment says of a terminal: there is none."""
+        """Whatever the environment says about a terminal, because there is none."""
         long = "x" * 300
         place.mail.add("hold", {"to": long}, job_id=LONG_ID)
         place.mail.add("pid", {"to": "[bold]"})
@@ -231,7 +231,7 @@ class TestOnATerminal:
         assert re.search(r" state +┃ +mail ┃ +other ", lines[1])
         assert any(re.search(r" waiting +│ +1,000 │ +0 ", line) for line in lines)
 
-    def test_that_there_are_no_jobs_is_said(self, place: Place) -> None:
+    def test_a_message_says_that_there_are_no_jobs(self, place: Place) -> None:
         place.mail.add("pid")
         assert place.on_terminal("list", "app:mail") == "queue mail has no failed jobs\r\n"
 
@@ -270,7 +270,7 @@ class TestHostileText:
 
 
 class TestWithoutAStore:
-    """It creates nothing, least of all an empty store in a wrong folder."""
+    """The command creates none, because the folder may be the wrong one."""
 
     @pytest.mark.parametrize(
         "command", ["counts app", "list app:mail", "retry app:mail --all", "cancel app:mail 1"]
@@ -326,7 +326,7 @@ class TestWithoutAStore:
         assert done.err.startswith("hasten: redis://127.0.0.1:1/0: cannot connect: ")
         assert done.err.count("\n") == 1
 
-    def test_a_store_that_is_there_is_used_from_everywhere(
+    def test_an_existing_store_is_used_from_any_folder(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place.mail.add("pid")
@@ -337,7 +337,7 @@ class TestWithoutAStore:
 
 
 class TestRetryAndCancel:
-    def test_move_jobs_and_say_so(self, place: Place) -> None:
+    def test_move_jobs_and_print_that(self, place: Place) -> None:
         first, second, third = (job.id for job in place.mail.add_many([("pid", None)] * 3))
         done = place.jobs("cancel", "app:mail", first, second)
         assert done == (0, f"{first}: cancelled\n{second}: cancelled\n", "")

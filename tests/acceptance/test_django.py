@@ -139,9 +139,7 @@ class TestTheCommandHasten:
             ("project.broken", "module 'project.broken' could not be imported:\n\nTraceback"),
         ],
     )
-    def test_says_what_is_wrong_with_the_settings(
-        self, tmp_path: Path, settings: str, said: str
-    ) -> None:
+    def test_reports_wrong_settings(self, tmp_path: Path, settings: str, said: str) -> None:
         Project(tmp_path)
         variables = {**ENVIRONMENT, "DJANGO_SETTINGS_MODULE": settings}
         done = run(tmp_path, "jobs", "counts", "shop.tasks", **variables)
@@ -149,7 +147,7 @@ class TestTheCommandHasten:
         assert done.stderr.startswith(f"hasten: DJANGO_SETTINGS_MODULE={settings}: {said}")
         assert "importlib" not in done.stderr
 
-    def test_says_which_application_cannot_be_imported(self, tmp_path: Path) -> None:
+    def test_names_the_application_that_cannot_be_imported(self, tmp_path: Path) -> None:
         Project(tmp_path)
         (tmp_path / "apps/shop/models.py").write_text("import nothing_like_this", encoding="utf-8")
         done = run(tmp_path, "jobs", "counts", "shop.tasks", **ENVIRONMENT)
@@ -183,7 +181,7 @@ class TestTheManagementCommand:
         assert done.stdout.startswith("mail\twaiting\t1\n")
         assert done.returncode == 0
 
-    def test_speaks_of_itself_by_the_name_it_was_called_by(self, tmp_path: Path) -> None:
+    def test_messages_use_the_name_of_the_command(self, tmp_path: Path) -> None:
         Project(tmp_path)
         shown = run(tmp_path, "worker", "--help", program=MANAGE)
         assert shown.stdout.startswith("Usage: manage.py hasten worker [OPTIONS]")

@@ -18,7 +18,7 @@ from tests.acceptance.site import AnyTask, Runs, Site, is_alive, random_moments
 
 
 async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> int:
-    """Returns how many runs there were beside those that completed their job."""
+    """Return how many runs there were besides those that completed their job."""
     random = random_moments()
     await site.queue.add_many([(app.step.name, {"seconds": 0.05})] * jobs)
     options = "--lease=1", "--concurrency=20", f"--crash-limit={rounds + 1}"
@@ -65,7 +65,7 @@ async def test_a_hundred_kills_lose_no_job_and_complete_none_twice(
 
 
 async def test_jobs_of_a_killed_worker_start_again_within_two_leases(site: Site) -> None:
-    """They wait for what is left of the lease, and for the next look at leases that ran out."""
+    """They wait until the lease expires, and until a worker looks for expired leases."""
     lease = 2.0
     job = await site.add(app.hold, gate=str(site.gate))
     holder = await site.start_worker(f"--lease={lease}")
@@ -82,7 +82,10 @@ async def test_jobs_of_a_killed_worker_start_again_within_two_leases(site: Site)
 
 
 async def poison(site: Site, *options: str) -> list[Job[Any]]:
-    """Let one job kill three workers, beside ten others, and start a fourth. Returns the others."""
+    """Run a job that kills three workers together with ten others, then a fourth worker.
+
+    Return the others.
+    """
     deadly = await site.add(app.kill_worker)
     others = await site.queue.add_many([(app.step.name, {"seconds": 0.1})] * 10)
     options = "--lease=1", "--crash-limit=3", *options
@@ -107,8 +110,8 @@ async def test_a_job_that_kills_its_workers_fails_at_the_limit(site: Site) -> No
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
-async def test_a_job_that_kills_its_workers_takes_no_other_with_it(site: Site) -> None:
-    """Those beside it did nothing wrong."""
+async def test_a_poison_job_fails_no_other_job(site: Site) -> None:
+    """The jobs that ran beside it are harmless."""
     others = await poison(site)
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
@@ -133,7 +136,7 @@ async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_
 async def test_processes_of_handlers_die_with_their_killed_worker(
     site: Site, task: AnyTask
 ) -> None:
-    """Left behind, they would go on beside the next run of their job."""
+    """Otherwise they would run beside the next run of their job."""
     job = await site.add(task, **({"seconds": 600} if task is app.step_in_process else {}))
     worker = await site.start_worker()
     await site.until_started(job)

@@ -55,7 +55,7 @@ async def until_later(seconds: float) -> None:
 
 @pytest.mark.parametrize(("leases", "patience"), [(1.5, 30), (3.0, 1)])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_what_runs_is_not_taken_back(
+async def test_running_jobs_are_not_taken_back(
     tmp_path: Path, kind: str, leases: float, patience: int
 ) -> None:
     """Also if the workers give up their calls meanwhile. One crash would fail these jobs."""

@@ -20,7 +20,7 @@ from tests.acceptance.site import ROOT, AnyTask, Runs, Site, is_alive
 
 
 async def test_three_workers_run_each_job_once_and_share_the_work(site: Site) -> None:
-    """A file is enough for several processes: no job is run twice, no worker stands idle."""
+    """One file is enough for several processes: no job runs twice, and no worker is idle."""
     workers = [await site.start_worker("--concurrency=10") for _ in range(3)]
     await site.queue.add_many([(app.step.name, {"seconds": 0.02})] * 600)
     await site.until_settled(600)
@@ -45,8 +45,8 @@ def locked(site: Site) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
-async def test_a_store_locked_for_5_s_holds_up_everybody_and_loses_nothing(site: Site) -> None:
-    """Producers and workers wait and go on: no error, no job lost, none run twice."""
+async def test_a_store_locked_for_5_s_delays_all_and_loses_nothing(site: Site) -> None:
+    """Producers and workers wait and continue: no error, no job lost, none run twice."""
     workers = [await site.start_worker() for _ in range(2)]
     running = [await site.add(app.step, seconds=1.0) for _ in range(10)]
     await site.until_started(*running)
@@ -67,10 +67,10 @@ async def test_a_store_locked_for_5_s_holds_up_everybody_and_loses_nothing(site:
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
-async def test_a_lock_past_the_time_out_is_told_and_the_worker_goes_on_by_itself(
+async def test_a_lock_longer_than_the_time_out_is_logged_and_the_worker_continues_after_it(
     site: Site,
 ) -> None:
-    """The producer is told, as only it can decide; a worker has nobody to tell but its log."""
+    """The producer gets an error, because it decides what to do; the worker logs the error."""
     url = f"{site.url}?timeout=1"
     worker = await site.start_worker(url=url)
     job = await site.add(app.step, seconds=0.3)
@@ -95,7 +95,7 @@ async def test_a_lock_past_the_time_out_is_told_and_the_worker_goes_on_by_itself
     "task", [app.hold, app.hold_in_thread, app.hold_in_process], ids=lambda task: task.name
 )
 async def test_a_running_job_is_cancelled_from_another_process(site: Site, task: AnyTask) -> None:
-    """Wherever its handler runs, it stops, and the worker goes on."""
+    """It stops wherever its handler runs, and the worker continues."""
     job = await site.add(task, gate=str(site.gate))
     worker = await site.start_worker()
     await site.until_started(job)
@@ -159,8 +159,8 @@ def run(site: Site, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_both_sides_of_a_fork_go_on_adding_jobs(site: Site) -> None:
-    """A web server loads the application, then forks: neither may use what is the other's."""
+async def test_both_sides_of_a_fork_can_add_jobs(site: Site) -> None:
+    """A web server loads the application, then forks: each process needs its own connection."""
     program = run(site, FORKING)
     assert program.returncode == 0, program.stderr
     lines = [line.split() for line in program.stdout.splitlines()]
@@ -195,8 +195,8 @@ print(*ids, flush=True)
 """
 
 
-async def test_a_forked_child_goes_on_after_its_parent_has_closed_the_queue(site: Site) -> None:
-    """SQLite's locks do not pass to a child: the parent must see that somebody is left."""
+async def test_a_forked_child_can_use_the_queue_after_its_parent_has_closed_it(site: Site) -> None:
+    """A child does not inherit SQLite's locks: the parent must notice that it uses the file."""
     program = run(site, OUTLIVING)
     assert program.returncode == 0, program.stderr
     assert sorted(program.stdout.split()) == [str(number) for number in range(1, 6)]
@@ -222,7 +222,7 @@ if child:
 """
 
 
-async def test_both_sides_of_a_fork_can_work(site: Site) -> None:
+async def test_both_sides_of_a_fork_can_run_jobs(site: Site) -> None:
     """A worker in each process of a server that forks."""
     program = run(site, FORKED_WORKERS)
     assert program.returncode == 0, program.stderr

@@ -1,4 +1,4 @@
-"""Workers that are told to stop, as a deployment does."""
+"""Workers that are asked to stop, as in a deployment."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class TestCluster:
             await queue.add("x")
         await queue.aclose()
 
-    async def test_while_a_queue_moves_it_stands_still_and_then_goes_on(
+    async def test_a_queue_that_moves_to_another_node_works_again_afterwards(
         self, cluster: RedisCluster, tmp_path: Path
     ) -> None:
         """Half of its keys here and half there: no script may run on that."""
@@ -145,7 +145,7 @@ class TestSentinel:
         finally:
             pair.kill()
 
-    async def test_a_service_that_nobody_knows_is_named(self, tmp_path: Path) -> None:
+    async def test_an_unknown_sentinel_service_is_named(self, tmp_path: Path) -> None:
         pair = SentinelPair(tmp_path / "pair").start()
         queue = Queue("mail", pair.url.replace("/main", "/other") + "?timeout=1")
         try:

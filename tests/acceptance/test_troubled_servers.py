@@ -1,6 +1,6 @@
-"""A Redis that is down, hangs, forgets, refuses or breaks off: what is told, and what goes on.
+"""A Redis that is down, hangs, loses its data, rejects commands or breaks connections.
 
-Each test has a server of its own. Nobody restarts a worker here: it goes on by itself.
+Each test has its own server. No worker is restarted: each continues when the server works again.
 """
 
 from __future__ import annotations
@@ -69,14 +69,16 @@ async def _add(site: Site) -> Job[Any]:
 
 
 class TestDown:
-    async def test_a_producer_is_told_within_its_time(self, site: Site) -> None:
+    async def test_a_producer_gets_an_error_within_its_time_out(self, site: Site) -> None:
         """Where and why, and what was not done."""
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=f"{site.url.split('?')[0]}.*cannot connect"):
             await site.add(app.step)
         assert time.monotonic() - began < 2
 
-    async def test_a_producer_that_is_told_to_waits(self, site: Site, server: RedisServer) -> None:
+    async def test_a_producer_with_a_longer_time_out_waits(
+        self, site: Site, server: RedisServer
+    ) -> None:
         """A deployment in which the server comes up last. No job is added twice for that."""
         site.use(f"{server.url}?timeout=1&wait=30")
         adding = [asyncio.create_task(site.add(app.step)) for _ in range(20)]
@@ -87,8 +89,10 @@ class TestDown:
         assert len({job.id for job in jobs}) == 20
         assert (await site.queue.counts())[State.WAITING] == 20
 
-    async def test_who_waits_adds_no_job_twice(self, site: Site, server: RedisServer) -> None:
-        """Though the answer to the first attempt never came: it hung after it had done it."""
+    async def test_a_producer_that_waits_adds_no_job_twice(
+        self, site: Site, server: RedisServer
+    ) -> None:
+        """Although the server hangs after the first attempt, and does not respond."""
         server.start()
         site.use(f"{server.url}?timeout=0.3&wait=30")
         for _ in range(5):
@@ -98,7 +102,7 @@ class TestDown:
             await asyncio.gather(*adding)
         assert (await site.queue.counts())[State.WAITING] == 50
 
-    async def test_a_worker_says_so_and_begins_when_it_comes(
+    async def test_a_worker_logs_it_and_starts_when_the_server_starts(
         self, site: Site, server: RedisServer
     ) -> None:
         worker = await site.start_worker()
@@ -112,7 +116,7 @@ class TestKilledAndRestarted:
     async def test_under_load_loses_nothing_that_was_accepted(
         self, site: Site, server: RedisServer
     ) -> None:
-        """Each acknowledged job ends, finished by one run, and work goes on within seconds."""
+        """Each acknowledged job is finished by one run, and work continues within seconds."""
         server.start()
         workers = [await site.start_worker("--lease=2", "--concurrency=10") for _ in range(2)]
         accepted: set[str] = set()
@@ -138,8 +142,10 @@ class TestKilledAndRestarted:
             assert ends[id] >= 1, job
         assert all(worker.is_running for worker in workers)
 
-    async def test_empty_it_is_as_good_as_new(self, site: Site, server: RedisServer) -> None:
-        """No disk, no data: what ran is dropped, and what comes is done."""
+    async def test_an_empty_server_works_like_a_new_one(
+        self, site: Site, server: RedisServer
+    ) -> None:
+        """Without a disk it has lost its data: old runs are discarded, and new jobs run."""
         server.start()
         worker = await site.start_worker("--lease=1")
         job = await site.add(app.hold, gate=str(site.gate))
@@ -148,13 +154,13 @@ class TestKilledAndRestarted:
             client.flushall()
             client.script_flush()
         server.restart()
-        await site.until(lambda: f"the lease of job {job.id} was lost" in worker.log)
+        await site.until(lambda: f"job {job.id}: lease lost" in worker.log)
         await prove_it_works(site, worker)
 
-    async def test_a_reader_of_events_is_told_and_misses_nothing(
+    async def test_a_reader_of_events_gets_an_error_and_misses_nothing(
         self, site: Site, server: RedisServer
     ) -> None:
-        """Whoever reads on after the error."""
+        """If it reads again after the error."""
         server.start()
         async with site.queue.events() as events:
             before = await _add(site)
@@ -204,8 +210,8 @@ async def prove_someone_works(site: Site) -> None:
 
 
 class TestHung:
-    async def test_everybody_is_told_and_goes_on(self, site: Site, server: RedisServer) -> None:
-        """It accepts connections, and says nothing: nobody may wait for ever for that."""
+    async def test_all_report_it_and_continue(self, site: Site, server: RedisServer) -> None:
+        """It accepts connections and never responds: no caller may wait for ever."""
         server.start()
         worker = await site.start_worker()
         await prove_it_works(site, worker)
@@ -220,7 +226,7 @@ class TestHung:
             server.go_on()
         await prove_it_works(site, worker)
 
-    async def test_for_a_moment_is_not_noticed(self, site: Site, server: RedisServer) -> None:
+    async def test_a_short_pause_is_not_noticed(self, site: Site, server: RedisServer) -> None:
         server.start()
         worker = await site.start_worker()
         with server.client() as client:
@@ -231,7 +237,7 @@ class TestHung:
     async def test_in_the_middle_of_claims_loses_no_job(
         self, site: Site, server: RedisServer
     ) -> None:
-        """It does what it was asked after we gave up: those jobs are leased to nobody who knows."""
+        """It applies claims after their time-out: no worker knows that it has these jobs."""
         server.start()
         site.use(f"{server.url}?timeout=0.3")
         worker = await site.start_worker("--lease=5")
@@ -248,7 +254,7 @@ class TestHung:
 
 class TestUnderLoad:
     @pytest.mark.parametrize("nuisance", ["client kill", "script flush"])
-    async def test_a_nuisance_costs_no_job(
+    async def test_broken_connections_lose_no_job(
         self, site: Site, server: RedisServer, nuisance: str
     ) -> None:
         """Connections break, scripts are forgotten: each job is still finished, by one run."""
@@ -281,14 +287,14 @@ class TestRefusing:
         await job.result(timeout=30)
         with server.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
-            with pytest.raises(StoreReadOnly, match="read-only replica: name its master"):
+            with pytest.raises(StoreReadOnly, match="read-only replica: use the URL of its master"):
                 await site.add(app.step)
             await until_it_reports(site, worker, "read-only replica")
             client.execute_command("REPLICAOF", "NO", "ONE")
         await prove_it_works(site, worker)
 
     async def test_memory_that_is_full(self, site: Site, server: RedisServer) -> None:
-        """Producers are told; workers go on, since that is what makes room."""
+        """Producers get an error; workers continue, because finished jobs free memory."""
         server.start()
         waiting = await site.queue.add_many([(app.step.name, {})] * 50)
         with server.client() as client:
@@ -309,7 +315,7 @@ class TestRefusing:
         with server.client() as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
         worker = await site.start_worker()
-        await site.until(lambda: "its maxmemory-policy is allkeys-lru" in worker.log)
+        await site.until(lambda: "maxmemory-policy is allkeys-lru" in worker.log)
         await prove_it_works(site, worker)
 
     async def test_a_password_that_is_wrong(self, site: Site, server: RedisServer) -> None:

@@ -1,4 +1,4 @@
-"""Stores that cannot be used: what the producer is told, and how workers get over it."""
+"""Stores that cannot be used: which error the producer gets, and how workers recover."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def prove_it_works(site: Site, worker: Program) -> None:
 
 
 async def create(site: Site, *, jobs: int = 0) -> None:
-    """Make the store, with jobs in it, and let nothing of it be in a write-ahead log."""
+    """Create the store with jobs in it, and empty its write-ahead log."""
     await site.queue.add_many([(app.step.name, {})] * jobs)
     await site.queue.counts()
     await site.queue.aclose()
@@ -61,7 +61,7 @@ def query(site: Site, sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
-async def test_a_missing_folder_is_named_and_waited_for(site: Site) -> None:
+async def test_a_missing_folder_is_named_and_retried(site: Site) -> None:
     """A volume that is mounted late."""
     folder = site.folder / "volume"
     site.move_store(folder / "jobs.db")
@@ -127,8 +127,10 @@ async def small_site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 class TestFullDisk:
-    async def test_a_full_disk_refuses_jobs_and_holds_up_the_worker(self, small_site: Site) -> None:
-        """Nothing is half-written; once there is room, all goes on by itself."""
+    async def test_a_full_disk_rejects_jobs_and_stops_the_worker_until_there_is_space(
+        self, small_site: Site
+    ) -> None:
+        """Nothing is half-written; once there is space, the worker continues."""
         site = small_site
         job = await site.add(app.hold, gate=str(site.gate))
         worker = await site.start_worker()
@@ -147,7 +149,7 @@ class TestFullDisk:
         await prove_it_works(site, worker)
         assert query(site, "PRAGMA integrity_check") == [("ok",)]
 
-    async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(self, tmp_path: Path) -> None:
+    async def test_a_batch_that_does_not_fit_is_rejected_as_a_whole(self, tmp_path: Path) -> None:
         """All or none, and smaller ones still fit."""
         queue = Queue("full", f"sqlite:///{tmp_path / 'jobs.db'}")
         await queue.add("first")
@@ -181,14 +183,14 @@ def stopped_between_steps(site: Site, worker: Program) -> bool:
 
 
 class TestCorrupt:
-    async def test_a_file_that_is_no_database_is_not_touched(self, site: Site) -> None:
-        """The name was mistyped: it is somebody's photograph."""
+    async def test_a_file_that_is_no_database_is_not_changed(self, site: Site) -> None:
+        """The name was mistyped: the file is a photograph."""
         site.store.write_bytes(b"not a database, and longer than a header" * 1000)
         before = site.store.read_bytes()
         await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
         assert site.store.read_bytes() == before
 
-    async def test_a_store_damaged_under_a_worker_is_told_and_its_backup_goes_on(
+    async def test_a_store_damaged_under_a_worker_is_reported_and_its_backup_is_used(
         self, site: Site
     ) -> None:
         """The worker neither dies nor pretends: it waits for a store that it can read."""
@@ -214,8 +216,8 @@ class TestCorrupt:
 
 
 class TestReplaced:
-    async def test_a_deleted_store_is_made_anew(self, site: Site) -> None:
-        """Somebody cleaned up: what was in it is gone, what comes next is not."""
+    async def test_a_deleted_store_is_created_again(self, site: Site) -> None:
+        """The file was deleted: its jobs are lost, and later ones are not."""
         job = await site.add(app.step)
         worker = await site.start_worker()
         await job.result(timeout=20)
@@ -225,7 +227,7 @@ class TestReplaced:
         assert "was moved or deleted: opening it again" in worker.log
         assert (await site.queue.counts())[State.COMPLETED] == 1
 
-    async def test_the_jobs_of_a_store_put_in_its_place_are_run(self, site: Site) -> None:
+    async def test_the_jobs_of_a_replaced_store_are_run(self, site: Site) -> None:
         """A backup is restored under a running worker: nothing is written to the old one."""
         await create(site, jobs=3)
         backup = site.folder / "backup.db"
@@ -243,7 +245,7 @@ class TestReplaced:
 
 
 class TestOthers:
-    async def test_a_store_of_a_newer_version_is_not_touched(self, site: Site) -> None:
+    async def test_a_store_of_a_newer_version_is_not_changed(self, site: Site) -> None:
         """After a rollback of the application: its newer jobs must not be misread."""
         await create(site, jobs=1)
         query(site, "UPDATE hasten_meta SET value = 999 WHERE name = 'schema'")

@@ -63,9 +63,9 @@ def _prefix(place: Path) -> str:
 
 
 class RedisOnTestTime(RedisEngine):
-    """On Redis leases run out by the server's clock. Here the tests' clock stands in for it.
+    """On Redis leases expire by the server's clock. The tests' clock replaces it here.
 
-    Locks are given for ever, and deleted when the time that a verb is told has passed their end.
+    Locks never expire, and are deleted when `now_ms` of a verb is past their end.
     """
 
     def __init__(self, address: Address, *, timeout: float, prefix: str) -> None:

@@ -261,7 +261,7 @@ class Model:
                 del self.jobs[one.id]
 
     def _make_ready(self, job: Job, *, front: bool = False) -> None:
-        """Behind those of its kind, or in front. There prioritized jobs stand in order of age."""
+        """Place it behind the jobs with its priority, or in front; there, older jobs come first."""
         number = next(self._numbers)
         if job.priority:
             self._move(job, State.PRIORITIZED, (job.priority, 0 if front else number))

@@ -95,7 +95,7 @@ async def job(engine: Engine, id: str, queue: str = QUEUE) -> JobRecord:
 
 
 def as_leased(record: JobRecord) -> JobRecord:
-    """What a claim tells of this job: how it stands, not what earlier runs have left behind."""
+    """Return the fields that a claim returns: without those that earlier runs have set."""
     return msgspec.structs.replace(
         record, progress=None, error=None, tracebacks=[], cancel_requested=False
     )

@@ -72,7 +72,7 @@ class TestOrder:
         assert await take(engine, 10) == ["front", "a", "b", "p1", "p1 again", "p2"]
 
     async def test_is_kept_when_there_are_fewer_than_requested(self, engine: Engine) -> None:
-        """Where the first kind of ready jobs ends, the second goes on."""
+        """After the last waiting job, prioritized jobs are claimed."""
         await add(engine, "a", "b")
         await add(engine, "p", "q", priority=1)
         assert await take(engine, 3) == ["a", "b", "p"]

@@ -259,7 +259,7 @@ async def redis_resume(engine: Engine) -> None:
 
 
 async def redis_obliterate(engine: Engine) -> None:
-    """Schedulers are as many as somebody has made."""
+    """A queue may have many schedulers."""
     await add(engine, *DEEP[:300])
     with shared_redis().client() as client:
         base = base_of(engine)

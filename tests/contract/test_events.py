@@ -67,7 +67,7 @@ ONE_OF_EACH: Final = ("sqlite-memory", "redis")
 class TestOfAdding:
     @pytest.mark.parametrize("priority", [0, 5])
     async def test_ready_jobs(self, engine: Engine, priority: int) -> None:
-        """A prioritized job is told of as waiting, as in BullMQ."""
+        """A prioritized job emits waiting, as in BullMQ."""
         now = await cursor(engine)
         await add(engine, "a", priority=priority)
         assert await happened(engine, now) == [ADDED, event("waiting", "a")]
@@ -316,7 +316,7 @@ class TestReading:
         assert [event.kind for event in await happened(engine, now, "new")] == ["added", "waiting"]
 
     async def test_finds_the_record_behind_the_event(self, engine: Engine) -> None:
-        """Whoever hears that a job has completed finds its result stored."""
+        """A reader of the event completed finds the result stored."""
         await start(engine, "a")
         now = await cursor(engine)
         reading = asyncio.create_task(engine.events(QUEUE, after=now))
@@ -336,7 +336,7 @@ class TestReading:
 
 
 class TestBeginning:
-    """A cursor that nobody has waited for yet comes before all that is asked for afterwards."""
+    """A cursor that was requested earlier comes before all later events, also if not awaited."""
 
     async def test_comes_before_what_this_loop_does_next(self, engine: Engine) -> None:
         for n in range(20):
@@ -361,7 +361,7 @@ class TestBeginning:
         assert {event.job_id for event in found} == {"after"}
 
     async def test_outlives_a_caller_who_leaves(self, engine: Engine) -> None:
-        """Whoever has waited for it and was cancelled takes it from nobody."""
+        """A cancelled caller does not cancel it for the others."""
         beginning = engine.begin_events(QUEUE)
         adding = asyncio.create_task(add(engine, "a"))
         await asyncio.sleep(0)
@@ -385,7 +385,7 @@ def text_of(size: int) -> str:
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 class TestKeeping:
     async def test_keeps_ten_thousand_at_least_and_not_for_ever(self, engine: Engine) -> None:
-        """A reader may fall behind a little, and a store must not fill with what nobody reads."""
+        """A reader may be a little behind, but a store must not fill with unread events."""
         await start(engine, "a")
         beginning = await cursor(engine)
         total = 40_000
@@ -410,7 +410,7 @@ class TestKeeping:
         assert await event_bytes(engine, QUEUE) <= EVENT_BYTES + 2 * at_once * size
 
     async def test_keeps_all_that_one_call_has_stored(self, engine: Engine) -> None:
-        """However large: nobody could have read it before."""
+        """However large they are: no reader could have read them before."""
         size = 1_000_000
         ids = [f"j{n}" for n in range(EVENT_BYTES // size + 8)]
         await start(engine, *ids)
@@ -513,7 +513,7 @@ class TestLargeValues:
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 class TestMissed:
-    """A reader that has fallen behind what is kept is told so, once, and goes on from there."""
+    """A reader that is too far behind gets one event missed, and continues from there."""
 
     async def test_comes_in_place_of_the_deleted_events(self, engine: Engine) -> None:
         await start(engine, "a")

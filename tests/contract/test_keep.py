@@ -59,7 +59,7 @@ class TestKeep:
         assert await ids_in(engine, state) == ["d", "e"]
 
     async def test_an_age_deletes_what_is_older(self, engine: Engine, state: State) -> None:
-        """At the next finish: nobody comes by to look in between."""
+        """Old jobs are deleted when the next one finishes, not in between."""
         await start(engine, *"abc")
         for id, now_ms in [("a", NOW), ("b", NOW + 4000), ("c", NOW + 6000)]:
             await settled(engine, ending(state, id, Keep(age=5)), now_ms=now_ms)

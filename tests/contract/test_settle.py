@@ -261,7 +261,7 @@ class TestSettle:
 
 class TestAllOrNothing:
     async def test_a_text_that_cannot_be_stored_fails_its_whole_call(self, engine: Engine) -> None:
-        """The worker is told by an error of ours, and every job is as it was."""
+        """The worker gets a hasten error, and no job has changed."""
         await start(engine, "a", "b")
         await add(engine, "c")
         outcomes: list[Outcome] = [
@@ -307,7 +307,7 @@ class TestFencing:
     async def test_a_run_that_was_taken_back_changes_nothing(
         self, engine: Engine, outcome: Outcome
     ) -> None:
-        """Though nobody else runs the job yet."""
+        """Even if no other worker runs the job yet."""
         await start(engine, "a", token="old", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 20)
         before = await job(engine, "a")

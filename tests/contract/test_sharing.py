@@ -62,7 +62,7 @@ class TestThreadsAndLoops:
             await soon(task)
 
     async def test_may_go_before_their_answers_come(self, engine: Engine) -> None:
-        """A loop that ends with a call under way harms nobody else."""
+        """An event loop that ends during a call does not affect others."""
 
         async def leave() -> None:
             waits = asyncio.create_task(engine.wait("nothing", next_due_ms=None))

@@ -105,7 +105,7 @@ class JobsMachine(RuleBasedStateMachine):
         return [run for run in self.runs if self.model.holds(*run)]
 
     def by_age(self, runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Oldest first, and only as many as stand in that order by their ids and claims as well:
+        """Oldest first, and only those that are also in the order of their ids and claims:
         where they end in the same millisecond, engines may go by any of these."""
         jobs = self.model.jobs
         chosen: list[tuple[str, str]] = []
@@ -217,7 +217,7 @@ class JobsMachine(RuleBasedStateMachine):
         """Runs end, those too that have been replaced."""
         keep_completed = data.draw(keeps, label="keep completed")
         keep_failed = data.draw(keeps, label="keep failed")
-        goes_on = data.draw(st.booleans(), label="goes on")
+        claims = data.draw(st.booleans(), label="claims")
         dues = self.dues()
         outcomes: list[Outcome] = []
         for id, token in self.by_age(self.some_runs(data)):
@@ -225,7 +225,7 @@ class JobsMachine(RuleBasedStateMachine):
             if isinstance(outcome, Failed):
                 outcome = self._with_keep(outcome, keep_failed)
             outcomes.append(outcome)
-        claim = self.new_claim(data) if goes_on else None
+        claim = self.new_claim(data) if claims else None
         batch = self.run(self.engine.settle(QUEUE, outcomes, claim, now_ms=self.now_ms))
         assert sorted(batch.lost) == sorted(self.model.settle(outcomes, self.now_ms))
         if claim is not None:

@@ -104,7 +104,7 @@ class TestLogs:
         assert await engine.logs(QUEUE, "a") == []
 
     async def test_outlive_the_finish(self, engine: Engine) -> None:
-        """They are read when somebody asks why."""
+        """Its log shows why it failed."""
         await start(engine, "a")
         await update(engine, LogLine("a", "line", 10))
         await settled(engine, Completed("a", "t1", "1"))

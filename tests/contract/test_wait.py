@@ -22,8 +22,8 @@ from tests.contract.steps import (
 )
 
 
-async def goes_on_waiting(task: asyncio.Task[None]) -> bool:
-    """Whether it does for a while. `wait` may return in vain, but not for nothing at all."""
+async def keeps_waiting(task: asyncio.Task[None]) -> bool:
+    """Return whether it waits for a while. `wait` may return early, but not without reason."""
     done, _ = await asyncio.wait([task], timeout=0.05)
     return not done
 
@@ -38,7 +38,7 @@ class TestWait:
         await start(engine, "running")
         await add(engine, "a", queue="other")
         async with waiting(engine) as task:
-            assert await goes_on_waiting(task)
+            assert await keeps_waiting(task)
 
     @pytest.mark.parametrize("priority", [0, 5])
     async def test_ends_with_an_add(self, engine: Engine, priority: int) -> None:
@@ -47,7 +47,7 @@ class TestWait:
             await soon(task)
 
     async def test_ends_for_every_worker(self, engine: Engine) -> None:
-        """Who comes too late has waited in vain, and asks again."""
+        """A worker that claims too late gets no job, and waits again."""
         async with waiting(engine) as first, waiting(engine) as second:
             await engine.add([new_job(), new_job()], now_ms=NOW)
             await soon(first)
@@ -105,9 +105,9 @@ class TestWhilePaused:
         await add(engine, "a")
         await engine.pause(QUEUE, now_ms=NOW)
         async with waiting(engine) as task:
-            assert await goes_on_waiting(task)
+            assert await keeps_waiting(task)
             await add(engine, "b")
-            assert await goes_on_waiting(task)
+            assert await keeps_waiting(task)
 
     async def test_ends_with_the_pause(self, engine: Engine) -> None:
         await add(engine, "a")
@@ -123,7 +123,7 @@ class TestDelayedJobs:
     async def test_it_knows_of_do_not_end_it(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=100)
         async with waiting(engine, next_due_ms=NOW + 100) as task:
-            assert await goes_on_waiting(task)
+            assert await keeps_waiting(task)
 
     async def test_it_did_not_know_of_end_it(self, engine: Engine) -> None:
         """They came between its claim and its waiting."""
@@ -143,7 +143,7 @@ class TestDelayedJobs:
         await add(engine, "known", delay_ms=100)
         async with waiting(engine, next_due_ms=NOW + 100) as task:
             await add(engine, "later", delay_ms=500)
-            assert await goes_on_waiting(task)
+            assert await keeps_waiting(task)
 
     async def test_that_were_retried_end_it(self, engine: Engine) -> None:
         await start(engine, "a")

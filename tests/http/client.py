@@ -33,7 +33,7 @@ class Patience:
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Return once a condition holds, which nothing tells of."""
+    """Return once a condition holds, by polling."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(Patience.seconds):
             while not condition():

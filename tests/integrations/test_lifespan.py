@@ -179,7 +179,9 @@ async def test_without_state_the_server_need_not_support_it(make_app: Any) -> No
 
 @APPS
 @pytest.mark.parametrize("where", ["resource", "lifespan", "worker"])
-async def test_what_was_opened_is_closed_if_the_next_cannot_be(make_app: Any, where: str) -> None:
+async def test_open_resources_are_closed_if_the_next_one_cannot_be_opened(
+    make_app: Any, where: str
+) -> None:
     log: list[str] = []
 
     class Broken(Resource):
@@ -207,7 +209,7 @@ async def test_what_was_opened_is_closed_if_the_next_cannot_be(make_app: Any, wh
     assert [event for event in log if "worker" not in event] == [*opened, "close a"]
 
 
-async def test_what_cannot_be_closed_keeps_nothing_open() -> None:
+async def test_a_resource_that_cannot_be_closed_does_not_keep_others_open() -> None:
     log: list[str] = []
 
     class Broken(Resource):
@@ -221,7 +223,7 @@ async def test_what_cannot_be_closed_keeps_nothing_open() -> None:
     assert log == ["open a", "open b", "open c", "close c", "close a"]
 
 
-async def test_can_be_used_in_a_lifespan_of_ones_own() -> None:
+async def test_can_be_used_in_another_lifespan() -> None:
     log: list[str] = []
     ours = lifespan(Resource("store", log))
 
@@ -262,7 +264,7 @@ async def test_a_worker_that_fails_ends_the_application_with_its_error() -> None
     assert log == ["open store", "close store"]
 
 
-async def test_a_function_makes_a_worker_for_each_start() -> None:
+async def test_a_function_creates_a_worker_for_each_start() -> None:
     """Tests start an application several times; a worker starts once."""
     log: list[str] = []
     app = fastapi_app(lifespan(lambda _: noted_worker(log), Resource("store", log)))
@@ -272,7 +274,7 @@ async def test_a_function_makes_a_worker_for_each_start() -> None:
     assert log == ["open store", "start worker", "stop worker", "close store"] * 2
 
 
-async def test_litestar_takes_it() -> None:
+async def test_works_with_litestar() -> None:
     import litestar
 
     log: list[str] = []
@@ -300,12 +302,12 @@ async def _undecorated(app: Any) -> AsyncIterator[None]:
         (_undecorated, "add @asynccontextmanager"),
     ],
 )
-def test_refuses_what_cannot_be_opened(resource: Any, expected: str) -> None:
+def test_rejects_objects_that_cannot_be_opened(resource: Any, expected: str) -> None:
     with pytest.raises(InvalidOption, match=f"^resources=.*{expected}"):
         lifespan(Store("memory://"), resource)
 
 
-async def test_refuses_functions_that_return_something_else() -> None:
+async def test_rejects_functions_that_return_another_object() -> None:
     app = fastapi_app(lifespan(lambda app: None))  # type: ignore[arg-type, return-value]
     with pytest.raises(StartupFailed, match="objects with `async with`"):
         async with running(app):

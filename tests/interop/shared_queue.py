@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from hasten.jobs import Context, Job, Queue, Worker
+from hasten.jobs._control_exceptions import Unrecoverable
 from hasten.jobs._record import Event, JobRecord
 from hasten.jobs._states import State
-from hasten.jobs._steering import Unrecoverable
 from tests.interop.peer import NodeObject, Peer
 from tests.jobs.eventually import until, until_true
 from tests.servers.redis import RedisServer
@@ -118,7 +118,7 @@ class SharedQueue:
     # Events -------------------------------------------------------------------------------------
 
     async def node_events(self) -> NodeObject:
-        """A QueueEvents that hears all events from the first one on."""
+        """A QueueEvents that reads all events from the first one on."""
         return await self.peer.make("QueueEvents", f"{self.name} events", self.name)
 
     async def python_events(self) -> list[Event]:

@@ -54,7 +54,7 @@ class TestTaking:
     async def test_node_runs_a_delayed_job_whose_marker_python_took(
         self, shared: SharedQueue
     ) -> None:
-        """Who takes the marker takes over the duty to have somebody awake in time."""
+        """A worker that pops the marker must set it again for the next due job."""
         await shared.node_worker()
         python = await shared.python_worker(concurrency=1)
         await shared.queue.add("echo", {"value": 1}, delay=0.3)

@@ -88,7 +88,7 @@ class TestPythonAdds:
         assert (job["id"], job["data"]) == ("order-1", {"value": 1})
 
     async def test_two_node_workers_share_a_thousand(self, shared: SharedQueue) -> None:
-        """Their ids follow each other, and each is told of once."""
+        """Their ids are consecutive, and each has one event."""
         jobs = await shared.queue.add_many([("echo", {"value": n}) for n in range(1000)])
         first = int(jobs[0].id)
         assert [int(job.id) for job in jobs] == list(range(first, first + 1000))

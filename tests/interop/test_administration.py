@@ -259,7 +259,7 @@ class TestRemoving:
     async def test_a_removed_job_leaves_no_key(
         self, shared: SharedQueue, options: JobOptions, key: str
     ) -> None:
-        """And is told of by the name of the key it was in, as Node does."""
+        """The event has the name of the key that it was in, as in Node."""
         one, other = await shared.queue.add_many([("echo", {}, options)] * 2)
         await shared.node("addJobLog", one.id, "a line")
         await one.remove()
@@ -327,7 +327,7 @@ class TestRemoving:
         assert keys(shared) == []
 
     async def test_node_empties_a_queue_under_a_python_worker(self, shared: SharedQueue) -> None:
-        """Its lease is lost with the job; the worker goes on with the next one."""
+        """Its lease is lost with the job; the worker continues with the next one."""
         job = await shared.queue.add("hold")
         await shared.python_worker(idle=False)
         await shared.until_python_runs(1)
@@ -354,7 +354,7 @@ class TestCancelling:
     async def test_a_job_that_node_runs_may_complete_and_run_again(
         self, shared: SharedQueue
     ) -> None:
-        """Node does not ask while it runs. The wish is of no more use then, and must not last."""
+        """Node does not check for it, so the request is useless and must be deleted."""
         job = await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
         await shared.until_runs(worker, 1)

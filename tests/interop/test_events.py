@@ -1,4 +1,4 @@
-"""Events: each side hears what the other one does, in order and with all that belongs to it."""
+"""Events: each side reads the events of the other one, in order and complete."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_node_keeps_reading_thousands_of_events_of_python(shared: SharedQu
 
 
 async def test_node_keeps_reading_when_a_large_value_is_left_out(shared: SharedQueue) -> None:
-    """It hears null and the size, and the job has the value; or the event, if no job is kept."""
+    """The event has null and the size, the job the value; or the event, if no job is kept."""
     events = await shared.node_events()
     text = "x" * 100_000
     await shared.queue.add("echo", {"value": text}, job_id="kept")

@@ -118,7 +118,7 @@ class TestTryingAgain:
     async def test_a_fixed_backoff_delays_each_attempt(
         self, shared: SharedQueue, runner: str
     ) -> None:
-        """Told with the time when it is due; only the last failure is told as one."""
+        """Each retry emits delayed with its due time; only the last failure emits failed."""
         job = await shared.queue.add("fail", {"message": "no"}, attempts=3, backoff=Fixed(0.1))
         await start(shared, runner)
         await shared.until_state(job.id, State.FAILED)
@@ -161,7 +161,7 @@ class TestTryingAgain:
         assert started(shared) == [job.id, job.id, other.id]
 
     async def test_giving_up_leaves_attempts_unused(self, shared: SharedQueue, runner: str) -> None:
-        """So none of them is told as exhausted."""
+        """So none of them emits retries-exhausted."""
         job = await shared.node("add", "give_up", {"message": "never"}, {"attempts": 3})
         await start(shared, runner)
         failed = await shared.until_state(job["id"], State.FAILED)

@@ -193,7 +193,7 @@ class TestFailing:
     async def test_a_failed_child_that_is_not_kept_releases_its_parent(
         self, shared: SharedQueue, parents: SharedQueue
     ) -> None:
-        """As nobody could retry it any more."""
+        """Because it can no longer be retried."""
         parent, _ = await add_flow(shared, parents, child(1, task="give_up", removeOnFail=True))
         await shared.python_worker(idle=False)
         await parents.until_state(parent, State.WAITING)

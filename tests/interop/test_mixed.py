@@ -62,7 +62,7 @@ class TestKilled:
     async def test_python_finishes_what_a_killed_node_worker_held(
         self, shared: SharedQueue, mortal_peer: Peer
     ) -> None:
-        """kill -9: its locks run out, and nobody of its own is left to look after its jobs."""
+        """kill -9: its locks expire, and no worker of its language is left."""
         jobs = await shared.queue.add_many([("hold", {})] * 5)
         worker = await shared.node_worker(
             of=mortal_peer, idle=False, concurrency=5, lockDuration=500

@@ -209,7 +209,7 @@ class TestBullBoard:
         assert "ada" in json.dumps(listed)
 
     async def test_its_buttons_work_on_our_jobs(self, shared: SharedQueue) -> None:
-        """Retry, promote, clean, pause and resume, as somebody would press them."""
+        """Retry, promote, clean, pause and resume, as an operator presses them."""
         await shared.queue.add_many([("fail", {"message": "no", "times": 1})] * 2)
         late = await shared.queue.add("echo", delay=60)
         await shared.python_worker(idle=False)

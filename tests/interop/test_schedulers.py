@@ -166,7 +166,7 @@ class TestCron:
     async def test_the_next_time_is_the_one_that_node_finds(
         self, shared: SharedQueue, rule: dict[str, Any]
     ) -> None:
-        """Two schedulers with the same rule, each language goes on with one of them."""
+        """Of two schedulers with the same rule, each language continues one."""
         for task in "echo", "report":
             data = {"progress": 1, "lines": []}
             template = {"name": task, "data": data if task == "report" else {}}
@@ -205,7 +205,7 @@ class TestGuarding:
         assert pending(shared) == [job]
 
     async def test_the_pending_job_is_not_cancelled(self, shared: SharedQueue) -> None:
-        """That would end the schedule, too: nobody would take the job that goes on with it."""
+        """That would end the schedule: no worker would claim the job that continues it."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
         with pytest.raises(WrongState, match="the next run of a scheduler"):

@@ -29,7 +29,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def store(url: str, clock: ManualClock) -> AsyncIterator[Store]:
-    """A store whose time stands still."""
+    """A store with a manual clock."""
     async with Store(url, clock=clock) as store:
         yield store
 

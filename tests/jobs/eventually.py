@@ -10,7 +10,7 @@ from tests.patience import DEADLINE_SECONDS
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return once a condition holds, which nothing tells of."""
+    """Return once a condition holds, by polling."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not condition():
             await asyncio.sleep(0.002)
@@ -28,7 +28,7 @@ async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def until_state(job: Job[object], state: State) -> None:
-    """Return once the store says so. The job's attributes are as of then."""
+    """Return once the job has this state in the store. Its attributes are refreshed."""
 
     async def is_there() -> bool:
         return (await job.refresh()).state is state

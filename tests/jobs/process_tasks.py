@@ -311,7 +311,7 @@ def fork(how: str) -> int:
 
 @queue.task(run_in="process")
 def leave_a_fork(ctx: Context) -> None:
-    """Log the pid of a fork that does not end by itself, and do not end either."""
+    """Log the pid of a fork that never ends, and never end."""
     if other := os.fork():
         ctx.log(str(other))
     time.sleep(600)

@@ -74,7 +74,9 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert trace.tb_frame.f_code.co_name == f"in_{where}"
 
 
-async def test_a_retry_says_when(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_of_a_retry_has_its_delay(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
     @queue.task(attempts=2, backoff=90)
     async def send() -> None:
         raise ValueError("boom")
@@ -90,7 +92,7 @@ async def test_a_retry_says_when(queue: Queue, caplog: pytest.LogCaptureFixture)
 async def test_a_failure_in_a_process_brings_its_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The exception stays there: what tells of it here is `JobFailed`, and its cause the text."""
+    """The log has a `JobFailed`, whose cause is the text of the traceback."""
     job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
     async with Worker(process_tasks.queue, grace=0):
         await fail(job)
@@ -144,7 +146,7 @@ async def test_a_job_that_cannot_be_run_is_logged(
         await fail(unfit)
     (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
     assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
-    assert "failed without a run: this worker knows no task 'cube'" in first.getMessage()
+    assert "failed without a run: this worker has no task 'cube'" in first.getMessage()
     assert "its data does not fit the task 'square'" in second.getMessage()
 
 
@@ -163,7 +165,7 @@ async def test_an_expired_job_is_logged(
     assert "failed without a run: expired" in failed.getMessage()
 
 
-async def test_a_job_that_asks_for_another_time_is_no_failure(
+async def test_a_postponed_job_is_not_logged_as_a_failure(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     @queue.task
@@ -178,7 +180,7 @@ async def test_a_job_that_asks_for_another_time_is_no_failure(
     assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
 
 
-async def test_a_cancelled_job_is_no_failure(
+async def test_a_cancelled_job_is_not_logged_as_a_failure(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     @queue.task
@@ -196,7 +198,7 @@ async def test_a_cancelled_job_is_no_failure(
 async def test_one_failure_is_one_line_without_control_characters(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody forges a line of the log, or clears a terminal, by the text of an error."""
+    """The text of an error cannot forge a line of the log or clear a terminal."""
 
     @queue.task
     async def fail_it() -> None:
@@ -244,7 +246,7 @@ async def test_ids_and_names_of_other_programs_are_escaped(
     assert r"job \x1b[2J\u202eodd\n (\x1b[2J\u202eodd)" in record.getMessage()
 
 
-async def test_the_log_survives_an_error_that_cannot_be_shown(
+async def test_an_error_without_a_text_is_logged(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd(Exception):
@@ -262,5 +264,5 @@ async def test_the_log_survives_an_error_that_cannot_be_shown(
         await fail(job)
     (failed,) = records(caplog, job.id)
     text = logging.Formatter().format(failed)
-    assert "Odd: its text cannot be read" in text
+    assert "Odd: its text is not available" in text
     assert "in fail_oddly" in text

@@ -10,7 +10,7 @@ from hasten.errors import InvalidOption
 from hasten.testing import ManualClock
 
 
-def test_it_stands_still_until_it_is_advanced(clock: ManualClock) -> None:
+def test_its_time_changes_only_when_it_is_advanced(clock: ManualClock) -> None:
     """By seconds or by a timedelta, to the millisecond."""
     assert clock.now() == datetime(2030, 1, 1, tzinfo=UTC)
     before = clock.now_ms()
@@ -20,8 +20,8 @@ def test_it_stands_still_until_it_is_advanced(clock: ManualClock) -> None:
     assert repr(clock) == "<ManualClock 2030-01-01T00:01:00.250000+00:00>"
 
 
-async def test_it_wakes_those_whose_time_has_come(clock: ManualClock) -> None:
-    """And nobody else."""
+async def test_it_wakes_sleepers_whose_time_has_come(clock: ManualClock) -> None:
+    """And no others."""
     start = clock.now_ms()
     early = asyncio.create_task(clock.sleep_until(start + 1000))
     late = asyncio.create_task(clock.sleep_until(start + 2000))
@@ -33,7 +33,7 @@ async def test_it_wakes_those_whose_time_has_come(clock: ManualClock) -> None:
     await late
 
 
-async def test_who_asks_for_a_time_that_has_come_does_not_sleep(clock: ManualClock) -> None:
+async def test_sleeping_until_a_past_time_returns_at_once(clock: ManualClock) -> None:
     await clock.sleep_until(clock.now_ms())
     await clock.sleep_until(0)
 
@@ -49,7 +49,7 @@ async def test_it_may_be_advanced_from_another_thread(clock: ManualClock) -> Non
 
 
 async def test_a_sleeper_may_be_cancelled(clock: ManualClock) -> None:
-    """It is forgotten, and the clock goes on."""
+    """The clock forgets it, and can be advanced."""
     sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
     await asyncio.sleep(0)
     sleeper.cancel()
@@ -58,7 +58,7 @@ async def test_a_sleeper_may_be_cancelled(clock: ManualClock) -> None:
     clock.advance(1)
 
 
-def test_a_sleeper_of_a_closed_loop_is_no_trouble(clock: ManualClock) -> None:
+def test_a_sleeper_of_a_closed_loop_is_ignored(clock: ManualClock) -> None:
     async def sleep_briefly() -> None:
         sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
         await asyncio.sleep(0)

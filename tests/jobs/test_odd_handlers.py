@@ -1,4 +1,4 @@
-"""Handlers and back-off functions that do what nobody expects. Each run counts as an attempt."""
+"""Handlers and backoff functions that do unusual things. Each run counts as an attempt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 from hasten import Store
 from hasten.errors import JobFailed, StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
-from hasten.jobs._lane import Lane
+from hasten.jobs._consumer import QueueConsumer
+from hasten.jobs._outbox import Portion
 from hasten.jobs._record import Claim
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
@@ -57,17 +58,17 @@ def thrower(make: Callable[[], BaseException]) -> Callable[[], NoReturn]:
 
 
 THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
-    "no text": (NoText, "NoText: its text cannot be read: TypeError in __str__"),
-    "unreadable": (Unreadable, "Unreadable: its text cannot be read: AttributeError in __str__"),
-    "exit in text": (Leaves, "Leaves: its text cannot be read: SystemExit in __str__"),
+    "no text": (NoText, "NoText: its text is not available: TypeError in __str__"),
+    "unreadable": (Unreadable, "Unreadable: its text is not available: AttributeError in __str__"),
+    "exit in text": (Leaves, "Leaves: its text is not available: SystemExit in __str__"),
     "no delay": (Wait, "Wait"),
     "odd group": (
         lambda: OddGroup("odd", [ValueError("a")]),
-        "OddGroup: its text cannot be read: LookupError in __str__: ValueError: a",
+        "OddGroup: its text is not available: LookupError in __str__: ValueError: a",
     ),
     "cancelled": (
         asyncio.CancelledError,
-        "CancelledError: its task was cancelled, and not by the worker",
+        "CancelledError: its task was cancelled by a handler, not by the worker",
     ),
     "cancelled future": (concurrent.futures.CancelledError, "CancelledError"),
     "generator exit": (GeneratorExit, "GeneratorExit"),
@@ -128,7 +129,7 @@ class TestWhatHandlersRaise:
     async def test_a_future_that_holds_generator_exit_counts_as_an_attempt(
         self, queue: Queue
     ) -> None:
-        """It closes the coroutines that await the future, ours among them."""
+        """It closes the coroutines that await the future, including hasten's own."""
 
         @queue.task(attempts=2)
         async def fail() -> None:
@@ -153,7 +154,7 @@ class TestWhatHandlersRaise:
         job = await cancel_itself.enqueue()
         async with Worker(queue, grace=0):
             reason = await fails_after(job, 2)
-        assert reason == "CancelledError: its task was cancelled, and not by the worker"
+        assert reason == "CancelledError: its task was cancelled by a handler, not by the worker"
 
     async def test_a_handler_that_has_cancelled_itself_and_returns_has_completed(
         self, queue: Queue
@@ -169,7 +170,7 @@ class TestWhatHandlersRaise:
         async with Worker(queue, grace=0):
             assert await job.result(timeout=30) == "done"
 
-    async def test_an_interrupt_under_our_own_signal_handlers_is_the_handler_s(
+    async def test_a_keyboard_interrupt_while_run_handles_signals_fails_the_attempt(
         self, queue: Queue
     ) -> None:
         """Ctrl+C asks the worker to stop then, so no `KeyboardInterrupt` comes of it."""
@@ -185,7 +186,9 @@ class TestWhatHandlersRaise:
         worker.request_stop()
         await running
 
-    def test_an_interrupt_that_may_be_the_user_s_counts_and_passes_on(self, tmp_path: Any) -> None:
+    def test_a_keyboard_interrupt_that_may_be_ctrl_c_fails_the_attempt_and_is_raised(
+        self, tmp_path: Any
+    ) -> None:
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
         async def interrupted() -> None:
@@ -252,7 +255,9 @@ class TestBackoffFunctions:
 
 
 class TestGroups:
-    async def test_that_hold_only_retry_after_postpone_by_the_longest(self, queue: Queue) -> None:
+    async def test_that_hold_only_retry_after_postpone_by_the_longest_delay(
+        self, queue: Queue
+    ) -> None:
         """No attempt is used up."""
         runs: list[int] = []
 
@@ -280,7 +285,7 @@ class TestGroups:
             [Unrecoverable("gone"), LookupError("given up on")],
         ],
     )
-    async def test_that_hold_only_final_ones_end_the_job(
+    async def test_that_hold_only_final_errors_fail_the_job_for_good(
         self, queue: Queue, members: list[Exception]
     ) -> None:
         @queue.task(attempts=5, give_up_on=LookupError)
@@ -291,7 +296,7 @@ class TestGroups:
         async with Worker(queue, grace=0):
             await fails_after(job, 1)
 
-    async def test_that_hold_another_error_are_tried_again(self, queue: Queue) -> None:
+    async def test_that_hold_another_error_are_retried(self, queue: Queue) -> None:
         @queue.task(attempts=3)
         async def fail() -> None:
             raise ExceptionGroup("several", [Unrecoverable("gone"), RetryAfter(1), OSError("net")])
@@ -371,17 +376,17 @@ class TestCancellingAllTasks:
     async def test_a_run_that_was_cancelled_before_its_first_step_counts_as_an_attempt(
         self, queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begin = Worker._begin
+        begin = QueueConsumer._begin
         cancelled: list[Run] = []
 
-        def begin_and_cancel(self: Worker, lane: Lane, run: Run) -> None:
-            begin(self, lane, run)
+        def begin_and_cancel(self: QueueConsumer, run: Run) -> None:
+            begin(self, run)
             if not cancelled:
                 assert run.task is not None
                 run.task.cancel()
                 cancelled.append(run)
 
-        monkeypatch.setattr(Worker, "_begin", begin_and_cancel)
+        monkeypatch.setattr(QueueConsumer, "_begin", begin_and_cancel)
 
         @queue.task(attempts=2)
         async def fine() -> str:
@@ -394,9 +399,7 @@ class TestCancellingAllTasks:
             assert await job.result(timeout=30) == "fine"
         assert (await job.refresh()).attempts_made == 2
 
-    async def test_calls_that_were_on_their_way_to_the_store_do_not_hang(
-        self, queue: Queue
-    ) -> None:
+    async def test_cancelled_calls_of_the_store_do_not_hang(self, queue: Queue) -> None:
         me = asyncio.current_task()
         adding = asyncio.create_task(queue.add("x"))
         await asyncio.sleep(0)
@@ -409,7 +412,7 @@ class TestCancellingAllTasks:
 
 
 async def until_advancing(clock: Any, condition: Callable[[], object]) -> None:
-    """As `until`, while the clock goes on."""
+    """Like `until`, while the clock advances."""
 
     def advanced() -> object:
         clock.advance(0.5)
@@ -425,11 +428,11 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
-        assert "has failed and stops" in caplog.text
+        assert "has failed and is stopping" in caplog.text
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()
@@ -447,32 +450,34 @@ class TestWorkersThatFail:
                 finally:
                     raise LookupError("the block's")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(LookupError, match="the block's"):
             await block()
 
-    async def test_stop_by_themselves_and_tell_whoever_stops_them(
+    async def test_stop_by_themselves_and_stop_raises_the_error(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         worker = Worker(queue)
         await worker.start()
-        await until(lambda: worker._stopped is not None and worker._stopped.is_set())
+        await until(worker._stopped.is_set)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await worker.stop()
 
-    async def test_that_run_raise_it(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_run_raises_the_error(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await Worker(queue).run()
 
-    async def test_whose_main_task_is_cancelled_stop_gracefully(self, queue: Queue) -> None:
+    async def test_whose_task_is_cancelled_stop_gracefully(self, queue: Queue) -> None:
         started = asyncio.Event()
 
         @queue.task
@@ -555,7 +560,7 @@ async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -
 
 
 class TestLoggingThatIsBroken:
-    """It is the application's. The outcome of a job must be stored all the same."""
+    """Logging belongs to the application. The outcome of a job must be stored even if it fails."""
 
     @pytest.fixture
     def broken(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -594,7 +599,7 @@ class TestLoggingThatIsBroken:
         unknown = await queue.add("unknown")
         async with Worker(queue, grace=0):
             assert await fails_after(job, 2) == "ValueError: no"
-            with pytest.raises(JobFailed, match="knows no task"):
+            with pytest.raises(JobFailed, match="has no task"):
                 await unknown.result(timeout=30)
 
     @pytest.mark.parametrize("kind", ["handler"])
@@ -607,14 +612,14 @@ class TestLoggingThatIsBroken:
             raise ZeroDivisionError("a fault of ours")
 
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        monkeypatch.setattr(Worker, "_take_back", broken_service)
+        monkeypatch.setattr(Worker, "_recover", broken_service)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
 
 
 class TestStoppingUnderAttack:
-    async def test_outcomes_are_stored_though_a_handler_cancels_all_tasks_at_the_end(
+    async def test_outcomes_are_stored_although_a_handler_cancels_all_tasks_at_shutdown(
         self, queue: Queue
     ) -> None:
         """In the grace period of the worker, and when it is about to begin."""
@@ -640,10 +645,10 @@ class TestStoppingUnderAttack:
         assert (job.state, job.value) == (State.COMPLETED, "done")
 
     @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
-    async def test_a_stop_that_is_cancelled_hands_back_all_the_same(
+    async def test_a_stop_that_is_cancelled_still_hands_jobs_back(
         self, queue: Queue, how: str
     ) -> None:
-        """What ran must not go on beside its next run."""
+        """A run must not continue beside the next run of its job."""
         running: list[str] = []
         worker = Worker(queue, grace=30)
 
@@ -695,19 +700,19 @@ class TestStoppingUnderAttack:
             "UsageError: a handler cannot wait for its own worker, which is stopping now"
         )
 
-    async def test_a_fetcher_that_fails_once_still_stores_what_ended(
+    async def test_a_fetcher_that_fails_once_still_stores_outcomes(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settle = Worker._settle
+        settle = QueueConsumer._settle
         failed: list[int] = []
 
-        async def fail_once(self: Worker, lane: Lane, notes: Any, outcomes: Any, claim: Any) -> Any:
-            if outcomes and not failed:
+        async def fail_once(self: QueueConsumer, portion: Portion, claim: Any) -> Any:
+            if portion.outcomes and not failed:
                 failed.append(1)
                 raise TypeError("a fault of ours")
-            return await settle(self, lane, notes, outcomes, claim)
+            return await settle(self, portion, claim)
 
-        monkeypatch.setattr(Worker, "_settle", fail_once)
+        monkeypatch.setattr(QueueConsumer, "_settle", fail_once)
 
         @queue.task
         async def run() -> str:
@@ -719,7 +724,7 @@ class TestStoppingUnderAttack:
                 await asyncio.Event().wait()
         assert (await job.refresh()).state is State.COMPLETED
 
-    async def test_somebody_else_s_cancellation_is_not_replaced_by_a_failure(
+    async def test_a_cancellation_by_other_code_is_not_replaced_by_the_error_of_the_worker(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def broken(self: Worker) -> None:
@@ -729,7 +734,7 @@ class TestStoppingUnderAttack:
             async with Worker(queue):
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(Worker, "_take_back", broken)
+        monkeypatch.setattr(Worker, "_recover", broken)
         task = asyncio.create_task(block())
         monkeypatch.setattr(
             Worker, "request_stop", lambda self: task.cancel()
@@ -739,10 +744,10 @@ class TestStoppingUnderAttack:
         assert task.cancelled()
 
 
-def test_a_worker_whose_event_loop_ended_lets_go_of_its_jobs(
+def test_a_worker_whose_event_loop_has_ended_renews_no_leases(
     tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was not stopped. Nothing of it goes on: no lease is renewed, no failure is logged."""
+    """It was not stopped. No lease is renewed after that, and no failure is logged."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     before = set(threading.enumerate())
 
@@ -767,20 +772,20 @@ def test_a_worker_whose_event_loop_ended_lets_go_of_its_jobs(
     assert "failed for good" not in caplog.text
 
 
-async def test_a_suspect_begins_though_its_worker_s_tasks_were_cancelled(
+async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for claims that are under way, and those were cancelled."""
-    settle = Worker._settle
+    settle = QueueConsumer._settle
     cancelled: list[int] = []
 
-    async def cancel_second(self: Worker, lane: Lane, notes: Any, outcomes: Any, claim: Any) -> Any:
-        if self._suspects.is_waiting and not cancelled:
+    async def cancel_second(self: QueueConsumer, portion: Portion, claim: Any) -> Any:
+        if self._poison_jobs.block_claims and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError
-        return await settle(self, lane, notes, outcomes, claim)
+        return await settle(self, portion, claim)
 
-    monkeypatch.setattr(Worker, "_settle", cancel_second)
+    monkeypatch.setattr(QueueConsumer, "_settle", cancel_second)
 
     @queue.task
     async def run() -> str:
@@ -810,14 +815,14 @@ async def until_done(clock: Any, job: Job[Any]) -> None:
 
 
 async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> None:
-    """On Redis, its blocked call goes on, on the connection that it comes back to."""
+    """On Redis, its blocked call continues on the connection that it uses again."""
 
     @queue.task
     async def fine() -> str:
         return "fine"
 
     def listeners() -> set[asyncio.Task[Any]]:
-        return {t for t in asyncio.all_tasks() if "Worker._listen" in repr(t.get_coro())}
+        return {t for t in asyncio.all_tasks() if "QueueConsumer._listen" in repr(t.get_coro())}
 
     async with Worker(queue) as worker:
         for _ in range(3):
@@ -829,7 +834,7 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
         assert worker._failure is None
 
 
-async def test_retry_after_nothing_is_no_tight_loop(clock: Any) -> None:
+async def test_retry_after_zero_seconds_is_no_tight_loop(clock: Any) -> None:
     queue = Queue("mail", Store("memory://", clock=clock))
 
     @queue.task

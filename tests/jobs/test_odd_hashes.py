@@ -148,7 +148,7 @@ async def test_any_number_is_a_rule_of_keeping(queue: Queue, keys: Keys, wire: s
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        (["name"], r"this worker knows no task ''"),
+        (["name"], r"this worker has no task ''"),
         (["data"], r"its data does not fit the task 'double'"),
         (["opts", "timestamp", "delay", "priority"], None),
     ],

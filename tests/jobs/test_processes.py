@@ -1,4 +1,4 @@
-"""Handlers in processes of their own: what they may do there, and what is left of them after."""
+"""Handlers in child processes: what they may do there, and what runs on after them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class TestContext:
         await job.result(timeout=20)
         assert set(await job.logs()) <= {"from the handler", "x" * 10_000}
 
-    async def test_of_a_job_that_has_ended_says_nothing_in_the_next_one(
+    async def test_reports_of_an_ended_job_are_not_added_to_the_next_one(
         self, worker: Worker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A thread goes on after its job. The process says once that its lines are dropped."""
+        """A thread runs on after its job. The child logs once that its lines are dropped."""
         first = await process_tasks.leave_a_thread.enqueue(str(tmp_path))
         await first.result(timeout=20)
         second = await process_tasks.let_it_go_on.enqueue(str(tmp_path))
@@ -58,7 +58,7 @@ class TestContext:
         assert (await first.refresh()).progress is None
         assert (await second.refresh()).progress is None
         said = capfd.readouterr().err
-        assert said.count(f"job {first.id} (leave_a_thread): its handler has ended") == 1
+        assert said.count(f"job {first.id} (leave_a_thread): log lines and progress dropped") == 1
 
     async def test_refuses_lines_from_a_fork(self, worker: Worker) -> None:
         """Two processes that write into one pipe would cut each other's lines."""
@@ -67,11 +67,11 @@ class TestContext:
 
 class TestSignals:
     async def test_do_not_end_them(self, worker: Worker) -> None:
-        """Ctrl+C and a service manager's SIGTERM are for the worker, which lets them finish."""
+        """Ctrl+C and a service manager's SIGTERM are for the worker, which waits for them."""
         await run(process_tasks.reset_signals)
         assert await run(process_tasks.survive_signals) == "alive"
 
-    async def test_end_what_they_start(self, worker: Worker) -> None:
+    async def test_end_the_programs_that_a_handler_starts(self, worker: Worker) -> None:
         """Programs do not inherit that a signal is ignored, nor do forks."""
         for number in (signal.SIGTERM, signal.SIGINT):
             assert await run(process_tasks.signal_program, int(number)) == -number
@@ -87,7 +87,7 @@ class TestWhatTheyStart:
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "stopped", "died"])
     async def test_ends_with_a_run_that_is_ended(self, how: str) -> None:
-        """It must not go on beside the next run of the job."""
+        """It must not run beside the next run of the job."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
         async with Worker(process_tasks.queue, handler_processes=1, grace=0) as worker:
             await run(process_tasks.double, 1)  # the process has started: time is short
@@ -108,7 +108,7 @@ class TestWhatTheyStart:
         await process_tasks.queue.aclose()
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "killed"])
-    async def test_does_not_hold_up_the_end_of_the_run_as_a_fork(self, how: str) -> None:
+    async def test_a_fork_does_not_delay_the_end_of_the_run(self, how: str) -> None:
         """A fork has a copy of all that its process had, and ends with it."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
         async with Worker(process_tasks.queue, handler_processes=1, grace=0):
@@ -125,7 +125,7 @@ class TestWhatTheyStart:
             assert await run(process_tasks.double, 1) == 2
         await process_tasks.queue.aclose()
 
-    async def test_lives_on_after_a_run_that_succeeded_until_the_process_ends(self) -> None:
+    async def test_runs_on_after_a_successful_run_until_the_child_ends(self) -> None:
         """A handler may start something for others. It does not outlive the worker."""
         async with Worker(process_tasks.queue, handler_processes=1):
             job = await process_tasks.start_programs.enqueue("return")
@@ -169,10 +169,8 @@ class TestFailures:
         ],
         ids=lambda text: text.partition(":")[0],
     )
-    async def test_count_whatever_a_handler_does(
-        self, worker: Worker, how: str, reason: str
-    ) -> None:
-        """A worker does not hang on it, and does not run it again for nothing."""
+    async def test_use_up_an_attempt_each(self, worker: Worker, how: str, reason: str) -> None:
+        """A worker does not hang, and does not run the job again without counting."""
         job = await process_tasks.fail.using(attempts=1).enqueue(how)
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=20)
@@ -209,10 +207,8 @@ class TestIdleProcesses:
         await job.refresh()
         assert (job.attempts_made, job.record.attempts_started) == (1, 1)
 
-    async def test_that_die_with_an_order_they_have_not_begun_cost_no_attempt(
-        self, worker: Worker
-    ) -> None:
-        """They say when they begin, so that what they have not begun may run elsewhere."""
+    async def test_that_die_before_they_start_a_job_cost_no_attempt(self, worker: Worker) -> None:
+        """They report when they start a job: one that was not started can run elsewhere."""
         first = await run(process_tasks.pid)
         os.kill(first, signal.SIGSTOP)
         job = await process_tasks.pid.enqueue()
@@ -263,7 +259,7 @@ class TestPrograms:
         self._programs.append(program)
         return program
 
-    async def test_that_are_signalled_while_their_processes_start_go_on(self) -> None:
+    async def test_that_get_signals_while_their_children_start_continue(self) -> None:
         """And one that leaves its worker as it is ends, and its processes with it."""
         program = self.start("""
             if __name__ == "__mp_main__":  # it takes a while to import
@@ -290,10 +286,10 @@ class TestPrograms:
         ],
         ids=["error", "exit", "unguarded"],
     )
-    async def test_whose_processes_cannot_start_have_failed_jobs(
+    async def test_whose_children_cannot_start_fail_their_jobs(
         self, at_import: str, how: str, why: str
     ) -> None:
-        """A start counts as an attempt; the reason says that it was the start."""
+        """A start counts as an attempt; the error says that the start failed."""
         program = self.start(f"""
             {at_import}
 
@@ -317,7 +313,7 @@ class TestPrograms:
         assert why in errors
 
     @pytest.mark.parametrize("busy", [False, True], ids=["idle", "holding the interpreter"])
-    async def test_that_are_killed_leave_nothing_behind(self, busy: bool) -> None:
+    async def test_that_are_killed_leave_no_processes_behind(self, busy: bool) -> None:
         """Not even where a handler is in one long call in C, and no thread of its process runs."""
         program = self.start(f"""
             @queue.task(run_in="process")
@@ -345,7 +341,7 @@ class TestPrograms:
         await until_dead(pids)
 
     async def test_that_have_forked_and_are_killed_leave_no_handler_behind(self) -> None:
-        """The fork does not hold the pipes whose end tells the processes of the worker's."""
+        """The fork closes the pipes: otherwise children would not notice the worker's end."""
         program = self.start("""
             async def main():
                 async with Worker(queue, handler_processes=1):

@@ -1,4 +1,4 @@
-"""Handlers at work: in the loop, in threads, in processes; what they raise and what they say."""
+"""Handlers in the event loop, in threads and in processes: what they raise and what they report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestWhere:
     async def test_context_variables_do_not_pass_from_one_job_to_the_next(
         self, queue: Queue
     ) -> None:
-        """A user, a request, a locale: the next job is somebody else's."""
+        """A user, a request, a locale: the next job belongs to another user."""
         leak = contextvars.ContextVar("leak", default="nothing")
 
         def look(value: str) -> str:
@@ -136,7 +136,7 @@ class TestErrors:
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
 
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
-        """Whatever attempts are left."""
+        """However many attempts are left."""
 
         @queue.task(attempts=5)
         async def fail() -> None:
@@ -152,7 +152,7 @@ class TestErrors:
     async def test_give_up_on_ends_the_job_for_these_and_their_subclasses(
         self, queue: Queue, kinds: Any
     ) -> None:
-        """Others go on."""
+        """Other errors are retried."""
         runs: list[int] = []
 
         @queue.task(attempts=3, give_up_on=kinds)
@@ -169,7 +169,7 @@ class TestErrors:
     async def test_retry_after_waits_and_uses_up_no_attempt(
         self, queue: Queue, clock: ManualClock
     ) -> None:
-        """The other side said when to come back; that is no failure of the job."""
+        """The server said when to try again; that is not a failure of the job."""
         runs: list[int] = []
 
         @queue.task
@@ -206,7 +206,7 @@ class TestErrors:
         assert len((await job.refresh()).tracebacks[0]) <= 16_001
 
     async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
-        """It did not end as it should; it is not handed back for ever."""
+        """The job is not handed back again and again."""
 
         @queue.task
         async def give_in() -> None:
@@ -219,7 +219,7 @@ class TestErrors:
 
 
 class TestContext:
-    async def test_tells_of_its_job(self, queue: Queue) -> None:
+    async def test_shows_its_job(self, queue: Queue) -> None:
         """And counts attempts from 1."""
         seen: list[tuple[str, int]] = []
 
@@ -266,10 +266,10 @@ class TestContext:
         assert await job.logs() == ["half", "?", "done"]
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_of_a_job_that_has_ended_drops_what_is_said(
+    async def test_of_a_job_that_has_ended_drops_reports(
         self, queue: Queue, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """By a thread that the handler left behind. A warning says so, once."""
+        """Reports of a thread that the handler left running. One warning is logged."""
         contexts: list[Context] = []
 
         def act(ctx: Context) -> None:
@@ -292,11 +292,11 @@ class TestContext:
             await after.result(timeout=30)
         assert await job.logs() == await after.logs() == ["in time"] * 2
         assert (await job.refresh()).progress is None
-        warning = f"job {job.id} (act): its handler has ended"
+        warning = f"job {job.id} (act): log lines and progress dropped"
         assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"] * 2
 
     @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
-    async def test_progress_that_is_no_json_is_refused_where_it_is_said(
+    async def test_progress_that_is_not_json_raises_in_the_handler(
         self, queue: Queue, value: object
     ) -> None:
         refusals: list[Exception] = []
@@ -314,7 +314,7 @@ class TestContext:
         assert len(refusals) == 1
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_progress_of_too_many_bytes_is_refused_where_it_is_said(
+    async def test_progress_of_too_many_bytes_raises_in_the_handler(
         self, queue: Queue, where: str
     ) -> None:
         """With its size, the limit and what to do. The progress from before stays."""
@@ -334,7 +334,7 @@ class TestContext:
         assert "or raise Queue(max_size=…)" in caught.value.error
         assert (await job.refresh()).progress == "begun"
 
-    async def test_stopping_lets_a_thread_end_by_itself(self, queue: Queue) -> None:
+    async def test_stopping_can_be_checked_by_a_thread(self, queue: Queue) -> None:
         """A long function may ask, and return what it has."""
 
         @queue.task
@@ -371,7 +371,7 @@ class TestInProcesses:
         with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
             await wrong.result(timeout=20)
 
-    async def test_they_tell_their_progress_and_are_used_again(self, worker: Worker) -> None:
+    async def test_they_report_progress_and_are_reused(self, worker: Worker) -> None:
         """A process is not started for each job."""
         jobs = [await process_tasks.report.enqueue() for _ in range(3)]
         pids = {await job.result(timeout=20) for job in jobs}
@@ -380,7 +380,7 @@ class TestInProcesses:
         assert (await jobs[0].refresh()).progress == {"done": 0.5}
         assert await jobs[0].logs() == ["half"]
 
-    async def test_they_cannot_tell_progress_of_too_many_bytes(self, worker: Worker) -> None:
+    async def test_they_cannot_report_progress_of_too_many_bytes(self, worker: Worker) -> None:
         job = await process_tasks.report.enqueue(2_000_000)
         with pytest.raises(JobFailed, match=r"at most 1,048,576 bytes .*2,000,002"):
             await job.result(timeout=20)
@@ -394,7 +394,7 @@ class TestInProcesses:
             ("hard exit", "ProcessDied: the handler's process died: exit code 4", 2),
         ],
     )
-    async def test_what_they_raise_steers_the_job_as_elsewhere(
+    async def test_control_exceptions_work_as_in_the_event_loop(
         self, worker: Worker, how: str, reason: str, attempts: int
     ) -> None:
         job = await process_tasks.fail.enqueue(how)
@@ -405,7 +405,7 @@ class TestInProcesses:
         after = await process_tasks.double.enqueue(2)
         assert await after.result(timeout=20) == 4
 
-    async def test_retry_after_and_give_up_on_hold_there_too(self, worker: Worker) -> None:
+    async def test_retry_after_and_give_up_on_work_there_too(self, worker: Worker) -> None:
         later = await process_tasks.fail.enqueue("later")
         await until_state(later, State.DELAYED)
         assert later.attempts_made == 0
@@ -424,11 +424,11 @@ class TestInProcesses:
             assert await job.result(timeout=20) == "nothing"
 
 
-async def test_a_handler_that_swallows_a_cancellation_is_told_again(
+async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
-    monkeypatch.setattr("hasten.jobs._run.INSIST_SECONDS", 0.05)
+    monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.05)
     swallowed: list[int] = []
 
     @queue.task
@@ -450,10 +450,10 @@ async def test_a_handler_that_swallows_a_cancellation_is_told_again(
     assert len(swallowed) == 2
 
 
-async def test_a_handler_that_finishes_in_spite_of_its_cancellation_has_finished(
+async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
     queue: Queue,
 ) -> None:
-    """What it did is done, and the store says so."""
+    """Its work is done, and the job is completed in the store."""
     entered = asyncio.Event()
 
     @queue.task
@@ -474,15 +474,15 @@ async def test_a_handler_that_finishes_in_spite_of_its_cancellation_has_finished
 
 
 class Large:
-    """Stands for what takes much memory."""
+    """Represents an object that uses much memory."""
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
 @pytest.mark.parametrize("how", ["fails", "times out"])
-async def test_what_a_failed_handler_held_is_freed_without_the_garbage_collector(
+async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_collector(
     queue: Queue, where: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No cycle of references goes through its traceback."""
+    """Its traceback is not part of a reference cycle."""
     # pytest keeps log records, and their tracebacks with them.
     monkeypatch.setattr(logging.getLogger("hasten.worker"), "propagate", False)
     held: list[weakref.ref[Large]] = []

@@ -1,4 +1,4 @@
-"""Jobs go by the clock of their store: whoever moves that clock moves them."""
+"""Jobs use the clock of their store."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ async def test_one_store_moves_all_its_queues(store: Store, clock: ManualClock) 
         assert [(await job.refresh()).state for job in jobs] == [State.DELAYED, State.DELAYED]
         clock.advance("1d")
         assert [await job.result(timeout=30) for job in jobs] == ["sent", "written"]
+
+
+async def test_each_queue_goes_by_the_clock_of_its_own_store(store: Store, url: str) -> None:
+    """Also where one worker serves queues in several stores."""
+    other_clock = ManualClock()
+    async with Store(url, clock=other_clock) as other_store:
+        queue, other = Queue("mail", store), Queue("reports", other_store)
+
+        @other.task
+        async def write() -> str:
+            return "written"
+
+        job = await write.using(delay="1h").enqueue()
+        async with Worker(queue, other):
+            other_clock.advance("1h")
+            assert await job.result(timeout=10) == "written"
 
 
 async def test_a_retry_waits_by_the_clock(queue: Queue, clock: ManualClock) -> None:

@@ -18,7 +18,7 @@ from tests.jobs.eventually import until, until_state
 
 
 class Call:
-    """Stands for a call in C: an exception that is raised in its thread waits for its end."""
+    """Acts like a call in C: an exception that is set in its thread is raised when it ends."""
 
     def __init__(self) -> None:
         self._end = threading.Event()
@@ -49,12 +49,12 @@ def call() -> Iterator[Call]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasten.jobs._run.INSIST_SECONDS", 0.02)
+    monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.02)
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
     """As its clock does, which might strike before the function has begun."""
-    worker._lanes[0].runs[job.id].stop(reason)
+    worker._consumers[0].runs[job.id].stop(reason)
 
 
 def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -62,7 +62,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
 
 
 @pytest.mark.parametrize("why", ["time-out", "cancelled"])
-async def test_their_run_ends_and_gives_its_place_back(
+async def test_their_run_ends_and_frees_its_place(
     queue: Queue, call: Call, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @queue.task(timeout=60)
@@ -86,10 +86,10 @@ async def test_their_run_ends_and_gives_its_place_back(
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))
         assert call.running == 1
-    told = next(text for text in messages(caplog, logging.WARNING) if "its thread goes on" in text)
-    assert told.startswith(f"job {job.id} (stick) does not end although it was told to")
-    assert "'hasten job 1', at " in told
-    assert told.endswith("threads of this worker that are stuck like this: 1")
+    warning = next(text for text in messages(caplog, logging.WARNING) if "is abandoned" in text)
+    assert warning.startswith(f"job {job.id} (stick) is still running after being asked to stop: ")
+    assert "'hasten job 1', at " in warning
+    assert warning.endswith("abandoned threads of this worker: 1")
     assert not messages(caplog, logging.ERROR)[1:]  # the failure of the job itself
 
 
@@ -102,7 +102,7 @@ async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -
     async with Worker(queue, concurrency=2) as worker:
         await call.has_begun()
         stop(worker, job, Stop.LOST)
-        await until(lambda: not worker._lanes[0].runs)
+        await until(lambda: not worker._consumers[0].runs)
     assert (await job.refresh()).state is State.ACTIVE  # it is another worker's
 
 
@@ -122,10 +122,10 @@ async def test_their_jobs_are_handed_back_when_the_worker_stops(
     assert not messages(caplog, logging.ERROR)
 
 
-async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
+async def test_a_worker_without_free_threads_still_runs_coroutines(
     queue: Queue, call: Call, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain functions wait until a thread has ended, and no attempt of theirs is used up."""
+    """Plain functions wait until a thread has ended, and use up no attempt."""
     caplog.set_level(logging.INFO, "hasten.worker")
 
     @queue.task(timeout=60)
@@ -148,11 +148,10 @@ async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
         for job in stuck:
             with pytest.raises(JobFailed, match="timed out"):
                 await job.result(timeout=30)
-        told = [text for text in messages(caplog, logging.ERROR) if "stuck" in text]
-        assert len(told) == 1
-        assert told[0].startswith(
-            "as many threads of handlers are stuck as this worker may run (2): it runs no more "
-            "plain functions until one of them ends"
+        (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
+        assert error.startswith(
+            "all threads for handlers are abandoned (2): this worker runs no more plain functions "
+            "until one of them ends"
         )
         waiting = [await plain.enqueue() for _ in range(3)]
         for later in waiting:
@@ -161,12 +160,15 @@ async def test_as_many_as_a_worker_runs_at_once_leave_it_its_coroutines(
         assert await (await coroutine.enqueue()).result(timeout=30) == "coroutine"
 
         call.end()
-        ended = "has ended in the abandoned thread"
+        ended = "has ended in its abandoned thread"
         await until(lambda: sum(ended in text for text in messages(caplog, logging.INFO)) == 2)
         clock.advance(2)
         for later in waiting:
             assert await later.result(timeout=30) == "plain"
-    assert any(text.endswith("still stuck: 0") for text in messages(caplog, logging.INFO))
+    assert any(
+        text.endswith("abandoned threads of this worker: 0")
+        for text in messages(caplog, logging.INFO)
+    )
 
 
 async def _coroutine() -> str:
@@ -174,7 +176,7 @@ async def _coroutine() -> str:
 
 
 @pytest.mark.parametrize("make", [lambda: "too late", _coroutine], ids=["value", "coroutine"])
-async def test_what_they_return_and_report_later_is_dropped(
+async def test_results_and_reports_after_the_end_are_dropped(
     queue: Queue, call: Call, make: Callable[[], Any]
 ) -> None:
     reported = threading.Event()
@@ -213,7 +215,7 @@ async def test_that_lose_their_task_to_another_handler_are_replaced(
 
     @queue.task
     async def cancel_runs() -> None:
-        for run in worker._lanes[0].runs.values():
+        for run in worker._consumers[0].runs.values():
             if run.task is not None and run.task is not asyncio.current_task():
                 run.task.cancel()
 

@@ -1,4 +1,4 @@
-"""asyncio finds no error that nobody has seen: "exception was never retrieved"."""
+"""asyncio never logs "exception was never retrieved" for a task of a worker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from hasten.jobs import Queue, Worker
+from hasten.jobs._consumer import QueueConsumer
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until
 
 
 class OfOurs(Exception):
-    """Stands for a fault of the worker's."""
+    """Represents an internal error of the worker."""
 
 
 def current_task() -> asyncio.Task[Any]:
@@ -58,13 +59,13 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
     """It is logged by the worker."""
     tasks: list[asyncio.Task[Any]] = []
 
-    async def listen(self: Worker, lane: object) -> None:
+    async def listen(self: QueueConsumer) -> None:
         tasks.append(current_task())
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         raise OfOurs
 
-    monkeypatch.setattr(Worker, "_listen", listen)
+    monkeypatch.setattr(QueueConsumer, "_listen", listen)
     async with Worker(queue):
         await until(lambda: tasks)
     await until(tasks[0].done)
@@ -76,7 +77,7 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
 async def test_of_a_wait_of_a_listener_that_fails_when_it_is_cancelled(
     queue: Queue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the store and for the clock at once, and tells of the first failure only."""
+    """It waits for the store and for the clock at once, and raises only the first error."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def fail(*_args: object, **_options: object) -> None:

@@ -21,8 +21,9 @@ from hasten import Store
 from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
-from hasten.jobs._lane import BYTES_LIKE_A_JOB, Lane
-from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, RunUpdate, Update
+from hasten.jobs._consumer import QueueConsumer
+from hasten.jobs._outbox import BYTES_LIKE_A_JOB, Portion
+from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
@@ -34,7 +35,7 @@ class TestConcurrency:
     async def test_is_never_exceeded_and_is_reached(
         self, queue: Queue, url: str, limit: int
     ) -> None:
-        """With two queues as with one: the room is the worker's."""
+        """The limit holds for all queues of the worker together."""
         other = Queue("other", queue.store)
         running: list[int] = []
         reached = asyncio.Event()
@@ -58,7 +59,7 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=20) for job in jobs))
         assert most == limit
 
-    async def test_no_more_jobs_are_claimed_than_there_is_room_for(self, queue: Queue) -> None:
+    async def test_no_more_jobs_are_claimed_than_there_is_capacity_for(self, queue: Queue) -> None:
         """The rest is for other workers."""
         may_end = asyncio.Event()
 
@@ -96,7 +97,7 @@ class TestConcurrency:
         share = Counter(order[:100])
         assert min(share["mail"], share["other"]) >= 30
 
-    async def test_a_queue_alone_has_all_the_room(self, queue: Queue, url: str) -> None:
+    async def test_a_single_queue_gets_all_of_the_capacity(self, queue: Queue, url: str) -> None:
         """The share of an empty one is not kept free."""
         other = Queue("other", queue.store)
         running: list[int] = []
@@ -118,23 +119,17 @@ class Calls:
         self.outcomes: list[int] = []
         self.bytes: list[int] = []
         self.claims: list[int] = []
-        self.notes: list[int] = []
-        settle = Worker._settle
+        self.updates: list[int] = []
+        settle = QueueConsumer._settle
 
-        async def watched(
-            worker: Worker,
-            lane: Lane,
-            notes: list[RunUpdate],
-            outcomes: Sequence[Outcome],
-            claim: Claim | None,
-        ) -> Any:
-            self.notes.append(len(notes))
-            self.outcomes.append(len(outcomes))
-            self.bytes.append(sum(len(getattr(end, "result", "")) for end in outcomes))
+        async def watched(consumer: QueueConsumer, portion: Portion, claim: Claim | None) -> Batch:
+            self.updates.append(len(portion.updates))
+            self.outcomes.append(len(portion.outcomes))
+            self.bytes.append(sum(len(getattr(end, "result", "")) for end in portion.outcomes))
             self.claims.append(claim.count if claim else 0)
-            return await settle(worker, lane, notes, outcomes, claim)
+            return await settle(consumer, portion, claim)
 
-        monkeypatch.setattr(Worker, "_settle", watched)
+        monkeypatch.setattr(QueueConsumer, "_settle", watched)
 
 
 @pytest.fixture
@@ -181,7 +176,7 @@ class TestCalls:
         assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
 
-    async def test_take_no_more_jobs_while_results_wait_to_be_stored(
+    async def test_claim_no_jobs_while_results_wait_to_be_stored(
         self, queue: Queue, calls: Calls
     ) -> None:
         """They would fill the memory: results come faster than they are stored."""
@@ -197,7 +192,7 @@ class TestCalls:
         settled = itertools.accumulate(calls.outcomes)
         assert max(map(operator.sub, claimed, settled)) <= 3 * 20
 
-    async def test_note_little_at_a_time_and_all_before_the_end(
+    async def test_store_few_updates_at_a_time_and_all_before_the_outcome(
         self, queue: Queue, calls: Calls
     ) -> None:
         @queue.task
@@ -208,7 +203,7 @@ class TestCalls:
         job = await run.enqueue()
         async with Worker(queue, keep_completed=True):
             await job.result(timeout=30)
-        assert max(calls.notes) <= queue.engine.max_batch
+        assert max(calls.updates) <= queue.engine.max_batch
         assert await job.logs() == [str(number) for number in range(600)]
 
 
@@ -236,7 +231,9 @@ class TestStopping:
         assert await first.result(timeout=30) == "done"
         assert (await second.refresh()).state is State.WAITING
 
-    async def test_hands_back_what_outlasts_its_grace(self, queue: Queue) -> None:
+    async def test_hands_back_jobs_that_run_longer_than_the_grace_period(
+        self, queue: Queue
+    ) -> None:
         """In their order, before those that wait, without using up an attempt."""
         ended: list[str] = []
 
@@ -272,22 +269,22 @@ class TestStopping:
         line = await queue.jobs(State.WAITING, limit=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 
-    async def test_hands_back_what_leaves_in_two_claims_in_its_order(
+    async def test_hands_back_the_jobs_of_two_claims_in_their_order(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The answer to the second claim comes when the first jobs could be back long ago."""
-        settle = Worker._settle
+        settle = QueueConsumer._settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
         started: list[int] = []
 
-        async def settle_late(self: Worker, lane: Lane, *args: Any) -> Any:
-            batch = await settle(self, lane, *args)
+        async def settle_late(self: QueueConsumer, *args: Any) -> Any:
+            batch = await settle(self, *args)
             if batch.leases and started:
                 is_under_way.set()
                 await may_arrive.wait()
             return batch
 
-        monkeypatch.setattr(Worker, "_settle", settle_late)
+        monkeypatch.setattr(QueueConsumer, "_settle", settle_late)
 
         @queue.task
         async def run(number: int) -> None:
@@ -309,7 +306,7 @@ class TestStopping:
         line = await queue.jobs(State.WAITING)
         assert [job.id for job in line] == [job.id for job in [*first, *second]]
 
-    async def test_grace_may_be_told_when_it_stops(self, queue: Queue) -> None:
+    async def test_grace_can_be_given_to_stop(self, queue: Queue) -> None:
         @queue.task
         async def run() -> None:
             await asyncio.Event().wait()
@@ -359,7 +356,7 @@ class TestStopping:
         with pytest.raises(UsageError, match="has been started already"):
             await worker.start()
 
-    async def test_stopping_one_that_never_started_is_nothing(self, queue: Queue) -> None:
+    async def test_stopping_a_worker_that_never_started_does_nothing(self, queue: Queue) -> None:
         await Worker(queue).stop()
         await Worker(queue).aclose()
 
@@ -380,17 +377,17 @@ class TestStopping:
 
 async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
     """For an exit stack, which closes whatever it holds."""
-    has_begun, may_end = asyncio.Event(), asyncio.Event()
+    started, may_end = asyncio.Event(), asyncio.Event()
 
     @queue.task
     async def run() -> None:
-        has_begun.set()
+        started.set()
         await may_end.wait()
 
     async with contextlib.aclosing(Worker(queue)) as worker:
         await worker.start()
         job = await run.enqueue()
-        await has_begun.wait()  # until then it may be handed back
+        await started.wait()
         may_end.set()
     assert (await job.refresh()).state is State.COMPLETED
 
@@ -438,7 +435,7 @@ def test_a_worker_needs_queues(queues: Any) -> None:
         Worker(*queues)
 
 
-async def test_the_same_queue_twice_is_one(queue: Queue) -> None:
+async def test_the_same_queue_object_twice_counts_once(queue: Queue) -> None:
     """Else its room would be counted twice."""
     ran: list[int] = []
 
@@ -469,7 +466,7 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
 async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
     queue: Queue, clock: ManualClock
 ) -> None:
-    """A laptop wakes up: what is still held here must not be taken for a dead worker's."""
+    """After a laptop wakes up, the worker must not take back its own jobs."""
     started, may_end = asyncio.Event(), asyncio.Event()
     runs: list[int] = []
 
@@ -492,7 +489,7 @@ async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
 
 
 async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: ManualClock) -> None:
-    """It belongs to the application, which may fill it with calls that take long."""
+    """The application may fill it with long calls."""
     loop = asyncio.get_running_loop()
     executor, may_end = ThreadPoolExecutor(1), threading.Event()
     loop.set_default_executor(executor)
@@ -532,10 +529,10 @@ class TestTrouble:
             yield
             connection.execute("ROLLBACK")
 
-    async def test_what_came_of_jobs_is_stored_when_the_store_answers_again(
+    async def test_outcomes_are_stored_when_the_store_is_available_again(
         self, impatient: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nothing is lost or run again; the trouble is told once, and its end."""
+        """Nothing is lost or run again. The failure is logged once, and so is its end."""
         queue = impatient
         started, may_end = asyncio.Event(), asyncio.Event()
         runs: list[int] = []
@@ -561,15 +558,15 @@ class TestTrouble:
         assert caplog.text.count("store unavailable") == 1
         assert caplog.text.count("store available again") == 1
 
-    async def test_a_worker_that_cannot_reach_its_store_stops_all_the_same(
+    async def test_a_worker_whose_store_is_unavailable_can_be_stopped(
         self,
         impatient: Queue,
         tmp_path: Path,
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """It says what will come of its jobs, and does not hang."""
-        monkeypatch.setattr("hasten.jobs._worker.LAST_WORDS_SECONDS", 0.3)
+        """It logs what happens to its jobs, and does not hang."""
+        monkeypatch.setattr("hasten.jobs._worker.END_SECONDS", 0.3)
         queue = impatient
         started = asyncio.Event()
 
@@ -590,7 +587,7 @@ class TestTrouble:
 async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of the store holds up all others, and many jobs may end at once."""
+    """A call of the store delays all others, and many jobs may end at once."""
     size, count = 900_000, 12
     noted: dict[str, list[int]] = {"progress": [], "results": []}
     engine, running = queue.engine, []
@@ -633,20 +630,20 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])
-async def test_a_run_that_is_told_to_end_before_it_begins_takes_no_room_for_ever(
+async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
     """The news may come from a thread, between two steps of the event loop."""
-    begin = Worker._begin
+    begin = QueueConsumer._begin
     told: list[Run] = []
 
-    def begin_and_stop(self: Worker, lane: Lane, run: Run) -> None:
-        begin(self, lane, run)
+    def begin_and_stop(self: QueueConsumer, run: Run) -> None:
+        begin(self, run)
         if not told:
             told.append(run)
             run.stop(reason)
 
-    monkeypatch.setattr(Worker, "_begin", begin_and_stop)
+    monkeypatch.setattr(QueueConsumer, "_begin", begin_and_stop)
 
     @queue.task
     async def noop() -> None:

@@ -36,8 +36,10 @@ def test_a_duration_is_a_number_of_seconds_or_has_units(text: str, seconds: floa
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "-1s", "15 parsecs", "nan", "inf", "1e99"])
-def test_another_text_is_no_duration(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match=f"'{text}': expected seconds or a duration"):
+def test_another_text_is_not_a_duration(text: str) -> None:
+    with pytest.raises(
+        typer.BadParameter, match=f"'{text}': must be a number of seconds or a duration"
+    ):
         parse_duration(text)
 
 
@@ -45,7 +47,9 @@ def describe(**stored: Any) -> dict[str, object]:
     return _describe(Job(Queue("mail", "memory://"), "1", replace(RECORD, **stored)))
 
 
-def test_a_time_that_no_calendar_has_is_the_latest_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_that_datetime_cannot_hold_becomes_the_latest_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     print_json(describe(due_ms=12 * 10**18))
     assert '"due_at": "9999-12-31' in capsys.readouterr().out
 

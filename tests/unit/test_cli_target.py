@@ -1,4 +1,4 @@
-"""What `module:queue` on the command line stands for, and what is said if it is nothing."""
+"""Which queues `module:queue` on the command line names, and the errors if there is none."""
 
 from __future__ import annotations
 
@@ -67,12 +67,10 @@ class TestLoad:
             (["shop:reports", "pack.tasks:queue"], ["reports", "packed"]),
         ],
     )
-    def test_finds_what_is_named_in_that_order(
-        self, targets: list[str], expected: list[str]
-    ) -> None:
+    def test_finds_the_named_queues_in_order(self, targets: list[str], expected: list[str]) -> None:
         assert names(*targets) == expected
 
-    def test_a_module_alone_means_all_the_queues_at_its_top(self) -> None:
+    def test_a_module_means_all_queues_at_its_top_level(self) -> None:
         assert names("shop") == ["mail", "reports"]
 
     def test_a_queue_comes_once_however_often_it_is_named(self) -> None:
@@ -86,10 +84,10 @@ class TestLoad:
 
 
 class TestOneQueue:
-    def test_is_the_one_that_is_named(self) -> None:
+    def test_is_the_named_queue(self) -> None:
         assert load_one("pack.tasks").name == "packed"
 
-    def test_is_not_guessed(self) -> None:
+    def test_several_queues_are_an_error(self) -> None:
         with pytest.raises(TargetError) as caught:
             load_one("shop")
         assert str(caught.value) == "shop has 2 queues: name one of shop:mail, shop:reports"
@@ -105,7 +103,7 @@ class TestMessages:
         ("target", "missing"), [("nope:mail", "nope"), ("nope.a.b", "nope"), ("pack.x", "pack.x")]
     )
     def test_no_such_module(self, target: str, missing: str, folder: Path) -> None:
-        """It names what is missing and where it was looked for, and shows no traceback."""
+        """The error names the missing module and the search path, and shows no traceback."""
         assert self.said(target) == (
             f"no module named {missing!r} in {folder} or on Python's search path"
         )
@@ -116,14 +114,14 @@ class TestMessages:
         assert 'needs.py", line 1, in <module>' in said
         assert said.endswith("ModuleNotFoundError: No module named 'nothing_like_this'")
 
-    def test_a_module_that_fails_shows_its_own_traceback_and_nothing_of_ours(self) -> None:
+    def test_a_module_that_fails_shows_only_its_own_traceback(self) -> None:
         said = self.said("breaks:mail")
         assert 'breaks.py", line 2, in deep' in said
         assert said.endswith("LookupError: no setting")
         assert "importlib" not in said
         assert "target.py" not in said
 
-    def test_a_module_that_exits_is_told_like_one_that_fails(self) -> None:
+    def test_a_module_that_exits_is_reported_like_one_that_fails(self) -> None:
         assert self.said("exits:mail").endswith("SystemExit: not configured")
 
     def test_no_such_attribute_lists_the_queues_there_are(self) -> None:
@@ -139,9 +137,9 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("target", "kind"), [("shop:send", "a Task"), ("shop:number", "of type int")]
     )
-    def test_what_is_no_queue_is_said_to_be_what_it_is(self, target: str, kind: str) -> None:
+    def test_the_error_for_another_object_names_its_type(self, target: str, kind: str) -> None:
         assert self.said(target) == (
-            f"{target} is {kind}, where a Queue is needed; its queues are shop:mail, shop:reports"
+            f"{target} is {kind}, not a Queue; its queues are shop:mail, shop:reports"
         )
 
     def test_a_module_without_queues(self) -> None:
@@ -163,23 +161,25 @@ class TestMessages:
             ("pack/tasks", "pack.tasks"),
         ],
     )
-    def test_a_file_is_given_its_name_as_a_module(self, target: str, instead: str) -> None:
-        assert self.said(target) == f"{target} is a file; a module is named with dots: {instead}"
+    def test_the_error_for_a_file_shows_the_name_of_the_module(
+        self, target: str, instead: str
+    ) -> None:
+        assert self.said(target) == f"{target} is the name of a file: write {instead}"
 
     @pytest.mark.parametrize("target", ["", ":mail", "shop mail", "a..b:mail", "1st:mail"])
-    def test_what_can_be_no_module(self, target: str) -> None:
-        assert self.said(target) == f"{target!r}: expected module:queue, such as app:mail"
+    def test_a_name_that_cannot_be_a_module(self, target: str) -> None:
+        assert self.said(target) == f"{target!r}: must have the form module:queue, such as app:mail"
 
 
 class TestPausesBetweenProcesses:
-    def test_grow_while_processes_do_not_live_long(self) -> None:
+    def test_grow_while_processes_end_soon(self) -> None:
         pauses = [0.0]
         for _ in range(9):
             pauses.append(next_pause(0.1, pauses[-1]))
         assert pauses[1:4] == [0.5, 1.0, 2.0]
         assert pauses[-1] == LAST_PAUSE_SECONDS
 
-    def test_begin_anew_after_a_long_life(self) -> None:
+    def test_start_small_after_a_long_run(self) -> None:
         assert next_pause(3600, LAST_PAUSE_SECONDS) == 0.5
 
 
@@ -192,5 +192,5 @@ class TestPausesBetweenProcesses:
         (-250, "was killed by signal 250"),
     ],
 )
-def test_the_end_of_a_process_is_said_in_words(status: int, said: str) -> None:
+def test_the_end_of_a_process_is_described(status: int, said: str) -> None:
     assert ending(status) == said

@@ -177,9 +177,8 @@ MESSAGES = [
 
 OUTSIDE: Final = {
     # What handlers and functions of the application raise to steer hasten; hasten catches it.
-    "hasten.jobs._steering.RetryAfter": "a handler raises it",
-    "hasten.jobs._steering.Unrecoverable": "a handler raises it",
-    "hasten.jobs._steering.JobTimeout": "a handler is interrupted with it, and may catch it",
+    "hasten.jobs._control_exceptions.RetryAfter": "a handler raises it",
+    "hasten.jobs._control_exceptions.Unrecoverable": "a handler raises it",
     "hasten.jobs._threads.Interrupted": "a handler in a thread is interrupted with it",
     # Private control flow: caught inside, where it is raised.
     "hasten._redis.channel.NotSent": "turned into StoreUnavailable",
@@ -190,7 +189,7 @@ OUTSIDE: Final = {
     "hasten.jobs._engines.sqlite.settling.LeaseMismatch": "ends a transaction",
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",
-    "hasten.jobs._processes._NotBegun": "ends an attempt to begin",
+    "hasten.jobs._processes._NotStarted": "ends an attempt to begin",
     "hasten.ratelimit._http.request_checks.FunctionFailed": "turned into a refusal",
     # Advice.
     "hasten.errors.PaginationWarning": "a warning",

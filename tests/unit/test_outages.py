@@ -34,7 +34,7 @@ DOWN = StoreUnavailable("redis://here", "cannot connect")
 def test_an_outage_is_logged_once_and_its_end_with_a_count(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever services it hits, and however often."""
+    """For all services together, however many calls fail."""
     for _ in range(25):
         for activity in ("settle jobs of queue a", "renew the leases of queue a"):
             outage.failed(activity, DOWN)
@@ -67,10 +67,10 @@ def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixtur
     assert len(caplog.records) == 2
 
 
-def test_a_service_that_fails_alone_does_not_flap(
+def test_the_success_of_other_activities_does_not_end_an_outage(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others succeed all the while; that is not its end."""
+    """One activity fails all the time."""
     for _ in range(10):
         outage.failed("renew the leases of queue a", DOWN)
         outage.succeeded("settle jobs of queue a")
@@ -78,7 +78,7 @@ def test_a_service_that_fails_alone_does_not_flap(
     assert len(caplog.records) == 1
 
 
-def test_a_store_that_comes_and_goes_fills_no_log(
+def test_a_store_that_fails_again_and_again_is_logged_once_a_minute(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(30):
@@ -88,7 +88,7 @@ def test_a_store_that_comes_and_goes_fills_no_log(
     assert len(caplog.records) == 2
 
 
-def test_errors_that_all_differ_take_no_memory(
+def test_the_memory_for_different_errors_is_limited(
     outage: Outage, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(3 * MAX_TEXTS):
@@ -96,7 +96,7 @@ def test_errors_that_all_differ_take_no_memory(
     assert len(outage._logged_at) <= MAX_TEXTS
 
 
-def test_an_outage_lasts_until_nobody_fails_any_more(
+def test_an_outage_lasts_until_no_activity_fails(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One queue may recover while another one does not."""
@@ -113,12 +113,12 @@ def test_an_outage_lasts_until_nobody_fails_any_more(
     )
 
 
-def test_it_knows_since_when_there_is_no_trouble(outage: Outage, monotonic: Monotonic) -> None:
-    assert outage.seconds_without_trouble() == math.inf
+def test_it_returns_how_long_no_call_has_failed(outage: Outage, monotonic: Monotonic) -> None:
+    assert outage.seconds_without_failure() == math.inf
     outage.failed("settle jobs of queue a", DOWN)
     monotonic.now += 3
     outage.succeeded("settle jobs of queue a")
-    assert outage.seconds_without_trouble() == 3
+    assert outage.seconds_without_failure() == 3
     outage.was_slow()
     monotonic.now += 2
-    assert outage.seconds_without_trouble() == 2
+    assert outage.seconds_without_failure() == 2

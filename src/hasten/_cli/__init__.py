@@ -1,4 +1,4 @@
-"""The command `hasten`: run workers and look after their jobs from a shell."""
+"""The command `hasten`: run workers and manage jobs from a shell."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def main(
     arguments: Sequence[str] | None = None,
     *,
     name: str = "hasten",
-    # -P: what is in the working directory cannot stand in for what hasten itself imports.
+    # -P: a file in the working directory cannot replace a module that hasten imports.
     launch: Sequence[str] = (sys.executable, "-P", "-m", "hasten"),
 ) -> None:
-    """Run the command line. Ends the process with its exit status.
+    """Run the command line, and end the process with its exit status.
 
-    arguments are those of the process unless given. name is the command, for messages. launch
-    starts this command line in another process.
+    arguments are those of the process unless given. name is the name of the command in messages.
+    launch is the command that starts this command line in another process.
     """
     try:
         require("typer", extra="cli")
-        # Late: it imports typer.
+        # Imported here because it imports typer.
         from hasten._cli.commands import run  # noqa: PLC0415
 
         run(arguments, name, launch)

@@ -11,7 +11,7 @@ import hasten
 from hasten._cli import jobs, logs
 from hasten._cli.durations import parse_duration
 from hasten._cli.output import allow_any_text
-from hasten._cli.serve import describe, serve, take_leash
+from hasten._cli.serve import describe, serve, take_parent_pipe
 from hasten._cli.supervisor import supervise
 from hasten._cli.target import load
 from hasten._logs import get_logger
@@ -59,7 +59,7 @@ def worker(
         list[str],
         typer.Argument(
             metavar="MODULE[:QUEUE]",
-            help="Queues to serve, as app:mail; a module means all queues in it.",
+            help="Queues to serve, as app:mail. A module means all queues in it.",
         ),
     ],
     concurrency: Annotated[
@@ -81,24 +81,28 @@ def worker(
     log_level: Annotated[
         logs.Level, typer.Option(case_sensitive=False, help="The lowest level to log.")
     ] = logs.Level.INFO,
-    leashed: Annotated[bool, typer.Option("--leashed", hidden=True)] = False,
+    is_supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Run the jobs of queues, until SIGTERM or Ctrl+C.
+    """Run the jobs of queues until SIGTERM or Ctrl+C.
 
-    The worker then takes no more jobs, gives running ones --grace to finish and hands back the
-    rest. A second signal ends it at once.
+    After the signal, the worker takes no more jobs, gives running jobs the time --grace to finish,
+    and hands back the rest. A second signal ends it at once.
     """
-    leash = take_leash() if leashed else None
+    pipe = take_parent_pipe() if is_supervised else None
     logs.set_up(log_level)
     queues = load(targets)
-    if not leashed:
+    if not is_supervised:
         for queue in queues:
             logger.info("serving %s", describe(queue))
             _warn_of_new_store(queue)
-        several = f"{processes} processes, each " if processes > 1 else ""
+        several = f"{processes} processes, each with " if processes > 1 else ""
         logger.info("%sup to %d jobs at once", several, concurrency)
     if processes == 1:
-        serve(Worker(*queues, concurrency=concurrency, grace=grace, name=name), queues, leash=leash)
+        serve(
+            Worker(*queues, concurrency=concurrency, grace=grace, name=name),
+            queues,
+            parent_pipe=pipe,
+        )
         return
     options = ["--concurrency", str(concurrency), "--grace", str(grace), "--log-level", log_level]
     commands = [
@@ -109,7 +113,7 @@ def worker(
 
 
 def _warn_of_new_store(queue: Queue) -> None:
-    # The first worker of an application starts like this, and one in the wrong folder, too.
+    # Normal for the first worker of an application, but also a sign of the wrong folder.
     try:
         queue.engine.require_existing()
     except StoreUnavailable as error:
@@ -117,4 +121,4 @@ def _warn_of_new_store(queue: Queue) -> None:
 
 
 def _child(launch: Sequence[str], targets: Sequence[str], options: Sequence[str]) -> list[str]:
-    return [*launch, "worker", "--leashed", *options, "--", *targets]
+    return [*launch, "worker", "--supervised", *options, "--", *targets]

@@ -18,7 +18,7 @@ def parse_duration(text: object) -> float:
         return to_seconds("duration", float(value) if _is_number(value) else value)
     except InvalidOption:
         raise typer.BadParameter(
-            f"{value!r}: expected seconds or a duration, such as 15, 15s, 2m or 1h30m"
+            f"{value!r}: must be a number of seconds or a duration, such as 15, 15s, 2m or 1h30m"
         ) from None
 
 

@@ -37,8 +37,8 @@ def counts(
 ) -> None:
     """Show how many jobs are in each state.
 
-    Prints a table on a terminal. Elsewhere it prints a line for each queue and state: the queue,
-    the state and the number, separated by tabs. An object of --json has "queue" and "counts".
+    The output is a table on a terminal. Elsewhere it is a line for each queue and state: the queue,
+    the state and the number, separated by tabs. With --json, an object has "queue" and "counts".
     """
     queues = load(targets)
     counted = [_run(queue, queue.counts) for queue in queues]
@@ -72,9 +72,9 @@ def list_jobs(
 ) -> None:
     """Show the jobs in a state, the newest first.
 
-    Prints a table on a terminal. Elsewhere it prints a line for each job: id, task, attempts, time
-    of the last change (UTC), and the error if it has failed, else the data, separated by tabs.
-    An object of --json has the attributes of a Job, and "queue", "worker" and "due_at".
+    The output is a table on a terminal. Elsewhere it is a line for each job: id, task, attempts,
+    time of the last change (UTC), and the error if it has failed, else the data, separated by tabs.
+    With --json, an object has the attributes of a Job, and "queue", "worker" and "due_at".
     """
     queue = load_one(target)
     jobs = _run(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
@@ -83,17 +83,17 @@ def list_jobs(
     elif not is_terminal():
         print_lines(_row(job, _iso(_changed_at(job))) for job in jobs)
     elif jobs:
-        told = "error" if state is State.FAILED else "data"
+        last = "error" if state is State.FAILED else "data"
         print_table(
-            ["id", "task", "attempts", "since", told], [_row(job, _since(job)) for job in jobs]
+            ["id", "task", "attempts", "since", last], [_row(job, _since(job)) for job in jobs]
         )
     else:
         typer.echo(f"queue {printable(queue.name)} has no {state} jobs", err=True)
 
 
 def _row(job: Job[Any], time: str) -> Sequence[str]:
-    told = job.error if job.state is State.FAILED else job.record.data
-    return job.id, job.name, str(job.attempts_made), time, told or ""
+    text = job.error if job.state is State.FAILED else job.record.data
+    return job.id, job.name, str(job.attempts_made), time, text or ""
 
 
 def _changed_at(job: Job[Any]) -> datetime:
@@ -150,7 +150,7 @@ def retry(
     The exit status is 1 if one of the ids could not be queued again.
     """
     if bool(ids) is all_failed:
-        raise typer.BadParameter("expected the ids of jobs, or --all")
+        raise typer.BadParameter("name the ids of jobs, or use --all (not both)")
     queue = load_one(target)
     again = _run(queue, partial(queue.retry, *ids) if ids else partial(_retry_all, queue))
     typer.echo(f"{len(again)} {'job' if len(again) == 1 else 'jobs'} queued again")
@@ -163,7 +163,7 @@ def retry(
 
 async def _retry_all(queue: Queue) -> list[str]:
     failed: list[str] = []
-    # Found first, as some may have failed again before the last is found.
+    # All are listed first: some may fail again before the last one is listed.
     while page := await queue.jobs(State.FAILED, offset=len(failed), limit=1000):
         failed += [job.id for job in page]
     return await queue.retry(*failed)
@@ -174,9 +174,9 @@ def cancel(
     target: OneQueue,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
 ) -> None:
-    """Cancel jobs, whether they wait or run.
+    """Cancel waiting and running jobs.
 
-    Prints a line for each. The exit status is 1 if one of them could not be cancelled.
+    Prints a line for each job. The exit status is 1 if one of them could not be cancelled.
     """
     queue = load_one(target)
     ids = list(dict.fromkeys(ids))
@@ -189,7 +189,7 @@ def cancel(
 
 
 def _run(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do work with a queue whose store exists: the commands of this module create none."""
+    """Run a call of a queue, if its store exists: these commands create no store."""
 
     async def run() -> T:
         try:

@@ -1,4 +1,4 @@
-"""How the command line writes its log: to standard error, a line each."""
+"""Set up the log of the command line: lines on standard error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
+    """The lowest level to log."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
@@ -14,7 +16,7 @@ class Level(StrEnum):
 
 
 def set_up(level: Level) -> None:
-    """Log to standard error. A module that sets up logging when it is imported may replace this."""
+    """Log to standard error. A module of the application may set up logging again."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])

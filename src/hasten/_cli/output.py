@@ -1,4 +1,4 @@
-"""How the command line prints lists: a table on a terminal, plain lines to a pipe, or JSON."""
+"""Print lists: a table on a terminal, plain lines to a pipe, or JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hasten._escapes import printable, printable_json
 
 
 def allow_any_text() -> None:
-    """Escape what the encoding of the output cannot express, instead of failing."""
+    """Escape characters that the encoding of the output does not have, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def is_terminal() -> bool:
-    """Return whether a person reads the output. FORCE_COLOR and its like do not change that."""
+    """Return whether the output is a terminal, whatever FORCE_COLOR and the like say."""
     return sys.stdout.isatty()
 
 
@@ -49,4 +49,5 @@ def print_lines(rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_json(value: object) -> None:
+    """Print a value as JSON."""
     typer.echo(printable_json(value))

@@ -1,9 +1,9 @@
-"""One process that works until it is told to stop: by a signal, or by the end of its parent.
+"""Run a worker in this process until a signal or the end of the parent process stops it.
 
-The parent of a supervised process holds the other end of its standard input and never writes there.
-When the pipe ends, because the parent closes it or has died of whatever, the process stops
-gracefully. Unlike a signal this cannot be forgotten, reaches a process once however often it is
-sent, and is the same on all systems.
+The parent of a supervised process holds the other end of its standard input and never writes to it.
+When the pipe ends, because the parent has closed it or has died, the process stops gracefully.
+Unlike a signal, this also works if the parent is killed, has an effect only once, and is the same
+on all systems.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ from hasten.jobs import Queue, Worker
 
 logger = get_logger("hasten.cli")
 
-# Jobs have been handed back by then; a thread that does not end is no reason to stay.
-LEAVE_ANYWAY_SECONDS: Final = 3.0
+# How long to wait for threads after the worker has stopped: its jobs are handed back by then.
+THREADS_SECONDS: Final = 3.0
 
 
-def serve(worker: Worker, queues: Sequence[Queue], *, leash: int | None = None) -> None:
-    """Work until told to stop. leash is a file whose end tells so, too."""
-    asyncio.run(_serve(worker, queues, leash))
+def serve(worker: Worker, queues: Sequence[Queue], *, parent_pipe: int | None = None) -> None:
+    """Run a worker until it is asked to stop, by a signal or the end of parent_pipe."""
+    asyncio.run(_serve(worker, queues, parent_pipe))
 
 
-async def _serve(worker: Worker, queues: Sequence[Queue], leash: int | None) -> None:
-    if leash is not None:
+async def _serve(worker: Worker, queues: Sequence[Queue], parent_pipe: int | None) -> None:
+    if parent_pipe is not None:
         loop = asyncio.get_running_loop()
         stop = partial(loop.call_soon_threadsafe, worker.request_stop)
-        threading.Thread(target=_wait_for_end, args=(leash, stop), daemon=True).start()
+        threading.Thread(target=_wait_for_end, args=(parent_pipe, stop), daemon=True).start()
     await worker.run()
     for queue in queues:
         await queue.aclose()
-    _leave_anyway()
+    _exit_soon()
 
 
-def take_leash() -> int:
-    """Take the parent's pipe off standard input, so that handlers find nothing there."""
-    leash = os.dup(0)
+def take_parent_pipe() -> int:
+    """Move the parent's pipe away from standard input, so that handlers read nothing from it."""
+    pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return leash
+    return pipe
 
 
-def _wait_for_end(leash: int, stop: Callable[[], object]) -> None:
-    while os.read(leash, 1):
+def _wait_for_end(pipe: int, stop: Callable[[], object]) -> None:
+    while os.read(pipe, 1):
         pass
     with contextlib.suppress(RuntimeError):  # the event loop has ended first
         stop()
 
 
-def _leave_anyway() -> None:
-    """End the process soon, even if Python would wait for threads: they cannot be killed."""
+def _exit_soon() -> None:
+    """End the process soon, also if threads still run, which Python would wait for."""
 
-    def leave() -> None:
-        logger.warning("the process ends although threads of handlers still run in it")
+    def end() -> None:
+        logger.warning("ending the process although threads of handlers are still running")
         logging.shutdown()
         os._exit(0)
 
-    timer = threading.Timer(LEAVE_ANYWAY_SECONDS, leave)
+    timer = threading.Timer(THREADS_SECONDS, end)
     timer.daemon = True
     timer.start()
 
 
 def describe(queue: Queue) -> str:
-    """A queue in one line: what of it is served, and from where."""
-    tasks = ", ".join(sorted(queue.tasks)) or "no tasks: each of its jobs will fail"
+    """Return a line that names a queue, its tasks and its store."""
+    tasks = ", ".join(sorted(queue.tasks)) or "no tasks: all its jobs will fail"
     return f"queue {queue.name} ({tasks}) in {queue.engine.url}"

@@ -1,8 +1,9 @@
-"""A parent that keeps a number of equal processes running.
+"""The parent process of `hasten worker --processes`: it keeps worker processes running.
 
-One that ends unasked is replaced, after a pause that grows while replacements do not live long. The
-first SIGTERM or SIGINT is passed on by closing the processes' pipes (`serve.py` says why); a second
-one kills them. Looking at them ten times a second costs nothing and is the same on all systems.
+It replaces a process that ends without being asked to, after a pause that grows while the new
+processes end soon. At the first SIGTERM or SIGINT it closes the pipes of the processes, which stops
+them (see `serve.py`); at the second one it kills them. It checks them ten times a second: that is
+cheap, and the same on all systems.
 """
 
 from __future__ import annotations
@@ -13,43 +14,43 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hasten._logs import get_logger
+from hasten.jobs._stop_signals import handle_stop_signals
 
 logger = get_logger("hasten.cli")
 
-LOOK_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.1
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LAST_PAUSE_SECONDS: Final = 30.0
-LONG_LIFE_SECONDS: Final = 60.0  # whoever lived longer did not die of its start
+LONG_LIFE_SECONDS: Final = 60.0  # a process that ran longer has not failed at its start
 
-# What a process may need beyond its grace period to hand jobs back and to end.
+# How long a process may take after its grace period, to hand jobs back and to end.
 HAND_BACK_SECONDS: Final = 20.0
 
 
 def supervise(commands: Sequence[Sequence[str]], *, grace: float) -> int:
-    """Keep a process running for each command until told to stop. Returns the exit status."""
-    supervisor = _Supervisor([_Place(n, command) for n, command in enumerate(commands, 1)], grace)
-    with supervisor.signals():
+    """Keep a process running for each command until a signal. Returns the exit status."""
+    supervisor = _Supervisor([_Slot(n, command) for n, command in enumerate(commands, 1)], grace)
+    with handle_stop_signals(supervisor.signals.append):
         return supervisor.run()
 
 
 def next_pause(lived: float, last_pause: float) -> float:
-    """How long to wait before a process is replaced that lived so long. All in seconds.
+    """Return how long to wait before replacing a process that ran for so long. All in seconds.
 
-    last_pause is the one before it was started, 0 for the first.
+    last_pause is the pause before that process was started, 0 for the first one.
     """
     if lived >= LONG_LIFE_SECONDS:
         return FIRST_PAUSE_SECONDS
     return min(max(FIRST_PAUSE_SECONDS, last_pause * 2), LAST_PAUSE_SECONDS)
 
 
-class _Place:
-    """A process to keep running, by number."""
+class _Slot:
+    """A process that is kept running, and its replacements."""
 
     def __init__(self, number: int, command: Sequence[str]) -> None:
         self._number = number
@@ -58,32 +59,32 @@ class _Place:
         self._started = 0.0
         self._pause = 0.0
         self._due = 0.0  # when the next one starts
-        self.stopped_badly = False  # asked to stop, it ended in some other way
+        self.stopped_badly = False  # it was asked to stop, and ended with an error
 
     def start_if_due(self, now: float) -> None:
         if self._process is not None or now < self._due:
             return
-        # A group of its own: Ctrl+C reaches the parent alone, which passes it on.
+        # A group of its own, so that Ctrl+C reaches only the parent.
         group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, **group)  # noqa: S603
-        except OSError as error:  # no memory, too many processes: that may pass
+        except OSError as error:  # no memory, too many processes: that may be temporary
             self._plan_next(0.0, f"process {self._number} could not be started ({error})", now)
             return
         self._started = now
         logger.info("process %d is pid %d", self._number, self._process.pid)
 
     def is_running(self, now: float, *, stopping: bool) -> bool:
-        """Look whether it runs; if it has ended, say so and plan the next one."""
+        """Return whether it runs. If it has ended, log that and plan its replacement."""
         process = self._process
         if process is None:
             return False
         status = process.poll()
         if status is None:
             return True
-        self._let_go()
+        self._close_pipe()
         self._process = None
         how = f"process {self._number} (pid {process.pid}) {ending(status)}"
         if stopping:
@@ -98,80 +99,67 @@ class _Place:
         self._due = now + self._pause
         logger.warning("%s; another one starts in %g s", how, self._pause)
 
-    def ask_to_stop(self) -> None:
-        self._let_go()
+    def request_stop(self) -> None:
+        self._close_pipe()
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
 
-    def _let_go(self) -> None:
+    def _close_pipe(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
 
 class _Supervisor:
-    def __init__(self, places: Sequence[_Place], grace: float) -> None:
-        self._places = places
+    def __init__(self, slots: Sequence[_Slot], grace: float) -> None:
+        self._slots = slots
         self._grace = grace
-        self._signals: list[int] = []
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        def take(number: int, _: FrameType | None) -> None:
-            self._signals.append(number)  # dealt with at the next look: nothing else is safe here
-
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, take) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+        self.signals: list[int] = []  # the next poll handles them: nothing else is safe
 
     def run(self) -> int:
         try:
-            while not self._signals:
+            while not self.signals:
                 now = time.monotonic()
-                for place in self._places:
-                    if not place.is_running(now, stopping=False):
-                        place.start_if_due(now)
-                time.sleep(LOOK_SECONDS)
+                for slot in self._slots:
+                    if not slot.is_running(now, stopping=False):
+                        slot.start_if_due(now)
+                time.sleep(POLL_SECONDS)
             return self._stop()
         finally:
-            for place in self._places:
-                place.kill()  # none is left, unless something unforeseen brought us here
+            for slot in self._slots:
+                slot.kill()  # they still run only after an unexpected error
 
     def _stop(self) -> int:
         logger.info("stopping; a second signal ends all processes at once")
-        for place in self._places:
-            place.ask_to_stop()
+        for slot in self._slots:
+            slot.request_stop()
         deadline = time.monotonic() + self._grace + HAND_BACK_SECONDS
         while self._any_runs():
-            if len(self._signals) > 1:
-                return self._kill("a second signal came", 128 + self._signals[1])
+            if len(self.signals) > 1:
+                return self._kill("second signal", 128 + self.signals[1])
             if time.monotonic() > deadline:
-                return self._kill("their time is up", 1)
-            time.sleep(LOOK_SECONDS)
-        return int(any(place.stopped_badly for place in self._places))
+                return self._kill("their grace period is over", 1)
+            time.sleep(POLL_SECONDS)
+        return int(any(slot.stopped_badly for slot in self._slots))
 
     def _kill(self, why: str, status: int) -> int:
-        logger.warning("killing the processes that still run: %s", why)
-        for place in self._places:
-            place.kill()
+        logger.warning("killing the processes that are still running: %s", why)
+        for slot in self._slots:
+            slot.kill()
         while self._any_runs():
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return status
 
     def _any_runs(self) -> bool:
         now = time.monotonic()
-        running = [place.is_running(now, stopping=True) for place in self._places]
+        running = [slot.is_running(now, stopping=True) for slot in self._slots]
         return any(running)
 
 
 def ending(status: int) -> str:
-    """Say how a process has ended, from what `Popen.poll` returns."""
+    """Return how a process has ended, from the status that `Popen.poll` returned."""
     if status >= 0:
         return f"ended with status {status}"
     try:

@@ -1,4 +1,4 @@
-"""From what the command line names, `module:queue`, to the queues themselves."""
+"""Find the queues that the command line names as `module:queue`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hasten.jobs import Queue, Task
 
 
 def load(targets: Sequence[str]) -> list[Queue]:
-    """The queues that are named, each once. Raises `TargetError`.
+    """Return the queues that targets name, each once. Raises `TargetError`.
 
-    `module:queue` is one queue, `module:name.queue` one that is further inside, `module` alone
-    all that are at the top of the module. Modules are looked for among the installed ones, then in
-    the working directory: a file redis.py there is not imported in place of the package. If
-    DJANGO_SETTINGS_MODULE is set, Django is set up before.
+    `module:queue` is one queue, `module:name.queue` an attribute of an attribute, and `module` all
+    queues at the top level of the module. Installed modules come before modules in the working
+    directory: a file redis.py there does not replace the package. If DJANGO_SETTINGS_MODULE is set,
+    Django is set up first.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -30,7 +30,7 @@ def load(targets: Sequence[str]) -> list[Queue]:
 
 
 def load_one(target: str) -> Queue:
-    """The one queue that is named. Raises `TargetError`, also if there are several."""
+    """Return the only queue that target names. Raises `TargetError`, also for several queues."""
     queues = load([target])
     if len(queues) > 1:
         raise TargetError(f"{target} has {len(queues)} queues: name one of {_names(target)}")
@@ -48,7 +48,7 @@ def _set_up_django() -> None:
         raise TargetError(f"DJANGO_SETTINGS_MODULE={settings}: {exc}") from exc
     except (Exception, SystemExit) as exc:
         raise TargetError(
-            f"DJANGO_SETTINGS_MODULE={settings}: Django could not be set up:\n\n{_told(exc)}"
+            f"DJANGO_SETTINGS_MODULE={settings}: Django could not be set up:\n\n{_format(exc)}"
         ) from exc
 
 
@@ -57,9 +57,9 @@ def _find(target: str) -> list[Queue]:
     if name.endswith(".py") or "/" in name or "\\" in name:
         dotted = name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
         instead = f"{dotted}:{attribute}" if attribute else dotted
-        raise TargetError(f"{target} is a file; a module is named with dots: {instead}")
+        raise TargetError(f"{target} is the name of a file: write {instead}")
     if not all(part.isidentifier() for part in name.split(".")):
-        raise TargetError(f"{target!r}: expected module:queue, such as app:mail")
+        raise TargetError(f"{target!r}: must have the form module:queue, such as app:mail")
     module = _import(name)
     if attribute:
         return [_queue_of(module, attribute)]
@@ -83,16 +83,16 @@ def _import(name: str) -> ModuleType:
 
 
 def _import_failed(name: str, error: BaseException) -> str:
-    return f"module {name!r} could not be imported:\n\n{_told(error)}"
+    return f"module {name!r} could not be imported:\n\n{_format(error)}"
 
 
-def _told(error: BaseException) -> str:
+def _format(error: BaseException) -> str:
     lines = traceback.format_exception(type(error), error, _of_module(error.__traceback__))
     return "".join(lines).rstrip()
 
 
 def _of_module(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames above the module's own: ours and the import system's."""
+    """Leave out the frames above the module: those of hasten and of the import system."""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if (
@@ -116,13 +116,11 @@ def _queue_of(module: ModuleType, attribute: str) -> Queue:
     if isinstance(found, Queue):
         return found
     kind = "a Task" if isinstance(found, Task) else f"of type {type(found).__name__}"
-    raise TargetError(
-        f"{module.__name__}:{attribute} is {kind}, where a Queue is needed; {_offer(module)}"
-    )
+    raise TargetError(f"{module.__name__}:{attribute} is {kind}, not a Queue; {_offer(module)}")
 
 
 def _shown(module: ModuleType) -> str:
-    """The name; and the file if it is not the user's, who has one of the same name, perhaps."""
+    """Return the name, and the file if it is not in the working directory."""
     file = getattr(module, "__file__", None)
     if file is None or Path(file).is_relative_to(Path.cwd()):
         return repr(module.__name__)
@@ -139,7 +137,7 @@ def _names(module: str) -> str:
 
 
 def _queues_in(module: ModuleType) -> dict[str, Queue]:
-    """The queues at the top of a module, under the first name that each has there."""
+    """Return the queues at the top level of a module by name, each under its first name."""
     first: dict[Queue, str] = {}
     for name, value in vars(module).items():
         if isinstance(value, Queue):

@@ -1,4 +1,4 @@
-"""What Django has to know of the application."""
+"""The configuration of the Django application `hasten.django`."""
 
 from __future__ import annotations
 
@@ -6,5 +6,7 @@ from django.apps import AppConfig
 
 
 class HastenConfig(AppConfig):  # type: ignore[misc]  # Django has no types
+    """Registers the management command `hasten`."""
+
     name = "hasten.django"
     label = "hasten"

@@ -1,4 +1,4 @@
-"""Opening what an application uses when it starts, and closing it when it stops."""
+"""Open resources when an application starts, and close them when it stops."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ def lifespan(
 ) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
     """Open resources while an app runs: ``FastAPI(lifespan=lifespan(store, Worker(mail)))``.
 
-    A resource is anything with ``async with`` (`hasten.Store`, `hasten.jobs.Worker`, a client of
-    your own), or a lifespan of your own: a function of the application that returns such a thing.
-    They are opened in the order given and closed in the opposite order, except that workers start
-    last and stop first: a job finds all that it needs open.
+    A resource is any object with ``async with`` (`hasten.Store`, `hasten.jobs.Worker`, your own
+    client), or your own lifespan: a function of the application that returns such an object.
+    Resources open in the order given and close in the opposite order, except that workers start
+    last and stop first: a job finds everything that it needs open.
 
-    If one cannot be opened, those that are open are closed again, and the application does not
-    start. A mapping that a lifespan of your own yields is the state of requests, as without hasten;
-    the mappings of several are merged, later ones win.
+    If a resource cannot be opened, the open ones are closed and the application does not start. A
+    mapping that your own lifespan yields is the state of requests, as without hasten; several
+    mappings are merged, and later ones win.
 
-    A `hasten.jobs.Worker` starts once. ``lambda app: Worker(mail)`` makes one for each start, for
-    applications that tests start several times.
+    A `hasten.jobs.Worker` can start only once. For applications that tests start several times,
+    ``lambda app: Worker(mail)`` creates one for each start.
 
-    The result is a lifespan by Starlette's protocol: for FastAPI, Starlette and Litestar, and for
-    use in another one: ``async with lifespan(store)(app): …``. Raises `InvalidOption`.
+    The result is a lifespan by Starlette's protocol, for FastAPI, Starlette and Litestar. To use it
+    inside of another lifespan, write ``async with lifespan(store)(app): …``. Raises
+    `InvalidOption`.
     """
     for resource in resources:
         _check(resource)
@@ -50,7 +51,7 @@ def lifespan(
                 entered = await stack.enter_async_context(manager)
                 if is_lifespan and isinstance(entered, Mapping):
                     state.update(entered)
-            # Not every server supports state, so an empty one is not mentioned.
+            # Not every server supports state, so an empty one is not yielded.
             yield state or None
 
     return run
@@ -66,7 +67,7 @@ def _check(resource: object) -> None:
 
 
 def _manager(resource: Any, app: Any) -> AbstractAsyncContextManager[Any]:
-    """The resource itself, or what the function makes for this application."""
+    """Return the resource itself, or what the function returns for this application."""
     manager = resource if _is_manager(resource) else resource(app)
     if not _is_manager(manager):
         raise InvalidOption("resources", resource, _EXPECTED)
@@ -79,6 +80,6 @@ def _is_manager(resource: object) -> bool:
 
 
 def _starts_last(opening: tuple[object, bool]) -> bool:
-    """Is it a worker? Applications without jobs do not load them, and so have none."""
+    """Return whether it is a worker. An application that has not imported jobs has none."""
     jobs = sys.modules.get("hasten.jobs._worker")
     return jobs is not None and isinstance(opening[0], jobs.Worker)

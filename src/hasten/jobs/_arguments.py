@@ -35,7 +35,7 @@ from hasten.jobs._encoding import (
     refuse_non_finite,
     why_undecodable,
 )
-from hasten.jobs._reasons import validate, without_values
+from hasten.jobs._validation_errors import validate, without_values
 
 # In messages of inspect: "missing a required argument: 'to'".
 _NAMED: Final = re.compile(r"'(\w+)'")

@@ -1,10 +1,10 @@
-"""A process for handlers, as it is from inside: it carries out one order after the other.
+"""The code of a child process for handlers: it runs one job after the other.
 
-It imports the module of a task and finds the task there, so nothing but JSON and names travels.
+It imports the module of a task and finds the task there, so only JSON and names are sent to it.
 
-It is the first process of a session of its own. So the worker can kill it together with whatever
-its handlers have started, and Ctrl+C in the worker's terminal does not reach it. When the worker's
-end of the pipe closes, it kills that group itself.
+It leads a session of its own. So the worker can kill it together with all processes that its
+handlers have started, and Ctrl+C in the worker's terminal does not reach it. When the worker's end
+of the pipe closes, the child kills its process group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import threading
 from collections.abc import Awaitable
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -35,18 +35,14 @@ from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
+from hasten.jobs._stop_signals import STOP_SIGNALS
+from hasten.jobs._task_definition import TaskDefinition
 
-if TYPE_CHECKING:
-    from hasten.jobs._task_definition import TaskDefinition
-
-# Ctrl+C and a service manager's SIGTERM may go to every process; the worker decides for this one.
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-CONNECTION_LOST: Final = 213  # exit code: a handler has closed the pipe to the worker
+CONNECTION_LOST: Final = 213  # exit code after a handler has closed the pipe to the worker
 
 
 class Order(msgspec.Struct):
-    """To the child: run this."""
+    """To the child: run this job."""
 
     number: int  # unique among the orders of one worker's process
     module: str
@@ -55,12 +51,12 @@ class Order(msgspec.Struct):
     max_bytes: int
 
 
-class Begun(msgspec.Struct, tag=True):
-    """From the child, before it does anything for an order."""
+class Started(msgspec.Struct, tag=True):
+    """From the child: it has received an order and starts."""
 
 
-class Said(msgspec.Struct, tag=True):
-    """From the child, while it runs: progress or a log line."""
+class Reported(msgspec.Struct, tag=True):
+    """From the child while it runs a job: progress or a log line."""
 
     order: int
     progress: str | None = None
@@ -80,7 +76,7 @@ class Raised(msgspec.Struct, tag=True):
     failure: Failure
 
 
-Message = Begun | Said | Returned | Raised
+Message = Started | Reported | Returned | Raised
 
 encode: Final = msgspec.json.Encoder().encode
 decode_message: Final = msgspec.json.Decoder(Message).decode
@@ -88,35 +84,35 @@ _decode_order: Final = msgspec.json.Decoder(Order).decode
 
 
 def serve(pipe: Connection) -> None:
-    """Carry out orders until the worker closes the pipe or is gone."""
+    """Run jobs until the worker closes the pipe or has ended."""
     upstream = _Upstream(pipe)
     try:
         _lead_group()
         _ignore_stop_signals()
         if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the worker has blocked them
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked by the worker
         orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         threading.Thread(target=_receive, args=(pipe, orders), daemon=True).start()
         while True:
             order = orders.get()
             _ignore_stop_signals()
-            upstream.send(Begun())
+            upstream.send(Started())
             _django.close_old_connections()
-            answer = _carry_out(order, upstream)
+            message = _run(order, upstream)
             if upstream.is_forked:
-                return  # the handler has forked, and this is the fork: it ends as a program does
+                return  # this is a fork that the handler has made: it ends like a program
             _django.close_old_connections()
-            upstream.send(answer)
+            upstream.send(message)
     except BaseException as error:
         if upstream.is_forked:
             raise
         with contextlib.suppress(Exception):  # a handler may have closed it
             print(format_traceback(error), file=sys.stderr)  # noqa: T201
-        os._exit(1)  # at once: threads that handlers have left behind would delay an exit
+        os._exit(1)  # at once: threads that handlers have left running would delay the exit
 
 
 class _Upstream:
-    """The way to the worker. Messages arrive whole and in order, whichever thread sends them."""
+    """Sends messages to the worker, whole and in order, from any thread."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -136,12 +132,12 @@ class _Upstream:
     def send(self, message: Message) -> None:
         if self.is_forked:
             raise UsageError(
-                "progress and log lines of a job must come from the process that runs its "
-                "handler, not from one that the handler has forked"
+                "a process that a handler has forked cannot report progress or log lines: report "
+                "them in the process of the handler"
             )
         self._unsent.put(encode(message))
-        # Nobody waits for the lock: whoever holds it looks again after releasing it. A handler
-        # for a signal may send while the code that it has interrupted is sending.
+        # No thread waits for the lock: its holder checks for new messages after releasing it.
+        # A signal handler may send while the code that it has interrupted is sending.
         while not self._unsent.empty() and self._writing.acquire(blocking=False):
             try:
                 while not self._unsent.empty():
@@ -152,16 +148,16 @@ class _Upstream:
     def _write(self, data: bytes) -> None:
         try:
             if _identity(self._pipe) != self._identity:
-                os._exit(CONNECTION_LOST)  # the handler has opened something else in its place
+                os._exit(CONNECTION_LOST)  # the handler has opened another file under its number
             self._pipe.send_bytes(data)
         except (BrokenPipeError, ConnectionResetError):
             _end_group()
-        except BaseException:  # noqa: BLE001  # half of it may be written: nothing can follow that
+        except BaseException:  # noqa: BLE001  # half a message may be written: no other can follow
             os._exit(CONNECTION_LOST)
 
-    # A fork gives up the pipe, whose end would not be seen otherwise, and our handlers for signals.
-    # Until it has done that, signals to it are kept back: a pool ends the processes that it has
-    # just started by SIGTERM, and waits for them.
+    # A fork closes the pipe, because its copy would hide that the child has ended, and restores the
+    # default signal handlers. Until then signals are blocked in it: a pool sends SIGTERM to
+    # processes that it has just started, and waits for their end.
 
     def _before_fork(self) -> None:
         self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -172,26 +168,26 @@ class _Upstream:
     def _after_being_forked(self) -> None:
         self.is_forked = True
         self._pipe.close()
-        if signal.getsignal(signal.SIGTERM) is _take_no_notice:
+        if signal.getsignal(signal.SIGTERM) is _ignore:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is _take_no_notice:
+        if signal.getsignal(signal.SIGINT) is _ignore:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self._after_fork()
-        except KeyboardInterrupt:  # kept back until now; Python would drop it here
+        except KeyboardInterrupt:  # blocked until now; Python would drop it here
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
 
 
 def _identity(pipe: Connection) -> tuple[int, int] | None:
     if sys.platform == "win32":
-        return None  # not a file descriptor: a handler does not close it by accident
+        return None  # not a file descriptor, which a handler could close by accident
     status = os.fstat(pipe.fileno())
     return status.st_dev, status.st_ino
 
 
 def _lead_group() -> None:
-    """Begin a session and a process group, which ends with the worker."""
+    """Start a session and a process group, which ends with the worker."""
     if sys.platform == "win32":
         return
     os.setsid()
@@ -199,9 +195,9 @@ def _lead_group() -> None:
     if sys.platform == "linux" and parent is not None:
         import fcntl  # noqa: PLC0415  # Windows has none
 
-        # Our thread that watches the pipe cannot run while a handler keeps the interpreter's lock
-        # in a long call in C. So the kernel kills the group, too, when the other end of this one
-        # closes: nothing but that ever happens to it.
+        # The thread that watches the pipe cannot run while a handler holds the interpreter's lock
+        # in a long call in C. So the kernel also kills the group when the other end of this pipe
+        # closes, which is the only event on it.
         with contextlib.suppress(OSError):
             fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, -os.getpid())
             fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
@@ -210,7 +206,7 @@ def _lead_group() -> None:
 
 
 def _end_group() -> NoReturn:
-    """End this process and all that its handlers have started."""
+    """End this process and all processes that its handlers have started."""
     if sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError):
             os.killpg(os.getpid(), signal.SIGKILL)
@@ -218,22 +214,25 @@ def _end_group() -> NoReturn:
 
 
 def _ignore_stop_signals() -> None:
-    """Ignore SIGTERM and SIGINT. Called before each job: a handler may have changed that."""
-    # By a handler, not by SIG_IGN: that one would be inherited by programs that a handler starts.
+    """Ignore SIGTERM and SIGINT. Called before each job: a handler may have changed that.
+
+    They may be sent to every process of a program; the worker decides when this one stops.
+    """
+    # By a handler, not by SIG_IGN: programs that a job starts would inherit SIG_IGN.
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not _take_no_notice:
-            signal.signal(number, _take_no_notice)
+        if signal.getsignal(number) is not _ignore:
+            signal.signal(number, _ignore)
             if sys.platform != "win32":
-                # Not every library in C repeats a call that a signal has cut short.
+                # Not every library in C repeats a call that a signal has interrupted.
                 signal.siginterrupt(number, False)
 
 
-def _take_no_notice(_number: int, _frame: FrameType | None) -> None:
+def _ignore(_number: int, _frame: FrameType | None) -> None:
     pass
 
 
 def _receive(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
-    # In a thread of its own: it sees the worker's end even while a handler runs.
+    # In a thread of its own, it notices the end of the worker even while a handler runs.
     try:
         while True:
             orders.put(_decode_order(pipe.recv_bytes()))
@@ -241,42 +240,42 @@ def _receive(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
         _end_group()
 
 
-def _carry_out(order: Order, upstream: _Upstream) -> Returned | Raised:
+def _run(order: Order, upstream: _Upstream) -> Returned | Raised:
     job = order.job
-    core: TaskDefinition | None = None
+    task: TaskDefinition | None = None
     context = Context(
-        job, lambda note: upstream.send(_said(order, note)), max_bytes=order.max_bytes
+        job, lambda update: upstream.send(_report(order, update)), max_bytes=order.max_bytes
     )
     try:
-        core = _find(order)
+        task = _find(order)
         try:
-            args, kwargs = core.parameters.decode(job.data, context)
+            args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
             return Raised(Failure(str(exc), "", final=True))
-        # What a handler sets in its context must not be there for the next one.
-        value = contextvars.copy_context().run(core.function, *args, **kwargs)
+        # Context variables that a handler sets must not be visible to the next one.
+        value = contextvars.copy_context().run(task.function, *args, **kwargs)
         if inspect.isawaitable(value):
             value = asyncio.run(_wait_for(value))
         return Returned(encode_result(value, order.max_bytes))
     except BaseException as error:
         if upstream.is_forked:
             raise
-        return Raised(_describe(error, job, core))
+        return Raised(_classify(error, job, task))
     finally:
         context.close()
 
 
-def _describe(error: BaseException, job: JobRecord, core: TaskDefinition | None) -> Failure:
+def _classify(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:
     try:
-        return failures.describe(
+        return failures.classify(
             error,
             attempt=job.attempts_made + 1,
-            give_up_on=core.give_up_on if core else (),
-            backoff_function=core.backoff_function if core else None,
+            give_up_on=task.give_up_on if task else (),
+            backoff_function=task.backoff_function if task else None,
         )
-    except BaseException as exc:  # noqa: BLE001  # from the error's own methods, say
+    except BaseException as exc:  # noqa: BLE001  # the error's own methods may raise
         return Failure(
-            f"{type(error).__name__} (and describing it failed: {type(exc).__name__})", ""
+            f"{type(error).__name__} (its text is not available: {type(exc).__name__})", ""
         )
 
 
@@ -285,18 +284,18 @@ async def _wait_for(value: Awaitable[Any]) -> Any:
 
 
 def _find(order: Order) -> TaskDefinition:
-    """The task, in this process. Its module's name for it stands for the decorated function."""
-    _django.set_up()  # before a module that imports models
+    """Find the task by the module and the name of its function."""
+    _django.set_up()  # before importing a module that imports models
     found: Any = importlib.import_module(order.module)
     for name in order.function.split("."):
         found = getattr(found, name)
-    core: TaskDefinition = found.definition
-    return core
+    task: TaskDefinition = found.definition
+    return task
 
 
-def _said(order: Order, note: RunUpdate) -> Said:
-    match note:
+def _report(order: Order, update: RunUpdate) -> Reported:
+    match update:
         case Progress(value=value):
-            return Said(order.number, progress=value)
+            return Reported(order.number, progress=value)
         case LogLine(line=line, keep=keep):
-            return Said(order.number, log=line, keep=keep)
+            return Reported(order.number, log=line, keep=keep)

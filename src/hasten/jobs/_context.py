@@ -1,4 +1,4 @@
-"""What a running handler can know and say about its own job."""
+"""The context of a running job: what its handler can read and report."""
 
 from __future__ import annotations
 
@@ -18,27 +18,35 @@ MAX_LINE_BYTES: Final = 64 * 1024
 
 
 class Context:
-    """Given to the parameter of a task that is annotated with it.
+    """The running job, for a task with a parameter that is annotated with this class.
 
-    Its methods may be called from any thread, and do not wait: what they say is stored with the
-    next transaction, before the job's end. Once the handler has returned or raised, they do
-    nothing: what a thread or a task that it left behind reports is dropped, and the first time a
-    warning is logged.
+    Its methods may be called from any thread and do not wait: progress and log lines are stored
+    with the next transaction, before the outcome of the job. After the handler has returned or
+    raised, they do nothing: reports of threads and tasks that still run are dropped, and the first
+    one logs a warning.
     """
 
-    __slots__ = ("_closed", "_dropped", "_job", "_max_bytes", "_note", "_stopping", "attempt")
+    __slots__ = (
+        "_closed",
+        "_dropped",
+        "_job",
+        "_max_bytes",
+        "_report_update",
+        "_stopping",
+        "attempt",
+    )
 
     def __init__(
-        self, job: JobRecord, note: Callable[[RunUpdate], None], *, max_bytes: int
+        self, job: JobRecord, report: Callable[[RunUpdate], None], *, max_bytes: int
     ) -> None:
         self._job = job
-        self._note = note
+        self._report_update = report
         self._max_bytes = max_bytes
         self._stopping = False
         self._closed = False
         self._dropped = False
         self.attempt = job.attempts_made + 1
-        """The number of this attempt, from 1. Runs that were handed back do not count."""
+        """The number of this attempt, from 1. Runs that were handed back are not counted."""
 
     def __repr__(self) -> str:
         return printable(
@@ -52,54 +60,54 @@ class Context:
 
     @property
     def stopping(self) -> bool:
-        """Whether this run is to end: cancelled, timed out, or its worker stops.
+        """Whether this run should stop: it is cancelled or timed out, or its worker stops.
 
-        A coroutine is cancelled then. A long plain function may ask, and return or raise.
+        A coroutine is cancelled then. A long plain function can check this, and return or raise.
         """
         return self._stopping
 
     def stop(self) -> None:
-        """Set `stopping`. The worker does that."""
+        """Set `stopping`. The worker calls this."""
         self._stopping = True
 
     def close(self) -> None:
-        """Drop what is reported from now on. The worker does that when the handler has ended."""
+        """Drop later reports. The worker calls this when the handler has ended."""
         self._closed = True
 
     def progress(self, value: object) -> None:
-        """Store how far the job is: any JSON value.
+        """Store the progress of the job: any JSON value.
 
-        Raises `InvalidOption` for one that JSON does not have, or of more bytes than the queue's
-        max_size. More than 64 KiB are stored with the job, but not in the event that tells of it.
+        Raises `InvalidOption` for a value that is not JSON or has more bytes than the queue's
+        max_size. A value of more than 64 KiB is stored with the job, but is not in the event.
         """
         self._report(Progress(self._job.id, encode_progress(value, self._max_bytes)))
 
     def log(self, line: str) -> None:
-        """Keep a line with the job, as long as the job is kept.
+        """Add a line to the log of the job, which is kept as long as the job.
 
-        The newest 1,000 lines are kept, or as many as the job's option keep_logs says. A line of
-        more than 64 KiB is cut, and ends with the number of bytes that it had.
+        The newest 1,000 lines are kept, or as many as the option keep_logs of the job says. A line
+        of more than 64 KiB is cut, and ends with the number of bytes that it had.
         """
         self._report(log_line(self._job, line))
 
-    def _report(self, note: RunUpdate) -> None:
+    def _report(self, update: RunUpdate) -> None:
         if not self._closed:
-            self._note(note)
+            self._report_update(update)
         elif not self._dropped:
             self._dropped = True
             logger.warning(
-                "job %s (%s): its handler has ended; the log lines and the progress that it "
-                "still reports, from a thread or a task that it left running, are dropped",
+                "job %s (%s): log lines and progress dropped, because the handler has ended; a "
+                "thread or a task that it left running still reports them",
                 self._job.id, self._job.name,
             )  # fmt: skip
 
 
 def encode_progress(value: object, max_bytes: int) -> str:
-    """The JSON of a progress value. Raises `InvalidOption` if it has none, or a very long one."""
+    """Return the JSON of a progress value. Raises `InvalidOption`, also if it is too large."""
     try:
         encoded = encode_json(value)
     except Exception as exc:
-        expected = f"a value that JSON has: {exc}"
+        expected = f"a JSON value: {exc}"
         raise InvalidOption("progress", value, expected, is_private=True) from exc
     if len(encoded) > max_bytes:
         raise InvalidOption(
@@ -113,7 +121,7 @@ def encode_progress(value: object, max_bytes: int) -> str:
 
 
 def log_line(job: JobRecord, line: str) -> LogLine:
-    """A line for a job's log. It keeps as many as its options say."""
+    """Return a line for the log of a job, and how many lines its options keep."""
     encoded = str(line).encode("utf-8", "replace")
     text = encoded[:MAX_LINE_BYTES].decode(errors="ignore")
     if len(encoded) > MAX_LINE_BYTES:

@@ -99,7 +99,7 @@ class Engine(Protocol):
         For programs that only read what others have stored. A server always exists.
         """
 
-    # Producing ----------------------------------------------------------------------------------
+    # Adding -------------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         """Add all jobs, of any queues, or none; see `adds_across_queues`. Returns answers in order.
@@ -108,7 +108,7 @@ class Engine(Protocol):
         not changed. The same holds for the second of two jobs with the same id in one call.
         """
 
-    # Working ------------------------------------------------------------------------------------
+    # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
         """Move up to count ready jobs to active and lease them to the caller.

@@ -1,4 +1,4 @@
-"""Following what happens to a queue's jobs."""
+"""Read the events of a queue: what happens to its jobs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from hasten.jobs._record import Event
 
 
 class QueueEvents:
-    """What happens to the jobs of a queue, in any process, as it happens; without end.
+    """An endless iterator over the events of a queue's jobs, from all processes.
 
-    Made by `Queue.events`, for one reader. Without a cursor it starts when it is made: what this
-    process does after that, in any thread, is not missed. `async with queue.events() as events`
-    waits until it has started: then nothing that any other process does later is missed either.
+    Made by `Queue.events`, for one reader. Without a cursor it starts when it is made: it returns
+    everything that this process does after that, in any thread. Enter
+    `async with queue.events() as events` to wait until it has started: it returns everything that
+    other processes do after that, too.
 
     If the store fails, a read raises `StoreError`; the next read continues where that one stopped.
-    A reader that falls behind what the store keeps gets an event of the kind "missed" in place of
-    the events that it has missed.
+    A reader that is so slow that the store has deleted events before it read them gets one event of
+    the kind "missed" in their place.
     """
 
     def __init__(self, engine: Callable[[], Engine], queue: str, after: str | None) -> None:
-        self._engine = engine
         self._queue = queue
+        self._engine = engine
         self._cursor = None if after is None else check_cursor(after)
         self._start: Future[str] | None = None
         if after is None:
@@ -58,7 +59,7 @@ class QueueEvents:
         assert task is not None
         cancelling = task.cancelling()
         try:
-            cursor = await self._listen()
+            cursor = await self._started()
             page = await self._engine().events(self._queue, after=cursor)
         except asyncio.CancelledError:
             if not self._closed or task.uncancel() > cancelling:
@@ -68,14 +69,14 @@ class QueueEvents:
         finally:
             self._reader = None
 
-    async def _listen(self) -> str:
-        """The cursor to read on from; waits for the start."""
+    async def _started(self) -> str:
+        """Wait for the start. Returns the cursor after which to read."""
         if self._cursor is None:
             if self._start is None:
                 self._start = self._engine().begin_events(self._queue)
             start = self._start
             try:
-                # Not to be cancelled with its reader, who may come back.
+                # Not cancelled together with the reader, which may read again.
                 self._cursor = await asyncio.shield(asyncio.wrap_future(start))
             except StoreError:
                 self._start = None
@@ -83,13 +84,13 @@ class QueueEvents:
         return self._cursor
 
     async def aclose(self) -> None:
-        """End the iteration, also that of a task that waits for the next event."""
+        """End the iteration, also for a task that waits for the next event."""
         self._closed = True
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()
 
     async def __aenter__(self) -> Self:
-        await self._listen()
+        await self._started()
         return self
 
     async def __aexit__(

@@ -1,7 +1,7 @@
-"""What a worker logs of runs that failed.
+"""Log runs that failed.
 
-An attempt that will be retried is a WARNING, a job that failed for good an ERROR with the traceback
-in `exc_info`, where error trackers look for it. The facts are attributes of the record, too:
+A failed attempt that will be retried is a WARNING. A job that failed for good is an ERROR, with the
+traceback in `exc_info`, where error trackers look for it. Records have these attributes:
 `queue`, `task`, `job_id`, `attempt`, `attempts`, `error` and, of a retry, `retry_in` (seconds).
 These are as they are stored; the message and the traceback are escaped (`hasten._logs`).
 """
@@ -16,7 +16,7 @@ from typing import Any, Final
 from hasten._escapes import printable
 from hasten._logs import format_traceback, get_logger
 from hasten.jobs._engine import CANCELLED_ERROR
-from hasten.jobs._failures import Failure, handler_trace
+from hasten.jobs._failures import Failure, handler_traceback
 from hasten.jobs._record import Failed, JobRecord, Outcome, Postponed, Retry
 
 logger = get_logger("hasten.worker")
@@ -27,7 +27,7 @@ MAX_SHOWN: Final = 500  # characters of an error in a line of the log
 def attempt(
     job: JobRecord, outcome: Outcome, failure: Failure, attempts: int, error: BaseException
 ) -> None:
-    """Log a run that failed. attempts is how many runs the job may have in total."""
+    """Log a run that failed. attempts is the largest number of attempts of the job."""
     number = job.attempts_made + 1
     facts = {**_facts(job, failure.error), "attempt": number, "attempts": attempts}
     job_name = _one_line(job.name)
@@ -38,7 +38,7 @@ def attempt(
                 logging.ERROR, "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
                 job.queue, job.id, job_name, number, attempts, shown,
                 facts=facts,
-                exc_info=(type(error), error, handler_trace(error.__traceback__)),
+                exc_info=(type(error), error, handler_traceback(error.__traceback__)),
             )  # fmt: skip
         case Retry(delay_ms=delay_ms):
             _log(
@@ -56,7 +56,7 @@ def attempt(
 
 
 def not_run(job: JobRecord, error: str) -> None:
-    """Log a job that failed for good without having run: its task is unknown, it expired, …"""
+    """Log a job that failed for good without a run: its task is unknown, it has expired, …"""
     _log(
         logging.ERROR, "queue %s: job %s (%s) failed without a run: %s",
         job.queue, job.id, _one_line(job.name), _one_line(error),
@@ -65,7 +65,7 @@ def not_run(job: JobRecord, error: str) -> None:
 
 
 def cancelled(job: JobRecord) -> None:
-    """Log a job that ends because somebody has cancelled it."""
+    """Log a job that failed because it was cancelled."""
     _log(
         logging.INFO, "queue %s: job %s (%s) was cancelled",
         job.queue, job.id, _one_line(job.name),
@@ -74,7 +74,7 @@ def cancelled(job: JobRecord) -> None:
 
 
 def not_stored(queue: str, job_id: str, error: str) -> None:
-    """Log a job whose outcome the store refuses."""
+    """Log a job whose outcome the store rejects."""
     facts: dict[str, object] = {"queue": queue, "job_id": job_id, "error": error}
     _log(logging.ERROR, "queue %s: job %s: %s", queue, job_id, _one_line(error), facts=facts)
 
@@ -82,7 +82,7 @@ def not_stored(queue: str, job_id: str, error: str) -> None:
 def _log(
     level: int, message: str, *args: object, facts: dict[str, object], exc_info: Any = None
 ) -> None:
-    """Log without ever raising: the job's outcome must be stored, whatever logging is set up."""
+    """Log without raising: a job's outcome must be stored even if the program's logging fails."""
     try:
         try:
             logger.log(level, message, *args, extra=facts, exc_info=exc_info)
@@ -95,7 +95,7 @@ def _log(
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception in another process: the cause of its `JobFailed` in the log."""
+    """The traceback of an exception in another process: the cause of `JobFailed` in the log."""
 
     def __init__(self, trace: str) -> None:
         super().__init__(trace)
@@ -110,6 +110,6 @@ def _facts(job: JobRecord, error: str) -> dict[str, object]:
 
 
 def _one_line(text: str) -> str:
-    """A text of others on one line of a log: its control characters are escaped."""
+    """Return a text on one line, shortened, with its control characters escaped."""
     line = printable(" ".join(text[:MAX_SHOWN].split()))
     return line if len(text) <= MAX_SHOWN else line + "…"

@@ -1,6 +1,7 @@
-"""What a handler's error means for its job: a record, from wherever the handler ran.
+"""Decide what the error of a handler means for its job.
 
-It is made where the error is, since exceptions do not travel well between processes.
+The decision is made in the process where the error occurred, because exceptions often cannot be
+sent to another process.
 """
 
 from __future__ import annotations
@@ -16,49 +17,51 @@ import msgspec
 from hasten._durations import to_ms
 from hasten.errors import InvalidResult
 from hasten.jobs._backoff import BackoffFunction, Custom, delay_ms
+from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
 from hasten.jobs._options import Keep, Options
 from hasten.jobs._record import Failed, Lease, Outcome, Postponed, Retry
-from hasten.jobs._steering import RetryAfter, Unrecoverable
 
-MAX_REASON: Final = 4_000  # characters
-MAX_TRACE: Final = 16_000  # characters, of its end: that is where the error is
-MIN_POSTPONE_MS: Final = 100  # no attempt is counted: a job must not run in a tight loop
-MAX_MEMBERS: Final = 10  # of an exception group are named in the reason
+MAX_ERROR_LENGTH: Final = 4_000  # characters
+MAX_TRACEBACK_LENGTH: Final = 16_000  # characters; the end is kept, which shows the error
+MIN_POSTPONE_MS: Final = 100  # no attempt is counted, so the job could run in a tight loop
+MAX_MEMBERS: Final = 10  # how many exceptions of a group the error text names
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a run has failed, and what its task says of a next attempt."""
+    """Why a run has failed, and whether and when its task wants another attempt."""
 
     error: str
     traceback: str
-    postpone_ms: int | None = None  # RetryAfter: run again then, not counting
-    final: bool = False  # no further attempt would help
-    delay_ms: int | None = None  # from the task's own back-off function
+    postpone_ms: int | None = (
+        None  # by RetryAfter: run again after this, without counting an attempt
+    )
+    final: bool = False  # no further attempt is made
+    delay_ms: int | None = None  # from the backoff function of the task
 
 
-def describe(
+def classify(
     error: BaseException,
     *,
     attempt: int,
     give_up_on: tuple[type[BaseException], ...] = (),
     backoff_function: BackoffFunction | None = None,
 ) -> Failure:
-    """Decide what an error means for its job. Never raises, whatever the user's code does."""
-    reason, trace = reason_of(error), _trace(error)
+    """Decide what an error means for its job. Never raises, whatever the code of the task does."""
+    text, trace = error_text(error), _format_traceback(error)
     try:
-        return _decide(error, reason, trace, attempt, give_up_on, backoff_function)
-    except BaseException as exc:  # noqa: BLE001  # a back-off function may even call sys.exit()
-        # Its own error must not hide the job's; the job waits as it would by default.
-        what = "deciding on its retry" if backoff_function is None else "its backoff function"
-        note = f"{reason} (and {what} failed: {reason_of(exc)})"
-        return Failure(_clip(note, MAX_REASON), trace)
+        return _decide(error, text, trace, attempt, give_up_on, backoff_function)
+    except BaseException as exc:  # noqa: BLE001  # a backoff function may even call sys.exit()
+        # The error of the job is kept beside this one; the job waits as it would by default.
+        what = "the decision on its retry" if backoff_function is None else "its backoff function"
+        both = f"{text} (and {what} failed: {error_text(exc)})"
+        return Failure(_clip(both, MAX_ERROR_LENGTH), trace)
 
 
 def _decide(
     error: BaseException,
-    reason: str,
+    text: str,
     trace: str,
     attempt: int,
     give_up_on: tuple[type[BaseException], ...],
@@ -73,32 +76,32 @@ def _decide(
     ]
     # A group counts as one of these exceptions only if it holds nothing else.
     if len(delays) == len(members):
-        return Failure(reason, trace, postpone_ms=max(delays))
+        return Failure(text, trace, postpone_ms=max(delays))
     if all(isinstance(member, (*final, RetryAfter)) for member in members):
-        return Failure(reason, trace, final=True)
+        return Failure(text, trace, final=True)
     if backoff_function is None:
-        return Failure(reason, trace)
+        return Failure(text, trace)
     delay = backoff_function(attempt, error)
     if delay is None:
-        return Failure(reason, trace, final=True)
-    return Failure(reason, trace, delay_ms=to_ms("backoff", delay))
+        return Failure(text, trace, final=True)
+    return Failure(text, trace, delay_ms=to_ms("backoff", delay))
 
 
 def _members(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group, however deep; the error itself if it is no group."""
+    """Return the exceptions in a group and its inner groups; the error itself if it is no group."""
     members: list[BaseException] = []
-    left = [error]
-    while left:
-        one = left.pop()
+    pending = [error]
+    while pending:
+        one = pending.pop()
         if isinstance(one, BaseExceptionGroup):
-            left += reversed(one.exceptions)
+            pending += reversed(one.exceptions)
         else:
             members.append(one)
     return members
 
 
 def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
-    """Decide between another attempt and the end. The rule is BullMQ's."""
+    """Decide between another attempt and a final failure, as BullMQ does."""
     job = lease.job
     attempt = job.attempts_made + 1
     if failure.postpone_ms is not None:
@@ -118,53 +121,55 @@ def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> 
     return Retry(job.id, lease.token, failure.error, failure.traceback, wait_ms)
 
 
-def refused(lease: Lease, reason: str, keep: Keep) -> Failed:
-    """Fail a job for good without having run it."""
-    reason = _clip(_text(reason), MAX_REASON)
-    return Failed(lease.job.id, lease.token, reason, None, keep, counts=False)
+def failed_without_run(lease: Lease, text: str, keep: Keep) -> Failed:
+    """Return the outcome of a job that fails for good without a run."""
+    text = _clip(_storable(text), MAX_ERROR_LENGTH)
+    return Failed(lease.job.id, lease.token, text, None, keep, counts=False)
 
 
 def _backoff_ms(options: Options, attempt: int) -> int:
     if isinstance(options.backoff, Custom):
-        return 0  # this worker's task has no function for it
+        return 0  # the task has no function for it in this worker
     return delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
 
 
-def reason_of(error: BaseException) -> str:
-    """One text that names the error, and its members if it is a group. Never raises."""
-    reason = _named(error)
+def error_text(error: BaseException) -> str:
+    """Return a text that names the error, and its members if it is a group. Never raises."""
+    text = _describe(error)
     try:
         if isinstance(error, BaseExceptionGroup):
             members = _members(error)
-            shown = [_named(member) for member in members[:MAX_MEMBERS]]
+            shown = [_describe(member) for member in members[:MAX_MEMBERS]]
             if len(members) > MAX_MEMBERS:
                 shown.append(f"{len(members) - MAX_MEMBERS} more")
-            reason = f"{reason}: {'; '.join(shown)}"
-    except Exception:  # noqa: BLE001, S110  # a group of the user's own making: its name will do
+            text = f"{text}: {'; '.join(shown)}"
+    except Exception:  # noqa: BLE001, S110  # a subclass of a group may fail; its name is enough then
         pass
-    return _clip(reason, MAX_REASON)
+    return _clip(text, MAX_ERROR_LENGTH)
 
 
-def _named(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     name = type(error).__name__
     try:
-        text = _text(str(error))
-    except BaseException as exc:  # noqa: BLE001  # a slip in __str__ is common
-        text = f"its text cannot be read: {type(exc).__name__} in __str__"
-    return f"{name}: {_clip(text, MAX_REASON)}" if text else name
+        text = _storable(str(error))
+    except BaseException as exc:  # noqa: BLE001  # mistakes in __str__ are common
+        text = f"its text is not available: {type(exc).__name__} in __str__"
+    return f"{name}: {_clip(text, MAX_ERROR_LENGTH)}" if text else name
 
 
-def _trace(error: BaseException) -> str:
+def _format_traceback(error: BaseException) -> str:
     try:
-        lines = traceback.format_exception(type(error), error, handler_trace(error.__traceback__))
-        text = _text("".join(lines))
-    except BaseException as exc:  # noqa: BLE001  # traceback reads attributes of the user's
-        return f"the traceback cannot be shown: {type(exc).__name__}"
-    return text if len(text) <= MAX_TRACE else "…" + text[-MAX_TRACE:]
+        lines = traceback.format_exception(
+            type(error), error, handler_traceback(error.__traceback__)
+        )
+        text = _storable("".join(lines))
+    except BaseException as exc:  # noqa: BLE001  # the attributes that it reads may raise
+        return f"the traceback is not available: {type(exc).__name__}"
+    return text if len(text) <= MAX_TRACEBACK_LENGTH else "…" + text[-MAX_TRACEBACK_LENGTH:]
 
 
-def handler_trace(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the handler's first frame on, without ours above it."""
+def handler_traceback(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the first frame of the handler, without hasten's own frames."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         if trace.tb_next is None:
             break
@@ -172,8 +177,8 @@ def handler_trace(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _text(text: str) -> str:
-    """As valid text: a store cannot hold lone surrogates."""
+def _storable(text: str) -> str:
+    """Replace lone surrogates, which a store cannot hold."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Properties of functions: their names, where they are defined, whether they are async.
+"""Properties of functions: their names, where they are defined, whether they are generators.
 
 A function is any callable: also a `functools.partial`, a bound method, an object with `__call__`.
 """
@@ -11,11 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 Function = Callable[..., Any]
-
-
-def is_async(function: Function) -> bool:
-    """Whether each call returns a coroutine; False for a plain wrapper of an async function."""
-    return any(map(inspect.iscoroutinefunction, _bodies(function)))
 
 
 def is_generator(function: Function) -> bool:

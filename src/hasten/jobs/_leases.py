@@ -1,7 +1,7 @@
-"""Renewal of leases, on a thread of its own.
+"""Renew the leases of a worker's jobs, in a thread.
 
-An event loop that a handler blocks cannot renew anything; a worker that is alive must not lose its
-jobs for that. The same thread asks for cancellations, so that a handler that blocks can be ended.
+A handler may block the event loop, and a live worker must not lose its jobs for that. The same
+thread looks for cancelled jobs, so that a handler that blocks the event loop can be stopped.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from hasten.jobs._run import Run, Stop
 
 logger = get_logger("hasten.worker")
 
-LOOK_SECONDS: Final = 0.2  # how soon a cancellation from elsewhere is noticed
+POLL_SECONDS: Final = 0.2  # how soon the cancellation of a job is noticed
 RENEWALS_PER_LEASE: Final = 4
 
 
 class LeaseKeeper:
-    """Keeps the leases of one worker's runs, by queue, and tells a run that has to end."""
+    """Renews the leases of one worker's runs, and stops runs that are cancelled or lost."""
 
-    def __init__(self, clock: Clock, lease_ms: int) -> None:
-        self._clock = clock
+    def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
         self._queues: list[_Served] = []
         self._is_stopped = False
@@ -40,20 +39,24 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._serve, name="hasten leases", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
-    def serve(self, queue: str, engine: Callable[[], Engine], outage: Outage) -> dict[str, Run]:
-        """Begin with a queue. Returns where its runs are entered, by job id, and taken out."""
-        served = _Served(queue, engine, outage, {})
+    def serve(
+        self, queue: str, engine: Callable[[], Engine], outage: Outage, clock: Clock
+    ) -> dict[str, Run]:
+        """Renew the leases of a queue. Returns its runs by job id, for the caller to change."""
+        served = _Served(queue, engine, outage, clock, {})
         self._queues.append(served)
         return served.runs
 
     def stop(self) -> None:
+        """Renew no more, and end the thread."""
         self._is_stopped = True
         self._wake.set()
 
     def renew(self) -> Future[None]:
-        """Renew all leases now. The future is done when they are, or the store has failed."""
+        """Renew all leases now. The future is done when the store has renewed them or failed."""
         request: Future[None] = Future()
         self._requests.put(request)
         self._wake.set()
@@ -63,15 +66,15 @@ class LeaseKeeper:
         interval = self._lease_ms / 1000 / RENEWALS_PER_LEASE
         renew_at = time.monotonic() + interval
         while True:
-            self._wake.wait(LOOK_SECONDS)
+            self._wake.wait(POLL_SECONDS)
             self._wake.clear()
             if self._is_stopped:
                 return
             requests = self._take_requests()
             if requests or time.monotonic() >= renew_at:
                 renewed = self._for_each("renew the leases", self._renew)
-                # After an outage leases have to be renewed before others take them for dead.
-                renew_at = time.monotonic() + (interval if renewed else LOOK_SECONDS)
+                # After an outage the leases must be renewed before other workers take them back.
+                renew_at = time.monotonic() + (interval if renewed else POLL_SECONDS)
                 for request in requests:
                     if request.set_running_or_notify_cancel():
                         request.set_result(None)
@@ -84,21 +87,21 @@ class LeaseKeeper:
                 requests.append(self._requests.get_nowait())
         return requests
 
-    def _for_each(self, what: str, act: Callable[[_Served, dict[str, Run]], None]) -> bool:
-        """Act for each queue that has runs. Returns whether that worked for all."""
+    def _for_each(self, what: str, action: Callable[[_Served, dict[str, Run]], None]) -> bool:
+        """Run an action for each queue that has runs. Returns whether it worked for all."""
         worked = True
         for served in self._queues:
             activity = f"{what} of queue {served.queue}"
-            runs = served.runs.copy()  # one step for the interpreter: the event loop goes on
+            runs = served.runs.copy()  # atomic: the event loop changes it meanwhile
             if not runs:
                 served.outage.succeeded(activity)
                 continue
             try:
-                act(served, runs)
+                action(served, runs)
             except StoreError as error:
                 served.outage.failed(activity, error)
                 worked = False
-            except Exception:  # without this thread the worker would lose all it does
+            except Exception:  # if this thread ended, the worker would lose all its jobs
                 logger.exception("cannot %s", activity)
                 worked = False
             else:
@@ -107,32 +110,33 @@ class LeaseKeeper:
 
     def _renew(self, served: _Served, runs: dict[str, Run]) -> None:
         tokens = {id: run.lease.token for id, run in runs.items()}
-        now_ms = self._clock.now_ms()
+        now_ms = served.clock.now_ms()
         lost = served.engine().renew(served.queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
         for id in lost:
-            # One that has ended is being settled just now: settling will tell.
+            # If it has ended, its outcome is being stored: that finds out whether it is lost.
             if not runs[id].has_ended:
                 logger.warning(
-                    "the lease of job %s was lost: another worker may run it; "
-                    "what comes of this run is dropped",
+                    "job %s: lease lost, another worker may run the job; the outcome of this run "
+                    "is discarded",
                     id,
                 )
-                _tell(runs[id], Stop.LOST)
+                _stop(runs[id], Stop.LOST)
 
     def _look_for_cancelled(self, served: _Served, runs: dict[str, Run]) -> None:
         for id in served.engine().find_cancelled(served.queue, list(runs)):
-            _tell(runs[id], Stop.CANCELLED)
+            _stop(runs[id], Stop.CANCELLED)
 
 
 class _Served(NamedTuple):
-    """A queue whose leases are kept, and its runs by job id."""
+    """A queue whose leases are renewed, and its runs by job id."""
 
     queue: str
     engine: Callable[[], Engine]
     outage: Outage
+    clock: Clock
     runs: dict[str, Run]
 
 
-def _tell(run: Run, reason: Stop) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and the run with it
+def _stop(run: Run, reason: Stop) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and the run has ended with it
         run.loop.call_soon_threadsafe(run.stop, reason)

@@ -18,13 +18,13 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import remembered
-from hasten._checks import check_flag, check_time, check_whole_number
+from hasten._checks import check_flag, check_time, check_whole_number, is_async
 from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
 from hasten.jobs._encoding import UNDECODABLE, why_undecodable
-from hasten.jobs._functions import is_async, is_generator
+from hasten.jobs._functions import is_generator
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512

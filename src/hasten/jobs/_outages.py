@@ -1,4 +1,4 @@
-"""What a worker logs of trouble with a store: its beginning, its end and a count, not each call."""
+"""Log the failures of a store: when they begin and end and how many there were, not each one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hasten.errors import StoreError
 logger = get_logger("hasten.worker")
 
 REMIND_SECONDS: Final = 60.0
-"""The same error is logged again after this long, with the number of calls that failed."""
+"""After this time the same error is logged again, with the number of failed calls."""
 
-MAX_TEXTS: Final = 100  # different errors that are remembered
+MAX_TEXTS: Final = 100  # of different errors, kept to log each only once
 
 
 class Outage:
-    """Trouble that a worker's services have with one store. Safe to use from any thread.
+    """The failures of one store, for one worker. Safe to use from any thread.
 
-    All services of all queues on the store share it, so that a store that is unavailable is logged
+    All services of all queues in the store share it, so that a store that is unavailable is logged
     once, and not by each of them.
     """
 
@@ -30,18 +30,18 @@ class Outage:
         self._store = store
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._failing: set[str] = set()  # activities that have failed and not succeeded since
+        self._failing: set[str] = set()  # activities whose latest call failed
         self._logged_at: dict[str, float] = {}  # by the text of the error
         self._since = 0.0
         self._calls = 0
-        self.last_trouble = -math.inf  # when a call failed, or took very long
-        self._is_open = False  # the log says that the store fails, and not yet that it works again
+        self._last_failure = -math.inf  # when a call last failed or was slow
+        self._is_open = False  # the failure is logged, and its end is not logged yet
 
     def failed(self, activity: str, error: StoreError) -> None:
-        """Report a call that failed and will be repeated. activity: `settle jobs of queue mail`."""
+        """Report a call that failed and will be repeated. activity: "settle jobs of queue mail"."""
         now, text = self._monotonic(), str(error)
         with self._lock:
-            self.last_trouble = now
+            self._last_failure = now
             if not self._failing and not self._is_open:
                 self._since, self._calls = now, 0
             self._failing.add(activity)
@@ -62,16 +62,16 @@ class Outage:
 
     def was_slow(self) -> None:
         """Report a call that took so long that leases may have run out meanwhile."""
-        self.last_trouble = self._monotonic()
+        self._last_failure = self._monotonic()
 
-    def seconds_without_trouble(self) -> float:
-        """For how long the store has answered in time; infinity if it always has."""
-        return self._monotonic() - self.last_trouble
+    def seconds_without_failure(self) -> float:
+        """Return how long all calls have worked and been fast; infinity if they always have."""
+        return self._monotonic() - self._last_failure
 
     def succeeded(self, activity: str) -> None:
         """Report a call that worked, or a service that has nothing to do any more.
 
-        Costs next to nothing while none fails.
+        Cheap while no activity fails.
         """
         if activity not in self._failing:
             return

@@ -1,9 +1,9 @@
-"""Handlers in processes of their own: each runs one job at a time, and can be killed.
+"""Run handlers in child processes, which can be killed.
 
-A child (`child.py`) is started when it is first needed and serves many jobs. A thread for each
-child starts it, reads what it says, and sees its end at once, also between two jobs. Whenever a
-child ends or is killed, so is all that its handlers have started and left running, unless that has
-left the child's process group.
+A child (`_child.py`) is started when it is first needed, and runs many jobs, one at a time. A
+thread for each child starts it, reads its messages and notices its end at once, also between two
+jobs. When a child ends or is killed, all processes that its handlers have started are killed, too,
+except those that have left the process group of the child.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hasten.errors import ProcessDied, UsageError
 from hasten.jobs._child import (
     CONNECTION_LOST,
-    STOP_SIGNALS,
-    Begun,
     Message,
     Order,
     Raised,
+    Reported,
     Returned,
-    Said,
+    Started,
     decode_message,
     encode,
     serve,
@@ -40,25 +39,25 @@ from hasten.jobs._child import (
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
+from hasten.jobs._stop_signals import STOP_SIGNALS
+from hasten.jobs._task_definition import TaskDefinition
 
-if TYPE_CHECKING:
-    from hasten.jobs._task_definition import TaskDefinition
-
-# An order of up to this size is written at once: even a pipe's smallest buffer takes it.
+# An order of up to this size is written without a thread: the smallest buffer of a pipe holds it.
 SMALL_ORDER_BYTES: Final = 4_096
 
-# How long a child that has closed its pipe gets to end by itself, and then to end of being killed.
-LEAVE_SECONDS: Final = 0.5
-DIE_SECONDS: Final = 5.0
-COLLECT_SECONDS: Final = 0.1
-LOOK_SECONDS: Final = 0.002
+# How long to wait for the end of a child that has closed its pipe, then of one that was killed, and
+# for the exit code of one that has ended.
+EXIT_SECONDS: Final = 0.5
+KILL_SECONDS: Final = 5.0
+EXIT_CODE_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.002
 
 _spawning: Final = multiprocessing.get_context("spawn")
 _numbers: Final = itertools.count()
 
 
-class _NotBegun(Exception):
-    """A child that has served before has ended, and has certainly not begun with the job."""
+class _NotStarted(Exception):
+    """The child has run other jobs and has ended, and it has not started this job."""
 
 
 class Processes:
@@ -68,8 +67,8 @@ class Processes:
         # Set by multiprocessing in a child that is still importing the program's main module.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise UsageError(
-                "a worker cannot start while a child process imports the main module: put what "
-                'starts it below `if __name__ == "__main__":`'
+                "a child process that imports the main module cannot start a worker: start the "
+                'worker below `if __name__ == "__main__":`'
             )
         self._room = asyncio.Semaphore(size)
         self._children: set[_Child] = set()
@@ -77,46 +76,46 @@ class Processes:
 
     async def run(
         self,
-        core: TaskDefinition,
+        task: TaskDefinition,
         run: Run,
-        note: Callable[[RunUpdate], None],
+        report: Callable[[RunUpdate], None],
         *,
         started: Callable[[], None],
     ) -> str | Failure:
         """Run a job in a child. Returns the result as JSON; raises `ProcessDied`.
 
-        started is called when there is room for it.
+        started is called when a child is free for the job.
         """
-        function = core.function
+        function = task.function
         order = Order(
             next(_numbers),
             function.__module__,
             function.__qualname__,
             run.lease.job,
-            core.max_size,
+            task.max_size,
         )
         async with self._room:
-            if run.told_to_end():
+            if run.should_stop():
                 raise asyncio.CancelledError
             started()
             while True:
                 child = self._next_child()
                 run.interrupt = child.kill
                 try:
-                    answer = await child.run(order, note)
-                except _NotBegun:
+                    result = await child.run(order, report)
+                except _NotStarted:
                     self._children.discard(child)
-                    if run.told_to_end():
+                    if run.should_stop():
                         raise asyncio.CancelledError from None
                 except BaseException:
                     self._drop(child)
                     raise
                 else:
-                    if run.told_to_end():
-                        self._drop(child)  # whatever it is doing now, nobody waits for it
+                    if run.should_stop():
+                        self._drop(child)  # it may still run the job, and nobody waits for that
                     else:
                         self._idle.append(child)
-                    return answer
+                    return result
 
     def _next_child(self) -> _Child:
         while self._idle:
@@ -133,7 +132,7 @@ class Processes:
         self._children.discard(child)
 
     def close(self) -> None:
-        """Kill all children, and all that their handlers have started."""
+        """Kill all children, and all processes that their handlers have started."""
         for child in self._children:
             child.kill()
         self._children.clear()
@@ -141,27 +140,27 @@ class Processes:
 
 
 class _Call:
-    """A job that a child has been ordered to run. Made in the event loop that waits for it."""
+    """A job that a child runs. Created in the event loop that waits for it."""
 
-    def __init__(self, order: Order, note: Callable[[RunUpdate], None]) -> None:
+    def __init__(self, order: Order, report: Callable[[RunUpdate], None]) -> None:
         self.order = order
-        self._note = note
+        self._report = report
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[str | Failure] = self._loop.create_future()
-        self.has_begun = False
+        self.has_started = False
 
-    def report(self, said: Said) -> None:
-        if said.order != self.order.number:
-            return  # an earlier job's, from a thread that it has left behind
+    def report(self, message: Reported) -> None:
+        if message.order != self.order.number:
+            return  # of an earlier job, by a thread that still runs
         id = self.order.job.id
-        if said.progress is not None:
-            self._note(Progress(id, said.progress))
+        if message.progress is not None:
+            self._report(Progress(id, message.progress))
         else:
-            self._note(LogLine(id, said.log or "", said.keep))
+            self._report(LogLine(id, message.log or "", message.keep))
 
     def end(self, outcome: str | Failure | BaseException) -> None:
-        """Tell the event loop, from any thread."""
-        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits
+        """Pass the outcome to the event loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._set, outcome)
 
     def _set(self, outcome: str | Failure | BaseException) -> None:
@@ -174,7 +173,7 @@ class _Call:
 
 
 class _Child:
-    """A child process, as the worker sees it."""
+    """A child process, in the worker."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = _spawning.Pipe()
@@ -187,11 +186,11 @@ class _Child:
         self._killed = False
         self.has_ended = False
 
-    async def run(self, order: Order, note: Callable[[RunUpdate], None]) -> str | Failure:
-        call = _Call(order, note)
+    async def run(self, order: Order, report: Callable[[RunUpdate], None]) -> str | Failure:
+        call = _Call(order, report)
         with self._lock:
             if self.has_ended:
-                raise _NotBegun
+                raise _NotStarted
             self._call = call
             if self._thread is None:
                 self._thread = threading.Thread(target=self._live, name="hasten child", daemon=True)
@@ -203,13 +202,13 @@ class _Child:
     def _send(self, data: bytes) -> None:
         if len(data) <= SMALL_ORDER_BYTES:
             self._write(data)
-        else:  # until the child has read most of it, which must not hold up the event loop
+        else:  # writing waits until the child has read most of it: it must not block the event loop
             threading.Thread(
                 target=self._write, args=(data,), name="hasten order", daemon=True
             ).start()
 
     def _write(self, data: bytes) -> None:
-        with self._writing, contextlib.suppress(OSError):  # it has ended, which our thread sees
+        with self._writing, contextlib.suppress(OSError):  # it has ended, and `_live` notices
             self._ours.send_bytes(data)
 
     def kill(self) -> None:
@@ -220,37 +219,37 @@ class _Child:
                 _kill(self._process)
 
     def abandon(self) -> None:
-        """Give it up in a fork of the worker: with a copy of the pipe, no end of it is seen."""
+        """Close the pipe in a fork of the worker: its copy would hide that the worker has ended."""
         self._ours.close()
         self._theirs.close()
 
     # In its thread ------------------------------------------------------------------------------
 
     def _live(self) -> None:
-        """Start the process, take what it says, see to its end."""
+        """Start the process, handle its messages, and clean up at its end."""
         try:
             process = self._start()
-        except Exception as error:  # noqa: BLE001  # no memory, too many processes: the job's error
+        except Exception as error:  # noqa: BLE001  # no memory, too many processes: an error of the job
             self._end(error)
             self._close()
             return
-        with contextlib.suppress(Exception):  # it has ended, or a handler wrote into the pipe
+        with contextlib.suppress(Exception):  # it has ended, or a handler has written to the pipe
             while True:
                 self._receive(decode_message(self._ours.recv_bytes()))
-        how = _how(_exit_code(process, LEAVE_SECONDS))
-        self.kill()  # if it has ended: what it has left behind
-        _exit_code(process, DIE_SECONDS)  # not to leave a zombie
+        how = _how(_exit_code(process, EXIT_SECONDS))
+        self.kill()  # also what an ended child has left running
+        _exit_code(process, KILL_SECONDS)  # leaves no zombie
         self._end(how)
         self._close(process)
 
     def _start(self) -> SpawnProcess:
-        # Not a daemon: those may not have children themselves. `_kill_all` sees to its end.
+        # Not a daemon: those may not have children. `_kill_all` ends it when the worker ends.
         process = _spawning.Process(
             target=serve, args=(self._theirs,), name="hasten job", daemon=False
         )
         if sys.platform != "win32":
-            # Blocked in this thread, and so in the child until it is ready for them. The tracker
-            # is started first since that would unblock them here.
+            # Blocked in this thread, and so in the child until it can handle them. The tracker is
+            # started first, because starting it would unblock them here.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         process.start()
@@ -263,23 +262,23 @@ class _Child:
 
     def _receive(self, message: Message) -> None:
         call = self._call
-        if isinstance(message, Said):
+        if isinstance(message, Reported):
             if call is not None:
                 call.report(message)
             return
         assert call is not None
         match message:
-            case Begun():
-                call.has_begun = True
+            case Started():
+                call.has_started = True
             case Returned(result=result):
-                self._answer(call, result)
+                self._finish(call, result)
             case Raised(failure=failure):
-                self._answer(call, failure)
+                self._finish(call, failure)
 
-    def _answer(self, call: _Call, answer: str | Failure) -> None:
+    def _finish(self, call: _Call, outcome: str | Failure) -> None:
         self._has_served = True
         self._call = None
-        call.end(answer)
+        call.end(outcome)
 
     def _end(self, how: str | Exception) -> None:
         with self._lock:
@@ -290,45 +289,45 @@ class _Child:
             return
         if isinstance(how, Exception):
             call.end(how)
-        elif call.has_begun:
+        elif call.has_started:
             call.end(ProcessDied(how))
         elif self._has_served:
-            call.end(_NotBegun())
+            call.end(_NotStarted())
         else:
             call.end(ProcessDied(how, while_starting=True))
 
     def _close(self, process: SpawnProcess | None = None) -> None:
         self._theirs.close()
-        with self._writing:  # another thread must not write into what is opened in its place
+        with self._writing:  # no thread must write to a file that is opened under its number
             self._ours.close()
         if process is not None:
-            with contextlib.suppress(ValueError):  # it does not end
+            with contextlib.suppress(ValueError):  # it still runs
                 process.close()
 
 
 def _kill(process: SpawnProcess) -> None:
     process.kill()
-    # The process itself first: it can start nothing more then. It has no group before it is ready.
+    # The process first, so that it starts no more processes. It has no group until it is ready.
     if sys.platform != "win32" and process.pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def _exit_code(process: SpawnProcess, seconds: float) -> int | None:
-    """Wait for the end of a process. None if it goes on, or if its exit code is lost.
+    """Wait for the end of a process. None if it still runs, or if its exit code is lost.
 
-    Not by `join`: what a handler has started may hold the pipe that this would wait for.
+    `join` cannot be used: it waits for a pipe that a process of a handler may keep open.
     """
     deadline = time.monotonic() + seconds
     while process.exitcode is None and time.monotonic() < deadline:
-        if not _exists(process):  # another thread has just got its exit code, or nobody has
-            deadline = min(deadline, time.monotonic() + COLLECT_SECONDS)
-        time.sleep(LOOK_SECONDS)
+        if not _exists(process):  # another thread is reading its exit code, or it is lost
+            deadline = min(deadline, time.monotonic() + EXIT_CODE_SECONDS)
+        time.sleep(POLL_SECONDS)
     return process.exitcode
 
 
 def _exists(process: SpawnProcess) -> bool:
-    """Where SIGCHLD is ignored, a process that has ended is gone with its exit code."""
+    """Return whether a process exists. If SIGCHLD is ignored, an ended one has no exit code."""
     if sys.platform != "win32" and process.pid is not None:
         try:
             os.kill(process.pid, 0)
@@ -368,7 +367,7 @@ def _abandon_all() -> None:
     _living.clear()
 
 
-# Children of a worker that was not stopped: multiprocessing would wait for them.
+# For workers that were not stopped: multiprocessing would wait for their children.
 atexit.register(_kill_all)
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_abandon_all)

@@ -294,7 +294,7 @@ class Queue:
         definition = self.tasks.get(task)
         return definition.parameters.decode_result(text) if definition else decode_json(text)
 
-    # Producing ----------------------------------------------------------------------------------
+    # Adding -------------------------------------------------------------------------------------
 
     async def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task: for tasks of other programs, in any language.

@@ -1,4 +1,4 @@
-"""One run of a job, and how it is made to end before its time."""
+"""One run of a job, and how the worker stops it early."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hasten.jobs._record import Lease
 
 logger = get_logger("hasten.worker")
 
-# A handler that goes on after it was told to end is told again, this often.
-INSIST_SECONDS = 2.0
+# A handler that still runs after it was asked to stop is asked again, this often.
+ASK_AGAIN_SECONDS = 2.0
 
-# Told so many times in vain, a handler that can be left behind is.
-TELL_AT_MOST: Final = 2
+# After so many requests, the thread of a handler that does not stop is abandoned.
+MAX_STOP_REQUESTS: Final = 2
 
 
 class Stop(Enum):
-    """Why a run is made to end."""
+    """Why a run is stopped early."""
 
     TIMEOUT = auto()  # it has taken too long: the attempt failed
-    CANCELLED = auto()  # somebody has cancelled the job: it fails for good
+    CANCELLED = auto()  # the job was cancelled: it fails for good
     RELEASED = auto()  # the worker stops: the job is handed back
-    LOST = auto()  # another worker owns the job: whatever comes of this run is dropped
+    LOST = auto()  # another worker has the lease of the job: the outcome of this run is discarded
 
 
 class Run:
     """A leased job while a worker runs it. Belongs to the worker's event loop."""
 
     __slots__ = (
-        "_insisting",
+        "_next_request",
+        "_stop_requests",
         "_timer",
-        "_told",
         "abandon",
         "has_begun",
         "has_ended",
@@ -52,25 +52,26 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: Stop | None = None
         self.has_begun = False
-        self.has_ended = False  # what came of it is known, and may not be stored yet
-        # How to end it: cancels the coroutine unless the handler runs elsewhere.
+        self.has_ended = False  # the outcome is known, and may not be stored yet
+        # Stops the handler. None where cancelling the task does that.
         self.interrupt: Callable[[], None] | None = None
-        # How to end the run though the handler does not end.
+        # Ends the run although the handler does not stop.
         self.abandon: Callable[[], None] | None = None
         self.on_stop: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._insisting: asyncio.TimerHandle | None = None
-        self._told = 0
+        self._next_request: asyncio.TimerHandle | None = None
+        self._stop_requests = 0
 
-    def told_to_end(self) -> bool:
+    def should_stop(self) -> bool:
+        """Whether the run was asked to stop."""
         return self.stop_reason is not None
 
-    def limit(self, seconds: float) -> None:
-        """Let the run end with a time-out after so many seconds."""
+    def start_timeout(self, seconds: float) -> None:
+        """Stop the run with a time-out after this long."""
         self._timer = self.loop.call_later(seconds, self.stop, Stop.TIMEOUT)
 
     def stop(self, reason: Stop) -> None:
-        """Make the run end. The first reason stays, but for the loss of the lease."""
+        """Stop the run. The first reason is kept, except that a lost lease replaces any other."""
         if self.has_ended:
             return
         if self.stop_reason is not None:
@@ -80,31 +81,31 @@ class Run:
         self.stop_reason = reason
         if self.on_stop is not None:
             self.on_stop()
-        self._insist()
+        self._request_stop()
 
-    def _insist(self) -> None:
-        # First of all: what follows may fail, for logging is the application's.
-        self._insisting = self.loop.call_later(INSIST_SECONDS, self._insist)
+    def _request_stop(self) -> None:
+        # Scheduled first: the rest may raise, because logging belongs to the application.
+        self._next_request = self.loop.call_later(ASK_AGAIN_SECONDS, self._request_stop)
         job = self.lease.job
-        if self.abandon is not None and self._told >= TELL_AT_MOST:
+        if self.abandon is not None and self._stop_requests >= MAX_STOP_REQUESTS:
             self.abandon()
-        elif self._told:
+        elif self._stop_requests:
             logger.warning(
                 "job %s (%s) is still running after being asked to stop (%s)",
                 job.id, job.name, self.stop_reason.name.lower() if self.stop_reason else "",
             )  # fmt: skip
-        self._told += 1
+        self._stop_requests += 1
         if self.interrupt is not None:
             self.interrupt()
         elif self.task is not None and self.has_begun:
             self.task.cancel()
-        # A task that is cancelled before its first step never takes it, and nothing would come of
-        # the run. It finds that it was told to end when it begins.
+        # A task that is cancelled before its first step never runs, and the job would have no
+        # outcome. So a run that has not begun calls `should_stop` when it begins.
 
-    def ended(self) -> None:
-        """What came of it is known: stop the clocks."""
+    def mark_ended(self) -> None:
+        """Record that the outcome is known, and stop the timers."""
         self.has_ended = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._insisting is not None:
-            self._insisting.cancel()
+        if self._next_request is not None:
+            self._next_request.cancel()

@@ -1,4 +1,4 @@
-"""From a leased job to its outcome: find the task, check the data, call the function."""
+"""Run a leased job: find its task, check its data, call the function, return the outcome."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from hasten._clock import Clock
 from hasten.errors import JobFailed, JobTimeout
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
@@ -18,6 +17,7 @@ from hasten.jobs._engine import CANCELLED_ERROR, keep_or
 from hasten.jobs._failures import Failure
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
+from hasten.jobs._queue import Queue
 from hasten.jobs._record import (
     Completed,
     Failed,
@@ -29,14 +29,11 @@ from hasten.jobs._record import (
 )
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
+from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._threads import Threads
 
-if TYPE_CHECKING:
-    from hasten.jobs._queue import Queue
-    from hasten.jobs._task_definition import TaskDefinition
-
-# A job for which there is no thread keeps its place in the worker for so long, and is put back
-# for the pause then: another worker may have a thread.
+# A job for which there is no thread waits this long in the worker. Then it is postponed, because
+# another worker may have a thread for it.
 NO_THREAD_SECONDS: Final = 0.1
 NO_THREAD_PAUSE_MS: Final = 1_000
 
@@ -52,126 +49,129 @@ class Runner:
         processes: Processes,
         keep_completed: Keep,
         keep_failed: Keep,
-        clock: Clock,
-        note: Callable[[RunUpdate], None],
+        report: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
         self._threads = threads
         self._processes = processes
         self._keep_completed = keep_completed
         self._keep_failed = keep_failed
-        self._clock = clock
-        self._note = note
+        self._report = report
 
     async def run(self, run: Run) -> Outcome | None:
-        """Run a job to its end. None if its lease was lost: nothing is to be stored.
+        """Run a job, and return its outcome; None if its lease was lost.
 
-        Whatever the handler raises is an outcome. Only `KeyboardInterrupt` from the event loop's
-        thread passes through, for that may be the user's Ctrl+C: see `failed`.
+        Whatever the handler raises is an outcome. Only a `KeyboardInterrupt` in the thread of the
+        event loop is raised, because it may be the user's Ctrl+C: see `failed`.
         """
         lease = run.lease
         job = lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
-            return self._refuse(run, str(exc), DEFAULT_OPTIONS)
-        core = self._queue.tasks.get(job.name)
-        reason = self._why_not(job, options, core)
-        if reason is not None or core is None:
-            return self._refuse(run, str(reason), options)
+            return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
+        task = self._queue.tasks.get(job.name)
+        reason = self._find_obstacle(job, options, task)
+        if reason is not None or task is None:
+            return self._fail_without_run(run, str(reason), options)
         try:
-            if core.run_in == "thread" and self._threads.is_stuck and not run.told_to_end():
-                await asyncio.sleep(NO_THREAD_SECONDS)  # or all such jobs would go round
+            if task.run_in == "thread" and self._threads.is_exhausted and not run.should_stop():
+                await asyncio.sleep(NO_THREAD_SECONDS)  # or it would be postponed in a tight loop
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
-            result = await self._call(core, run, options)
-        except BaseException as error:  # sys.exit() ends its job, not the worker
-            if isinstance(error, KeyboardInterrupt) and core.run_in == "loop":
+            result = await self._call(task, run, options)
+        except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
+            if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
-            return self._after_error(error, core, run, options)
+            return self._after_error(error, task, run, options)
         if isinstance(result, Failure):
             return self._after_failure(result, run, options, _remote_error(job.id, result))
         keep = keep_or(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
     def failed(self, error: BaseException, run: Run) -> Outcome | None:
-        """The outcome of a run that ended with an error outside of `run`."""
+        """Return the outcome of a run that ended with an error outside of `run`."""
         job = run.lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
-            return self._refuse(run, str(exc), DEFAULT_OPTIONS)
+            return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
         return self._after_error(error, self._queue.tasks.get(job.name), run, options)
 
-    def _refuse(self, run: Run, reason: str, options: Options) -> Outcome:
-        """Fail a job for good without having run it."""
+    def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
+        """Fail a job for good without running it."""
         keep = keep_or(options.keep_failed, self._keep_failed)
-        outcome = failures.refused(run.lease, reason, keep)
+        outcome = failures.failed_without_run(run.lease, reason, keep)
         if reason == CANCELLED_ERROR:
             failure_log.cancelled(run.lease.job)
         else:
             failure_log.not_run(run.lease.job, outcome.error)
         return outcome
 
-    def _why_not(self, job: JobRecord, options: Options, core: TaskDefinition | None) -> str | None:
-        """The reason not to run a job at all, if there is one."""
+    def _find_obstacle(
+        self, job: JobRecord, options: Options, task: TaskDefinition | None
+    ) -> str | None:
+        """Return the reason why a job must not run, None if it may."""
         if job.deferred_failure is not None:
             return job.deferred_failure
-        if core is None:
+        if task is None:
             known = ", ".join(sorted(self._queue.tasks)) or "none"
-            return f"this worker knows no task {job.name!r} (it knows: {known})"
+            return f"this worker has no task {job.name!r} (its tasks: {known})"
         expires_at_ms = options.expires_at_ms
         if expires_at_ms is not None and job.attempts_started == 1:
-            late_ms = self._clock.now_ms() - expires_at_ms
+            late_ms = self._queue.clock.now_ms() - expires_at_ms
             if late_ms > 0:
-                return f"expired: it could not be started in time, by {late_ms / 1000:.3f} s"
+                return f"expired {late_ms / 1000:.3f} s before it could start"
         return None
 
-    async def _call(self, core: TaskDefinition, run: Run, options: Options) -> str | Failure:
-        """Call the function where it is to run. Returns its result as JSON."""
+    async def _call(self, task: TaskDefinition, run: Run, options: Options) -> str | Failure:
+        """Call the function where its task runs (`run_in`). Returns its result as JSON."""
         job = run.lease.job
-        if run.told_to_end():
+        if run.should_stop():
             raise asyncio.CancelledError
-        if core.run_in == "process":
+        if task.run_in == "process":
             return await self._processes.run(
-                core, run, self._note, started=partial(_limit, run, options)
+                task,
+                run,
+                self._report,
+                started=partial(_start_timeout, run, options),
             )
         context = None
-        if core.parameters.wants_context:
-            context = Context(job, self._note, max_bytes=self._queue.max_size)
+        if task.parameters.wants_context:
+            context = Context(job, self._report, max_bytes=self._queue.max_size)
             run.on_stop = context.stop
         try:
-            args, kwargs = core.parameters.decode(job.data, context)
+            args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
             return Failure(str(exc), "", final=True)
-        _limit(run, options)
+        _start_timeout(run, options)
         try:
-            if core.run_in == "loop":
-                value = await core.function(*args, **kwargs)
+            if task.run_in == "loop":
+                value = await task.function(*args, **kwargs)
             else:
-                value = await self._in_thread(run, partial(core.function, *args, **kwargs))
+                value = await self._in_thread(run, partial(task.function, *args, **kwargs))
         finally:
             if context is not None:
                 context.close()
         return encode_result(value, self._queue.max_size)
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
-        def offer(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:
+        def set_controls(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:
             run.interrupt, run.abandon = interrupt, abandon
 
         job = run.lease.job
-        value = await self._threads.run(call, offer, what=f"job {job.id} ({job.name})")
+        value = await self._threads.run(call, set_controls, what=f"job {job.id} ({job.name})")
         if not inspect.isawaitable(value):
             return value
-        # A plain wrapper of an async function: the rest of it belongs to the event loop.
+        # A plain wrapper of an async function: the coroutine runs in the event loop.
         run.interrupt = run.abandon = None
-        if run.told_to_end():
+        if run.should_stop():
             if inspect.iscoroutine(value):
                 value.close()
             raise asyncio.CancelledError
         return await value
 
     def _after_error(
-        self, error: BaseException, core: TaskDefinition | None, run: Run, options: Options
+        self, error: BaseException, task: TaskDefinition | None, run: Run, options: Options
     ) -> Outcome | None:
         lease = run.lease
         match run.stop_reason:
@@ -187,14 +187,14 @@ class Runner:
                 seconds = (options.timeout_ms or 0) / 1000
                 error = JobTimeout(seconds).with_traceback(error.__traceback__)
             case None if isinstance(error, asyncio.CancelledError) and not error.args:
-                # Only the stop reasons above are ours. This was the handler, or another one.
-                text = "its task was cancelled, and not by the worker"
+                # The worker cancels only for the reasons above. A handler did this.
+                text = "its task was cancelled by a handler, not by the worker"
                 error = asyncio.CancelledError(text).with_traceback(error.__traceback__)
-        failure = failures.describe(
+        failure = failures.classify(
             error,
             attempt=lease.job.attempts_made + 1,
-            give_up_on=core.give_up_on if core else (),
-            backoff_function=core.backoff_function if core else None,
+            give_up_on=task.give_up_on if task else (),
+            backoff_function=task.backoff_function if task else None,
         )
         return self._after_failure(failure, run, options, error)
 
@@ -205,20 +205,21 @@ class Runner:
         outcome = failures.outcome_of(failure, run.lease, options, keep)
         log = partial(failure_log.attempt, run.lease.job, outcome, failure, options.attempts, error)
         if isinstance(error, asyncio.CancelledError):
-            # An event loop that ends cancels us, too: nothing comes of that, so nothing is logged.
+            # An event loop that ends cancels this task, too. Then the log call never happens, which
+            # is right: the outcome is not stored either.
             run.loop.call_later(RESTART_SECONDS, log)
         else:
             log()
         return outcome
 
 
-def _limit(run: Run, options: Options) -> None:
+def _start_timeout(run: Run, options: Options) -> None:
     if options.timeout_ms is not None:
-        run.limit(options.timeout_ms / 1000)
+        run.start_timeout(options.timeout_ms / 1000)
 
 
 def _remote_error(id: str, failure: Failure) -> JobFailed:
-    """An exception that stands in the log for the one that did not leave its process."""
+    """Return an exception for the log in place of the one in the other process."""
     error = JobFailed(id, failure.error)
     if failure.traceback:
         error.__cause__ = failure_log.RemoteTraceback(failure.traceback)

@@ -1,8 +1,8 @@
-"""Tasks that a worker runs for itself, in an event loop that it shares with handlers.
+"""Run the internal tasks of a worker, in an event loop that it shares with handlers.
 
-A handler may cancel any task of the loop, and some cancel all of them to clean up. A service that
-was cancelled that way starts again. One that fails is reported, and gets a second chance: what has
-ended must still be stored while the worker stops.
+A handler can cancel any task of the loop, and some cancel all of them to clean up. A service that
+was cancelled like that is started again. A service that fails is reported and started once more,
+because the outcomes of jobs must still be stored while the worker stops.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hasten._logs import get_logger
 
 logger = get_logger("hasten.worker")
 
-# An event loop that ends cancels all its tasks, too, and is over by then.
+# An event loop that ends cancels all its tasks, too. It is closed before this time has passed.
 RESTART_SECONDS: Final = 0.1
 
 Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Services:
-    """Keeps services running until `end`, or until the event loop ends."""
+    """Keeps services running until `end` is called or the event loop ends."""
 
     def __init__(
         self,
@@ -42,10 +42,11 @@ class Services:
         self._life = self._until_loop_ends(loop_ended)
 
     async def open(self) -> None:
+        """Begin to watch for the end of the event loop."""
         await anext(self._life)
 
     async def _until_loop_ends(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
-        """An event loop that ends closes its asynchronous generators: so we notice."""
+        """Call loop_ended when the event loop ends: it closes its asynchronous generators."""
         try:
             yield
         finally:
@@ -53,6 +54,7 @@ class Services:
             loop_ended()
 
     def start(self, service: Service) -> None:
+        """Start a service, and keep it running."""
         task = self._loop.create_task(service())
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, service))
@@ -99,6 +101,6 @@ class Services:
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:
-    """Take the error of a task, as a callback. asyncio complains if nobody does."""
+    """Retrieve the error of a task, as its callback. asyncio logs errors that nobody retrieves."""
     if not task.cancelled():
         task.exception()

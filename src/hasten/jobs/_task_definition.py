@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+from hasten._checks import is_async
 from hasten.errors import InvalidOption, InvalidTask
 from hasten.jobs._arguments import Parameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context
 from hasten.jobs._function_origin import Execution, FunctionOrigin
-from hasten.jobs._functions import describe, is_async, is_generator
+from hasten.jobs._functions import describe, is_generator
 from hasten.jobs._options import Options
 
 RunIn = Literal["loop", "thread", "process"]

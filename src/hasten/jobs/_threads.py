@@ -1,15 +1,14 @@
-"""Plain functions in threads, and how to end one of them.
+"""Run plain functions in threads, and stop them.
 
-A thread cannot be killed. It can be given an exception, which it raises when it next executes
-Python code: that ends loops and most library code, but not a single long call in C (a sleep, a
-socket without a time-out) before that returns. Handlers that must be ended whatever they do belong
-in a process.
+A thread cannot be killed. An exception can be set in it, which it raises when it next executes
+Python code. That stops loops and most library code, but a long call in C (a sleep, a socket without
+a time-out) returns first. A handler that must be stopped whatever it does belongs in a process.
 
-A thread that does not end is abandoned: its handler's run ends with an error, another thread takes
-its place, and what comes of it later is dropped. It ends itself when the handler does.
+A thread that does not stop is abandoned: the run of its handler ends with an error, another thread
+takes its place, and its result is discarded. The thread ends when its handler does.
 
-The pool is our own for that reason: the interpreter waits at its end for the threads of the
-standard library's, and one such call would keep a worker from stopping.
+The pool of the standard library cannot be used: at its exit the interpreter waits for the threads
+of that pool, so one long call would keep a worker from stopping.
 """
 
 from __future__ import annotations
@@ -32,52 +31,54 @@ logger = get_logger("hasten.worker")
 
 T = TypeVar("T")
 
-# A thread whose call was cancelled gets this long to end before that is told.
-TELL_SECONDS: Final = 2.0
+# A thread whose call was cancelled gets this long to end before a warning is logged.
+WARN_AFTER_SECONDS: Final = 2.0
 
 
 class Interrupted(BaseException):
-    """Raised inside a handler's thread to end it. Not an Exception: handlers do not catch it."""
+    """Raised in the thread of a handler to stop it. Not an Exception: handlers do not catch it."""
 
 
 class Threads:
-    """A pool of threads for handlers, grown as needed. Belongs to one event loop."""
+    """A pool of threads for handlers, which grows as needed. Belongs to one event loop."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._count = 0  # without those that are abandoned
         self._started = 0
-        self._stuck = 0  # abandoned, and not ended
+        self._abandoned = 0  # abandoned threads that have not ended
         self._idle = threading.Semaphore(0)
         self._calls: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
 
     @property
-    def is_stuck(self) -> bool:
-        """Whether as many threads are abandoned as may run: nothing more is to be run then."""
-        return self._stuck >= self._size
+    def is_exhausted(self) -> bool:
+        """Whether so many threads are abandoned that no more handlers may be started."""
+        return self._abandoned >= self._size
 
     async def run(
         self,
         call: Callable[[], T],
-        offer: Callable[[Callable[[], None], Callable[[], None]], None],
+        set_controls: Callable[[Callable[[], None], Callable[[], None]], None],
         *,
         what: str,
     ) -> T:
         """Run call in a thread. what names it in the log.
 
-        offer is given a function that interrupts the call, and one that abandons its thread.
+        set_controls is called with a function that interrupts the call, and one that abandons its
+        thread.
         """
         loop = asyncio.get_running_loop()
-        guard = _Guard()
-        # What the handler raises is handed over as a value. As the exception of a future,
-        # GeneratorExit would close the coroutines that wait for it, and StopIteration is refused.
+        interruption = _Interruption()
+        # What the handler raises is passed on as a value. As the exception of a future,
+        # GeneratorExit would close the coroutines that wait for it, and StopIteration is not
+        # allowed.
         future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        # What a handler sets in its context must not be there for the thread's next handler.
+        # Context variables that a handler sets must not be visible to the next one.
         context = contextvars.copy_context()
 
-        def answer(result: Any, error: BaseException | None = None) -> None:
+        def finish(result: Any, error: BaseException | None = None) -> None:
             try:
-                if guard.is_abandoned:
+                if interruption.is_abandoned:
                     _drop(result)
                     loop.call_soon_threadsafe(self._ended, what, threading.current_thread().name)
                 else:
@@ -85,46 +86,46 @@ class Threads:
             except RuntimeError:  # the loop is closed: nobody waits
                 _drop(result)
 
-        def carry_out() -> bool:
-            """Returns whether the thread is still one of the pool."""
+        def execute() -> bool:
+            """Return whether the thread still belongs to the pool."""
             try:
-                result = context.run(guard.run, call)
-            except BaseException as exc:  # noqa: BLE001  # whatever it is, it is the job's
-                answer(None, exc)
+                result = context.run(interruption.run, call)
+            except BaseException as exc:  # noqa: BLE001  # an error of the job, of any kind
+                finish(None, exc)
             else:
-                answer(result)
-            return not guard.is_abandoned
+                finish(result)
+            return not interruption.is_abandoned
 
         def abandon() -> None:
-            if not future.done() and guard.abandon():
+            if not future.done() and interruption.abandon():
                 self._replace()
                 _set(future, (None, Interrupted()))
-                self._tell_of(what, guard)
+                self._warn_of(what, interruption)
 
-        offer(guard.interrupt, abandon)
+        set_controls(interruption.interrupt, abandon)
         try:
-            self._put(carry_out)
+            self._put(execute)
             result, error = await future
         except BaseException:
-            guard.interrupt()  # nobody waits for what comes of it
-            if guard.abandon():
+            interruption.interrupt()  # nobody waits for its result
+            if interruption.abandon():
                 self._replace()
-                # Most end at once. An event loop that ends cancels us, too, and never gets there.
-                with contextlib.suppress(RuntimeError):  # it is closed
-                    loop.call_later(TELL_SECONDS, self._tell_of, what, guard)
+                # Most end at once. If the event loop ends, it never calls this.
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_later(WARN_AFTER_SECONDS, self._warn_of, what, interruption)
             raise
         if error is not None:
             try:
                 raise error
             finally:
-                # Its traceback holds this frame: what a handler had in its local variables
-                # would stay until the garbage collector comes.
+                # The traceback refers to this frame: the local variables of the handler would be
+                # kept until the next garbage collection.
                 del error, future
         returned: T = result
         return returned
 
-    def _put(self, carry_out: Callable[[], bool]) -> None:
-        self._calls.put(carry_out)
+    def _put(self, execute: Callable[[], bool]) -> None:
+        self._calls.put(execute)
         if not self._idle.acquire(blocking=False) and self._count < self._size:
             self._started += 1
             threading.Thread(
@@ -133,57 +134,57 @@ class Threads:
             self._count += 1
 
     def _serve(self) -> None:
-        while (carry_out := self._calls.get()) is not None:
+        while (execute := self._calls.get()) is not None:
             _django.close_old_connections()
-            stays = carry_out()
-            del carry_out  # what it holds must not live until the next one
+            is_kept = execute()
+            del execute  # it must not keep its objects alive until the next call
             _django.close_old_connections()
-            if not stays:
+            if not is_kept:
                 return
             self._idle.release()
 
     def _replace(self) -> None:
-        """Let another thread take the place of one that is abandoned."""
+        """Make room in the pool for a thread in place of an abandoned one."""
         self._count -= 1
-        self._stuck += 1
+        self._abandoned += 1
 
-    def _tell_of(self, what: str, guard: _Guard) -> None:
-        if (thread := guard.thread) is None:
-            return  # it has ended meanwhile
+    def _warn_of(self, what: str, interruption: _Interruption) -> None:
+        if (thread := interruption.thread) is None:
+            return  # it has ended in the meantime
         logger.warning(
-            "%s does not end although it was told to: its run ends, and its thread goes on (%s); "
-            "threads of this worker that are stuck like this: %d",
-            what, _where(thread), self._stuck,
+            "%s is still running after being asked to stop: its run ends, its thread is abandoned "
+            "(%s); abandoned threads of this worker: %d",
+            what, _where(thread), self._abandoned,
         )  # fmt: skip
-        if self._stuck == self._size:
+        if self._abandoned == self._size:
             logger.error(
-                "as many threads of handlers are stuck as this worker may run (%d): it runs no "
-                "more plain functions until one of them ends; give what they wait for a time-out "
-                'of its own, or use run_in="process"',
-                self._stuck,
+                "all threads for handlers are abandoned (%d): this worker runs no more plain "
+                "functions until one of them ends; set a time-out on what they wait for, or use "
+                'run_in="process"',
+                self._abandoned,
             )
 
     def _ended(self, what: str, name: str) -> None:
-        self._stuck -= 1
+        self._abandoned -= 1
         logger.info(
-            "%s has ended in the abandoned thread %r; threads that are still stuck: %d",
-            what, name, self._stuck,
+            "%s has ended in its abandoned thread %r; abandoned threads of this worker: %d",
+            what, name, self._abandoned,
         )  # fmt: skip
 
     def close(self) -> None:
-        """Let the threads end once they are done with what they are at."""
+        """Let each thread end after its current call."""
         for _ in range(self._count):
             self._calls.put(None)
 
 
 def _set(
     future: asyncio.Future[tuple[Any, BaseException | None]],
-    answer: tuple[Any, BaseException | None],
+    outcome: tuple[Any, BaseException | None],
 ) -> None:
     if not future.done():
-        future.set_result(answer)
+        future.set_result(outcome)
     else:
-        _drop(answer[0])
+        _drop(outcome[0])
 
 
 def _drop(result: Any) -> None:
@@ -192,7 +193,7 @@ def _drop(result: Any) -> None:
 
 
 def _where(thread: int) -> str:
-    """The name of a thread, and the line that it is at."""
+    """Return the name of a thread and the line that it executes."""
     names = {other.ident: other.name for other in threading.enumerate()}
     name = repr(names.get(thread, thread))
     if (frame := sys._current_frames().get(thread)) is None:
@@ -200,12 +201,12 @@ def _where(thread: int) -> str:
     return f"{name}, at {frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
 
 
-class _Guard:
-    """Sees to it that an interruption hits the handler it is meant for, and nothing after it."""
+class _Interruption:
+    """Interrupts one handler, and never the code that its thread runs after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.thread: int | None = None  # that the handler is in
+        self.thread: int | None = None  # the one that runs the handler
         self._stopped = False
         self.is_abandoned = False
 
@@ -222,12 +223,12 @@ class _Guard:
                     self._leave()
                     break
                 except Interrupted:
-                    continue  # it came too late: the handler had ended
+                    continue  # it came too late: the handler has ended
 
     def _leave(self) -> None:
         with self._lock:
             self.thread = None
-            _set_exception(threading.get_ident(), None)  # one that is still on its way
+            _set_exception(threading.get_ident(), None)  # clears one that is not raised yet
 
     def interrupt(self) -> None:
         with self._lock:
@@ -236,7 +237,7 @@ class _Guard:
                 _set_exception(self.thread, Interrupted)
 
     def abandon(self) -> bool:
-        """Give up the thread that the handler is in. False if it is in none, or given up."""
+        """Abandon the thread of the handler. False if there is none, or it is abandoned."""
         with self._lock:
             if self.thread is None or self.is_abandoned:
                 return False
@@ -245,7 +246,7 @@ class _Guard:
 
 
 def _set_exception(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise kind in a thread, soon; None takes back what has not been raised yet."""
+    """Raise kind in a thread, soon. None clears an exception that is not raised yet."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind)
     )

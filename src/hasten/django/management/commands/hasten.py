@@ -13,10 +13,10 @@ from hasten._cli import main
 
 
 class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
-    help = "Run workers and look after their jobs: see its own --help."
+    help = "Run workers and manage jobs: see its own --help."
 
     def run_from_argv(self, argv: Sequence[str]) -> None:
-        """Pass the arguments on, --help too, except those that Django itself has used."""
+        """Pass the arguments to hasten, --help too, except those that Django has used."""
         program, command, *rest = argv
         parser = ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--settings")  # it is in the environment now

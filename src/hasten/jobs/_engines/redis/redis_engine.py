@@ -162,7 +162,7 @@ class RedisEngine:
             SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request)
         )
 
-    # Producing ----------------------------------------------------------------------------------
+    # Adding -------------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         first = jobs[0].queue if jobs else ""
@@ -197,7 +197,7 @@ class RedisEngine:
             answers[place - 1] = Added(id, _record(queue, id, State(state), due, fields), cursor)
         return answers
 
-    # Working ------------------------------------------------------------------------------------
+    # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
         return await self.settle(queue, (), claim, now_ms=now_ms)

@@ -136,9 +136,9 @@ def find_purgeable(
     after: tuple[int, int],
     limit: int,
 ) -> tuple[list[tuple[int, str]], tuple[int, int] | None]:
-    """Find the next portion of jobs to purge. after is the place (rank, seq) of the last one seen.
+    """Find the next portion of jobs to purge, behind the position after (rank, seq).
 
-    Returns seq and id of at most limit jobs, and the place to go on from, None at the end.
+    Returns seq and id of at most limit jobs, and the position to continue from, None at the end.
     """
     rank, seq = after
     rows = read_json(

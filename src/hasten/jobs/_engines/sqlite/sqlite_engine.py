@@ -101,7 +101,7 @@ class SqliteEngine:
     def require_existing(self) -> None:
         require_existing(self._url, self._path)
 
-    # Producing ----------------------------------------------------------------------------------
+    # Adding -------------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
         work = partial(adding.add, jobs=jobs, now_ms=now_ms)
@@ -113,7 +113,7 @@ class SqliteEngine:
             topic=queues.pop() if len(queues) == 1 else None,
         )
 
-    # Working ------------------------------------------------------------------------------------
+    # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
         return await self.settle(queue, (), claim, now_ms=now_ms)
