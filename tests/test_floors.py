@@ -224,6 +224,21 @@ def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -
     assert unwanted.intersection(loaded) == set()
 
 
+def test_errors_load_nothing_but_the_standard_library() -> None:
+    """Everything imports them. `hasten._escapes` has no imports of its own."""
+    program = "import sys, hasten.errors; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.split()
+    ours = {name for name in loaded if name.startswith("hasten")}
+    assert ours == {"hasten", "hasten.errors", "hasten._escapes"}
+    # The second is for the annotation of `LimitExceeded.decision`.
+    assert {name for name in source()["hasten.errors"] if name.startswith("hasten")} == {
+        "hasten._escapes",
+        "hasten._decision",
+    }
+
+
 class TestTheseRulesCanFail:
     """The rules above, on small trees that break them."""
 

@@ -42,7 +42,8 @@ def check_whole_number(option: str, value: object, least: int, most: int | None 
     if is_whole_number(value) and least <= value and (most is None or value <= most):
         return value
     bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-    raise InvalidOption(option, value, f"a whole number {bounds}", code=_number_code(value))
+    code = "out_of_range" if is_whole_number(value) else "invalid"
+    raise InvalidOption(option, value, f"a whole number {bounds}", code=code)
 
 
 def check_number(option: str, value: object, least: float, most: float) -> float:
@@ -50,11 +51,8 @@ def check_number(option: str, value: object, least: float, most: float) -> float
     if is_number(value) and least <= value <= most:  # never true of NaN
         return value
     expected = f"a number from {least:g} to {most:g}"
-    raise InvalidOption(option, value, expected, code=_number_code(value))
-
-
-def _number_code(value: object) -> str:
-    return "out_of_range" if is_number(value) else "invalid"
+    code = "out_of_range" if is_number(value) else "invalid"
+    raise InvalidOption(option, value, expected, code=code)
 
 
 def check_flag(option: str, value: object) -> bool:
@@ -72,7 +70,7 @@ def check_text(option: str, value: object) -> str:
 
 
 def check_texts(option: str, value: object, expected: str) -> list[str]:
-    """Return the texts of a collection. A single text is refused: its letters are not meant.
+    """Return the texts of a collection. A single text is rejected, because it is a sequence, too.
 
     expected is for the message: what the collection must be, such as "a list of origins".
     """

@@ -226,7 +226,7 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
 
 
 def _canonical(url: str) -> str:
-    """Return the same text for URLs with the same meaning: it tells whether stores are equal."""
+    """Return the same text for equivalent URLs, to compare stores."""
     location, _, query = without_password(url).partition("?")
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
     return location.rstrip("/") + (

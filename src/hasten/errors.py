@@ -38,7 +38,7 @@ HastenError
     ├── InvalidResult       the result of the handler cannot be stored
     └── ProcessDied         the process of the handler has ended
 
-Each class tells the caller what to do. The exceptions that a handler raises to control its own job
+The class shows what the caller can do. The exceptions that a handler raises to control its own job
 (`RetryAfter`, `Unrecoverable`) are in `hasten.jobs`. `PaginationWarning` is a warning.
 """
 
@@ -206,7 +206,7 @@ class RequestRefused(HastenError):
     def problem(self) -> dict[str, object]:
         """Return the body of the response, for ``application/problem+json``. RFC 9457."""
         return {
-            "type": "about:blank",  # the status says what kind it is: RFC 9457, section 4.2.1
+            "type": "about:blank",  # the status has the kind: RFC 9457, section 4.2.1
             "title": _TITLES[self.status],
             "status": self.status,
             "detail": str(self),

@@ -47,7 +47,7 @@ async def test_trailers_follow_the_body(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_the_server_sends_a_path(site: Site) -> None:
+async def test_an_unreadable_path_is_sent_by_the_server(site: Site) -> None:
     start = start_message(200, (*JSON, (b"content-length", b"12345"), (b"etag", b'"abc"')))
     pathsend = {"type": "http.response.pathsend", "path": "/srv/orders.json"}
     app = sends(start, pathsend)
@@ -60,7 +60,7 @@ async def test_the_server_sends_a_path(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_the_server_sends_a_file_descriptor(site: Site) -> None:
+async def test_a_file_descriptor_is_sent_by_the_server(site: Site) -> None:
     """Or its extension is hidden, so that the application sends the body."""
     zerocopy = {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 12345}
 
@@ -102,7 +102,7 @@ async def test_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
 
 
 @behaviour(needs=Can.RAW)
-async def test_unknown_messages_pass(site: Site) -> None:
+async def test_unknown_messages_are_passed_on(site: Site) -> None:
     """Where they stand: before the start, after it, and within the body."""
     debug = {"type": "http.response.debug", "info": {"template": "a.html"}}
     novel = {"type": "http.response.novel", "x": 1}

@@ -71,7 +71,7 @@ def test_no_clock_decides_how_long_a_body_is_kept() -> None:
 
 class TestWhatIsKept:
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
-    async def test_what_everybody_may_have(self, coding: str) -> None:
+    async def test_a_public_response_is_cached(self, coding: str) -> None:
         site = Site()
         first, second = await site.get(coding), await site.get(coding)
         assert first == second
@@ -86,7 +86,7 @@ class TestWhatIsKept:
     @pytest.mark.parametrize(
         "value", [b"public", b"Public", b"s-maxage=5", b"max-age=1 , S-MaxAge=2"]
     )
-    async def test_what_shared_caches_may_store(self, value: bytes) -> None:
+    async def test_a_response_for_shared_caches_is_cached(self, value: bytes) -> None:
         headers = (*without(b"cache-control"), (b"cache-control", value))
         site = Site(Answer(ORDERS, headers))
         await site.get()
@@ -110,17 +110,17 @@ class TestWhatIsKept:
             (*SHARED, (b"vary", b"accept-encoding,COOKIE")),
         ],
     )
-    async def test_what_is_for_one_only_is_not(self, headers: Headers) -> None:
+    async def test_a_private_response_is_not_cached(self, headers: Headers) -> None:
         await self.never_kept(Site(Answer(ORDERS, headers)))
 
     @pytest.mark.parametrize("status", [201, 203, 404, 500])
-    async def test_other_statuses_are_not(self, status: int) -> None:
+    async def test_other_statuses_are_not_cached(self, status: int) -> None:
         await self.never_kept(Site(Answer(ORDERS, SHARED, status)))
 
-    async def test_answers_to_a_post_are_not(self) -> None:
+    async def test_responses_to_post_are_not_cached(self) -> None:
         await self.never_kept(Site(), method="POST")
 
-    async def test_answers_to_who_is_authorized_are_not(self) -> None:
+    async def test_responses_to_authorized_requests_are_not_cached(self) -> None:
         await self.never_kept(Site(), headers=[(b"authorization", b"Bearer x")])
 
     async def never_kept(self, site: Site, **request: Any) -> None:
@@ -129,7 +129,7 @@ class TestWhatIsKept:
         assert site.cached == [False, False]
         assert (len(site.cache), site.cache.size) == (0, 0)
 
-    async def test_who_is_authorized_is_not_given_it(self) -> None:
+    async def test_an_authorized_request_gets_no_cached_body(self) -> None:
         """What was kept before is everybody's; but the rule has no exceptions."""
         site = Site()
         await site.get()
@@ -138,7 +138,7 @@ class TestWhatIsKept:
 
 
 class TestApart:
-    async def test_what_differs_in_anything(self) -> None:
+    async def test_bodies_that_differ_have_their_own_entries(self) -> None:
         """The same validator and the same length, but another body each."""
         bodies = {number: b"%02d" % number + ORDERS[2:] for number in range(8)}
 
@@ -176,7 +176,7 @@ class TestApart:
                     assert event.cached == bool(turn)
 
     @pytest.mark.parametrize("size", [12_000, 300_000])
-    async def test_what_one_validator_names_for_several_users(self, size: int) -> None:
+    async def test_bodies_with_one_etag_are_not_shared_between_users(self, size: int) -> None:
         """A strong ETag may be the version of a row, of which each user sees another part."""
         bodies = {user: (user + ORDERS * 30)[:size] for user in (b"alice", b"mallory")}
 
@@ -199,7 +199,7 @@ class TestApart:
             False, False, True, True,
         ]  # fmt: skip
 
-    async def test_what_is_mounted_below_other_paths(self) -> None:
+    async def test_applications_mounted_elsewhere_have_their_own_entries(self) -> None:
         """Some routers take the mount off the path of the very scope that they are given."""
         bodies = {"/a": b"1" + ORDERS[1:], "/b": b"2" + ORDERS[1:]}
 
@@ -216,7 +216,7 @@ class TestApart:
                 expect.coded(await client.get("gzip", path=f"{mount}/x"), "gzip", body)
         assert len(cache) == 2
 
-    async def test_a_new_version_is_another(self) -> None:
+    async def test_a_new_version_has_its_own_entry(self) -> None:
         site = Site()
         await site.get()
         site.answer.body = orders(120)
@@ -226,7 +226,7 @@ class TestApart:
 
 
 class TestBound:
-    async def test_the_oldest_leaves(self) -> None:
+    async def test_the_least_recently_used_body_is_dropped(self) -> None:
         first = Site()
         await first.get(path="/1")
         one = first.cache.size
@@ -241,7 +241,7 @@ class TestBound:
             await site.get(path=path)
         assert site.cached == [True, True, True, False]
 
-    async def test_is_kept_to_whatever_comes(self) -> None:
+    async def test_the_maximum_size_is_never_exceeded(self) -> None:
         site = Site(cache=CompressionCache(20_000))
         for number in range(60):
             site.answer.body = orders(30 + 17 * number % 150)
@@ -250,7 +250,7 @@ class TestBound:
             assert site.cache.size <= 20_000
         assert len(site.cache) > 1
 
-    async def test_addresses_count(self) -> None:
+    async def test_the_size_includes_request_targets(self) -> None:
         """Whoever asks with long ones would fill the memory else."""
         site = Site(cache=CompressionCache(100_000))
         for number in range(10):
@@ -262,7 +262,7 @@ class TestBound:
         assert len(site.cache) > 0
 
     @pytest.mark.parametrize("size", [0, 700])
-    async def test_what_is_too_large_is_not_kept(self, size: int) -> None:
+    async def test_a_body_above_the_maximum_is_not_cached(self, size: int) -> None:
         site = Site(cache=CompressionCache(size))
         expect.coded(await site.get(), "gzip", ORDERS)
         expect.coded(await site.get(), "gzip", ORDERS)
@@ -316,7 +316,7 @@ class TestSingleFlight:
         assert sorted(site.cached) == [False, *[True] * 11]
 
     @pytest.mark.parametrize("which", ["first", "second"])
-    async def test_who_leaves_takes_nothing_from_the_others(self, gate: Gate, which: str) -> None:
+    async def test_a_cancelled_request_does_not_affect_others(self, gate: Gate, which: str) -> None:
         site = slow_site()
         async with site.client.open("gzip") as first:
             await until(lambda: gate.levels, "the compression")
@@ -330,7 +330,7 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert gate.levels == [4]
 
-    async def test_what_all_have_left_is_kept_all_the_same(self, gate: Gate) -> None:
+    async def test_a_body_is_cached_even_if_all_requests_were_cancelled(self, gate: Gate) -> None:
         site = slow_site()
         async with site.client.open("gzip") as first:
             await until(lambda: gate.levels, "the compression")
@@ -342,7 +342,7 @@ class TestSingleFlight:
         assert site.cached == [True]
 
     @pytest.mark.parametrize("turns", range(6))
-    async def test_what_was_cancelled_before_it_began_is_begun_again(self, turns: int) -> None:
+    async def test_a_cancelled_compression_is_started_again(self, turns: int) -> None:
         """A server that shuts down cancels all tasks there are, those of ours, too."""
         site = slow_site()
         async with site.client.open("gzip") as exchange:
@@ -364,7 +364,7 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert site.cached[-1]
 
-    async def test_a_failure_reaches_all_and_is_not_kept(self, gate: Gate) -> None:
+    async def test_a_failure_reaches_all_requests_and_is_not_cached(self, gate: Gate) -> None:
         site = slow_site()
         gate.error = MemoryError("no more")
         async with site.client.open("gzip") as first, site.client.open("gzip") as second:
@@ -376,7 +376,7 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert gate.levels == [4, 4]
 
-    async def test_what_is_kept_is_sent_however_busy_the_threads_are(
+    async def test_a_cached_body_is_sent_even_if_all_threads_are_busy(
         self, gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It needs none of them."""
@@ -399,7 +399,7 @@ class TestSingleFlight:
 @pytest.mark.usefixtures("all_work_in_threads")
 class TestRecompress:
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
-    async def test_what_is_often_asked_for_gets_smaller(self, coding: str) -> None:
+    async def test_a_popular_body_is_recompressed(self, coding: str) -> None:
         body = orders(400)
         cache = CompressionCache(recompress=True)
         site = Site(Answer(body, SHARED), cache)
@@ -416,7 +416,7 @@ class TestRecompress:
         assert smaller.get("etag") == first.get("etag") == 'W/"1"'
         assert all(site.cached[1:])
 
-    async def test_is_done_once(self, gate: Gate) -> None:
+    async def test_a_body_is_recompressed_once(self, gate: Gate) -> None:
         gate.open.set()
         site = slow_site(cache=CompressionCache(recompress=True))
         for _ in range(4 * RECOMPRESSED_AFTER_HITS):
@@ -425,7 +425,9 @@ class TestRecompress:
         assert gate.levels == [4, 9]
 
     @pytest.mark.parametrize("recompress", [True, False])
-    async def test_comes_after_three_hits(self, gate: Gate, *, recompress: bool) -> None:
+    async def test_a_body_is_recompressed_after_three_hits(
+        self, gate: Gate, *, recompress: bool
+    ) -> None:
         gate.open.set()
         site = slow_site(cache=CompressionCache(recompress=recompress))
         for _ in range(RECOMPRESSED_AFTER_HITS):
@@ -437,7 +439,7 @@ class TestRecompress:
         await site.get()
         assert gate.levels == ([4, 9] if recompress else [4])
 
-    async def test_of_what_has_left_meanwhile_is_forgotten(self, gate: Gate) -> None:
+    async def test_the_recompression_of_a_dropped_body_is_discarded(self, gate: Gate) -> None:
         gate.open.set()
         site = slow_site(cache=CompressionCache("64mb", recompress=True))
         await site.get()
@@ -456,7 +458,9 @@ class TestRecompress:
         assert len(site.cache) == 1
         assert site.cache.size <= site.cache._max_bytes
 
-    async def test_that_fails_harms_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_failed_recompression_has_no_effect(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nobody waits for it: there must not be a complaint of the event loop either."""
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(

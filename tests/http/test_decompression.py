@@ -207,7 +207,7 @@ async def test_a_bomb_takes_no_memory(site: Site) -> None:
     assert exchange.receives < len(parts)
 
 
-async def test_brotli_is_understood_only_where_it_was_asked_for() -> None:
+async def test_brotli_is_supported_only_if_configured() -> None:
     """Its decoder fills a window of megabytes before it returns the first byte."""
     echo = Echo()
     body = encode("br", ORDERS)
@@ -565,7 +565,9 @@ class TestBodiesOfManyParts:
 
     @pytest.mark.parametrize("size", [65_536, 3, 1])
     @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    async def test_a_hundred_are_taken_wherever_they_are_cut(self, coding: str, size: int) -> None:
+    async def test_a_hundred_parts_are_accepted_wherever_they_are_cut(
+        self, coding: str, size: int
+    ) -> None:
         body = b"".join(encode(coding, b"%d" % (number % 10)) for number in range(100))
         client = Client(DecompressionMiddleware(reads_all))
         response = await client.post(pieces(body, size), headers=coded(coding, body))
@@ -573,7 +575,7 @@ class TestBodiesOfManyParts:
         assert response.body == b"0123456789" * 10
 
     @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    async def test_those_of_some_size_change_threads_by_input_not_by_part(
+    async def test_larger_parts_change_threads_per_input_not_per_part(
         self, coding: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain = noise(600)
@@ -587,7 +589,7 @@ class TestBodiesOfManyParts:
         assert work.thread_changes <= 1 + len(body) // 16_384
 
     @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    async def test_only_a_few_are_decoded_in_one_turn_of_the_event_loop(
+    async def test_only_a_few_parts_are_decoded_in_one_turn_of_the_event_loop(
         self, coding: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """So many frames as fit into 16 kB would hold it up for 10 ms."""
@@ -612,9 +614,7 @@ class TestBodiesOfManyParts:
 
     @pytest.mark.parametrize("inner", ["gzip-empty", "gzip-byte", "zstd-empty", "zstd-byte"])
     @pytest.mark.parametrize("outer", ["gzip", "br"])
-    async def test_those_below_another_coding_count_by_what_was_received(
-        self, inner: str, outer: str
-    ) -> None:
+    async def test_nested_parts_count_by_received_bytes(self, inner: str, outer: str) -> None:
         coding, parts = TINY_PARTS[inner]
         body = encode(outer, b"".join(parts * 20_000))
         assert len(body) < 5000
@@ -651,7 +651,9 @@ class TestBodiesOfManyParts:
         response = await upload(Client(middleware), "zstd, gzip", body)
         assert response.status == 413
 
-    async def test_the_time_of_all_of_them_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_time_of_all_nested_codings_counts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Not only of those that are decoded on the event loop."""
         now = 0.0
 

@@ -55,36 +55,36 @@ def is_difference(response: Response, before: bytes, after: bytes) -> None:
 
 
 class TestWhoGetsIt:
-    async def test_who_has_the_last_answer(self) -> None:
+    async def test_a_client_with_the_last_response_gets_a_difference(self) -> None:
         feed = await Feed().begun()
         is_difference(await feed.get(shown(ORDERS)), ORDERS, NEXT)
 
-    async def test_who_has_an_older_one(self) -> None:
+    async def test_a_client_with_an_older_response_gets_a_difference(self) -> None:
         feed = await Feed().begun()
         await feed.get()
         feed.answer.body = orders(110)
         is_difference(await feed.get(shown(ORDERS)), ORDERS, orders(110))
         is_difference(await feed.get(shown(NEXT)), NEXT, orders(110))
 
-    async def test_who_has_the_same(self) -> None:
+    async def test_a_client_with_the_same_response_gets_a_difference(self) -> None:
         feed = await Feed().begun()
         feed.answer.body = ORDERS
         response = await feed.get(shown(ORDERS))
         is_difference(response, ORDERS, ORDERS)
         assert len(response.body) < 100
 
-    async def test_another_path_of_the_same_pattern(self) -> None:
+    async def test_another_path_of_the_same_pattern_gets_a_difference(self) -> None:
         feed = await Feed().begun()
         is_difference(await feed.get(shown(ORDERS), path="/feed/2"), ORDERS, NEXT)
 
     @pytest.mark.parametrize("site", [b"same-origin", b"none"])
-    async def test_pages_of_this_origin(self, site: bytes) -> None:
+    async def test_pages_of_the_same_origin_get_a_difference(self, site: bytes) -> None:
         feed = await Feed().begun()
         headers = (shown(ORDERS), (b"sec-fetch-site", site))
         is_difference(await feed.get(*headers), ORDERS, NEXT)
 
     @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"something-new", b""])
-    async def test_not_those_of_others(self, site: bytes) -> None:
+    async def test_pages_of_other_origins_get_no_difference(self, site: bytes) -> None:
         """They may not measure the differences: RFC 9842, section 9."""
         feed = await Feed(breach="off").begun()
         response = await feed.get(shown(ORDERS), (b"sec-fetch-site", site))
@@ -100,7 +100,7 @@ class TestWhoGetsIt:
             ((b"authorization", b"session=alice"),),
         ],
     )
-    async def test_nobody_who_is_somebody_else(self, credentials: Headers) -> None:
+    async def test_another_user_gets_no_difference(self, credentials: Headers) -> None:
         """The hash of a body is no secret to whoever can guess the body."""
         alice = (b"cookie", b"session=alice")
         feed = Feed()
@@ -109,41 +109,41 @@ class TestWhoGetsIt:
         expect.coded(await feed.get(shown(ORDERS), *credentials), "gzip", NEXT)
         is_difference(await feed.get(shown(ORDERS), alice), ORDERS, NEXT)
 
-    async def test_nobody_with_another_authorization(self) -> None:
+    async def test_another_authorization_gets_no_difference(self) -> None:
         feed = Feed()
         await feed.get((b"authorization", b"Bearer alice"))
         feed.answer.body = NEXT
         for other in ((), ((b"authorization", b"Bearer bob"),)):
             expect.coded(await feed.get(shown(ORDERS), *other), "gzip", NEXT)
 
-    async def test_nobody_without_tls(self) -> None:
+    async def test_a_request_without_tls_gets_no_difference(self) -> None:
         feed = await Feed().begun()
         response = await feed.get(shown(ORDERS), scheme="http")
         expect.coded(response, "gzip", NEXT)
         assert response.get("use-as-dictionary") is None
         assert response.members("vary") == ["accept-encoding"]
 
-    async def test_what_came_without_tls_is_no_dictionary(self) -> None:
+    async def test_a_response_without_tls_is_no_dictionary(self) -> None:
         feed = Feed()
         await feed.get(scheme="http")
         assert feed.dictionaries.size == 0
         feed.answer.body = NEXT
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
-    async def test_nobody_with_another_method(self) -> None:
+    async def test_another_method_gets_no_difference(self) -> None:
         feed = await Feed().begun()
         response = await feed.get(shown(ORDERS), method="POST")
         expect.coded(response, "gzip", NEXT)
         assert response.get("use-as-dictionary") is None
 
-    async def test_nobody_elsewhere(self) -> None:
+    async def test_another_path_gets_no_difference(self) -> None:
         feed = await Feed().begun()
         for path in ("/", "/fee", "/other/feed", "/FEED"):
             response = await feed.get(shown(ORDERS), path=path)
             expect.coded(response, "gzip", NEXT)
             assert response.get("use-as-dictionary") is None
 
-    async def test_nobody_who_has_something_else(self) -> None:
+    async def test_an_unknown_dictionary_gets_no_difference(self) -> None:
         feed = await Feed().begun()
         for unknown in (b"", b"another", NEXT[:-1]):
             expect.coded(await feed.get(shown(unknown)), "gzip", NEXT)
@@ -151,7 +151,7 @@ class TestWhoGetsIt:
     @pytest.mark.parametrize(
         "accept", ["gzip", "gzip, dcz;q=0", "gzip, dcb", "gzip, *;q=0.5", "gzip,xdcz"]
     )
-    async def test_nobody_who_did_not_ask(self, accept: str) -> None:
+    async def test_a_client_that_does_not_accept_dcz_gets_no_difference(self, accept: str) -> None:
         feed = await Feed().begun()
         response = await feed.get(shown(ORDERS), accept=accept)
         expect.coded(response, "gzip", NEXT)
@@ -175,7 +175,7 @@ class TestWhoGetsIt:
             lambda value: value * 100,
         ],
     )
-    async def test_nobody_who_mumbles(self, change: Any) -> None:
+    async def test_a_malformed_hash_gets_no_difference(self, change: Any) -> None:
         feed = await Feed().begun()
         name, value = shown(ORDERS)
         expect.coded(await feed.get((name, change(value))), "gzip", NEXT)
@@ -184,7 +184,7 @@ class TestWhoGetsIt:
     @given(
         st.binary(max_size=60) | st.binary(min_size=44, max_size=44).map(lambda b: b":" + b + b":")
     )
-    def test_any_header_is_understood(self, value: bytes) -> None:
+    def test_any_header_is_accepted(self, value: bytes) -> None:
         headers = [(b"accept-encoding", b"dcz"), (b"available-dictionary", value)]
         named = _named_dictionary(headers)
         assert named is None or 31 <= len(named) <= 33
@@ -222,7 +222,7 @@ class TestOwner:
     @pytest.mark.parametrize(
         "cache_control", [b"private, max-age=5", b"max-age=5", b"no-cache", b"public, private"]
     )
-    async def test_is_not_known_without_a_credential_that_was_named(
+    async def test_a_request_without_a_named_credential_has_no_owner(
         self, cache_control: bytes, request_: dict[str, Any]
     ) -> None:
         feed = Feed()
@@ -233,7 +233,7 @@ class TestOwner:
         assert feed.dictionaries.size == 0
 
     @pytest.mark.parametrize("name", ["X-API-Key", "Authorization", "Cookie", "Client-Cert"])
-    async def test_is_who_sends_the_same_credential(self, name: str) -> None:
+    async def test_the_same_credential_is_the_same_owner(self, name: str) -> None:
         feed = Feed(Dictionaries(["/feed*"], credential_headers=[name]))
         feed.answer.headers = PRIVATE
         alice, mallory = [
@@ -243,7 +243,7 @@ class TestOwner:
         assert not await self.confirms(feed, alice, {})
         assert await self.confirms(feed, alice)
 
-    async def test_is_not_known_by_another_credential_than_those_that_were_named(self) -> None:
+    async def test_credentials_that_are_not_named_are_no_owner(self) -> None:
         """A cookie may be that of a load balancer, which many share."""
         feed = Feed(Dictionaries(["/feed*"], credential_headers=["x-api-key"]))
         feed.answer.headers = PRIVATE
@@ -253,13 +253,13 @@ class TestOwner:
         assert await self.confirms(feed, alice)
         assert not await self.confirms(feed, alice, {"headers": [(b"x-api-key", b"alice")]})
 
-    async def test_is_not_known_by_an_empty_credential(self) -> None:
+    async def test_an_empty_credential_is_no_owner(self) -> None:
         feed = Feed()
         feed.answer.headers = PRIVATE
         assert not await self.confirms(feed, {"headers": [(b"authorization", b"")]})
 
     @pytest.mark.parametrize("headers", [PRIVATE, FRESH], ids=["private", "public"])
-    async def test_has_the_same_query(self, headers: Headers) -> None:
+    async def test_the_owner_includes_the_query(self, headers: Headers) -> None:
         feed = Feed()
         feed.answer.headers = headers
         cookie = [(b"cookie", b"a=b")]
@@ -269,7 +269,7 @@ class TestOwner:
         assert not await self.confirms(feed, alice, mallory)
         assert await self.confirms(feed, alice)
 
-    async def test_has_the_same_client_certificate(self) -> None:
+    async def test_the_owner_includes_the_client_certificate(self) -> None:
         feed = Feed()
         feed.answer.headers = PRIVATE
         assert not await self.confirms(feed, certificate("alice"), certificate("mallory"))
@@ -281,7 +281,7 @@ class TestOwner:
         assert not await self.confirms(feed, nobody)
 
     @pytest.mark.parametrize("named", [b"X-User", b"Accept-Encoding, x-user"])
-    async def test_has_what_the_answer_varies_by(self, named: bytes) -> None:
+    async def test_the_owner_includes_the_headers_of_vary(self, named: bytes) -> None:
         feed = Feed()
         feed.answer.headers = (*FRESH, (b"vary", named))
         alice, mallory = [{"headers": [(b"x-user", user)]} for user in (b"alice", b"mallory")]
@@ -289,9 +289,7 @@ class TestOwner:
         assert await self.confirms(feed, alice)
 
     @pytest.mark.parametrize("more", [(b"vary", b"*"), (b"set-cookie", b"session=alice")])
-    async def test_is_not_everybody_if_the_answer_is_for_one(
-        self, more: tuple[bytes, bytes]
-    ) -> None:
+    async def test_a_private_response_has_no_public_owner(self, more: tuple[bytes, bytes]) -> None:
         feed = Feed()
         feed.answer.headers = (*FRESH, more)
         assert not await self.confirms(feed, {})
@@ -302,7 +300,7 @@ def _beside_headers(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class TestWhatIsRemembered:
-    async def test_nothing_so_small_that_its_entry_takes_more(self) -> None:
+    async def test_a_small_response_is_not_stored(self) -> None:
         """With strict=True a client can have the smallest of answers coded."""
         feed = Feed(strict=True)
         feed.answer.body = ORDERS[:400]
@@ -313,7 +311,7 @@ class TestWhatIsRemembered:
     @pytest.mark.parametrize(
         "directives", [b"no-store", b"private, No-Store", b"max-age=5,no-store"]
     )
-    async def test_nothing_that_is_not_to_be_stored(self, directives: bytes) -> None:
+    async def test_no_store_is_obeyed(self, directives: bytes) -> None:
         feed = Feed()
         feed.answer.headers = (*JSON, (b"cache-control", directives))
         expect.coded(await feed.get(), "gzip", ORDERS)
@@ -322,7 +320,7 @@ class TestWhatIsRemembered:
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
     @pytest.mark.parametrize("status", [201, 203, 404, 500])
-    async def test_nothing_but_what_succeeded(self, status: int) -> None:
+    async def test_only_successful_responses_are_stored(self, status: int) -> None:
         feed = Feed()
         feed.answer.status = status
         expect.coded(await feed.get(), "gzip", ORDERS)
@@ -332,12 +330,12 @@ class TestWhatIsRemembered:
 
 
 class TestAnnouncement:
-    async def test_names_the_pattern(self) -> None:
+    async def test_the_header_names_the_pattern(self) -> None:
         feed = Feed(Dictionaries(["/a*", "/feed*"]))
         response = await feed.get()
         assert response.all("use-as-dictionary") == ['match="/feed*"']
 
-    async def test_is_not_for_what_is_not_coded(self) -> None:
+    async def test_an_uncompressed_response_has_no_header(self) -> None:
         feed = Feed()
         response = await feed.get(accept="identity")
         expect.plain(response, ORDERS)
@@ -357,7 +355,7 @@ class TestAnnouncement:
 
 
 class TestBound:
-    async def test_the_oldest_leaves(self) -> None:
+    async def test_the_oldest_response_is_dropped(self) -> None:
         feed = Feed(Dictionaries(["/feed*"], max_size=3 * len(ORDERS) + 10))
         bodies = [b"%d" % number + ORDERS[1:] for number in range(5)]
         for body in bodies[:3]:
@@ -373,7 +371,7 @@ class TestBound:
             response = await feed.get(shown(bodies[number]))
             assert response.coding == ("dcz" if known else "gzip")
 
-    async def test_is_kept_to_whatever_comes(self) -> None:
+    async def test_the_maximum_size_is_never_exceeded(self) -> None:
         feed = Feed(Dictionaries(["/feed*"], max_size="40kb"))
         for number in range(40):
             feed.answer.body = orders(10 + 13 * number % 160)
@@ -381,12 +379,12 @@ class TestBound:
             assert feed.dictionaries.size <= 40 * 1024
         assert feed.dictionaries.size > 0
 
-    async def test_what_is_too_large_is_not_remembered(self) -> None:
+    async def test_a_response_above_the_maximum_is_not_stored(self) -> None:
         feed = await Feed(Dictionaries(["/feed*"], max_size=1000)).begun()
         assert feed.dictionaries.size == 0
         expect.coded(await feed.get(shown(ORDERS)), "gzip", NEXT)
 
-    async def test_the_same_is_remembered_once(self) -> None:
+    async def test_the_same_response_is_stored_once(self) -> None:
         feed = Feed()
         for _ in range(3):
             await feed.get()

@@ -58,28 +58,28 @@ async def ask(accept: str = "gzip", answer: Answer | None = None, **options: Any
 
 class TestFilter:
     @pytest.mark.parametrize("body", [ORDERS, SMALL])
-    async def test_false_leaves_it_alone(self, body: bytes) -> None:
+    async def test_a_filter_that_returns_false_prevents_compression(self, body: bytes) -> None:
         response = await ask(answer=Answer(body), filter=lambda *_: False)
         expect.plain(response, body)
         assert response.get("vary") is None
 
-    async def test_true_codes_any_type(self) -> None:
+    async def test_a_filter_that_returns_true_compresses_any_type(self) -> None:
         for headers in (of_type("image/png"), of_type("application/x-tiles"), ()):
             response = await ask(answer=Answer(ORDERS, headers), filter=lambda *_: True)
             expect.coded(response, "gzip", ORDERS)
 
-    async def test_true_cannot_undo_what_is_coded_or_forbidden(self) -> None:
+    async def test_a_filter_cannot_override_encoded_or_forbidden_responses(self) -> None:
         for line in ((b"content-encoding", b"br"), (b"cache-control", b"no-transform")):
             answer = Answer(ORDERS, (*JSON, line))
             response = await ask(answer=answer, filter=lambda *_: True)
             assert response.body == ORDERS
 
-    async def test_none_is_no_opinion(self) -> None:
+    async def test_a_filter_that_returns_none_decides_nothing(self) -> None:
         expect.coded(await ask(filter=lambda *_: None), "gzip", ORDERS)
         png = Answer(ORDERS, of_type("image/png"))
         expect.plain(await ask(answer=png, filter=lambda *_: None), ORDERS)
 
-    async def test_sees_the_response_and_cannot_change_it(self) -> None:
+    async def test_a_filter_gets_a_copy_of_the_headers(self) -> None:
         seen: list[tuple[str, int, list[tuple[bytes, bytes]]]] = []
 
         def look(scope: Scope, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -103,13 +103,13 @@ class TestMediaTypes:
             DEFAULT_MEDIA_TYPES | {"application/x-tiles"},
         ],
     )
-    async def test_say_what_is_worth_it(self, media_types: Any) -> None:
+    async def test_a_function_of_the_media_type_decides(self, media_types: Any) -> None:
         tiles = Answer(ORDERS, of_type("Application/X-Tiles; v=2"))
         expect.coded(await ask(answer=tiles, media_types=media_types), "gzip", ORDERS)
         png = Answer(ORDERS, of_type("image/png"))
         expect.plain(await ask(answer=png, media_types=media_types), ORDERS)
 
-    async def test_replace_the_default(self) -> None:
+    async def test_a_collection_of_media_types_replaces_the_default(self) -> None:
         expect.plain(await ask(media_types={"text/html"}), ORDERS)
         expect.plain(await ask(media_types=DEFAULT_MEDIA_TYPES - {"application/json"}), ORDERS)
         expect.plain(await ask(media_types=()), ORDERS)
@@ -117,12 +117,12 @@ class TestMediaTypes:
 
 class TestMinimumSize:
     @pytest.mark.parametrize("minimum_size", [2048, "2kb", "2 KB", "2048b", "2048"])
-    async def test_is_what_is_coded_at_least(self, minimum_size: Any) -> None:
+    async def test_a_body_of_the_minimum_size_is_compressed(self, minimum_size: Any) -> None:
         below, at = ORDERS[:2047], ORDERS[:2048]
         expect.plain(await ask(answer=Answer(below), minimum_size=minimum_size), below)
         expect.coded(await ask(answer=Answer(at), minimum_size=minimum_size), "gzip", at)
 
-    async def test_zero_codes_all_that_shrinks(self) -> None:
+    async def test_a_minimum_size_of_0_compresses_all_that_shrinks(self) -> None:
         expect.coded(await ask(answer=Answer(SMALL), minimum_size=0), "gzip", SMALL)
         expect.plain(await ask(answer=Answer(b""), minimum_size=0), b"")
         expect.plain(await ask(answer=Answer(b"{}"), minimum_size=0), b"{}")
@@ -141,19 +141,19 @@ class TestLevel:
             ("deflate", 3),
         ],
     )
-    async def test_is_the_one_that_was_asked_for(self, coding: str, level: int) -> None:
+    async def test_the_level_is_used(self, coding: str, level: int) -> None:
         response = await ask(coding, encodings=(coding,), level={coding: level})
         codec = available([Coding(coding)], {Coding(coding): level})[Coding(coding)]
         assert response.body == codec.compress(ORDERS, level)
         expect.coded(response, coding, ORDERS)
 
     @pytest.mark.parametrize("coding", ["zstd", "br", "gzip", "deflate"])
-    async def test_may_be_one_number_for_all(self, coding: str) -> None:
+    async def test_a_level_may_be_one_number_for_all_encodings(self, coding: str) -> None:
         response = await ask(coding, encodings=("zstd", "br", "gzip", "deflate"), level=6)
         codec = available([Coding(coding)], {Coding(coding): 6})[Coding(coding)]
         assert response.body == codec.compress(ORDERS, 6)
 
-    async def test_of_one_coding_leaves_the_others(self) -> None:
+    async def test_a_level_of_one_encoding_does_not_change_others(self) -> None:
         fixed, usual = await ask("br", level=LEVEL_6), await ask("br")
         assert fixed.body == usual.body
 
@@ -181,7 +181,7 @@ class Steps:
 
 class TestFlush:
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
-    async def test_message_sends_each_at_once(self, coding: str) -> None:
+    async def test_flush_message_sends_each_message_at_once(self, coding: str) -> None:
         app = Steps()
         async with wrap(app, flush="message").open(coding) as exchange:
             for number, part in enumerate((b"{", ORDERS, b"x", b"}")):
@@ -192,7 +192,7 @@ class TestFlush:
         assert response.coding == coding
 
     @pytest.mark.parametrize(("headers", "part"), [(JSON, ORDERS), (SSE, b"".join(EVENTS))])
-    async def test_never_leaves_it_to_the_compressor(self, headers: Any, part: bytes) -> None:
+    async def test_flush_never_leaves_it_to_the_compressor(self, headers: Any, part: bytes) -> None:
         app = Steps(headers)
         async with wrap(app, flush="never").open("zstd") as exchange:
             await app.send(part)
@@ -200,7 +200,7 @@ class TestFlush:
             app.parts.put_nowait(None)
             expect.coded(await exchange.response(), "zstd", part)
 
-    async def test_never_but_for_an_empty_message(self) -> None:
+    async def test_flush_never_still_flushes_for_an_empty_message(self) -> None:
         app = Steps()
         async with wrap(app, flush="never").open("zstd") as exchange:
             await app.send(ORDERS)
@@ -210,7 +210,7 @@ class TestFlush:
             await exchange.response()
 
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
-    async def test_an_empty_message_sends_even_a_small_beginning(self, coding: str) -> None:
+    async def test_an_empty_message_flushes_a_small_start(self, coding: str) -> None:
         app = Steps()
         async with wrap(app, flush="never").open(coding) as exchange:
             await app.send(b"<p>one</p>")
@@ -221,7 +221,7 @@ class TestFlush:
         assert response.decoded() == b"<p>one</p>"
 
     @pytest.mark.parametrize("flush", [0.001, timedelta(milliseconds=2), 0, "2ms", "auto"])
-    async def test_a_pause_of_so_many_seconds_sends_what_there_is(self, flush: Any) -> None:
+    async def test_a_pause_of_the_given_length_flushes(self, flush: Any) -> None:
         app = Steps()
         async with wrap(app, flush=flush).open("zstd") as exchange:
             for part, so_far in ((ORDERS, ORDERS), (b"tail", ORDERS + b"tail")):
@@ -230,7 +230,7 @@ class TestFlush:
             app.parts.put_nowait(None)
             expect.coded(await exchange.response(), "zstd", ORDERS + b"tail")
 
-    async def test_a_long_pause_is_waited_for(self) -> None:
+    async def test_a_long_pause_delays_the_flush(self) -> None:
         app = Steps()
         async with wrap(app, flush=3600).open("zstd") as exchange:
             await app.send(ORDERS)
@@ -254,7 +254,9 @@ class TestStreamEncodings:
             (("deflate",), "br"),  # not offered: the usual order goes on
         ],
     )
-    async def test_are_the_order_of_live_streams(self, order: tuple[str, ...], coding: str) -> None:
+    async def test_stream_encodings_order_live_streams(
+        self, order: tuple[str, ...], coding: str
+    ) -> None:
         encodings = ("br", "gzip", "zstd")
         for headers in (SSE, NDJSON):
             client = serve(Answer(events, headers), encodings=encodings, stream_encodings=order)
@@ -265,7 +267,7 @@ class TestStreamEncodings:
             client = serve(answer, encodings=encodings, stream_encodings=order)
             expect.coded(await client.get("gzip, br, zstd"), "br", ORDERS)
 
-    async def test_weights_come_first(self) -> None:
+    async def test_weights_come_before_stream_encodings(self) -> None:
         client = serve(Answer(events, SSE))
         assert (await client.get("gzip;q=0.5, br")).coding == "br"
 
@@ -293,7 +295,7 @@ class Hesitant:
 class TestMaxStreams:
     @pytest.mark.parametrize("headers", [SSE, JSON])
     @pytest.mark.parametrize("how", ["end", "error", "cancel", "gone", "unfinished"])
-    async def test_a_place_is_free_again(self, how: str, headers: Any) -> None:
+    async def test_a_closed_stream_frees_its_place(self, how: str, headers: Any) -> None:
         class Broken(Exception):
             pass
 
@@ -334,7 +336,7 @@ class TestMaxStreams:
 
     @pytest.mark.parametrize("behind", ["the server", "BaseHTTPMiddleware"])
     @pytest.mark.parametrize("decides", ["size", "pause"])
-    async def test_what_is_sent_uncoded_stays_in_its_order(self, decides: str, behind: str) -> None:
+    async def test_an_uncompressed_stream_keeps_its_order(self, decides: str, behind: str) -> None:
         """Whoever sends while the beginning is on its way comes after it."""
         first = FIRST if decides == "pause" else FIRST * 1000
 
@@ -361,7 +363,7 @@ class TestMaxStreams:
         bodies = [message["body"] for message in response.messages[1:] if message["body"]]
         assert bodies == [first, SECOND, THIRD]
 
-    async def test_bodies_that_come_at_once_are_no_streams(self) -> None:
+    async def test_whole_bodies_are_no_streams(self) -> None:
         expect.coded(await ask(max_streams=0), "gzip", ORDERS)
 
 
@@ -412,7 +414,7 @@ class TestPool:
             await until(lambda: pool._unfinished > number, "the body to wait")  # noqa: B023
         return client, exchanges
 
-    async def test_when_it_is_full_bodies_are_sent_as_they_are(self, blocked: Blocked) -> None:
+    async def test_bodies_are_not_compressed_if_the_pool_is_full(self, blocked: Blocked) -> None:
         found: list[CompressionEvent] = []
         async with AsyncExitStack() as stack:
             client, exchanges = await self.fill(stack, 3, found, max_queue=2)
@@ -425,7 +427,7 @@ class TestPool:
                 expect.coded(await exchange.response(), "gzip", ORDERS)
             expect.coded(await client.get("gzip"), "gzip", ORDERS)
 
-    async def test_before_that_the_level_falls(self, blocked: Blocked) -> None:
+    async def test_the_level_falls_if_the_pool_is_busy(self, blocked: Blocked) -> None:
         found: list[CompressionEvent] = []
         async with AsyncExitStack() as stack:
             _, exchanges = await self.fill(stack, 6, found, max_queue=8)
@@ -439,7 +441,7 @@ class TestPool:
             *[6] * 4,
         ]
 
-    async def test_a_cancelled_request_gives_its_place_back(self, blocked: Blocked) -> None:
+    async def test_a_cancelled_request_frees_its_place(self, blocked: Blocked) -> None:
         found: list[CompressionEvent] = []
         async with AsyncExitStack() as stack:
             client, exchanges = await self.fill(stack, 2, found, max_queue=1)
@@ -454,7 +456,7 @@ class TestPool:
                 response = await client.get("gzip")
             expect.coded(response, "gzip", ORDERS)
 
-    async def test_only_work_that_takes_long_goes_to_threads(
+    async def test_only_slow_work_runs_in_threads(
         self, blocked: Blocked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         blocked.gate.set()
@@ -467,7 +469,7 @@ class TestPool:
         assert names == [True, False]
 
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate"])
-    async def test_threads_change_nothing(
+    async def test_threads_do_not_change_the_response(
         self, coding: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def chunks() -> AsyncIterator[bytes]:
@@ -505,7 +507,7 @@ class TestPool:
         assert isinstance(coded, Compressed)
         assert coded.level == ZLIB.live
 
-    async def test_what_small_chunks_gather_is_coded_in_threads(
+    async def test_gathered_small_chunks_are_compressed_in_threads(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Brotli takes them at once, and codes them all with the last."""
@@ -520,7 +522,7 @@ class TestPool:
         expect.coded(response, "br", body)
         assert [in_pool(name) for name in threads] == [True]
 
-    async def test_work_that_could_not_be_begun_is_not_counted(self) -> None:
+    async def test_work_that_could_not_start_is_not_counted(self) -> None:
         pool = Pool("test", 1)
         pool._executor.shutdown()
         for _ in range(3):
@@ -530,7 +532,7 @@ class TestPool:
         assert pool.waiting == 0
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-    def test_a_forked_child_has_threads_of_its_own(self) -> None:
+    def test_a_forked_child_has_its_own_threads(self) -> None:
         done = subprocess.run(
             [sys.executable, "-c", FORKING],
             timeout=60,
@@ -595,7 +597,7 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
 
 
 class TestETag:
-    async def test_suffix_is_undone_for_the_application(self) -> None:
+    async def test_a_suffix_is_removed_for_the_application(self) -> None:
         asked: list[bytes | None] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -622,7 +624,7 @@ class TestETag:
         await client.get("gzip", headers=[(b"if-match", b'"x--gzip", "abc--br"')])
         assert asked[-1] == b'"x", "abc"'
 
-    async def test_suffix_of_an_empty_tag_is_undone(self) -> None:
+    async def test_a_suffix_of_an_empty_etag_is_removed(self) -> None:
         asked: list[bytes | None] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -636,7 +638,7 @@ class TestETag:
         await client.get("gzip", headers=[(b"if-none-match", tag.encode())])
         assert asked == [None, b'""']
 
-    async def test_suffix_does_not_change_the_servers_scope(self) -> None:
+    async def test_the_suffix_policy_does_not_change_the_scope_of_the_server(self) -> None:
         client = serve(Answer(), etag="suffix")
         async with client.open("gzip", headers=[(b"if-none-match", b'"a--gzip"')]) as exchange:
             before = list(exchange.scope["headers"])
@@ -647,7 +649,9 @@ class TestETag:
         ("policy", "coded", "revalidated"),
         [("weaken", 'W/"abc"', 'W/"abc"'), ("drop", None, '"abc"'), ("keep", '"abc"', '"abc"')],
     )
-    async def test_others(self, policy: str, coded: str | None, revalidated: str) -> None:
+    async def test_other_etag_policies(
+        self, policy: str, coded: str | None, revalidated: str
+    ) -> None:
         headers = (*JSON, (b"etag", b'"abc"'))
         for method in ("GET", "HEAD"):
             client = serve(Answer(ORDERS, headers), etag=policy)
@@ -661,17 +665,17 @@ class TestETag:
 
 
 class TestServerTiming:
-    async def test_tells_coding_and_duration(self) -> None:
+    async def test_server_timing_has_encoding_and_duration(self) -> None:
         [value] = (await ask(server_timing=True)).all("server-timing")
         name, description, duration = value.split(";")
         assert (name, description) == ("cmp", 'desc="gzip"')
         assert float(duration.removeprefix("dur=")) >= 0
 
-    async def test_of_a_stream_has_no_duration(self) -> None:
+    async def test_server_timing_of_a_stream_has_no_duration(self) -> None:
         response = await ask(answer=Answer(events, SSE), server_timing=True)
         assert response.all("server-timing") == ['cmp;desc="gzip"']
 
-    async def test_leaves_others_alone(self) -> None:
+    async def test_other_server_timing_headers_are_kept(self) -> None:
         answer = Answer(ORDERS, (*JSON, (b"server-timing", b"db;dur=5")))
         assert len((await ask(answer=answer, server_timing=True)).all("server-timing")) == 2
         assert (await ask("br;q=0", answer, server_timing=True)).all("server-timing") == [
@@ -725,11 +729,11 @@ REASONS: dict[str, tuple[App, dict[str, Any], dict[str, Any]]] = {
 
 
 class TestEvents:
-    def test_all_reasons_are_shown(self) -> None:
+    def test_every_skip_reason_is_tested(self) -> None:
         assert set(REASONS) == set(get_args(SkipReason))
 
     @pytest.mark.parametrize("reason", REASONS)
-    async def test_tell_why_not(self, reason: str) -> None:
+    async def test_skipped_events_have_a_reason(self, reason: str) -> None:
         app, request, options = REASONS[reason]
         found: list[CompressionEvent] = []
         client = wrap(app, on_event=found.append, **options)
@@ -739,7 +743,7 @@ class TestEvents:
         assert [event.reason for event in found if isinstance(event, Skipped)] == [reason]
         assert len(found) == 1
 
-    async def test_tell_what_was_coded(self) -> None:
+    async def test_compressed_events_have_sizes(self) -> None:
         found: list[CompressionEvent] = []
         response = await ask("br", level={"br": 3}, on_event=found.append)
         [event] = found
@@ -750,7 +754,7 @@ class TestEvents:
         assert (event.streamed, event.cached) == (False, False)
 
     @pytest.mark.parametrize("answer", [Answer(events, SSE), Answer(ORDERS * 400)])
-    async def test_of_a_stream_come_at_its_end(self, answer: Answer) -> None:
+    async def test_the_event_of_a_stream_comes_at_its_end(self, answer: Answer) -> None:
         found: list[CompressionEvent] = []
         response = await ask("zstd", answer, on_event=found.append)
         [event] = found
@@ -759,7 +763,7 @@ class TestEvents:
         assert event.bytes_before == len(response.decoded())
         assert event.bytes_after == len(response.body)
 
-    async def test_a_large_body_that_does_not_shrink_is_told_of_once(self) -> None:
+    async def test_a_large_body_that_does_not_shrink_has_one_event(self) -> None:
         """It was begun in slices, and sent as it is."""
         body = noise(5 << 20)
         found: list[CompressionEvent] = []
@@ -776,7 +780,7 @@ class TestEvents:
             (Answer(ORDERS, of_type("image/png")), None),
         ],
     )
-    async def test_whose_listener_raises_harm_nobody(
+    async def test_an_observer_that_raises_does_not_affect_the_response(
         self, answer: Answer, coding: str | None, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(event: CompressionEvent) -> None:
@@ -806,7 +810,7 @@ class TestEvents:
 
 
 class TestStats:
-    async def test_count_responses_by_encoding_and_reason(self) -> None:
+    async def test_stats_count_by_encoding_and_reason(self) -> None:
         stats = CompressionStats()
         client = serve(Answer(), stats=stats)
         sizes = [len((await client.get("gzip")).body) for _ in range(3)]
@@ -836,7 +840,7 @@ class TestStats:
         }
         assert "'too_small': 1" in repr(stats)
 
-    async def test_can_be_reset_by_who_passed_them_in(self) -> None:
+    async def test_stats_can_be_reset(self) -> None:
         """`app.add_middleware` does not return the middleware."""
         from starlette.applications import Starlette
 
@@ -850,7 +854,7 @@ class TestStats:
         await Client(app).get("gzip")
         assert stats.skipped == {"too_small": 1}
 
-    async def test_are_counted_although_an_observer_raises(
+    async def test_stats_count_even_if_an_observer_raises(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(event: CompressionEvent) -> None:
@@ -861,7 +865,7 @@ class TestStats:
         assert stats.compressed["gzip"].responses == 1
         assert len(caplog.records) == 1
 
-    def test_are_empty_at_first(self) -> None:
+    def test_new_stats_are_empty(self) -> None:
         stats = CompressionStats()
         assert stats.as_dict() == {"compressed": {}, "skipped": {}}
         assert EncodingStats().ratio == 0
@@ -875,7 +879,7 @@ class TestNoCompression:
         assert response.get("vary") is None
         expect.coded(await client.get("gzip", path="/other"), "gzip", ORDERS)
 
-    async def test_on_functions_and_classes_of_starlette(self) -> None:
+    async def test_no_compression_on_functions_and_classes_of_starlette(self) -> None:
         from starlette.applications import Starlette
         from starlette.endpoints import HTTPEndpoint
         from starlette.requests import Request
@@ -904,7 +908,7 @@ class TestNoCompression:
                 app.add_middleware(CompressionMiddleware)
                 await self.untouched(app)
 
-    async def test_on_routes_of_fastapi(self) -> None:
+    async def test_no_compression_on_routes_of_fastapi(self) -> None:
         import fastapi
 
         app = fastapi.FastAPI(openapi_url=None)
@@ -923,7 +927,7 @@ class TestNoCompression:
 
     @pytest.mark.parametrize("extensions", [None, {"http.response.debug": {}}])
     @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
-    async def test_holds_where_the_request_was_decoded(
+    async def test_no_compression_works_behind_decompression(
         self, framework: str, extensions: dict[str, Any] | None
     ) -> None:
         """And the scope is as it was, once the request is over."""
@@ -968,7 +972,7 @@ class TestNoCompression:
         assert bodies == [b"{}"] * 2
 
     @pytest.mark.parametrize("kind", ["function", "class"])
-    async def test_on_handlers_of_litestar(self, kind: str) -> None:
+    async def test_no_compression_on_handlers_of_litestar(self, kind: str) -> None:
         import litestar
         from litestar.middleware import DefineMiddleware
 
@@ -996,7 +1000,7 @@ class TestNoCompression:
         )
         await self.untouched(app)
 
-    def test_gives_the_endpoint_back(self) -> None:
+    def test_no_compression_returns_the_endpoint(self) -> None:
         def endpoint() -> int:
             return 5
 
@@ -1009,7 +1013,7 @@ async def test_html_is_coded_by_default() -> None:
     expect.coded(await ask("gzip, deflate, br, zstd", Answer(ORDERS, HTML)), "zstd", ORDERS)
 
 
-async def test_an_absurd_content_length_of_a_request_is_no_accident() -> None:
+async def test_an_absurd_content_length_of_a_request_is_handled() -> None:
     """Python reads no more than 4,300 digits, and raises."""
     client = Client(DecompressionMiddleware(plain_app(Answer())))
     headers = [(b"content-encoding", b"gzip"), (b"content-length", b"9" * 5000)]
@@ -1017,6 +1021,6 @@ async def test_an_absurd_content_length_of_a_request_is_no_accident() -> None:
     assert response.status in {400, 413}
 
 
-async def test_an_absurd_content_length_of_a_response_is_no_accident() -> None:
+async def test_an_absurd_content_length_of_a_response_is_handled() -> None:
     absurd = Answer(ORDERS, [*JSON, (b"content-length", b"9" * 5000)])
     expect.coded(await ask(answer=absurd), "gzip", ORDERS)

@@ -66,7 +66,7 @@ async def test_a_large_file_is_coded_piece_by_piece(tmp_path: Path, coding: str)
     assert found.get("content-length") is None
 
 
-async def test_what_coding_is_of_no_use_for_is_left_to_the_server(tmp_path: Path) -> None:
+async def test_an_incompressible_file_is_sent_by_the_server(tmp_path: Path) -> None:
     file = tmp_path / "orders.json"
     file.write_bytes(ORDERS)
     image = [(b"content-type", b"image/png")]
@@ -78,7 +78,7 @@ async def test_what_coding_is_of_no_use_for_is_left_to_the_server(tmp_path: Path
     expect.plain(await get(app_of(file)), noise(5000))
 
 
-async def test_a_file_that_cannot_be_read_is_left_to_the_server(tmp_path: Path) -> None:
+async def test_an_unreadable_file_is_sent_by_the_server(tmp_path: Path) -> None:
     """It answers as it would without the middleware."""
     for path in (tmp_path / "missing.json", tmp_path, Path("/null\0byte")):
         found = await get(app_of(path))
@@ -87,7 +87,7 @@ async def test_a_file_that_cannot_be_read_is_left_to_the_server(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("sliced")
-async def test_a_file_is_left_to_the_server_where_too_many_streams_are_open(tmp_path: Path) -> None:
+async def test_a_file_is_sent_by_the_server_if_too_many_streams_are_open(tmp_path: Path) -> None:
     file = tmp_path / "orders.json"
     file.write_bytes(LARGE)
     found = await get(app_of(file), max_streams=0)
@@ -95,7 +95,7 @@ async def test_a_file_is_left_to_the_server_where_too_many_streams_are_open(tmp_
     assert found.coding is None
 
 
-async def test_a_coded_file_is_kept_by_its_validator(tmp_path: Path) -> None:
+async def test_a_compressed_file_is_cached_by_its_etag(tmp_path: Path) -> None:
     file = tmp_path / "orders.json"
     file.write_bytes(ORDERS)
     cache = CompressionCache()

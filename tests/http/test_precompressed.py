@@ -41,7 +41,7 @@ def serve(folder: Path, **options: tuple[str, ...]) -> Client:
 
 
 @pytest.mark.parametrize("coding", SUFFIXES)
-async def test_the_file_beside_is_served(folder: Path, coding: str) -> None:
+async def test_the_compressed_file_is_served(folder: Path, coding: str) -> None:
     response = await serve(folder).get(coding, path="/static/js/app.js")
     kept = (folder / "js" / f"app.js{SUFFIXES[coding]}").read_bytes()
     assert response.status == 200
@@ -53,7 +53,7 @@ async def test_the_file_beside_is_served(folder: Path, coding: str) -> None:
     assert response.members("vary") == ["accept-encoding"]
 
 
-async def test_preference_is_the_clients_then_ours(folder: Path) -> None:
+async def test_the_client_decides_then_the_order_of_encodings(folder: Path) -> None:
     client = serve(folder)
     for accept, coding in {
         "gzip, deflate, br, zstd": "zstd",
@@ -67,21 +67,19 @@ async def test_preference_is_the_clients_then_ours(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("accept", [None, "identity", "gzip;q=0", "x" * 5000])
-async def test_others_get_the_file_itself_and_caches_are_told(
-    folder: Path, accept: str | None
-) -> None:
+async def test_other_clients_get_the_original_with_vary(folder: Path, accept: str | None) -> None:
     response = await serve(folder).get(accept, path="/static/js/app.js")
     assert (response.body, response.get("content-encoding")) == (SCRIPT, None)
     assert response.members("vary") == ["accept-encoding"]
 
 
-async def test_a_file_without_variants_is_left_alone(folder: Path) -> None:
+async def test_a_file_without_variants_is_served_unchanged(folder: Path) -> None:
     response = await serve(folder).get("gzip", path="/static/page.html")
     assert response.body == SCRIPT
     assert response.get("vary") is None
 
 
-async def test_cache_have_validators_of_their_own(folder: Path) -> None:
+async def test_variants_have_their_own_etags(folder: Path) -> None:
     """And the same condition is met by the same variant only."""
     client = serve(folder)
     tags = {}
@@ -96,7 +94,7 @@ async def test_cache_have_validators_of_their_own(folder: Path) -> None:
         assert response.members("vary") == ["accept-encoding"]
 
 
-async def test_a_range_is_one_of_the_variant(folder: Path) -> None:
+async def test_a_range_is_of_the_compressed_file(folder: Path) -> None:
     headers = [(b"range", b"bytes=5-14")]
     response = await serve(folder).get("gzip", path="/static/js/app.js", headers=headers)
     kept = (folder / "js" / "app.js.gz").read_bytes()
@@ -125,7 +123,7 @@ async def test_a_variant_that_is_older_than_its_file_is_not_served(folder: Path)
         "/static/js/app.jsx",
     ],
 )
-async def test_nothing_outside_is_found(folder: Path, path: str) -> None:
+async def test_files_outside_of_the_directory_are_not_served(folder: Path, path: str) -> None:
     response = await serve(folder).get("gzip", path=path)
     assert response.status == 404
     assert response.get("content-encoding") is None
@@ -133,7 +131,7 @@ async def test_nothing_outside_is_found(folder: Path, path: str) -> None:
 
 @pytest.mark.parametrize("accept", ["zstd", "br", "gzip"])
 @pytest.mark.parametrize("path", ["/link.js", "/outside.js", "/js/app.js/", "/js/", "/link.js/"])
-async def test_links_and_trailing_slashes_are_answered_as_without_it(
+async def test_links_and_trailing_slashes_are_not_changed(
     folder: Path, path: str, accept: str
 ) -> None:
     """There is a variant beside what the link leads to, and none beside the link."""
@@ -147,7 +145,7 @@ async def test_links_and_trailing_slashes_are_answered_as_without_it(
     assert bare.status == (404 if path in {"/outside.js", "/js/"} else 200)
 
 
-async def test_compressing_on_the_way_leaves_them_alone(folder: Path) -> None:
+async def test_compression_middleware_does_not_change_precompressed_files(folder: Path) -> None:
     """The two together: what lies there is sent as it is, all else is compressed."""
     files = Precompressed(StaticFiles(directory=folder), folder)
     client = Client(CompressionMiddleware(files))
@@ -158,7 +156,7 @@ async def test_compressing_on_the_way_leaves_them_alone(folder: Path) -> None:
     assert response.decoded() == SCRIPT
 
 
-async def test_head_is_answered_alike(folder: Path) -> None:
+async def test_head_gets_the_same_headers(folder: Path) -> None:
     client = serve(folder)
     response = await client.head("br", path="/static/js/app.js")
     kept = (folder / "js" / "app.js.br").read_bytes()
@@ -166,6 +164,6 @@ async def test_head_is_answered_alike(folder: Path) -> None:
     assert response.get("content-length") == str(len(kept))
 
 
-def test_deflate_is_no_way_to_keep_files(tmp_path: Path) -> None:
+def test_deflate_is_not_an_encoding_of_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match=r"encodings=\('deflate',\): must be codings that"):
         Precompressed(StaticFiles(directory=tmp_path), tmp_path, encodings=("deflate",))

@@ -100,7 +100,7 @@ def ask(app: App, accept: str = "gzip", **options: Any) -> Response:
 class TestCompression:
     @pytest.mark.parametrize("coding", CODINGS)
     @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
-    def test_codes_whole_bodies(
+    def test_whole_bodies_are_compressed(
         self, coding: str, offload_after: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Pool, "offload_after", offload_after)
@@ -109,7 +109,7 @@ class TestCompression:
 
     @pytest.mark.parametrize("coding", CODINGS)
     @pytest.mark.parametrize("headers", [SSE, HTML], ids=["live", "other"])
-    def test_flushes_each_message_of_a_stream(self, headers: Headers, coding: str) -> None:
+    def test_each_message_of_a_stream_is_flushed(self, headers: Headers, coding: str) -> None:
         """There is no timer that could notice a pause."""
         events = tokens(5)
         messages: list[Message] = []
@@ -126,7 +126,7 @@ class TestCompression:
         expect.coded(found, coding, b"".join(events))
         assert read == [b"".join(events[: count + 1]) for count in range(5)]
 
-    def test_keeps_to_flush_never(self) -> None:
+    def test_flush_never_is_obeyed(self) -> None:
         messages: list[Message] = []
         pieces = [start_message(200, JSON), body(ORDERS, more=True), body(b"x")]
         app = CompressionMiddleware(sends(*pieces), flush="never")
@@ -134,11 +134,11 @@ class TestCompression:
         assert [message.get("body") for message in messages].count(b"") == 0
         assert len(messages) == 2  # nothing left before the end
 
-    def test_leaves_an_empty_stream_as_it_is(self) -> None:
+    def test_an_empty_stream_is_not_changed(self) -> None:
         app = sends(start_message(200, JSON), body(b"", more=True), body(b""))
         expect.plain(ask(CompressionMiddleware(app)), b"")
 
-    def test_codes_streams_of_starlette(self) -> None:
+    def test_streams_of_starlette_are_compressed(self) -> None:
         from starlette.applications import Starlette
         from starlette.responses import StreamingResponse
         from starlette.routing import Route
@@ -154,7 +154,7 @@ class TestCompression:
         app.add_middleware(CompressionMiddleware)
         assert ask(app).decoded() == ORDERS.replace(b",", b"")
 
-    def test_lets_tasks_of_the_application_send_in_turn(self) -> None:
+    def test_tasks_of_the_application_may_send_concurrently(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await send(start_message(200, HTML))
             async with trio.open_nursery() as nursery:
@@ -166,7 +166,7 @@ class TestCompression:
         assert sorted(events) == sorted(b"".join(tokens(20)).split(b"\n\n"))
 
     @pytest.mark.usefixtures("all_work_in_threads")
-    def test_can_be_cancelled_while_a_thread_works(self) -> None:
+    def test_a_request_can_be_cancelled_while_a_thread_works(self) -> None:
         async def main() -> None:
             app = CompressionMiddleware(sends(start_message(200, JSON), body()), threads=1)
             with trio.move_on_after(0):
@@ -175,7 +175,7 @@ class TestCompression:
 
         trio.run(main)
 
-    def test_keeps_coded_bodies(self) -> None:
+    def test_compressed_bodies_are_cached(self) -> None:
         cache = CompressionCache()
         shared = [*JSON, (b"etag", b'"abc"'), (b"cache-control", b"public")]
         app = CompressionMiddleware(sends(start_message(200, shared), body()), cache=cache)
@@ -183,7 +183,7 @@ class TestCompression:
             expect.coded(ask(app), "gzip", ORDERS)
         assert len(cache) == 1
 
-    def test_refuses_what_needs_tasks_at_the_first_request(self) -> None:
+    def test_recompress_is_refused_at_the_first_request(self) -> None:
         app = CompressionMiddleware(
             sends(start_message(200, []), body()), cache=CompressionCache(recompress=True)
         )
@@ -195,7 +195,9 @@ class TestCompression:
 
 class TestDecompression:
     @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
-    def test_decodes(self, offload_after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_requests_are_decoded(
+        self, offload_after: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(Pool, "offload_after", offload_after)
         app = DecompressionMiddleware(echo)
         coded = encode("gzip", ORDERS * 20)
@@ -226,12 +228,12 @@ def test_precompressed_files_are_served(tmp_path: Path) -> None:
 
 
 class TestLimits:
-    def test_in_memory_hold(self) -> None:
+    def test_limits_in_memory_work(self) -> None:
         app = RateLimitMiddleware(sends(start_message(200, []), body()), limits=[Limit("2/m")])
         assert [ask(app).status for _ in range(3)] == [200, 200, 429]
 
     @pytest.mark.parametrize("in_thread", [False, True])
-    def test_in_memory_can_be_charged_without_waiting(self, in_thread: bool) -> None:
+    def test_limits_in_memory_can_be_charged_without_waiting(self, in_thread: bool) -> None:
         left: list[int] = []
 
         def charge() -> None:
@@ -255,7 +257,9 @@ class TestLimits:
         trio.run(limited.aclose)
 
     @pytest.mark.parametrize("scheme", ["sqlite", "redis"])
-    def test_elsewhere_are_refused_at_the_first_request(self, scheme: str, tmp_path: Path) -> None:
+    def test_limits_in_other_stores_are_refused_at_the_first_request(
+        self, scheme: str, tmp_path: Path
+    ) -> None:
         """What they count by needs a timer and tasks of asyncio."""
         url = {"sqlite": f"sqlite:///{tmp_path}/limits.db", "redis": "redis://127.0.0.1:1"}[scheme]
         app = RateLimitMiddleware(
@@ -265,12 +269,12 @@ class TestLimits:
             with pytest.raises(AsyncioRequired, match="use store='memory://'"):
                 ask(app)
 
-    def test_of_other_things_elsewhere_are_refused(self, tmp_path: Path) -> None:
+    def test_limiters_in_other_stores_are_refused(self, tmp_path: Path) -> None:
         limiter = Limiter("1/m", name="calls", store=f"sqlite:///{tmp_path}/limits.db")
         with pytest.raises(AsyncioRequired, match="leave store out"):
             trio.run(limiter.hit, "ada")
 
-    def test_of_other_things_hold_but_cannot_be_waited_for(self) -> None:
+    def test_limiters_work_but_cannot_wait(self) -> None:
         limiter = Limiter("1/m", name="calls")
         assert trio.run(limiter.hit, "ada").ok
         assert not trio.run(limiter.hit, "ada").ok
@@ -281,7 +285,7 @@ class TestLimits:
         trio.run(limiter.aclose)
 
 
-def test_load_is_shed() -> None:
+def test_load_shedding_works() -> None:
     async def main() -> None:
         gate = trio.Event()
         statuses: list[int] = []
@@ -321,7 +325,7 @@ class Row(Base):
 
 
 class TestPages:
-    def test_of_lists_and_sources_are_made(self) -> None:
+    def test_pages_of_lists_and_sources_work(self) -> None:
         class Numbers:
             async def fetch(self, window: Window) -> list[dict[str, int]]:
                 await trio.lowlevel.checkpoint()
@@ -338,7 +342,7 @@ class TestPages:
 
         trio.run(main)
 
-    def test_of_sessions_that_need_asyncio_are_refused(self) -> None:
+    def test_sessions_that_need_asyncio_are_refused(self) -> None:
         rows = Paginator(Item, model=Row, sort=("id",))
 
         async def main() -> None:

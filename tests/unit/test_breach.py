@@ -32,13 +32,15 @@ class TestFetchMetadata:
             ("something-new", False, False),
         ],
     )
-    def test_tells_the_site(self, site: str, *, foreign: bool, foreign_if_strict: bool) -> None:
+    def test_sec_fetch_site_identifies_the_site(
+        self, site: str, *, foreign: bool, foreign_if_strict: bool
+    ) -> None:
         headers = {**COOKIE, "sec-fetch-site": site}
         assert is_foreign(headers) is foreign
         assert is_foreign(headers, Guard(same_site=True)) is foreign_if_strict
 
     @pytest.mark.parametrize("headers", [CROSS, {**COOKIE, "origin": "https://evil.example"}])
-    def test_matters_with_cookies_only(self, headers: dict[str, str]) -> None:
+    def test_a_request_without_cookies_is_not_foreign(self, headers: dict[str, str]) -> None:
         assert is_foreign(headers)
         assert not is_foreign({name: v for name, v in headers.items() if name != "cookie"})
 
@@ -55,7 +57,7 @@ class TestFetchMetadata:
             ("", False),
         ],
     )
-    def test_matters_with_a_password_that_browsers_add(
+    def test_a_request_with_a_browser_password_can_be_foreign(
         self, authorization: str, *, foreign: bool
     ) -> None:
         """A bearer token is added by a page, which has to be allowed to."""
@@ -63,13 +65,13 @@ class TestFetchMetadata:
         assert is_foreign(cross) is foreign
         assert not is_foreign({**cross, "sec-fetch-site": "same-origin"})
 
-    def test_outdoes_origin(self) -> None:
+    def test_sec_fetch_site_overrides_origin(self) -> None:
         same = {**COOKIE, "sec-fetch-site": "same-origin", "origin": "https://evil.example"}
         assert not is_foreign(same)
         assert is_foreign({**CROSS, "origin": "https://example.org"})
 
     @pytest.mark.parametrize("site", [CROSS, SAME_SITE])
-    def test_lets_visits_pass(self, site: dict[str, str]) -> None:
+    def test_a_navigation_by_the_user_is_not_foreign(self, site: dict[str, str]) -> None:
         guard = Guard(same_site=True)
         assert not is_foreign({**site, **VISIT}, guard)
         for name in VISIT:
@@ -105,21 +107,21 @@ class TestOldBrowsers:
             ("https://evil.example", "[", True),
         ],
     )
-    def test_are_known_by_the_host(
+    def test_an_old_browser_is_identified_by_its_host(
         self, header: str, url: str, host: str, *, foreign: bool
     ) -> None:
         assert is_foreign({**COOKIE, "host": host, header: url}) is foreign
 
-    def test_a_referer_has_a_path(self) -> None:
+    def test_a_referer_may_have_a_path(self) -> None:
         assert not is_foreign({**COOKIE, "referer": "https://example.org/a?b=https://evil.example"})
         assert is_foreign({**COOKIE, "referer": "https://evil.example/example.org"})
 
-    def test_origin_outdoes_referer(self) -> None:
+    def test_origin_overrides_referer(self) -> None:
         assert is_foreign(
             {**COOKIE, "origin": "https://evil.example", "referer": "https://example.org/"}
         )
 
-    def test_who_says_nothing_is_not_foreign(self) -> None:
+    def test_a_request_without_a_source_is_not_foreign(self) -> None:
         assert not is_foreign(COOKIE)
 
 
@@ -142,7 +144,9 @@ class TestTrustedOrigins:
             ("", False),
         ],
     )
-    def test_are_whole_origins(self, base: dict[str, str], url: str, *, trusted: bool) -> None:
+    def test_a_trusted_origin_is_compared_as_a_whole(
+        self, base: dict[str, str], url: str, *, trusted: bool
+    ) -> None:
         headers = {**base, "origin": url, "host": "example.org"}
         if base is COOKIE and not url:
             return  # nothing is said: not foreign, see above
@@ -156,13 +160,13 @@ class TestTrustedOrigins:
             ("http://a.org:80", "http://a.org"),
         ],
     )
-    def test_may_name_the_usual_port(self, origin: str, trusted: str) -> None:
+    def test_a_trusted_origin_may_have_the_default_port(self, origin: str, trusted: str) -> None:
         headers = {**CROSS, "origin": trusted}
         assert not is_foreign(headers, Guard(trusted_origins=[origin]))
         assert is_foreign(headers)
         assert is_foreign(headers, Guard(trusted_origins=["https://a.org:8443"]))
 
-    def test_may_be_known_by_referer(self) -> None:
+    def test_a_trusted_origin_may_come_from_the_referer(self) -> None:
         assert not is_foreign({**CROSS, "referer": "https://app.example/page?x"}, TRUSTING)
         assert is_foreign({**CROSS, "referer": "https://evil.example/page"}, TRUSTING)
 
@@ -173,7 +177,7 @@ class TestTrustedOrigins:
             "https://app.example/page", "https://app.example?x", "null", "*", "https://[",
         ],
     )  # fmt: skip
-    def test_have_to_be_origins(self, origin: str) -> None:
+    def test_a_trusted_origin_must_be_an_origin(self, origin: str) -> None:
         with pytest.raises(InvalidOption) as caught:
             Guard(trusted_origins=(origin,))
         assert caught.value.option == "trusted_origins"
@@ -185,7 +189,7 @@ class TestTrustedOrigins:
             Guard(same_site=value)
         assert (caught.value.option, caught.value.value) == ("same_site", value)
 
-    def test_are_not_one_text(self) -> None:
+    def test_a_single_text_is_not_a_list_of_origins(self) -> None:
         with pytest.raises(InvalidOption) as caught:
             Guard(trusted_origins="https://app.example")
         assert caught.value.option == "trusted_origins"
@@ -198,7 +202,7 @@ class TestTrustedOrigins:
         | st.text("https://[]:@example.org0123%", max_size=40).map(str.encode),
     )
 )
-def test_any_headers_are_understood(headers: dict[bytes, bytes]) -> None:
+def test_any_headers_are_accepted(headers: dict[bytes, bytes]) -> None:
     for guard in (Guard(), TRUSTING, Guard(same_site=True)):
         assert guard._is_foreign({b"cookie": b"a=b", **headers}) in {True, False}
         assert not guard._is_foreign(headers)

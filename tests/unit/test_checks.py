@@ -58,7 +58,7 @@ class TestNumbers:
         assert refused(check_whole_number, 1001, 1, 1000) == expected
 
     def test_programs_can_tell_a_wrong_size_from_a_wrong_type(self) -> None:
-        for value, code in ((0, "out_of_range"), ("1", "invalid")):
+        for value, code in ((0, "out_of_range"), ("1", "invalid"), (0.5, "invalid")):
             with pytest.raises(InvalidOption) as caught:
                 check_whole_number("x", value, 1)
             assert caught.value.code == code

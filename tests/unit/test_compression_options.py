@@ -114,7 +114,7 @@ class TestCompressionMiddleware:
         assert caught.value.value == value
 
     @pytest.mark.parametrize("policy", ["keep", "suffix"])
-    def test_strong_validators_do_not_go_with_an_upgrade(self, policy: ETagPolicy) -> None:
+    def test_recompress_needs_weak_entity_tags(self, policy: ETagPolicy) -> None:
         with pytest.raises(InvalidOption) as caught:
             CompressionMiddleware(app, etag=policy, cache=CompressionCache(recompress=True))
         assert (caught.value.option, caught.value.value) == ("etag", policy)
@@ -129,7 +129,7 @@ class TestCompressionMiddleware:
             (23, ("zstd",), "level=23: must be a whole number from -7 to 22 for 'zstd'"),
         ],
     )
-    def test_one_level_has_to_be_one_of_each_encoding(
+    def test_one_level_must_be_valid_for_each_encoding(
         self, level: int, encodings: tuple[str, ...], message: str
     ) -> None:
         with pytest.raises(InvalidOption, match=f"^{message}$"):
@@ -139,7 +139,7 @@ class TestCompressionMiddleware:
     @pytest.mark.parametrize(
         "option", ["offload_after", "max_queue", "default_encoding", "strip_accept_encoding"]
     )
-    def test_what_nobody_can_choose_is_no_option(self, option: str) -> None:
+    def test_removed_options_are_rejected(self, option: str) -> None:
         with pytest.raises(TypeError, match=option):
             CompressionMiddleware(app, **{option: None})  # type: ignore[arg-type]
 
@@ -173,7 +173,7 @@ class TestCompressionMiddleware:
             {"stats": CompressionStats(), "on_event": print},
         ],
     )
-    def test_takes_what_is_documented(self, options: dict[str, Any]) -> None:
+    def test_documented_values_are_accepted(self, options: dict[str, Any]) -> None:
         CompressionMiddleware(app, **options)
 
 
@@ -198,32 +198,32 @@ class TestDecompressionMiddleware:
 
 class TestParts:
     @pytest.mark.parametrize("value", NO_SIZES)
-    def test_of_caches(self, value: Any) -> None:
+    def test_the_size_of_a_cache_is_checked(self, value: Any) -> None:
         assert refuses(CompressionCache, "max_size", value).option == "max_size"
 
     @pytest.mark.parametrize("value", ["yes", 1, None])
-    def test_of_caches_recompress(self, value: Any) -> None:
+    def test_recompress_is_a_flag(self, value: Any) -> None:
         error = refuses(lambda **given: CompressionCache(1, **given), "recompress", value)
         assert (error.option, error.value) == ("recompress", value)
 
     @pytest.mark.parametrize("value", ["/api/*", ["api"], ["/a", ""], 5, [5], None])
-    def test_of_dictionaries(self, value: Any) -> None:
+    def test_paths_of_dictionaries_are_checked(self, value: Any) -> None:
         error = refuses(Dictionaries, "paths", value)
         assert (error.option, error.value) == ("paths", value)
 
     @pytest.mark.parametrize("value", ["x-api-key", ["x api key"], [""], ["é"], 5, [5], None])
-    def test_of_dictionaries_credentials(self, value: Any) -> None:
+    def test_credential_headers_are_checked(self, value: Any) -> None:
         error = refuses(lambda **given: Dictionaries([], **given), "credential_headers", value)
         assert (error.option, error.value) == ("credential_headers", value)
 
     @pytest.mark.parametrize("value", NO_SIZES)
-    def test_of_dictionaries_size(self, value: Any) -> None:
+    def test_the_size_of_dictionaries_is_checked(self, value: Any) -> None:
         error = refuses(lambda **given: Dictionaries([], **given), "max_size", value)
         assert error.option == "max_size"
 
 
 class TestReprs:
-    def test_say_what_an_object_is_about(self) -> None:
+    def test_a_repr_shows_the_options(self) -> None:
         shown = {
             repr(CompressionMiddleware(app, encodings=["gzip"])): "<CompressionMiddleware gzip>",
             repr(DecompressionMiddleware(app, encodings=["gzip"], max_size="1kb")): (
@@ -254,24 +254,24 @@ class TestToBytes:
             ("2GB", 2 << 30),
         ],
     )
-    def test_reads_sizes(self, value: object, size: int) -> None:
+    def test_a_size_has_a_unit(self, value: object, size: int) -> None:
         assert to_bytes("size", value) == size
 
     @given(st.integers(0, 1 << 62))
-    def test_keeps_numbers(self, size: int) -> None:
+    def test_a_number_is_bytes(self, size: int) -> None:
         assert to_bytes("size", size) == size
 
-    def test_holds_to_a_least_value(self) -> None:
+    def test_a_size_has_a_minimum(self) -> None:
         assert to_bytes("size", 1, at_least=1) == 1
         with pytest.raises(InvalidOption, match=r"^size='0kb': .*at least 1 byte$"):
             to_bytes("size", "0kb", at_least=1)
 
     @given(st.text(max_size=20) | st.text("0123456789. kmgb", max_size=500))
-    def test_never_raises_anything_else(self, value: str) -> None:
+    def test_any_text_is_a_size_or_invalid(self, value: str) -> None:
         with contextlib.suppress(InvalidOption):
             assert to_bytes("size", value) >= 0
 
-    def test_an_absurd_number_is_an_invalid_option(self) -> None:
+    def test_a_huge_number_is_invalid(self) -> None:
         with pytest.raises(InvalidOption):
             to_bytes("size", "9" * 400)
 

@@ -36,11 +36,11 @@ class TestToMs:
             ("1w", 604_800_000),
         ],
     )
-    def test_rounds_to_whole_milliseconds(self, value: object, ms: int) -> None:
+    def test_a_duration_is_rounded_to_milliseconds(self, value: object, ms: int) -> None:
         assert to_ms("delay", value) == ms
 
     @given(st.integers(0, MAX_MS))
-    def test_keeps_every_millisecond(self, ms: int) -> None:
+    def test_no_millisecond_is_lost(self, ms: int) -> None:
         """Options go to the wire and back through seconds: nothing may drift."""
         assert to_ms("delay", ms / 1000) == ms
         assert to_ms("delay", timedelta(milliseconds=ms)) == ms
@@ -75,7 +75,7 @@ class TestToMs:
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
         assert str(caught.value) == f"delay={shown}: {reason}"
 
-    def test_a_least_duration(self) -> None:
+    def test_a_duration_has_a_minimum(self) -> None:
         """A time-out of nothing would end every run."""
         assert to_ms("timeout", 0.001, at_least_ms=1) == 1
         with pytest.raises(InvalidOption) as caught:

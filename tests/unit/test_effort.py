@@ -21,7 +21,7 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 
 
 class TestLevels:
-    def test_all_that_are_chosen_exist(self, effort: Effort) -> None:
+    def test_every_chosen_level_exists(self, effort: Effort) -> None:
         chosen = {level for _, level in effort.by_size}
         chosen |= {effort.streaming, effort.live, effort.fastest, effort.smallest}
         assert chosen <= set(effort.levels)
@@ -41,7 +41,7 @@ class TestLevels:
             assert ZLIB.level_for(at_most) == level
             assert ZLIB.level_for(at_most + 1) < level
 
-    def test_load_makes_nothing_slower(self, effort: Effort) -> None:
+    def test_the_level_under_load_is_not_slower(self, effort: Effort) -> None:
         for size in (0, 10_000, 1 << 20, 1 << 30):
             level = effort.level_for(size)
             assert effort.fastest <= level <= effort.smallest
@@ -53,18 +53,20 @@ class TestLevels:
 
 class TestSeconds:
     @given(efforts, st.data(), sizes, sizes)
-    def test_grow_with_size(self, effort: Effort, data: st.DataObject, one: int, two: int) -> None:
+    def test_costs_grow_with_size(
+        self, effort: Effort, data: st.DataObject, one: int, two: int
+    ) -> None:
         level = data.draw(st.sampled_from(effort.levels))
         small, large = sorted([one, two])
         assert 0 < effort.seconds(level, small) <= effort.seconds(level, large)
 
     @given(efforts, st.data(), sizes)
-    def test_grow_with_level(self, effort: Effort, data: st.DataObject, size: int) -> None:
+    def test_costs_grow_with_level(self, effort: Effort, data: st.DataObject, size: int) -> None:
         one, two = sorted(data.draw(st.tuples(*[st.sampled_from(effort.levels)] * 2)))
         assert effort.seconds(one, size) <= effort.seconds(two, size)
 
     @given(efforts, st.data(), st.floats(0, 1))
-    def test_are_the_reverse_of_the_most_bytes(
+    def test_seconds_are_the_inverse_of_the_maximum_size(
         self, effort: Effort, data: st.DataObject, seconds: float
     ) -> None:
         level = data.draw(st.sampled_from(effort.levels))
@@ -75,14 +77,16 @@ class TestSeconds:
         beyond = most * 11 // 10 + 50_000
         assert effort.seconds(level, beyond) > seconds
 
-    def test_no_time_is_enough_for_nothing(self, effort: Effort) -> None:
+    def test_no_time_is_enough_for_no_bytes(self, effort: Effort) -> None:
         for level in effort.levels:
             assert effort.most_bytes_within(level, 0) == 0
 
 
 class TestFixedAt:
     @given(efforts, st.data(), sizes)
-    def test_one_level_for_all(self, effort: Effort, data: st.DataObject, size: int) -> None:
+    def test_a_fixed_level_holds_for_all_sizes(
+        self, effort: Effort, data: st.DataObject, size: int
+    ) -> None:
         level = data.draw(st.sampled_from(effort.levels))
         fixed = fixed_at(level, effort)
         assert {fixed.level_for(size), fixed.streaming, fixed.live} == {level}

@@ -231,7 +231,7 @@ def drawn() -> dict[str, tuple[str, str | None]]:
 
 
 class TestTree:
-    def test_is_drawn_as_it_is(self) -> None:
+    def test_the_docstring_draws_the_tree(self) -> None:
         """The drawing is what people read before they write `except`."""
         tree = drawn()
         assert set(tree) == {kind.__name__ for kind in classes()}
@@ -240,7 +240,7 @@ class TestTree:
             bases = [base.__name__ for base in kind.__bases__]
             assert bases == ([parent] if also is None else [parent, also])
 
-    def test_has_every_exception_class_of_hasten(self) -> None:
+    def test_every_exception_class_is_in_the_tree(self) -> None:
         """Who catches HastenError catches all that leaves hasten on purpose."""
         outside = {
             name: [base.__name__ for base in kind.__mro__]
@@ -249,21 +249,21 @@ class TestTree:
         }
         assert set(outside) <= OUTSIDE.keys()
 
-    def test_every_class_ends_in_one_sentence(self) -> None:
+    def test_every_class_has_a_docstring(self) -> None:
         assert all(kind.__doc__ for kind in classes())
 
 
 class TestMessages:
     @pytest.mark.parametrize(("error", "message"), MESSAGES, ids=lambda value: type(value).__name__)
-    def test_say_what_where_and_why(self, error: HastenError, message: str) -> None:
+    def test_message(self, error: HastenError, message: str) -> None:
         assert str(error) == message
 
-    def test_are_all_here(self) -> None:
+    def test_every_class_has_a_tested_message(self) -> None:
         """A new class comes with its message."""
         assert {type(error) for error, _ in MESSAGES} == classes() - {HastenError}
 
     @pytest.mark.parametrize("error", [error for error, _ in MESSAGES])
-    def test_survive_the_way_between_processes(self, error: HastenError) -> None:
+    def test_errors_can_be_pickled_and_copied(self, error: HastenError) -> None:
         """A handler in a process of its own may raise one; a lost class would break its pool."""
         for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
             assert type(twin) is type(error)
@@ -272,7 +272,7 @@ class TestMessages:
 
 
 class TestFacts:
-    def test_are_attributes(self) -> None:
+    def test_facts_are_attributes(self) -> None:
         """What a caller decides by is not to be parsed from a text."""
         missing = JobNotFound("mail", "7")
         assert (missing.queue, missing.job_id) == ("mail", "7")
@@ -300,7 +300,7 @@ class TestFacts:
 
 
 class TestLimitExceeded:
-    def test_brings_the_answer_of_the_middleware(self) -> None:
+    def test_its_response_is_that_of_the_middleware(self) -> None:
         error = LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5))
         answer = EncodedResponse.for_error(error)
         assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
@@ -321,7 +321,7 @@ class TestProblems:
     @pytest.mark.parametrize(
         "error", [error for error, _ in MESSAGES if RequestRefused in type(error).__mro__[1:]]
     )
-    def test_have_one_shape(self, error: RequestRefused) -> None:
+    def test_all_problems_have_one_shape(self, error: RequestRefused) -> None:
         """A client reads every refusal of hasten with the same code."""
         response = EncodedResponse.for_error(error)
         assert response.status == error.status
@@ -332,7 +332,7 @@ class TestProblems:
         if problem["type"] == "about:blank":  # else the type is what programs read
             assert problem["code"] == error.code
 
-    def test_are_what_rfc_9457_says(self) -> None:
+    def test_an_invalid_parameter_is_a_problem_of_rfc_9457(self) -> None:
         error = InvalidParameter(
             "limit", "500", "expected at most 100", code="out_of_range", minimum=1, maximum=100
         )
@@ -347,7 +347,7 @@ class TestProblems:
             "maximum": 100,
         }
 
-    def test_hold_no_bound_that_there_is_not(self) -> None:
+    def test_a_problem_without_bounds_has_no_bounds(self) -> None:
         error = InvalidParameter("cursor", None, "not ours", code="invalid_cursor", status=400)
         assert error.problem() == {
             "type": "about:blank",
@@ -358,7 +358,7 @@ class TestProblems:
             "parameter": "cursor",
         }
 
-    def test_can_be_encoded_whatever_came(self) -> None:
+    def test_a_problem_can_be_encoded_whatever_the_client_sent(self) -> None:
         """Half a surrogate or a megabyte in the message would make a 500 of a 422."""
         error = InvalidParameter("sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown")
         body = json.dumps(error.problem(), ensure_ascii=False).encode()

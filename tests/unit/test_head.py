@@ -52,25 +52,25 @@ class TestVary:
             (["X-Accept-Encoding"], "X-Accept-Encoding, Accept-Encoding"),
         ],
     )
-    def test_names_what_the_coding_depends_on(self, before: list[str], after: str) -> None:
+    def test_vary_names_accept_encoding(self, before: list[str], after: str) -> None:
         assert (
             value(head(*(("Vary", line) for line in before)).varying(), b"vary") == after.encode()
         )
 
-    def test_names_only_what_is_missing(self) -> None:
+    def test_vary_gets_only_missing_names(self) -> None:
         by = b"Accept-Encoding, Available-Dictionary"
         assert value(head(("vary", "accept-encoding")).varying(by), b"vary") == (
             b"accept-encoding, Available-Dictionary"
         )
 
     @given(st.lists(st.binary(max_size=20), max_size=4))
-    def test_is_complete_after_once(self, lines: list[bytes]) -> None:
+    def test_completing_vary_twice_changes_nothing(self, lines: list[bytes]) -> None:
         once = Head(200, [(b"vary", line) for line in lines]).varying()
         assert Head(200, once).varying() == once
         names = {name.strip().lower() for name in Head(200, once).found[b"vary"].split(b",")}
         assert names & {b"*", b"accept-encoding"}
 
-    def test_does_not_change_what_it_was_given(self) -> None:
+    def test_the_given_headers_are_not_changed(self) -> None:
         given_headers = [(b"vary", b"Origin"), (b"etag", b'"a"'), (b"content-length", b"5")]
         copy = list(given_headers)
         Head(200, given_headers).varying()
@@ -80,7 +80,7 @@ class TestVary:
 
 
 class TestCoded:
-    def test_drops_what_would_be_false(self) -> None:
+    def test_headers_of_the_plain_body_are_removed(self) -> None:
         """RFC 9110, 14.3; RFC 9530, sections 2 and 3."""
         names = ["Accept-Ranges", "Content-Digest", "Content-MD5", "Digest", "Repr-Digest"]
         old = head(("X", "y"), ("Content-Length", "99"), *((name, "z") for name in names))
@@ -92,7 +92,7 @@ class TestCoded:
         ]
         assert value(old.coded("br", "weaken"), b"content-length") is None
 
-    def test_keeps_order_and_repetitions(self) -> None:
+    def test_order_and_repetitions_are_kept(self) -> None:
         cookies = [("Set-Cookie", "a=1"), ("X", "y"), ("Set-Cookie", "b=2")]
         assert head(*cookies).coded("gzip", "keep")[:3] == head(*cookies).headers
 
@@ -100,20 +100,16 @@ class TestCoded:
         ("policy", "strong"),
         [("weaken", b'W/"a"'), ("suffix", b'"a--gzip"'), ("drop", None), ("keep", b'"a"')],
     )
-    def test_has_the_validator_of_the_policy(
-        self, policy: ETagPolicy, strong: bytes | None
-    ) -> None:
+    def test_the_policy_decides_the_etag(self, policy: ETagPolicy, strong: bytes | None) -> None:
         assert value(head(("ETag", '"a"')).coded("gzip", policy), b"etag") == strong
 
     @pytest.mark.parametrize("policy", ["weaken", "suffix", "keep"])
-    def test_leaves_a_weak_validator(self, policy: ETagPolicy) -> None:
+    def test_a_weak_etag_is_kept(self, policy: ETagPolicy) -> None:
         """It does not name exact bytes: RFC 9110, section 8.8.1."""
         assert value(head(("ETag", 'W/"a"')).coded("gzip", policy), b"etag") == b'W/"a"'
 
     @given(tags, st.sampled_from(Coding), st.sampled_from(["weaken", "suffix", "keep"]))
-    def test_has_a_well_formed_validator(
-        self, tag: bytes, coding: Coding, policy: ETagPolicy
-    ) -> None:
+    def test_the_etag_is_well_formed(self, tag: bytes, coding: Coding, policy: ETagPolicy) -> None:
         changed = coded_etag(tag, policy, coding).removeprefix(b"W/")
         assert len(changed) >= 2
         assert (changed[:1], changed[-1:], changed.count(b'"')) == (b'"', b'"', 2)
@@ -121,28 +117,28 @@ class TestCoded:
 
 class TestSuffix:
     @given(st.builds(lambda text: f'"{text}"'.encode(), opaque.filter(bool)))
-    def test_is_undone_for_the_application(self, tag: bytes) -> None:
+    def test_the_suffix_is_removed_for_the_application(self, tag: bytes) -> None:
         for coding in Coding:
             assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
 
     @pytest.mark.parametrize("own", Coding)
     @pytest.mark.parametrize("coding", Coding)
-    def test_is_undone_once(self, own: Coding, coding: Coding) -> None:
+    def test_one_suffix_is_removed(self, own: Coding, coding: Coding) -> None:
         """An application may have suffixes of its own, as those behind Apache have."""
         tag = f'"a-{own}"'.encode()
         assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
 
     @pytest.mark.parametrize("coding", Coding)
-    def test_of_an_empty_tag_is_one_of_its_own(self, coding: Coding) -> None:
+    def test_an_empty_etag_gets_a_suffix(self, coding: Coding) -> None:
         coded = coded_etag(b'""', "suffix", coding)
         assert coded == b'"--%s"' % coding.encode()
         assert without_suffixes(coded) == b'""'
 
-    def test_is_undone_in_a_list(self) -> None:
+    def test_suffixes_are_removed_in_a_list(self) -> None:
         assert without_suffixes(b'"a--gzip", W/"b", "c--br" ,"d"') == b'"a", W/"b", "c" ,"d"'
 
     @pytest.mark.parametrize("tags", [b"*", b"", b'"gzip"', b'"a-gzipped"', b'W/"a"'])
-    def test_is_all_that_is_undone(self, tags: bytes) -> None:
+    def test_nothing_but_the_suffix_is_removed(self, tags: bytes) -> None:
         assert without_suffixes(tags) == tags
 
 
@@ -166,7 +162,7 @@ class TestRevalidated:
             ("drop", '"a"', 'W/"a"', '"a"'),
         ],
     )
-    def test_has_the_validator_that_the_client_holds(
+    def test_a_304_has_the_etag_of_the_client(
         self, policy: ETagPolicy, tag: str, asked: str | None, answered: str
     ) -> None:
         """The one that the 200 would have had: RFC 9110, section 15.4.5."""
@@ -176,24 +172,24 @@ class TestRevalidated:
         assert value(headers, b"x") == b"y"
 
     @pytest.mark.parametrize("policy", ["weaken", "suffix"])
-    def test_a_comma_may_be_in_a_validator(self, policy: ETagPolicy) -> None:
+    def test_an_etag_may_contain_a_comma(self, policy: ETagPolicy) -> None:
         """RFC 9110, section 8.8.3: etagc has all that is visible, but for quotes."""
         held = coded_etag(b'"a,b"', policy, "gzip")
         headers = head(("ETag", '"a,b"'), status=304).revalidated(b'"x", ' + held, policy)
         assert value(headers, b"etag") == held
 
-    def test_without_a_validator_nothing_changes(self) -> None:
+    def test_a_304_without_an_etag_is_not_changed(self) -> None:
         old = head(("X", "y"), status=304)
         assert old.revalidated(b'W/"a"', "weaken") == old.headers
 
 
 class TestUntouchable:
     @pytest.mark.parametrize("status", [100, 101, 103, 204, 205, 206, 416])
-    def test_has_no_body_or_a_part(self, status: int) -> None:
+    def test_a_status_without_a_whole_body_is_not_compressed(self, status: int) -> None:
         assert head(status=status).untouchable("GET") == "status"
 
     @pytest.mark.parametrize("status", [200, 201, 301, 304, 404, 500, 599])
-    def test_others_can_be_coded(self, status: int) -> None:
+    def test_other_statuses_are_compressed(self, status: int) -> None:
         assert head(status=status).untouchable("GET") is None
 
     @pytest.mark.parametrize(
@@ -213,14 +209,14 @@ class TestUntouchable:
             ("Signature-Input", 'sig=("@status" "date")', None),
         ],
     )
-    def test_says_so(self, name: str, text: str, reason: SkipReason | None) -> None:
+    def test_no_transform_is_obeyed(self, name: str, text: str, reason: SkipReason | None) -> None:
         assert head((name, text)).untouchable("GET") == reason
 
-    def test_a_tunnel_has_no_body(self) -> None:
+    def test_a_tunnel_is_not_compressed(self) -> None:
         assert head().untouchable("CONNECT") == "status"
         assert head(status=403).untouchable("CONNECT") is None
 
-    def test_identity_is_not_sent_on(self) -> None:
+    def test_identity_is_removed_from_the_headers(self) -> None:
         old = head(("Content-Encoding", "identity"), ("X", "y"))
         assert old.without_encoding() == [(b"X", b"y")]
 
@@ -238,17 +234,17 @@ class TestContentLength:
             ("5, 5", None),
         ],
     )
-    def test_is_a_number_or_unknown(self, text: str, length: int | None) -> None:
+    def test_content_length_is_a_number_or_unknown(self, text: str, length: int | None) -> None:
         assert head(("Content-Length", text)).content_length == length
         assert head().content_length is None
 
-    def test_may_be_absurd(self) -> None:
+    def test_an_absurd_content_length_is_unknown(self) -> None:
         """Python reads no more than 4,300 digits, and raises."""
         length = head(("Content-Length", "9" * 5000)).content_length
         assert length is None or length > 10**4000
 
 
 @given(st.binary(max_size=60))
-def test_any_cache_control_is_understood(text: bytes) -> None:
+def test_any_cache_control_is_accepted(text: bytes) -> None:
     assert forbids_transform(text) in {True, False}
     assert forbids_transform(text + b" , No-Transform\t")

@@ -33,14 +33,14 @@ def test_arguments_are_escaped_on_one_line(
     assert logged(caplog).endswith(r"\r\nERROR forged, 7")
 
 
-def test_arguments_that_are_harmless_stay_what_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_printable_arguments_are_not_changed(caplog: pytest.LogCaptureFixture) -> None:
     """Error trackers group by them."""
     error = ValueError("no such address")
     get_logger("hasten.test").warning("%s %s %d", "a", error, 7)
     assert caplog.records[0].args == ("a", error, 7)
 
 
-def test_tracebacks_are_escaped_and_forge_no_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_tracebacks_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
     """Those of causes, groups and notes, too. The exception itself stays in the record."""
     error = ExceptionGroup(HOSTILE, [ValueError(HOSTILE)])
     error.add_note(f"a note\nERROR forged {HOSTILE}")
@@ -54,7 +54,7 @@ def test_tracebacks_are_escaped_and_forge_no_line(caplog: pytest.LogCaptureFixtu
     assert caplog.records[0].exc_info[1] is error
 
 
-def test_a_traceback_that_is_harmless_is_left_to_the_formatter() -> None:
+def test_a_printable_traceback_is_formatted_by_the_formatter() -> None:
     error = ValueError("no such address")
     record = logging.makeLogRecord({"exc_info": (type(error), error, None)})
     assert get_logger("hasten.test").filter(record)
@@ -74,7 +74,7 @@ def test_every_logger_of_hasten_escapes() -> None:
     assert all(get_logger(found.name).filters == found.filters != [] for found in loggers)
 
 
-def test_messages_of_errors_are_escaped_and_facts_are_not() -> None:
+def test_messages_of_errors_are_escaped_but_attributes_are_not() -> None:
     error = StoreError("db", HOSTILE)
     assert is_harmless(str(error).replace("\nERROR", ""))
     assert error.reason == HOSTILE

@@ -36,46 +36,46 @@ names = st.sampled_from([*WORTH_IT, *NOT_WORTH_IT])
 
 class TestDefaultTypes:
     @pytest.mark.parametrize("name", WORTH_IT)
-    def test_code_what_shrinks(self, name: str) -> None:
+    def test_compressible_types(self, name: str) -> None:
         assert DEFAULT_MEDIA_TYPES(name)
 
     @pytest.mark.parametrize("name", [*NOT_WORTH_IT, "", "/", ";", "*/*"])
-    def test_leave_what_is_packed_or_unknown(self, name: str) -> None:
+    def test_packed_and_unknown_types_are_not_compressed(self, name: str) -> None:
         assert not DEFAULT_MEDIA_TYPES(name)
 
     @given(st.text())
-    def test_have_an_answer_to_anything(self, name: str) -> None:
+    def test_any_text_is_accepted(self, name: str) -> None:
         assert DEFAULT_MEDIA_TYPES(media_type(name)) in {True, False}
 
 
 class TestChangedTypes:
     @given(st.sets(names), names)
-    def test_have_what_was_added(self, added: set[str], asked: str) -> None:
+    def test_an_added_type_is_compressed(self, added: set[str], asked: str) -> None:
         types = DEFAULT_MEDIA_TYPES | added
         assert types(asked) == (asked in added or asked in WORTH_IT)
 
     @given(st.sets(names), names)
-    def test_lack_what_was_taken(self, taken: set[str], asked: str) -> None:
+    def test_a_removed_type_is_not_compressed(self, taken: set[str], asked: str) -> None:
         types = DEFAULT_MEDIA_TYPES - taken
         assert types(asked) == (asked in WORTH_IT and asked not in taken)
 
     @given(st.lists(st.tuples(st.booleans(), st.sets(names, min_size=1))), names)
-    def test_the_last_word_counts(self, steps: list[tuple[bool, set[str]]], asked: str) -> None:
+    def test_the_last_change_counts(self, steps: list[tuple[bool, set[str]]], asked: str) -> None:
         types, expected = DEFAULT_MEDIA_TYPES, asked in WORTH_IT
         for adds, some in steps:
             types = types | some if adds else types - some
             expected = adds if asked in some else expected
         assert types(asked) == expected
 
-    def test_leave_the_default_alone(self) -> None:
+    def test_the_default_set_is_not_changed(self) -> None:
         assert (DEFAULT_MEDIA_TYPES | {"application/x-tiles"}) != DEFAULT_MEDIA_TYPES
         assert not DEFAULT_MEDIA_TYPES("application/x-tiles")
 
-    def test_take_names_as_they_stand_in_headers(self) -> None:
+    def test_names_may_have_parameters(self) -> None:
         assert (DEFAULT_MEDIA_TYPES | {"Application/X-Tiles; v=1"})("application/x-tiles")
         assert not (DEFAULT_MEDIA_TYPES - {" TEXT/CSV "})("text/csv")
 
-    def test_take_a_single_name(self) -> None:
+    def test_a_single_name_may_be_added(self) -> None:
         """And not its letters."""
         assert (DEFAULT_MEDIA_TYPES | "application/x-tiles")("application/x-tiles")
         assert not (DEFAULT_MEDIA_TYPES - "text/csv")("text/csv")
@@ -86,16 +86,16 @@ class TestMediaType:
         "content_type",
         ["text/html", "Text/HTML", "text/html;charset=utf-8", " text/html\t; a=b; c", "text/html;"],
     )
-    def test_is_the_name_alone(self, content_type: str) -> None:
+    def test_a_media_type_has_no_parameters(self, content_type: str) -> None:
         assert media_type(content_type) == "text/html"
 
     @given(st.text())
-    def test_is_itself_of_itself(self, content_type: str) -> None:
+    def test_a_bare_media_type_is_unchanged(self, content_type: str) -> None:
         assert media_type(media_type(content_type)) == media_type(content_type)
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_what_is_live_is_worth_it(name: str) -> None:
+def test_live_types_are_compressible(name: str) -> None:
     assert is_live(name)
     assert DEFAULT_MEDIA_TYPES(name)
 

@@ -75,7 +75,7 @@ class TestChoose:
             ("gzip;q=0.001", "gzip"),
         ],
     )
-    def test_orders_what_is_offered(self, header: str | None, codings: str) -> None:
+    def test_codings_are_ordered_by_weight(self, header: str | None, codings: str) -> None:
         assert " ".join(choose(header, OFFER).codings) == codings
 
     @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ class TestChoose:
             ("identity;q=nonsense", True, True),
         ],
     )
-    def test_knows_who_takes_nothing_plain(
+    def test_a_client_may_refuse_identity(
         self, header: str, *, refuses: bool, accepts_nothing: bool
     ) -> None:
         wishes = choose(header, OFFER)
@@ -100,11 +100,11 @@ class TestChoose:
         assert wishes.accepts_nothing is accepts_nothing
 
     @pytest.mark.parametrize("offer", [OFFER, OFFER[::-1], (Coding.GZIP,), ()])
-    def test_leaves_ties_to_the_offer(self, offer: tuple[Coding, ...]) -> None:
+    def test_the_offer_decides_between_equal_weights(self, offer: tuple[Coding, ...]) -> None:
         assert choose("br, gzip, zstd", offer).codings == offer
         assert choose("*;q=0.1", offer).codings == offer
 
-    def test_does_not_read_endless_headers(self) -> None:
+    def test_a_long_header_is_ignored(self) -> None:
         long = "gzip," * (MAX_HEADER_BYTES // 5) + "gzip"
         assert choose(long[:MAX_HEADER_BYTES], OFFER).codings == (Coding.GZIP,)
         assert choose(long + "," * 9, OFFER).codings == ()
@@ -120,7 +120,7 @@ class TestChoose:
         assert chooser(OFFER)(header) == choose(header.decode("latin-1"), OFFER)
 
     @given(members)
-    def test_chooses_what_is_accepted_and_no_less_wanted_than_plain(
+    def test_a_chosen_coding_is_accepted_and_not_below_identity(
         self, wanted: list[tuple[str, str | None]]
     ) -> None:
         least = max(weight(wanted, "identity") or 0, 1)
@@ -130,7 +130,7 @@ class TestChoose:
         assert weights == sorted(weights, reverse=True)
 
     @given(members, st.sampled_from(OFFER), st.data())
-    def test_never_chooses_what_is_refused(
+    def test_a_refused_coding_is_not_chosen(
         self, wanted: list[tuple[str, str | None]], coding: Coding, data: st.DataObject
     ) -> None:
         """Wherever the refusal stands, and whatever else is said of the coding."""
@@ -140,7 +140,7 @@ class TestChoose:
         assert coding not in choose(header, OFFER).codings
 
     @given(members, st.data())
-    def test_does_not_care_for_case_space_and_lines(
+    def test_case_spaces_and_lines_do_not_matter(
         self, wanted: list[tuple[str, str | None]], data: st.DataObject
     ) -> None:
         space = st.text(" \t", max_size=3)

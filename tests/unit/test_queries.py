@@ -50,7 +50,7 @@ def test_names_and_values(make: Any) -> None:
     assert [value for name, value in found if name == "a"] == ["1 &", ""]
 
 
-def test_of_a_dict() -> None:
+def test_a_query_may_be_a_dict() -> None:
     assert pairs_of({"a": "1"}) == [("a", "1")]
     assert pairs_of("") == []
 
@@ -61,7 +61,7 @@ def test_a_request_has_headers() -> None:
     assert header_of(QueryParams(TEXT), "if-none-match") is None
 
 
-def test_a_request_tells_whether_its_application_is_in_debug_mode() -> None:
+def test_a_request_shows_if_its_application_is_in_debug_mode() -> None:
     assert is_debug(request_of(Starlette(debug=True)))
     assert not is_debug(request_of(Starlette()))
     assert not is_debug(request_of())

@@ -62,7 +62,7 @@ def test_head_gets_the_same_headers_without_a_body() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("known", [False, True])
-async def test_as_an_application_it_does_so_by_itself(method: str, known: bool) -> None:
+async def test_an_asgi_response_handles_conditions_and_head(method: str, known: bool) -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -82,7 +82,7 @@ async def test_as_an_application_it_does_so_by_itself(method: str, known: bool) 
         assert body["body"] == (b"body" if method == "GET" else b"")
 
 
-def test_tags_are_of_bytes_and_fit_into_a_header() -> None:
+def test_an_etag_depends_on_bytes_and_fits_into_a_header() -> None:
     assert etag_of(b"a") != etag_of(b"b")
     assert etag_of([b"a", b"b"], weak=True) == "W/" + etag_of(b"ab")
     assert etag_of(b"a").strip('"').replace("-", "").replace("_", "").isalnum()

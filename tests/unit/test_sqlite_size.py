@@ -89,19 +89,19 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def test_what_is_deleted_is_not_written_over(database: Database) -> None:
+async def test_deleted_data_is_not_overwritten(database: Database) -> None:
     """Some builds of SQLite do so unless they are told not to."""
     setting = database.call(lambda connection: connection.execute("PRAGMA secure_delete"))
     assert setting.fetchone() == (0,)
 
 
 class TestLog:
-    async def test_is_cut_in_a_quiet_moment(self, database: Database, path: Path) -> None:
+    async def test_the_log_is_truncated_when_idle(self, database: Database, path: Path) -> None:
         await database.run(store)
         await until(lambda: log_of(path) <= LOG_BYTES)
         assert await database.run(count) == 2000
 
-    async def test_is_cut_while_somebody_waits_for_a_change(
+    async def test_the_log_is_truncated_while_a_caller_waits_for_a_change(
         self, database: Database, path: Path
     ) -> None:
         """As an idle worker does."""
@@ -113,7 +113,7 @@ class TestLog:
         await database.run(store)
         assert await waiting
 
-    async def test_is_cut_by_the_next_commit_where_it_is_never_quiet(
+    async def test_a_busy_log_is_truncated_by_the_next_commit(
         self, database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(maintenance, "QUIET_SECONDS", 3600)
@@ -123,7 +123,7 @@ class TestLog:
         await database.run(lambda connection: store(connection, kib=1))
         assert log_of(path) <= LOG_BYTES
 
-    async def test_of_which_somebody_reads_is_cut_later_and_holds_up_nobody(
+    async def test_a_log_that_is_read_is_truncated_later_and_blocks_nobody(
         self, path: Path
     ) -> None:
         with opened(path, busy_seconds=0) as database, other_program(path) as reader:
@@ -141,9 +141,7 @@ class TestLog:
 
 
 class TestFreePages:
-    async def test_of_a_new_file_are_given_back_in_quiet_moments(
-        self, database: Database, path: Path
-    ) -> None:
+    async def test_free_pages_are_returned_when_idle(self, database: Database, path: Path) -> None:
         """But for some, which the next jobs will need."""
         await database.run(store)
         await until(lambda: path.stat().st_size > 2000 * KIB)
@@ -154,7 +152,7 @@ class TestFreePages:
             (free,) = other.execute("PRAGMA freelist_count").fetchone()
             assert 0 < free <= FREE_PAGES
 
-    async def test_leave_in_small_steps(
+    async def test_free_pages_are_returned_in_small_steps(
         self, database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whoever waits for the lock waits for one of them."""
@@ -174,7 +172,7 @@ class TestFreePages:
         assert len(taken) > 5
         assert all(pages == 64 for pages in taken[:-1])
 
-    async def test_of_an_older_file_stay_in_it(self, path: Path) -> None:
+    async def test_free_pages_of_an_older_file_are_kept(self, path: Path) -> None:
         """It has no room for the notes that giving them back needs. It works as before."""
         with other_program(path) as other:
             other.execute("PRAGMA journal_mode = WAL")
@@ -189,7 +187,9 @@ class TestFreePages:
         with other_program(path) as other:
             assert is_sound(other)
 
-    async def test_of_an_older_file_are_given_back_after_a_vacuum(self, path: Path) -> None:
+    async def test_free_pages_of_an_older_file_are_returned_after_a_vacuum(
+        self, path: Path
+    ) -> None:
         """As the documentation says."""
         with other_program(path) as other:
             other.execute("PRAGMA journal_mode = WAL")
@@ -201,7 +201,7 @@ class TestFreePages:
             await database.run(delete)
             await until(lambda: path.stat().st_size < 200 * KIB)
 
-    async def test_are_given_back_beside_other_writers(self, path: Path) -> None:
+    async def test_free_pages_are_returned_beside_other_writers(self, path: Path) -> None:
         """None of them is held up or loses what it wrote."""
         with (
             opened(path, busy_seconds=5) as first,
@@ -230,7 +230,7 @@ async def test_an_existing_file_is_opened_without_writing(path: Path) -> None:
         other.execute("ROLLBACK")
 
 
-async def test_a_file_that_is_gone_is_not_created_for_tidying(
+async def test_maintenance_does_not_create_a_deleted_file(
     database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, tidied = threading.Event(), threading.Event()

@@ -78,20 +78,20 @@ async def waiting(tmp_path: Path) -> AsyncIterator[Waiting]:
     await asyncio.to_thread(waiting.database.close)
 
 
-async def test_a_commit_of_ours_asks_those_that_wait_for_its_topic(waiting: Waiting) -> None:
+async def test_an_own_commit_probes_the_watches_of_its_topic(waiting: Waiting) -> None:
     await waiting.database.run(write(TOPICS[7]), topic=TOPICS[7])
     await waiting.database.run(write(TOPICS[7]), topic=TOPICS[7])
     assert await waiting.tasks[TOPICS[7]] == 2
     assert waiting.asked == {TOPICS[7]: 2}
 
 
-async def test_a_commit_without_a_topic_asks_all(waiting: Waiting) -> None:
+async def test_a_commit_without_a_topic_probes_all_watches(waiting: Waiting) -> None:
     await waiting.database.run(write(TOPICS[7]))
     await waiting.database.run(lambda connection: None, write=False)  # the questions are over
     assert waiting.asked == dict.fromkeys(TOPICS, 1)
 
 
-async def test_a_commit_of_another_process_asks_those_whose_mark_has_changed(
+async def test_a_commit_of_another_process_probes_changed_topics(
     tmp_path: Path, waiting: Waiting
 ) -> None:
     """The marks are read in one go. Before the first one nothing is known of them."""
@@ -110,7 +110,7 @@ async def test_a_commit_of_another_process_asks_those_whose_mark_has_changed(
     assert waiting.mark_reads <= 3
 
 
-async def test_others_are_heard_by_a_process_that_writes_all_the_time(
+async def test_a_process_that_writes_all_the_time_notices_others(
     tmp_path: Path, waiting: Waiting
 ) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
@@ -121,7 +121,7 @@ async def test_others_are_heard_by_a_process_that_writes_all_the_time(
                 await waiting.database.run(write(TOPICS[1]), topic=TOPICS[1])
 
 
-async def test_those_that_gave_up_are_forgotten(waiting: Waiting) -> None:
+async def test_cancelled_watches_are_dropped(waiting: Waiting) -> None:
     """Also where nobody ever writes: an idle worker asks anew every few seconds."""
     topic = TOPICS[7]
     for _ in range(10):
@@ -161,7 +161,7 @@ class TestWithoutPolling:
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_commit_is_noticed_that_was_written_long_before(
+    async def test_a_commit_is_noticed_long_after_its_first_write(
         self, tmp_path: Path, waiting: Waiting
     ) -> None:
         """A large transaction goes to the log in parts; the last one makes it visible."""
@@ -179,7 +179,7 @@ class TestWithoutPolling:
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_child_after_a_fork_leaves_its_parents_file_alone(
+    async def test_a_forked_child_does_not_use_the_files_of_its_parent(
         self, tmp_path: Path, waiting: Waiting
     ) -> None:
         await until_armed(waiting.database)
@@ -191,7 +191,7 @@ class TestWithoutPolling:
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_thread_that_watches_wakes_for_work(self, waiting: Waiting) -> None:
+    async def test_work_wakes_a_thread_that_watches_a_file(self, waiting: Waiting) -> None:
         await until_armed(waiting.database)
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.database.run(lambda connection: 7, write=False) == 7
@@ -206,7 +206,7 @@ async def until_armed(database: Database) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_commits_are_seen_where_the_file_system_tells_of_no_writes(
+async def test_commits_are_noticed_without_file_notifications(
     tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FileWatch, "noticed", lambda watch: False)
@@ -217,7 +217,7 @@ async def test_commits_are_seen_where_the_file_system_tells_of_no_writes(
             assert await waiting.tasks[topic] == 2
 
 
-async def test_commits_are_seen_where_no_file_can_be_watched(
+async def test_commits_are_noticed_if_no_file_can_be_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(watch: FileWatch) -> None:

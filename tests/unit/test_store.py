@@ -32,7 +32,7 @@ class Recorded:
 
 
 class TestUrl:
-    def test_memory(self) -> None:
+    def test_a_store_in_memory(self) -> None:
         assert Store("memory://").location == File(None)
         assert Store("sqlite://").location == File(None)
 
@@ -46,7 +46,7 @@ class TestUrl:
         )
 
     @pytest.mark.parametrize("url", ["redis://host:1234/2", "rediss://host", "unix:///run/r.sock"])
-    def test_a_server(self, url: str) -> None:
+    def test_a_store_on_a_server(self, url: str) -> None:
         assert isinstance(Store(url).location, Address)
 
     @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ class TestUrl:
             "sqlite:///a.db?synchronous=maybe", "redis://host?colour=red", None, 5, Path("a.db"),
         ],
     )  # fmt: skip
-    def test_what_is_no_url_of_a_store_is_refused(self, url: str) -> None:
+    def test_an_invalid_url_is_rejected(self, url: str) -> None:
         with pytest.raises(InvalidOption, match="must be"):
             Store(url)
 
@@ -66,7 +66,7 @@ class TestUrl:
         assert store.url == "redis://ada@host"
         assert repr(store) == "Store('redis://ada@host')"
 
-    def test_the_environment_names_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_url_comes_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("HASTEN_URL", raising=False)
         assert Store.from_env().url == "sqlite:///hasten.db"
         assert Store.from_env("memory://").url == "memory://"
@@ -76,14 +76,14 @@ class TestUrl:
 
 
 class TestOptions:
-    def test_a_time_out_is_one_for_all_stores(self) -> None:
+    def test_all_stores_have_the_same_time_out_option(self) -> None:
         urls = ("memory://", "sqlite:///a.db", "redis://host")
         assert {Store(url).timeout for url in urls} == {5.0}
         assert {Store(f"{url}?timeout=2.5").timeout for url in urls} == {2.5}
         assert Store("memory://", timeout="2m").timeout == 120
         assert Store("memory://", timeout=timedelta(seconds=3)).timeout == 3
 
-    def test_a_time_out_of_nothing_is_refused(self) -> None:
+    def test_a_time_out_of_0_is_rejected(self) -> None:
         for url in ("memory://", "redis://host"):
             with pytest.raises(InvalidOption, match="timeout=0: must be more than 0 seconds"):
                 Store(url, timeout=0)
@@ -91,13 +91,13 @@ class TestOptions:
             with pytest.raises(InvalidOption, match="timeout"):
                 Store(url)
 
-    def test_an_option_is_given_once(self) -> None:
+    def test_an_option_cannot_be_both_in_the_url_and_an_argument(self) -> None:
         with pytest.raises(InvalidOption, match=r"cannot be combined with the \w+ in the URL"):
             Store("redis://host?timeout=2", timeout=3)
         with pytest.raises(InvalidOption, match=r"cannot be combined with the \w+ in the URL"):
             Store("redis://host?prefix=a", prefix="b")
 
-    def test_a_prefix_is_for_redis(self) -> None:
+    def test_only_redis_has_a_prefix(self) -> None:
         assert Store("redis://host").prefix is None
         assert Store("redis://host", prefix="shop").prefix == "shop"
         assert Store("redis://host?prefix=shop").prefix == "shop"
@@ -107,20 +107,20 @@ class TestOptions:
         with pytest.raises(InvalidOption, match="not empty"):
             Store("redis://host", prefix="")
 
-    def test_a_clock_is_checked_when_it_is_given(self) -> None:
+    def test_the_clock_is_checked(self) -> None:
         clock = ManualClock()
         assert Store("memory://", clock=clock).clock is clock
         with pytest.raises(InvalidOption, match="clock"):
             Store("memory://", clock=object())  # type: ignore[arg-type]
 
-    def test_a_url_becomes_a_store_and_a_store_stays_itself(self) -> None:
+    def test_to_store_accepts_a_url_or_a_store(self) -> None:
         store = Store("memory://")
         assert to_store(store) is store
         assert to_store("memory://").url == "memory://"
 
 
 class TestParts:
-    async def test_a_part_is_made_once_and_closed_with_the_store(self) -> None:
+    async def test_a_part_is_created_once_and_closed_with_the_store(self) -> None:
         async with Store("memory://") as store:
             part = store.part("jobs", Recorded)
             assert store.part("jobs", Recorded) is part
@@ -131,7 +131,7 @@ class TestParts:
         assert part.closed == 1
         assert store.part("jobs", Recorded) is not part
 
-    async def test_all_parts_are_closed_though_one_cannot_be(self) -> None:
+    async def test_all_parts_are_closed_even_if_one_fails(self) -> None:
         class Broken(Recorded):
             async def aclose(self) -> None:
                 raise RuntimeError("broken")
@@ -144,7 +144,7 @@ class TestParts:
         assert part.closed == 1
 
     @pytest.mark.parametrize("end", ["", "del store; import gc; gc.collect()"])
-    def test_what_is_open_at_the_end_of_the_process_is_closed(self, end: str) -> None:
+    def test_an_open_store_is_closed_at_the_end_of_the_process(self, end: str) -> None:
         """Also if nobody refers to the store any more."""
         program = (
             "from hasten import Store\n"
@@ -160,7 +160,7 @@ class TestParts:
         assert done.stdout == "closed\n"
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
-    def test_it_can_be_used_after_a_fork_that_met_it_locked(self) -> None:
+    def test_a_store_can_be_used_after_a_fork_while_locked(self) -> None:
         program = (
             "import os\n"
             "from hasten import Store\n"
@@ -179,7 +179,7 @@ class TestParts:
         assert done.stdout == "7\n"
 
 
-def test_nothing_of_a_capability_is_imported_with_it() -> None:
+def test_the_store_imports_no_capability() -> None:
     program = (
         "import sys, hasten; hasten.Store('sqlite:///a.db')\n"
         "print([m for m in sys.modules if m.startswith(('hasten.jobs', 'hasten.ratelimit'))])\n"

@@ -24,38 +24,38 @@ def server_of(url: str) -> Address:
 
 
 class TestParts:
-    def test_of_one_server(self) -> None:
+    def test_one_server(self) -> None:
         address = server_of("redis://ada:p%40ss@db.example.org:7000/3?timeout=1.5&wait=20")
         assert (address.kind, address.nodes) == (Kind.SINGLE, (("db.example.org", 7000),))
         assert (address.username, address.password, address.db) == ("ada", "p@ss", 3)
         assert (address.timeout, address.wait, address.tls) == (1.5, 20.0, None)
 
     @pytest.mark.parametrize("url", ["redis://", "redis://localhost", "redis://localhost:6379/0"])
-    def test_have_defaults(self, url: str) -> None:
+    def test_defaults(self, url: str) -> None:
         address = server_of(url)
         assert (address.nodes, address.db) == ((("localhost", 6379),), 0)
         assert (address.username, address.password) == (None, None)
 
-    def test_of_an_ipv6_address(self) -> None:
+    def test_an_ipv6_address(self) -> None:
         assert server_of("redis://[::1]:7000").nodes == (("::1", 7000),)
         assert server_of("redis://[::1]").nodes == (("::1", 6379),)
 
-    def test_of_sentinels(self) -> None:
+    def test_sentinels(self) -> None:
         address = server_of("redis+sentinel://:pw@a,b:26380/main/2?sentinel_password=other")
         assert (address.kind, address.service, address.db) == (Kind.SENTINEL, "main", 2)
         assert address.nodes == (("a", 26379), ("b", 26380))
         assert (address.password, address.sentinel_password) == ("pw", "other")
 
-    def test_of_a_cluster(self) -> None:
+    def test_a_cluster(self) -> None:
         address = server_of("redis+cluster://a:1,b:2")
         assert (address.kind, address.nodes) == (Kind.CLUSTER, (("a", 1), ("b", 2)))
 
-    def test_of_a_socket(self) -> None:
+    def test_a_unix_socket(self) -> None:
         address = server_of("unix://ada:pw@/run/redis.sock?db=2")
         assert (address.path, address.db, address.nodes) == ("/run/redis.sock", 2, ())
         assert (address.username, address.password) == ("ada", "pw")
 
-    def test_of_tls(self, tmp_path: Path) -> None:
+    def test_tls(self, tmp_path: Path) -> None:
         certificate = tmp_path / "ca.pem"
         certificate.touch()
         address = server_of(f"rediss://a?ssl_ca_certs={certificate}")
@@ -63,7 +63,7 @@ class TestParts:
         address = server_of("rediss+cluster://a?ssl_cert_reqs=none")
         assert address.tls == {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
 
-    def test_that_the_caller_knows(self) -> None:
+    def test_a_prefix(self) -> None:
         assert parse_store_url("redis://a?prefix=shop").prefix == "shop"
 
 
@@ -89,7 +89,7 @@ class TestParts:
         ("rediss://a?ssl_cert_reqs=maybe", "must be 'required' or 'none'"),
     ],
 )
-def test_what_cannot_be_read_is_named_and_no_password_is(url: str, complaint: str) -> None:
+def test_an_invalid_url_is_named_without_its_password(url: str, complaint: str) -> None:
     secret = url.replace("://", "://ada:hunter2@") if "://a" in url else url
     with pytest.raises(InvalidOption) as caught:
         server_of(secret)
@@ -98,20 +98,20 @@ def test_what_cannot_be_read_is_named_and_no_password_is(url: str, complaint: st
 
 
 class TestShown:
-    def test_without_secrets_with_the_rest(self) -> None:
+    def test_everything_but_secrets_is_shown(self) -> None:
         shown = server_of("redis://ada:pw@a/1?wait=5&prefix={x}").shown
         assert shown == "redis://ada@a/1?prefix={x}&wait=5"
         shown = server_of("redis+sentinel://:pw@a/main?sentinel_password=pw2").shown
         assert shown == "redis+sentinel://a/main"
 
-    def test_alike_for_the_same_place(self) -> None:
+    def test_equivalent_urls_are_shown_alike(self) -> None:
         assert (
             server_of("redis://a?wait=1&timeout=2").shown
             == server_of("redis://a/?timeout=2&wait=1").shown
         )
 
     @given(_unreserved, st.text())
-    def test_never_holds_the_password(self, user: str, password: str) -> None:
+    def test_the_password_is_never_shown(self, user: str, password: str) -> None:
         """Not even of a URL that is none."""
         assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
 
@@ -134,7 +134,7 @@ class TestShown:
             "sqlite://ada:SECRET@host/jobs.db",
         ],
     )
-    def test_never_holds_a_password_with_marks_of_a_url(
+    def test_a_password_with_characters_of_urls_is_never_shown(
         self, open_: Callable[[str], object], url: str
     ) -> None:
         """Which have to be written %3F and the like: the error says so."""
@@ -143,7 +143,7 @@ class TestShown:
         assert "SECRET" not in str(caught.value)
         assert "SECRET" not in repr(caught.value.value)
 
-    def test_says_how_to_write_a_password(self) -> None:
+    def test_the_error_shows_how_to_quote_a_password(self) -> None:
         with pytest.raises(InvalidOption, match=r"'redis://host/0': must be a URL with '\?' in a"):
             server_of("redis://ada:se?cret@host/0")
         assert server_of("redis://ada:se%3Fcret@host/0").password == "se?cret"

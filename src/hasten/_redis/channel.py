@@ -82,4 +82,4 @@ class Channel:
 
 
 class NotSent(foreign.ConnectionError):
-    """There is no connection, and nothing was sent. The cause says why."""
+    """There is no connection, and nothing was sent. The cause has the reason."""

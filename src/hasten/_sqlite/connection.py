@@ -57,7 +57,7 @@ class Connector:
     def connect(self) -> sqlite3.Connection:
         """Return the open connection."""
         if self.connection is not None:
-            if self.is_current:
+            if self.path is None or self._file == identity_of(self.path):
                 return self.connection
             # Further writes would go to a file that no other process can open.
             logger.warning("%s was moved or deleted: opening it again", self.name)

@@ -92,7 +92,7 @@ class Watches:
             self._by_topic[watch.topic] = [w for w in waiting if not w.is_done()] + [watch]
 
     def before_own_commit(self) -> None:
-        """Check soon for other commits: the file watch cannot tell them from ours."""
+        """Check soon for other commits: the file watch cannot distinguish them."""
         self._is_armed = False
         self._check_at = min(self._check_at, self._checked_at + POLL_SECONDS)
 

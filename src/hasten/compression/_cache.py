@@ -43,7 +43,7 @@ class Key(NamedTuple):
     coding: Coding
 
 
-def may_be_kept(target: RequestTarget, asked: Headers, head: Head) -> bool:
+def may_be_kept(target: RequestTarget, request_headers: Headers, head: Head) -> bool:
     """Return whether a response is public: every client may get it."""
     found = head.found
     return (
@@ -53,7 +53,7 @@ def may_be_kept(target: RequestTarget, asked: Headers, head: Head) -> bool:
         and b"set-cookie" not in found
         and head.varies_at_most_by({b"accept-encoding", b"origin"})
         and is_shared(found.get(b"cache-control", b""))
-        and header_values(asked, b"authorization") is None
+        and header_values(request_headers, b"authorization") is None
     )
 
 

@@ -107,7 +107,7 @@ class Dictionaries:
         return next((path for path in self._paths if fnmatchcase(target.path, path)), None)
 
     def _owner(
-        self, target: RequestTarget | None, scope: Scope, asked: Headers, head: Head
+        self, target: RequestTarget | None, scope: Scope, request_headers: Headers, head: Head
     ) -> bytes | None:
         """Return a digest of what requests must have in common to share dictionaries.
 
@@ -123,12 +123,12 @@ class Dictionaries:
             return None
         certificate = _client_certificate(scope)
         has_credential = certificate or any(
-            header_values(asked, name) for name in self._credential_headers
+            header_values(request_headers, name) for name in self._credential_headers
         )
         if not has_credential and (b"set-cookie" in found or not is_shared(cache_control)):
             return None
         names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
-        values = [(name, header_values(asked, name)) for name in names]
+        values = [(name, header_values(request_headers, name)) for name in names]
         return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
     def _announcement(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
@@ -141,7 +141,7 @@ class Dictionaries:
     async def _difference(
         self,
         owner: bytes,
-        asked: Headers,
+        request_headers: Headers,
         body: bytes,
         run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
@@ -149,7 +149,7 @@ class Dictionaries:
 
         The body is stored as the dictionary of later ones. run executes slow work.
         """
-        named = _named_dictionary(asked)
+        named = _named_dictionary(request_headers)
         dictionary = self._answers.get((owner, named)) if named else None
         body = bytes(body)
 
@@ -183,7 +183,7 @@ def _client_certificate(scope: Scope) -> tuple[object, ...]:
 
 
 def _named_dictionary(headers: Headers) -> bytes | None:
-    """The hash that Available-Dictionary names, if the client takes dcz and asks for itself."""
+    """Return the hash of Available-Dictionary, if the client accepts dcz from its origin."""
     accepted = header_values(headers, b"accept-encoding") or b""
     named = (header_values(headers, b"available-dictionary") or b"").strip()
     site = header_values(headers, b"sec-fetch-site")
