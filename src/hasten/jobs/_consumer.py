@@ -175,9 +175,10 @@ class QueueConsumer:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.succeeded(self._activity)
             self._finish_claim(claim, used=len(batch.leases))
-            self._confirm(portion.outcomes, batch.lost)
+            self._forget_all(portion.outcomes)
             for lease in batch.leases:
                 self._start(lease)
+            self._outbox.stored(portion.outcomes, batch.lost)  # logs: after the jobs have started
             self._poison_jobs.start_next()
             if claim is not None and len(batch.leases) < claim.count:
                 self._mark_empty(batch.next_due_ms)
@@ -202,12 +203,11 @@ class QueueConsumer:
         if claim is not None:
             self._capacity.finish_claim(self._share, claim.count, used)
 
-    def _confirm(self, outcomes: list[Outcome], lost: list[str]) -> None:
+    def _forget_all(self, outcomes: list[Outcome]) -> None:
         """Forget the runs whose outcomes are stored."""
         if outcomes:
             for outcome in outcomes:
                 self._forget(outcome.id, outcome.token)
-            self._outbox.stored(outcomes, lost)
             self._poison_jobs.settled(outcome.id for outcome in outcomes)
 
     def _forget(self, id: str, token: str) -> None:
