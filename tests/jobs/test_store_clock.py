@@ -97,10 +97,10 @@ async def test_the_time_to_expiry_begins_at_the_call(
     """Not when the task is made: a process may run for days before it adds a job."""
     queue = Queue("mail", store) if of_task else Queue("mail", store, expires="5m")
 
-    @queue.task(**({"expires": "5m"} if of_task else {}))
-    async def run() -> str:
+    async def handler() -> str:
         return "ran"
 
+    run = queue.task(expires="5m")(handler) if of_task else queue.task(handler)
     clock.advance("1d")
     jobs = [await run.enqueue(), *await run.enqueue_many([run.args()])]
     async with Worker(queue):
