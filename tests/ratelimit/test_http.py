@@ -223,7 +223,7 @@ class TestMessages:
         )
         assert [(await ask(limited)).status for _ in range(2)] == [200, 429]
         assert "on_limited failed" in caplog.text
-        assert "on_decision failed" in caplog.text
+        assert "on_decision() failed" in caplog.text
 
     async def test_a_failing_is_success_counts_the_request(
         self, caplog: pytest.LogCaptureFixture

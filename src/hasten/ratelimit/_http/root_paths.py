@@ -30,7 +30,7 @@ class Forms(NamedTuple):
 
     paths: tuple[str, ...]
     route: str
-    """The same for all spellings of a path that reach one handler."""
+    """One path that represents all spellings of a path that reach the same handler."""
     alternatives: tuple[tuple[str, ...], ...] = ()
     """If it is unknown which paths the router sees: all possible ones."""
 
@@ -104,7 +104,7 @@ class RootPaths:
         return [{path}, removed]
 
     def _inside(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and those that mounts and applications with a root path see."""
+        """Return the paths, and what mounts and applications with a root path make of them."""
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
         for path, mount in product(map(plain, found), self._mounts):
