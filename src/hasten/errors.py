@@ -193,10 +193,10 @@ class PayloadTooLarge(InvalidArgument):
 
 
 class RequestRefused(HastenError):
-    """A request cannot be served, and the client is at fault or has to wait.
+    """A request cannot be served: the client made a mistake, or has to wait.
 
-    status and `problem` are for the response, and so are headers, as far as there are any.
-    `EncodedResponse.for_error(error)` makes a response of them. code is for programs.
+    status, headers and `problem` describe the response; `EncodedResponse.for_error(error)` builds
+    it. code is for programs.
     """
 
     status: int

@@ -104,7 +104,7 @@ class JobOptions(TaskOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Checked options of one job; times in ms. None is the default of the worker."""
+    """The validated options of one job, times in milliseconds. None: the worker's default."""
 
     attempts: int = 1
     backoff: Backoff | None = None
