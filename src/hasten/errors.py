@@ -248,7 +248,7 @@ class InvalidParameter(RequestRefused, ValueError):
 
     code is for programs: "out_of_range", "unknown_name". status is 422, or 400 for an invalid
     cursor. value is the text that the client sent, None if the response must not repeat it.
-    minimum, maximum and allowed are the bounds that the value missed, as far as it has some.
+    minimum, maximum and allowed are the bounds that the value violates, if it has bounds.
     """
 
     def __init__(

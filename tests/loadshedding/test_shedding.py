@@ -447,7 +447,7 @@ async def test_on_shed_is_called_for_each_refusal(
     assert (shed.request.path, shed.request.client) == ("/x", "192.0.2.1")
     assert (shed.in_flight, shed.limit) == (1, 1)
     assert 1 <= shed.retry_after <= 2
-    assert "on_shed failed" in caplog.text
+    assert "on_shed() failed" in caplog.text
 
 
 async def test_retry_after_is_rounded_up(site: Site) -> None:

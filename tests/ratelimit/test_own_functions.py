@@ -179,8 +179,8 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
-            "0-in-1hr: message failed",
-            "0-in-1hr: on_limited failed",
+            "0-in-1hr: message() failed",
+            "0-in-1hr: on_limited() failed",
             "critical() failed; the request is treated as not critical",
-            "on_shed failed",
+            "on_shed() failed",
         ]

@@ -315,7 +315,7 @@ class TestJobIds:
 
     @pytest.mark.parametrize("value", ["", "a" * (MAX_JOB_ID + 1), 7, None, b"a"])
     def test_are_texts_of_some_length(self, value: object) -> None:
-        self.refused(value, "a text of 1 to 512 characters")
+        self.refused(value, "a string of 1 to 512 characters")
 
     @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
     def test_are_no_numbers(self, value: str) -> None:

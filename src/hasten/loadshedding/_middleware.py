@@ -174,7 +174,7 @@ class LoadSheddingMiddleware:
         try:
             self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
         except Exception:  # noqa: BLE001  # of the application's own function
-            self._errors.exception("on_shed failed")
+            self._errors.exception("on_shed() failed")
 
 
 def _request_info(scope: Scope) -> RequestInfo:
