@@ -61,7 +61,7 @@ def _to_units(option: str, value: object, units: int, at_least: int) -> int:
 
 
 def _checked(option: str, value: object, least: float) -> int | float:
-    """The number of seconds, from 0 to `MAX_SECONDS`. least is for the message."""
+    """Return the number of seconds, from 0 to `MAX_SECONDS`. least is for the message."""
     seconds = _seconds_of(value)
     if seconds is None:
         raise InvalidOption(option, value, _EXPECTED)
@@ -81,7 +81,7 @@ def _too_short(option: str, value: object, least: float) -> InvalidOption:
 
 
 def _seconds_of(value: object) -> int | float | None:
-    """The number of seconds, None if it is no duration."""
+    """Return the number of seconds, None if the value is not a duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if is_number(value):

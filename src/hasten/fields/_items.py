@@ -73,7 +73,7 @@ class Items:
         return row
 
     def _one(self, value: object, inner: FieldSet) -> object:
-        """The requested fields of a related item, or of a list of them."""
+        """Return the requested fields of a related item, or of a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:

@@ -82,7 +82,7 @@ async def fetch_count(source: Source, count: Counting) -> Count:
 
 
 async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
-    """The items of a page, and whether there are more: one more than shown is fetched."""
+    """Return the items of a page and whether there are more, by fetching one item more."""
     items = list(await source.fetch(replace(window, limit=window.limit + 1)))
     return items[: window.limit], len(items) > window.limit
 
@@ -150,7 +150,7 @@ _Rank: TypeAlias = tuple[bool, Any]
 
 
 def _rank(value: Any) -> _Rank:
-    """A key that compares values in a total order, which Python's own comparison is not.
+    """Return a sort key with a total order, which Python's own comparison does not have.
 
     NaN is equal to itself and above all numbers, as in PostgreSQL. Times with a zone are compared
     by their moment: Python compares times of one zone by local time, which repeats an hour.
