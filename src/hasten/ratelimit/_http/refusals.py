@@ -135,5 +135,5 @@ def _retry_after(denied: LimitResult) -> tuple[bytes, bytes]:
 
 
 async def _receive_nothing() -> Message:
-    """A refusal does not read the request."""
+    """Return a disconnect: a refusal does not read the request."""
     return {"type": "http.disconnect"}
