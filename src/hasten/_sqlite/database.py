@@ -246,7 +246,10 @@ class Database:
             time.sleep(RETRY_SECONDS)
 
     def _commit(self, begin: str, group: list[Call[Any]]) -> list[Any]:
-        """Return the results; only those of the first calls if they have changed many rows."""
+        """Run calls in one transaction, and return their results.
+
+        Stops early after a call if many rows have changed: the caller runs the rest.
+        """
         with self._connector.errors_translated():
             connection = self._connector.connect()
             is_durable = any(call.durable and call.write for call in group)

@@ -262,7 +262,7 @@ class _Response(Response):
 
 
 def _with_others(own: Headers, others: Headers) -> Headers:
-    """Both; of headers that may only appear once, those of others."""
+    """Return both lists of headers. A header that may appear only once is taken from others."""
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
 

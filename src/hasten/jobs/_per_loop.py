@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """Makes one object for each event loop that asks for it, and forgets it with the loop."""
+    """Makes an object for each event loop at the first `get`, and drops it with the loop."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

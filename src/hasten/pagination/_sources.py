@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 async def fetch_offset_slice(source: Source, window: Window, count: Counting) -> OffsetSlice:
-    """Fetch the items of a page at the offset of the window, whose limit is that of the page."""
+    """Fetch and count the items of a page. The window has the offset and the limit of the page."""
     counted = await fetch_count(source, count)
     items, has_more = await _fetch(source, window)
     known = counted._with_page(window.offset, len(items), has_more=has_more)
@@ -71,7 +71,7 @@ async def fetch_keyset_slice(
 
 
 async def fetch_count(source: Source, count: Counting) -> Count:
-    """Return how many items there are, if that is wanted and known."""
+    """Count the items of a source as count requires, if the source can count them."""
     if count == "none":
         return NOT_COUNTED
     cap = count.limit if isinstance(count, Capped) else None
