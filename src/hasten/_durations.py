@@ -10,7 +10,7 @@ from hasten._checks import is_number
 from hasten.errors import InvalidOption
 
 Duration: TypeAlias = float | timedelta | str
-"""Seconds as a number, a timedelta, or a text such as ``"15m"``, ``"1h30m"`` or ``"500ms"``.
+"""Seconds as a number, a timedelta, or a string such as ``"15m"``, ``"1h30m"`` or ``"500ms"``.
 
 The units are ms, s, m (minutes), h, d and w.
 """
@@ -20,7 +20,7 @@ MAX_SECONDS: Final = 100 * 366 * 24 * 3600
 
 MAX_MS: Final = MAX_SECONDS * 1000
 
-_EXPECTED: Final = "seconds (a number), a timedelta or a text such as '15m'"
+_EXPECTED: Final = "seconds (a number), a timedelta or a string such as '15m'"
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _PIECE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)

@@ -437,7 +437,7 @@ def _read_backoff(wire: object, cap: object) -> Backoff | None:
         return Fixed(delay_ms / 1000) if delay_ms else None
     kind = wire.get("type", "fixed")
     if not isinstance(kind, str):
-        raise InvalidOption("backoff.type", kind, "a text")
+        raise InvalidOption("backoff.type", kind, "a string")
     if kind not in {"fixed", "exponential"}:
         return Custom(kind)
     delay = _ms("backoff.delay", wire.get("delay")) / 1000
