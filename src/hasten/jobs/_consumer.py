@@ -31,7 +31,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import Keep
 from hasten.jobs._outages import Outage
-from hasten.jobs._outbox import Outbox, Portion
+from hasten.jobs._outbox import Outbox, OutboxPortion
 from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
@@ -160,7 +160,7 @@ class QueueConsumer:
         worker = self._worker
         return Claim(count, next(worker.tokens), worker.name, worker.lease_ms)
 
-    async def _exchange(self, portion: Portion, claim: Claim | None) -> None:
+    async def _exchange(self, portion: OutboxPortion, claim: Claim | None) -> None:
         """Store a portion and start the jobs that the claim brings."""
         self._in_flight += 1
         try:
@@ -185,7 +185,7 @@ class QueueConsumer:
             self._in_flight -= 1
             self._returned.set()
 
-    async def _settle(self, portion: Portion, claim: Claim | None) -> Batch:
+    async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> Batch:
         """Store a portion and claim jobs, in one step of the store."""
         now_ms = self.clock.now_ms()
         if portion.updates or self._updating.locked():
@@ -216,7 +216,7 @@ class QueueConsumer:
         if run is not None and run.lease.token == token:
             del self.runs[id]
 
-    async def _handle_error(self, error: BaseException, portion: Portion) -> None:
+    async def _handle_error(self, error: BaseException, portion: OutboxPortion) -> None:
         """Keep what was not stored, and pause. Raises the error if it is not one of the store."""
         if isinstance(error, StoreRejected) and not portion.is_empty:
             for outcome in self._outbox.reject(portion, error):

@@ -178,11 +178,11 @@ class Engine(Protocol):
         """Release what the engine holds for a worker that has stopped. Safe to call twice."""
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
-        """Wait until a claim may return jobs. It may return too early.
+        """Wait until the queue may have a job to claim. It may return without one.
 
-        That is when the queue has a ready job and is not paused, or when a delayed job is due
-        before next_due_ms, which the last claim returned (None: no delayed job). The caller
-        itself waits until next_due_ms, and claims then.
+        It returns when the queue has a ready job and is not paused, or when a delayed job is due
+        before next_due_ms. next_due_ms is the time that the last claim returned, None if it found
+        no delayed job. The engine does not wait for this time: the caller does, and then claims.
         """
 
     # Reading ------------------------------------------------------------------------------------

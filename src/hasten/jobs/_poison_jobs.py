@@ -52,7 +52,7 @@ class PoisonJobs:
         return False
 
     def settled(self, ids: Iterable[str]) -> None:
-        """The outcomes of these jobs are stored."""
+        """Record that the outcomes of these jobs are stored."""
         if self._unsettled:
             self._unsettled.difference_update(ids)
 
@@ -72,7 +72,7 @@ class PoisonJobs:
         self._is_stopped = True
 
     def ended(self, run: Run) -> None:
-        """A run has ended, whichever it was."""
+        """Record that a run has ended. It can be any run of the worker."""
         if run is self._run:
             self._run = self._start = None
             self._unsettled.clear()

@@ -383,7 +383,7 @@ class RedisEngine:
         try:
             key.encode()
         except UnicodeEncodeError as exc:
-            raise StoreRejected(self._url, f"no job has such an id: {exc}") from exc
+            raise StoreRejected(self._url, f"invalid job id: {exc}") from exc
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
