@@ -58,7 +58,7 @@ def hit(
 
 
 def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
-    """Do what `hit` does for a group of one check."""
+    """Decide a group of one check, as `hit` does."""
     state = fresh(check.rule, state, now_us)
     wait = _wait_of(check, state, now_us)
     if wait.wait_us and not check.forced:
@@ -151,8 +151,8 @@ def expiry(rule: Rule, state: State) -> int:
 class Wait(NamedTuple):
     """How long a check is denied; (0, 0) if it passes.
 
-    certain_us is the time that nothing but a reset can shorten, wait_us the time if no reservation
-    is refunded.
+    certain_us is the time that only a reset can shorten; wait_us is the time if no reservation is
+    refunded.
     """
 
     certain_us: int
@@ -163,7 +163,7 @@ PASSES: Final = Wait(0, 0)
 
 
 def fresh(rule: Rule, state: State, now_us: int) -> State:
-    """Return the state without what has expired; the same object if nothing has."""
+    """Return the state without its expired parts; the same object if nothing has expired."""
     if not state:
         return state
     blocked_us = state[0] if state[0] > now_us else 0
@@ -255,8 +255,11 @@ def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
             return (blocked_us, *runs), at_us
 
 
-def left(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
-    """Return what is left in a fresh state, and the time until it is more; 0 if all is left."""
+def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
+    """Return the remaining cost in a fresh state, and the time until it increases.
+
+    The time is 0 if nothing is used.
+    """
     if len(state) < 2 or not rule.limit:
         return rule.capacity, 0
     match rule.kind:
@@ -332,7 +335,7 @@ def _accept(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State,
 def _outcome(check: Check, state: State, wait: Wait, token: Token | None, now_us: int) -> Outcome:
     rule = check.rule
     certain_us, wait_us = wait
-    remaining, reset_us = left(rule, state, now_us)
+    remaining, reset_us = remaining_and_reset(rule, state, now_us)
     if not wait_us:
         return Outcome(True, rule.capacity, remaining, reset_us, token=token)
     retry_us = wait_us if certain_us else min(wait_us, IN_FLIGHT_RETRY_US)
