@@ -63,10 +63,10 @@ def check_flag(option: str, value: object) -> bool:
 
 
 def check_text(option: str, value: object) -> str:
-    """Return a text that is not empty."""
+    """Return a string that is not empty."""
     if isinstance(value, str) and value:
         return value
-    raise InvalidOption(option, value, "a text that is not empty")
+    raise InvalidOption(option, value, "a string that is not empty")
 
 
 def check_texts(option: str, value: object, expected: str) -> list[str]:

@@ -139,11 +139,15 @@ def _check_kind(statement: Selection) -> None:
         )
     if statement._limit_clause is not None or statement._offset_clause is not None:
         raise InvalidOption(
-            "statement", "a select with LIMIT", "one without, or a select from its subquery()"
+            "statement",
+            "a select with LIMIT",
+            "a select without LIMIT and OFFSET, or a select from statement.subquery()",
         )
     if statement._fetch_clause is not None:
         raise InvalidOption(
-            "statement", "a select with FETCH", "one without, or a select from its subquery()"
+            "statement",
+            "a select with FETCH",
+            "a select without FETCH, or a select from statement.subquery()",
         )
     # From SQLAlchemy 2.1 on, this is an extension of the syntax.
     extension = getattr(statement, "_pre_columns_clause", None)
@@ -151,7 +155,7 @@ def _check_kind(statement: Selection) -> None:
         raise InvalidOption(
             "statement",
             "a select with DISTINCT ON",
-            "a select of aliased(…, statement.subquery()), which has its rows",
+            "a select of aliased(…, statement.subquery()), which has the same rows",
         )
 
 

@@ -179,7 +179,7 @@ def _is_unique_for_all(index: Index) -> bool:
 
 
 def _group_keys(subquery: Subquery | CTE) -> list[set[str]]:
-    """The columns that a sub-query groups by are unique in it."""
+    """Return the names of the GROUP BY columns of a sub-query, which are a unique key of it."""
     element = subquery.element
     if not isinstance(element, Select) or not element._group_by_clauses:
         return []

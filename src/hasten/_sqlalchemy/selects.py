@@ -116,11 +116,11 @@ def only(statement: Selection, *columns: Any) -> Selection:
     return without_loading(statement).with_only_columns(*columns, maintain_column_froms=True)
 
 
-def around(outer: Selection, inner: Selection) -> Selection:
-    """Return a select from an inner select, with the filters that the ORM adds to the inner one.
+def with_filters_of(inner: Selection, outer: Selection) -> Selection:
+    """Return outer, a select from inner, with the ORM filters of inner.
 
-    The ORM adds with_loader_criteria(), and what listeners on a session add, to the statement that
-    is executed, and only if it is marked as a statement of the ORM.
+    The ORM applies with_loader_criteria() and session listeners only to the statement that is
+    executed, and only if it is marked as an ORM statement. So this copies the options and the mark.
     """
     # With other columns, a select keeps its options apart, with the entities that it had.
     earlier: Any = inner._memoized_select_entities
@@ -144,8 +144,8 @@ def for_other_columns(statement: Selection, entity: Any) -> Selection:
         raise InvalidOption(
             "statement",
             "a select with FOR UPDATE",
-            "one without with_for_update(): pages and fields are read with joins and totals, which "
-            "databases do not lock; lock the rows by a select of your own",
+            "a select without with_for_update(): pages and fields are read with joins and totals, "
+            "which databases do not lock; lock the rows by a select of your own",
         )
     plain = statement
     if statement._with_options:
@@ -236,4 +236,4 @@ def _sorted_by(clause: Any, entity: Any) -> SortedBy:
 
 
 def _text_in_order_by() -> InvalidOption:
-    return InvalidOption("statement", "a select with ORDER BY a text", "order_by() of columns")
+    return InvalidOption("statement", "a select with ORDER BY a string", "order_by() of columns")

@@ -527,7 +527,7 @@ class Response:
         await self._send(self._coded_start(codec.coding, None, None))
 
     async def _release(self, reason: SkipReason) -> None:
-        """Send what was held back uncompressed. The rest of the response passes unchanged."""
+        """Send the buffered part of the body uncompressed. The rest of it passes unchanged."""
         self._idle_timer.stop()
         await self._send(self._uncoded(reason))
         await self._send_uncoded_piece(self._take_held())

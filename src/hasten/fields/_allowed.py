@@ -514,7 +514,7 @@ def _read(source: object) -> Iterable[_ModelField]:
 
 def _named(name: object, value: object) -> _ModelField:
     if not isinstance(name, str):
-        raise InvalidOption("schema", name, "a name of a field, as text")
+        raise InvalidOption("schema", name, "the name of a field, as a string")
     if isinstance(value, str):
         return _ModelField(name, value, None)
     if _nested(value).to is None:

@@ -122,7 +122,7 @@ def field_builder(
                     f"compute={{{field.name!r}: function}}",
                 )
         return FieldBuilder(None, frozenset(), own_computed)
-    _check_divisible(model, allowed)
+    _check_supports_partial(model, allowed)
     customized = _customized(model)
     through_model = frozenset(
         field
@@ -163,14 +163,14 @@ def _through_model(model: Any, fields: Sequence[Field], checked: frozenset[str])
     return build
 
 
-def _check_divisible(model: Any, allowed: AllowedFields) -> None:
-    """Raise `InvalidOption` for rules of the whole model, which cannot apply to some fields."""
+def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
+    """Raise `InvalidOption` if a rule of the model needs all fields, also those not requested."""
     for name in _rules_for_all(model):
         raise InvalidOption(
             "schema",
             model,
-            f"a model without {name!r}: a rule for all fields at once cannot apply where only "
-            "some are requested; field_validator, field_serializer and computed_field can",
+            f"a model without {name!r}: a rule for the whole model cannot run when only some "
+            "fields are requested; use field_validator, field_serializer or computed_field",
         )
     config = _config(model)
     if getattr(model, "__pydantic_root_model__", False):
@@ -295,8 +295,8 @@ def _check_needs(model: Any, through_model: Collection[Field]) -> None:
                 raise InvalidOption(
                     f"needs[{field.name!r}]",
                     need,
-                    f"a field of {model.__qualname__}: add {need} to it as Field(exclude=True), "
-                    f"or give compute={{{field.name!r}: …}}",
+                    f"a field of {model.__qualname__}: declare {need} there with "
+                    f"Field(exclude=True), or pass compute={{{field.name!r}: …}}",
                 )
         info = _infos(model).get(field.attribute)
         if info is not None and (info.frozen or _config(model).get("frozen")):

@@ -195,7 +195,8 @@ class FieldSelector(Generic[T]):
     def _own(self, fields: FieldSet) -> FieldSet:
         """Return the same set in the fields of this selector.
 
-        Raises `InvalidOption` unless this selector parsed it, or one that `without` made from it.
+        Raises `InvalidOption` unless it was parsed by this selector, or by one that `without`
+        returned.
         """
         if fields.allowed is self.allowed:
             return fields
@@ -203,13 +204,13 @@ class FieldSelector(Generic[T]):
             raise InvalidOption(
                 "fields",
                 str(fields),
-                "a set that the same FieldSelector parsed, or one that its without() made",
+                "a set parsed by the same FieldSelector, or by one that its without() returned",
             )
         return self._moved(fields)
 
     @cached_property
     def sync(self) -> SyncFieldSelector[T]:
-        """The same for sessions and connections that block: ``users.sync.one(session, …)``."""
+        """The same for blocking sessions and connections: ``users.sync.one(session, …)``."""
         return SyncFieldSelector(self)
 
     def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
@@ -293,7 +294,7 @@ class FieldSelector(Generic[T]):
 
 
 class SyncFieldSelector(Generic[T]):
-    """`FieldSelector.sync`: rows of sessions and connections that block."""
+    """`FieldSelector.sync`: reads rows with blocking sessions and connections."""
 
     __slots__ = ("_selector",)
 
@@ -322,7 +323,7 @@ def _as_allowed(to: object) -> AllowedFields:
 def _by_path(
     option: str, allowed: AllowedFields, values: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[Field, Any]]:
-    """The values of paths, by field. Without strict, paths that do not exist are skipped."""
+    """Yield the field of each path, and the value. Skips unknown paths, unless strict."""
     for path, value in values.items():
         *through, name = path.split(".")
         where: AllowedFields | None = allowed

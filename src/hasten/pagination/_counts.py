@@ -106,16 +106,16 @@ NOT_COUNTED: Final = Count(None)
 
 
 def checked_count(found: object) -> Count:
-    """Return the result of a count function or a source. Raises `InvalidOption`."""
+    """Return a number of rows as a `Count`. Raises `InvalidOption` for other values."""
     if isinstance(found, Count):
         return found
     if is_whole_number(found) and found >= 0:
         return Count(found)
-    raise InvalidOption("count", found, "a function that returns a number of rows, or a Count")
+    raise InvalidOption("count", found, "a function that returns an int of at least 0, or a Count")
 
 
 def to_counting(value: object) -> Counting:
-    """Return the way to count if it is one. Raises `InvalidOption`."""
+    """Return the value of a count= option. Raises `InvalidOption` if it is not a way to count."""
     if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value
     for name in get_args(CountName):

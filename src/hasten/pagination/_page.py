@@ -161,7 +161,7 @@ class CursorPage(_Record, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The names in a response. Raises `InvalidOption` if two are equal.
+    """The names of the keys in a response. Raises `InvalidOption` if two are equal.
 
     ``Envelope(data="items", pagination="meta", names={"total": "count"})``
     """
@@ -173,7 +173,7 @@ class Envelope:
 
     def __post_init__(self) -> None:
         if self.data == self.pagination:
-            raise InvalidOption("pagination", self.pagination, "a name that data= does not have")
+            raise InvalidOption("pagination", self.pagination, "a name other than that of data=")
         unknown = [name for name in self.names if name not in _KEYS]
         if unknown:
             raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")

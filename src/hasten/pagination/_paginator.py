@@ -258,7 +258,7 @@ class Paginator(Generic[P]):
 
     @cached_property
     def sync(self) -> SyncPaginator[P]:
-        """The same for sessions and connections that block: ``posts.sync.page(session, …)``."""
+        """The same for blocking sessions and connections: ``posts.sync.page(session, …)``."""
         return SyncPaginator(self)
 
     def parse(
@@ -426,11 +426,11 @@ class Paginator(Generic[P]):
     async def _offset_page(
         self, query: PageQuery, statement: Selection, q: PageParams, origin: _Origin
     ) -> Page[Any]:
-        how = self._count_pages
+        counting = self._count_pages
         known = None
-        if isinstance(how, Cached) or callable(how):
-            known, how = await self._count(query, statement, origin, how), "none"
-        found = await query.offset_slice(limit=q.limit, offset=q.offset, count=how)
+        if isinstance(counting, Cached) or callable(counting):
+            known, counting = await self._count(query, statement, origin, counting), "none"
+        found = await query.offset_slice(limit=q.limit, offset=q.offset, count=counting)
         return build_page(q, found.rows, known or found.count, has_more=found.has_more)
 
     async def _cursor_page(
@@ -445,21 +445,21 @@ class Paginator(Generic[P]):
         found = await query.keyset_slice(
             cursor.values or None, limit=q.limit, backwards=cursor.backwards
         )
-        how, count = self._count_cursor_pages, NOT_COUNTED
-        if how != "none":
-            count = await self._count(query, statement, origin, how)
+        counting, count = self._count_cursor_pages, NOT_COUNTED
+        if counting != "none":
+            count = await self._count(query, statement, origin, counting)
         return build_cursor_page(q, found.rows, found, count, signer)
 
     async def _count(
-        self, query: PageQuery, statement: Selection, origin: _Origin, how: Counting
+        self, query: PageQuery, statement: Selection, origin: _Origin, counting: Counting
     ) -> Count:
-        if not isinstance(how, Cached):
-            return await query.count(how, statement)
+        if not isinstance(counting, Cached):
+            return await query.count(counting, statement)
         assert self._count_cache is not None
         key = fingerprint("count", _name_of(self.model), *origin, query.identity())
         count = self._count_cache.get(key)
         if count is None:
-            count = await query.count(how.count, statement)
+            count = await query.count(counting.count, statement)
             self._count_cache.put(key, count)
         return count
 
@@ -578,7 +578,7 @@ def in_development() -> bool:
 
 
 def _all_of(schema: type, model: type | None) -> FieldSelector[Any]:
-    """All fields of a schema."""
+    """Return a selector that shows all fields of a schema by default."""
     allowed = AllowedFields(schema)
     return FieldSelector(schema, model=model, default=tuple(allowed.fields))
 

@@ -173,13 +173,13 @@ def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Li
     if not is_joined:
         is_indexed = _is_indexed(relationship)
         return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
-    local = tuple(_in_condition(relationship, mapper))
-    remote = tuple(_in_condition(relationship, relationship.mapper))
+    local = tuple(_join_attributes(relationship, mapper))
+    remote = tuple(_join_attributes(relationship, relationship.mapper))
     return Link(relationship, target, local, remote, is_joined=True, is_indexed=True)
 
 
-def _in_condition(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
-    """The attributes of one side in the condition of a join."""
+def _join_attributes(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
+    """Return the names of the attributes of a mapper that the join condition compares."""
     columns = [
         column
         for column in iterate(relationship.primaryjoin)

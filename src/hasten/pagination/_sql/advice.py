@@ -54,14 +54,14 @@ class Advisor:
         self._has_checked_filter = False
 
     def on_query(self, dialect: str) -> None:
-        """Check the query when it is executed for the first time."""
+        """Warn about the query. Only the first call checks it."""
         if not self._has_checked_query:
             self._has_checked_query = True
             for text in self._of_query(dialect):
                 _warn(text)
 
     def on_count(self, total: int) -> None:
-        """Check the number of rows that were counted exactly."""
+        """Warn if many rows were counted exactly."""
         if total > MANY_ROWS and not self._has_warned_of_count:
             self._has_warned_of_count = True
             _warn(
@@ -71,7 +71,7 @@ class Advisor:
             )
 
     def on_filter(self, values: Iterable[object]) -> None:
-        """Check the values of the filter when they identify a query for the first time."""
+        """Warn if a value of the filter is the current time. Only the first call checks."""
         if self._has_checked_filter:
             return
         self._has_checked_filter = True

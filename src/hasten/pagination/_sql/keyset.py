@@ -43,7 +43,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, around
+from hasten._sqlalchemy.selects import Expression, Selection, with_filters_of
 from hasten._sqlalchemy.sort_columns import (
     WITHOUT_NULLS_SYNTAX,
     SortColumn,
@@ -107,7 +107,9 @@ def check_position(position: Sequence[object], keys: SortColumns) -> None:
     for value, key in zip(position, keys, strict=True):
         if value is None and not key.nullable:
             raise InvalidOption(
-                "position", list(position), f"a value for {key.column}, which is never NULL"
+                "position",
+                list(position),
+                f"a list with a value for {key.column}, a column that is not nullable",
             )
 
 
@@ -194,7 +196,10 @@ def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) 
 
 
 def _start(keys: SortColumns, dialect: str) -> list[_Range]:
-    """All rows. If no plain index has the NULLs at the requested end, NULLs are their own range."""
+    """Return the ranges of the first page: one of all rows, or two.
+
+    NULLs are a range of their own if no plain index has them at the requested end.
+    """
     key = keys[0]
     if key.is_native(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
@@ -329,4 +334,4 @@ def _chain(
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
     chained = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return around(chained, analyzed.statement)
+    return with_filters_of(analyzed.statement, chained)
