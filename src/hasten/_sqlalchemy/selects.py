@@ -69,7 +69,10 @@ def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
 
 
 def _is_of_class(statement: Selection, mapper: Mapper[Any]) -> bool:
-    """The usual case. This check takes a tenth of the time of ``column_descriptions``."""
+    """Return whether a select selects exactly this class, which is the usual case.
+
+    This takes a tenth of the time of ``column_descriptions``.
+    """
     columns = statement._raw_columns
     if len(columns) != 1 or not isinstance(columns[0], FromClause):
         return False
@@ -133,8 +136,8 @@ def with_filters_of(inner: Selection, outer: Selection) -> Selection:
 # Other columns ------------------------------------------------------------------------------------
 
 
-def for_other_columns(statement: Selection, entity: Any) -> Selection:
-    """Return the select prepared for ``with_only_columns``.
+def prepare_for_other_columns(statement: Selection, entity: Any) -> Selection:
+    """Return a copy of the select that is safe to use with ``with_only_columns``.
 
     Options that load entities are removed; options that filter stay. A name in ORDER BY becomes
     the attribute of that name, because the label that it refers to may not be selected any more.
@@ -183,7 +186,7 @@ def each_once(statement: Selection, mapper: Mapper[Any]) -> Selection:
         return statement
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     keys = [getattr(entity, name) for name in names]
-    plain = for_other_columns(statement, entity)
+    plain = prepare_for_other_columns(statement, entity)
     inside = plain.order_by(None).with_only_columns(*keys, maintain_column_froms=True)
     key = keys[0] if len(keys) == 1 else tuple_(*keys)
     found: Selection = select(entity).where(key.in_(inside.correlate(None)))

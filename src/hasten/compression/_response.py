@@ -585,12 +585,12 @@ class Response:
             await self._send(message)
             self._state = PASSING
         elif message["type"] in _BY_THE_SERVER:
-            await self._on_file(self._stream, message)
+            await self._write_file(self._stream, message)
         else:
             await self._send(message)
 
-    async def _on_file(self, stream: CodedStream, message: Message) -> None:
-        """Compress a file that the server would send itself, because the stream is compressed."""
+    async def _write_file(self, stream: CodedStream, message: Message) -> None:
+        """Compress a file that the server was to send: the rest of the body is compressed, too."""
         self._size += await stream.write_file(message)
         more = message.get("more_body", False)
         if not more:

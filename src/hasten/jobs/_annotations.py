@@ -108,7 +108,7 @@ def _problem(part: types.Type) -> str | None:
 
 
 def is_pydantic(cls: Any) -> bool:
-    """Whether a class is a pydantic model. Never imports pydantic."""
+    """Return whether a class is a pydantic model. Never imports pydantic."""
     return hasattr(cls, "__pydantic_validator__")
 
 

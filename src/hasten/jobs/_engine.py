@@ -1,7 +1,7 @@
 """The seam between jobs and the stores.
 
-Queues and workers use storage only through `Engine`. Its methods, the verbs, are things that happen
-to jobs. Three rules apply to all of them:
+Queues and workers use storage only through `Engine`. Its methods are called verbs: each is an
+operation on jobs. Three rules apply to all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. If it raises,
   nothing of it was written. It raises `hasten.errors.StoreError`, and no error of a driver.
@@ -233,7 +233,7 @@ class Engine(Protocol):
     async def requeue(
         self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        """Make ready those of these jobs that are in one of the source states.
+        """Make the jobs ready that are in one of the source states.
 
         sources are delayed (promote), failed and completed (run again). The result, error and
         attempts of a finished job are cleared. Returns the state in which each job was found, None
@@ -300,7 +300,7 @@ CRASH_ERROR = "job stalled more than allowable limit: its worker died {} times w
 
 
 def crash_error(crashes: int) -> str:
-    """Return the error of a job whose worker died so many times."""
+    """Return the error of a job that crashed its worker this many times."""
     return CRASH_ERROR.format(crashes)
 
 

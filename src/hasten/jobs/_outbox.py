@@ -113,7 +113,7 @@ class Outbox:
         return OutboxPortion(updates, outcomes)
 
     def stored(self, outcomes: list[Outcome], lost: Collection[str]) -> None:
-        """The store has these outcomes, except of the jobs whose lease was lost."""
+        """Remove outcomes that are stored. The store did not accept those whose lease was lost."""
         for id in lost:
             if id in self._maybe_stored:
                 logger.info("job %s: outcome stored by an earlier call, or lease lost", id)

@@ -278,9 +278,9 @@ class Queue:
         raise InvalidOption(
             "name",
             definition.name,
-            f"a name that no other task of queue {self.name!r} has. {first} is the task of "
-            f"this name{', made twice by the same code' if first == second else ''}: give "
-            f"{second} another one with @queue.task(name=…)",
+            f"unique in queue {self.name!r}, but {first} already has this name"
+            f"{' (the same code made two tasks)' if first == second else ''}: give "
+            f"{second} another name with @queue.task(name=…)",
         )
 
     def check_tasks(self) -> None:
@@ -717,7 +717,7 @@ def _check_ids(ids: Iterable[object]) -> list[str]:
 def _those(
     ids: Sequence[str], found: Sequence[State | None], moves: Callable[[State], bool]
 ) -> list[str]:
-    """Return the ids of the jobs that were found in a state from which a verb moves them."""
+    """Return the ids of the jobs in a state that `moves` accepts."""
     return [id for id, state in zip(ids, found, strict=True) if state is not None and moves(state)]
 
 

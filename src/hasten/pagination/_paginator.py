@@ -311,7 +311,7 @@ class Paginator(Generic[P]):
         scope is rejected in every other. Raises `InvalidParameter` (400) for a cursor of another
         query, before any SQL, and `InvalidOption` for a select that cannot be paged.
         """
-        database = self._databases().asynchronous(db)
+        database = self._execution_module().asynchronous(db)
         return await self._select_page(database, statement, q, fields, scope)
 
     def _page_sync(
@@ -322,7 +322,7 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        database = self._databases().blocking(db)
+        database = self._execution_module().blocking(db)
         return run_without_loop(self._select_page(database, statement, q, fields, scope))
 
     async def from_source(
@@ -380,7 +380,7 @@ class Paginator(Generic[P]):
         return cast("P", page)
 
     def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
-        """The names of all parameters, None if others are ignored."""
+        """Return the names of all parameters, None if unknown parameters are ignored."""
         if unknown == "ignore":
             return None
         names = params.names_of(self._limits.mode)
@@ -388,8 +388,11 @@ class Paginator(Generic[P]):
 
     # Selects -------------------------------------------------------------------------------------
 
-    def _databases(self) -> ModuleType:
-        """Return `hasten._sqlalchemy.execution`, which is imported only where there is a model."""
+    def _execution_module(self) -> ModuleType:
+        """Return `hasten._sqlalchemy.execution`. Raises `UsageError` without a model.
+
+        It is imported only for paginators with a model, because it needs SQLAlchemy.
+        """
         if self.model is None:
             raise UsageError("a Paginator without model= cannot read pages of a select")
         return self._execution
@@ -464,7 +467,7 @@ class Paginator(Generic[P]):
         return count
 
     def _origin(self, query: PageQuery, q: PageParams, scope: object) -> _Origin:
-        """What distinguishes these rows from those of equal queries, as far as it is needed."""
+        """Return what distinguishes these rows from the rows of an equal query elsewhere."""
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _Origin(scope)
@@ -525,9 +528,9 @@ class Paginator(Generic[P]):
         return own, chosen.allowed
 
     def _signer(self, q: PageParams, *query: object) -> CursorSigner:
-        """Return what signs cursors of a query, and check that the cursor of q belongs to it."""
+        """Return the signer for cursors of a query. Rejects a cursor of q from another query."""
         if self._keys is None:
-            raise UsageError("these parameters are of a page by cursor, and mode= is 'page'")
+            raise UsageError("a Paginator with mode='page' cannot read a page by cursor")
         mark = fingerprint(*query)
         if q.cursor is not None:
             q.cursor.check(mark)
@@ -632,7 +635,7 @@ def _to_version(version: object) -> tuple[Any, ...]:
 def _tag_of(
     query: PageQuery, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
 ) -> str:
-    """The ETag of the versions of the selected rows and of all parameters of the request."""
+    """Return the ETag of the versions of the selected rows and of all parameters of the request."""
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
     parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(values))

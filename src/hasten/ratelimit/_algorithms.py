@@ -105,7 +105,7 @@ def peek(check: Check, state: State, now_us: int) -> Outcome:
 
 
 def settle(token: Token, keep: int, state: State, now_us: int) -> State:
-    """End a reservation, of which keep stays charged. Nothing changes if it is gone."""
+    """Settle a reservation: keep stays charged, the rest is refunded. Ignores expired ones."""
     rule, cost = token.rule, token.cost
     state = fresh(rule, state, now_us)
     match rule.kind:
@@ -186,7 +186,7 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
 
 
 def _wait_of(check: Check, state: State, now_us: int) -> Wait:
-    """Return how long a check has to wait in a fresh state."""
+    """Return how long a check has to wait. The state has no expired parts (see `fresh`)."""
     wait = _wait_for_room(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
@@ -248,10 +248,10 @@ def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
             if not later:
                 arrival_us += cost * rule.interval_us
                 return (blocked_us, arrival_us, *state[2:]), 0
-            runs, at_us = _join(rule, state[2:], cost, cost, now_us)
+            runs, at_us = _add_to_runs(rule, state[2:], cost, cost, now_us)
             return (blocked_us, arrival_us, *runs), at_us
         case _:
-            runs, at_us = _join(rule, state[1:], cost, in_flight, now_us)
+            runs, at_us = _add_to_runs(rule, state[1:], cost, in_flight, now_us)
             return (blocked_us, *runs), at_us
 
 
@@ -290,8 +290,10 @@ def _expired(state: State, start: int, begun_us: int) -> int:
     return end - start
 
 
-def _join(rule: Rule, runs: State, cost: int, in_flight: int, now_us: int) -> tuple[State, int]:
-    """Add a hit to the newest run, or begin a new run. Returns the first time of the run, too."""
+def _add_to_runs(
+    rule: Rule, runs: State, cost: int, in_flight: int, now_us: int
+) -> tuple[State, int]:
+    """Add a hit to the newest run or to a new run. Returns the runs and the start of that run."""
     # If the clock was set back, the hit joins the newest run as well: the order of runs stays.
     if runs and now_us - runs[-3] <= rule.run_us:
         *older, first_us, used, before = runs

@@ -136,10 +136,10 @@ class Limiter(AsyncClosable):
             await self._sleep(decision.retry_after)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
-        """Return what `hit` would return, and take nothing.
+        """Return what `hit` would return, without counting anything.
 
         Waits for the store as long as its time-out, 5 seconds by default. If the store does not
-        respond, the result is what this process knows.
+        respond, the result is based on the counts of this process alone.
         """
         return self._decision(await self._store.peek(self._group(key, cost)))
 

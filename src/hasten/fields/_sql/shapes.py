@@ -30,8 +30,8 @@ from hasten._sqlalchemy.selects import (
     Selection,
     each_once,
     entity_of,
-    for_other_columns,
     is_cut,
+    prepare_for_other_columns,
     sorted_by,
 )
 from hasten._sqlalchemy.templates import Templates
@@ -65,7 +65,7 @@ class Shape:
         keyed: bool = False,
         without_joins: bool = False,
     ) -> None:
-        """keyed also selects the primary key. more is the suffix of the name of the marker.
+        """With keyed, the primary key is selected, too. more is the suffix of the marker's name.
 
         without_joins reads all relations by statements of their own.
         """
@@ -83,7 +83,7 @@ class Shape:
         A LIMIT applies before relations are joined.
         """
         entity = entity_of(statement, self._root.entity.mapper)
-        plain = for_other_columns(statement, entity)
+        plain = prepare_for_other_columns(statement, entity)
         if self._root.joined and is_cut(statement):
             return self._join_to_limited(plain, entity)
         columns = self._columns
@@ -423,7 +423,7 @@ class _Joined:
 
 @dataclass(slots=True)
 class _Found:
-    """The related rows of one owner."""
+    """Return a select of the related rows of one owner."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
     has_more: bool = False

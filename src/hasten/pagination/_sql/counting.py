@@ -81,14 +81,14 @@ def _of_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
 
 
 def to_count(counted: int, cap: int | None) -> Count:
-    """Return the result of `count`."""
+    """Convert the number that the select of `count` returned."""
     if cap is not None and counted > cap:
         return Count(cap, "gte")
     return Count(counted)
 
 
 def _whole(analyzed: AnalyzedSelect) -> Selection:
-    """The rows with the columns that DISTINCT compares."""
+    """Return a select of the rows with only the columns that DISTINCT compares."""
     statement = analyzed.statement
     if analyzed.is_distinct:
         return only(statement, *(each["expr"] for each in statement.column_descriptions))

@@ -256,7 +256,7 @@ class _Table:
         return shared if shared in self.entries else key
 
     def place(self, key: bytes, now_us: int) -> bytes:
-        """Return the key if it has an entry or room for one, else that of a shared entry."""
+        """Return the key if it has an entry or room for one, else the key of a shared entry."""
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
