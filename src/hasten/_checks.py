@@ -63,7 +63,7 @@ def check_flag(option: str, value: object) -> bool:
 
 
 def check_text(option: str, value: object) -> str:
-    """Return a string that is not empty."""
+    """Return the value if it is a string that is not empty."""
     if isinstance(value, str) and value:
         return value
     raise InvalidOption(option, value, "a string that is not empty")
