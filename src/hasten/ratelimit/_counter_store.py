@@ -153,7 +153,7 @@ class CounterStore(Protocol):
         """
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Return what each check would result in, and take nothing."""
+        """Return the outcome that each check would have, without counting anything."""
 
     async def reset(self, bucket: str, key: bytes) -> None:
         """Delete the counts and the block of a key in a bucket."""

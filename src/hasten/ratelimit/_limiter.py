@@ -117,7 +117,7 @@ class Limiter(AsyncClosable):
     async def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
         """Take the cost as soon as it fits into the limit.
 
-        If that is later than the timeout, this takes nothing and returns the denial immediately.
+        If that is later than the timeout, return the denial immediately, without counting anything.
         Raises `InvalidOption` for a cost above the limit, which never fits.
         """
         if cost > self._capacity:
