@@ -22,7 +22,7 @@ from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._consumer import QueueConsumer
-from hasten.jobs._outbox import BYTES_LIKE_A_JOB, Portion
+from hasten.jobs._outbox import BYTES_LIKE_A_JOB, OutboxPortion
 from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
@@ -122,7 +122,9 @@ class Calls:
         self.updates: list[int] = []
         settle = QueueConsumer._settle
 
-        async def watched(consumer: QueueConsumer, portion: Portion, claim: Claim | None) -> Batch:
+        async def watched(
+            consumer: QueueConsumer, portion: OutboxPortion, claim: Claim | None
+        ) -> Batch:
             self.updates.append(len(portion.updates))
             self.outcomes.append(len(portion.outcomes))
             self.bytes.append(sum(len(getattr(end, "result", "")) for end in portion.outcomes))

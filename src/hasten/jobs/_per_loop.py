@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """Makes one object for each event loop that asks for it, and forgets those of closed loops."""
+    """Makes an object for each event loop at the first `get`, and drops those of closed loops."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

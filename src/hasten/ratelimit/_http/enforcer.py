@@ -133,4 +133,4 @@ class Enforcer:
         try:
             await result_of(result.limit.on_limited(result.decision(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            self.errors.exception(f"{result.limit.name}: on_limited failed")
+            self.errors.exception(f"{result.limit.name}: on_limited() failed")

@@ -290,7 +290,7 @@ class RateLimitMiddleware(AsyncClosable):
 def _check_absent(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            raise InvalidOption.conflict(name, value, f"Limits(…), which includes {name}")
+            raise InvalidOption.conflict(name, value, f"Limits(…): pass {name} to Limits")
 
 
 def _seconds_of(clock: Clock | None) -> Callable[[], float]:

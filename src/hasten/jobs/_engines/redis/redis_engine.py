@@ -1,8 +1,8 @@
-"""The engine on Redis or Valkey: each verb is one call of one script.
+"""The engine on Redis or Valkey: each verb, such as `add`, is one call of one Lua script.
 
 The layout is that of BullMQ 6, and the scripts do what BullMQ's scripts do, for many jobs at once.
 Additions of hasten are stored where BullMQ does not look: `opts.hasten` in the options of a job,
-and the set `hasten:cancelled` of running jobs that are to stop. A lease is BullMQ's lock.
+and the set `hasten:cancelled` of the running jobs that should stop. A lease is BullMQ's lock.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class RedisEngine:
         *,
         repeatable: bool = False,
     ) -> list[Any]:
-        """Run a verb for some ids at a time. Returns its answers for all of them.
+        """Run a verb for a portion of the ids at a time. Returns the replies for all of them.
 
         A script may stop after the first ids, and is called again for the rest.
         """
@@ -383,7 +383,7 @@ class RedisEngine:
         try:
             key.encode()
         except UnicodeEncodeError as exc:
-            raise StoreRejected(self._url, f"no job has such an id: {exc}") from exc
+            raise StoreRejected(self._url, f"invalid job id: {exc}") from exc
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
@@ -418,7 +418,7 @@ class RedisEngine:
         return text(newest[0][0]) if newest else "0-0"
 
     async def _is_behind(self, key: str, after: str, first: str) -> bool:
-        """Whether events may have been deleted between a cursor and the first one behind it."""
+        """Return whether events between a cursor and the first one after it may be deleted."""
         if stream_id_before(first) == after:
             return False
         try:
