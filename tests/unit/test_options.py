@@ -621,7 +621,7 @@ class TestDecodeWhatNodeWrites:
             ('{"attempts":{"a":1e400}}', r"attempts=\{'a': inf\}: must be a number"),
             ('{"delay":[]}', r"delay=\[\]: must be a number"),
             ('{"backoff":"5s"}', "backoff='5s': must be a number"),
-            ('{"backoff":{"type":7}}', r"backoff\.type=7: must be a text"),
+            ('{"backoff":{"type":7}}', r"backoff\.type=7: must be a string"),
             ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': must be a number"),
             ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: must be a number"),
             ('{"hasten":5}', r"\$\.hasten"),

@@ -88,7 +88,9 @@ class LimitedRequest:
 
     async def enforce(self, plan: Plan) -> None:
         """Hold the request against the limits of a plan."""
-        self._add(plan, await self.enforcer.enforce(self.info, plan, self._route_of))
+        results = await self.enforcer.enforce(self.info, plan, self._route_of)
+        self._add(plan, results)  # first: `finish` has to know what an observer interrupts
+        await self.enforcer.report(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
         """Run `enforce` synchronously, for a plan with a fast path and `Enforcer.immediate`."""
@@ -183,6 +185,8 @@ class LimitedRequest:
                 lines = self.headers()
             if lines:
                 headers = message.get("headers", ())
+                if not isinstance(headers, list | tuple):
+                    headers = list(headers)  # it may be an iterator
                 for line in headers:
                     if line[0].lower() in NAMES:  # they replace those of others
                         headers = [line for line in headers if line[0].lower() not in NAMES]
