@@ -92,6 +92,19 @@ class TestCancel:
             ("{}", ["a", "b"]),
             ('"many"', ["a", "b"]),
             ("[1]", ["a", "b"]),
+    async def test_applies_a_rule_once_for_all_parents_that_have_it(
+        self, engine: RedisEngine
+    ) -> None:
+        ids = [f"parent-{number}" for number in range(20)]
+        await start(engine, *ids, opts='{"removeOnFail":{"count":3}}')
+        with shared_redis().client() as client:
+            for id in ids:
+                client.zadd(key(engine, f"{id}:unsuccessful"), {"bull:child:1": 1})
+            client.config_resetstat()
+            await engine.settle(QUEUE, [Completed(id, "t1", "1") for id in ids], None, now_ms=NOW)
+            assert client.info("commandstats")["cmdstat_zcard"]["calls"] == 1
+        assert len(await ids_in(engine, State.FAILED)) == 3
+
             ('{"count":true}', ["a", "b"]),
         ],
     )

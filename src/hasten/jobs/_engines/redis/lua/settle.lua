@@ -82,7 +82,7 @@ local function fail_for_good(id, job, reason, trace, keep, counts)
   local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
   fail(q, id, fields, reason, trace_of(q.base .. id, trace), attempts, keep[1] ~= 0, now, 'active')
   if keep[1] ~= 0 then
-    rules.failed[keep] = true
+    rules.failed[keep[1] .. ' ' .. keep[2]] = keep
   end
   return attempts
 end
@@ -114,7 +114,7 @@ local function complete(outcome, job)
     call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', whole(job[3]) + 1)
     finished[#finished + 1] = now
     finished[#finished + 1] = id
-    rules.completed[keep] = true
+    rules.completed[keep[1] .. ' ' .. keep[2]] = keep
   end
   emit_value(q, 'completed', id, 'returnvalue', value, most_in_event(keep), 'prev', 'active')
 end
@@ -197,7 +197,7 @@ if #freed_ids > 0 then
 end
 in_portions('ZADD', q.base .. 'completed', finished)
 for state, used in pairs(rules) do
-  for keep in pairs(used) do
+  for _, keep in pairs(used) do
     retain(q, state, keep[1], keep[2], now)
   end
 end
