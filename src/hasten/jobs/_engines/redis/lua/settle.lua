@@ -10,7 +10,7 @@
 --         4 postponed  delay in ms
 --         5 released
 -- A parent whose children have not all completed cannot complete: it fails.
--- Returns packed {jobs, next due or false, lost ids, cron jobs, errors}.
+-- Returns packed {jobs, next due or false, lost ids, cron jobs, errors, skipped ids}, see claiming.lua.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
@@ -202,13 +202,13 @@ for state, used in pairs(rules) do
   end
 end
 
-local records, next_due, crons = {}, false, {}
+local records, next_due, crons, skipped = {}, false, {}, {}
 if request.claim then
-  records, next_due, crons = claim_jobs(q, request.claim, now)
+  records, next_due, crons, skipped = claim_jobs(q, request.claim, now)
 end
 if #records == 0 and #freed_ids > 0 then
   emit_if_drained(q)
 end
 update_marker(q)
 close_all()
-return cmsgpack.pack({ records, next_due, lost, crons, errors })
+return cmsgpack.pack({ records, next_due, lost, crons, errors, skipped })
