@@ -50,6 +50,7 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
+from hasten.jobs._engines.redis.skipped_runs import SkippedRuns
 from hasten.jobs._record import (
     MISSED,
     Added,
@@ -101,6 +102,7 @@ class RedisEngine:
         self._url = address.shown
         self._orphans = _OrphanedClaims()
         self._has_cron = cron.is_available()
+        self._skipped = SkippedRuns()
         self._probed_ms: dict[str, int] = {}  # by queue: the time of the server at the last probe
         self._beginning: dict[Future[str], int] = {}  # calls of `begin_events`, and their process
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
@@ -215,6 +217,8 @@ class RedisEngine:
             reply = decode_settled(await self._run(verb, queue, request))
             for id, problem in reply.errors:
                 logger.error("queue %s: job %s: %s", queue, id, problem)
+            if reply.skipped:
+                self._skipped.add(queue, reply.skipped)
             if reply.cron_jobs:
                 await self._add_next_runs(queue, reply, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
