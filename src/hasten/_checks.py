@@ -1,4 +1,4 @@
-"""Checks of the values that callers pass: each returns the value, or raises `InvalidOption`.
+"""Checks of the values that callers pass: each returns the value or raises `InvalidOption`.
 
 Call them where an object is made, so that a mistake fails at start-up and not in a request:
 
@@ -38,7 +38,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def check_whole_number(option: str, value: object, least: int, most: int | None = None) -> int:
-    """Return an int from least to most, both included."""
+    """Return the value if it is an int from least to most, both included."""
     if is_whole_number(value) and least <= value and (most is None or value <= most):
         return value
     bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
@@ -47,7 +47,7 @@ def check_whole_number(option: str, value: object, least: int, most: int | None 
 
 
 def check_number(option: str, value: object, least: float, most: float) -> float:
-    """Return a number from least to most, both included."""
+    """Return the value if it is a number from least to most, both included."""
     if is_number(value) and least <= value <= most:  # never true of NaN
         return value
     expected = f"a number from {least:g} to {most:g}"
@@ -56,21 +56,21 @@ def check_number(option: str, value: object, least: float, most: float) -> float
 
 
 def check_flag(option: str, value: object) -> bool:
-    """Return True or False."""
+    """Return the value if it is True or False."""
     if isinstance(value, bool):
         return value
     raise InvalidOption(option, value, "True or False")
 
 
 def check_text(option: str, value: object) -> str:
-    """Return a text that is not empty."""
+    """Return the value if it is a string that is not empty."""
     if isinstance(value, str) and value:
         return value
-    raise InvalidOption(option, value, "a text that is not empty")
+    raise InvalidOption(option, value, "a string that is not empty")
 
 
 def check_texts(option: str, value: object, expected: str) -> list[str]:
-    """Return the texts of a collection. A single text is rejected, because it is a sequence, too.
+    """Return the strings of a collection. A single string is rejected: it is a sequence, too.
 
     expected is for the message: what the collection must be, such as "a list of origins".
     """
@@ -91,17 +91,17 @@ def check_choice(option: str, value: object, choices: Iterable[Choice]) -> Choic
 
 
 def check_instance(option: str, value: T, kind: type) -> T:
-    """Return an object of this class, or None."""
+    """Return the value if it is an object of this class or None."""
     if value is None or isinstance(value, kind):
         return value
     raise InvalidOption(option, value, f"{kind.__name__}(…) or None")
 
 
 def check_function(option: str, value: F, *parameters: str, may_be_async: bool = False) -> F:
-    """Return a function that can be called with so many arguments, or None.
+    """Return the value if it is None or a function with as many arguments as parameters.
 
-    parameters name the arguments in the message; without any the number is not checked. An async
-    function is refused unless it may be one: its result would never be awaited.
+    parameters name the arguments in the message. Without them the number is not checked. An async
+    function is rejected unless may_be_async is set: its result would never be awaited.
     """
     if value is None:
         return value
@@ -113,7 +113,7 @@ def check_function(option: str, value: F, *parameters: str, may_be_async: bool =
 
 
 def is_async(function: object) -> bool:
-    """Return whether each call returns a coroutine, as far as the function shows."""
+    """Return whether a function is async, or a callable object with an async `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     kind: Any = type(function)
@@ -135,7 +135,7 @@ def _takes(function: Callable[..., object], parameters: Collection[str]) -> bool
 
 
 def check_time(option: str, value: object) -> datetime:
-    """Return a datetime that has a time zone."""
+    """Return the value if it is a datetime with a time zone."""
     if not isinstance(value, datetime):
         raise InvalidOption(option, value, "a datetime")
     if value.tzinfo is None:

@@ -10,8 +10,9 @@ from hasten._request_info import RequestInfo
 class Decision(NamedTuple):
     """The decision of the limit of this name about one hit. It is true if the hit passes.
 
-    - limit: how much passes at most. remaining: how much is left now.
-    - reset_after: the seconds until more is left than now.
+    - limit: the highest cost that can pass at once.
+    - remaining: the cost that can still pass now.
+    - reset_after: the seconds until remaining increases.
     - retry_after: the seconds after which the same hit passes if no other hit comes first; 0 if it
       passes now. A cost above the limit never passes; then it is the time until nothing is used.
     - shadow: the limit refuses nothing, even if the hit does not pass.

@@ -10,7 +10,7 @@ from hasten._checks import is_number
 from hasten.errors import InvalidOption
 
 Duration: TypeAlias = float | timedelta | str
-"""Seconds as a number, a timedelta, or a text such as ``"15m"``, ``"1h30m"`` or ``"500ms"``.
+"""Seconds as a number, a timedelta, or a string such as ``"15m"``, ``"1h30m"`` or ``"500ms"``.
 
 The units are ms, s, m (minutes), h, d and w.
 """
@@ -20,7 +20,7 @@ MAX_SECONDS: Final = 100 * 366 * 24 * 3600
 
 MAX_MS: Final = MAX_SECONDS * 1000
 
-_EXPECTED: Final = "seconds (a number), a timedelta or a text such as '15m'"
+_EXPECTED: Final = "seconds (a number), a timedelta or a string such as '15m'"
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _PIECE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
@@ -61,7 +61,7 @@ def _to_units(option: str, value: object, units: int, at_least: int) -> int:
 
 
 def _checked(option: str, value: object, least: float) -> int | float:
-    """The number of seconds, from 0 to `MAX_SECONDS`. least is for the message."""
+    """Return the number of seconds, from 0 to `MAX_SECONDS`. least is for the message."""
     seconds = _seconds_of(value)
     if seconds is None:
         raise InvalidOption(option, value, _EXPECTED)
@@ -81,7 +81,7 @@ def _too_short(option: str, value: object, least: float) -> InvalidOption:
 
 
 def _seconds_of(value: object) -> int | float | None:
-    """The number of seconds, None if it is no duration."""
+    """Return the number of seconds, None if the value is not a duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if is_number(value):

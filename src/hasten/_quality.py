@@ -13,16 +13,24 @@ def parse_weights(header: str, name_of: Callable[[str], str] = str.lower) -> dic
     """Return the weight of each member in thousandths, by its name without parameters.
 
     name_of maps a name to the one that stands in the result. A malformed weight is 0. A member that
-    is listed twice has the lower weight, so that a refusal always counts.
+    is listed twice has the lower weight, so that a refusal always counts. ``text/html;level=1`` is
+    more specific than ``text/html``: its weight counts only if the header does not list the latter.
     """
     weights: dict[str, int] = {}
+    specific: dict[str, int] = {}
     for member in header.split(","):
         name, *parameters = member.split(";")
         key = name_of(name.strip(" \t"))
         if key:
             weight = _weight_of(parameters)
-            weights[key] = min(weight, weights.get(key, weight))
-    return weights
+            found = specific if _has_parameters(parameters) else weights
+            found[key] = min(weight, found.get(key, weight))
+    return specific | weights if specific else weights
+
+
+def _has_parameters(parameters: Sequence[str]) -> bool:
+    """Return whether a parameter precedes the weight."""
+    return bool(parameters) and parameters[0].partition("=")[0].strip(" \t").lower() != "q"
 
 
 def _weight_of(parameters: Sequence[str]) -> int:

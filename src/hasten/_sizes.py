@@ -10,7 +10,7 @@ from hasten._checks import is_whole_number
 from hasten.errors import InvalidOption
 
 Size: TypeAlias = int | str
-"""Bytes as a number, or a text such as ``"64kb"`` or ``"10mb"``. 1 kb is 1,024 bytes."""
+"""Bytes as a number, or a string such as ``"64kb"`` or ``"10mb"``. 1 kb is 1,024 bytes."""
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(b|kb|mb|gb)?", re.IGNORECASE | re.ASCII)
 _UNITS: Final = {None: 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
@@ -23,7 +23,7 @@ def to_bytes(option: str, value: object, *, at_least: int = 0) -> int:
     elif is_whole_number(value):
         size = value
     else:
-        expected = "bytes as a number, or as a text such as '64kb' or '10mb'"
+        expected = "bytes as a number, or as a string such as '64kb' or '10mb'"
         raise InvalidOption(option, value, expected)
     if not at_least <= size < 1 << 63:
         least = f"at least {at_least:,} {'byte' if at_least == 1 else 'bytes'}"

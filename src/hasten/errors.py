@@ -193,10 +193,10 @@ class PayloadTooLarge(InvalidArgument):
 
 
 class RequestRefused(HastenError):
-    """A request cannot be served, and the client is at fault or has to wait.
+    """A request cannot be served: the client made a mistake, or has to wait.
 
-    status and `problem` are for the response, and so are headers, as far as there are any.
-    `EncodedResponse.for_error(error)` makes a response of them. code is for programs.
+    status, headers and `problem` describe the response; `EncodedResponse.for_error(error)` builds
+    it. code is for programs.
     """
 
     status: int
@@ -248,7 +248,7 @@ class InvalidParameter(RequestRefused, ValueError):
 
     code is for programs: "out_of_range", "unknown_name". status is 422, or 400 for an invalid
     cursor. value is the text that the client sent, None if the response must not repeat it.
-    minimum, maximum and allowed are the bounds that the value missed, as far as it has some.
+    minimum, maximum and allowed are the bounds that the value violates, if it has bounds.
     """
 
     def __init__(

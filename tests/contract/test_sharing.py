@@ -6,11 +6,13 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hasten.errors import StoreError
 from hasten.jobs._engine import Engine
+from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._record import Completed, Failed, LogLine, Postponed
 from hasten.jobs._states import State
 from tests.contract.engines import DURABLE, open_for_test
@@ -107,6 +109,33 @@ class TestCancelledCalls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         assert {f"a{n}" for n in range(1, 10, 2)} <= set(await ids_in(engine, State.WAITING))
+
+    @pytest.mark.parametrize("kind", ["sqlite-memory", "sqlite-file"], indirect=True)
+    async def test_leave_no_job_leased_where_a_lease_was_lost(
+        self, engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SQLite settles such a batch in two steps. The call is cancelled during the second one."""
+        await add(engine, "a")
+        database, steps = engine._database, 0
+        run = database.run
+
+        async def cancel_in_second_step(work: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == 2:
+                current = asyncio.current_task()
+                assert current is not None
+                current.cancel()
+            return await run(work, **options)
+
+        monkeypatch.setattr(database, "run", cancel_in_second_step)
+        outcomes = [Completed("gone", "t0", "1")]
+        call: asyncio.Task[object] = asyncio.create_task(
+            engine.settle(QUEUE, outcomes, claim(1, "t1"), now_ms=NOW)
+        )
+        await asyncio.gather(call, return_exceptions=True)
+        assert call.cancelled()
+        assert await ids_in(engine, State.WAITING) == ["a"]
 
 
 class TestClose:

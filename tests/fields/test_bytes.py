@@ -180,7 +180,7 @@ class TestComputed:
             def full_name(self) -> str:
                 return ""
 
-        with pytest.raises(InvalidOption, match=r"add first to it as Field\(exclude=True\)"):
+        with pytest.raises(InvalidOption, match=r"declare first there with Field\(exclude=True\)"):
             FieldSelector(Lacking, model=User, needs={"full_name": ["first"]})
 
 

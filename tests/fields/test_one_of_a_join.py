@@ -81,5 +81,5 @@ async def test_one_row_of_a_join_with_an_asynchronous_session(database: str) -> 
 def test_a_select_that_locks_rows_is_rejected(query: str) -> None:
     with Session(engine("sqlite")) as session:
         for read in (Users.sync.one, Users.sync.many):
-            with pytest.raises(InvalidOption, match=r"one without with_for_update\(\)"):
+            with pytest.raises(InvalidOption, match=r"a select without with_for_update\(\)"):
                 read(session, select(User).with_for_update(), Users.parse(query))

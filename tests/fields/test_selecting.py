@@ -613,8 +613,8 @@ class TestStartUp:
             (["id", "first_tags"], "it is another kind"),
             ({"x": AllowedFields(["id"])}, r"a relationship 'x' for the field 'x'"),
             ({"name": AllowedFields(["id"])}, r"a relationship 'name'.*opaque"),
-            ({"team": [AllowedFields(["id"])]}, r"'team' leads to many"),
-            ({"posts": AllowedFields(["id"])}, r"'posts' leads to one"),
+            ({"team": [AllowedFields(["id"])]}, r"'team' is a collection, .* 'team' is a list"),
+            ({"posts": AllowedFields(["id"])}, r"'posts' is a single object, .* is not a list"),
             ({"team": AllowedFields(["nickname"])}, r"model=<class '.*Team'>: .*'nickname'"),
         ],
     )  # fmt: skip

@@ -128,7 +128,7 @@ def test_an_unrelated_set_is_refused(
         ]
         for call in calls:
             with pytest.raises(
-                InvalidOption, match=r"fields='id.*the same FieldSelector parsed, or one that its"
+                InvalidOption, match=r"fields='id.*parsed by the same FieldSelector, or by one"
             ):
                 call()
 

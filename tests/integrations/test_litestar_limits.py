@@ -38,3 +38,30 @@ async def test_a_body_that_cannot_be_read_is_counted_by_the_limit_of_its_route()
             for body in (b"{", b'{"b": 1}', b"{", b'{"b": 1}')
         ]
     assert statuses == [400, 200, 429, 429]
+
+
+async def test_all_routes_of_an_application_share_one_cache_of_plans() -> None:
+    """Litestar makes a middleware for each route. All of them together keep a bounded number."""
+    made: list[RateLimitMiddleware] = []
+    limits = [Limit("100/m")]
+
+    def limited(app: Any) -> Any:
+        made.append(RateLimitMiddleware(app, limits=limits))
+        return made[-1]
+
+    def route(path: str) -> Any:
+        @get(path, sync_to_thread=False)
+        def show() -> str:
+            return path
+
+        return show
+
+    routes = [route(path) for path in ("/a", "/b", "/c")]
+    app: Any = Litestar(routes, logging_config=None, middleware=[limited])
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/a", "/b", "/c"):
+            assert (await client.get(path)).status_code == 200
+    used = [each._plans for each in made if each._plans]
+    assert len(used) > 1
+    assert all(plans is used[0] for plans in used)

@@ -192,6 +192,23 @@ class TestCron:
         assert first < second
         assert first % 1000 == second % 1000 == 0
 
+    async def test_node_continues_what_python_without_croniter_leaves(
+        self, shared: SharedQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared.queue.engine, "_has_cron", False)
+        await schedule(shared, {"pattern": "0 0 1 1 *"})
+        (first,) = pending(shared)
+        await shared.queue.promote(first)
+        assert await take(shared) == []
+        assert shared.ids("delayed") == [first]
+        await shared.queue.promote(first)
+        await shared.node_worker(idle=False)
+        await shared.until_counts(completed=1, delayed=1)
+        assert pending(shared) != [first]
+        await shared.close_workers()
+        await shared.queue.retry(first)
+        assert await take(shared) == [first]
+
 
 class TestGuarding:
     async def test_the_pending_job_is_not_removed(self, shared: SharedQueue) -> None:

@@ -415,7 +415,7 @@ class TestWhatCanBeATask:
     ) -> None:
         """Found when a worker starts: then the module is complete."""
         queue.task(run_in="process")(greet)
-        with pytest.raises(InvalidOption, match=r"test_declaring\.greet .* decorated with"):
+        with pytest.raises(InvalidOption, match=r"decorate .*test_declaring\.greet .* with"):
             queue.check_tasks()
         process_tasks.queue.check_tasks()
 

@@ -174,7 +174,7 @@ class TestValuesThatJsonLoses:
                 await (await make.enqueue()).result(timeout=30)
         why = f"{inside.removeprefix('.') or 'the value'} {complaint}"
         assert caught.value.error == (
-            "InvalidResult: what it returned cannot be stored as JSON: "
+            "InvalidResult: the return value cannot be stored as JSON: "
             + (why if "bool" not in why else "objects of type bool have no JSON form")
         )
 

@@ -19,7 +19,7 @@ from hasten import Store
 from hasten.errors import JobFailed, StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs._consumer import QueueConsumer
-from hasten.jobs._outbox import Portion
+from hasten.jobs._outbox import OutboxPortion
 from hasten.jobs._record import Claim
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
@@ -706,7 +706,7 @@ class TestStoppingUnderAttack:
         settle = QueueConsumer._settle
         failed: list[int] = []
 
-        async def fail_once(self: QueueConsumer, portion: Portion, claim: Any) -> Any:
+        async def fail_once(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
             if portion.outcomes and not failed:
                 failed.append(1)
                 raise TypeError("a fault of ours")
@@ -779,7 +779,7 @@ async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     settle = QueueConsumer._settle
     cancelled: list[int] = []
 
-    async def cancel_second(self: QueueConsumer, portion: Portion, claim: Any) -> Any:
+    async def cancel_second(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
         if self._poison_jobs.block_claims and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError

@@ -61,6 +61,20 @@ async def three(queue: Queue, **options: Any) -> list[Job[Any]]:
     return [await queue.add("double", {"number": n}, **options) for n in range(3)]
 
 
+async def three_with_a_run(queue: Queue, keys: Keys, scheduler: str, opts: str) -> list[Job[Any]]:
+    """Three jobs; the second one is the pending run of a scheduler."""
+    first, second, third = await three(queue)
+    run_id = f"repeat:{scheduler}:5"
+    keys.redis.rename(keys(second.id), keys(run_id))
+    keys.redis.linsert(keys("wait"), "before", second.id, run_id)
+    keys.redis.lrem(keys("wait"), 1, second.id)
+    keys.redis.hset(keys(run_id), mapping={"rjk": scheduler, "opts": opts})
+    keys.redis.zadd(keys("repeat"), {scheduler: 5})
+    run = await queue.get(run_id)
+    assert run is not None
+    return [first, run, third]
+
+
 async def run_all(queue: Queue, jobs: list[Job[Any]]) -> list[Any]:
     """Have a worker take them all at once. Returns what came of each: a result or an error."""
     async with Worker(queue, grace=0):
@@ -291,18 +305,10 @@ async def test_damaged_deduplication_does_not_keep_its_job_from_ending(
 async def test_a_schedule_that_makes_no_sense_does_not_keep_its_job_from_running(
     queue: Queue, keys: Keys, log: pytest.LogCaptureFixture, every: str
 ) -> None:
-    jobs = await three(queue)
-    scheduled = "repeat:often:5"
-    keys.redis.rename(keys(jobs[1].id), keys(scheduled))
-    keys.redis.lrem(keys("wait"), 1, jobs[1].id)
-    keys.redis.lpush(keys("wait"), scheduled)
     opts = {"repeat": {"every": 5, "count": 1}, "attempts": 1}
-    keys.redis.hset(keys(scheduled), mapping={"rjk": "often", "opts": json.dumps(opts)})
-    keys.redis.zadd(keys("repeat"), {"often": 5})
+    jobs = await three_with_a_run(queue, keys, "often", json.dumps(opts))
     keys.redis.hset(keys("repeat:often"), mapping={"name": "double", "every": every})
-    job = await queue.get(scheduled)
-    assert job is not None
-    assert await run_all(queue, [jobs[0], job, jobs[2]]) == [0, 2, 4]
+    assert await run_all(queue, jobs) == [0, 2, 4]
     if every != "1e999":  # that is in a very long time
         assert "its scheduler often repeats every" in log.text
 
@@ -318,8 +324,7 @@ async def test_a_schedule_that_makes_no_sense_does_not_keep_its_job_from_running
 async def test_an_odd_cron_pattern_does_not_keep_its_job_from_running(
     queue: Queue, keys: Keys, log: pytest.LogCaptureFixture, opts: str
 ) -> None:
-    jobs = await three(queue)
-    keys.redis.hset(keys(jobs[1].id), mapping={"rjk": "odd", "opts": opts})
+    jobs = await three_with_a_run(queue, keys, "odd", opts)
     assert await run_all(queue, jobs) == [0, 2, 4]
     assert "queue mail: cannot add the next run of scheduler odd" in log.text
 

@@ -638,7 +638,7 @@ class TestDeclaring:
 
         async def other() -> None: ...
 
-        with pytest.raises(InvalidOption, match="a name that no other task of queue 'mail' has"):
+        with pytest.raises(InvalidOption, match="must be unique in queue 'mail'"):
             queue.task(name="send")(other)
 
     def test_the_same_function_can_be_declared_again(self, queue: Queue) -> None:

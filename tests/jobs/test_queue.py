@@ -24,10 +24,10 @@ from tests.patience import DEADLINE_SECONDS
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("", "a text of 1 to 255 characters"),
-        ("x" * 256, "a text of 1 to 255 characters"),
-        (None, "a text of 1 to 255 characters"),
-        (7, "a text of 1 to 255 characters"),
+        ("", "a string of 1 to 255 characters"),
+        ("x" * 256, "a string of 1 to 255 characters"),
+        (None, "a string of 1 to 255 characters"),
+        (7, "a string of 1 to 255 characters"),
         ("a:b", "a name without ':', which separates keys"),
         ("a\0b", "valid text without control characters"),
         ("\ud800", "valid text without control characters"),

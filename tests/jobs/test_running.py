@@ -417,7 +417,7 @@ class TestInProcesses:
 
     async def test_too_large_results_and_context_variables_stay_there(self, worker: Worker) -> None:
         large = await process_tasks.large.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match="InvalidResult: what it returned is too large"):
+        with pytest.raises(JobFailed, match="InvalidResult: the return value is too large"):
             await large.result(timeout=20)
         for value in ("a", "b"):
             job = await process_tasks.set_and_get.enqueue(value)

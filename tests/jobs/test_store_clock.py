@@ -90,6 +90,23 @@ async def test_a_job_expires_by_the_clock(queue: Queue, clock: ManualClock) -> N
             await job.result(timeout=30)
 
 
+@pytest.mark.parametrize("of_task", [True, False], ids=["task", "queue"])
+async def test_the_time_to_expiry_begins_at_the_call(
+    store: Store, clock: ManualClock, of_task: bool
+) -> None:
+    """Not when the task is made: a process may run for days before it adds a job."""
+    queue = Queue("mail", store) if of_task else Queue("mail", store, expires="5m")
+
+    async def handler() -> str:
+        return "ran"
+
+    run = queue.task(expires="5m")(handler) if of_task else queue.task(handler)
+    clock.advance("1d")
+    jobs = [await run.enqueue(), *await run.enqueue_many([run.args()])]
+    async with Worker(queue):
+        assert [await job.result(timeout=30) for job in jobs] == ["ran", "ran"]
+
+
 async def test_finished_jobs_grow_old_by_the_clock(queue: Queue, clock: ManualClock) -> None:
     """For the rules of `Keep`, and for `clean`."""
 

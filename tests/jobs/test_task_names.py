@@ -38,9 +38,9 @@ class TestTwoTasks:
         with pytest.raises(InvalidOption) as caught:
             modules.load("names_sms", "\n" + SEND)
         assert str(caught.value) == (
-            "name='send': must be a name that no other task of queue 'mail' has. "
-            f"names_mails.send ({tmp_path / 'names_mails.py'}:3) is the task of this name: "
-            f"give names_sms.send ({tmp_path / 'names_sms.py'}:4) another one with "
+            "name='send': must be unique in queue 'mail', but "
+            f"names_mails.send ({tmp_path / 'names_mails.py'}:3) already has this name: "
+            f"give names_sms.send ({tmp_path / 'names_sms.py'}:4) another name with "
             "@queue.task(name=…)"
         )
         assert queue.tasks["send"] is mails.send.definition
@@ -56,7 +56,7 @@ class TestTwoTasks:
     )
     def test_of_one_module_are_two(self, modules: Modules, second: str) -> None:
         """A copy of which the name was not changed."""
-        with pytest.raises(InvalidOption, match="a name that no other task"):
+        with pytest.raises(InvalidOption, match="already has this name"):
             modules.load("names_copy", SEND + second)
 
     @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ class TestTwoTasks:
         @loud
         def second() -> None: ...
         """
-        with pytest.raises(InvalidOption, match="made twice by the same code"):
+        with pytest.raises(InvalidOption, match="the same code made two tasks"):
             modules.load("names_loud", code)
 
     def test_of_two_queue_objects_have_nothing_to_do_with_each_other(self, queue: Queue) -> None:
@@ -292,5 +292,5 @@ def test_what_a_function_has_captured_may_be_anything(queue: Queue) -> None:
     queue.task(name="show")(make(same))
     queue.task(name="show")(make(same))
     for other in ({1: "a", "b": 2}, [1], object()):
-        with pytest.raises(InvalidOption, match="made twice by the same code"):
+        with pytest.raises(InvalidOption, match="the same code made two tasks"):
             queue.task(name="show")(make(other))

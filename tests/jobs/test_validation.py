@@ -336,7 +336,7 @@ class TestResults:
 
         job = await answer.enqueue()
         async with Worker(queue):
-            with pytest.raises(JobFailed, match="InvalidResult: what it returned") as caught:
+            with pytest.raises(JobFailed, match="InvalidResult: the return value") as caught:
                 await job.result(timeout=30)
         assert why in caught.value.error
         assert len(runs) == 1

@@ -22,7 +22,7 @@ from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._consumer import QueueConsumer
-from hasten.jobs._outbox import BYTES_LIKE_A_JOB, Portion
+from hasten.jobs._outbox import BYTES_LIKE_A_JOB, OutboxPortion
 from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
@@ -122,7 +122,9 @@ class Calls:
         self.updates: list[int] = []
         settle = QueueConsumer._settle
 
-        async def watched(consumer: QueueConsumer, portion: Portion, claim: Claim | None) -> Batch:
+        async def watched(
+            consumer: QueueConsumer, portion: OutboxPortion, claim: Claim | None
+        ) -> Batch:
             self.updates.append(len(portion.updates))
             self.outcomes.append(len(portion.outcomes))
             self.bytes.append(sum(len(getattr(end, "result", "")) for end in portion.outcomes))
@@ -660,3 +662,35 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
                 await first.result(timeout=30)
         elif reason is Stop.RELEASED:
             await first.result(timeout=30)
+
+
+async def test_a_logging_filter_that_raises_costs_no_claimed_job() -> None:
+    """The worker ends with that error, and hands back the jobs that it has claimed."""
+    queue = Queue("mail", "memory://")
+
+    @queue.task
+    async def run() -> None:
+        if not taken_back.is_set():
+            taken_back.set()
+            # As if the lease had expired: the outcome of this run is rejected.
+            await queue.engine.reclaim(
+                queue.name, crash_limit=3, now_ms=queue.clock.now_ms() + 3_600_000
+            )
+
+    def fail(record: logging.LogRecord) -> bool:
+        if "lease lost" in record.getMessage():
+            raise ZeroDivisionError
+        return True
+
+    taken_back = asyncio.Event()
+    job = await run.enqueue()
+    logger = logging.getLogger("hasten.worker")
+    logger.addFilter(fail)
+    try:
+        with pytest.raises((ZeroDivisionError, ExceptionGroup)):
+            async with Worker(queue, concurrency=1):
+                await asyncio.sleep(60)
+    finally:
+        logger.removeFilter(fail)
+    assert (await job.refresh()).state in {State.WAITING, State.COMPLETED}
+    await queue.aclose()

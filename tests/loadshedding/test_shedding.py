@@ -137,7 +137,7 @@ async def test_a_request_is_not_critical_if_the_function_fails(
     shedder = LoadSheddingMiddleware(site, min_concurrency=5, critical=critical)
     async with busy(shedder, site, 4):
         assert (await ask(shedder)).status == 503
-    assert "critical failed" in caplog.text
+    assert "critical() failed" in caplog.text
 
 
 async def test_critical_is_called_only_if_it_matters(site: Site) -> None:
@@ -447,7 +447,7 @@ async def test_on_shed_is_called_for_each_refusal(
     assert (shed.request.path, shed.request.client) == ("/x", "192.0.2.1")
     assert (shed.in_flight, shed.limit) == (1, 1)
     assert 1 <= shed.retry_after <= 2
-    assert "on_shed failed" in caplog.text
+    assert "on_shed() failed" in caplog.text
 
 
 async def test_retry_after_is_rounded_up(site: Site) -> None:

@@ -31,7 +31,7 @@ def test_a_select_that_locks_rows_is_rejected(count: Literal["exact", "none"], q
     )
     statement = select(Author).with_for_update(skip_locked=True)
     engine = create_engine("sqlite://", poolclass=NullPool)
-    words = r"one without with_for_update\(\)"
+    words = r"a select without with_for_update\(\)"
     with Session(engine) as session, pytest.raises(InvalidOption, match=words):
         pages.sync.page(session, statement, pages.parse(query))
 

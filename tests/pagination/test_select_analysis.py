@@ -136,9 +136,9 @@ class TestRefusals:
             analyze(statement)
 
     def test_a_select_with_a_limit_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match=r"a select with LIMIT.*from its subquery"):
+        with pytest.raises(InvalidOption, match=r"a select with LIMIT.*from statement\.subquery"):
             analyze(select(Post).limit(5))
-        with pytest.raises(InvalidOption, match=r"a select with FETCH.*from its subquery"):
+        with pytest.raises(InvalidOption, match=r"a select with FETCH.*from statement\.subquery"):
             analyze(select(Post).fetch(5))
         with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*subquery\(\)"):
             analyze(distinct_on(select(Post), Post.title))
@@ -150,7 +150,7 @@ class TestRefusals:
 
     def test_an_order_by_a_joined_collection_is_refused(self) -> None:
         analyzed = analyze(select(Post).join(Post.tags))
-        with pytest.raises(InvalidOption, match=r"tags.name.*it would have many values"):
+        with pytest.raises(InvalidOption, match=r"tags.name.*one value in each row"):
             resolve_order(analyzed, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
@@ -161,7 +161,7 @@ class TestRefusals:
     def test_an_order_that_distinct_does_not_select_is_refused(self) -> None:
         analyzed = analyze(select(Post.title).distinct(), key=[Post.title])
         keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
-        with pytest.raises(InvalidOption, match="one of the columns that the DISTINCT select"):
+        with pytest.raises(InvalidOption, match="a column that the select with DISTINCT"):
             PageStatements(analyzed, keys).after("sqlite", None, backwards=False)
 
 

@@ -319,7 +319,10 @@ class TestPositions:
 
     def test_a_key_that_is_never_null_needs_a_value(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
-        with pytest.raises(ValueError, match=r"must be a value for items.made, which is never"):
+        with pytest.raises(
+            ValueError,
+            match=r"must be a list with a value for items.made, a column that is not nullable",
+        ):
             after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
 
 

@@ -210,7 +210,7 @@ class TestMessages:
         limited = RateLimitMiddleware(ok, limits=[Limit("0/m", message=message, name="a")])
         answer = await ask(limited)
         assert (answer.status, json.loads(answer.body)["violated-policies"]) == (429, ["a"])
-        assert "a: message failed" in caplog.text
+        assert "a: message() failed" in caplog.text
 
     async def test_a_failing_observer_changes_nothing(
         self, caplog: pytest.LogCaptureFixture
@@ -222,8 +222,8 @@ class TestMessages:
             ok, limits=[Limit("1/m", on_limited=lambda request: fails())], on_decision=fails
         )
         assert [(await ask(limited)).status for _ in range(2)] == [200, 429]
-        assert "on_limited failed" in caplog.text
-        assert "on_decision failed" in caplog.text
+        assert "on_limited() failed" in caplog.text
+        assert "on_decision() failed" in caplog.text
 
     async def test_a_failing_is_success_counts_the_request(
         self, caplog: pytest.LogCaptureFixture

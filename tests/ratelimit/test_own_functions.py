@@ -148,18 +148,17 @@ class TestTheLog:
         await site.statuses(5)
         lines = sorted(record.getMessage() for record in caplog.records)
         assert lines == [
-            "9-in-1sec: on_decision failed",
-            "a: key failed; the request is counted by the client's address",
-            "a: rate failed; the lowest rate that it has returned applies, if there is one",
-            "a: skip failed; the request is counted",
+            "9-in-1sec: on_decision() failed",
+            "a: key() failed; the request is counted by the client's address",
+            "a: rate() failed; the lowest rate that it has returned applies, if there is one",
+            "a: skip() failed; the request is counted",
         ]
         assert all(record.exc_info for record in caplog.records)
         caplog.clear()
         now[0] += repeated_errors.EVERY_SECONDS
         await site.statuses(2)
-        assert "a: skip failed; the request is counted (4 more times since the last log line)" in [
-            record.getMessage() for record in caplog.records
-        ]
+        line = "a: skip() failed; the request is counted (4 more times since the last log line)"
+        assert line in [record.getMessage() for record in caplog.records]
         assert len(caplog.records) == 4
 
     async def test_has_one_line_for_functions_that_fail_in_each_refusal(
@@ -180,8 +179,8 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
-            "0-in-1hr: message failed",
-            "0-in-1hr: on_limited failed",
-            "critical failed; the request is treated as not critical",
-            "on_shed failed",
+            "0-in-1hr: message() failed",
+            "0-in-1hr: on_limited() failed",
+            "critical() failed; the request is treated as not critical",
+            "on_shed() failed",
         ]

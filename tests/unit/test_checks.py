@@ -76,7 +76,7 @@ class TestTexts:
     def test_a_text_is_not_empty(self) -> None:
         assert check_text("x", "a") == "a"
         for value in ("", b"a", None, 1):
-            assert refused(check_text, value) == "must be a text that is not empty"
+            assert refused(check_text, value) == "must be a string that is not empty"
 
     def test_texts_in_a_collection(self) -> None:
         assert check_texts("x", ("a", "b"), "a list of names") == ["a", "b"]

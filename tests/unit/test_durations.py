@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hasten._durations import MAX_MS, to_ms
 from hasten.errors import InvalidOption
 
-A_DURATION = "seconds (a number), a timedelta or a text such as '15m'"
+A_DURATION = "seconds (a number), a timedelta or a string such as '15m'"
 TOO_SHORT = "must be at least 0 seconds"
 TOO_LONG = "must be less than a hundred years, in seconds"
 

@@ -163,7 +163,7 @@ MESSAGES = [
     (TargetError("no module named 'app'"), "no module named 'app'"),
     (RunFailed("for some reason"), "for some reason"),
     (JobTimeout(1.5), "timed out after 1.5 s"),
-    (InvalidResult("what it returned is too large"), "what it returned is too large"),
+    (InvalidResult("the return value is too large"), "the return value is too large"),
     (
         ProcessDied("exit code 4"),
         "the handler's process died: exit code 4",

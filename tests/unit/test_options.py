@@ -41,7 +41,7 @@ from hasten.jobs._options import (
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 NOON_MS = 1_893_499_200_000
 
-A_DURATION = "seconds (a number), a timedelta or a text such as '15m'"
+A_DURATION = "seconds (a number), a timedelta or a string such as '15m'"
 IN_RANGE = "less than a hundred years, in seconds"
 A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
@@ -315,7 +315,7 @@ class TestJobIds:
 
     @pytest.mark.parametrize("value", ["", "a" * (MAX_JOB_ID + 1), 7, None, b"a"])
     def test_are_texts_of_some_length(self, value: object) -> None:
-        self.refused(value, "a text of 1 to 512 characters")
+        self.refused(value, "a string of 1 to 512 characters")
 
     @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
     def test_are_no_numbers(self, value: str) -> None:
@@ -621,7 +621,7 @@ class TestDecodeWhatNodeWrites:
             ('{"attempts":{"a":1e400}}', r"attempts=\{'a': inf\}: must be a number"),
             ('{"delay":[]}', r"delay=\[\]: must be a number"),
             ('{"backoff":"5s"}', "backoff='5s': must be a number"),
-            ('{"backoff":{"type":7}}', r"backoff\.type=7: must be a text"),
+            ('{"backoff":{"type":7}}', r"backoff\.type=7: must be a string"),
             ('{"removeOnComplete":"yes"}', "removeOnComplete='yes': must be a number"),
             ('{"removeOnFail":{"age":[]}}', r"removeOnFail\.age=\[\]: must be a number"),
             ('{"hasten":5}', r"\$\.hasten"),

@@ -300,7 +300,7 @@ class TestSize:
             KEYS.sign(Cursor(({},)), QUERY)
 
     def test_a_fingerprint_has_one_length(self) -> None:
-        with pytest.raises(ValueError, match="expected 16"):
+        with pytest.raises(ValueError, match="must be 16"):
             KEYS.sign(CURSOR, b"short")
 
 

@@ -28,6 +28,7 @@ def media_type(accept: str | None) -> str:
         "text/plain, */*;q=0.1", "text/plain, application/json;q=0.5", "text/*",
         "application/json;q=0, text/plain", "TEXT/PLAIN ; Q=1", "text/plain;q=0.1",
         "text/plain;format=flowed", "*/*;q=0.5, application/*;q=0.1",
+        "text/html;q=0.9, text/plain;level=1;q=0.1, text/plain;q=0.8, */*;q=0.5",
     ],
 )  # fmt: skip
 def test_text_is_sent_to_clients_that_prefer_it(accept: str) -> None:
@@ -41,6 +42,7 @@ def test_text_is_sent_to_clients_that_prefer_it(accept: str) -> None:
         "text/plain;q=0.5, application/json", "text/plain, application/problem+json",
         "text/html,application/xhtml+xml,*/*;q=0.8", "text/plain;q=0.5, */*",
         "text/plain" + " " * MAX_ACCEPT_CHARS, "text/plain;q=٠.٥",
+        "application/json;v=1;q=0.1, application/json, text/plain;q=0.5",
     ],
 )  # fmt: skip
 def test_a_problem_document_is_sent_to_all_other_clients(accept: str | None) -> None:

@@ -64,7 +64,7 @@ class TestFields:
         """A producer in another language may write anything; its job fails, the others run."""
         ours = ["mail", "1", "ok", "{}", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
         theirs = ["mail", "2", "odd", "MARK", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
-        packed = msgspec.msgpack.encode([[ours, theirs], False, [], [], []])
+        packed = msgspec.msgpack.encode([[ours, theirs], False, [], [], [], []])
         head = bytes([0xD9, len(odd)]) if len(odd) < 256 else b"\xda" + len(odd).to_bytes(2)
         answer = decode_settled(packed.replace(b"\xa4MARK", head + odd))
         assert [job.name for job in answer.jobs] == ["ok", "odd"]

@@ -22,7 +22,7 @@ def allow_any_text() -> None:
 
 
 def is_terminal() -> bool:
-    """Return whether the output is a terminal, whatever FORCE_COLOR and the like say."""
+    """Return whether the output is a terminal, even if FORCE_COLOR is set."""
     return sys.stdout.isatty()
 
 

@@ -77,7 +77,7 @@ class _Slot:
         logger.info("process %d is pid %d", self._number, self._process.pid)
 
     def is_running(self, now: float, *, stopping: bool) -> bool:
-        """Return whether it runs. If it has ended, log that and plan its replacement."""
+        """Return whether the process runs. If it has ended, log that and schedule the next one."""
         process = self._process
         if process is None:
             return False

@@ -121,12 +121,12 @@ class _Cluster:
         async with self._lookup:
             if self._map is None or self._is_stale:
                 await self.close()
-                self._map = await self._load_map()
+                self._map = await self._load_slot_map()
                 self._is_stale = False
             return self._map
 
-    async def _load_map(self) -> RedisCluster:
-        """Load the map from any known node: those of the URL, and those found before."""
+    async def _load_slot_map(self) -> RedisCluster:
+        """Load the map of slots from a known node: one of the URL, or one found before."""
         nodes: list[Any] = [ClusterNode(host, port) for host, port in self._known]
         loaded = RedisCluster(
             startup_nodes=nodes,

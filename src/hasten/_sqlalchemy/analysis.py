@@ -139,11 +139,15 @@ def _check_kind(statement: Selection) -> None:
         )
     if statement._limit_clause is not None or statement._offset_clause is not None:
         raise InvalidOption(
-            "statement", "a select with LIMIT", "one without, or a select from its subquery()"
+            "statement",
+            "a select with LIMIT",
+            "a select without LIMIT and OFFSET, or a select from statement.subquery()",
         )
     if statement._fetch_clause is not None:
         raise InvalidOption(
-            "statement", "a select with FETCH", "one without, or a select from its subquery()"
+            "statement",
+            "a select with FETCH",
+            "a select without FETCH, or a select from statement.subquery()",
         )
     # From SQLAlchemy 2.1 on, this is an extension of the syntax.
     extension = getattr(statement, "_pre_columns_clause", None)
@@ -151,7 +155,7 @@ def _check_kind(statement: Selection) -> None:
         raise InvalidOption(
             "statement",
             "a select with DISTINCT ON",
-            "a select of aliased(…, statement.subquery()), which has its rows",
+            "a select of aliased(…, statement.subquery()), which has the same rows",
         )
 
 
@@ -209,7 +213,7 @@ def _identify(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
 
 
 def _identity_of_pairs(analyzed: AnalyzedSelect, root: _Root) -> list[Expression]:
-    """The primary keys that together determine all that a row is made of."""
+    """Return the primary keys that together identify a row of the select."""
     columns = list(root.primary_key)
     chosen = [root.source]
     # What the ORM puts between two entities gets a new name each time: it can determine nothing.
@@ -235,7 +239,7 @@ def _is_selected_from(source: FromClause, statement: Selection) -> bool:
 
 
 def _selected_key(source: FromClause, statement: Selection) -> list[Expression]:
-    """The primary key of an entity that is selected from a source of any kind."""
+    """Return the primary key of the entity that is selected from this source, or []."""
     for description in statement.column_descriptions:
         if description.get("entity") is not None:
             root = _entity_root(description["entity"])
@@ -245,7 +249,7 @@ def _selected_key(source: FromClause, statement: Selection) -> list[Expression]:
 
 
 def _primary_key(source: FromClause) -> list[Expression]:
-    """The primary key of a table. In a sub-query it need not be unique any more."""
+    """Return the primary key of a table, [] for a sub-query: it may be repeated there."""
     element: Any = source
     while isinstance(element, Alias):
         element = element.element
@@ -253,7 +257,7 @@ def _primary_key(source: FromClause) -> list[Expression]:
 
 
 def _identified(analyzed: AnalyzedSelect, identity: SortColumns) -> AnalyzedSelect:
-    """DISTINCT changes nothing where the key is selected, so it is removed."""
+    """Store the identity. Removes DISTINCT, which changes nothing where the key is selected."""
     if analyzed.is_distinct:
         for key in identity:
             if not _is_selected(key.column, analyzed.statement):
@@ -274,7 +278,9 @@ def _semi_joined(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
     statement = analyzed.statement
     if any(_is_contains_eager(option) for option in statement._with_options):
         raise InvalidOption(
-            "statement", "contains_eager() over a join to many", "selectinload() beside the join"
+            "statement",
+            "contains_eager() over a join to many",
+            "selectinload() in addition to the join: a page has each row once",
         )
     if analyzed.is_distinct and not all(
         _is_selected(column, statement) for column in root.primary_key
@@ -334,7 +340,7 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
 
 
 def _whole_table(statement: Selection, sources: FromSources, root: _Root | None) -> Table | None:
-    """The table, if the rows of the select are all of its rows and nothing else."""
+    """Return the table if the select returns all of its rows and nothing else."""
     single = root is not None and root.mapper is not None and root.mapper.single
     is_plain = not (
         statement._where_criteria
@@ -395,14 +401,14 @@ def _is_total(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
 
 
 def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
-    """A semi-join removes the joined table, so its columns cannot be sorted by."""
+    """Raise `InvalidOption` for a sort column of a table that a semi-join has removed."""
     table = getattr(column, "table", None)
     if table is None or table in analyzed.sources:
         return
     raise InvalidOption(
         "sort",
         str(column),
-        "a column of what the select reads from: of a join to many, it would have many values",
+        "a column with one value in each row: a table of a join to many has several",
     )
 
 

@@ -135,7 +135,7 @@ _counter: Final = count(1)
 
 
 def _session_of(executor: Any) -> Session:
-    """The blocking session within an asynchronous or scoped one."""
+    """Return the blocking session within an asynchronous or scoped one."""
     if hasattr(executor, "registry"):
         executor = executor.registry()
     session: Session = getattr(executor, "sync_session", executor)

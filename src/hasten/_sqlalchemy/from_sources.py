@@ -1,4 +1,4 @@
-"""What a select reads from, and of which tables it reads one row at most for each other row."""
+"""What a select reads from, and which of these tables join at most one row to each other row."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FromSources:
         return any(source == each for each in self.all)
 
     def determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
-        """Return the sources of which each combination of rows of roots meets at most one row."""
+        """Return the sources that join at most one row to each combination of rows of roots."""
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
         found = True
@@ -81,7 +81,7 @@ def from_sources(statement: Selection) -> FromSources:
 
 
 def _only_table(statement: Selection) -> Table | None:
-    """The table of a select of one class that has one, without joins; None if it may be another."""
+    """Return the table of a select of one class without joins; None if it may read others."""
     columns = statement._raw_columns
     if statement._setup_joins or statement._from_obj or len(columns) != 1:
         return None
@@ -179,7 +179,7 @@ def _is_unique_for_all(index: Index) -> bool:
 
 
 def _group_keys(subquery: Subquery | CTE) -> list[set[str]]:
-    """The columns that a sub-query groups by are unique in it."""
+    """Return the names of the GROUP BY columns of a sub-query, which are a unique key of it."""
     element = subquery.element
     if not isinstance(element, Select) or not element._group_by_clauses:
         return []

@@ -87,7 +87,7 @@ class Templates(Generic[M]):
         on_kept: Callable[[M], None] | None = None,
         max_templates: int = MAX_TEMPLATES,
     ) -> None:
-        """make gets a select and everything else that the result depends on.
+        """Call make with a select and everything else that its result depends on.
 
         on_kept is called once with each result that enters the cache.
         """
@@ -197,7 +197,7 @@ class _Template(NamedTuple):
 
 
 def _template(statement: Selection, parameters: Sequence[BindParameter[Any]]) -> _Template | None:
-    """The select with names for values, None if a value cannot be replaced by a name."""
+    """Return the select with named parameters for its values, None if that is impossible."""
     places = {each.key: place for place, each in enumerate(parameters)}
     if len(places) < len(parameters):
         return None  # one name for several parameters: it is unclear which of them counts

@@ -189,7 +189,7 @@ class Database:
                 if group:
                     item = self._inbox.get_nowait()
                 else:
-                    item = self._inbox.get(self._patience(), self._watches.armed_file_watch)
+                    item = self._inbox.get(self._seconds_to_wait(), self._watches.armed_file_watch)
             except queue.Empty:
                 break
             match item:
@@ -209,8 +209,8 @@ class Database:
                     weight += item.weight
         return group
 
-    def _patience(self) -> float | None:
-        """Return how many seconds to wait for work, None for any time."""
+    def _seconds_to_wait(self) -> float | None:
+        """Return how many seconds to wait for work, None to wait without a limit."""
         times = (self._maintenance.due_at, self._watches.next_check_at)
         due = [time_ for time_ in times if time_ is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -246,7 +246,10 @@ class Database:
             time.sleep(RETRY_SECONDS)
 
     def _commit(self, begin: str, group: list[Call[Any]]) -> list[Any]:
-        """Return the results; only those of the first calls if they have changed many rows."""
+        """Run calls in one transaction, and return their results.
+
+        Stops early after a call if many rows have changed: the caller runs the rest.
+        """
         with self._connector.errors_translated():
             connection = self._connector.connect()
             is_durable = any(call.durable and call.write for call in group)

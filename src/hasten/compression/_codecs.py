@@ -246,7 +246,10 @@ class Zlib:
 
 
 def _zlib_sizes(memory: int) -> tuple[int, int]:
-    """The largest window (as a logarithm) and memLevel that fit, by the formula in zconf.h."""
+    """Return the window size (as a logarithm) and memLevel that use at most this much memory.
+
+    zconf.h has the formula.
+    """
     for window_log, memory_level in ((15, 8), (14, 7), (13, 6), (13, 5), (12, 5), (12, 4), (11, 4)):
         if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= memory:
             return window_log, memory_level

@@ -176,7 +176,7 @@ class Dictionaries:
 
 
 def _client_certificate(scope: Scope) -> tuple[object, ...]:
-    """Return the client certificate, () if there is none: TLS extension of ASGI."""
+    """Return the client certificate from the TLS extension of ASGI, () if there is none."""
     tls = (scope.get("extensions") or {}).get("tls") or {}
     shown = (tls.get("client_cert_name"), *(tls.get("client_cert_chain") or ()))
     return shown if any(shown) else ()

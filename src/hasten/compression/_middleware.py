@@ -157,7 +157,7 @@ class CompressionMiddleware:
 
 
 def _without_suffixes(headers: Headers) -> Headers:
-    """Return the request headers with the entity tags that the application knows."""
+    """Return the request headers with the ETags that the application made, without suffixes."""
     return [
         (name, without_suffixes(value) if name in _CONDITIONS else value) for name, value in headers
     ]

@@ -527,7 +527,7 @@ class Response:
         await self._send(self._coded_start(codec.coding, None, None))
 
     async def _release(self, reason: SkipReason) -> None:
-        """Send what was held back uncompressed. The rest of the response passes unchanged."""
+        """Send the buffered part of the body uncompressed. The rest of it passes unchanged."""
         self._idle_timer.stop()
         await self._send(self._uncoded(reason))
         await self._send_uncoded_piece(self._take_held())
@@ -585,12 +585,12 @@ class Response:
             await self._send(message)
             self._state = PASSING
         elif message["type"] in _BY_THE_SERVER:
-            await self._on_file(self._stream, message)
+            await self._write_file(self._stream, message)
         else:
             await self._send(message)
 
-    async def _on_file(self, stream: CodedStream, message: Message) -> None:
-        """Compress a file that the server would send itself, because the stream is compressed."""
+    async def _write_file(self, stream: CodedStream, message: Message) -> None:
+        """Compress a file that the server was to send: the rest of the body is compressed, too."""
         self._size += await stream.write_file(message)
         more = message.get("more_body", False)
         if not more:

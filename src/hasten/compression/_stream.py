@@ -37,7 +37,7 @@ class CodedStream:
         *,
         flushes: bool,
     ) -> None:
-        """flushes: flush after each piece, so that it can be decoded at once."""
+        """With flushes, each piece is flushed, so that the client can decode it at once."""
         self._workload = workload
         self._send = send
         self._codec = codec
@@ -102,7 +102,10 @@ class CodedStream:
         return self._advanced(start, data, coded, end)
 
     async def advance_off_loop(self, data: bytes | memoryview, end: End) -> bytes:
-        """Compress data in a thread: for one of many slices, even if it is quick by itself."""
+        """Compress a slice of a large body in a thread, without sending it.
+
+        Each slice is quick, but all slices together would block the event loop.
+        """
         start = perf_counter()
         coded = await self._workload.pool.run(_advance, self._open_encoder, data, end)
         return self._advanced(start, data, coded, end)

@@ -38,7 +38,7 @@ class _Limited:
         self._options = options
         self.limit: Final = RouteLimit(rate, "", **options)
         # Without a name each route has its own count, which is not known before its first request.
-        registry.add_limit(self.limit, is_named="name" in options)
+        registry.add_limit(self.limit, is_named=options.get("name") is not None)
         self._limits: dict[str, Limit] = {}
 
     async def __call__(self, connection: HTTPConnection) -> None:

@@ -262,7 +262,7 @@ class _Response(Response):
 
 
 def _with_others(own: Headers, others: Headers) -> Headers:
-    """Both; of headers that may only appear once, those of others."""
+    """Return both lists of headers. A header that may appear only once is taken from others."""
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
 
@@ -364,7 +364,7 @@ _MAXIMA: Final = {"too_many": "max_length", "too_long": "max_length", "too_deep"
 
 
 def _bounds(error: InvalidParameter) -> dict[str, Any]:
-    """The bounds that a value violates, by their names in pydantic."""
+    """Return the bounds that a value violates, by their names in pydantic."""
     bounds: dict[str, Any] = {}
     if error.minimum is not None:
         bounds["ge"] = error.minimum
@@ -396,7 +396,7 @@ class _Names(Collection[str]):
 
 
 def _names_of_route(request: Request) -> _Names:
-    """The names of the parameters of a route and its dependencies."""
+    """Return the names of the parameters of a route and its dependencies."""
     # FastAPI does not copy included routers: their own dependencies are only in the scope.
     included = request.scope.get("fastapi", {}).get("effective_route_context")
     own = getattr(request.scope.get("route"), "dependant", None)
@@ -405,7 +405,7 @@ def _names_of_route(request: Request) -> _Names:
 
 
 def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
-    """Each name, and whether OpenAPI shows it."""
+    """Yield the name of each query parameter, and whether OpenAPI shows it."""
     for field in dependant.query_params:
         for name in _names_in(field.field_info.annotation) or [field.alias]:
             yield name, getattr(field.field_info, "include_in_schema", True)
@@ -416,7 +416,7 @@ def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _names_in(annotation: Any) -> list[str]:
-    """The names in a model of query parameters: ``Annotated[Filter, Query()]``."""
+    """Return the names in a model of query parameters: ``Annotated[Filter, Query()]``."""
     found: list[str] = []
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -464,9 +464,9 @@ _BESIDE: Final = ("default", "description")
 
 
 def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
-    """A function that declares the parameters and parses the whole query itself.
+    """Return a dependency that declares the parameters for OpenAPI and parses the query itself.
 
-    FastAPI would use the last of two equal parameters, and accept "1_0" as 10.
+    FastAPI's own parser would use the last value of a repeated parameter, and accept "1_0" as 10.
     """
 
     async def params(request: Request, response: Response, **_: object) -> Any:

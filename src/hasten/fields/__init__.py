@@ -1,4 +1,4 @@
-"""Rows with the fields that a client asks for, and no others.
+"""Rows with only the fields that a client requests.
 
 `FieldSelector` knows no framework; `hasten.fastapi.Fields` is the same for FastAPI.
 """

@@ -160,7 +160,7 @@ class AllowedFields:
     def _chosen_by(
         self, mask: Mask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
     ) -> FieldSet:
-        """The fields of a mask; None is the default. Raises `InvalidParameter`."""
+        """Return the fields of a mask; None is the default. Raises `InvalidParameter`."""
         if mask is None:
             return self._default
         unknown = list(islice(self._unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
@@ -204,7 +204,7 @@ class AllowedFields:
         return self._copied_without(removed)
 
     def _is_made_from(self, other: AllowedFields) -> bool:
-        """Whether this is the other list, or was made from it by `without`."""
+        """Return whether this is the other list, or was made from it by `without`."""
         one: AllowedFields | None = self
         while one is not None:
             if one is other or (one._is_copy and one._structure() == other._structure()):
@@ -242,7 +242,7 @@ class AllowedFields:
             setattr(self, name, value)
 
     def _structure(self) -> list[list[object]]:
-        """The list and all lists that it refers to, as plain values."""
+        """Return the list and all lists that it refers to, as plain values."""
         places: dict[AllowedFields, int] = {self: 0}
         rest = [self]
         found: list[list[object]] = []
@@ -342,7 +342,7 @@ class AllowedFields:
     # Choosing ------------------------------------------------------------------------------------
 
     def _unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
-        """The paths of names that do not exist, with the list that was searched."""
+        """Yield the paths of names that do not exist, each with the list that was searched."""
         for name, inner in mask.names.items():
             field = self._fields.get(name)
             if field is None:
@@ -514,7 +514,7 @@ def _read(source: object) -> Iterable[_ModelField]:
 
 def _named(name: object, value: object) -> _ModelField:
     if not isinstance(name, str):
-        raise InvalidOption("schema", name, "a name of a field, as text")
+        raise InvalidOption("schema", name, "the name of a field, as a string")
     if isinstance(value, str):
         return _ModelField(name, value, None)
     if _nested(value).to is None:
@@ -633,7 +633,7 @@ _LISTS: Final = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Mu
 
 
 def _nested(kind: Any) -> _NestedModel:
-    """The model in an annotation: alone, optional or in a list."""
+    """Return the model in an annotation: alone, optional or in a list."""
     kind = getattr(kind, "__value__", kind)  # type Name = ...
     match kind:
         case AllowedFields():

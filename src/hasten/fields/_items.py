@@ -73,7 +73,7 @@ class Items:
         return row
 
     def _one(self, value: object, inner: FieldSet) -> object:
-        """The requested fields of a related item, or of a list of them."""
+        """Return the requested fields of a related item, or of a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:
@@ -113,8 +113,10 @@ class Items:
                 self._add(field.relation)
 
     def _decide(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
-        """How the plain fields of a set are built, whether it has no relations, and which of its
-        fields may be missing in an item.
+        """Return how to build the items of a set.
+
+        That is the builder, the function for the plain fields, whether the set has no relations,
+        and which of its fields may be missing in an item.
         """
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]

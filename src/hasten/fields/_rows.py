@@ -122,7 +122,7 @@ def field_builder(
                     f"compute={{{field.name!r}: function}}",
                 )
         return FieldBuilder(None, frozenset(), own_computed)
-    _check_divisible(model, allowed)
+    _check_supports_partial(model, allowed)
     customized = _customized(model)
     through_model = frozenset(
         field
@@ -163,14 +163,14 @@ def _through_model(model: Any, fields: Sequence[Field], checked: frozenset[str])
     return build
 
 
-def _check_divisible(model: Any, allowed: AllowedFields) -> None:
-    """Raise `InvalidOption` for rules of the whole model, which cannot apply to some fields."""
+def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
+    """Raise `InvalidOption` if a rule of the model needs all fields, also those not requested."""
     for name in _rules_for_all(model):
         raise InvalidOption(
             "schema",
             model,
-            f"a model without {name!r}: a rule for all fields at once cannot apply where only "
-            "some are requested; field_validator, field_serializer and computed_field can",
+            f"a model without {name!r}: a rule for the whole model cannot run when only some "
+            "fields are requested; use field_validator, field_serializer or computed_field",
         )
     config = _config(model)
     if getattr(model, "__pydantic_root_model__", False):
@@ -207,7 +207,7 @@ def _check_divisible(model: Any, allowed: AllowedFields) -> None:
 
 
 def _rules_for_all(model: Any) -> Iterator[str]:
-    """The names of the rules that a model has for all its fields at once."""
+    """Yield the names of the validators and serializers that handle all fields at once."""
     decorators = model.__pydantic_decorators__
     for kind in ("model_validators", "root_validators", "model_serializers"):
         yield from getattr(decorators, kind)
@@ -236,13 +236,13 @@ def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
             raise InvalidOption(
                 "schema",
                 model,
-                f"a pydantic BaseModel: how pydantic would write {field.name!r} is not known for "
+                f"a pydantic BaseModel: pydantic's options for {field.name!r} are not applied in "
                 "other classes",
             )
 
 
 def _marks(annotation: Any) -> Iterator[object]:
-    """The metadata of an annotation, and of pydantic's FieldInfo."""
+    """Yield the metadata of an annotation, and of pydantic's FieldInfo."""
     if _is_field_info(annotation):
         yield annotation
         yield from annotation.metadata
@@ -272,7 +272,7 @@ def _leaf_types(annotation: Any) -> Iterator[type]:
 
 
 def _acts(mark: Any) -> bool:
-    """Whether metadata may change a value, or exclude it from the JSON."""
+    """Return whether metadata may change a value, or exclude it from the JSON."""
     if _is_field_info(mark):
         return bool(mark.exclude or is_conditional(mark) or mark.serialization_alias)
     if hasattr(mark, "__is_annotated_types_grouped_metadata__"):
@@ -295,8 +295,8 @@ def _check_needs(model: Any, through_model: Collection[Field]) -> None:
                 raise InvalidOption(
                     f"needs[{field.name!r}]",
                     need,
-                    f"a field of {model.__qualname__}: add {need} to it as Field(exclude=True), "
-                    f"or give compute={{{field.name!r}: …}}",
+                    f"a field of {model.__qualname__}: declare {need} there with "
+                    f"Field(exclude=True), or pass compute={{{field.name!r}: …}}",
                 )
         info = _infos(model).get(field.attribute)
         if info is not None and (info.frozen or _config(model).get("frozen")):
@@ -343,7 +343,7 @@ def _config(model: Any) -> Mapping[str, Any]:
 
 
 def _customized(model: Any) -> frozenset[str]:
-    """The attributes that have validators or serializers in the model."""
+    """Return the attributes that have validators or serializers in the model."""
     decorators = model.__pydantic_decorators__
     rules = [
         rule
@@ -377,7 +377,7 @@ def _is_constraint(rule: object) -> bool:
 
 
 def _agree(annotation: Any, kind: type | None) -> bool:
-    """Whether values of this type match the annotation, and are written as pydantic would."""
+    """Return whether values of this type match the annotation, and pydantic writes them as is."""
     if kind is None:
         return False
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -146,7 +146,7 @@ class FieldSelector(Generic[T]):
         self.allowed = allowed
         self._moved = lru_cache(MAX_MOVED)(partial(moved, allowed=allowed))
         caps = self._caps(strict)
-        compute = dict(_by_path("compute", allowed, self._compute, strict=strict))
+        compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
         _check_markers(allowed, self._more)
         self._shapes: Shapes | None = None
         if self.model is None:
@@ -162,7 +162,7 @@ class FieldSelector(Generic[T]):
     @cached_property
     def _items(self) -> Items:
         """Made late: a model may work for rows of a database but not for items in memory."""
-        compute = dict(_by_path("compute", self.allowed, self._compute, strict=False))
+        compute = dict(_resolve_paths("compute", self.allowed, self._compute, strict=False))
         return Items(self.allowed, cap=self._caps(strict=False), more=self._more, compute=compute)
 
     def _caps(self, strict: bool) -> Callable[[Field], int]:
@@ -171,7 +171,7 @@ class FieldSelector(Generic[T]):
             usual, caps = given, {}
         else:
             usual = MAX_RELATED
-            caps = dict(_by_path("max_related", self.allowed, given, strict=strict))
+            caps = dict(_resolve_paths("max_related", self.allowed, given, strict=strict))
         for value in (usual, *caps.values()):
             check_whole_number("max_related", value, 1)
         return lambda field: caps.get(field, usual)
@@ -195,7 +195,8 @@ class FieldSelector(Generic[T]):
     def _own(self, fields: FieldSet) -> FieldSet:
         """Return the same set in the fields of this selector.
 
-        Raises `InvalidOption` unless this selector parsed it, or one that `without` made from it.
+        Raises `InvalidOption` unless it was parsed by this selector, or by one that `without`
+        returned.
         """
         if fields.allowed is self.allowed:
             return fields
@@ -203,13 +204,13 @@ class FieldSelector(Generic[T]):
             raise InvalidOption(
                 "fields",
                 str(fields),
-                "a set that the same FieldSelector parsed, or one that its without() made",
+                "a set parsed by the same FieldSelector, or by one that its without() returned",
             )
         return self._moved(fields)
 
     @cached_property
     def sync(self) -> SyncFieldSelector[T]:
-        """The same for sessions and connections that block: ``users.sync.one(session, …)``."""
+        """The same for blocking sessions and connections: ``users.sync.one(session, …)``."""
         return SyncFieldSelector(self)
 
     def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
@@ -293,7 +294,7 @@ class FieldSelector(Generic[T]):
 
 
 class SyncFieldSelector(Generic[T]):
-    """`FieldSelector.sync`: rows of sessions and connections that block."""
+    """`FieldSelector.sync`: reads rows with blocking sessions and connections."""
 
     __slots__ = ("_selector",)
 
@@ -319,10 +320,10 @@ def _as_allowed(to: object) -> AllowedFields:
     return to if isinstance(to, AllowedFields) else AllowedFields(to)
 
 
-def _by_path(
+def _resolve_paths(
     option: str, allowed: AllowedFields, values: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[Field, Any]]:
-    """The values of paths, by field. Without strict, paths that do not exist are skipped."""
+    """Yield the field of each path, and the value. Skips unknown paths, unless strict."""
     for path, value in values.items():
         *through, name = path.split(".")
         where: AllowedFields | None = allowed

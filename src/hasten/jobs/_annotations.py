@@ -1,7 +1,7 @@
-"""Annotations and JSON: whether JSON can be decoded to a type, and where the type is open.
+"""Check annotations: whether JSON can be decoded to them, and which values they leave untyped.
 
-Without a type (no annotation, `Any`, a bare `list`), a value arrives as its JSON form: a datetime
-as a text, a tuple as a list. Only values that arrive unchanged are accepted there.
+An untyped value (no annotation, `Any`, an item of a bare `list`) arrives in its JSON form: a
+datetime as a string, a tuple as a list. So only values that arrive unchanged are accepted there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hasten.jobs._encoding import encode_json, is_plain, member_path
 class Annotation:
     """The result of examining an annotation.
 
-    problem is why JSON cannot be decoded to it, None if it can. open is msgspec's description of it
-    if it leaves the type of some value open, else None.
+    problem is why JSON cannot be decoded to the annotation, None if it can. open is msgspec's
+    description of the annotation if it leaves some value untyped, else None.
     """
 
     problem: str | None = None
@@ -103,12 +103,12 @@ def _problem(part: types.Type) -> str | None:
         case types.CustomType(cls=cls) if cls is not object and not is_pydantic(cls):
             return f"{type_name(cls)} has no JSON form"
         case types.DictType(key_type=key) if isinstance(key, _NO_KEYS):
-            return "the keys of a JSON object can only be texts, numbers, dates and the like"
+            return "the keys of a JSON object can only be strings, numbers, dates and the like"
     return None
 
 
 def is_pydantic(cls: Any) -> bool:
-    """Whether a class is a pydantic model. Never imports pydantic."""
+    """Return whether a class is a pydantic model. Never imports pydantic."""
     return hasattr(cls, "__pydantic_validator__")
 
 
@@ -125,7 +125,7 @@ def _is_open(described: types.Type) -> bool:
 
 
 def find_change(described: types.Type, value: object, path: str) -> tuple[str, str] | None:
-    """Find a value that would arrive as another type because the annotation leaves its type open.
+    """Find a value that would arrive as another type because the annotation leaves it untyped.
 
     Returns its path and the problem.
     """

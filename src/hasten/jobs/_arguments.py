@@ -355,10 +355,10 @@ def encode_result(value: object, max_bytes: int) -> str:
     try:
         data = encode_json(value)
     except Exception as exc:
-        raise InvalidResult(f"what it returned cannot be stored as JSON: {exc}") from exc
+        raise InvalidResult(f"the return value cannot be stored as JSON: {exc}") from exc
     if len(data) > max_bytes:
         raise InvalidResult(
-            f"what it returned is too large: {len(data):,} bytes of JSON where {max_bytes:,} "
+            f"the return value is too large: {len(data):,} bytes of JSON, at most {max_bytes:,} "
             "are allowed. Store it elsewhere and return a reference"
         )
     return data.decode()

@@ -46,13 +46,13 @@ class Capacity:
         self._at_limit: dict[QueueShare, None] = {}  # use all that they may
 
     def mark_ready(self, share: QueueShare) -> None:
-        """The queue may have jobs: it calls `reserve` whenever it is awake."""
+        """Count a queue that may have jobs: it calls `reserve` whenever it is awake."""
         if not share.may_have_work:
             share.may_have_work = True
             self._ready += 1
 
     def mark_empty(self, share: QueueShare) -> None:
-        """The queue has no more jobs: the other queues may use its share."""
+        """Give the share of a queue without jobs to the other queues."""
         if not share.may_have_work:
             return
         before = self._equal_share()

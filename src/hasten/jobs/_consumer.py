@@ -2,8 +2,8 @@
 
 Theory of operation. A consumer has these tasks in the event loop of its worker:
 
-- Each *fetcher* stores what has ended and claims the next jobs, in one step of the store
-  (`settle`). What ends during such a step is stored by the next one, so the batches grow with the
+- Each *fetcher* stores the outcomes of runs and claims the next jobs, in one step of the store
+  (`settle`). Runs that end during a step are stored by the next one, so the batches grow with the
   load. There are as many fetchers as the engine wants calls in flight: two on Redis, so that the
   server works while the worker does. (With SQLite, two of them and the thread of the store would
   only take turns holding the interpreter's lock.)
@@ -31,7 +31,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import Keep
 from hasten.jobs._outages import Outage
-from hasten.jobs._outbox import Outbox, Portion
+from hasten.jobs._outbox import Outbox, OutboxPortion
 from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
@@ -119,7 +119,7 @@ class QueueConsumer:
         return self._find_engine()
 
     def services(self) -> list[Service]:
-        """The listener and the fetchers, to be run until the worker ends."""
+        """Return the listener and the fetchers, to be run until the worker ends."""
         # A partial for each fetcher: equal callables would count as one service.
         return [self._listen, *(partial(self._fetch) for _ in range(self._max_in_flight))]
 
@@ -134,7 +134,7 @@ class QueueConsumer:
     # Fetching -----------------------------------------------------------------------------------
 
     async def _fetch(self) -> None:
-        """Store what has ended and claim the next jobs, again and again."""
+        """Store outcomes and claim the next jobs, in a loop."""
         while True:
             portion = self._outbox.take()
             claim = None if portion.is_single else self._next_claim()
@@ -160,7 +160,7 @@ class QueueConsumer:
         worker = self._worker
         return Claim(count, next(worker.tokens), worker.name, worker.lease_ms)
 
-    async def _exchange(self, portion: Portion, claim: Claim | None) -> None:
+    async def _exchange(self, portion: OutboxPortion, claim: Claim | None) -> None:
         """Store a portion and start the jobs that the claim brings."""
         self._in_flight += 1
         try:
@@ -175,9 +175,10 @@ class QueueConsumer:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.succeeded(self._activity)
             self._finish_claim(claim, used=len(batch.leases))
-            self._confirm(portion.outcomes, batch.lost)
+            self._forget_all(portion.outcomes)
             for lease in batch.leases:
                 self._start(lease)
+            self._outbox.stored(portion.outcomes, batch.lost)  # logs: after the jobs have started
             self._poison_jobs.start_next()
             if claim is not None and len(batch.leases) < claim.count:
                 self._mark_empty(batch.next_due_ms)
@@ -185,7 +186,7 @@ class QueueConsumer:
             self._in_flight -= 1
             self._returned.set()
 
-    async def _settle(self, portion: Portion, claim: Claim | None) -> Batch:
+    async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> Batch:
         """Store a portion and claim jobs, in one step of the store."""
         now_ms = self.clock.now_ms()
         if portion.updates or self._updating.locked():
@@ -202,12 +203,11 @@ class QueueConsumer:
         if claim is not None:
             self._capacity.finish_claim(self._share, claim.count, used)
 
-    def _confirm(self, outcomes: list[Outcome], lost: list[str]) -> None:
+    def _forget_all(self, outcomes: list[Outcome]) -> None:
         """Forget the runs whose outcomes are stored."""
         if outcomes:
             for outcome in outcomes:
                 self._forget(outcome.id, outcome.token)
-            self._outbox.stored(outcomes, lost)
             self._poison_jobs.settled(outcome.id for outcome in outcomes)
 
     def _forget(self, id: str, token: str) -> None:
@@ -216,8 +216,8 @@ class QueueConsumer:
         if run is not None and run.lease.token == token:
             del self.runs[id]
 
-    async def _handle_error(self, error: BaseException, portion: Portion) -> None:
-        """Keep what was not stored, and pause. Raises the error if it is not one of the store."""
+    async def _handle_error(self, error: BaseException, portion: OutboxPortion) -> None:
+        """Keep what was not stored, and pause. Raises the error unless it is a `StoreError`."""
         if isinstance(error, StoreRejected) and not portion.is_empty:
             for outcome in self._outbox.reject(portion, error):
                 self._forget(outcome.id, outcome.token)
@@ -292,7 +292,7 @@ class QueueConsumer:
         self.wake()
 
     def running(self) -> list[asyncio.Task[None]]:
-        """The tasks of the jobs that run."""
+        """Return the tasks of the jobs that run."""
         runs = self.runs.values()
         return [run.task for run in runs if run.task is not None and not run.has_ended]
 
@@ -344,7 +344,10 @@ class QueueConsumer:
     # Recovering ---------------------------------------------------------------------------------
 
     def end_unstarted_runs(self) -> None:
-        """End the runs whose task was cancelled before its first step, which it never took."""
+        """End the runs whose task was cancelled before it started.
+
+        Such a task runs none of its code, so it cannot end its run itself.
+        """
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
                 self._end(run, self._runner.failed(asyncio.CancelledError(), run))

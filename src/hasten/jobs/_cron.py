@@ -35,7 +35,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_available() -> bool:
-    """Whether croniter is installed, which parses the patterns."""
+    """Return whether croniter is installed, which parses the patterns."""
     return importlib.util.find_spec("croniter") is not None
 
 

@@ -58,7 +58,7 @@ SCALARS: Final = frozenset({type(None), bool, int, float, str})
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value consists of JSON's own types, so that decoding returns an equal value."""
+    """Return whether a value has JSON's own types only, so that decoding returns an equal value."""
     kind = type(value)
     if kind is list:
         members = value

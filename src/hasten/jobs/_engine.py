@@ -1,7 +1,7 @@
 """The seam between jobs and the stores.
 
-Queues and workers use storage only through `Engine`. Its methods, the verbs, are things that happen
-to jobs. Three rules apply to all of them:
+Queues and workers use storage only through `Engine`. Its methods are called verbs: each is an
+operation on jobs. Three rules apply to all of them:
 
 - *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. If it raises,
   nothing of it was written. It raises `hasten.errors.StoreError`, and no error of a driver.
@@ -178,11 +178,11 @@ class Engine(Protocol):
         """Release what the engine holds for a worker that has stopped. Safe to call twice."""
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
-        """Wait until a claim may return jobs. It may return too early.
+        """Wait until the queue may have a job to claim. It may return without one.
 
-        That is when the queue has a ready job and is not paused, or when a delayed job is due
-        before next_due_ms, which the last claim returned (None: no delayed job). The caller
-        itself waits until next_due_ms, and claims then.
+        It returns when the queue has a ready job and is not paused, or when a delayed job is due
+        before next_due_ms. next_due_ms is the time that the last claim returned, None if it found
+        no delayed job. The engine does not wait for this time: the caller does, and then claims.
         """
 
     # Reading ------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class Engine(Protocol):
     async def requeue(
         self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        """Make ready those of these jobs that are in one of the source states.
+        """Make the jobs ready that are in one of the source states.
 
         sources are delayed (promote), failed and completed (run again). The result, error and
         attempts of a finished job are cleared. Returns the state in which each job was found, None
@@ -300,7 +300,7 @@ CRASH_ERROR = "job stalled more than allowable limit: its worker died {} times w
 
 
 def crash_error(crashes: int) -> str:
-    """Return the error of a job whose worker died so many times."""
+    """Return the error of a job that crashed its worker this many times."""
     return CRASH_ERROR.format(crashes)
 
 

@@ -54,7 +54,9 @@ class QueueEvents:
     async def _read(self) -> None:
         """Wait for the next page, or until the events are closed."""
         if self._reader is not None:
-            raise UsageError("another task reads these events: call queue.events() for each")
+            raise UsageError(
+                "another task reads these events: call queue.events() once for each task"
+            )
         self._reader = task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()

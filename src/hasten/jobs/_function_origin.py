@@ -32,7 +32,7 @@ class Execution:
         return _is_same_file(self.namespace.get("__file__"), self.file)
 
     def repeats(self, other: Execution) -> bool:
-        """Whether the same file was executed again, as a module."""
+        """Return whether the same file was executed again, as a module."""
         return (
             (self.namespace is not other.namespace or self.spec is not other.spec)
             and _is_same_file(self.file, other.file)
@@ -40,7 +40,7 @@ class Execution:
         )
 
     def supersedes(self, other: Execution) -> bool:
-        """Whether later code was executed in the same notebook or shell."""
+        """Return whether this is other code in the same notebook or shell."""
         return (
             not self.is_of_module
             and self.namespace is other.namespace
@@ -73,7 +73,7 @@ class FunctionOrigin:
         )
 
     def may_replace(self, other: FunctionOrigin) -> bool:
-        """Whether this is the other function again, or a new version of it.
+        """Return whether this is the same function again, or a new version of it.
 
         A module may be imported twice (as `__main__`, by a reloader), and a notebook runs a cell
         again. Two different functions from one execution of a module are two tasks.
@@ -101,7 +101,7 @@ Pairs = frozenset[tuple[int, int]]
 
 
 def _is_alike(one: Any, other: Any, compared: Pairs) -> bool:
-    """Whether two functions are equal: the same code with the same values."""
+    """Return whether two functions are equal: the same code with the same values."""
     pair = id(one), id(other)
     if one is other or pair in compared:  # a function may refer to itself
         return True

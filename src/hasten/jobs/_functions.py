@@ -14,7 +14,7 @@ Function = Callable[..., Any]
 
 
 def is_generator(function: Function) -> bool:
-    """Whether a call returns a generator."""
+    """Return whether a call returns a generator."""
     return any(
         inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
         for body in _bodies(function)

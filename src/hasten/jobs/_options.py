@@ -104,7 +104,7 @@ class JobOptions(TaskOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Checked options of one job; times in ms. None is the default of the worker."""
+    """The validated options of one job, times in milliseconds. None: the worker's default."""
 
     attempts: int = 1
     backoff: Backoff | None = None
@@ -251,7 +251,7 @@ def check_keep(option: str, value: object) -> Keep | None:
 def check_job_id(value: object) -> str:
     """Check the id of a job that a caller has chosen."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_JOB_ID:
-        expected = f"a text of 1 to {MAX_JOB_ID} characters"
+        expected = f"a string of 1 to {MAX_JOB_ID} characters"
     elif value.isdecimal():
         expected = "an id that is not a number: the queue assigns numbers"
     elif ":" in value:
@@ -268,7 +268,7 @@ def check_job_id(value: object) -> str:
 def check_name(what: str, name: object) -> str:
     """Check the name of a queue, a task or a worker."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-        raise InvalidOption(f"{what} name", name, f"a text of 1 to {MAX_NAME} characters")
+        raise InvalidOption(f"{what} name", name, f"a string of 1 to {MAX_NAME} characters")
     if not is_printable(name):
         raise InvalidOption(f"{what} name", name, PRINTABLE_TEXT)
     if what == "queue" and ":" in name:
@@ -437,7 +437,7 @@ def _read_backoff(wire: object, cap: object) -> Backoff | None:
         return Fixed(delay_ms / 1000) if delay_ms else None
     kind = wire.get("type", "fixed")
     if not isinstance(kind, str):
-        raise InvalidOption("backoff.type", kind, "a text")
+        raise InvalidOption("backoff.type", kind, "a string")
     if kind not in {"fixed", "exponential"}:
         return Custom(kind)
     delay = _ms("backoff.delay", wire.get("delay")) / 1000

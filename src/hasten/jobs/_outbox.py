@@ -20,8 +20,11 @@ Item = TypeVar("Item")
 BYTES_LIKE_A_JOB: Final = 10_000
 
 
-class Portion(NamedTuple):
-    """What one call stores. is_single: only one item, because the store rejected a whole batch."""
+class OutboxPortion(NamedTuple):
+    """The items to store in one call.
+
+    is_single: it has only one item, because the store has rejected a portion of several.
+    """
 
     updates: list[RunUpdate]
     outcomes: list[Outcome]
@@ -91,25 +94,26 @@ class Outbox:
 
     # Taking out ---------------------------------------------------------------------------------
 
-    def take(self) -> Portion:
+    def take(self) -> OutboxPortion:
         """Take what the next call stores. What is too much for one call is left to a later one."""
         if self._singles:
             self._singles -= 1
             if self._updates:
-                return Portion([self._updates.pop(0)], [], is_single=True)
+                return OutboxPortion([self._updates.pop(0)], [], is_single=True)
             if self._outcomes:
-                return Portion([], [self._outcomes.pop(0)], is_single=True)
+                return OutboxPortion([], [self._outcomes.pop(0)], is_single=True)
         updates, self._updates = self._updates, []
         if left := _cut(updates, _weight_of_update, self._max_batch):
             self._updates[:0] = left
-            return Portion(updates, [])  # updates are stored before the outcomes of their jobs
+            # Updates are stored before the outcomes of their jobs.
+            return OutboxPortion(updates, [])
         outcomes, self._outcomes = self._outcomes, []
         if self._weights or len(outcomes) > self._max_batch:
             self._outcomes = _cut(outcomes, self._weight_of_outcome, self._max_batch)
-        return Portion(updates, outcomes)
+        return OutboxPortion(updates, outcomes)
 
     def stored(self, outcomes: list[Outcome], lost: Collection[str]) -> None:
-        """The store has these outcomes, except of the jobs whose lease was lost."""
+        """Remove outcomes that are stored. The store did not accept those whose lease was lost."""
         for id in lost:
             if id in self._maybe_stored:
                 logger.info("job %s: outcome stored by an earlier call, or lease lost", id)
@@ -123,7 +127,7 @@ class Outbox:
             for outcome in outcomes:
                 self._weights.pop(outcome.id, None)
 
-    def put_back(self, portion: Portion, *, maybe_stored: bool) -> None:
+    def put_back(self, portion: OutboxPortion, *, maybe_stored: bool) -> None:
         """Keep for the next call what could not be stored, or may not have been stored."""
         if maybe_stored:
             self._maybe_stored.update(outcome.id for outcome in portion.outcomes)
@@ -131,7 +135,7 @@ class Outbox:
         self._updates[:0] = portion.updates
         self._outcomes[:0] = portion.outcomes
 
-    def reject(self, portion: Portion, error: StoreRejected) -> list[Outcome]:
+    def reject(self, portion: OutboxPortion, error: StoreRejected) -> list[Outcome]:
         """Find out which item of a portion the store rejects: only its job may be affected by that.
 
         A larger portion is stored again, one item at a time. A rejected update is dropped. A
@@ -148,7 +152,7 @@ class Outbox:
             )  # fmt: skip
         return [outcome for outcome in portion.outcomes if not self._replace(outcome, error)]
 
-    def _store_one_at_a_time(self, portion: Portion) -> None:
+    def _store_one_at_a_time(self, portion: OutboxPortion) -> None:
         self._singles += len(portion.updates) + len(portion.outcomes)
         # Each released job goes to the front of its queue: the first in line must come last.
         released: list[Outcome] = [

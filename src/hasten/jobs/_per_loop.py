@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """Makes one object for each event loop that asks for it, and forgets it with the loop."""
+    """Makes an object for each event loop at the first `get`, and drops those of closed loops."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -27,6 +27,10 @@ class PerLoop(Generic[T]):
             return latest[1]
         own = self._made.get(loop)
         if own is None:
+            # An object often refers to its loop, which a weak key alone would keep for ever.
+            for other in list(self._made):
+                if other.is_closed():
+                    self._made.pop(other, None)
             own = self._made[loop] = self._make()
         self._latest = loop, own
         return own

@@ -2,9 +2,9 @@
 
 All jobs that a dead worker was running count a crash, and all are first in line again. If the next
 worker ran them together once more, the harmless ones would soon fail together with the poison job.
-So a worker runs the jobs that one more crash would fail one at a time: it takes one, hands the
-other suspects back, and starts the one when that is stored. If the worker dies then, only one of
-them counts a crash.
+A job that one more crash would fail is a suspect. A worker runs one suspect at a time: it takes
+one, hands the others back, and starts the one when that is stored. If the worker dies then, only
+one suspect counts a crash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class PoisonJobs:
         return self._start is not None
 
     def is_suspect(self, job: JobRecord) -> bool:
-        """Whether one more crash fails the job. One that fails without a run is no suspect."""
+        """Return whether one more crash would fail the job.
+
+        A job with a deferred failure is not a suspect: it fails without being run.
+        """
         return job.crashes >= self._crashes and job.deferred_failure is None
 
     def take(self, run: Run, start: Callable[[], None]) -> bool:
@@ -52,7 +55,7 @@ class PoisonJobs:
         return False
 
     def settled(self, ids: Iterable[str]) -> None:
-        """The outcomes of these jobs are stored."""
+        """Record that the outcomes of these jobs are stored."""
         if self._unsettled:
             self._unsettled.difference_update(ids)
 
@@ -72,7 +75,7 @@ class PoisonJobs:
         self._is_stopped = True
 
     def ended(self, run: Run) -> None:
-        """A run has ended, whichever it was."""
+        """Record that a run has ended. It can be any run of the worker."""
         if run is self._run:
             self._run = self._start = None
             self._unsettled.clear()

@@ -173,7 +173,7 @@ class _Call:
 
 
 class _Child:
-    """A child process, in the worker."""
+    """Starts a child process and sends it one call at a time. Used in the worker."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = _spawning.Pipe()

@@ -45,7 +45,7 @@ class Producer:
         return self._coalescers.get().put(self._new_job(template, data))
 
     async def submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
-        """Add jobs in as few calls as the store should get. Raises `AddedInPart`."""
+        """Add jobs, in several calls if they are too many for one. Raises `AddedInPart`."""
         new = [self._new_job(template, data) for template, data in jobs]
         added: list[Job[Any]] = []
         for part in portions(new, ADDED_AT_ONCE, _weight) if new else ():

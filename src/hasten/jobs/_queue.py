@@ -100,7 +100,7 @@ class Queue:
         self.name = check_name("queue", name)
         self.max_size = to_bytes("max_size", max_size, at_least=1)
         if self.max_size > MAX_SIZE:
-            raise InvalidOption("max_size", max_size, "256mb at most: some stores hold no more")
+            raise InvalidOption("max_size", max_size, "at most 256mb, the limit of some stores")
         self.show_values = check_flag("show_values", show_values)
         self.check_arguments = check_flag("check_arguments", check_arguments)
         self.tasks: dict[str, TaskDefinition] = {}
@@ -130,7 +130,7 @@ class Queue:
 
     @property
     def engine(self) -> Engine:
-        """The engine of the store, which is in use from now on until `aclose`."""
+        """The engine of the store. The first access keeps the store open until `aclose`."""
         if not self._is_open:
             self._is_open = True
             self.store_use.acquire(self)
@@ -197,21 +197,27 @@ class Queue:
     ) -> Any:
         """Make a function a task of this queue: `@queue.task` or `@queue.task(attempts=5)`.
 
-        name is the name of the function by default; producers in other languages use it. An
-        `async def` runs in the worker's event loop, a plain function in a thread, and either in a
-        process of its own with run_in="process". If a plain function returns a coroutine, it is
-        awaited. give_up_on are exceptions after which the job is not retried. check_arguments is
-        the choice of the `Queue` if None.
+        An `async def` runs in the worker's event loop, a plain function in a thread. With
+        run_in="process", both run in a process of their own. If a plain function returns a
+        coroutine, it is awaited.
 
-        Raises `InvalidOption`, also for the name of another task of this queue object, and
-        `InvalidTask` for a function that cannot be called with stored arguments.
+        - name: the name that is stored with a job, also by producers in other languages. By default
+          it is the name of the function.
+        - give_up_on: after one of these exceptions, the job is not retried.
+        - check_arguments: None uses the setting of the `Queue`.
+        - attempts: how often the job runs at most, 1 by default.
+        - backoff: a delay, "exponential", `Fixed`, `Exponential`, or a function of the attempt and
+          the error.
+        - timeout: how long one run may take.
+        - expires: the job fails if it has not started this long after it was due.
+        - delay: how long to wait before the job is due.
+        - priority: 1 runs first, 2,097,151 last; 0, the default, runs before all of them.
+        - lifo: run the newest job first.
+        - keep_completed, keep_failed: which finished jobs to keep: `Keep`, a count, True or False.
+        - keep_logs: how many of the newest lines of `ctx.log` to keep, 1,000 by default.
 
-        options: attempts (total runs, 1), backoff (a delay, "exponential", `Fixed`, `Exponential`,
-        or a function of the attempt and the error), timeout of one run, expires (the job fails if
-        it has not started so long after it was due), delay, priority (1 first, 2,097,151 last; 0,
-        no priority, before all), lifo, keep_completed and keep_failed (`Keep`, a count, True or
-        False), keep_logs (how many of the newest lines of `ctx.log` are kept, 1,000). Times are
-        `Duration`s.
+        Times are `Duration`s. Raises `InvalidOption`, also if another task of this queue object has
+        the name, and `InvalidTask` for a function that cannot be called with stored arguments.
 
         After a time-out, a thread in a long call in C is abandoned after some seconds: it may still
         run during the next attempt.
@@ -272,9 +278,9 @@ class Queue:
         raise InvalidOption(
             "name",
             definition.name,
-            f"a name that no other task of queue {self.name!r} has. {first} is the task of "
-            f"this name{', made twice by the same code' if first == second else ''}: give "
-            f"{second} another one with @queue.task(name=…)",
+            f"unique in queue {self.name!r}, but {first} already has this name"
+            f"{' (the same code made two tasks)' if first == second else ''}: give "
+            f"{second} another name with @queue.task(name=…)",
         )
 
     def check_tasks(self) -> None:
@@ -508,7 +514,9 @@ class Queue:
         """
         checked = _check_state(state)
         if checked is State.ACTIVE:
-            raise InvalidOption("state", state, "one whose jobs are not running")
+            raise InvalidOption(
+                "state", state, "any state except active: cancel running jobs instead"
+            )
         if limit is not None:
             check_whole_number("limit", limit, 0, MAX_COUNT)
         before_ms = self.clock.now_ms() - to_ms("older_than", older_than)
@@ -697,7 +705,7 @@ def _function_of(options: Mapping[str, Any]) -> BackoffFunction | None:
 
 def _check_id(id: object) -> str:
     if not isinstance(id, str):
-        raise InvalidOption("id", id, "the id of a job as text: str(id)")
+        raise InvalidOption("id", id, "the id of a job as a string: str(id)")
     return id
 
 
@@ -709,7 +717,7 @@ def _check_ids(ids: Iterable[object]) -> list[str]:
 def _those(
     ids: Sequence[str], found: Sequence[State | None], moves: Callable[[State], bool]
 ) -> list[str]:
-    """Return the ids of the jobs that were found in a state from which a verb moves them."""
+    """Return the ids of the jobs in a state that `moves` accepts."""
     return [id for id, state in zip(ids, found, strict=True) if state is not None and moves(state)]
 
 

@@ -63,11 +63,11 @@ class Run:
         self._stop_requests = 0
 
     def should_stop(self) -> bool:
-        """Whether the run was asked to stop."""
+        """Return whether the run was asked to stop."""
         return self.stop_reason is not None
 
     def start_timeout(self, seconds: float) -> None:
-        """Stop the run with a time-out after this long."""
+        """Stop the run as timed out if it has not ended after this many seconds."""
         self._timer = self.loop.call_later(seconds, self.stop, Stop.TIMEOUT)
 
     def stop(self, reason: Stop) -> None:

@@ -124,7 +124,10 @@ class Runner:
         return None
 
     async def _call(self, task: TaskDefinition, run: Run, options: Options) -> str | Failure:
-        """Call the function where its task runs (`run_in`). Returns its result as JSON."""
+        """Call the handler in the event loop, a thread or a process, as its run_in says.
+
+        Returns its result as JSON.
+        """
         job = run.lease.job
         if run.should_stop():
             raise asyncio.CancelledError

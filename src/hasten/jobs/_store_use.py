@@ -18,7 +18,10 @@ class StoreUse:
     """
 
     def __init__(self, given: str | Store | None) -> None:
-        """given is None for the default store, which `Store.from_env` makes at the first use."""
+        """Use a store, or the store of a URL; None uses the default store.
+
+        `Store.from_env` creates the default store at the first use.
+        """
         self._is_ours = not isinstance(given, Store)
         self._is_default = given is None
         self._made: dict[str, Store] = {} if given is None else {"store": to_store(given)}
@@ -27,7 +30,7 @@ class StoreUse:
 
     @property
     def store(self) -> Store:
-        """The store. The default store is made now, from the current value of HASTEN_URL."""
+        """The store. The default store is created at the first use, from HASTEN_URL."""
         # `setdefault` is atomic: all threads get the same store.
         return self.made or self._made.setdefault("store", Store.from_env())
 

@@ -115,8 +115,9 @@ def _check_found(name: str, function: Callable[..., Any]) -> None:
         found = getattr(found, part, None)
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
-            "run_in", "process", f"that {describe(function)} is decorated with @queue.task: "
-            f"the other process looks for the task {name!r} under the name of its function",
+            "run_in", "process", "a function whose module-level name is its task: decorate "
+            f"{describe(function)} with @queue.task. The other process imports the task {name!r} "
+            "by that name",
         )  # fmt: skip
 
 

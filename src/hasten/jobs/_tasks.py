@@ -47,7 +47,9 @@ class Enqueuer(Generic[P, T]):
         self._producer = producer
         self._options = options
         self._given = given  # checked at each call, because `at` depends on the time
-        self._template = None if given else producer.template(definition.name, options)
+        # A template holds the time of expiry, so one with `expires` is made at each call, too.
+        is_timed = bool(given) or options.expires_ms is not None
+        self._template = None if is_timed else producer.template(definition.name, options)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{option}={value!r}" for option, value in self._given.items())

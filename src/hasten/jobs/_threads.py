@@ -87,7 +87,7 @@ class Threads:
                 _drop(result)
 
         def execute() -> bool:
-            """Return whether the thread still belongs to the pool."""
+            """Run the call. Returns whether the thread still belongs to the pool."""
             try:
                 result = context.run(interruption.run, call)
             except BaseException as exc:  # noqa: BLE001  # an error of the job, of any kind
@@ -152,8 +152,8 @@ class Threads:
         if (thread := interruption.thread) is None:
             return  # it has ended in the meantime
         logger.warning(
-            "%s is still running after being asked to stop: its run ends, its thread is abandoned "
-            "(%s); abandoned threads of this worker: %d",
+            "%s is still running after being asked to stop: the worker no longer waits for "
+            "it, its thread is abandoned (%s); abandoned threads of this worker: %d",
             what, _where(thread), self._abandoned,
         )  # fmt: skip
         if self._abandoned == self._size:

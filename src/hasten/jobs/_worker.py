@@ -1,11 +1,12 @@
 """A worker: takes jobs from queues and runs them, from its start to its graceful end.
 
 Each queue has a consumer (`_consumer.py`), which claims jobs, runs them and stores their outcomes.
-The worker starts and stops the consumers, and has what they share: the capacity for `concurrency`
+The worker starts and stops the consumers, and owns what they share: the capacity for `concurrency`
 jobs over all queues (`_capacity.py`), threads and processes for handlers, and a thread that renews
 the leases (`_leases.py`). It also takes back the jobs of dead workers.
 
-All of these tasks of the event loop are services (`_services.py`).
+What runs on the event loop, runs as a service (`_services.py`), which restarts it if it is
+cancelled.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop. Raises the error of the worker, if one has cancelled the block."""
+        """Stop the worker. If the worker has failed and cancelled the block, raise its error."""
         holder, self._holder = self._holder, None
         was_cancelled = isinstance(error, asyncio.CancelledError)
         by_other_code = was_cancelled

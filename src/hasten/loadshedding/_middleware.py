@@ -147,7 +147,7 @@ class LoadSheddingMiddleware:
         try:
             return bool(self._critical(_request_info(scope)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            self._errors.exception("critical failed; the request is treated as not critical")
+            self._errors.exception("critical() failed; the request is treated as not critical")
             return False
 
     async def _run(self, work: Work, scope: Scope) -> None:
@@ -174,7 +174,7 @@ class LoadSheddingMiddleware:
         try:
             self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
         except Exception:  # noqa: BLE001  # of the application's own function
-            self._errors.exception("on_shed failed")
+            self._errors.exception("on_shed() failed")
 
 
 def _request_info(scope: Scope) -> RequestInfo:

@@ -27,7 +27,7 @@ class Capped:
         check_whole_number("Capped(limit)", self.limit, 1)
 
     def _counted(self, found: int) -> Count:
-        """The count when up to one row more than the limit was searched for."""
+        """Return the count for the number of rows found by a query with LIMIT limit + 1."""
         return Count(self.limit, "gte") if found > self.limit else Count(found)
 
 
@@ -81,7 +81,7 @@ class Count:
     relation: Relation = "eq"
 
     def _with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
-        """The count, corrected by a page of this many rows at an offset.
+        """Return the count, corrected by a page of this many rows at an offset.
 
         The total is never below the rows that the page shows, and it is exact where the page shows
         the end. That also corrects what other clients wrote between the count and the page.
@@ -96,7 +96,7 @@ class Count:
         return Count(max(0, min(self.total, offset)), self.relation)
 
     def last_page(self, limit: int) -> int | None:
-        """The number of the last page, from 1; None if the count is not exact."""
+        """Return the number of the last page, from 1; None if the count is not exact."""
         if self.total is None or self.relation != "eq":
             return None
         return max(1, -(-self.total // limit))
@@ -106,16 +106,16 @@ NOT_COUNTED: Final = Count(None)
 
 
 def checked_count(found: object) -> Count:
-    """Return the result of a count function or a source. Raises `InvalidOption`."""
+    """Return a number of rows as a `Count`. Raises `InvalidOption` for other values."""
     if isinstance(found, Count):
         return found
     if is_whole_number(found) and found >= 0:
         return Count(found)
-    raise InvalidOption("count", found, "a function that returns a number of rows, or a Count")
+    raise InvalidOption("count", found, "a function that returns an int of at least 0, or a Count")
 
 
 def to_counting(value: object) -> Counting:
-    """Return the way to count if it is one. Raises `InvalidOption`."""
+    """Return the value of a count= option. Raises `InvalidOption` if it is not a way to count."""
     if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value
     for name in get_args(CountName):

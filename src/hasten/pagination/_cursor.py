@@ -92,13 +92,13 @@ class SigningKeys:
             raise InvalidOption("secret", secrets, "a secret of at least 16 random bytes")
 
     def sign(self, cursor: Cursor, fingerprint: bytes) -> str:
-        """Return the token of a position in the query with this fingerprint.
+        """Encode and sign a cursor of the query with this fingerprint.
 
-        Raises `InvalidOption` for a value of a type that a token cannot hold, and for values that
+        Raises `InvalidOption` if a value has a type that a cursor cannot contain, and if the values
         are too long.
         """
         if len(fingerprint) != _FINGERPRINT_BYTES:
-            raise ValueError(f"a fingerprint of {len(fingerprint)} bytes: expected 16")
+            raise ValueError(f"the fingerprint has {len(fingerprint)} bytes: must be 16")
         head = bytes((_VERSION, cursor.backwards)) + fingerprint
         body = head + b"".join(map(_encode, cursor.values))
         token = _to_base64(body + _mac(self._secrets[0], body))
@@ -181,7 +181,7 @@ def _to_secret(secret: object) -> bytes:
 
 
 def _is_guessable(secret: bytes) -> bool:
-    """Whether a secret repeats itself, is a part of an alphabet, or is a placeholder."""
+    """Return whether a secret repeats itself, is a part of an alphabet, or is a placeholder."""
     steps = {(after - before) % 256 for before, after in pairwise(secret)}
     return (
         len(set(secret)) < _MIN_DIFFERENT
@@ -196,7 +196,10 @@ def _refused(reason: str, code: str) -> InvalidParameter:
 
 
 def hidden_in_cursor(key: str) -> InvalidOption:
-    """Return the error for a key whose values a client may not see: cursors are not encrypted."""
+    """Return the error for sorting by a field that the response does not show.
+
+    Cursors are signed but not encrypted: a client could read the values of that field.
+    """
     return InvalidOption(
         "sort",
         key,
@@ -206,7 +209,7 @@ def hidden_in_cursor(key: str) -> InvalidOption:
 
 
 def expired() -> InvalidParameter:
-    """Return the error for a token with a value that does not exist any more."""
+    """Return the error for a cursor with a value that does not exist any more."""
     return _refused("it comes from an earlier version of this list", "cursor_expired")
 
 
@@ -268,7 +271,7 @@ def _length(size: int) -> bytes:
 
 
 def _read_length(raw: bytes, at: int) -> tuple[int, int]:
-    """The length at this place, and the place of the content."""
+    """Return the length that is stored at this index, and the index after it."""
     size = shift = 0
     while True:
         byte = raw[at]

@@ -161,7 +161,7 @@ class CursorPage(_Record, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The names in a response. Raises `InvalidOption` if two are equal.
+    """The names of the keys in a response. Raises `InvalidOption` if two are equal.
 
     ``Envelope(data="items", pagination="meta", names={"total": "count"})``
     """
@@ -173,7 +173,7 @@ class Envelope:
 
     def __post_init__(self) -> None:
         if self.data == self.pagination:
-            raise InvalidOption("pagination", self.pagination, "a name that data= does not have")
+            raise InvalidOption("pagination", self.pagination, "a name other than that of data=")
         unknown = [name for name in self.names if name not in _KEYS]
         if unknown:
             raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")
@@ -198,7 +198,7 @@ class Responder:
     __slots__ = ("_envelope", "_has_etag", "_q")
 
     def __init__(self, envelope: Envelope, q: PageParams, *, has_etag: bool) -> None:
-        """has_etag adds an ETag of the bytes."""
+        """With has_etag, the response gets an ETag computed from its body."""
         self._envelope = envelope
         self._q = q
         self._has_etag = has_etag
@@ -239,7 +239,7 @@ _JSON: Final = {"content-type": "application/json"}
 
 
 def _plain_response(page: Any) -> EncodedResponse:
-    """The response of a page that the application made: in the default envelope, without links."""
+    """Return the response of a page that the application built: default envelope, no links."""
     return EncodedResponse(encode(Envelope().wrap(page)), 200, dict(_JSON))
 
 
@@ -283,7 +283,7 @@ _IN_CURSOR_PAGE: Final[_About] = {
 def _described(
     source: Any, handler: Any, keys: _About, envelope: Envelope | None = None
 ) -> dict[str, Any]:
-    """The schema of a response, which does not change or validate a page."""
+    """Return the schema of a response, which does not change or validate a page."""
     envelope = envelope or Envelope()
     (of,) = get_args(source) or (Any,)
     renamed = {envelope.names.get(key, key): schema for key, schema in keys.items()}

@@ -20,7 +20,7 @@ class CursorSigner:
     """Signs the cursors of one query."""
 
     def __init__(self, keys: SigningKeys, mark: bytes) -> None:
-        """mark is the fingerprint of the query."""
+        """Sign with keys; mark is the fingerprint of the query."""
         self._keys = keys
         self._mark = mark
 
@@ -49,7 +49,8 @@ def build_cursor_page(
         raise InvalidOption(
             "sort",
             [key.name for key in q.order],
-            "keys whose values the driver returns unchanged: this page begins at its own cursor",
+            "keys whose values the driver reads and writes unchanged: this page begins with the "
+            "row of its own cursor",
         )
     if count.total is not None:
         # Estimates, and totals that were counted before rows were inserted, may be too low.

@@ -258,7 +258,7 @@ class Paginator(Generic[P]):
 
     @cached_property
     def sync(self) -> SyncPaginator[P]:
-        """The same for sessions and connections that block: ``posts.sync.page(session, …)``."""
+        """The same for blocking sessions and connections: ``posts.sync.page(session, …)``."""
         return SyncPaginator(self)
 
     def parse(
@@ -311,7 +311,7 @@ class Paginator(Generic[P]):
         scope is rejected in every other. Raises `InvalidParameter` (400) for a cursor of another
         query, before any SQL, and `InvalidOption` for a select that cannot be paged.
         """
-        database = self._databases().asynchronous(db)
+        database = self._execution_module().asynchronous(db)
         return await self._select_page(database, statement, q, fields, scope)
 
     def _page_sync(
@@ -322,7 +322,7 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        database = self._databases().blocking(db)
+        database = self._execution_module().blocking(db)
         return run_without_loop(self._select_page(database, statement, q, fields, scope))
 
     async def from_source(
@@ -380,7 +380,7 @@ class Paginator(Generic[P]):
         return cast("P", page)
 
     def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
-        """The names of all parameters, None if others are ignored."""
+        """Return the names of all parameters, None if unknown parameters are ignored."""
         if unknown == "ignore":
             return None
         names = params.names_of(self._limits.mode)
@@ -388,8 +388,11 @@ class Paginator(Generic[P]):
 
     # Selects -------------------------------------------------------------------------------------
 
-    def _databases(self) -> ModuleType:
-        """Return `hasten._sqlalchemy.execution`, which is imported only where there is a model."""
+    def _execution_module(self) -> ModuleType:
+        """Return `hasten._sqlalchemy.execution`. Raises `UsageError` without a model.
+
+        It is imported only for paginators with a model, because it needs SQLAlchemy.
+        """
         if self.model is None:
             raise UsageError("a Paginator without model= cannot read pages of a select")
         return self._execution
@@ -426,11 +429,11 @@ class Paginator(Generic[P]):
     async def _offset_page(
         self, query: PageQuery, statement: Selection, q: PageParams, origin: _Origin
     ) -> Page[Any]:
-        how = self._count_pages
+        counting = self._count_pages
         known = None
-        if isinstance(how, Cached) or callable(how):
-            known, how = await self._count(query, statement, origin, how), "none"
-        found = await query.offset_slice(limit=q.limit, offset=q.offset, count=how)
+        if isinstance(counting, Cached) or callable(counting):
+            known, counting = await self._count(query, statement, origin, counting), "none"
+        found = await query.offset_slice(limit=q.limit, offset=q.offset, count=counting)
         return build_page(q, found.rows, known or found.count, has_more=found.has_more)
 
     async def _cursor_page(
@@ -445,26 +448,26 @@ class Paginator(Generic[P]):
         found = await query.keyset_slice(
             cursor.values or None, limit=q.limit, backwards=cursor.backwards
         )
-        how, count = self._count_cursor_pages, NOT_COUNTED
-        if how != "none":
-            count = await self._count(query, statement, origin, how)
+        counting, count = self._count_cursor_pages, NOT_COUNTED
+        if counting != "none":
+            count = await self._count(query, statement, origin, counting)
         return build_cursor_page(q, found.rows, found, count, signer)
 
     async def _count(
-        self, query: PageQuery, statement: Selection, origin: _Origin, how: Counting
+        self, query: PageQuery, statement: Selection, origin: _Origin, counting: Counting
     ) -> Count:
-        if not isinstance(how, Cached):
-            return await query.count(how, statement)
+        if not isinstance(counting, Cached):
+            return await query.count(counting, statement)
         assert self._count_cache is not None
         key = fingerprint("count", _name_of(self.model), *origin, query.identity())
         count = self._count_cache.get(key)
         if count is None:
-            count = await query.count(how.count, statement)
+            count = await query.count(counting.count, statement)
             self._count_cache.put(key, count)
         return count
 
     def _origin(self, query: PageQuery, q: PageParams, scope: object) -> _Origin:
-        """What distinguishes these rows from those of equal queries, as far as it is needed."""
+        """Return what distinguishes these rows from the rows of an equal query elsewhere."""
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _Origin(scope)
@@ -525,9 +528,9 @@ class Paginator(Generic[P]):
         return own, chosen.allowed
 
     def _signer(self, q: PageParams, *query: object) -> CursorSigner:
-        """Return what signs cursors of a query, and check that the cursor of q belongs to it."""
+        """Return the signer for cursors of a query. Rejects a cursor of q from another query."""
         if self._keys is None:
-            raise UsageError("these parameters are of a page by cursor, and mode= is 'page'")
+            raise UsageError("a Paginator with mode='page' cannot read a page by cursor")
         mark = fingerprint(*query)
         if q.cursor is not None:
             q.cursor.check(mark)
@@ -578,7 +581,7 @@ def in_development() -> bool:
 
 
 def _all_of(schema: type, model: type | None) -> FieldSelector[Any]:
-    """All fields of a schema."""
+    """Return a selector that shows all fields of a schema by default."""
     allowed = AllowedFields(schema)
     return FieldSelector(schema, model=model, default=tuple(allowed.fields))
 
@@ -632,7 +635,7 @@ def _to_version(version: object) -> tuple[Any, ...]:
 def _tag_of(
     query: PageQuery, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
 ) -> str:
-    """The ETag of the versions of the selected rows and of all parameters of the request."""
+    """Return the ETag of the versions of the selected rows and of all parameters of the request."""
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
     parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(values))

@@ -177,7 +177,10 @@ def _parse_page(text: str | None, limit: int, limits: Limits) -> int:
 
 
 def _parse_whole(text: str) -> int | None:
-    """A number too large for the database becomes MAX_INT64 + 1, and a negative number -1."""
+    """Parse a whole number; None if the text is not one.
+
+    A number too large for the database becomes MAX_INT64 + 1, and a negative number -1.
+    """
     if _NEGATIVE.fullmatch(text):
         return -1
     if not _WHOLE.fullmatch(text):

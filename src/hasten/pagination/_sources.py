@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 async def fetch_offset_slice(source: Source, window: Window, count: Counting) -> OffsetSlice:
-    """Fetch the items of a page at the offset of the window, whose limit is that of the page."""
+    """Fetch and count the items of a page. The window has the offset and the limit of the page."""
     counted = await fetch_count(source, count)
     items, has_more = await _fetch(source, window)
     known = counted._with_page(window.offset, len(items), has_more=has_more)
@@ -71,7 +71,7 @@ async def fetch_keyset_slice(
 
 
 async def fetch_count(source: Source, count: Counting) -> Count:
-    """Return how many items there are, if that is wanted and known."""
+    """Count the items of a source as count requires, if the source can count them."""
     if count == "none":
         return NOT_COUNTED
     cap = count.limit if isinstance(count, Capped) else None
@@ -82,7 +82,7 @@ async def fetch_count(source: Source, count: Counting) -> Count:
 
 
 async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
-    """The items of a page, and whether there are more: one more than shown is fetched."""
+    """Return the items of a page and whether there are more, by fetching one item more."""
     items = list(await source.fetch(replace(window, limit=window.limit + 1)))
     return items[: window.limit], len(items) > window.limit
 
@@ -150,7 +150,7 @@ _Rank: TypeAlias = tuple[bool, Any]
 
 
 def _rank(value: Any) -> _Rank:
-    """A key that compares values in a total order, which Python's own comparison is not.
+    """Return a sort key with a total order, which Python's own comparison does not have.
 
     NaN is equal to itself and above all numbers, as in PostgreSQL. Times with a zone are compared
     by their moment: Python compares times of one zone by local time, which repeats an hour.

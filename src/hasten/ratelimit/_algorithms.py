@@ -58,7 +58,7 @@ def hit(
 
 
 def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
-    """Do what `hit` does for a group of one check."""
+    """Decide a group of one check, as `hit` does."""
     state = fresh(check.rule, state, now_us)
     wait = _wait_of(check, state, now_us)
     if wait.wait_us and not check.forced:
@@ -105,7 +105,7 @@ def peek(check: Check, state: State, now_us: int) -> Outcome:
 
 
 def settle(token: Token, keep: int, state: State, now_us: int) -> State:
-    """End a reservation, of which keep stays charged. Nothing changes if it is gone."""
+    """Settle a reservation: keep stays charged, the rest is refunded. Ignores expired ones."""
     rule, cost = token.rule, token.cost
     state = fresh(rule, state, now_us)
     match rule.kind:
@@ -151,8 +151,8 @@ def expiry(rule: Rule, state: State) -> int:
 class Wait(NamedTuple):
     """How long a check is denied; (0, 0) if it passes.
 
-    certain_us is the time that nothing but a reset can shorten, wait_us the time if no reservation
-    is refunded.
+    certain_us is the time that only a reset can shorten; wait_us is the time if no reservation is
+    refunded.
     """
 
     certain_us: int
@@ -163,7 +163,7 @@ PASSES: Final = Wait(0, 0)
 
 
 def fresh(rule: Rule, state: State, now_us: int) -> State:
-    """Return the state without what has expired; the same object if nothing has."""
+    """Return the state without its expired parts; the same object if nothing has expired."""
     if not state:
         return state
     blocked_us = state[0] if state[0] > now_us else 0
@@ -186,7 +186,7 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
 
 
 def _wait_of(check: Check, state: State, now_us: int) -> Wait:
-    """Return how long a check has to wait in a fresh state."""
+    """Return how long a check has to wait. The state has no expired parts (see `fresh`)."""
     wait = _wait_for_room(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
@@ -248,15 +248,18 @@ def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
             if not later:
                 arrival_us += cost * rule.interval_us
                 return (blocked_us, arrival_us, *state[2:]), 0
-            runs, at_us = _join(rule, state[2:], cost, cost, now_us)
+            runs, at_us = _add_to_runs(rule, state[2:], cost, cost, now_us)
             return (blocked_us, arrival_us, *runs), at_us
         case _:
-            runs, at_us = _join(rule, state[1:], cost, in_flight, now_us)
+            runs, at_us = _add_to_runs(rule, state[1:], cost, in_flight, now_us)
             return (blocked_us, *runs), at_us
 
 
-def left(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
-    """Return what is left in a fresh state, and the time until it is more; 0 if all is left."""
+def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
+    """Return the remaining cost in a fresh state, and the time until it increases.
+
+    The time is 0 if nothing is used.
+    """
     if len(state) < 2 or not rule.limit:
         return rule.capacity, 0
     match rule.kind:
@@ -287,8 +290,10 @@ def _expired(state: State, start: int, begun_us: int) -> int:
     return end - start
 
 
-def _join(rule: Rule, runs: State, cost: int, in_flight: int, now_us: int) -> tuple[State, int]:
-    """Add a hit to the newest run, or begin a new run. Returns the first time of the run, too."""
+def _add_to_runs(
+    rule: Rule, runs: State, cost: int, in_flight: int, now_us: int
+) -> tuple[State, int]:
+    """Add a hit to the newest run or to a new run. Returns the runs and the start of that run."""
     # If the clock was set back, the hit joins the newest run as well: the order of runs stays.
     if runs and now_us - runs[-3] <= rule.run_us:
         *older, first_us, used, before = runs
@@ -332,7 +337,7 @@ def _accept(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State,
 def _outcome(check: Check, state: State, wait: Wait, token: Token | None, now_us: int) -> Outcome:
     rule = check.rule
     certain_us, wait_us = wait
-    remaining, reset_us = left(rule, state, now_us)
+    remaining, reset_us = remaining_and_reset(rule, state, now_us)
     if not wait_us:
         return Outcome(True, rule.capacity, remaining, reset_us, token=token)
     retry_us = wait_us if certain_us else min(wait_us, IN_FLIGHT_RETRY_US)

@@ -66,14 +66,15 @@ class Token(NamedTuple):
 class Outcome(NamedTuple):
     """The result of a check.
 
-    - ok: whether the check passes. limit: how much passes at most.
-    - remaining: how much is left after the check, 0 or more.
-    - reset_us: the time until more is left than now, 0 if nothing is used. With a fixed window it
-      is the end of the window.
+    - ok: whether the check passes.
+    - limit: the highest cost that can pass at once.
+    - remaining: the cost that can still pass after this check, 0 or more.
+    - reset_us: the time until remaining increases, 0 if nothing is used. For a fixed window it is
+      the time until the window ends.
     - retry_us: the time after which the same check passes if no other request comes first; 0 if it
       passes now.
-    - certain: nothing but a reset lets the check pass earlier, so the denial can be repeated
-      without the store.
+    - certain: only a reset of the key lets the check pass before retry_us, so the denial can be
+      cached.
     - token: the reservation, None if there is nothing to settle.
     - unavailable: the store did not respond, and `Check.on_error` decided. Nothing was counted.
     """
@@ -152,7 +153,7 @@ class CounterStore(Protocol):
         """
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Return what each check would result in, and take nothing."""
+        """Return the outcome that each check would have, without counting anything."""
 
     async def reset(self, bucket: str, key: bytes) -> None:
         """Delete the counts and the block of a key in a bucket."""
@@ -183,22 +184,22 @@ class ImmediateStore(CounterStore, Protocol):
     """A counter store that responds without waiting. Each method is for one thread at a time."""
 
     def hit_one(self, check: Check) -> Outcome:
-        """Do what `hit` does for one check."""
+        """Run `hit` for one check, synchronously."""
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Do what `hit` does."""
+        """Run `hit` synchronously."""
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
-        """Do what `settle` does."""
+        """Run `settle` synchronously."""
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Do what `peek` does."""
+        """Run `peek` synchronously."""
 
     def reset_now(self, bucket: str, key: bytes) -> None:
-        """Do what `reset` does."""
+        """Run `reset` synchronously."""
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Do what `block` does."""
+        """Run `block` synchronously."""
 
 
 def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:

@@ -108,7 +108,7 @@ class Limiter(AsyncClosable):
         return self._decision(outcomes)
 
     async def check(self, key: str, cost: int = 1) -> Decision:
-        """Do what `hit` does, and raise `LimitExceeded` if it is denied."""
+        """Call `hit`, and raise `LimitExceeded` if the hit is denied."""
         decision = await self.hit(key, cost)
         if not decision.ok:
             raise LimitExceeded(decision)
@@ -117,7 +117,7 @@ class Limiter(AsyncClosable):
     async def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
         """Take the cost as soon as it fits into the limit.
 
-        If that is later than the timeout, this takes nothing and returns the denial immediately.
+        If that is later than the timeout, return the denial immediately, without counting anything.
         Raises `InvalidOption` for a cost above the limit, which never fits.
         """
         if cost > self._capacity:
@@ -136,10 +136,10 @@ class Limiter(AsyncClosable):
             await self._sleep(decision.retry_after)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
-        """Return what `hit` would return, and take nothing.
+        """Return what `hit` would return, without counting anything.
 
         Waits for the store as long as its time-out, 5 seconds by default. If the store does not
-        respond, the result is what this process knows.
+        respond, the result is based on the counts of this process alone.
         """
         return self._decision(await self._store.peek(self._group(key, cost)))
 
@@ -194,29 +194,29 @@ class SyncLimiter:
         self._limiter = limiter
 
     def hit(self, key: str, cost: int = 1) -> Decision:
-        """Do what `Limiter.hit` does."""
+        """Blocking version of `Limiter.hit`."""
         return _portal.call(self._limiter.hit(key, cost))
 
     def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
-        """Do what `Limiter.wait` does."""
+        """Blocking version of `Limiter.wait`."""
         return _portal.call(self._limiter.wait(key, timeout, cost), waits=True)
 
     def check(self, key: str, cost: int = 1) -> Decision:
-        """Do what `Limiter.check` does."""
+        """Blocking version of `Limiter.check`."""
         return _portal.call(self._limiter.check(key, cost))
 
     def peek(self, key: str, cost: int = 1) -> Decision:
-        """Do what `Limiter.peek` does."""
+        """Blocking version of `Limiter.peek`."""
         return _portal.call(self._limiter.peek(key, cost))
 
     def reset(self, key: str) -> None:
-        """Do what `Limiter.reset` does."""
+        """Blocking version of `Limiter.reset`."""
         _portal.call(self._limiter.reset(key))
 
     def block(self, key: str, seconds: Duration) -> None:
-        """Do what `Limiter.block` does."""
+        """Blocking version of `Limiter.block`."""
         _portal.call(self._limiter.block(key, seconds))
 
     def close(self) -> None:
-        """Do what `Limiter.aclose` does."""
+        """Blocking version of `Limiter.aclose`."""
         _portal.call(self._limiter.aclose(), waits=True)

@@ -110,7 +110,7 @@ class ResilientStore:
         return self._breaker.is_open
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Do what `CounterStore.hit` does. It never raises `StoreError`."""
+        """Implement `CounterStore.hit`. It never raises `StoreError`."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
@@ -130,7 +130,7 @@ class ResilientStore:
         return [known[1]] if known is not None and known[0] == 0 else None
 
     def settle_soon(self, settlements: Sequence[Settlement]) -> None:
-        """Do what `CounterStore.settle` does, without waiting. Every later hit sees the result."""
+        """Run `CounterStore.settle` without waiting for it. Every later hit sees the result."""
         if self.immediate is not None:
             self.immediate.settle_now(settlements)
             return
@@ -146,7 +146,7 @@ class ResilientStore:
             self._spawn(self._settle(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Do what `CounterStore.peek` does. It never raises `StoreError`."""
+        """Implement `CounterStore.peek`. It never raises `StoreError`."""
         if not self._breaker.is_open:
             call = self._next_call()
             try:
@@ -156,11 +156,11 @@ class ResilientStore:
         return self._local.peek_now([self._share(check) for check in checks])
 
     async def reset(self, keys: Sequence[BucketKey]) -> None:
-        """Do what `CounterStore.reset` does. Other processes notice it within a second."""
+        """Implement `CounterStore.reset`. Other processes notice it within a second."""
         await reset_keys(self.root, keys)
 
     async def block(self, keys: Sequence[BucketKey], for_us: int) -> None:
-        """Do what `CounterStore.block` does. In this process it holds even during an outage."""
+        """Implement `CounterStore.block`. In this process it holds even during an outage."""
         for key in keys:
             self._denials.delete(*key)
             self._local.block_now(*key, for_us)

@@ -26,9 +26,10 @@ IN_FLIGHT_RETRY_US: Final = 1_000_000
 class Rule:
     """The limit of one bucket.
 
-    limit is the cost that fits into the window, 0 for nothing. window_us is the window; for a limit
-    of concurrent requests ("concurrency") it is the lease: how long a request counts unless it ends
-    earlier. burst is for "gcra" only: the cost that may arrive at once.
+    - limit: the highest total cost in one window. 0 rejects every request.
+    - window_us: the length of the window. For a limit of concurrent requests ("concurrency") it is
+      the lease: how long a request counts unless it ends earlier.
+    - burst: for "gcra" only, the highest cost that can pass at once.
     """
 
     kind: RuleKind

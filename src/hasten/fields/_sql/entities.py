@@ -55,7 +55,7 @@ class Link:
     remote: tuple[str, ...]
     """Those of the target."""
     is_joined: bool
-    """It leads to one row at most, by a unique key: a join repeats no owner."""
+    """Whether it refers to at most one row, by a unique key: a join repeats no owner."""
     is_indexed: bool
     """The tables declare an index that finds the rows of one owner, each once."""
 
@@ -97,7 +97,7 @@ def _resolve(
     needs = {need: each for each in allowed.fields.values() for need in each.needs}
     for need, each in needs.items():
         _check_column(mapper, need, each)
-    primary_key = tuple(_attributes(mapper, mapper.primary_key, mapper.class_.__name__))
+    primary_key = tuple(_attributes(mapper, mapper.primary_key, "the primary key"))
     entity = Entity(mapper, field_builder(allowed, _kinds(mapper, needs), compute), primary_key)
     # Known before it is complete, because models may refer to each other.
     known[allowed, mapper] = entity
@@ -128,7 +128,7 @@ def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
 
 
 def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
-    """A hybrid without SQL would fail in each request."""
+    """Raise `InvalidOption` for a hybrid without SQL, which would fail in each request."""
     try:
         clause: object = getattr(mapper.class_, attribute).__clause_element__()
     except Exception as exc:  # noqa: BLE001  # its function expects an object, and gets a class
@@ -161,8 +161,9 @@ def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
         raise InvalidOption(
             "model",
             mapper.class_,
-            f"a class whose relationship {field.attribute!r} leads to "
-            f"{'many' if field.many else 'one'}, as the field {field.name!r} does",
+            f"a class whose relationship {field.attribute!r} is "
+            f"{'a collection' if field.many else 'a single object'}, because the field "
+            f"{field.name!r} is {'a list' if field.many else 'not a list'}",
         )
     return found
 
@@ -173,24 +174,24 @@ def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Li
     if not is_joined:
         is_indexed = _is_indexed(relationship)
         return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
-    local = tuple(_in_condition(relationship, mapper))
-    remote = tuple(_in_condition(relationship, relationship.mapper))
+    local = tuple(_join_attributes(relationship, mapper))
+    remote = tuple(_join_attributes(relationship, relationship.mapper))
     return Link(relationship, target, local, remote, is_joined=True, is_indexed=True)
 
 
-def _in_condition(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
-    """The attributes of one side in the condition of a join."""
+def _join_attributes(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
+    """Return the names of the attributes of a mapper that the join condition compares."""
     columns = [
         column
         for column in iterate(relationship.primaryjoin)
         if getattr(column, "table", None) in mapper.tables
     ]
-    what = f"{relationship.parent.class_.__name__}.{relationship.key}"
+    what = f"the relationship {relationship.parent.class_.__name__}.{relationship.key}"
     return iter(dict.fromkeys(_attributes(mapper, columns, what)))
 
 
 def _is_unique(relationship: Relationship) -> bool:
-    """Whether the columns that it leads to are unique in the target."""
+    """Return whether the columns that a relationship refers to are unique in its target."""
     if relationship.secondary is not None:
         return False
     for clause in iterate(relationship.primaryjoin):
@@ -249,7 +250,9 @@ def _check_order(relationship: Relationship) -> None:
 def _attributes(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
     for column in columns:
         if column not in mapper._columntoproperty:
-            raise InvalidOption("model", mapper.class_, f"a class that maps {column} for {what}")
+            raise InvalidOption(
+                "model", mapper.class_, f"a class that maps the column {column}: {what} needs it"
+            )
         yield mapper.get_property_by_column(column).key
 
 
@@ -258,7 +261,7 @@ def _kinds(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, ty
 
 
 def _kind(mapper: Mapper[Any], attribute: str) -> type | None:
-    """The type of the values of a column, None if it is unknown."""
+    """Return the type of the values of a column, None if it is unknown."""
     column = mapper.columns.get(attribute)
     if column is None or isinstance(column.type, TypeDecorator):
         return None

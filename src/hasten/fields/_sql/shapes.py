@@ -30,8 +30,8 @@ from hasten._sqlalchemy.selects import (
     Selection,
     each_once,
     entity_of,
-    for_other_columns,
     is_cut,
+    prepare_for_other_columns,
     sorted_by,
 )
 from hasten._sqlalchemy.templates import Templates
@@ -53,7 +53,7 @@ _NUMBER: Final = "hasten_number"
 
 
 class Shape:
-    """What one set of fields selects of an entity."""
+    """Selects one set of fields of an entity, and builds dicts from the rows."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Shape:
         keyed: bool = False,
         without_joins: bool = False,
     ) -> None:
-        """keyed also selects the primary key. more is the suffix of the name of the marker.
+        """With keyed, the primary key is selected, too. more is the suffix of the marker's name.
 
         without_joins reads all relations by statements of their own.
         """
@@ -83,9 +83,9 @@ class Shape:
         A LIMIT applies before relations are joined.
         """
         entity = entity_of(statement, self._root.entity.mapper)
-        plain = for_other_columns(statement, entity)
+        plain = prepare_for_other_columns(statement, entity)
         if self._root.joined and is_cut(statement):
-            return self._around(plain, entity)
+            return self._join_to_limited(plain, entity)
         columns = self._columns
         if entity is not self._root.entity.mapper.class_:
             columns = list(self._root.columns(entity))
@@ -100,8 +100,8 @@ class Shape:
         """Return the fields of rows of that statement, and read their relations."""
         return await self._root.read(rows, execute, dialect)
 
-    def _around(self, statement: Selection, entity: Any) -> Selection:
-        """A select that joins relations to the limited rows, which are a sub-query."""
+    def _join_to_limited(self, statement: Selection, entity: Any) -> Selection:
+        """Return a select that joins relations to the limited rows, which are a sub-query."""
         own = list(self._root.own_columns(entity))
         orders = sorted_by(statement, entity)
         keys = [
@@ -111,10 +111,10 @@ class Shape:
             "hasten_page"
         )
         columns = list(page.c)
-        around = self._root.around(page, columns[: len(own)])
+        joined = self._root.select_from(page, columns[: len(own)])
         ends = columns[len(own) :]
         again = [order.restore(end) for order, end in zip(orders, ends, strict=True)]
-        return around.order_by(*again)
+        return joined.order_by(*again)
 
 
 MAX_SHAPES: Final = 256
@@ -204,7 +204,7 @@ _Attribute: TypeAlias = tuple[Mapper[Any], str]
 
 
 def _hybrids(entity: Entity, chosen: FieldSet) -> list[_Attribute]:
-    """All attributes in a tree whose SQL a function returns."""
+    """Return all attributes in a tree whose SQL a function returns."""
     own = [(entity.mapper, name) for name in chosen.needs if is_hybrid(entity.mapper, name)]
     for each, inner in chosen.relations.items():
         own += _hybrids(entity.links[each].target, inner)
@@ -313,12 +313,13 @@ class _Node:
             statement = each.node.join(statement.outerjoin(each.table, on), each.columns)
         return statement
 
-    def around(
+    def select_from(
         self, table: FromClause, own: Sequence[Any], before: Sequence[Any] = (), owner: Any = None
     ) -> Selection:
-        """Return a select from a table that has the node's own columns, with its joins.
+        """Return a select of all columns of the tree, with its joins.
 
-        before is selected in front of them. owner is the table that a lateral table refers to.
+        own are the node's own columns, which table has. before is selected in front of them. owner
+        is the table that a lateral table refers to.
         """
         statement: Selection = select(*before, *own, *self.columns_beside())
         if owner is None:
@@ -422,7 +423,7 @@ class _Joined:
 
 @dataclass(slots=True)
 class _Found:
-    """The related rows of one owner."""
+    """Return a select of the related rows of one owner."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
     has_more: bool = False
@@ -473,7 +474,7 @@ class _RelatedQuery:
 
     @cached_property
     def _window(self) -> Selection:
-        """Number the rows of each owner, and return those up to the cap."""
+        """For any database: number all rows of each owner, and select those up to the cap."""
 
         def all_of_them(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
             return statement.join(getattr(owner, self._link.attribute))
@@ -482,7 +483,7 @@ class _RelatedQuery:
 
     @cached_property
     def _picked(self) -> Selection:
-        """The same for SQLite, which has no LATERAL: find the rows up to the cap, then number them.
+        """For SQLite, which has no LATERAL: find the rows up to the cap, then number them.
 
         SQLite finds their keys once for each owner, and stops at the cap where an index has them in
         order. Without an index on the owner it would scan the table for each owner.
@@ -513,12 +514,12 @@ class _RelatedQuery:
         )
         *columns, number_of = related.c
         before, own_of = columns[: self._width], columns[self._width :]
-        around = self._node.around(related, own_of, before)
-        return around.where(number_of <= self._most).order_by(number_of)
+        selected = self._node.select_from(related, own_of, before)
+        return selected.where(number_of <= self._most).order_by(number_of)
 
     @cached_property
     def _lateral(self) -> Selection:
-        """The same for PostgreSQL, which stops at the cap and does not number all rows."""
+        """For PostgreSQL: a LATERAL join, which reads and numbers only the rows up to the cap."""
         owner, keys, one_of = self._owners()
         number = func.row_number().over(order_by=self._order).label(_NUMBER)
         own = self._node.own_columns(self._link.target.mapper.class_)
@@ -530,11 +531,11 @@ class _RelatedQuery:
             .lateral("hasten_related")
         )
         *columns, number_of = related.c
-        around = self._node.around(related, columns, keys, owner=owner)
-        return around.where(one_of).order_by(number_of)
+        selected = self._node.select_from(related, columns, keys, owner=owner)
+        return selected.where(one_of).order_by(number_of)
 
     def _of_one(self, statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
-        """The related rows of one owner."""
+        """Return a select of the related rows of one owner."""
         if self._link.relationship.secondary is None:
             return statement.where(getattr(owner, self._link.attribute).expression)
         again: Any = aliased(self._owner.mapper.class_)
@@ -543,7 +544,7 @@ class _RelatedQuery:
         return statement.where(*[one == key for one, key in zip(same, keys, strict=True)])
 
     def _owners(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
-        """The owners, their keys, and the condition that they are the requested ones."""
+        """Return the table of owners, its key columns, and a condition for the requested keys."""
         owner: Any = aliased(self._owner.mapper.class_, name="hasten_owner")
         keys = [getattr(owner, name) for name in self._owner.primary_key]
         key = tuple_(*keys) if len(keys) > 1 else keys[0]

@@ -54,14 +54,14 @@ class Advisor:
         self._has_checked_filter = False
 
     def on_query(self, dialect: str) -> None:
-        """Check the query when it is executed for the first time."""
+        """Warn about the query. Only the first call checks it."""
         if not self._has_checked_query:
             self._has_checked_query = True
             for text in self._of_query(dialect):
                 _warn(text)
 
     def on_count(self, total: int) -> None:
-        """Check the number of rows that were counted exactly."""
+        """Warn if many rows were counted exactly."""
         if total > MANY_ROWS and not self._has_warned_of_count:
             self._has_warned_of_count = True
             _warn(
@@ -71,7 +71,7 @@ class Advisor:
             )
 
     def on_filter(self, values: Iterable[object]) -> None:
-        """Check the values of the filter when they identify a query for the first time."""
+        """Warn if a value of the filter is the current time. Only the first call checks."""
         if self._has_checked_filter:
             return
         self._has_checked_filter = True
@@ -92,7 +92,7 @@ class Advisor:
 
 
 def _is_of_now(value: object, now: datetime) -> bool:
-    """Whether a value seems to be computed from the clock within the last second."""
+    """Return whether a value seems to be computed from the clock within the last second."""
     match value:
         case bool():
             return False
@@ -113,7 +113,7 @@ _SECOND: Final = timedelta(seconds=1)
 
 
 def _warn(text: str) -> None:
-    """Warn about the innermost line on the stack that is outside of hasten."""
+    """Issue a warning that points to the line of the application that called hasten."""
     warnings.warn(text, PaginationWarning, stacklevel=_outside())
 
 
@@ -195,7 +195,7 @@ def _of_indexes(
 
 
 def _fixed(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
-    """The columns that a filter compares with one value: an index may begin with them."""
+    """Return the columns that a filter compares with one value: an index may begin with them."""
     table = getattr(keys[0].column, "table", None)
     names: dict[str, SortColumn] = {}
     for column, source in analyzed.sources.equal:
@@ -206,7 +206,7 @@ def _fixed(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
 
 
 def _serving(fixed: SortColumns, keys: SortColumns, dialect: str, number: int) -> bool:
-    """Whether an index has the order of the first keys, after some or none of the fixed columns."""
+    """Return whether an index has the order of the first keys, after any of the fixed columns."""
     wanted = keys[:number]
     for size in range(len(fixed) + 1):
         for prefix in permutations(fixed, size):
@@ -225,7 +225,7 @@ def _has_nulls(indexed: SortColumn, key: SortColumn, dialect: str) -> bool:
 def _line(
     mapper: Mapper[Any], table: Table, fixed: SortColumns, keys: SortColumns, dialect: str
 ) -> str:
-    """The index to add, as it is written in ``__table_args__``."""
+    """Return the index to add, as it is written in ``__table_args__``."""
     # An index can be read from its end: where all keys descend, it needs no desc().
     are_plain = all(key.is_native(dialect) or dialect != "postgresql" for key in keys)
     is_read_backwards = are_plain and all(key.descending for key in keys)

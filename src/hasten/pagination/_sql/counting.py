@@ -35,7 +35,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Selection, around, only
+from hasten._sqlalchemy.selects import Selection, only, with_filters_of
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
 from hasten.pagination._counts import Count
 from hasten.pagination._sql.keyset import Amount, layout
@@ -60,13 +60,13 @@ def count(analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = ""
 
 
 def _of_all(rows: Selection) -> Select[int]:
-    found: Any = around(select(func.count()).select_from(rows.subquery()), rows)
+    found: Any = with_filters_of(rows, select(func.count()).select_from(rows.subquery()))
     counted: Select[int] = found
     return counted
 
 
 def _of_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
-    """The same for a whole table of SQLite, in less than half of the time.
+    """Count a whole table of SQLite up to a cap, in less than half of the time.
 
     It checks whether there is a row after the cap, because skipping a row is cheaper than counting
     it. If there is none, the table is short, and one instruction counts it by reading all pages.
@@ -74,20 +74,21 @@ def _of_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     row = only(analyzed.statement, literal_column("1")).correlate(None)
     whole: Any = only(analyzed.statement, func.count()).correlate(None)
     is_longer = row.limit(1).offset(cap).exists()
-    found: Any = around(select(case((is_longer, cap + 1), else_=whole.scalar_subquery())), row)
+    total = case((is_longer, cap + 1), else_=whole.scalar_subquery())
+    found: Any = with_filters_of(row, select(total))
     counted: Select[int] = found
     return counted
 
 
 def to_count(counted: int, cap: int | None) -> Count:
-    """Return the result of `count`."""
+    """Convert the number that the select of `count` returned."""
     if cap is not None and counted > cap:
         return Count(cap, "gte")
     return Count(counted)
 
 
 def _whole(analyzed: AnalyzedSelect) -> Selection:
-    """The rows with the columns that DISTINCT compares."""
+    """Return a select of the rows with only the columns that DISTINCT compares."""
     statement = analyzed.statement
     if analyzed.is_distinct:
         return only(statement, *(each["expr"] for each in statement.column_descriptions))
@@ -203,4 +204,4 @@ def lateral(
         .select_from(total.outerjoin(rows, true()))
         .order_by(*order_by(moved, dialect))
     )
-    return around(found, analyzed.statement)
+    return with_filters_of(analyzed.statement, found)

@@ -34,7 +34,7 @@ def check_fits_in_cursor(mapper: Mapper[Any], attributes: Collection[str], optio
 
 
 def _stored(kind: Any) -> Any:
-    """The type that a TypeDecorator of the application is based on."""
+    """Return the type that a TypeDecorator of the application is based on."""
     return _stored(kind.impl) if isinstance(kind, TypeDecorator) else kind
 
 

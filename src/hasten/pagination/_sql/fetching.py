@@ -145,12 +145,12 @@ async def _page_and_count(
 
 
 def _unique(analyzed: AnalyzedSelect, found: Rows) -> Rows:
-    """A collection that is loaded by a join repeats its owner within the page."""
+    """Remove the copies of an entity that a joined collection causes."""
     return found.unique() if analyzed.holds_entities else found
 
 
 def _selected(analyzed: AnalyzedSelect, rows: list[Any]) -> list[Any]:
-    """The rows without keys and totals. A single element comes without a row around it."""
+    """Return the rows without keys and totals; for a single selected element, its values."""
     width = analyzed.width
     if width == 1:
         return [row[0] for row in rows]

@@ -75,7 +75,7 @@ def _orders_of(table: Table, dialect: str) -> Iterator[SortColumns]:
 
 
 def _row_id(table: Table) -> SortColumns:
-    """The row id, which ends every index of SQLite, if it is a column of the table."""
+    """Return the row id, which ends every index of SQLite, if it is a column of the table."""
     columns = list(table.primary_key)
     kind = columns[0].type if len(columns) == 1 else None
     is_integer = isinstance(kind, Integer) and not isinstance(kind, BigInteger | SmallInteger)
@@ -84,7 +84,7 @@ def _row_id(table: Table) -> SortColumns:
 
 
 def _leading(index: Index) -> Iterator[SortColumn]:
-    """The columns of an index, up to the first other expression."""
+    """Return the columns of an index, up to the first expression that is not a column."""
     for expression in index.expressions:
         key = sort_column_of(expression)
         if not isinstance(key.column, Column):

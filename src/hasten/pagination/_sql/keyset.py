@@ -43,7 +43,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, around
+from hasten._sqlalchemy.selects import Expression, Selection, with_filters_of
 from hasten._sqlalchemy.sort_columns import (
     WITHOUT_NULLS_SYNTAX,
     SortColumn,
@@ -107,7 +107,9 @@ def check_position(position: Sequence[object], keys: SortColumns) -> None:
     for value, key in zip(position, keys, strict=True):
         if value is None and not key.nullable:
             raise InvalidOption(
-                "position", list(position), f"a value for {key.column}, which is never NULL"
+                "position",
+                list(position),
+                f"a list with a value for {key.column}, a column that is not nullable",
             )
 
 
@@ -137,7 +139,7 @@ def check_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
     hidden = _hidden(analyzed, keys) if analyzed.is_distinct else ()
     if hidden:
         raise InvalidOption(
-            "sort", str(hidden[0].column), "one of the columns that the DISTINCT select holds"
+            "sort", str(hidden[0].column), "a column that the select with DISTINCT returns"
         )
 
 
@@ -165,7 +167,7 @@ def _check_kinds(keys: SortColumns, dialect: str) -> None:
 
 
 def _is_single(kind: Float[Any]) -> bool:
-    """In MySQL, REAL and FLOAT(25) are double precision."""
+    """Return whether a MySQL type has single precision: REAL and FLOAT(25) do not."""
     return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
@@ -194,7 +196,10 @@ def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) 
 
 
 def _start(keys: SortColumns, dialect: str) -> list[_Range]:
-    """All rows. If no plain index has the NULLs at the requested end, NULLs are their own range."""
+    """Return the ranges of the first page: one of all rows, or two.
+
+    NULLs are a range of their own if no plain index has them at the requested end.
+    """
     key = keys[0]
     if key.is_native(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
@@ -210,7 +215,7 @@ def _is_indexed(keys: SortColumns, dialect: str) -> bool:
 
 
 def _beyond(keys: SortColumns, value: object, dialect: str) -> list[tuple[Condition, SortColumns]]:
-    """The rows after a value of the first of these keys, in at most two ranges."""
+    """Return conditions for the rows after a value of the first key: at most two ranges."""
     key, rest = keys[0], keys[1:]
     settled = (_settled(key), *rest)
     if value is None:
@@ -227,7 +232,7 @@ def _beyond(keys: SortColumns, value: object, dialect: str) -> list[tuple[Condit
 def _within(
     prefix: SortColumns, values: Sequence[object], rest: SortColumns, dialect: str
 ) -> tuple[list[Condition], SortColumns]:
-    """The condition that the keys of prefix are at their values, and what to sort by under it.
+    """Return the condition that the keys of prefix equal the values, and the keys to sort by.
 
     Constant keys need not be sorted by. But if PostgreSQL knows that a key is constant, it may scan
     the primary key instead of the index on all keys and discard the rows outside of the range. It
@@ -258,7 +263,7 @@ def _is_between(key: SortColumn, value: object, dialect: str) -> Condition:
 
 
 def _settled(key: SortColumn) -> SortColumn:
-    """The key within a range where it is NULL in all rows or in none."""
+    """Return the key for a range in which it is NULL in all rows or in none."""
     return replace(key, nullable=False)
 
 
@@ -279,7 +284,10 @@ def _row_value(keys: SortColumns, position: Sequence[object], dialect: str) -> C
 
 
 def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
-    """A value of the column's type. PostgreSQL would compare an untyped one as another type."""
+    """Bind a value with the type of its column.
+
+    PostgreSQL would compare an untyped value as another type.
+    """
     if isinstance(value, BindParameter):
         bound: Expression = value
     else:
@@ -310,7 +318,7 @@ def _chain(
     limit: Amount,
     dialect: str,
 ) -> Selection:
-    """One statement in which a range is only read if those before it do not fill the page."""
+    """Return one statement that reads a range only if the ranges before it do not fill the page."""
     parts: list[CTE] = []
     for number, statement in enumerate(statements):
         counts = [select(func.count()).select_from(part).scalar_subquery() for part in parts]
@@ -329,4 +337,4 @@ def _chain(
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
     chained = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return around(chained, analyzed.statement)
+    return with_filters_of(analyzed.statement, chained)

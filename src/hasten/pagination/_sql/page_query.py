@@ -78,13 +78,13 @@ class PageQuery:
         analyzed = self._plan.analyzed
         if analyzed.is_grouped or analyzed.is_distinct:
             raise InvalidOption(
-                "version", "an expression", "etag=True for a select that is grouped or DISTINCT"
+                "version", "an expression", "omitted for GROUP BY and DISTINCT: use etag=True"
             )
         return list((await self._execute(only(analyzed.statement, *expressions), {})).one())
 
     def check_shown(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would contain a value that no allowed field shows."""
-        hidden = self._plan.hidden_key(allowed)
+        hidden = self._plan.hidden_sort_key(allowed)
         if hidden is not None:
             raise hidden_in_cursor(str(hidden.column))
 

@@ -44,12 +44,12 @@ class QueryPlan:
         self.order: Final = order
         self.statements: Final = PageStatements(analyzed, keys)
         self.advisor: Advisor | None = None
-        self.hidden_key: Final = lru_cache(_MAX_LISTS)(self._hidden_key)
+        self.hidden_sort_key: Final = lru_cache(_MAX_LISTS)(self._hidden_sort_key)
         self._columns = dict(columns)
         self._text: str | None = None
 
-    def _hidden_key(self, allowed: AllowedFields) -> SortColumn | None:
-        """Return a key that rows with these fields may not show, None if there is none."""
+    def _hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
+        """Return a key whose values rows with these fields may hide, None if there is none."""
         shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
         for key in self.keys:
             if not any(is_same(key.column, each) for each in shown):

@@ -76,7 +76,7 @@ class QueryPlanner:
         return self._plans.count
 
     def _state_of_hybrids(self, chosen: FieldSet, order: Order) -> Hashable:
-        """The SQL of hybrids may depend on the request, so it is a part of what plans depend on."""
+        """Return the SQL of the hybrids: it may depend on the request, and plans depend on it."""
         shown = self._shapes.state_of_hybrids(chosen)
         if not self._hybrids:
             return shown

@@ -83,11 +83,11 @@ class SyncCurrentLimit:
         self._request = request
 
     def charge(self, cost: int) -> None:
-        """Do what `CurrentLimit.charge` does."""
+        """Blocking version of `CurrentLimit.charge`."""
         self._request.finish_now(self._current.charge(cost))
 
     def reset(self) -> None:
-        """Do what `CurrentLimit.reset` does."""
+        """Blocking version of `CurrentLimit.reset`."""
         self._request.finish_now(self._current.reset())
 
 

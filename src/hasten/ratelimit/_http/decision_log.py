@@ -55,4 +55,4 @@ class DecisionLog:
         try:
             self.on_decision(decision)
         except Exception:  # noqa: BLE001  # of the application's own function
-            self._errors.exception(f"{decision.name}: on_decision failed")
+            self._errors.exception(f"{decision.name}: on_decision() failed")

@@ -106,13 +106,17 @@ class Enforcer:
         outcomes = self.store.hit_now(groups)
         if outcomes is None:
             outcomes = await self.store.hit(groups)
-        results = self.results(limits, groups, outcomes)
+        return self.results(limits, groups, outcomes)
+
+    async def report(self, results: Sequence[LimitResult], request: RequestInfo) -> None:
+        """Call the observers of the application with results."""
         for result in results:
+            if not result.checks:
+                continue
             if self.decisions.on_decision is not None:
                 self.decisions.report(result.decision(request))
             if result.limit.on_limited is not None and not result.effective.ok:
                 await self._report_limited(result, request)
-        return results
 
     def results(
         self,
@@ -133,4 +137,4 @@ class Enforcer:
         try:
             await result_of(result.limit.on_limited(result.decision(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            self.errors.exception(f"{result.limit.name}: on_limited failed")
+            self.errors.exception(f"{result.limit.name}: on_limited() failed")

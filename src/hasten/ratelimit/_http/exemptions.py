@@ -65,7 +65,7 @@ def _has_dots(path: str) -> bool:
 
 
 def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
-    """Like `starlette.routing.Router`, which uses the first route that matches."""
+    """Return the endpoint of the first route that matches, as `starlette.routing.Router` does."""
     for route in routes:
         if not _is_matched_by_path(route):
             return None

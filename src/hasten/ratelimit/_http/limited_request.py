@@ -88,10 +88,12 @@ class LimitedRequest:
 
     async def enforce(self, plan: Plan) -> None:
         """Hold the request against the limits of a plan."""
-        self._add(plan, await self.enforcer.enforce(self.info, plan, self._route_of))
+        results = await self.enforcer.enforce(self.info, plan, self._route_of)
+        self._add(plan, results)  # first: `finish` has to know what an observer interrupts
+        await self.enforcer.report(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
-        """Do what `enforce` does, for a plan with a fast path and `Enforcer.immediate`."""
+        """Run `enforce` synchronously, for a plan with a fast path and `Enforcer.immediate`."""
         groups = plan.groups_of.get(self.client) or plan.groups(self.client)
         if plan.single is None:
             self._add(plan, self.enforcer.results(plan.limits, groups, store.hit_now(groups)))
@@ -124,7 +126,7 @@ class LimitedRequest:
         return self.denied is None
 
     def enforce_limit_sync(self, limit: Limit) -> bool:
-        """Do what `enforce_limit` does, for a handler without async."""
+        """Blocking version of `enforce_limit`, for a handler without async."""
         return self.finish_now(self.enforce_limit(limit))
 
     async def _enforce_unread_body(self, status: int) -> bool:
@@ -183,6 +185,8 @@ class LimitedRequest:
                 lines = self.headers()
             if lines:
                 headers = message.get("headers", ())
+                if not isinstance(headers, list | tuple):
+                    headers = list(headers)  # it may be an iterator
                 for line in headers:
                     if line[0].lower() in NAMES:  # they replace those of others
                         headers = [line for line in headers if line[0].lower() not in NAMES]
@@ -273,7 +277,7 @@ class LimitedRequest:
             return bool(await result_of(limit.is_success(self.info)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self.enforcer.errors.exception(
-                f"{limit.name}: is_success failed; the request is counted"
+                f"{limit.name}: is_success() failed; the request is counted"
             )
             return limit.skip_failed
 

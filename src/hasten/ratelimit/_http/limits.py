@@ -137,15 +137,15 @@ class SyncLimits:
         self._limits = limits
 
     def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
-        """Do what `Limits.reset` does."""
+        """Blocking version of `Limits.reset`."""
         _portal.call(self._limits.reset(name, key, rate=rate))
 
     def clear(self) -> None:
-        """Do what `Limits.clear` does."""
+        """Blocking version of `Limits.clear`."""
         _portal.call(self._limits.clear())
 
     def close(self) -> None:
-        """Do what `Limits.aclose` does."""
+        """Blocking version of `Limits.aclose`."""
         _portal.call(self._limits.aclose(), waits=True)
 
 

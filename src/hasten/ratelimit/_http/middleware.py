@@ -33,6 +33,7 @@ from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES, HeaderWriter
 from hasten.ratelimit._http.proxies import Proxies
 from hasten.ratelimit._http.refusals import Refusals
 from hasten.ratelimit._http.registry import registry
+from hasten.ratelimit._http.root_paths import is_mounted
 from hasten.ratelimit._http.stats import RateLimitStats
 from hasten.ratelimit._http.websockets import LimitedWebSocket
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, ResilientStore
@@ -170,26 +171,25 @@ class RateLimitMiddleware(AsyncClosable):
         if request is None:
             await self.app(scope, receive, send)
             return
-        if request.pending is not None:
-            await request.enforce(request.pending)
-        denied = request.denied
-        if denied is not None:
-            await self._refusals.refuse(request, send)
-            return
-        token = active_request.set(request)
         try:
-            await self.app(scope, receive, request.send)
-        except Exception:
-            # The error of a framework whose handler was refused is irrelevant.
-            if request.denied is None or request.has_started:
-                await request.fail()
-                raise
+            if request.pending is not None:
+                await request.enforce(request.pending)
+            if request.denied is None:
+                token = active_request.set(request)
+                try:
+                    await self.app(scope, receive, request.send)
+                except Exception:
+                    # The error of a framework whose handler was refused is irrelevant.
+                    if not request.needs_refusal:
+                        await request.fail()
+                        raise
+                finally:
+                    active_request.reset(token)
+            if request.denied is not None and not request.has_started:
+                await self._refusals.refuse(request, send)
         finally:
-            active_request.reset(token)
             if request.reserves:
                 await request.finish()
-        if request.denied is not None and not request.has_started:
-            await self._refusals.refuse(request, send)
 
     def _begin(self, scope: Scope, send: Send) -> LimitedRequest | None:
         """Return the limited request, None if no limit can apply to it.
@@ -230,24 +230,28 @@ class RateLimitMiddleware(AsyncClosable):
             self.enforcer, scope, receive, send, planner.route_of,
             message_plan=message_plan, around=active_request.get(),
         )  # fmt: skip
-        if plan is not None:
-            await socket.enforce(plan)
-            if socket.denied is not None:
+        try:
+            if plan is not None:
+                await socket.enforce(plan)
+            if socket.denied is None:
+                await self._serve_connection(socket)
+            else:
                 await receive()  # the handshake itself, which comes first
+            if socket.needs_refusal:
                 await self._refusals.refuse_handshake(socket, send)
-                return
+        finally:
+            await socket.finish()
+
+    async def _serve_connection(self, socket: LimitedWebSocket) -> None:
         token = active_request.set(socket)
         try:
-            await self.app(scope, socket.receive, socket.send)
+            await self.app(socket.scope, socket.receive, socket.send)
         except Exception:
             if not socket.needs_refusal:
                 await socket.fail()
                 raise
         finally:
             active_request.reset(token)
-            await socket.finish()
-        if socket.needs_refusal:
-            await self._refusals.refuse_handshake(socket, send)
 
     def _find_plan(self, scope: Scope) -> Plan | None:
         if not self._has_started:
@@ -261,7 +265,10 @@ class RateLimitMiddleware(AsyncClosable):
         first = first_of(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
-            self._planner = Planner(self.limits, self.enforcer, self.app, self._excluded)
+            if is_mounted(scope):  # another application is behind it, with paths of its own
+                self._planner = Planner(self.limits, self.enforcer, self.app, self._excluded)
+            else:
+                self._planner = first._planner
             self._plans = self._planner.plans
 
     def _mark_scope(self, scope: Scope) -> bool:
@@ -290,7 +297,7 @@ class RateLimitMiddleware(AsyncClosable):
 def _check_absent(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            raise InvalidOption.conflict(name, value, f"Limits(…), which includes {name}")
+            raise InvalidOption.conflict(name, value, f"Limits(…): pass {name} to Limits")
 
 
 def _seconds_of(clock: Clock | None) -> Callable[[], float]:

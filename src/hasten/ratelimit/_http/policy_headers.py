@@ -47,11 +47,11 @@ class Left(Protocol):
 
     @property
     def remaining(self) -> int:
-        """How much is left."""
+        """The cost that can still pass."""
 
     @property
     def reset_us(self) -> int:
-        """The time until more is left."""
+        """The time until remaining increases."""
 
 
 class PolicyState(NamedTuple):

@@ -100,7 +100,7 @@ async def _message(limit: Limit, request: LimitedRequest) -> object:
     try:
         return await result_of(limit.message(request.info))
     except Exception:  # noqa: BLE001  # of the application's own function
-        request.enforcer.errors.exception(f"{limit.name}: message failed")
+        request.enforcer.errors.exception(f"{limit.name}: message() failed")
         return None
 
 
@@ -135,5 +135,5 @@ def _retry_after(denied: LimitResult) -> tuple[bytes, bytes]:
 
 
 async def _receive_nothing() -> Message:
-    """A refusal does not read the request."""
+    """Return a disconnect: a refusal does not read the request."""
     return {"type": "http.disconnect"}

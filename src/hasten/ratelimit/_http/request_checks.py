@@ -109,7 +109,7 @@ class RequestChecks:
         try:
             return bool(await result_of(limit.skip(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            self._errors.exception(f"{limit.name}: skip failed; the request is counted")
+            self._errors.exception(f"{limit.name}: skip() failed; the request is counted")
             return False
 
     async def _rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
@@ -129,7 +129,7 @@ class RequestChecks:
         try:
             return check_whole_number("cost", await result_of(limit.cost(request)), 0, MAX_LIMIT)
         except Exception:  # noqa: BLE001  # of the application's own function
-            self._errors.exception(f"{limit.name}: cost failed; the request costs 1")
+            self._errors.exception(f"{limit.name}: cost() failed; the request costs 1")
             return 1
 
     def _policy_on_failure(
@@ -137,7 +137,7 @@ class RequestChecks:
     ) -> OnStoreError:
         """Log that a function failed. Returns what to do, the same as without a store."""
         policy: OnStoreError = limit.on_store_error or self._on_error
-        self._errors.exception(f"{limit.name}: {function} failed; {policies[policy]}")
+        self._errors.exception(f"{limit.name}: {function}() failed; {policies[policy]}")
         if policy == "deny":
             raise FunctionFailed(limit)
         return policy

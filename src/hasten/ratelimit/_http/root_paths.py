@@ -30,7 +30,7 @@ class Forms(NamedTuple):
 
     paths: tuple[str, ...]
     route: str
-    """The same for all spellings of a path that reach one handler."""
+    """One path that represents all spellings of a path that reach the same handler."""
     alternatives: tuple[tuple[str, ...], ...] = ()
     """If it is unknown which paths the router sees: all possible ones."""
 
@@ -104,7 +104,7 @@ class RootPaths:
         return [{path}, removed]
 
     def _inside(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and those that mounts and applications with a root path see."""
+        """Return the paths, and what mounts and applications with a root path make of them."""
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
         for path, mount in product(map(plain, found), self._mounts):
@@ -137,7 +137,7 @@ def is_mounted(scope: Scope) -> bool:
 
 
 def _starlette(path: str, root_path: str) -> set[str]:
-    """Like `starlette._utils.get_route_path`, which compares plain strings; and by segments."""
+    """Remove the root path as `starlette._utils.get_route_path` does, and by whole segments."""
     left = path
     if path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
         left = path[len(root_path) :]
@@ -145,12 +145,12 @@ def _starlette(path: str, root_path: str) -> set[str]:
 
 
 def _litestar(path: str, root_path: str) -> set[str]:
-    """Litestar removes everything up to the first occurrence of the root path."""
+    """Remove everything up to the first occurrence of the root path, as Litestar does."""
     return {"/" + path.split(root_path, maxsplit=1)[-1]}
 
 
 def _prefix(path: str, root_path: str) -> set[str]:
-    """Quart and Django remove a prefix, even if it ends within a segment."""
+    """Remove a prefix, even if it ends within a segment, as Quart and Django do."""
     return {"/" + path.removeprefix(root_path)}
 
 

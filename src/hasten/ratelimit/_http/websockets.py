@@ -77,4 +77,5 @@ class LimitedWebSocket(LimitedRequest):
         if self._message_plan is None:
             return True
         results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)
+        await self.enforcer.report(results, self.info)
         return not any(result.refuses for result in results)

@@ -75,7 +75,7 @@ class MemoryStore:
         return sum(len(table.entries) for table in self._tables.values())
 
     def hit_one(self, check: Check) -> Outcome:
-        """Do what `CounterStore.hit` does for one check."""
+        """Implement `ImmediateStore.hit_one`."""
         with self._lock:
             bucket, key, rule, cost, counted_later, block_us, forced, _, _ = check
             now_us = self._clock_ns() // 1000
@@ -112,7 +112,7 @@ class MemoryStore:
             return outcome
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Do what `CounterStore.hit` does."""
+        """Implement `ImmediateStore.hit_now`."""
         answers = []
         for group in groups:
             outcomes = [self.hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
@@ -139,7 +139,7 @@ class MemoryStore:
             return outcomes
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
-        """Do what `CounterStore.settle` does."""
+        """Implement `ImmediateStore.settle_now`."""
         with self._lock:
             now_us = self._now_us()
             for token, keep in settlements:
@@ -151,7 +151,7 @@ class MemoryStore:
                     table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Do what `CounterStore.peek` does."""
+        """Implement `ImmediateStore.peek_now`."""
         with self._lock:
             now_us = self._now_us()
             outcomes = []
@@ -162,14 +162,14 @@ class MemoryStore:
             return outcomes
 
     def reset_now(self, bucket: str, key: bytes) -> None:
-        """Do what `CounterStore.reset` does."""
+        """Implement `ImmediateStore.reset_now`."""
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
                 table.entries.pop(table.find(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Do what `CounterStore.block` does."""
+        """Implement `ImmediateStore.block_now`."""
         with self._lock:
             table, now_us = self._table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
@@ -186,23 +186,23 @@ class MemoryStore:
     # The same methods for callers that await ------------------------------------------------------
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Do what `CounterStore.hit` does."""
+        """Implement `CounterStore.hit`."""
         return self.hit_now(groups)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Do what `CounterStore.settle` does."""
+        """Implement `CounterStore.settle`."""
         self.settle_now(settlements)
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Do what `CounterStore.peek` does."""
+        """Implement `CounterStore.peek`."""
         return self.peek_now(checks)
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """Do what `CounterStore.reset` does."""
+        """Implement `CounterStore.reset`."""
         self.reset_now(bucket, key)
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Do what `CounterStore.block` does."""
+        """Implement `CounterStore.block`."""
         self.block_now(bucket, key, for_us)
 
     async def aclose(self) -> None:
@@ -256,7 +256,7 @@ class _Table:
         return shared if shared in self.entries else key
 
     def place(self, key: bytes, now_us: int) -> bytes:
-        """Return the key if it has an entry or room for one, else that of a shared entry."""
+        """Return the key if it has an entry or room for one, else the key of a shared entry."""
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
@@ -324,7 +324,7 @@ class _Table:
             return None
         if state[0] or not rule.capacity:
             return 1.0
-        remaining, _ = algorithms.left(rule, state, now_us)
+        remaining, _ = algorithms.remaining_and_reset(rule, state, now_us)
         return 1.0 - remaining / rule.capacity
 
 

@@ -89,7 +89,7 @@ class RemoteStore(ABC):
         """Close what can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Do what `CounterStore.hit` does."""
+        """Implement `CounterStore.hit`."""
         if not groups:
             return []
         future = self._put(Hit(groups))
@@ -102,23 +102,23 @@ class RemoteStore(ABC):
             raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
-        """Do what `CounterStore.settle` does."""
+        """Implement `CounterStore.settle`."""
         # Added to the batch now, not when the caller awaits: later operations come after it.
         return _all_done([self._put(Settle(settlement)) for settlement in settlements])
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Do what `CounterStore.peek` does."""
+        """Implement `CounterStore.peek`."""
         if not checks:
             return []
         [outcomes] = await self._apply(Peek(checks))
         return outcomes
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """Do what `CounterStore.reset` does."""
+        """Implement `CounterStore.reset`."""
         await self._apply(Reset(bucket, key))
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Do what `CounterStore.block` does."""
+        """Implement `CounterStore.block`."""
         await self._apply(Block(bucket, key, for_us))
 
     async def _apply(self, operation: Operation) -> list[list[Outcome]]:

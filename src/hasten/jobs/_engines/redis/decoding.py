@@ -153,6 +153,7 @@ class SettleReply(msgspec.Struct, array_like=True, gc=False):
     lost: list[str]
     cron_jobs: list[tuple[str, str, str]]  # id, scheduler, options
     errors: list[tuple[str, str]]  # id of a job, and what failed
+    skipped: list[str]  # ids of jobs that are left to workers with croniter
 
 
 _settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)

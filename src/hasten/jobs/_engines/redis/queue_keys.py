@@ -26,7 +26,7 @@ class QueueKeys:
 
     def __init__(self, prefix: str, *, tagged: bool) -> None:
         if not prefix or not prefix.isprintable() or " " in prefix:
-            raise InvalidOption("prefix", prefix, "a text without spaces, such as 'bull'")
+            raise InvalidOption("prefix", prefix, "a string without spaces, such as 'bull'")
         self.prefix = prefix
         self._tagged = tagged and not _has_tag(prefix)
         self._bases: dict[str, str] = {}
@@ -75,5 +75,5 @@ class QueueKeys:
 
 
 def _has_tag(prefix: str) -> bool:
-    """Whether a prefix has a hash tag: a part in braces that is not empty."""
+    """Return whether a prefix has a hash tag: a part in braces that is not empty."""
     return prefix.partition("{")[2].find("}") > 0

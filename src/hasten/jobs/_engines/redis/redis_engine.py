@@ -1,8 +1,8 @@
-"""The engine on Redis or Valkey: each verb is one call of one script.
+"""The engine on Redis or Valkey: each verb, such as `add`, is one call of one Lua script.
 
 The layout is that of BullMQ 6, and the scripts do what BullMQ's scripts do, for many jobs at once.
 Additions of hasten are stored where BullMQ does not look: `opts.hasten` in the options of a job,
-and the set `hasten:cancelled` of running jobs that are to stop. A lease is BullMQ's lock.
+and the set `hasten:cancelled` of the running jobs that should stop. A lease is BullMQ's lock.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
+from hasten.jobs._engines.redis.skipped_runs import SkippedRuns
 from hasten.jobs._record import (
     MISSED,
     Added,
@@ -101,6 +102,7 @@ class RedisEngine:
         self._url = address.shown
         self._orphans = _OrphanedClaims()
         self._has_cron = cron.is_available()
+        self._skipped = SkippedRuns()
         self._probed_ms: dict[str, int] = {}  # by queue: the time of the server at the last probe
         self._beginning: dict[Future[str], int] = {}  # calls of `begin_events`, and their process
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
@@ -132,7 +134,7 @@ class RedisEngine:
         *,
         repeatable: bool = False,
     ) -> list[Any]:
-        """Run a verb for some ids at a time. Returns its answers for all of them.
+        """Run a verb for a portion of the ids at a time. Returns the replies for all of them.
 
         A script may stop after the first ids, and is called again for the rest.
         """
@@ -215,6 +217,8 @@ class RedisEngine:
             reply = decode_settled(await self._run(verb, queue, request))
             for id, problem in reply.errors:
                 logger.error("queue %s: job %s: %s", queue, id, problem)
+            if reply.skipped:
+                self._skipped.add(queue, reply.skipped)
             if reply.cron_jobs:
                 await self._add_next_runs(queue, reply, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
@@ -383,7 +387,7 @@ class RedisEngine:
         try:
             key.encode()
         except UnicodeEncodeError as exc:
-            raise StoreRejected(self._url, f"no job has such an id: {exc}") from exc
+            raise StoreRejected(self._url, f"invalid job id: {exc}") from exc
         return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
@@ -418,7 +422,7 @@ class RedisEngine:
         return text(newest[0][0]) if newest else "0-0"
 
     async def _is_behind(self, key: str, after: str, first: str) -> bool:
-        """Whether events may have been deleted between a cursor and the first one behind it."""
+        """Return whether events between a cursor and the first one after it may be deleted."""
         if stream_id_before(first) == after:
             return False
         try:

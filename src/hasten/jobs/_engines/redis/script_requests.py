@@ -116,10 +116,10 @@ def settle(
 def add(
     jobs: Sequence[NewJob], now_ms: int, idempotency: tuple[str, int] | None = None
 ) -> dict[str, object]:
-    """Pack consecutive jobs with the same template as one group.
+    """Make the request of `add`. Consecutive jobs with the same template form one group.
 
-    idempotency is a unique key of this call, and for how many ms the server remembers the reply:
-    during that time the same request may be sent again.
+    idempotency is a pair: a unique key of this call, and how many milliseconds the server remembers
+    the reply. During that time the same request may be sent again.
     """
     groups: list[Row] = []
     template: JobTemplate | None = None

@@ -39,7 +39,7 @@ def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[
 
 
 def _have_common_template(jobs: Sequence[NewJob]) -> bool:
-    """Whether the jobs are plain and differ in their data only, as most jobs of one task do."""
+    """Return whether the jobs are plain and differ in their data only, as those of one task do."""
     common = jobs[0].template
     return common.is_plain and all(
         job.id is None and (job.template is common or job.template == common) for job in jobs

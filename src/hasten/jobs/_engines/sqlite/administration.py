@@ -193,7 +193,7 @@ def begin_obliterating(connection: Connection, queue: str) -> None:
 
 
 def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
-    """Delete a portion of the jobs in a state. Returns whether there may be more."""
+    """Delete the next portion of the jobs in a state. Returns whether there may be more."""
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
 
@@ -206,7 +206,7 @@ def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
 
 
 def obliterate_events(connection: Connection, queue: str) -> bool:
-    """Delete a portion of a queue's events. Returns whether there may be more."""
+    """Delete the next portion of a queue's events. Returns whether there may be more."""
 
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount

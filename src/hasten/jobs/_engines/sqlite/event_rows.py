@@ -51,7 +51,7 @@ class Group(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
     count: int | None = None
 
     def unfold(self, row: int, first: int) -> Iterator[Event]:
-        """Yield the events. first is the index of the first one within its row."""
+        """Yield the events of the group. first is the index of its first event within the row."""
         for index, id in enumerate(self.ids):
             omitted = None if self.omitted is None else self.omitted[index] or None
             yield Event(

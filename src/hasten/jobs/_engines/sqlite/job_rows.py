@@ -37,7 +37,7 @@ def read_json(connection: Connection, statement: str, **parameters: Any) -> Any:
 
 
 def is_number(id: str) -> bool:
-    """Whether an id was handed out by the engine: it is the seq of the job then."""
+    """Return whether the engine generated an id: such an id is the seq of the job."""
     return id.isdecimal() and id.isascii() and len(id) < 19
 
 

@@ -29,7 +29,7 @@ MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 @functools.cache
 def rows(name: str, count: int) -> str:
-    """Return the SQL of a statement for so many rows."""
+    """Return the SQL of a statement for this many rows."""
     head, _, rest = SQL[name].partition("{")
     row, _, tail = rest.partition("}")
     return head + ", ".join([row] * count) + tail

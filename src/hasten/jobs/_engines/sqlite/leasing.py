@@ -30,12 +30,12 @@ def renew(
 
 
 def read_tokens(connection: Connection, queue: str, seqs: Sequence[int]) -> dict[int, str]:
-    """Return the tokens of those of these jobs that are active."""
+    """Return the lease tokens of the jobs that are active, by seq."""
     return dict(read_json(connection, "read_tokens", queue=queue, seqs=encode(seqs)))
 
 
 def find_cancelled(connection: Connection, queue: str, ids: Collection[str]) -> set[str]:
-    """Return the running jobs that are to stop; see `Engine.find_cancelled`."""
+    """Return the running jobs that should stop; see `Engine.find_cancelled`."""
     seqs = seqs_of(connection, queue, list(ids))
     cancelled = read_json(connection, "read_cancelled", queue=queue, seqs=encode(seqs))
     return set(cancelled).intersection(ids)  # an id may be the seq of a job with another id
@@ -50,7 +50,7 @@ def find_expired(connection: Connection, queue: str, now_ms: int) -> list[int]:
 def reclaim(
     connection: Connection, queue: str, seqs: Sequence[int], crash_limit: int, now_ms: int
 ) -> list[str]:
-    """Take back those of these jobs whose lease has expired; see `Engine.reclaim`."""
+    """Take back the jobs whose lease has expired; see `Engine.reclaim`."""
     of = {"queue": queue, "seqs": encode(seqs), "now": now_ms}
     execute(connection, "shorten_leases", **of)
     found = read_json(connection, "read_expired", **of)

@@ -136,9 +136,10 @@ class SqliteEngine:
         # after its lease has expired. Outcomes are flushed.
         run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=queue)
         try:
-            return await run(partial(settle, check_leases=False))
-        except settling.LeaseMismatch:
-            return await run(partial(settle, check_leases=True))
+            try:
+                return await run(partial(settle, check_leases=False))
+            except settling.LeaseMismatch:
+                return await run(partial(settle, check_leases=True))
         except asyncio.CancelledError:
             if claim is not None:
                 # The claim is applied nevertheless, and no worker would run its jobs.

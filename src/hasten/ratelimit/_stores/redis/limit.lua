@@ -189,7 +189,7 @@ local function take(rule, state, cost, later)
   return join(rule, state, cost, in_flight)
 end
 
--- What is left, and the time until it is more; 0 if all is left.
+-- The remaining cost, and the time until it increases; 0 if nothing is used.
 local function left(rule, state)
   if #state < 2 or rule.limit == 0 then
     return rule.capacity, 0

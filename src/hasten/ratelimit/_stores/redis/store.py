@@ -70,7 +70,7 @@ class RedisStore(RemoteStore):
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Do what `CounterStore.hit` does."""
+        """Implement `CounterStore.hit`."""
         if not self._is_cluster:
             return await super().hit(groups)
         # One client after the other: the first denial ends the hit.
@@ -84,7 +84,7 @@ class RedisStore(RemoteStore):
         return result
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Do what `CounterStore.peek` does."""
+        """Implement `CounterStore.peek`."""
         if not self._is_cluster:
             return await super().peek(checks)
         futures = [self._put(Peek([check])) for check in checks]

@@ -40,10 +40,10 @@ MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 class SqliteStore(RemoteStore):
-    """A store in a file.
+    """A counter store in an SQLite file.
 
-    It may be the file of the jobs, but then each waits for the other's transactions. timeout is how
-    long a transaction waits, in seconds, for a lock that another process holds.
+    The file may also contain job queues, but then limits and jobs wait for each other's
+    transactions. timeout is how many seconds a transaction waits for the lock of another process.
     """
 
     def __init__(

@@ -10,7 +10,7 @@
 --         4 postponed  delay in ms
 --         5 released
 -- A parent whose children have not all completed cannot complete: it fails.
--- Returns packed {jobs, next due or false, lost ids, cron jobs, errors}.
+-- Returns packed {jobs, next due or false, lost ids, cron jobs, errors, skipped ids}, see claiming.lua.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
@@ -82,7 +82,7 @@ local function fail_for_good(id, job, reason, trace, keep, counts)
   local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
   fail(q, id, fields, reason, trace_of(q.base .. id, trace), attempts, keep[1] ~= 0, now, 'active')
   if keep[1] ~= 0 then
-    rules.failed[keep] = true
+    rules.failed[keep[1] .. ' ' .. keep[2]] = keep
   end
   return attempts
 end
@@ -114,7 +114,7 @@ local function complete(outcome, job)
     call('HSET', job_key, 'returnvalue', value, 'finishedOn', now, 'atm', whole(job[3]) + 1)
     finished[#finished + 1] = now
     finished[#finished + 1] = id
-    rules.completed[keep] = true
+    rules.completed[keep[1] .. ' ' .. keep[2]] = keep
   end
   emit_value(q, 'completed', id, 'returnvalue', value, most_in_event(keep), 'prev', 'active')
 end
@@ -197,18 +197,18 @@ if #freed_ids > 0 then
 end
 in_portions('ZADD', q.base .. 'completed', finished)
 for state, used in pairs(rules) do
-  for keep in pairs(used) do
+  for _, keep in pairs(used) do
     retain(q, state, keep[1], keep[2], now)
   end
 end
 
-local records, next_due, crons = {}, false, {}
+local records, next_due, crons, skipped = {}, false, {}, {}
 if request.claim then
-  records, next_due, crons = claim_jobs(q, request.claim, now)
+  records, next_due, crons, skipped = claim_jobs(q, request.claim, now)
 end
 if #records == 0 and #freed_ids > 0 then
   emit_if_drained(q)
 end
 update_marker(q)
 close_all()
-return cmsgpack.pack({ records, next_due, lost, crons, errors })
+return cmsgpack.pack({ records, next_due, lost, crons, errors, skipped })

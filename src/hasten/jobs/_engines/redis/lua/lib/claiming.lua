@@ -1,9 +1,10 @@
 -- uses: schedulers
 -- Claims ready jobs: moves them to active and leases them.
 --
--- claim is {count, token, worker, lease in ms, orphans = {token, …}, whether the client can parse cron patterns}. Returns the jobs as arrays in the order of
--- `JobRecord`'s fields up to `worker`; the time before which no other job is ready, or false; and the jobs of cron
--- schedulers, {id, scheduler, options}, whose next run the client computes.
+-- claim is {count, token, worker, lease in ms, orphans = {token, …}, whether the client can parse cron patterns}.
+-- Returns the jobs as arrays in the order of `JobRecord`'s fields up to `worker`; the time before which no other job
+-- is ready, or false; the jobs of cron schedulers, {id, scheduler, options}, whose next run the client computes; and
+-- the ids of the jobs that are left to other workers.
 local NONE = cjson.null
 
 -- Returns for how many ms the queue's rate limit blocks claims, and how many jobs may start until it does.
@@ -58,23 +59,58 @@ local function take_ready_ids(q, count)
   return ids
 end
 
--- A client without a parser of cron patterns does not run the jobs of such schedulers, because it could not add the
--- next one: the job is delayed, for another worker.
-local SKIPPED_MS = 5000
-
-local function has_cron_pattern(opts)
+-- The option `repeat` of a job, if it has a cron pattern.
+local function cron_rule_of(opts)
   local ok, options = pcall(cjson.decode, opts or '{}')
-  return ok and type(options) == 'table' and type(options['repeat']) == 'table' and options['repeat'].pattern
+  local rule = ok and type(options) == 'table' and options['repeat']
+  return type(rule) == 'table' and rule.pattern and rule
 end
 
+-- A client without a parser of cron patterns cannot add the next run of such a scheduler. If it ran the pending run,
+-- the schedule would end: the job is delayed, for another worker. A job that only has to fail is not.
+local SKIPPED_MS = 5000
+local MOST_SKIPPED = 250 -- in one call
+
+local function is_for_others(q, id, now)
+  local job = read_fields(q.base .. id, 'opts', 'rjk', 'defa')
+  if not job[2] or job[3] or not is_pending_run(q, id) then
+    return false
+  end
+  local rule = cron_rule_of(job[1])
+  return rule and not is_last_run(rule, now)
+end
+
+-- Delays a ready job.
 local function skip(q, id, now)
   call('LREM', q.base .. 'active', 1, id)
   call('HSET', q.base .. id, 'delay', SKIPPED_MS)
   delay_until(q, id, now + SKIPPED_MS)
-  errors[#errors + 1] = { id, 'left to other workers: cron patterns need croniter (pip install hasten[schedules])' }
 end
 
-local function lease(q, id, claim, now)
+-- Delays a due job again. It has been delayed all the time, so this is no event.
+local function keep_delayed(q, id, now)
+  call('HSET', q.base .. id, 'delay', SKIPPED_MS)
+  call('ZADD', q.base .. 'delayed', delayed_score(q, now + SKIPPED_MS), id)
+  q.delayed = true
+end
+
+-- Makes due jobs ready. Returns the score of the first job that is still delayed.
+local function promote_for(q, claim, now, skipped)
+  if claim[6] then
+    return promote_due(q, now)
+  end
+  return promote_due(q, now, function(id)
+    if not is_for_others(q, id, now) then
+      return false
+    end
+    keep_delayed(q, id, now)
+    skipped[#skipped + 1] = id
+    return true
+  end)
+end
+
+-- Leases a job of `active`. Returns its record and its scheduler; nil if it no longer exists or is skipped.
+local function lease(q, id, claim, now, skipped)
   local job_key = q.base .. id
   local job = read_fields(job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
     'stc', 'defa', 'rjk')
@@ -82,8 +118,9 @@ local function lease(q, id, claim, now)
     call('LREM', q.base .. 'active', 1, id) -- the id of a job that no longer exists
     return nil
   end
-  if job[11] and not claim[6] and has_cron_pattern(job[3]) then
+  if job[11] and not claim[6] and is_for_others(q, id, now) then
     skip(q, id, now)
+    skipped[#skipped + 1] = id
     return nil
   end
   local started = whole(job[8]) + 1
@@ -115,7 +152,9 @@ local function schedule_after(q, record, scheduler, now, crons)
     return
   end
   if opts['repeat'].pattern then
-    crons[#crons + 1] = { record[2], scheduler, record[5] }
+    if is_pending_run(q, record[2]) and not is_last_run(opts['repeat'], now) then
+      crons[#crons + 1] = { record[2], scheduler, record[5] }
+    end
   else
     schedule_next(q, record[2], scheduler, opts, now)
   end
@@ -154,23 +193,23 @@ local function release_orphans(q, tokens)
 end
 
 local function claim_jobs(q, claim, now)
-  local records, crons = {}, {}
+  local records, crons, skipped = {}, {}, {}
   if #claim[5] > 0 then
     release_orphans(q, claim[5])
   end
-  local next_score = promote_due(q, now)
+  local next_score = promote_for(q, claim, now, skipped)
   local limited, allowed = rate_limit_of(q)
   allowed = math.min(allowed, claim[1])
   if q.concurrency then
     allowed = math.min(allowed, q.concurrency - call('LLEN', q.base .. 'active'))
   end
   if not q.paused and allowed > 0 then
-    local tokens, read_bytes, portion = 0, 0, 4
+    local tokens, read_bytes, portion, passed_over = 0, 0, 4, 0
     repeat
-      local count = math.min(portion, allowed)
+      local count = math.min(portion, allowed - #records, MOST_SKIPPED - passed_over)
       local ids = take_ready_ids(q, count)
       for _, id in ipairs(ids) do
-        local record, scheduler = lease(q, id, claim, now)
+        local record, scheduler = lease(q, id, claim, now, skipped)
         if record then
           records[#records + 1] = record
           read_bytes = read_bytes + #record[4]
@@ -179,10 +218,14 @@ local function claim_jobs(q, claim, now)
             attempt(id, schedule_after, q, record, scheduler, now, crons)
             next_score = nil
           end
+        else
+          passed_over = passed_over + 1
+          next_score = nil
         end
       end
-      allowed, portion = allowed - count, portion * 4
-    until allowed == 0 or #ids < count or read_bytes >= BYTES_AT_ONCE
+      portion = portion * 4
+      local is_full = #records >= allowed or passed_over >= MOST_SKIPPED or read_bytes >= BYTES_AT_ONCE
+    until is_full or #ids < count
     use_tokens(q, tokens)
   end
   local next_due = false
@@ -193,7 +236,7 @@ local function claim_jobs(q, claim, now)
       next_due = math.min(next_due or math.huge, now + limited)
     end
   end
-  return records, next_due, crons
+  return records, next_due, crons, skipped
 end
 
 -- A worker that claims jobs has consumed a marker. It sets the marker again if jobs are left, and deletes a marker

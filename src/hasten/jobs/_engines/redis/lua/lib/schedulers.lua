@@ -13,6 +13,12 @@ local function next_every(every, offset, pending, now)
   return due
 end
 
+-- Whether no run follows the pending one. rule is the option `repeat` of its job.
+local function is_last_run(rule, now)
+  local limit, last = tonumber(rule.limit), tonumber(rule.endDate)
+  return (limit and whole(rule.count) + 1 > limit) or (last and now > last)
+end
+
 -- Adds the next job of a scheduler. opts are the options of the job that was claimed. due is nil for `every`: it is
 -- computed here, while the client computes the time of a cron pattern. If the scheduler is gone, or the job is not
 -- its pending run (as in a retry), nothing is done.
@@ -22,9 +28,7 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   if not pending or type(rule) ~= 'table' or id ~= 'repeat:' .. scheduler .. ':' .. pending then
     return
   end
-  local count = whole(rule.count) + 1
-  local limit, last = tonumber(rule.limit), tonumber(rule.endDate)
-  if (limit and count > limit) or (last and now > last) then
+  if is_last_run(rule, now) then
     return
   end
   local record = read_fields(q.base .. 'repeat:' .. scheduler, 'name', 'data', 'every', 'offset')
@@ -45,7 +49,7 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   if not every then
     opts.prevMillis = due
   end
-  rule.count = count
+  rule.count = whole(rule.count) + 1
   local text_of_opts = cjson.encode(opts) -- before the first write: it fails for infinite numbers
   if call('EXISTS', q.base .. next_id) == 1 then
     emit(q, 'duplicated', 'jobId', next_id)

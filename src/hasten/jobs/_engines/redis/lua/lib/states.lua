@@ -36,11 +36,12 @@ local function emit_waiting(q, id, previous)
   end
 end
 
--- Makes delayed jobs ready that are due; `lifo` does not apply to them. Returns the score of the first job that
--- is still delayed.
+-- Makes delayed jobs ready that are due; `lifo` does not apply to them. The optional function `postpone` is called
+-- for the jobs of schedulers: if it returns true, it has delayed the job again. Returns the score of the first job
+-- that is still delayed.
 local PROMOTED_AT_ONCE = 500
 
-local function promote_due(q, now)
+local function promote_due(q, now, postpone)
   local delayed = q.base .. 'delayed'
   local head = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
   local due_score = (now + 1) * 4096 - 1
@@ -50,8 +51,9 @@ local function promote_due(q, now)
   local ids = call('ZRANGEBYSCORE', delayed, '-inf', due_score, 'LIMIT', 0, PROMOTED_AT_ONCE)
   call('ZREM', delayed, unpack(ids))
   for _, id in ipairs(ids) do
-    local fields = read_fields(q.base .. id, 'priority', 'name')
-    if fields[1] or fields[2] then
+    local fields = read_fields(q.base .. id, 'priority', 'name', 'rjk')
+    local is_postponed = postpone and fields[3] and postpone(id)
+    if (fields[1] or fields[2]) and not is_postponed then
       call('HSET', q.base .. id, 'delay', 0)
       make_ready(q, id, priority_of(fields[1]), false)
       emit_waiting(q, id, 'delayed')
@@ -156,8 +158,8 @@ end
 -- Whether the job is the pending run of a scheduler. Without that job the schedule would end.
 local function is_pending_run(q, id)
   local scheduler = read_field(q.base .. id, 'rjk')
-  local pending = scheduler and call('ZSCORE', q.base .. 'repeat', scheduler)
-  return pending and id == 'repeat:' .. scheduler .. ':' .. pending
+  local pending = scheduler and read('ZSCORE', q.base .. 'repeat', scheduler)
+  return type(pending) == 'string' and id == 'repeat:' .. scheduler .. ':' .. pending
 end
 
 local function goes_in_front(opts)
