@@ -35,7 +35,7 @@ async def test_a_limit_beyond_is_refused(queue: Queue, limit: Any) -> None:
 def test_a_size_beyond_is_refused(max_size: Any) -> None:
     with pytest.raises(
         InvalidOption,
-        match=r"^max_size=.*: must be (bytes as a number|at least|less than|256mb at)",
+        match=r"^max_size=.*: must be (bytes as a number|at least|less than|at most 256mb)",
     ):
         Queue("mail", "memory://", max_size=max_size)
 

@@ -510,7 +510,7 @@ class TestEvents:
 
         reader = asyncio.create_task(read())
         await settle_waiting()
-        with pytest.raises(UsageError, match=r"call queue\.events\(\) for each"):
+        with pytest.raises(UsageError, match=r"call queue\.events\(\) once for each"):
             await anext(events)
         await events.aclose()
         assert await asyncio.wait_for(reader, 10) == "ended"

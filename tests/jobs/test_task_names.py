@@ -76,7 +76,7 @@ class TestTwoTasks:
     )
     def test_of_one_factory_are_two(self, modules: Modules, maker: str) -> None:
         """They share their code, and differ in what they captured."""
-        with pytest.raises(InvalidOption, match=r"give .* another one"):
+        with pytest.raises(InvalidOption, match=r"give .* another name"):
             modules.load("names_factory", FACTORY.format(maker=maker, numbers=(1, 2)))
 
     def test_of_one_decorator_without_wraps_are_two(self, modules: Modules) -> None:

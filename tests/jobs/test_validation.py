@@ -318,7 +318,7 @@ class TestResults:
         [
             (object(), "objects of type object have no JSON form"),
             (float("nan"), "the value is nan, which JSON cannot store"),
-            ("x" * 2000, "too large: 2,002 bytes of JSON where 1,000 are allowed"),
+            ("x" * 2000, "too large: 2,002 bytes of JSON, at most 1,000 are allowed"),
         ],
         ids=["object", "NaN", "large"],
     )
