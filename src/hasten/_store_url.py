@@ -177,7 +177,9 @@ def _number(option: str, given: Mapping[str, str], *, at_least: float) -> float:
     except ValueError:
         number = -1.0
     if not at_least <= number < 1e6:
-        raise InvalidOption(option, given[option], f"a number of at least {at_least:g}")
+        raise InvalidOption(
+            option, given[option], f"a number of at least {at_least:g}, below 1,000,000"
+        )
     return number
 
 

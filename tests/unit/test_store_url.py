@@ -79,9 +79,19 @@ class TestParts:
         ("redis+sentinel://a", "with the name of the service"),
         ("unix://run/redis.sock", "must be unix:///path/of/socket"),
         ("redis://a?colour=red", "must be a URL with no options other than"),
-        ("redis://a?timeout=soon", "timeout='soon': must be a number of at least 0.001"),
-        ("redis://a?wait=-1", "wait='-1': must be a number of at least 0"),
-        ("redis://a?connections=1", "connections='1': must be a number of at least 2"),
+        (
+            "redis://a?timeout=soon",
+            "timeout='soon': must be a number of at least 0.001, below 1,000,000",
+        ),
+        (
+            "redis://a?timeout=1e6",
+            "timeout='1e6': must be a number of at least 0.001, below 1,000,000",
+        ),
+        ("redis://a?wait=-1", "wait='-1': must be a number of at least 0, below 1,000,000"),
+        (
+            "redis://a?connections=1",
+            "connections='1': must be a number of at least 2, below 1,000,000",
+        ),
         (
             "rediss://a?ssl_ca_certs=/no/such",
             "ssl_ca_certs='/no/such': must be the path of a file",

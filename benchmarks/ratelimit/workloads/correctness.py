@@ -66,7 +66,7 @@ async def _seam(request: Request) -> int:
     """Return how many requests pass within one window, for a client that knows when it ends.
 
     One request begins a window at a full second. Just before its end the client starts to send as
-    many requests as pass, and goes on for the length of a window.
+    many requests as pass, and continues for the length of a window.
     """
     start = time.time() // 1 + 1.005
     await asyncio.sleep(start - time.time())

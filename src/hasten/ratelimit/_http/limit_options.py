@@ -12,7 +12,7 @@ from hasten.errors import InvalidOption
 
 KEYS: Final = ("ip", "global", "route")
 
-# What no decoded path contains, or what is meant as a pattern: such a limit would never apply.
+# Characters that no decoded path contains, or that look like a pattern: it would never apply.
 _INVALID_PATH: Final = re.compile(r"[*?#{}<>\x00-\x20]|%[0-9A-Fa-f]{2}")
 
 _METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
